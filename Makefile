@@ -1,0 +1,111 @@
+# Starlift. `make` alone prints this help. Needs Python 3.11 or newer, make, and nothing else.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCALSTACK := .starlift/localstack
+# LocalStack's last release without an account needs Python 3.12; on 3.11 the release before it is the last that works.
+LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
+COVERAGE_MINIMUM := 90
+
+.PHONY: help
+help: ## Print this help
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use it
+.PHONY: demo
+demo: create-environments ## Set everything up, load a wholesaler's database, keep it in step, prove it equal (3 minutes)
+	$(BIN)/starlift demo
+
+.PHONY: bench
+bench: create-environments $(VENV)-bench/.installed ## Measure the first load beside COPY | COPY and dlt, in one run
+	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python
+
+##@ Work on it
+.PHONY: test
+test: create-environments check coverage ## Set everything up and pass every check and test (needs no Docker)
+
+.PHONY: check
+check: create-environments lint types imports security audit ## Every check that runs no test
+
+.PHONY: lint
+lint: create-environments ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: create-environments ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: create-environments ## mypy --strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: create-environments ## Who may import whom
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: security
+security: create-environments ## bandit
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml contracts infra services shared
+
+.PHONY: audit
+audit: create-environments ## Known vulnerabilities of the locked packages (needs the network; says so where there is none)
+	@$(BIN)/python -m infra.audit infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
+
+.PHONY: unit-test
+unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
+	$(BIN)/pytest tests/unit
+
+.PHONY: coverage
+coverage: create-environments ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM) tests
+
+.PHONY: run-checks
+run-checks: create-environments security audit lint coverage ## bandit, dependency audit, lint, coverage
+
+.PHONY: all
+all: create-environments run-checks types imports ## Everything: set-up and every check
+
+.PHONY: schemas
+schemas: create-environments ## Write the JSON Schemas of new message versions and the AsyncAPI document
+	$(BIN)/python -m infra.schemas
+
+.PHONY: locks
+locks: create-environments ## Recompile the lock files from pyproject.toml
+	infra/locks/compile.sh
+
+##@ Set-up
+.PHONY: create-environments
+create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Two virtual environments: ours, and LocalStack's
+
+$(VENV)/.installed: pyproject.toml infra/locks/dev.txt infra/locks/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Starlift needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12 create-environments" % sys.version.split()[0])'
+	@echo "setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement infra/locks/uv.txt
+	@$(BIN)/uv pip sync --quiet --require-hashes infra/locks/dev.txt
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LOCALSTACK)/.installed: $(VENV)/.installed infra/locks/localstack-py311.txt infra/locks/localstack-py312.txt
+	@echo "setting up $(LOCALSTACK) ..."
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOCALSTACK)
+	@$(BIN)/uv pip sync --quiet --python $(LOCALSTACK)/bin/python --require-hashes $(LOCALSTACK_LOCK)
+	@touch $@
+
+$(VENV)-bench/.installed: $(VENV)/.installed infra/locks/bench.txt
+	@echo "setting up $(VENV)-bench ..."
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-bench
+	@$(BIN)/uv pip sync --quiet --python $(VENV)-bench/bin/python --require-hashes infra/locks/bench.txt
+	@touch $@
+
+.PHONY: clean
+clean: ## Stop the local stack and remove its data and both environments
+	-@test ! -x $(BIN)/starlift || $(BIN)/starlift down
+	rm -rf $(VENV) $(VENV)-bench .starlift

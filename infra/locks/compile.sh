@@ -1,0 +1,20 @@
+#!/bin/sh
+# Recompiles every lock file from pyproject.toml: exact versions with hashes, one file for Python 3.11 to 3.13, no index address.
+# Usage: infra/locks/compile.sh [--upgrade]          (`make locks` calls it)
+set -eu
+cd "$(dirname "$0")/../.."
+lock() { # lock OUTPUT ARGS...
+    output=infra/locks/$1.txt
+    shift
+    .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file "$output" "$@"
+}
+for extra in ingestion remodelling loading operator dev; do
+    lock "$extra" pyproject.toml --extra "$extra" --universal --python-version 3.11 "$@"
+done
+# The peer of `make bench`, in an environment of its own.
+lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
+# LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
+# and it needs Python 3.12: on 3.11 it starts, says it is healthy and answers every call with 500. So 3.11 has 4.13.1.
+printf 'localstack-core[runtime]==4.13.1\n' | lock localstack-py311 - --python-version 3.11 --exclude-newer 2026-02-10
+printf 'localstack-core[runtime]==4.14.0\n' | lock localstack-py312 - --python-version 3.12 --exclude-newer 2026-03-15
+printf 'uv\n' | lock uv - --universal --python-version 3.11 "$@"
