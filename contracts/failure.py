@@ -1,0 +1,42 @@
+"""Why a message became a dead letter: travels with it as one message attribute."""
+
+from __future__ import annotations
+
+from enum import StrEnum, unique
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+FAILURE_ATTRIBUTE = "starlift.failure"
+FAILURE_TEXT_BYTES_MAXIMUM = 512
+
+
+@unique
+class FailureReason(StrEnum):
+    """Which rule made it a dead letter."""
+
+    UNDECODABLE = "undecodable"  # no message of ours
+    PERMANENT = "permanent"  # trying again can't help
+    EXHAUSTED = "exhausted"  # every attempt failed
+
+
+class FailureRecord(BaseModel):
+    """What the consumer knew when it gave up. Holds no row data.
+
+    `fingerprint` is the same for failures of the same error at the same place in the code. `attempts` counts deliveries.
+    `replays` counts how often the message has come back from a dead-letter queue.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: FailureReason
+    error_type: str
+    message: Annotated[str, Field(max_length=FAILURE_TEXT_BYTES_MAXIMUM)]
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    attempts: Annotated[int, Field(ge=1)]
+    first_failed_at: AwareDatetime
+    last_failed_at: AwareDatetime
+    source_queue: str
+    service: str
+    version: str
+    replays: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,241 @@
+"""What travels over the queues: CloudEvents 1.0 in structured JSON, one closed union, no row ever.
+
+Commands are imperative and go to the service that obeys them; events are past tense and tell what has happened. A model
+never changes once it is released: a change is a new version, and `upcast` leads from the old one to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from enum import StrEnum, unique
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from contracts.objects import Name, ObjectRef
+
+MESSAGE_BYTES_MAXIMUM = 1024 * 1024  # SQS, since August 2025
+TYPE_PATTERN = re.compile(r"^starlift\.(?P<name>[a-z_]+)\.v(?P<version>[1-9][0-9]{0,3})$")
+
+
+class UndecodableMessageError(ValueError):
+    """The body is no message of ours. Recovery: none by itself; a person looks at the dead letter."""
+
+
+class NewerMessageError(ValueError):
+    """The message is of a later version than this build knows. Recovery: wait, a deployment is under way."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Event(_Closed):
+    """The CloudEvents attributes that all messages share.
+
+    `id` is derived from what the message says, so that a message sent twice is recognised. `causationid` is the id of the
+    message that led to this one. `traceparent` is W3C Trace Context.
+    """
+
+    specversion: Literal["1.0"] = "1.0"
+    id: UUID
+    source: str
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+    causationid: UUID | None = None
+
+
+@unique
+class Mode(StrEnum):
+    """What a run reads."""
+
+    CHANGES = "changes"  # what changed since the horizon of the run before
+    FULL = "full"  # every row
+
+
+@unique
+class Trigger(StrEnum):
+    """Who asked for a run. A scheduled request that an earlier run has answered already is dropped, an operator's never."""
+
+    SCHEDULE = "schedule"
+    OPERATOR = "operator"
+
+
+class Snapshot(_Closed):
+    """The source snapshot that a batch was read in.
+
+    `horizon` is pg_snapshot_xmin, in 64 bits: every transaction below it had ended. `wal_position` is a pg_lsn as text.
+    """
+
+    taken_at: AwareDatetime
+    horizon: Annotated[int, Field(ge=3)]
+    wal_position: str
+
+
+@unique
+class Role(StrEnum):
+    """Why rows are in a batch."""
+
+    BASE = "base"  # to be remodelled
+    PARTNER = "partner"  # to be joined only
+
+
+class Extract(_Closed):
+    """Rows of one source table in the landing bucket."""
+
+    table: Name
+    role: Role
+    object: ObjectRef
+
+
+class StarRows(_Closed):
+    """Rows of one warehouse table in the processed bucket."""
+
+    table: Name
+    object: ObjectRef
+
+
+class LoadedTable(_Closed):
+    """How many rows of one warehouse table a batch merged."""
+
+    table: Name
+    row_count: Annotated[int, Field(ge=0)]
+
+
+class _BatchData(_Closed):
+    """Which batch: `index` counts from 0 within its run, `is_last` closes the run."""
+
+    source_name: Name
+    run: Annotated[int, Field(ge=1)]
+    batch_id: UUID
+    index: Annotated[int, Field(ge=0)]
+    is_last: bool
+    snapshot: Snapshot
+
+
+class IngestSourceData(_Closed):
+    """Please read a source."""
+
+    source_name: Name
+    mode: Mode = Mode.CHANGES
+    trigger: Trigger
+
+
+class BatchIngestedData(_BatchData):
+    """Rows of one snapshot lie in the landing bucket, each with its partners."""
+
+    extracts: tuple[Extract, ...]
+
+
+class BatchRemodelledData(_BatchData):
+    """The star rows of one batch lie in the processed bucket; `quarantine` holds the rows that could not become one."""
+
+    tables: tuple[StarRows, ...]
+    quarantine: ObjectRef | None = None
+
+
+class BatchLoadedData(_BatchData):
+    """One batch is in the warehouse, in one transaction. Kept in the ledger, written by that transaction."""
+
+    tables: tuple[LoadedTable, ...]
+    quarantined: Annotated[int, Field(ge=0)]
+
+
+class IngestSource(_Event):
+    """Command, to ingestion."""
+
+    type: Literal["starlift.ingest_source.v1"] = "starlift.ingest_source.v1"
+    data: IngestSourceData
+
+
+class BatchIngested(_Event):
+    """Event, from ingestion to remodelling."""
+
+    type: Literal["starlift.batch_ingested.v1"] = "starlift.batch_ingested.v1"
+    data: BatchIngestedData
+
+
+class BatchRemodelled(_Event):
+    """Event, from remodelling to loading."""
+
+    type: Literal["starlift.batch_remodelled.v1"] = "starlift.batch_remodelled.v1"
+    data: BatchRemodelledData
+
+
+class BatchLoaded(_Event):
+    """Event, from loading to whoever reads the ledger."""
+
+    type: Literal["starlift.batch_loaded.v1"] = "starlift.batch_loaded.v1"
+    data: BatchLoadedData
+
+
+MESSAGE_MODELS = (IngestSource, BatchIngested, BatchRemodelled, BatchLoaded)
+Message = Annotated[IngestSource | BatchIngested | BatchRemodelled | BatchLoaded, Field(discriminator="type")]
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+# From a released type to the document of the next version of it. None yet: every message is at its first version.
+UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def message_type(model: type[BaseModel]) -> str:
+    """The `type` that a message model stands for."""
+    return str(model.model_fields["type"].default)
+
+
+KNOWN_TYPES = frozenset(message_type(model) for model in MESSAGE_MODELS)
+
+
+def encode(message: Message) -> str:
+    """The body of a message."""
+    return message.model_dump_json(exclude_none=True)
+
+
+def decode(body: str) -> Message:
+    """The message in a body, upcast to the version of this build.
+
+    Raises: UndecodableMessageError, NewerMessageError.
+    """
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise UndecodableMessageError("the body is not JSON; nothing of ours sends such a message") from error
+    if not isinstance(document, dict):
+        raise UndecodableMessageError(f"the body is a JSON {type(document).__name__}, not an object")
+    document = _upcast(document)
+    _require_known(str(document.get("type")))
+    try:
+        return _ADAPTER.validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise UndecodableMessageError(_explain(error)) from error
+
+
+def _upcast(document: dict[str, Any]) -> dict[str, Any]:
+    while (step := UPCASTS.get(str(document.get("type")))) is not None:
+        document = step(document)
+    return document
+
+
+def _require_known(kind: str) -> None:
+    if kind in KNOWN_TYPES:
+        return
+    match = TYPE_PATTERN.match(kind)
+    if match is None:
+        raise UndecodableMessageError(f"the type '{kind[:80]}' is none of {sorted(KNOWN_TYPES)}")
+    versions = [
+        int(found["version"])
+        for known in KNOWN_TYPES
+        if (found := TYPE_PATTERN.match(known)) and found["name"] == match["name"]
+    ]
+    if versions and int(match["version"]) > max(versions):
+        raise NewerMessageError(f"'{kind}' is newer than version {max(versions)}, which this build knows")
+    raise UndecodableMessageError(f"the type '{kind}' is none of {sorted(KNOWN_TYPES)}")
+
+
+def _explain(error: ValidationError) -> str:
+    """Where a document breaks its model, without the values: they may be anything."""
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, detail['loc'][1:])) or 'document'}: {detail['msg']}" for detail in details[:5])

@@ -1,0 +1,66 @@
+"""Where things lie in the buckets, and how a message refers to them.
+
+Rows are content-addressed: the key of an object ends with the hash of its bytes, so writing twice is writing once, and no
+writer can change what another message refers to.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NewType
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+RunNumber = NewType("RunNumber", int)
+
+BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,63}$")]  # a source or a table: at most PostgreSQL's 63 bytes
+
+
+class ObjectRef(BaseModel):
+    """An immutable object: a reader that finds other bytes than these stops."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bucket: str
+    key: str
+    byte_count: Annotated[int, Field(ge=0)]
+    row_count: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+def batch_id(source: str, run: int, index: int) -> UUID:
+    """The id of the batch `index` (from 0) of a run: the same each time it is computed."""
+    return uuid5(BATCH_NAMESPACE, f"{source}/{run}/{index}")
+
+
+def state_key(source: str) -> str:
+    """The one mutable object of a source, changed by compare-and-set only."""
+    return f"{source}/state.json"
+
+
+def manifest_prefix(source: str) -> str:
+    """Where a source's manifests lie."""
+    return f"{source}/manifests/"
+
+
+def manifest_key(source: str, run: int) -> str:
+    """A run's manifest; keys sort by run."""
+    return f"{manifest_prefix(source)}{run:020d}.json"
+
+
+def extract_key(source: str, run: int, index: int, name: str, sha256: str) -> str:
+    """An extract of the landing bucket; `name` tells table and role."""
+    return f"{source}/runs/{run:020d}/{index:05d}/{name}-{sha256[:16]}.parquet"
+
+
+def star_rows_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
+    """Remodelled rows of the processed bucket."""
+    return f"{source}/runs/{run:020d}/{index:05d}/{table}-{sha256[:16]}.parquet"
+
+
+def quarantine_key(source: str, run: int, index: int, sha256: str) -> str:
+    """The rows of a batch that the warehouse can't hold, as JSON lines, in the processed bucket."""
+    return f"quarantine/{source}/runs/{run:020d}/{index:05d}-{sha256[:16]}.jsonl"

@@ -1,0 +1,64 @@
+"""What a source remembers between its runs: one JSON object in the landing bucket, and a manifest per run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from contracts.messages import BatchIngested, Snapshot
+
+
+class _Stored(BaseModel):
+    """Read by later and by earlier builds, so unknown fields are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Lease(_Stored):
+    """Who runs now. A run whose token is no longer here has lost."""
+
+    token: UUID
+    until: AwareDatetime
+
+
+class SourceIdentity(_Stored):
+    """What makes transaction ids comparable: while none of this changes, a horizon means what it meant.
+
+    `statistics_reset` moves when PostgreSQL recovers from a crash, and a crashed PostgreSQL hands out transaction ids twice.
+    """
+
+    system_identifier: int
+    timeline: int
+    database_oid: int
+    statistics_reset: str
+
+
+class Checkpoint(_Stored):
+    """What the last completed run leaves to the next. `tables` maps each source table to its catalog fingerprint."""
+
+    run: int
+    snapshot: Snapshot
+    identity: SourceIdentity
+    contract: str
+    tables: dict[str, str]
+
+
+class SourceState(_Stored):
+    """`run` is the highest number ever taken; `checkpoint` the last completed run's, if there is one."""
+
+    run: Annotated[int, Field(ge=0)] = 0
+    lease: Lease | None = None
+    checkpoint: Checkpoint | None = None
+
+
+class Manifest(_Stored):
+    """Every batch of a completed run, as it was announced; `requested_by` is the id of the command that asked for the run."""
+
+    source_name: str
+    run: int
+    requested_by: UUID
+    snapshot: Snapshot
+    completed_at: AwareDatetime
+    batches: tuple[BatchIngested, ...]

@@ -1,0 +1,23 @@
+"""Errors by what recovers them. They are raised where the cause is known and turned into an outcome in one place, the executor."""
+
+from __future__ import annotations
+
+
+class TransientError(Exception):
+    """May pass by itself. Recovery: try the message again later; it counts as an attempt."""
+
+
+class PermanentError(Exception):
+    """Trying again can't help. Recovery: a person repairs the cause and replays the dead letter."""
+
+
+class DependencyDownError(Exception):
+    """A database or a service that every message needs can't be reached.
+
+    Recovery: the consumer stops receiving, keeps the messages it holds, and goes on when `dependency` answers again. No attempt
+    is counted.
+    """
+
+    def __init__(self, dependency: str, text: str) -> None:
+        super().__init__(text)
+        self.dependency = dependency

@@ -1,0 +1,43 @@
+"""What becomes of a delivery: one of four."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from contracts.failure import FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The message has had its effect: delete it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed: show the message again after `delay`."""
+
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Too early, nothing failed: send a copy that shows up after `delay` (SQS: at most 15 minutes), then delete this one.
+
+    The copy counts its attempts from one.
+    """
+
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """No attempt will help: to the dead-letter queue, with `error` in its failure record."""
+
+    reason: FailureReason
+    error: BaseException
+
+
+Outcome = Done | Retry | Defer | DeadLetter
