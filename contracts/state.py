@@ -36,9 +36,13 @@ class SourceIdentity(_Stored):
 
 
 class Checkpoint(_Stored):
-    """What the last completed run leaves to the next. `tables` maps each source table to its catalog fingerprint."""
+    """What the last completed run leaves to the next.
+
+    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint.
+    """
 
     run: int
+    started_at: AwareDatetime
     snapshot: Snapshot
     identity: SourceIdentity
     contract: str

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from functools import cached_property
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import TEXT, ColumnType, Kind
 
+DEFECT = (
+    "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); NULL for nearly every row
+)
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
 
 
@@ -99,9 +102,9 @@ class SourceTable:
     columns: tuple[SourceColumn, ...]
 
     @cached_property
-    def column_names(self) -> tuple[str, ...]:
-        """Names in contract order."""
-        return tuple(column.name for column in self.columns)
+    def extract_types(self) -> dict[str, ColumnType]:
+        """The columns of an extract in the landing bucket: the defect, then those of the contract."""
+        return {DEFECT: TEXT, **{column.name: column.type for column in self.columns}}
 
     def column(self, name: str) -> SourceColumn:
         """The column called `name`. Raises: ContractError if there is none."""
@@ -165,9 +168,9 @@ class WarehouseTable:
         return self.key + self.version
 
     @cached_property
-    def column_names(self) -> tuple[str, ...]:
-        """Names of the business columns in contract order."""
-        return tuple(column.name for column in self.columns)
+    def star_types(self) -> dict[str, ColumnType]:
+        """The business columns, in contract order: those of its rows in the processed bucket."""
+        return {column.name: column.type for column in self.columns}
 
     def column(self, name: str) -> Column:
         """The column called `name`. Raises: ContractError if there is none."""

@@ -1,0 +1,1 @@
+"""The three services and the operator command. A service never imports another."""

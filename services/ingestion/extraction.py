@@ -1,0 +1,135 @@
+"""The rows of a run: read page by page in one snapshot, each with its partners, written as Parquet, cut into batches."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import asyncpg
+import pandas as pd
+
+from contracts.column_types import ColumnType, Kind
+from contracts.messages import Extract, Role
+from contracts.objects import ObjectRef, extract_key
+from contracts.tables import SourceTable
+from services.ingestion.selection import Selection
+from services.ingestion.source import SourceTableFacts
+from shared.object_store import ObjectStore
+from shared.parquet import PANDAS_TYPES, encode_parquet
+from shared.postgres import copy_out
+
+BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
+PAGE_BYTES = 128 * 1024 * 1024  # of one table in memory at once, by the catalog's estimate of a row
+PARTNER_KEYS = 10_000  # in one IN list
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the extracts of a run go."""
+
+    objects: ObjectStore
+    bucket: str
+    source_name: str
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one table; `frame` (in the physical form of shared.parquet) is being parsed while the next page is read."""
+
+    table: SourceTable
+    role: Role
+    row_count: int
+    frame: asyncio.Task[pd.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads pages over one connection, whose open transaction is the run's snapshot."""
+
+    connection: asyncpg.Connection
+    selection: Selection
+    facts: Mapping[str, SourceTableFacts]
+    batch_rows: int = BATCH_ROWS
+
+    async def self_contained(self) -> AsyncIterator[list[Page]]:
+        """Every affected row: a page of a table together with the partners of its rows, until there are no more."""
+        for table in self.selection.contract.source_tables:
+            limit = max(1, min(self.batch_rows, PAGE_BYTES // max(self.facts[table.name].row_bytes, 1)))
+            after = None
+            while True:
+                page = await self._page(table, Role.BASE, self.selection.page(table, after=after, limit=limit))
+                if page.row_count:
+                    yield [page, *[partner async for partner in self._partners(page)]]
+                if page.row_count < limit:
+                    break
+                after = tuple((await page.frame)[list(table.key)].iloc[-1].tolist())
+
+    async def _partners(self, page: Page) -> AsyncIterator[Page]:
+        contract = self.selection.contract
+        for lookup in contract.lookups_of(page.table.name):
+            keys = sorted((await page.frame)[lookup.on].dropna().unique().tolist())
+            for start in range(0, len(keys), PARTNER_KEYS):
+                query = self.selection.partners(lookup, keys[start : start + PARTNER_KEYS])
+                yield await self._page(contract.source_table(lookup.table), Role.PARTNER, query)
+
+    async def _page(self, table: SourceTable, role: Role, query: str) -> Page:
+        # A marker that no value can have foreseen: pandas can't tell a quoted text '\N' from NULL, nor '' from it.
+        null = secrets.token_hex(6)
+        csv, row_count = await copy_out(self.connection, query, null=null)
+        return Page(table, role, row_count, asyncio.create_task(asyncio.to_thread(parse_csv, csv, table.extract_types, null)))
+
+
+async def read_batches(reader: Reader, destination: Destination) -> AsyncIterator[tuple[Extract, ...]]:
+    """Every affected row with its partners, in batches of at most about `batch_rows`; none where nothing was affected.
+
+    Holds the rows of one batch and one page in memory.
+    """
+    index, row_count = 0, 0
+    writes: list[asyncio.Task[Extract]] = []
+    try:
+        async for pages in reader.self_contained():
+            page_rows = sum(page.row_count for page in pages)
+            if writes and row_count + page_rows > reader.batch_rows:
+                yield tuple(await asyncio.gather(*writes))
+                index, row_count, writes = index + 1, 0, []
+            row_count += page_rows
+            writes += [asyncio.create_task(write_page(page, index, destination)) for page in pages]
+        if writes:
+            yield tuple(await asyncio.gather(*writes))
+    finally:
+        for write in writes:
+            write.cancel()
+
+
+async def write_page(page: Page, index: int, destination: Destination) -> Extract:
+    """Write a page to the landing bucket, as part of the batch `index`."""
+    body, digest = await asyncio.to_thread(_encoded, await page.frame, page.table.extract_types)
+    key = extract_key(destination.source_name, destination.run, index, f"{page.table.name}.{page.role}", digest)
+    await destination.objects.put(destination.bucket, key, body)
+    ref = ObjectRef(bucket=destination.bucket, key=key, byte_count=len(body), row_count=page.row_count, sha256=digest)
+    return Extract(table=page.table.name, role=page.role, object=ref)
+
+
+def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.DataFrame:
+    """The rows of a CSV without a header, in the physical form of shared.parquet."""
+    frame = pd.read_csv(
+        io.BytesIO(csv),
+        header=None,
+        names=list(types),
+        dtype={name: "Int64" if kind.kind is Kind.BOOLEAN else PANDAS_TYPES[kind.kind] for name, kind in types.items()},
+        na_values=[null],
+        keep_default_na=False,
+        lineterminator="\n",
+        low_memory=False,
+    )
+    return frame.astype({name: "boolean" for name, kind in types.items() if kind.kind is Kind.BOOLEAN})
+
+
+def _encoded(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> tuple[bytes, str]:
+    body = encode_parquet(frame, types)
+    return body, hashlib.sha256(body).hexdigest()

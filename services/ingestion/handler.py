@@ -1,0 +1,154 @@
+"""One run: take the lease, open the snapshot, read what is affected, announce it, remember the horizon.
+
+Effects in this order, each safe to repeat: objects, messages, manifest, state. A crash in between repeats the work under a
+higher run number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, Message, Role, Trigger, encode
+from contracts.objects import batch_id, manifest_key
+from contracts.state import Checkpoint, Manifest
+from contracts.tables import Contract
+from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_batches
+from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease, utc_now
+from services.ingestion.plan import plan_run
+from services.ingestion.source import SourceSnapshot, open_snapshot
+from shared.envelope import caused_by
+from shared.errors import PermanentError
+from shared.object_store import ObjectStore
+from shared.outcome import Defer, Done, Outcome
+from shared.postgres import Database
+from shared.queue import Queue
+
+LEASE_HELD_DELAY = timedelta(seconds=5)
+SERVICE = "starlift/ingestion"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What a run works with. `batch_rows` is where a large load is cut."""
+
+    source: Database
+    objects: ObjectStore
+    remodelling: Queue
+    contract: Contract
+    source_name: str
+    landing_bucket: str
+    batch_rows: int = BATCH_ROWS
+    now: Callable[[], datetime] = utc_now
+
+
+async def handle(message: Message, deps: Dependencies) -> Outcome:
+    """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
+    if not isinstance(message, IngestSource):
+        raise PermanentError(f"ingestion obeys starlift.ingest_source, not '{message.type}'; move the message to its own queue")
+    if message.data.source_name != deps.source_name:
+        raise PermanentError(
+            f"this service ingests '{deps.source_name}', not '{message.data.source_name}'; correct the command"
+        )
+    try:
+        lease = await take_lease(deps.objects, deps.landing_bucket, deps.source_name, deps.now)
+    except LeaseHeldError as held:
+        return Defer(LEASE_HELD_DELAY, str(held))
+    async with renewed(lease):
+        if not _is_answered(message, lease.state.checkpoint):
+            await _run(message, lease, deps)
+    return Done()
+
+
+def _is_answered(command: IngestSource, checkpoint: Checkpoint | None) -> bool:
+    """Whether a run that began after a scheduled request has ended already: requests pile up behind a long run."""
+    return command.data.trigger is Trigger.SCHEDULE and checkpoint is not None and command.time < checkpoint.started_at
+
+
+async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) -> None:
+    started_at = deps.now()
+    async with open_snapshot(deps.source, deps.contract) as (connection, now):
+        plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data.mode)
+        if plan.reasons:
+            log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
+        reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
+        batches = await _announce_batches(command, lease, reader, now, deps)
+    # An empty run that nobody asked for leaves no trace but its horizon.
+    if batches or command.data.trigger is Trigger.OPERATOR:
+        await _write_manifest(command, lease, now, batches, deps)
+    await lease.complete(
+        Checkpoint(
+            run=lease.run,
+            started_at=started_at,
+            snapshot=now.snapshot,
+            identity=now.identity,
+            contract=deps.contract.fingerprint,
+            tables={name: facts.fingerprint for name, facts in now.tables.items()},
+        )
+    )
+    if batches or command.data.trigger is Trigger.OPERATOR:
+        rows = sum(
+            extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE
+        )
+        seconds = (deps.now() - started_at).total_seconds()
+        log.info("run_completed", run=lease.run, batches=len(batches), rows=rows, seconds=round(seconds, 3))
+
+
+async def _announce_batches(
+    command: IngestSource, lease: SourceLease, reader: Reader, now: SourceSnapshot, deps: Dependencies
+) -> list[BatchIngested]:
+    """Send each batch as soon as the next one begins: only then is it known not to be the last."""
+    sent: list[BatchIngested] = []
+    waiting: tuple[Extract, ...] | None = None
+    async for extracts in read_batches(reader, Destination(deps.objects, deps.landing_bucket, deps.source_name, lease.run)):
+        if waiting is not None:
+            sent.append(await _announce(command, lease, len(sent), waiting, now, deps, is_last=False))
+        waiting = extracts
+    if waiting is not None:
+        sent.append(await _announce(command, lease, len(sent), waiting, now, deps, is_last=True))
+    return sent
+
+
+async def _announce(
+    command: IngestSource,
+    lease: SourceLease,
+    index: int,
+    extracts: tuple[Extract, ...],
+    now: SourceSnapshot,
+    deps: Dependencies,
+    *,
+    is_last: bool,
+) -> BatchIngested:
+    batch = batch_id(deps.source_name, lease.run, index)
+    data = BatchIngestedData(
+        source_name=deps.source_name,
+        run=lease.run,
+        batch_id=batch,
+        index=index,
+        is_last=is_last,
+        snapshot=now.snapshot,
+        extracts=extracts,
+    )
+    event = BatchIngested(**caused_by(command, SERVICE, subject=batch, name="batch_ingested"), data=data)
+    await deps.remodelling.send(encode(event))
+    log.info("batch_ingested", run=lease.run, batch_id=str(batch), rows=sum(extract.object.row_count for extract in extracts))
+    return event
+
+
+async def _write_manifest(
+    command: IngestSource, lease: SourceLease, now: SourceSnapshot, batches: list[BatchIngested], deps: Dependencies
+) -> None:
+    manifest = Manifest(
+        source_name=deps.source_name,
+        run=lease.run,
+        requested_by=command.id,
+        snapshot=now.snapshot,
+        completed_at=deps.now(),
+        batches=tuple(batches),
+    )
+    await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), manifest.model_dump_json().encode())

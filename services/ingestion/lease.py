@@ -1,0 +1,135 @@
+"""The lease of a source: one run at a time, numbered, by compare-and-set on the state object.
+
+Why the run number may order versions: the lease is taken before the snapshot is opened, so whatever run n writes is at least
+as new as snapshot n; and a change after snapshot n is read by a later run, with a higher number. A warehouse row that keeps
+the image of the highest run therefore ends as the newest image, whatever order the batches arrive in.
+
+The number is at least the time in milliseconds, so that a lost state object can't restart it below what the warehouse holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from contracts.objects import state_key
+from contracts.state import Checkpoint, Lease, SourceState
+from shared.errors import TransientError
+from shared.object_store import ConflictError, ObjectStore
+
+LEASE_LIFE = timedelta(seconds=60)
+RENEWAL = LEASE_LIFE / 3
+CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ
+
+
+class LeaseHeldError(Exception):
+    """Another run is under way. Recovery: ask again when it has ended."""
+
+
+class LeaseLostError(TransientError):
+    """Another run took over: this one was away for longer than the lease. Recovery: a later run reads the same changes."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class SourceLease:
+    """A run in progress: its number, and the state it stands on."""
+
+    objects: ObjectStore
+    bucket: str
+    key: str
+    token: UUID
+    state: SourceState
+    etag: str
+    now: Callable[[], datetime]
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def run(self) -> int:
+        """This run's number."""
+        return self.state.run
+
+    async def renew(self) -> None:
+        """Keep the lease for another life. Raises: LeaseLostError."""
+        async with self.writing:
+            if self.state.lease is not None:
+                await self._write(lease=Lease(token=self.token, until=self.now() + LEASE_LIFE))
+
+    async def complete(self, checkpoint: Checkpoint) -> None:
+        """End the run; the next one reads what changed since `checkpoint`. Raises: LeaseLostError."""
+        async with self.writing:
+            await self._write(lease=None, checkpoint=checkpoint)
+
+    async def release(self) -> None:
+        """End the run without effect: the next one reads what this one should have."""
+        async with self.writing:
+            with suppress(LeaseLostError):
+                await self._write(lease=None)
+
+    async def _write(self, **changes: Lease | Checkpoint | None) -> None:
+        state = self.state.model_copy(update=changes)
+        body = state.model_dump_json().encode()
+        try:
+            self.etag = await self.objects.replace(self.bucket, self.key, body, expected=self.etag)
+        except ConflictError as error:
+            # Either someone else has it, or our own write did arrive and only its answer was lost.
+            found = await self.objects.read(self.bucket, self.key)
+            if found is None or found.body != body:
+                raise LeaseLostError(f"another run took the lease of '{self.key}' while run {self.run} was away") from error
+            self.etag = found.etag
+        self.state = state
+
+
+async def take_lease(objects: ObjectStore, bucket: str, source_name: str, now: Callable[[], datetime] = utc_now) -> SourceLease:
+    """Take the lease of a source and the next run number.
+
+    Raises: LeaseHeldError while another run has it.
+    """
+    key = state_key(source_name)
+    found = await objects.read(bucket, key)
+    state = SourceState() if found is None else SourceState.model_validate_json(found.body)
+    if state.lease is not None and now() < state.lease.until + CLOCK_SKEW:
+        raise LeaseHeldError(f"a run of '{source_name}' is under way until {state.lease.until:%H:%M:%S} at the latest")
+    token = uuid4()
+    run = max(state.run + 1, int(now().timestamp() * 1000))
+    taken = state.model_copy(update={"run": run, "lease": Lease(token=token, until=now() + LEASE_LIFE)})
+    body = taken.model_dump_json().encode()
+    try:
+        etag = await objects.replace(bucket, key, body, expected=found.etag if found else None)
+    except ConflictError as error:
+        found = await objects.read(bucket, key)
+        if found is None or found.body != body:
+            raise LeaseHeldError(f"another run of '{source_name}' has just begun") from error
+        etag = found.etag
+    return SourceLease(objects, bucket, key, token, taken, etag, now)
+
+
+@asynccontextmanager
+async def renewed(lease: SourceLease) -> AsyncIterator[None]:
+    """Renew the lease while the body runs. A run that was not completed inside is released, so that the next need not wait.
+
+    A run that loses its lease learns it when it completes: what it has sent until then is true of its snapshot, and harmless.
+    """
+    renewal = asyncio.create_task(_renew_until_lost(lease))
+    try:
+        yield
+    finally:
+        async with lease.writing:
+            renewal.cancel()
+        if lease.state.lease is not None:
+            await lease.release()
+
+
+async def _renew_until_lost(lease: SourceLease) -> None:
+    with suppress(LeaseLostError):
+        while True:
+            await asyncio.sleep(RENEWAL.total_seconds())
+            await lease.renew()

@@ -1,0 +1,50 @@
+-- One row per table of $2 in schema $1: its columns, its size, and a fingerprint of all that changes rows without a new xmin
+-- (a table swapped by rename, a partition attached, a column added with a default, an enum label renamed, row security).
+WITH RECURSIVE member AS (
+    SELECT c.oid AS root, c.oid AS relation
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p')
+    UNION ALL
+    SELECT member.root, i.inhrelid
+    FROM member
+    JOIN pg_inherits AS i ON i.inhparent = member.relation
+),
+described AS (
+    SELECT
+        root,
+        sum(pg_table_size(relation))::bigint AS bytes,
+        sum(greatest(c.reltuples, 0))::bigint AS estimated_rows,
+        string_agg(
+            concat_ws(
+                ' ',
+                relation,
+                c.relrowsecurity,
+                c.relforcerowsecurity,
+                (SELECT string_agg(concat_ws(' ', p.oid, p.polroles, p.polqual), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = relation),
+                (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attmissingval), ',' ORDER BY a.attnum)
+                 FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped),
+                (SELECT string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' ORDER BY e.oid)
+                 FROM pg_attribute AS a JOIN pg_enum AS e ON e.enumtypid = a.atttypid WHERE a.attrelid = relation AND NOT a.attisdropped)
+            ),
+            ';' ORDER BY relation
+        ) AS description
+    FROM member
+    JOIN pg_class AS c ON c.oid = member.relation
+    GROUP BY root
+)
+SELECT
+    c.relname AS name,
+    described.bytes,
+    described.estimated_rows,
+    md5(described.description || ' ' || current_user) AS fingerprint,
+    has_table_privilege(c.oid, 'SELECT') AS is_readable,
+    (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute AS a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_names,
+    (SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) FROM pg_attribute AS a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_types,
+    (SELECT array_agg(t.typtype = 'e' ORDER BY a.attnum) FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_enum
+FROM described
+JOIN pg_class AS c ON c.oid = described.root
+ORDER BY c.relname

@@ -1,0 +1,129 @@
+"""The SQL that reads the source: which rows, and in which form they travel. Pure text.
+
+Which rows (design: late commits are never lost). A row version is *changed* when the transaction that wrote it had not ended at
+the horizon of the run before:
+
+    age(xmin) BETWEEN 0 AND age(horizon)
+
+`last_updated > watermark` would lose the rows of a transaction that began before the watermark and committed after it. age() is
+relative to the transaction that computes it, so horizon and rows must be compared in one statement. A sub-transaction's xid is
+above its parent's, so rows written under a savepoint are covered. `BETWEEN 0` drops rows more than 2^31 transactions old, whose
+32-bit age is negative.
+
+A row is *affected* when it changed or when one of its lookup partners did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.column_types import ColumnType, Kind
+from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
+from shared.postgres import literal, quoted
+
+XID_MODULUS = 2**32
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`."""
+
+    contract: Contract
+    full_tables: frozenset[str]
+    horizon: int | None
+
+    def page(self, table: SourceTable, *, after: tuple[int | str, ...] | None, limit: int) -> str:
+        """The affected rows of `table`, `limit` of them, in the order of the primary key, behind the key `after`."""
+        conditions = [self._affected(table)]
+        key = ", ".join(quoted("t", name) for name in table.key)
+        if after is not None:
+            conditions.append(f"({key}) > ({', '.join(_key_literal(value) for value in after)})")
+        return (
+            f"SELECT {_columns(table)} FROM {self._from(table, 't')} "
+            f"WHERE {' AND '.join(conditions)} ORDER BY {key} LIMIT {limit}"
+        )
+
+    def partners(self, lookup: Lookup, keys: list[int | str]) -> str:
+        """The rows of the lookup's table with one of `keys`."""
+        table = self.contract.source_table(lookup.table)
+        wanted = ", ".join(_key_literal(key) for key in keys)
+        return f"SELECT {_columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
+
+    def _affected(self, table: SourceTable) -> str:
+        if table.name in self.full_tables or self.horizon is None:
+            return "true"
+        conditions = [self._changed("t")]
+        for lookup in self.contract.lookups_of(table.name):
+            partner = self.contract.source_table(lookup.table)
+            if lookup.table in self.full_tables:
+                return "true"
+            conditions.append(
+                f"EXISTS (SELECT FROM {self._from(partner, 'p')} "
+                f"WHERE {quoted('p', partner.key[0])} = {quoted('t', lookup.on)} AND {self._changed('p')})"
+            )
+        return f"({' OR '.join(conditions)})"
+
+    def _changed(self, alias: str) -> str:
+        horizon = (self.horizon or 0) % XID_MODULUS
+        return f"age({alias}.xmin) BETWEEN 0 AND age('{horizon}'::xid)"
+
+    def _from(self, table: SourceTable, alias: str) -> str:
+        return f"{quoted(self.contract.source_schema, table.name)} AS {alias}"
+
+
+def _columns(table: SourceTable) -> str:
+    """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
+    values = [f"{_value(column)} AS {quoted(column.name)}" for column in table.columns]
+    return ", ".join([f"{_defect(table)} AS {quoted(DEFECT)}", *values])
+
+
+def _value(column: SourceColumn) -> str:
+    """A column in the physical form of shared.parquet; what has no such form becomes NULL, and a defect says so."""
+    value = quoted("t", column.name)
+    match column.type.kind:
+        case Kind.NUMERIC:
+            scaled = f"({value} * {10**column.type.scale})::bigint"
+            return f"CASE WHEN {value} <> 'NaN'::numeric THEN {scaled} END"
+        case Kind.BOOLEAN:
+            return f"{value}::integer"
+        case Kind.DATE:
+            return f"CASE WHEN isfinite({value}) THEN {value} - date '1970-01-01' END"
+        case Kind.TIME:
+            return _microseconds_of_day(value)
+        case Kind.TIMESTAMP:
+            # Whole days as integers, the rest as the time of day: exact in every version, where date_part('epoch') of a
+            # timestamp is a double that loses microseconds after the year 2242, and EXTRACT is slow (numeric) since version 14.
+            days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
+            return f"CASE WHEN isfinite({value}) THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
+        case Kind.ENUM:
+            return f"{value}::text"
+        case _:
+            return value
+
+
+def _microseconds_of_day(value: str) -> str:
+    return f"(date_part('epoch', {value}) * 1000000)::bigint"
+
+
+def _defect(table: SourceTable) -> str:
+    checks = [
+        f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END"
+        for column in table.columns
+        for condition, what in _defects_of(quoted("t", column.name), column.type)
+    ]
+    return f"nullif(concat_ws('; ', {', '.join(checks)}), '')" if checks else "NULL::text"
+
+
+def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
+    match kind.kind:
+        case Kind.NUMERIC:
+            return [(f"{value} = 'NaN'::numeric", "NaN")]
+        case Kind.DATE | Kind.TIMESTAMP:
+            return [(f"NOT isfinite({value})", "infinite")]
+        case _:
+            return []
+
+
+def _key_literal(value: int | str) -> str:
+    return str(value) if isinstance(value, int) else literal(value)

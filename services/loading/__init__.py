@@ -1,0 +1,1 @@
+"""Loading: merges the star rows of a batch into the warehouse, in one transaction."""

@@ -1,0 +1,78 @@
+"""One batch: read its star rows, merge them in one transaction with the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pandas as pd
+import structlog
+
+from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
+from contracts.tables import Contract
+from services.loading.warehouse import Warehouse
+from shared.envelope import caused_by
+from shared.errors import PermanentError, TransientError
+from shared.object_store import ObjectStore
+from shared.outcome import Done, Outcome
+from shared.parquet import decode_parquet
+
+SERVICE = "starlift/loading"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What loading works with."""
+
+    objects: ObjectStore
+    warehouse: Warehouse
+    contract: Contract
+
+
+async def handle(message: Message, deps: Dependencies) -> Outcome:
+    """Load one batch. Raises: PermanentError, TransientError, DependencyDownError."""
+    if not isinstance(message, BatchRemodelled):
+        raise PermanentError(
+            f"loading takes starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
+        )
+    frames = await asyncio.gather(*(_read(rows, deps) for rows in message.data.tables))
+    event = _loaded(message)
+    rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
+    is_new = await deps.warehouse.load(event, rows)
+    log.info(
+        "batch_loaded" if is_new else "batch_already_loaded",
+        run=event.data.run,
+        batch_id=str(event.data.batch_id),
+        rows=sum(table.row_count for table in event.data.tables),
+        quarantined=event.data.quarantined,
+    )
+    if message.data.is_last:
+        await _ensure_foreign_keys(deps)
+    return Done()
+
+
+async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
+    body = await deps.objects.get(rows.object)
+    try:
+        return await asyncio.to_thread(decode_parquet, body, deps.contract.warehouse_table(rows.table).star_types)
+    except KeyError as error:
+        raise PermanentError(f"'{rows.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+
+
+def _loaded(message: BatchRemodelled) -> BatchLoaded:
+    data = BatchLoadedData(
+        **message.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"}),
+        tables=tuple(LoadedTable(table=rows.table, row_count=rows.object.row_count) for rows in message.data.tables),
+        quarantined=message.data.quarantine.row_count if message.data.quarantine else 0,
+    )
+    return BatchLoaded(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_loaded"), data=data)
+
+
+async def _ensure_foreign_keys(deps: Dependencies) -> None:
+    """The batch is in: that a foreign key must wait for a lock is no reason to try the message again."""
+    try:
+        await deps.warehouse.ensure_foreign_keys()
+    except TransientError as error:
+        log.warning("foreign_keys_wait", reason=str(error))

@@ -1,0 +1,143 @@
+"""The SQL that merges staged rows into the star. Pure text, derived from the contract.
+
+Order-free and repeatable: a row is replaced by an image of the same or a higher run, never by one of a lower run, and an image
+always leaves its run behind, even when its values are those already there. (A merge that skips equal values lets a late older
+image win: A of run 5, A of run 7 skipped, then a late B of run 6 would stay.)
+
+Staged columns are whole numbers and texts (shared.parquet), which COPY fastest; here they become dates, times, exact decimals.
+"""
+
+from __future__ import annotations
+
+from contracts.column_types import ColumnType, Kind
+from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
+from shared.postgres import literal, quoted
+
+_STAGED_TYPES = {
+    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "bigint"),
+    **dict.fromkeys((Kind.TEXT, Kind.ENUM), "text"),
+    Kind.BOOLEAN: "boolean",
+}
+_INFERRED = {
+    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC), "0"),
+    **dict.fromkeys((Kind.TEXT, Kind.ENUM), literal(UNKNOWN)),
+    Kind.BOOLEAN: "false",
+    Kind.DATE: "date '0001-01-01'",
+    Kind.TIME: "time '00:00'",
+    Kind.TIMESTAMP: "timestamp '0001-01-01'",
+}
+
+
+def staging_name(table: WarehouseTable) -> str:
+    """The temporary table that rows of `table` are copied into."""
+    return f"staged_{table.name}"[:63]
+
+
+def create_staging(table: WarehouseTable) -> str:
+    """A temporary table that ends with the transaction."""
+    columns = ", ".join(f"{quoted(column.name)} {_STAGED_TYPES[column.type.kind]}" for column in table.columns)
+    return f"CREATE TEMPORARY TABLE {quoted(staging_name(table))} ({columns}) ON COMMIT DROP"
+
+
+def merge_staged(contract: Contract, table: WarehouseTable) -> str:
+    """Staged rows into their table; $1 is the run, $2 the batch.
+
+    Deduplicated and sorted by key: two loaders then lock rows in the same order.
+    """
+    names = [quoted(column.name) for column in table.columns]
+    values = [f"{_loaded(quoted('s', column.name), column.type)} AS {quoted(column.name)}" for column in table.columns]
+    identity = ", ".join(quoted(name) for name in table.identity)
+    changed = [
+        f"{name} = excluded.{name}"
+        for name, column in zip(names, table.columns, strict=True)
+        if column.name not in table.identity
+    ]
+    technical = [
+        "_run = excluded._run",
+        "_batch_id = excluded._batch_id",
+        "_loaded_at = excluded._loaded_at",
+        "_deleted_at = NULL",
+    ]
+    ordered = ", ".join(quoted("s", name) for name in table.identity)
+    return (
+        f"INSERT INTO {quoted(contract.warehouse_schema, table.name)} AS t ({', '.join(names)}, _run, _batch_id, _loaded_at) "
+        f"SELECT DISTINCT ON ({ordered}) {', '.join(values)}, $1::bigint, $2::uuid, clock_timestamp() "
+        f"FROM {quoted(staging_name(table))} AS s ORDER BY {ordered} "
+        f"ON CONFLICT ({identity}) DO UPDATE SET {', '.join([*changed, *technical])} WHERE excluded._run >= t._run"
+    )
+
+
+def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
+    """For each key of `dimension` that staged rows of `facts` refer to and that is not there yet, a member of run 0.
+
+    The real row, whose run is higher, overwrites it. None where no fact refers to the dimension.
+    """
+    referred = _referred_keys(dimension, facts)
+    if referred is None:
+        return None
+    key = dimension.column(dimension.key[0])
+    required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
+    name = quoted(contract.warehouse_schema, dimension.name)
+    return (
+        f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}) "
+        f"SELECT {', '.join([_loaded('k.key', key.type), *(_inferred(column) for column in required)])} "
+        f"FROM ({referred}) AS k "
+        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {_loaded('k.key', key.type)}) "
+        f"ORDER BY k.key ON CONFLICT DO NOTHING"
+    )
+
+
+def select_missing_dates(contract: Contract, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
+    """The dates that staged rows of `facts` refer to and that the calendar lacks."""
+    referred = _referred_keys(calendar, facts)
+    if referred is None:
+        return None
+    key = calendar.column(calendar.key[0])
+    name = quoted(contract.warehouse_schema, calendar.name)
+    date = _loaded("k.key", key.type)
+    return (
+        f"SELECT {date} AS date FROM ({referred}) AS k "
+        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {date}) ORDER BY 1"
+    )
+
+
+def insert_dates(contract: Contract, calendar: WarehouseTable) -> str:
+    """One date of the calendar; parameters in contract order."""
+    names = ", ".join(quoted(column.name) for column in calendar.columns)
+    parameters = ", ".join(f"${position}" for position in range(1, len(calendar.columns) + 1))
+    return (
+        f"INSERT INTO {quoted(contract.warehouse_schema, calendar.name)} ({names}) VALUES ({parameters}) ON CONFLICT DO NOTHING"
+    )
+
+
+def _referred_keys(dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
+    selects = [
+        f"SELECT {quoted(column.name)} AS key FROM {quoted(staging_name(fact))}"
+        for fact in facts
+        for column in fact.columns
+        if column.references == dimension.name
+    ]
+    if not selects:
+        return None
+    return f"SELECT DISTINCT key FROM ({' UNION ALL '.join(selects)}) AS every WHERE key IS NOT NULL"
+
+
+def _loaded(value: str, kind: ColumnType) -> str:
+    """A staged value as the warehouse's type."""
+    match kind.kind:
+        case Kind.INTEGER:
+            return f"{value}::integer"
+        case Kind.NUMERIC:
+            return f"({value} * 1e-{kind.scale}::numeric)::{kind.sql}"
+        case Kind.DATE:
+            return f"(date '1970-01-01' + {value}::integer)"
+        case Kind.TIME:
+            return f"(time '00:00' + {value} * interval '1 microsecond')"
+        case Kind.TIMESTAMP:
+            return f"(timestamp '1970-01-01' + {value} * interval '1 microsecond')"
+        case _:
+            return value
+
+
+def _inferred(column: Column) -> str:
+    return _INFERRED[column.type.kind]

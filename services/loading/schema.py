@@ -1,0 +1,76 @@
+"""The warehouse's tables, derived from the contract. Pure SQL text; every statement may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from contracts.tables import Column, Contract, TableKind, WarehouseTable
+from shared.postgres import quoted
+
+TECHNICAL_COLUMNS = {
+    "_run": "bigint NOT NULL DEFAULT 0",  # the run whose snapshot the row shows; 0: an inferred member
+    "_batch_id": "uuid",
+    "_loaded_at": "timestamptz NOT NULL DEFAULT clock_timestamp()",
+    "_deleted_at": "timestamptz",
+}
+
+
+def schema_statements(contract: Contract) -> Iterator[str]:
+    """What creates the star, or extends it by the columns and tables that it lacks. Foreign keys come after the first load."""
+    yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
+    for table in contract.warehouse_tables:
+        yield _create_table(contract, table)
+        # A later column starts as NULL: the changed contract makes the next run read everything again.
+        for column in table.columns:
+            yield f"ALTER TABLE {_name(contract, table)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type.sql}"
+        if table.kind is TableKind.FACT:
+            yield _create_current_view(contract, table)
+
+
+def foreign_keys(contract: Contract) -> Iterator[tuple[str, str, str]]:
+    """Of each reference of a fact: the constraint's name, the statement that adds it unchecked, the one that checks all rows.
+
+    Checked as a set they cost a join; checked row by row, five times the rest of a first load.
+    """
+    for table in contract.warehouse_tables:
+        for column in table.columns:
+            if column.references is None:
+                continue
+            dimension = contract.warehouse_table(column.references)
+            name = f"{table.name}_{column.name}_fkey"
+            referred = f"{_name(contract, dimension)} ({quoted(dimension.key[0])})"
+            alter = f"ALTER TABLE {_name(contract, table)}"
+            add = f"ADD CONSTRAINT {quoted(name)} FOREIGN KEY ({quoted(column.name)}) REFERENCES {referred} NOT VALID"
+            yield name, f"{alter} {add}", f"{alter} VALIDATE CONSTRAINT {quoted(name)}"
+
+
+def _create_table(contract: Contract, table: WarehouseTable) -> str:
+    parts = [_definition(column) for column in table.columns]
+    parts += [f"{quoted(name)} {definition}" for name, definition in TECHNICAL_COLUMNS.items()]
+    identity = ", ".join(quoted(name) for name in table.identity)
+    if table.surrogate is None:
+        parts.append(f"PRIMARY KEY ({identity})")
+    else:
+        parts.insert(0, f"{quoted(table.surrogate)} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+        parts.append(f"UNIQUE ({identity})")
+    return f"CREATE TABLE IF NOT EXISTS {_name(contract, table)} ({', '.join(parts)})"
+
+
+def _definition(column: Column) -> str:
+    return f"{quoted(column.name)} {column.type.sql}{'' if column.nullable else ' NOT NULL'}"
+
+
+def _create_current_view(contract: Contract, table: WarehouseTable) -> str:
+    """The newest version of each business key: that of the highest run, not of the highest last_updated.
+
+    A long transaction sets last_updated to its own start, and commits after others that started later.
+    """
+    key = ", ".join(quoted(name) for name in table.key)
+    newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
+    newest = f"SELECT DISTINCT ON ({key}) * FROM {_name(contract, table)} ORDER BY {key}, {newest_first}"
+    view = quoted(contract.warehouse_schema, f"{table.name}_current")
+    return f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM ({newest}) AS newest WHERE _deleted_at IS NULL"
+
+
+def _name(contract: Contract, table: WarehouseTable) -> str:
+    return quoted(contract.warehouse_schema, table.name)

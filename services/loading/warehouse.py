@@ -1,0 +1,130 @@
+"""The warehouse as the loader works on it: its schema, and one transaction per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+
+import asyncpg
+import pandas as pd
+
+from contracts.calendar import CALENDAR_PARTS
+from contracts.messages import BatchLoaded
+from contracts.tables import CalendarPart, Contract, TableKind, WarehouseTable
+from services.loading.merge import (
+    create_staging,
+    insert_dates,
+    insert_inferred_members,
+    merge_staged,
+    select_missing_dates,
+    staging_name,
+)
+from services.loading.schema import foreign_keys, schema_statements
+from shared.postgres import Database
+
+QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
+SCHEMA_LOCK = 0x57A2_11F7  # an advisory lock: two loaders that start together shape the schema one after the other
+LOCK_LIMIT = "10s"
+
+
+class Warehouse:
+    """One star in one database."""
+
+    def __init__(self, database: Database, contract: Contract) -> None:
+        self._database = database
+        self._contract = contract
+        self._is_shaped = False
+        self._has_foreign_keys = False
+
+    async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> bool:
+        """Merge the rows of a batch (by warehouse table) in one transaction; False if the ledger has the batch already.
+
+        Raises: DependencyDownError, TransientError, PermanentError.
+        """
+        await self._ensure_schema()
+        async with self._database.connection() as connection, connection.transaction(isolation="read_committed"):
+            data = event.data
+            claimed = await connection.fetchval(
+                QUERIES["claim_batch.sql"],
+                *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
+            )
+            if claimed is None:
+                return False
+            await self._merge(connection, event, rows)
+            await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
+        return True
+
+    async def ensure_foreign_keys(self) -> None:
+        """Add the foreign keys that are missing, checked as sets. Every load keeps them true, so they can't fail.
+
+        Raises: TransientError when analysts hold the tables; the next run tries again.
+        """
+        if self._has_foreign_keys:
+            return
+        async with self._database.connection() as connection:
+            await connection.execute(f"SET lock_timeout = '{LOCK_LIMIT}'")
+            found = {
+                row["name"]: row["is_checked"]
+                for row in await connection.fetch(QUERIES["foreign_keys.sql"], self._contract.warehouse_schema)
+            }
+            for name, add, check in foreign_keys(self._contract):
+                if name not in found:
+                    await connection.execute(add)
+                if not found.get(name, False):
+                    await connection.execute(check)
+            await connection.execute("RESET lock_timeout")
+        self._has_foreign_keys = True
+
+    async def _ensure_schema(self) -> None:
+        """Create or extend the schema once per process, if the contract it was shaped after is another one."""
+        if self._is_shaped:
+            return
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await connection.execute(QUERIES["ledger.sql"])
+            known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", self._contract.name)
+            if known != self._contract.fingerprint:
+                for statement in schema_statements(self._contract):
+                    await connection.execute(statement)
+                await connection.execute(
+                    "INSERT INTO starlift.contract (name, fingerprint) VALUES ($1, $2) "
+                    "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()",
+                    self._contract.name,
+                    self._contract.fingerprint,
+                )
+        self._is_shaped = True
+
+    async def _merge(self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> None:
+        """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
+        contract = self._contract
+        staged = [table for table in contract.warehouse_tables if table.name in rows]
+        facts = tuple(table for table in staged if table.kind is TableKind.FACT)
+        for table in staged:
+            await connection.execute(create_staging(table))
+            await connection.copy_records_to_table(
+                staging_name(table), records=_records(table, rows[table.name]), columns=list(table.star_types)
+            )
+        for table in contract.warehouse_tables:
+            if table.kind is TableKind.CALENDAR:
+                await self._fill_calendar(connection, table, facts)
+                continue
+            if table in staged:
+                await connection.execute(merge_staged(contract, table), event.data.run, event.data.batch_id)
+            if table.kind is TableKind.DIMENSION and (inferred := insert_inferred_members(contract, table, facts)):
+                await connection.execute(inferred)
+
+    async def _fill_calendar(
+        self, connection: asyncpg.Connection, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]
+    ) -> None:
+        missing = select_missing_dates(self._contract, calendar, facts)
+        if missing is None:
+            return
+        parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
+        dates = [row["date"] for row in await connection.fetch(missing)]
+        await connection.executemany(insert_dates(self._contract, calendar), [[part(date) for part in parts] for date in dates])
+
+
+def _records(table: WarehouseTable, frame: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    """The rows of a frame as tuples of Python objects, None for NULL."""
+    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in table.star_types]
+    return zip(*columns, strict=True)

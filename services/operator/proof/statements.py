@@ -1,0 +1,133 @@
+"""The SQL of the proof: the expected star rows on the source, the actual ones on the warehouse, in one canonical text form.
+
+Pure text. A statement answers rows of (key columns…, values: text[], in_flight: boolean), in the order of the key.
+"""
+
+from __future__ import annotations
+
+from iso4217 import Currency
+
+from contracts.column_types import Kind
+from contracts.tables import (
+    CalendarPart,
+    Column,
+    Contract,
+    CurrencyNameOf,
+    DateOf,
+    FromLookup,
+    FromSource,
+    ParsedDate,
+    TableKind,
+    TimeOf,
+    WarehouseTable,
+)
+from shared.postgres import literal, quoted
+
+BASE = "b"
+_CALENDAR_SQL = {
+    "date": "d",
+    "year": "extract(year FROM d)::integer",
+    "month": "extract(month FROM d)::integer",
+    "day": "extract(day FROM d)::integer",
+    "day_of_week": "extract(isodow FROM d)::integer - 1",
+    "day_name": "to_char(d, 'FMDay')",
+    "month_name": "to_char(d, 'FMMonth')",
+    "quarter": "extract(quarter FROM d)::integer",
+}
+
+
+def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None) -> str:
+    """On the source: the rows that `table` (its current versions, for a fact) should hold.
+
+    A row is in flight when it or a partner was written by a transaction that had not ended at `horizon`.
+    """
+    joins = "".join(
+        f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
+        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])} = {quoted(BASE, lookup.on)}"
+        for lookup in table.lookups
+    )
+    aliases = [BASE, *(lookup.table for lookup in table.lookups)]
+    in_flight = "false"
+    if horizon is not None:
+        age = f"BETWEEN 0 AND age('{horizon % 2**32}'::xid)"
+        in_flight = " OR ".join(f"coalesce(age({quoted(alias)}.xmin) {age}, false)" for alias in aliases)
+    keys = [_expected(table.column(name)) for name in table.key]
+    return _ordered(
+        keys=keys,
+        kinds=[table.column(name) for name in table.key],
+        values=[f"({_expected(column)})::text" for column in table.columns],
+        in_flight=in_flight,
+        origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
+    )
+
+
+def actual_rows(contract: Contract, table: WarehouseTable) -> str:
+    """On the warehouse: the rows that `table` holds; of a fact the current version of each business key."""
+    is_fact = table.kind is TableKind.FACT
+    relation = quoted(contract.warehouse_schema, f"{table.name}_current" if is_fact else table.name)
+    return _ordered(
+        keys=[quoted(name) for name in table.key],
+        kinds=[table.column(name) for name in table.key],
+        values=[f"{quoted(column.name)}::text" for column in table.columns],
+        in_flight="false",
+        origin=f"{relation} WHERE _deleted_at IS NULL",
+    )
+
+
+def expected_dates(contract: Contract, calendar: WarehouseTable) -> str:
+    """On the source: each date that facts refer to, as text; whether a text is a date the caller has to see."""
+    selects = [
+        f"SELECT ({_expected(column)})::text AS date FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
+        for table in contract.warehouse_tables
+        for column in table.columns
+        if column.references == calendar.name
+    ]
+    return f"SELECT DISTINCT date FROM ({' UNION ALL '.join(selects)}) AS every WHERE date IS NOT NULL"
+
+
+def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
+    """On the warehouse: of the dates $1 (date[]) and of those in the calendar, the ones whose row is missing or wrong."""
+    parts = [(column, column.origin.part) for column in calendar.columns if isinstance(column.origin, CalendarPart)]
+    key = quoted("c", calendar.key[0])
+    same = " AND ".join(f"{quoted('c', column.name)} = {_CALENDAR_SQL[part]}" for column, part in parts)
+    name = quoted(contract.warehouse_schema, calendar.name)
+    return (
+        f"SELECT d::text AS date, {key} IS NULL AS is_missing "
+        f"FROM (SELECT unnest($1::date[]) AS d UNION SELECT {quoted(calendar.key[0])} FROM {name}) AS wanted "
+        f"LEFT JOIN {name} AS c ON {key} = d WHERE ({same}) IS NOT TRUE ORDER BY d"
+    )
+
+
+def _ordered(*, keys: list[str], kinds: list[Column], values: list[str], in_flight: str, origin: str) -> str:
+    named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
+    # "C" is the order of code points, in which Python compares texts, too.
+    order = ", ".join(f'{key} COLLATE "C"' if column.type.is_text else key for key, column in zip(keys, kinds, strict=True))
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin} ORDER BY {order}"
+
+
+def _expected(column: Column) -> str:
+    """A column's value, computed from the source."""
+    match column.origin:
+        case FromSource(name, absent):
+            return _present(quoted(BASE, name), column, absent)
+        case FromLookup(lookup, name, absent):
+            return _present(quoted(lookup, name), column, absent)
+        case DateOf(name):
+            return f"{quoted(BASE, name)}::date"
+        case TimeOf(name):
+            return f"{quoted(BASE, name)}::time"
+        case ParsedDate(name):
+            return quoted(BASE, name)  # a date renders as the text it was read from, or the text was no date
+        case CurrencyNameOf(name):
+            names = ", ".join(f"({literal(currency.code)}, {literal(currency.currency_name)})" for currency in Currency)
+            return f"(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)})"
+        case CalendarPart():
+            raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
+
+
+def _present(value: str, column: Column, absent: str | None) -> str:
+    if column.type.kind is Kind.NUMERIC:
+        return f"{value}::{column.type.sql}"
+    if absent is not None:
+        return f"coalesce({value}, {literal(absent)})"
+    return value

@@ -1,0 +1,115 @@
+"""One batch: read its extracts, remodel, write the star rows and the quarantine, announce them. No state, no order."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+import structlog
+
+from contracts.messages import BatchIngested, BatchRemodelled, BatchRemodelledData, Extract, Message, Role, StarRows, encode
+from contracts.objects import ObjectRef, quarantine_key, star_rows_key
+from contracts.tables import DEFECT, Contract
+from services.remodelling.quarantine import quarantine_lines
+from services.remodelling.transform import Remodelled, SourceRows, remodel
+from shared.envelope import caused_by
+from shared.errors import PermanentError
+from shared.object_store import ObjectStore
+from shared.outcome import Done, Outcome
+from shared.parquet import decode_parquet, encode_parquet
+from shared.queue import Queue
+
+SERVICE = "starlift/remodelling"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What remodelling works with."""
+
+    objects: ObjectStore
+    loading: Queue
+    contract: Contract
+    processed_bucket: str
+
+
+async def handle(message: Message, deps: Dependencies) -> Outcome:
+    """Remodel one batch. Raises: PermanentError, TransientError, DependencyDownError."""
+    if not isinstance(message, BatchIngested):
+        raise PermanentError(
+            f"remodelling takes starlift.batch_ingested, not '{message.type}'; move the message to its own queue"
+        )
+    rows = await _read(message, deps)
+    results = await asyncio.to_thread(lambda: list(remodel(deps.contract, rows)))
+    tables = await asyncio.gather(*(_write_star_rows(message, result, deps) for result in results))
+    quarantine = await _write_quarantine(message, results, rows, deps)
+    data = BatchRemodelledData(
+        **message.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"}),
+        tables=tuple(tables),
+        quarantine=quarantine,
+    )
+    event = BatchRemodelled(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_remodelled"), data=data)
+    await deps.loading.send(encode(event))
+    log.info(
+        "batch_remodelled",
+        run=data.run,
+        batch_id=str(data.batch_id),
+        rows=sum(table.object.row_count for table in tables),
+        quarantined=quarantine.row_count if quarantine else 0,
+    )
+    return Done()
+
+
+async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
+    """The rows of a batch, its extracts of one table and role joined to one frame."""
+    frames = await asyncio.gather(*(_read_extract(extract, deps) for extract in message.data.extracts))
+    found: dict[tuple[Role, str], list[pd.DataFrame]] = {}
+    for extract, frame in zip(message.data.extracts, frames, strict=True):
+        found.setdefault((extract.role, extract.table), []).append(frame)
+    joined = {key: pd.concat(parts, ignore_index=True) for key, parts in found.items()}
+    return SourceRows(
+        base={table: frame for (role, table), frame in joined.items() if role is Role.BASE},
+        partners={table: frame for (role, table), frame in joined.items() if role is Role.PARTNER},
+        defects={table: frame[DEFECT] for (role, table), frame in joined.items() if role is Role.BASE},
+    )
+
+
+async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
+    body = await deps.objects.get(extract.object)
+    types = deps.contract.source_table(extract.table).extract_types
+    try:
+        return await asyncio.to_thread(decode_parquet, body, types)
+    except KeyError as error:
+        raise PermanentError(f"extract '{extract.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+
+
+async def _write_star_rows(message: BatchIngested, result: Remodelled, deps: Dependencies) -> StarRows:
+    body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
+    digest = hashlib.sha256(body).hexdigest()
+    key = star_rows_key(message.data.source_name, message.data.run, message.data.index, result.table.name, digest)
+    return StarRows(table=result.table.name, object=await _put(key, body, digest, len(result.rows), deps))
+
+
+async def _write_quarantine(
+    message: BatchIngested, results: Iterable[Remodelled], rows: SourceRows, deps: Dependencies
+) -> ObjectRef | None:
+    """The rows that were refused, if there are any."""
+    lines: list[str] = []
+    for table, base in rows.base.items():
+        refused = [result for result in results if result.table.source == table and result.problems]
+        lines += quarantine_lines(deps.contract.source_table(table), base, refused)
+    if not lines:
+        return None
+    body = "".join(f"{line}\n" for line in lines).encode()
+    digest = hashlib.sha256(body).hexdigest()
+    key = quarantine_key(message.data.source_name, message.data.run, message.data.index, digest)
+    return await _put(key, body, digest, len(lines), deps)
+
+
+async def _put(key: str, body: bytes, digest: str, row_count: int, deps: Dependencies) -> ObjectRef:
+    await deps.objects.put(deps.processed_bucket, key, body)
+    return ObjectRef(bucket=deps.processed_bucket, key=key, byte_count=len(body), row_count=row_count, sha256=digest)

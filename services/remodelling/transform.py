@@ -1,0 +1,159 @@
+"""From source rows to star rows, driven by the contract. Pure: data frames in, data frames out.
+
+Values keep the physical form of shared.parquet throughout: whole numbers and texts. A row that the warehouse can't hold leaves
+with its reasons, the others go through.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import pandas as pd
+from iso4217 import Currency
+
+from contracts.tables import (
+    CalendarPart,
+    Column,
+    Contract,
+    CurrencyNameOf,
+    DateOf,
+    FromLookup,
+    FromSource,
+    ParsedDate,
+    TimeOf,
+    WarehouseTable,
+)
+from shared.parquet import PANDAS_TYPES, empty_frame
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+EPOCH = dt.date(1970, 1, 1)
+DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for currency in Currency}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the rows at `rows` (a boolean mask) can't become star rows."""
+
+    column: str
+    reason: str
+    rows: pd.Series
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """The rows of one batch by source table: those to be remodelled, and those only to be joined.
+
+    `defects` holds, for each base table, what made a row of it impossible to extract (NULL for nearly every row).
+    """
+
+    base: Mapping[str, pd.DataFrame]
+    partners: Mapping[str, pd.DataFrame]
+    defects: Mapping[str, pd.Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Remodelled:
+    """The star rows of one warehouse table; the index of `problems` rows is that of the base table's frame."""
+
+    table: WarehouseTable
+    rows: pd.DataFrame
+    problems: list[Problem] = field(default_factory=list)
+
+
+def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
+    """One result for each warehouse table whose base has rows in the batch."""
+    for table in contract.warehouse_tables:
+        base = rows.base.get(table.source)
+        if base is not None and len(base):
+            yield _remodel_table(contract, table, base, rows)
+
+
+def _remodel_table(contract: Contract, table: WarehouseTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
+    partners, problems = _join(contract, table, base, rows.partners)
+    defects = rows.defects.get(table.source, pd.Series(dtype=object))
+    problems += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
+    columns: dict[str, pd.Series] = {}
+    for column in table.columns:
+        columns[column.name], found = _column(column, base, partners)
+        problems += found
+    star = pd.DataFrame(columns, index=base.index)
+    problems = [problem for problem in problems if problem.rows.any()]
+    for problem in problems:
+        star = star[~problem.rows.reindex(star.index)]
+    return Remodelled(table, star.reset_index(drop=True), problems)
+
+
+def _join(
+    contract: Contract, table: WarehouseTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
+    """For each lookup its partner rows, one per base row; a row whose partner does not exist is a problem."""
+    joined: dict[str, pd.DataFrame] = {}
+    problems: list[Problem] = []
+    for lookup in table.lookups:
+        partner = contract.source_table(lookup.table)
+        known = (
+            partners.get(lookup.table, empty_frame(partner.extract_types))
+            .drop_duplicates(partner.key[0])
+            .set_index(partner.key[0])
+        )
+        joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
+        orphans = ~base[lookup.on].isin(known.index)
+        problems.append(Problem(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
+    return joined, problems
+
+
+def _column(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]) -> tuple[pd.Series, list[Problem]]:
+    """The values of a column, and which rows can't have one."""
+    values, problems = _origin_values(column, base, partners)
+    if not column.nullable:
+        problems.append(Problem(column.name, "is NULL", values.isna()))
+    if column.type.length:
+        problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
+    return values.astype(PANDAS_TYPES[column.type.kind]), problems
+
+
+def _origin_values(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]) -> tuple[pd.Series, list[Problem]]:
+    match column.origin:
+        case FromSource(name, absent):
+            return _present(base[name], absent), []
+        case FromLookup(lookup, name, absent):
+            return _present(partners[lookup][name], absent), []
+        case DateOf(name):
+            return base[name] // MICROSECONDS_PER_DAY, []
+        case TimeOf(name):
+            return base[name] % MICROSECONDS_PER_DAY, []
+        case ParsedDate(name):
+            return _looked_up(base[name], _days_by_text(base[name]), column, "is no date (YYYY-MM-DD)")
+        case CurrencyNameOf(name):
+            return _looked_up(base[name], CURRENCY_NAMES, column, "is no ISO 4217 currency code")
+        case CalendarPart():
+            raise AssertionError(f"'{column.name}' belongs to the calendar, which the loader fills")
+        case _:
+            assert_never(column.origin)
+
+
+def _present(values: pd.Series, absent: str | None) -> pd.Series:
+    return values if absent is None else values.where(values.notna(), absent)
+
+
+def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Problem]]:
+    """Each value's entry in `known`; a value without one is a problem, NULL stays NULL."""
+    unknown = values.notna() & ~values.isin(known.keys())
+    return values.map(known), [Problem(column.name, reason, unknown)]
+
+
+def _days_by_text(texts: pd.Series) -> dict[str, int]:
+    """Days since 1970-01-01 of each distinct text that spells a date."""
+    days = {}
+    for text in texts.dropna().unique():
+        if DATE_TEXT.fullmatch(text):
+            try:
+                days[text] = (dt.date.fromisoformat(text) - EPOCH).days
+            except ValueError:
+                continue
+    return days

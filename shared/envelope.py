@@ -1,0 +1,35 @@
+"""The CloudEvents attributes of a new message: where it comes from, what caused it, which trace it belongs to."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TypedDict
+from uuid import UUID, uuid4, uuid5
+
+from contracts.messages import Message
+
+
+class Envelope(TypedDict):
+    """Keyword arguments of every message model."""
+
+    id: UUID
+    source: str
+    time: datetime
+    traceparent: str
+    causationid: UUID | None
+
+
+def opening(source: str) -> Envelope:
+    """The envelope of a message that nothing of ours caused: it opens a trace."""
+    trace, span = secrets.token_hex(16), secrets.token_hex(8)
+    return Envelope(id=uuid4(), source=source, time=datetime.now(UTC), traceparent=f"00-{trace}-{span}-01", causationid=None)
+
+
+def caused_by(cause: Message, source: str, *, subject: UUID, name: str) -> Envelope:
+    """The envelope of a message that `cause` led to. Sent twice it has the same id: that of `subject` and `name`."""
+    version, trace, _, flags = cause.traceparent.split("-")
+    traceparent = f"{version}-{trace}-{secrets.token_hex(8)}-{flags}"
+    return Envelope(
+        id=uuid5(subject, name), source=source, time=datetime.now(UTC), traceparent=traceparent, causationid=cause.id
+    )

@@ -1,0 +1,122 @@
+"""Parquet by fastparquet, with every value exact.
+
+In a data frame each kind of column has one physical form, whole numbers wherever there is no text:
+
+    INTEGER, BIGINT   Int64
+    NUMERIC(p, s)     Int64, the value times 10^s
+    DATE              Int64, days since 1970-01-01
+    TIME              Int64, microseconds since midnight
+    TIMESTAMP         Int64, microseconds since 1970-01-01 00:00 UTC
+    BOOLEAN           boolean
+    TEXT, ENUM        object: str, or None for NULL ('' stays '')
+
+In the file the numbers carry their logical types (DECIMAL, DATE, TIME, TIMESTAMP), so that any other reader sees true values.
+fastparquet would write Decimal objects as DOUBLE and read a DECIMAL as float; therefore the annotation is put on after its
+writer has encoded the numbers, and taken off before its reader sees them. The functions used for that are not public: the
+version is pinned, and a test reads the files with another engine.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import fastparquet
+import pandas as pd
+from fastparquet import parquet_thrift
+from fastparquet.cencoding import ThriftObject
+from fastparquet.writer import MARKER, iter_dataframe, make_metadata, make_row_group, write_thrift
+
+from contracts.column_types import ColumnType, Kind
+
+PANDAS_TYPES: Mapping[Kind, Any] = {  # Any: the stubs of pandas want literals
+    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "Int64"),
+    Kind.BOOLEAN: "boolean",
+    **dict.fromkeys((Kind.TEXT, Kind.ENUM), "object"),
+}
+_DATE_AS_INT32 = "Int32"  # a Parquet DATE is an INT32
+
+
+def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
+    """A frame of no rows with the physical form of `types`."""
+    return pd.DataFrame({name: pd.Series(dtype=PANDAS_TYPES[kind.kind]) for name, kind in types.items()})
+
+
+def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> bytes:
+    """The Parquet file of `frame`, whose columns are those of `types` in their physical form. Zstandard, one row group."""
+    physical = frame[list(types)].astype(
+        {name: _DATE_AS_INT32 if kind.kind is Kind.DATE else PANDAS_TYPES[kind.kind] for name, kind in types.items()}
+    )
+    texts = {name: "utf8" for name, kind in types.items() if kind.is_text}
+    metadata = make_metadata(physical, has_nulls=True, object_encoding=texts, index_cols=[])
+    file = io.BytesIO()
+    file.write(MARKER)
+    groups = [
+        group
+        for part in iter_dataframe(physical, None)
+        if (group := make_row_group(file, part, metadata.schema, compression="ZSTD", stats=False)) is not None
+    ]
+    metadata.schema = [metadata.schema[0], *(_annotated(element, types) for element in metadata.schema[1:])]
+    metadata.row_groups = groups
+    metadata.num_rows = len(physical)
+    footer_bytes = write_thrift(file, metadata)
+    file.write(struct.pack("<I", footer_bytes))
+    file.write(MARKER)
+    return file.getvalue()
+
+
+def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame:
+    """The columns `types` of a file that encode_parquet made, in their physical form.
+
+    Raises: KeyError for a column that the file lacks.
+    """
+    file = fastparquet.ParquetFile(io.BytesIO(body))
+    missing = [name for name in types if name not in file.columns]
+    if missing:
+        raise KeyError(f"the file has no column {missing}; it has {file.columns}")
+    for element in file._schema[1:]:  # noqa: SLF001 (see the module's docstring)
+        if element.type != parquet_thrift.Type.BYTE_ARRAY:
+            element.converted_type = None
+            element.logicalType = None
+    file._base_dtype = None  # noqa: SLF001
+    frame: pd.DataFrame = file.to_pandas(columns=list(types))
+    return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.is_text})
+
+
+def _annotated(element: Any, types: Mapping[str, ColumnType]) -> Any:
+    """The schema element with the logical type of its column."""
+    name = element.name.decode() if isinstance(element.name, bytes) else element.name
+    kind = types[name]
+    annotation = _annotation(kind)
+    if annotation is None:
+        return element
+    return parquet_thrift.SchemaElement(
+        name=element.name, type=element.type, repetition_type=element.repetition_type, i32=True, **annotation
+    )
+
+
+def _annotation(kind: ColumnType) -> dict[str, Any] | None:
+    converted = parquet_thrift.ConvertedType
+    micros = {"isAdjustedToUTC": False, "unit": ThriftObject.from_fields("TimeUnit", MICROS={})}
+    match kind.kind:
+        case Kind.NUMERIC:
+            decimal = ThriftObject.from_fields("DecimalType", scale=kind.scale, precision=kind.precision, i32=True)
+            logical = ThriftObject.from_fields("LogicalType", DECIMAL=decimal)
+            return {
+                "converted_type": converted.DECIMAL,
+                "precision": kind.precision,
+                "scale": kind.scale,
+                "logicalType": logical,
+            }
+        case Kind.DATE:
+            return {"converted_type": converted.DATE, "logicalType": ThriftObject.from_fields("LogicalType", DATE={})}
+        case Kind.TIME:
+            logical = ThriftObject.from_fields("LogicalType", TIME=ThriftObject.from_fields("TimeType", **micros))
+            return {"converted_type": converted.TIME_MICROS, "logicalType": logical}
+        case Kind.TIMESTAMP:
+            logical = ThriftObject.from_fields("LogicalType", TIMESTAMP=ThriftObject.from_fields("TimestampType", **micros))
+            return {"converted_type": converted.TIMESTAMP_MICROS, "logicalType": logical}
+        case _:
+            return None

@@ -1,0 +1,149 @@
+"""PostgreSQL by asyncpg: a pool that may be created while the server is down, errors classed by recovery, quoted names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+
+import asyncpg
+
+from shared.errors import DependencyDownError, PermanentError, TransientError
+
+CONNECT_LIMIT = timedelta(seconds=10)
+# Every session renders and reads values the same way, whatever the server's or the role's defaults are.
+SESSION_SETTINGS = {"TimeZone": "UTC", "DateStyle": "ISO", "extra_float_digits": "3", "bytea_output": "hex"}
+
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_MAY_PASS = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ObjectInUseError,
+    asyncpg.InternalClientError,
+)
+
+
+def quoted(*names: str) -> str:
+    """A possibly qualified identifier, quoted: any name is safe, keywords included."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, whatever standard_conforming_strings says (no name or label of ours holds a backslash)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def classed_errors(dependency: str) -> Iterator[None]:
+    """Class what asyncpg raises inside by what recovers it.
+
+    Raises: DependencyDownError, TransientError, PermanentError.
+    """
+    try:
+        yield
+    except _MAY_PASS as error:
+        raise TransientError(f"{dependency}: {error}") from error
+    except _UNREACHABLE as error:
+        raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
+    except asyncpg.InterfaceError as error:
+        # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
+        raise TransientError(f"{dependency}: {error}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermanentError(
+            f"{dependency}: {error}; grant it to the role that Starlift uses, then replay the dead letters"
+        ) from error
+    except asyncpg.PostgresError as error:
+        raise PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}") from error
+
+
+def explain_unreachable(dependency: str, error: BaseException) -> str:
+    """One sentence: what is wrong with reaching a database, and what to do."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return f"the {dependency} database refuses the user or the password; correct its URL"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
+        case asyncpg.InvalidCatalogNameError():
+            return f"the {dependency} server has no such database ({error}); create it or correct the URL"
+        case TimeoutError():
+            return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
+        case ConnectionRefusedError():
+            return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
+        case OSError():
+            return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
+        case _:
+            return f"the {dependency} database can't be reached: {error}"
+
+
+class Database:
+    """A pool of connections to one database; `name` is what errors call it ('source', 'warehouse').
+
+    Connections are opened when they are first needed: a service starts although its database is down.
+    """
+
+    def __init__(self, name: str, url: str, *, connections: int) -> None:
+        self.name = name
+        self._url = url
+        self._connections = connections
+        self._pool: asyncpg.Pool | None = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool; errors inside are classed.
+
+        Raises: DependencyDownError, TransientError, PermanentError.
+        """
+        with classed_errors(self.name):
+            if self._pool is None:
+                self._pool = await self._create_pool()
+            async with self._pool.acquire(timeout=CONNECT_LIMIT.total_seconds() * 2) as connection:
+                yield connection  # type: ignore[misc]  # a proxy that behaves as the connection
+
+    async def probe(self) -> None:
+        """Do nothing but ask. Raises: DependencyDownError while the database can't be reached."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+    async def close(self) -> None:
+        """Close every connection, at once."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    async def _create_pool(self) -> asyncpg.Pool:
+        try:
+            return await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._connections,
+                timeout=CONNECT_LIMIT.total_seconds(),
+                server_settings={**SESSION_SETTINGS, "application_name": "starlift"},
+            )
+        except ValueError as error:  # asyncpg's word for a URL it can't read; the URL itself may hold a password
+            raise PermanentError(
+                f"the {self.name} database's URL can't be read; it should be postgresql://user:password@host:port/database"
+            ) from error
+
+
+async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> tuple[bytes, int]:
+    """What a query returns, as CSV without a header, NULL written as `null`; and how many rows it is."""
+    pieces: list[bytes] = []
+
+    async def collect(piece: bytes) -> None:
+        pieces.append(piece)
+
+    status = await connection.copy_from_query(query, output=collect, format="csv", null=null)
+    return b"".join(pieces), int(status.split()[-1])
