@@ -1,4 +1,8 @@
-"""Errors by what recovers them. They are raised where the cause is known and turned into an outcome in one place, the executor."""
+"""Errors by what recovers them.
+
+They are raised where the cause is known and turned into an outcome in one place, shared/consumer/executor.py. Their texts are
+written by us and hold no row data; the text of any other error may quote a row and is therefore never logged or sent.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ class PermanentError(Exception):
 class DependencyDownError(Exception):
     """A database or a service that every message needs can't be reached.
 
-    Recovery: the consumer stops receiving, keeps the messages it holds, and goes on when `dependency` answers again. No attempt
-    is counted.
+    Recovery: the consumer stops receiving, keeps the messages it holds, and goes on when `dependency` answers again.
+    No attempt is counted.
     """
 
     def __init__(self, dependency: str, text: str) -> None:

@@ -1,0 +1,159 @@
+"""The loop: receives for free slots, starts a task per delivery, and drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from random import Random
+
+import structlog
+
+from shared import health
+from shared.consumer.acknowledgement import Acknowledger
+from shared.consumer.backoff import probe_delay
+from shared.consumer.dependencies import Dependencies
+from shared.consumer.executor import Executor, utc_now
+from shared.consumer.lease import Lease, Leases
+from shared.consumer.rules import Handler, Probe, Rules
+from shared.errors import DependencyDownError, TransientError
+from shared.queue import BATCH_MAXIMUM, Delivery, Queue
+
+TURN = timedelta(seconds=5)  # the loop turns at least so often while it has nothing to receive for
+CLEAN_UP = timedelta(seconds=5)  # for cancelled handlers to end, and for what they held to be handed back
+
+_log = structlog.stdlib.get_logger()
+
+
+class Consumer:
+    """Works on the deliveries of one queue, `rules.slots` at once, until `stop`.
+
+    Everything waits on the event loop's clock, and `rng` draws every delay: a test may drive both.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        rules: Rules,
+        *,
+        queue: Queue,
+        dead_letters: Queue,
+        probes: Mapping[str, Probe],
+        rng: Random,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._rules = rules
+        self._queue = queue
+        self._rng = rng
+        self._leases = Leases(queue, rules.visibility_timeout)
+        self._acknowledger = Acknowledger(queue, self._leases, rng)
+        self._dependencies = Dependencies(probes, rng)
+        self._executor = Executor(
+            handler,
+            rules,
+            queue=queue,
+            dead_letters=dead_letters,
+            leases=self._leases,
+            acknowledger=self._acknowledger,
+            dependencies=self._dependencies,
+            rng=rng,
+            now=now,
+        )
+        self._running: dict[asyncio.Task[None], Lease] = {}
+        self._slot_freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._stop_at = 0.0
+
+    def is_working(self) -> bool:
+        """Whether a message is in hand."""
+        return bool(self._running)
+
+    def stop(self) -> None:
+        """Receives no more, lets handlers finish within the drain budget, hands the rest back; `run` then returns."""
+        if not self._stopping.is_set():
+            self._stop_at = asyncio.get_running_loop().time() + self._rules.drain_budget.total_seconds()
+            self._stopping.set()
+            self._slot_freed.set()
+            _log.info("stopping", in_hand=len(self._running))
+
+    async def run(self) -> None:
+        """Returns after `stop`. Raises: an ExceptionGroup of PermanentErrors when the queue refuses us."""
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self._leases.keep()), group.create_task(self._acknowledger.run())]
+            await self._receive_until_stopped(group)
+            await self._drain()
+            for task in background:
+                task.cancel()
+
+    async def _receive_until_stopped(self, group: asyncio.TaskGroup) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._beat()
+            limit = self._receivable()
+            if limit == 0:
+                await self._slot_or_turn()
+                continue
+            try:
+                deliveries = await self._poll(limit)
+            except (TransientError, DependencyDownError) as error:
+                failures += 1
+                _log.warning("receive_failed", reason=str(error))
+                await _at_most(probe_delay(failures, self._rng), self._stopping.wait())
+                continue
+            failures = 0
+            await self._start(deliveries, group)
+
+    def _beat(self) -> None:
+        if self._rules.health_file is not None:
+            health.beat(self._rules.health_file, self._dependencies.down)
+
+    def _receivable(self) -> int:
+        """How many deliveries there are slots for; none while a dependency is down."""
+        return 0 if self._dependencies.down else min(self._rules.slots - len(self._running), BATCH_MAXIMUM)
+
+    async def _slot_or_turn(self) -> None:
+        self._slot_freed.clear()
+        await _at_most(TURN, self._slot_freed.wait())
+
+    async def _poll(self, limit: int) -> list[Delivery]:
+        return await self._queue.receive(limit, wait=self._rules.poll_wait, visibility=self._rules.visibility_timeout)
+
+    async def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:
+        """Starts a task for each; what a poll brings after `stop` is handed back."""
+        leases = [self._leases.take(delivery) for delivery in deliveries]
+        if self._stopping.is_set():
+            await self._leases.hand_back(leases)
+            return
+        for lease in leases:
+            lease.task = group.create_task(self._executor.execute(lease))
+            self._running[lease.task] = lease
+            lease.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        lease = self._running.pop(task)
+        if task.cancelled():
+            self._leases.release(lease)
+        self._slot_freed.set()
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._running:
+            await asyncio.wait(self._running, timeout=max(0, self._stop_at - loop.time()))
+        unfinished = dict(self._running)
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=CLEAN_UP.total_seconds())
+        cancelled = [lease for task, lease in unfinished.items() if task.done() and task.cancelled()]
+        await self._leases.hand_back(cancelled)
+        await _at_most(CLEAN_UP, self._acknowledger.flush())
+        _log.info("stopped", handed_back=len(cancelled))
+
+
+async def _at_most(span: timedelta, waiting: Awaitable[object]) -> None:
+    """Waits, but not for longer than `span`."""
+    try:
+        async with asyncio.timeout(span.total_seconds()):
+            await waiting
+    except TimeoutError:
+        return

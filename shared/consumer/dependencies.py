@@ -1,0 +1,72 @@
+"""Waiting for what every message needs: while a database is away nothing is received and no attempt is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from random import Random
+
+import structlog
+
+from shared.consumer.backoff import probe_delay
+from shared.consumer.rules import Probe
+from shared.errors import DependencyDownError, PermanentError, TransientError
+
+PROBE_TIMEOUT = timedelta(seconds=10)
+
+_log = structlog.stdlib.get_logger()
+
+
+class Dependencies:
+    """The dependencies with their probes, and which of them are down."""
+
+    def __init__(self, probes: Mapping[str, Probe], rng: Random) -> None:
+        self._probes = probes
+        self._rng = rng
+        self._outages: dict[str, asyncio.Event] = {}
+
+    @property
+    def down(self) -> list[str]:
+        """What is waited for, by name."""
+        return sorted(self._outages)
+
+    def has_probe(self, dependency: str) -> bool:
+        """Whether an outage of it can be waited for."""
+        return dependency in self._probes
+
+    async def wait_until_up(self, error: DependencyDownError, outages: int) -> None:
+        """Returns when the dependency answers its probe. The first message that found it down asks, the others wait for that.
+
+        `outages` counts, from 1, how often the message has met this: a dependency that answers its probe and fails the
+        message is asked ever more slowly. An unknown error of a probe passes.
+        """
+        outage = self._outages.get(error.dependency)
+        if outage is not None:
+            await outage.wait()
+            return
+        _log.warning("dependency_down", dependency=error.dependency, reason=str(error))
+        outage = self._outages[error.dependency] = asyncio.Event()
+        try:
+            await self._probe_until_up(error.dependency, outages)
+            _log.info("dependency_up", dependency=error.dependency)
+        finally:  # a cancelled one leaves the asking to the next message
+            del self._outages[error.dependency]
+            outage.set()
+
+    async def _probe_until_up(self, dependency: str, failures: int) -> None:
+        while True:
+            await asyncio.sleep(probe_delay(failures, self._rng).total_seconds())
+            if await self._answers(dependency):
+                return
+            failures += 1
+
+    async def _answers(self, dependency: str) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
+                await self._probes[dependency]()
+        except PermanentError:
+            return True  # a refusal is an answer: the message will meet it, and have its own error
+        except (TransientError, DependencyDownError, TimeoutError):
+            return False
+        return True

@@ -1,0 +1,93 @@
+"""The right to work on a delivery: SQS hides it for the visibility timeout, and we renew that while we hold it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from shared.errors import DependencyDownError, TransientError
+from shared.queue import Delivery, Failures, Queue
+
+_TURNS_PER_LEASE = 12  # a renewal that fails at half-life is tried again five times
+
+_log = structlog.stdlib.get_logger()
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """One delivery in our hand. `expires_at` is in the event loop's monotonic seconds; a lost lease never comes back."""
+
+    delivery: Delivery
+    expires_at: float
+    is_lost: bool = False
+    task: asyncio.Task[None] | None = None
+
+    def lose(self) -> None:
+        """Somebody else may have the message now: what works on it here stops, and must not delete it."""
+        self.is_lost = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Leases:
+    """Every lease we hold, of messages that are worked on and of messages that wait to be deleted."""
+
+    def __init__(self, queue: Queue, visibility: timedelta) -> None:
+        self._queue = queue
+        self._visibility = visibility
+        self._held: set[Lease] = set()
+
+    def take(self, delivery: Delivery) -> Lease:
+        """The lease of a delivery that has just been received."""
+        lease = Lease(delivery, asyncio.get_running_loop().time() + self._visibility.total_seconds())
+        self._held.add(lease)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Renews it no more."""
+        self._held.discard(lease)
+
+    async def keep(self) -> None:
+        """Renews the leases that are past half of their life, for ever. Raises: PermanentError."""
+        loop = asyncio.get_running_loop()
+        whole = self._visibility.total_seconds()
+        while True:
+            await asyncio.sleep(whole / _TURNS_PER_LEASE)
+            due = [lease for lease in self._held if lease.expires_at - loop.time() <= whole / 2]
+            if due:
+                await self._renew(due)
+
+    async def hand_back(self, leases: Iterable[Lease], delay: timedelta = timedelta(0)) -> None:
+        """Gives messages up, to be shown to anybody after `delay`; where that fails, the visibility timeout does it later."""
+        ours = [lease for lease in leases if not lease.is_lost]
+        for lease in ours:
+            self.release(lease)
+        try:
+            await self._queue.set_visibility({lease.delivery.receipt_handle: delay for lease in ours})
+        except (TransientError, DependencyDownError) as error:
+            _log.warning("messages_not_handed_back", count=len(ours), reason=str(error))
+
+    async def _renew(self, due: list[Lease]) -> None:
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()  # before the request: the queue counts from a later moment
+        failures = await self._extend(due)
+        for lease in due:
+            receipt = lease.delivery.receipt_handle
+            if receipt not in failures.gone | failures.transient:
+                lease.expires_at = asked_at + self._visibility.total_seconds()
+            elif lease in self._held and (receipt in failures.gone or lease.expires_at <= loop.time()):
+                self.release(lease)
+                lease.lose()
+                _log.warning("lease_lost", message_id=lease.delivery.message_id)
+
+    async def _extend(self, due: list[Lease]) -> Failures:
+        receipts = [lease.delivery.receipt_handle for lease in due]
+        try:
+            return await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
+        except (TransientError, DependencyDownError) as error:
+            _log.warning("leases_not_renewed", count=len(due), reason=str(error))
+            return Failures(transient=frozenset(receipts))

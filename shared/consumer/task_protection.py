@@ -1,0 +1,62 @@
+"""Amazon ECS must not stop a task that works: scale-in then takes an idle one.
+
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import aiohttp
+import structlog
+
+_TURN = timedelta(seconds=10)
+_EXPIRY = timedelta(hours=1)  # a hung task loses its protection by itself
+_RENEWAL = _EXPIRY / 2
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+_log = structlog.stdlib.get_logger()
+
+
+@asynccontextmanager
+async def protection(agent_uri: str | None, is_working: Callable[[], bool]) -> AsyncIterator[None]:
+    """Keeps the agent at $ECS_AGENT_URI told whether the task works; without an agent there is nobody to tell."""
+    if agent_uri is None:
+        yield
+        return
+    telling = asyncio.create_task(_keep_told(agent_uri, is_working))
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
+
+
+async def _keep_told(agent_uri: str, is_working: Callable[[], bool]) -> None:
+    """A request that fails is logged and tried again at the next turn."""
+    loop = asyncio.get_running_loop()
+    is_protected = False
+    asked_at = loop.time()
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        while True:
+            wanted = is_working()
+            is_old = loop.time() - asked_at >= _RENEWAL.total_seconds()
+            if (wanted != is_protected or (wanted and is_old)) and await _set_protection(session, agent_uri, is_enabled=wanted):
+                is_protected, asked_at = wanted, loop.time()
+            await asyncio.sleep(_TURN.total_seconds())
+
+
+async def _set_protection(session: aiohttp.ClientSession, agent_uri: str, *, is_enabled: bool) -> bool:
+    wanted: dict[str, bool | int] = {"ProtectionEnabled": is_enabled}
+    if is_enabled:
+        wanted["ExpiresInMinutes"] = int(_EXPIRY / timedelta(minutes=1))
+    try:
+        async with session.put(f"{agent_uri}/task-protection/v1/state", json=wanted) as answer:
+            answer.raise_for_status()
+    except (aiohttp.ClientError, OSError) as error:
+        _log.warning("task_protection_failed", wanted=is_enabled, error_type=type(error).__qualname__)
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""Objects as the services see them, and S3 behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol
+
+from botocore.exceptions import ClientError
+
+from contracts.objects import ObjectRef
+from shared.aws_errors import aws_errors, error_code
+from shared.errors import PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+# 412: another version stands there. 409: another writer is at it. NoSuchKey: If-Match on an object that is gone.
+_CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
+
+
+class ObjectMissingError(PermanentError):
+    """A message refers to an object that is not there."""
+
+
+class ObjectDamagedError(PermanentError):
+    """An object has other bytes than the message that refers to it says."""
+
+
+class ConflictError(TransientError):
+    """Another writer came first. Recovery: read the object again; finding one's own bytes there means success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A mutable object as it was read; `etag` names this version of it."""
+
+    body: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Immutable objects, and a few that change by compare-and-set.
+
+    Every method raises TransientError, DependencyDownError("s3") and PermanentError.
+    """
+
+    async def put(self, bucket: str, key: str, body: bytes) -> None:
+        """Writes an immutable object, whose key tells its content: putting it again is harmless."""
+        ...
+
+    async def get(self, ref: ObjectRef) -> bytes:
+        """The bytes that a message refers to, verified. Raises: ObjectMissingError, ObjectDamagedError."""
+        ...
+
+    async def read(self, bucket: str, key: str) -> Versioned | None:
+        """A mutable object, or None where there is none."""
+        ...
+
+    async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
+        """The etag of the new version, written only if `expected` (None: no object) is still the current one.
+
+        A request may succeed and its answer be lost, and its repetition then conflicts with itself: write bytes that nobody
+        else writes (a token), and after a ConflictError read again. Raises: ConflictError.
+        """
+        ...
+
+    async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        """Every key that starts with `prefix` and sorts behind `after`, in the order of their UTF-8 bytes."""
+        ...
+
+
+class S3ObjectStore:
+    """Objects in S3."""
+
+    def __init__(self, client: S3Client) -> None:
+        self._client = client
+
+    async def put(self, bucket: str, key: str, body: bytes) -> None:
+        """See ObjectStore."""
+        with aws_errors("s3", f"{bucket}/{key}"):
+            await self._client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    async def get(self, ref: ObjectRef) -> bytes:
+        """See ObjectStore."""
+        found = await self.read(ref.bucket, ref.key)
+        return verified(ref, None if found is None else found.body)
+
+    async def read(self, bucket: str, key: str) -> Versioned | None:
+        """See ObjectStore."""
+        with aws_errors("s3", f"{bucket}/{key}"):
+            try:
+                answer = await self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) == "NoSuchKey":
+                    return None
+                raise
+            async with answer["Body"] as stream:
+                return Versioned(await stream.read(), answer["ETag"])
+
+    async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
+        """See ObjectStore."""
+        with aws_errors("s3", f"{bucket}/{key}"):
+            try:
+                if expected is None:
+                    answer = await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
+                else:
+                    answer = await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfMatch=expected)
+            except ClientError as error:
+                if error_code(error) in _CONFLICTS:
+                    raise conflict(bucket, key) from error
+                raise
+        return answer["ETag"]
+
+    async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        """See ObjectStore."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, StartAfter=after)
+        with aws_errors("s3", f"{bucket}/{prefix}"):
+            return [entry["Key"] async for page in pages for entry in page.get("Contents", ())]
+
+
+def reference(bucket: str, key: str, body: bytes, *, row_count: int) -> ObjectRef:
+    """What a message says about an object."""
+    return ObjectRef(bucket=bucket, key=key, byte_count=len(body), row_count=row_count, sha256=sha256(body).hexdigest())
+
+
+def verified(ref: ObjectRef, body: bytes | None) -> bytes:
+    """The bytes, if they are those that `ref` speaks of. Raises: ObjectMissingError, ObjectDamagedError."""
+    place = f"{ref.bucket}/{ref.key}"
+    if body is None:
+        raise ObjectMissingError(
+            f"a message refers to '{place}', which does not exist; restore it, then replay the dead letters"
+        )
+    digest = sha256(body).hexdigest()
+    if (len(body), digest) != (ref.byte_count, ref.sha256):
+        raise ObjectDamagedError(
+            f"'{place}' has {len(body)} bytes with sha256 {digest}, the message says {ref.byte_count} bytes with sha256 "
+            f"{ref.sha256}; restore that version, then replay the dead letters"
+        )
+    return body
+
+
+def conflict(bucket: str, key: str) -> ConflictError:
+    """The error of a lost compare-and-set."""
+    return ConflictError(f"'{bucket}/{key}' is no longer the version that was read; read it again")

@@ -1,0 +1,228 @@
+"""A queue as the services see it, and SQS behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from contracts.messages import MESSAGE_BYTES_MAXIMUM
+from shared.aws_errors import aws_errors, is_throttling
+from shared.errors import PermanentError
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
+
+BATCH_MAXIMUM = 10  # entries of one SQS request
+DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
+VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
+CONTROL_TIMEOUT = timedelta(seconds=5)  # of every call but a long poll
+NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One handing-over of a message; the same message has the same `message_id` and a new `receipt_handle` each time.
+
+    `receive_count` starts at 1. `sent_at` and `first_received_at` are aware UTC.
+    """
+
+    message_id: str
+    body: str
+    receipt_handle: str
+    receive_count: int
+    sent_at: datetime
+    first_received_at: datetime
+    attributes: Mapping[str, str] = field(default_factory=lambda: NO_ATTRIBUTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Receipts that a batch request did not serve: `gone` ones hold their message no longer, `transient` ones may yet."""
+
+    gone: frozenset[str] = frozenset()
+    transient: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages a queue holds, approximately: to be received, received and not deleted, not yet to be seen."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+class Queue(Protocol):
+    """At-least-once, in no order. Every method raises TransientError, DependencyDownError("sqs") and PermanentError."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name, for people."""
+        ...
+
+    async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
+        """Up to `limit` (at most 10) deliveries, hidden from others for `visibility`; waits for the first one up to `wait`.
+
+        Never cancel it: messages on their way would be hidden and held by nobody.
+        """
+        ...
+
+    async def delete(self, receipts: Iterable[str]) -> Failures:
+        """Removes messages for good. May be repeated."""
+        ...
+
+    async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
+        """Hides each receipt's message for so long from now; zero hands it back at once."""
+        ...
+
+    async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
+        """The id of the new message, which shows up after `delay` (at most 15 minutes)."""
+        ...
+
+    async def depth(self) -> Depth:
+        """How much is waiting."""
+        ...
+
+
+class SqsQueue:
+    """An SQS queue.
+
+    `receiver` and `control` are two clients: ten long polls on the only pool of 10 connections delayed a heartbeat by 7.4 s.
+    """
+
+    def __init__(self, url: str, *, receiver: SQSClient, control: SQSClient) -> None:
+        self._url = url
+        self._receiver = receiver
+        self._control = control
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self._url.rpartition("/")[2]
+
+    async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
+        """See Queue. The receiver's read timeout bounds it, and must exceed `wait`."""
+        with aws_errors("sqs", self.name):
+            answer = await self._receiver.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=min(limit, BATCH_MAXIMUM),
+                WaitTimeSeconds=_seconds(wait),
+                VisibilityTimeout=_seconds(visibility),
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        return [_delivery(message) for message in answer.get("Messages", ())]
+
+    async def delete(self, receipts: Iterable[str]) -> Failures:
+        """See Queue."""
+        wanted = list(receipts)
+        failed: list[tuple[str, BatchResultErrorEntryTypeDef]] = []
+        for start in range(0, len(wanted), BATCH_MAXIMUM):
+            batch = wanted[start : start + BATCH_MAXIMUM]
+            with aws_errors("sqs", self.name):
+                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                    answer = await self._control.delete_message_batch(
+                        QueueUrl=self._url,
+                        Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)],
+                    )
+            failed += [(batch[int(entry["Id"])], entry) for entry in answer.get("Failed", ())]
+        return _failures(failed)
+
+    async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
+        """See Queue."""
+        wanted = list(changes.items())
+        failed: list[tuple[str, BatchResultErrorEntryTypeDef]] = []
+        for start in range(0, len(wanted), BATCH_MAXIMUM):
+            batch = wanted[start : start + BATCH_MAXIMUM]
+            with aws_errors("sqs", self.name):
+                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                    answer = await self._control.change_message_visibility_batch(
+                        QueueUrl=self._url,
+                        Entries=[
+                            {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": _seconds(hidden)}
+                            for index, (receipt, hidden) in enumerate(batch)
+                        ],
+                    )
+            failed += [(batch[int(entry["Id"])][0], entry) for entry in answer.get("Failed", ())]
+        return _failures(failed)
+
+    async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
+        """See Queue."""
+        require_sendable(self.name, body, delay, attributes)
+        with aws_errors("sqs", self.name):
+            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                answer = await self._control.send_message(
+                    QueueUrl=self._url,
+                    MessageBody=body,
+                    DelaySeconds=_seconds(delay),
+                    MessageAttributes={key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()},
+                )
+        return answer["MessageId"]
+
+    async def depth(self) -> Depth:
+        """See Queue."""
+        with aws_errors("sqs", self.name):
+            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                answer = await self._control.get_queue_attributes(
+                    QueueUrl=self._url,
+                    AttributeNames=[
+                        "ApproximateNumberOfMessages",
+                        "ApproximateNumberOfMessagesNotVisible",
+                        "ApproximateNumberOfMessagesDelayed",
+                    ],
+                )
+        counts = answer["Attributes"]
+        return Depth(
+            visible=int(counts["ApproximateNumberOfMessages"]),
+            in_flight=int(counts["ApproximateNumberOfMessagesNotVisible"]),
+            delayed=int(counts["ApproximateNumberOfMessagesDelayed"]),
+        )
+
+
+def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mapping[str, str]) -> None:
+    """Refuses what SQS would refuse.
+
+    Raises: PermanentError.
+    """
+    byte_count = len(body.encode()) + sum(len(f"{key}String{value}".encode()) for key, value in attributes.items())
+    if byte_count > MESSAGE_BYTES_MAXIMUM:
+        raise PermanentError(
+            f"a message to '{queue}' has {byte_count} bytes, SQS takes {MESSAGE_BYTES_MAXIMUM}; put the data into an object "
+            "and send its reference"
+        )
+    if not timedelta(0) <= delay <= DELAY_MAXIMUM:
+        raise PermanentError(f"a message to '{queue}' can be delayed by 0 to 15 minutes, not by {delay}; shorten the delay")
+
+
+def _seconds(span: timedelta) -> int:
+    """Whole seconds for SQS, rounded up: a short span must not become zero, which hands a message back."""
+    return -int(-span.total_seconds() // 1)
+
+
+def _delivery(message: MessageTypeDef) -> Delivery:
+    system = message["Attributes"]
+    attributes = message.get("MessageAttributes", {})
+    return Delivery(
+        message_id=message["MessageId"],
+        body=message["Body"],
+        receipt_handle=message["ReceiptHandle"],
+        receive_count=int(system["ApproximateReceiveCount"]),
+        sent_at=_from_milliseconds(system["SentTimestamp"]),
+        first_received_at=_from_milliseconds(system["ApproximateFirstReceiveTimestamp"]),
+        attributes={key: value["StringValue"] for key, value in attributes.items() if "StringValue" in value},
+    )
+
+
+def _from_milliseconds(text: str) -> datetime:
+    return datetime.fromtimestamp(int(text) / 1000, UTC)
+
+
+def _failures(failed: Sequence[tuple[str, BatchResultErrorEntryTypeDef]]) -> Failures:
+    """The sender's fault is a receipt that no longer holds its message (or has held it for 12 hours); the rest may pass."""
+    gone = frozenset(receipt for receipt, entry in failed if entry["SenderFault"] and not is_throttling(entry["Code"]))
+    return Failures(gone=gone, transient=frozenset(receipt for receipt, _ in failed) - gone)

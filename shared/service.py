@@ -1,0 +1,181 @@
+"""How a service starts: settings, logs, clients, consumer, and the way out.
+
+async def serve(settings: LoadingSettings) -> None:
+    async with open_world(settings) as world, open_warehouse(settings) as warehouse:
+        handler = partial(handle, deps=Deps(world.objects, warehouse))
+        await consume(settings, world, handler, probes={"warehouse": warehouse.ping})
+
+if __name__ == "__main__":
+    sys.exit(run_service(LoadingSettings, serve))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from pydantic import ValidationError
+
+from shared.consumer import Consumer, Handler, Probe, Rules
+from shared.consumer.executor import decisive
+from shared.consumer.task_protection import protection
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.logs import configure_logs
+from shared.object_store import ObjectStore, S3ObjectStore
+from shared.queue import CONTROL_TIMEOUT, Queue, SqsQueue
+from shared.settings import POLL_WAIT_MAXIMUM, ServiceSettings, explained
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_sqs import SQSClient
+
+FAILED = 1
+WRONG_SETTINGS = 2
+_POLL_READ_TIMEOUT = POLL_WAIT_MAXIMUM + timedelta(seconds=10)
+
+_log = structlog.stdlib.get_logger()
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The AWS clients of one process. `receiver` does nothing but long polls."""
+
+    receiver: SQSClient
+    control: SQSClient
+    s3: S3Client
+
+    def queue(self, url: str) -> Queue:
+        """The queue at a URL."""
+        return SqsQueue(url, receiver=self.receiver, control=self.control)
+
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return S3ObjectStore(self.s3)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every service meets. `outlet` is the next service's queue, where there is one."""
+
+    queue: Queue
+    dead_letters: Queue
+    outlet: Queue | None
+    objects: ObjectStore
+
+    @property
+    def next_queue(self) -> Queue:
+        """The queue that the service sends to. Raises: PermanentError when the settings name none."""
+        if self.outlet is None:
+            raise PermanentError("this service sends messages and has no queue to send to; set STARLIFT_NEXT_QUEUE_URL")
+        return self.outlet
+
+
+@asynccontextmanager
+async def open_clients(region: str) -> AsyncIterator[Clients]:
+    """Clients of AWS, or of what AWS_ENDPOINT_URL says. Every wait has an end; botocore's own repetitions are few."""
+    session = get_session()
+    polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop repeats
+    control = _config(read_timeout=CONTROL_TIMEOUT, tries=2)
+    objects = _config(read_timeout=timedelta(seconds=30), tries=4)
+    async with (
+        session.create_client("sqs", region_name=region, config=polls) as receiver,
+        session.create_client("sqs", region_name=region, config=control) as sqs,
+        session.create_client("s3", region_name=region, config=objects) as s3,
+    ):
+        yield Clients(receiver, sqs, s3)
+
+
+@asynccontextmanager
+async def open_world(settings: ServiceSettings) -> AsyncIterator[World]:
+    """The queues and objects that the settings name."""
+    async with open_clients(settings.region) as clients:
+        outlet = None if settings.next_queue_url is None else clients.queue(settings.next_queue_url)
+        yield World(clients.queue(settings.queue_url), clients.queue(settings.dead_letter_url), outlet, clients.objects())
+
+
+async def consume(settings: ServiceSettings, world: World, handler: Handler, probes: Mapping[str, Probe] | None = None) -> None:
+    """Runs the consumer until SIGTERM or SIGINT. `probes` ask the service's own dependencies; sqs and s3 are known here."""
+    consumer = Consumer(
+        handler,
+        consumer_rules(settings),
+        queue=world.queue,
+        dead_letters=world.dead_letters,
+        probes={**aws_probes(settings, world), **(probes or {})},
+        rng=Random(),  # noqa: S311 - spreads delays, hides nothing
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, consumer.stop)
+    _log.info("started", queue=world.queue.name, slots=settings.slots)
+    async with protection(settings.ecs_agent_uri, consumer.is_working):
+        await consumer.run()
+
+
+def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Coroutine[None, None, None]]) -> int:
+    """The exit code of a service: 0 after a stop, 1 when it can't go on, 2 when its settings don't hold."""
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        sys.stderr.write(f"{explained(error, settings_type)}\n")
+        return WRONG_SETTINGS
+    configure_logs(settings.service, level=settings.log_level)
+    try:
+        asyncio.run(serve(settings))
+    except (TransientError, PermanentError, DependencyDownError, ExceptionGroup) as error:
+        cause = decisive(error)
+        if not isinstance(cause, TransientError | PermanentError | DependencyDownError):
+            raise
+        _log.error("service_failed", error=str(cause))
+        return FAILED
+    return 0
+
+
+def consumer_rules(settings: ServiceSettings) -> Rules:
+    """What the settings say to the consumer."""
+    return Rules(
+        service=settings.service,
+        version=settings.version,
+        slots=settings.slots,
+        attempts=settings.attempts,
+        handler_limit=settings.handler_limit,
+        visibility_timeout=settings.visibility_timeout,
+        poll_wait=settings.poll_wait,
+        drain_budget=settings.drain_budget,
+        health_file=settings.health_file,
+    )
+
+
+def aws_probes(settings: ServiceSettings, world: World) -> dict[str, Probe]:
+    """Ask every queue and bucket of the service: a local stack that was restarted answers and has lost them."""
+
+    async def ask_sqs() -> None:
+        for queue in (world.queue, world.dead_letters, world.outlet):
+            if queue is not None:
+                await queue.depth()
+
+    async def ask_s3() -> None:
+        for bucket in (settings.landing_bucket, settings.processed_bucket):
+            await world.objects.read(bucket, "is-it-there")
+
+    return {"sqs": ask_sqs, "s3": ask_s3}
+
+
+def _config(*, read_timeout: timedelta, tries: int) -> AioConfig:
+    return AioConfig(
+        connect_timeout=3,
+        read_timeout=read_timeout.total_seconds(),
+        max_pool_connections=20,
+        retries={"mode": "standard", "total_max_attempts": tries},
+        s3={"addressing_style": "path"},  # a host name per bucket resolves on AWS only
+    )

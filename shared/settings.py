@@ -1,0 +1,147 @@
+"""What a service is told by its environment, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, InstanceOf, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from contracts.objects import Name
+from contracts.tables import Contract
+from shared.logs import Level
+from shared.queue import VISIBILITY_MAXIMUM
+
+PREFIX = "STARLIFT_"
+# What is left between the drain budget and SIGKILL, to hand messages back and close connections.
+STOP_MARGIN = timedelta(seconds=15)
+VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a heartbeat that times out and its repetition
+POLL_WAIT_MAXIMUM = timedelta(seconds=20)  # SQS
+
+
+def _from_seconds(value: object) -> object:
+    """A text is a number of seconds: that is what the suffix _S of the variable says."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError):
+        raise ValueError("it must be a number of seconds") from None
+
+
+def load_contract(value: object) -> object:
+    """The CONTRACT of a module given by its name."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return importlib.import_module(value).CONTRACT
+    except (ImportError, AttributeError):
+        raise ValueError("it must name a module with a CONTRACT, such as contracts.totesys") from None
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
+ContractModule = Annotated[InstanceOf[Contract], NoDecode, BeforeValidator(load_contract)]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs; a service subclasses it, names itself and adds its own.
+
+    `slots` messages are worked on at once, each for at most `handler_limit`. `attempts` failed deliveries make a dead letter;
+    `max_receive_count` is the queue's redrive policy, a backstop for messages that kill the process. `drain_budget` is what
+    handlers get to finish after SIGTERM, `stop_timeout` what the platform grants until SIGKILL (Fargate: at most 120 s).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
+    )
+
+    service: str
+    version: str = Field(default_factory=lambda: metadata.version("starlift"))
+    region: str
+    source_name: Name = "totesys"
+    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)
+    queue_url: str
+    dead_letter_url: str
+    next_queue_url: str | None = None
+    landing_bucket: str
+    processed_bucket: str
+    slots: Annotated[int, Field(ge=1, le=100)]
+    attempts: Annotated[int, Field(ge=1)] = 5
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 10
+    handler_limit: Seconds = Field(validation_alias="STARLIFT_HANDLER_LIMIT_S")
+    visibility_timeout: Seconds = Field(timedelta(seconds=60), validation_alias="STARLIFT_VISIBILITY_TIMEOUT_S")
+    poll_wait: Seconds = Field(POLL_WAIT_MAXIMUM, validation_alias="STARLIFT_POLL_WAIT_S")
+    drain_budget: Seconds = Field(timedelta(seconds=80), validation_alias="STARLIFT_DRAIN_BUDGET_S")
+    stop_timeout: Seconds = Field(timedelta(seconds=120), validation_alias="STARLIFT_STOP_TIMEOUT_S")
+    health_file: Path | None = None
+    ecs_agent_uri: str | None = Field(None, validation_alias="ECS_AGENT_URI")
+    log_level: Level = "info"
+
+    @model_validator(mode="after")
+    def _agree_with_each_other(self) -> Self:
+        broken = "; ".join(self._broken_rules())
+        if broken:
+            raise ValueError(broken)
+        return self
+
+    def _broken_rules(self) -> Iterator[str]:
+        if not VISIBILITY_MINIMUM <= self.visibility_timeout <= VISIBILITY_MAXIMUM:
+            yield (
+                f"STARLIFT_VISIBILITY_TIMEOUT_S={_s(self.visibility_timeout)} must be from {_s(VISIBILITY_MINIMUM)} to "
+                f"{_s(VISIBILITY_MAXIMUM)}; 60 suits most"
+            )
+        if not timedelta(0) < self.handler_limit <= VISIBILITY_MAXIMUM:
+            yield (
+                f"STARLIFT_HANDLER_LIMIT_S={_s(self.handler_limit)} must be above 0 and at most {_s(VISIBILITY_MAXIMUM)}: "
+                "SQS hides a message for 12 hours at most; cut the work into smaller messages"
+            )
+        if not timedelta(0) <= self.poll_wait <= min(POLL_WAIT_MAXIMUM, self.drain_budget):
+            yield (
+                f"STARLIFT_POLL_WAIT_S={_s(self.poll_wait)} must be from 0 to {_s(POLL_WAIT_MAXIMUM)} and at most "
+                f"STARLIFT_DRAIN_BUDGET_S={_s(self.drain_budget)}: a poll in flight is waited for; shorten it"
+            )
+        if self.drain_budget + STOP_MARGIN > self.stop_timeout:
+            yield (
+                f"STARLIFT_DRAIN_BUDGET_S={_s(self.drain_budget)} and {_s(STOP_MARGIN)} to hand messages back must fit into "
+                f"STARLIFT_STOP_TIMEOUT_S={_s(self.stop_timeout)}; lower the budget, or raise the platform's stop timeout"
+            )
+        if self.attempts >= self.max_receive_count:
+            yield (
+                f"STARLIFT_MAX_RECEIVE_COUNT={self.max_receive_count} must be above STARLIFT_ATTEMPTS={self.attempts}: else "
+                "SQS moves a message away before its failure is written down; raise the queue's maxReceiveCount"
+            )
+
+
+def explained(error: ValidationError, settings: type[BaseSettings]) -> str:
+    """What is wrong with the environment, in one sentence of variables, and without a value that may be secret."""
+    parts = []
+    for detail in error.errors(include_url=False):
+        message = detail["msg"].removeprefix("Value error, ")
+        if not detail["loc"]:
+            parts.append(message)
+            continue
+        field = str(detail["loc"][0])
+        name = field if field.isupper() else PREFIX + field.upper()
+        if detail["type"] == "missing":
+            parts.append(f"{name} is missing; set it")
+        elif _is_secret(settings, field):
+            parts.append(f"{name} is wrong: {message}")
+        else:
+            parts.append(f"{name}={detail['input']} is wrong: {message}")
+    return "the settings don't hold: " + "; ".join(parts)
+
+
+def _is_secret(settings: type[BaseSettings], name: str) -> bool:
+    fields = settings.model_fields
+    field = fields.get(name) or next((field for field in fields.values() if field.validation_alias == name), None)
+    return field is None or SecretStr.__name__ in str(field.annotation)
+
+
+def _s(span: timedelta) -> str:
+    """Seconds as a person writes them in the environment."""
+    return f"{span.total_seconds():g}"
