@@ -24,6 +24,7 @@ from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
 PAGE_BYTES = 128 * 1024 * 1024  # of one table in memory at once, by the catalog's estimate of a row
+PAGE_ROWS_MINIMUM = 1_000  # the estimate may be old: a page a row would take hours
 PARTNER_KEYS = 10_000  # in one IN list
 
 
@@ -59,7 +60,7 @@ class Reader:
     async def self_contained(self) -> AsyncIterator[list[Page]]:
         """Every affected row: a page of a table together with the partners of its rows, until there are no more."""
         for table in self.selection.contract.source_tables:
-            limit = max(1, min(self.batch_rows, PAGE_BYTES // max(self.facts[table.name].row_bytes, 1)))
+            limit = min(self.batch_rows, max(PAGE_ROWS_MINIMUM, PAGE_BYTES // self.facts[table.name].row_bytes))
             after = None
             while True:
                 page = await self._page(table, Role.BASE, self.selection.page(table, after=after, limit=limit))

@@ -20,6 +20,8 @@ from shared.postgres import Database
 
 QUERIES = files("services.ingestion") / "queries"
 
+UNKNOWN_ROW_BYTES = 512
+
 _ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
     Kind.INTEGER: re.compile(r"smallint|integer"),
     Kind.BIGINT: re.compile(r"smallint|integer|bigint"),
@@ -77,10 +79,15 @@ def _described_snapshot(row: Mapping[str, Any], tables: list[asyncpg.Record]) ->
         next_xid=row["next_xid"],
         identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),
         tables={
-            found["name"]: SourceTableFacts(found["fingerprint"], found["bytes"] // max(found["estimated_rows"], 1))
+            found["name"]: SourceTableFacts(found["fingerprint"], row_bytes(found["bytes"], found["estimated_rows"]))
             for found in tables
         },
     )
+
+
+def row_bytes(table_bytes: int, estimated_rows: int) -> int:
+    """A row's average size; a guess for a table that was never analysed."""
+    return max(1, table_bytes // estimated_rows) if estimated_rows else UNKNOWN_ROW_BYTES
 
 
 def require_fit(contract: Contract, table: SourceTable, catalog: Mapping[str, asyncpg.Record]) -> None:

@@ -63,7 +63,7 @@ class _Orders:
     currency_ids: Integers
 
 
-async def create(connection: asyncpg.Connection[Any]) -> None:
+async def create(connection: asyncpg.Connection) -> None:
     """Create the tables of totesys in the connection's current schema.
 
     Raises: asyncpg.DuplicateObjectError where they are already.
@@ -73,7 +73,7 @@ async def create(connection: asyncpg.Connection[Any]) -> None:
         await connection.execute(statements)
 
 
-async def fill(connection: asyncpg.Connection[Any], *, orders: int, seed: int, until: datetime = BASE_DATE) -> dict[str, int]:
+async def fill(connection: asyncpg.Connection, *, orders: int, seed: int, until: datetime = BASE_DATE) -> dict[str, int]:
     """Fill the empty tables with `orders` sales orders and what belongs to them, in one transaction.
 
     `until` is the end of the two years, UTC without a zone. Returns: the rows of each table. Raises: NotEmptyError.
@@ -91,7 +91,7 @@ async def fill(connection: asyncpg.Connection[Any], *, orders: int, seed: int, u
 
 
 @asynccontextmanager
-async def _without_foreign_keys(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
+async def _without_foreign_keys(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Inside, no foreign key is checked; at the end all are there again, and valid."""
     constraints = await connection.fetch(_FOREIGN_KEYS)
     for constraint in constraints:
@@ -101,7 +101,7 @@ async def _without_foreign_keys(connection: asyncpg.Connection[Any]) -> AsyncIte
         await connection.execute(constraint["restore"])
 
 
-async def _advance_sequence(connection: asyncpg.Connection[Any], table: str) -> None:
+async def _advance_sequence(connection: asyncpg.Connection, table: str) -> None:
     """The next row that the application inserts comes after the last one here."""
     statement = f"SELECT setval(pg_get_serial_sequence($1, $2), coalesce(max({table}_id), 0) + 1, false) FROM {quoted(table)}"
     await connection.execute(statement, quoted(table), f"{table}_id")

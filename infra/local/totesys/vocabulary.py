@@ -131,3 +131,8 @@ def item_code(random: Random) -> str:
 def remark(random: Random) -> str:
     """A text full of characters that something on the way may stumble over."""
     return random.choice(_AWKWARD_REMARKS)
+
+
+def department_name(random: Random) -> str:
+    """What a department may be called after a reorganisation."""
+    return f"{random.choice(DEPARTMENTS)[0]} {random.choice(('North', 'South', '& Co', '(interim)', '«neu»'))}"
