@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import asyncpg
+from pydantic import SecretStr
 
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
@@ -94,7 +95,7 @@ class Database:
     Connections are opened when they are first needed: a service starts although its database is down.
     """
 
-    def __init__(self, name: str, url: str, *, connections: int) -> None:
+    def __init__(self, name: str, url: SecretStr, *, connections: int) -> None:
         self.name = name
         self._url = url
         self._connections = connections
@@ -117,7 +118,7 @@ class Database:
         async with self.connection() as connection:
             await connection.execute("SELECT 1")
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close every connection, at once."""
         if self._pool is not None:
             self._pool.terminate()
@@ -126,7 +127,7 @@ class Database:
     async def _create_pool(self) -> asyncpg.Pool:
         try:
             return await asyncpg.create_pool(
-                self._url,
+                self._url.get_secret_value(),
                 min_size=0,
                 max_size=self._connections,
                 timeout=CONNECT_LIMIT.total_seconds(),

@@ -1,0 +1,33 @@
+"""Starts ingestion: `python -m services.ingestion`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from functools import partial
+
+from services.ingestion.handler import Dependencies, handle
+from services.ingestion.settings import IngestionSettings
+from shared.database_url import database_url
+from shared.postgres import Database
+from shared.service import consume, open_world, run_service
+
+
+async def serve(settings: IngestionSettings) -> None:
+    """Build what runs need, and consume until told to stop."""
+    url = await database_url("source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region)
+    async with open_world(settings) as world, aclosing(Database("source", url, connections=settings.slots + 1)) as source:
+        deps = Dependencies(
+            source=source,
+            objects=world.objects,
+            remodelling=world.next_queue,
+            contract=settings.contract,
+            source_name=settings.source_name,
+            landing_bucket=settings.landing_bucket,
+            batch_rows=settings.batch_rows,
+        )
+        await consume(settings, world, partial(handle, deps=deps), {"source": source.probe})
+
+
+if __name__ == "__main__":
+    sys.exit(run_service(IngestionSettings, serve))

@@ -1,0 +1,100 @@
+"""How far the warehouse has come: the manifests of the landing bucket against the ledger of the warehouse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.resources import files
+
+import asyncpg
+
+from contracts.messages import BatchIngested
+from contracts.objects import manifest_key, manifest_prefix, state_key
+from contracts.state import Checkpoint, Manifest, SourceState
+from shared.object_store import ObjectStore
+
+WINDOW = timedelta(days=1)  # manifests older than this were compared long ago; a run's number is its time in milliseconds
+LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`consistent_through` is the last run up to which every manifest is loaded; `missing` are the batches that are not.
+
+    `fresh_as_of` is the source's time up to which every committed change that a run could see is in the warehouse.
+    """
+
+    consistent_through: Manifest | None
+    missing: tuple[BatchIngested, ...]
+    checkpoint: Checkpoint | None
+    loaded_at: datetime | None
+    quarantined: int
+
+    @property
+    def fresh_as_of(self) -> datetime | None:
+        """None before the first load. An idle source leaves no manifests, only a newer checkpoint."""
+        if self.checkpoint is not None and not self.missing and self.consistent_through is not None:
+            return self.checkpoint.snapshot.taken_at
+        return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
+
+
+async def read_progress(
+    objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection, *, window: timedelta = WINDOW
+) -> Progress:
+    """Compare the manifests of the last `window` (all, if there is none that young) with the ledger that `warehouse` sees."""
+    runs = await _manifest_runs(objects, bucket, source_name, window)
+    ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
+    consistent: int | None = None
+    missing: list[BatchIngested] = []
+    for run in runs:
+        if not (run in ledger and ledger[run]["is_complete"]):
+            manifest = await _manifest(objects, bucket, source_name, run)
+            known = set(ledger[run]["batches"]) if run in ledger else set()
+            missing += [batch for batch in manifest.batches if batch.data.batch_id not in known]
+        if not missing:
+            consistent = run
+    state = await objects.read(bucket, state_key(source_name))
+    return Progress(
+        consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
+        missing=tuple(missing),
+        checkpoint=None if state is None else SourceState.model_validate_json(state.body).checkpoint,
+        loaded_at=max((row["loaded_at"] for row in ledger.values()), default=None),
+        quarantined=sum(row["quarantined"] for row in ledger.values()),
+    )
+
+
+async def find_manifest(
+    objects: ObjectStore, bucket: str, source_name: str, command_id: object, *, after: int
+) -> Manifest | None:
+    """The manifest of the run that a command asked for, if that run has ended; its number is above `after`."""
+    for key in await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, after)):
+        manifest = await _manifest(objects, bucket, source_name, _run_of(key))
+        if manifest.requested_by == command_id:
+            return manifest
+    return None
+
+
+async def _manifest_runs(objects: ObjectStore, bucket: str, source_name: str, window: timedelta) -> Sequence[int]:
+    prefix = manifest_prefix(source_name)
+    begin = int((time.time() - window.total_seconds()) * 1000)
+    keys = await objects.keys(bucket, prefix, after=manifest_key(source_name, begin)) or await objects.keys(bucket, prefix)
+    return [_run_of(key) for key in keys]
+
+
+def _run_of(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".json"))
+
+
+async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:
+    found = await objects.read(bucket, manifest_key(source_name, run))
+    if found is None:
+        raise LookupError(f"the manifest of run {run} vanished while it was read")
+    return Manifest.model_validate_json(found.body)
+
+
+async def _ledger(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, asyncpg.Record]:
+    if await warehouse.fetchval("SELECT to_regclass('starlift.ledger')") is None:
+        return {}  # before the first load
+    return {row["run"]: row for row in await warehouse.fetch(LEDGER_QUERY, source_name, since)}

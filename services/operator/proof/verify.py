@@ -1,0 +1,122 @@
+"""The proof, run: both databases in one snapshot each, table by table.
+
+The warehouse's snapshot is opened first and says how far it has come (N), the source's after it. A row that differs is
+*in flight* when it was written after the horizon of run N: a later run brings it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from contracts.tables import Contract, TableKind, WarehouseTable
+from services.operator.progress import Progress, read_progress
+from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare
+from services.operator.proof.statements import actual_rows, expected_dates, expected_rows, wrong_dates
+from shared.object_store import ObjectStore
+from shared.postgres import Database
+
+PREFETCH_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the proof found: as of which run, at which time of the source, table by table."""
+
+    progress: Progress
+    taken_at: dt.datetime
+    tables: tuple[TableVerdict, ...]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the warehouse holds what it should, rows in flight and in quarantine aside."""
+        return all(table.is_equal for table in self.tables)
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that differ because no loaded run could see them yet."""
+        return sum(table.in_flight for table in self.tables)
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that differ because the warehouse can't hold them."""
+        return sum(table.quarantined for table in self.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a proof works with. `on_table` is told of each table before it is compared."""
+
+    contract: Contract
+    source: Database
+    warehouse: Database
+    objects: ObjectStore
+    landing_bucket: str
+    processed_bucket: str
+    source_name: str
+
+    async def run(self, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
+        """Compare every table of the star. Raises: DependencyDownError, PermanentError, TransientError."""
+        async with _snapshot(self.warehouse) as warehouse:
+            await warehouse.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
+            progress = await read_progress(self.objects, self.landing_bucket, self.source_name, warehouse)
+            async with _snapshot(self.source) as source:
+                taken_at = await source.fetchval("SELECT clock_timestamp()")
+                horizon = progress.consistent_through.snapshot.horizon if progress.consistent_through else None
+                quarantined = await self._quarantined_keys()
+                verdicts = []
+                for table in self.contract.warehouse_tables:
+                    on_table(table.name)
+                    if table.kind is TableKind.CALENDAR:
+                        verdicts.append(await self._compare_calendar(table, source, warehouse))
+                        continue
+                    keys = quarantined.get(table.name, frozenset())
+                    expected = _rows(source, expected_rows(self.contract, table, horizon), len(table.key))
+                    actual = _rows(warehouse, actual_rows(self.contract, table), len(table.key))
+                    verdicts.append(await compare(TableVerdict(table.name), expected, actual, tuple(table.star_types), keys))
+        return Verdict(progress, taken_at, tuple(verdicts))
+
+    async def _compare_calendar(
+        self, calendar: WarehouseTable, source: asyncpg.Connection, warehouse: asyncpg.Connection
+    ) -> TableVerdict:
+        """Dates of older versions stay in the calendar, so none is extra."""
+        texts = [row["date"] for row in await source.fetch(expected_dates(self.contract, calendar))]
+        dates = [date for text in texts if (date := _date(text)) is not None]
+        wrong = await warehouse.fetch(wrong_dates(self.contract, calendar), dates)
+        differences = [Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)) for row in wrong]
+        missing = sum(difference.kind is Kind.MISSING for difference in differences)
+        return TableVerdict(calendar.name, expected=len(dates), actual=len(dates) - missing, differences=differences)
+
+    async def _quarantined_keys(self) -> dict[str, frozenset[Key]]:
+        """The keys that have ever been quarantined, by warehouse table; only a row that differs is looked up here."""
+        found: dict[str, set[Key]] = {}
+        for object_key in await self.objects.keys(self.processed_bucket, f"quarantine/{self.source_name}/"):
+            lines = await self.objects.read(self.processed_bucket, object_key)
+            for line in [] if lines is None else lines.body.decode().splitlines():
+                entry = json.loads(line)
+                found.setdefault(entry["table"], set()).add(tuple(entry["key"].values()))
+        return {table: frozenset(keys) for table, keys in found.items()}
+
+
+@asynccontextmanager
+async def _snapshot(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield connection
+
+
+async def _rows(connection: asyncpg.Connection, statement: str, key_length: int) -> AsyncIterator[Row]:
+    async for record in connection.cursor(statement, prefetch=PREFETCH_ROWS):
+        *key, values, in_flight = record
+        yield Row(tuple(key[:key_length]), tuple(values), in_flight)
+
+
+def _date(text: str) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return None

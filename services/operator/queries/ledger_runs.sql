@@ -1,0 +1,11 @@
+-- One row per run of source $1 from run $2 on. A run is complete when its last batch and every batch before it are there.
+SELECT
+    run,
+    array_agg(batch_id) AS batches,
+    coalesce(count(*) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false) AS is_complete,
+    sum((event -> 'data' ->> 'quarantined')::bigint)::bigint AS quarantined,
+    max(loaded_at) AS loaded_at
+FROM starlift.ledger
+WHERE source_name = $1 AND run >= $2
+GROUP BY run
+ORDER BY run
