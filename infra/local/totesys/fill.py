@@ -80,7 +80,8 @@ async def fill(connection: asyncpg.Connection, *, orders: int, seed: int, until:
     """
     if await connection.fetchval("SELECT EXISTS (SELECT FROM currency)"):
         raise NotEmptyError("the database is filled already; create totesys in an empty database and fill that")
-    tables = _small_tables(Random(seed), until - HISTORY) | _large_tables(np.random.default_rng(seed), orders, until)  # noqa: S311
+    tables = _small_tables(vocabulary.seeded(seed), until - HISTORY)
+    tables |= _large_tables(np.random.default_rng(seed), orders, until)
     async with connection.transaction(), _without_foreign_keys(connection):
         for table, columns in tables.items():
             await connection.copy_records_to_table(table, columns=list(columns), records=zip(*columns.values(), strict=True))
@@ -110,12 +111,12 @@ async def _advance_sequence(connection: asyncpg.Connection, table: str) -> None:
 # --- the small tables ----------------------------------------------------------------------------------------------
 
 
-def _small_tables(random: Random, opened: datetime) -> dict[str, Columns]:
+def _small_tables(draw: Random, opened: datetime) -> dict[str, Columns]:
     """The tables that do not grow with the business, present since it opened."""
 
     def table(name: str, *columns: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, Columns]:
-        created = [opened + timedelta(milliseconds=random.randrange(7_200_000)) for _ in rows]
-        corrected = [time + random.choice((0, 0, 0, 1)) * timedelta(milliseconds=random.randrange(10**10)) for time in created]
+        created = [opened + timedelta(milliseconds=draw.randrange(7_200_000)) for _ in rows]
+        corrected = [time + draw.choice((0, 0, 0, 1)) * timedelta(milliseconds=draw.randrange(10**10)) for time in created]
         values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
         return {name: {f"{name}_id": range(1, len(rows) + 1), **values, "created_at": created, "last_updated": corrected}}
 
@@ -123,80 +124,80 @@ def _small_tables(random: Random, opened: datetime) -> dict[str, Columns]:
         **table("currency", "currency_code", rows=[(code,) for code in vocabulary.CURRENCIES]),
         **table("payment_type", "payment_type_name", rows=[(name,) for name in vocabulary.PAYMENT_TYPES]),
         **table("department", "department_name", "location", "manager", rows=vocabulary.DEPARTMENTS),
-        **table("design", "design_name", "file_location", "file_name", rows=_rows(DESIGNS, random, _design)),
+        **table("design", "design_name", "file_location", "file_name", rows=_rows(DESIGNS, draw, _design)),
         **table(
             "address",
             *("address_line_1", "address_line_2", "district", "city", "country", "postal_code", "phone"),
-            rows=_rows(ADDRESSES, random, _address),
+            rows=_rows(ADDRESSES, draw, _address),
         ),
-        **table("staff", "first_name", "last_name", "department_id", "email_address", rows=_rows(STAFF, random, _staff)),
+        **table("staff", "first_name", "last_name", "department_id", "email_address", rows=_rows(STAFF, draw, _staff)),
         **table(
             "counterparty",
             *("counterparty_legal_name", "legal_address_id", "commercial_contact", "delivery_contact"),
-            rows=_rows(COUNTERPARTIES, random, _counterparty),
+            rows=_rows(COUNTERPARTIES, draw, _counterparty),
         ),
     }
 
 
-def _rows(count: int, random: Random, row: Callable[[Random, int], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [row(random, number) for number in range(1, count + 1)]
+def _rows(count: int, draw: Random, row: Callable[[Random, int], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [row(draw, number) for number in range(1, count + 1)]
 
 
-def _design(random: Random, number: int) -> tuple[Any, ...]:
-    name = vocabulary.product_name(random)
-    return name, vocabulary.folder(random), vocabulary.file_name(name, number)
+def _design(draw: Random, number: int) -> tuple[Any, ...]:
+    name = vocabulary.product_name(draw)
+    return name, vocabulary.folder(draw), vocabulary.file_name(name, number)
 
 
-def _address(random: Random, number: int) -> tuple[Any, ...]:
+def _address(draw: Random, number: int) -> tuple[Any, ...]:
     """The first three show each kind of an optional text: absent, empty, given."""
-    second_line = (None, "", "Dock B")[number - 1] if number <= 3 else vocabulary.second_line(random)  # noqa: PLR2004
-    optional = (second_line, vocabulary.district(random))
-    return vocabulary.street_line(random), *optional, *vocabulary.place(random), vocabulary.phone(random)
+    second_line = (None, "", "Dock B")[number - 1] if number <= 3 else vocabulary.second_line(draw)  # noqa: PLR2004
+    optional = (second_line, vocabulary.district(draw))
+    return vocabulary.street_line(draw), *optional, *vocabulary.place(draw), vocabulary.phone(draw)
 
 
-def _staff(random: Random, number: int) -> tuple[Any, ...]:
-    first, last = vocabulary.person(random)
+def _staff(draw: Random, number: int) -> tuple[Any, ...]:
+    first, last = vocabulary.person(draw)
     department_id = 1 + number % len(vocabulary.DEPARTMENTS)
     return first, last, department_id, f"{first}.{last}{number}@totesys.example".lower()
 
 
-def _counterparty(random: Random, number: int) -> tuple[Any, ...]:
+def _counterparty(draw: Random, number: int) -> tuple[Any, ...]:
     """The first three show each kind of an optional text: absent, empty, given."""
-    contact = (None, "", "Ólafur Þórsson")[number - 1] if number <= 3 else vocabulary.contact(random)  # noqa: PLR2004
-    return vocabulary.company_name(random), random.randint(1, ADDRESSES), contact, vocabulary.contact(random)
+    contact = (None, "", "Ólafur Þórsson")[number - 1] if number <= 3 else vocabulary.contact(draw)  # noqa: PLR2004
+    return vocabulary.company_name(draw), draw.randint(1, ADDRESSES), contact, vocabulary.contact(draw)
 
 
 # --- the large tables ----------------------------------------------------------------------------------------------
 
 
-def _large_tables(random: np.random.Generator, orders: int, until: datetime) -> dict[str, Columns]:
-    sales, sales_columns = _sales_orders(random, orders, until)
-    purchases, purchase_columns = _purchase_orders(random, round(orders * REAL_PURCHASE_ORDERS / REAL_SALES_ORDERS), until)
+def _large_tables(draw: np.random.Generator, orders: int, until: datetime) -> dict[str, Columns]:
+    sales, sales_columns = _sales_orders(draw, orders, until)
+    purchases, purchase_columns = _purchase_orders(draw, round(orders * REAL_PURCHASE_ORDERS / REAL_SALES_ORDERS), until)
     return {
         "sales_order": sales_columns,
         "purchase_order": purchase_columns,
-        **_transactions_and_payments(random, sales, purchases, until),
+        **_transactions_and_payments(draw, sales, purchases, until),
     }
 
 
-def _sales_orders(random: np.random.Generator, count: int, until: datetime) -> tuple[_Orders, Columns]:
-    units = random.integers(1_000, 100_000, count)
-    prices = random.integers(200, 400, count)
-    orders, shared = _orders(random, count, until, amounts=units * prices)
+def _sales_orders(draw: np.random.Generator, count: int, until: datetime) -> tuple[_Orders, Columns]:
+    units = draw.integers(1_000, 100_000, count)
+    prices = draw.integers(200, 400, count)
+    orders, shared = _orders(draw, count, until, amounts=units * prices)
     columns = {
         "sales_order_id": range(1, count + 1),
-        "design_id": random.integers(1, DESIGNS, count, endpoint=True).tolist(),
+        "design_id": draw.integers(1, DESIGNS, count, endpoint=True).tolist(),
         "units_sold": units.tolist(),
         "unit_price": _money(prices),
     }
     return orders, columns | shared
 
 
-def _purchase_orders(random: np.random.Generator, count: int, until: datetime) -> tuple[_Orders, Columns]:
-    quantities = random.integers(1, 1_000, count, endpoint=True)
-    prices = random.integers(100, 100_000, count)
-    orders, shared = _orders(random, count, until, amounts=quantities * prices)
-    codes = Random(int(random.integers(2**32)))  # noqa: S311 - nothing here is secret
+def _purchase_orders(draw: np.random.Generator, count: int, until: datetime) -> tuple[_Orders, Columns]:
+    quantities = draw.integers(1, 1_000, count, endpoint=True)
+    prices = draw.integers(100, 100_000, count)
+    orders, shared = _orders(draw, count, until, amounts=quantities * prices)
+    codes = vocabulary.seeded(int(draw.integers(2**32)))
     columns = {
         "purchase_order_id": range(1, count + 1),
         "item_code": [vocabulary.item_code(codes) for _ in range(count)],
@@ -206,32 +207,32 @@ def _purchase_orders(random: np.random.Generator, count: int, until: datetime) -
     return orders, columns | shared
 
 
-def _orders(random: np.random.Generator, count: int, until: datetime, amounts: Integers) -> tuple[_Orders, Columns]:
+def _orders(draw: np.random.Generator, count: int, until: datetime, amounts: Integers) -> tuple[_Orders, Columns]:
     """The columns that both kinds of order have, as numbers and as they go into the table."""
-    created = _office_hours(random, count, until)
-    later = random.integers(0, 30 * 86_400_000, count) * (random.random(count) < AMENDED_SHARE)
+    created = _office_hours(draw, count, until)
+    later = draw.integers(0, 30 * 86_400_000, count) * (draw.random(count) < AMENDED_SHARE)
     orders = _Orders(
         created=created,
         updated=np.minimum(created + later, np.datetime64(until - timedelta(milliseconds=1), "ms")),
-        payment_days=_days_after(random, created, most=21),
+        payment_days=_days_after(draw, created, most=21),
         amounts=amounts,
-        counterparty_ids=random.integers(1, COUNTERPARTIES, count, endpoint=True),
-        currency_ids=random.choice(np.arange(1, 4), count, p=(0.5, 0.3, 0.2)),
+        counterparty_ids=draw.integers(1, COUNTERPARTIES, count, endpoint=True),
+        currency_ids=draw.choice(np.arange(1, 4), count, p=(0.5, 0.3, 0.2)),
     )
     return orders, {
-        "staff_id": random.integers(1, STAFF, count, endpoint=True).tolist(),
+        "staff_id": draw.integers(1, STAFF, count, endpoint=True).tolist(),
         "counterparty_id": orders.counterparty_ids.tolist(),
         "currency_id": orders.currency_ids.tolist(),
-        "agreed_delivery_date": _texts(_days_after(random, created, most=14)),
+        "agreed_delivery_date": _texts(_days_after(draw, created, most=14)),
         "agreed_payment_date": _texts(orders.payment_days),
-        "agreed_delivery_location_id": random.integers(1, ADDRESSES, count, endpoint=True).tolist(),
+        "agreed_delivery_location_id": draw.integers(1, ADDRESSES, count, endpoint=True).tolist(),
         "created_at": orders.created.tolist(),
         "last_updated": orders.updated.tolist(),
     }
 
 
 def _transactions_and_payments(
-    random: np.random.Generator, sales: _Orders, purchases: _Orders, until: datetime
+    draw: np.random.Generator, sales: _Orders, purchases: _Orders, until: datetime
 ) -> dict[str, Columns]:
     """One transaction and one payment for each order, numbered as the orders of both kinds came in."""
     created = np.concatenate((sales.created, purchases.created))
@@ -239,8 +240,8 @@ def _transactions_and_payments(
     count, is_sale = len(order), order < len(sales.created)
     days = np.concatenate((sales.payment_days, purchases.payment_days))[order]
     paid = days < np.datetime64(until, "D")
-    settled = np.where(paid, days + WORKDAY_STARTS + _workday_times(random, count), created[order])
-    refund = (random.random(count) < REFUND_SHARE).astype(np.int64)
+    settled = np.where(paid, days + WORKDAY_STARTS + _workday_times(draw, count), created[order])
+    refund = (draw.random(count) < REFUND_SHARE).astype(np.int64)
     identity = {"transaction_id": range(1, count + 1)}
     numbers = [int(place) + 1 for place in np.where(is_sale, order, order - len(sales.created))]
     return {
@@ -261,28 +262,28 @@ def _transactions_and_payments(
             "payment_type_id": (np.where(is_sale, _TYPE_IDS["SALES_RECEIPT"], _TYPE_IDS["PURCHASE_PAYMENT"]) + refund).tolist(),
             "paid": paid.tolist(),
             "payment_date": _texts(days),
-            "company_ac_number": random.integers(10_000_000, 99_999_999, count).tolist(),
-            "counterparty_ac_number": random.integers(10_000_000, 99_999_999, count).tolist(),
+            "company_ac_number": draw.integers(10_000_000, 99_999_999, count).tolist(),
+            "counterparty_ac_number": draw.integers(10_000_000, 99_999_999, count).tolist(),
             "created_at": created[order].tolist(),
             "last_updated": settled.tolist(),
         },
     }
 
 
-def _office_hours(random: np.random.Generator, count: int, until: datetime) -> Times:
+def _office_hours(draw: np.random.Generator, count: int, until: datetime) -> Times:
     """Ascending moments of the working days' ten hours, over the two years."""
-    days = np.datetime64(until - HISTORY, "D") + random.integers(0, HISTORY.days, count)
-    return np.sort(days + WORKDAY_STARTS + _workday_times(random, count))
+    days = np.datetime64(until - HISTORY, "D") + draw.integers(0, HISTORY.days, count)
+    return np.sort(days + WORKDAY_STARTS + _workday_times(draw, count))
 
 
-def _workday_times(random: np.random.Generator, count: int) -> Durations:
+def _workday_times(draw: np.random.Generator, count: int) -> Durations:
     """How long after the start of a working day."""
-    return random.integers(0, WORKDAY // timedelta(milliseconds=1), count).astype("m8[ms]")
+    return draw.integers(0, WORKDAY // timedelta(milliseconds=1), count).astype("m8[ms]")
 
 
-def _days_after(random: np.random.Generator, times: Times, most: int) -> Times:
+def _days_after(draw: np.random.Generator, times: Times, most: int) -> Times:
     """For each time a day that follows it, at most `most` days later."""
-    days: Times = times.astype("M8[D]") + random.integers(1, most, len(times), endpoint=True).astype("m8[D]")
+    days: Times = times.astype("M8[D]") + draw.integers(1, most, len(times), endpoint=True).astype("m8[D]")
     return days
 
 

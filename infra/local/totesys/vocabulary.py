@@ -63,59 +63,64 @@ _AWKWARD_REMARKS = (
 )
 
 
-def person(random: Random) -> tuple[str, str]:
+def seeded(seed: int | str) -> Random:
+    """What the other functions draw from: the same draws for the same seed."""
+    return Random(seed)  # noqa: S311  # nosec B311 - must be repeatable, keeps no secret
+
+
+def person(draw: Random) -> tuple[str, str]:
     """A first and a last name."""
-    return random.choice(_FIRST_NAMES), random.choice(_LAST_NAMES)
+    return draw.choice(_FIRST_NAMES), draw.choice(_LAST_NAMES)
 
 
-def full_name(random: Random) -> str:
+def full_name(draw: Random) -> str:
     """Both names as one text."""
-    return " ".join(person(random))
+    return " ".join(person(draw))
 
 
-def company_name(random: Random) -> str:
+def company_name(draw: Random) -> str:
     """The legal name of a counterparty."""
-    return f"{random.choice(_LAST_NAMES)} {random.choice(_COMPANY_KINDS)}"
+    return f"{draw.choice(_LAST_NAMES)} {draw.choice(_COMPANY_KINDS)}"
 
 
-def street_line(random: Random) -> str:
+def street_line(draw: Random) -> str:
     """House number and street."""
-    return f"{random.randint(1, 999)} {random.choice(_STREETS)} {random.choice(_STREET_KINDS)}"
+    return f"{draw.randint(1, 999)} {draw.choice(_STREETS)} {draw.choice(_STREET_KINDS)}"
 
 
-def second_line(random: Random) -> str | None:
+def second_line(draw: Random) -> str | None:
     """The optional second line of an address: mostly absent, sometimes left empty, which is not the same."""
-    return random.choice((None, None, "", *_BUILDINGS))
+    return draw.choice((None, None, "", *_BUILDINGS))
 
 
-def district(random: Random) -> str | None:
+def district(draw: Random) -> str | None:
     """The optional district of an address."""
-    return random.choice((None, "", *_DISTRICTS))
+    return draw.choice((None, "", *_DISTRICTS))
 
 
-def place(random: Random) -> tuple[str, str, str]:
+def place(draw: Random) -> tuple[str, str, str]:
     """City, country and postal code that belong together."""
-    return random.choice(_PLACES)
+    return draw.choice(_PLACES)
 
 
-def phone(random: Random) -> str:
+def phone(draw: Random) -> str:
     """A telephone number; its leading zero tells a text from a number."""
-    return f"0{random.randint(1000, 9999)} {random.randint(0, 999_999):06d}"
+    return f"0{draw.randint(1000, 9999)} {draw.randint(0, 999_999):06d}"
 
 
-def contact(random: Random) -> str | None:
+def contact(draw: Random) -> str | None:
     """The optional name of a counterparty's contact."""
-    return random.choice((None, "", *(full_name(random) for _ in range(6))))
+    return draw.choice((None, "", *(full_name(draw) for _ in range(6))))
 
 
-def product_name(random: Random) -> str:
+def product_name(draw: Random) -> str:
     """What a design is called."""
-    return f"{random.choice(_MOODS)} {random.choice(_MATERIALS)} {random.choice(_GOODS)}"
+    return f"{draw.choice(_MOODS)} {draw.choice(_MATERIALS)} {draw.choice(_GOODS)}"
 
 
-def folder(random: Random) -> str:
+def folder(draw: Random) -> str:
     """Where the file of a design lies."""
-    return random.choice(_FOLDERS)
+    return draw.choice(_FOLDERS)
 
 
 def file_name(name: str, number: int) -> str:
@@ -123,16 +128,16 @@ def file_name(name: str, number: int) -> str:
     return f"{name.lower().replace(' ', '-')}-{number:05d}.json"
 
 
-def item_code(random: Random) -> str:
+def item_code(draw: Random) -> str:
     """The code of something bought."""
-    return f"{random.choice('ABCDEFGHJK')}{random.randint(0, 999):03d}-{random.choice(_MATERIALS)[:3].upper()}"
+    return f"{draw.choice('ABCDEFGHJK')}{draw.randint(0, 999):03d}-{draw.choice(_MATERIALS)[:3].upper()}"
 
 
-def remark(random: Random) -> str:
+def remark(draw: Random) -> str:
     """A text full of characters that something on the way may stumble over."""
-    return random.choice(_AWKWARD_REMARKS)
+    return draw.choice(_AWKWARD_REMARKS)
 
 
-def department_name(random: Random) -> str:
+def department_name(draw: Random) -> str:
     """What a department may be called after a reorganisation."""
-    return f"{random.choice(DEPARTMENTS)[0]} {random.choice(('North', 'South', '& Co', '(interim)', '«neu»'))}"
+    return f"{draw.choice(DEPARTMENTS)[0]} {draw.choice(('North', 'South', '& Co', '(interim)', '«neu»'))}"
