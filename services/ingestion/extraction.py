@@ -17,7 +17,7 @@ from contracts.messages import Extract, Role
 from contracts.objects import ObjectRef, extract_key
 from contracts.tables import SourceTable
 from services.ingestion.selection import Selection
-from services.ingestion.source import SourceTableFacts
+from shared.catalog import SourceTableFacts
 from shared.object_store import ObjectStore
 from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out

@@ -20,6 +20,7 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.schema import foreign_keys, schema_statements
+from shared.errors import PermanentError
 from shared.postgres import Database
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
@@ -84,6 +85,7 @@ class Warehouse:
             await connection.execute(QUERIES["ledger.sql"])
             known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", self._contract.name)
             if known != self._contract.fingerprint:
+                await self._refuse_foreign_tables(connection)
                 for statement in schema_statements(self._contract):
                     await connection.execute(statement)
                 await connection.execute(
@@ -93,6 +95,17 @@ class Warehouse:
                     self._contract.fingerprint,
                 )
         self._is_shaped = True
+
+    async def _refuse_foreign_tables(self, connection: asyncpg.Connection) -> None:
+        """A table of the same name that Starlift did not make stays untouched. Raises: PermanentError."""
+        names = [table.name for table in self._contract.warehouse_tables]
+        foreign = await connection.fetch(QUERIES["foreign_tables.sql"], self._contract.warehouse_schema, names)
+        if foreign:
+            found = ", ".join(f"'{row['name']}'" for row in foreign)
+            raise PermanentError(
+                f"schema '{self._contract.warehouse_schema}' of the warehouse has tables that Starlift did not make ({found}); "
+                "move them away or give Starlift an empty database, then replay the dead letters"
+            )
 
     async def _merge(self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> None:
         """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""

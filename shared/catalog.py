@@ -1,0 +1,96 @@
+"""The source's tables as its catalog describes them, and whether they still fit the contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+from contracts.column_types import ColumnType, Kind
+from contracts.tables import Contract, SourceTable
+from shared.errors import PermanentError
+
+CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
+UNKNOWN_ROW_BYTES = 512
+
+_ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
+    Kind.INTEGER: re.compile(r"smallint|integer"),
+    Kind.BIGINT: re.compile(r"smallint|integer|bigint"),
+    Kind.NUMERIC: re.compile(r"numeric\((\d+),(\d+)\)"),
+    Kind.TEXT: re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)"),
+    Kind.BOOLEAN: re.compile(r"boolean"),
+    Kind.DATE: re.compile(r"date"),
+    Kind.TIME: re.compile(r"time(\(\d\))? without time zone"),
+    Kind.TIMESTAMP: re.compile(r"timestamp(\(\d\))? without time zone"),
+    Kind.ENUM: re.compile(r"text|character varying(\(\d+\))?"),
+}
+
+
+class SourceMismatchError(PermanentError):
+    """The source does not fit the contract. Recovery: restore it or change the contract, then replay the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTableFacts:
+    """What the catalog says of one table. `row_bytes` is a rough average, with what is stored out of line."""
+
+    fingerprint: str
+    row_bytes: int
+
+
+async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:
+    """What the catalog says of every source table of the contract. Raises: SourceMismatchError where it does not fit."""
+    rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
+    found = {row["name"]: row for row in rows}
+    for table in contract.source_tables:
+        _require_fit(contract, table, found.get(table.name))
+    return {
+        name: SourceTableFacts(row["fingerprint"], _row_bytes(row["bytes"], row["estimated_rows"]))
+        for name, row in found.items()
+    }
+
+
+def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
+    """A row's average size; a guess for a table that was never analysed."""
+    return max(1, table_bytes // estimated_rows) if estimated_rows else UNKNOWN_ROW_BYTES
+
+
+def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:
+    """Check that the source has what the contract reads of `table`. Raises: SourceMismatchError."""
+    remedy = f"required by contract '{contract.name}'; restore it or change the contract, then replay the dead letters"
+    if found is None:
+        raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
+    if not found["is_readable"]:
+        raise SourceMismatchError(
+            f"no privilege to read table '{table.name}'; grant SELECT on it to the role that Starlift uses"
+        )
+    types = dict(zip(found["column_names"], found["column_types"], strict=True))
+    enums = dict(zip(found["column_names"], found["column_is_enum"], strict=True))
+    for column in table.columns:
+        if column.name not in types:
+            raise SourceMismatchError(f"table '{table.name}' lacks column '{column.name}' {remedy}")
+        if not _fits(types[column.name], column.type, is_enum=enums[column.name]):
+            raise SourceMismatchError(
+                f"column '{table.name}.{column.name}' is {types[column.name]}, not {_described(column.type)} as {remedy}"
+            )
+
+
+def _described(kind: ColumnType) -> str:
+    """A contract's type in words."""
+    return kind.sql if kind.kind is Kind.NUMERIC else str(kind.kind.value)
+
+
+def _fits(found: str, expected: ColumnType, *, is_enum: bool) -> bool:
+    """Whether every value of the type `found` can be carried as `expected`."""
+    if is_enum:
+        return expected.is_text
+    match = _ACCEPTED[expected.kind].fullmatch(found)
+    if match is None:
+        return False
+    if expected.kind is Kind.NUMERIC:
+        precision, scale = int(match[1]), int(match[2])
+        return scale <= expected.scale and precision - scale <= expected.precision - expected.scale
+    return True
