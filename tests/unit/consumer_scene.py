@@ -1,0 +1,125 @@
+"""A consumer among fakes, on the virtual clock, and the words that its tests use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from random import Random
+from uuid import uuid5
+
+from contracts.failure import FAILURE_ATTRIBUTE, FailureRecord
+from contracts.messages import IngestSource, IngestSourceData, Message, Trigger, encode
+from contracts.objects import BATCH_NAMESPACE
+from shared.consumer import Consumer, Handler, Probe, Rules
+from shared.outcome import Done, Outcome
+from shared.testing import EPOCH, FakeQueue, loop_now
+
+RULES = Rules(
+    service="remodelling",
+    version="1.2.3",
+    slots=2,
+    attempts=5,
+    handler_limit=timedelta(hours=1),
+    visibility_timeout=timedelta(seconds=60),
+    poll_wait=timedelta(seconds=20),
+    drain_budget=timedelta(seconds=80),
+)
+A_DAY = timedelta(days=1)
+
+
+def message(number: int = 1) -> IngestSource:
+    return IngestSource(
+        id=uuid5(BATCH_NAMESPACE, str(number)),
+        source="tests",
+        time=EPOCH,
+        traceparent=f"00-{'1' * 32}-{'2' * 16}-01",
+        data=IngestSourceData(source_name="totesys", trigger=Trigger.OPERATOR),
+    )
+
+
+def body(number: int = 1) -> str:
+    return encode(message(number))
+
+
+@dataclass
+class Script:
+    """A handler that does what it is told: raises or returns the next of `steps`, then is done. `calls` are loop times."""
+
+    steps: list[Outcome | Exception] = field(default_factory=list)
+    takes: timedelta = timedelta(0)
+    calls: list[float] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def __call__(self, _message: Message) -> Outcome:
+        self.calls.append(asyncio.get_running_loop().time())
+        try:
+            await asyncio.sleep(self.takes.total_seconds())
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        step = self.steps.pop(0) if self.steps else Done()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+@dataclass
+class Scene:
+    """`queue` moves a message to `dead_letters` by itself only after ten receipts, as the real one does."""
+
+    dead_letters: FakeQueue = field(default_factory=lambda: FakeQueue("remodelling-dlq"))
+    queue: FakeQueue = field(init=False)
+    rules: Rules = RULES
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = FakeQueue("remodelling", dead_letters=self.dead_letters, max_receive_count=10)
+
+    def consumer(self, handler: Handler, **rules: object) -> Consumer:
+        return Consumer(
+            handler,
+            replace(self.rules, **rules),  # type: ignore[arg-type]
+            queue=self.queue,
+            dead_letters=self.dead_letters,
+            probes=self.probes,
+            rng=Random(1),  # noqa: S311 - the same delays each time
+            now=loop_now,
+        )
+
+    @asynccontextmanager
+    async def consuming(self, handler: Handler, **rules: object) -> AsyncIterator[Consumer]:
+        """Stops the consumer at the end, and waits for it."""
+        consumer = self.consumer(handler, **rules)
+        running = asyncio.create_task(consumer.run())
+        try:
+            yield consumer
+        finally:
+            consumer.stop()
+            await running
+
+    async def consume_all(self, handler: Handler, **rules: object) -> None:
+        """Until the queue is empty."""
+        async with self.consuming(handler, **rules):
+            await until(lambda: not self.queue.messages)
+
+    async def show_again(self) -> None:
+        """Hands the first message back behind the consumer's back."""
+        await self.queue.set_visibility({self.queue.messages[0].receipt: timedelta(0)})
+
+    def failure(self, index: int = 0) -> FailureRecord:
+        """The failure record of a dead letter."""
+        return FailureRecord.model_validate_json(self.dead_letters.messages[index].attributes[FAILURE_ATTRIBUTE])
+
+
+async def until(condition: Callable[[], bool], within: timedelta = A_DAY) -> None:
+    """Waits, on the loop's clock, until the condition holds."""
+    async with asyncio.timeout(within.total_seconds()):
+        while not condition():  # noqa: ASYNC110 - any condition, and the clock is virtual
+            await asyncio.sleep(0.25)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.messages import Message
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.outcome import Done, Outcome
+from tests.unit.consumer_scene import Scene, Script, body, now, until
+
+pytestmark = pytest.mark.virtual_clock
+
+
+class Warehouse:
+    """A database that is away from `down_at` to `up_at`, in the loop's seconds."""
+
+    def __init__(self, *, up_at: float, down_at: float = 0) -> None:
+        self.down_at = down_at
+        self.up_at = up_at
+        self.probes: list[float] = []
+        self.calls: list[float] = []
+
+    async def probe(self) -> None:
+        self.probes.append(now())
+        self.ask()
+
+    async def handle(self, _message: Message) -> Outcome:
+        self.calls.append(now())
+        self.ask()
+        return Done()
+
+    def ask(self) -> None:
+        if self.down_at <= now() < self.up_at:
+            raise DependencyDownError("warehouse", "no answer")
+
+
+async def test_while_a_dependency_is_away_messages_are_kept_and_no_attempt_is_burnt() -> None:
+    warehouse = Warehouse(up_at=3600)
+    scene = Scene(probes={"warehouse": warehouse.probe})
+    for number in range(5):
+        await scene.queue.send(body(number))
+    with capture_logs() as logs:
+        await scene.consume_all(warehouse.handle)
+    events = [entry["event"] for entry in logs]
+    assert [message.receive_count for message in scene.queue.sent] == [1] * 5
+    assert scene.dead_letters.messages == []
+    assert 3600 <= now() < 3660
+    assert (events.count("dependency_down"), events.count("dependency_up")) == (1, 1)
+
+
+async def test_while_a_dependency_is_away_nothing_new_is_received() -> None:
+    warehouse = Warehouse(up_at=3600)
+    scene = Scene(probes={"warehouse": warehouse.probe})
+    await scene.queue.send(body(1))
+    async with scene.consuming(warehouse.handle, slots=5):
+        await until(lambda: now() > 60)  # the poll in flight has ended
+        for number in range(2, 9):
+            await scene.queue.send(body(number))
+        await until(lambda: now() > 3500)
+        assert (await scene.queue.depth()).in_flight == 1
+        await until(lambda: not scene.queue.messages)
+
+
+async def test_a_dependency_is_asked_at_random_at_most_every_thirty_seconds() -> None:
+    warehouse = Warehouse(up_at=3600)
+    scene = Scene(probes={"warehouse": warehouse.probe})
+    await scene.queue.send(body())
+    await scene.consume_all(warehouse.handle)
+    pauses = [later - earlier for earlier, later in zip(warehouse.probes, warehouse.probes[1:], strict=False)]
+    assert max(pauses) <= 30
+    assert 10 < sum(pauses[10:]) / len(pauses[10:]) < 20
+
+
+async def test_a_dependency_that_answers_its_probe_and_fails_its_messages_is_not_asked_in_a_hot_loop() -> None:
+    async def answers() -> None:
+        return
+
+    scene, handler = Scene(probes={"warehouse": answers}), Script([DependencyDownError("warehouse", "no")] * 100)
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert now() > 900
+
+
+async def test_a_refusal_is_an_answer_and_the_message_meets_it() -> None:
+    async def refuses() -> None:
+        raise PermanentError("wrong password")
+
+    scene = Scene(probes={"warehouse": refuses})
+    handler = Script([DependencyDownError("warehouse", "no"), PermanentError("wrong password")])
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert scene.failure().message == "wrong password"
+
+
+async def test_a_probe_with_a_bug_costs_attempts_and_not_the_service() -> None:
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    scene, handler = Scene(probes={"warehouse": fails}), Script([DependencyDownError("warehouse", "no")] * 5)
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert scene.failure().error_type == "ZeroDivisionError"
+
+
+async def test_an_outage_of_what_has_no_probe_counts_as_an_attempt() -> None:
+    scene, handler = Scene(), Script([DependencyDownError("fax", "no answer")])
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert scene.queue.sent[0].receive_count == 2
+
+
+async def test_when_the_message_that_asks_is_lost_another_asks() -> None:
+    warehouse = Warehouse(up_at=3600)
+    scene = Scene(probes={"warehouse": warehouse.probe})
+    await scene.queue.send(body(1))
+    await scene.queue.send(body(2))
+    async with scene.consuming(warehouse.handle):
+        await until(lambda: now() > 100)
+        await scene.show_again()
+        await until(lambda: not scene.queue.messages)
+    assert 3600 <= now() < 3700
+
+
+async def test_a_queue_that_fails_is_asked_again_and_then_received_from() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.add("receive", *[DependencyDownError("sqs", "away"), TransientError("throttled")] * 10)
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert 60 < now() < 20 * 30
+
+
+async def test_a_queue_that_refuses_us_ends_the_service() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.add("receive", PermanentError("access denied"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await scene.consumer(handler).run()
+    assert isinstance(caught.value.exceptions[0], PermanentError)
+
+
+async def test_the_health_file_is_fresh_and_says_what_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("health") / "beat"
+    warehouse = Warehouse(up_at=300)
+    scene = Scene(probes={"warehouse": warehouse.probe})
+    await scene.queue.send(body())
+    async with scene.consuming(warehouse.handle, health_file=file):
+        await until(lambda: now() > 60)
+        assert file.read_text() == "waiting for warehouse\n"
+        for _ in range(10):
+            file.unlink()
+            await until(file.exists, within=timedelta(seconds=6))
+        await until(lambda: not scene.queue.messages)
+        await until(lambda: file.read_text() == "ready\n")
