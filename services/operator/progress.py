@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
+from uuid import UUID
 
 import asyncpg
 
@@ -14,6 +15,7 @@ from contracts.messages import BatchIngested
 from contracts.objects import manifest_key, manifest_prefix, state_key
 from contracts.state import Checkpoint, Manifest, SourceState
 from shared.object_store import ObjectStore
+from shared.postgres import Database
 
 WINDOW = timedelta(days=1)  # manifests older than this were compared long ago; a run's number is its time in milliseconds
 LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
@@ -66,7 +68,7 @@ async def read_progress(
 
 
 async def find_manifest(
-    objects: ObjectStore, bucket: str, source_name: str, command_id: object, *, after: int
+    objects: ObjectStore, bucket: str, source_name: str, command_id: UUID, *, after: int
 ) -> Manifest | None:
     """The manifest of the run that a command asked for, if that run has ended; its number is above `after`."""
     for key in await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, after)):
@@ -74,6 +76,17 @@ async def find_manifest(
         if manifest.requested_by == command_id:
             return manifest
     return None
+
+
+async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]:
+    """The batches of a manifest that the ledger does not have."""
+    wanted = [batch.data.batch_id for batch in manifest.batches]
+    async with warehouse.connection() as connection:
+        if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
+            return wanted
+        rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)
+    loaded = {row["batch_id"] for row in rows}
+    return [batch for batch in wanted if batch not in loaded]
 
 
 async def _manifest_runs(objects: ObjectStore, bucket: str, source_name: str, window: timedelta) -> Sequence[int]:

@@ -1,0 +1,83 @@
+"""Asking for a run, and waiting until it is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from contracts.messages import IngestSource, IngestSourceData, Mode, Trigger, encode
+from contracts.objects import state_key
+from contracts.state import Manifest, SourceState
+from services.operator.progress import find_manifest, missing_batches
+from services.operator.system import System
+from shared.envelope import opening
+
+POLL = timedelta(milliseconds=200)
+SOURCE = "starlift/operator"
+DEAD_LETTER_FELL = (
+    "a message became a dead letter before the run was loaded; `starlift status` says where, the service's log why"
+)
+ASK_STATUS = "look at `starlift status`: are the services up, are messages waiting?"
+
+
+class RunNotLoadedError(Exception):
+    """A run was asked for and is not in the warehouse. Recovery: the text says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run that was asked for: `after` is the highest run number before it."""
+
+    command: IngestSource
+    after: int
+
+
+async def request_run(system: System, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR) -> Request:
+    """Put the command into the ingestion queue."""
+    settings = system.settings
+    found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
+    after = 0 if found is None else SourceState.model_validate_json(found.body).run
+    data = IngestSourceData(source_name=settings.source_name, mode=mode, trigger=trigger)
+    command = IngestSource(**opening(SOURCE), data=data)
+    await system.queues["ingestion"].send(encode(command))
+    return Request(command, after)
+
+
+async def wait_until_loaded(
+    system: System, request: Request, *, limit: timedelta, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Manifest:
+    """The manifest of the run, once each of its batches is in the ledger. `on_progress` hears loaded batches of how many.
+
+    Raises: RunNotLoadedError when a message became a dead letter meanwhile, or `limit` is over.
+    """
+    dead_before = await dead_letter_count(system)
+    manifest: Manifest | None = None
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            while True:
+                manifest = manifest or await find_manifest(
+                    system.objects,
+                    system.settings.landing_bucket,
+                    system.settings.source_name,
+                    request.command.id,
+                    after=request.after,
+                )
+                if manifest is not None:
+                    missing = await missing_batches(system.warehouse, manifest)
+                    on_progress(len(manifest.batches) - len(missing), len(manifest.batches))
+                    if not missing:
+                        return manifest
+                if await dead_letter_count(system) > dead_before:
+                    raise RunNotLoadedError(DEAD_LETTER_FELL)
+                await asyncio.sleep(POLL.total_seconds())
+    except TimeoutError:
+        where = "is read, but not loaded" if manifest else "was not read"
+        raise RunNotLoadedError(f"the run {where} after {limit.total_seconds():g} s; {ASK_STATUS}") from None
+
+
+async def dead_letter_count(system: System) -> int:
+    """Dead letters of all three services."""
+    depths = await asyncio.gather(*(queue.depth() for queue in system.dead_letters.values()))
+    return sum(depth.visible + depth.in_flight for depth in depths)

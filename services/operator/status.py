@@ -1,0 +1,70 @@
+"""What an operator wants to know first: queues, dead letters, the last run, rows per table, freshness."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from services.operator.progress import Progress, read_progress
+from services.operator.system import System
+from shared.postgres import quoted
+from shared.queue import Depth
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look at everything. `rows` is None for a table that does not exist yet."""
+
+    at: datetime
+    queues: dict[str, Depth]
+    dead_letters: dict[str, Depth]
+    progress: Progress
+    rows: dict[str, int | None]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing waits for a person."""
+        return not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts: names are stable, times ISO 8601."""
+        progress = self.progress
+        checkpoint, consistent = progress.checkpoint, progress.consistent_through
+        fresh = progress.fresh_as_of
+        return {
+            "at": self.at.isoformat(),
+            "healthy": self.is_healthy,
+            "queues": {name: asdict(depth) for name, depth in self.queues.items()},
+            "dead_letters": {name: depth.visible + depth.in_flight for name, depth in self.dead_letters.items()},
+            "last_run": checkpoint.run if checkpoint else None,
+            "last_run_at": checkpoint.started_at.isoformat() if checkpoint else None,
+            "consistent_through": consistent.run if consistent else None,
+            "missing_batches": [str(batch.data.batch_id) for batch in progress.missing],
+            "fresh_as_of": fresh.isoformat() if fresh else None,
+            "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
+            "quarantined": progress.quarantined,
+            "rows": self.rows,
+        }
+
+
+async def read_status(system: System) -> Status:
+    """Ask queues, buckets and warehouse. Raises: DependencyDownError, TransientError, PermanentError."""
+    names = list(system.queues)
+    depths = await asyncio.gather(*(queue.depth() for queue in (*system.queues.values(), *system.dead_letters.values())))
+    settings = system.settings
+    async with system.warehouse.connection() as warehouse:
+        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
+        rows: dict[str, int | None] = {}
+        for table in system.contract.warehouse_tables:
+            name = quoted(system.contract.warehouse_schema, table.name)
+            exists = await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", name)
+            rows[table.name] = await warehouse.fetchval(f"SELECT count(*) FROM {name}") if exists else None
+    return Status(
+        at=datetime.now(UTC),
+        queues=dict(zip(names, depths[: len(names)], strict=True)),
+        dead_letters=dict(zip(names, depths[len(names) :], strict=True)),
+        progress=progress,
+        rows=rows,
+    )

@@ -1,0 +1,79 @@
+"""The running Starlift that a command talks to: on AWS by the environment, on a laptop by the local stack's own file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.objects import Name
+from contracts.tables import Contract
+from shared.database_url import database_url
+from shared.object_store import ObjectStore
+from shared.postgres import Database
+from shared.queue import Queue
+from shared.service import open_clients
+from shared.settings import PREFIX, ContractModule
+
+SERVICES = ("ingestion", "remodelling", "loading")
+
+
+class OperatorSettings(BaseSettings):
+    """Where everything is. A database's URL stands in the environment or in a secret of AWS Secrets Manager."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    region: str
+    source_name: Name = "totesys"
+    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)
+    ingestion_queue_url: str
+    remodelling_queue_url: str
+    loading_queue_url: str
+    ingestion_dead_letter_url: str
+    remodelling_dead_letter_url: str
+    loading_dead_letter_url: str
+    landing_bucket: str
+    processed_bucket: str
+    source_url: SecretStr | None = None
+    source_secret: str | None = None
+    warehouse_url: SecretStr | None = None
+    warehouse_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What commands work with; queues are by service."""
+
+    settings: OperatorSettings
+    contract: Contract
+    queues: Mapping[str, Queue]
+    dead_letters: Mapping[str, Queue]
+    objects: ObjectStore
+    source: Database
+    warehouse: Database
+
+
+@asynccontextmanager
+async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
+    """Clients of everything; connections are opened when they are needed.
+
+    Raises: DependencyDownError, PermanentError.
+    """
+    async with AsyncExitStack() as stack:
+        clients = await stack.enter_async_context(open_clients(settings.region))
+        source = await database_url("source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region)
+        warehouse = await database_url(
+            "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
+        )
+        yield System(
+            settings=settings,
+            contract=settings.contract,
+            queues={service: clients.queue(getattr(settings, f"{service}_queue_url")) for service in SERVICES},
+            dead_letters={service: clients.queue(getattr(settings, f"{service}_dead_letter_url")) for service in SERVICES},
+            objects=clients.objects(),
+            source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
+            warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=2))),
+        )
