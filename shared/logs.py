@@ -33,7 +33,7 @@ def configure_logs(service: str, *, level: Level = "info") -> None:
     structlog.configure(
         processors=[*common, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(),
     )
     foreign = logging.StreamHandler(sys.stdout)
     foreign.setFormatter(

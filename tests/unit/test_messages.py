@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from contracts import messages
+from contracts.messages import (
+    BatchIngested,
+    BatchIngestedData,
+    BatchLoaded,
+    BatchLoadedData,
+    BatchRemodelled,
+    BatchRemodelledData,
+    Extract,
+    IngestSource,
+    IngestSourceData,
+    LoadedTable,
+    Message,
+    Mode,
+    NewerMessageError,
+    Role,
+    Snapshot,
+    StarRows,
+    Trigger,
+    UndecodableMessageError,
+    decode,
+    encode,
+)
+from contracts.objects import batch_id
+from shared.object_store import reference
+from shared.testing import EPOCH
+
+ENVELOPE: dict[str, Any] = {
+    "id": uuid4(),
+    "source": "tests",
+    "time": EPOCH,
+    "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+    "causationid": uuid4(),
+}
+BATCH: dict[str, Any] = {
+    "source_name": "totesys",
+    "run": 7,
+    "batch_id": batch_id("totesys", 7, 0),
+    "index": 0,
+    "is_last": True,
+    "snapshot": Snapshot(taken_at=EPOCH, horizon=1000, wal_position="0/16B3748"),
+}
+OBJECT = reference("landing", "key", b"rows", row_count=1)
+EXTRACTS = (
+    Extract(table="staff", role=Role.BASE, object=OBJECT),
+    Extract(table="department", role=Role.PARTNER, object=OBJECT),
+)
+EXAMPLES: list[Message] = [
+    IngestSource(**ENVELOPE, data=IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.SCHEDULE)),
+    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS)),
+    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),))),
+    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), quarantine=OBJECT)),
+    BatchLoaded(
+        **ENVELOPE, data=BatchLoadedData(**BATCH, tables=(LoadedTable(table="dim_staff", row_count=3),), quarantined=0)
+    ),
+]
+
+
+def changed(**changes: object) -> str:
+    return json.dumps({**json.loads(encode(EXAMPLES[0])), **changes})
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.type)
+def test_a_message_survives_the_journey(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+def test_there_is_an_example_of_every_message() -> None:
+    assert {type(message) for message in EXAMPLES} == set(messages.MESSAGE_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("hello", "the body is not JSON"),
+        ("", "the body is not JSON"),
+        ("[1]", "the body is a JSON list, not an object"),
+        ("{}", "the type 'None' is none of"),
+        (changed(type="com.example.thing"), "the type 'com.example.thing' is none of"),
+        (changed(type="starlift.unheard_of.v1"), "the type 'starlift.unheard_of.v1' is none of"),
+        (changed(surprise=1), "surprise: Extra inputs are not permitted"),
+        (changed(data={"source_name": "totesys"}), "data.trigger: Field required"),
+        (changed(data={"source_name": "totesys", "trigger": "operator", "rows": []}), "data.rows: Extra inputs"),
+        (changed(time="2026-01-01T00:00:00"), "time: Input should have timezone info"),
+        (changed(traceparent="none"), "traceparent: String should match pattern"),
+        (changed(specversion="2.0"), "specversion: Input should be '1.0'"),
+    ],
+)
+def test_what_is_no_message_of_ours_is_told_why(body: str, expected: str) -> None:
+    with pytest.raises(UndecodableMessageError, match=r".*") as caught:
+        decode(body)
+    assert expected in str(caught.value)
+
+
+def test_the_values_of_a_bad_message_are_not_repeated() -> None:
+    with pytest.raises(UndecodableMessageError) as caught:
+        decode(changed(data={"source_name": "alice@example.com/", "trigger": "operator"}))
+    assert "alice" not in str(caught.value)
+
+
+def test_a_later_version_than_this_build_knows_is_told_apart() -> None:
+    with pytest.raises(NewerMessageError, match=r"'starlift\.ingest_source\.v2' is newer than version 1"):
+        decode(changed(type="starlift.ingest_source.v2"))
+
+
+def test_an_old_message_is_led_through_every_version_to_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_v8(document: dict[str, Any]) -> dict[str, Any]:
+        data = {"source_name": document["data"]["name"], "trigger": "operator"}
+        return {**document, "type": "starlift.ingest_source.v9", "data": data}
+
+    def from_v9(document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "type": "starlift.ingest_source.v1", "data": {**document["data"], "mode": "full"}}
+
+    monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v8", from_v8)
+    monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v9", from_v9)
+    message = decode(changed(type="starlift.ingest_source.v8", data={"name": "totesys"}))
+    assert isinstance(message, IngestSource)
+    assert message.data == IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.OPERATOR)
+
+
+def test_an_upcast_leads_to_a_version_that_is_known() -> None:
+    for kind, step in messages.UPCASTS.items():
+        assert messages.TYPE_PATTERN.match(kind)
+        assert callable(step)

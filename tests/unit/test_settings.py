@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from pydantic import Field, SecretStr, ValidationError
+
+from contracts.totesys import CONTRACT
+from shared.database_url import database_url
+from shared.errors import PermanentError
+from shared.settings import ServiceSettings, explained
+
+ENVIRONMENT = {
+    "STARLIFT_SERVICE": "loading",
+    "STARLIFT_REGION": "eu-west-2",
+    "STARLIFT_QUEUE_URL": "https://sqs/1/loading",
+    "STARLIFT_DEAD_LETTER_URL": "https://sqs/1/loading-dlq",
+    "STARLIFT_LANDING_BUCKET": "landing",
+    "STARLIFT_PROCESSED_BUCKET": "processed",
+    "STARLIFT_SLOTS": "2",
+    "STARLIFT_HANDLER_LIMIT_S": "900",
+}
+
+
+class SecretSettings(ServiceSettings):
+    database: SecretStr = Field(min_length=100)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def complaint(settings: type[ServiceSettings] = ServiceSettings) -> str:
+    with pytest.raises(ValidationError) as caught:
+        settings()
+    return explained(caught.value, settings)
+
+
+def test_seconds_of_the_environment_are_spans_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("starlift_poll_wait_s", "2.5")
+    settings = ServiceSettings()
+    assert settings.handler_limit == timedelta(minutes=15)
+    assert settings.poll_wait == timedelta(seconds=2.5)
+    assert settings.visibility_timeout == timedelta(seconds=60)
+
+
+def test_the_contract_is_the_one_of_the_named_module() -> None:
+    assert ServiceSettings().contract is CONTRACT
+
+
+def test_settings_can_be_given_by_their_names() -> None:
+    assert ServiceSettings(slots=5, drain_budget=timedelta(seconds=30)).drain_budget == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"DRAIN_BUDGET_S": "110"}, "STARLIFT_DRAIN_BUDGET_S=110 and 15 to hand messages back must fit into"),
+        ({"STOP_TIMEOUT_S": "30"}, "STARLIFT_STOP_TIMEOUT_S=30; lower the budget, or raise the platform's stop timeout"),
+        ({"ATTEMPTS": "10"}, "STARLIFT_MAX_RECEIVE_COUNT=10 must be above STARLIFT_ATTEMPTS=10"),
+        ({"HANDLER_LIMIT_S": "43201"}, "STARLIFT_HANDLER_LIMIT_S=43201 must be above 0 and at most 43200"),
+        ({"VISIBILITY_TIMEOUT_S": "9"}, "STARLIFT_VISIBILITY_TIMEOUT_S=9 must be from 10 to 43200"),
+        ({"POLL_WAIT_S": "21"}, "STARLIFT_POLL_WAIT_S=21 must be from 0 to 20"),
+        ({"POLL_WAIT_S": "10", "DRAIN_BUDGET_S": "5"}, "at most STARLIFT_DRAIN_BUDGET_S=5: a poll in flight is waited for"),
+        ({"SLOTS": "0"}, "STARLIFT_SLOTS=0 is wrong: Input should be greater than or equal to 1"),
+        ({"HANDLER_LIMIT_S": "1h"}, "STARLIFT_HANDLER_LIMIT_S=1h is wrong: it must be a number of seconds"),
+        ({"HANDLER_LIMIT_S": "nan"}, "STARLIFT_HANDLER_LIMIT_S=nan is wrong: it must be a number of seconds"),
+        (
+            {"CONTRACT": "contracts.nothing"},
+            "STARLIFT_CONTRACT=contracts.nothing is wrong: it must name a module with a CONTRACT",
+        ),
+    ],
+)
+def test_a_broken_rule_is_told_with_its_values_and_what_to_do(
+    changes: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in changes.items():
+        monkeypatch.setenv(f"STARLIFT_{name}", value)
+    assert expected in complaint()
+
+
+def test_every_broken_rule_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARLIFT_ATTEMPTS", "10")
+    monkeypatch.setenv("STARLIFT_DRAIN_BUDGET_S", "110")
+    assert complaint().count("; raise the queue's") + complaint().count("; lower the budget") == 2
+
+
+def test_what_is_missing_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STARLIFT_QUEUE_URL")
+    monkeypatch.delenv("STARLIFT_HANDLER_LIMIT_S")
+    assert "STARLIFT_QUEUE_URL is missing; set it" in complaint()
+    assert "STARLIFT_HANDLER_LIMIT_S is missing; set it" in complaint()
+
+
+def test_a_secret_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARLIFT_DATABASE", "postgresql://me:hunter2@db/x")
+    assert "STARLIFT_DATABASE is wrong" in complaint(SecretSettings)
+    assert "hunter2" not in complaint(SecretSettings)
+
+
+async def test_a_database_url_of_the_environment_is_taken_as_it_is() -> None:
+    url = SecretStr("postgresql://me@db/x")
+    assert await database_url("source", url=url, secret_id=None, region="eu-west-2") == url
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, "nobody says where the source database is; set its URL or its secret's id in the environment"),
+        (SecretStr("mysql://me:hunter2@db"), "the source database's URL must start with postgresql://"),
+    ],
+)
+async def test_a_database_that_cannot_be_found_is_told_without_its_password(url: SecretStr | None, expected: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await database_url("source", url=url, secret_id=None, region="eu-west-2")
+    assert expected in str(caught.value)
+    assert "hunter2" not in str(caught.value)
