@@ -1,0 +1,51 @@
+"""Databases and roles: who owns, who only reads. May be repeated."""
+
+from __future__ import annotations
+
+from infra.local.postgres import Cluster
+from infra.local.sql import execute, fetch_value
+
+SOURCE, SOURCE_OWNER, READER = "totesys", "totesys", "starlift_reader"
+WAREHOUSE, LOADER = "warehouse", "starlift_loader"
+
+
+def set_up_source(cluster: Cluster) -> str:
+    """The source's database, written by its owner; the URL with which Starlift reads it."""
+    set_up_database(cluster, SOURCE, owner=SOURCE_OWNER, reader=READER)
+    return cluster.url(SOURCE, READER)
+
+
+def set_up_warehouse(cluster: Cluster) -> str:
+    """The warehouse's database, owned by the loader; its URL."""
+    set_up_database(cluster, WAREHOUSE, owner=LOADER)
+    return cluster.url(WAREHOUSE, LOADER)
+
+
+def set_up_database(cluster: Cluster, name: str, *, owner: str, reader: str | None = None) -> None:
+    """A database that nobody but `owner` changes. `reader` may connect, and SELECT what the owner has made or will make."""
+    for role in (owner, reader) if reader else (owner,):
+        _set_up_role(cluster, role)
+    if not fetch_value(cluster.url(), "SELECT true FROM pg_database WHERE datname = $1", name):
+        execute(cluster.url(), f'CREATE DATABASE "{name}" OWNER "{owner}"')
+    execute(
+        cluster.url(name),
+        f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC',  # CONNECT and TEMPORARY, which PostgreSQL grants to everyone
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        *(_read_only(name, owner, reader) if reader else ()),
+    )
+
+
+def _read_only(database: str, owner: str, reader: str) -> tuple[str, ...]:
+    return (
+        f'GRANT CONNECT ON DATABASE "{database}" TO "{reader}"',
+        f'GRANT USAGE ON SCHEMA public TO "{reader}"',
+        f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{reader}"',
+        f'ALTER DEFAULT PRIVILEGES FOR ROLE "{owner}" IN SCHEMA public GRANT SELECT ON TABLES TO "{reader}"',
+    )
+
+
+def _set_up_role(cluster: Cluster, role: str) -> None:
+    """The password is told each time: the file that keeps it may be newer than the role. A failure must not log it."""
+    if not fetch_value(cluster.url(), "SELECT true FROM pg_roles WHERE rolname = $1", role):
+        execute(cluster.url(), f'CREATE ROLE "{role}" LOGIN')
+    execute(cluster.url(), "SET log_min_error_statement = panic", f"ALTER ROLE \"{role}\" PASSWORD '{cluster.password(role)}'")
