@@ -7,6 +7,8 @@ import pytest
 
 from tests.virtual_clock import VirtualClockLoop
 
+pytest_plugins = ["tests.localstack", "tests.postgres_cluster"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_clock: runs on an event loop whose clock jumps to the next timer")

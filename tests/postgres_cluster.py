@@ -1,0 +1,74 @@
+"""One PostgreSQL server for all tests that need one, started when the first of them asks; each makes databases of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, set_up_database
+from infra.local.ports import free_port
+from infra.local.postgres import Cluster
+from infra.local.sql import execute
+from infra.local.unprivileged import remove_place
+
+
+class TestCluster(Cluster):
+    """A server whose databases come and go with the tests."""
+
+    __test__ = False
+
+    def create_database(self, *, owner: str = SOURCE_OWNER, reader: str | None = READER) -> str:
+        """The name of a new, empty database; `url(name, role)` leads to it."""
+        name = f"test_{uuid4().hex[:12]}"
+        set_up_database(self, name, owner=owner, reader=reader)
+        return name
+
+    def create_warehouse(self) -> str:
+        """The name of a new, empty database of the loader's."""
+        return self.create_database(owner=LOADER, reader=None)
+
+    def drop_database(self, name: str) -> None:
+        """Drops it under whoever is still connected."""
+        execute(self.url(), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def _running(name: str, state: Path) -> Iterator[TestCluster]:
+    cluster = TestCluster(name, state)
+    cluster.start(free_port())
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        remove_place(state)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    yield from _running("postgres", tmp_path_factory.mktemp("postgres"))
+
+
+@pytest.fixture(scope="session")
+def second_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """For tests that stop one server while the other goes on. Whoever stops it starts it again."""
+    yield from _running("second", tmp_path_factory.mktemp("second_postgres"))
+
+
+@pytest.fixture
+def source_database(postgres_cluster: TestCluster) -> Iterator[str]:
+    """The name of an empty database of totesys's, which starlift_reader may read."""
+    name = postgres_cluster.create_database()
+    yield name
+    postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def warehouse_database(postgres_cluster: TestCluster) -> Iterator[str]:
+    """The name of an empty database of starlift_loader's."""
+    name = postgres_cluster.create_warehouse()
+    yield name
+    postgres_cluster.drop_database(name)
