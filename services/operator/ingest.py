@@ -10,7 +10,7 @@ from datetime import timedelta
 from contracts.messages import IngestSource, IngestSourceData, Mode, Trigger, encode
 from contracts.objects import state_key
 from contracts.state import Manifest, SourceState
-from services.operator.progress import find_manifest, missing_batches
+from services.operator.progress import find_manifest, missing_batches, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
@@ -75,6 +75,16 @@ async def wait_until_loaded(
     except TimeoutError:
         where = "is read, but not loaded" if manifest else "was not read"
         raise RunNotLoadedError(f"the run {where} after {limit.total_seconds():g} s; {ASK_STATUS}") from None
+
+
+async def resend_missing(system: System) -> int:
+    """Send every batch again that was announced and is not loaded; how many. One still on its way loads once all the same."""
+    settings = system.settings
+    async with system.warehouse.connection() as warehouse:
+        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
+    for batch in progress.missing:
+        await system.queues["remodelling"].send(encode(batch))
+    return len(progress.missing)
 
 
 async def dead_letter_count(system: System) -> int:

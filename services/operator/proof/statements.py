@@ -51,11 +51,11 @@ def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None
     if horizon is not None:
         age = f"BETWEEN 0 AND age('{horizon % 2**32}'::xid)"
         in_flight = " OR ".join(f"coalesce(age({quoted(alias)}.xmin) {age}, false)" for alias in aliases)
-    keys = [_expected(table.column(name)) for name in table.key]
+    keys = [expected_value(table.column(name)) for name in table.key]
     return _ordered(
         keys=keys,
         kinds=[table.column(name) for name in table.key],
-        values=[f"({_expected(column)})::text" for column in table.columns],
+        values=[f"({expected_value(column)})::text" for column in table.columns],
         in_flight=in_flight,
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
     )
@@ -77,7 +77,7 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
 def expected_dates(contract: Contract, calendar: WarehouseTable) -> str:
     """On the source: each date that facts refer to, as text; whether a text is a date the caller has to see."""
     selects = [
-        f"SELECT ({_expected(column)})::text AS date FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
+        f"SELECT ({expected_value(column)})::text AS date FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
         for table in contract.warehouse_tables
         for column in table.columns
         if column.references == calendar.name
@@ -98,15 +98,8 @@ def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
     )
 
 
-def _ordered(*, keys: list[str], kinds: list[Column], values: list[str], in_flight: str, origin: str) -> str:
-    named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    # "C" is the order of code points, in which Python compares texts, too.
-    order = ", ".join(f'{key} COLLATE "C"' if column.type.is_text else key for key, column in zip(keys, kinds, strict=True))
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin} ORDER BY {order}"
-
-
-def _expected(column: Column) -> str:
-    """A column's value, computed from the source."""
+def expected_value(column: Column) -> str:
+    """A column's value as SQL on the source, whose base table is called BASE and whose partners are called by their names."""
     match column.origin:
         case FromSource(name, absent):
             return _present(quoted(BASE, name), column, absent)
@@ -123,6 +116,13 @@ def _expected(column: Column) -> str:
             return f"(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)})"
         case CalendarPart():
             raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
+
+
+def _ordered(*, keys: list[str], kinds: list[Column], values: list[str], in_flight: str, origin: str) -> str:
+    named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
+    # "C" is the order of code points, in which Python compares texts, too.
+    order = ", ".join(f'{key} COLLATE "C"' if column.type.is_text else key for key, column in zip(keys, kinds, strict=True))
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin} ORDER BY {order}"
 
 
 def _present(value: str, column: Column, absent: str | None) -> str:

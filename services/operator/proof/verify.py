@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Self
 
 import asyncpg
 
@@ -18,6 +19,7 @@ from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare
 from services.operator.proof.statements import actual_rows, expected_dates, expected_rows, wrong_dates
+from services.operator.system import System
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 
@@ -48,6 +50,38 @@ class Verdict:
         return sum(table.quarantined for table in self.tables)
 
 
+def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    """For scripts: names are stable, times ISO 8601, keys and values in their canonical text."""
+    through = verdict.progress.consistent_through
+    return {
+        "equal": verdict.is_equal,
+        "as_of_run": through.run if through else None,
+        "taken_at": verdict.taken_at.isoformat(),
+        "in_flight": verdict.in_flight,
+        "quarantined": verdict.quarantined,
+        "tables": {
+            table.table: {
+                "expected": table.expected,
+                "actual": table.actual,
+                "in_flight": table.in_flight,
+                "quarantined": table.quarantined,
+                "differences": [
+                    {
+                        "kind": difference.kind.value,
+                        "key": list(difference.key),
+                        "columns": {
+                            name: {"expected": expected, "actual": actual}
+                            for name, (expected, actual) in difference.columns.items()
+                        },
+                    }
+                    for difference in table.differences
+                ],
+            }
+            for table in verdict.tables
+        },
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What a proof works with. `on_table` is told of each table before it is compared."""
@@ -59,6 +93,20 @@ class Proof:
     landing_bucket: str
     processed_bucket: str
     source_name: str
+
+    @classmethod
+    def of(cls, system: System) -> Self:
+        """The proof of a running system."""
+        settings = system.settings
+        return cls(
+            contract=system.contract,
+            source=system.source,
+            warehouse=system.warehouse,
+            objects=system.objects,
+            landing_bucket=settings.landing_bucket,
+            processed_bucket=settings.processed_bucket,
+            source_name=settings.source_name,
+        )
 
     async def run(self, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
         """Compare every table of the star. Raises: DependencyDownError, PermanentError, TransientError."""

@@ -1,0 +1,81 @@
+"""What the services log, as lines for a person who watches them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+Event = Mapping[str, Any]
+
+# Only what a watcher wants to know; everything else stays in the log. A test holds these names against the services' code.
+SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
+    {
+        "started": lambda event: f"up, reading {event['queue']}",
+        "full_read": lambda event: f"run {event['run']} reads in full: {', '.join(event['reasons'])}",
+        "run_completed": lambda event: (
+            f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {_count(event['batches'], 'batch', 'batches')}"
+        ),
+        "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_quarantined(event)}",
+        "message_retried": lambda event: (
+            f"attempt {event['attempt']} failed, next in {event['delay_s']:g} s: {event['reason']}"
+        ),
+        "message_dead_lettered": lambda event: f"dead letter: {event['error']}",
+        "dependency_down": lambda event: f"waiting: {event['reason']}",
+        "dependency_up": lambda event: f"{event['dependency']} answers again",
+        "lease_lost": lambda event: f"lost the lease of message {event['message_id']}; another task has it",
+        "foreign_keys_wait": lambda event: f"foreign keys come later: {event['reason']}",
+        "receive_failed": lambda event: f"can't receive: {event['reason']}",
+        "service_failed": lambda event: f"ended: {event['error']}",
+    }
+)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _rows(event: Event) -> str:
+    return _count(event["rows"], "row", "rows")
+
+
+def _quarantined(event: Event) -> str:
+    return f", {event['quarantined']:,} in quarantine" if event["quarantined"] else ""
+
+
+def sentence(line: str) -> str | None:
+    """A log line as `time service: what happened`; None where a watcher need not know, or the line is no event."""
+    try:
+        event = json.loads(line)
+        told = SENTENCES[event["event"]](event)
+        return f"{event['timestamp'][11:19]}  {event['service']:<12} {told}"
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass
+class LogTail:
+    """The lines that are appended to a log from now on."""
+
+    path: Path
+    _position: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._position = self.path.stat().st_size if self.path.exists() else 0
+
+    def new_lines(self) -> Iterator[str]:
+        """Each complete line since the last call. A log that was cut begins anew."""
+        if not self.path.exists():
+            return
+        if self.path.stat().st_size < self._position:
+            self._position = 0
+        with self.path.open("rb") as log:
+            log.seek(self._position)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                yield line.decode(errors="replace")

@@ -1,0 +1,92 @@
+"""Seconds from commit at the source to being seen in the warehouse, watched from outside as an analyst would.
+
+The source must keep commit timestamps (track_commit_timestamp = on), as the embedded one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from uuid import UUID
+
+from contracts.tables import Contract, TableKind, WarehouseTable
+from services.operator.proof.statements import BASE, expected_value
+from shared.postgres import Database, quoted
+
+LOOK_EVERY = timedelta(milliseconds=100)
+Version = tuple[str, ...]  # table, then business key and version in their canonical text
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Of `count` row versions: the seconds from commit to sight, the middle one and the worst."""
+
+    count: int
+    median: float
+    worst: float
+
+
+@dataclass
+class Watch:
+    """Notes when each version of a fact is first seen. `seen` is by version, on this machine's clock."""
+
+    contract: Contract
+    warehouse: Database
+    seen: dict[Version, datetime] = field(default_factory=dict)
+    _batches: set[UUID] = field(default_factory=set)
+
+    async def look_until(self, stop: asyncio.Event) -> None:
+        """Look again and again, and once more after `stop` is set."""
+        while True:
+            is_last = stop.is_set()
+            await self.look()
+            if is_last:
+                return
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    async def look(self) -> None:
+        """Note every version that has come since the last look."""
+        async with (
+            self.warehouse.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            batches = {
+                row["batch_id"] for row in await connection.fetch("SELECT batch_id FROM starlift.ledger")
+            } - self._batches
+            if not batches:
+                return
+            rows = [
+                row for table in _facts(self.contract) for row in await connection.fetch(self._statement(table), list(batches))
+            ]
+            now = datetime.now(UTC)
+            for row in rows:
+                self.seen.setdefault(tuple(row), now)
+            self._batches |= batches
+
+    def _statement(self, table: WarehouseTable) -> str:
+        identity = ", ".join(f"{quoted(name)}::text" for name in table.identity)
+        return f"SELECT '{table.name}', {identity} FROM {quoted(self.contract.warehouse_schema, table.name)} WHERE _batch_id = ANY ($1::uuid[])"
+
+
+async def read_latency(contract: Contract, source: Database, watch: Watch, since: datetime) -> Latency | None:
+    """Of every version that was committed since and is the newest of its row; None if there is none."""
+    seconds = []
+    async with source.connection() as connection:
+        for table in _facts(contract):
+            identity = ", ".join(f"({expected_value(table.column(name))})::text" for name in table.identity)
+            committed = f"pg_xact_commit_timestamp({BASE}.xmin)"
+            rows = await connection.fetch(
+                f"SELECT {committed} AS committed, '{table.name}', {identity} "
+                f"FROM {quoted(contract.source_schema, table.source)} AS {BASE} WHERE {committed} >= $1",
+                since,
+            )
+            for moment, *version in rows:
+                if (seen := watch.seen.get(tuple(version))) is not None:
+                    seconds.append((seen - moment).total_seconds())
+    return Latency(len(seconds), median(seconds), max(seconds)) if seconds else None
+
+
+def _facts(contract: Contract) -> list[WarehouseTable]:
+    return [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
