@@ -1,0 +1,167 @@
+"""The AsyncAPI 3.0 document of Starlift: its queues, who sends and receives what, and where each payload's schema is.
+
+Generated from the models and the topology, never written by hand. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from contracts.failure import FAILURE_ATTRIBUTE
+from contracts.json_schemas import FAILURE_RECORD_TYPE
+from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, message_type
+
+ASYNCAPI_VERSION = "3.0.0"
+API_VERSION = "1.0.0"  # of what is described here; rises with each message type or version
+SQS_BINDING_VERSION = "0.3.0"
+CLOUDEVENTS_JSON = "application/cloudevents+json"
+_DESCRIPTION = (
+    "Commands and events between the services of Starlift. Rows never travel in a message: it refers to objects in S3. "
+    "Delivery is at least once and in no order; every effect of a message may be repeated."
+)
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A queue, called after the service that consumes it: what it carries, and who sends that."""
+
+    service: str
+    model: type[BaseModel]
+    senders: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """The type of its messages."""
+        return message_type(self.model)
+
+    @property
+    def dead_letter(self) -> str:
+        """The name of its message in the dead-letter queue."""
+        return f"{self.kind}.dead_letter"
+
+
+ROUTES = (
+    Route("ingestion", IngestSource, ("scheduler", "operator")),
+    Route("remodelling", BatchIngested, ("ingestion", "operator")),
+    Route("loading", BatchRemodelled, ("remodelling",)),
+)
+
+
+def asyncapi_document(topology: Mapping[str, Any]) -> Document:
+    """The whole document; `topology` is what infra/topology.json says of the queues."""
+    return {
+        "asyncapi": ASYNCAPI_VERSION,
+        "info": {
+            "title": "Starlift",
+            "version": API_VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": CLOUDEVENTS_JSON,
+        "channels": {name: channel for route in ROUTES for name, channel in _channels(route, topology).items()},
+        "operations": {name: operation for route in ROUTES for name, operation in _operations(route).items()},
+        "components": {
+            "messages": {name: message for route in ROUTES for name, message in _messages(route).items()},
+            "messageTraits": {"cloudevent": _cloudevent(), "dead_letter": _dead_letter_trait()},
+        },
+    }
+
+
+def _channels(route: Route, topology: Mapping[str, Any]) -> Document:
+    queue, dead = topology["queues"][route.service], _dead(route)
+    address = f"{topology['name']}-{route.service}"
+    dead_address = f"{address}{topology['dead_letter_suffix']}"
+    binding = {
+        "name": address,
+        "fifoQueue": False,
+        "visibilityTimeout": queue["visibility_timeout_s"],
+        "messageRetentionPeriod": queue["retention_s"],
+        "redrivePolicy": {"deadLetterQueue": {"name": dead_address}, "maxReceiveCount": queue["max_receive_count"]},
+    }
+    dead_binding = {"name": dead_address, "fifoQueue": False, "messageRetentionPeriod": topology["dead_letter_retention_s"]}
+    return {
+        route.service: {
+            "address": address,
+            "summary": f"What the {route.service} service works on.",
+            "messages": {route.kind: {"$ref": f"#/components/messages/{route.kind}"}},
+            "bindings": {"sqs": {"queue": binding, "deadLetterQueue": dead_binding, "bindingVersion": SQS_BINDING_VERSION}},
+        },
+        dead: {
+            "address": dead_address,
+            "summary": f"What the {route.service} service gave up, each with its failure record.",
+            "messages": {route.dead_letter: {"$ref": f"#/components/messages/{route.dead_letter}"}},
+            "bindings": {"sqs": {"queue": dead_binding, "bindingVersion": SQS_BINDING_VERSION}},
+        },
+    }
+
+
+def _operations(route: Route) -> Document:
+    dead = _dead(route)
+    sends = {f"{sender}.send.{route.kind}": _operation(sender, "send", route.service, route.kind) for sender in route.senders}
+    return {
+        **sends,
+        f"{route.service}.receive": _operation(route.service, "receive", route.service, route.kind),
+        f"{route.service}.give_up": _operation(route.service, "send", dead, route.dead_letter),
+        f"operator.inspect.{dead}": _operation("operator", "receive", dead, route.dead_letter),
+        f"operator.replay.{dead}": _operation("operator", "send", route.service, route.kind),
+    }
+
+
+def _operation(who: str, action: str, channel: str, message: str) -> Document:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"}],
+        "tags": [{"name": who}],
+    }
+
+
+def _messages(route: Route) -> Document:
+    title = route.model.__name__
+    message = {
+        "name": route.kind,
+        "title": title,
+        "summary": (route.model.__doc__ or "").strip(),
+        "contentType": CLOUDEVENTS_JSON,
+        "payload": _schema(route.kind),
+    }
+    cloudevent, dead_letter = ({"$ref": f"#/components/messageTraits/{trait}"} for trait in ("cloudevent", "dead_letter"))
+    return {
+        route.kind: message | {"traits": [cloudevent]},
+        route.dead_letter: message | {"title": f"{title}, a dead letter", "traits": [cloudevent, dead_letter]},
+    }
+
+
+def _cloudevent() -> Document:
+    """AsyncAPI has no binding for CloudEvents on SQS; the extension says which of its forms this is."""
+    return {
+        "summary": "CloudEvents 1.0 in structured content mode: the body is the whole event, attributes and data, in JSON.",
+        "x-cloudevents": {"specversion": "1.0", "contentMode": "structured", "format": "json"},
+    }
+
+
+def _dead_letter_trait() -> Document:
+    attribute = {
+        "type": "string",
+        "description": "An SQS message attribute of type String: why and where the message failed, as JSON.",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"./{FAILURE_RECORD_TYPE}.json"},
+    }
+    return {
+        "summary": "The body as it was received, byte for byte; one that could not be decoded is no event at all.",
+        "headers": {"type": "object", "properties": {FAILURE_ATTRIBUTE: attribute}, "required": [FAILURE_ATTRIBUTE]},
+    }
+
+
+def _schema(kind: str) -> Document:
+    return {"$ref": f"./{kind}.json"}
+
+
+def _dead(route: Route) -> str:
+    return f"{route.service}-dead-letters"

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from pydantic import Field
+
+from contracts import asyncapi, json_schemas
+from contracts.failure import FailureRecord
+from contracts.json_schemas import DIALECT, FAILURE_RECORD_TYPE
+from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceData, decode, encode
+from infra.schemas import ASYNCAPI, DIRECTORY, ReleasedSchemaError, current_asyncapi, main, require_unchanged, write_schemas
+
+EXAMPLES = Path(__file__).parent / "messages"
+TYPES = sorted({*KNOWN_TYPES, FAILURE_RECORD_TYPE})
+
+
+def golden(kind: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((DIRECTORY / f"{kind}.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def example(kind: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((EXAMPLES / f"{kind}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def problems(kind: str, document: dict[str, Any]) -> list[str]:
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    validator = jsonschema.Draft202012Validator(golden(kind), format_checker=checker)
+    return [error.message for error in validator.iter_errors(document)]
+
+
+class _ChangedData(IngestSourceData):
+    """As if somebody had added a field to a released model."""
+
+    priority: Annotated[int, Field(ge=0)] = 0
+
+
+class _ChangedCommand(IngestSource):
+    data: _ChangedData
+
+
+def test_a_released_version_has_not_changed() -> None:
+    require_unchanged(DIRECTORY)
+
+
+def test_every_schema_and_document_is_written() -> None:
+    known = {f"{kind}.json" for kind in (*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE)} | {ASYNCAPI}
+    assert {path.name for path in DIRECTORY.iterdir()} == known, "run `make schemas`, and commit what it writes"
+
+
+def test_the_asyncapi_document_is_current() -> None:
+    assert (DIRECTORY / ASYNCAPI).read_text(encoding="utf-8") == current_asyncapi(), "run `make schemas`"
+
+
+def test_a_changed_model_without_a_new_version_is_refused_and_its_schema_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_schemas(tmp_path)
+    released = (tmp_path / "starlift.ingest_source.v1.json").read_text()
+    monkeypatch.setattr(json_schemas, "MESSAGE_MODELS", (_ChangedCommand,))
+    with pytest.raises(ReleasedSchemaError, match=r"^the model of starlift\.ingest_source\.v1 .* give it a new version"):
+        write_schemas(tmp_path)
+    assert (tmp_path / "starlift.ingest_source.v1.json").read_text() == released
+
+
+def test_better_words_are_no_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_schemas(tmp_path)
+    monkeypatch.setattr(IngestSource, "__doc__", "Another sentence.")
+    assert json_schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v1")
+
+
+def test_writing_twice_writes_nothing_new(tmp_path: Path) -> None:
+    assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in json_schemas.json_schemas()), ASYNCAPI]
+    assert write_schemas(tmp_path) == []
+
+
+def test_the_command_says_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("infra.schemas.DIRECTORY", tmp_path)
+    main()
+    assert "wrote starlift.batch_loaded.v1.json" in capsys.readouterr().out
+    main()
+    assert capsys.readouterr().out == "every schema is up to date\n"
+    (tmp_path / "starlift.batch_loaded.v1.json").write_text("{}")
+    with pytest.raises(SystemExit, match="give it a new version"):
+        main()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_golden_schema_is_valid_in_its_dialect(kind: str) -> None:
+    assert golden(kind)["$schema"] == DIALECT
+    jsonschema.Draft202012Validator.check_schema(golden(kind))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_golden_example_of_each_type_fits_its_golden_schema(kind: str) -> None:
+    assert problems(kind, example(kind)) == []
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN_TYPES))
+def test_the_golden_example_of_each_type_is_decoded_and_encoded_unchanged(kind: str) -> None:
+    assert json.loads(encode(decode(json.dumps(example(kind))))) == example(kind)
+
+
+def test_the_golden_failure_record_is_read_and_written_unchanged() -> None:
+    record = FailureRecord.model_validate(example(FAILURE_RECORD_TYPE))
+    assert json.loads(record.model_dump_json()) == example(FAILURE_RECORD_TYPE)
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN_TYPES))
+def test_a_golden_schema_refuses_what_is_no_such_event(kind: str) -> None:
+    document = example(kind)
+    assert problems(kind, {**document, "unknown": 1})
+    assert problems(kind, {**document, "type": "starlift.another.v1"})
+    for attribute in ("specversion", "type", "id", "source", "time", "data", "traceparent"):
+        assert problems(kind, {name: value for name, value in document.items() if name != attribute})
+    assert problems(kind, {**document, "id": "no uuid"})
+
+
+# --- AsyncAPI 3.0 --------------------------------------------------------------------------------------------------
+
+DOCUMENT = json.loads(current_asyncapi())
+
+
+def references(value: Any) -> Iterator[str]:
+    match value:
+        case {"$ref": str(reference)}:
+            yield reference
+        case dict():
+            for entry in value.values():
+                yield from references(entry)
+        case list():
+            for entry in value:
+                yield from references(entry)
+        case _:
+            return
+
+
+def resolved(reference: str) -> Any:
+    """What a reference leads to. A file name starts from the document's directory."""
+    name, _, pointer = reference.partition("#")
+    target = json.loads((DIRECTORY / name).read_text(encoding="utf-8")) if name else DOCUMENT
+    for step in pointer.split("/")[1:]:
+        target = target[step.replace("~1", "/").replace("~0", "~")]
+    return target
+
+
+def test_the_document_has_what_asyncapi_3_requires() -> None:
+    assert DOCUMENT["asyncapi"] == "3.0.0"
+    assert {"title", "version"} <= DOCUMENT["info"].keys()
+    known = {"asyncapi", "id", "info", "servers", "defaultContentType", "channels", "operations", "components"}
+    assert DOCUMENT.keys() <= known
+    for channel in DOCUMENT["channels"].values():
+        assert {"address", "messages"} <= channel.keys()
+    for operation in DOCUMENT["operations"].values():
+        assert operation["action"] in {"send", "receive"}
+        assert operation["channel"]["$ref"].startswith("#/channels/")
+
+
+def test_every_reference_resolves() -> None:
+    found = set(references(DOCUMENT))
+    assert f"./{FAILURE_RECORD_TYPE}.json" in found
+    for reference in found:
+        assert resolved(reference)
+
+
+def test_an_operation_speaks_of_messages_of_its_own_channel() -> None:
+    for operation in DOCUMENT["operations"].values():
+        prefix = f"{operation['channel']['$ref']}/messages/"
+        assert all(message["$ref"].startswith(prefix) for message in operation["messages"])
+
+
+def test_there_are_three_queues_and_their_dead_letter_queues() -> None:
+    addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
+    services = ("ingestion", "remodelling", "loading")
+    assert addresses == {f"starlift-{service}{suffix}" for service in services for suffix in ("", "-dlq")}
+
+
+def test_a_service_receives_from_its_own_queue_and_gives_up_to_its_own_dead_letter_queue() -> None:
+    for service in ("ingestion", "remodelling", "loading"):
+        assert DOCUMENT["operations"][f"{service}.receive"]["channel"] == {"$ref": f"#/channels/{service}"}
+        dead = DOCUMENT["operations"][f"{service}.give_up"]
+        assert (dead["action"], dead["channel"]) == ("send", {"$ref": f"#/channels/{service}-dead-letters"})
+
+
+def test_every_message_is_a_structured_cloudevent_whose_payload_is_a_golden_schema() -> None:
+    for name, message in DOCUMENT["components"]["messages"].items():
+        assert message["contentType"] == "application/cloudevents+json"
+        assert message["payload"] == {"$ref": f"./{name.removesuffix('.dead_letter')}.json"}
+        assert {"$ref": "#/components/messageTraits/cloudevent"} in message["traits"]
+
+
+def test_a_dead_letter_carries_the_failure_attribute() -> None:
+    headers = DOCUMENT["components"]["messageTraits"]["dead_letter"]["headers"]
+    assert headers["required"] == ["starlift.failure"]
+    dead = {name for name in DOCUMENT["components"]["messages"] if name.endswith(".dead_letter")}
+    assert len(dead) == len(asyncapi.ROUTES)
+
+
+def test_an_example_is_a_document_and_no_placeholder() -> None:
+    ids = [UUID(example(kind)["id"]) for kind in KNOWN_TYPES]
+    assert len(set(ids)) == len(ids)
