@@ -1,0 +1,28 @@
+"""A simulated source for each test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from infra.local.databases import SOURCE_OWNER
+from infra.local.totesys.fill import create
+from infra.local.totesys.writer import connect
+from tests.postgres_cluster import TestCluster
+
+
+@pytest.fixture
+def source_url(postgres_cluster: TestCluster, source_database: str) -> str:
+    """Where the application, which owns the tables, finds the source."""
+    return postgres_cluster.url(source_database, SOURCE_OWNER)
+
+
+@pytest.fixture
+async def source(source_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the application in a totesys without rows."""
+    connection = await connect(source_url)
+    await create(connection)
+    yield connection
+    await connection.close()

@@ -1,0 +1,127 @@
+"""The simulated application writes in the ways that lose rows elsewhere, and tells what it committed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from random import Random
+
+import asyncpg
+import pytest
+
+from infra.local.totesys import vocabulary
+from infra.local.totesys.clerk import ChangedMindError, Clerk
+from infra.local.totesys.fill import fill
+from infra.local.totesys.writer import connect, write
+from tests.integration.totesys_rows import count_rows, digest
+
+
+def clerk(connection: asyncpg.Connection, seed: int = 1) -> Clerk:
+    return Clerk(connection, vocabulary.seeded(seed), asyncio.sleep)
+
+
+async def test_the_application_goes_on_inserting_where_the_fill_ended(source: asyncpg.Connection) -> None:
+    before = await fill(source, orders=50, seed=1)
+    async with source.transaction():
+        await clerk(source).sell()
+    for table in ("sales_order", "transaction", "payment"):
+        assert await source.fetchval(f'SELECT max({table}_id) FROM "{table}"') == before[table] + 1
+
+
+class AlwaysExtreme(Random):
+    """Draws what is rare, and chooses among that as ever."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def getrandbits(self, k: int) -> int:
+        return super().getrandbits(k)
+
+
+async def test_the_ends_of_what_the_columns_hold_are_written_too(source: asyncpg.Connection) -> None:
+    await fill(source, orders=10, seed=1)
+    worker = Clerk(source, AlwaysExtreme(1), asyncio.sleep)
+    for _ in range(30):
+        async with source.transaction():
+            await worker.sell()
+    ends = await source.fetchrow(
+        "SELECT max(unit_price), min(unit_price), max(units_sold), max(agreed_payment_date) FROM sales_order"
+    )
+    assert ends is not None
+    assert tuple(ends) == (Decimal("99999999.99"), 0, 2_147_483_647, "9999-12-31")
+
+
+async def next_transaction(connection: asyncpg.Connection) -> None:
+    """Wait until somebody has committed another one."""
+    newest = 'SELECT max(transaction_id) FROM "transaction"'
+    known = await connection.fetchval(newest)
+    while known == await connection.fetchval(newest):
+        await connection.execute("SELECT pg_sleep(0.02)")
+
+
+async def test_a_long_transaction_commits_last_and_is_dated_first(source: asyncpg.Connection, source_url: str) -> None:
+    await fill(source, orders=50, seed=1)
+    other = await connect(source_url)
+
+    async def meanwhile(_seconds: float) -> None:
+        async with other.transaction():
+            await clerk(other, seed=2).sell()
+
+    slow = Clerk(source, vocabulary.seeded(1), meanwhile)
+    async with source.transaction():
+        await slow.work_slowly()
+        assert await other.fetchval("SELECT count(*) FROM sales_order") == 51, "the other's order is in, the long one's is not"
+    await other.close()
+    long, quick = await source.fetch("SELECT last_updated FROM sales_order WHERE sales_order_id > 50 ORDER BY sales_order_id")
+    assert long["last_updated"] <= quick["last_updated"]
+    assert slow.rows["sales_order"] >= 2
+
+
+async def test_a_cancelled_errand_leaves_nothing(source: asyncpg.Connection) -> None:
+    await fill(source, orders=50, seed=1)
+    before = await digest(source)
+    with pytest.raises(ChangedMindError):
+        async with source.transaction():
+            await clerk(source).change_mind()
+    assert await digest(source) == before
+
+
+async def test_of_two_savepoints_one_is_kept_under_an_xid_of_its_own(source: asyncpg.Connection) -> None:
+    before = await fill(source, orders=50, seed=1)
+    worker = clerk(source)
+    async with source.transaction():
+        await worker.undo_a_part()
+    after = await count_rows(source)
+    assert after["design"] == before["design"], "rolled back to the savepoint"
+    assert after["transaction"] - before["transaction"] == worker.rows["transaction"] == 2
+    last, before_last = await source.fetch("SELECT xmin::text::bigint FROM payment ORDER BY payment_id DESC LIMIT 2")
+    assert last[0] != before_last[0], "the kept savepoint wrote as a sub-transaction"
+
+
+async def test_the_writer_counts_exactly_what_it_committed(source: asyncpg.Connection, source_url: str) -> None:
+    before = await fill(source, orders=200, seed=1)
+    written = await write(source_url, rate_per_second=200, seed=3, until=timedelta(seconds=2))
+    after = await count_rows(source)
+    assert written.committed > 0
+    assert written.uncertain == written.lost == 0
+    assert sum(written.errands.values()) == written.committed + written.rolled_back
+    for table in ("transaction", "design"):
+        assert after[table] - before[table] == written.rows[table]
+
+
+async def test_the_writer_goes_on_after_its_connections_are_cut(source: asyncpg.Connection, source_url: str) -> None:
+    await fill(source, orders=200, seed=1)
+    stop = asyncio.Event()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        writing = group.create_task(write(source_url, rate_per_second=200, seed=4, until=stop))
+        await next_transaction(source)
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        await source.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        for _ in range(20):  # enough for every connection to have noticed
+            await next_transaction(source)
+        stop.set()
+    written = writing.result()
+    assert written.lost >= 1
+    assert written.committed > 0
