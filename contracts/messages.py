@@ -37,7 +37,8 @@ class _Event(_Closed):
     """The CloudEvents attributes that all messages share.
 
     `id` is derived from what the message says, so that a message sent twice is recognised. `causationid` is the id of the
-    message that led to this one. `traceparent` is W3C Trace Context.
+    message that led to this one. `traceparent` is W3C Trace Context; a scheduler can't make one up, the receiver then opens a
+    trace.
     """
 
     specversion: Literal["1.0"] = "1.0"
@@ -45,7 +46,7 @@ class _Event(_Closed):
     source: str
     time: AwareDatetime
     datacontenttype: Literal["application/json"] = "application/json"
-    traceparent: Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+    traceparent: Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
     causationid: UUID | None = None
 
 

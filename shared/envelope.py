@@ -22,14 +22,21 @@ class Envelope(TypedDict):
 
 def opening(source: str) -> Envelope:
     """The envelope of a message that nothing of ours caused: it opens a trace."""
-    trace, span = secrets.token_hex(16), secrets.token_hex(8)
-    return Envelope(id=uuid4(), source=source, time=datetime.now(UTC), traceparent=f"00-{trace}-{span}-01", causationid=None)
+    return Envelope(id=uuid4(), source=source, time=datetime.now(UTC), traceparent=_traceparent(), causationid=None)
 
 
 def caused_by(cause: Message, source: str, *, subject: UUID, name: str) -> Envelope:
     """The envelope of a message that `cause` led to. Sent twice it has the same id: that of `subject` and `name`."""
-    version, trace, _, flags = cause.traceparent.split("-")
-    traceparent = f"{version}-{trace}-{secrets.token_hex(8)}-{flags}"
     return Envelope(
-        id=uuid5(subject, name), source=source, time=datetime.now(UTC), traceparent=traceparent, causationid=cause.id
+        id=uuid5(subject, name),
+        source=source,
+        time=datetime.now(UTC),
+        traceparent=_traceparent(cause.traceparent),
+        causationid=cause.id,
     )
+
+
+def _traceparent(parent: str | None = None) -> str:
+    """A new span of the parent's trace, or of a new one (W3C Trace Context)."""
+    trace = secrets.token_hex(16) if parent is None else parent.split("-")[1]
+    return f"00-{trace}-{secrets.token_hex(8)}-01"
