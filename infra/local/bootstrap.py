@@ -1,0 +1,133 @@
+"""What Terraform makes on AWS, made on LocalStack: queues, buckets and secrets. May be repeated at any time.
+
+    python -m infra.local.bootstrap        (docker-compose.yml; the environment says where: AWS_ENDPOINT_URL, STARLIFT_STACK,
+                                            STARLIFT_SOURCE_URL, STARLIFT_WAREHOUSE_URL)
+
+There is no schedule: LocalStack accepts one for EventBridge Scheduler and never fires it, and a rule could not make up the
+`traceparent` of an IngestSource. The local stack ticks itself instead (`infra/local/ticker.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict
+
+from infra.local.aws import client
+from infra.local.errors import StackError
+from infra.local.localstack import create_bucket
+from infra.topology import Topology, read_topology
+
+
+class Resources(BaseModel):
+    """What exists, by the names of topology.json: queue URLs, bucket names, secret names.
+
+    `stack` tells this stack's buckets and secrets from another's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stack: str
+    region: str
+    endpoint_url: str
+    queue_urls: dict[str, str]
+    dead_letter_urls: dict[str, str]
+    buckets: dict[str, str]
+    secrets: dict[str, str]
+
+
+def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: Mapping[str, str]) -> Resources:
+    """Makes what is missing and sets what differs. `database_urls` are by secret. Raises: StackError."""
+    try:
+        with (
+            closing(client("sqs", endpoint_url, topology.region)) as sqs,
+            closing(client("s3", endpoint_url, topology.region)) as s3,
+            closing(client("secretsmanager", endpoint_url, topology.region)) as secrets,
+        ):
+            dead_letter_urls = {queue: _dead_letter_queue(sqs, topology, queue) for queue in topology.queues}
+            return Resources(
+                stack=stack,
+                region=topology.region,
+                endpoint_url=endpoint_url,
+                dead_letter_urls=dead_letter_urls,
+                queue_urls={queue: _queue(sqs, topology, queue, url) for queue, url in dead_letter_urls.items()},
+                buckets={bucket: _bucket(s3, topology, bucket, stack) for bucket in topology.buckets},
+                secrets={
+                    secret: _secret(secrets, topology.secret_name(secret, stack), database_urls[secret])
+                    for secret in topology.secrets
+                },
+            )
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(f"LocalStack at {endpoint_url} did not take the set-up: {error}; look at its log") from error
+
+
+def _dead_letter_queue(sqs: Any, topology: Topology, queue: str) -> str:
+    return _queue_with(sqs, topology.dead_letter_name(queue), {"MessageRetentionPeriod": str(topology.dead_letter_retention_s)})
+
+
+def _queue(sqs: Any, topology: Topology, queue: str, dead_letter_url: str) -> str:
+    wanted = topology.queues[queue]
+    answer = sqs.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
+    redrive = {"deadLetterTargetArn": answer["Attributes"]["QueueArn"], "maxReceiveCount": wanted.max_receive_count}
+    attributes = {
+        "VisibilityTimeout": str(wanted.visibility_timeout_s),
+        "MessageRetentionPeriod": str(wanted.retention_s),
+        "RedrivePolicy": json.dumps(redrive),
+    }
+    return _queue_with(sqs, topology.queue_name(queue), attributes)
+
+
+def _queue_with(sqs: Any, name: str, attributes: dict[str, str]) -> str:
+    """In two calls: CreateQueue refuses a queue that exists with other attributes."""
+    url = str(sqs.create_queue(QueueName=name)["QueueUrl"])
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+    return url
+
+
+def _bucket(s3: Any, topology: Topology, bucket: str, stack: str) -> str:
+    """Without versions and expiry: nothing here lives as long."""
+    name = topology.bucket_name(bucket, stack)
+    try:
+        create_bucket(s3, name, topology.region)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
+            raise
+    return name
+
+
+def _secret(secrets: Any, name: str, text: str) -> str:
+    try:
+        secrets.create_secret(Name=name, SecretString=text)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceExistsException":
+            raise
+        secrets.put_secret_value(SecretId=name, SecretString=text)
+    return name
+
+
+def main() -> int:
+    """Sets up what the environment names, and prints what exists as one JSON document."""
+    topology = read_topology()
+    names = ("AWS_ENDPOINT_URL", "STARLIFT_STACK", *(f"STARLIFT_{secret.upper()}_URL" for secret in topology.secrets))
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        print(f"the set-up needs {', '.join(missing)}; set them in the environment", file=sys.stderr)
+        return 2
+    urls = {secret: os.environ[f"STARLIFT_{secret.upper()}_URL"] for secret in topology.secrets}
+    try:
+        resources = bootstrap(topology, os.environ["AWS_ENDPOINT_URL"], os.environ["STARLIFT_STACK"], urls)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(resources.model_dump_json(indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The state directory of a local stack: one stack at a time, and a file that says what runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.local.bootstrap import Resources
+from infra.local.errors import StackError
+from infra.local.processes import ProcessId, find
+from infra.topology import Topology, read_topology
+
+FREE_BYTES_MINIMUM = 500 * 1024 * 1024
+OPERATOR = "operator"
+_POLL_WAIT_S = 2  # a poll in flight is waited for at a stop; LocalStack answers at once when a message comes
+
+
+def default_home() -> Path:
+    """`$STARLIFT_HOME`, or .starlift/stack in the working directory."""
+    return Path(os.environ.get("STARLIFT_HOME") or Path(".starlift") / "stack").absolute()
+
+
+class StackState(BaseModel):
+    """What a stack consists of, as `stack.json` keeps it. Passwords are elsewhere.
+
+    `owner` is the process that runs the stack. `processes` and `ports` are by name; `resources` is None until all of it is up.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stack: str
+    owner: ProcessId
+    ports: dict[str, int] = {}
+    processes: dict[str, ProcessId] = {}
+    resources: Resources | None = None
+
+    def is_up(self) -> bool:
+        """Whether it was started whole, and its owner lives."""
+        return self.resources is not None and find(self.owner) is not None
+
+    def environment_for(self, service: str) -> dict[str, str]:
+        """What a service, or the `operator`, must be told to work on this stack. Raises: StackError while it isn't up."""
+        if self.resources is None:
+            raise StackError("the local stack is not up yet; wait until `starlift up` says so")
+        return environment_for(service, self.resources, read_topology())
+
+
+def environment_for(service: str, resources: Resources, topology: Topology) -> dict[str, str]:
+    """The variables of AWS's clients and of `shared/settings.py`."""
+    aws = {
+        "AWS_ENDPOINT_URL": resources.endpoint_url,
+        "AWS_REGION": resources.region,
+        "AWS_DEFAULT_REGION": resources.region,
+        "AWS_ACCESS_KEY_ID": "test",  # LocalStack takes anything; botocore wants something
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    own = _of_operator(resources) if service == OPERATOR else _of_service(service, resources, topology)
+    buckets = {f"{bucket}_bucket": name for bucket, name in resources.buckets.items()}
+    return aws | {f"STARLIFT_{name.upper()}": value for name, value in ({"region": resources.region} | buckets | own).items()}
+
+
+def _of_operator(resources: Resources) -> dict[str, str]:
+    return (
+        {f"{queue}_queue_url": url for queue, url in resources.queue_urls.items()}
+        | {f"{queue}_dead_letter_url": url for queue, url in resources.dead_letter_urls.items()}
+        | {f"{secret}_secret": name for secret, name in resources.secrets.items()}
+    )
+
+
+def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str, str]:
+    service = topology.services[name]
+    queue = topology.queues[service.consumes]
+    numbers = {
+        "slots": service.slots,
+        "attempts": topology.attempts,
+        "max_receive_count": queue.max_receive_count,
+        "handler_limit_s": service.handler_limit_s,
+        "visibility_timeout_s": queue.visibility_timeout_s,
+        "poll_wait_s": _POLL_WAIT_S,
+        "drain_budget_s": topology.drain_budget_s,
+        "stop_timeout_s": topology.stop_timeout_s,
+    }
+    urls = {
+        "queue_url": resources.queue_urls[service.consumes],
+        "dead_letter_url": resources.dead_letter_urls[service.consumes],
+    }
+    for sent_to in service.sends:
+        urls["next_queue_url"] = resources.queue_urls[sent_to]
+    secrets = {f"{secret}_secret": resources.secrets[secret] for secret in service.secrets}
+    return {key: str(number) for key, number in numbers.items()} | urls | secrets
+
+
+class Home:
+    """A state directory, held by one process at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._file = directory / "stack.json"
+        self._lock: IO[str] | None = None
+
+    def take(self) -> None:
+        """Makes the directory ours until `release`, or until we end in any way. Raises: StackError."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = (self.directory / "lock").open("a")
+        except OSError as error:
+            raise StackError(
+                f"the state directory {self.directory} can't be written ({error.strerror}); set STARLIFT_HOME to another"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._require_space()
+        except BlockingIOError:
+            lock.close()
+            raise StackError(
+                f"a stack runs in {self.directory} already; stop it with `starlift down`, or set STARLIFT_HOME to another place"
+            ) from None
+        except StackError:
+            lock.close()
+            raise
+        self._lock = lock
+
+    def release(self) -> None:
+        """Lets the next one in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def is_taken(self) -> bool:
+        """Whether some process holds it."""
+        try:
+            with (self.directory / "lock").open("a") as probe:
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def read(self) -> StackState | None:
+        """What `stack.json` says; None if there is none, or it is of another version of Starlift."""
+        try:
+            return StackState.model_validate_json(self._file.read_text())
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            return None
+
+    def write(self, state: StackState) -> None:
+        """Replaces `stack.json`, which only we may read."""
+        unfinished = self._file.with_suffix(".unfinished")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(state.model_dump_json(indent=2))
+        unfinished.replace(self._file)
+
+    def _require_space(self) -> None:
+        free = shutil.disk_usage(self.directory).free
+        if free < FREE_BYTES_MINIMUM:
+            raise StackError(
+                f"{self.directory} has {free // 1024**2} MiB of free space and the local stack needs "
+                f"{FREE_BYTES_MINIMUM // 1024**2}; free some, or set STARLIFT_HOME to another disk"
+            )
+
+
+def service_environment(service: str, state: StackState, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What a service's process gets: of our own environment everything but what would lead it to another AWS or database."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(("AWS_", "STARLIFT_", "PG"))}
+    return kept | state.environment_for(service)

@@ -1,0 +1,155 @@
+"""What infra/topology.json says: queues, buckets, services and schedules. Terraform reads the same file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from contracts.objects import Name
+
+FILE = Path(__file__).with_name("topology.json")
+_RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)$")
+
+Seconds = Annotated[int, Field(ge=1)]
+Days = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Queue(_Closed):
+    """One queue, and its dead-letter queue. SQS allows a visibility of 12 hours and a retention of 14 days."""
+
+    visibility_timeout_s: Annotated[int, Field(ge=1, le=43_200)]
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)]
+    retention_s: Annotated[int, Field(ge=60, le=1_209_600)]
+
+
+class Bucket(_Closed):
+    """How long objects and their older versions are kept (on AWS; locally nothing outlives a stop)."""
+
+    expire_days: Days
+    noncurrent_days: Days
+
+
+class Service(_Closed):
+    """One service: what it may touch, how much it works on at once, how big and how many its tasks are.
+
+    `cpu` is in 1/1024 of a core, `memory` in MiB; `backlog_per_task` messages a task are the target of the scaling.
+    """
+
+    consumes: Name
+    sends: tuple[Name, ...]
+    reads: tuple[Name, ...]
+    writes: tuple[Name, ...]
+    secrets: tuple[Name, ...]
+    slots: Count
+    handler_limit_s: Annotated[int, Field(ge=1, le=43_200)]
+    cpu: Count
+    memory: Count
+    min: Count
+    max: Count
+    backlog_per_task: Count
+
+
+class Schedule(_Closed):
+    """When a source is read without being asked: `expression` as EventBridge spells it."""
+
+    expression: str
+    queue: Name
+    source: Name
+
+    @property
+    def interval(self) -> timedelta:
+        """Of a rate. Raises: ValueError for a cron expression, which only AWS understands."""
+        rate = _RATE.match(self.expression)
+        if rate is None:
+            raise ValueError(f"the schedule '{self.expression}' is no rate(…) of minutes, hours or days; it has no interval")
+        return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
+
+
+class Topology(_Closed):
+    """The whole. Reading it checks that it does not contradict itself."""
+
+    name: Name
+    region: str
+    queues: dict[Name, Queue]
+    dead_letter_suffix: str
+    dead_letter_retention_s: Annotated[int, Field(ge=60, le=1_209_600)]
+    buckets: dict[Name, Bucket]
+    secrets: tuple[Name, ...]
+    services: dict[Name, Service]
+    attempts: Count
+    stop_timeout_s: Annotated[int, Field(ge=1, le=120)]  # Fargate
+    drain_budget_s: Seconds
+    schedules: dict[str, Schedule]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        broken = "; ".join(self._broken_rules())
+        if broken:
+            raise ValueError(broken)
+        return self
+
+    def queue_name(self, queue: str) -> str:
+        """Of a queue on AWS: unique in an account and region."""
+        return f"{self.name}-{queue}"
+
+    def dead_letter_name(self, queue: str) -> str:
+        """Of the queue beside it."""
+        return f"{self.queue_name(queue)}{self.dead_letter_suffix}"
+
+    def bucket_name(self, bucket: str, stack: str) -> str:
+        """Of a bucket: unique among all of AWS, so it carries the stack's name."""
+        return f"{self.name}-{bucket}-{stack}"
+
+    def secret_name(self, secret: str, stack: str) -> str:
+        """Of a database's URL in Secrets Manager."""
+        return f"{self.name}/{stack}/{secret}"
+
+    def next_queue(self, service: str) -> str | None:
+        """The queue that a service sends to, if any: never more than one."""
+        return next(iter(self.services[service].sends), None)
+
+    def _broken_rules(self) -> Iterator[str]:
+        known: dict[str, Collection[str]] = {"queue": self.queues, "bucket": self.buckets, "secret": self.secrets}
+        for kind, owner, name in self._references():
+            if name not in known[kind]:
+                yield f"{owner} names the {kind} '{name}', which is none of {sorted(known[kind])}"
+        for name, service in self.services.items():
+            if len(service.sends) > 1:
+                yield f"service '{name}' sends to {list(service.sends)}; a service sends to one queue at most"
+            if service.min > service.max:
+                yield f"service '{name}' has min {service.min} above max {service.max}"
+        for name, queue in self.queues.items():
+            if queue.max_receive_count <= self.attempts:
+                yield (
+                    f"queue '{name}' has max_receive_count {queue.max_receive_count}, not above attempts {self.attempts}: "
+                    "SQS would move a message away before its failure is written down"
+                )
+            if queue.retention_s > self.dead_letter_retention_s:
+                yield f"queue '{name}' keeps messages longer than its dead-letter queue, where they keep their age"
+        if self.drain_budget_s >= self.stop_timeout_s:
+            yield f"drain_budget_s {self.drain_budget_s} must be below stop_timeout_s {self.stop_timeout_s}"
+
+    def _references(self) -> Iterator[tuple[str, str, str]]:
+        """Everything that is named somewhere: its kind, by whom, its name."""
+        for name, service in self.services.items():
+            owner = f"service '{name}'"
+            yield from (("queue", owner, queue) for queue in (service.consumes, *service.sends))
+            yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
+            yield from (("secret", owner, secret) for secret in service.secrets)
+        for name, schedule in self.schedules.items():
+            yield "queue", f"schedule '{name}'", schedule.queue
+
+
+def read_topology(file: Path = FILE) -> Topology:
+    """The topology in `file`. Raises: pydantic.ValidationError."""
+    return Topology.model_validate_json(file.read_text(encoding="utf-8"))
