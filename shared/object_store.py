@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import ClientError
@@ -79,7 +80,7 @@ class S3ObjectStore:
     async def put(self, bucket: str, key: str, body: bytes) -> None:
         """See ObjectStore."""
         with aws_errors("s3", f"{bucket}/{key}"):
-            await self._client.put_object(Bucket=bucket, Key=key, Body=body)
+            await self._client.put_object(Bucket=bucket, Key=key, Body=BytesIO(body))  # aiohttp sends large bytes in one go
 
     async def get(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""

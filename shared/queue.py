@@ -224,5 +224,10 @@ def _from_milliseconds(text: str) -> datetime:
 
 def _failures(failed: Sequence[tuple[str, BatchResultErrorEntryTypeDef]]) -> Failures:
     """The sender's fault is a receipt that no longer holds its message (or has held it for 12 hours); the rest may pass."""
-    gone = frozenset(receipt for receipt, entry in failed if entry["SenderFault"] and not is_throttling(entry["Code"]))
+    gone = frozenset(receipt for receipt, entry in failed if _is_gone(entry))
     return Failures(gone=gone, transient=frozenset(receipt for receipt, _ in failed) - gone)
+
+
+def _is_gone(entry: BatchResultErrorEntryTypeDef) -> bool:
+    code = entry["Code"]
+    return code == "ReceiptHandleIsInvalid" or (entry["SenderFault"] and not is_throttling(code))

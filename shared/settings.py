@@ -21,6 +21,7 @@ PREFIX = "STARLIFT_"
 # What is left between the drain budget and SIGKILL, to hand messages back and close connections.
 STOP_MARGIN = timedelta(seconds=15)
 VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a heartbeat that times out and its repetition
+POLL_WAIT_MINIMUM = timedelta(seconds=1)  # below, an idle service would ask without a pause
 POLL_WAIT_MAXIMUM = timedelta(seconds=20)  # SQS
 
 
@@ -100,9 +101,9 @@ class ServiceSettings(BaseSettings):
                 f"STARLIFT_HANDLER_LIMIT_S={_s(self.handler_limit)} must be above 0 and at most {_s(VISIBILITY_MAXIMUM)}: "
                 "SQS hides a message for 12 hours at most; cut the work into smaller messages"
             )
-        if not timedelta(0) <= self.poll_wait <= min(POLL_WAIT_MAXIMUM, self.drain_budget):
+        if not POLL_WAIT_MINIMUM <= self.poll_wait <= min(POLL_WAIT_MAXIMUM, self.drain_budget):
             yield (
-                f"STARLIFT_POLL_WAIT_S={_s(self.poll_wait)} must be from 0 to {_s(POLL_WAIT_MAXIMUM)} and at most "
+                f"STARLIFT_POLL_WAIT_S={_s(self.poll_wait)} must be from 1 to {_s(POLL_WAIT_MAXIMUM)} and at most "
                 f"STARLIFT_DRAIN_BUDGET_S={_s(self.drain_budget)}: a poll in flight is waited for; shorten it"
             )
         if self.drain_budget + STOP_MARGIN > self.stop_timeout:

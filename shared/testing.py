@@ -35,8 +35,9 @@ class Faults:
         """One error a call, in this order."""
         self._coming[method].extend(errors)
 
-    def strike(self, method: str) -> None:
-        """Raises what was added for the method, once each."""
+    async def strike(self, method: str) -> None:
+        """Lets others run first, as every network call does; then raises what was added for the method, once each."""
+        await asyncio.sleep(0)
         if self._coming[method]:
             raise self._coming[method].popleft()
 
@@ -84,7 +85,7 @@ class FakeQueue:
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
         """See Queue."""
-        self.faults.strike("receive")
+        await self.faults.strike("receive")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait.total_seconds()
         while True:
@@ -96,14 +97,14 @@ class FakeQueue:
 
     async def delete(self, receipts: Iterable[str]) -> Failures:
         """See Queue."""
-        self.faults.strike("delete")
+        await self.faults.strike("delete")
         unwanted = set(receipts)
         self.messages = [message for message in self.messages if message.receipt not in unwanted]
         return Failures()
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
         """See Queue."""
-        self.faults.strike("set_visibility")
+        await self.faults.strike("set_visibility")
         now = asyncio.get_running_loop().time()
         gone = set(changes)
         for message in self.messages:
@@ -115,7 +116,7 @@ class FakeQueue:
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """See Queue."""
-        self.faults.strike("send")
+        await self.faults.strike("send")
         require_sendable(self._name, body, delay, attributes)
         visible_at = asyncio.get_running_loop().time() + delay.total_seconds()
         message = StoredMessage(f"{self._name}-{len(self.sent) + 1}", body, dict(attributes), loop_now(), visible_at)
@@ -126,7 +127,7 @@ class FakeQueue:
 
     async def depth(self) -> Depth:
         """See Queue."""
-        self.faults.strike("depth")
+        await self.faults.strike("depth")
         visible = self._visible()
         hidden = [message for message in self.messages if message not in visible]
         in_flight = sum(1 for message in hidden if message.receipt)
@@ -178,23 +179,23 @@ class FakeObjectStore:
 
     async def put(self, bucket: str, key: str, body: bytes) -> None:
         """See ObjectStore."""
-        self.faults.strike("put")
+        await self.faults.strike("put")
         self._bucket(bucket)[key] = body
 
     async def get(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        self.faults.strike("get")
+        await self.faults.strike("get")
         return verified(ref, self._bucket(ref.bucket).get(ref.key))
 
     async def read(self, bucket: str, key: str) -> Versioned | None:
         """See ObjectStore."""
-        self.faults.strike("read")
+        await self.faults.strike("read")
         body = self._bucket(bucket).get(key)
         return None if body is None else Versioned(body, _etag(body))
 
     async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
         """See ObjectStore."""
-        self.faults.strike("replace")
+        await self.faults.strike("replace")
         current = self._bucket(bucket).get(key)
         if (None if current is None else _etag(current)) != expected:
             raise conflict(bucket, key)
@@ -203,7 +204,7 @@ class FakeObjectStore:
 
     async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
         """See ObjectStore."""
-        self.faults.strike("keys")
+        await self.faults.strike("keys")
         found = [key for key in self._bucket(bucket) if key.startswith(prefix) and key.encode() > after.encode()]
         return sorted(found, key=str.encode)
 

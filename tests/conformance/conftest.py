@@ -1,0 +1,106 @@
+"""The same suite for the fake, for moto and for LocalStack: what holds for all of them may be relied upon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+from shared.object_store import ObjectStore
+from shared.queue import Queue
+from shared.service import Clients, open_clients
+from shared.testing import FakeObjectStore, FakeQueue
+from tests.localstack import REGION
+
+MAX_RECEIVE_COUNT = 3
+
+
+@dataclass(frozen=True)
+class Queues:
+    """A queue that gives messages up after three receipts, its dead-letter queue, and one that nobody has created."""
+
+    queue: Queue
+    dead_letters: Queue
+    absent: Queue | None
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A store with one bucket."""
+
+    store: ObjectStore
+    bucket: str
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["fake", "moto", pytest.param("localstack", marks=pytest.mark.localstack)])
+def implementation(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def clients(
+    implementation: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Clients | None]:
+    """None stands for the fakes."""
+    if implementation == "fake":
+        yield None
+        return
+    if implementation == "moto":
+        endpoint = request.getfixturevalue("moto_endpoint")
+        with urlopen(Request(f"{endpoint}/moto-api/reset", method="POST")):  # noqa: S310, ASYNC210 - a server of our own
+            pass
+    else:
+        endpoint = request.getfixturevalue("localstack").endpoint_url
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    async with open_clients(REGION) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def queues(clients: Clients | None) -> AsyncIterator[Queues]:
+    if clients is None:
+        dead = FakeQueue("dead")
+        yield Queues(FakeQueue("alive", dead_letters=dead, max_receive_count=MAX_RECEIVE_COUNT), dead, None)
+        return
+    sqs = clients.control
+    name = f"conformance-{uuid4().hex[:12]}"
+    dead_url = (await sqs.create_queue(QueueName=f"{name}-dlq"))["QueueUrl"]
+    arn = (await sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"]))["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVE_COUNT})
+    url = (await sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive}))["QueueUrl"]
+    yield Queues(clients.queue(url), clients.queue(dead_url), clients.queue(f"{url}-absent"))
+    await sqs.delete_queue(QueueUrl=url)
+    await sqs.delete_queue(QueueUrl=dead_url)
+
+
+@pytest.fixture
+async def objects(clients: Clients | None, implementation: str) -> AsyncIterator[Objects]:
+    if clients is None:
+        yield Objects(FakeObjectStore("landing"), "landing")
+        return
+    bucket = f"conformance-{uuid4().hex[:12]}"
+    await clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
+    store = clients.objects()
+    yield Objects(store, bucket)
+    if implementation == "moto":
+        return  # reset before each test
+    for key in await store.keys(bucket, ""):
+        await clients.s3.delete_object(Bucket=bucket, Key=key)
+    await clients.s3.delete_bucket(Bucket=bucket)

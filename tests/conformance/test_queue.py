@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+
+from contracts.messages import MESSAGE_BYTES_MAXIMUM
+from shared.errors import DependencyDownError, PermanentError
+from shared.queue import Delivery, Depth, Queue
+from tests.conformance.conftest import MAX_RECEIVE_COUNT, Queues
+
+AT_ONCE = timedelta(0)
+SHORT = timedelta(seconds=1)
+LONG = timedelta(seconds=60)
+WITHIN = timedelta(seconds=10)
+
+AnswerT = TypeVar("AnswerT")
+
+
+async def answer_that(ask: Callable[[], Awaitable[AnswerT]], holds: Callable[[AnswerT], bool]) -> AnswerT:
+    """The first answer that holds."""
+    async with asyncio.timeout(WITHIN.total_seconds()):
+        while not holds(answer := await ask()):  # noqa: ASYNC110 - a server has no event to wait for
+            await asyncio.sleep(0.05)
+    return answer
+
+
+async def receive_one(queue: Queue, *, visibility: timedelta = LONG) -> Delivery:
+    (delivery,) = await answer_that(lambda: queue.receive(1, wait=SHORT, visibility=visibility), bool)
+    return delivery
+
+
+async def is_empty(queue: Queue) -> bool:
+    return await queue.depth() == Depth(visible=0, in_flight=0, delayed=0)
+
+
+async def test_what_is_sent_is_received(queues: Queues) -> None:
+    body = '{"text": "ﬁancée 🚀 \\u0000"}'
+    message_id = await queues.queue.send(body, attributes={"starlift.failure": '{"reason": "é"}', "other": "x"})
+    delivery = await receive_one(queues.queue)
+    assert delivery.message_id == message_id
+    assert delivery.body == body
+    assert delivery.attributes == {"starlift.failure": '{"reason": "é"}', "other": "x"}
+    assert delivery.receive_count == 1
+    assert timedelta(0) <= delivery.first_received_at - delivery.sent_at < WITHIN
+    assert delivery.sent_at.utcoffset() == timedelta(0)
+
+
+async def test_no_more_is_received_than_asked_for(queues: Queues) -> None:
+    for number in range(5):
+        await queues.queue.send(str(number))
+    assert len(await queues.queue.receive(3, wait=SHORT, visibility=LONG)) <= 3
+
+
+async def test_an_empty_queue_is_waited_for_and_then_answers_nothing(queues: Queues) -> None:
+    started_at = asyncio.get_running_loop().time()
+    assert await queues.queue.receive(10, wait=SHORT, visibility=LONG) == []
+    assert 0.9 <= asyncio.get_running_loop().time() - started_at < 3
+
+
+async def test_a_poll_ends_when_a_message_arrives(queues: Queues) -> None:
+    poll = asyncio.create_task(queues.queue.receive(1, wait=timedelta(seconds=9), visibility=LONG))
+    await asyncio.sleep(0.1)
+    await queues.queue.send("here")
+    started_at = asyncio.get_running_loop().time()
+    assert [delivery.body for delivery in await poll] == ["here"]
+    assert asyncio.get_running_loop().time() - started_at < 5
+
+
+async def test_what_is_not_deleted_comes_back_after_its_visibility(queues: Queues) -> None:
+    await queues.queue.send("again")
+    first = await receive_one(queues.queue, visibility=SHORT)
+    assert await queues.queue.receive(1, wait=AT_ONCE, visibility=LONG) == []
+    second = await receive_one(queues.queue)
+    assert (second.message_id, second.receive_count) == (first.message_id, 2)
+    assert second.receipt_handle != first.receipt_handle
+    assert second.first_received_at == first.first_received_at
+
+
+async def test_visibility_zero_hands_a_message_back(queues: Queues) -> None:
+    await queues.queue.send("back")
+    delivery = await receive_one(queues.queue)
+    failures = await queues.queue.set_visibility({delivery.receipt_handle: AT_ONCE})
+    assert (failures.gone, failures.transient) == (frozenset(), frozenset())
+    assert (await receive_one(queues.queue)).receive_count == 2
+
+
+async def test_visibility_can_be_renewed(queues: Queues) -> None:
+    await queues.queue.send("mine")
+    delivery = await receive_one(queues.queue, visibility=SHORT)
+    await queues.queue.set_visibility({delivery.receipt_handle: LONG})
+    assert await queues.queue.receive(1, wait=timedelta(seconds=2), visibility=LONG) == []
+
+
+async def test_many_are_renewed_and_deleted_ten_in_a_request(queues: Queues) -> None:
+    for number in range(23):
+        await queues.queue.send(str(number))
+    receipts: list[str] = []
+    while len(receipts) < 23:
+        receipts += [found.receipt_handle for found in await queues.queue.receive(10, wait=SHORT, visibility=LONG)]
+    assert not (await queues.queue.set_visibility(dict.fromkeys(receipts, LONG))).gone
+    assert not (await queues.queue.delete(receipts)).gone
+    await answer_that(lambda: is_empty(queues.queue), bool)
+
+
+async def test_deleting_may_be_repeated(queues: Queues) -> None:
+    await queues.queue.send("once")
+    delivery = await receive_one(queues.queue)
+    await queues.queue.delete([delivery.receipt_handle])
+    failures = await queues.queue.delete([delivery.receipt_handle])
+    assert not failures.transient
+    await answer_that(lambda: is_empty(queues.queue), bool)
+
+
+async def test_a_receipt_of_nobody_is_gone(queues: Queues) -> None:
+    await queues.queue.send("somebody's")
+    assert (await queues.queue.set_visibility({"nobody's": LONG})).gone == {"nobody's"}
+    assert not (await queues.queue.delete(["nobody's"])).transient
+
+
+async def test_nothing_is_deleted_or_renewed_without_a_request(queues: Queues) -> None:
+    assert (await queues.queue.delete([])).gone == frozenset()
+    assert (await queues.queue.set_visibility({})).gone == frozenset()
+
+
+async def test_what_is_no_longer_in_flight_cannot_be_renewed(queues: Queues, implementation: str) -> None:
+    if implementation != "fake":
+        pytest.skip("LocalStack and moto renew a message that is not in flight; AWS answers MessageNotInflight")
+    await queues.queue.send("lost")
+    delivery = await receive_one(queues.queue)
+    await queues.queue.set_visibility({delivery.receipt_handle: AT_ONCE})
+    failures = await queues.queue.set_visibility({delivery.receipt_handle: LONG})
+    assert failures.gone == {delivery.receipt_handle}
+
+
+async def test_a_stale_receipt_deletes_nothing(queues: Queues, implementation: str) -> None:
+    if implementation != "fake":
+        pytest.skip("LocalStack and moto delete by a stale receipt; AWS need not")
+    await queues.queue.send("newer owner")
+    stale = await receive_one(queues.queue)
+    await queues.queue.set_visibility({stale.receipt_handle: AT_ONCE})
+    current = await receive_one(queues.queue)
+    await queues.queue.delete([stale.receipt_handle])
+    assert not (await queues.queue.set_visibility({current.receipt_handle: LONG})).gone
+
+
+async def test_a_delayed_message_shows_up_later(queues: Queues) -> None:
+    await queues.queue.send("later", delay=timedelta(seconds=2))
+    assert await queues.queue.receive(1, wait=AT_ONCE, visibility=LONG) == []
+    assert await queues.queue.depth() == Depth(visible=0, in_flight=0, delayed=1)
+    assert (await receive_one(queues.queue)).body == "later"
+
+
+async def test_depth_tells_what_waits_and_what_is_worked_on(queues: Queues) -> None:
+    for number in range(3):
+        await queues.queue.send(str(number))
+    await receive_one(queues.queue)
+    await answer_that(queues.queue.depth, lambda depth: depth == Depth(visible=2, in_flight=1, delayed=0))
+
+
+async def test_a_message_received_too_often_becomes_a_dead_letter_as_it_was(queues: Queues) -> None:
+    await queues.queue.send("poison", attributes={"origin": "x"})
+    for _ in range(MAX_RECEIVE_COUNT):
+        delivery = await receive_one(queues.queue)
+        await queues.queue.set_visibility({delivery.receipt_handle: AT_ONCE})
+    assert await queues.queue.receive(1, wait=SHORT, visibility=LONG) == []
+    letter = await receive_one(queues.dead_letters)
+    assert (letter.body, letter.attributes) == ("poison", {"origin": "x"})
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's advice; our messages have 2 KiB
+async def test_the_largest_message_is_taken_and_a_larger_one_refused_by_name(queues: Queues) -> None:
+    await queues.queue.send("x" * MESSAGE_BYTES_MAXIMUM)
+    assert len((await receive_one(queues.queue)).body) == MESSAGE_BYTES_MAXIMUM
+    with pytest.raises(PermanentError, match="put the data into an object"):
+        await queues.queue.send("x" * MESSAGE_BYTES_MAXIMUM, attributes={"a": "b"})
+
+
+async def test_a_queue_that_is_gone_asks_for_the_set_up(queues: Queues) -> None:
+    if queues.absent is None:
+        pytest.skip("a fake is there when it is made")
+    for attempt in (queues.absent.depth(), queues.absent.send("x"), queues.absent.receive(1, wait=AT_ONCE, visibility=LONG)):
+        with pytest.raises(DependencyDownError, match=r"does not exist .*; rerun the set-up") as caught:
+            await attempt
+        assert caught.value.dependency == "sqs"
