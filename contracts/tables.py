@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from functools import cached_property
 
+from contracts.calendar import CALENDAR_PARTS
 from contracts.column_types import TEXT, ColumnType, Kind
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 
 DEFECT = (
     "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); NULL for nearly every row
@@ -21,64 +23,6 @@ UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text sho
 
 class ContractError(ValueError):
     """A contract contradicts itself. Recovery: correct the contract."""
-
-
-# --- where a warehouse column comes from ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class FromSource:
-    """The value of a column of the base table; NULL becomes `absent` where one is given."""
-
-    column: str
-    absent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FromLookup:
-    """The value of a column of a joined table; NULL becomes `absent` where one is given."""
-
-    lookup: str
-    column: str
-    absent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DateOf:
-    """The calendar date of a timestamp of the base table."""
-
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class TimeOf:
-    """The time of day of a timestamp of the base table, to the microsecond."""
-
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedDate:
-    """The date that a text column of the base table spells as YYYY-MM-DD; any other text is quarantined."""
-
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class CurrencyNameOf:
-    """The ISO 4217 name of the alphabetic code in a column of the base table; an unknown code is quarantined."""
-
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class CalendarPart:
-    """A part of the calendar's own date; `part` is one of contracts.calendar's names."""
-
-    part: str
-
-
-Origin = FromSource | FromLookup | DateOf | TimeOf | ParsedDate | CurrencyNameOf | CalendarPart
 
 
 # --- the source ----------------------------------------------------------------------------------------------------
@@ -191,6 +135,8 @@ class Contract:
     warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
 
     def __post_init__(self) -> None:
+        _require_distinct("two source tables", [table.name for table in self.source_tables])
+        _require_distinct("two warehouse tables", [table.name for table in self.warehouse_tables])
         for table in self.warehouse_tables:
             self._check(table)
 
@@ -228,32 +174,44 @@ class Contract:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     def _check(self, table: WarehouseTable) -> None:
+        _require_distinct(f"'{table.name}' has two columns", [column.name for column in table.columns])
         for name in table.identity:
             if table.column(name).nullable:
                 raise ContractError(f"'{table.name}.{name}' identifies rows and may not be nullable")
-        for column in table.columns:
-            if column.references is not None and len(self.warehouse_table(column.references).key) != 1:
-                raise ContractError(
-                    f"'{table.name}.{column.name}' refers to '{column.references}', whose key is not one column"
-                )
-        if table.kind is TableKind.CALENDAR:
-            return
-        base = self.source_table(table.source)
         for lookup in table.lookups:
-            base.column(lookup.on)
+            self.source_table(table.source).column(lookup.on)
             if len(self.source_table(lookup.table).key) != 1:
                 raise ContractError(f"'{table.name}' joins '{lookup.table}', whose key is not one column")
         for column in table.columns:
-            for problem in self._problems(table, column):
+            problems = self._calendar_problems(column) if table.kind is TableKind.CALENDAR else self._problems(table, column)
+            for problem in (*self._reference_problems(column), *problems):
                 raise ContractError(f"'{table.name}.{column.name}' {problem}")
 
+    def _reference_problems(self, column: Column) -> Iterator[str]:
+        """What is wrong with a column's name and with what it refers to."""
+        if column.name.startswith("_"):
+            yield "begins with '_', as Starlift's own columns do"
+        if column.references is None:
+            return
+        dimension = self.warehouse_table(column.references)
+        if len(dimension.key) != 1:
+            yield f"refers to '{dimension.name}', whose key is not one column"
+        elif (key := dimension.column(dimension.key[0])).type.kind is not column.type.kind:
+            yield f"is {column.type.kind} but refers to '{dimension.name}.{key.name}', which is {key.type.kind}"
+
+    def _calendar_problems(self, column: Column) -> Iterator[str]:
+        """What is wrong with a column of the calendar."""
+        if not isinstance(column.origin, CalendarPart):
+            yield "belongs to a calendar and must be a part of a date"
+        elif column.origin.part not in CALENDAR_PARTS:
+            yield f"is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
+
     def _problems(self, table: WarehouseTable, column: Column) -> Iterator[str]:
-        """What is wrong with where a column comes from."""
+        """What is wrong with where a column of any other table comes from."""
         base = self.source_table(table.source)
         match column.origin:
             case FromSource(name, absent):
-                origin = base.column(name)
-                yield from _conversion_problems(origin, column, absent)
+                yield from _conversion_problems(base.column(name), column, absent)
             case FromLookup(lookup, name, absent):
                 if lookup not in {known.table for known in table.lookups}:
                     yield f"comes from '{lookup}', which the table does not join"
@@ -267,10 +225,33 @@ class Contract:
                     yield f"is read from '{name}', which is no text"
             case CalendarPart(part):
                 yield f"is the calendar's '{part}', but the table is no calendar"
+        yield from _kind_problems(column)
+
+
+def _kind_problems(column: Column) -> Iterator[str]:
+    match column.origin:
+        case DateOf() | ParsedDate() if column.type.kind is not Kind.DATE:
+            yield f"is {column.type.kind} but holds a date"
+        case TimeOf() if column.type.kind is not Kind.TIME:
+            yield f"is {column.type.kind} but holds a time"
+        case CurrencyNameOf() if not column.type.is_text:
+            yield f"is {column.type.kind} but holds a text"
+        case _:
+            return
 
 
 def _conversion_problems(origin: SourceColumn, column: Column, absent: str | None) -> Iterator[str]:
     if origin.type.kind is not column.type.kind and not (origin.type.is_text and column.type.is_text):
         yield f"is {column.type.kind} but comes from '{origin.name}', which is {origin.type.kind}"
+    if origin.type.scale != column.type.scale:  # a decimal travels as a whole number, which another scale would misread
+        yield f"is {column.type.sql} but comes from '{origin.name}', which is {origin.type.sql}; give both the same scale"
+    if column.type.precision < origin.type.precision:
+        yield f"is {column.type.sql}, too narrow for '{origin.name}', which is {origin.type.sql}"
     if absent is not None and not column.type.is_text:
         yield "has a text for absent values but is no text"
+
+
+def _require_distinct(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ContractError(f"{what} '{name}'")

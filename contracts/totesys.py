@@ -6,23 +6,8 @@ The source's timestamps are `timestamp(3)` without time zone, in UTC; its agreed
 from __future__ import annotations
 
 from contracts.column_types import BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric, varchar
-from contracts.tables import (
-    UNKNOWN,
-    CalendarPart,
-    Column,
-    Contract,
-    CurrencyNameOf,
-    DateOf,
-    FromLookup,
-    FromSource,
-    Lookup,
-    ParsedDate,
-    SourceColumn,
-    SourceTable,
-    TableKind,
-    TimeOf,
-    WarehouseTable,
-)
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.tables import UNKNOWN, Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
 
 MONEY = numeric(10, 2)
 

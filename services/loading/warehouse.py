@@ -10,7 +10,8 @@ import pandas as pd
 
 from contracts.calendar import CALENDAR_PARTS
 from contracts.messages import BatchLoaded
-from contracts.tables import CalendarPart, Contract, TableKind, WarehouseTable
+from contracts.origins import CalendarPart
+from contracts.tables import Contract, TableKind, WarehouseTable
 from services.loading.merge import (
     create_staging,
     insert_dates,

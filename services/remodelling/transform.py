@@ -15,18 +15,8 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
-from contracts.tables import (
-    CalendarPart,
-    Column,
-    Contract,
-    CurrencyNameOf,
-    DateOf,
-    FromLookup,
-    FromSource,
-    ParsedDate,
-    TimeOf,
-    WarehouseTable,
-)
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.tables import Column, Contract, WarehouseTable
 from shared.parquet import PANDAS_TYPES, empty_frame
 
 MICROSECONDS_PER_DAY = 86_400_000_000

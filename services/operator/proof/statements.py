@@ -8,19 +8,8 @@ from __future__ import annotations
 from iso4217 import Currency
 
 from contracts.column_types import Kind
-from contracts.tables import (
-    CalendarPart,
-    Column,
-    Contract,
-    CurrencyNameOf,
-    DateOf,
-    FromLookup,
-    FromSource,
-    ParsedDate,
-    TableKind,
-    TimeOf,
-    WarehouseTable,
-)
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.tables import Column, Contract, TableKind, WarehouseTable
 from shared.postgres import literal, quoted
 
 BASE = "b"

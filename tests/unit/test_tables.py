@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from contracts.calendar import CALENDAR_PARTS
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, enum, numeric, varchar
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, WarehouseTable
+from contracts.totesys import CONTRACT as TOTESYS
+from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, FACT_SALE, ITEM, MAKER, SHELF, SHOP, with_column, with_table
+
+
+def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
+    """Why a contract with this table contradicts itself."""
+    with pytest.raises(ContractError) as caught:
+        with_table(contract, table)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (Column("x", BIGINT, FromSource("maker_id")), "is bigint but comes from 'maker_id', which is integer"),
+        (Column("x", INTEGER, FromSource("note")), "is integer but comes from 'note', which is text"),
+        (Column("x", TEXT, FromSource("price")), "is text but comes from 'price', which is numeric"),
+        (
+            Column("x", numeric(18, 2), FromSource("price")),
+            "is numeric(18,2) but comes from 'price', which is numeric(18,4); give both the same scale",
+        ),
+        (
+            Column("x", numeric(10, 4), FromSource("price")),
+            "is numeric(10,4), too narrow for 'price', which is numeric(18,4)",
+        ),
+        (Column("x", INTEGER, FromSource("maker_id", absent="none")), "has a text for absent values but is no text"),
+        (Column("x", TEXT, FromLookup("shelf", "label")), "comes from 'shelf', which the table does not join"),
+        (Column("x", INTEGER, FromLookup("maker", "town")), "is integer but comes from 'town', which is text"),
+        (Column("x", INTEGER, FromLookup("maker", "maker_id", absent="none")), "has a text for absent values but is no text"),
+        (Column("x", DATE, DateOf("born")), "is part of 'born', which is no timestamp"),
+        (Column("x", TIME, TimeOf("opens")), "is part of 'opens', which is no timestamp"),
+        (Column("x", TEXT, DateOf("sold_at")), "is text but holds a date"),
+        (Column("x", DATE, TimeOf("sold_at")), "is date but holds a time"),
+        (Column("x", DATE, ParsedDate("sold_at")), "is read from 'sold_at', which is no text"),
+        (Column("x", TEXT, ParsedDate("due")), "is text but holds a date"),
+        (Column("x", TEXT, CurrencyNameOf("item_id")), "is read from 'item_id', which is no text"),
+        (Column("x", INTEGER, CurrencyNameOf("currency")), "is integer but holds a text"),
+        (Column("x", DATE, CalendarPart("date")), "is the calendar's 'date', but the table is no calendar"),
+    ],
+)
+def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None:
+    assert refused(with_column(DIM_ITEM, column)) == f"'dim_item.x' {why}"
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (with_column(FACT_SALE, Column("x", TEXT, FromSource("y"))), "source table 'item' has no column 'y'"),
+        (replace(DIM_MAKER, source="makers"), "contract 'shop' has no source table 'makers'"),
+        (replace(DIM_MAKER, key=("maker",)), "warehouse table 'dim_maker' has no column 'maker'"),
+        (
+            with_column(DIM_MAKER, Column("maker_id", INTEGER, FromSource("maker_id"), nullable=True)),
+            "'dim_maker.maker_id' identifies rows and may not be nullable",
+        ),
+        (
+            with_column(FACT_SALE, Column("sold_time", TIME, TimeOf("sold_at"), nullable=True)),
+            "'fact_sale.sold_time' identifies rows and may not be nullable",
+        ),
+        (
+            with_column(FACT_SALE, Column("item_id", INTEGER, FromSource("item_id"), references="dim_shelf")),
+            "'fact_sale.item_id' refers to 'dim_shelf', whose key is not one column",
+        ),
+        (
+            with_column(FACT_SALE, Column("item_id", INTEGER, FromSource("item_id"), references="dim_thing")),
+            "contract 'shop' has no warehouse table 'dim_thing'",
+        ),
+        (
+            with_column(FACT_SALE, Column("due_date", DATE, ParsedDate("due"), references="dim_item")),
+            "'fact_sale.due_date' is date but refers to 'dim_item.item_id', which is integer",
+        ),
+        (replace(DIM_ITEM, lookups=(Lookup("maker", on="builder"),)), "source table 'item' has no column 'builder'"),
+        (replace(DIM_ITEM, lookups=(Lookup("builder", on="maker_id"),)), "contract 'shop' has no source table 'builder'"),
+        (replace(DIM_ITEM, lookups=(Lookup("shelf", on="maker_id"),)), "'dim_item' joins 'shelf', whose key is not one column"),
+        (
+            with_column(DIM_DAY, Column("week", INTEGER, CalendarPart("week"))),
+            f"'dim_day.week' is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}",
+        ),
+        (
+            with_column(DIM_DAY, Column("x", TEXT, FromSource("note"))),
+            "'dim_day.x' belongs to a calendar and must be a part of a date",
+        ),
+        (
+            replace(DIM_MAKER, columns=(*DIM_MAKER.columns, DIM_MAKER.columns[1])),
+            "'dim_maker' has two columns 'maker_name'",
+        ),
+        (
+            with_column(DIM_MAKER, Column("_run", TEXT, FromSource("town"))),
+            "'dim_maker._run' begins with '_', as Starlift's own columns do",
+        ),
+    ],
+)
+def test_a_warehouse_table_must_not_contradict_itself(table: WarehouseTable, why: str) -> None:
+    assert refused(table) == why
+
+
+def test_two_tables_of_one_name_are_refused() -> None:
+    with pytest.raises(ContractError, match="two warehouse tables 'dim_maker'"):
+        replace(SHOP, warehouse_tables=(*SHOP.warehouse_tables, DIM_MAKER))
+    with pytest.raises(ContractError, match="two source tables 'maker'"):
+        replace(SHOP, source_tables=(*SHOP.source_tables, MAKER))
+
+
+def test_a_wider_number_and_an_enum_as_text_fit() -> None:
+    wider = replace(ITEM, columns=(*ITEM.columns, SourceColumn("tax", numeric(6, 2)), SourceColumn("hue", enum("red"))))
+    columns = (
+        *DIM_ITEM.columns,
+        Column("tax", numeric(8, 2), FromSource("tax")),
+        Column("hue", varchar(10), FromSource("hue")),
+    )
+    tables = tuple(replace(DIM_ITEM, columns=columns) if table is DIM_ITEM else table for table in SHOP.warehouse_tables)
+    replace(SHOP, source_tables=(MAKER, wider, SHELF), warehouse_tables=tables)
+
+
+@pytest.mark.parametrize("precision", [0, 19])
+def test_a_number_beyond_what_travels_exactly_is_refused(precision: int) -> None:
+    with pytest.raises(ValueError, match=r"beyond the 18 digits .* declare a precision from 1 to 18"):
+        numeric(precision, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sql"),
+    [
+        (INTEGER, "integer"),
+        (BIGINT, "bigint"),
+        (numeric(10, 2), "numeric(10,2)"),
+        (TEXT, "varchar"),
+        (varchar(3), "varchar(3)"),
+        (enum("a", "b"), "varchar"),
+        (BOOLEAN, "boolean"),
+        (DATE, "date"),
+        (TIME, "time"),
+        (TIMESTAMP, "timestamp(6)"),
+    ],
+)
+def test_each_type_has_its_warehouse_type(kind: object, sql: str) -> None:
+    assert kind.sql == sql  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS])
+def test_the_fingerprint_moves_with_any_change(contract: Contract) -> None:
+    others = {
+        replace(contract, name="other").fingerprint,
+        replace(contract, warehouse_schema="star").fingerprint,
+        replace(contract, warehouse_tables=contract.warehouse_tables[:-1]).fingerprint,
+        replace(contract, source_tables=(*contract.source_tables, replace(MAKER, name="builder"))).fingerprint,
+    }
+    assert len({contract.fingerprint, *others}) == 5
+    assert replace(contract).fingerprint == contract.fingerprint
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(ContractError, match="contract 'shop' has no source table 'x'"):
+        SHOP.source_table("x")
+    with pytest.raises(ContractError, match="contract 'shop' has no warehouse table 'x'"):
+        SHOP.warehouse_table("x")
+    with pytest.raises(ContractError, match="source table 'maker' has no column 'x'"):
+        MAKER.column("x")
+    with pytest.raises(ContractError, match="warehouse table 'dim_maker' has no column 'x'"):
+        DIM_MAKER.column("x")
+
+
+def test_what_is_derived_from_a_source_table() -> None:
+    assert [table.name for table in SHOP.remodelled_from("item")] == ["dim_item", "fact_sale"]
+    assert SHOP.lookups_of("item") == (Lookup("maker", on="maker_id"),)
+    assert SHOP.lookups_of("maker") == ()
+    assert SHOP.calendar is DIM_DAY
+    assert replace(SHOP, warehouse_tables=(DIM_MAKER,)).calendar is None
+    assert list(MAKER.extract_types) == ["_defect", "maker_id", "maker_name", "town", "capital"]
+    assert FACT_SALE.identity == ("item_id", "sold_date", "sold_time")
