@@ -91,6 +91,7 @@ def _environment(directory: Path, port: int) -> dict[str, str]:
         "GATEWAY_LISTEN": address,
         "LOCALSTACK_HOST": address,
         "SQS_ENDPOINT_STRATEGY": "path",
+        "LS_LOG": "warning",  # not a line per call
         "OVERRIDE_IN_DOCKER": "0",  # else, in any container, it writes to /var/lib/localstack
         "FILESYSTEM_ROOT": str(directory),
         "DISABLE_EVENTS": "1",

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.audit import main
+
+
+def test_a_service_that_cannot_be_reached_lets_pass_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text("idna==3.10 --hash=sha256:946d195a0d259cbba61165e88e65941f16e9b36ea6ddb97f00452bae8b1287d3\n")
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path))  # an earlier answer must not be remembered
+    monkeypatch.setenv("NO_PROXY", "")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert main([str(lock)]) == 0
+    assert "PASSED OVER, nothing was audited: the vulnerability service can't be reached" in capsys.readouterr().out
+
+
+def test_a_lock_that_cannot_be_read_fails_the_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "missing.txt")]) == 1
+    assert "can't be read" in capsys.readouterr().err
