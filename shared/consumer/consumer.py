@@ -60,6 +60,7 @@ class Consumer:
             now=now,
         )
         self._running: dict[asyncio.Task[None], Lease] = {}
+        self._cancelled: list[Lease] = []
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stop_at = 0.0
@@ -74,6 +75,7 @@ class Consumer:
             self._stop_at = asyncio.get_running_loop().time() + self._rules.drain_budget.total_seconds()
             self._stopping.set()
             self._slot_freed.set()
+            self._dependencies.abandon()
             _log.info("stopping", in_hand=len(self._running))
 
     async def run(self) -> None:
@@ -133,21 +135,21 @@ class Consumer:
         lease = self._running.pop(task)
         if task.cancelled():
             self._leases.release(lease)
+            if not lease.is_lost:
+                self._cancelled.append(lease)
         self._slot_freed.set()
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         if self._running:
             await asyncio.wait(self._running, timeout=max(0, self._stop_at - loop.time()))
-        unfinished = dict(self._running)
-        for task in unfinished:
+        for task in self._running:
             task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished, timeout=CLEAN_UP.total_seconds())
-        cancelled = [lease for task, lease in unfinished.items() if task.done() and task.cancelled()]
-        await self._leases.hand_back(cancelled)
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLEAN_UP.total_seconds())
+        await self._leases.hand_back(self._cancelled)
         await _at_most(CLEAN_UP, self._acknowledger.flush())
-        _log.info("stopped", handed_back=len(cancelled))
+        _log.info("stopped", handed_back=len(self._cancelled))
 
 
 async def _at_most(span: timedelta, waiting: Awaitable[object]) -> None:

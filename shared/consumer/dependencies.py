@@ -25,6 +25,8 @@ class Dependencies:
         self._probes = probes
         self._rng = rng
         self._outages: dict[str, asyncio.Event] = {}
+        self._waits: set[asyncio.Task[None]] = set()
+        self._is_abandoned = False
 
     @property
     def down(self) -> list[str]:
@@ -35,12 +37,26 @@ class Dependencies:
         """Whether an outage of it can be waited for."""
         return dependency in self._probes
 
+    def abandon(self) -> None:
+        """Cancels whoever waits, now and from now on: a service that stops waits for nothing to come back."""
+        self._is_abandoned = True
+        for wait in self._waits:
+            wait.cancel()
+
     async def wait_until_up(self, error: DependencyDownError, outages: int) -> None:
         """Returns when the dependency answers its probe. The first message that found it down asks, the others wait for that.
 
         `outages` counts, from 1, how often the message has met this: a dependency that answers its probe and fails the
         message is asked ever more slowly. An unknown error of a probe passes.
         """
+        if self._is_abandoned:
+            raise asyncio.CancelledError
+        wait = asyncio.create_task(self._wait(error, outages))
+        self._waits.add(wait)
+        wait.add_done_callback(self._waits.discard)
+        await wait
+
+    async def _wait(self, error: DependencyDownError, outages: int) -> None:
         outage = self._outages.get(error.dependency)
         if outage is not None:
             await outage.wait()

@@ -61,16 +61,29 @@ async def test_a_consumer_that_waits_to_receive_again_stops_at_once() -> None:
     assert now() < 102
 
 
-async def test_a_consumer_that_waits_for_a_dependency_hands_its_message_back_after_the_budget() -> None:
-    async def away() -> None:
-        raise DependencyDownError("warehouse", "no")
+async def away() -> None:
+    raise DependencyDownError("warehouse", "no")
 
+
+async def test_a_consumer_that_waits_for_a_dependency_hands_its_messages_back_at_once() -> None:
     scene, handler = Scene(probes={"warehouse": away}), Script([DependencyDownError("warehouse", "no")] * 9)
-    await scene.queue.send(body())
+    await scene.queue.send(body(1))
+    await scene.queue.send(body(2))
     async with scene.consuming(handler):
         await until(lambda: now() > 100)
+    assert now() < 102
+    assert (await scene.queue.depth()).visible == 2
+    assert [message.receive_count for message in scene.queue.messages] == [1, 1]
+
+
+async def test_a_message_that_meets_an_outage_while_the_consumer_stops_is_handed_back() -> None:
+    scene = Scene(probes={"warehouse": away})
+    handler = Script([DependencyDownError("warehouse", "no")], takes=timedelta(seconds=60))
+    await scene.queue.send(body())
+    async with scene.consuming(handler):
+        await until(lambda: len(handler.calls) == 1)
+    assert now() < 62
     assert (await scene.queue.depth()).visible == 1
-    assert scene.queue.messages[0].receive_count == 1
 
 
 async def test_what_waits_to_be_deleted_is_deleted_before_the_end() -> None:
