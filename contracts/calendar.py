@@ -1,4 +1,4 @@
-"""The parts of a date that a calendar dimension may have."""
+"""The parts of a date that a calendar dimension may have; the date itself as the text YYYY-MM-DD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MONTH_NAMES = (
 
 CALENDAR_PARTS: Mapping[str, Callable[[dt.date], object]] = MappingProxyType(
     {
-        "date": lambda date: date,
+        "date": lambda date: date.isoformat(),
         "year": lambda date: date.year,
         "month": lambda date: date.month,
         "day": lambda date: date.day,

@@ -102,9 +102,13 @@ def select_missing_dates(contract: Contract, calendar: WarehouseTable, facts: tu
 
 
 def insert_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """One date of the calendar; parameters in contract order."""
+    """One date of the calendar; parameters in contract order.
+
+    Dates are texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
+    """
     names = ", ".join(quoted(column.name) for column in calendar.columns)
-    parameters = ", ".join(f"${position}" for position in range(1, len(calendar.columns) + 1))
+    casts = {Kind.DATE: "::text::date"}
+    parameters = ", ".join(f"${n}{casts.get(column.type.kind, '')}" for n, column in enumerate(calendar.columns, start=1))
     return (
         f"INSERT INTO {quoted(contract.warehouse_schema, calendar.name)} ({names}) VALUES ({parameters}) ON CONFLICT DO NOTHING"
     )

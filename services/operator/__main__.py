@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from contracts.messages import Mode
+from infra.local.errors import StackError
 from services.operator import demo as demonstration
 from services.operator import render
 from services.operator import up as stack_commands
 from services.operator.exit_codes import ExitCode
-from services.operator.ingest import RunNotLoadedError, request_run, wait_until_loaded
+from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import NowhereError, operator_settings
 from services.operator.proof.verify import Proof, Verdict, verdict_as_json
 from services.operator.status import Status, read_status
@@ -36,6 +37,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+SOURCE_HELP = "Your own source, read-only: postgresql://user:password@host/database."
+WAREHOUSE_HELP = "Your own warehouse: postgresql://user:password@host/database."
 people = Console()
 complaints = Console(stderr=True)
 
@@ -106,6 +109,12 @@ def ingest(
 
 
 @app.command()
+def resend() -> None:
+    """Send batches again that were announced and never loaded (a message that outlived its queue)."""
+    people.print(f"sent {with_system(resend_missing)} batches again", highlight=False)
+
+
+@app.command()
 def status(*, as_json: AsJson = False) -> None:
     """Show queues, dead letters, the last run, rows per table, freshness."""
     found: Status = with_system(read_status)
@@ -163,7 +172,7 @@ def guarded(command: Callable[[], object]) -> int:
         return _complain(str(error), ExitCode.USAGE)
     except RunNotLoadedError as error:
         return _complain(str(error), ExitCode.NOT_LOADED)
-    except (stack_commands.StackError, DependencyDownError, PermanentError, TransientError) as error:
+    except (StackError, DependencyDownError, PermanentError, TransientError) as error:
         return _complain(str(error), ExitCode.FAILED)
     return ExitCode.DONE
 

@@ -67,7 +67,8 @@ class Watch:
 
     def _statement(self, table: WarehouseTable) -> str:
         identity = ", ".join(f"{quoted(name)}::text" for name in table.identity)
-        return f"SELECT '{table.name}', {identity} FROM {quoted(self.contract.warehouse_schema, table.name)} WHERE _batch_id = ANY ($1::uuid[])"
+        name = quoted(self.contract.warehouse_schema, table.name)
+        return f"SELECT '{table.name}', {identity} FROM {name} WHERE _batch_id = ANY ($1::uuid[])"
 
 
 async def read_latency(contract: Contract, source: Database, watch: Watch, since: datetime) -> Latency | None:

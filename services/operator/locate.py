@@ -19,11 +19,11 @@ def operator_settings() -> OperatorSettings:
     Raises: NowhereError; pydantic.ValidationError for an incomplete environment.
     """
     if any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ):
-        return OperatorSettings()  # type: ignore[call-arg]  # the environment has the rest
+        return OperatorSettings()
     stack = Stack.found()
     if stack is None:
         raise NowhereError(
-            "no Starlift runs here; start one with `starlift up --detach`, or describe yours in the environment (docs/operate.md)"
+            "no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
         )
     os.environ.update(stack.environment_for("operator"))
-    return OperatorSettings()  # type: ignore[call-arg]
+    return OperatorSettings()

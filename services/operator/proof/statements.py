@@ -75,14 +75,17 @@ def expected_dates(contract: Contract, calendar: WarehouseTable) -> str:
 
 
 def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """On the warehouse: of the dates $1 (date[]) and of those in the calendar, the ones whose row is missing or wrong."""
+    """On the warehouse: of the dates $1 (text[]) and of those in the calendar, the ones whose row is missing or wrong.
+
+    Texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
+    """
     parts = [(column, column.origin.part) for column in calendar.columns if isinstance(column.origin, CalendarPart)]
     key = quoted("c", calendar.key[0])
     same = " AND ".join(f"{quoted('c', column.name)} = {_CALENDAR_SQL[part]}" for column, part in parts)
     name = quoted(contract.warehouse_schema, calendar.name)
     return (
         f"SELECT d::text AS date, {key} IS NULL AS is_missing "
-        f"FROM (SELECT unnest($1::date[]) AS d UNION SELECT {quoted(calendar.key[0])} FROM {name}) AS wanted "
+        f"FROM (SELECT unnest($1::text[])::date AS d UNION SELECT {quoted(calendar.key[0])} FROM {name}) AS wanted "
         f"LEFT JOIN {name} AS c ON {key} = d WHERE ({same}) IS NOT TRUE ORDER BY d"
     )
 

@@ -134,7 +134,7 @@ class Proof:
     ) -> TableVerdict:
         """Dates of older versions stay in the calendar, so none is extra."""
         texts = [row["date"] for row in await source.fetch(expected_dates(self.contract, calendar))]
-        dates = [date for text in texts if (date := _date(text)) is not None]
+        dates = [text for text in texts if _is_date(text)]
         wrong = await warehouse.fetch(wrong_dates(self.contract, calendar), dates)
         differences = [Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)) for row in wrong]
         missing = sum(difference.kind is Kind.MISSING for difference in differences)
@@ -163,8 +163,8 @@ async def _rows(connection: asyncpg.Connection, statement: str, key_length: int)
         yield Row(tuple(key[:key_length]), tuple(values), in_flight)
 
 
-def _date(text: str) -> dt.date | None:
+def _is_date(text: str) -> bool:
     try:
-        return dt.date.fromisoformat(text)
+        return dt.date.fromisoformat(text).isoformat() == text
     except ValueError:
-        return None
+        return False

@@ -1,0 +1,140 @@
+"""`starlift demo`: the main job, start to end, in a stack of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+
+from contracts.messages import Trigger
+from contracts.state import Manifest
+from infra.local.stack import Stack
+from infra.local.state import default_home
+from services.operator import up
+from services.operator.application import start_writing
+from services.operator.ingest import request_run, wait_until_loaded
+from services.operator.latency import Latency, Watch, read_latency
+from services.operator.proof.verify import Proof, Verdict
+from services.operator.render import verdict_sentence
+from services.operator.system import OperatorSettings, System, open_system
+
+RUN_EVERY = timedelta(seconds=1)
+WRITES_PER_SECOND = 20.0
+LOAD_LIMIT = timedelta(minutes=5)
+LOOK_EVERY = timedelta(milliseconds=100)
+SEED = 7
+LOADED_ROWS = """
+SELECT coalesce(sum((loaded ->> 'row_count')::bigint), 0)
+FROM starlift.ledger, jsonb_array_elements(event -> 'data' -> 'tables') AS loaded
+WHERE run = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the demo measured. `first_load` is from the command to the last batch in the warehouse."""
+
+    first_rows: int
+    first_load: timedelta
+    runs: int
+    latency: Latency | None
+    verdict: Verdict
+
+
+def run(console: Console, *, orders: int, seconds: float) -> bool:
+    """Play it; whether the warehouse equals the source at the end."""
+    home = default_home().with_name("demo")
+    Stack.remove(home)
+    try:
+        with up.interrupted_by_sigterm(), Stack(home) as stack:
+            up.start(stack, up.UpOptions(None, None, RUN_EVERY), console, orders=orders)
+            stack.start_services()
+            os.environ.update(stack.environment_for("operator"))
+            result = asyncio.run(_play(console, stack.source_owner_url or "", home, timedelta(seconds=seconds)))
+    finally:
+        Stack.remove(home)
+    console.print(_summary(result))
+    return result.verdict.is_equal
+
+
+async def _play(console: Console, owner_url: str, home: Path, lasting: timedelta) -> Result:
+    async with open_system(OperatorSettings()) as system:
+        with console.status("first load: everything, through three queues"):
+            first, took = await _timed_run(system)
+        rows = await _loaded_rows(system, first.run)
+        console.print(f"first load: {rows:,} star rows in {took.total_seconds():.1f} s", highlight=False)
+        watch = Watch(system.contract, system.warehouse)
+        await watch.look()
+        began = datetime.now(UTC)
+        writer = start_writing(
+            owner_url, per_second=WRITES_PER_SECOND, lasting=lasting, seed=SEED, log=home / "application.log"
+        )
+        with console.status("") as shown:
+            await _keep_up(system, watch, lambda: writer.exit_code() is None, shown.update)
+        with console.status("last run, and the proof"):
+            await _timed_run(system)
+            await watch.look()
+            verdict = await Proof.of(system).run()
+            latency = await read_latency(system.contract, system.source, watch, began)
+            runs = await _run_count(system)
+    return Result(rows, took, runs, latency, verdict)
+
+
+async def _timed_run(system: System) -> tuple[Manifest, timedelta]:
+    began = time.monotonic()
+    manifest = await wait_until_loaded(system, await request_run(system), limit=LOAD_LIMIT)
+    return manifest, timedelta(seconds=time.monotonic() - began)
+
+
+async def _keep_up(system: System, watch: Watch, is_writing: Callable[[], bool], tell: Callable[[str], None]) -> None:
+    """Ask for a run each second and look at the warehouse ten times as often, while the application writes."""
+    before, began = len(watch.seen), time.monotonic()
+    next_run = 0.0
+    while is_writing():
+        now = time.monotonic() - began
+        if now >= next_run:
+            await request_run(system, trigger=Trigger.SCHEDULE)
+            next_run = now + RUN_EVERY.total_seconds()
+        await watch.look()
+        tell(f"the application writes, {now:.0f} s; {len(watch.seen) - before:,} new row versions have arrived")
+        await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+
+async def _loaded_rows(system: System, run_number: int) -> int:
+    async with system.warehouse.connection() as connection:
+        return int(await connection.fetchval(LOADED_ROWS, run_number))
+
+
+async def _run_count(system: System) -> int:
+    async with system.warehouse.connection() as connection:
+        return int(await connection.fetchval("SELECT count(DISTINCT run) FROM starlift.ledger"))
+
+
+def _summary(result: Result) -> Panel:
+    """The page at the end."""
+    rows = Table("table", "rows in the source", "rows found equal", box=None, pad_edge=False)
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    for table in result.verdict.tables:
+        equal = table.expected - len(table.differences) - table.in_flight - table.quarantined
+        rows.add_row(table.table, f"{table.expected:,}", f"{equal:,}")
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    seconds = result.first_load.total_seconds()
+    rate = result.first_rows / seconds
+    facts.add_row("first load", f"{result.first_rows:,} star rows in {seconds:.1f} s ({rate:,.0f} a second)")
+    if result.latency is not None:
+        spread = f"median {result.latency.median:.2f} s, worst {result.latency.worst:.2f} s"
+        facts.add_row("commit to warehouse", f"{spread}, of {result.latency.count:,} row versions")
+    facts.add_row("runs loaded", f"{result.runs:,}")
+    facts.add_row("verdict", verdict_sentence(result.verdict))
+    return Panel(
+        Group(rows, "", facts), title="Starlift", border_style="green" if result.verdict.is_equal else "red", expand=False
+    )

@@ -1,0 +1,46 @@
+"""Is a person's own database what Starlift needs? Asked before anything starts, so that the answer is one sentence."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import asyncpg
+from pydantic import SecretStr
+
+from contracts.tables import Contract
+from shared.catalog import read_catalog
+from shared.errors import PermanentError
+from shared.postgres import Database
+
+VERSION_MINIMUM = 13  # pg_current_snapshot()
+
+
+async def check_source(url: str, contract: Contract) -> None:
+    """Reachable, new enough, and every column of the contract may be read.
+
+    Raises: DependencyDownError, PermanentError (SourceMismatchError names table and column).
+    """
+    async with aclosing(Database("source", SecretStr(url), connections=1)) as database, database.connection() as connection:
+        _require_version("source", connection)
+        await read_catalog(connection, contract)
+
+
+async def check_warehouse(url: str, contract: Contract) -> None:
+    """Reachable, new enough, and the role may create the star. Raises: DependencyDownError, PermanentError."""
+    async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
+        _require_version("warehouse", connection)
+        if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'CREATE')"):
+            raise PermanentError("the warehouse role may not create schemas; GRANT CREATE ON DATABASE … to it")
+        may_create = await connection.fetchval(
+            "SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1", contract.warehouse_schema
+        )
+        if may_create is False:  # None: there is no such schema yet
+            raise PermanentError(
+                f"the warehouse role may not create tables; GRANT CREATE ON SCHEMA {contract.warehouse_schema} to it"
+            )
+
+
+def _require_version(name: str, connection: asyncpg.Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < VERSION_MINIMUM:
+        raise PermanentError(f"the {name} is PostgreSQL {version.major}; Starlift needs {VERSION_MINIMUM} or newer")

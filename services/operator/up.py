@@ -1,0 +1,182 @@
+"""The local stack as a person starts and stops it: in the foreground with a line per event, or detached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from contracts.tables import Contract
+from infra.local.errors import StackError
+from infra.local.stack import Stack
+from infra.local.state import default_home
+from services.operator.application import ensure_filled, start_writing
+from services.operator.events import LogTail, sentence
+from services.operator.preflight import check_source, check_warehouse
+from services.operator.system import SERVICES
+from shared.settings import PREFIX, load_contract
+
+LOOK_EVERY = timedelta(milliseconds=200)
+DETACHED_LIMIT = timedelta(minutes=3)
+ORDERS = 11_187  # two years of the real wholesaler
+WRITES_PER_SECOND = 5.0
+FOR_EVER = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `starlift up` was told. Without URLs the databases are embedded, and the simulator writes to the source."""
+
+    source_url: str | None
+    warehouse_url: str | None
+    every: timedelta
+
+    def arguments(self) -> list[str]:
+        """The same, as another process is told on its command line; URLs go by the environment, which others can't read."""
+        return ["up", "--every", str(self.every.total_seconds())]
+
+    def environment(self) -> dict[str, str]:
+        """The URLs, as `starlift up` reads them from its environment."""
+        urls = {"STARLIFT_UP_SOURCE_URL": self.source_url, "STARLIFT_UP_WAREHOUSE_URL": self.warehouse_url}
+        return {name: url for name, url in urls.items() if url is not None}
+
+
+def up_in_foreground(options: UpOptions, console: Console) -> None:
+    """Start everything, tell what happens until SIGINT or SIGTERM, stop everything.
+
+    Raises: StackError, PermanentError, DependencyDownError, TransientError.
+    """
+    home = default_home()
+    with interrupted_by_sigterm(), Stack(home, settings=service_settings()) as stack:
+        start(stack, options, console)
+        tails = [LogTail(home / f"{service}.log") for service in SERVICES]
+        stack.start_services()
+        owner_url = stack.source_owner_url
+        if owner_url is not None:
+            seed = int(time.time())  # other errands than last time
+            start_writing(owner_url, per_second=WRITES_PER_SECOND, lasting=FOR_EVER, seed=seed, log=home / "application.log")
+        console.print(
+            f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
+        )
+        tell_until_stopped(stack, tails, options.every, console)
+
+
+def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = ORDERS) -> None:
+    """LocalStack, the databases, and the data of an embedded source."""
+    asyncio.run(_check(options, load_contract_of_environment()))
+    with console.status("starting LocalStack and PostgreSQL"):
+        stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url)
+    if stack.source_owner_url is not None:
+        with console.status("filling the source"):
+            rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))
+        console.print(f"source: {rows:,} rows made" if rows else "source: goes on with its data", highlight=False)
+
+
+def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, console: Console) -> None:
+    """Ask for runs, repair what dies, print what the services log; ends by KeyboardInterrupt only."""
+    ticker = stack.ticker(every)
+    try:
+        while True:
+            ticker.tick()
+            for event in stack.tend():
+                console.print(event, highlight=False, markup=False)
+            for told in told_lines(tails):
+                console.print(told, highlight=False, markup=False, soft_wrap=True)
+            time.sleep(LOOK_EVERY.total_seconds())
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def told_lines(tails: list[LogTail]) -> Iterator[str]:
+    """What is new in the logs and worth telling."""
+    for tail in tails:
+        for line in tail.new_lines():
+            if (told := sentence(line)) is not None:
+                yield told
+
+
+def up_detached(options: UpOptions, console: Console) -> None:
+    """Start `starlift up` as a process of its own and wait until it is up. Raises: StackError with its last words."""
+    home = default_home()
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "up.log"
+    with log.open("wb") as output:
+        log.chmod(0o600)
+        child = subprocess.Popen(  # noqa: S603 (ourselves)
+            [sys.executable, "-m", "services.operator", *options.arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **options.environment()},
+            start_new_session=True,
+        )
+    with console.status("starting"):
+        _wait_until_up(child, log)
+    console.print(f"up; `starlift status` tells how it is, `starlift down` ends it; events are in {log}", highlight=False)
+
+
+def down() -> str:
+    """Stop the stack of this directory; what was done, in words."""
+    return "stopped" if Stack.stop_found() else "nothing runs here"
+
+
+def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + DETACHED_LIMIT.total_seconds()
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it ended without a word"]
+            raise StackError(last[0].removeprefix("starlift: "))
+        found = Stack.found()
+        if found is not None and set(SERVICES) <= set(found.processes):
+            return
+        time.sleep(LOOK_EVERY.total_seconds())
+    child.terminate()
+    raise StackError(f"the stack was not up after {DETACHED_LIMIT.total_seconds():g} s; see {log}")
+
+
+async def _check(options: UpOptions, contract: Contract) -> None:
+    if options.source_url is not None:
+        await check_source(options.source_url, contract)
+    if options.warehouse_url is not None:
+        await check_warehouse(options.warehouse_url, contract)
+
+
+def service_settings() -> dict[str, str]:
+    """What of our own environment the services should know: which contract, and what the source is called."""
+    names = (f"{PREFIX}CONTRACT", f"{PREFIX}SOURCE_NAME", f"{PREFIX}LOG_LEVEL")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def load_contract_of_environment() -> Contract:
+    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: StackError."""
+    try:
+        contract = load_contract(os.environ.get(f"{PREFIX}CONTRACT", "contracts.totesys"))
+    except ValueError as error:
+        raise StackError(f"STARLIFT_CONTRACT is wrong: {error}") from error
+    if not isinstance(contract, Contract):
+        raise StackError("STARLIFT_CONTRACT names a module whose CONTRACT is none; see contracts/totesys.py")
+    return contract
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
