@@ -16,14 +16,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import structlog
+
 from contracts.objects import state_key
 from contracts.state import Checkpoint, Lease, SourceState
-from shared.errors import TransientError
+from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError, ObjectStore
 
 LEASE_LIFE = timedelta(seconds=60)
 RENEWAL = LEASE_LIFE / 3
+RENEWAL_RETRY = RENEWAL / 10
 CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ
+
+log = structlog.get_logger()
 
 
 class LeaseHeldError(Exception):
@@ -129,7 +134,16 @@ async def renewed(lease: SourceLease) -> AsyncIterator[None]:
 
 
 async def _renew_until_lost(lease: SourceLease) -> None:
-    with suppress(LeaseLostError):
-        while True:
-            await asyncio.sleep(RENEWAL.total_seconds())
+    """A renewal that fails is soon repeated: there is time for several before the lease ends."""
+    pause = RENEWAL
+    while True:
+        await asyncio.sleep(pause.total_seconds())
+        try:
             await lease.renew()
+        except LeaseLostError:
+            return
+        except (TransientError, DependencyDownError) as error:
+            log.warning("lease_renewal_failed", run=lease.run, reason=str(error))
+            pause = RENEWAL_RETRY
+        else:
+            pause = RENEWAL
