@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.column_types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    TEXT,
+    TIME,
+    TIMESTAMP,
+    ColumnType,
+    Kind,
+    enum,
+    numeric,
+    varchar,
+)
+from shared.parquet import PANDAS_TYPES, decode_parquet, empty_frame, encode_parquet
+
+EPOCH = dt.date(1970, 1, 1)
+DAY_US = 86_400_000_000
+FIRST_DAY, LAST_DAY = (dt.date.min - EPOCH).days, (dt.date.max - EPOCH).days
+TYPES = {
+    "number": INTEGER,
+    "big": BIGINT,
+    "money": numeric(10, 2),
+    "exact": numeric(18, 6),
+    "whole": numeric(18, 0),
+    "text": TEXT,
+    "code": varchar(3),
+    "label": enum("SALE", "PURCHASE"),
+    "yes": BOOLEAN,
+    "date": DATE,
+    "time": TIME,
+    "moment": TIMESTAMP,
+}
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "number": st.integers(-(2**31), 2**31 - 1),
+    "big": st.integers(-(2**63), 2**63 - 1),
+    "money": st.integers(-(10**10) + 1, 10**10 - 1),
+    "exact": st.integers(-(10**18) + 1, 10**18 - 1),
+    "whole": st.integers(-(10**18) + 1, 10**18 - 1),
+    "text": TEXTS,
+    "code": TEXTS.map(lambda text: text[:3]),
+    "label": st.sampled_from(["SALE", "PURCHASE"]),
+    "yes": st.booleans(),
+    "date": st.integers(FIRST_DAY, LAST_DAY),
+    "time": st.integers(0, DAY_US - 1),
+    "moment": st.integers(FIRST_DAY * DAY_US, (LAST_DAY + 1) * DAY_US - 1),
+}
+Row = tuple[Any, ...]
+ROWS: st.SearchStrategy[list[Row]] = st.lists(st.tuples(*(st.none() | values for values in VALUES.values())), max_size=8)
+
+
+def frame_of(rows: list[Row], types: dict[str, ColumnType] = TYPES) -> pd.DataFrame:
+    """Rows of physical values, None for NULL."""
+    return pd.DataFrame(
+        {
+            name: pd.Series([row[index] for row in rows], dtype=PANDAS_TYPES[kind.kind])
+            for index, (name, kind) in enumerate(types.items())
+        }
+    )
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    columns = [[None if pd.isna(value) else value for value in frame[name].tolist()] for name in frame.columns]
+    return list(zip(*columns, strict=True))
+
+
+def read_by_another(body: bytes, path: Path) -> tuple[dict[str, str], list[Row]]:
+    """What DuckDB makes of a file: each column's type, and the rows."""
+    path.write_bytes(body)
+    found = duckdb.read_parquet(str(path))
+    return dict(zip(found.columns, map(str, found.types), strict=True)), found.fetchall()
+
+
+@given(ROWS)
+@settings(deadline=None, max_examples=60)
+def test_every_value_comes_back_as_it_was(rows: list[Row]) -> None:
+    found = decode_parquet(encode_parquet(frame_of(rows), TYPES), TYPES)
+    assert rows_of(found) == rows
+    assert [str(found[name].dtype) for name in TYPES] == [PANDAS_TYPES[kind.kind] for kind in TYPES.values()]
+
+
+def test_null_is_none_and_never_an_empty_or_a_telling_text() -> None:
+    texts = [None, "", "NULL", "None", "nan", "NaN", "<NA>", r"\N", " "]
+    found = decode_parquet(
+        encode_parquet(frame_of([(text,) for text in texts], {"text": TEXT}), {"text": TEXT}), {"text": TEXT}
+    )
+    assert found["text"].tolist() == texts
+
+
+def test_a_frame_without_rows_keeps_its_columns() -> None:
+    found = decode_parquet(encode_parquet(empty_frame(TYPES), TYPES), TYPES)
+    assert list(found.columns) == list(TYPES)
+    assert len(found) == 0
+
+
+def test_columns_of_nothing_but_null() -> None:
+    rows: list[Row] = [(None,) * len(TYPES)] * 3
+    assert rows_of(decode_parquet(encode_parquet(frame_of(rows), TYPES), TYPES)) == rows
+
+
+def test_columns_are_written_and_read_in_the_order_that_is_asked_for() -> None:
+    body = encode_parquet(frame_of([(1, "a")], {"number": INTEGER, "text": TEXT}), {"text": TEXT, "number": INTEGER})
+    assert list(decode_parquet(body, {"text": TEXT, "number": INTEGER}).columns) == ["text", "number"]
+    assert rows_of(decode_parquet(body, {"number": INTEGER})) == [(1,)]
+
+
+def test_a_missing_column_is_named() -> None:
+    body = encode_parquet(frame_of([(1,)], {"number": INTEGER}), {"number": INTEGER})
+    with pytest.raises(KeyError, match=r"no column \['text'\]"):
+        decode_parquet(body, {"number": INTEGER, "text": TEXT})
+
+
+def test_the_same_rows_make_the_same_bytes() -> None:
+    rows = [(1, None, 250, -1, 7, "é", "GBP", "SALE", True, 0, 1, 2)]
+    assert encode_parquet(frame_of(rows), TYPES) == encode_parquet(frame_of(rows), TYPES)
+
+
+def test_another_reader_sees_true_types(tmp_path: Path) -> None:
+    types, _ = read_by_another(encode_parquet(frame_of([(None,) * len(TYPES)]), TYPES), tmp_path / "rows.parquet")
+    assert types == {
+        "number": "BIGINT",
+        "big": "BIGINT",
+        "money": "DECIMAL(10,2)",
+        "exact": "DECIMAL(18,6)",
+        "whole": "DECIMAL(18,0)",
+        "text": "VARCHAR",
+        "code": "VARCHAR",
+        "label": "VARCHAR",
+        "yes": "BOOLEAN",
+        "date": "DATE",
+        "time": "TIME",
+        "moment": "TIMESTAMP",
+    }
+
+
+def test_another_reader_sees_true_values(tmp_path: Path) -> None:
+    leap, last = dt.date(2024, 2, 29), dt.date(9999, 12, 31)
+    rows = [
+        (-(2**31), 2**63 - 1, -1, 1, 10**18 - 1, "", "£", "SALE", False, FIRST_DAY, 0, FIRST_DAY * DAY_US),
+        (
+            1,
+            -(2**63),
+            10**10 - 1,
+            -(10**18) + 1,
+            0,
+            "🚚\n'",
+            "x",
+            None,
+            True,
+            LAST_DAY,
+            DAY_US - 1,
+            (LAST_DAY + 1) * DAY_US - 1,
+        ),
+        (0, 0, 5, 0, 1, None, None, None, None, (leap - EPOCH).days, 1, 1),
+    ]
+    _, found = read_by_another(encode_parquet(frame_of(rows), TYPES), tmp_path / "rows.parquet")
+    numbers = [row[2:5] for row in found]
+    assert numbers == [
+        (Decimal("-0.01"), Decimal("0.000001"), Decimal(10**18 - 1)),
+        (Decimal("99999999.99"), Decimal("-999999999999.999999"), Decimal(0)),
+        (Decimal("0.05"), Decimal(0), Decimal(1)),
+    ]
+    assert [row[5] for row in found] == ["", "🚚\n'", None]
+    assert [row[8] for row in found] == [False, True, None]
+    assert [row[9] for row in found] == [dt.date.min, last, leap]
+    assert [row[10] for row in found] == [dt.time.min, dt.time.max, dt.time(0, 0, 0, 1)]
+    assert [row[11] for row in found] == [dt.datetime.min, dt.datetime.max, dt.datetime(1970, 1, 1, 0, 0, 0, 1)]  # noqa: DTZ001, DTZ901
+
+
+def test_every_kind_is_tried_here() -> None:
+    assert {kind.kind for kind in TYPES.values()} == set(Kind)

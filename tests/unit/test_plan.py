@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contracts.messages import Mode, Snapshot
+from contracts.state import Checkpoint, SourceIdentity
+from contracts.totesys import CONTRACT
+from services.ingestion.plan import HORIZON_AGE_MAXIMUM, Plan, lsn, plan_run
+from services.ingestion.source import SourceSnapshot
+from shared.catalog import SourceTableFacts
+from shared.testing import EPOCH
+
+IDENTITY = SourceIdentity(system_identifier=7, timeline=1, database_oid=16384, statistics_reset="2026-01-01")
+EVERYTHING = frozenset(table.name for table in CONTRACT.source_tables)
+BEFORE = Checkpoint(
+    run=5,
+    started_at=EPOCH,
+    snapshot=Snapshot(taken_at=EPOCH, horizon=1000, wal_position="1/10"),
+    identity=IDENTITY,
+    contract=CONTRACT.fingerprint,
+    tables=dict.fromkeys(EVERYTHING, "same"),
+)
+NOW = SourceSnapshot(
+    snapshot=Snapshot(taken_at=EPOCH, horizon=1010, wal_position="1/20"),
+    next_xid=1012,
+    identity=IDENTITY,
+    tables={name: SourceTableFacts("same", 100) for name in EVERYTHING},
+)
+
+
+def now(**changes: Any) -> SourceSnapshot:
+    return replace(NOW, **changes)
+
+
+def identity(**changes: Any) -> SourceSnapshot:
+    return now(identity=IDENTITY.model_copy(update=changes))
+
+
+def plan(source: SourceSnapshot = NOW, before: Checkpoint | None = BEFORE, mode: Mode = Mode.CHANGES) -> Plan:
+    return plan_run(CONTRACT, source, before, mode)
+
+
+def test_an_ordinary_run_reads_what_changed_since_the_horizon() -> None:
+    found = plan()
+    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == ((), frozenset(), 1000)
+
+
+def test_the_first_run_reads_everything() -> None:
+    found = plan(before=None)
+    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == (("first run",), EVERYTHING, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "before", "mode", "reason"),
+    [
+        (NOW, BEFORE, Mode.FULL, "asked for"),
+        (NOW, BEFORE.model_copy(update={"contract": "other"}), Mode.CHANGES, "the contract changed"),
+        (identity(system_identifier=8), BEFORE, Mode.CHANGES, "another PostgreSQL cluster"),
+        (identity(database_oid=1), BEFORE, Mode.CHANGES, "another database"),
+        (identity(timeline=2), BEFORE, Mode.CHANGES, "another timeline: a failover or a restore"),
+        (identity(statistics_reset="2026-01-02"), BEFORE, Mode.CHANGES, "PostgreSQL recovered from a crash"),
+        (
+            now(snapshot=NOW.snapshot.model_copy(update={"wal_position": "0/FFFFFFFF"})),
+            BEFORE,
+            Mode.CHANGES,
+            "the source's log went back",
+        ),
+        (now(next_xid=999), BEFORE, Mode.CHANGES, "the horizon is ahead of the source"),
+        (now(next_xid=1001 + HORIZON_AGE_MAXIMUM), BEFORE, Mode.CHANGES, "the horizon is too old"),
+    ],
+)
+def test_a_horizon_that_cannot_be_trusted_means_everything(
+    source: SourceSnapshot, before: Checkpoint, mode: Mode, reason: str
+) -> None:
+    found = plan(source, before, mode)
+    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == ((reason,), EVERYTHING, None)
+
+
+def test_every_reason_is_told() -> None:
+    assert plan(identity(timeline=2, database_oid=1), mode=Mode.FULL).reasons == (
+        "asked for",
+        "another database",
+        "another timeline: a failover or a restore",
+    )
+
+
+def test_a_source_that_stands_still_and_a_horizon_just_young_enough_are_trusted() -> None:
+    assert plan(now(snapshot=BEFORE.snapshot, next_xid=1000)).reasons == ()
+    assert plan(now(next_xid=1000 + HORIZON_AGE_MAXIMUM)).reasons == ()
+
+
+def test_a_table_whose_definition_changed_is_read_in_full_and_the_others_are_not() -> None:
+    found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}))
+    assert found.reasons == ("the definition of 'staff' changed",)
+    assert (found.selection.full_tables, found.selection.horizon) == (frozenset({"staff"}), 1000)
+
+
+def test_a_table_that_the_last_run_did_not_know_is_read_in_full() -> None:
+    known = {name: fingerprint for name, fingerprint in BEFORE.tables.items() if name != "design"}
+    assert plan(before=BEFORE.model_copy(update={"tables": known})).selection.full_tables == frozenset({"design"})
+
+
+@pytest.mark.parametrize(("text", "position"), [("0/0", 0), ("0/FF", 255), ("1/0", 2**32), ("16/B374D848", 0x16_B374D848)])
+def test_a_log_position_is_a_number_of_bytes(text: str, position: int) -> None:
+    assert lsn(text) == position

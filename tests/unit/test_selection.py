@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from contracts.column_types import INTEGER, TEXT
+from contracts.tables import Lookup, SourceColumn, SourceTable
+from contracts.totesys import CONTRACT
+from services.ingestion.selection import Selection
+from shared.postgres import quoted
+from tests.small_contract import ITEM, SHELF, SHOP
+
+HORIZON = 5 * 2**32 + 1234
+NOTHING: frozenset[str] = frozenset()
+
+
+def changes(*full_tables: str, horizon: int = HORIZON) -> Selection:
+    return Selection(CONTRACT, frozenset(full_tables), horizon)
+
+
+def where(statement: str) -> str:
+    return statement.partition(" WHERE ")[2].partition(" ORDER BY ")[0]
+
+
+def page(selection: Selection, table: str) -> str:
+    return selection.page(CONTRACT.source_table(table), after=None, limit=10)
+
+
+def test_a_table_without_partners_is_read_by_its_own_changes() -> None:
+    assert where(page(changes(), "design")) == "(age(t.xmin) BETWEEN 0 AND age('1234'::xid))"
+
+
+def test_a_row_is_affected_when_its_partner_changed() -> None:
+    condition = where(page(changes(), "staff"))
+    assert condition.startswith("(age(t.xmin) BETWEEN 0 AND age('1234'::xid) OR EXISTS (")
+    assert '"public"."department" AS p WHERE "p"."department_id" = "t"."department_id" AND age(p.xmin) BETWEEN' in condition
+    assert '"p"."address_id" = "t"."legal_address_id"' in where(page(changes(), "counterparty"))
+
+
+def test_every_lookup_of_the_contract_is_in_the_closure() -> None:
+    for table in CONTRACT.source_tables:
+        condition = where(page(changes(), table.name))
+        for lookup in CONTRACT.lookups_of(table.name):
+            assert quoted("public", lookup.table) in condition
+        assert condition.count("EXISTS") == len(CONTRACT.lookups_of(table.name))
+
+
+def test_a_table_read_in_full_brings_those_that_join_it_in_full() -> None:
+    selection = changes("department")
+    assert where(page(selection, "department")) == "true"
+    assert where(page(selection, "staff")) == "true"
+    assert where(page(selection, "counterparty")) != "true"
+
+
+def test_without_a_horizon_everything_is_read() -> None:
+    selection = Selection(CONTRACT, NOTHING, None)
+    assert {where(page(selection, table.name)) for table in CONTRACT.source_tables} == {"true"}
+
+
+@pytest.mark.parametrize(
+    ("horizon", "xid"), [(3, 3), (2**32 - 1, 2**32 - 1), (2**32, 0), (2**32 + 7, 7), (HORIZON, 1234), (2**63 - 1, 2**32 - 1)]
+)
+def test_a_64_bit_horizon_is_compared_as_the_32_bits_that_rows_carry(horizon: int, xid: int) -> None:
+    assert re.findall(r"age\('(\d+)'::xid\)", page(changes(horizon=horizon), "staff")) == [str(xid)] * 2
+
+
+def test_a_page_begins_behind_the_last_key_of_the_page_before() -> None:
+    statement = Selection(SHOP, NOTHING, None).page(SHELF, after=(3, "it's"), limit=7)
+    assert where(statement) == """true AND ("t"."row", "t"."label") > (3, 'it''s')"""
+    assert statement.endswith(' ORDER BY "t"."row", "t"."label" LIMIT 7')
+
+
+def test_partners_are_read_by_their_keys() -> None:
+    statement = changes().partners(Lookup("department", on="department_id"), [3, 1])
+    assert statement.endswith('FROM "public"."department" AS t WHERE "t"."department_id" IN (3, 1)')
+    by_name = replace(SHELF, key=("label",))
+    contract = replace(SHOP, source_tables=(*SHOP.source_tables[:2], by_name), warehouse_tables=())
+    statement = Selection(contract, NOTHING, None).partners(Lookup("shelf", on="label"), ["'); DROP TABLE shelf; --", "b"])
+    assert statement.endswith("""WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b')""")
+
+
+def test_hostile_names_stay_names() -> None:
+    evil = 'a"; DROP TABLE "b'
+    table = SourceTable(evil, (evil,), (SourceColumn(evil, INTEGER), SourceColumn("select", TEXT)))
+    contract = replace(SHOP, source_schema=evil, source_tables=(table,), warehouse_tables=())
+    statement = Selection(contract, NOTHING, HORIZON).page(table, after=(1,), limit=1)
+    assert '"a""; DROP TABLE ""b"."a""; DROP TABLE ""b" AS t' in statement
+    assert '"t"."select" AS "select"' in statement or '"t"."select"::text AS "select"' in statement
+    without_names = re.sub(r'"(?:[^"]|"")*"', "", statement)
+    assert "DROP" not in without_names
+
+
+def test_the_defect_comes_first_and_names_what_cannot_travel() -> None:
+    columns = Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=1).partition(" FROM ")[0]
+    assert columns.startswith("SELECT nullif(concat_ws('; ', CASE WHEN")
+    assert """CASE WHEN "t"."price" = 'NaN'::numeric THEN 'price is NaN' END""" in columns
+    assert """CASE WHEN NOT isfinite("t"."born") THEN 'born is infinite' END""" in columns
+    assert """CASE WHEN NOT isfinite("t"."sold_at") THEN 'sold_at is infinite' END""" in columns
+    assert Selection(SHOP, NOTHING, None).page(SHELF, after=None, limit=1).startswith('SELECT NULL::text AS "_defect"')
