@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from random import Random
+from random import SystemRandom
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -112,7 +112,7 @@ async def consume(settings: ServiceSettings, world: World, handler: Handler, pro
         queue=world.queue,
         dead_letters=world.dead_letters,
         probes={**aws_probes(settings, world), **(probes or {})},
-        rng=Random(),  # noqa: S311 - spreads delays, hides nothing
+        rng=SystemRandom(),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
