@@ -59,6 +59,9 @@ def classed_errors(dependency: str) -> Iterator[None]:
         raise TransientError(f"{dependency}: {error}") from error
     except _UNREACHABLE as error:
         raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
+    except asyncpg.exceptions.ClientConfigurationError as error:  # asyncpg can't read the URL; it may hold a password
+        wanted = "postgresql://user:password@host:port/database"
+        raise PermanentError(f"the {dependency} database's URL can't be read; it should look like {wanted}") from error
     except asyncpg.InterfaceError as error:
         # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
         raise TransientError(f"{dependency}: {error}") from error
@@ -125,18 +128,13 @@ class Database:
             self._pool = None
 
     async def _create_pool(self) -> asyncpg.Pool:
-        try:
-            return await asyncpg.create_pool(
-                self._url.get_secret_value(),
-                min_size=0,
-                max_size=self._connections,
-                timeout=CONNECT_LIMIT.total_seconds(),
-                server_settings={**SESSION_SETTINGS, "application_name": "starlift"},
-            )
-        except ValueError as error:  # asyncpg's word for a URL it can't read; the URL itself may hold a password
-            raise PermanentError(
-                f"the {self.name} database's URL can't be read; it should be postgresql://user:password@host:port/database"
-            ) from error
+        return await asyncpg.create_pool(
+            self._url.get_secret_value(),
+            min_size=0,
+            max_size=self._connections,
+            timeout=CONNECT_LIMIT.total_seconds(),
+            server_settings={**SESSION_SETTINGS, "application_name": "starlift"},
+        )
 
 
 async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> tuple[bytes, int]:

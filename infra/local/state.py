@@ -127,6 +127,11 @@ class Home:
             raise
         self._lock = lock
 
+    def require_free(self) -> None:
+        """Says whether `take` would succeed now. Raises: StackError."""
+        self.take()
+        self.release()
+
     def release(self) -> None:
         """Lets the next one in."""
         if self._lock is not None:

@@ -48,8 +48,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         rows=sum(table.row_count for table in event.data.tables),
         quarantined=event.data.quarantined,
     )
-    if message.data.is_last:
-        await _ensure_foreign_keys(deps)
+    await _ensure_foreign_keys(event, deps)
     return Done()
 
 
@@ -70,9 +69,9 @@ def _loaded(message: BatchRemodelled) -> BatchLoaded:
     return BatchLoaded(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_loaded"), data=data)
 
 
-async def _ensure_foreign_keys(deps: Dependencies) -> None:
+async def _ensure_foreign_keys(event: BatchLoaded, deps: Dependencies) -> None:
     """The batch is in: that a foreign key must wait for a lock is no reason to try the message again."""
     try:
-        await deps.warehouse.ensure_foreign_keys()
+        await deps.warehouse.ensure_foreign_keys(event.data.source_name, event.data.run)
     except TransientError as error:
         log.warning("foreign_keys_wait", reason=str(error))

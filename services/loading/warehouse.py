@@ -25,7 +25,9 @@ from shared.errors import PermanentError
 from shared.postgres import Database
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
-SCHEMA_LOCK = 0x57A2_11F7  # an advisory lock: two loaders that start together shape the schema one after the other
+# An advisory lock: shared by loads, exclusive for whoever changes the schema. Without it an ALTER TABLE, which locks a fact and
+# then its dimension, and a load, which goes the other way, run into a deadlock.
+SCHEMA_LOCK = 0x57A2_11F7
 LOCK_LIMIT = "10s"
 
 
@@ -46,6 +48,7 @@ class Warehouse:
         await self._ensure_schema()
         async with self._database.connection() as connection, connection.transaction(isolation="read_committed"):
             data = event.data
+            await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", SCHEMA_LOCK)
             claimed = await connection.fetchval(
                 QUERIES["claim_batch.sql"],
                 *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
@@ -56,25 +59,23 @@ class Warehouse:
             await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
         return True
 
-    async def ensure_foreign_keys(self) -> None:
-        """Add the foreign keys that are missing, checked as sets. Every load keeps them true, so they can't fail.
+    async def ensure_foreign_keys(self, source_name: str, run: int) -> None:
+        """Once every batch of `run` is in, add the foreign keys that are missing. Every load keeps them true, so they can't fail.
 
-        Raises: TransientError when analysts hold the tables; the next run tries again.
+        Raises: TransientError when a long load holds the tables; a later run tries again.
         """
         if self._has_foreign_keys:
             return
-        async with self._database.connection() as connection:
-            await connection.execute(f"SET lock_timeout = '{LOCK_LIMIT}'")
-            found = {
-                row["name"]: row["is_checked"]
-                for row in await connection.fetch(QUERIES["foreign_keys.sql"], self._contract.warehouse_schema)
-            }
-            for name, add, check in foreign_keys(self._contract):
-                if name not in found:
-                    await connection.execute(add)
-                if not found.get(name, False):
-                    await connection.execute(check)
-            await connection.execute("RESET lock_timeout")
+        async with self._database.connection() as connection, connection.transaction():
+            if not await connection.fetchval(QUERIES["run_is_complete.sql"], source_name, run):
+                return
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            found = await connection.fetch(QUERIES["foreign_keys.sql"], self._contract.warehouse_schema)
+            known = {row["name"] for row in found}
+            for name, statement in foreign_keys(self._contract):
+                if name not in known:
+                    await connection.execute(statement)
         self._has_foreign_keys = True
 
     async def _ensure_schema(self) -> None:

@@ -24,6 +24,7 @@ from services.operator.locate import NowhereError, operator_settings
 from services.operator.proof.verify import Proof, Verdict, verdict_as_json
 from services.operator.status import Status, read_status
 from services.operator.system import OperatorSettings, System, open_system
+from services.operator.up import SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.settings import explained
 
@@ -58,10 +59,8 @@ def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
 
 @app.command()
 def up(
-    source_url: Annotated[
-        str | None, typer.Option(help="Your own source, read-only: postgresql://user:password@host/db.")
-    ] = None,
-    warehouse_url: Annotated[str | None, typer.Option(help="Your own warehouse: postgresql://user:password@host/db.")] = None,
+    source_url: Annotated[str | None, typer.Option(envvar=SOURCE_URL_VARIABLE, help=SOURCE_HELP)] = None,
+    warehouse_url: Annotated[str | None, typer.Option(envvar=WAREHOUSE_URL_VARIABLE, help=WAREHOUSE_HELP)] = None,
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` ends it.")] = False,
     every: Seconds = 2.0,
@@ -103,7 +102,7 @@ def ingest(
                 limit=timedelta(seconds=timeout),
                 on_progress=lambda done, of: shown.update(f"loaded {done} of {of} batches"),
             )
-        return f"run {manifest.run} is loaded, {len(manifest.batches)} batches"
+        return f"run {manifest.run} is loaded: {render.counted(len(manifest.batches), 'batch', 'batches')}"
 
     people.print(with_system(work), highlight=False)
 
@@ -111,7 +110,7 @@ def ingest(
 @app.command()
 def resend() -> None:
     """Send batches again that were announced and never loaded (a message that outlived its queue)."""
-    people.print(f"sent {with_system(resend_missing)} batches again", highlight=False)
+    people.print(f"sent again: {render.counted(with_system(resend_missing), 'batch', 'batches')}", highlight=False)
 
 
 @app.command()

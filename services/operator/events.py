@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from services.operator.render import counted
+
 Event = Mapping[str, Any]
 
 # Only what a watcher wants to know; everything else stays in the log. A test holds these names against the services' code.
@@ -17,7 +19,7 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
         "started": lambda event: f"up, reading {event['queue']}",
         "full_read": lambda event: f"run {event['run']} reads in full: {', '.join(event['reasons'])}",
         "run_completed": lambda event: (
-            f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {_count(event['batches'], 'batch', 'batches')}"
+            f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {counted(event['batches'], 'batch', 'batches')}"
         ),
         "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_quarantined(event)}",
         "message_retried": lambda event: (
@@ -34,12 +36,8 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
 )
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def _rows(event: Event) -> str:
-    return _count(event["rows"], "row", "rows")
+    return counted(event["rows"], "row", "rows")
 
 
 def _quarantined(event: Event) -> str:

@@ -31,9 +31,9 @@ def show_status(console: Console, status: Status) -> None:
     console.print(rows)
     console.print(_freshness(status))
     if status.progress.quarantined:
-        console.print(f"[yellow]{status.progress.quarantined:,} rows were put in quarantine[/]")
+        console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
     if status.progress.missing:
-        console.print(f"[yellow]{len(status.progress.missing):,} batches are on their way[/]")
+        console.print(f"[yellow]{counted(len(status.progress.missing), 'batch is', 'batches are')} not loaded yet[/]")
 
 
 def _freshness(status: Status) -> str:
@@ -47,6 +47,11 @@ def _freshness(status: Status) -> str:
     return f"{run}; the warehouse shows the source as of {_clock(progress.fresh_as_of)}, {behind:.1f} s ago."
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def _clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -54,6 +59,7 @@ def _clock(moment: datetime) -> str:
 def show_verdict(console: Console, verdict: Verdict) -> None:
     """Table by table, the differences by name, and the verdict in a sentence."""
     table = Table("table", "expected", "found", "in flight", "quarantined", "different", title="Proof", title_justify="left")
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for found in verdict.tables:

@@ -19,7 +19,7 @@ from rich.console import Console
 from contracts.tables import Contract
 from infra.local.errors import StackError
 from infra.local.stack import Stack
-from infra.local.state import default_home
+from infra.local.state import Home, default_home
 from services.operator.application import ensure_filled, start_writing
 from services.operator.events import LogTail, sentence
 from services.operator.preflight import check_source, check_warehouse
@@ -30,6 +30,7 @@ LOOK_EVERY = timedelta(milliseconds=200)
 DETACHED_LIMIT = timedelta(minutes=3)
 ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
+SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE = f"{PREFIX}UP_SOURCE_URL", f"{PREFIX}UP_WAREHOUSE_URL"
 FOR_EVER = timedelta(days=3650)
 
 
@@ -47,7 +48,7 @@ class UpOptions:
 
     def environment(self) -> dict[str, str]:
         """The URLs, as `starlift up` reads them from its environment."""
-        urls = {"STARLIFT_UP_SOURCE_URL": self.source_url, "STARLIFT_UP_WAREHOUSE_URL": self.warehouse_url}
+        urls = {SOURCE_URL_VARIABLE: self.source_url, WAREHOUSE_URL_VARIABLE: self.warehouse_url}
         return {name: url for name, url in urls.items() if url is not None}
 
 
@@ -89,7 +90,7 @@ def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, con
         while True:
             ticker.tick()
             for event in stack.tend():
-                console.print(event, highlight=False, markup=False)
+                console.print(event, highlight=False, markup=False, soft_wrap=True)
             for told in told_lines(tails):
                 console.print(told, highlight=False, markup=False, soft_wrap=True)
             time.sleep(LOOK_EVERY.total_seconds())
@@ -108,7 +109,7 @@ def told_lines(tails: list[LogTail]) -> Iterator[str]:
 def up_detached(options: UpOptions, console: Console) -> None:
     """Start `starlift up` as a process of its own and wait until it is up. Raises: StackError with its last words."""
     home = default_home()
-    home.mkdir(parents=True, exist_ok=True)
+    Home(home).require_free()
     log = home / "up.log"
     with log.open("wb") as output:
         log.chmod(0o600)
@@ -122,7 +123,8 @@ def up_detached(options: UpOptions, console: Console) -> None:
         )
     with console.status("starting"):
         _wait_until_up(child, log)
-    console.print(f"up; `starlift status` tells how it is, `starlift down` ends it; events are in {log}", highlight=False)
+    told = f"up; `starlift status` tells how it is, `starlift down` ends it; events are in {log}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def down() -> str:
@@ -137,7 +139,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it ended without a word"]
             raise StackError(last[0].removeprefix("starlift: "))
         found = Stack.found()
-        if found is not None and set(SERVICES) <= set(found.processes):
+        if found is not None and found.owner.pid == child.pid and set(SERVICES) <= set(found.processes):
             return
         time.sleep(LOOK_EVERY.total_seconds())
     child.terminate()

@@ -40,7 +40,7 @@ def readable(value: Any, kind: ColumnType) -> Any:
         return None
     match kind.kind:
         case Kind.NUMERIC:
-            return str(Decimal(int(value)).scaleb(-kind.scale))
+            return f"{Decimal(int(value)).scaleb(-kind.scale):f}"
         case Kind.DATE | Kind.TIMESTAMP | Kind.TIME:
             return _readable_moment(int(value), kind.kind)
         case Kind.INTEGER | Kind.BIGINT:

@@ -15,13 +15,20 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
+from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.tables import DEFECT, Column, Contract, WarehouseTable
 from shared.parquet import PANDAS_TYPES, empty_frame
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 EPOCH = dt.date(1970, 1, 1)
 DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+FIRST_DAY, LAST_DAY = (dt.date.min - EPOCH).days, (dt.date.max - EPOCH).days
+# PostgreSQL goes on to the year 5874897; the calendar, and most readers of the warehouse, do not.
+_LIMITS: Mapping[Kind, tuple[int, int]] = {
+    Kind.DATE: (FIRST_DAY, LAST_DAY),
+    Kind.TIMESTAMP: (FIRST_DAY * MICROSECONDS_PER_DAY, (LAST_DAY + 1) * MICROSECONDS_PER_DAY - 1),
+}
 CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for currency in Currency}
 
 
@@ -92,7 +99,7 @@ def _join(
             .set_index(partner.key[0])
         )
         joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
-        orphans = ~base[lookup.on].isin(known.index)
+        orphans = base[lookup.on].notna() & ~base[lookup.on].isin(known.index)
         problems.append(Problem(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
     return joined, problems
 
@@ -104,6 +111,9 @@ def _column(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFr
         problems.append(Problem(column.name, "is NULL", values.isna()))
     if column.type.length:
         problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
+    if (limits := _LIMITS.get(column.type.kind)) is not None:
+        outside = values.notna() & ~values.between(*limits).fillna(value=False)
+        problems.append(Problem(column.name, "is outside the years 0001 to 9999", outside))
     return values.astype(PANDAS_TYPES[column.type.kind]), problems
 
 
@@ -112,7 +122,7 @@ def _origin_values(column: Column, base: pd.DataFrame, partners: Mapping[str, pd
         case FromSource(name, absent):
             return _present(base[name], absent), []
         case FromLookup(lookup, name, absent):
-            return _present(partners[lookup][name], absent), []
+            return _present(partners[lookup][name], absent), _lost(partners[lookup], lookup, column, name)
         case DateOf(name):
             return base[name] // MICROSECONDS_PER_DAY, []
         case TimeOf(name):
@@ -129,6 +139,13 @@ def _origin_values(column: Column, base: pd.DataFrame, partners: Mapping[str, pd
 
 def _present(values: pd.Series, absent: str | None) -> pd.Series:
     return values if absent is None else values.where(values.notna(), absent)
+
+
+def _lost(partner: pd.DataFrame, lookup: str, column: Column, name: str) -> list[Problem]:
+    """Which values of a partner may be NULL only because they could not travel."""
+    defects = partner[DEFECT].where(partner[name].isna())
+    unreadable = f"comes from a row of '{lookup}' that could not be read"
+    return [Problem(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]
 
 
 def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Problem]]:

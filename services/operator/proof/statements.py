@@ -36,18 +36,19 @@ def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None
         for lookup in table.lookups
     )
     aliases = [BASE, *(lookup.table for lookup in table.lookups)]
-    in_flight = "false"
-    if horizon is not None:
-        age = f"BETWEEN 0 AND age('{horizon % 2**32}'::xid)"
-        in_flight = " OR ".join(f"coalesce(age({quoted(alias)}.xmin) {age}, false)" for alias in aliases)
-    keys = [expected_value(table.column(name)) for name in table.key]
     return _ordered(
-        keys=keys,
+        keys=[expected_value(table.column(name)) for name in table.key],
         kinds=[table.column(name) for name in table.key],
         values=[f"({expected_value(column)})::text" for column in table.columns],
-        in_flight=in_flight,
+        in_flight=" OR ".join(_is_in_flight(alias, horizon) for alias in aliases),
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
     )
+
+
+def _is_in_flight(alias: str, horizon: int | None) -> str:
+    if horizon is None:
+        return "false"
+    return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{horizon % 2**32}'::xid), false)"
 
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
@@ -63,15 +64,20 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def expected_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """On the source: each date that facts refer to, as text; whether a text is a date the caller has to see."""
+def expected_dates(contract: Contract, calendar: WarehouseTable, horizon: int | None) -> str:
+    """On the source: each date that facts refer to, as text, and whether only rows in flight do.
+
+    Whether a text is a date the caller has to see.
+    """
     selects = [
-        f"SELECT ({expected_value(column)})::text AS date FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
+        f"SELECT ({expected_value(column)})::text AS date, {_is_in_flight(BASE, horizon)} AS in_flight "
+        f"FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
         for table in contract.warehouse_tables
         for column in table.columns
         if column.references == calendar.name
     ]
-    return f"SELECT DISTINCT date FROM ({' UNION ALL '.join(selects)}) AS every WHERE date IS NOT NULL"
+    every = " UNION ALL ".join(selects)
+    return f"SELECT date, bool_and(in_flight) AS in_flight FROM ({every}) AS every WHERE date IS NOT NULL GROUP BY date"
 
 
 def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:

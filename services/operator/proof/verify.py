@@ -121,7 +121,7 @@ class Proof:
                 for table in self.contract.warehouse_tables:
                     on_table(table.name)
                     if table.kind is TableKind.CALENDAR:
-                        verdicts.append(await self._compare_calendar(table, source, warehouse))
+                        verdicts.append(await self._compare_calendar(table, source, warehouse, horizon))
                         continue
                     keys = quarantined.get(table.name, frozenset())
                     expected = _rows(source, expected_rows(self.contract, table, horizon), len(table.key))
@@ -130,15 +130,20 @@ class Proof:
         return Verdict(progress, taken_at, tuple(verdicts))
 
     async def _compare_calendar(
-        self, calendar: WarehouseTable, source: asyncpg.Connection, warehouse: asyncpg.Connection
+        self, calendar: WarehouseTable, source: asyncpg.Connection, warehouse: asyncpg.Connection, horizon: int | None
     ) -> TableVerdict:
         """Dates of older versions stay in the calendar, so none is extra."""
-        texts = [row["date"] for row in await source.fetch(expected_dates(self.contract, calendar))]
-        dates = [text for text in texts if _is_date(text)]
-        wrong = await warehouse.fetch(wrong_dates(self.contract, calendar), dates)
-        differences = [Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)) for row in wrong]
-        missing = sum(difference.kind is Kind.MISSING for difference in differences)
-        return TableVerdict(calendar.name, expected=len(dates), actual=len(dates) - missing, differences=differences)
+        found = await source.fetch(expected_dates(self.contract, calendar, horizon))
+        dates = {row["date"]: row["in_flight"] for row in found if _is_date(row["date"])}
+        verdict = TableVerdict(calendar.name, expected=len(dates), actual=len(dates))
+        for row in await warehouse.fetch(wrong_dates(self.contract, calendar), list(dates)):
+            verdict.actual -= row["is_missing"]
+            if row["is_missing"] and dates[row["date"]]:
+                verdict.in_flight += 1
+            else:
+                kind = Kind.MISSING if row["is_missing"] else Kind.DIFFERENT
+                verdict.differences.append(Difference(kind, (row["date"],)))
+        return verdict
 
     async def _quarantined_keys(self) -> dict[str, frozenset[Key]]:
         """The keys that have ever been quarantined, by warehouse table; only a row that differs is looked up here."""
