@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric
+from services.remodelling.quarantine import quarantine_lines, readable
+from services.remodelling.transform import SourceRows, remodel
+from tests.small_contract import ITEM, SHELF, SHOP
+from tests.source_rows import DAY_US, EPOCH, items, shelves
+
+LAST_DAY = (dt.date.max - EPOCH).days
+
+
+def entries(rows: SourceRows) -> list[dict[str, Any]]:
+    (source,) = rows.base
+    results = [result for result in remodel(SHOP, rows) if result.problems]
+    return [json.loads(line) for line in quarantine_lines(SHOP.source_table(source), rows.base[source], results)]
+
+
+def test_a_line_says_which_row_of_which_table_and_why() -> None:
+    (entry,) = entries(items({}, {"due": "soon", "currency": "?"}))
+    assert (entry["table"], entry["source_table"], entry["key"]) == ("fact_sale", "item", {"item_id": 2})
+    assert entry["problems"] == [
+        {"column": "due_date", "reason": "is no date (YYYY-MM-DD)"},
+        {"column": "currency_name", "reason": "is no ISO 4217 currency code"},
+    ]
+
+
+def test_a_line_holds_the_whole_row_as_a_person_writes_it() -> None:
+    (entry,) = entries(items({"due": "soon", "note": "🚚 'ok'", "good": None}))
+    assert entry["row"] == {
+        "item_id": 1,
+        "maker_id": 1,
+        "serial": 2**40,
+        "price": "1.2500",
+        "code": "abc",
+        "note": "🚚 'ok'",
+        "good": None,
+        "born": "1970-01-01",
+        "opens": "00:00:00.000001",
+        "sold_at": "2026-11-01 09:30:00.000001",
+        "mood": "calm",
+        "due": "soon",
+        "currency": "GBP",
+    }
+
+
+def test_a_row_that_two_tables_refuse_has_a_line_for_each() -> None:
+    found = entries(items({}, {"_defect": "price is NaN", "price": None}))
+    assert [(entry["table"], entry["problems"]) for entry in found] == [
+        ("dim_item", [{"column": "", "reason": "price is NaN"}]),
+        ("fact_sale", [{"column": "", "reason": "price is NaN"}]),
+    ]
+
+
+def test_a_line_is_one_line_whatever_the_row_holds() -> None:
+    rows = items({"due": "so\non\r"})
+    (line,) = quarantine_lines(ITEM, rows.base["item"], [r for r in remodel(SHOP, rows) if r.problems])
+    assert "\n" not in line
+    assert "\r" not in line
+
+
+def test_a_composite_key_is_named_column_by_column() -> None:
+    (entry,) = entries(shelves({"row": 1, "label": "a", "width": None}))
+    assert entry["key"] == {"row": 1, "label": "a"}
+    assert list(entry["key"]) == list(SHELF.key)
+
+
+def test_rows_that_fit_leave_no_line() -> None:
+    assert entries(items({}, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (None, INTEGER, None),
+        (7, INTEGER, 7),
+        (-(2**63), BIGINT, -(2**63)),
+        (5, numeric(10, 2), "0.05"),
+        (-1234567, numeric(10, 2), "-12345.67"),
+        (0, numeric(18, 8), "0.00000000"),
+        (10**18 - 1, numeric(18, 0), str(10**18 - 1)),
+        (True, BOOLEAN, True),
+        ("", TEXT, ""),
+        ("SALE", enum("SALE"), "SALE"),
+        (LAST_DAY, DATE, "9999-12-31"),
+        (LAST_DAY + 1, DATE, f"{LAST_DAY + 1} days and 0 µs from 1970-01-01"),
+        (-1, TIMESTAMP, "1969-12-31 23:59:59.999999"),
+        ((LAST_DAY + 1) * DAY_US + 5, TIMESTAMP, f"{LAST_DAY + 1} days and 5 µs from 1970-01-01"),
+        (DAY_US - 1, TIME, "23:59:59.999999"),
+    ],
+)
+def test_each_kind_of_value_is_readable(value: object, kind: ColumnType, text: object) -> None:
+    assert readable(value, kind) == text
