@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.messages import IngestSource, IngestSourceData, Mode, Snapshot, Trigger
+from contracts.objects import manifest_key, state_key
+from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
+from contracts.tables import Contract
+from services.ingestion import handler
+from services.ingestion.handler import LEASE_HELD_DELAY, Dependencies, handle
+from services.ingestion.lease import take_lease
+from services.ingestion.source import SourceSnapshot
+from shared.catalog import SourceMismatchError
+from shared.envelope import opening
+from shared.errors import PermanentError, TransientError
+from shared.outcome import Defer, Done
+from shared.testing import EPOCH, FakeObjectStore, FakeQueue, loop_now
+
+pytestmark = pytest.mark.virtual_clock
+EMPTY = Contract("empty", "public", "public", (), ())
+BUCKET, SOURCE = "landing", "totesys"
+
+
+class FakeSource:
+    """A source without tables: what a handler does around its reading. `failure` is what opening it raises."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.failure: Exception | None = None
+
+    @asynccontextmanager
+    async def open(self, _source: object, _contract: Contract) -> AsyncIterator[tuple[None, SourceSnapshot]]:
+        self.opened += 1
+        if self.failure is not None:
+            raise self.failure
+        snapshot = Snapshot(taken_at=loop_now(), horizon=1000 + self.opened, wal_position="0/1")
+        identity = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")
+        yield None, SourceSnapshot(snapshot, 2000, identity, {})
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
+    fake = FakeSource()
+    monkeypatch.setattr(handler, "open_snapshot", fake.open)
+    return fake
+
+
+@pytest.fixture
+def deps(source: FakeSource) -> Dependencies:
+    nothing: Any = None
+    return Dependencies(nothing, FakeObjectStore(BUCKET), FakeQueue("remodelling"), EMPTY, SOURCE, BUCKET, now=loop_now)
+
+
+def command(trigger: Trigger, *, at: datetime = EPOCH, mode: Mode = Mode.CHANGES, source_name: str = SOURCE) -> IngestSource:
+    data = IngestSourceData(source_name=source_name, mode=mode, trigger=trigger)
+    return IngestSource(**{**opening("tests"), "time": at}, data=data)
+
+
+def objects_of(deps: Dependencies) -> dict[str, bytes]:
+    assert isinstance(deps.objects, FakeObjectStore)
+    return deps.objects.buckets[BUCKET]
+
+
+def checkpoint_of(deps: Dependencies) -> Checkpoint | None:
+    return SourceState.model_validate_json(objects_of(deps)[state_key(SOURCE)]).checkpoint
+
+
+async def test_a_run_leaves_its_horizon(deps: Dependencies) -> None:
+    assert await handle(command(Trigger.SCHEDULE), deps) == Done()
+    found = checkpoint_of(deps)
+    assert found is not None
+    assert (found.snapshot.horizon, found.contract, found.started_at) == (1001, EMPTY.fingerprint, EPOCH)
+
+
+async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Dependencies, source: FakeSource) -> None:
+    await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
+    for minutes in (3, 2, 1):
+        assert await handle(command(Trigger.SCHEDULE, at=EPOCH - timedelta(minutes=minutes)), deps) == Done()
+    assert source.opened == 1
+    assert SourceState.model_validate_json(objects_of(deps)[state_key(SOURCE)]).lease is None
+    await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
+    assert source.opened == 2
+
+
+async def test_an_operator_s_request_always_runs(deps: Dependencies, source: FakeSource) -> None:
+    await handle(command(Trigger.SCHEDULE), deps)
+    await handle(command(Trigger.OPERATOR, at=EPOCH - timedelta(hours=1)), deps)
+    assert source.opened == 2
+
+
+async def test_an_idle_run_leaves_no_manifest_unless_an_operator_waits_for_it(deps: Dependencies) -> None:
+    await handle(command(Trigger.SCHEDULE), deps)
+    assert set(objects_of(deps)) == {state_key(SOURCE)}
+    asked = command(Trigger.OPERATOR)
+    await handle(asked, deps)
+    found = checkpoint_of(deps)
+    assert found is not None
+    manifest = Manifest.model_validate_json(objects_of(deps)[manifest_key(SOURCE, found.run)])
+    assert (manifest.requested_by, manifest.batches) == (asked.id, ())
+
+
+async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source: FakeSource) -> None:
+    await take_lease(deps.objects, BUCKET, SOURCE, loop_now)
+    outcome = await handle(command(Trigger.OPERATOR), deps)
+    assert isinstance(outcome, Defer)
+    assert (outcome.delay, source.opened) == (LEASE_HELD_DELAY, 0)
+    assert "a run of 'totesys' is under way until" in outcome.reason
+
+
+@pytest.mark.parametrize("failure", [SourceMismatchError("schema 'public' lacks table 'staff'"), TransientError("deadlock")])
+async def test_a_failed_run_frees_the_lease_and_keeps_the_horizon_before(
+    deps: Dependencies, source: FakeSource, failure: Exception
+) -> None:
+    await handle(command(Trigger.OPERATOR), deps)
+    before = checkpoint_of(deps)
+    source.failure = failure
+    with pytest.raises(type(failure)):
+        await handle(command(Trigger.OPERATOR), deps)
+    assert checkpoint_of(deps) == before
+    source.failure = None
+    assert await handle(command(Trigger.OPERATOR), deps) == Done()
+
+
+async def test_a_full_read_says_why(deps: Dependencies) -> None:
+    await handle(command(Trigger.SCHEDULE), deps)
+    with capture_logs() as logs:
+        await handle(command(Trigger.SCHEDULE, mode=Mode.FULL), deps)
+    assert [entry["reasons"] for entry in logs if entry["event"] == "full_read"] == [("asked for",)]
+
+
+async def test_a_command_for_another_source_is_refused(deps: Dependencies) -> None:
+    with pytest.raises(PermanentError, match=r"^this service ingests 'totesys', not 'crm'; correct the command$"):
+        await handle(command(Trigger.OPERATOR, source_name="crm"), deps)
+
+
+async def test_two_sources_of_one_bucket_do_not_disturb_each_other(deps: Dependencies) -> None:
+    await take_lease(deps.objects, BUCKET, "crm", loop_now)
+    assert await handle(command(Trigger.OPERATOR), replace(deps)) == Done()
