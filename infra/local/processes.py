@@ -27,7 +27,7 @@ from infra.local.unprivileged import Account, popen_options
 CREATION_TOLERANCE_S = 2.0  # creation times are derived from the clock, which may be set; a pid is not reused that fast
 LOG_BYTES_MAXIMUM = 20 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_AFTER_SIGKILL_S = 10.0
+_AFTER_SIGKILL = timedelta(seconds=10)
 _AFTER_FAILED_START = timedelta(seconds=5)
 
 
@@ -135,8 +135,7 @@ def find(process_id: ProcessId) -> psutil.Process | None:
     """The process, unless it has ended or its pid is another's by now."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(process_id.pid)
-        is_same = abs(process.create_time() - process_id.created) < CREATION_TOLERANCE_S
-        if is_same and process.status() != psutil.STATUS_ZOMBIE:
+        if abs(process.create_time() - process_id.created) < CREATION_TOLERANCE_S and _is_alive(process):
             return process
     return None
 
@@ -150,11 +149,19 @@ def stop(process_ids: Iterable[ProcessId], *, within: timedelta, first: signal.S
     family = {process for leader in leaders for process in (leader, *_below(leader))}
     for leader in leaders:
         _signal_group(leader, first)
-    _, alive = psutil.wait_procs(family, timeout=within.total_seconds())
-    for process in alive:
+    if wait_until(lambda: not any(map(_is_alive, family)), within=within):
+        return
+    for process in filter(_is_alive, family):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=_AFTER_SIGKILL_S)
+    wait_until(lambda: not any(map(_is_alive, family)), within=_AFTER_SIGKILL)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie is not: in a container without an init process, nobody may ever collect it."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:

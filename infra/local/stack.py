@@ -59,6 +59,7 @@ class Stack:
         self._database_urls: dict[str, str] = {}
         self._state: StackState | None = None
         self._services = Services(self._start_service)
+        self._adopted: dict[str, Child] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -168,6 +169,11 @@ class Stack:
         if self._state is not None:
             self._save()
 
+    def adopt(self, name: str, child: Child) -> None:
+        """Lets a process that works on the stack, such as a simulated application, be stopped with it."""
+        self._adopted[name] = child
+        self._save()
+
     def tend(self) -> list[str]:
         """Repairs what has died since the last call, a few times a second, please. What happened, a sentence each."""
         died = [f"PostgreSQL '{name}'" for name, cluster in self.clusters.items() if not cluster.is_running()]
@@ -193,6 +199,9 @@ class Stack:
 
     def stop(self) -> None:
         """Ends everything, services first; the databases keep their data. May be repeated."""
+        for child in self._adopted.values():
+            child.stop(within=_LEFT_BEHIND)
+        self._adopted.clear()
         self._services.stop(within=timedelta(seconds=self.topology.drain_budget_s) + _AFTER_DRAIN)
         if self.localstack is not None:
             self.localstack.stop()
@@ -243,10 +252,12 @@ class Stack:
         )
 
     def _save(self) -> None:
-        running = {f"postgres-{name}": cluster.process_id for name, cluster in self.clusters.items()}
-        localstack = {} if self.localstack is None else {"localstack": self.localstack.child.id}
-        found = {name: process_id for name, process_id in running.items() if process_id is not None}
-        self._state = self.state.model_copy(update={"processes": found | localstack | self._services.process_ids})
+        clusters = {f"postgres-{name}": cluster.process_id for name, cluster in self.clusters.items()}
+        running = {name: process_id for name, process_id in clusters.items() if process_id is not None}
+        if self.localstack is not None:
+            running["localstack"] = self.localstack.child.id
+        running |= self._services.process_ids | {name: child.id for name, child in self._adopted.items()}
+        self._state = self.state.model_copy(update={"processes": running})
         self._home.write(self._state)
 
 

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts.messages import IngestSource, Trigger, decode
+from infra.local import localstack as localstack_module
+from infra.local import state as state_module
+from infra.local.aws import client
+from infra.local.errors import StackError
+from infra.local.ports import LOOPBACK, free_port
+from infra.local.processes import ProcessId, find, start, stop, tail, wait_until
+from infra.local.sql import execute, fetch_value
+from infra.local.stack import Stack
+from infra.local.state import Home
+
+SOON = timedelta(seconds=30)
+OWNER = """
+import sys, time
+from pathlib import Path
+from infra.local.stack import Stack
+
+with Stack(Path(sys.argv[1])) as stack:
+    stack.start()
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("stack")
+    yield directory
+    Stack.remove(directory)
+
+
+@pytest.fixture(scope="module")
+def stack(home: Path) -> Iterator[Stack]:
+    with Stack(home) as running:
+        running.start()
+        yield running
+
+
+def processes_of(home: Path) -> dict[str, ProcessId]:
+    state = Home(home).read()
+    assert state is not None
+    return state.processes
+
+
+def sent_to(stack: Stack, queue: str) -> list[str]:
+    with closing(client("sqs", stack.resources.endpoint_url, stack.resources.region)) as sqs:
+        answer = sqs.receive_message(QueueUrl=stack.resources.queue_urls[queue], WaitTimeSeconds=5)
+    return [message["Body"] for message in answer.get("Messages", ())]
+
+
+def test_a_tick_asks_for_a_run(stack: Stack) -> None:
+    ticker = stack.ticker(timedelta(hours=1))
+    assert ticker.tick()
+    assert not ticker.tick()
+    (body,) = sent_to(stack, "ingestion")
+    message = decode(body)
+    assert isinstance(message, IngestSource)
+    assert message.data.trigger is Trigger.SCHEDULE
+
+
+def test_what_fails_ten_times_goes_to_the_dead_letter_queue_beside_it(stack: Stack) -> None:
+    with closing(client("sqs", stack.resources.endpoint_url, stack.resources.region)) as sqs:
+        url = stack.resources.queue_urls["loading"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert '"maxReceiveCount": 10' in attributes["RedrivePolicy"]
+    assert "starlift-loading-dlq" in attributes["RedrivePolicy"]
+    assert attributes["VisibilityTimeout"] == "60"
+
+
+def test_the_secrets_lead_to_the_databases(stack: Stack) -> None:
+    with closing(client("secretsmanager", stack.resources.endpoint_url, stack.resources.region)) as secrets:
+        urls = {
+            name: secrets.get_secret_value(SecretId=secret)["SecretString"] for name, secret in stack.resources.secrets.items()
+        }
+    assert fetch_value(urls["source"], "SELECT current_user::text") == "starlift_reader"
+    assert fetch_value(urls["warehouse"], "SELECT current_user::text") == "starlift_loader"
+
+
+def test_no_password_stands_where_others_may_read_it(stack: Stack, home: Path) -> None:
+    password = stack.clusters["source"].password("starlift_reader")
+    for file in (path for path in home.iterdir() if path.is_file() and password in path.read_text(errors="replace")):
+        assert file.stat().st_mode & 0o077 == 0
+        assert file.name.endswith(".passwords.json")
+
+
+def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack, home: Path) -> None:
+    with pytest.raises(StackError, match=r"a stack runs in .* already; stop it"):
+        Stack(home).start()
+    assert Stack.found(home) is not None
+
+
+def test_what_died_is_started_again_and_set_up_again(stack: Stack) -> None:
+    before = stack.resources
+    assert stack.localstack is not None
+    stack.clusters["warehouse"].kill()
+    stack.localstack.child.stop(within=SOON, first=signal.SIGKILL)
+    assert stack.tend() == [
+        "PostgreSQL 'warehouse' had ended and was started again",
+        "LocalStack had ended and was started again",
+    ]
+    assert stack.resources == before
+    assert stack.tend() == []
+    assert fetch_value(stack.database_url("warehouse"), "SELECT 1") == 1
+    assert sent_to(stack, "ingestion") == []
+
+
+def test_a_process_that_works_on_the_stack_is_stopped_with_it_and_data_outlives_the_stop(tmp_path: Path) -> None:
+    try:
+        with Stack(tmp_path) as first:
+            names = first.start().buckets
+            owner_url = first.source_owner_url
+            assert owner_url is not None
+            execute(owner_url, "CREATE TABLE kept AS SELECT 1 AS one")
+            sleeper = start(["/bin/sleep", "600"], log=tmp_path / "sleeper.log", environment={})
+            first.adopt("sleeper", sleeper)
+            running = processes_of(tmp_path)
+            assert set(running) == {"localstack", "postgres-source", "postgres-warehouse", "sleeper"}
+        assert [name for name, process_id in running.items() if find(process_id)] == []
+        assert Stack.found(tmp_path) is None
+        with Stack(tmp_path) as second:
+            assert second.start().buckets == names
+            assert fetch_value(second.database_url("source"), "SELECT one FROM kept") == 1
+    finally:
+        Stack.remove(tmp_path)
+
+
+def owner_of(home: Path) -> subprocess.Popen[str]:
+    """Another process that runs a stack in `home`, once it is up."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(home)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "up\n"
+    return owner
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
+def test_a_killed_owner_takes_everything_with_it(tmp_path: Path) -> None:
+    with owner_of(tmp_path) as owner:
+        running = processes_of(tmp_path)
+        owner.kill()
+    try:
+        assert wait_until(lambda: not any(find(process_id) for process_id in running.values()), within=SOON)
+        assert Stack.found(tmp_path) is None
+        with Stack(tmp_path) as next_one:
+            next_one.start()
+    finally:
+        Stack.remove(tmp_path)
+
+
+def test_the_next_start_stops_what_a_killed_owner_left(tmp_path: Path) -> None:
+    orphan = start(["/bin/sleep", "600"], log=tmp_path / "orphan.log", environment={})
+    gone = ProcessId(psutil.Process().pid, created=0.0)
+    Home(tmp_path).write(state_module.StackState(stack="left", owner=gone, processes={"orphan": orphan.id}))
+    assert Stack.found(tmp_path) is None
+    assert Stack.stop_found(tmp_path)
+    assert orphan.popen.wait() == -signal.SIGINT
+    assert not Stack.stop_found(tmp_path / "nothing")
+
+
+def test_another_process_stops_the_stack(tmp_path: Path) -> None:
+    with owner_of(tmp_path) as owner:
+        running = processes_of(tmp_path)
+        assert Stack.stop_found(tmp_path)
+        assert owner.wait() != 0
+    assert [name for name, process_id in running.items() if find(process_id)] == []
+    Stack.remove(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_a_recycled_pid_is_left_alone() -> None:
+    ours = psutil.Process()
+    stop([ProcessId(ours.pid, ours.create_time() - 3600)], within=timedelta(0), first=signal.SIGKILL)
+
+
+def test_what_ignores_the_request_is_killed(tmp_path: Path) -> None:
+    deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
+    child = start(["/bin/sh", "-c", deaf], log=tmp_path / "log", environment=dict(os.environ))
+    child.await_ready("the deaf one", lambda: tail(child.log, 1) == "deaf", within=SOON)
+    child.stop(within=timedelta(milliseconds=200))
+    assert child.exit_code() == -signal.SIGKILL
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=f"LocalStack needs port {port} of 127.0.0.1, which is taken"):
+            Stack(tmp_path).start(localstack_port=port)
+        assert free_port(port) != port
+
+
+def test_localstack_that_is_not_installed_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="run `make create-environments`"):
+        localstack_module.start_localstack(tmp_path, port=free_port(), region="eu-west-2", environment=tmp_path)
+
+
+def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> None:
+    child = start(["/bin/sh", "-c", "echo no such luck; exit 3"], log=tmp_path / "log", environment={})
+    with pytest.raises(StackError, match=r"it ended with 3; its log .* ends with:\nno such luck"):
+        child.await_ready("it", lambda: False, within=SOON)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "FREE_BYTES_MINIMUM", 2**62)
+    with pytest.raises(StackError, match="MiB of free space and the local stack needs"):
+        Stack(tmp_path).start()
+    monkeypatch.undo()
+    home = Home(tmp_path)
+    home.take()  # a refusal leaves no lock behind
+    home.release()
+
+
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match=r"can't be written .* set STARLIFT_HOME"):
+        Stack(tmp_path / "file" / "stack").start()
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="the source database doesn't answer"):
+        Stack(tmp_path).start(source_url=f"postgresql://nobody@{LOOPBACK}:{free_port()}/nothing")

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from infra.local.bootstrap import Resources
+from infra.local.state import environment_for
+from infra.topology import FILE, Schedule, Topology, read_topology
+from services.ingestion.settings import IngestionSettings
+from services.loading.settings import LoadingSettings
+from services.operator.system import OperatorSettings
+from services.remodelling.settings import RemodellingSettings
+from shared.settings import ServiceSettings
+
+
+def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(FILE.read_text())
+    change(document)
+    return document
+
+
+def test_the_topology_agrees_with_itself() -> None:
+    assert read_topology().name == "starlift"
+
+
+def test_every_queue_is_consumed_by_one_service() -> None:
+    topology = read_topology()
+    assert sorted(service.consumes for service in topology.services.values()) == sorted(topology.queues)
+
+
+def test_names_are_those_that_aws_takes() -> None:
+    topology = read_topology()
+    assert topology.queue_name("loading") == "starlift-loading"
+    assert topology.dead_letter_name("loading") == "starlift-loading-dlq"
+    assert topology.bucket_name("landing", "ab12") == "starlift-landing-ab12"
+    assert topology.secret_name("source", "ab12") == "starlift/ab12/source"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda it: it["services"]["loading"].update(consumes="nowhere"), "service 'loading' names the queue 'nowhere'"),
+        (lambda it: it["services"]["loading"].update(reads=["nowhere"]), "service 'loading' names the bucket 'nowhere'"),
+        (lambda it: it["services"]["loading"].update(secrets=["nothing"]), "service 'loading' names the secret 'nothing'"),
+        (lambda it: it["services"]["loading"].update(sends=["ingestion", "loading"]), "a service sends to one queue at most"),
+        (lambda it: it["services"]["loading"].update(min=9), "min 9 above max 4"),
+        (lambda it: it["schedules"]["ingest-totesys"].update(queue="nowhere"), "names the queue 'nowhere'"),
+        (lambda it: it.update(attempts=10), "SQS would move a message away before its failure is written down"),
+        (lambda it: it.update(dead_letter_retention_s=60), "keeps messages longer than its dead-letter queue"),
+        (lambda it: it.update(drain_budget_s=120), "drain_budget_s 120 must be below stop_timeout_s 120"),
+        (lambda it: it.update(stop_timeout_s=121), "less than or equal to 120"),
+        (lambda it: it["queues"]["loading"].update(visibility_timeout_s=43_201), "less than or equal to 43200"),
+        (lambda it: it.update(colour="blue"), "Extra inputs are not permitted"),
+    ],
+)
+def test_a_topology_that_contradicts_itself_is_refused(change: Callable[[dict[str, Any]], None], complaint: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Topology.model_validate(changed(change))
+    assert complaint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "interval"),
+    [("rate(1 minute)", timedelta(minutes=1)), ("rate(5 minutes)", timedelta(minutes=5)), ("rate(1 day)", timedelta(days=1))],
+)
+def test_a_rate_has_an_interval(expression: str, interval: timedelta) -> None:
+    assert Schedule(expression=expression, queue="ingestion", source="totesys").interval == interval
+
+
+def test_a_cron_expression_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="has no interval"):
+        _ = Schedule(expression="cron(0 6 * * ? *)", queue="ingestion", source="totesys").interval
+
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "ingestion": IngestionSettings,
+    "remodelling": RemodellingSettings,
+    "loading": LoadingSettings,
+}
+
+
+def resources() -> Resources:
+    topology = read_topology()
+    return Resources(
+        stack="test",
+        region="eu-west-2",
+        endpoint_url="http://127.0.0.1:1",
+        queue_urls={queue: f"http://127.0.0.1:1/{queue}" for queue in topology.queues},
+        dead_letter_urls={queue: f"http://127.0.0.1:1/{queue}-dlq" for queue in topology.queues},
+        buckets={bucket: topology.bucket_name(bucket, "test") for bucket in topology.buckets},
+        secrets={secret: topology.secret_name(secret, "test") for secret in topology.secrets},
+    )
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("service", read_topology().services)
+def test_a_service_understands_the_environment_that_the_local_stack_gives_it(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = read_topology()
+    set_environment(monkeypatch, environment_for(service, resources(), topology))
+    settings = SETTINGS[service]()
+    wanted = topology.services[service]
+    assert settings.queue_url == f"http://127.0.0.1:1/{wanted.consumes}"
+    assert settings.dead_letter_url == f"http://127.0.0.1:1/{wanted.consumes}-dlq"
+    assert settings.next_queue_url == (f"http://127.0.0.1:1/{wanted.sends[0]}" if wanted.sends else None)
+    assert settings.slots == wanted.slots
+    assert settings.handler_limit == timedelta(seconds=wanted.handler_limit_s)
+    for secret in wanted.secrets:
+        assert getattr(settings, f"{secret}_secret") == f"starlift/test/{secret}"
+
+
+def test_the_operator_understands_the_environment_that_the_local_stack_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, environment_for("operator", resources(), read_topology()))
+    settings = OperatorSettings()
+    assert settings.loading_dead_letter_url == "http://127.0.0.1:1/loading-dlq"
+    assert settings.warehouse_secret == "starlift/test/warehouse"  # noqa: S105 - a name
