@@ -13,7 +13,13 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 
 CONNECT_LIMIT = timedelta(seconds=10)
 # Every session renders and reads values the same way, whatever the server's or the role's defaults are.
-SESSION_SETTINGS = {"TimeZone": "UTC", "DateStyle": "ISO", "extra_float_digits": "3", "bytea_output": "hex"}
+SESSION_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",  # literal() relies on it
+}
 
 _UNREACHABLE = (
     OSError,
@@ -43,7 +49,7 @@ def quoted(*names: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal, whatever standard_conforming_strings says (no name or label of ours holds a backslash)."""
+    """A text as an SQL literal; backslashes are ordinary (SESSION_SETTINGS)."""
     return "'" + text.replace("'", "''") + "'"
 
 

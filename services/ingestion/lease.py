@@ -23,7 +23,7 @@ from contracts.state import Checkpoint, Lease, SourceState
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError, ObjectStore
 
-LEASE_LIFE = timedelta(seconds=60)
+LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
 RENEWAL_RETRY = RENEWAL / 10
 CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ

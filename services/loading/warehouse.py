@@ -60,7 +60,7 @@ class Warehouse:
         return True
 
     async def ensure_foreign_keys(self, source_name: str, run: int) -> None:
-        """Once every batch of `run` is in, add the foreign keys that are missing. Every load keeps them true, so they can't fail.
+        """Once every batch of `run` is in, add the missing foreign keys. Every load keeps them true, so they can't fail.
 
         Raises: TransientError when a long load holds the tables; a later run tries again.
         """

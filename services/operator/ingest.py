@@ -10,7 +10,7 @@ from datetime import timedelta
 from contracts.messages import IngestSource, IngestSourceData, Mode, Trigger, encode
 from contracts.objects import state_key
 from contracts.state import Manifest, SourceState
-from services.operator.progress import find_manifest, missing_batches, read_progress
+from services.operator.progress import manifests_after, missing_batches, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
@@ -53,17 +53,16 @@ async def wait_until_loaded(
     Raises: RunNotLoadedError when a message became a dead letter meanwhile, or `limit` is over.
     """
     dead_before = await dead_letter_count(system)
+    settings = system.settings
     manifest: Manifest | None = None
+    seen = request.after
     try:
         async with asyncio.timeout(limit.total_seconds()):
             while True:
-                manifest = manifest or await find_manifest(
-                    system.objects,
-                    system.settings.landing_bucket,
-                    system.settings.source_name,
-                    request.command.id,
-                    after=request.after,
-                )
+                if manifest is None:
+                    for ended in await manifests_after(system.objects, settings.landing_bucket, settings.source_name, seen):
+                        seen = ended.run
+                        manifest = ended if ended.requested_by == request.command.id else manifest
                 if manifest is not None:
                     missing = await missing_batches(system.warehouse, manifest)
                     on_progress(len(manifest.batches) - len(missing), len(manifest.batches))

@@ -67,15 +67,10 @@ async def read_progress(
     )
 
 
-async def find_manifest(
-    objects: ObjectStore, bucket: str, source_name: str, command_id: UUID, *, after: int
-) -> Manifest | None:
-    """The manifest of the run that a command asked for, if that run has ended; its number is above `after`."""
-    for key in await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, after)):
-        manifest = await _manifest(objects, bucket, source_name, _run_of(key))
-        if manifest.requested_by == command_id:
-            return manifest
-    return None
+async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:
+    """The manifests of every run above `run` that has ended, in the order of their runs."""
+    keys = await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, run))
+    return [await _manifest(objects, bucket, source_name, _run_of(key)) for key in keys]
 
 
 async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]:
