@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -52,28 +52,35 @@ async def wait_until_loaded(
 
     Raises: RunNotLoadedError when a message became a dead letter meanwhile, or `limit` is over.
     """
-    dead_before = await dead_letter_count(system)
     settings = system.settings
     manifest: Manifest | None = None
     seen = request.after
     try:
         async with asyncio.timeout(limit.total_seconds()):
-            while True:
+            async for _ in _looks(system):
                 if manifest is None:
-                    for ended in await manifests_after(system.objects, settings.landing_bucket, settings.source_name, seen):
-                        seen = ended.run
-                        manifest = ended if ended.requested_by == request.command.id else manifest
+                    ended = await manifests_after(system.objects, settings.landing_bucket, settings.source_name, seen)
+                    manifest = next((one for one in ended if one.requested_by == request.command.id), None)
+                    seen = ended[-1].run if ended else seen
                 if manifest is not None:
                     missing = await missing_batches(system.warehouse, manifest)
                     on_progress(len(manifest.batches) - len(missing), len(manifest.batches))
                     if not missing:
                         return manifest
-                if await dead_letter_count(system) > dead_before:
-                    raise RunNotLoadedError(DEAD_LETTER_FELL)
-                await asyncio.sleep(POLL.total_seconds())
     except TimeoutError:
         where = "is read, but not loaded" if manifest else "was not read"
         raise RunNotLoadedError(f"the run {where} after {limit.total_seconds():g} s; {ASK_STATUS}") from None
+    raise AssertionError("the looks never end by themselves")
+
+
+async def _looks(system: System) -> AsyncIterator[None]:
+    """Again and again, until a dead letter falls. Raises: RunNotLoadedError."""
+    dead_before = await dead_letter_count(system)
+    while True:
+        yield
+        if await dead_letter_count(system) > dead_before:
+            raise RunNotLoadedError(DEAD_LETTER_FELL)
+        await asyncio.sleep(POLL.total_seconds())
 
 
 async def resend_missing(system: System) -> int:
