@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shared.errors import PermanentError
 
-class StackError(Exception):
+
+class StackError(PermanentError):
     """The local stack can't do what it was asked. The text is the one sentence for the person: rule, value, what to do."""

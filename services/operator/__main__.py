@@ -14,17 +14,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from contracts.messages import Mode
-from infra.local.errors import StackError
-from services.operator import demo as demonstration
 from services.operator import render
-from services.operator import up as stack_commands
 from services.operator.exit_codes import ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
-from services.operator.locate import NowhereError, operator_settings
+from services.operator.locate import NowhereError, has_local_stack, operator_settings
 from services.operator.proof.verify import Proof, Verdict, verdict_as_json
 from services.operator.status import Status, read_status
 from services.operator.system import OperatorSettings, System, open_system
-from services.operator.up import SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.settings import explained
 
@@ -38,13 +34,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-SOURCE_HELP = "Your own source, read-only: postgresql://user:password@host/database."
-WAREHOUSE_HELP = "Your own warehouse: postgresql://user:password@host/database."
 people = Console()
 complaints = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
-Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds between two runs.")]
 
 
 def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
@@ -55,31 +48,6 @@ def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
             return await work(system)
 
     return asyncio.run(opened())
-
-
-@app.command()
-def up(
-    source_url: Annotated[str | None, typer.Option(envvar=SOURCE_URL_VARIABLE, help=SOURCE_HELP)] = None,
-    warehouse_url: Annotated[str | None, typer.Option(envvar=WAREHOUSE_URL_VARIABLE, help=WAREHOUSE_HELP)] = None,
-    *,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` ends it.")] = False,
-    every: Seconds = 2.0,
-) -> None:
-    """Start the local stack and the three services; one line per event until Ctrl-C.
-
-    Without URLs: embedded databases, and a simulator that writes to the source as an application would.
-    """
-    options = stack_commands.UpOptions(source_url=source_url, warehouse_url=warehouse_url, every=timedelta(seconds=every))
-    if detach:
-        stack_commands.up_detached(options, people)
-    else:
-        stack_commands.up_in_foreground(options, people)
-
-
-@app.command()
-def down() -> None:
-    """Stop what `starlift up` started. Databases keep their data, queues and buckets do not."""
-    people.print(stack_commands.down())
 
 
 @app.command()
@@ -140,20 +108,12 @@ def verify(*, as_json: AsJson = False) -> None:
         raise typer.Exit(ExitCode.DIFFERENT)
 
 
-@app.command()
-def demo(
-    *,
-    orders: Annotated[int, typer.Option(min=1, help="Sales orders in the source to begin with.")] = 11_187,
-    seconds: Annotated[float, typer.Option(min=1, help="How long the application writes.")] = 20.0,
-) -> None:
-    """Fill a source, load it, write to it for a while, prove the warehouse equal; then take everything down."""
-    is_equal = demonstration.run(people, orders=orders, seconds=seconds)
-    if not is_equal:
-        raise typer.Exit(ExitCode.DIFFERENT)
-
-
 def main() -> None:
     """Run the command; a mistake becomes one sentence and an exit code."""
+    if has_local_stack():
+        from services.operator.local_commands import local_app  # noqa: PLC0415 (an image for AWS is without what it imports)
+
+        app.add_typer(local_app)
     sys.exit(guarded(app))
 
 
@@ -171,7 +131,7 @@ def guarded(command: Callable[[], object]) -> int:
         return _complain(str(error), ExitCode.USAGE)
     except RunNotLoadedError as error:
         return _complain(str(error), ExitCode.NOT_LOADED)
-    except (StackError, DependencyDownError, PermanentError, TransientError) as error:
+    except (DependencyDownError, PermanentError, TransientError) as error:
         return _complain(str(error), ExitCode.FAILED)
     return ExitCode.DONE
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
-from infra.local.stack import Stack
 from services.operator.system import OperatorSettings
 from shared.settings import PREFIX
 
@@ -20,10 +20,24 @@ def operator_settings() -> OperatorSettings:
     """
     if any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ):
         return OperatorSettings()
-    stack = Stack.found()
-    if stack is None:
+    environment = _local_environment()
+    if environment is None:
         raise NowhereError(
             "no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
         )
-    os.environ.update(stack.environment_for("operator"))
+    os.environ.update(environment)
     return OperatorSettings()
+
+
+def has_local_stack() -> bool:
+    """Whether the extra `local` is installed."""
+    return find_spec("localstack_client") is not None
+
+
+def _local_environment() -> dict[str, str] | None:
+    if not has_local_stack():
+        return None
+    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS is without what it imports)
+
+    state = Stack.found()
+    return None if state is None else state.environment_for("operator")

@@ -127,7 +127,7 @@ def up_detached(options: UpOptions, console: Console) -> None:
     console.print(told, highlight=False, soft_wrap=True)
 
 
-def down() -> str:
+def stop_stack() -> str:
     """Stop the stack of this directory; what was done, in words."""
     return "stopped" if Stack.stop_found() else "nothing runs here"
 

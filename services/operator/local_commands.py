@@ -1,0 +1,65 @@
+"""The commands that need the local stack: `starlift up`, `down`, `demo`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.operator import demo as demonstration
+from services.operator.exit_codes import ExitCode
+from services.operator.up import (
+    SOURCE_URL_VARIABLE,
+    WAREHOUSE_URL_VARIABLE,
+    UpOptions,
+    stop_stack,
+    up_detached,
+    up_in_foreground,
+)
+
+SOURCE_HELP = "Your own source, read-only: postgresql://user:password@host/database."
+WAREHOUSE_HELP = "Your own warehouse: postgresql://user:password@host/database."
+
+local_app = typer.Typer()
+people = Console()
+
+Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds between two runs.")]
+
+
+@local_app.command()
+def up(
+    source_url: Annotated[str | None, typer.Option(envvar=SOURCE_URL_VARIABLE, help=SOURCE_HELP)] = None,
+    warehouse_url: Annotated[str | None, typer.Option(envvar=WAREHOUSE_URL_VARIABLE, help=WAREHOUSE_HELP)] = None,
+    *,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` ends it.")] = False,
+    every: Seconds = 2.0,
+) -> None:
+    """Start the local stack and the three services; one line per event until Ctrl-C.
+
+    Without URLs: embedded databases, and a simulator that writes to the source as an application would.
+    """
+    options = UpOptions(source_url=source_url, warehouse_url=warehouse_url, every=timedelta(seconds=every))
+    if detach:
+        up_detached(options, people)
+    else:
+        up_in_foreground(options, people)
+
+
+@local_app.command()
+def down() -> None:
+    """Stop what `starlift up` started. Databases keep their data, queues and buckets do not."""
+    people.print(stop_stack())
+
+
+@local_app.command()
+def demo(
+    *,
+    orders: Annotated[int, typer.Option(min=1, help="Sales orders in the source to begin with.")] = 11_187,
+    seconds: Annotated[float, typer.Option(min=1, help="How long the application writes.")] = 20.0,
+) -> None:
+    """Fill a source, load it, write to it for a while, prove the warehouse equal; then take everything down."""
+    is_equal = demonstration.run(people, orders=orders, seconds=seconds)
+    if not is_equal:
+        raise typer.Exit(ExitCode.DIFFERENT)
