@@ -58,7 +58,7 @@ def environment_for(service: str, resources: Resources, topology: Topology) -> d
         "AWS_REGION": resources.region,
         "AWS_DEFAULT_REGION": resources.region,
         "AWS_ACCESS_KEY_ID": "test",  # LocalStack takes anything; botocore wants something
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # nosec B105
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     own = _of_operator(resources) if service == OPERATOR else _of_service(service, resources, topology)

@@ -88,7 +88,7 @@ def _remodel_table(contract: Contract, table: WarehouseTable, base: pd.DataFrame
 def _join(
     contract: Contract, table: WarehouseTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
 ) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
-    """For each lookup its partner rows, one per base row; a partner that does not exist or could not travel is a problem."""
+    """For each lookup its partner rows, one per base row; a row whose partner does not exist is a problem."""
     joined: dict[str, pd.DataFrame] = {}
     problems: list[Problem] = []
     for lookup in table.lookups:
@@ -101,9 +101,6 @@ def _join(
         joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
         orphans = base[lookup.on].notna() & ~base[lookup.on].isin(known.index)
         problems.append(Problem(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
-        for defect in known[DEFECT].dropna().unique():
-            touched = base[lookup.on].isin(known.index[known[DEFECT] == defect])
-            problems.append(Problem(lookup.on, f"refers to a row of '{lookup.table}' whose {defect}", touched))
     return joined, problems
 
 

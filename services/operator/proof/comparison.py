@@ -62,24 +62,33 @@ async def compare(
     quarantined: frozenset[Key] = frozenset(),
 ) -> TableVerdict:
     """Walk both streams, ordered by key, side by side, and put what is found into `verdict`."""
+    async for left, right in _side_by_side(expected, actual):
+        verdict.expected += left is not None
+        verdict.actual += right is not None
+        if left is None and right is not None:
+            verdict.differences.append(Difference(Kind.EXTRA, right.key))
+        elif left is not None and right is None:
+            _count(verdict, Difference(Kind.MISSING, left.key), left, quarantined)
+        elif left is not None and right is not None and left.values != right.values:
+            _count(verdict, Difference(Kind.DIFFERENT, left.key, dict(_differing(left, right, columns))), left, quarantined)
+    return verdict
+
+
+async def _side_by_side(
+    expected: AsyncIterator[Row], actual: AsyncIterator[Row]
+) -> AsyncIterator[tuple[Row | None, Row | None]]:
+    """Rows of equal keys in pairs, None beside a row that stands alone."""
     left, right = await anext(expected, None), await anext(actual, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left.key < right.key):
-            assert left is not None  # noqa: S101 (the loop's condition)
-            _count(verdict, Difference(Kind.MISSING, left.key), left, quarantined)
-            verdict.expected += 1
+            yield left, None
             left = await anext(expected, None)
         elif left is None or right.key < left.key:
-            verdict.differences.append(Difference(Kind.EXTRA, right.key))
-            verdict.actual += 1
+            yield None, right
             right = await anext(actual, None)
         else:
-            if left.values != right.values:
-                _count(verdict, Difference(Kind.DIFFERENT, left.key, dict(_differing(left, right, columns))), left, quarantined)
-            verdict.expected += 1
-            verdict.actual += 1
+            yield left, right
             left, right = await anext(expected, None), await anext(actual, None)
-    return verdict
 
 
 def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: frozenset[Key]) -> None:
