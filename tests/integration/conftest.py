@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from infra.local.databases import SOURCE_OWNER
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.totesys.fill import create
 from infra.local.totesys.writer import connect
+from tests.pipeline import Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
 
 
@@ -26,3 +27,11 @@ async def source(source_url: str) -> AsyncIterator[asyncpg.Connection]:
     await create(connection)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def pipeline(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
+    """Reads as a role that may do nothing but SELECT, and writes as the warehouse's owner."""
+    source, warehouse = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(source, warehouse) as opened:
+        yield opened

@@ -1,0 +1,108 @@
+"""What `last_updated > watermark` loses: transactions that began before a run and committed after it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from infra.local.totesys.fill import fill
+from infra.local.totesys.writer import connect
+from tests.pipeline import Pipeline, tables_read
+
+INSERT = """
+INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', '2020-01-01') RETURNING design_id
+"""
+
+
+@pytest.fixture
+async def writer(source: asyncpg.Connection, source_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A second session of the application; the first one fills the source."""
+    await fill(source, orders=50, seed=1)
+    connection = await connect(source_url)
+    yield connection
+    await connection.close()
+
+
+async def designs(pipeline: Pipeline) -> set[str]:
+    return {name for (name,) in await pipeline.select("SELECT design_name FROM dim_design WHERE design_name LIKE 'late%'")}
+
+
+async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    async with writer.transaction():
+        await writer.execute(INSERT, "late")
+        await pipeline.run()
+        await source.execute(INSERT, "late, but committed first")
+        await pipeline.run()
+    await pipeline.run()
+    assert await designs(pipeline) == {"late", "late, but committed first"}
+    assert (await pipeline.verify()).is_equal
+    assert await pipeline.ingest() == []
+
+
+async def test_rows_of_savepoints_are_read_and_rolled_back_ones_are_not(writer: asyncpg.Connection, pipeline: Pipeline) -> None:
+    async with writer.transaction():
+        await writer.execute(INSERT, "late before")
+        await pipeline.run()
+        async with writer.transaction():
+            await writer.execute(INSERT, "late in savepoint")
+            await pipeline.run()
+            async with writer.transaction():
+                await writer.execute("UPDATE design SET design_name = 'late, twice saved' WHERE design_id = 1")
+        undone = writer.transaction()
+        await undone.start()
+        await writer.execute(INSERT, "late and undone")
+        await undone.rollback()
+        await pipeline.run()
+    await pipeline.run()
+    assert await designs(pipeline) == {"late before", "late in savepoint", "late, twice saved"}
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_an_update_that_waited_for_a_lock_over_a_run_is_read(
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    async with writer.transaction():
+        await writer.execute("UPDATE department SET department_name = 'late' WHERE department_id = 1")
+        await pipeline.run()
+    await source.execute("UPDATE department SET manager = 'x' WHERE department_id = 1")
+    await pipeline.run()
+    assert await pipeline.select("SELECT DISTINCT department_name FROM dim_staff WHERE department_name = 'late'") == [("late",)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_rows_between_horizon_and_snapshot_are_read_again_and_change_nothing(
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    async with writer.transaction():
+        await writer.execute(INSERT, "late")  # holds the horizon back
+        await source.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+        await pipeline.run()
+        before = await pipeline.dump(with_runs=False)
+        (again,) = await pipeline.run()
+        assert [(table.table, table.object.row_count) for table in again.data.tables] == [("dim_staff", 1)]
+        assert await pipeline.dump(with_runs=False) == before
+    assert tables_read(await pipeline.ingest()) == {"staff": 1, "design": 1}
+    assert tables_read(await pipeline.ingest()) == {}
+
+
+async def test_two_prepared_steps_of_an_order_arrive_whole_although_they_commit_between_runs(
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    """The order's transaction row commits before a run, its payment after it: a later run brings the payment."""
+    await pipeline.run()
+    async with writer.transaction():
+        await writer.execute("UPDATE payment SET paid = false, payment_date = '2031-05-05' WHERE payment_id = 1")
+        await source.execute("UPDATE sales_order SET agreed_payment_date = '2031-05-05' WHERE sales_order_id = 1")
+        await pipeline.run()
+        assert (await pipeline.verify()).is_equal
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
+    await pipeline.run()
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
