@@ -28,10 +28,11 @@ class RunNotLoadedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A run that was asked for: `after` is the highest run number before it."""
+    """A run that was asked for: `after` is the highest run number before it, `dead_letters` how many there were then."""
 
     command: IngestSource
     after: int
+    dead_letters: int
 
 
 async def request_run(system: System, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR) -> Request:
@@ -40,9 +41,9 @@ async def request_run(system: System, mode: Mode = Mode.CHANGES, trigger: Trigge
     found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
     after = 0 if found is None else SourceState.model_validate_json(found.body).run
     data = IngestSourceData(source_name=settings.source_name, mode=mode, trigger=trigger)
-    command = IngestSource(**opening(SOURCE), data=data)
-    await system.queues["ingestion"].send(encode(command))
-    return Request(command, after)
+    request = Request(IngestSource(**opening(SOURCE), data=data), after, await dead_letter_count(system))
+    await system.queues["ingestion"].send(encode(request.command))
+    return request
 
 
 async def wait_until_loaded(
@@ -57,7 +58,7 @@ async def wait_until_loaded(
     seen = request.after
     try:
         async with asyncio.timeout(limit.total_seconds()):
-            async for _ in _looks(system):
+            async for _ in _looks(system, request.dead_letters):
                 if manifest is None:
                     ended = await manifests_after(system.objects, settings.landing_bucket, settings.source_name, seen)
                     manifest = next((one for one in ended if one.requested_by == request.command.id), None)
@@ -73,9 +74,8 @@ async def wait_until_loaded(
     raise AssertionError("the looks never end by themselves")
 
 
-async def _looks(system: System) -> AsyncIterator[None]:
+async def _looks(system: System, dead_before: int) -> AsyncIterator[None]:
     """Again and again, until a dead letter falls. Raises: RunNotLoadedError."""
-    dead_before = await dead_letter_count(system)
     while True:
         yield
         if await dead_letter_count(system) > dead_before:

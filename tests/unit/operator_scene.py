@@ -1,0 +1,134 @@
+"""A system of fakes for the operator: queues, buckets, and a warehouse that answers what its ledger is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from contracts.messages import BatchIngested, BatchIngestedData, Snapshot
+from contracts.objects import batch_id, manifest_key, state_key
+from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
+from contracts.totesys import CONTRACT
+from services.operator.progress import LEDGER_QUERY
+from services.operator.system import SERVICES, OperatorSettings, System
+from shared.envelope import opening
+from shared.postgres import Database
+from shared.testing import FakeObjectStore, FakeQueue
+
+LANDING, PROCESSED, SOURCE = "landing", "processed", "totesys"
+BEGAN = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
+SETTINGS = OperatorSettings(
+    region="eu-west-2",
+    ingestion_queue_url="https://sqs/1/ingestion",
+    remodelling_queue_url="https://sqs/1/remodelling",
+    loading_queue_url="https://sqs/1/loading",
+    ingestion_dead_letter_url="https://sqs/1/ingestion-dlq",
+    remodelling_dead_letter_url="https://sqs/1/remodelling-dlq",
+    loading_dead_letter_url="https://sqs/1/loading-dlq",
+    landing_bucket=LANDING,
+    processed_bucket=PROCESSED,
+)
+
+
+def snapshot(second: int = 0) -> Snapshot:
+    return Snapshot(taken_at=BEGAN.replace(second=second), horizon=700 + second, wal_position="0/1")
+
+
+@dataclass
+class FakeLedger:
+    """The warehouse's ledger, as a database whose connection answers the operator's questions. `loaded` is by run."""
+
+    exists: bool = True
+    loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
+    quarantined: int = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[FakeLedger]:
+        yield self
+
+    async def fetchval(self, query: str) -> int | None:
+        assert query == "SELECT to_regclass('starlift.ledger')"
+        return 1 if self.exists else None
+
+    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        if query == LEDGER_QUERY:
+            return [self._run(run) for run in sorted(self.loaded) if run >= arguments[1]]
+        assert query == "SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
+        return [{"batch_id": known} for known in self._ids() if known in arguments[0]]
+
+    def load(self, *batches: BatchIngested) -> None:
+        for batch in batches:
+            self.loaded.setdefault(batch.data.run, []).append(batch)
+
+    def _ids(self) -> list[UUID]:
+        return [batch.data.batch_id for batches in self.loaded.values() for batch in batches]
+
+    def _run(self, run: int) -> dict[str, Any]:
+        batches = self.loaded[run]
+        last = [batch.data.index for batch in batches if batch.data.is_last]
+        return {
+            "run": run,
+            "batches": [batch.data.batch_id for batch in batches],
+            "is_complete": bool(last) and len(batches) == last[0] + 1,
+            "quarantined": self.quarantined,
+            "loaded_at": BEGAN,
+        }
+
+
+@dataclass
+class Scene:
+    """What a command meets. Queues and dead letters are by service."""
+
+    queues: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(name) for name in SERVICES})
+    dead_letters: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(f"{name}-dlq") for name in SERVICES})
+    objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+
+    @property
+    def system(self) -> System:
+        database = cast("Database", self.ledger)
+        return System(SETTINGS, CONTRACT, self.queues, self.dead_letters, self.objects, database, database)
+
+    async def end_run(self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0) -> Manifest:
+        """What a completed run leaves in the landing bucket: manifest and checkpoint."""
+        events = tuple(ingested(run, index, is_last=index == batches - 1) for index in range(batches))
+        manifest = Manifest(
+            source_name=SOURCE,
+            run=run,
+            requested_by=requested_by or uuid4(),
+            snapshot=snapshot(second),
+            completed_at=BEGAN,
+            batches=events,
+        )
+        await self.objects.put(LANDING, manifest_key(SOURCE, run), manifest.model_dump_json().encode())
+        await self.remember(run, second)
+        return manifest
+
+    async def remember(self, run: int, second: int = 0) -> None:
+        """The state of a source whose last completed run is `run`."""
+        state = SourceState(run=run, checkpoint=checkpoint(run, second))
+        await self.objects.put(LANDING, state_key(SOURCE), state.model_dump_json().encode())
+
+
+def checkpoint(run: int, second: int = 0) -> Checkpoint:
+    identity = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="never")
+    return Checkpoint(
+        run=run, started_at=BEGAN, snapshot=snapshot(second), identity=identity, contract=CONTRACT.fingerprint, tables={}
+    )
+
+
+def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested:
+    data = BatchIngestedData(
+        source_name=SOURCE,
+        run=run,
+        batch_id=batch_id(SOURCE, run, index),
+        index=index,
+        is_last=is_last,
+        snapshot=snapshot(),
+        extracts=(),
+    )
+    return BatchIngested(**opening("tests"), data=data)
