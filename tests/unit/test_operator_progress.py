@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import cast
+
+import asyncpg
+import pytest
+
+from contracts.objects import manifest_key
+from services.operator.progress import Progress, manifests_after, missing_batches, read_progress
+from tests.unit.operator_scene import LANDING, SOURCE, Scene, ingested, snapshot
+
+
+async def progress_of(scene: Scene) -> Progress:
+    return await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger))
+
+
+async def test_before_the_first_run_nothing_is_known() -> None:
+    scene = Scene()
+    scene.ledger.exists = False
+    found = await progress_of(scene)
+    assert (found.consistent_through, found.missing, found.checkpoint, found.loaded_at) == (None, (), None, None)
+    assert found.fresh_as_of is None
+
+
+async def test_a_run_counts_once_every_batch_of_it_is_loaded() -> None:
+    scene = Scene()
+    manifest = await scene.end_run(7, batches=3)
+    scene.ledger.load(*manifest.batches[:2])
+    found = await progress_of(scene)
+    assert found.consistent_through is None
+    assert found.missing == manifest.batches[2:]
+    assert found.fresh_as_of is None
+    scene.ledger.load(manifest.batches[2])
+    found = await progress_of(scene)
+    assert found.consistent_through == manifest
+    assert found.missing == ()
+
+
+async def test_a_gap_holds_back_every_later_run() -> None:
+    scene = Scene()
+    first, second, third = [await scene.end_run(run, second=run) for run in (1, 2, 3)]
+    scene.ledger.load(*first.batches, *third.batches)
+    found = await progress_of(scene)
+    assert found.consistent_through == first
+    assert found.missing == second.batches
+    assert found.fresh_as_of == snapshot(1).taken_at
+    scene.ledger.load(*second.batches)
+    assert (await progress_of(scene)).consistent_through == third
+
+
+async def test_a_run_that_was_asked_for_and_found_nothing_counts_at_once() -> None:
+    scene = Scene()
+    manifest = await scene.end_run(7, batches=0)
+    assert (await progress_of(scene)).consistent_through == manifest
+
+
+async def test_an_idle_source_is_fresh_as_of_its_last_checkpoint() -> None:
+    scene = Scene()
+    manifest = await scene.end_run(7, second=1)
+    scene.ledger.load(*manifest.batches)
+    await scene.remember(8, second=9)
+    found = await progress_of(scene)
+    assert found.consistent_through == manifest
+    assert found.fresh_as_of == snapshot(9).taken_at
+
+
+async def test_batches_without_a_manifest_are_void() -> None:
+    scene = Scene()
+    scene.ledger.load(ingested(6), ingested(8))
+    manifest = await scene.end_run(7)
+    scene.ledger.load(*manifest.batches)
+    assert (await progress_of(scene)).consistent_through == manifest
+
+
+async def test_the_manifests_behind_a_run_come_in_the_order_of_their_runs() -> None:
+    scene = Scene()
+    await scene.end_run(9)
+    late, early = await scene.end_run(12), await scene.end_run(10)
+    assert await manifests_after(scene.objects, LANDING, SOURCE, 9) == [early, late]
+    assert await manifests_after(scene.objects, LANDING, SOURCE, 12) == []
+
+
+async def test_a_manifest_that_vanishes_is_said_so() -> None:
+    scene = Scene()
+    await scene.end_run(7)
+    del scene.objects.buckets[LANDING][manifest_key(SOURCE, 7)]
+    scene.objects.keys = lambda *_a, **_k: answered([manifest_key(SOURCE, 7)])  # type: ignore[method-assign]
+    with pytest.raises(LookupError, match="manifest of run 7 vanished"):
+        await progress_of(scene)
+
+
+async def answered(keys: list[str]) -> list[str]:
+    return keys
+
+
+async def test_missing_batches_are_those_that_the_ledger_does_not_have() -> None:
+    scene = Scene()
+    manifest = await scene.end_run(7, batches=2)
+    scene.ledger.load(manifest.batches[1])
+    assert await missing_batches(scene.system.warehouse, manifest) == [manifest.batches[0].data.batch_id]
+    scene.ledger.exists = False
+    assert len(await missing_batches(scene.system.warehouse, manifest)) == 2
