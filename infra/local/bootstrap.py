@@ -19,9 +19,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict
 
-from infra.local.aws import client
+from infra.local.aws import client, create_bucket
 from infra.local.errors import StackError
-from infra.local.localstack import create_bucket
 from infra.topology import Topology, read_topology
 
 

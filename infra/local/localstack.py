@@ -12,7 +12,7 @@ from shutil import rmtree
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.aws import client
+from infra.local.aws import client, create_bucket
 from infra.local.errors import StackError
 from infra.local.ports import LOOPBACK
 from infra.local.processes import Child, start
@@ -75,12 +75,6 @@ def start_localstack(directory: Path, *, port: int, region: str, environment: Pa
     localstack = LocalStack(f"http://{LOOPBACK}:{port}", region, child)
     child.await_ready("LocalStack", localstack.is_ready, within=_START)
     return localstack
-
-
-def create_bucket(s3: object, name: str, region: str) -> None:
-    """Creates a bucket; S3 wants its own region told, and us-east-1 not."""
-    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    s3.create_bucket(Bucket=name, **where)  # type: ignore[attr-defined]
 
 
 def _environment(directory: Path, installed: Path, port: int) -> dict[str, str]:

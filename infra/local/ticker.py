@@ -1,15 +1,23 @@
-"""The schedule of the local stack: asks for a run every so often, as EventBridge Scheduler does on AWS."""
+"""The schedule of the local stack: asks for a run every so often, as EventBridge Scheduler does on AWS.
+
+python -m infra.local.ticker           (docker-compose.yml; the environment says where: AWS_ENDPOINT_URL,
+                                        STARLIFT_INGESTION_QUEUE_URL, STARLIFT_HEALTH_FILE)
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 from contracts.messages import IngestSource, IngestSourceData, Trigger, encode
 from infra.local.aws import client
+from infra.topology import read_topology
 from shared.envelope import opening
+from shared.health import beat
 
 
 class Ticker:
@@ -38,3 +46,20 @@ def send_ingest(endpoint_url: str, region: str, queue_url: str, source_name: str
     )
     with closing(client("sqs", endpoint_url, region)) as sqs:
         sqs.send_message(QueueUrl=queue_url, MessageBody=encode(message))
+
+
+def main() -> None:
+    """Ticks as often as the first schedule of the topology, until it is stopped. A failure ends it; compose restarts it."""
+    topology = read_topology()
+    schedule = next(iter(topology.schedules.values()))
+    endpoint_url, queue_url = os.environ["AWS_ENDPOINT_URL"], os.environ["STARLIFT_INGESTION_QUEUE_URL"]
+    health_file = Path(os.environ["STARLIFT_HEALTH_FILE"])
+    ticker = Ticker(lambda: send_ingest(endpoint_url, topology.region, queue_url, schedule.source), schedule.interval)
+    while True:
+        ticker.tick()
+        beat(health_file, ())
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

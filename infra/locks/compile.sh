@@ -11,6 +11,8 @@ lock() { # lock OUTPUT ARGS...
 for extra in ingestion remodelling loading operator dev; do
     lock "$extra" pyproject.toml --extra "$extra" --universal --python-version 3.11 "$@"
 done
+# The set-up of docker-compose.yml, in the versions of the development environment.
+printf 'boto3\nlocalstack-client\npydantic\n' | lock bootstrap - --constraint infra/locks/dev.txt --universal --python-version 3.11
 # The peer of `make bench`, in an environment of its own.
 lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
 # LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
