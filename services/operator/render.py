@@ -6,6 +6,7 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.operator.proof.comparison import Difference
 from services.operator.proof.verify import Verdict
@@ -75,7 +76,8 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     console.print(table)
     for found in verdict.tables:
         for difference in found.differences[:DIFFERENCES_SHOWN]:
-            console.print(f"[red]{found.table} {describe(difference)}[/]", highlight=False)
+            # As a Text: a value may look like markup or an emoji.
+            console.print(Text(f"{found.table} {describe(difference)}", "red"), soft_wrap=True)
         if len(found.differences) > DIFFERENCES_SHOWN:
             console.print(f"[red]{found.table}: {len(found.differences) - DIFFERENCES_SHOWN:,} more; --json lists all[/]")
     console.print(verdict_sentence(verdict), highlight=False)
