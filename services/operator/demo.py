@@ -56,7 +56,8 @@ def run(console: Console, *, orders: int, seconds: float) -> bool:
     try:
         with up.interrupted_by_sigterm(), Stack(home) as stack:
             up.start(stack, up.UpOptions(None, None, RUN_EVERY), console, orders=orders)
-            stack.start_services()
+            with console.status("starting the three services"):
+                up.start_services(stack, home)
             os.environ.update(stack.environment_for("operator"))
             result = asyncio.run(_play(console, stack.source_owner_url or "", home, timedelta(seconds=seconds)))
     finally:

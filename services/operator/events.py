@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,26 +54,35 @@ def sentence(line: str) -> str | None:
         return None
 
 
+def is_start(line: str) -> bool:
+    """Whether a log line says that a service listens now."""
+    try:
+        return bool(json.loads(line)["event"] == "started")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 @dataclass
 class LogTail:
-    """The lines that are appended to a log from now on."""
+    """The lines that are appended to a log behind `position`, in bytes; without one, from now on."""
 
     path: Path
-    _position: int = field(init=False)
+    position: int = -1
 
     def __post_init__(self) -> None:
-        self._position = self.path.stat().st_size if self.path.exists() else 0
+        if self.position < 0:
+            self.position = self.path.stat().st_size if self.path.exists() else 0
 
     def new_lines(self) -> Iterator[str]:
         """Each complete line since the last call. A log that was cut begins anew."""
         if not self.path.exists():
             return
-        if self.path.stat().st_size < self._position:
-            self._position = 0
+        if self.path.stat().st_size < self.position:
+            self.position = 0
         with self.path.open("rb") as log:
-            log.seek(self._position)
+            log.seek(self.position)
             for line in log:
                 if not line.endswith(b"\n"):
                     return
-                self._position += len(line)
+                self.position += len(line)
                 yield line.decode(errors="replace")

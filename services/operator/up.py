@@ -21,12 +21,13 @@ from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.state import Home, default_home
 from services.operator.application import ensure_filled, start_writing
-from services.operator.events import LogTail, sentence
+from services.operator.events import LogTail, is_start, sentence
 from services.operator.preflight import check_source, check_warehouse
 from services.operator.system import SERVICES
 from shared.settings import PREFIX, load_contract
 
 LOOK_EVERY = timedelta(milliseconds=200)
+SERVICES_LIMIT = timedelta(seconds=60)
 DETACHED_LIMIT = timedelta(minutes=3)
 ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
@@ -60,8 +61,7 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
     home = default_home()
     with interrupted_by_sigterm(), Stack(home, settings=service_settings()) as stack:
         start(stack, options, console)
-        tails = [LogTail(home / f"{service}.log") for service in SERVICES]
-        stack.start_services()
+        tails = start_services(stack, home)
         owner_url = stack.source_owner_url
         if owner_url is not None:
             seed = int(time.time())  # other errands than last time
@@ -81,6 +81,21 @@ def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = O
         with console.status("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))
         console.print(f"source: {rows:,} rows made" if rows else "source: goes on with its data", highlight=False)
+
+
+def start_services(stack: Stack, home: Path) -> list[LogTail]:
+    """Start the three services and wait until each listens; their logs from here on. Raises: StackError."""
+    tails = [LogTail(home / f"{service}.log") for service in SERVICES]
+    stack.start_services()
+    silent = {tail.path: LogTail(tail.path, tail.position) for tail in tails}
+    deadline = time.monotonic() + SERVICES_LIMIT.total_seconds()
+    while silent:
+        if time.monotonic() > deadline:
+            raise StackError(f"{', '.join(path.stem for path in silent)} did not start; the log is {next(iter(silent))}")
+        stack.tend()
+        silent = {path: tail for path, tail in silent.items() if not any(is_start(line) for line in tail.new_lines())}
+        time.sleep(LOOK_EVERY.total_seconds())
+    return tails
 
 
 def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, console: Console) -> None:
