@@ -19,6 +19,7 @@ from contracts.state import Checkpoint, SourceState
 from contracts.tables import Contract
 from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
+from services.ingestion.extraction import BATCH_ROWS
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import Progress, read_progress
@@ -43,7 +44,7 @@ class Pipeline:
     source: Database
     warehouse: Database
     contract: Contract = CONTRACT
-    batch_rows: int = ingestion.BATCH_ROWS
+    batch_rows: int = BATCH_ROWS
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
 
     async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR) -> list[BatchIngested]:

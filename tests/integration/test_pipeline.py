@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -16,7 +15,7 @@ ORDERS = 300
 
 
 @pytest.fixture
-async def filled(source: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
     await fill(source, orders=ORDERS, seed=1)
     return source
 

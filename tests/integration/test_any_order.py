@@ -1,0 +1,152 @@
+"""Why messages need no order: any permutation of them, with any of them repeated, gives the same warehouse.
+
+The argument is told in services/ingestion/lease.py and services/loading/merge.py; this is what tries to break it. The data
+returns to an earlier state (A, B, A again), where a merge that skips equal values goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.messages import BatchRemodelled
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.totesys.fill import create, fill
+from infra.local.totesys.writer import connect
+from shared.errors import TransientError
+from shared.testing import FakeObjectStore
+from tests.pipeline import Dump, Pipeline, open_pipeline
+from tests.postgres_cluster import TestCluster
+
+A_NAME, ANOTHER = (
+    "UPDATE design SET design_name = 'A' WHERE design_id = 1",
+    "UPDATE design SET design_name = 'B' WHERE design_id = 1",
+)
+# Between the runs: states that come back, with and without a new last_updated; partners that change; rows that are new.
+CHANGES = (
+    (A_NAME, "UPDATE sales_order SET units_sold = 1, last_updated = '2027-01-01' WHERE sales_order_id = 1"),
+    (
+        ANOTHER,
+        "UPDATE sales_order SET units_sold = 2, last_updated = '2027-01-02' WHERE sales_order_id = 1",
+        "UPDATE department SET location = NULL WHERE department_id = 1",
+        "UPDATE payment SET payment_amount = 5 WHERE payment_id = 3",
+    ),
+    (
+        A_NAME,
+        "UPDATE sales_order SET units_sold = 1, last_updated = '2027-01-01' WHERE sales_order_id = 1",
+        "UPDATE department SET location = 'Hull' WHERE department_id = 1",
+        "INSERT INTO design VALUES (900, 'new', '', '', now(), now())",
+        "UPDATE sales_order SET design_id = 900, last_updated = '2027-01-03' WHERE sales_order_id = 2",
+    ),
+    (
+        ANOTHER,
+        "UPDATE payment SET payment_amount = 6 WHERE payment_id = 3",
+        "UPDATE sales_order SET agreed_payment_date = 'soon', last_updated = '2027-01-04' WHERE sales_order_id = 3",
+    ),
+    (A_NAME, "UPDATE sales_order SET agreed_payment_date = '2027-02-01' WHERE sales_order_id = 3"),
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """What several runs left to be loaded, and the warehouse that loading it in order makes."""
+
+    source_url: str
+    warehouse_url: str
+    objects: FakeObjectStore
+    messages: Sequence[BatchRemodelled]
+    in_order: Dump
+
+
+async def written_history(cluster: TestCluster, source: str, warehouse: str) -> History:
+    application = await connect(cluster.url(source, SOURCE_OWNER))
+    await create(application)
+    await fill(application, orders=20, seed=1)
+    urls = cluster.url(source, READER), cluster.url(warehouse, LOADER)
+    async with open_pipeline(*urls, batch_rows=250) as pipeline:
+        messages = await pipeline.read()
+        for statements in CHANGES:
+            for statement in statements:
+                await application.execute(statement)
+            messages += await pipeline.read()
+        await application.close()
+        await pipeline.load(*messages)
+        assert (await pipeline.verify()).is_equal
+        return History(*urls, pipeline.objects, messages, await pipeline.dump())
+
+
+@pytest.fixture(scope="module")
+def history(postgres_cluster: TestCluster) -> Iterator[History]:
+    source, warehouse = postgres_cluster.create_database(), postgres_cluster.create_warehouse()
+    yield asyncio.run(written_history(postgres_cluster, source, warehouse))
+    postgres_cluster.drop_database(source)
+    postgres_cluster.drop_database(warehouse)
+
+
+async def loaded(history: History, messages: Sequence[BatchRemodelled]) -> Dump:
+    """The warehouse that these messages make, in this order, from an empty one."""
+    async with open_pipeline(history.source_url, history.warehouse_url) as opened:
+        pipeline = replace(opened, objects=history.objects)
+        await pipeline.empty_warehouse()
+        await pipeline.load(*messages)
+        return await pipeline.dump()
+
+
+def orders(count: int) -> st.SearchStrategy[list[int]]:
+    """Every message once, and some of them again, in any order."""
+    again = st.lists(st.integers(0, count - 1), max_size=4)
+    return again.flatmap(lambda more: st.permutations([*range(count), *more]))
+
+
+def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History) -> None:
+    @given(orders(len(history.messages)))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def holds(order: list[int]) -> None:
+        assert asyncio.run(loaded(history, [history.messages[index] for index in order])) == history.in_order
+
+    holds()
+
+
+def test_the_last_message_first(history: History) -> None:
+    assert asyncio.run(loaded(history, list(reversed(history.messages)))) == history.in_order
+
+
+def test_two_runs_that_change_places(history: History) -> None:
+    """The image of the later run stays, although that of the earlier one arrives after it."""
+    *first, before_last, last = history.messages
+    assert asyncio.run(loaded(history, [*first, last, before_last])) == history.in_order
+
+
+def test_an_equal_image_of_a_later_run_still_raises_the_run(history: History) -> None:
+    """A of run 1, A of run 3, and only then B of run 2."""
+    runs = sorted({message.data.run for message in history.messages})
+    of = {run: [message for message in history.messages if message.data.run == run] for run in runs}
+    order = [message for run in (runs[0], runs[1], runs[3], runs[2], runs[5], runs[4]) for message in of[run]]
+    found = asyncio.run(loaded(history, order))
+    assert found == history.in_order
+    assert next(row for row in found["dim_design"] if row[0] == 1)[1] == "A"
+
+
+def test_loaders_that_work_at_once(history: History) -> None:
+    async def at_once() -> Dump:
+        async with open_pipeline(history.source_url, history.warehouse_url) as opened:
+            pipeline = replace(opened, objects=history.objects)
+            await pipeline.empty_warehouse()
+            await asyncio.gather(*(load_until_done(pipeline, message) for message in [*history.messages, *history.messages]))
+            return await pipeline.dump()
+
+    assert asyncio.run(at_once()) == history.in_order
+
+
+async def load_until_done(pipeline: Pipeline, message: BatchRemodelled) -> None:
+    """As the consumer does: a deadlock or a serialization failure is tried again."""
+    while True:
+        try:
+            return await pipeline.load(message)
+        except TransientError:
+            await asyncio.sleep(0)
