@@ -48,7 +48,9 @@ class StackState(BaseModel):
         """What a service, or the `operator`, must be told to work on this stack. Raises: StackError while it isn't up."""
         if self.resources is None:
             raise StackError("the local stack is not up yet; wait until `starlift up` says so")
-        return environment_for(service, self.resources, read_topology())
+        # Whatever proxy leads out of this machine, the way to LocalStack is not through it.
+        direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+        return direct | environment_for(service, self.resources, read_topology())
 
 
 def environment_for(service: str, resources: Resources, topology: Topology) -> dict[str, str]:

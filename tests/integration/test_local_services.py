@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.local.processes import Child, start, stop, wait_until
+from infra.local.services import Services
+from infra.local.stack import Stack
+
+SOON = timedelta(seconds=30)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def crashing(directory: Path) -> Callable[[str], Child]:
+    """Starts programs that end at once, and waits for that."""
+
+    def start_one(name: str) -> Child:
+        child = start(["/bin/sh", "-c", "exit 3"], log=directory / f"{name}.log", environment={})
+        child.popen.wait()
+        return child
+
+    return start_one
+
+
+def test_a_crashing_service_is_started_again_ever_more_slowly(tmp_path: Path) -> None:
+    clock = Clock()
+    services = Services(crashing(tmp_path), clock)
+    services.start(["ingestion"])
+    for delay in (1, 2, 4, 8, 16, 30, 30):
+        assert services.tend() == [
+            f"ingestion ended with 3 and starts again in {delay} s; its log is {tmp_path / 'ingestion.log'}"
+        ]
+        clock.now += delay - 0.5
+        assert services.tend() == []
+        clock.now += 0.5
+        assert services.tend() == ["ingestion has started again"]
+
+
+def test_a_service_that_ran_well_for_a_minute_is_started_again_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    services = Services(crashing(tmp_path), clock)
+    services.start(["loading"])
+    for _ in range(3):
+        services.tend()
+        clock.now += 100
+        services.tend()
+    clock.now += 61
+    assert "starts again in 1 s" in services.tend()[0]
+
+
+def test_the_services_run_on_the_stack_and_one_that_is_killed_comes_back(tmp_path: Path) -> None:
+    events: list[str] = []
+    try:
+        with Stack(tmp_path) as stack:
+            stack.start()
+            stack.start_services()
+            running = stack.state.processes
+            assert {"ingestion", "remodelling", "loading"} <= running.keys()
+            stop([running["loading"]], within=timedelta(0), first=signal.SIGKILL)
+
+            def has_come_back() -> bool:
+                events.extend(stack.tend())
+                return len(events) > 1
+
+            assert wait_until(has_come_back, within=SOON)
+            assert events[0].startswith("loading ended with -9 and starts again in 1 s")
+            assert events[1] == "loading has started again"
+            assert stack.state.processes["loading"] != running["loading"]
+            found = Stack.found(tmp_path)
+            assert found is not None
+            assert found.processes == stack.state.processes
+            stack.stop_services()
+            assert "ingestion" not in stack.state.processes
+            stack.ensure()
+    finally:
+        Stack.remove(tmp_path)
+
+
+def test_the_person_s_own_aws_and_proxy_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("STARLIFT_QUEUE_URL", "another")
+    try:
+        with Stack(tmp_path, settings={"STARLIFT_LOG_LEVEL": "debug"}) as stack:
+            stack.start()
+            stack.start_services()
+            assert wait_until(lambda: '"started"' in (tmp_path / "loading.log").read_text(), within=SOON)
+            stack.ticker().tick()
+            assert wait_until(lambda: "message_dead_lettered" in (tmp_path / "ingestion.log").read_text(), within=SOON)
+    finally:
+        Stack.remove(tmp_path)
