@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import SecretStr
@@ -65,9 +66,8 @@ def classed_errors(dependency: str) -> Iterator[None]:
         raise TransientError(f"{dependency}: {error}") from error
     except _UNREACHABLE as error:
         raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
-    except asyncpg.exceptions.ClientConfigurationError as error:  # asyncpg can't read the URL; it may hold a password
-        wanted = "postgresql://user:password@host:port/database"
-        raise PermanentError(f"the {dependency} database's URL can't be read; it should look like {wanted}") from error
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise _unreadable(dependency) from error
     except asyncpg.InterfaceError as error:
         # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
         raise TransientError(f"{dependency}: {error}") from error
@@ -96,6 +96,26 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
             return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
         case _:
             return f"the {dependency} database can't be reached: {error}"
+
+
+def _require_readable(dependency: str, url: str) -> None:
+    """Refuse what asyncpg would take for the local server, or stumble over: a '#' in a password. Raises: PermanentError."""
+    try:
+        parts = urlsplit(url)
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port  # a property that raises where there is no number behind the colon
+    except ValueError as error:
+        raise _unreadable(dependency) from error
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise _unreadable(dependency)
+
+
+def _unreadable(dependency: str) -> PermanentError:
+    """Without the URL: it may hold a password."""
+    return PermanentError(
+        f"the {dependency} database's URL can't be read; it should look like postgresql://user:password@host:port/database, "
+        "with the special characters of a password percent-encoded (# is %23, / is %2F)"
+    )
 
 
 class Database:
@@ -134,6 +154,7 @@ class Database:
             self._pool = None
 
     async def _create_pool(self) -> asyncpg.Pool:
+        _require_readable(self.name, self._url.get_secret_value())
         return await asyncpg.create_pool(
             self._url.get_secret_value(),
             min_size=0,
