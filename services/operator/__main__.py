@@ -10,19 +10,17 @@ from datetime import timedelta
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from contracts.messages import Mode
 from services.operator import render
 from services.operator.exit_codes import ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
-from services.operator.locate import NowhereError, has_local_stack, operator_settings
+from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
 from services.operator.proof.verify import Proof, Verdict, verdict_as_json
 from services.operator.status import Status, read_status
-from services.operator.system import OperatorSettings, System, open_system
+from services.operator.system import System, open_system
 from shared.errors import DependencyDownError, PermanentError, TransientError
-from shared.settings import explained
 
 Result = TypeVar("Result")
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 130 interrupted."
@@ -125,9 +123,7 @@ def guarded(command: Callable[[], object]) -> int:
         return ended.code if isinstance(ended.code, int) else ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except ValidationError as error:
-        return _complain(explained(error, OperatorSettings), ExitCode.USAGE)
-    except NowhereError as error:
+    except WrongSettingsError as error:
         return _complain(str(error), ExitCode.USAGE)
     except RunNotLoadedError as error:
         return _complain(str(error), ExitCode.NOT_LOADED)
@@ -137,7 +133,7 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 def _complain(sentence: str, code: ExitCode) -> ExitCode:
-    complaints.print(f"starlift: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    complaints.print(f"{render.COMPLAINT}{sentence}", highlight=False, markup=False, soft_wrap=True)
     return code
 
 

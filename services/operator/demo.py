@@ -17,11 +17,12 @@ from rich.table import Table
 from contracts.messages import Trigger
 from contracts.state import Manifest
 from infra.local.stack import Stack
-from infra.local.state import default_home
+from infra.local.state import OPERATOR, default_home, service_environment
 from services.operator import up
 from services.operator.application import start_writing
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.latency import Latency, Watch, read_latency
+from services.operator.locate import enter
 from services.operator.proof.verify import Proof, Verdict
 from services.operator.render import verdict_sentence
 from services.operator.system import OperatorSettings, System, open_system
@@ -51,14 +52,14 @@ class Result:
 
 def run(console: Console, *, orders: int, seconds: float) -> bool:
     """Play it; whether the warehouse equals the source at the end."""
-    home = default_home().with_name("demo")
+    home = default_home() / "demo"  # below what is ours: it is removed, with all that is in it
     Stack.remove(home)
     try:
         with up.interrupted_by_sigterm(), Stack(home) as stack:
             up.start(stack, up.UpOptions(None, None, RUN_EVERY), console, orders=orders)
             with console.status("starting the three services"):
                 up.start_services(stack, home)
-            os.environ.update(stack.environment_for("operator"))
+            enter(service_environment(OPERATOR, stack.state, os.environ))
             result = asyncio.run(_play(console, stack.source_owner_url or "", home, timedelta(seconds=seconds)))
     finally:
         Stack.remove(home)

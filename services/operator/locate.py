@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 
+from pydantic import ValidationError
+
 from services.operator.system import OperatorSettings
-from shared.settings import PREFIX
+from shared.settings import PREFIX, explained
+
+# What of our own environment holds for a local stack, too; the rest of STARLIFT_* describes another Starlift.
+_CHOSEN = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
 
 
-class NowhereError(Exception):
+class WrongSettingsError(Exception):
+    """The environment does not say, or says wrongly, what to work on. Recovery: correct it."""
+
+
+class NowhereError(WrongSettingsError):
     """Neither the environment nor a local stack says where Starlift is."""
 
 
 def operator_settings() -> OperatorSettings:
     """The settings of the environment if it has any of ours, else those of the local stack that is up.
 
-    Raises: NowhereError; pydantic.ValidationError for an incomplete environment.
+    Raises: NowhereError; WrongSettingsError for an incomplete environment.
     """
-    if any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ):
+    if not any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ):
+        environment = _local_environment()
+        if environment is None:
+            raise NowhereError(
+                "no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
+            )
+        enter(environment)
+    try:
         return OperatorSettings()
-    environment = _local_environment()
-    if environment is None:
-        raise NowhereError(
-            "no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
-        )
+    except ValidationError as error:
+        raise WrongSettingsError(explained(error, OperatorSettings)) from error
+
+
+def enter(environment: Mapping[str, str]) -> None:
+    """Let this process see nothing but `environment`: an AWS profile, say, or a PGSSLMODE of the person's leads elsewhere."""
+    os.environ.clear()
     os.environ.update(environment)
-    return OperatorSettings()
+
+
+def chosen_settings() -> dict[str, str]:
+    """What of our own environment the services of a local stack should know, too: the contract, and how much to log."""
+    return {name: os.environ[name] for name in _CHOSEN if name in os.environ}
 
 
 def has_local_stack() -> bool:
@@ -38,6 +61,7 @@ def _local_environment() -> dict[str, str] | None:
     if not has_local_stack():
         return None
     from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from infra.local.state import OPERATOR, service_environment  # noqa: PLC0415 (likewise)
 
     state = Stack.found()
-    return None if state is None else state.environment_for("operator")
+    return None if state is None else service_environment(OPERATOR, state, os.environ) | chosen_settings()

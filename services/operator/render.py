@@ -12,6 +12,7 @@ from services.operator.proof.comparison import Difference
 from services.operator.proof.verify import Verdict
 from services.operator.status import Status
 
+COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
 DIFFERENCES_SHOWN = 5  # of each table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from infra.local.stack import Stack
 from infra.local.state import Home, default_home
 from services.operator.application import ensure_filled, start_writing
 from services.operator.events import LogTail, is_start, sentence
+from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.preflight import check_source, check_warehouse
+from services.operator.render import COMPLAINT
 from services.operator.system import SERVICES
 from shared.settings import PREFIX, load_contract
 
@@ -56,16 +59,18 @@ class UpOptions:
 def up_in_foreground(options: UpOptions, console: Console) -> None:
     """Start everything, tell what happens until SIGINT or SIGTERM, stop everything.
 
-    Raises: StackError, PermanentError, DependencyDownError, TransientError.
+    Raises: WrongSettingsError, PermanentError, DependencyDownError, TransientError.
     """
     home = default_home()
-    with interrupted_by_sigterm(), Stack(home, settings=service_settings()) as stack:
+    with interrupted_by_sigterm(), Stack(home, settings=chosen_settings()) as stack:
         start(stack, options, console)
         tails = start_services(stack, home)
         owner_url = stack.source_owner_url
         if owner_url is not None:
             seed = int(time.time())  # other errands than last time
-            start_writing(owner_url, per_second=WRITES_PER_SECOND, lasting=FOR_EVER, seed=seed, log=home / "application.log")
+            log = home / "application.log"
+            writer = start_writing(owner_url, per_second=WRITES_PER_SECOND, lasting=FOR_EVER, seed=seed, log=log)
+            stack.adopt("application", writer)
         console.print(
             f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
         )
@@ -103,9 +108,9 @@ def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, con
     ticker = stack.ticker(every)
     try:
         while True:
-            ticker.tick()
             for event in stack.tend():
                 console.print(event, highlight=False, markup=False, soft_wrap=True)
+            ticker.tick()
             for told in told_lines(tails):
                 console.print(told, highlight=False, markup=False, soft_wrap=True)
             time.sleep(LOOK_EVERY.total_seconds())
@@ -122,7 +127,11 @@ def told_lines(tails: list[LogTail]) -> Iterator[str]:
 
 
 def up_detached(options: UpOptions, console: Console) -> None:
-    """Start `starlift up` as a process of its own and wait until it is up. Raises: StackError with its last words."""
+    """Start `starlift up` as a process of its own and wait until it is up.
+
+    Raises: WrongSettingsError; StackError with its last words.
+    """
+    load_contract_of_environment()
     home = default_home()
     Home(home).require_free()
     log = home / "up.log"
@@ -136,8 +145,12 @@ def up_detached(options: UpOptions, console: Console) -> None:
             env={**os.environ, **options.environment()},
             start_new_session=True,
         )
-    with console.status("starting"):
-        _wait_until_up(child, log)
+    try:
+        with console.status("starting"):
+            _wait_until_up(child, log)
+    except BaseException:
+        child.terminate()
+        raise
     told = f"up; `starlift status` tells how it is, `starlift down` ends it; events are in {log}"
     console.print(told, highlight=False, soft_wrap=True)
 
@@ -151,14 +164,18 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + DETACHED_LIMIT.total_seconds()
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it ended without a word"]
-            raise StackError(last[0].removeprefix("starlift: "))
+            raise StackError(last_words(log.read_text(errors="replace")))
         found = Stack.found()
         if found is not None and found.owner.pid == child.pid and set(SERVICES) <= set(found.processes):
             return
         time.sleep(LOOK_EVERY.total_seconds())
-    child.terminate()
     raise StackError(f"the stack was not up after {DETACHED_LIMIT.total_seconds():g} s; see {log}")
+
+
+def last_words(log: str) -> str:
+    """Why `starlift up` ended: its complaint, which may have several lines, else its last line."""
+    complaint = re.search(rf"^{COMPLAINT}(.+)", log, re.MULTILINE | re.DOTALL)
+    return complaint[1].strip() if complaint else (log.strip().splitlines() or ["it ended without a word"])[-1]
 
 
 async def _check(options: UpOptions, contract: Contract) -> None:
@@ -168,20 +185,14 @@ async def _check(options: UpOptions, contract: Contract) -> None:
         await check_warehouse(options.warehouse_url, contract)
 
 
-def service_settings() -> dict[str, str]:
-    """What of our own environment the services should know: which contract, and what the source is called."""
-    names = (f"{PREFIX}CONTRACT", f"{PREFIX}SOURCE_NAME", f"{PREFIX}LOG_LEVEL")
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
 def load_contract_of_environment() -> Contract:
-    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: StackError."""
+    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: WrongSettingsError."""
     try:
         contract = load_contract(os.environ.get(f"{PREFIX}CONTRACT", "contracts.totesys"))
     except ValueError as error:
-        raise StackError(f"STARLIFT_CONTRACT is wrong: {error}") from error
+        raise WrongSettingsError(f"STARLIFT_CONTRACT is wrong: {error}") from error
     if not isinstance(contract, Contract):
-        raise StackError("STARLIFT_CONTRACT names a module whose CONTRACT is none; see contracts/totesys.py")
+        raise WrongSettingsError("STARLIFT_CONTRACT names a module whose CONTRACT is none; see contracts/totesys.py")
     return contract
 
 

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from infra.local.bootstrap import Resources
+from infra.local.processes import ProcessId, own_id
+from infra.local.state import StackState
+from infra.topology import read_topology
+from services.operator.locate import NowhereError, WrongSettingsError, has_local_stack, operator_settings
+
+QUEUES = ("ingestion", "remodelling", "loading")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An environment that says nothing but where the state directory is, and is given back as it was."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STARLIFT_", "AWS_", "PG"))}
+    with mock.patch.dict(os.environ, kept | {"STARLIFT_HOME": str(tmp_path / "home")}, clear=True):
+        yield tmp_path / "home"
+
+
+def told(queue: str) -> dict[str, str]:
+    return {
+        f"STARLIFT_{queue}_QUEUE_URL".upper(): f"https://sqs/1/{queue}",
+        f"STARLIFT_{queue}_DEAD_LETTER_URL".upper(): f"https://sqs/1/{queue}-dlq",
+    }
+
+
+def complete_environment() -> dict[str, str]:
+    queues = {name: value for queue in QUEUES for name, value in told(queue).items()}
+    return queues | {
+        "STARLIFT_REGION": "eu-west-2",
+        "STARLIFT_LANDING_BUCKET": "their-landing",
+        "STARLIFT_PROCESSED_BUCKET": "their-processed",
+        "STARLIFT_SOURCE_SECRET": "their-source",
+    }
+
+
+def write_stack(home: Path, owner: ProcessId) -> None:
+    topology = read_topology()
+    resources = Resources(
+        stack="ours",
+        region=topology.region,
+        endpoint_url="http://127.0.0.1:4566",
+        queue_urls={queue: f"http://127.0.0.1:4566/{queue}" for queue in topology.queues},
+        dead_letter_urls={queue: f"http://127.0.0.1:4566/{queue}-dlq" for queue in topology.queues},
+        buckets={bucket: f"our-{bucket}" for bucket in topology.buckets},
+        secrets={secret: f"our-{secret}" for secret in topology.secrets},
+    )
+    home.mkdir()
+    (home / "stack.json").write_text(StackState(stack="ours", owner=owner, resources=resources).model_dump_json())
+
+
+def test_nowhere_is_said_so() -> None:
+    with pytest.raises(NowhereError, match="no Starlift runs here; start one with `starlift up --detach`"):
+        operator_settings()
+
+
+def test_the_local_stack_that_is_up_is_found(home: Path) -> None:
+    write_stack(home, own_id())
+    settings = operator_settings()
+    assert (settings.landing_bucket, settings.source_secret) == ("our-landing", "our-source")
+    assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+
+
+def test_a_stack_whose_owner_is_gone_is_none(home: Path) -> None:
+    write_stack(home, ProcessId(own_id().pid, 1.0))
+    with pytest.raises(NowhereError):
+        operator_settings()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"stack": "of another version"})])
+def test_a_state_that_says_nothing_is_no_stack(content: str, home: Path) -> None:
+    home.mkdir()
+    (home / "stack.json").write_text(content)
+    with pytest.raises(NowhereError):
+        operator_settings()
+
+
+def test_the_environment_wins(home: Path) -> None:
+    write_stack(home, own_id())
+    os.environ.update(complete_environment())
+    settings = operator_settings()
+    assert (settings.landing_bucket, settings.source_secret) == ("their-landing", "their-source")
+
+
+def test_an_incomplete_environment_names_what_is_missing() -> None:
+    os.environ.update(told("ingestion"))
+    with pytest.raises(WrongSettingsError, match=r"the settings don't hold: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
+        operator_settings()
+
+
+def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None:
+    write_stack(home, own_id())
+    elsewhere = {
+        "AWS_PROFILE": "mine",
+        "AWS_ENDPOINT_URL_S3": "http://other",
+        "STARLIFT_SOURCE_URL": "postgresql://other/db",
+        "STARLIFT_SOURCE_NAME": "other",
+        "PGSSLMODE": "require",
+    }
+    os.environ.update(elsewhere)
+    settings = operator_settings()
+    assert not elsewhere.keys() & os.environ.keys()
+    assert (settings.source_url, settings.source_name) == (None, "totesys")
+
+
+def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:
+    write_stack(home, own_id())
+    os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
+    with pytest.raises(WrongSettingsError, match=r"STARLIFT_CONTRACT=contracts\.nothing is wrong"):
+        operator_settings()
+
+
+def test_the_local_stack_is_installed_here() -> None:
+    assert has_local_stack()
