@@ -1,0 +1,113 @@
+"""What the documents name exists: commands, options, exit codes, make targets, files, variables, events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from services.operator.__main__ import EXIT_CODES, app
+from services.operator.exit_codes import ExitCode
+from services.operator.local_commands import local_app
+from tests.unit.test_operator_events import logged_events
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
+ELSEWHERE = (".venv/", ".starlift/", "quarantine/")  # made by make or by the stack, and in a bucket
+COMMANDS: dict[str, Any] = {}
+for application in (app, local_app):
+    COMMANDS |= dict(typer.main.get_group(application).commands)
+
+
+def found(pattern: str, text: str) -> Iterator[re.Match[str]]:
+    return re.finditer(pattern, text, re.MULTILINE)
+
+
+def code_of(text: str) -> str:
+    """What stands in fences and between backticks; a line that is continued is one line."""
+    fenced = [match[1] for match in found(r"^```[a-z]*\n((?:.*\n)*?)```$", text)]
+    inline = [match[1] for match in found(r"(?<!`)`([^`\n]+)`(?!`)", text)]
+    return "\n".join([*fenced, *inline]).replace("\\\n", " ")
+
+
+@pytest.fixture(params=TEXTS)
+def document(request: pytest.FixtureRequest) -> str:
+    """One document after another."""
+    return TEXTS[str(request.param)]
+
+
+def test_every_command_and_its_options_exist(document: str) -> None:
+    for match in found(r"(?:^|[ /])starlift ([a-z]+)([^\n`]*)", code_of(document)):
+        assert match[1] in COMMANDS, f"there is no `starlift {match[1]}`"
+        options = {option for parameter in COMMANDS[match[1]].params for option in parameter.opts}
+        named = set(re.findall(r"--[a-z-]+", match[2].partition("#")[0]))
+        assert named <= options, f"`starlift {match[1]}` has no {named - options}"
+
+
+def test_every_option_that_a_table_tells_of_exists() -> None:
+    for match in found(r"^\| `starlift ([a-z]+)` \|(.*)\|$", TEXTS["README.md"]):
+        options = {option for parameter in COMMANDS[match[1]].params for option in parameter.opts}
+        assert set(re.findall(r"`(--[a-z-]+)`", match[2])) <= options
+
+
+def test_the_readme_has_a_line_for_every_command() -> None:
+    told = {match[1] for match in found(r"^\| `starlift ([a-z]+)` \|", TEXTS["README.md"])}
+    assert told == set(COMMANDS)
+
+
+def test_the_exit_codes_are_told_as_they_are() -> None:
+    assert EXIT_CODES in TEXTS["README.md"]
+    assert {int(code) for code in re.findall(r"\d+", EXIT_CODES)} == {code.value for code in ExitCode}
+
+
+def test_every_make_target_exists(document: str) -> None:
+    targets = {match[1] for match in found(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"))}
+    named = {match[1] for match in found(r"^make ([a-z][a-z-]*)", code_of(document))}
+    assert named <= targets
+
+
+def test_every_link_leads_somewhere() -> None:
+    for name, text in TEXTS.items():
+        for match in found(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (ROOT / name).parent.joinpath(match[1]).exists(), f"{name} links to {match[1]}"
+
+
+def test_every_file_exists(document: str) -> None:
+    elsewhere = r"\w+://\S+|^[a-z]+/ +.*$"  # a URL, a line of the layout
+    paths = re.sub(elsewhere, "", code_of(document), flags=re.MULTILINE)
+    for match in found(r"(?<![\w/.-])((?:[\w.-]+/)+[\w.-]*)", paths):
+        assert match[1].startswith(ELSEWHERE) or (ROOT / match[1]).exists(), f"there is no {match[1]}"
+
+
+def test_the_layout_is_as_drawn() -> None:
+    _, _, layout = TEXTS["README.md"].partition("## Layout")
+    lines = re.findall(r"^([a-z]+)/ +(.*)$", layout.partition("## ")[0], re.MULTILINE)
+    assert {directory for directory, _ in lines} == {"contracts", "shared", "services", "infra", "tests", "docs"}
+    for directory, contents in lines:
+        for name in re.findall(r"\b([\w]+/|\w+\.(?:md|json))", contents):
+            assert (ROOT / directory / name).exists(), f"{directory}/ has no {name}"
+
+
+def test_every_variable_is_read_somewhere(document: str) -> None:
+    sources = [path for package in ("services", "shared", "infra") for path in (ROOT / package).rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    for match in found(r"\bSTARLIFT_([A-Z_]+)\b", document):
+        name = match[1]
+        assert any(spelled in code for spelled in (f"STARLIFT_{name}", f"}}{name}", f"    {name.lower()}:")), match[0]
+
+
+def test_every_event_of_the_log_is_logged() -> None:
+    events = {name for name, _ in logged_events()}
+    told = [match[1] for text in TEXTS.values() for match in found(r"in the log as `([a-z_]+)`", text)]
+    assert told
+    assert set(told) <= events
+
+
+def test_no_document_has_a_gap_left() -> None:
+    for name, text in TEXTS.items():
+        assert not re.search(r"\b(TODO|FIXME|TBD|XXX)\b", text), f"{name} is not finished"
