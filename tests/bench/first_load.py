@@ -1,0 +1,139 @@
+"""The first load of a large source, beside the limit and a peer, in one run on one machine.
+
+    python -m tests.bench.first_load --peer-python .venv-bench/bin/python [--orders 100000] [--json FILE]
+
+Three ways to move the same rows from one PostgreSQL server to another: COPY piped into COPY, which no loader can beat and which
+makes no star; dlt, which copies the tables as they are; and Starlift, through SQS and S3, to the star with its keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from contracts.totesys import SOURCE_TABLES
+from infra.local.databases import LOADER, set_up_database
+from infra.local.errors import StackError
+from infra.local.sql import execute, fetch_value
+from infra.local.stack import Stack
+from infra.local.totesys.fill import create, fill
+from infra.local.totesys.writer import connect
+from services.operator.ingest import RunNotLoadedError
+from services.operator.system import OperatorSettings, open_system
+from services.operator.up import interrupted_by_sigterm, start_services
+from tests.bench import copy_limit, starlift_load
+from tests.bench.report import Measurement, machine, show, speed_ratio
+
+SEED = 1
+LIMIT_ROUNDS = 3  # the quickest counts: it is a limit
+TABLES = tuple(table.name for table in SOURCE_TABLES)
+
+
+def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str, Any]:
+    """Measure everything, print the table, and return the document."""
+    stack.start()
+    print(f"filling the source with {orders:,} sales orders and what belongs to them ...")
+    rows = asyncio.run(_fill(str(stack.source_owner_url), orders))
+    print("COPY | COPY ...")
+    limit = min((_copy_limit(stack, rows, number) for number in range(LIMIT_ROUNDS)), key=lambda one: one.seconds)
+    print("dlt ...")
+    peer, peer_version = _peer(stack, rows, peer_python)
+    print("Starlift ...")
+    load = _starlift(stack, home)
+    ours = Measurement("Starlift", "the star, keys valid", rows, load.whole_seconds, load.peak_rss_bytes)
+    ratios = {"Starlift's speed / the limit's": speed_ratio(ours, limit), "Starlift's speed / dlt's": speed_ratio(ours, peer)}
+    show(f"first load of {rows:,} source rows", (limit, peer, ours), ratios)
+    print(
+        f"Starlift: read after {load.read_seconds:.2f} s, loaded after {load.loaded_seconds:.2f} s, foreign keys valid after"
+        f" {load.whole_seconds:.2f} s; the star {'equals' if load.is_equal else 'DIFFERS FROM'} the source"
+    )
+    return {
+        "machine": machine(str(fetch_value(stack.database_url("warehouse"), "SHOW server_version"))),
+        "orders": orders,
+        "seed": SEED,
+        "limit": limit.as_json(),
+        "peer": peer.as_json() | {"version": peer_version},
+        "starlift": ours.as_json() | asdict(load),
+        "ratios": {"starlift_to_limit": speed_ratio(ours, limit), "starlift_to_peer": speed_ratio(ours, peer)},
+    }
+
+
+async def _fill(owner_url: str, orders: int) -> int:
+    connection = await connect(owner_url)
+    await create(connection)
+    rows = await fill(connection, orders=orders, seed=SEED)
+    await connection.close()
+    return sum(rows.values())
+
+
+def _empty_target(stack: Stack, name: str) -> str:
+    """The URL of a new database beside the warehouse, after a checkpoint: none pays for what another has written."""
+    cluster = stack.clusters["warehouse"]
+    set_up_database(cluster, name, owner=LOADER)
+    execute(cluster.url(), "CHECKPOINT")
+    return cluster.url(name, LOADER)
+
+
+def _copy_limit(stack: Stack, rows: int, number: int) -> Measurement:
+    target = _empty_target(stack, f"limit_{number}")
+    seconds = asyncio.run(copy_limit.copy_tables(stack.database_url("source"), target, TABLES))
+    return Measurement("COPY | COPY", "the tables, primary keys", rows, seconds)
+
+
+def _peer(stack: Stack, rows: int, python: Path) -> tuple[Measurement, str]:
+    """What dlt took, and its version."""
+    urls = ("--source", stack.database_url("source"), "--target", _empty_target(stack, "peer"))
+    script = Path(__file__).with_name("peer_dlt.py")
+    answer = subprocess.run([python, script, *urls, *TABLES], stdout=subprocess.PIPE, check=True)
+    said = json.loads(answer.stdout)
+    took = Measurement("dlt", "the tables, no key", rows, said["seconds"], {"dlt": said["peak_rss_bytes"]})
+    return took, str(said["version"])
+
+
+def _starlift(stack: Stack, home: Path) -> starlift_load.FirstLoad:
+    start_services(stack, home)
+    execute(stack.clusters["warehouse"].url(), "CHECKPOINT")
+    os.environ.update(stack.environment_for("operator"))
+
+    async def load() -> starlift_load.FirstLoad:
+        async with open_system(OperatorSettings()) as system:
+            return await starlift_load.first_load(system, stack)
+
+    return asyncio.run(load())
+
+
+def main() -> None:
+    """Measure in a stack of its own, which is gone afterwards."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.first_load", description=__doc__.partition("\n")[0])
+    parser.add_argument("--peer-python", type=Path, required=True, help="the Python of the environment that has dlt")
+    parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="where to write the figures; without it they are printed")
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="starlift-bench-") as directory, interrupted_by_sigterm():
+        home = Path(directory) / "stack"
+        try:
+            with Stack(home) as stack:
+                document = run(stack, home, orders=arguments.orders, peer_python=arguments.peer_python)
+        except KeyboardInterrupt:
+            sys.exit("interrupted; everything is taken down")
+        except (RunNotLoadedError, StackError, subprocess.CalledProcessError) as error:
+            sys.exit(f"the benchmark failed: {error}")
+        finally:
+            Stack.remove(home)
+    text = json.dumps(document, indent=2)
+    if arguments.json:
+        arguments.json.write_text(f"{text}\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
