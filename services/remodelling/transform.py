@@ -71,18 +71,27 @@ def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
 
 
 def _remodel_table(contract: Contract, table: WarehouseTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
-    partners, problems = _join(contract, table, base, rows.partners)
+    partners, whole_rows = _join(contract, table, base, rows.partners)
     defects = rows.defects.get(table.source, pd.Series(dtype=object))
-    problems += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
+    whole_rows += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
+    problems = list(whole_rows)
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
         columns[column.name], found = _column(column, base, partners)
+        if not column.nullable:
+            found.append(Problem(column.name, "is NULL", columns[column.name].isna() & ~_any(base, [*whole_rows, *found])))
         problems += found
     star = pd.DataFrame(columns, index=base.index)
-    problems = [problem for problem in problems if problem.rows.any()]
+    refused = _any(base, problems)
+    return Remodelled(table, star[~refused].reset_index(drop=True), [problem for problem in problems if problem.rows.any()])
+
+
+def _any(base: pd.DataFrame, problems: list[Problem]) -> pd.Series:
+    """Which rows have one of the problems."""
+    rows = pd.Series(data=False, index=base.index)
     for problem in problems:
-        star = star[~problem.rows.reindex(star.index)]
-    return Remodelled(table, star.reset_index(drop=True), problems)
+        rows |= problem.rows
+    return rows
 
 
 def _join(
@@ -105,10 +114,8 @@ def _join(
 
 
 def _column(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]) -> tuple[pd.Series, list[Problem]]:
-    """The values of a column, and which rows can't have one."""
+    """The values of a column, and which rows can't have theirs."""
     values, problems = _origin_values(column, base, partners)
-    if not column.nullable:
-        problems.append(Problem(column.name, "is NULL", values.isna()))
     if column.type.length:
         problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
     if (limits := _LIMITS.get(column.type.kind)) is not None:

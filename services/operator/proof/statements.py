@@ -5,11 +5,14 @@ Pure text. A statement answers rows of (key columns…, values: text[], in_fligh
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, TableKind, WarehouseTable
+from services.operator.proof.comparison import Key
 from shared.postgres import literal, quoted
 
 BASE = "b"
@@ -51,6 +54,15 @@ def _is_in_flight(alias: str, horizon: int | None) -> str:
     return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{horizon % 2**32}'::xid), false)"
 
 
+def _is_none_of(table: WarehouseTable, quarantined: Mapping[str, Collection[Key]]) -> str:
+    keys = quarantined.get(table.name)
+    if not keys:
+        return "true"
+    key = ", ".join(expected_value(table.column(name)) for name in table.key)
+    values = (", ".join(literal(part) if isinstance(part, str) else str(part) for part in parts) for parts in keys)
+    return f"({key}) NOT IN ({', '.join(f'({value})' for value in values)})"
+
+
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     """On the warehouse: the rows that `table` holds; of a fact the current version of each business key."""
     is_fact = table.kind is TableKind.FACT
@@ -64,14 +76,16 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def expected_dates(contract: Contract, calendar: WarehouseTable, horizon: int | None) -> str:
-    """On the source: each date that facts refer to, as text, and whether only rows in flight do.
+def expected_dates(
+    contract: Contract, calendar: WarehouseTable, horizon: int | None, quarantined: Mapping[str, Collection[Key]]
+) -> str:
+    """On the source: each date that facts refer to, as text, and whether only rows in flight do; those in quarantine don't.
 
     Whether a text is a date the caller has to see.
     """
     selects = [
         f"SELECT ({expected_value(column)})::text AS date, {_is_in_flight(BASE, horizon)} AS in_flight "
-        f"FROM {quoted(contract.source_schema, table.source)} AS {BASE}"
+        f"FROM {quoted(contract.source_schema, table.source)} AS {BASE} WHERE {_is_none_of(table, quarantined)}"
         for table in contract.warehouse_tables
         for column in table.columns
         if column.references == calendar.name
