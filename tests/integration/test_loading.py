@@ -1,0 +1,167 @@
+"""The ledger, inferred members, foreign keys, and how the warehouse takes a changed contract."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from contracts.column_types import INTEGER, TEXT
+from contracts.messages import Mode
+from contracts.origins import FromSource
+from contracts.tables import Column, Contract, WarehouseTable
+from contracts.totesys import CONTRACT
+from infra.local.totesys.fill import fill
+from services.loading.schema import foreign_keys
+from shared.errors import PermanentError, TransientError
+from tests.pipeline import Pipeline
+
+VALIDATED = """
+SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY conname
+"""
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    await fill(source, orders=40, seed=1)
+    return source
+
+
+async def test_a_message_that_comes_twice_is_loaded_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    before = await pipeline.select("SELECT * FROM fact_payment ORDER BY payment_id")
+    await pipeline.load(message)
+    assert await pipeline.select("SELECT * FROM fact_payment ORDER BY payment_id") == before
+    assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
+
+
+async def test_two_loaders_with_one_batch_load_it_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.read()
+    await asyncio.gather(*(pipeline.load(message) for _ in range(4)))
+    assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
+    assert await pipeline.select("SELECT count(*), count(DISTINCT _batch_id) FROM dim_staff") == [(20, 1)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_the_ledger_tells_what_was_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    ((run, index, kind, is_last, quarantined, tables, cause),) = await pipeline.select(
+        "SELECT run, batch_index, event ->> 'type', event -> 'data' ->> 'is_last', event -> 'data' ->> 'quarantined', "
+        "jsonb_array_length(event -> 'data' -> 'tables'), event ->> 'causationid' FROM starlift.ledger"
+    )
+    assert (run, index, is_last, quarantined, tables) == (message.data.run, 0, "true", "0", 10)
+    assert (kind, cause) == ("starlift.batch_loaded.v1", str(message.id))
+
+
+async def test_a_batch_that_fails_half_way_leaves_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    await pipeline.empty_warehouse()
+    await pipeline.select("ALTER TABLE fact_payment ADD CONSTRAINT obstacle CHECK (payment_id <> 7)")
+    with pytest.raises(PermanentError, match="obstacle"):
+        await pipeline.load(message)
+    assert {name: len(rows) for name, rows in (await pipeline.dump()).items() if rows} == {}
+    assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(0,)]
+    await pipeline.select("ALTER TABLE fact_payment DROP CONSTRAINT obstacle")
+    await pipeline.load(message)
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_facts_before_their_dimensions_get_inferred_members_that_the_real_rows_heal(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    *dimensions, facts = await pipeline.cut(600).read()
+    assert "fact_sales_order" in {table.table for table in facts.data.tables}
+    await pipeline.load(facts)
+    inferred = await pipeline.select("SELECT DISTINCT _run, first_name, department_name, _batch_id FROM dim_staff")
+    assert inferred == [(0, "(unknown)", "(unknown)", None)]
+    found = await pipeline.select("SELECT DISTINCT _run, address_line_2, phone FROM dim_location")
+    assert found == [(0, None, "(unknown)")]
+    await pipeline.load(*dimensions)
+    assert await pipeline.select("SELECT count(*) FROM dim_staff WHERE _run = 0 OR first_name = '(unknown)'") == [(0,)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_every_reference_of_a_fact_is_a_checked_foreign_key_after_the_first_load(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.cut(200).run()
+    found = await pipeline.select(VALIDATED)
+    assert found == sorted((name, True) for name, _ in foreign_keys(CONTRACT))
+    assert len(found) == 9 + 8 + 7
+    await pipeline.run(Mode.FULL)
+    assert await pipeline.select(VALIDATED) == found
+
+
+async def test_foreign_keys_wait_until_every_batch_of_the_run_is_in(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    *first, last = await pipeline.cut(200).read()
+    await pipeline.load(last, *first[:-1])
+    assert await pipeline.select(VALIDATED) == []
+    await pipeline.load(first[-1])
+    assert len(await pipeline.select(VALIDATED)) == 24
+
+
+async def test_a_load_does_not_fail_because_foreign_keys_have_to_wait(
+    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(*_: object) -> None:
+        raise TransientError("warehouse: canceling statement due to lock timeout")
+
+    monkeypatch.setattr("services.loading.warehouse.Warehouse.ensure_foreign_keys", locked)
+    await pipeline.run()
+    assert (await pipeline.verify()).is_equal
+
+
+def extended(contract: Contract, name: str, *columns: Column) -> Contract:
+    """The contract with more columns in one warehouse table."""
+
+    def grown(table: WarehouseTable) -> WarehouseTable:
+        return replace(table, columns=(*table.columns, *columns)) if table.name == name else table
+
+    return replace(contract, warehouse_tables=tuple(grown(table) for table in contract.warehouse_tables))
+
+
+async def test_a_column_that_the_contract_gains_is_added_and_filled_by_a_full_read(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    wider = extended(
+        extended(CONTRACT, "dim_counterparty", Column("delivery_contact", TEXT, FromSource("delivery_contact"), nullable=True)),
+        "fact_payment",
+        Column("company_ac_number", INTEGER, FromSource("company_ac_number")),
+    )
+    (message,) = await pipeline.reading(wider).run()
+    assert {table.table for table in message.data.tables} == {table.name for table in CONTRACT.warehouse_tables[1:]}
+    expected = [tuple(row) for row in await filled.fetch("SELECT payment_id, company_ac_number FROM payment ORDER BY 1")]
+    assert await pipeline.select("SELECT payment_id, company_ac_number FROM fact_payment_current ORDER BY 1") == expected
+    assert (await pipeline.reading(wider).verify()).is_equal
+    assert await pipeline.reading(wider).ingest() == []
+
+
+async def test_a_table_that_starlift_did_not_make_is_refused_untouched(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await pipeline.select("CREATE TABLE dim_staff (staff_id int, note text)")
+    await pipeline.select("INSERT INTO dim_staff VALUES (1, 'mine')")
+    (message,) = await pipeline.read()
+    expected = (
+        r"^schema 'public' of the warehouse has tables that Starlift did not make \('dim_staff'\); "
+        "move them away or give Starlift an empty database, then replay the dead letters$"
+    )
+    with pytest.raises(PermanentError, match=expected):
+        await pipeline.load(message)
+    assert await pipeline.select("SELECT * FROM dim_staff") == [(1, "mine")]
+    assert await pipeline.select("SELECT count(*) FROM pg_class WHERE relname LIKE 'fact_%'") == [(0,)]
+
+
+async def test_a_contract_may_live_in_schemas_of_its_own(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    star = pipeline.reading(replace(CONTRACT, warehouse_schema='the "star"'))
+    await star.run()
+    assert (await star.verify()).is_equal
+    assert await star.select("SELECT to_regclass('public.dim_staff')") == [(None,)]
+
+
+async def test_star_rows_of_another_contract_are_refused_by_name(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.read()
+    wider = extended(CONTRACT, "dim_staff", Column("department_id", INTEGER, FromSource("department_id")))
+    with pytest.raises(PermanentError, match=r"dim_staff-.*parquet' does not fit contract 'totesys': .*department_id"):
+        await pipeline.reading(wider).load(message)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from contracts.messages import Mode
+from infra.local.databases import LOADER, READER
+from infra.local.sql import execute
+from infra.local.totesys.fill import fill
+from shared.catalog import SourceMismatchError
+from shared.errors import PermanentError
+from tests.pipeline import Pipeline, open_pipeline
+from tests.postgres_cluster import TestCluster
+
+REMEDY = "required by contract 'totesys'; restore it or change the contract, then replay the dead letters"
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    await fill(source, orders=20, seed=1)
+    return source
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("DROP TABLE payment", f"schema 'public' lacks table 'payment' {REMEDY}"),
+        ("ALTER TABLE payment RENAME TO payments", f"schema 'public' lacks table 'payment' {REMEDY}"),
+        ("ALTER TABLE sales_order DROP COLUMN unit_price", f"table 'sales_order' lacks column 'unit_price' {REMEDY}"),
+        ("ALTER TABLE staff RENAME first_name TO given_name", f"table 'staff' lacks column 'first_name' {REMEDY}"),
+        (
+            "ALTER TABLE payment ALTER payment_amount TYPE numeric(12, 4)",
+            f"column 'payment.payment_amount' is numeric(12,4), not numeric(10,2) as {REMEDY}",
+        ),
+        (
+            "ALTER TABLE payment ALTER payment_amount TYPE numeric",
+            f"column 'payment.payment_amount' is numeric, not numeric(10,2) as {REMEDY}",
+        ),
+        (
+            "ALTER TABLE payment ALTER payment_amount TYPE double precision",
+            f"column 'payment.payment_amount' is double precision, not numeric(10,2) as {REMEDY}",
+        ),
+        (
+            "ALTER TABLE sales_order ALTER units_sold TYPE bigint",
+            f"column 'sales_order.units_sold' is bigint, not integer as {REMEDY}",
+        ),
+        (
+            "ALTER TABLE design ALTER created_at TYPE timestamptz",
+            f"column 'design.created_at' is timestamp with time zone, not timestamp as {REMEDY}",
+        ),
+        (
+            "ALTER TABLE sales_order ALTER agreed_payment_date TYPE date USING agreed_payment_date::date",
+            f"column 'sales_order.agreed_payment_date' is date, not text as {REMEDY}",
+        ),
+        (
+            f"REVOKE SELECT ON payment FROM {READER}",
+            "no privilege to read table 'payment'; grant SELECT on it to the role that Starlift uses",
+        ),
+    ],
+)
+async def test_a_source_that_no_longer_fits_stops_the_run_with_one_sentence(
+    filled: asyncpg.Connection, pipeline: Pipeline, change: str, sentence: str
+) -> None:
+    await filled.execute(change)
+    with pytest.raises(SourceMismatchError, match=f"^{re.escape(sentence)}$"):
+        await pipeline.ingest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE payment ALTER payment_amount TYPE numeric(8, 2)",
+        "ALTER TABLE payment ALTER payment_amount TYPE numeric(9, 1)",
+        "ALTER TABLE sales_order ALTER units_sold TYPE smallint USING (units_sold % 30000)::smallint",
+        "ALTER TABLE payment_type ALTER payment_type_name TYPE text",
+        "ALTER TABLE staff ALTER first_name TYPE varchar(200)",
+        "ALTER TABLE design ALTER created_at TYPE timestamp(6)",
+        "ALTER TABLE design ADD COLUMN colour text",
+        "CREATE TABLE colour (colour_id int)",
+    ],
+)
+async def test_a_source_whose_values_all_still_fit_is_read(filled: asyncpg.Connection, pipeline: Pipeline, change: str) -> None:
+    await filled.execute("UPDATE payment SET payment_amount = 1.5")
+    await filled.execute(change)
+    await pipeline.run()
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_a_mismatch_keeps_the_horizon_and_mending_it_loses_nothing(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    before = pipeline.checkpoint()
+    await filled.execute("ALTER TABLE staff RENAME first_name TO given_name")
+    await filled.execute("UPDATE staff SET given_name = 'Ada' WHERE staff_id = 1")
+    with pytest.raises(SourceMismatchError):
+        await pipeline.ingest()
+    assert pipeline.checkpoint() == before
+    await filled.execute("ALTER TABLE staff RENAME given_name TO first_name")
+    await pipeline.run()
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_select_is_all_that_ingestion_needs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    async with pipeline.source.connection() as reader:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.execute("UPDATE staff SET first_name = 'x'")
+        assert await reader.fetchval("SELECT count(*) FROM pg_auth_members WHERE member = current_user::regrole") == 0
+    await pipeline.run()
+    await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+    await pipeline.run()
+    await pipeline.run(Mode.FULL)
+    assert (await pipeline.verify()).is_equal
+
+
+@pytest.fixture
+async def barred(
+    postgres_cluster: TestCluster, source_database: str, warehouse_database: str, source: asyncpg.Connection
+) -> AsyncIterator[Pipeline]:
+    """A role that may connect, and not even enter the schema."""
+    role = f"barred_{source_database}"
+    execute(
+        postgres_cluster.url(),
+        f"CREATE ROLE {role} LOGIN PASSWORD '{postgres_cluster.password(role)}'",
+        f'GRANT CONNECT ON DATABASE "{source_database}" TO {role}',
+    )
+    urls = postgres_cluster.url(source_database, role), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls) as pipeline:
+        yield pipeline
+    execute(postgres_cluster.url(), f'REVOKE CONNECT ON DATABASE "{source_database}" FROM {role}', f"DROP ROLE {role}")
+
+
+async def test_a_role_without_any_privilege_is_told_what_to_grant(barred: Pipeline) -> None:
+    with pytest.raises(PermanentError, match=r"grant SELECT on it to the role that Starlift uses$"):
+        await barred.ingest()
