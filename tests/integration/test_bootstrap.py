@@ -1,0 +1,85 @@
+"""What `docker compose` runs: the set-up and the schedule as programs of their own."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from contracts.messages import IngestSource, decode
+from infra.local import bootstrap, ticker
+from infra.local.aws import client
+from infra.local.localstack import LocalStack
+
+SOURCE = "postgresql://starlift_reader@127.0.0.1/totesys"
+WAREHOUSE = "postgresql://starlift_loader@127.0.0.1/warehouse"
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture
+def environment(localstack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", localstack.endpoint_url)
+    monkeypatch.setenv("STARLIFT_STACK", "bootstrap-test")
+    monkeypatch.setenv("STARLIFT_SOURCE_URL", SOURCE)
+    monkeypatch.setenv("STARLIFT_WAREHOUSE_URL", WAREHOUSE)
+
+
+def test_the_set_up_may_be_repeated_and_keeps_what_is_there(
+    environment: None, localstack: LocalStack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bootstrap.main() == 0
+    first = json.loads(capsys.readouterr().out)
+    with closing(client("sqs", localstack.endpoint_url, localstack.region)) as sqs:
+        url = first["queue_urls"]["loading"]
+        sqs.send_message(QueueUrl=url, MessageBody="kept")
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+        monkeypatch.setenv("STARLIFT_SOURCE_URL", f"{SOURCE}_moved")
+        assert bootstrap.main() == 0
+        assert json.loads(capsys.readouterr().out) == first
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        assert attributes["VisibilityTimeout"] == "60"
+        assert sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"][0]["Body"] == "kept"
+    with closing(client("secretsmanager", localstack.endpoint_url, localstack.region)) as secrets:
+        assert secrets.get_secret_value(SecretId=first["secrets"]["source"])["SecretString"] == f"{SOURCE}_moved"
+
+
+def test_the_set_up_names_what_it_was_not_told(
+    environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STARLIFT_STACK")
+    monkeypatch.delenv("STARLIFT_WAREHOUSE_URL")
+    assert bootstrap.main() == 2
+    assert "needs STARLIFT_STACK, STARLIFT_WAREHOUSE_URL; set them" in capsys.readouterr().err
+
+
+def test_a_localstack_that_is_not_there_is_one_sentence(
+    environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert bootstrap.main() == 1
+    assert "LocalStack at http://127.0.0.1:9 did not take the set-up" in capsys.readouterr().err
+
+
+def test_the_schedule_asks_for_a_run_and_says_that_it_lives(
+    localstack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_the_loop(_seconds: float) -> None:
+        raise StoppedError
+
+    with closing(client("sqs", localstack.endpoint_url, localstack.region)) as sqs:
+        url = sqs.create_queue(QueueName="schedule-test")["QueueUrl"]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", localstack.endpoint_url)
+        monkeypatch.setenv("STARLIFT_INGESTION_QUEUE_URL", url)
+        monkeypatch.setenv("STARLIFT_HEALTH_FILE", str(tmp_path / "alive"))
+        monkeypatch.setattr("infra.local.ticker.time.sleep", stop_the_loop)
+        with pytest.raises(StoppedError):
+            ticker.main()
+        monkeypatch.undo()
+        body = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"][0]["Body"]
+    assert isinstance(decode(body), IngestSource)
+    assert (tmp_path / "alive").read_text() == "ready\n"
