@@ -117,6 +117,10 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the figures; without it they are printed")
     arguments = parser.parse_args()
+    if not arguments.peer_python.exists():
+        parser.error(f"there is no {arguments.peer_python}; run `make .venv-bench/.installed`")
+    if arguments.orders < 1:
+        parser.error(f"--orders {arguments.orders} leaves nothing to load; give at least 1")
     with TemporaryDirectory(prefix="starlift-bench-") as directory, interrupted_by_sigterm():
         home = Path(directory) / "stack"
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+import signal
+import subprocess
+import sys
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -13,6 +16,8 @@ from contracts.column_types import ColumnType, Kind
 from contracts.tables import SourceTable
 from contracts.totesys import SOURCE_TABLES
 from infra.local.databases import READER
+from infra.local.processes import wait_until
+from infra.local.sql import execute, fetch_value
 from infra.local.totesys.__main__ import main
 from infra.local.totesys.fill import NotEmptyError, create, fill
 from infra.local.totesys.writer import connect
@@ -188,23 +193,41 @@ async def test_fill_refuses_a_database_that_holds_rows(source: asyncpg.Connectio
         await fill(source, orders=1, seed=1)
 
 
-def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["totesys", *arguments])
-    main()
-
-
-async def test_the_command_creates_fills_and_writes_and_explains_failures_in_a_sentence(
+def test_the_command_creates_fills_and_writes_and_explains_failures_in_a_sentence(
     source_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def run(*arguments: Any) -> str:
-        await asyncio.to_thread(run_command, monkeypatch, *arguments)
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["totesys", *arguments])
+        main()
         return capsys.readouterr().out
 
-    assert "created" in await run("create", "--url", source_url)
-    assert "sales_order 40" in await run("fill", "--url", source_url, "--orders", "40")
-    assert "transactions" in await run("write", "--url", source_url, "--rate", "50", "--seconds", "0.5")
+    assert "created" in run("create", "--url", source_url)
+    assert "sales_order 40" in run("fill", "--url", source_url, "--orders", "40")
+    assert "transactions" in run("write", "--url", source_url, "--rate", "50", "--seconds", "0.5")
     for phase in ("create", "fill"):
         with pytest.raises(SystemExit, match="in an empty database"):
-            await run(phase, "--url", source_url)
+            run(phase, "--url", source_url)
     with pytest.raises(SystemExit, match="no such database"):
-        await run("write", "--url", f"{source_url}_unknown")
+        run("write", "--url", f"{source_url}_unknown")
+    execute(source_url, "DROP TABLE payment")
+    with pytest.raises(SystemExit, match='"payment" does not exist'):
+        run("write", "--url", source_url, "--rate", "100", "--seconds", "30")
+
+
+def test_a_signal_ends_the_writing_with_its_summary(source_url: str) -> None:
+    async def create_and_fill() -> None:
+        connection = await connect(source_url)
+        await create(connection)
+        await fill(connection, orders=20, seed=1)
+        await connection.close()
+
+    asyncio.run(create_and_fill())
+    command = [sys.executable, "-m", "infra.local.totesys", "write", "--url", source_url, "--rate", "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
+        newest = 'SELECT max(transaction_id) FROM "transaction"'
+        known = fetch_value(source_url, newest)
+        assert wait_until(lambda: bool(fetch_value(source_url, newest) > known), within=timedelta(seconds=30))
+        writing.send_signal(signal.SIGTERM)
+        said, _ = writing.communicate(timeout=30)
+    assert writing.returncode == 0
+    assert said.startswith("wrote ")

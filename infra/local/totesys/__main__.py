@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
-from datetime import timedelta
 from time import perf_counter
 
 import asyncpg
@@ -22,8 +22,8 @@ async def _create(arguments: argparse.Namespace) -> str:
     connection = await connect(arguments.url)
     try:
         await create(connection)
-    except asyncpg.DuplicateObjectError as error:
-        raise PermanentError("the database has totesys's types already; create it in an empty database") from error
+    except (asyncpg.DuplicateObjectError, asyncpg.DuplicateTableError) as error:
+        raise PermanentError(f"the database holds something already ({error}); create totesys in an empty database") from error
     finally:
         await connection.close()
     return "created the eleven tables of totesys"
@@ -40,12 +40,12 @@ async def _fill(arguments: argparse.Namespace) -> str:
 
 
 async def _write(arguments: argparse.Namespace) -> str:
-    written = await write(
-        arguments.url,
-        rate_per_second=arguments.rate,
-        seed=arguments.seed,
-        until=timedelta(seconds=arguments.seconds),
-    )
+    """A signal ends it early, with the same summary."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.call_later(arguments.seconds, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, until=stop)
     return (
         f"wrote {written.committed:,} transactions ({written.rolled_back:,} rolled back, {written.uncertain:,} uncertain,"
         f" {written.lost:,} connections lost): "

@@ -66,7 +66,7 @@ class _Orders:
 async def create(connection: asyncpg.Connection) -> None:
     """Create the tables of totesys in the connection's current schema.
 
-    Raises: asyncpg.DuplicateObjectError where they are already.
+    Raises: asyncpg.DuplicateObjectError or asyncpg.DuplicateTableError where something of that name is already.
     """
     statements = files("infra.local.totesys").joinpath("schema.sql").read_text(encoding="utf-8")
     async with connection.transaction():

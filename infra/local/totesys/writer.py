@@ -61,19 +61,23 @@ async def write(
     """Write until the event is set or the time is over, then finish the open transactions.
 
     One connection more than `connections` runs the long transactions, beside the rate.
-    Raises: DependencyDownError if the database can't be reached at the start; later it is waited for.
+    Raises: DependencyDownError if the database can't be reached at the start (later it is waited for); PermanentError if it
+    refuses a statement, as when it is no totesys.
     """
     stop = until if isinstance(until, asyncio.Event) else asyncio.Event()
     await (await connect(url)).close()
     if isinstance(until, timedelta):
         asyncio.get_running_loop().call_later(until.total_seconds(), stop.set)
     written = Written()
-    async with asyncio.TaskGroup() as group:
-        for number in range(connections):
-            draw = vocabulary.seeded(f"{seed}/{number}")
-            group.create_task(_Desk(url, draw, stop, written, ERRANDS, connections / rate_per_second).serve())
-        slow = vocabulary.seeded(f"{seed}/slow")
-        group.create_task(_Desk(url, slow, stop, written, {Clerk.work_slowly: 1}, BETWEEN_LONG.total_seconds()).serve())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(connections):
+                draw = vocabulary.seeded(f"{seed}/{number}")
+                group.create_task(_Desk(url, draw, stop, written, ERRANDS, connections / rate_per_second).serve())
+            slow = vocabulary.seeded(f"{seed}/slow")
+            group.create_task(_Desk(url, slow, stop, written, {Clerk.work_slowly: 1}, BETWEEN_LONG.total_seconds()).serve())
+    except ExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
     return written
 
 
@@ -111,7 +115,8 @@ class _Desk:
             due = max(due + self.draw.expovariate(1 / self.interval), clock() - LAG_LIMIT)
             await self._pause(due - clock())
             if self.stop.is_set():
-                await clerk.connection.close(timeout=CONNECT_LIMIT.total_seconds())
+                with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await clerk.connection.close(timeout=CONNECT_LIMIT.total_seconds())
                 return
             (errand,) = self.draw.choices(list(self.errands), list(self.errands.values()))
             await self._run(clerk, errand)
