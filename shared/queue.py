@@ -21,6 +21,7 @@ BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
 VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
 CONTROL_TIMEOUT = timedelta(seconds=5)  # of every call but a long poll
+POLL_GRACE = timedelta(seconds=10)  # a long poll without an answer so long after it should have ended has hung
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -66,9 +67,9 @@ class Queue(Protocol):
         ...
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
-        """Up to `limit` (at most 10) deliveries, hidden from others for `visibility`; waits for the first one up to `wait`.
+        """Up to `limit` (and 10) deliveries, hidden from others for `visibility`; waits for the first one up to `wait`.
 
-        Never cancel it: messages on their way would be hidden and held by nobody.
+        Never cancel it: messages on their way would be hidden and held by nobody. It ends within `wait` and POLL_GRACE.
         """
         ...
 
@@ -106,16 +107,17 @@ class SqsQueue:
         return self._url.rpartition("/")[2]
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
-        """See Queue. The receiver's read timeout bounds it, and must exceed `wait`."""
+        """See Queue. The client's read timeout must exceed `wait`."""
         with aws_errors("sqs", self.name):
-            answer = await self._receiver.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=min(limit, BATCH_MAXIMUM),
-                WaitTimeSeconds=_seconds(wait),
-                VisibilityTimeout=_seconds(visibility),
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
+            async with asyncio.timeout((wait + POLL_GRACE).total_seconds()):
+                answer = await self._receiver.receive_message(
+                    QueueUrl=self._url,
+                    MaxNumberOfMessages=min(limit, BATCH_MAXIMUM),
+                    WaitTimeSeconds=_seconds(wait),
+                    VisibilityTimeout=_seconds(visibility),
+                    MessageSystemAttributeNames=["All"],
+                    MessageAttributeNames=["All"],
+                )
         return [_delivery(message) for message in answer.get("Messages", ())]
 
     async def delete(self, receipts: Iterable[str]) -> Failures:

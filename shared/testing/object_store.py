@@ -1,0 +1,60 @@
+"""S3 in memory."""
+
+from __future__ import annotations
+
+from hashlib import md5
+
+from contracts.objects import ObjectRef
+from shared.errors import DependencyDownError
+from shared.object_store import Versioned, conflict, verified
+from shared.testing.faults import Faults
+
+
+class FakeObjectStore:
+    """An object store that behaves as S3 does. `buckets` holds bucket, key and bytes, for a test to read, change and remove."""
+
+    def __init__(self, *buckets: str) -> None:
+        self.faults = Faults()
+        self.buckets: dict[str, dict[str, bytes]] = {bucket: {} for bucket in buckets}
+
+    async def put(self, bucket: str, key: str, body: bytes) -> None:
+        """See ObjectStore."""
+        async with self.faults.call("put"):
+            self._bucket(bucket)[key] = body
+
+    async def get(self, ref: ObjectRef) -> bytes:
+        """See ObjectStore."""
+        async with self.faults.call("get"):
+            return verified(ref, self._bucket(ref.bucket).get(ref.key))
+
+    async def read(self, bucket: str, key: str) -> Versioned | None:
+        """See ObjectStore."""
+        async with self.faults.call("read"):
+            body = self._bucket(bucket).get(key)
+        return None if body is None else Versioned(body, _etag(body))
+
+    async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
+        """See ObjectStore."""
+        async with self.faults.call("replace"):
+            current = self._bucket(bucket).get(key)
+            if (None if current is None else _etag(current)) != expected:
+                raise conflict(bucket, key)
+            self._bucket(bucket)[key] = body
+        return _etag(body)
+
+    async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        """See ObjectStore."""
+        async with self.faults.call("keys"):
+            found = [key for key in self._bucket(bucket) if key.startswith(prefix) and key.encode() > after.encode()]
+        return sorted(found, key=str.encode)
+
+    def _bucket(self, bucket: str) -> dict[str, bytes]:
+        try:
+            return self.buckets[bucket]
+        except KeyError:
+            raise DependencyDownError("s3", f"'{bucket}' does not exist; rerun the set-up") from None
+
+
+def _etag(body: bytes) -> str:
+    """S3's: of the content, so that equal bytes are equal versions."""
+    return f'"{md5(body, usedforsecurity=False).hexdigest()}"'
