@@ -1,0 +1,168 @@
+"""How far the warehouse has come, while batches are missing, and what the proof makes of that."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from contracts.messages import BatchRemodelled, Trigger
+from contracts.objects import manifest_prefix
+from infra.local.totesys.fill import fill
+from services.operator.progress import manifests_after, missing_batches, read_progress
+from services.operator.proof.comparison import Kind
+from tests.pipeline import LANDING, SOURCE, Pipeline
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    await fill(source, orders=40, seed=1)
+    return source
+
+
+async def change(filled: asyncpg.Connection, pipeline: Pipeline, name: str) -> BatchRemodelled:
+    """One more run, remodelled and not loaded."""
+    await filled.execute("UPDATE staff SET first_name = $1 WHERE staff_id = 1", name)
+    (message,) = await pipeline.read()
+    return message
+
+
+async def test_before_anything_happened(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    progress = await pipeline.progress()
+    assert (progress.consistent_through, progress.missing, progress.checkpoint, progress.loaded_at) == (None, (), None, None)
+    assert (progress.fresh_as_of, progress.quarantined) == (None, 0)
+
+
+async def test_a_run_that_is_read_and_not_loaded_is_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.read()
+    progress = await pipeline.progress()
+    assert (progress.consistent_through, progress.fresh_as_of) == (None, None)
+    assert [batch.data.batch_id for batch in progress.missing] == [message.data.batch_id]
+
+
+async def test_the_warehouse_is_consistent_up_to_the_run_before_the_first_missing_batch(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    first = await pipeline.run()
+    second, third = await change(filled, pipeline, "Ada"), await change(filled, pipeline, "Grace")
+    await pipeline.load(third)
+    progress = await pipeline.progress()
+    assert progress.consistent_through is not None
+    assert progress.consistent_through.run == first[0].data.run
+    assert [batch.data.batch_id for batch in progress.missing] == [second.data.batch_id]
+    assert progress.fresh_as_of == first[0].data.snapshot.taken_at
+    await pipeline.load(second)
+    progress = await pipeline.progress()
+    assert progress.consistent_through is not None
+    assert (progress.consistent_through.run, progress.missing) == (third.data.run, ())
+    assert await pipeline.select("SELECT first_name FROM dim_staff WHERE staff_id = 1") == [("Grace",)]
+
+
+async def test_one_missing_batch_in_the_middle_of_a_run(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    *batches, left_out, last = await pipeline.cut(200).read()
+    await pipeline.load(*batches, last)
+    progress = await pipeline.progress()
+    assert (progress.consistent_through, len(progress.missing)) == (None, 1)
+    assert progress.missing[0].data.batch_id == left_out.data.batch_id
+    await pipeline.load(left_out)
+    progress = await pipeline.progress()
+    assert progress.consistent_through is not None
+    assert progress.consistent_through.run == last.data.run
+    assert await missing_batches(pipeline.warehouse, progress.consistent_through) == []
+
+
+async def test_a_run_that_never_ended_is_void(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Its messages went out, its manifest did not: what it read is read again."""
+    await pipeline.run()
+    await change(filled, pipeline, "Ada")
+    manifests = sorted(key for key in pipeline.objects.buckets[LANDING] if key.startswith(manifest_prefix(SOURCE)))
+    del pipeline.objects.buckets[LANDING][manifests[-1]]
+    progress = await pipeline.progress()
+    assert progress.missing == ()
+
+
+async def test_an_idle_source_is_fresh_without_manifests(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    for _ in range(3):
+        assert await pipeline.ingest(trigger=Trigger.SCHEDULE) == []
+    progress = await pipeline.progress()
+    assert progress.fresh_as_of is not None
+    assert progress.fresh_as_of > message.data.snapshot.taken_at
+    assert progress.consistent_through is not None
+    assert progress.consistent_through.run == message.data.run
+
+
+async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.ingest()
+    (manifest,) = await manifests_after(pipeline.objects, LANDING, SOURCE, 0)
+    assert (manifest.run, manifest.requested_by, manifest.batches) == (message.data.run, message.causationid, (message,))
+    assert await manifests_after(pipeline.objects, LANDING, SOURCE, manifest.run) == []
+    assert await missing_batches(pipeline.warehouse, manifest) == [message.data.batch_id]
+
+
+async def test_old_manifests_count_when_there_are_no_young_ones(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    async with pipeline.warehouse.connection() as connection:
+        found = await read_progress(pipeline.objects, LANDING, SOURCE, connection, window=timedelta(0))
+    assert found.consistent_through is not None
+    assert found.consistent_through.run == message.data.run
+
+
+async def test_what_no_loaded_run_could_see_is_in_flight(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await pipeline.run()
+    await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+    await filled.execute("UPDATE department SET location = 'Hull' WHERE department_id = 2")
+    await filled.execute("UPDATE sales_order SET agreed_payment_date = '2077-07-07' WHERE sales_order_id = 1")
+    verdict = await pipeline.verify()
+    staff = await filled.fetchval("SELECT count(*) FROM staff WHERE department_id = 2 OR staff_id = 1")
+    assert {table.table: table.in_flight for table in verdict.tables if table.in_flight} == {
+        "dim_date": 1,
+        "dim_staff": staff,
+        "fact_sales_order": 1,
+    }
+    assert verdict.is_equal
+    await pipeline.run()
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_a_batch_that_is_missing_makes_its_rows_in_flight_and_not_different(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    second = await change(filled, pipeline, "Ada")
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
+    await pipeline.load(second)
+    assert (await pipeline.verify()).in_flight == 0
+
+
+async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    await pipeline.select("UPDATE fact_payment SET payment_amount = payment_amount + 0.01 WHERE payment_id = 2")
+    await pipeline.select("DELETE FROM fact_sales_order WHERE sales_order_id = 3")
+    await pipeline.select("INSERT INTO dim_payment_type VALUES (77, 'BARTER', 1)")
+    await pipeline.select("UPDATE dim_date SET day_name = 'Doomsday' WHERE date_id = (SELECT min(date_id) FROM dim_date)")
+    verdict = await pipeline.verify()
+    found = {(table.table, d.kind, d.key) for table in verdict.tables for d in table.differences if table.table != "dim_date"}
+    assert found == {
+        ("fact_payment", Kind.DIFFERENT, (2,)),
+        ("fact_sales_order", Kind.MISSING, (3,)),
+        ("dim_payment_type", Kind.EXTRA, (77,)),
+    }
+    (date,) = next(table.differences for table in verdict.tables if table.table == "dim_date")
+    assert date.kind is Kind.DIFFERENT
+    (payment,) = next(table.differences for table in verdict.tables if table.table == "fact_payment")
+    assert list(payment.columns) == ["payment_amount"]
+
+
+async def test_a_source_row_that_vanished_is_extra_in_the_warehouse(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Deletes leave no new transaction id in the table; until keys are compared, the proof tells of them."""
+    await pipeline.run()
+    await filled.execute("DELETE FROM payment WHERE payment_id = 2")
+    await pipeline.run()
+    differences = [difference for table in (await pipeline.verify()).tables for difference in table.differences]
+    assert [(difference.kind, difference.key) for difference in differences] == [(Kind.EXTRA, (2,))]
