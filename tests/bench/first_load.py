@@ -39,6 +39,9 @@ TABLES = tuple(table.name for table in SOURCE_TABLES)
 
 def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str, Any]:
     """Measure everything, print the table, and return the document."""
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"this machine is busy (load average {busy:.1f}): what else runs slows one way down more than another")
     stack.start()
     print(f"filling the source with {orders:,} sales orders and what belongs to them ...")
     rows = asyncio.run(_fill(str(stack.source_owner_url), orders))
@@ -56,7 +59,7 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
         f" {load.whole_seconds:.2f} s; the star {'equals' if load.is_equal else 'DIFFERS FROM'} the source"
     )
     return {
-        "machine": machine(str(fetch_value(stack.database_url("warehouse"), "SHOW server_version"))),
+        "machine": machine(str(fetch_value(stack.database_url("warehouse"), "SHOW server_version")), load_average=busy),
         "orders": orders,
         "seed": SEED,
         "limit": limit.as_json(),

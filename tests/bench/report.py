@@ -47,13 +47,14 @@ def speed_ratio(one: Measurement, other: Measurement) -> float:
     return one.rows_per_second / other.rows_per_second
 
 
-def machine(postgresql: str) -> dict[str, Any]:
-    """What the figures depend on."""
+def machine(postgresql: str, *, load_average: float) -> dict[str, Any]:
+    """What the figures depend on; `load_average` is that of the minute before."""
     return {
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "postgresql": postgresql,
+        "load_average": round(load_average, 2),
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
