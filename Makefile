@@ -10,6 +10,9 @@ LOCALSTACK := .starlift/localstack
 # LocalStack's last release without an account needs Python 3.12; on 3.11 the release before it is the last that works.
 LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
 COVERAGE_MINIMUM := 90
+SEED := 1
+MINUTES := 10
+REPORT :=
 
 .PHONY: help
 help: ## Print this help
@@ -79,6 +82,10 @@ schemas: create-environments ## Write the JSON Schemas of new message versions a
 .PHONY: locks
 locks: create-environments ## Recompile the lock files from pyproject.toml
 	infra/locks/compile.sh
+
+.PHONY: chaos
+chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 from SEED=1; then nothing may be lost or doubled
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))
 
 ##@ Set-up
 .PHONY: create-environments

@@ -1,0 +1,36 @@
+"""The named points at which a service is killed: after each effect, in the order in which effects happen.
+
+Write objects, send message, advance state or commit, delete input: a crash at any of these leaves something done and something
+not. `docs/guarantees.md` has the table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum, unique
+
+
+@unique
+class Point(StrEnum):
+    """After which effect the process dies."""
+
+    LEASE_TAKEN = "lease taken"  # ingestion has a run number, and nothing read yet
+    OBJECT_WRITTEN = "object written"  # some objects of a batch are there, nobody was told
+    MESSAGE_SENT = "message sent"  # the next service works on it, the input is still ours
+    MANIFEST_WRITTEN = "manifest written"  # the run is complete, its horizon not stored
+    STATE_ADVANCED = "state advanced"  # the horizon is stored, the command not deleted
+    BATCH_COMMITTED = "batch committed"  # the rows are in, the message is not deleted
+    INPUT_DELETED = "input deleted"  # everything is done
+
+
+POINTS_OF = {
+    "ingestion": (
+        Point.LEASE_TAKEN,
+        Point.OBJECT_WRITTEN,
+        Point.MESSAGE_SENT,
+        Point.MANIFEST_WRITTEN,
+        Point.STATE_ADVANCED,
+        Point.INPUT_DELETED,
+    ),
+    "remodelling": (Point.OBJECT_WRITTEN, Point.MESSAGE_SENT, Point.INPUT_DELETED),
+    "loading": (Point.BATCH_COMMITTED, Point.INPUT_DELETED),
+}
