@@ -11,7 +11,7 @@ from infra.local.processes import Child, start, stop, wait_until
 from infra.local.services import Services
 from infra.local.stack import Stack
 
-SOON = timedelta(seconds=30)
+SOON = timedelta(seconds=60)
 
 
 class Clock:
@@ -97,7 +97,8 @@ def test_the_person_s_own_aws_and_proxy_stay_out(tmp_path: Path, monkeypatch: py
         with Stack(tmp_path, settings={"STARLIFT_LOG_LEVEL": "debug"}) as stack:
             stack.start()
             stack.start_services()
-            assert wait_until(lambda: '"started"' in (tmp_path / "loading.log").read_text(), within=SOON)
+            started = wait_until(lambda: '"started"' in (tmp_path / "loading.log").read_text(), within=SOON)
+            assert started, (tmp_path / "loading.log").read_text()
             stack.ticker().tick()
             assert wait_until(lambda: "message_dead_lettered" in (tmp_path / "ingestion.log").read_text(), within=SOON)
     finally:

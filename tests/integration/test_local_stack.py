@@ -24,7 +24,7 @@ from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home
 
-SOON = timedelta(seconds=30)
+SOON = timedelta(seconds=60)
 OWNER = """
 import sys, time
 from pathlib import Path
