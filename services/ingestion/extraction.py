@@ -68,7 +68,8 @@ class Reader:
                     yield [page, *[partner async for partner in self._partners(page)]]
                 if page.row_count < limit:
                     break
-                after = tuple((await page.frame)[list(table.key)].iloc[-1].tolist())
+                last = (await page.frame).tail(1)
+                after = tuple(last[name].tolist()[0] for name in table.key)
 
     async def _partners(self, page: Page) -> AsyncIterator[Page]:
         contract = self.selection.contract

@@ -90,14 +90,14 @@ def _value(column: SourceColumn) -> str:
         case Kind.DATE:
             return f"CASE WHEN isfinite({value}) THEN {value} - date '1970-01-01' END"
         case Kind.TIME:
-            return _microseconds_of_day(value)
+            return f"CASE WHEN {value} < time '24:00' THEN {_microseconds_of_day(value)} END"
         case Kind.TIMESTAMP:
             # Whole days as integers, the rest as the time of day: exact in every version, where date_part('epoch') of a
             # timestamp is a double that loses microseconds after the year 2242, and EXTRACT is slow (numeric) since version 14.
             days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
             return f"CASE WHEN isfinite({value}) THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
-        case Kind.ENUM:
-            return f"{value}::text"
+        case Kind.TEXT | Kind.ENUM:
+            return f"{value}::text"  # of character(n) it drops the padding, which PostgreSQL holds to be meaningless
         case _:
             return value
 
@@ -121,6 +121,8 @@ def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
             return [(f"{value} = 'NaN'::numeric", "NaN")]
         case Kind.DATE | Kind.TIMESTAMP:
             return [(f"NOT isfinite({value})", "infinite")]
+        case Kind.TIME:
+            return [(f"{value} = time '24:00'", "24:00:00")]  # PostgreSQL's last time of day, and no other system's
         case _:
             return []
 

@@ -13,6 +13,7 @@ from contracts.column_types import ColumnType, Kind
 from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
 from shared.postgres import literal, quoted
 
+MICROSECONDS_PER_DAY = 86_400_000_000
 _STAGED_TYPES = {
     **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "bigint"),
     **dict.fromkeys((Kind.TEXT, Kind.ENUM), "text"),
@@ -138,7 +139,9 @@ def _loaded(value: str, kind: ColumnType) -> str:
         case Kind.TIME:
             return f"(time '00:00' + {value} * interval '1 microsecond')"
         case Kind.TIMESTAMP:
-            return f"(timestamp '1970-01-01' + {value} * interval '1 microsecond')"
+            # In two steps: PostgreSQL multiplies an interval by a double, in which 285 years of microseconds have no room.
+            days, rest = f"({value} / {MICROSECONDS_PER_DAY})", f"({value} % {MICROSECONDS_PER_DAY})"
+            return f"(timestamp '1970-01-01' + {days} * interval '1 day' + {rest} * interval '1 microsecond')"
         case _:
             return value
 

@@ -1,0 +1,140 @@
+"""The small contract: every kind of value, keys of two columns and of text, optional joins, between real databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from shared.postgres import literal
+from tests.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
+from tests.postgres_cluster import TestCluster
+from tests.small_contract import SCHEMA, SHOP
+
+# Every value as its text: asyncpg takes the first and the last date that Python has for infinities.
+SOLD = "2026-11-01 09:30:00.000001"
+COLUMNS = ("maker_id", "serial", "price", "code", "note", "good", "born", "opens", "sold_at", "mood", "due", "currency")
+SAME = ("serial", "price", "code", "note", "good", "born", "opens", "sold_at", "mood")  # in the warehouse under the same name
+Values = dict[str, str | None]
+EXTREMES: tuple[Values, ...] = (
+    {"serial": "9223372036854775807", "price": "99999999999999.9999", "code": "🚚é", "born": "9999-12-31"},
+    {"serial": "-9223372036854775808", "price": "-99999999999999.9999", "note": "", "born": "0001-01-01"},
+    {"sold_at": "9999-12-31 23:59:59.999999", "good": "false", "mood": "wild", "price": "0.0001", "opens": "23:59:59.999999"},
+    {"sold_at": "0001-01-01 00:00:00", "good": "true", "price": "0.0000", "opens": "00:00:00"},
+    {"sold_at": "2300-01-01 00:00:00.123457", "serial": "9007199254740993"},
+    {"sold_at": "1600-12-31 23:59:59.999999", "serial": "-1"},
+)
+
+
+@pytest.fixture
+async def shop(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """The application's session."""
+    connection = await asyncpg.connect(postgres_cluster.url(source_database, SOURCE_OWNER))
+    await connection.execute(SCHEMA)
+    await connection.execute("INSERT INTO maker VALUES (1, 'Bell Ltd', 'Leeds', 10.50), (2, 'Quinn', NULL, NULL)")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pipeline(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
+    urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls, contract=SHOP) as opened:
+        yield opened
+
+
+async def put(shop: asyncpg.Connection, *items: Values) -> None:
+    """Items numbered from 1; what one does not say is NULL, but for the moment of its sale."""
+    for number, item in enumerate(items, start=1):
+        values = {"sold_at": SOLD} | item
+        texts = ", ".join("NULL" if values.get(name) is None else literal(str(values[name])) for name in COLUMNS)
+        await shop.execute(f"INSERT INTO item (item_id, {', '.join(COLUMNS)}) VALUES ({number}, {texts})")
+
+
+async def require_equal(pipeline: Pipeline) -> None:
+    verdict = await pipeline.verify()
+    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
+
+
+async def test_the_extremes_of_every_kind_are_exact(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, *EXTREMES, {})
+    await pipeline.run()
+    found = await pipeline.select(f"SELECT {', '.join(f'{name}::text' for name in SAME)} FROM dim_item ORDER BY item_id")
+    assert found == [tuple(({"sold_at": SOLD} | item).get(name) for name in SAME) for item in (*EXTREMES, {})]
+    await require_equal(pipeline)
+
+
+async def test_a_join_is_optional_where_the_reference_is(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, {"maker_id": "1"}, {"maker_id": "2"}, {})
+    await pipeline.run()
+    found = await pipeline.select("SELECT maker_town, maker_capital FROM dim_item ORDER BY item_id")
+    assert found == [("Leeds", Decimal("10.50")), (None, None), (None, None)]
+    await require_equal(pipeline)
+
+
+async def test_a_padded_code_is_taken_without_its_padding(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """PostgreSQL holds blanks at the end of character(n) to be meaningless, and drops them when it makes a text of it."""
+    await put(shop, {"currency": "GBP"}, {"currency": None})
+    await pipeline.run()
+    assert await pipeline.select("SELECT currency_name FROM fact_sale ORDER BY item_id") == [("Pound Sterling",), (None,)]
+    await require_equal(pipeline)
+
+
+async def test_what_has_no_exact_form_is_quarantined(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, {}, {"price": "NaN"}, {"code": "long"})
+    await shop.execute("INSERT INTO item (item_id, sold_at, born) VALUES (4, now(), 'infinity'), (5, 'infinity', NULL)")
+    await shop.execute("INSERT INTO item (item_id, sold_at, opens) VALUES (6, now(), '24:00')")
+    await shop.execute("INSERT INTO maker VALUES (3, 'x', 'y', 'NaN')")
+    await shop.execute("INSERT INTO item (item_id, sold_at, maker_id) VALUES (7, now(), 3)")
+    await pipeline.run()
+    lines = [
+        line for key, body in pipeline.objects.buckets[PROCESSED].items() if "quarantine" in key for line in body.splitlines()
+    ]
+    entries = [json.loads(line) for line in lines]
+    assert {entry["key"]["item_id"]: entry["problems"][0]["reason"] for entry in entries if entry["table"] == "dim_item"} == {
+        2: "price is NaN",
+        3: "is longer than 3",
+        4: "born is infinite",
+        5: "sold_at is infinite",
+        6: "opens is 24:00:00",
+        7: "comes from a row of 'maker' that could not be read: capital is NaN",
+    }
+    assert await pipeline.select("SELECT item_id FROM dim_item WHERE _run > 0") == [(1,)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    labels = ["", "a", "B", "it's", 'say "x"', "back\\slash", "\\", "é", "🚚", "z\nz"]
+    await shop.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", [(row, label, 7) for row in (1, -2, 3) for label in labels])
+    messages = await pipeline.cut(4).ingest()
+    assert tables_read(messages)["shelf"] == 30
+    await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+    await require_equal(pipeline)
+    await shop.execute("""UPDATE shelf SET width = 8 WHERE label IN ('it''s', 'z' || chr(10) || 'z', E'\\\\')""")
+    await pipeline.cut(2).run()
+    assert await pipeline.select("SELECT count(*) FROM dim_shelf WHERE width = 8") == [(9,)]
+    await require_equal(pipeline)
+
+
+async def test_a_text_key_is_a_text_whatever_the_session_says_of_backslashes(
+    shop: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, source_database: str
+) -> None:
+    await shop.execute(f'ALTER DATABASE "{source_database}" SET standard_conforming_strings = off')
+    await shop.executemany("INSERT INTO shelf VALUES (1, $1, 7)", [(label,) for label in ("\\", "\\'; --", "a")])
+    assert tables_read(await pipeline.cut(1).ingest())["shelf"] == 3
+
+
+async def test_updates_and_deletes_of_values_reach_every_kind(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, EXTREMES[0] | {"maker_id": "1", "due": "2026-12-31", "currency": "GBP", "mood": "calm"})
+    await pipeline.run()
+    await shop.execute("UPDATE item SET " + ", ".join(f"{name} = NULL" for name in COLUMNS if name != "sold_at"))
+    await pipeline.run()
+    found = await pipeline.select("SELECT serial, price, code, note, good, born, opens, mood, maker_town FROM dim_item")
+    assert found == [(None,) * 9]
+    assert await pipeline.select("SELECT due_date, currency_name FROM fact_sale") == [(None, None)]
+    await require_equal(pipeline)
