@@ -22,6 +22,7 @@ DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
 VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
 CONTROL_TIMEOUT = timedelta(seconds=5)  # of every call but a long poll
 POLL_GRACE = timedelta(seconds=10)  # a long poll without an answer so long after it should have ended has hung
+HOLD_MAXIMUM = VISIBILITY_MAXIMUM - timedelta(minutes=15)  # how long we keep one delivery: SQS then shows it, whatever we ask
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 

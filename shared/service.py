@@ -152,6 +152,7 @@ def consumer_rules(settings: ServiceSettings) -> Rules:
         visibility_timeout=settings.visibility_timeout,
         poll_wait=settings.poll_wait,
         drain_budget=settings.drain_budget,
+        defer_limit=settings.defer_limit,
         health_file=settings.health_file,
     )
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from contracts.objects import Name
 from contracts.tables import Contract
 from shared.logs import Level
-from shared.queue import VISIBILITY_MAXIMUM
+from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
 
 PREFIX = "STARLIFT_"
 # What is left between the drain budget and SIGKILL, to hand messages back and close connections.
@@ -55,6 +55,7 @@ class ServiceSettings(BaseSettings):
     `slots` messages are worked on at once, each for at most `handler_limit`. `attempts` failed deliveries make a dead letter;
     `max_receive_count` is the queue's redrive policy, a backstop for messages that kill the process. `drain_budget` is what
     handlers get to finish after SIGTERM, `stop_timeout` what the platform grants until SIGKILL (Fargate: at most 120 s).
+    A message that is deferred for longer than `defer_limit` becomes a dead letter: what it waits for does not come.
     """
 
     model_config = SettingsConfigDict(
@@ -78,6 +79,7 @@ class ServiceSettings(BaseSettings):
     visibility_timeout: Seconds = Field(timedelta(seconds=60), validation_alias="STARLIFT_VISIBILITY_TIMEOUT_S")
     poll_wait: Seconds = Field(POLL_WAIT_MAXIMUM, validation_alias="STARLIFT_POLL_WAIT_S")
     drain_budget: Seconds = Field(timedelta(seconds=80), validation_alias="STARLIFT_DRAIN_BUDGET_S")
+    defer_limit: Seconds = Field(timedelta(days=1), validation_alias="STARLIFT_DEFER_LIMIT_S")
     stop_timeout: Seconds = Field(timedelta(seconds=120), validation_alias="STARLIFT_STOP_TIMEOUT_S")
     health_file: Path | None = None
     ecs_agent_uri: str | None = Field(None, validation_alias="ECS_AGENT_URI")
@@ -96,10 +98,15 @@ class ServiceSettings(BaseSettings):
                 f"STARLIFT_VISIBILITY_TIMEOUT_S={_s(self.visibility_timeout)} must be from {_s(VISIBILITY_MINIMUM)} to "
                 f"{_s(VISIBILITY_MAXIMUM)}; 60 suits most"
             )
-        if not timedelta(0) < self.handler_limit <= VISIBILITY_MAXIMUM:
+        if not timedelta(0) < self.handler_limit <= HOLD_MAXIMUM:
             yield (
-                f"STARLIFT_HANDLER_LIMIT_S={_s(self.handler_limit)} must be above 0 and at most {_s(VISIBILITY_MAXIMUM)}: "
+                f"STARLIFT_HANDLER_LIMIT_S={_s(self.handler_limit)} must be above 0 and at most {_s(HOLD_MAXIMUM)}: "
                 "SQS hides a message for 12 hours at most; cut the work into smaller messages"
+            )
+        if self.defer_limit <= DELAY_MAXIMUM:
+            yield (
+                f"STARLIFT_DEFER_LIMIT_S={_s(self.defer_limit)} must be above {_s(DELAY_MAXIMUM)}, the longest deferral: "
+                "else a message dies before it comes back; 86400 suits most"
             )
         if not POLL_WAIT_MINIMUM <= self.poll_wait <= min(POLL_WAIT_MAXIMUM, self.drain_budget):
             yield (

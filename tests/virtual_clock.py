@@ -50,6 +50,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def skip(self, seconds: float) -> None:
+        """The whole process stands still for so long: nothing runs, and the clock goes on."""
+        self._jumping.now += seconds
+
 
 def run_on_virtual_clock(work: Coroutine[None, None, ResultT]) -> ResultT:
     """What `work` returns; for property tests, which are not async themselves."""

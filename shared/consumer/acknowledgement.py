@@ -60,7 +60,7 @@ class Acknowledger:
 
     async def _delete(self, batch: list[Lease]) -> list[Lease]:
         """The leases of `batch` that are to be tried again. A lost one never is: the message may be in other hands."""
-        ours = [lease for lease in batch if not lease.is_lost]
+        ours = [lease for lease in batch if lease.is_held]
         failures = await self._request([lease.delivery.receipt_handle for lease in ours])
         remaining = [lease for lease in ours if lease.delivery.receipt_handle in failures.transient]
         for lease in batch:

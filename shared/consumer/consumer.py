@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from random import Random
 
@@ -20,7 +20,11 @@ from shared.errors import DependencyDownError, TransientError
 from shared.queue import BATCH_MAXIMUM, Delivery, Queue
 
 TURN = timedelta(seconds=5)  # the loop turns at least so often while it has nothing to receive for
-CLEAN_UP = timedelta(seconds=5)  # for cancelled handlers to end, and for what they held to be handed back
+# After the drain budget: cancelled handlers end and what they held is copied, until this much is left of their time; then it
+# is shown again. Last, what waits to be deleted is. Together they fit into STOP_MARGIN of shared/settings.py.
+CLEAN_UP = timedelta(seconds=9)
+SHOW_AGAIN = timedelta(seconds=3)
+FLUSH = timedelta(seconds=5)
 
 _log = structlog.stdlib.get_logger()
 
@@ -60,7 +64,6 @@ class Consumer:
             now=now,
         )
         self._running: dict[asyncio.Task[None], Lease] = {}
-        self._cancelled: list[Lease] = []
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stop_at = 0.0
@@ -70,7 +73,7 @@ class Consumer:
         return bool(self._running)
 
     def stop(self) -> None:
-        """Receives no more, lets handlers finish within the drain budget, hands the rest back; `run` then returns."""
+        """Receives no more, lets handlers finish within the drain budget, hands the rest over; `run` then returns."""
         if not self._stopping.is_set():
             self._stop_at = asyncio.get_running_loop().time() + self._rules.drain_budget.total_seconds()
             self._stopping.set()
@@ -82,8 +85,9 @@ class Consumer:
         """Returns after `stop`. Raises: an ExceptionGroup of PermanentErrors when the queue refuses us."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._leases.keep()), group.create_task(self._acknowledger.run())]
-            await self._receive_until_stopped(group)
-            await self._drain()
+            receiving = group.create_task(self._receive_until_stopped(group))
+            await self._stopping.wait()
+            await self._drain(receiving)
             for task in background:
                 task.cancel()
 
@@ -121,13 +125,10 @@ class Consumer:
         return await self._queue.receive(limit, wait=self._rules.poll_wait, visibility=self._rules.visibility_timeout)
 
     async def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:
-        """Starts a task for each; what a poll brings after `stop` is handed back."""
-        leases = [self._leases.take(delivery) for delivery in deliveries]
-        if self._stopping.is_set():
-            await self._leases.hand_back(leases)
-            return
-        for lease in leases:
-            lease.task = group.create_task(self._executor.execute(lease))
+        """Starts a task for each; what a poll brings after `stop` is handed over."""
+        for delivery in deliveries:
+            lease = self._leases.take(delivery)
+            lease.task = group.create_task(self._hand_over(lease) if self._stopping.is_set() else self._work(lease))
             self._running[lease.task] = lease
             lease.task.add_done_callback(self._ended)
 
@@ -135,21 +136,35 @@ class Consumer:
         lease = self._running.pop(task)
         if task.cancelled():
             self._leases.release(lease)
-            if not lease.is_lost:
-                self._cancelled.append(lease)
         self._slot_freed.set()
 
-    async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._running:
-            await asyncio.wait(self._running, timeout=max(0, self._stop_at - loop.time()))
-        for task in self._running:
+    async def _work(self, lease: Lease) -> None:
+        """Works on a delivery. Where we stop it ourselves, nothing has failed: it is handed over."""
+        try:
+            await self._executor.execute(lease)
+        except asyncio.CancelledError:
+            if not lease.is_held or not (lease.is_old or self._stopping.is_set()):
+                raise
+            await self._hand_over(lease)
+
+    async def _hand_over(self, lease: Lease) -> None:
+        until = self._stop_at + (CLEAN_UP - SHOW_AGAIN).total_seconds() if self._stopping.is_set() else None
+        await self._executor.hand_over(lease, until)
+
+    async def _drain(self, receiving: asyncio.Task[None]) -> None:
+        """Waits for the poll in flight first: it brings more to hand over, and meanwhile the handlers run on."""
+        for tasks in ({receiving}, self._running):
+            await _ended_within(self._stop_at - asyncio.get_running_loop().time(), tasks)
+        for task in (receiving, *self._running):
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=CLEAN_UP.total_seconds())
-        await self._leases.hand_back(self._cancelled)
-        await _at_most(CLEAN_UP, self._acknowledger.flush())
-        _log.info("stopped", handed_back=len(self._cancelled))
+        await _ended_within(CLEAN_UP.total_seconds(), self._running)
+        await _at_most(FLUSH, self._acknowledger.flush())
+        _log.info("stopped", left=len(self._running))
+
+
+async def _ended_within(seconds: float, tasks: Collection[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=max(0, seconds))
 
 
 async def _at_most(span: timedelta, waiting: Awaitable[object]) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from contracts.failure import FAILURE_ATTRIBUTE, FAILURE_TEXT_BYTES_MAXIMUM, FailureRecord
 from contracts.messages import NewerMessageError, UndecodableMessageError
+from shared.consumer.attempts import attempt_number, failing_since, given
 from shared.consumer.rules import Rules
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import frames_of, place_of
@@ -22,7 +23,7 @@ _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessage
 def dead_letter_attributes(
     delivery: Delivery, outcome: DeadLetter, *, rules: Rules, queue: str, now: datetime
 ) -> dict[str, str]:
-    """The attributes of the dead letter: those of the delivery, and the failure record in one of them.
+    """The attributes of the dead letter: those that the message was given, and the failure record in one of them.
 
     An earlier failure record tells when the message failed first and how often it was replayed; who replays it counts that.
     """
@@ -32,15 +33,15 @@ def dead_letter_attributes(
         error_type=type(outcome.error).__qualname__,
         message=_clipped(error_text(outcome.error)),
         fingerprint=fingerprint(outcome.error),
-        attempts=delivery.receive_count,
-        first_failed_at=earlier.first_failed_at if earlier else _first_failure(delivery, now),
+        attempts=attempt_number(delivery),
+        first_failed_at=earlier.first_failed_at if earlier else failing_since(delivery, now),
         last_failed_at=now,
         source_queue=queue,
         service=rules.service,
         version=rules.version,
         replays=earlier.replays if earlier else 0,
     )
-    return {**delivery.attributes, FAILURE_ATTRIBUTE: record.model_dump_json(ensure_ascii=True)}
+    return {**given(delivery), FAILURE_ATTRIBUTE: record.model_dump_json(ensure_ascii=True)}
 
 
 def fingerprint(error: BaseException) -> str:
@@ -54,11 +55,6 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, _OURS):
         return str(error)
     return f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
-
-
-def _first_failure(delivery: Delivery, now: datetime) -> datetime:
-    """SQS tells when a message was first received; on the first attempt it fails now."""
-    return now if delivery.receive_count == 1 else min(delivery.first_received_at, now)
 
 
 def _earlier_failure(attributes: Mapping[str, str]) -> FailureRecord | None:

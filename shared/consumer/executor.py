@@ -14,6 +14,7 @@ import structlog
 from contracts.failure import FailureReason
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode
 from shared.consumer.acknowledgement import Acknowledger
+from shared.consumer.attempts import attempt_number, deferred, deferred_since, handed_over
 from shared.consumer.backoff import retry_delay
 from shared.consumer.dead_letter import dead_letter_attributes, error_text, fingerprint
 from shared.consumer.dependencies import Dependencies
@@ -31,6 +32,10 @@ _log = structlog.stdlib.get_logger()
 def utc_now() -> datetime:
     """The wall clock, for what people read."""
     return datetime.now(UTC)
+
+
+class DeferredTooLongError(TransientError):
+    """What the message waits for has not come: a deployment, the end of another run."""
 
 
 class Executor:
@@ -63,19 +68,37 @@ class Executor:
         """Works on one delivery to its end. Raises: PermanentError when the queue itself refuses us."""
         delivery = lease.delivery
         structlog.contextvars.bind_contextvars(message_id=delivery.message_id)
-        _log.debug("message_received", attempt=delivery.receive_count)
+        _log.debug("message_received", attempt=attempt_number(delivery))
         if self._acknowledger.is_done(delivery.message_id):
             await self._acknowledger.acknowledge(lease)
             return
         started_at = asyncio.get_running_loop().time()
-        outcome = self._within_attempts(await self._outcome(delivery), delivery)
-        if lease.is_lost:  # a handler may return in spite of its cancellation
+        outcome = self._within_limits(await self._outcome(delivery), delivery)
+        if not lease.is_held:  # a handler may return in spite of its cancellation
             return
         seconds = round(asyncio.get_running_loop().time() - started_at, 3)
         try:
             await self._settle(lease, outcome, seconds)
         except (TransientError, PermanentError, DependencyDownError) as error:
-            await self._show_again(lease, Retry(retry_delay(delivery.receive_count, self._rng), str(error)))
+            await self._show_again(lease, Retry(retry_delay(attempt_number(delivery), self._rng), str(error)))
+
+    async def hand_over(self, lease: Lease, until: float | None) -> None:
+        """Gives up a delivery in which nothing failed. A copy takes its place, since showing it again would count an attempt.
+
+        The copy is sent before the loop's second `until`; later, or where it can't be sent, the message is shown again at the
+        price of one attempt. A crash between sending and deleting leaves both: ids make that harmless.
+        Raises: PermanentError when the queue itself refuses us.
+        """
+        delivery = lease.delivery
+        try:
+            async with asyncio.timeout_at(until):
+                await self._queue.send(delivery.body, attributes=handed_over(delivery, self._now()))
+        except (TransientError, PermanentError, DependencyDownError, TimeoutError) as error:
+            _log.warning("message_shown_again", message_id=delivery.message_id, reason=str(error) or "there is no time left")
+            await self._leases.hand_back([lease])
+            return
+        await self._acknowledger.acknowledge(lease)
+        _log.info("message_handed_over", message_id=delivery.message_id, attempts=attempt_number(delivery) - 1)
 
     async def _outcome(self, delivery: Delivery) -> Outcome:
         """The outcome of the delivery; as long as a dependency is down there is none."""
@@ -116,16 +139,21 @@ class Executor:
                 return DeadLetter(FailureReason.UNDECODABLE, error)
             case PermanentError():
                 return DeadLetter(FailureReason.PERMANENT, error)
-            case _ if delivery.receive_count >= self._rules.attempts:
+            case _ if attempt_number(delivery) >= self._rules.attempts:
                 return DeadLetter(FailureReason.EXHAUSTED, error)
             case _:
-                return Retry(retry_delay(delivery.receive_count, self._rng), error_text(error))
+                return Retry(retry_delay(attempt_number(delivery), self._rng), error_text(error))
 
-    def _within_attempts(self, outcome: Outcome, delivery: Delivery) -> Outcome:
-        """A handler may ask for another attempt; the last one has none."""
-        if isinstance(outcome, Retry) and delivery.receive_count >= self._rules.attempts:
-            return DeadLetter(FailureReason.EXHAUSTED, TransientError(outcome.reason))
-        return outcome
+    def _within_limits(self, outcome: Outcome, delivery: Delivery) -> Outcome:
+        """A handler may ask for another attempt, or for later: not behind the last attempt, and not for ever."""
+        match outcome:
+            case Retry() if attempt_number(delivery) >= self._rules.attempts:
+                return DeadLetter(FailureReason.EXHAUSTED, TransientError(outcome.reason))
+            case Defer() if self._now() - deferred_since(delivery, self._now()) >= self._rules.defer_limit:
+                advice = f"deferred for longer than {self._rules.defer_limit}; remove the cause, then replay the dead letters"
+                return DeadLetter(FailureReason.EXHAUSTED, DeferredTooLongError(f"{outcome.reason}; {advice}"))
+            case _:
+                return outcome
 
     async def _settle(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
         """Does what the outcome says. A copy is sent before its message is deleted: a crash between leaves both, never none."""
@@ -145,12 +173,12 @@ class Executor:
     async def _show_again(self, lease: Lease, outcome: Retry) -> None:
         delay = min(outcome.delay, VISIBILITY_MAXIMUM)
         await self._leases.hand_back([lease], delay)
-        attempt = lease.delivery.receive_count
+        attempt = attempt_number(lease.delivery)
         _log.warning("message_retried", attempt=attempt, delay_s=round(delay.total_seconds(), 3), reason=outcome.reason)
 
     async def _defer(self, lease: Lease, outcome: Defer) -> None:
         delay = min(outcome.delay, DELAY_MAXIMUM)
-        await self._queue.send(lease.delivery.body, delay=delay, attributes=lease.delivery.attributes)
+        await self._queue.send(lease.delivery.body, delay=delay, attributes=deferred(lease.delivery, self._now()))
         await self._acknowledger.acknowledge(lease)
         _log.info("message_deferred", delay_s=round(delay.total_seconds(), 3), reason=outcome.reason)
 
@@ -161,7 +189,7 @@ class Executor:
         await self._acknowledger.acknowledge(lease)
         _log.error(
             "message_dead_lettered",
-            attempt=delivery.receive_count,
+            attempt=attempt_number(delivery),
             reason=outcome.reason.value,
             error_type=type(outcome.error).__qualname__,
             error=error_text(outcome.error),

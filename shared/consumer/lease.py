@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from shared.errors import DependencyDownError, TransientError
-from shared.queue import Delivery, Failures, Queue
+from shared.queue import HOLD_MAXIMUM, Delivery, Failures, Queue
 
 _TURNS_PER_LEASE = 12  # a renewal that fails at half-life is tried again five times
 
@@ -19,18 +19,34 @@ _log = structlog.stdlib.get_logger()
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One delivery in our hand. `expires_at` is in the event loop's monotonic seconds; a lost lease never comes back."""
+    """One delivery in our hand. Times are the event loop's monotonic seconds; a lost lease never comes back.
+
+    An old one has been held for nearly as long as SQS allows; what works on it is stopped, and it is handed over as a copy.
+    """
 
     delivery: Delivery
     expires_at: float
+    old_at: float
     is_lost: bool = False
+    is_old: bool = False
     task: asyncio.Task[None] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else can have the message now. Time alone ends that, too: the process may have been paused."""
+        return not self.is_lost and asyncio.get_running_loop().time() < self.expires_at
 
     def lose(self) -> None:
         """Somebody else may have the message now: what works on it here stops, and must not delete it."""
         self.is_lost = True
         if self.task is not None:
             self.task.cancel()
+
+    def grow_old(self) -> None:
+        """What works on it stops, once."""
+        if not self.is_old and self.task is not None:
+            self.task.cancel()
+        self.is_old = True
 
 
 class Leases:
@@ -43,7 +59,8 @@ class Leases:
 
     def take(self, delivery: Delivery) -> Lease:
         """The lease of a delivery that has just been received."""
-        lease = Lease(delivery, asyncio.get_running_loop().time() + self._visibility.total_seconds())
+        now = asyncio.get_running_loop().time()
+        lease = Lease(delivery, now + self._visibility.total_seconds(), now + HOLD_MAXIMUM.total_seconds())
         self._held.add(lease)
         return lease
 
@@ -57,32 +74,40 @@ class Leases:
         whole = self._visibility.total_seconds()
         while True:
             await asyncio.sleep(whole / _TURNS_PER_LEASE)
+            for lease in [lease for lease in self._held if not lease.is_held]:
+                self._lose(lease)
+            for lease in [lease for lease in self._held if lease.old_at <= loop.time()]:
+                lease.grow_old()
             due = [lease for lease in self._held if lease.expires_at - loop.time() <= whole / 2]
             if due:
                 await self._renew(due)
 
     async def hand_back(self, leases: Iterable[Lease], delay: timedelta = timedelta(0)) -> None:
         """Gives messages up, to be shown to anybody after `delay`; where that fails, the visibility timeout does it later."""
-        ours = [lease for lease in leases if not lease.is_lost]
+        ours = [lease for lease in leases if lease.is_held]
         for lease in ours:
             self.release(lease)
+        if not ours:
+            return
         try:
             await self._queue.set_visibility({lease.delivery.receipt_handle: delay for lease in ours})
         except (TransientError, DependencyDownError) as error:
             _log.warning("messages_not_handed_back", count=len(ours), reason=str(error))
 
     async def _renew(self, due: list[Lease]) -> None:
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()  # before the request: the queue counts from a later moment
+        asked_at = asyncio.get_running_loop().time()  # before the request: the queue counts from a later moment
         failures = await self._extend(due)
         for lease in due:
             receipt = lease.delivery.receipt_handle
             if receipt not in failures.gone | failures.transient:
                 lease.expires_at = asked_at + self._visibility.total_seconds()
-            elif lease in self._held and (receipt in failures.gone or lease.expires_at <= loop.time()):
-                self.release(lease)
-                lease.lose()
-                _log.warning("lease_lost", message_id=lease.delivery.message_id)
+            elif lease in self._held and receipt in failures.gone:
+                self._lose(lease)
+
+    def _lose(self, lease: Lease) -> None:
+        self.release(lease)
+        lease.lose()
+        _log.warning("lease_lost", message_id=lease.delivery.message_id)
 
     async def _extend(self, due: list[Lease]) -> Failures:
         receipts = [lease.delivery.receipt_handle for lease in due]

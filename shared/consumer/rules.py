@@ -27,4 +27,5 @@ class Rules:
     visibility_timeout: timedelta
     poll_wait: timedelta
     drain_budget: timedelta
+    defer_limit: timedelta
     health_file: Path | None = None

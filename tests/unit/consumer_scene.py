@@ -26,8 +26,9 @@ RULES = Rules(
     visibility_timeout=timedelta(seconds=60),
     poll_wait=timedelta(seconds=20),
     drain_budget=timedelta(seconds=80),
+    defer_limit=timedelta(days=1),
 )
-A_DAY = timedelta(days=1)
+A_WEEK = timedelta(days=7)
 
 
 def message(number: int = 1) -> IngestSource:
@@ -100,10 +101,14 @@ class Scene:
             consumer.stop()
             await running
 
+    async def consume_until(self, handler: Handler, condition: Callable[[], bool], **rules: object) -> None:
+        """Until the condition holds."""
+        async with self.consuming(handler, **rules):
+            await until(condition)
+
     async def consume_all(self, handler: Handler, **rules: object) -> None:
         """Until the queue is empty."""
-        async with self.consuming(handler, **rules):
-            await until(lambda: not self.queue.messages)
+        await self.consume_until(handler, lambda: not self.queue.messages, **rules)
 
     async def show_again(self) -> None:
         """Hands the first message back behind the consumer's back."""
@@ -114,11 +119,12 @@ class Scene:
         return FailureRecord.model_validate_json(self.dead_letters.messages[index].attributes[FAILURE_ATTRIBUTE])
 
 
-async def until(condition: Callable[[], bool], within: timedelta = A_DAY) -> None:
-    """Waits, on the loop's clock, until the condition holds."""
+async def until(condition: Callable[[], bool], within: timedelta = A_WEEK) -> None:
+    """Waits, on the loop's clock, until the condition holds; the longer it takes, the more rarely it is looked at."""
+    started_at = now()
     async with asyncio.timeout(within.total_seconds()):
         while not condition():  # noqa: ASYNC110 - any condition, and the clock is virtual
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(max(0.25, (now() - started_at) / 1000))
 
 
 def now() -> float:

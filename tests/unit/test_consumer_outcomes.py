@@ -12,7 +12,7 @@ from contracts.failure import FAILURE_ATTRIBUTE, FailureReason
 from contracts.messages import Message
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
-from shared.testing import EPOCH
+from shared.testing import EPOCH, loop_now
 from tests.unit.consumer_scene import Scene, Script, body, message, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -84,8 +84,37 @@ async def test_a_newer_message_comes_back_later_as_a_copy_and_burns_no_attempt()
     waits = [later.sent_at - earlier.sent_at for earlier, later in zip(scene.queue.sent, scene.queue.sent[1:], strict=False)]
     assert all(timedelta(seconds=60) <= wait < timedelta(seconds=61) for wait in waits[1:])
     assert len(scene.queue.messages) == 1
-    assert all(copy.attributes == {"origin": "x"} and copy.body == newer for copy in scene.queue.sent)
+    assert all(copy.attributes["origin"] == "x" and copy.body == newer for copy in scene.queue.sent)
     assert (handler.calls, scene.dead_letters.messages) == ([], [])
+
+
+async def test_a_newer_message_whose_deployment_never_comes_dies_after_a_day_and_says_so() -> None:
+    scene, handler = Scene(), Script()
+    await scene.queue.send(json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v2"}), attributes={"origin": "x"})
+    await scene.consume_all(handler)
+    failure = scene.failure()
+    assert timedelta(days=1) <= loop_now() - EPOCH < timedelta(days=1, minutes=2)
+    assert (failure.reason, failure.error_type, failure.attempts) == (FailureReason.EXHAUSTED, "DeferredTooLongError", 1)
+    assert "is newer than version 1, which this build knows; deferred for longer than 1 day" in failure.message
+    assert set(scene.dead_letters.messages[0].attributes) == {"origin", FAILURE_ATTRIBUTE}
+
+
+async def test_a_handler_cannot_defer_for_ever() -> None:
+    scene, handler = Scene(), Script([Defer(timedelta(minutes=5), "another run holds the lease")] * 99)
+    await scene.queue.send(body())
+    await scene.consume_all(handler, defer_limit=timedelta(hours=1))
+    assert len(handler.calls) == 13
+    assert scene.failure().message.startswith("another run holds the lease; deferred for longer than 1:00:00; remove the cause")
+
+
+async def test_a_deferred_message_counts_its_attempts_from_one() -> None:
+    scene = Scene()
+    four = [TransientError("no luck")] * 4
+    handler = Script([*four, Defer(timedelta(minutes=1), "later"), *four])
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert len(handler.calls) == 10
+    assert scene.dead_letters.messages == []
 
 
 async def test_a_deferral_beyond_what_sqs_can_delay_is_cut_to_that() -> None:
