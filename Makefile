@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCALSTACK := .starlift/localstack
-# LocalStack's last release without an account needs Python 3.12; on 3.11 the release before it is the last that works.
-LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
+# LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
+LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 13) else "py313")').txt
 COVERAGE_MINIMUM := 90
 SEED := 1
 MINUTES := 10
@@ -100,7 +100,7 @@ $(VENV)/.installed: pyproject.toml infra/locks/dev.txt infra/locks/uv.txt
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(LOCALSTACK)/.installed: $(VENV)/.installed infra/locks/localstack-py311.txt infra/locks/localstack-py312.txt
+$(LOCALSTACK)/.installed: $(VENV)/.installed infra/locks/localstack-py311.txt infra/locks/localstack-py313.txt
 	@echo "setting up $(LOCALSTACK) ..."
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOCALSTACK)
 	@$(BIN)/uv pip sync --quiet --python $(LOCALSTACK)/bin/python --require-hashes $(LOCALSTACK_LOCK)

@@ -16,7 +16,7 @@ printf 'boto3\nlocalstack-client\npydantic\n' | lock bootstrap - --constraint in
 # The peer of `make bench`, in an environment of its own.
 lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
 # LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
-# and it needs Python 3.12: on 3.11 it starts, says it is healthy and answers every call with 500. So 3.11 has 4.13.1.
+# and it needs Python 3.13: before, it starts, says it is healthy and answers every call with 500. So 3.11 and 3.12 have 4.13.1.
 printf 'localstack-core[runtime]==4.13.1\n' | lock localstack-py311 - --python-version 3.11 --exclude-newer 2026-02-10
-printf 'localstack-core[runtime]==4.14.0\n' | lock localstack-py312 - --python-version 3.12 --exclude-newer 2026-03-15
+printf 'localstack-core[runtime]==4.14.0\n' | lock localstack-py313 - --python-version 3.13 --exclude-newer 2026-03-15
 printf 'uv\n' | lock uv - --universal --python-version 3.11 "$@"

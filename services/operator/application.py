@@ -12,7 +12,6 @@ from pydantic import SecretStr
 
 from infra.local import processes
 from infra.local.processes import Child
-from infra.local.totesys.fill import create, fill
 from shared.postgres import Database
 
 SEED = 1
@@ -20,6 +19,8 @@ SEED = 1
 
 async def ensure_filled(url: str, *, orders: int) -> int:
     """Create and fill the source if it is empty; the number of rows made, 0 where there were some already."""
+    from infra.local.totesys.fill import create, fill  # noqa: PLC0415 (with numpy, a quarter of a second for every command)
+
     async with aclosing(Database("source", SecretStr(url), connections=1)) as database, database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('sales_order')") is not None:
             return 0
@@ -32,6 +33,7 @@ async def ensure_filled(url: str, *, orders: int) -> int:
 
 def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int, log: Path) -> Child:
     """A process that writes to the source as the application does, and ends by itself after `lasting`."""
-    command = [sys.executable, "-m", "infra.local.totesys", "write", "--url", url]
+    command = [sys.executable, "-m", "infra.local.totesys", "write"]
     options = ["--rate", str(per_second), "--seconds", str(lasting.total_seconds()), "--seed", str(seed)]
-    return processes.start([*command, *options], log=log, environment=os.environ, directory=Path(__file__).parents[2])
+    environment = {**os.environ, "TOTESYS_URL": url}
+    return processes.start([*command, *options], log=log, environment=environment, directory=Path(__file__).parents[2])

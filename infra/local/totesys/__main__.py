@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from time import perf_counter
@@ -15,6 +16,7 @@ from infra.local.totesys.writer import connect, write
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import classed_errors
 
+URL_VARIABLE = "TOTESYS_URL"
 RECOVERABLE = (DependencyDownError, NotEmptyError, PermanentError, TransientError)
 
 
@@ -77,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         phase = phases.add_parser(name, help=text, description=text)
         phase.set_defaults(run=run)
-        phase.add_argument("--url", required=True, help="postgresql://user:password@host:port/database")
+        url = os.environ.get(URL_VARIABLE)  # a command line can be read by every user of the machine
+        url_help = f"postgresql://user:password@host:port/database (default: ${URL_VARIABLE})"
+        phase.add_argument("--url", required=url is None, default=url, help=url_help)
         if name != "create":
             phase.add_argument("--seed", type=int, default=1, help="equal seeds give equal data (default: %(default)s)")
         if name == "fill":
