@@ -31,7 +31,7 @@ def show_status(console: Console, status: Status) -> None:
     for name, number in status.rows.items():
         rows.add_row(name, "not created yet" if number is None else f"{number:,}")
     console.print(rows)
-    console.print(_freshness(status))
+    console.print(_freshness(status), soft_wrap=True)  # one line, for whoever reads it through a pipe
     if status.progress.quarantined:
         console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
     if status.progress.missing:
@@ -60,7 +60,7 @@ def _clock(moment: datetime) -> str:
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
     """Table by table, the differences by name, and the verdict in a sentence."""
-    table = Table("table", "expected", "found", "in flight", "quarantined", "different", title="Proof", title_justify="left")
+    table = Table("table", "expected", "found", "in flight", "quarantine", "different", title="Proof", title_justify="left")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
@@ -81,7 +81,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
             console.print(Text(f"{found.table} {describe(difference)}", "red"), soft_wrap=True)
         if len(found.differences) > DIFFERENCES_SHOWN:
             console.print(f"[red]{found.table}: {len(found.differences) - DIFFERENCES_SHOWN:,} more; --json lists all[/]")
-    console.print(verdict_sentence(verdict), highlight=False)
+    console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
 
 
 def describe(difference: Difference) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from contracts.tables import Contract
@@ -110,7 +111,10 @@ def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, con
         while True:
             for event in stack.tend():
                 console.print(event, highlight=False, markup=False, soft_wrap=True)
-            ticker.tick()
+            try:
+                ticker.tick()
+            except (BotoCoreError, ClientError) as error:  # what has died is started again at the next look
+                console.print(f"could not ask for a run: {error}", highlight=False, markup=False, soft_wrap=True)
             for told in told_lines(tails):
                 console.print(told, highlight=False, markup=False, soft_wrap=True)
             time.sleep(LOOK_EVERY.total_seconds())

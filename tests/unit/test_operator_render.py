@@ -24,8 +24,8 @@ async def loaded_progress(*, quarantined: int = 0) -> Progress:
 
 
 def shown(status_or_verdict: Status | Verdict) -> str:
-    """What a person reads, on a terminal that is wide enough."""
-    console = Console(file=io.StringIO(), width=120, record=True)
+    """What a person reads on a narrow terminal, or through a pipe."""
+    console = Console(file=io.StringIO(), width=80, record=True)
     if isinstance(status_or_verdict, Status):
         show_status(console, status_or_verdict)
     else:
@@ -141,8 +141,10 @@ async def test_different_is_said_with_how_many_rows() -> None:
 
 def test_a_verdict_names_the_first_differences_of_each_table() -> None:
     many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
-    text = shown(Verdict(NOTHING, BEGAN, (TableVerdict("dim_staff", 9, 2, 1, 0, many), TableVerdict("dim_date", 5, 5))))
-    assert words(text, "dim_date") == ["dim_date", "5", "5", "0", "0", "0"]
+    names = TableVerdict("dim_staff", 9, 2, 1, 0, many), TableVerdict("fact_purchase_order", 5, 5)
+    text = shown(Verdict(NOTHING, BEGAN, names))
+    assert all(header in text for header in ("expected", "found", "in flight", "quarantine", "different"))
+    assert words(text, "fact_purchase") == ["fact_purchase_order", "5", "5", "0", "0", "0"]
     assert "dim_staff 1 is missing" in text
     assert "dim_staff 5 is missing" in text
     assert "dim_staff 6 is missing" not in text

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import cast
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from rich.console import Console
 
 from contracts.totesys import CONTRACT
+from infra.local.stack import Stack
+from infra.local.ticker import Ticker
 from services.operator.events import LogTail
 from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.preflight import check_source, check_warehouse
@@ -19,6 +25,7 @@ from services.operator.up import (
     interrupted_by_sigterm,
     last_words,
     load_contract_of_environment,
+    tell_until_stopped,
     told_lines,
 )
 from shared.errors import DependencyDownError, PermanentError
@@ -87,6 +94,35 @@ def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
     tails = [LogTail(log), LogTail(tmp_path / "loading.log")]
     log.write_text(f"{line('message_received')}\n{line('dependency_up', dependency='source')}\nnot JSON\n")
     assert list(told_lines(tails)) == ["09:30:15  ingestion    source answers again"]
+
+
+@dataclass
+class RestlessStack:
+    """Its LocalStack dies just before the first request; after the second the person presses Ctrl-C."""
+
+    asked: int = 0
+
+    def tend(self) -> list[str]:
+        return [] if self.asked != 1 else ["LocalStack had ended and was started again"]
+
+    def ticker(self, interval: timedelta) -> Ticker:
+        return Ticker(self.ask, interval, iter(range(100)).__next__)
+
+    def ask(self) -> None:
+        self.asked += 1
+        raise KeyboardInterrupt if self.asked > 1 else EndpointConnectionError(endpoint_url="http://127.0.0.1:4566")
+
+
+def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
+    console = Console(file=io.StringIO(), record=True)
+    stack = RestlessStack()
+    tell_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), console)
+    assert stack.asked == 2
+    assert console.export_text().splitlines() == [
+        'could not ask for a run: Could not connect to the endpoint URL: "http://127.0.0.1:4566"',
+        "LocalStack had ended and was started again",
+        "stopping",
+    ]
 
 
 def test_sigterm_ends_a_block_as_ctrl_c_does() -> None:
