@@ -1,0 +1,212 @@
+"""Starlift as a person uses it: the real command, in real processes, on databases of the person's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from infra.local import processes
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.processes import ProcessId
+from infra.local.sql import execute, fetch_value
+from infra.local.stack import Stack
+from infra.local.state import Home, StackState
+from infra.local.totesys.fill import create, fill
+from infra.local.totesys.writer import connect
+from tests.postgres_cluster import TestCluster
+
+ROOT = Path(__file__).parents[2]
+COMMAND_LIMIT_S = 90.0
+ORDERS = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test here has a deadline of its own."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command said. `out` and `err` are as a person sees them where there is no terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document of `--json`."""
+        return json.loads(self.out)
+
+    def complains(self, code: int) -> str:
+        """The one sentence of a command that ended with `code`."""
+        assert (self.code, self.out) == (code, ""), self
+        assert self.err.startswith("starlift: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("starlift: ").strip()
+
+
+@dataclass
+class Starlift:
+    """One state directory, and the commands that are run with it. `seen` is every process that ever was in its stack."""
+
+    home: Path
+    seen: set[ProcessId] = field(default_factory=set)
+
+    def __call__(self, *arguments: str, expected: int | None = 0, **environment: str) -> Answer:
+        """Run a command to its end. Fails unless it exits with `expected` (None: with whatever)."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_LIMIT_S,
+            cwd=ROOT,
+        )
+        answer = Answer(done.returncode, done.stdout, done.stderr)
+        self._note()
+        assert "Traceback" not in answer.out + answer.err, answer.err
+        assert expected is None or answer.code == expected, f"{arguments} ended with {answer.code}: {answer.out}{answer.err}"
+        return answer
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "services.operator", *arguments]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Of our own everything but what is about Starlift, AWS or PostgreSQL."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STARLIFT_", "AWS_", "PG"))}
+        return kept | {"STARLIFT_HOME": str(self.home)} | more
+
+    @property
+    def state(self) -> StackState:
+        """What runs, as the stack itself has written it down."""
+        found = Home(self.home).read()
+        assert found is not None
+        return found
+
+    @property
+    def alive(self) -> set[ProcessId]:
+        """Of all processes that ever were in the stack, those that live."""
+        self._note()
+        return {process for process in self.seen if processes.find(process) is not None}
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text()
+
+    def _note(self) -> None:
+        found = Home(self.home).read()
+        if found is not None:
+            self.seen |= {found.owner, *found.processes.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """A person's own source and warehouse. `reader` may do nothing but SELECT; `owner` is the application."""
+
+    owner: str
+    reader: str
+    warehouse: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As `starlift up` is told of them."""
+        return "--source-url", self.reader, "--warehouse-url", self.warehouse
+
+    def write(self, *statements: str) -> None:
+        """The application's work, a transaction each."""
+        execute(self.owner, *statements)
+
+    def read(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """Rows of the warehouse."""
+        return [dict(row) for row in asyncio.run(_fetch(self.warehouse, query, arguments))]
+
+
+async def _fetch(url: str, query: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
+    connection = await connect(url)
+    try:
+        return await connection.fetch(query, *arguments)
+    finally:
+        await connection.close()
+
+
+async def _fill(url: str, orders: int) -> None:
+    connection = await connect(url)
+    try:
+        await create(connection)
+        await fill(connection, orders=orders, seed=1)
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def databases_of(cluster: TestCluster, *, orders: int) -> Iterator[Databases]:
+    """Two databases that are dropped at the end; with `orders` the source is filled, without it is empty."""
+    source, warehouse = cluster.create_database(), cluster.create_warehouse()
+    try:
+        owner = cluster.url(source, SOURCE_OWNER)
+        if orders:
+            asyncio.run(_fill(owner, orders))
+        yield Databases(owner, cluster.url(source, READER), cluster.url(warehouse, LOADER))
+    finally:
+        cluster.drop_database(source)
+        cluster.drop_database(warehouse)
+
+
+@contextmanager
+def starlift_in(home: Path) -> Iterator[Starlift]:
+    """At the end nothing of it runs, whatever has happened."""
+    starlift = Starlift(home)
+    try:
+        yield starlift
+    finally:
+        left = starlift.alive
+        Stack.remove(home)
+        processes.stop(left, within=timedelta(seconds=10))
+
+
+def wait_until(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    """Fails when it has not held in time."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"did not come true in {within_s:g} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def starlift(tmp_path: Path) -> Iterator[Starlift]:
+    """A state directory in which nothing has ever run."""
+    with starlift_in(tmp_path / "home") as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
+    """Of the stack that the tests share."""
+    with databases_of(postgres_cluster, orders=ORDERS) as both:
+        assert not fetch_value(both.reader, "SELECT has_table_privilege('sales_order', 'INSERT, UPDATE, DELETE, TRUNCATE')")
+        yield both
+
+
+@pytest.fixture(scope="session")
+def shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlift]:
+    """A Starlift that is up on the person's databases and has loaded them. Whoever stops it starts it again."""
+    with starlift_in(tmp_path_factory.mktemp("shared") / "home") as running:
+        running("up", "--detach", *databases.options)
+        running("ingest", "--wait")
+        yield running

@@ -1,0 +1,123 @@
+"""What befalls a stack that is up, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import closing
+from typing import Any
+
+from contracts.failure import FAILURE_ATTRIBUTE
+from infra.local.aws import client
+from infra.local.processes import find
+from tests.end_to_end.conftest import Databases, Starlift, wait_until
+
+
+def sell(databases: Databases) -> None:
+    """One more sales order."""
+    databases.write(
+        "INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, "
+        "agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id, last_updated) "
+        "SELECT design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date, "
+        "agreed_payment_date, agreed_delivery_location_id, now() FROM sales_order LIMIT 1"
+    )
+
+
+def sold(databases: Databases) -> int:
+    """Sales orders in the warehouse."""
+    (row,) = databases.read("SELECT count(*) FROM fact_sales_order_current")
+    return int(row["count"])
+
+
+def assert_equal(shared: Starlift) -> None:
+    verdict = shared("verify", "--json").json
+    assert verdict["equal"], verdict
+    assert verdict["in_flight"] == 0
+
+
+def kill(shared: Starlift, name: str) -> None:
+    """SIGKILL, and wait until its successor runs."""
+    killed = shared.state.processes[name]
+    os.kill(killed.pid, signal.SIGKILL)
+    wait_until(lambda: find(killed) is None)
+    wait_until(lambda: shared.state.processes.get(name, killed) != killed)
+
+
+def test_a_killed_service_is_started_again_and_the_pipeline_goes_on(shared: Starlift, databases: Databases) -> None:
+    before = sold(databases)
+    sell(databases)
+    kill(shared, "loading")
+    wait_until(lambda: sold(databases) == before + 1)
+    assert "loading ended with -9 and starts again in 1 s" in shared.log("up")
+    assert_equal(shared)
+
+
+def test_a_killed_localstack_comes_back_empty_and_the_next_run_reads_everything(shared: Starlift, databases: Databases) -> None:
+    before = sold(databases)
+    sell(databases)
+    kill(shared, "localstack")
+    wait_until(lambda: sold(databases) == before + 1)
+    shared("ingest", "--wait")
+    assert "LocalStack had ended and was started again" in shared.log("up")
+    assert shared.log("up").count("reads in full") >= 2
+    assert_equal(shared)
+
+
+def dead_letters(shared: Starlift) -> list[Any]:
+    """The failure records of ingestion's dead letters; they stay where they are."""
+    resources = shared.state.resources
+    assert resources is not None
+    with closing(client("sqs", resources.endpoint_url, resources.region)) as sqs:
+        answer = sqs.receive_message(
+            QueueUrl=resources.dead_letter_urls["ingestion"],
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=0,
+            MessageAttributeNames=["All"],
+        )
+    return [json.loads(message["MessageAttributes"][FAILURE_ATTRIBUTE]["StringValue"]) for message in answer["Messages"]]
+
+
+def test_a_column_that_is_dropped_makes_dead_letters_until_it_is_back(shared: Starlift, databases: Databases) -> None:
+    before = sold(databases)
+    databases.write("ALTER TABLE department DROP COLUMN manager")
+    try:
+        sell(databases)
+        sentence = shared("ingest", "--wait", expected=4).complains(4)
+        assert sentence.startswith("a message became a dead letter before the run was loaded; `starlift status` says where")
+        failure = dead_letters(shared)[0]
+        assert failure["message"] == (
+            "table 'department' lacks column 'manager' required by contract 'totesys'; "
+            "restore it or change the contract, then replay the dead letters"
+        )
+        assert failure["service"] == "ingestion"
+        status = shared("status", "--json").json
+        assert status["healthy"] is False
+        assert status["dead_letters"]["ingestion"] > 0
+        assert sold(databases) == before
+        assert "dead letter: table 'department' lacks column 'manager'" in shared.log("up")
+    finally:
+        databases.write("ALTER TABLE department ADD COLUMN manager text")
+    shared("ingest", "--wait")
+    assert sold(databases) == before + 1
+    assert_equal(shared)
+
+
+def test_a_second_up_in_one_home_is_refused(shared: Starlift) -> None:
+    sentence = shared("up", expected=1).complains(1)
+    assert sentence.startswith(f"a stack runs in {shared.home} already; stop it with `starlift down`, or set STARLIFT_HOME")
+
+
+def test_down_leaves_no_process_and_the_next_up_goes_on_from_the_warehouse(shared: Starlift, databases: Databases) -> None:
+    before, running = sold(databases), shared.alive
+    assert len(running) == 5  # the owner, LocalStack, three services
+    assert shared("down").out == "stopped\n"
+    assert shared.alive == set()
+    assert shared("down").out == "nothing runs here\n"
+    assert "no Starlift runs here" in shared("status", expected=2).complains(2)
+    sell(databases)
+    shared("up", "--detach", *databases.options)
+    shared("ingest", "--wait")
+    assert sold(databases) == before + 1
+    assert_equal(shared)
+    assert shared("status", "--json").json["healthy"] is True

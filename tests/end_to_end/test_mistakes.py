@@ -1,0 +1,107 @@
+"""What a person gets wrong: one clear sentence on stderr, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.ports import free_port
+from tests.end_to_end.conftest import Databases, Starlift, databases_of
+from tests.postgres_cluster import TestCluster
+
+
+@pytest.fixture(scope="module")
+def own(postgres_cluster: TestCluster) -> Iterator[Databases]:
+    """A source with tables and without rows."""
+    with databases_of(postgres_cluster, orders=1) as both:
+        yield both
+
+
+def with_password(url: str, password: str) -> str:
+    user, _, rest = url.rpartition(":")[0].partition("//")[2].partition(":")
+    assert rest
+    return f"postgresql://{user}:{password}@{url.rpartition('@')[2]}"
+
+
+def test_a_wrong_password(starlift: Starlift, own: Databases) -> None:
+    url = with_password(own.warehouse, "guess")
+    sentence = starlift("up", "--source-url", own.reader, "--warehouse-url", url, expected=1).complains(1)
+    assert sentence == "the warehouse database refuses the user or the password; correct its URL"
+
+
+def test_a_port_where_nothing_listens_told_to_a_detached_stack(starlift: Starlift) -> None:
+    url = f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"
+    sentence = starlift("up", "--detach", "--source-url", url, expected=1).complains(1)
+    assert sentence == "nothing listens at the source database's host and port; start it or correct the URL"
+    assert starlift.alive == set()
+
+
+def test_a_host_that_nobody_knows(starlift: Starlift) -> None:
+    sentence = starlift("up", "--source-url", "postgresql://me:secret@db.invalid/shop", expected=1).complains(1)
+    assert sentence.startswith("the source database's host can't be reached (")
+    assert sentence.endswith("; check the URL and the network")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "repair", "expected"),
+    [
+        (
+            "ALTER TABLE payment RENAME TO payments",
+            "ALTER TABLE payments RENAME TO payment",
+            "schema 'public' lacks table 'payment' required by contract 'totesys'; restore it or change the contract",
+        ),
+        (
+            "ALTER TABLE sales_order RENAME unit_price TO price",
+            "ALTER TABLE sales_order RENAME price TO unit_price",
+            "table 'sales_order' lacks column 'unit_price' required by contract 'totesys'; restore it or change the contract",
+        ),
+    ],
+    ids=["no table", "no column"],
+)
+def test_a_source_that_does_not_fit(mistake: str, repair: str, expected: str, starlift: Starlift, own: Databases) -> None:
+    own.write(mistake)
+    try:
+        assert starlift("up", *own.options, expected=1).complains(1).startswith(expected)
+    finally:
+        own.write(repair)
+
+
+def test_a_url_that_can_t_be_read_is_not_repeated(starlift: Starlift) -> None:
+    sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=1).complains(1)
+    assert sentence.startswith("the source database's URL can't be read; it should look like postgresql://user:password@host")
+    assert "ter2" not in sentence
+
+
+def test_no_starlift_here(starlift: Starlift) -> None:
+    sentence = starlift("verify", expected=2).complains(2)
+    assert sentence.startswith("no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE")
+
+
+def test_an_incomplete_environment(starlift: Starlift) -> None:
+    sentence = starlift("status", expected=2, STARLIFT_INGESTION_QUEUE_URL="https://sqs/1/q").complains(2)
+    assert sentence.startswith("the settings don't hold: STARLIFT_REGION is missing; set it; ")
+
+
+def test_a_contract_that_does_not_exist(starlift: Starlift) -> None:
+    sentence = starlift("up", "--detach", expected=2, STARLIFT_CONTRACT="contracts.nothing").complains(2)
+    assert sentence == "STARLIFT_CONTRACT is wrong: it must name a module with a CONTRACT, such as contracts.totesys"
+
+
+@pytest.mark.parametrize("arguments", [("verify", "--jason"), ("up", "--every", "0")])
+def test_a_wrong_option(arguments: tuple[str, ...], starlift: Starlift) -> None:
+    answer = starlift(*arguments, expected=2)
+    assert "Usage:" in answer.err
+    assert arguments[-1] in answer.err or "--every" in answer.err
+
+
+@pytest.mark.parametrize("arguments", [("up", "--detach"), ("demo",)])
+def test_a_home_that_can_t_be_written(arguments: tuple[str, ...], tmp_path: Path, starlift: Starlift) -> None:
+    occupied = tmp_path / "a file"
+    occupied.touch()
+    starlift.home = occupied / "home"
+    sentence = starlift(*arguments, expected=1).complains(1)
+    assert sentence.startswith(f"the state directory {occupied / 'home'}")
+    assert sentence.endswith("can't be written (Not a directory); set STARLIFT_HOME to another")
+    assert list(tmp_path.iterdir()) == [occupied]

@@ -1,0 +1,130 @@
+"""The main road: a person's own databases, kept in step and proved equal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import stat
+from decimal import Decimal
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.local.sql import fetch_value
+from tests.end_to_end.conftest import Databases, Starlift
+
+ORDER, DEPARTMENT, ADDRESS = 1, 1, 1
+CHANGES = f"""
+UPDATE department SET department_name = 'Zoology', location = NULL, last_updated = now() WHERE department_id = {DEPARTMENT};
+UPDATE staff SET department_id = {DEPARTMENT}, last_updated = now() WHERE staff_id <= 3;
+UPDATE address SET address_line_2 = '', district = NULL, city = 'Ölmühle \\N', last_updated = now()
+WHERE address_id = {ADDRESS};
+UPDATE counterparty SET legal_address_id = {ADDRESS}, last_updated = now() WHERE counterparty_id <= 2;
+INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
+                         agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
+VALUES (1, 1, 1, 1, 99999999.99, 1, '9999-12-31', '0001-01-01', 1, '2026-11-22 23:59:59.999', '2026-11-23 00:00:00.001')
+"""
+
+
+@pytest.fixture(scope="module")
+def verdict(shared: Starlift, databases: Databases) -> Any:
+    """What verify says after a day's work at the source, with a run after each version of an order."""
+    databases.write(CHANGES)
+    for hour in (10, 11, 12):
+        databases.write(
+            f"UPDATE sales_order SET units_sold = {hour}, last_updated = '2026-12-01 {hour}:00' WHERE sales_order_id = {ORDER}"
+        )
+        shared("ingest", "--wait")
+    return shared("verify", "--json").json
+
+
+def test_after_the_day_s_work_the_warehouse_is_equal(verdict: Any, databases: Databases) -> None:
+    assert verdict["equal"]
+    assert (verdict["in_flight"], verdict["quarantined"]) == (0, 0)
+    orders = fetch_value(databases.owner, "SELECT count(*) FROM sales_order")
+    assert verdict["tables"]["fact_sales_order"] == {
+        "expected": orders,
+        "actual": orders,
+        "in_flight": 0,
+        "quarantined": 0,
+        "differences": [],
+    }
+
+
+def test_a_renamed_department_is_renamed_for_all_its_staff(verdict: Any, databases: Databases) -> None:
+    members = fetch_value(databases.owner, "SELECT count(*) FROM staff WHERE department_id = $1", DEPARTMENT)
+    assert members >= 3
+    renamed = databases.read("SELECT location FROM dim_staff WHERE department_name = 'Zoology'")
+    assert renamed == [{"location": "(unknown)"}] * members
+
+
+def test_a_corrected_address_is_corrected_wherever_it_stands(verdict: Any, databases: Databases) -> None:
+    (place,) = databases.read("SELECT address_line_2, district, city FROM dim_location WHERE location_id = $1", ADDRESS)
+    assert place == {"address_line_2": "", "district": None, "city": "Ölmühle \\N"}
+    parties = fetch_value(databases.owner, "SELECT count(*) FROM counterparty WHERE legal_address_id = $1", ADDRESS)
+    assert parties >= 2
+    moved = databases.read(
+        "SELECT counterparty_legal_address_line_2 AS line_2, counterparty_legal_district AS district FROM dim_counterparty "
+        "WHERE counterparty_legal_city = 'Ölmühle \\N'"
+    )
+    assert moved == [{"line_2": "", "district": None}] * parties
+
+
+def test_every_version_that_a_run_saw_is_kept(verdict: Any, databases: Databases) -> None:
+    history = databases.read("SELECT * FROM fact_sales_order WHERE sales_order_id = $1 ORDER BY _run", ORDER)
+    assert len(history) == 4
+    assert [row["units_sold"] for row in history[1:]] == [10, 11, 12]
+    assert (history[3]["last_updated_date"], history[3]["last_updated_time"]) == (dt.date(2026, 12, 1), dt.time(12))
+    current = databases.read("SELECT units_sold FROM fact_sales_order_current WHERE sales_order_id = $1", ORDER)
+    assert current == [{"units_sold": 12}]
+
+
+def test_values_arrive_as_they_were(verdict: Any, databases: Databases) -> None:
+    (row,) = databases.read(
+        "SELECT *, agreed_payment_date::text AS paid, agreed_delivery_date::text AS delivered "
+        "FROM fact_sales_order WHERE unit_price > 99999999"
+    )
+    assert row["unit_price"] == Decimal("99999999.99")
+    assert (row["created_date"], row["created_time"]) == (dt.date(2026, 11, 22), dt.time(23, 59, 59, 999_000))
+    assert (row["last_updated_date"], row["last_updated_time"]) == (dt.date(2026, 11, 23), dt.time(0, 0, 0, 1_000))
+    assert (row["paid"], row["delivered"]) == ("0001-01-01", "9999-12-31")
+    (last,) = databases.read("SELECT day_name, quarter FROM dim_date WHERE date_id::text = '9999-12-31'")
+    assert last == {"day_name": "Friday", "quarter": 4}
+
+
+def test_a_status_for_scripts_tells_of_a_healthy_stack(shared: Starlift) -> None:
+    status = shared("status", "--json").json
+    assert status["healthy"] is True
+    assert set(status["queues"]) == set(status["dead_letters"]) == {"ingestion", "remodelling", "loading"}
+    assert (status["missing_batches"], status["quarantined"]) == ([], 0)
+    assert status["last_run"] >= status["consistent_through"] > 0
+    assert dt.datetime.fromisoformat(status["fresh_as_of"]).tzinfo is not None
+    assert status["behind_seconds"] < 60
+    assert status["rows"]["dim_design"] == 473
+
+
+def test_a_status_for_people_tells_how_fresh_the_warehouse_is(shared: Starlift) -> None:
+    assert "the warehouse shows the source as of" in shared("status").out
+
+
+def test_a_warehouse_that_someone_has_touched_differs_until_a_full_read(shared: Starlift, databases: Databases) -> None:
+    (before,) = databases.read("SELECT design_name FROM dim_design WHERE design_id = 7")
+    databases.read("UPDATE dim_design SET design_name = '[/x]' WHERE design_id = 7")
+    answer = shared("verify", expected=3)
+    assert f"dim_design 7 is different (design_name: expected {before['design_name']!r}, found '[/x]')" in answer.out
+    assert "DIFFERENT as of run" in answer.out
+    assert "is loaded: 1 batch" in shared("ingest", "--full", "--wait").out
+    assert "EQUAL as of run" in shared("verify").out
+    assert databases.read("SELECT count(*) FROM fact_sales_order WHERE sales_order_id = $1", ORDER) == [{"count": 4}]
+
+
+@pytest.mark.parametrize("name", ["stack.json", "up.log", "ingestion.log"])
+def test_what_the_stack_writes_only_its_owner_may_read(name: str, shared: Starlift) -> None:
+    assert stat.S_IMODE((shared.home / name).stat().st_mode) == 0o600
+
+
+def test_no_password_stands_on_a_command_line_or_in_a_log(shared: Starlift, databases: Databases) -> None:
+    passwords = {url.split(":")[2].partition("@")[0] for url in (databases.reader, databases.warehouse)}
+    shown = [" ".join(psutil.Process(process.pid).cmdline()) for process in shared.alive]
+    shown += [path.read_text() for path in shared.home.glob("*.log")]
+    assert not [text for text in shown for password in passwords if password in text]

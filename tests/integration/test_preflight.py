@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from contracts.totesys import CONTRACT
+from infra.local.databases import LOADER, READER
+from services.operator.preflight import check_source, check_warehouse
+from shared.catalog import SourceMismatchError
+from shared.errors import DependencyDownError, PermanentError
+from tests.postgres_cluster import TestCluster
+
+
+@pytest.fixture
+def reader_url(postgres_cluster: TestCluster, source_database: str, source: asyncpg.Connection) -> str:
+    return postgres_cluster.url(source_database, READER)
+
+
+@pytest.fixture
+def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
+    return postgres_cluster.url(warehouse_database, LOADER)
+
+
+async def test_what_starlift_needs_is_enough(reader_url: str, warehouse_url: str) -> None:
+    await check_source(reader_url, CONTRACT)
+    await check_warehouse(warehouse_url, CONTRACT)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        ("DROP TABLE payment", "schema 'public' lacks table 'payment' required by contract 'totesys'"),
+        ("ALTER TABLE design DROP design_name", "table 'design' lacks column 'design_name' required by contract 'totesys'"),
+        ("ALTER TABLE design ALTER design_name TYPE bytea USING NULL", "column 'design.design_name' is bytea, not text"),
+        ("ALTER TABLE payment ALTER payment_amount TYPE numeric(11, 2)", r"is numeric\(11,2\), not numeric\(10, ?2\)"),
+        (f"REVOKE SELECT ON staff FROM {READER}", "no privilege to read table 'staff'; grant SELECT on it to the role"),
+    ],
+)
+async def test_a_source_that_does_not_fit_is_told_table_and_column(
+    mistake: str, expected: str, source: asyncpg.Connection, reader_url: str
+) -> None:
+    await source.execute(mistake)
+    with pytest.raises(SourceMismatchError, match=expected):
+        await check_source(reader_url, CONTRACT)
+
+
+async def test_a_wrong_password_and_a_database_that_is_none(reader_url: str) -> None:
+    with pytest.raises(DependencyDownError, match="the source database refuses the user or the password; correct its URL"):
+        await check_source(reader_url.replace(READER, "nobody"), CONTRACT)
+    with pytest.raises(DependencyDownError, match="the source server has no such database"):
+        await check_source(f"{reader_url}_nowhere", CONTRACT)
+
+
+async def test_a_warehouse_must_let_schemas_be_created(reader_url: str) -> None:
+    with pytest.raises(PermanentError, match="the warehouse role may not create schemas; GRANT CREATE ON DATABASE"):
+        await check_warehouse(reader_url, CONTRACT)
+
+
+async def test_a_warehouse_must_let_tables_be_created(
+    postgres_cluster: TestCluster, source_database: str, source: asyncpg.Connection, reader_url: str
+) -> None:
+    await source.execute(f'GRANT CREATE ON DATABASE "{source_database}" TO {READER}')
+    with pytest.raises(PermanentError, match="the warehouse role may not create tables; GRANT CREATE ON SCHEMA public"):
+        await check_warehouse(reader_url, CONTRACT)
+
+
+@pytest.mark.parametrize("check", [check_source, check_warehouse])
+async def test_a_server_that_is_too_old_is_said_so(
+    check: Callable[..., object], reader_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.operator.preflight.VERSION_MINIMUM", 99)
+    with pytest.raises(PermanentError, match=r"is PostgreSQL 1\d; Starlift needs 99 or newer"):
+        await check(reader_url, CONTRACT)  # type: ignore[misc]
