@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from importlib.resources import files
 from uuid import UUID
 
@@ -17,7 +15,6 @@ from contracts.state import Checkpoint, Manifest, SourceState
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 
-WINDOW = timedelta(days=1)  # manifests older than this were compared long ago; a run's number is its time in milliseconds
 LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
 
 
@@ -42,11 +39,12 @@ class Progress:
         return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
 
 
-async def read_progress(
-    objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection, *, window: timedelta = WINDOW
-) -> Progress:
-    """Compare the manifests of the last `window` (all, if there is none that young) with the ledger that `warehouse` sees."""
-    runs = await _manifest_runs(objects, bucket, source_name, window)
+async def read_progress(objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection) -> Progress:
+    """Compare every manifest that the landing bucket still has with the ledger that `warehouse` sees.
+
+    However old a gap is, what comes after it is not consistent: a batch may lie among the dead letters for a fortnight.
+    """
+    runs = [_run_of(key) for key in await objects.keys(bucket, manifest_prefix(source_name))]
     ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
     consistent: int | None = None
     missing: list[BatchIngested] = []
@@ -82,13 +80,6 @@ async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]
         rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)
     loaded = {row["batch_id"] for row in rows}
     return [batch for batch in wanted if batch not in loaded]
-
-
-async def _manifest_runs(objects: ObjectStore, bucket: str, source_name: str, window: timedelta) -> Sequence[int]:
-    prefix = manifest_prefix(source_name)
-    begin = int((time.time() - window.total_seconds()) * 1000)
-    keys = await objects.keys(bucket, prefix, after=manifest_key(source_name, begin)) or await objects.keys(bucket, prefix)
-    return [_run_of(key) for key in keys]
 
 
 def _run_of(key: str) -> int:

@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from contracts.messages import BatchRemodelled, Trigger
-from contracts.objects import manifest_prefix
+from contracts.objects import manifest_key, manifest_prefix
+from contracts.state import Manifest
 from infra.local.totesys.fill import fill
-from services.operator.progress import manifests_after, missing_batches, read_progress
+from services.operator.progress import manifests_after, missing_batches
 from services.operator.proof.comparison import Kind
 from tests.pipeline import LANDING, SOURCE, Pipeline
 
@@ -101,12 +102,17 @@ async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: async
     assert await missing_batches(pipeline.warehouse, manifest) == [message.data.batch_id]
 
 
-async def test_old_manifests_count_when_there_are_no_young_ones(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    (message,) = await pipeline.run()
-    async with pipeline.warehouse.connection() as connection:
-        found = await read_progress(pipeline.objects, LANDING, SOURCE, connection, window=timedelta(0))
-    assert found.consistent_through is not None
-    assert found.consistent_through.run == message.data.run
+async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """As one that lay among the dead letters for days, while later runs were loaded."""
+    (message,) = await pipeline.read()
+    landing = pipeline.objects.buckets[LANDING]
+    old = message.data.run - int(timedelta(days=3) / timedelta(milliseconds=1))
+    key, old_key = manifest_key(SOURCE, message.data.run), manifest_key(SOURCE, old)
+    landing[old_key] = Manifest.model_validate_json(landing.pop(key)).model_copy(update={"run": old}).model_dump_json().encode()
+    await pipeline.load(await change(filled, pipeline, "Ada"))
+    progress = await pipeline.progress()
+    assert [batch.data.batch_id for batch in progress.missing] == [message.data.batch_id]
+    assert (progress.consistent_through, progress.fresh_as_of) == (None, None)
 
 
 async def test_what_no_loaded_run_could_see_is_in_flight(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
