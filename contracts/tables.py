@@ -18,6 +18,8 @@ from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, 
 DEFECT = (
     "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); NULL for nearly every row
 )
+NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
+TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest of what is named after a warehouse table
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
 
 
@@ -175,6 +177,8 @@ class Contract:
 
     def _check(self, table: WarehouseTable) -> None:
         _require_distinct(f"'{table.name}' has two columns", [column.name for column in table.columns])
+        if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
+            raise ContractError(f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name")
         for name in table.identity:
             if table.column(name).nullable:
                 raise ContractError(f"'{table.name}.{name}' identifies rows and may not be nullable")
@@ -191,6 +195,8 @@ class Contract:
         """What is wrong with a column's name and with what it refers to."""
         if column.name.startswith("_"):
             yield "begins with '_', as Starlift's own columns do"
+        if len(column.name.encode()) > NAME_BYTES_MAXIMUM:
+            yield f"has more than {NAME_BYTES_MAXIMUM} bytes; shorten the name"
         if column.references is None:
             return
         dimension = self.warehouse_table(column.references)

@@ -31,7 +31,7 @@ _INFERRED = {
 
 def staging_name(table: WarehouseTable) -> str:
     """The temporary table that rows of `table` are copied into."""
-    return f"staged_{table.name}"[:63]
+    return f"staged_{table.name}"
 
 
 def create_staging(table: WarehouseTable) -> str:

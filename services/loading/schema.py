@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
-from contracts.tables import Column, Contract, TableKind, WarehouseTable
+from contracts.tables import NAME_BYTES_MAXIMUM, Column, Contract, TableKind, WarehouseTable
 from shared.postgres import quoted
 
 TECHNICAL_COLUMNS = {
@@ -37,10 +38,19 @@ def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
             if column.references is None:
                 continue
             dimension = contract.warehouse_table(column.references)
-            name = f"{table.name}_{column.name}_fkey"
+            name = _constraint_name(table, column)
             referred = f"{_name(contract, dimension)} ({quoted(dimension.key[0])})"
             key = f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {referred}"
             yield name, f"ALTER TABLE {_name(contract, table)} ADD CONSTRAINT {quoted(name)} {key}"
+
+
+def _constraint_name(table: WarehouseTable, column: Column) -> str:
+    """As PostgreSQL would call it; where it would cut the name, a hash keeps names apart."""
+    name = f"{table.name}_{column.name}_fkey"
+    if len(name.encode()) <= NAME_BYTES_MAXIMUM:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: NAME_BYTES_MAXIMUM - 14].decode(errors='ignore')}_{digest}_fkey"
 
 
 def _create_table(contract: Contract, table: WarehouseTable) -> str:

@@ -11,7 +11,7 @@ import pytest
 from contracts.column_types import INTEGER, TEXT
 from contracts.messages import Mode
 from contracts.origins import FromSource
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.tables import Column, Contract, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from services.loading.schema import foreign_keys
@@ -165,3 +165,12 @@ async def test_star_rows_of_another_contract_are_refused_by_name(filled: asyncpg
     wider = extended(CONTRACT, "dim_staff", Column("department_id", INTEGER, FromSource("department_id")))
     with pytest.raises(PermanentError, match=r"dim_staff-.*parquet' does not fit contract 'totesys': .*department_id"):
         await pipeline.reading(wider).load(message)
+
+
+async def test_extracts_of_another_contract_are_refused_by_name(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.ingest()
+    staff = CONTRACT.source_table("staff")
+    wider = replace(staff, columns=(*staff.columns, SourceColumn("nickname", TEXT)))
+    tables = tuple(wider if table is staff else table for table in CONTRACT.source_tables)
+    with pytest.raises(PermanentError, match=r"^extract 'totesys/runs/.*staff.base-.*parquet' does not fit .*nickname"):
+        await pipeline.reading(replace(CONTRACT, source_tables=tables)).remodel(message)

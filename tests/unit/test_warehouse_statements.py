@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from contracts.column_types import INTEGER
+from contracts.origins import FromSource
+from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError
+from contracts.totesys import CONTRACT
+from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_missing_dates, staging_name
+from services.loading.schema import foreign_keys, schema_statements
+from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
+
+EVIL = 'x"; DROP TABLE "y'
+
+
+def outside_names(statement: str) -> str:
+    return re.sub(r'"(?:[^"]|"")*"', "", statement)
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, SHOP])
+def test_foreign_keys_have_names_that_postgresql_keeps_whole(contract: object) -> None:
+    names = [name for name, _ in foreign_keys(contract)]  # type: ignore[arg-type]
+    assert len(set(names)) == len(names)
+    assert max(len(name.encode()) for name in names) <= NAME_BYTES_MAXIMUM
+
+
+def test_names_that_are_long_and_alike_give_constraints_of_different_names() -> None:
+    long = "fact_" + "s" * (TABLE_NAME_BYTES_MAXIMUM - 5)
+    columns = tuple(Column(f"item_{'i' * 50}_{end}", INTEGER, FromSource("item_id"), references="dim_item") for end in "ab")
+    fact = replace(FACT_SALE, name=long, columns=(*FACT_SALE.columns, *columns))
+    contract = replace(SHOP, warehouse_tables=(*SHOP.warehouse_tables[:-1], fact))
+    names = [name for name, _ in foreign_keys(contract)]
+    assert len(set(names)) == len(names)
+    assert max(len(name.encode()) for name in names) <= NAME_BYTES_MAXIMUM
+    assert names == [name for name, _ in foreign_keys(contract)]
+    assert len(staging_name(fact).encode()) <= NAME_BYTES_MAXIMUM
+
+
+def test_a_name_that_postgresql_would_cut_is_refused() -> None:
+    table, column = "d" * (TABLE_NAME_BYTES_MAXIMUM + 1), "ü" * 32
+    with pytest.raises(ContractError, match=rf"^'{table}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name$"):
+        replace(SHOP, warehouse_tables=(DIM_DAY, replace(DIM_MAKER, name=table)))
+    with pytest.raises(ContractError, match=rf"^'dim_maker.{column}' has more than 63 bytes; shorten the name$"):
+        with_table(SHOP, with_column(DIM_MAKER, Column(column, INTEGER, FromSource("maker_id"))))
+
+
+def test_hostile_names_stay_names() -> None:
+    dimension = with_column(replace(DIM_MAKER, name=EVIL), Column(EVIL, INTEGER, FromSource("maker_id")))
+    contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension))
+    statements = [*schema_statements(contract), create_staging(dimension), merge_staged(contract, dimension)]
+    assert all("DROP TABLE" not in outside_names(statement) for statement in statements)
+
+
+def test_a_dimension_that_no_fact_refers_to_needs_no_inferred_members() -> None:
+    assert insert_inferred_members(SHOP, DIM_SHELF, (FACT_SALE,)) is None
+    assert insert_inferred_members(SHOP, DIM_ITEM, ()) is None
+    assert insert_inferred_members(SHOP, DIM_ITEM, (FACT_SALE,)) is not None
+    assert select_missing_dates(SHOP, DIM_DAY, ()) is None
+    assert select_missing_dates(SHOP, DIM_DAY, (FACT_SALE,)) is not None
+
+
+def test_a_merge_never_takes_the_image_of_an_earlier_run_and_always_leaves_its_own_run() -> None:
+    for table in CONTRACT.warehouse_tables[1:]:
+        statement = merge_staged(CONTRACT, table)
+        assert statement.endswith("WHERE excluded._run >= t._run")
+        assert "_run = excluded._run" in statement
+        assert "SELECT DISTINCT ON" in statement
