@@ -82,9 +82,14 @@ class Pipeline:
         await self.load(*messages)
         return messages
 
+    @property
+    def proof(self) -> Proof:
+        """What compares the two databases."""
+        return Proof(self.contract, self.source, self.warehouse, self.objects, LANDING, PROCESSED, SOURCE)
+
     async def verify(self) -> Verdict:
-        """The proof."""
-        return await Proof(self.contract, self.source, self.warehouse, self.objects, LANDING, PROCESSED, SOURCE).run()
+        """What the proof finds."""
+        return await self.proof.run()
 
     async def progress(self) -> Progress:
         """How far the warehouse has come."""
