@@ -63,4 +63,14 @@ def star_rows_key(source: str, run: int, index: int, table: str, sha256: str) ->
 
 def quarantine_key(source: str, run: int, index: int, sha256: str) -> str:
     """The rows of a batch that the warehouse can't hold, as JSON lines, in the processed bucket."""
-    return f"quarantine/{source}/runs/{run:020d}/{index:05d}-{sha256[:16]}.jsonl"
+    return f"{quarantine_prefix(source)}{run:020d}/{index:05d}-{sha256[:16]}.jsonl"
+
+
+def quarantine_prefix(source: str) -> str:
+    """Where a source's quarantine lies; keys sort by run."""
+    return f"quarantine/{source}/runs/"
+
+
+def run_of_quarantine(key: str) -> int:
+    """The run whose rows are in an object of the quarantine."""
+    return int(key.split("/")[3])

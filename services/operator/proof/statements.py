@@ -5,7 +5,7 @@ Pure text. A statement answers rows of (key columns…, values: text[], in_fligh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from iso4217 import Currency
 
@@ -59,20 +59,39 @@ def _is_none_of(table: WarehouseTable, quarantined: Mapping[str, Collection[Key]
     if not keys:
         return "true"
     key = ", ".join(expected_value(table.column(name)) for name in table.key)
-    values = (", ".join(literal(part) if isinstance(part, str) else str(part) for part in parts) for parts in keys)
-    return f"({key}) NOT IN ({', '.join(f'({value})' for value in values)})"
+    return f"({key}) NOT IN ({_tuples(keys)})"
+
+
+def _tuples(rows: Iterable[tuple[object, ...]]) -> str:
+    """As SQL spells a list of rows."""
+    spelled = (", ".join(literal(value) if isinstance(value, str) else str(value) for value in row) for row in rows)
+    return ", ".join(f"({row})" for row in spelled)
+
+
+def closed_entries(contract: Contract, table: WarehouseTable, refused: Mapping[Key, int]) -> str:
+    """On the warehouse: of the keys that a run refused, those of which `table` has a row of that run or of a later one."""
+    keys = ", ".join(f"k{position}" for position in range(len(table.key)))
+    same = " AND ".join(f"t.{quoted(name)} = r.k{position}" for position, name in enumerate(table.key))
+    rows = _tuples((*key, run) for key, run in refused.items())
+    return (
+        f"SELECT {keys} FROM (VALUES {rows}) AS r ({keys}, run) WHERE EXISTS "
+        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t._run >= r.run)"
+    )
+
+
+def relation(contract: Contract, table: WarehouseTable) -> str:
+    """Where the warehouse holds the rows to compare: a fact's current versions are a view."""
+    return quoted(contract.warehouse_schema, f"{table.name}_current" if table.kind is TableKind.FACT else table.name)
 
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     """On the warehouse: the rows that `table` holds; of a fact the current version of each business key."""
-    is_fact = table.kind is TableKind.FACT
-    relation = quoted(contract.warehouse_schema, f"{table.name}_current" if is_fact else table.name)
     return _ordered(
         keys=[quoted(name) for name in table.key],
         kinds=[table.column(name) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
         in_flight="false",
-        origin=f"{relation} WHERE _deleted_at IS NULL",
+        origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL",
     )
 
 

@@ -7,7 +7,6 @@ The warehouse's snapshot is opened first and says how far it has come (N), the s
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.progress import Progress, read_progress
-from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare
-from services.operator.proof.statements import actual_rows, expected_dates, expected_rows, wrong_dates
+from services.operator.proof.comparison import Difference, Kind, Row, TableVerdict, compare
+from services.operator.proof.quarantine import open_quarantine
+from services.operator.proof.statements import actual_rows, expected_dates, expected_rows, relation, wrong_dates
 from services.operator.system import System
+from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 
@@ -112,11 +113,14 @@ class Proof:
         """Compare every table of the star. Raises: DependencyDownError, PermanentError, TransientError."""
         async with _snapshot(self.warehouse) as warehouse:
             await warehouse.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
+            await self._require_star(warehouse)
             progress = await read_progress(self.objects, self.landing_bucket, self.source_name, warehouse)
             async with _snapshot(self.source) as source:
                 taken_at = await source.fetchval("SELECT clock_timestamp()")
                 horizon = progress.consistent_through.snapshot.horizon if progress.consistent_through else None
-                quarantined = await self._quarantined_keys()
+                quarantined = await open_quarantine(
+                    self.objects, self.processed_bucket, self.source_name, self.contract, warehouse
+                )
                 verdicts = []
                 for table in self.contract.warehouse_tables:
                     on_table(table.name)
@@ -129,6 +133,11 @@ class Proof:
                     actual = _rows(warehouse, actual_rows(self.contract, table), len(table.key))
                     verdicts.append(await compare(TableVerdict(table.name), expected, actual, tuple(table.star_types), keys))
         return Verdict(progress, taken_at, tuple(verdicts))
+
+    async def _require_star(self, warehouse: asyncpg.Connection) -> None:
+        for table in self.contract.warehouse_tables:
+            if await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(self.contract, table)):
+                raise PermanentError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
 
     async def _compare_calendar(
         self, calendar: WarehouseTable, expected: Iterable[asyncpg.Record], warehouse: asyncpg.Connection
@@ -144,17 +153,6 @@ class Proof:
                 kind = Kind.MISSING if row["is_missing"] else Kind.DIFFERENT
                 verdict.differences.append(Difference(kind, (row["date"],)))
         return verdict
-
-    async def _quarantined_keys(self) -> dict[str, frozenset[Key]]:
-        """The keys that have ever been quarantined, by warehouse table; only a row that differs is looked up here."""
-        found: dict[str, set[Key]] = {}
-        for object_key in await self.objects.keys(self.processed_bucket, f"quarantine/{self.source_name}/"):
-            lines = await self.objects.read(self.processed_bucket, object_key)
-            # Of bytes: of a text it would also cut at U+2028, which JSON leaves as it is.
-            for line in [] if lines is None else lines.body.splitlines():
-                entry = json.loads(line)
-                found.setdefault(entry["table"], set()).add(tuple(entry["key"].values()))
-        return {table: frozenset(keys) for table, keys in found.items()}
 
 
 @asynccontextmanager

@@ -1,0 +1,226 @@
+"""The proof against a real warehouse: what is wrong is named exactly, and nothing else is."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from infra.local.totesys.fill import fill
+from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.verify import Proof, Verdict
+from shared.errors import PermanentError
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+
+DAYS = ("0001-01-01", "2025-01-02", "9999-12-31")
+Columns = dict[str, tuple[str | None, str | None]]
+SELL = """
+INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
+                         agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
+VALUES (1, 1, 1, 1, 1.10, 1, $1, $2, 1, '1999-02-03', '1999-02-03') RETURNING sales_order_id
+"""
+SWAP = """
+UPDATE fact_sales_order SET agreed_payment_date = agreed_delivery_date, agreed_delivery_date = agreed_payment_date
+WHERE sales_order_id = 2
+"""
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    """A small totesys, loaded. Order 1 has the first and the last date there is; address 1 an empty text and a NULL."""
+    await fill(source, orders=20, seed=1)
+    await source.execute("UPDATE address SET address_line_2 = '', district = NULL WHERE address_id = 1")
+    await source.execute("UPDATE counterparty SET legal_address_id = 1 WHERE counterparty_id = 1")
+    agree = "UPDATE sales_order SET agreed_payment_date = $2, agreed_delivery_date = $3 WHERE sales_order_id = $1"
+    await source.execute(agree, 1, "0001-01-01", "9999-12-31")
+    await source.execute(agree, 2, "2025-01-02", "2025-01-03")
+    await pipeline.run()
+    return pipeline
+
+
+def found(verdict: Verdict) -> list[tuple[str, Difference]]:
+    """Every difference, with its table."""
+    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
+
+
+async def value(pipeline: Pipeline, expression: str, origin: str) -> str | None:
+    """One value of the warehouse, as text."""
+    ((text,),) = await pipeline.select(f"SELECT ({expression})::text FROM {origin}")
+    return None if text is None else str(text)
+
+
+async def without_foreign_keys(pipeline: Pipeline) -> None:
+    for table, name in await pipeline.select(
+        "SELECT conrelid::regclass::text, quote_ident(conname) FROM pg_constraint WHERE contype = 'f'"
+    ):
+        await pipeline.select(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+
+
+async def test_a_loaded_warehouse_is_equal(loaded: Pipeline) -> None:
+    verdict = await loaded.verify()
+    assert verdict.is_equal
+    assert (verdict.in_flight, verdict.quarantined, found(verdict)) == (0, 0, [])
+    counts = {table.table: table.expected for table in verdict.tables}
+    assert (counts["fact_sales_order"], counts["dim_design"]) == (20, 473)
+    assert all(table.expected == table.actual for table in verdict.tables)
+
+
+async def test_before_the_first_load_there_is_nothing_to_compare(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await fill(source, orders=20, seed=1)
+    with pytest.raises(
+        PermanentError, match="the warehouse has no table 'dim_date' yet; load it first: `starlift ingest --wait`"
+    ):
+        await pipeline.verify()
+
+
+CORRUPTIONS = (  # table, key, column, what it becomes; in the order in which they are found
+    ("dim_location", 1, "address_line_2", "NULL"),
+    ("dim_location", 2, "city", "city || ' '"),
+    ("dim_staff", 3, "department_name", "'as it was called before'"),
+    ("dim_counterparty", 1, "counterparty_legal_district", "''"),
+    ("dim_counterparty", 2, "counterparty_legal_name", "lower(counterparty_legal_name)"),
+    ("dim_transaction", 3, "sales_order_id", "coalesce(sales_order_id, 0) + 1"),
+    ("fact_sales_order", 1, "units_sold", "units_sold + 1"),
+    ("fact_sales_order", 3, "last_updated_time", "last_updated_time + interval '1 ms'"),
+    ("fact_payment", 3, "payment_amount", "payment_amount + 0.01"),
+    ("fact_payment", 4, "paid", "NOT paid"),
+)
+
+
+async def test_every_value_that_differs_is_named_and_no_other(loaded: Pipeline) -> None:
+    expected = []
+    for table, key, column, corrupt in CORRUPTIONS:
+        origin = f"{table} WHERE {loaded.contract.warehouse_table(table).key[0]} = {key}"
+        before = await value(loaded, column, origin)
+        await loaded.select(f"UPDATE {table} SET {column} = {corrupt} WHERE {origin.partition(' WHERE ')[2]}")
+        differing: Columns = {column: (before, await value(loaded, column, origin))}
+        expected.append((table, Difference(Kind.DIFFERENT, (key,), differing)))
+    assert found(await loaded.verify()) == expected
+
+
+async def test_swapped_dates_are_two_differences_of_one_row(loaded: Pipeline) -> None:
+    await loaded.select(SWAP)
+    swapped: Columns = {
+        "agreed_payment_date": ("2025-01-02", "2025-01-03"),
+        "agreed_delivery_date": ("2025-01-03", "2025-01-02"),
+    }
+    assert found(await loaded.verify()) == [("fact_sales_order", Difference(Kind.DIFFERENT, (2,), swapped))]
+
+
+async def test_a_row_that_is_gone_is_missing(loaded: Pipeline) -> None:
+    await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
+    assert found(await loaded.verify()) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
+
+
+async def test_a_row_that_the_source_does_not_have_is_extra(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    assert found(await loaded.verify()) == [
+        ("dim_payment_type", Difference(Kind.EXTRA, (99,))),
+        ("fact_payment", Difference(Kind.EXTRA, (3,))),
+    ]
+
+
+async def test_an_older_version_in_the_place_of_the_current_one_differs(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE payment SET paid = NOT paid, last_updated = '2026-12-01' WHERE payment_id = 3")
+    await loaded.run()
+    assert (await loaded.verify()).is_equal
+    await loaded.select("UPDATE fact_payment SET _run = _run + 10^12 WHERE payment_id = 3 AND last_updated_date < '2026-12-01'")
+    ((table, difference),) = found(await loaded.verify())
+    assert (table, difference.kind, difference.key) == ("fact_payment", Kind.DIFFERENT, (3,))
+    assert set(difference.columns) == {"paid", "last_updated_date", "last_updated_time"}
+
+
+async def test_a_day_of_the_calendar_that_is_described_wrongly_differs(loaded: Pipeline) -> None:
+    await loaded.select(f"UPDATE dim_date SET quarter = 5 - quarter WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
+    assert found(await loaded.verify()) == [("dim_date", Difference(Kind.DIFFERENT, (day,))) for day in DAYS]
+
+
+async def test_a_day_that_a_fact_refers_to_and_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:
+    await without_foreign_keys(loaded)
+    await loaded.select(f"DELETE FROM dim_date WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
+    verdict = await loaded.verify()
+    assert found(verdict) == [("dim_date", Difference(Kind.MISSING, (day,))) for day in DAYS]
+    assert verdict.tables[0].expected == verdict.tables[0].actual + 3
+
+
+async def test_a_day_that_no_fact_refers_to_any_more_stays_and_is_not_extra(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute("UPDATE sales_order SET agreed_payment_date = '2025-01-04' WHERE sales_order_id = 1")
+    await loaded.run()
+    assert await value(loaded, "count(*)", "dim_date WHERE date_id::text = '0001-01-01'") == "1"
+    assert (await loaded.verify()).is_equal
+
+
+async def test_what_was_committed_behind_the_snapshot_is_in_flight(
+    source: asyncpg.Connection, source_url: str, loaded: Pipeline
+) -> None:
+    late = await asyncpg.connect(source_url)
+    transaction = late.transaction()
+    await transaction.start()
+    await late.fetchval(SELL, "2031-01-01", "2031-01-02")
+    await late.execute("UPDATE payment SET payment_amount = payment_amount + 1 WHERE payment_id = 3")
+    await source.execute("UPDATE design SET file_name = 'new' WHERE design_id = 1")
+    await loaded.run()
+    await transaction.commit()
+    await late.close()
+    verdict = await loaded.verify()
+    flying = {table.table: table.in_flight for table in verdict.tables if table.in_flight}
+    assert verdict.is_equal
+    assert flying == {"dim_date": 3, "fact_sales_order": 1, "fact_payment": 1}
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_a_changed_partner_puts_its_rows_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    members = await source.fetchval("SELECT count(*) FROM staff WHERE department_id = (SELECT min(department_id) FROM staff)")
+    await source.execute(
+        "UPDATE department SET department_name = 'Zoology' WHERE department_id = (SELECT min(department_id) FROM staff)"
+    )
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, members)
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_rows_in_flight_excuse_no_other(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
+    await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 4")
+    verdict = await loaded.verify()
+    assert verdict.in_flight == 1
+    assert [(table, difference.key) for table, difference in found(verdict)] == [("fact_payment", (4,))]
+
+
+async def test_what_the_warehouse_can_t_hold_is_counted_apart(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The days that only such a row refers to are not in the calendar, and not missed there."""
+    await source.fetchval(SELL, "2023-02-30", "2031-01-02")
+    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
+    await source.execute("UPDATE currency SET currency_code = 'XXZ' WHERE currency_id = 1")
+    await loaded.run()
+    verdict = await loaded.verify()
+    held = {table.table: table.quarantined for table in verdict.tables if table.quarantined}
+    assert found(verdict) == []
+    assert held == {"dim_currency": 1, "fact_sales_order": 1, "fact_payment": 1}
+
+
+async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
+    await loaded.run()
+    assert (await loaded.verify()).quarantined == 1
+    await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, 0)
+    await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 3 AND payment_amount = 7")
+    assert found(await loaded.verify()) == [
+        ("fact_payment", Difference(Kind.DIFFERENT, (3,), {"payment_amount": ("7.00", "7.77")}))
+    ]
+
+
+async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:
+    told: list[str] = []
+    proof = Proof(loaded.contract, loaded.source, loaded.warehouse, loaded.objects, LANDING, PROCESSED, SOURCE)
+    await proof.run(on_table=told.append)
+    assert told == [table.name for table in loaded.contract.warehouse_tables]
