@@ -5,9 +5,8 @@ The source must keep commit timestamps (track_commit_timestamp = on), as the emb
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from statistics import median
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.proof.statements import BASE, expected_value
 from shared.postgres import Database, quoted
 
-LOOK_EVERY = timedelta(milliseconds=100)
 Version = tuple[str, ...]  # table, then business key and version in their canonical text
 
 
@@ -36,15 +34,6 @@ class Watch:
     warehouse: Database
     seen: dict[Version, datetime] = field(default_factory=dict)
     _batches: set[UUID] = field(default_factory=set)
-
-    async def look_until(self, stop: asyncio.Event) -> None:
-        """Look again and again, and once more after `stop` is set."""
-        while True:
-            is_last = stop.is_set()
-            await self.look()
-            if is_last:
-                return
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     async def look(self) -> None:
         """Note every version that has come since the last look."""
