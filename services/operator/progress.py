@@ -44,6 +44,8 @@ async def read_progress(objects: ObjectStore, bucket: str, source_name: str, war
 
     However old a gap is, what comes after it is not consistent: a batch may lie among the dead letters for a fortnight.
     """
+    # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
+    state = await objects.read(bucket, state_key(source_name))
     runs = [_run_of(key) for key in await objects.keys(bucket, manifest_prefix(source_name))]
     ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
     consistent: int | None = None
@@ -55,7 +57,6 @@ async def read_progress(objects: ObjectStore, bucket: str, source_name: str, war
             missing += [batch for batch in manifest.batches if batch.data.batch_id not in known]
         if not missing:
             consistent = run
-    state = await objects.read(bucket, state_key(source_name))
     return Progress(
         consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
         missing=tuple(missing),

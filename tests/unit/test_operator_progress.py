@@ -64,6 +64,21 @@ async def test_an_idle_source_is_fresh_as_of_its_last_checkpoint() -> None:
     assert found.fresh_as_of == snapshot(9).taken_at
 
 
+async def test_a_run_that_ends_while_we_look_makes_nothing_fresher(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    manifest = await scene.end_run(7, second=1)
+    scene.ledger.load(*manifest.batches)
+    keys = scene.objects.keys
+
+    async def keys_and_then_a_run_ends(bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        found = await keys(bucket, prefix, after=after)
+        await scene.end_run(8, second=9)
+        return found
+
+    monkeypatch.setattr(scene.objects, "keys", keys_and_then_a_run_ends)
+    assert (await progress_of(scene)).fresh_as_of == snapshot(1).taken_at
+
+
 async def test_batches_without_a_manifest_are_void() -> None:
     scene = Scene()
     scene.ledger.load(ingested(6), ingested(8))
