@@ -148,8 +148,7 @@ async def _check_leftovers(system: System, findings: Findings) -> None:
     """Every manifest is loaded, nobody holds the source's lease."""
     settings = system.settings
     async with system.warehouse.connection() as connection:
-        window = timedelta(days=1)
-        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, connection, window=window)
+        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, connection)
     findings.left_behind += [f"batch {batch.data.batch_id} of run {batch.data.run} is not loaded" for batch in progress.missing]
     found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
     state = None if found is None else SourceState.model_validate_json(found.body)
