@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.end_to_end.conftest import ROOT, Starlift, wait_until
+
+
+def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with output.open("wb") as writer:
+        running = subprocess.Popen(
+            starlift.command("up", "--every", "1"),
+            env=starlift.environment(),
+            stdout=writer,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: output.read_text().count(" loaded ") >= 2, within_s=90)
+        assert {"application", "postgres-source", "postgres-warehouse"} < starlift.state.processes.keys()
+        everything = starlift.alive
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 0
+    finally:
+        running.kill()
+        running.wait()
+    told = output.read_text()
+    assert "rows made\n" in told
+    assert "up; a run every 1 s. Ctrl-C or `starlift down` ends it." in told
+    assert "reads in full: first run" in told
+    assert told.endswith("stopping\n")
+    assert "Traceback" not in told
+    assert len(everything) == 8
+    assert starlift.alive == set()
