@@ -51,12 +51,29 @@ class Acknowledger:
         remaining: list[Lease] = []
         failures = 0
         while True:
-            batch = remaining or [await self._waiting.get()]
-            await asyncio.sleep((probe_delay(failures, self._rng) if failures else LINGER).total_seconds())
+            batch = [*remaining, *await self._next(remaining, failures)]
+            await asyncio.sleep(LINGER.total_seconds())
             while len(batch) < BATCH_MAXIMUM and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             remaining = await self._delete(batch)
             failures = failures + 1 if remaining else 0
+
+    async def _next(self, remaining: list[Lease], failures: int) -> list[Lease]:
+        """The next lease that waits. While some could not be deleted it is waited for only until they are to be tried again.
+
+        What comes then need not wait as long as they: one message that SQS keeps failing must not hold up all others.
+        """
+        if not remaining:
+            return [await self._waiting.get()]
+        pause = probe_delay(failures, self._rng).total_seconds()
+        if len(remaining) == BATCH_MAXIMUM:
+            await asyncio.sleep(pause)
+            return []
+        try:
+            async with asyncio.timeout(pause):
+                return [await self._waiting.get()]
+        except TimeoutError:
+            return []
 
     async def _delete(self, batch: list[Lease]) -> list[Lease]:
         """The leases of `batch` that are to be tried again. A lost one never is: the message may be in other hands."""

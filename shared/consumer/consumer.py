@@ -155,8 +155,9 @@ class Consumer:
         """Waits for the poll in flight first: it brings more to hand over, and meanwhile the handlers run on."""
         for tasks in ({receiving}, self._running):
             await _ended_within(self._stop_at - asyncio.get_running_loop().time(), tasks)
-        for task in (receiving, *self._running):
-            task.cancel()
+        receiving.cancel()
+        for lease in self._running.values():
+            lease.interrupt()
         await _ended_within(CLEAN_UP.total_seconds(), self._running)
         await _at_most(FLUSH, self._acknowledger.flush())
         _log.info("stopped", left=len(self._running))

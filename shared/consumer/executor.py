@@ -76,6 +76,7 @@ class Executor:
         outcome = self._within_limits(await self._outcome(delivery), delivery)
         if not lease.is_held:  # a handler may return in spite of its cancellation
             return
+        lease.is_settling = True
         seconds = round(asyncio.get_running_loop().time() - started_at, 3)
         try:
             await self._settle(lease, outcome, seconds)

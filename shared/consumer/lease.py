@@ -29,6 +29,7 @@ class Lease:
     old_at: float
     is_lost: bool = False
     is_old: bool = False
+    is_settling: bool = False
     task: asyncio.Task[None] | None = None
 
     @property
@@ -44,9 +45,14 @@ class Lease:
 
     def grow_old(self) -> None:
         """What works on it stops, once."""
-        if not self.is_old and self.task is not None:
-            self.task.cancel()
+        if not self.is_old:
+            self.interrupt()
         self.is_old = True
+
+    def interrupt(self) -> None:
+        """What works on it stops. An outcome that is being carried out is not interrupted: half of it may be done."""
+        if self.task is not None and not self.is_settling:
+            self.task.cancel()
 
 
 class Leases:

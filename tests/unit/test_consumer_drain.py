@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,21 @@ async def test_a_message_lost_while_it_is_handed_over_is_not_deleted() -> None:
         await until(lambda: len(handler.calls) == 1)
         scene.queue.faults.during(now(), now() + 200, connection_reset(), "set_visibility")
     assert scene.queue.messages[0] is scene.queue.sent[0]
+
+
+async def test_the_end_of_the_budget_does_not_interrupt_a_burial() -> None:
+    scene, handler = Scene(), Script([PermanentError("never")], takes=timedelta(seconds=79))
+    send = scene.dead_letters.send
+
+    async def slowly(text: str, **named: Any) -> str:
+        await asyncio.sleep(3)
+        return await send(text, **named)
+
+    scene.dead_letters.send = slowly  # type: ignore[assignment,method-assign]
+    await scene.queue.send(body())
+    await scene.consume_until(handler, lambda: len(handler.calls) == 1)
+    assert scene.queue.messages == []
+    assert scene.dead_letters.bodies == [body()]
 
 
 def test_a_drain_fits_between_its_budget_and_the_end_of_the_process() -> None:

@@ -1,14 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
-from shared.errors import DependencyDownError, TransientError
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.outcome import Defer, Done, Outcome
+from shared.queue import Failures
+from shared.testing import FakeQueue, Partial
 from tests.unit.consumer_scene import Scene, Script, body, now, until
 
 pytestmark = pytest.mark.virtual_clock
+
+
+def counted(queue: FakeQueue, method: str) -> list[int]:
+    """How many entries each request has, filled as they are made."""
+    requests: list[int] = []
+    real = getattr(queue, method)
+
+    async def ask(entries: Collection[str]) -> Failures:
+        requests.append(len(entries))
+        failures: Failures = await real(entries)
+        return failures
+
+    setattr(queue, method, ask)
+    return requests
 
 
 async def test_a_message_that_takes_an_hour_is_worked_on_once() -> None:
@@ -28,17 +46,6 @@ async def test_a_lost_lease_stops_the_handler_and_its_message_is_worked_on_again
         await until(lambda: handler.cancelled == 1)
         await until(lambda: not scene.queue.messages)
     assert len(handler.calls) == 2
-
-
-async def test_a_handler_that_returns_in_spite_of_a_lost_lease_does_not_delete_its_message() -> None:
-    scene, handler = Scene(), Script([TransientError("cleaning up failed")], takes=timedelta(seconds=1))
-    await scene.queue.send(body())
-    async with scene.consuming(handler) as consumer:
-        await until(lambda: len(handler.calls) == 1)
-        (lease,) = consumer._running.values()
-        lease.is_lost = True
-        await until(lambda: not handler.steps)
-    assert scene.queue.messages[0].visible_at == 60
 
 
 async def test_a_heartbeat_that_fails_is_repeated_before_the_lease_ends() -> None:
@@ -61,14 +68,7 @@ async def test_a_lease_that_cannot_be_renewed_until_its_end_is_lost() -> None:
 
 async def test_messages_are_deleted_ten_in_a_request() -> None:
     scene, handler = Scene(), Script()
-    requests: list[int] = []
-    delete = scene.queue.delete
-
-    async def counted(receipts: list[str]) -> object:
-        requests.append(len(receipts))
-        return await delete(receipts)
-
-    scene.queue.delete = counted  # type: ignore[assignment,method-assign]
+    requests = counted(scene.queue, "delete")
     for number in range(30):
         await scene.queue.send(body(number))
     await scene.consume_all(handler, slots=30)
@@ -94,3 +94,60 @@ async def test_a_redelivery_of_what_is_done_and_not_yet_deleted_is_deleted_witho
         await until(lambda: not scene.queue.messages)
     assert len(handler.calls) == 1
     assert scene.queue.sent[0].receive_count == 2
+
+
+async def test_of_a_batch_only_what_failed_is_deleted_again() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.add("delete", Partial())
+    for number in range(5):
+        await scene.queue.send(body(number))
+    async with scene.consuming(handler, slots=5):
+        await until(lambda: not scene.queue.messages, within=timedelta(seconds=3))
+    assert len(handler.calls) == 5
+
+
+async def test_one_message_that_cannot_be_deleted_does_not_hold_up_the_others() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.during(0, 600, Partial(), "delete")  # the first of a batch fails each time
+    await scene.queue.send(body(1))
+    async with scene.consuming(handler):
+        await until(lambda: now() > 300)
+        await scene.queue.send(body(2))
+        await until(lambda: len(scene.queue.messages) == 1, within=timedelta(seconds=2))
+        await until(lambda: not scene.queue.messages)
+    assert [message.receive_count for message in scene.queue.sent] == [1, 1]
+
+
+async def test_a_receipt_that_has_expired_is_not_tried_again() -> None:
+    scene, handler = Scene(), Script(takes=timedelta(seconds=1))
+    requests = counted(scene.queue, "delete")
+    await scene.queue.send(body())
+    async with scene.consuming(handler):
+        await until(lambda: bool(handler.calls))
+        scene.queue.invalidate(scene.queue.messages[0])
+        await until(lambda: not scene.queue.messages)
+    assert (len(handler.calls), len(requests)) == (1, 2)
+
+
+async def test_a_lease_is_renewed_at_half_of_its_life_and_all_that_are_due_in_one_request() -> None:
+    scene, handler = Scene(), Script(takes=timedelta(minutes=10))
+    requests = counted(scene.queue, "set_visibility")
+    for number in range(3):
+        await scene.queue.send(body(number))
+    await scene.consume_all(handler, slots=3)
+    assert requests == [3] * 20
+
+
+@pytest.mark.parametrize("step", [TransientError("x"), PermanentError("x"), Defer(timedelta(0), "x"), Done()])
+async def test_of_a_handler_that_ignores_its_lost_lease_nothing_is_carried_out(step: Outcome | Exception) -> None:
+    scene, handler = Scene(), Script([step], takes=timedelta(seconds=1))
+    await scene.queue.send(body())
+    async with scene.consuming(handler) as consumer:
+        await until(lambda: bool(handler.calls))
+        (lease,) = consumer._running.values()
+        lease.is_lost = True
+        await until(lambda: not handler.steps)
+    assert scene.queue.messages == scene.queue.sent
+    assert len(scene.queue.sent) == 1
+    assert scene.queue.messages[0].visible_at > now() + 30
+    assert scene.dead_letters.messages == []
