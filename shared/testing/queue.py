@@ -21,6 +21,8 @@ from shared.queue import (
 from shared.testing.clock import EPOCH, loop_now
 from shared.testing.faults import Faults
 
+_EARLY_S = 1e-6  # more than what asyncio's timers are early by: on a clock that only timers move, early would be never
+
 
 @dataclass(eq=False, slots=True)
 class StoredMessage:
@@ -59,6 +61,7 @@ class FakeQueue:
         self._max_receive_count = max_receive_count
         self._order = order
         self._receipt_count = 0
+        self._invalid: set[str] = set()
         self._changed = asyncio.Event()
 
     @property
@@ -88,8 +91,9 @@ class FakeQueue:
         wanted = list(receipts)
         async with self.faults.call("delete") as is_partial:
             failed = _every_other(wanted, is_partial)
-            self.messages = [message for message in self.messages if message.receipt not in set(wanted) - failed]
-        return Failures(transient=failed)
+            served = set(wanted) - failed
+            self.messages = [message for message in self.messages if message.receipt not in served]
+        return Failures(gone=frozenset(served & self._invalid), transient=failed)
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
         """See Queue. Gone is a receipt whose message is not in flight, or would be hidden for more than 12 hours in all."""
@@ -110,12 +114,7 @@ class FakeQueue:
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """See Queue."""
         async with self.faults.call("send"):
-            require_sendable(self._name, body, delay, attributes)
-            visible_at = asyncio.get_running_loop().time() + delay.total_seconds()
-            message = StoredMessage(f"{self._name}-{len(self.sent) + 1}", body, dict(attributes), loop_now(), visible_at)
-            self.sent.append(message)
-            self._store(message)
-        return message.message_id
+            return self.put(body, delay=delay, attributes=attributes).message_id
 
     async def depth(self) -> Depth:
         """See Queue."""
@@ -125,13 +124,25 @@ class FakeQueue:
             in_flight = sum(1 for message in hidden if message.receipt)
         return Depth(visible=len(visible), in_flight=in_flight, delayed=len(hidden) - in_flight)
 
+    def put(
+        self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES
+    ) -> StoredMessage:
+        """Somebody else sends a message: no fault strikes."""
+        require_sendable(self._name, body, delay, attributes)
+        visible_at = asyncio.get_running_loop().time() + delay.total_seconds()
+        message = StoredMessage(f"{self._name}-{len(self.sent) + 1}", body, dict(attributes), loop_now(), visible_at)
+        self.sent.append(message)
+        self._store(message)
+        return message
+
     def expire(self, message: StoredMessage) -> None:
         """SQS no longer counts the message as in flight: whoever holds it is told MessageNotInflight when it renews."""
         message.visible_at = min(message.visible_at, asyncio.get_running_loop().time())
         self._changed.set()
 
     def invalidate(self, message: StoredMessage) -> None:
-        """The receipt holds its message no longer, and the message stays hidden from all until its visibility has passed."""
+        """The receipt is no longer valid, for whatever request; the message stays hidden until its visibility has passed."""
+        self._invalid.add(message.receipt)
         message.receipt = f"{message.receipt}, expired"
 
     def duplicate(self, message: StoredMessage) -> StoredMessage:
@@ -183,7 +194,7 @@ class FakeQueue:
     async def _change(self, *, until: float) -> None:
         self._changed.clear()
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(until + _EARLY_S):
                 await self._changed.wait()
         except TimeoutError:
             return
