@@ -42,7 +42,10 @@ class Resources(BaseModel):
 
 
 def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: Mapping[str, str]) -> Resources:
-    """Makes what is missing and sets what differs. `database_urls` are by secret. Raises: StackError."""
+    """Makes what is missing and sets what differs. `database_urls` are by secret: one that isn't told is not made.
+
+    Raises: StackError.
+    """
     try:
         with (
             closing(client("sqs", endpoint_url, topology.region)) as sqs,
@@ -60,6 +63,7 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
                 secrets={
                     secret: _secret(secrets, topology.secret_name(secret, stack), database_urls[secret])
                     for secret in topology.secrets
+                    if secret in database_urls
                 },
             )
     except (BotoCoreError, ClientError) as error:

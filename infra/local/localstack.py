@@ -67,7 +67,9 @@ def start_localstack(directory: Path, *, port: int, region: str, environment: Pa
         raise StackError(f"LocalStack is not installed in {environment}; run `make create-environments`")
     objects = directory / "objects"
     rmtree(objects, ignore_errors=True)  # what a killed one left
-    objects.mkdir(parents=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)  # rows lie there, whoever made it
+    objects.mkdir()
     command = [str(python), "-c", _MAIN, str(objects)]
     child = start(
         command, log=directory / "localstack.log", environment=_environment(directory, environment, port), directory=directory

@@ -34,7 +34,7 @@ from infra.local.postgres import Cluster
 from infra.local.processes import Child
 from infra.local.services import Services
 from infra.local.sql import fetch_value
-from infra.local.state import Home, StackState, default_home, service_environment
+from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
 from infra.local.ticker import Ticker, send_ingest
 from infra.local.unprivileged import remove_place
 from infra.topology import Topology, read_topology
@@ -129,6 +129,7 @@ class Stack:
         self, *, source_url: str | None = None, warehouse_url: str | None = None, localstack_port: int | None = None
     ) -> Resources:
         """Starts LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError."""
+        urls = {"source": source_url, "warehouse": warehouse_url}
         if localstack_port is not None:
             require_free(localstack_port, "LocalStack")
         self._home.take()
@@ -140,8 +141,10 @@ class Stack:
                 stack=before.stack if before else secrets.token_hex(4),
                 owner=processes.own_id(),
                 ports=before.ports if before else {},
+                database_urls={name: url for name, url in urls.items() if url is not None},
+                chosen={name: self._settings[name] for name in CHOSEN if name in self._settings},
             )
-            for name, url in (("source", source_url), ("warehouse", warehouse_url)):
+            for name, url in urls.items():
                 self._database_urls[name] = self._start_database(name) if url is None else _require_answer(name, url)
             self._start_localstack(localstack_port)
             return self._bootstrap()
@@ -190,10 +193,11 @@ class Stack:
     def ticker(self, interval: timedelta | None = None) -> Ticker:
         """Asks for runs, by default as often as the first schedule of the topology."""
         schedule = next(iter(self.topology.schedules.values()))
+        source = self._settings.get(SOURCE_NAME_VARIABLE, schedule.source)
 
         def send() -> None:
             resources = self.resources
-            send_ingest(resources.endpoint_url, resources.region, resources.queue_urls[schedule.queue], schedule.source)
+            send_ingest(resources.endpoint_url, resources.region, resources.queue_urls[schedule.queue], source)
 
         return Ticker(send, interval or schedule.interval)
 
@@ -209,7 +213,7 @@ class Stack:
             cluster.stop()
         self.localstack, self.clusters = None, {}
         if self._state is not None:
-            self._home.write(self._state.model_copy(update={"processes": {}, "resources": None}))
+            self._home.write(self._state.model_copy(update={"processes": {}, "resources": None, "database_urls": {}}))
             self._state = None
         self._home.release()
 
@@ -238,7 +242,8 @@ class Stack:
     def _bootstrap(self) -> Resources:
         if self.localstack is None:
             raise StackError("LocalStack does not run; start the stack first")
-        resources = bootstrap(self.topology, self.localstack.endpoint_url, self.state.stack, self._database_urls)
+        embedded = {name: url for name, url in self._database_urls.items() if name in self.clusters}
+        resources = bootstrap(self.topology, self.localstack.endpoint_url, self.state.stack, embedded)
         self._state = self.state.model_copy(update={"resources": resources})
         self._save()
         return resources

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.local.bootstrap import Resources
 from infra.local.errors import StackError
@@ -18,6 +18,8 @@ from infra.topology import Topology, read_topology
 
 FREE_BYTES_MINIMUM = 500 * 1024 * 1024
 OPERATOR = "operator"
+SOURCE_NAME_VARIABLE = "STARLIFT_SOURCE_NAME"
+CHOSEN = ("STARLIFT_CONTRACT", SOURCE_NAME_VARIABLE)  # what everyone who works on a stack must agree on
 _POLL_WAIT_S = 2  # a poll in flight is waited for at a stop; LocalStack answers at once when a message comes
 
 
@@ -27,9 +29,11 @@ def default_home() -> Path:
 
 
 class StackState(BaseModel):
-    """What a stack consists of, as `stack.json` keeps it. Passwords are elsewhere.
+    """What a stack consists of, as `stack.json` keeps it, which only we may read.
 
     `owner` is the process that runs the stack. `processes` and `ports` are by name; `resources` is None until all of it is up.
+    `database_urls`, by secret, are a person's own, passwords included: LocalStack would tell its secrets to anyone on this
+    machine. `chosen` are variables of CHOSEN.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +43,8 @@ class StackState(BaseModel):
     ports: dict[str, int] = {}
     processes: dict[str, ProcessId] = {}
     resources: Resources | None = None
+    database_urls: dict[str, str] = Field(default={}, repr=False)
+    chosen: dict[str, str] = {}
 
     def is_up(self) -> bool:
         """Whether it was started whole, and its owner lives."""
@@ -50,7 +56,10 @@ class StackState(BaseModel):
             raise StackError("the local stack is not up yet; wait until `starlift up` says so")
         # Whatever proxy leads out of this machine, the way to LocalStack is not through it.
         direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
-        return direct | environment_for(service, self.resources, read_topology())
+        topology = read_topology()
+        needed = topology.secrets if service == OPERATOR else topology.services[service].secrets
+        urls = {f"STARLIFT_{name.upper()}_URL": url for name, url in self.database_urls.items() if name in needed}
+        return direct | environment_for(service, self.resources, topology) | urls | self.chosen
 
 
 def environment_for(service: str, resources: Resources, topology: Topology) -> dict[str, str]:
@@ -95,7 +104,7 @@ def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str
     }
     for sent_to in service.sends:
         urls["next_queue_url"] = resources.queue_urls[sent_to]
-    secrets = {f"{secret}_secret": resources.secrets[secret] for secret in service.secrets}
+    secrets = {f"{secret}_secret": resources.secrets[secret] for secret in service.secrets if secret in resources.secrets}
     return {key: str(number) for key, number in numbers.items()} | urls | secrets
 
 
@@ -161,6 +170,7 @@ class Home:
     def write(self, state: StackState) -> None:
         """Replaces `stack.json`, which only we may read."""
         unfinished = self._file.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         unfinished.write_text(state.model_dump_json(indent=2))
         unfinished.replace(self._file)

@@ -12,7 +12,7 @@ from services.operator.system import OperatorSettings
 from shared.settings import PREFIX, explained
 
 # What of our own environment holds for a local stack, too; the rest of STARLIFT_* describes another Starlift.
-_CHOSEN = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
+_OURS = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
 
 
 class WrongSettingsError(Exception):
@@ -48,8 +48,8 @@ def enter(environment: Mapping[str, str]) -> None:
 
 
 def chosen_settings() -> dict[str, str]:
-    """What of our own environment the services of a local stack should know, too: the contract, and how much to log."""
-    return {name: os.environ[name] for name in _CHOSEN if name in os.environ}
+    """What of our own environment a local stack that we start is told: contract, source name, how much to log."""
+    return _told(*_OURS, f"{PREFIX}SOURCE_NAME")
 
 
 def has_local_stack() -> bool:
@@ -64,4 +64,8 @@ def _local_environment() -> dict[str, str] | None:
     from infra.local.state import OPERATOR, service_environment  # noqa: PLC0415 (likewise)
 
     state = Stack.found()
-    return None if state is None else service_environment(OPERATOR, state, os.environ) | chosen_settings()
+    return None if state is None else _told(*_OURS) | service_environment(OPERATOR, state, os.environ)
+
+
+def _told(*names: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -139,6 +139,35 @@ def test_a_process_that_works_on_the_stack_is_stopped_with_it_and_data_outlives_
         Stack.remove(tmp_path)
 
 
+def test_a_person_s_own_urls_stand_in_a_file_of_ours_and_in_no_secret(tmp_path: Path, stack: Stack) -> None:
+    own = {name: stack.database_url(name) for name in ("source", "warehouse")}
+    chosen = {"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"}
+    state_file = tmp_path / "stack.json"
+    try:
+        with Stack(tmp_path, settings={**chosen, "STARLIFT_LOG_LEVEL": "debug"}) as running:
+            resources = running.start(source_url=own["source"], warehouse_url=own["warehouse"])
+            with closing(client("secretsmanager", resources.endpoint_url, resources.region)) as secrets:
+                assert secrets.list_secrets()["SecretList"] == []
+            found = Stack.found(tmp_path)
+            assert found is not None
+            assert found.database_urls == own
+            assert state_file.stat().st_mode & 0o777 == 0o600
+            assert (tmp_path / "localstack").stat().st_mode & 0o777 == 0o700
+            operator, ingestion = running.environment_for("operator"), running.environment_for("ingestion")
+            assert (operator["STARLIFT_SOURCE_URL"], operator["STARLIFT_WAREHOUSE_URL"]) == (own["source"], own["warehouse"])
+            assert ingestion["STARLIFT_SOURCE_URL"] == own["source"]
+            assert not {"STARLIFT_WAREHOUSE_URL", "STARLIFT_SOURCE_SECRET", "STARLIFT_LOG_LEVEL"} & ingestion.keys()
+            assert chosen.items() <= ingestion.items() & operator.items()
+            assert not any("_SECRET" in name for name in operator if name.startswith("STARLIFT_"))
+            running.ticker().tick()
+            message = decode(sent_to(running, "ingestion")[0])
+            assert isinstance(message, IngestSource)
+            assert message.data.source_name == "shop"
+        assert "postgresql://" not in state_file.read_text()
+    finally:
+        Stack.remove(tmp_path)
+
+
 def owner_of(home: Path) -> subprocess.Popen[str]:
     """Another process that runs a stack in `home`, once it is up."""
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(home)], stdout=subprocess.PIPE, text=True)

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from contracts.totesys import CONTRACT
 from infra.local.bootstrap import Resources
 from infra.local.processes import ProcessId, own_id
 from infra.local.state import StackState
@@ -42,7 +43,7 @@ def complete_environment() -> dict[str, str]:
     }
 
 
-def write_stack(home: Path, owner: ProcessId) -> None:
+def write_stack(home: Path, owner: ProcessId, **more: dict[str, str]) -> None:
     topology = read_topology()
     resources = Resources(
         stack="ours",
@@ -54,7 +55,8 @@ def write_stack(home: Path, owner: ProcessId) -> None:
         secrets={secret: f"our-{secret}" for secret in topology.secrets},
     )
     home.mkdir()
-    (home / "stack.json").write_text(StackState(stack="ours", owner=owner, resources=resources).model_dump_json())
+    state = StackState.model_validate({"stack": "ours", "owner": owner, "resources": resources, **more})
+    (home / "stack.json").write_text(state.model_dump_json())
 
 
 def test_nowhere_is_said_so() -> None:
@@ -116,6 +118,21 @@ def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
     with pytest.raises(WrongSettingsError, match=r"STARLIFT_CONTRACT=contracts\.nothing is wrong"):
         operator_settings()
+
+
+def test_the_contract_and_the_source_name_of_the_stack_hold_in_every_shell(home: Path) -> None:
+    write_stack(home, own_id(), chosen={"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"})
+    os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
+    settings = operator_settings()
+    assert (settings.contract, settings.source_name) == (CONTRACT, "shop")
+
+
+def test_a_person_s_own_databases_are_told_by_the_stack_and_not_by_a_secret(home: Path) -> None:
+    write_stack(home, own_id(), database_urls={"warehouse": "postgresql://me:hunter2@dwh/star"})
+    settings = operator_settings()
+    assert settings.warehouse_url is not None
+    assert settings.warehouse_url.get_secret_value() == "postgresql://me:hunter2@dwh/star"
+    assert settings.source_url is None
 
 
 def test_the_local_stack_is_installed_here() -> None:

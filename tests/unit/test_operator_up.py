@@ -81,12 +81,12 @@ def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: p
     assert str(caught.value) == text
 
 
-def test_services_hear_of_the_contract_and_of_nothing_that_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_hear_of_contract_and_source_name_and_of_nothing_that_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("STARLIFT_")]:
         monkeypatch.delenv(name)
     for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME", "SOURCE_URL", "QUEUE_URL"):
         monkeypatch.setenv(f"STARLIFT_{name}", name)
-    assert chosen_settings() == {"STARLIFT_CONTRACT": "CONTRACT", "STARLIFT_LOG_LEVEL": "LOG_LEVEL"}
+    assert chosen_settings() == {f"STARLIFT_{name}": name for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME")}
 
 
 def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
