@@ -21,6 +21,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import fastparquet
@@ -36,7 +37,12 @@ PANDAS_TYPES: Mapping[Kind, Any] = {  # Any: the stubs of pandas want literals
     Kind.BOOLEAN: "boolean",
     **dict.fromkeys((Kind.TEXT, Kind.ENUM), "object"),
 }
+NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
 _DATE_AS_INT32 = "Int32"  # a Parquet DATE is an INT32
+
+
+class NewerColumnsError(ValueError):
+    """A file was made under a contract that this build does not know. Recovery: wait until the deployment is through."""
 
 
 def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
@@ -68,11 +74,12 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> byte
 
 
 def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame:
-    """The columns `types` of a file that encode_parquet made, in their physical form.
+    """The rows of a file that encode_parquet made of exactly `types`, in their physical form.
 
-    Raises: KeyError for a column that the file lacks.
+    Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the file lacks.
     """
     file = fastparquet.ParquetFile(io.BytesIO(body))
+    _require_known_columns(file, types)
     missing = [name for name in types if name not in file.columns]
     if missing:
         raise KeyError(f"the file has no column {missing}; it has {file.columns}")
@@ -85,10 +92,27 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.is_text})
 
 
+def _require_known_columns(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:
+    """A column left out would be lost without a word, and a decimal of another scale would be another number."""
+    unknown = [name for name in file.columns if name not in types]
+    if unknown:
+        raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
+    scales = {_name(element): element.scale or 0 for element in file._schema[1:]}  # noqa: SLF001
+    for name, scale in scales.items():
+        if scale != types[name].scale:
+            raise NewerColumnsError(
+                f"column '{name}' of the file has scale {scale}, this build's contract says {types[name].sql}; "
+                "deploy the newer contract"
+            )
+
+
+def _name(element: Any) -> str:
+    return element.name.decode() if isinstance(element.name, bytes) else str(element.name)
+
+
 def _annotated(element: Any, types: Mapping[str, ColumnType]) -> Any:
     """The schema element with the logical type of its column."""
-    name = element.name.decode() if isinstance(element.name, bytes) else element.name
-    kind = types[name]
+    kind = types[_name(element)]
     annotation = _annotation(kind)
     if annotation is None:
         return element

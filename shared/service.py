@@ -1,9 +1,10 @@
 """How a service starts: settings, logs, clients, consumer, and the way out.
 
 async def serve(settings: LoadingSettings) -> None:
-    async with open_world(settings) as world, open_warehouse(settings) as warehouse:
-        handler = partial(handle, deps=Deps(world.objects, warehouse))
-        await consume(settings, world, handler, probes={"warehouse": warehouse.ping})
+    url = await database_url("warehouse", url=settings.warehouse_url, ...)
+    async with open_world(settings) as world, aclosing(Database("warehouse", url, ...)) as database:
+        deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
+        await consume(settings, world, partial(handle, deps=deps), {"warehouse": database.probe})
 
 if __name__ == "__main__":
     sys.exit(run_service(LoadingSettings, serve))

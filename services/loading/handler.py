@@ -9,13 +9,13 @@ import pandas as pd
 import structlog
 
 from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
-from contracts.tables import Contract
+from contracts.tables import Contract, ContractError
 from services.loading.warehouse import Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, TransientError
 from shared.object_store import ObjectStore
-from shared.outcome import Done, Outcome
-from shared.parquet import decode_parquet
+from shared.outcome import Defer, Done, Outcome
+from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet
 
 SERVICE = "starlift/loading"
 
@@ -37,7 +37,10 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"loading takes starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
-    frames = await asyncio.gather(*(_read(rows, deps) for rows in message.data.tables))
+    try:
+        frames = await asyncio.gather(*(_read(rows, deps) for rows in message.data.tables))
+    except NewerColumnsError as newer:
+        return Defer(NEWER_COLUMNS_DELAY, str(newer))
     event = _loaded(message)
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
     is_new = await deps.warehouse.load(event, rows)
@@ -53,9 +56,17 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 
 async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
+    """The star rows of one table. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
+    try:
+        types = deps.contract.warehouse_table(rows.table).star_types
+    except ContractError as error:
+        advice = "deploy the contract that it was made under, then replay the dead letters"
+        raise PermanentError(f"'{rows.object.key}' can't be loaded: {error}; {advice}") from error
     body = await deps.objects.get(rows.object)
     try:
-        return await asyncio.to_thread(decode_parquet, body, deps.contract.warehouse_table(rows.table).star_types)
+        return await asyncio.to_thread(decode_parquet, body, types)
+    except NewerColumnsError as error:
+        raise NewerColumnsError(f"'{rows.object.key}': {error}") from error
     except KeyError as error:
         raise PermanentError(f"'{rows.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
 
@@ -70,8 +81,8 @@ def _loaded(message: BatchRemodelled) -> BatchLoaded:
 
 
 async def _ensure_foreign_keys(event: BatchLoaded, deps: Dependencies) -> None:
-    """The batch is in: that a foreign key must wait for a lock is no reason to try the message again."""
+    """The batch is in: a foreign key that has to wait, or can't be added, is no reason to try the message again or bury it."""
     try:
         await deps.warehouse.ensure_foreign_keys(event.data.source_name, event.data.run)
-    except TransientError as error:
+    except (TransientError, PermanentError) as error:
         log.warning("foreign_keys_wait", reason=str(error))

@@ -12,14 +12,14 @@ import structlog
 
 from contracts.messages import BatchIngested, BatchRemodelled, BatchRemodelledData, Extract, Message, Role, StarRows, encode
 from contracts.objects import ObjectRef, quarantine_key, star_rows_key
-from contracts.tables import DEFECT, Contract
+from contracts.tables import DEFECT, Contract, ContractError
 from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
-from shared.outcome import Done, Outcome
-from shared.parquet import decode_parquet, encode_parquet
+from shared.outcome import Defer, Done, Outcome
+from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet, encode_parquet
 from shared.queue import Queue
 
 SERVICE = "starlift/remodelling"
@@ -43,7 +43,10 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"remodelling takes starlift.batch_ingested, not '{message.type}'; move the message to its own queue"
         )
-    rows = await _read(message, deps)
+    try:
+        rows = await _read(message, deps)
+    except NewerColumnsError as newer:
+        return Defer(NEWER_COLUMNS_DELAY, str(newer))
     results = await asyncio.to_thread(lambda: list(remodel(deps.contract, rows)))
     tables = await asyncio.gather(*(_write_star_rows(message, result, deps) for result in results))
     quarantine = await _write_quarantine(message, results, rows, deps)
@@ -79,10 +82,17 @@ async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
 
 
 async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
+    """The rows of one extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
+    try:
+        types = deps.contract.source_table(extract.table).extract_types
+    except ContractError as error:
+        advice = "deploy the contract that it was made under, then replay the dead letters"
+        raise PermanentError(f"extract '{extract.object.key}' can't be remodelled: {error}; {advice}") from error
     body = await deps.objects.get(extract.object)
-    types = deps.contract.source_table(extract.table).extract_types
     try:
         return await asyncio.to_thread(decode_parquet, body, types)
+    except NewerColumnsError as error:
+        raise NewerColumnsError(f"extract '{extract.object.key}': {error}") from error
     except KeyError as error:
         raise PermanentError(f"extract '{extract.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
 
@@ -98,16 +108,21 @@ async def _write_quarantine(
     message: BatchIngested, results: Iterable[Remodelled], rows: SourceRows, deps: Dependencies
 ) -> ObjectRef | None:
     """The rows that were refused, if there are any."""
-    lines: list[str] = []
-    for table, base in rows.base.items():
-        refused = [result for result in results if result.table.source == table and result.problems]
-        lines += quarantine_lines(deps.contract.source_table(table), base, refused)
+    lines = await asyncio.to_thread(_refused_lines, results, rows, deps.contract)
     if not lines:
         return None
     body = "".join(f"{line}\n" for line in lines).encode()
     digest = hashlib.sha256(body).hexdigest()
     key = quarantine_key(message.data.source_name, message.data.run, message.data.index, digest)
     return await _put(key, body, digest, len(lines), deps)
+
+
+def _refused_lines(results: Iterable[Remodelled], rows: SourceRows, contract: Contract) -> list[str]:
+    lines: list[str] = []
+    for table, base in rows.base.items():
+        refused = [result for result in results if result.table.source == table and result.problems]
+        lines += quarantine_lines(contract.source_table(table), base, refused)
+    return lines
 
 
 async def _put(key: str, body: bytes, digest: str, row_count: int, deps: Dependencies) -> ObjectRef:

@@ -102,13 +102,20 @@ async def test_foreign_keys_wait_until_every_batch_of_the_run_is_in(filled: asyn
     assert len(await pipeline.select(VALIDATED)) == 24
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("warehouse: canceling statement due to lock timeout"),
+        PermanentError("warehouse: ForeignKeyViolationError: insert or update on table violates foreign key constraint"),
+    ],
+)
 async def test_a_load_does_not_fail_because_foreign_keys_have_to_wait(
-    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    async def locked(*_: object) -> None:
-        raise TransientError("warehouse: canceling statement due to lock timeout")
+    async def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr("services.loading.warehouse.Warehouse.ensure_foreign_keys", locked)
+    monkeypatch.setattr("services.loading.warehouse.Warehouse.ensure_foreign_keys", fail)
     await pipeline.run()
     assert (await pipeline.verify()).is_equal
 

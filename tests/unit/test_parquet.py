@@ -25,7 +25,7 @@ from contracts.column_types import (
     numeric,
     varchar,
 )
-from shared.parquet import PANDAS_TYPES, decode_parquet, empty_frame, encode_parquet
+from shared.parquet import PANDAS_TYPES, NewerColumnsError, decode_parquet, empty_frame, encode_parquet
 
 EPOCH = dt.date(1970, 1, 1)
 DAY_US = 86_400_000_000
@@ -115,7 +115,27 @@ def test_columns_of_nothing_but_null() -> None:
 def test_columns_are_written_and_read_in_the_order_that_is_asked_for() -> None:
     body = encode_parquet(frame_of([(1, "a")], {"number": INTEGER, "text": TEXT}), {"text": TEXT, "number": INTEGER})
     assert list(decode_parquet(body, {"text": TEXT, "number": INTEGER}).columns) == ["text", "number"]
-    assert rows_of(decode_parquet(body, {"number": INTEGER})) == [(1,)]
+    assert rows_of(decode_parquet(body, {"number": INTEGER, "text": TEXT})) == [(1, "a")]
+
+
+@pytest.mark.parametrize("known", [{"number": INTEGER}, {"number": INTEGER, "renamed": TEXT}])
+def test_a_column_that_is_not_asked_for_is_never_dropped(known: dict[str, ColumnType]) -> None:
+    types = {"number": INTEGER, "text": TEXT}
+    body = encode_parquet(frame_of([(1, "a")], types), types)
+    with pytest.raises(NewerColumnsError, match=r"columns that this build's contract lacks: \['text'\]"):
+        decode_parquet(body, known)
+
+
+@pytest.mark.parametrize("known", [numeric(10, 4), numeric(10, 0), BIGINT])
+def test_a_decimal_of_another_scale_is_not_misread(known: ColumnType) -> None:
+    body = encode_parquet(frame_of([(125,)], {"money": numeric(10, 2)}), {"money": numeric(10, 2)})
+    with pytest.raises(NewerColumnsError, match=r"'money' of the file has scale 2, this build's contract says"):
+        decode_parquet(body, {"money": known})
+
+
+def test_a_decimal_of_another_precision_is_the_same_number() -> None:
+    body = encode_parquet(frame_of([(125,)], {"money": numeric(10, 2)}), {"money": numeric(10, 2)})
+    assert rows_of(decode_parquet(body, {"money": numeric(12, 2)})) == [(125,)]
 
 
 def test_a_missing_column_is_named() -> None:

@@ -1,0 +1,85 @@
+"""While services of two builds run side by side, what one build does not know waits; nothing is dropped on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from contracts.column_types import INTEGER, TEXT
+from contracts.messages import BatchIngested, BatchRemodelled
+from contracts.origins import FromSource
+from contracts.tables import Column, SourceColumn
+from contracts.totesys import CONTRACT
+from infra.local.totesys.fill import fill
+from services.loading import handler as loading
+from services.loading.warehouse import Warehouse
+from services.remodelling import handler as remodelling
+from shared.errors import PermanentError
+from shared.outcome import Defer, Outcome
+from shared.testing import FakeQueue
+from tests.pipeline import PROCESSED, Pipeline
+from tests.small_contract import with_column, with_table
+
+STAFF = CONTRACT.warehouse_table("dim_staff")
+NEWER_STAR = with_table(CONTRACT, with_column(STAFF, Column("department_id", INTEGER, FromSource("department_id"))))
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    await fill(source, orders=10, seed=1)
+    return source
+
+
+async def load(pipeline: Pipeline, message: BatchRemodelled) -> Outcome:
+    deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    return await loading.handle(message, deps)
+
+
+async def remodel(pipeline: Pipeline, message: BatchIngested) -> tuple[Outcome, FakeQueue]:
+    queue = FakeQueue("loading")
+    deps = remodelling.Dependencies(pipeline.objects, queue, pipeline.contract, PROCESSED)
+    return await remodelling.handle(message, deps), queue
+
+
+async def test_an_older_loader_defers_star_rows_that_have_a_newer_column(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    (message,) = await pipeline.reading(NEWER_STAR).read()
+    outcome = await load(pipeline, message)
+    assert isinstance(outcome, Defer)
+    assert outcome.delay == timedelta(seconds=60)
+    assert "dim_staff" in outcome.reason
+    assert "['department_id']" in outcome.reason
+    assert await pipeline.select("SELECT to_regclass('starlift.ledger')") == [(None,)]
+    await pipeline.reading(NEWER_STAR).load(message)
+    assert (await pipeline.reading(NEWER_STAR).verify()).is_equal
+
+
+async def test_an_older_remodeller_defers_extracts_that_have_a_newer_column(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await filled.execute("ALTER TABLE staff ADD COLUMN nickname text NOT NULL DEFAULT 'x'")
+    staff = CONTRACT.source_table("staff")
+    newer = replace(staff, columns=(*staff.columns, SourceColumn("nickname", TEXT)))
+    tables = tuple(newer if table is staff else table for table in CONTRACT.source_tables)
+    (message,) = await pipeline.reading(replace(CONTRACT, source_tables=tables)).ingest()
+    outcome, queue = await remodel(pipeline, message)
+    assert isinstance(outcome, Defer)
+    assert "['nickname']" in outcome.reason
+    assert not queue.sent
+
+
+async def test_a_table_that_the_contract_lacks_is_named(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.ingest()
+    extract = message.data.extracts[0].model_copy(update={"table": "invoice"})
+    strange = message.model_copy(update={"data": message.data.model_copy(update={"extracts": (extract,)})})
+    with pytest.raises(PermanentError, match=r"can't be remodelled: .*has no source table 'invoice'; deploy the contract"):
+        await remodel(pipeline, strange)
+    star = await pipeline.remodel(message)
+    rows = star.data.tables[0].model_copy(update={"table": "fact_invoice"})
+    unknown = star.model_copy(update={"data": star.data.model_copy(update={"tables": (rows,)})})
+    with pytest.raises(PermanentError, match=r"can't be loaded: .*has no warehouse table 'fact_invoice'; deploy the contract"):
+        await load(pipeline, unknown)
