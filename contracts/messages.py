@@ -202,7 +202,7 @@ def decode(body: str) -> Message:
     """
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UndecodableMessageError("the body is not JSON; nothing of ours sends such a message") from error
     if not isinstance(document, dict):
         raise UndecodableMessageError(f"the body is a JSON {type(document).__name__}, not an object")
@@ -233,7 +233,7 @@ def _require_known(kind: str) -> None:
     ]
     if versions and int(match["version"]) > max(versions):
         raise NewerMessageError(f"'{kind}' is newer than version {max(versions)}, which this build knows")
-    raise UndecodableMessageError(f"the type '{kind}' is none of {sorted(KNOWN_TYPES)}")
+    raise UndecodableMessageError(f"the type '{kind[:80]}' is none of {sorted(KNOWN_TYPES)}")
 
 
 def _explain(error: ValidationError) -> str:

@@ -58,11 +58,16 @@ class SourceState(_Stored):
 
 
 class Manifest(_Stored):
-    """Every batch of a completed run, as it was announced; `requested_by` is the id of the command that asked for the run."""
+    """Every batch of a completed run, as it was announced; `requested_by` is the id of the command that asked for the run.
+
+    A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters to the
+    history only.
+    """
 
     source_name: str
     run: int
     requested_by: UUID
     snapshot: Snapshot
     completed_at: AwareDatetime
+    is_full: bool = False
     batches: tuple[BatchIngested, ...]

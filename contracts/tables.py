@@ -23,6 +23,11 @@ TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest o
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
 
 
+KEY_KINDS = frozenset(
+    {Kind.INTEGER, Kind.BIGINT, Kind.TEXT}
+)  # what pages can be cut by, and compared in the same order anywhere
+
+
 class ContractError(ValueError):
     """A contract contradicts itself. Recovery: correct the contract."""
 
@@ -139,6 +144,11 @@ class Contract:
     def __post_init__(self) -> None:
         _require_distinct("two source tables", [table.name for table in self.source_tables])
         _require_distinct("two warehouse tables", [table.name for table in self.warehouse_tables])
+        for source in self.source_tables:
+            _require_distinct(f"'{source.name}' has two columns", [column.name for column in source.columns])
+            for name in source.key:
+                if source.column(name).type.kind not in KEY_KINDS:
+                    raise ContractError(f"'{source.name}.{name}' is a key and must be one of {sorted(KEY_KINDS)}")
         for table in self.warehouse_tables:
             self._check(table)
 
@@ -182,12 +192,15 @@ class Contract:
         for name in table.identity:
             if table.column(name).nullable:
                 raise ContractError(f"'{table.name}.{name}' identifies rows and may not be nullable")
+        _require_distinct(f"'{table.name}' has two joins", [lookup.table for lookup in table.lookups])
         for lookup in table.lookups:
             self.source_table(table.source).column(lookup.on)
             if len(self.source_table(lookup.table).key) != 1:
                 raise ContractError(f"'{table.name}' joins '{lookup.table}', whose key is not one column")
         for column in table.columns:
             problems = self._calendar_problems(column) if table.kind is TableKind.CALENDAR else self._problems(table, column)
+            if column.references is not None and table.kind is not TableKind.FACT:
+                raise ContractError(f"'{table.name}.{column.name}' refers to '{column.references}', which only a fact may")
             for problem in (*self._reference_problems(column), *problems):
                 raise ContractError(f"'{table.name}.{column.name}' {problem}")
 

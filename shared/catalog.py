@@ -76,6 +76,11 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
             raise SourceMismatchError(
                 f"column '{table.name}.{column.name}' is {types[column.name]}, not {_described(column.type)} as {remedy}"
             )
+    key = ",".join(sorted(table.key))
+    if key not in (found["unique_keys"] or ()):
+        raise SourceMismatchError(
+            f"table '{table.name}' has no unique index on its key ({key}), NOT NULL, {remedy}: rows could not be told apart"
+        )
 
 
 def _described(kind: ColumnType) -> str:

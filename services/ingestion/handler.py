@@ -80,7 +80,17 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         batches = await _announce_batches(command, lease, reader, now, deps)
     # An empty run that nobody asked for leaves no trace but its horizon.
     if batches or command.data.trigger is Trigger.OPERATOR:
-        await _write_manifest(command, lease, now, batches, deps)
+        manifest = Manifest(
+            source_name=deps.source_name,
+            run=lease.run,
+            requested_by=command.id,
+            snapshot=now.snapshot,
+            completed_at=deps.now(),
+            is_full=plan.selection.is_full,
+            batches=tuple(batches),
+        )
+        body = manifest.model_dump_json().encode()
+        await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), body)
     await lease.complete(
         Checkpoint(
             run=lease.run,
@@ -138,17 +148,3 @@ async def _announce(
     await deps.remodelling.send(encode(event))
     log.info("batch_ingested", run=lease.run, batch_id=str(batch), rows=sum(extract.object.row_count for extract in extracts))
     return event
-
-
-async def _write_manifest(
-    command: IngestSource, lease: SourceLease, now: SourceSnapshot, batches: list[BatchIngested], deps: Dependencies
-) -> None:
-    manifest = Manifest(
-        source_name=deps.source_name,
-        run=lease.run,
-        requested_by=command.id,
-        snapshot=now.snapshot,
-        completed_at=deps.now(),
-        batches=tuple(batches),
-    )
-    await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), manifest.model_dump_json().encode())

@@ -33,6 +33,11 @@ class Selection:
     full_tables: frozenset[str]
     horizon: int | None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every row of every table is read."""
+        return self.horizon is None
+
     def page(self, table: SourceTable, *, after: tuple[int | str, ...] | None, limit: int) -> str:
         """The affected rows of `table`, `limit` of them, in the order of the primary key, behind the key `after`."""
         conditions = [self._affected(table)]
@@ -51,7 +56,7 @@ class Selection:
         return f"SELECT {_columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
 
     def _affected(self, table: SourceTable) -> str:
-        if table.name in self.full_tables or self.horizon is None:
+        if self.is_full or table.name in self.full_tables:
             return "true"
         conditions = [self._changed("t")]
         for lookup in self.contract.lookups_of(table.name):

@@ -19,7 +19,8 @@ async def serve(settings: LoadingSettings) -> None:
     url = await database_url(
         "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
     )
-    async with open_world(settings) as world, aclosing(Database("warehouse", url, connections=settings.slots + 1)) as database:
+    pool = Database("warehouse", url, connections=settings.slots + 1, writes=True)
+    async with open_world(settings) as world, aclosing(pool) as database:
         deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
         await consume(settings, world, partial(handle, deps=deps), {"warehouse": database.probe})
 

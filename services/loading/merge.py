@@ -147,4 +147,5 @@ def _loaded(value: str, kind: ColumnType) -> str:
 
 
 def _inferred(column: Column) -> str:
-    return _INFERRED[column.type.kind]
+    value = _INFERRED[column.type.kind]
+    return f"left({value}, {column.type.length})" if column.type.length else value

@@ -23,9 +23,9 @@ def schema_statements(contract: Contract) -> Iterator[str]:
         yield _create_table(contract, table)
         # A later column starts as NULL: the changed contract makes the next run read everything again.
         for column in table.columns:
-            yield f"ALTER TABLE {_name(contract, table)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type.sql}"
+            yield f"ALTER TABLE {relation(contract, table)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type.sql}"
         if table.kind is TableKind.FACT:
-            yield _create_current_view(contract, table)
+            yield create_current_view(contract, table)
 
 
 def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -39,9 +39,9 @@ def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
                 continue
             dimension = contract.warehouse_table(column.references)
             name = _constraint_name(table, column)
-            referred = f"{_name(contract, dimension)} ({quoted(dimension.key[0])})"
+            referred = f"{relation(contract, dimension)} ({quoted(dimension.key[0])})"
             key = f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {referred}"
-            yield name, f"ALTER TABLE {_name(contract, table)} ADD CONSTRAINT {quoted(name)} {key}"
+            yield name, f"ALTER TABLE {relation(contract, table)} ADD CONSTRAINT {quoted(name)} {key}"
 
 
 def _constraint_name(table: WarehouseTable, column: Column) -> str:
@@ -62,24 +62,30 @@ def _create_table(contract: Contract, table: WarehouseTable) -> str:
     else:
         parts.insert(0, f"{quoted(table.surrogate)} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
         parts.append(f"UNIQUE ({identity})")
-    return f"CREATE TABLE IF NOT EXISTS {_name(contract, table)} ({', '.join(parts)})"
+    return f"CREATE TABLE IF NOT EXISTS {relation(contract, table)} ({', '.join(parts)})"
 
 
 def _definition(column: Column) -> str:
     return f"{quoted(column.name)} {column.type.sql}{'' if column.nullable else ' NOT NULL'}"
 
 
-def _create_current_view(contract: Contract, table: WarehouseTable) -> str:
+def create_current_view(contract: Contract, table: WarehouseTable) -> str:
     """The newest version of each business key: that of the highest run, not of the highest last_updated.
 
     A long transaction sets last_updated to its own start, and commits after others that started later.
     """
     key = ", ".join(quoted(name) for name in table.key)
     newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
-    newest = f"SELECT DISTINCT ON ({key}) * FROM {_name(contract, table)} ORDER BY {key}, {newest_first}"
-    view = quoted(contract.warehouse_schema, f"{table.name}_current")
+    newest = f"SELECT DISTINCT ON ({key}) * FROM {relation(contract, table)} ORDER BY {key}, {newest_first}"
+    view = current_view(contract, table)
     return f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM ({newest}) AS newest WHERE _deleted_at IS NULL"
 
 
-def _name(contract: Contract, table: WarehouseTable) -> str:
+def current_view(contract: Contract, table: WarehouseTable) -> str:
+    """The name of a fact's view, qualified and quoted."""
+    return quoted(contract.warehouse_schema, f"{table.name}_current")
+
+
+def relation(contract: Contract, table: WarehouseTable) -> str:
+    """The table, qualified and quoted."""
     return quoted(contract.warehouse_schema, table.name)

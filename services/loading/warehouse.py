@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 
 import asyncpg
@@ -12,6 +13,7 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.messages import BatchLoaded
 from contracts.origins import CalendarPart
 from contracts.tables import Contract, TableKind, WarehouseTable
+from services.loading.evolution import FoundColumn, adaptations
 from services.loading.merge import (
     create_staging,
     insert_dates,
@@ -21,7 +23,7 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.schema import foreign_keys, schema_statements
-from shared.errors import PermanentError
+from shared.errors import PermanentError, TransientError
 from shared.postgres import Database
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
@@ -46,17 +48,22 @@ class Warehouse:
         Raises: DependencyDownError, TransientError, PermanentError.
         """
         await self._ensure_schema()
-        async with self._database.connection() as connection, connection.transaction(isolation="read_committed"):
-            data = event.data
-            await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", SCHEMA_LOCK)
-            claimed = await connection.fetchval(
-                QUERIES["claim_batch.sql"],
-                *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
-            )
-            if claimed is None:
-                return False
-            await self._merge(connection, event, rows)
-            await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
+        async with self._database.connection() as connection:
+            with self._shaped_anew_if_lost():
+                async with connection.transaction(isolation="read_committed"):
+                    return await self._load(connection, event, rows)
+
+    async def _load(self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> bool:
+        data = event.data
+        await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", SCHEMA_LOCK)
+        claimed = await connection.fetchval(
+            QUERIES["claim_batch.sql"],
+            *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
+        )
+        if claimed is None:
+            return False
+        await self._merge(connection, event, rows)
+        await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
         return True
 
     async def ensure_foreign_keys(self, source_name: str, run: int) -> None:
@@ -90,6 +97,7 @@ class Warehouse:
                 await self._refuse_foreign_tables(connection)
                 for statement in schema_statements(self._contract):
                     await connection.execute(statement)
+                await self._adapt_columns(connection)
                 await connection.execute(
                     "INSERT INTO starlift.contract (name, fingerprint) VALUES ($1, $2) "
                     "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()",
@@ -97,6 +105,25 @@ class Warehouse:
                     self._contract.fingerprint,
                 )
         self._is_shaped = True
+
+    async def _adapt_columns(self, connection: asyncpg.Connection) -> None:
+        """What exists already becomes what the contract says. Raises: PermanentError where that might lose a value."""
+        names = [table.name for table in self._contract.warehouse_tables]
+        found = await connection.fetch(QUERIES["columns.sql"], self._contract.warehouse_schema, names)
+        for statement in adaptations(self._contract, map(FoundColumn.of, found)):
+            await connection.execute(statement)
+
+    @contextmanager
+    def _shaped_anew_if_lost(self) -> Iterator[None]:
+        """A warehouse restored to an earlier state, or emptied, while this process runs: the next attempt looks at its schema.
+
+        Raises: TransientError.
+        """
+        try:
+            yield
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
+            self._is_shaped = self._has_foreign_keys = False
+            raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt shapes the schema again") from error
 
     async def _refuse_foreign_tables(self, connection: asyncpg.Connection) -> None:
         """A table of the same name that Starlift did not make stays untouched. Raises: PermanentError."""

@@ -88,9 +88,10 @@ async def resend_missing(system: System) -> int:
     settings = system.settings
     async with system.warehouse.connection() as warehouse:
         progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
-    for batch in progress.missing:
+    batches = (*progress.superseded, *progress.missing)
+    for batch in batches:
         await system.queues["remodelling"].send(encode(batch))
-    return len(progress.missing)
+    return len(batches)
 
 
 async def dead_letter_count(system: System) -> int:

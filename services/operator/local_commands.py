@@ -25,6 +25,7 @@ WAREHOUSE_HELP = "Your own warehouse: postgresql://user:password@host/database."
 local_app = typer.Typer()
 people = Console()
 
+Port = Annotated[int | None, typer.Option(min=1024, max=65535, help="Port of LocalStack on 127.0.0.1; default: a free one.")]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds between two runs.")]
 
 
@@ -35,12 +36,14 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` ends it.")] = False,
     every: Seconds = 2.0,
+    localstack_port: Port = None,
 ) -> None:
     """Start the local stack and the three services; one line per event until Ctrl-C.
 
     Without URLs: embedded databases, and a simulator that writes to the source as an application would.
     """
-    options = UpOptions(source_url=source_url, warehouse_url=warehouse_url, every=timedelta(seconds=every))
+    options = UpOptions(source_url, warehouse_url, timedelta(seconds=every), localstack_port)
+    options.require_agreement()
     if detach:
         up_detached(options, people)
     else:

@@ -13,6 +13,13 @@ from shared.errors import PermanentError
 from shared.postgres import Database
 
 VERSION_MINIMUM = 13  # pg_current_snapshot()
+_FOREIGN_TABLES = """
+SELECT string_agg(relname, ', ' ORDER BY relname)
+FROM pg_class
+WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+  AND relname = ANY($2)
+  AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = '_run' AND NOT attisdropped)
+"""
 
 
 async def check_source(url: str, contract: Contract) -> None:
@@ -26,7 +33,10 @@ async def check_source(url: str, contract: Contract) -> None:
 
 
 async def check_warehouse(url: str, contract: Contract) -> None:
-    """Reachable, new enough, and the role may create the star. Raises: DependencyDownError, PermanentError."""
+    """Reachable, new enough, the role may create the star, and no table of another's is in its place.
+
+    Raises: DependencyDownError, PermanentError.
+    """
     async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
         _require_version("warehouse", connection)
         if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'CREATE')"):
@@ -37,6 +47,15 @@ async def check_warehouse(url: str, contract: Contract) -> None:
         if may_create is False:  # None: there is no such schema yet
             raise PermanentError(
                 f"the warehouse role may not create tables; GRANT CREATE ON SCHEMA {contract.warehouse_schema} to it"
+            )
+        if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
+            raise PermanentError("the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it")
+        names = [table.name for table in contract.warehouse_tables]
+        foreign = await connection.fetchval(_FOREIGN_TABLES, contract.warehouse_schema, names)
+        if foreign:
+            raise PermanentError(
+                f"the warehouse has tables that Starlift did not make ({foreign}: no column '_run'); rename or drop them, or "
+                "give another database"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from uuid import UUID
 
@@ -12,9 +12,11 @@ import asyncpg
 from contracts.messages import BatchIngested
 from contracts.objects import manifest_key, manifest_prefix, state_key
 from contracts.state import Checkpoint, Manifest, SourceState
+from shared.errors import TransientError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 
+OVERDUE = timedelta(minutes=5)  # for a batch to be on its way
 LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
 
 
@@ -22,14 +24,17 @@ LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read
 class Progress:
     """`consistent_through` is the last run up to which every manifest is loaded; `missing` are the batches that are not.
 
-    `fresh_as_of` is the source's time up to which every committed change that a run could see is in the warehouse.
+    `overdue` of them were announced long ago: they are lost, or dead letters. `superseded` batches were never loaded either,
+    but a full run that came later is: they are missing from the history only. `fresh_as_of` is the source's time up to which
+    every committed change that a run could see is in the warehouse.
     """
 
     consistent_through: Manifest | None
     missing: tuple[BatchIngested, ...]
     checkpoint: Checkpoint | None
-    loaded_at: datetime | None
     quarantined: int
+    overdue: int = 0
+    superseded: tuple[BatchIngested, ...] = ()
 
     @property
     def fresh_as_of(self) -> datetime | None:
@@ -50,20 +55,31 @@ async def read_progress(objects: ObjectStore, bucket: str, source_name: str, war
     ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
     consistent: int | None = None
     missing: list[BatchIngested] = []
+    superseded: list[BatchIngested] = []
+    overdue = 0
     for run in runs:
-        if not (run in ledger and ledger[run]["is_complete"]):
+        is_complete = run in ledger and ledger[run]["is_complete"]
+        if missing or not is_complete:
             manifest = await _manifest(objects, bucket, source_name, run)
-            known = set(ledger[run]["batches"]) if run in ledger else set()
-            missing += [batch for batch in manifest.batches if batch.data.batch_id not in known]
+            if is_complete and manifest.is_full:
+                superseded, missing, overdue = [*superseded, *missing], [], 0
+            gaps = [] if is_complete else _gaps(manifest, set(ledger[run]["batches"]) if run in ledger else set())
+            missing += gaps
+            overdue += len(gaps) if manifest.completed_at < datetime.now(UTC) - OVERDUE else 0
         if not missing:
             consistent = run
     return Progress(
         consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
         missing=tuple(missing),
         checkpoint=None if state is None else SourceState.model_validate_json(state.body).checkpoint,
-        loaded_at=max((row["loaded_at"] for row in ledger.values()), default=None),
         quarantined=sum(row["quarantined"] for row in ledger.values()),
+        overdue=overdue,
+        superseded=tuple(superseded),
     )
+
+
+def _gaps(manifest: Manifest, loaded: set[UUID]) -> list[BatchIngested]:
+    return [batch for batch in manifest.batches if batch.data.batch_id not in loaded]
 
 
 async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:
@@ -90,7 +106,7 @@ def _run_of(key: str) -> int:
 async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:
     found = await objects.read(bucket, manifest_key(source_name, run))
     if found is None:
-        raise LookupError(f"the manifest of run {run} vanished while it was read")
+        raise TransientError(f"the manifest of run {run} vanished while it was read; try again")
     return Manifest.model_validate_json(found.body)
 
 

@@ -35,7 +35,8 @@ def show_status(console: Console, status: Status) -> None:
     if status.progress.quarantined:
         console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
     if status.progress.missing:
-        console.print(f"[yellow]{counted(len(status.progress.missing), 'batch is', 'batches are')} not loaded yet[/]")
+        missing, overdue = len(status.progress.missing), status.progress.overdue
+        console.print(f"[yellow]{counted(missing, 'batch is', 'batches are')} not loaded yet, {overdue:,} of them overdue[/]")
 
 
 def _freshness(status: Status) -> str:
@@ -102,4 +103,9 @@ def verdict_sentence(verdict: Verdict) -> str:
     if verdict.is_equal:
         return f"[bold green]EQUAL[/] {as_of}: {rows:,} rows compared at {_clock(verdict.taken_at)}, {aside}."
     differences = sum(len(table.differences) for table in verdict.tables)
+    if verdict.progress.overdue:
+        overdue = counted(verdict.progress.overdue, "batch is", "batches are")
+        aside += (
+            f"; {overdue} overdue: `starlift resend` sends what was announced again, `starlift ingest --full` reads it again"
+        )
     return f"[bold red]DIFFERENT[/] {as_of}: {differences:,} of {rows:,} rows differ at {_clock(verdict.taken_at)}, {aside}."

@@ -26,7 +26,7 @@ class Status:
     @property
     def is_healthy(self) -> bool:
         """Whether nothing waits for a person."""
-        return not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
+        return not self.progress.overdue and not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
 
     def as_json(self) -> dict[str, Any]:
         """For scripts: names are stable, times ISO 8601."""
@@ -42,6 +42,8 @@ class Status:
             "last_run_at": checkpoint.started_at.isoformat() if checkpoint else None,
             "consistent_through": consistent.run if consistent else None,
             "missing_batches": [str(batch.data.batch_id) for batch in progress.missing],
+            "overdue_batches": progress.overdue,
+            "superseded_batches": [str(batch.data.batch_id) for batch in progress.superseded],
             "fresh_as_of": fresh.isoformat() if fresh else None,
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
             "quarantined": progress.quarantined,

@@ -46,10 +46,19 @@ class UpOptions:
     source_url: str | None
     warehouse_url: str | None
     every: timedelta
+    localstack_port: int | None = None
+
+    def require_agreement(self) -> None:
+        """Raises: WrongSettingsError for a warehouse that the simulator's rows would be loaded into."""
+        if self.warehouse_url is not None and self.source_url is None:
+            raise WrongSettingsError(
+                "--warehouse-url without --source-url would fill your warehouse with simulated rows; give both, or the source only"
+            )
 
     def arguments(self) -> list[str]:
         """The same, as another process is told on its command line; URLs go by the environment, which others can't read."""
-        return ["up", "--every", str(self.every.total_seconds())]
+        port = [] if self.localstack_port is None else ["--localstack-port", str(self.localstack_port)]
+        return ["up", "--every", str(self.every.total_seconds()), *port]
 
     def environment(self) -> dict[str, str]:
         """The URLs, as `starlift up` reads them from its environment."""
@@ -82,7 +91,7 @@ def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = O
     """LocalStack, the databases, and the data of an embedded source."""
     asyncio.run(_check(options, load_contract_of_environment()))
     with console.status("starting LocalStack and PostgreSQL"):
-        stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url)
+        stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url, localstack_port=options.localstack_port)
     if stack.source_owner_url is not None:
         with console.status("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))

@@ -26,8 +26,12 @@ def quarantine_lines(source: SourceTable, base: pd.DataFrame, results: Iterable[
         for problem in result.problems:
             for position in base.index[problem.rows]:
                 reasons.setdefault(position, []).append({"column": problem.column, "reason": problem.reason})
-        for position, why in reasons.items():
-            row = {column.name: readable(base.loc[position, column.name], column.type) for column in source.columns}
+        refused = base.loc[list(reasons)]
+        columns = {
+            column.name: [readable(value, column.type) for value in refused[column.name].tolist()] for column in source.columns
+        }
+        for number, why in enumerate(reasons.values()):
+            row = {name: values[number] for name, values in columns.items()}
             key = {name: row[name] for name in source.key}
             entry = {"table": result.table.name, "source_table": source.name, "key": key, "problems": why, "row": row}
             lines.append(json.dumps(entry, ensure_ascii=False))

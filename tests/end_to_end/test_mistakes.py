@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.local.ports import free_port
+from infra.local.ports import LOOPBACK, free_port
 from tests.end_to_end.conftest import Databases, Starlift, databases_of
 from tests.postgres_cluster import TestCluster
 
@@ -72,6 +73,24 @@ def test_a_url_that_can_t_be_read_is_not_repeated(starlift: Starlift) -> None:
     sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=1).complains(1)
     assert sentence.startswith("the source database's URL can't be read; it should look like postgresql://user:password@host")
     assert "ter2" not in sentence
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
+def test_a_taken_port(arguments: tuple[str, ...], starlift: Starlift) -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        sentence = starlift(*arguments, "--localstack-port", str(port), expected=1).complains(1)
+    assert sentence == f"LocalStack needs port {port} of 127.0.0.1, which is taken; stop its owner or choose another"
+    assert starlift.alive == set()
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
+def test_a_warehouse_without_a_source(arguments: tuple[str, ...], starlift: Starlift) -> None:
+    url = "postgresql://me:hunter2@dwh/star"
+    sentence = starlift(*arguments, expected=2, STARLIFT_UP_WAREHOUSE_URL=url).complains(2)
+    assert sentence.startswith("--warehouse-url without --source-url would fill your warehouse with simulated rows; give both")
 
 
 def test_no_starlift_here(starlift: Starlift) -> None:

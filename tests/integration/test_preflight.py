@@ -7,6 +7,7 @@ import pytest
 
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER
+from services.loading.schema import schema_statements
 from services.operator.preflight import check_source, check_warehouse
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
@@ -64,6 +65,33 @@ async def test_a_warehouse_must_let_tables_be_created(
     await source.execute(f'GRANT CREATE ON DATABASE "{source_database}" TO {READER}')
     with pytest.raises(PermanentError, match="the warehouse role may not create tables; GRANT CREATE ON SCHEMA public"):
         await check_warehouse(reader_url, CONTRACT)
+
+
+async def test_a_warehouse_must_let_temporary_tables_be_created(
+    source_database: str, source: asyncpg.Connection, reader_url: str
+) -> None:
+    await source.execute(f'GRANT CREATE ON DATABASE "{source_database}" TO {READER}; GRANT CREATE ON SCHEMA public TO {READER}')
+    with pytest.raises(PermanentError, match="may not create temporary tables; GRANT TEMPORARY ON DATABASE"):
+        await check_warehouse(reader_url, CONTRACT)
+    await source.execute(f'GRANT TEMPORARY ON DATABASE "{source_database}" TO {READER}')
+    await check_warehouse(reader_url, CONTRACT)
+
+
+async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
+    connection = await asyncpg.connect(warehouse_url)
+    try:
+        for statement in schema_statements(CONTRACT):
+            await connection.execute(statement)
+        await check_warehouse(warehouse_url, CONTRACT)
+        await connection.execute(
+            "ALTER TABLE dim_staff DROP _run; DROP TABLE dim_date; CREATE VIEW dim_date AS SELECT 1 AS one"
+        )
+    finally:
+        await connection.close()
+    with pytest.raises(
+        PermanentError, match=r"did not make \(dim_date, dim_staff: no column '_run'\); rename or drop them, or"
+    ):
+        await check_warehouse(warehouse_url, CONTRACT)
 
 
 @pytest.mark.parametrize("check", [check_source, check_warehouse])

@@ -31,7 +31,7 @@ async def change(filled: asyncpg.Connection, pipeline: Pipeline, name: str) -> B
 
 async def test_before_anything_happened(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     progress = await pipeline.progress()
-    assert (progress.consistent_through, progress.missing, progress.checkpoint, progress.loaded_at) == (None, (), None, None)
+    assert (progress.consistent_through, progress.missing, progress.checkpoint) == (None, (), None)
     assert (progress.fresh_as_of, progress.quarantined) == (None, 0)
 
 

@@ -75,7 +75,6 @@ class FakeLedger:
             "batches": [batch.data.batch_id for batch in batches],
             "is_complete": bool(last) and len(batches) == last[0] + 1,
             "quarantined": self.quarantined,
-            "loaded_at": BEGAN,
         }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from contracts.objects import manifest_key
 from services.operator.progress import Progress, manifests_after, missing_batches, read_progress
+from shared.errors import TransientError
 from tests.unit.operator_scene import LANDING, SOURCE, Scene, ingested, snapshot
 
 
@@ -18,7 +19,7 @@ async def test_before_the_first_run_nothing_is_known() -> None:
     scene = Scene()
     scene.ledger.exists = False
     found = await progress_of(scene)
-    assert (found.consistent_through, found.missing, found.checkpoint, found.loaded_at) == (None, (), None, None)
+    assert (found.consistent_through, found.missing, found.checkpoint) == (None, (), None)
     assert found.fresh_as_of is None
 
 
@@ -100,7 +101,7 @@ async def test_a_manifest_that_vanishes_is_said_so() -> None:
     await scene.end_run(7)
     del scene.objects.buckets[LANDING][manifest_key(SOURCE, 7)]
     scene.objects.keys = lambda *_a, **_k: answered([manifest_key(SOURCE, 7)])  # type: ignore[method-assign]
-    with pytest.raises(LookupError, match="manifest of run 7 vanished"):
+    with pytest.raises(TransientError, match="manifest of run 7 vanished"):
         await progress_of(scene)
 
 

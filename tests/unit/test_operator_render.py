@@ -15,12 +15,12 @@ from shared.queue import Depth
 from tests.unit.operator_scene import BEGAN, Scene, checkpoint, ingested, snapshot
 
 EMPTY = Depth(visible=0, in_flight=0, delayed=0)
-NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None, loaded_at=None, quarantined=0)
+NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None, quarantined=0)
 
 
 async def loaded_progress(*, quarantined: int = 0) -> Progress:
     manifest = await Scene().end_run(7, second=1)
-    return Progress(manifest, (), checkpoint(7, second=1), BEGAN, quarantined)
+    return Progress(manifest, (), checkpoint(7, second=1), quarantined)
 
 
 def shown(status_or_verdict: Status | Verdict) -> str:
@@ -67,7 +67,7 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
 
 
 def test_a_status_tells_what_is_on_its_way() -> None:
-    waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7), None, 0)
+    waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7), 0)
     text = shown(status(waiting))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; nothing is loaded yet." in text
     assert "2 batches are not loaded yet" in text
@@ -88,6 +88,8 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "last_run_at": "2026-11-01T09:30:00+00:00",
         "consistent_through": 7,
         "missing_batches": [],
+        "overdue_batches": 0,
+        "superseded_batches": [],
         "fresh_as_of": "2026-11-01T09:30:01+00:00",
         "behind_seconds": 2.25,
         "quarantined": 2,
@@ -166,6 +168,7 @@ async def test_a_verdict_for_scripts_has_stable_names() -> None:
         "equal": False,
         "as_of_run": 7,
         "taken_at": "2026-11-01T09:30:05+00:00",
+        "overdue_batches": 0,
         "in_flight": 1,
         "quarantined": 1,
         "tables": {

@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -37,6 +37,7 @@ EVERY = timedelta(seconds=2.5)
 def test_urls_do_not_stand_on_the_command_line() -> None:
     options = UpOptions("postgresql://me:hunter2@db/shop", "postgresql://me:hunter2@dwh/star", EVERY)
     assert options.arguments() == ["up", "--every", "2.5"]
+    assert replace(options, localstack_port=4566).arguments() == ["up", "--every", "2.5", "--localstack-port", "4566"]
     assert options.environment() == {
         "STARLIFT_UP_SOURCE_URL": "postgresql://me:hunter2@db/shop",
         "STARLIFT_UP_WAREHOUSE_URL": "postgresql://me:hunter2@dwh/star",
@@ -45,6 +46,15 @@ def test_urls_do_not_stand_on_the_command_line() -> None:
 
 def test_what_was_not_told_is_not_passed_on() -> None:
     assert UpOptions(None, None, EVERY).environment() == {}
+
+
+def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
+    with pytest.raises(
+        WrongSettingsError, match="--warehouse-url without --source-url would fill your warehouse with simulated"
+    ):
+        UpOptions(None, "postgresql://me:hunter2@dwh/star", EVERY).require_agreement()
+    UpOptions("postgresql://me:hunter2@db/shop", None, EVERY).require_agreement()
+    UpOptions(None, None, EVERY).require_agreement()
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,16 @@ def relation(contract: Contract, table: WarehouseTable) -> str:
 
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
-    """On the warehouse: the rows that `table` holds; of a fact the current version of each business key."""
+    """On the warehouse: the rows that `table` holds; of a fact the current version of each business key.
+
+    Without inferred members: one whose real row is in the source is missing, one without stands for a reference into the void.
+    """
     return _ordered(
         keys=[quoted(name) for name in table.key],
         kinds=[table.column(name) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
         in_flight="false",
-        origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL",
+        origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
     )
 
 

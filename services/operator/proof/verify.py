@@ -37,8 +37,11 @@ class Verdict:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the warehouse holds what it should, rows in flight and in quarantine aside."""
-        return all(table.is_equal for table in self.tables)
+        """Whether the warehouse holds what it should, rows in flight and in quarantine aside.
+
+        Not while batches are overdue: rows would be in flight for ever.
+        """
+        return not self.progress.overdue and all(table.is_equal for table in self.tables)
 
     @property
     def in_flight(self) -> int:
@@ -58,6 +61,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
         "equal": verdict.is_equal,
         "as_of_run": through.run if through else None,
         "taken_at": verdict.taken_at.isoformat(),
+        "overdue_batches": verdict.progress.overdue,
         "in_flight": verdict.in_flight,
         "quarantined": verdict.quarantined,
         "tables": {

@@ -3,8 +3,7 @@ SELECT
     run,
     array_agg(batch_id) AS batches,
     coalesce(count(*) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false) AS is_complete,
-    sum((event -> 'data' ->> 'quarantined')::bigint)::bigint AS quarantined,
-    max(loaded_at) AS loaded_at
+    sum((event -> 'data' ->> 'quarantined')::bigint)::bigint AS quarantined
 FROM starlift.ledger
 WHERE source_name = $1 AND run >= $2
 GROUP BY run
