@@ -52,7 +52,7 @@ class UpOptions:
         """Raises: WrongSettingsError for a warehouse that the simulator's rows would be loaded into."""
         if self.warehouse_url is not None and self.source_url is None:
             raise WrongSettingsError(
-                "--warehouse-url without --source-url would fill your warehouse with simulated rows; give both, or the source only"
+                "--warehouse-url without --source-url would fill your warehouse with simulated rows; give both, or neither"
             )
 
     def arguments(self) -> list[str]:
