@@ -6,12 +6,10 @@ writer can change what another message refers to.
 
 from __future__ import annotations
 
-from typing import Annotated, NewType
+from typing import Annotated
 from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-
-RunNumber = NewType("RunNumber", int)
 
 BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from contracts.messages import BatchRemodelled, Trigger
+from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import manifest_key, manifest_prefix
 from contracts.state import Manifest
 from infra.local.totesys.fill import fill
+from services.operator import progress as progress_module
 from services.operator.progress import manifests_after, missing_batches
 from services.operator.proof.comparison import Kind
 from tests.pipeline import LANDING, SOURCE, Pipeline
@@ -172,3 +173,25 @@ async def test_a_source_row_that_vanished_is_extra_in_the_warehouse(filled: asyn
     await pipeline.run()
     differences = [difference for table in (await pipeline.verify()).tables for difference in table.differences]
     assert [(difference.kind, difference.key) for difference in differences] == [(Kind.EXTRA, (2,))]
+
+
+async def test_a_batch_that_never_comes_makes_the_proof_fail_when_it_is_overdue(
+    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pipeline.run()
+    await change(filled, pipeline, "Ada")
+    monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.progress.overdue, verdict.in_flight) == (False, 1, 1)
+
+
+async def test_a_loaded_full_run_closes_the_gaps_before_it(
+    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pipeline.run()
+    lost = await change(filled, pipeline, "Ada")
+    await pipeline.run(Mode.FULL)
+    monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight, verdict.progress.missing) == (True, 0, ())
+    assert [batch.data.batch_id for batch in verdict.progress.superseded] == [lost.data.batch_id]

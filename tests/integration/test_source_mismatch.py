@@ -136,3 +136,9 @@ async def barred(
 async def test_a_role_without_any_privilege_is_told_what_to_grant(barred: Pipeline) -> None:
     with pytest.raises(PermanentError, match=r"grant SELECT on it to the role that Starlift uses$"):
         await barred.ingest()
+
+
+async def test_a_key_that_nothing_makes_unique(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await source.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey")
+    with pytest.raises(SourceMismatchError, match=r"table 'payment' has no unique index on its key \(payment_id\), NOT NULL"):
+        await pipeline.ingest()

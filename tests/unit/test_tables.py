@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, enum, numeric, varchar
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric, varchar
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, WarehouseTable
+from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
 from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, FACT_SALE, ITEM, MAKER, SHELF, SHOP, with_column, with_table
 
@@ -177,3 +177,21 @@ def test_what_is_derived_from_a_source_table() -> None:
     assert replace(SHOP, warehouse_tables=(DIM_MAKER,)).calendar is None
     assert list(MAKER.extract_types) == ["_defect", "maker_id", "maker_name", "town", "capital"]
     assert FACT_SALE.identity == ("item_id", "sold_date", "sold_time")
+
+
+def test_only_a_fact_may_refer_to_a_dimension() -> None:
+    assert "which only a fact may" in refused(
+        with_column(DIM_ITEM, Column("day", DATE, DateOf("sold_at"), references="dim_day"))
+    )
+
+
+def test_one_table_is_joined_once() -> None:
+    twice = replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, *DIM_ITEM.lookups))
+    assert "has two joins" in refused(twice)
+
+
+@pytest.mark.parametrize("kind", [numeric(10, 2), enum("A"), DATE])
+def test_a_key_is_of_a_kind_that_pages_can_be_cut_by(kind: ColumnType) -> None:
+    odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
+    with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be one of"):
+        replace(SHOP, source_tables=(*SHOP.source_tables, odd))

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.column_types import INTEGER
+from contracts.column_types import INTEGER, varchar
 from contracts.origins import FromSource
-from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError
+from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_missing_dates, staging_name
 from services.loading.schema import foreign_keys, schema_statements
@@ -68,3 +68,15 @@ def test_a_merge_never_takes_the_image_of_an_earlier_run_and_always_leaves_its_o
         assert statement.endswith("WHERE excluded._run >= t._run")
         assert "_run = excluded._run" in statement
         assert "SELECT DISTINCT ON" in statement
+
+
+def test_an_inferred_member_fits_a_bounded_text() -> None:
+    bounded = with_column(DIM_MAKER, Column("code", varchar(3), FromSource("town")))
+    statement = insert_inferred_members(SHOP, bounded, (replace_reference(FACT_SALE, "dim_maker"),))
+    assert "left('(unknown)', 3)" in str(statement)
+
+
+def replace_reference(fact: WarehouseTable, dimension: str) -> WarehouseTable:
+    """The fact, its references led to `dimension`."""
+    columns = tuple(replace(column, references=dimension) if column.references else column for column in fact.columns)
+    return replace(fact, columns=columns)
