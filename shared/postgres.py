@@ -22,6 +22,8 @@ SESSION_SETTINGS = {
     "standard_conforming_strings": "on",  # literal() relies on it
 }
 
+_IS_READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -30,6 +32,7 @@ _UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, a primary that was demoted, a disk that ran full
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -88,6 +91,8 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
             return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
         case asyncpg.InvalidCatalogNameError():
             return f"the {dependency} server has no such database ({error}); create it or correct the URL"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return _read_only(dependency)
         case TimeoutError():
             return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
         case ConnectionRefusedError():
@@ -96,6 +101,10 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
             return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
         case _:
             return f"the {dependency} database can't be reached: {error}"
+
+
+def _read_only(dependency: str) -> str:
+    return f"the {dependency} database takes no writes; end its recovery or its read-only mode, or point the URL to the primary"
 
 
 def _require_readable(dependency: str, url: str) -> None:
@@ -121,13 +130,15 @@ def _unreadable(dependency: str) -> PermanentError:
 class Database:
     """A pool of connections to one database; `name` is what errors call it ('source', 'warehouse').
 
-    Connections are opened when they are first needed: a service starts although its database is down.
+    Connections are opened when they are first needed: a service starts although its database is down. With `writes`, a
+    database that is read-only counts as down.
     """
 
-    def __init__(self, name: str, url: SecretStr, *, connections: int) -> None:
+    def __init__(self, name: str, url: SecretStr, *, connections: int, writes: bool = False) -> None:
         self.name = name
         self._url = url
         self._connections = connections
+        self._writes = writes
         self._pool: asyncpg.Pool | None = None
 
     @asynccontextmanager
@@ -143,9 +154,13 @@ class Database:
                 yield connection  # type: ignore[misc]  # a proxy that behaves as the connection
 
     async def probe(self) -> None:
-        """Do nothing but ask. Raises: DependencyDownError while the database can't be reached."""
+        """Do nothing but ask. Raises: DependencyDownError while the database can't be reached, or takes no writes it should."""
         async with self.connection() as connection:
-            await connection.execute("SELECT 1")
+            is_read_only = await connection.fetchval(_IS_READ_ONLY)
+        if is_read_only and self._writes:
+            if self._pool is not None:  # after a failover the host's name leads to the new primary: connect again
+                await self._pool.expire_connections()
+            raise DependencyDownError(self.name, _read_only(self.name))
 
     async def aclose(self) -> None:
         """Close every connection, at once."""

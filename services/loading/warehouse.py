@@ -110,7 +110,7 @@ class Warehouse:
         """What exists already becomes what the contract says. Raises: PermanentError where that might lose a value."""
         names = [table.name for table in self._contract.warehouse_tables]
         found = await connection.fetch(QUERIES["columns.sql"], self._contract.warehouse_schema, names)
-        for statement in adaptations(self._contract, map(FoundColumn.of, found)):
+        for statement in adaptations(self._contract, [FoundColumn(**row) for row in found]):
             await connection.execute(statement)
 
     @contextmanager

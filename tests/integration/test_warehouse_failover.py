@@ -1,0 +1,64 @@
+"""A warehouse that takes no writes for a while, or comes back as it was earlier, while the loader runs."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from infra.local.databases import LOADER
+from infra.local.sql import execute
+from infra.local.totesys.fill import fill
+from services.loading import handler as loading
+from services.loading.warehouse import Warehouse
+from shared.errors import DependencyDownError, TransientError
+from shared.outcome import Done
+from shared.postgres import Database
+from tests.pipeline import Pipeline
+from tests.postgres_cluster import TestCluster
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    await fill(source, orders=10, seed=1)
+    return source
+
+
+async def test_a_read_only_warehouse_is_down_until_it_takes_writes_again(
+    filled: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, warehouse_database: str
+) -> None:
+    (message,) = await pipeline.read()
+    execute(postgres_cluster.url(), f'ALTER DATABASE "{warehouse_database}" SET default_transaction_read_only = on')
+    url = SecretStr(postgres_cluster.url(warehouse_database, LOADER))
+    async with (
+        aclosing(Database("warehouse", url, connections=2, writes=True)) as written,
+        aclosing(Database("warehouse", url, connections=1)) as read,
+    ):
+        loader = replace(pipeline, warehouse=written)
+        with pytest.raises(DependencyDownError, match=r"^the warehouse database takes no writes; end its recovery or"):
+            await loader.load(message)
+        with pytest.raises(DependencyDownError, match=r"^the warehouse database takes no writes; end its recovery or"):
+            await written.probe()
+        await read.probe()
+        execute(postgres_cluster.url(), f'ALTER DATABASE "{warehouse_database}" RESET default_transaction_read_only')
+        await written.probe()
+        await loader.load(message)
+        assert (await loader.verify()).is_equal
+
+
+async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.read()
+    deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    assert await loading.handle(message, deps) == Done()
+    await pipeline.select("DROP SCHEMA starlift CASCADE")
+    await pipeline.select("DROP SCHEMA public CASCADE")
+    with pytest.raises(
+        TransientError, match=r"^warehouse: relation .* does not exist; the next attempt shapes the schema again"
+    ):
+        await loading.handle(message, deps)
+    assert await loading.handle(message, deps) == Done()
+    assert (await pipeline.verify()).is_equal
+    assert len(await pipeline.select("SELECT FROM pg_constraint WHERE contype = 'f'")) > 0
