@@ -65,6 +65,10 @@ class Faults:
         for method in methods:
             self._coming[method].append(_Coming(fault, start, end))
 
+    def is_coming(self, method: str) -> bool:
+        """Whether a fault waits to strike the method."""
+        return bool(self._coming[method])
+
     def clear(self) -> None:
         """Nothing goes wrong from now on."""
         self._coming.clear()

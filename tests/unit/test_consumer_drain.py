@@ -181,6 +181,20 @@ async def test_where_a_copy_cannot_be_sent_the_message_is_shown_again(fault: Fau
     assert (await scene.queue.depth()).visible == 1
 
 
+async def test_a_copy_that_takes_for_ever_is_given_up_in_time_to_show_the_message_again() -> None:
+    scene, handler = Scene(), Script(takes=timedelta(hours=1))
+
+    async def for_ever(*_arguments: object, **_named: object) -> str:
+        await asyncio.sleep(1000)
+        raise AssertionError
+
+    await scene.queue.send(body())
+    scene.queue.send = for_ever  # type: ignore[method-assign]
+    await scene.consume_until(handler, lambda: len(handler.calls) == 1)
+    assert now() < 81 + CLEAN_UP.total_seconds()
+    assert (await scene.queue.depth()).visible == 1
+
+
 async def test_a_copy_whose_answer_is_lost_leaves_both_and_loses_none() -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=1))
     await scene.queue.send(body())

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.messages import Message
+from shared.consumer.lease import Leases
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Defer, Done, Outcome
 from shared.queue import Failures
 from shared.testing import FakeQueue, Partial
-from tests.unit.consumer_scene import Scene, Script, body, now, until
+from tests.unit.consumer_scene import Scene, Script, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -44,6 +47,7 @@ async def test_a_lost_lease_stops_the_handler_and_its_message_is_worked_on_again
         await until(lambda: len(handler.calls) == 1)
         await scene.show_again()
         await until(lambda: handler.cancelled == 1)
+        assert now() < 36  # told by the first heartbeat, long before its own clock would tell
         await until(lambda: not scene.queue.messages)
     assert len(handler.calls) == 2
 
@@ -73,6 +77,20 @@ async def test_messages_are_deleted_ten_in_a_request() -> None:
         await scene.queue.send(body(number))
     await scene.consume_all(handler, slots=30)
     assert requests == [10, 10, 10]
+
+
+async def test_what_is_done_within_a_twentieth_of_a_second_is_deleted_in_one_request() -> None:
+    scene, handler = Scene(), Script()
+    requests = counted(scene.queue, "delete")
+
+    async def one_after_the_other(received: Message) -> Outcome:
+        await asyncio.sleep(0.02 * int(received == message(1)))
+        return await handler(received)
+
+    await scene.queue.send(body(0))
+    await scene.queue.send(body(1))
+    await scene.consume_all(one_after_the_other)
+    assert requests == [2]
 
 
 async def test_a_delete_that_fails_is_repeated_and_its_lease_renewed_meanwhile() -> None:
@@ -127,6 +145,34 @@ async def test_a_receipt_that_has_expired_is_not_tried_again() -> None:
         scene.queue.invalidate(scene.queue.messages[0])
         await until(lambda: not scene.queue.messages)
     assert (len(handler.calls), len(requests)) == (1, 2)
+
+
+async def test_a_renewed_lease_never_outlasts_what_sqs_counts_however_slow_the_answer() -> None:
+    scene, handler = Scene(), Script(takes=timedelta(minutes=2))
+    set_visibility = scene.queue.set_visibility
+
+    async def slowly(changes: Mapping[str, timedelta]) -> Failures:
+        failures = await set_visibility(changes)
+        await asyncio.sleep(4)
+        return failures
+
+    scene.queue.set_visibility = slowly  # type: ignore[method-assign]
+    await scene.queue.send(body())
+    async with scene.consuming(handler) as consumer:
+        await until(lambda: now() > 36)
+        (lease,) = consumer._running.values()
+        assert 89 < lease.expires_at <= scene.queue.messages[0].visible_at
+
+
+async def test_what_is_no_longer_ours_is_not_handed_back() -> None:
+    queue = FakeQueue()
+    leases = Leases(queue, timedelta(seconds=60))
+    queue.put("somebody's")
+    (delivery,) = await queue.receive(1, wait=timedelta(0), visibility=timedelta(seconds=60))
+    lease = leases.take(delivery)
+    lease.lose()
+    await leases.hand_back([lease])
+    assert queue.messages[0].visible_at == 60
 
 
 async def test_a_lease_is_renewed_at_half_of_its_life_and_all_that_are_due_in_one_request() -> None:

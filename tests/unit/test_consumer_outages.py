@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from contracts.messages import Message
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Done, Outcome
+from shared.testing import connection_reset
 from tests.unit.consumer_scene import Scene, Script, body, now, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -129,6 +130,18 @@ async def test_a_queue_that_fails_is_asked_again_and_then_received_from() -> Non
     await scene.queue.send(body())
     await scene.consume_all(handler)
     assert 60 < now() < 20 * 30
+
+
+async def test_a_queue_that_has_answered_since_is_asked_again_at_once() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.add("receive", *[connection_reset()] * 20)
+    await scene.queue.send(body(1))
+    async with scene.consuming(handler):
+        await until(lambda: len(handler.calls) == 1)
+        scene.queue.faults.add("receive", connection_reset())
+        await until(lambda: not scene.queue.faults.is_coming("receive"))
+        await scene.queue.send(body(2))
+        await until(lambda: len(handler.calls) == 2, within=timedelta(seconds=2))
 
 
 async def test_a_queue_that_refuses_us_ends_the_service() -> None:

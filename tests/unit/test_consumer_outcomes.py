@@ -10,9 +10,10 @@ from structlog.testing import capture_logs
 
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason
 from contracts.messages import Message
+from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
-from shared.testing import EPOCH, loop_now
+from shared.testing import EPOCH, loop_now, throttled
 from tests.unit.consumer_scene import Scene, Script, body, message, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -117,6 +118,23 @@ async def test_a_deferred_message_counts_its_attempts_from_one() -> None:
     assert scene.dead_letters.messages == []
 
 
+async def test_a_deferral_that_cannot_be_sent_leaves_its_message() -> None:
+    scene, handler = Scene(), Script([Defer(timedelta(minutes=1), "later")])
+    await scene.queue.send(body())
+    scene.queue.faults.add("send", throttled())
+    async with scene.consuming(handler):
+        await until(lambda: len(handler.calls) == 1)
+        await until(lambda: len(handler.calls) == 2)
+    assert scene.queue.sent[0].receive_count == 2
+
+
+async def test_what_failed_before_a_message_was_handed_over_is_forgotten_when_it_is_deferred() -> None:
+    scene, handler = Scene(), Script([Defer(timedelta(minutes=1), "later")])
+    await scene.queue.send(body(), attributes={ATTEMPTS_ATTRIBUTE: "4", "origin": "x"})
+    await scene.consume_all(handler)
+    assert set(scene.queue.sent[1].attributes) == {"origin", DEFERRED_ATTRIBUTE}
+
+
 async def test_a_deferral_beyond_what_sqs_can_delay_is_cut_to_that() -> None:
     scene, handler = Scene(), Script([Defer(timedelta(hours=3), "another run holds the lease")])
     await scene.queue.send(body())
@@ -164,6 +182,17 @@ async def test_of_a_group_of_errors_what_cannot_be_mended_decides() -> None:
     await scene.queue.send(body())
     await scene.consume_all(handler)
     assert scene.failure().message == "broken"
+
+
+async def test_of_a_group_of_errors_an_outage_decides_for_the_rest_may_follow_from_it() -> None:
+    async def answers() -> None:
+        return
+
+    scene = Scene(probes={"warehouse": answers})
+    handler = Script([ExceptionGroup("", [PermanentError("no rows"), DependencyDownError("warehouse", "no answer")])])
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    assert (len(handler.calls), scene.dead_letters.messages) == (2, [])
 
 
 async def test_a_message_whose_dead_letter_cannot_be_sent_stays_in_the_queue_and_is_tried_again() -> None:

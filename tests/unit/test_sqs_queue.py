@@ -1,0 +1,82 @@
+"""What SqsQueue asks of which client, and for how long. What SQS answers is a matter of the conformance suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.errors import DependencyDownError
+from shared.queue import CONTROL_TIMEOUT, POLL_GRACE, Failures, SqsQueue
+from tests.unit.consumer_scene import now
+
+pytestmark = pytest.mark.virtual_clock
+WAIT = timedelta(seconds=20)
+DEPTH = {f"ApproximateNumberOfMessages{kind}": "1" for kind in ("", "NotVisible", "Delayed")}
+
+
+class Client:
+    """Answers each request after `takes`; `asked` are the names of the methods. `failed` are codes of the first entries."""
+
+    def __init__(self, takes: timedelta = timedelta(0), failed: tuple[tuple[str, bool], ...] = ()) -> None:
+        self.asked: list[str] = []
+        self._takes = takes
+        self._failed = [
+            {"Id": str(index), "Code": code, "SenderFault": is_ours} for index, (code, is_ours) in enumerate(failed)
+        ]
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[dict[str, object]]]:
+        async def ask(**_request: object) -> dict[str, object]:
+            self.asked.append(method)
+            await asyncio.sleep(self._takes.total_seconds())
+            return {"MessageId": "1", "Attributes": DEPTH, "Failed": self._failed}
+
+        return ask
+
+
+def queue_of(receiver: Any, control: Any) -> SqsQueue:
+    return SqsQueue("https://sqs/1/loading", receiver=receiver, control=control)
+
+
+REQUESTS: list[Callable[[SqsQueue], Awaitable[object]]] = [
+    lambda queue: queue.delete(["a"]),
+    lambda queue: queue.set_visibility({"a": WAIT}),
+    lambda queue: queue.send("x"),
+    lambda queue: queue.depth(),
+]
+
+
+@pytest.mark.parametrize("request_of", REQUESTS)
+async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_end(
+    request_of: Callable[[SqsQueue], Awaitable[object]],
+) -> None:
+    receiver, control = Client(), Client(takes=timedelta(hours=1))
+    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+        await request_of(queue_of(receiver, control))
+    assert now() == pytest.approx(CONTROL_TIMEOUT.total_seconds())
+    assert (receiver.asked, len(control.asked)) == ([], 1)
+
+
+async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_seconds() -> None:
+    receiver, control = Client(takes=timedelta(hours=1)), Client()
+    with pytest.raises(DependencyDownError):
+        await queue_of(receiver, control).receive(1, wait=WAIT, visibility=WAIT)
+    assert now() == pytest.approx((WAIT + POLL_GRACE).total_seconds())
+    assert (receiver.asked, control.asked) == (["receive_message"], [])
+
+
+async def test_of_a_batch_what_is_the_receipt_s_fault_is_gone_and_the_rest_may_pass() -> None:
+    failed = (
+        ("ReceiptHandleIsInvalid", True),
+        ("MessageNotInflight", True),
+        ("InvalidParameterValue", True),
+        ("RequestThrottled", True),
+        ("InternalError", False),
+    )
+    queue = queue_of(Client(), Client(failed=failed))
+    expected = Failures(gone=frozenset("abc"), transient=frozenset("de"))
+    assert await queue.delete("abcdef") == expected
+    assert await queue.set_visibility(dict.fromkeys("abcdef", WAIT)) == expected
