@@ -122,7 +122,8 @@ class Connection:
             deliveries = await self._queue.receive(limit, wait=wait, visibility=visibility)
         except UNANSWERED:
             held = {receipt for process in self._process.all for receipt in process.holdings}
-            self._world.excused |= {found.body for found in self._queue.messages if found.receipt not in held}
+            stranded = [found for found in self._queue.messages if found.receipt and found.receipt not in held]
+            self._world.excused |= {found.body for found in stranded}
             raise
         if self._process.is_gone:  # killed with the answer under way
             self._world.excused |= {delivery.body for delivery in deliveries}

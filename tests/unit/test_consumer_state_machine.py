@@ -45,7 +45,7 @@ any_index = st.integers(0, 20)
 
 
 class Consumers(RuleBasedStateMachine):
-    """Up to two consumers on one queue, and whatever happens to them. Every step runs on one virtual clock."""
+    """Two consumers on one queue, stopped and started, and a warehouse that comes and goes, all on one virtual clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,38 +102,21 @@ class Consumers(RuleBasedStateMachine):
         self.run(stop())
 
     @precondition(lambda self: self.alive)
-    @rule(index=any_index)
-    def kill(self, index: int) -> None:
-        self.run(self.alive[index % len(self.alive)].kill())
+    @rule(seconds=st.floats(15, 120))
+    def deploy(self, seconds: float) -> None:
+        """Time passes, then each consumer stops and has a successor."""
+        self.run(asyncio.sleep(seconds))
+        for process in self.alive:
+            self.run(self.replace(process))
+
+    async def replace(self, process: Process) -> None:
+        process.consumer.stop()
+        await until(lambda: process.is_gone, within=MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH)
+        self.processes.append(Process(self.world, MACHINE_RULES, len(self.processes), self.processes))
 
     @rule(is_up=st.booleans())
     def warehouse(self, *, is_up: bool) -> None:
         self.world.is_warehouse_up = is_up
-
-    @rule(method=st.sampled_from(METHODS), fault=any_fault, is_of_dead_letters=st.booleans())
-    def fault(self, method: str, fault: Fault, *, is_of_dead_letters: bool) -> None:
-        (self.world.dead_letters if is_of_dead_letters else self.world.queue).faults.add(method, fault)
-
-    @rule(methods=st.sets(st.sampled_from(METHODS), min_size=1), fault=any_fault, seconds=st.sampled_from([5, 50, 300]))
-    def outage(self, methods: set[str], fault: Fault, seconds: float) -> None:
-        async def break_down() -> None:
-            self.world.queue.faults.during(now(), now() + seconds, fault, *sorted(methods))
-
-        self.run(break_down())
-
-    @precondition(lambda self: self.world.queue.sent)
-    @rule(index=any_index, event=st.sampled_from(["duplicate", "expire", "invalidate"]))
-    def forget(self, index: int, event: str) -> None:
-        """SQS forgets a deletion or a receipt."""
-
-        async def forget() -> None:
-            queue = self.world.queue
-            among = queue.sent if event == "duplicate" or not queue.messages else queue.messages
-            message = among[index % len(among)]
-            self.world.excused.add(message.body)
-            getattr(queue, event)(message)
-
-        self.run(forget())
 
     @invariant()
     def no_rule_is_broken(self) -> None:
@@ -194,10 +177,43 @@ class Consumers(RuleBasedStateMachine):
         assert self.world.failed[text] == (5 if kind is Kind.HOPELESS else 0) or is_excused
 
 
+class ConsumersUnderFaults(Consumers):
+    """The same with kills, and with what SQS does on its worst day."""
+
+    @precondition(lambda self: self.alive)
+    @rule(index=any_index)
+    def kill(self, index: int) -> None:
+        self.run(self.alive[index % len(self.alive)].kill())
+
+    @rule(method=st.sampled_from(METHODS), fault=any_fault, is_of_dead_letters=st.booleans())
+    def fault(self, method: str, fault: Fault, *, is_of_dead_letters: bool) -> None:
+        (self.world.dead_letters if is_of_dead_letters else self.world.queue).faults.add(method, fault)
+
+    @rule(methods=st.sets(st.sampled_from(METHODS), min_size=1), fault=any_fault, seconds=st.sampled_from([5, 50, 300]))
+    def outage(self, methods: set[str], fault: Fault, seconds: float) -> None:
+        async def break_down() -> None:
+            self.world.queue.faults.during(now(), now() + seconds, fault, *sorted(methods))
+
+        self.run(break_down())
+
+    @precondition(lambda self: self.world.queue.sent)
+    @rule(index=any_index, event=st.sampled_from(["duplicate", "expire", "invalidate"]))
+    def forget(self, index: int, event: str) -> None:
+        """SQS forgets a deletion or a receipt."""
+
+        async def forget() -> None:
+            queue = self.world.queue
+            among = queue.sent if event == "duplicate" or not queue.messages else queue.messages
+            message = among[index % len(among)]
+            self.world.excused.add(message.body)
+            getattr(queue, event)(message)
+
+        self.run(forget())
+
+
 pytestmark = pytest.mark.timeout(900)  # a failure takes minutes to be reduced to few steps
-TestConsumers = Consumers.TestCase
-TestConsumers.settings = settings(
-    max_examples=EXAMPLES or 120,
+SETTINGS = settings(
+    max_examples=EXAMPLES or 80,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -205,3 +221,7 @@ TestConsumers.settings = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
+TestStopsAndOutages = Consumers.TestCase
+TestStopsAndOutages.settings = SETTINGS
+TestFaultsAndKills = ConsumersUnderFaults.TestCase
+TestFaultsAndKills.settings = SETTINGS
