@@ -1,4 +1,4 @@
-"""PostgreSQL by asyncpg: a pool that may be created while the server is down, errors classed by recovery, quoted names."""
+"""PostgreSQL by asyncpg: a pool that may be created while the server is down, errors classed by recovery."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SESSION_SETTINGS = {
     "DateStyle": "ISO",
     "extra_float_digits": "3",
     "bytea_output": "hex",
-    "standard_conforming_strings": "on",  # literal() relies on it
+    "standard_conforming_strings": "on",  # shared.sql.literal() relies on it
 }
 
 _IS_READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
@@ -45,16 +45,6 @@ _MAY_PASS = (
     asyncpg.ObjectInUseError,
     asyncpg.InternalClientError,
 )
-
-
-def quoted(*names: str) -> str:
-    """A possibly qualified identifier, quoted: any name is safe, keywords included."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal; backslashes are ordinary (SESSION_SETTINGS)."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from services.operator.proof.verify import Proof, Verdict
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.outcome import Done
-from shared.postgres import Database, quoted
+from shared.postgres import Database
+from shared.sql import quoted
 from shared.testing import FakeObjectStore, FakeQueue
 
 LANDING, PROCESSED = "landing", "processed"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from contracts.column_types import ColumnType, Kind
 from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
-from shared.postgres import literal, quoted
+from shared.sql import literal, quoted
 
 XID_MODULUS = 2**32
 MICROSECONDS_PER_DAY = 86_400_000_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.loading.schema import TECHNICAL_COLUMNS, create_current_view, current_view, relation
 from shared.errors import PermanentError
-from shared.postgres import quoted
+from shared.sql import quoted
 
 _SPELLINGS = {  # what format_type says, and how a contract says it
     "character varying": "varchar",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contracts.column_types import ColumnType, Kind
 from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
-from shared.postgres import literal, quoted
+from shared.sql import literal, quoted
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 _STAGED_TYPES = {

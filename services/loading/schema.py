@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from contracts.tables import NAME_BYTES_MAXIMUM, Column, Contract, TableKind, WarehouseTable
-from shared.postgres import quoted
+from shared.sql import quoted
 
 TECHNICAL_COLUMNS = {
     "_run": "bigint NOT NULL DEFAULT 0",  # the run whose snapshot the row shows; 0: an inferred member

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.proof.statements import BASE, expected_value
-from shared.postgres import Database, quoted
+from shared.postgres import Database
+from shared.sql import quoted
 
 Version = tuple[str, ...]  # table, then business key and version in their canonical text
 

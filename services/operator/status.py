@@ -9,8 +9,8 @@ from typing import Any
 
 from services.operator.progress import Progress, read_progress
 from services.operator.system import System
-from shared.postgres import quoted
 from shared.queue import Depth
+from shared.sql import quoted
 
 
 @dataclass(frozen=True, slots=True)

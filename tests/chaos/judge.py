@@ -20,7 +20,7 @@ from services.operator.proof.verify import Proof
 from services.operator.system import System
 from services.remodelling.transform import MICROSECONDS_PER_DAY
 from shared.parquet import decode_parquet
-from shared.postgres import quoted
+from shared.sql import quoted
 
 SETTLE_LIMIT = timedelta(minutes=3)
 LOOK_EVERY_S = 0.5

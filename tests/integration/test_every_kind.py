@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from shared.postgres import literal
+from shared.sql import literal
 from tests.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA, SHOP

@@ -78,12 +78,12 @@ async def test_a_new_enum_label_needs_no_change_of_the_warehouse(filled: asyncpg
 async def test_partitions_and_row_security_move_the_fingerprint(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await filled.execute("DROP TABLE payment")
     await filled.execute(
-        "CREATE TABLE payment (payment_id int, transaction_id int, counterparty_id int, payment_amount numeric(10, 2), "
-        "currency_id int, payment_type_id int, paid boolean, payment_date text, company_ac_number int, "
+        "CREATE TABLE payment (payment_id int PRIMARY KEY, transaction_id int, counterparty_id int, "
+        "payment_amount numeric(10, 2), currency_id int, payment_type_id int, paid boolean, payment_date text, company_ac_number int, "
         "counterparty_ac_number int, created_at timestamp, last_updated timestamp) PARTITION BY RANGE (payment_id)"
     )
     await filled.execute("CREATE TABLE payment_1 PARTITION OF payment FOR VALUES FROM (1) TO (10)")
-    await filled.execute("CREATE TABLE payment_2 (LIKE payment)")
+    await filled.execute("CREATE TABLE payment_2 (LIKE payment INCLUDING ALL)")
     row = "VALUES ($1, 1, 1, 1, 1, 1, true, '2026-01-01', 1, 1, now(), now())"
     await filled.execute(f"INSERT INTO payment {row}", 1)
     await filled.execute(f"INSERT INTO payment_2 {row}", 11)

@@ -9,7 +9,7 @@ from contracts.column_types import INTEGER, TEXT
 from contracts.tables import Lookup, SourceColumn, SourceTable
 from contracts.totesys import CONTRACT
 from services.ingestion.selection import Selection
-from shared.postgres import quoted
+from shared.sql import quoted
 from tests.small_contract import ITEM, SHELF, SHOP
 
 HORIZON = 5 * 2**32 + 1234

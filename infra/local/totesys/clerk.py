@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from infra.local.totesys import vocabulary
-from shared.postgres import quoted
+from shared.sql import quoted
 
 # The ends of what the columns hold; the product of each pair still fits into a payment's numeric(10,2).
 _EXTREME_AMOUNTS = ((1, Decimal("99999999.99")), (2_147_483_647, Decimal("0.01")), (1, Decimal("0.00")))

@@ -19,7 +19,7 @@ import asyncpg
 import numpy as np
 
 from infra.local.totesys import vocabulary
-from shared.postgres import quoted
+from shared.sql import quoted
 
 BASE_DATE = datetime(2026, 11, 1)  # noqa: DTZ001 - the source's timestamps are UTC without a zone
 HISTORY = timedelta(days=730)

@@ -13,7 +13,7 @@ from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, TableKind, WarehouseTable
 from services.operator.proof.comparison import Key
-from shared.postgres import literal, quoted
+from shared.sql import literal, quoted
 
 BASE = "b"
 _CALENDAR_SQL = {
