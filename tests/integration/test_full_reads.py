@@ -79,7 +79,8 @@ async def test_partitions_and_row_security_move_the_fingerprint(filled: asyncpg.
     await filled.execute("DROP TABLE payment")
     await filled.execute(
         "CREATE TABLE payment (payment_id int PRIMARY KEY, transaction_id int, counterparty_id int, "
-        "payment_amount numeric(10, 2), currency_id int, payment_type_id int, paid boolean, payment_date text, company_ac_number int, "
+        "payment_amount numeric(10, 2), currency_id int, payment_type_id int, paid boolean, payment_date text, "
+        "company_ac_number int, "
         "counterparty_ac_number int, created_at timestamp, last_updated timestamp) PARTITION BY RANGE (payment_id)"
     )
     await filled.execute("CREATE TABLE payment_1 PARTITION OF payment FOR VALUES FROM (1) TO (10)")
