@@ -17,7 +17,7 @@ from shared.consumer.executor import Executor, utc_now
 from shared.consumer.lease import Lease, Leases
 from shared.consumer.rules import Handler, Probe, Rules
 from shared.errors import DependencyDownError, TransientError
-from shared.queue import BATCH_MAXIMUM, Delivery, Queue
+from shared.queue import Delivery, Queue
 
 TURN = timedelta(seconds=5)  # the loop turns at least so often while it has nothing to receive for
 # After the drain budget: cancelled handlers end and what they held is copied, until this much is left of their time; then it
@@ -115,7 +115,7 @@ class Consumer:
 
     def _receivable(self) -> int:
         """How many deliveries there are slots for; none while a dependency is down."""
-        return 0 if self._dependencies.down else min(self._rules.slots - len(self._running), BATCH_MAXIMUM)
+        return 0 if self._dependencies.down else self._rules.slots - len(self._running)
 
     async def _slot_or_turn(self) -> None:
         self._slot_freed.clear()

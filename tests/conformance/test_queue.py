@@ -55,6 +55,12 @@ async def test_no_more_is_received_than_asked_for(queues: Queues) -> None:
     assert len(await queues.queue.receive(3, wait=SHORT, visibility=LONG)) <= 3
 
 
+async def test_no_more_than_ten_are_received_however_many_are_asked_for(queues: Queues) -> None:
+    for number in range(12):
+        await queues.queue.send(str(number))
+    assert 1 <= len(await queues.queue.receive(30, wait=SHORT, visibility=LONG)) <= 10
+
+
 async def test_an_empty_queue_is_waited_for_and_then_answers_nothing(queues: Queues) -> None:
     started_at = asyncio.get_running_loop().time()
     assert await queues.queue.receive(10, wait=SHORT, visibility=LONG) == []
