@@ -12,7 +12,7 @@ from shared.consumer.lease import Leases
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Defer, Done, Outcome
 from shared.queue import Failures
-from shared.testing import FakeQueue, Partial
+from shared.testing import FakeQueue, Partial, connection_reset
 from tests.unit.consumer_scene import Scene, Script, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -100,6 +100,25 @@ async def test_a_delete_that_fails_is_repeated_and_its_lease_renewed_meanwhile()
     await scene.consume_all(handler)
     assert now() > 60
     assert (len(handler.calls), scene.queue.sent[0].receive_count) == (1, 1)
+
+
+async def test_what_is_done_and_whose_lease_is_lost_before_it_is_deleted_is_left_to_its_redelivery() -> None:
+    scene, handler = Scene(), Script()
+    asked: list[tuple[float, str]] = []
+    delete = scene.queue.delete
+
+    async def noted(receipts: list[str]) -> Failures:
+        asked.extend((now(), receipt) for receipt in receipts)
+        return await delete(receipts)
+
+    scene.queue.delete = noted  # type: ignore[assignment,method-assign]
+    scene.queue.faults.during(0.01, 90, connection_reset(), "delete", "set_visibility")
+    await scene.queue.send(body())
+    await scene.consume_all(handler)
+    first, last = asked[0][1], asked[-1][1]
+    assert first != last
+    assert max(time for time, receipt in asked if receipt == first) < 60
+    assert len(handler.calls) == 1
 
 
 async def test_a_redelivery_of_what_is_done_and_not_yet_deleted_is_deleted_without_being_worked_on() -> None:

@@ -96,8 +96,10 @@ class Consumers(RuleBasedStateMachine):
     @precondition(lambda self: self.alive)
     @rule(index=any_index)
     def stop(self, index: int) -> None:
+        process = self.alive[index % len(self.alive)]
+
         async def stop() -> None:
-            self.alive[index % len(self.alive)].consumer.stop()
+            process.consumer.stop()
 
         self.run(stop())
 
@@ -213,7 +215,7 @@ class ConsumersUnderFaults(Consumers):
 
 pytestmark = pytest.mark.timeout(900)  # a failure takes minutes to be reduced to few steps
 SETTINGS = settings(
-    max_examples=EXAMPLES or 80,
+    max_examples=EXAMPLES or 60,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -224,4 +226,4 @@ SETTINGS = settings(
 TestStopsAndOutages = Consumers.TestCase
 TestStopsAndOutages.settings = SETTINGS
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
-TestFaultsAndKills.settings = SETTINGS
+TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 150)
