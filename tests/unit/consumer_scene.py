@@ -119,12 +119,12 @@ class Scene:
         return FailureRecord.model_validate_json(self.dead_letters.messages[index].attributes[FAILURE_ATTRIBUTE])
 
 
-async def until(condition: Callable[[], bool], within: timedelta = A_WEEK) -> None:
+async def until(condition: Callable[[], bool], within: timedelta = A_WEEK, turn_s: float = 0.25) -> None:
     """Waits, on the loop's clock, until the condition holds; the longer it takes, the more rarely it is looked at."""
     started_at = now()
     async with asyncio.timeout(within.total_seconds()):
         while not condition():  # noqa: ASYNC110 - any condition, and the clock is virtual
-            await asyncio.sleep(max(0.25, (now() - started_at) / 1000))
+            await asyncio.sleep(max(turn_s, (now() - started_at) / 1000))
 
 
 def now() -> float:

@@ -27,7 +27,8 @@ from tests.unit.consumer_processes import LEASE_S, Kind, Process, World
 from tests.unit.consumer_scene import RULES, now, until
 from tests.virtual_clock import VirtualClockLoop
 
-MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=16))
+MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=4))
+DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH
 ENOUGH = timedelta(hours=3)  # for the longest backoff and the longest deferral
 EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
 A_MOMENT_S = 0.01  # until what is sent is received and worked on
@@ -36,7 +37,7 @@ ENDS = {  # why a message that can't be done is a dead letter, and after how man
     Kind.HOPELESS: (FailureReason.EXHAUSTED, "no luck", 5),
     Kind.PERMANENT: (FailureReason.PERMANENT, "the table is gone", 1),
     Kind.UNDECODABLE: (FailureReason.UNDECODABLE, "the body is not JSON", 1),
-    Kind.NEWER: (FailureReason.EXHAUSTED, "deferred for longer than 0:16:00", 1),
+    Kind.NEWER: (FailureReason.EXHAUSTED, "deferred for longer than 0:04:00", 1),
 }
 
 any_fault = st.sampled_from([throttled(), connection_reset(), AnswerLost(), AnswerLost(is_slow=True), Hangs(), Partial()])
@@ -113,7 +114,7 @@ class Consumers(RuleBasedStateMachine):
 
     async def replace(self, process: Process) -> None:
         process.consumer.stop()
-        await until(lambda: process.is_gone, within=MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH)
+        await until(lambda: process.is_gone, within=DRAIN, turn_s=1)
         self.processes.append(Process(self.world, MACHINE_RULES, len(self.processes), self.processes))
 
     @rule(is_up=st.booleans())
@@ -157,10 +158,10 @@ class Consumers(RuleBasedStateMachine):
         self.world.dead_letters.faults.clear()
         for _ in range(2):
             self.processes.append(Process(self.world, MACHINE_RULES, len(self.processes), self.processes))
-        await until(lambda: not self.world.queue.messages, within=ENOUGH)
+        await until(lambda: not self.world.queue.messages, within=ENOUGH, turn_s=5)
         for process in self.alive:
             process.consumer.stop()
-        await until(lambda: not self.alive, within=MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH)
+        await until(lambda: not self.alive, within=DRAIN, turn_s=1)
 
     def require_end(self, text: str, kind: Kind) -> None:
         """Done, or a dead letter that explains itself. What a fault cost attempts may end with fewer of them, or twice."""
@@ -191,6 +192,13 @@ class ConsumersUnderFaults(Consumers):
     def fault(self, method: str, fault: Fault, *, is_of_dead_letters: bool) -> None:
         (self.world.dead_letters if is_of_dead_letters else self.world.queue).faults.add(method, fault)
 
+    @rule(fault=any_fault, kind=any_kind)
+    def copy_fails(self, fault: Fault, kind: Kind) -> None:
+        """What next is to be sent, wherever to."""
+        for queue in (self.world.queue, self.world.dead_letters):
+            queue.faults.add("send", fault)
+        self.send([kind])
+
     @rule(methods=st.sets(st.sampled_from(METHODS), min_size=1), fault=any_fault, seconds=st.sampled_from([5, 50, 300]))
     def outage(self, methods: set[str], fault: Fault, seconds: float) -> None:
         async def break_down() -> None:
@@ -206,7 +214,7 @@ class ConsumersUnderFaults(Consumers):
         async def forget() -> None:
             queue = self.world.queue
             among = queue.sent if event == "duplicate" or not queue.messages else queue.messages
-            message = among[index % len(among)]
+            message = among[-1 - index % len(among)]
             self.world.excused.add(message.body)
             getattr(queue, event)(message)
 
@@ -215,7 +223,7 @@ class ConsumersUnderFaults(Consumers):
 
 pytestmark = pytest.mark.timeout(900)  # a failure takes minutes to be reduced to few steps
 SETTINGS = settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 80,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -226,4 +234,4 @@ SETTINGS = settings(
 TestStopsAndOutages = Consumers.TestCase
 TestStopsAndOutages.settings = SETTINGS
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
-TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 150)
+TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 250)
