@@ -25,7 +25,7 @@ class Retry:
 class Defer:
     """Too early, nothing failed: send a copy that shows up after `delay` (SQS: at most 15 minutes), then delete this one.
 
-    The copy counts its attempts from one, and remembers when the message was deferred first: beyond the consumer's `defer_limit`
+    The copy counts its attempts from one, and remembers when the message was deferred first: after the consumer's `defer_limit`
     it becomes a dead letter, since what it waits for does not come.
     """
 

@@ -144,20 +144,23 @@ class Connection:
             self._world.require(is_safe, "deleted what is neither done nor anywhere else")
             self._process.finished.add(holding.message_id)
         failures = await self._watched(wanted, self._queue.delete(wanted))
-        for receipt in wanted:
-            self._process.holdings[receipt].is_given_up = receipt not in failures.gone | failures.transient
+        self._give_up(set(wanted) - failures.gone - failures.transient)
         return failures
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
         self._require_alive()
         asked_at = now()
-        failures = await self._watched(changes, self._queue.set_visibility(changes))
-        for receipt, span in changes.items():
-            holding = self._process.holdings[receipt]
-            holding.is_gone = holding.is_gone or receipt in failures.gone
-            if receipt not in failures.gone | failures.transient:
-                holding.ends_at = asked_at + span.total_seconds()
-                holding.is_given_up = holding.is_given_up or span != RULES.visibility_timeout
+        given_up = [receipt for receipt, span in changes.items() if span != RULES.visibility_timeout]
+        try:
+            failures = await self._watched(changes, self._queue.set_visibility(changes))
+        except UNANSWERED:  # it may have been done
+            self._give_up(given_up)
+            raise
+        for receipt in changes.keys() - failures.gone - failures.transient:
+            self._process.holdings[receipt].ends_at = asked_at + changes[receipt].total_seconds()
+        for receipt in failures.gone:
+            self._process.holdings[receipt].is_gone = True
+        self._give_up(set(given_up) - failures.gone - failures.transient)
         return failures
 
     async def send(self, text: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
@@ -182,6 +185,10 @@ class Connection:
             raise
         self._world.excused |= {bodies[receipt] for receipt in failures.gone | failures.transient}
         return failures
+
+    def _give_up(self, receipts: Iterable[str]) -> None:
+        for receipt in receipts:
+            self._process.holdings[receipt].is_given_up = True
 
     def _require_unburnt(self, delivery: Delivery) -> None:
         attempt, failed = attempt_number(delivery), self._world.failed[delivery.body]
