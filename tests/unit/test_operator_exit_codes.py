@@ -84,7 +84,7 @@ def test_the_commands_and_their_options() -> None:
         "resend": set(),
         "status": {"--json"},
         "verify": {"--json"},
-        "up": {"--source-url", "--warehouse-url", "--detach", "--every"},
+        "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--localstack-port"},
         "down": set(),
         "demo": {"--orders", "--seconds"},
     }
