@@ -39,9 +39,6 @@ class TestCluster(Cluster):
 def _running(name: str, state: Path) -> Iterator[TestCluster]:
     cluster = TestCluster(name, state)
     cluster.start(free_port())
-    # A test's database does not outlive the test: half of the suite's time would go to waiting for the disk.
-    execute(cluster.url(), "ALTER SYSTEM SET fsync = off")
-    execute(cluster.url(), "SELECT pg_reload_conf()")
     try:
         yield cluster
     finally:
@@ -52,12 +49,16 @@ def _running(name: str, state: Path) -> Iterator[TestCluster]:
 
 @pytest.fixture(scope="session")
 def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
-    yield from _running("postgres", tmp_path_factory.mktemp("postgres"))
+    for cluster in _running("postgres", tmp_path_factory.mktemp("postgres")):
+        # A test's database does not outlive the test: half of the suite's time would go to waiting for the disk.
+        execute(cluster.url(), "ALTER SYSTEM SET fsync = off")
+        execute(cluster.url(), "SELECT pg_reload_conf()")
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def second_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
-    """For tests that stop one server while the other goes on. Whoever stops it starts it again."""
+    """For tests that stop one server while the other goes on, and durable as ours are. Whoever stops it starts it again."""
     yield from _running("second", tmp_path_factory.mktemp("second_postgres"))
 
 

@@ -63,8 +63,10 @@ def test_the_loader_owns_its_database(postgres_cluster: TestCluster, warehouse_d
         ("data_checksums", "on"),
     ],
 )
-def test_the_server_is_set_for_change_capture_and_durable(postgres_cluster: TestCluster, setting: str, value: str) -> None:
-    assert fetch_value(postgres_cluster.url(), "SELECT current_setting($1)", setting) == value
+def test_the_server_is_set_for_change_capture_and_durable(
+    second_postgres_cluster: TestCluster, setting: str, value: str
+) -> None:
+    assert fetch_value(second_postgres_cluster.url(), "SELECT current_setting($1)", setting) == value
 
 
 async def test_a_database_can_be_made_while_an_event_loop_runs(postgres_cluster: TestCluster) -> None:
