@@ -108,6 +108,8 @@ class Executor:
             try:
                 if outage is not None:
                     await self._dependencies.wait_until_up(outage, outages)
+                    if self._acknowledger.is_done(delivery.message_id):  # SQS has delivered it twice, and we had the other
+                        return Done()
                 return await self._attempt(delivery)
             except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
                 cause = decisive(error)

@@ -64,6 +64,14 @@ async def test_while_a_dependency_is_away_nothing_new_is_received() -> None:
         await until(lambda: not scene.queue.messages)
 
 
+async def test_of_a_message_that_sqs_delivers_twice_one_is_done_while_the_other_waits() -> None:
+    warehouse = Warehouse(up_at=0.4)
+    scene, handler = Scene(probes={"warehouse": warehouse.probe}), Script([DependencyDownError("warehouse", "no answer")])
+    scene.queue.duplicate(scene.queue.put(body()))
+    await scene.consume_all(handler)
+    assert len(handler.calls) == 2  # the one that met the outage, and the other
+
+
 async def test_a_dependency_is_asked_at_random_at_most_every_thirty_seconds() -> None:
     warehouse = Warehouse(up_at=3600)
     scene = Scene(probes={"warehouse": warehouse.probe})
