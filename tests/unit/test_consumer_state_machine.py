@@ -28,7 +28,7 @@ from tests.unit.consumer_scene import RULES, now, until
 from tests.virtual_clock import VirtualClockLoop
 
 MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=4))
-DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=1)  # the second is ours, to look
+DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # to look every second
 ENOUGH = timedelta(hours=3)  # for the longest backoff and the longest deferral
 EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
 A_MOMENT_S = 0.01  # until what is sent is received and worked on
