@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from shared.errors import PermanentError
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
-    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
+    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef, MessageTypeDef
 
 BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
@@ -39,6 +39,14 @@ class Delivery:
     receive_count: int
     sent_at: datetime
     first_received_at: datetime
+    attributes: Mapping[str, str] = field(default_factory=lambda: NO_ATTRIBUTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to be sent."""
+
+    body: str
     attributes: Mapping[str, str] = field(default_factory=lambda: NO_ATTRIBUTES)
 
 
@@ -84,6 +92,10 @@ class Queue(Protocol):
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """The id of the new message, which shows up after `delay` (at most 15 minutes)."""
+        ...
+
+    async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
+        """The id of each new message, in the order given, in few requests; None for one that SQS did not take."""
         ...
 
     async def depth(self) -> Depth:
@@ -163,9 +175,32 @@ class SqsQueue:
                     QueueUrl=self._url,
                     MessageBody=body,
                     DelaySeconds=_seconds(delay),
-                    MessageAttributes={key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()},
+                    MessageAttributes=_string_attributes(attributes),
                 )
         return answer["MessageId"]
+
+    async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
+        """See Queue."""
+        for message in messages:
+            require_sendable(self.name, message.body, timedelta(0), message.attributes)
+        ids: list[str | None] = []
+        for batch in _batches(messages):
+            with aws_errors("sqs", self.name):
+                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                    answer = await self._control.send_message_batch(
+                        QueueUrl=self._url,
+                        Entries=[
+                            {
+                                "Id": str(index),
+                                "MessageBody": message.body,
+                                "MessageAttributes": _string_attributes(message.attributes),
+                            }
+                            for index, message in enumerate(batch)
+                        ],
+                    )
+            taken = {int(entry["Id"]): entry["MessageId"] for entry in answer.get("Successful", ())}
+            ids += [taken.get(index) for index in range(len(batch))]
+        return ids
 
     async def depth(self) -> Depth:
         """See Queue."""
@@ -192,7 +227,7 @@ def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mappin
 
     Raises: PermanentError.
     """
-    byte_count = len(body.encode()) + sum(len(f"{key}String{value}".encode()) for key, value in attributes.items())
+    byte_count = _byte_count(body, attributes)
     if byte_count > MESSAGE_BYTES_MAXIMUM:
         raise PermanentError(
             f"a message to '{queue}' has {byte_count} bytes, SQS takes {MESSAGE_BYTES_MAXIMUM}; put the data into an object "
@@ -200,6 +235,30 @@ def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mappin
         )
     if not timedelta(0) <= delay <= DELAY_MAXIMUM:
         raise PermanentError(f"a message to '{queue}' can be delayed by 0 to 15 minutes, not by {delay}; shorten the delay")
+
+
+def _byte_count(body: str, attributes: Mapping[str, str]) -> int:
+    """As SQS counts: the body, and of each attribute its name, type and value."""
+    return len(body.encode()) + sum(len(f"{key}String{value}".encode()) for key, value in attributes.items())
+
+
+def _batches(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    """As many as one request takes: ten, and together half of what SQS takes, so that JSON's escapes have room."""
+    batch: list[Outgoing] = []
+    byte_count = 0
+    for message in messages:
+        size = _byte_count(message.body, message.attributes)
+        if batch and (len(batch) == BATCH_MAXIMUM or byte_count + size > MESSAGE_BYTES_MAXIMUM // 2):
+            yield batch
+            batch, byte_count = [], 0
+        batch.append(message)
+        byte_count += size
+    if batch:
+        yield batch
+
+
+def _string_attributes(attributes: Mapping[str, str]) -> dict[str, MessageAttributeValueTypeDef]:
+    return {key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()}
 
 
 def _seconds(span: timedelta) -> int:

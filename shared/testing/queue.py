@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -16,6 +16,7 @@ from shared.queue import (
     Delivery,
     Depth,
     Failures,
+    Outgoing,
     require_sendable,
 )
 from shared.testing.clock import EPOCH, loop_now
@@ -115,6 +116,17 @@ class FakeQueue:
         """See Queue."""
         async with self.faults.call("send"):
             return self.put(body, delay=delay, attributes=attributes).message_id
+
+    async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
+        """See Queue. A partial failure refuses every other message."""
+        for message in messages:
+            require_sendable(self._name, message.body, timedelta(0), message.attributes)
+        async with self.faults.call("send_all") as is_partial:
+            refused = set(range(0, len(messages), 2)) if is_partial else set()
+            return [
+                None if index in refused else self.put(message.body, attributes=message.attributes).message_id
+                for index, message in enumerate(messages)
+            ]
 
     async def depth(self) -> Depth:
         """See Queue."""

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from shared.errors import DependencyDownError, PermanentError
-from shared.queue import Delivery, Depth, Queue
+from shared.queue import Delivery, Depth, Outgoing, Queue
 from tests.conformance.conftest import MAX_RECEIVE_COUNT, Queues
 
 AT_ONCE = timedelta(0)
@@ -192,3 +192,25 @@ async def test_a_queue_that_is_gone_asks_for_the_set_up(queues: Queues) -> None:
         with pytest.raises(DependencyDownError, match=r"does not exist .*; rerun the set-up") as caught:
             await attempt
         assert caught.value.dependency == "sqs"
+
+
+async def test_many_are_sent_in_few_requests_and_keep_their_attributes(queues: Queues) -> None:
+    wanted = {str(number): {"starlift.failure": f"é {number}"} for number in range(23)}
+    ids = await queues.queue.send_all([Outgoing(body, attributes) for body, attributes in wanted.items()])
+    found: dict[str, Delivery] = {}
+    while len(found) < 23:
+        found |= {delivery.message_id: delivery for delivery in await queues.queue.receive(10, wait=SHORT, visibility=LONG)}
+    assert [found[message_id or ""].body for message_id in ids] == list(wanted)
+    assert {delivery.body: delivery.attributes for delivery in found.values()} == wanted
+
+
+async def test_large_messages_are_sent_in_requests_that_sqs_takes(queues: Queues) -> None:
+    bodies = [str(number) * (MESSAGE_BYTES_MAXIMUM // 3) for number in range(5)]
+    assert len(set(await queues.queue.send_all([Outgoing(body) for body in bodies]))) == 5
+    assert (await answer_that(queues.queue.depth, lambda depth: depth.visible == 5)).visible == 5
+
+
+async def test_nothing_of_a_list_is_sent_when_one_of_it_is_too_large(queues: Queues) -> None:
+    with pytest.raises(PermanentError, match="SQS takes"):
+        await queues.queue.send_all([Outgoing("small"), Outgoing("x" * (MESSAGE_BYTES_MAXIMUM + 1))])
+    assert await is_empty(queues.queue)
