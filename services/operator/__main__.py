@@ -14,7 +14,8 @@ from rich.console import Console
 
 from contracts.messages import Mode
 from services.operator import render
-from services.operator.exit_codes import ExitCode
+from services.operator.dlq.commands import dlq_app
+from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
 from services.operator.proof.verify import Proof, Verdict, verdict_as_json
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(dlq_app)
 people = Console()
 complaints = Console(stderr=True)
 
@@ -123,6 +125,8 @@ def guarded(command: Callable[[], object]) -> int:
         return ended.code if isinstance(ended.code, int) else ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except ComplaintError as complaint:
+        return _complain(str(complaint), complaint.code)
     except WrongSettingsError as error:
         return _complain(str(error), ExitCode.USAGE)
     except RunNotLoadedError as error:
@@ -132,7 +136,7 @@ def guarded(command: Callable[[], object]) -> int:
     return ExitCode.DONE
 
 
-def _complain(sentence: str, code: ExitCode) -> ExitCode:
+def _complain(sentence: str, code: int) -> int:
     complaints.print(f"{render.COMPLAINT}{sentence}", highlight=False, markup=False, soft_wrap=True)
     return code
 

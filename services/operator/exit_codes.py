@@ -15,3 +15,26 @@ class ExitCode(IntEnum):
     DIFFERENT = 3  # the warehouse does not equal the source
     NOT_LOADED = 4  # a run was asked for and is not in the warehouse
     INTERRUPTED = 130
+
+
+@unique
+class DeadLetterExit(IntEnum):
+    """Of `starlift dlq`, likewise stable."""
+
+    DONE = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3  # some letters stayed where they are; the table, or --json, says why
+    NOTHING = 4  # no letter matched
+    STOPPED = 5  # by a safety limit
+    LOCKED = 6  # somebody else works on these letters
+    NO_ACCESS = 7  # a queue or a bucket is missing, can't be reached, or refuses us
+    INTERRUPTED = 130  # `starlift dlq resume` goes on
+
+
+class ComplaintError(Exception):
+    """One sentence for the person, and the exit code."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code

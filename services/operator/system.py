@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.objects import Name
 from contracts.tables import Contract
+from services.operator.dlq.native import MoveTasks, SqsMoveTasks
 from shared.database_url import database_url
 from shared.object_store import ObjectStore
 from shared.postgres import Database
@@ -45,12 +46,13 @@ class OperatorSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What commands work with; queues are by service."""
+    """What commands work with; queues and what belongs to them are by service."""
 
     settings: OperatorSettings
     contract: Contract
     queues: Mapping[str, Queue]
     dead_letters: Mapping[str, Queue]
+    move_tasks: Mapping[str, MoveTasks]
     objects: ObjectStore
     source: Database
     warehouse: Database
@@ -73,6 +75,14 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
             contract=settings.contract,
             queues={service: clients.queue(getattr(settings, f"{service}_queue_url")) for service in SERVICES},
             dead_letters={service: clients.queue(getattr(settings, f"{service}_dead_letter_url")) for service in SERVICES},
+            move_tasks={
+                service: SqsMoveTasks(
+                    clients.control,
+                    dead_url=getattr(settings, f"{service}_dead_letter_url"),
+                    url=getattr(settings, f"{service}_queue_url"),
+                )
+                for service in SERVICES
+            },
             objects=clients.objects(),
             source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
             warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=2))),

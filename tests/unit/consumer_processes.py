@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -18,7 +18,7 @@ from shared.consumer import Consumer, Rules
 from shared.consumer.attempts import attempt_number
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Done, Outcome
-from shared.queue import NO_ATTRIBUTES, Delivery, Depth, Failures
+from shared.queue import NO_ATTRIBUTES, Delivery, Depth, Failures, Outgoing
 from shared.testing import FakeQueue, StoredMessage, loop_now
 from tests.unit.consumer_scene import RULES, body, now
 
@@ -114,6 +114,9 @@ class Connection:
     @property
     def name(self) -> str:
         return self._queue.name
+
+    async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
+        raise AssertionError(f"a consumer sends one message at a time, not {len(messages)}")
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
         self._require_alive()

@@ -1,0 +1,1 @@
+"""`starlift dlq`: see, understand, repair and replay dead letters. See docs/decisions/0007."""

@@ -1,0 +1,214 @@
+"""Piles, letters, plans and operations: as tables for people, as JSON lines for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.operator.dlq.actions import Decision
+from services.operator.dlq.journal import Ended, Journal, Operation
+from services.operator.dlq.letters import Letter
+from services.operator.dlq.survey import Pile, Reference
+from services.operator.render import counted
+
+_SHORT = 8  # of an id, enough to name it
+REASONS_SHOWN = 20
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """One document, one line."""
+    return json.dumps(value, default=str)
+
+
+def pile_as_json(pile: Pile) -> dict[str, Any]:
+    """A dead-letter queue with its groups."""
+    return {
+        "service": pile.service,
+        "letters": pile.seen,
+        "in_hand_elsewhere": _elsewhere(pile),
+        "oldest": pile.oldest.isoformat() if pile.oldest else None,
+        "groups": [
+            asdict(group)
+            | {"first_failed_at": group.first_failed_at.isoformat(), "last_failed_at": group.last_failed_at.isoformat()}
+            for group in pile.groups.values()
+        ],
+    }
+
+
+def show_piles(console: Console, piles: Sequence[Pile]) -> None:
+    """Every queue, and what died in it, the most frequent first."""
+    for pile in piles:
+        since = f", the oldest failed {_clock(pile.oldest)}" if pile.oldest else ""
+        console.print(f"[bold]{pile.service}[/]: {counted(pile.seen, 'dead letter', 'dead letters')}{since}", highlight=False)
+        if elsewhere := _elsewhere(pile):
+            console.print(
+                f"[yellow]{elsewhere:,} more are in somebody's hands (another look, or a replay that holds them): look again[/]"
+            )
+        if pile.groups:
+            console.print(_groups(pile))
+        for group in pile.groups.values():
+            console.print(Text(f"{group.fingerprint}  {group.message}"), soft_wrap=True)
+    if any(pile.seen for pile in piles):
+        console.print("Looking hides letters for a moment and raises their receive count; both are harmless.", style="dim")
+
+
+def _groups(pile: Pile) -> Table:
+    table = Table("fingerprint", "letters", "error", "first", "last", "one of them")
+    for group in sorted(pile.groups.values(), key=lambda group: -group.count):
+        table.add_row(
+            group.fingerprint,
+            f"{group.count:,}" + (f" ({group.unsendable:,} invalid)" if group.unsendable else ""),
+            Text(group.error_type),
+            _clock(group.first_failed_at),
+            _clock(group.last_failed_at),
+            group.letter[:_SHORT],
+        )
+    return table
+
+
+def _elsewhere(pile: Pile) -> int:
+    before = pile.before.visible + pile.before.in_flight + pile.before.delayed
+    return min(pile.before.in_flight, max(0, before - pile.seen))
+
+
+def letter_as_json(letter: Letter, references: Sequence[Reference] = ()) -> dict[str, Any]:
+    """A letter with all that is known of it. What is no JSON stands as text."""
+    return {
+        "letter": letter.id,
+        "service": letter.service,
+        "message": letter.document if letter.document is not None else letter.delivery.body,
+        "problem": letter.problem,
+        "failure": letter.failure.model_dump(mode="json"),
+        "sent_at": letter.delivery.sent_at.isoformat(),
+        "receive_count": letter.delivery.receive_count,
+        "attributes": dict(letter.delivery.attributes),
+        "objects": [{**one.ref.model_dump(), "problem": one.problem} for one in references],
+    }
+
+
+def show_letter(console: Console, letter: Letter, references: Sequence[Reference]) -> None:
+    """Why it died, what it says, what it refers to, and whether it could go back."""
+    failure = letter.failure
+    facts = {
+        "letter": f"{letter.id} of {letter.service}",
+        "died of": f"{failure.error_type} ({failure.reason}), fingerprint {failure.fingerprint}",
+        "it said": failure.message,
+        "failed": f"{counted(failure.attempts, 'attempt', 'attempts')}, {_clock(failure.first_failed_at)} to "
+        f"{_clock(failure.last_failed_at)}, in {failure.service} {failure.version}",
+        "replayed": counted(failure.replays, "time", "times"),
+        "snapshot": str(letter.data.get("snapshot", {}).get("taken_at", "none")) if letter.data else "none",
+        "could go back": "yes" if letter.problem is None else f"no: {letter.problem}",
+    }
+    for name, text in facts.items():
+        console.print(Text(f"{name:>14}  {text}"), soft_wrap=True)
+    for one in references:
+        state = "there, as announced" if one.problem is None else one.problem
+        console.print(Text(f"{'object':>14}  {one.ref.bucket}/{one.ref.key}: {state}"), soft_wrap=True)
+    if letter.document is None:
+        console.print(Text(letter.delivery.body), soft_wrap=True)
+    else:
+        console.print_json(json.dumps(letter.document))
+
+
+def decision_as_json(decision: Decision) -> dict[str, Any]:
+    """What a replay would do with one letter."""
+    letter = decision.letter
+    return {
+        "letter": letter.id,
+        "service": letter.service,
+        "event": letter.event_id,
+        "type": letter.type,
+        "run": letter.run,
+        "replays": letter.failure.replays,
+        "decision": "send" if decision.skipped_because is None else "skip",
+        "because": decision.skipped_because,
+    }
+
+
+class PlanTable:
+    """Counts decisions as they come; memory does not grow with the letters."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[tuple[str, str, str]] = Counter()
+        self.skipped: Counter[tuple[str, str]] = Counter()
+        self.example: dict[tuple[str, str], str] = {}
+
+    @property
+    def count(self) -> int:
+        """Letters so far."""
+        return self.sent.total() + self.skipped.total()
+
+    def add(self, decision: Decision) -> None:
+        """One more."""
+        letter = decision.letter
+        if decision.skipped_because is None:
+            self.sent[letter.service, letter.type or "", letter.failure.error_type] += 1
+        else:
+            key = (letter.service, decision.skipped_because)
+            self.skipped[key] += 1
+            self.example.setdefault(key, letter.id)
+
+    def show(self, console: Console) -> None:
+        """What would go where, and what would not, and why."""
+        table = Table("to", "letters", "message", "died of", title="Would be sent", title_justify="left")
+        for (service, kind, error), count in self.sent.most_common():
+            table.add_row(service, f"{count:,}", kind, Text(error))
+        if self.sent:
+            console.print(table)
+        for (service, reason), count in self.skipped.most_common(REASONS_SHOWN):
+            letter = self.example[service, reason][:_SHORT]
+            line = f"{counted(count, 'letter', 'letters')} of {service} would stay, such as {letter}: {reason}"
+            console.print(Text(line, "yellow"), soft_wrap=True)
+
+
+def operation_as_json(operation: Operation, ended: Ended | None) -> dict[str, Any]:
+    """Who did what, when, why, and how it ended."""
+    return {
+        **operation.model_dump(mode="json", exclude={"filter", "body"}),
+        "filter": operation.filter.model_dump(mode="json", exclude_defaults=True),
+        "ended": None if ended is None else ended.model_dump(mode="json"),
+    }
+
+
+def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | None]]) -> None:
+    """The audit, oldest first."""
+    table = Table("operation", "what", "service", "who", "why", "ended", "letters")
+    for operation, ended in found:
+        letters = ", ".join(f"{count:,} {step}" for step, count in ended.counts.items()) if ended else ""
+        table.add_row(
+            operation.id,
+            operation.kind,
+            operation.service,
+            Text(operation.operator),
+            Text(operation.reason),
+            "not yet" if ended is None else ended.end,
+            letters,
+        )
+    console.print(table)
+
+
+def show_journal(console: Console, journal: Journal) -> None:
+    """Every letter of an operation, with its last step."""
+    table = Table("letter", "step", "at", "detail")
+    for letter, line in journal.lines.items():
+        table.add_row(letter, line.step, _clock(line.at), Text(line.detail))
+    console.print(table)
+
+
+def ended_sentence(operation: Operation, ended: Ended) -> str:
+    """How an operation ended, in one sentence."""
+    counts = ", ".join(f"{count:,} {step}" for step, count in sorted(ended.counts.items())) or "nothing matched"
+    detail = f"; {ended.detail}" if ended.detail else ""
+    return f"{operation.kind} of {operation.service} {ended.end}: {counts}{detail} (operation {operation.id})"
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
