@@ -18,7 +18,6 @@ class FailureReason(StrEnum):
     UNDECODABLE = "undecodable"  # no message of ours
     PERMANENT = "permanent"  # trying again can't help
     EXHAUSTED = "exhausted"  # every attempt failed
-    ABANDONED = "abandoned"  # SQS moved it after too many receives, and no service could say why
 
 
 class FailureRecord(BaseModel):

@@ -135,10 +135,10 @@ def _failure(service: str, delivery: Delivery) -> FailureRecord:
         return FailureRecord.model_validate_json(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
     except ValidationError:
         return FailureRecord(
-            reason=FailureReason.ABANDONED,
+            reason=FailureReason.EXHAUSTED,
             error_type="unknown",
             message="no service wrote down why: SQS moved it after too many receives (it kills its process?), or a person did",
-            fingerprint=sha256(f"{service} abandoned".encode()).hexdigest()[:16],
+            fingerprint=sha256(f"{service} unknown".encode()).hexdigest()[:16],
             attempts=max(1, delivery.receive_count),
             first_failed_at=delivery.sent_at,
             last_failed_at=delivery.sent_at,
