@@ -16,7 +16,7 @@ from rich.text import Text
 from services.operator.dlq.actions import Decision
 from services.operator.dlq.journal import Ended, Journal, Operation
 from services.operator.dlq.letters import Letter
-from services.operator.dlq.survey import Pile, Reference
+from services.operator.dlq.survey import Group, Pile, Reference
 from services.operator.render import counted
 
 _SHORT = 8  # of an id, enough to name it
@@ -52,26 +52,18 @@ def show_piles(console: Console, piles: Sequence[Pile]) -> None:
             console.print(
                 f"[yellow]{elsewhere:,} more are in somebody's hands (another look, or a replay that holds them): look again[/]"
             )
-        if pile.groups:
-            console.print(_groups(pile))
-        for group in pile.groups.values():
-            console.print(Text(f"{group.fingerprint}  {group.message}"), soft_wrap=True)
+        for group in sorted(pile.groups.values(), key=lambda group: -group.count):
+            _show_group(console, group)
     if any(pile.seen for pile in piles):
         console.print("Looking hides letters for a moment and raises their receive count; both are harmless.", style="dim")
 
 
-def _groups(pile: Pile) -> Table:
-    table = Table("fingerprint", "letters", "error", "first", "last", "one of them")
-    for group in sorted(pile.groups.values(), key=lambda group: -group.count):
-        table.add_row(
-            group.fingerprint,
-            f"{group.count:,}" + (f" ({group.unsendable:,} invalid)" if group.unsendable else ""),
-            Text(group.error_type),
-            _clock(group.first_failed_at),
-            _clock(group.last_failed_at),
-            group.letter[:_SHORT],
-        )
-    return table
+def _show_group(console: Console, group: Group) -> None:
+    invalid = f", {group.unsendable:,} of them can't go back" if group.unsendable else ""
+    when = f"{_clock(group.first_failed_at)} to {_clock(group.last_failed_at)}, such as {group.letter[:_SHORT]}"
+    console.print(Text(f"  {group.count:>6,} x {group.error_type}, fingerprint {group.fingerprint}{invalid}", "bold"))
+    console.print(Text(f"           {when}"), soft_wrap=True)
+    console.print(Text(f"           {group.message}"), soft_wrap=True)
 
 
 def _elsewhere(pile: Pile) -> int:
@@ -180,19 +172,11 @@ def operation_as_json(operation: Operation, ended: Ended | None) -> dict[str, An
 
 def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | None]]) -> None:
     """The audit, oldest first."""
-    table = Table("operation", "what", "service", "who", "why", "ended", "letters")
     for operation, ended in found:
         letters = ", ".join(f"{count:,} {step}" for step, count in ended.counts.items()) if ended else ""
-        table.add_row(
-            operation.id,
-            operation.kind,
-            operation.service,
-            Text(operation.operator),
-            Text(operation.reason),
-            "not yet" if ended is None else ended.end,
-            letters,
-        )
-    console.print(table)
+        how = f"{ended.end} ({letters})" if ended else "not ended: it runs, or `starlift dlq resume` goes on"
+        line = f"{operation.id}  {operation.kind} of {operation.service} by {operation.operator}: {how}"
+        console.print(Text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
 
 
 def show_journal(console: Console, journal: Journal) -> None:
