@@ -6,6 +6,7 @@ writer can change what another message refers to.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID, uuid5
 
@@ -72,3 +73,8 @@ def quarantine_prefix(source: str) -> str:
 def run_of_quarantine(key: str) -> int:
     """The run whose rows are in an object of the quarantine."""
     return int(key.split("/")[3])
+
+
+def proof_key(source: str, taken_at: datetime | None = None) -> str:
+    """The last proof of a source, or that of a time."""
+    return f"proofs/{source}/{'last' if taken_at is None else f'{taken_at:%Y%m%dT%H%M%SZ}'}.json"

@@ -23,7 +23,8 @@ from services.ingestion.extraction import BATCH_ROWS
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import Progress, read_progress
-from services.operator.proof.verify import Proof, Verdict
+from services.operator.proof.verdict import Verdict
+from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.outcome import Done

@@ -18,7 +18,9 @@ from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
-from services.operator.proof.verify import Proof, Verdict, verdict_as_json
+from services.operator.proof.command import Report, Sample, Settle, Tables, scope_of, tell
+from services.operator.proof.command import verify as compare
+from services.operator.proof.verdict import Verdict
 from services.operator.status import Status, read_status
 from services.operator.system import System, open_system
 from shared.errors import DependencyDownError, PermanentError, TransientError
@@ -92,20 +94,23 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(*, as_json: AsJson = False) -> None:
+def verify(
+    tables: Tables = None,
+    *,
+    sample: Sample = 1.0,
+    settle: Settle = 30.0,
+    report: Report = None,
+    record: Annotated[bool, typer.Option("--record", help="Keep the verdict, for `status`.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Compare the star with the source, row by row. Exit code 3 if they differ."""
+    scope = scope_of(tables, sample, settle, record=record)
 
-    async def work(system: System) -> Verdict:
-        with complaints.status("comparing") as shown:
-            return await Proof.of(system).run(on_table=lambda table: shown.update(f"comparing {table}"))
+    async def work(system: System) -> tuple[Verdict, str]:
+        return await compare(system, scope, record=record), system.settings.source_name
 
-    verdict = with_system(work)
-    if as_json:
-        typer.echo(json.dumps(verdict_as_json(verdict), indent=2))
-    else:
-        render.show_verdict(people, verdict)
-    if not verdict.is_equal:
-        raise typer.Exit(ExitCode.DIFFERENT)
+    verdict, source_name = with_system(work)
+    tell(verdict, as_json=as_json, report=report, source_name=source_name)
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from services.operator.application import start_writing
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.latency import Latency, Watch, read_latency
 from services.operator.locate import enter
-from services.operator.proof.verify import Proof, Verdict
+from services.operator.proof.verdict import Verdict
+from services.operator.proof.verify import Proof
 from services.operator.render import verdict_sentence
 from services.operator.system import OperatorSettings, System, open_system
 
@@ -126,7 +127,7 @@ def _summary(result: Result) -> Panel:
     for column in rows.columns[1:]:
         column.justify = "right"
     for table in result.verdict.tables:
-        equal = table.expected - len(table.differences) - table.in_flight - table.quarantined
+        equal = table.expected - table.different - table.in_flight - table.quarantined
         rows.add_row(table.table, f"{table.expected:,}", f"{equal:,}")
     facts = Table(box=None, show_header=False, pad_edge=False)
     seconds = result.first_load.total_seconds()

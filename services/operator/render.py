@@ -9,11 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from services.operator.proof.comparison import Difference
-from services.operator.proof.verify import Verdict
+from services.operator.proof.verdict import Verdict
 from services.operator.status import Status
 
+MINUTE_S = 60
 COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
 DIFFERENCES_SHOWN = 5  # of each table
+DIFFERENCES_IN_REPORT = 1_000  # likewise
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -32,6 +34,7 @@ def show_status(console: Console, status: Status) -> None:
         rows.add_row(name, "not created yet" if number is None else f"{number:,}")
     console.print(rows)
     console.print(_freshness(status), soft_wrap=True)  # one line, for whoever reads it through a pipe
+    console.print(_proved(status), soft_wrap=True)
     if status.progress.quarantined:
         console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
     if status.progress.missing:
@@ -43,11 +46,22 @@ def _freshness(status: Status) -> str:
     progress = status.progress
     if progress.checkpoint is None:
         return "No run has completed yet."
-    run = f"Last run {progress.checkpoint.run} at {_clock(progress.checkpoint.started_at)}"
+    run = f"Last run {progress.checkpoint.run} at {clock(progress.checkpoint.started_at)}"
     if progress.fresh_as_of is None:
         return f"{run}; nothing is loaded yet."
     behind = (status.at - progress.fresh_as_of).total_seconds()
-    return f"{run}; the warehouse shows the source as of {_clock(progress.fresh_as_of)}, {behind:.1f} s ago."
+    return f"{run}; the warehouse shows the source as of {clock(progress.fresh_as_of)}, {behind:.1f} s ago."
+
+
+def _proved(status: Status) -> str:
+    proof = status.proof
+    if proof is None:
+        return "Never proved yet: `starlift verify --record` compares everything with the source."
+    ago = (status.at - proof.taken_at).total_seconds()
+    when = f"{ago:.0f} s ago" if ago < MINUTE_S * 2 else f"{ago / MINUTE_S:,.0f} min ago"
+    if proof.is_equal:
+        return f"Proved equal {when}: {proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
+    return f"[bold red]Found different {when}[/]: {proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -55,7 +69,8 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-def _clock(moment: datetime) -> str:
+def clock(moment: datetime) -> str:
+    """A time of UTC, to the second."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -66,7 +81,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for found in verdict.tables:
-        different = len(found.differences)
+        different = found.different
         table.add_row(
             found.table,
             f"{found.expected:,}",
@@ -80,8 +95,8 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         for difference in found.differences[:DIFFERENCES_SHOWN]:
             # As a Text: a value may look like markup or an emoji.
             console.print(Text(f"{found.table} {describe(difference)}", "red"), soft_wrap=True)
-        if len(found.differences) > DIFFERENCES_SHOWN:
-            console.print(f"[red]{found.table}: {len(found.differences) - DIFFERENCES_SHOWN:,} more; --json lists all[/]")
+        if found.different > DIFFERENCES_SHOWN:
+            console.print(f"[red]{found.table}: {found.different - DIFFERENCES_SHOWN:,} more; --json lists all[/]")
     console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
 
 
@@ -95,17 +110,27 @@ def describe(difference: Difference) -> str:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
+    """The verdict in one sentence, its first word coloured."""
+    word, _, rest = verdict_words(verdict).partition(" ")
+    return f"[bold {'green' if verdict.is_equal else 'red'}]{word}[/] {rest}"
+
+
+def verdict_words(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     through = verdict.progress.consistent_through
     as_of = "before any load" if through is None else f"as of run {through.run}"
     aside = f"{verdict.in_flight:,} rows in flight, {verdict.quarantined:,} in quarantine"
+    if verdict.settled_at is not None:
+        aside += f" (those were compared again at {clock(verdict.settled_at)})"
+    if verdict.sample < 1:
+        aside += f"; a sample of {verdict.sample:.2%} of the rows"
     rows = sum(table.expected for table in verdict.tables)
     if verdict.is_equal:
-        return f"[bold green]EQUAL[/] {as_of}: {rows:,} rows compared at {_clock(verdict.taken_at)}, {aside}."
-    differences = sum(len(table.differences) for table in verdict.tables)
+        return f"EQUAL {as_of}: {rows:,} rows compared at {clock(verdict.taken_at)}, {aside}."
+    differences = sum(table.different for table in verdict.tables)
     if verdict.progress.overdue:
         overdue = counted(verdict.progress.overdue, "batch is", "batches are")
         aside += (
             f"; {overdue} overdue: `starlift resend` sends what was announced again, `starlift ingest --full` reads it again"
         )
-    return f"[bold red]DIFFERENT[/] {as_of}: {differences:,} of {rows:,} rows differ at {_clock(verdict.taken_at)}, {aside}."
+    return f"DIFFERENT {as_of}: {differences:,} of {rows:,} rows differ at {clock(verdict.taken_at)}, {aside}."

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.operator.progress import Progress, read_progress
+from services.operator.proof.record import ProofRecord, last_record
 from services.operator.system import System
 from shared.queue import Depth
 from shared.sql import quoted
@@ -21,12 +22,17 @@ class Status:
     queues: dict[str, Depth]
     dead_letters: dict[str, Depth]
     progress: Progress
+    proof: ProofRecord | None
     rows: dict[str, int | None]
 
     @property
     def is_healthy(self) -> bool:
         """Whether nothing waits for a person."""
-        return not self.progress.overdue and not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
+        return (
+            not self.progress.overdue
+            and (self.proof is None or self.proof.is_equal)
+            and not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For scripts: names are stable, times ISO 8601."""
@@ -47,6 +53,7 @@ class Status:
             "fresh_as_of": fresh.isoformat() if fresh else None,
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
             "quarantined": progress.quarantined,
+            "proved": self.proof.model_dump(mode="json") if self.proof else None,
             "rows": self.rows,
         }
 
@@ -68,5 +75,6 @@ async def read_status(system: System) -> Status:
         queues=dict(zip(names, depths[: len(names)], strict=True)),
         dead_letters=dict(zip(names, depths[len(names) :], strict=True)),
         progress=progress,
+        proof=await last_record(system),
         rows=rows,
     )

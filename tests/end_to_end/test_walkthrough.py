@@ -42,13 +42,9 @@ def test_after_the_day_s_work_the_warehouse_is_equal(verdict: Any, databases: Da
     assert verdict["equal"]
     assert (verdict["in_flight"], verdict["quarantined"]) == (0, 0)
     orders = fetch_value(databases.owner, "SELECT count(*) FROM sales_order")
-    assert verdict["tables"]["fact_sales_order"] == {
-        "expected": orders,
-        "actual": orders,
-        "in_flight": 0,
-        "quarantined": 0,
-        "differences": [],
-    }
+    found = verdict["tables"]["fact_sales_order"]
+    assert (found["expected"], found["actual"], found["in_flight"], found["quarantined"]) == (orders, orders, 0, 0)
+    assert (found["different"], found["differences"]) == (0, [])
 
 
 def test_a_renamed_department_is_renamed_for_all_its_staff(verdict: Any, databases: Databases) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.verify import Proof, Verdict
+from services.operator.proof.verdict import Verdict
+from services.operator.proof.verify import Proof
 from shared.errors import PermanentError
 from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,8 @@ from rich.console import Console
 
 from services.operator.progress import Progress
 from services.operator.proof.comparison import Difference, Kind, TableVerdict
-from services.operator.proof.verify import Verdict, verdict_as_json
+from services.operator.proof.record import ProofRecord
+from services.operator.proof.verdict import Verdict, verdict_as_json
 from services.operator.render import counted, describe, show_status, show_verdict, verdict_sentence
 from services.operator.status import Status
 from shared.queue import Depth
@@ -46,6 +48,7 @@ def status(progress: Progress = NOTHING, **depths: Depth) -> Status:
         queues=queues | {name: depth for name, depth in depths.items() if name in queues},
         dead_letters=queues | {name.removesuffix("_dlq"): depth for name, depth in depths.items() if name.endswith("_dlq")},
         progress=progress,
+        proof=None,
         rows={"dim_date": 1234, "fact_payment": None},
     )
 
@@ -64,6 +67,27 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
     text = shown(status(await loaded_progress(quarantined=1)))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
     assert "1 row was put in quarantine" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_equal", "text"),
+    [
+        (60, True, "Proved equal 60 s ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, True, "Proved equal 10 min ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, False, "Found different 10 min ago: 3 of 9 rows; `starlift verify` names them."),
+    ],
+)
+def test_a_status_says_when_the_warehouse_was_proved(seconds: float, is_equal: bool, text: str) -> None:  # noqa: FBT001
+    at = BEGAN + timedelta(seconds=3.25 - seconds)
+    record = ProofRecord(taken_at=at, is_equal=is_equal, run=7, rows=9, different=3, in_flight=1, quarantined=2)
+    found = replace(status(), proof=record)
+    assert text in shown(found)
+    assert found.is_healthy is is_equal
+    assert found.as_json()["proved"]["rows"] == 9
+
+
+def test_a_status_of_what_was_never_proved_says_how() -> None:
+    assert "Never proved yet: `starlift verify --record`" in shown(status())
 
 
 def test_a_status_tells_what_is_on_its_way() -> None:
@@ -93,6 +117,7 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "fresh_as_of": "2026-11-01T09:30:01+00:00",
         "behind_seconds": 2.25,
         "quarantined": 2,
+        "proved": None,
         "rows": {"dim_date": 1234, "fact_payment": None},
     }
 
@@ -168,6 +193,8 @@ async def test_a_verdict_for_scripts_has_stable_names() -> None:
         "equal": False,
         "as_of_run": 7,
         "taken_at": "2026-11-01T09:30:05+00:00",
+        "sample": 1.0,
+        "settled_at": None,
         "overdue_batches": 0,
         "in_flight": 1,
         "quarantined": 1,
@@ -177,6 +204,8 @@ async def test_a_verdict_for_scripts_has_stable_names() -> None:
                 "actual": 2,
                 "in_flight": 1,
                 "quarantined": 1,
+                "different": 1,
+                "digest": "",
                 "differences": [
                     {"kind": "different", "key": [1], "columns": {"city": {"expected": "Leeds", "actual": None}}},
                 ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any
 
 Key = tuple[Any, ...]
+Values = tuple[str | None, ...]
+NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or are in flight: the others are only counted
 
 
 @unique
@@ -24,7 +26,7 @@ class Row:
     """A star row: its key and every value in its canonical text, None for NULL."""
 
     key: Key
-    values: tuple[str | None, ...]
+    values: Values
     in_flight: bool = False
 
 
@@ -39,7 +41,11 @@ class Difference:
 
 @dataclass
 class TableVerdict:
-    """What the comparison of one table found. `in_flight` and `quarantined` rows differ for a reason that is known."""
+    """What the comparison of one table found. `in_flight` and `quarantined` rows differ for a reason that is known.
+
+    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight, with the values that
+    they had in the source. `digest` is a hash over all rows of the source that were compared.
+    """
 
     table: str
     expected: int = 0
@@ -47,11 +53,32 @@ class TableVerdict:
     in_flight: int = 0
     quarantined: int = 0
     differences: list[Difference] = field(default_factory=list)
+    unnamed: int = 0
+    digest: str = ""
+    awaited: dict[Key, Values] = field(default_factory=dict)
+
+    @property
+    def different(self) -> int:
+        """How many rows differ for no reason that is known."""
+        return len(self.differences) + self.unnamed
 
     @property
     def is_equal(self) -> bool:
         """Whether every row that should be equal is."""
-        return not self.differences
+        return not self.different
+
+    def differs(self, difference: Difference) -> None:
+        """One row more that differs."""
+        if len(self.differences) < NAMED_MAXIMUM:
+            self.differences.append(difference)
+        else:
+            self.unnamed += 1
+
+    def is_awaited(self, row: Row) -> None:
+        """One row more that is in flight."""
+        self.in_flight += 1
+        if len(self.awaited) < NAMED_MAXIMUM:
+            self.awaited[row.key] = row.values
 
 
 async def compare(
@@ -66,11 +93,13 @@ async def compare(
         verdict.expected += left is not None
         verdict.actual += right is not None
         if left is None and right is not None:
-            verdict.differences.append(Difference(Kind.EXTRA, right.key))
+            verdict.differs(Difference(Kind.EXTRA, right.key))
         elif left is not None and right is None:
             _count(verdict, Difference(Kind.MISSING, left.key), left, quarantined)
         elif left is not None and right is not None and left.values != right.values:
-            _count(verdict, Difference(Kind.DIFFERENT, left.key, dict(_differing(left, right, columns))), left, quarantined)
+            _count(
+                verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, quarantined
+            )
     return verdict
 
 
@@ -93,14 +122,14 @@ async def _side_by_side(
 
 def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: frozenset[Key]) -> None:
     if row.in_flight:
-        verdict.in_flight += 1
+        verdict.is_awaited(row)
     elif row.key in quarantined:
         verdict.quarantined += 1
     else:
-        verdict.differences.append(difference)
+        verdict.differs(difference)
 
 
-def _differing(left: Row, right: Row, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
-    for name, expected, actual in zip(columns, left.values, right.values, strict=True):
-        if expected != actual:
-            yield name, (expected, actual)
+def differing(expected: Values, actual: Values, columns: tuple[str, ...]) -> dict[str, tuple[str | None, str | None]]:
+    """The columns in which two rows differ, with both values."""
+    pairs = zip(columns, expected, actual, strict=True)
+    return {name: (left, right) for name, left, right in pairs if left != right}

@@ -1,6 +1,7 @@
 """The SQL of the proof: the expected star rows on the source, the actual ones on the warehouse, in one canonical text form.
 
-Pure text. A statement answers rows of (key columns…, values: text[], in_flight: boolean), in the order of the key.
+Pure text. Either side of a table is one query of (key columns…, values: text[], in_flight: boolean). `digests` hashes its rows
+by bucket, `rows` lists them in the order of the key: the statements of the two sides differ in nothing but that query.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from services.operator.proof.comparison import Key
 from shared.sql import literal, quoted
 
 BASE = "b"
+BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
 _CALENDAR_SQL = {
     "date": "d",
     "year": "extract(year FROM d)::integer",
@@ -29,7 +31,7 @@ _CALENDAR_SQL = {
 
 
 def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None) -> str:
-    """On the source: the rows that `table` (its current versions, for a fact) should hold.
+    """On the source: a query of the rows that `table` (its current versions, for a fact) should hold.
 
     A row is in flight when it or a partner was written by a transaction that had not ended at `horizon`.
     """
@@ -39,9 +41,8 @@ def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None
         for lookup in table.lookups
     )
     aliases = [BASE, *(lookup.table for lookup in table.lookups)]
-    return _ordered(
+    return _query(
         keys=[expected_value(table.column(name)) for name in table.key],
-        kinds=[table.column(name) for name in table.key],
         values=[f"({expected_value(column)})::text" for column in table.columns],
         in_flight=" OR ".join(_is_in_flight(alias, horizon) for alias in aliases),
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
@@ -85,13 +86,12 @@ def relation(contract: Contract, table: WarehouseTable) -> str:
 
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
-    """On the warehouse: the rows that `table` holds; of a fact the current version of each business key.
+    """On the warehouse: a query of the rows that `table` holds; of a fact the current version of each business key.
 
     Without inferred members: one whose real row is in the source is missing, one without stands for a reference into the void.
     """
-    return _ordered(
+    return _query(
         keys=[quoted(name) for name in table.key],
-        kinds=[table.column(name) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
         in_flight="false",
         origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
@@ -152,11 +152,53 @@ def expected_value(column: Column) -> str:
             raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
 
 
-def _ordered(*, keys: list[str], kinds: list[Column], values: list[str], in_flight: str, origin: str) -> str:
+def _query(*, keys: list[str], values: list[str], in_flight: str, origin: str) -> str:
     named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    # "C" is the order of code points, in which Python compares texts, too.
-    order = ", ".join(f'{key} COLLATE "C"' if column.type.is_text else key for key, column in zip(keys, kinds, strict=True))
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin} ORDER BY {order}"
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin}"
+
+
+def digests(query: str, table: WarehouseTable) -> str:
+    """How many rows there are of each bucket below $1, and the sum of their hashes: equal rows have equal sums, in any order.
+
+    MD5 over UTF-8, because it is the same in every version and encoding of PostgreSQL; it stands against accidents.
+    """
+    digest = "('x' || left(md5(convert_to(values::text, 'UTF8')), 16))::bit(64)::bigint"
+    return (
+        f"SELECT bucket, count(*) AS row_count, sum({digest})::text AS digest "
+        f"FROM (SELECT values, {_bucket(table)} AS bucket FROM ({query}) AS q) AS hashed WHERE bucket < $1 GROUP BY bucket"
+    )
+
+
+def rows(query: str, table: WarehouseTable) -> str:
+    """The rows of the buckets $1 (integer[]), in the order of the key."""
+    return f"SELECT * FROM ({query}) AS q WHERE {_bucket(table)} = ANY ($1::integer[]) ORDER BY {_order(table)}"
+
+
+def rows_of(query: str, table: WarehouseTable, keys: Collection[Key]) -> str:
+    """The rows of some keys, in the order of the key."""
+    names = ", ".join(_key_names(table))
+    return f"SELECT * FROM ({query}) AS q WHERE ({names}) IN ({_tuples(keys)}) ORDER BY {_order(table)}"
+
+
+def _bucket(table: WarehouseTable) -> str:
+    """Which of the buckets a row is in, by its key alone."""
+    names = _key_names(table)
+    if len(names) == 1 and not table.column(table.key[0]).type.is_text:
+        return f"(({names[0]})::bigint & {BUCKETS - 1})::integer"
+    texts = ", ".join(f"{name}::text" for name in names)
+    return f"(('x' || left(md5(convert_to(ARRAY[{texts}]::text, 'UTF8')), 8))::bit(32)::bigint & {BUCKETS - 1})::integer"
+
+
+def _order(table: WarehouseTable) -> str:
+    """By key. "C" is the order of code points, in which Python compares texts, too."""
+    kinds = [table.column(name) for name in table.key]
+    return ", ".join(
+        f'{name} COLLATE "C"' if column.type.is_text else name for name, column in zip(_key_names(table), kinds, strict=True)
+    )
+
+
+def _key_names(table: WarehouseTable) -> list[str]:
+    return [f"k{position}" for position in range(len(table.key))]
 
 
 def _present(value: str, column: Column, absent: str | None) -> str:

@@ -1,0 +1,51 @@
+"""The verdict as one page of HTML that needs nothing else, for whoever reads no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from services.operator.proof.comparison import TableVerdict
+from services.operator.proof.verdict import Verdict
+from services.operator.render import DIFFERENCES_IN_REPORT, clock, describe, verdict_words
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.6rem } .equal { color: #14663a } .different { color: #a11 }
+table { border-collapse: collapse; width: 100% }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left } code { overflow-wrap: anywhere } li { margin: .3rem 0 }
+"""
+
+
+def report(verdict: Verdict, source_name: str) -> str:
+    """The page: verdict, time, a line for each table, and the differences by name."""
+    word = "equal" if verdict.is_equal else "different"
+    title = f"The warehouse {'equals' if verdict.is_equal else 'differs from'} {source_name}"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    names = "".join(
+        f"<th>{name}</th>" for name in ("table", "expected", "found", "in flight", "quarantine", "different", "hash")
+    )
+    lines = "\n".join(_line(table) for table in verdict.tables)
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'
+        f'<body><h1 class="{word}">{escape(title)}</h1>\n<p>{escape(verdict_words(verdict))}</p>\n'
+        f"<table><tr>{names}</tr>\n{lines}\n</table>\n{''.join(_differences(verdict))}"
+        f"<p>Compared by Starlift, source at {clock(verdict.taken_at)}.</p></body></html>\n"
+    )
+
+
+def _line(table: TableVerdict) -> str:
+    numbers = (table.expected, table.actual, table.in_flight, table.quarantined, table.different)
+    cells = "".join(f"<td>{number:,}</td>" for number in numbers)
+    return f"<tr><td>{escape(table.table)}</td>{cells}<td><code>{escape(table.digest)}</code></td></tr>"
+
+
+def _differences(verdict: Verdict) -> Iterator[str]:
+    for table in verdict.tables:
+        if not table.different:
+            continue
+        named = table.differences[:DIFFERENCES_IN_REPORT]
+        items = "".join(f"<li><code>{escape(describe(difference))}</code></li>" for difference in named)
+        more = f"<p>{table.different - len(named):,} more</p>" if table.different > len(named) else ""
+        yield f"<h2>{escape(table.table)}</h2><ul>{items}</ul>{more}\n"

@@ -1,0 +1,118 @@
+"""Rows in flight are looked at again: what a later run should have brought, and has not, differs after all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from infra.local.totesys.fill import fill
+from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.statements import BUCKETS
+from services.operator.proof.verdict import Scope, Verdict
+from shared.errors import PermanentError
+from tests.pipeline import Pipeline
+
+PATIENT = Scope(settle=timedelta(seconds=60))
+ORDERS = 20
+CHANGE = "UPDATE sales_order SET units_sold = units_sold + 1, last_updated = now() WHERE sales_order_id = $1"
+
+
+@pytest.fixture
+async def held_back(source: asyncpg.Connection, pipeline: Pipeline) -> AsyncIterator[Pipeline]:
+    """A loaded totesys whose horizon a transaction holds back: order 2, changed and loaded since, is still in flight."""
+    await fill(source, orders=ORDERS, seed=1)
+    await pipeline.run()
+    async with pipeline.source.connection() as idle:
+        transaction = idle.transaction()
+        await transaction.start()
+        await idle.fetchval("SELECT pg_current_xact_id()")
+        await source.execute(CHANGE, 2)
+        await pipeline.run()
+        yield pipeline
+        await transaction.rollback()
+
+
+def facts(verdict: Verdict) -> tuple[int, list[Difference]]:
+    (found,) = [table for table in verdict.tables if table.table == "fact_sales_order"]
+    return found.in_flight, found.differences
+
+
+async def corrupt(pipeline: Pipeline, order: int) -> None:
+    """Make the row wrong, and newer than any run to come, so that no load mends it."""
+    query = f"UPDATE fact_sales_order SET units_sold = -1, _run = {2**62} WHERE sales_order_id = {order}"
+    await pipeline.select(query)
+
+
+async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: int) -> Verdict:
+    """A proof, during which `orders` change at the source and a run is loaded."""
+
+    async def work() -> None:
+        await asyncio.sleep(0.5)  # the proof waits for a run that began after its own snapshot
+        for order in orders:
+            await source.execute(CHANGE, order)
+        await pipeline.run()
+
+    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT), work())
+    return verdict
+
+
+async def test_a_row_behind_the_horizon_is_in_flight_at_first(held_back: Pipeline) -> None:
+    assert facts(await held_back.verify()) == (0, [])
+    await corrupt(held_back, 2)
+    assert facts(await held_back.verify()) == (1, [])
+
+
+async def test_what_a_later_run_did_not_mend_differs(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await corrupt(held_back, 2)
+    verdict = await proved_while(held_back, source)
+    in_flight, (difference,) = facts(verdict)
+    assert (in_flight, difference.kind, difference.key) == (0, Kind.DIFFERENT, (2,))
+    assert difference.columns["units_sold"][1] == "-1"
+    assert not verdict.is_equal
+    assert verdict.settled_at is not None
+    assert verdict.settled_at > verdict.taken_at
+
+
+async def test_what_a_later_run_brought_is_equal(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await held_back.select("UPDATE fact_sales_order SET units_sold = -1 WHERE sales_order_id = 2")
+    verdict = await proved_while(held_back, source)
+    assert facts(verdict) == (0, [])
+    assert verdict.is_equal
+    assert verdict.settled_at is not None
+
+
+async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await corrupt(held_back, 2)
+    await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")
+    assert facts(await proved_while(held_back, source)) == (0, [Difference(Kind.MISSING, (2,))])
+
+
+async def test_a_row_that_changed_again_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await corrupt(held_back, 2)
+    assert facts(await proved_while(held_back, source, 2)) == (1, [])
+
+
+async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> None:
+    await corrupt(held_back, 2)
+    verdict = await held_back.proof.run(Scope(settle=timedelta(seconds=1)))
+    assert facts(verdict) == (1, [])
+    assert (verdict.is_equal, verdict.settled_at) == (True, None)
+
+
+async def test_a_proof_of_some_tables_compares_only_them(held_back: Pipeline) -> None:
+    verdict = await held_back.proof.run(Scope(tables=("dim_staff", "fact_payment")))
+    assert [table.table for table in verdict.tables] == ["dim_staff", "fact_payment"]
+    with pytest.raises(PermanentError, match="has no warehouse table 'dim_stuff', only"):
+        await held_back.proof.run(Scope(tables=("dim_stuff",)))
+
+
+async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_back: Pipeline) -> None:
+    await held_back.select("UPDATE fact_sales_order SET units_sold = -1")
+    verdict = await held_back.proof.run(Scope(sample=8 / BUCKETS))
+    _, differences = facts(verdict)
+    assert [difference.key for difference in differences] == [(key,) for key in range(1, 8) if key != 2]
+    assert verdict.sample == 8 / BUCKETS
