@@ -10,6 +10,7 @@ LOCALSTACK := .starlift/localstack
 # LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
 LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 13) else "py313")').txt
 COVERAGE_MINIMUM := 90
+ORDERS ?= 100000
 SEED := 1
 MINUTES := 10
 REPORT :=
@@ -26,6 +27,10 @@ demo: create-environments ## Set everything up, load a wholesaler's database, ke
 .PHONY: bench
 bench: create-environments $(VENV)-bench/.installed ## Measure the first load beside COPY | COPY and dlt, in one run
 	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python
+
+.PHONY: bench-proof
+bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders beside count(*), in one run
+	$(BIN)/python -m tests.bench.proof --orders $(ORDERS)
 
 ##@ Work on it
 .PHONY: test

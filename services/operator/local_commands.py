@@ -36,13 +36,14 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` ends it.")] = False,
     every: Seconds = 2.0,
+    prove_every: Annotated[float, typer.Option(min=1, help="Seconds between two proofs.")] = 60.0,
     localstack_port: Port = None,
 ) -> None:
     """Start the local stack and the three services; one line per event until Ctrl-C.
 
     Without URLs: embedded databases, and a simulator that writes to the source as an application would.
     """
-    options = UpOptions(source_url, warehouse_url, timedelta(seconds=every), localstack_port)
+    options = UpOptions(source_url, warehouse_url, timedelta(seconds=every), localstack_port, timedelta(seconds=prove_every))
     options.require_agreement()
     if detach:
         up_detached(options, people)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,7 @@ from services.operator.application import ensure_filled, start_writing
 from services.operator.events import LogTail, is_start, sentence
 from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.preflight import check_source, check_warehouse
+from services.operator.proving import Prover
 from services.operator.render import COMPLAINT
 from services.operator.system import SERVICES
 from shared.settings import PREFIX, load_contract
@@ -47,6 +48,7 @@ class UpOptions:
     warehouse_url: str | None
     every: timedelta
     localstack_port: int | None = None
+    prove_every: timedelta = timedelta(minutes=1)
 
     def require_agreement(self) -> None:
         """Raises: WrongSettingsError for a warehouse that the simulator's rows would be loaded into."""
@@ -58,7 +60,8 @@ class UpOptions:
     def arguments(self) -> list[str]:
         """The same, as another process is told on its command line; URLs go by the environment, which others can't read."""
         port = [] if self.localstack_port is None else ["--localstack-port", str(self.localstack_port)]
-        return ["up", "--every", str(self.every.total_seconds()), *port]
+        spans = {"--every": self.every, "--prove-every": self.prove_every}
+        return ["up", *(text for name, span in spans.items() for text in (name, str(span.total_seconds()))), *port]
 
     def environment(self) -> dict[str, str]:
         """The URLs, as `starlift up` reads them from its environment."""
@@ -84,7 +87,9 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
         console.print(
             f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
         )
-        tell_until_stopped(stack, tails, options.every, console)
+        environment = {**os.environ, "STARLIFT_HOME": str(home)}
+        prover = Prover(options.prove_every, home / "proof.log", environment, lambda child: stack.adopt("proof", child))
+        tell_until_stopped(stack, tails, options.every, console, prover.look)
 
 
 def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = ORDERS) -> None:
@@ -113,8 +118,10 @@ def start_services(stack: Stack, home: Path) -> list[LogTail]:
     return tails
 
 
-def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, console: Console) -> None:
-    """Ask for runs, repair what dies, print what the services log; ends by KeyboardInterrupt only."""
+def tell_until_stopped(
+    stack: Stack, tails: list[LogTail], every: timedelta, console: Console, look_at_proof: Callable[[], str | None]
+) -> None:
+    """Ask for runs and proofs, repair what dies, print what the services log; ends by KeyboardInterrupt only."""
     ticker = stack.ticker(every)
     try:
         while True:
@@ -124,7 +131,8 @@ def tell_until_stopped(stack: Stack, tails: list[LogTail], every: timedelta, con
                 ticker.tick()
             except (BotoCoreError, ClientError) as error:  # what has died is started again at the next look
                 console.print(f"could not ask for a run: {error}", highlight=False, markup=False, soft_wrap=True)
-            for told in told_lines(tails):
+            proved = look_at_proof()
+            for told in (*told_lines(tails), *([proved] if proved else [])):
                 console.print(told, highlight=False, markup=False, soft_wrap=True)
             time.sleep(LOOK_EVERY.total_seconds())
     except KeyboardInterrupt:

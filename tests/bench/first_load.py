@@ -44,7 +44,7 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
         print(f"this machine is busy (load average {busy:.1f}): what else runs slows one way down more than another")
     stack.start()
     print(f"filling the source with {orders:,} sales orders and what belongs to them ...")
-    rows = asyncio.run(_fill(str(stack.source_owner_url), orders))
+    rows = asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("COPY | COPY ...")
     limit = min((_copy_limit(stack, rows, number) for number in range(LIMIT_ROUNDS)), key=lambda one: one.seconds)
     print("dlt ...")
@@ -69,7 +69,8 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
     }
 
 
-async def _fill(owner_url: str, orders: int) -> int:
+async def fill_source(owner_url: str, orders: int) -> int:
+    """How many rows were made."""
     connection = await connect(owner_url)
     await create(connection)
     rows = await fill(connection, orders=orders, seed=SEED)

@@ -85,6 +85,13 @@ async def test_what_a_later_run_brought_is_equal(held_back: Pipeline, source: as
     assert verdict.settled_at is not None
 
 
+async def test_a_row_that_was_missing_and_came_is_found(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await held_back.select("DELETE FROM fact_sales_order WHERE sales_order_id = 2")
+    verdict = await proved_while(held_back, source)
+    (orders,) = [table for table in verdict.tables if table.table == "fact_sales_order"]
+    assert (orders.expected, orders.actual, orders.in_flight, orders.different) == (ORDERS, ORDERS, 0, 0)
+
+
 async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await corrupt(held_back, 2)
     await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")

@@ -36,8 +36,8 @@ EVERY = timedelta(seconds=2.5)
 
 def test_urls_do_not_stand_on_the_command_line() -> None:
     options = UpOptions("postgresql://me:hunter2@db/shop", "postgresql://me:hunter2@dwh/star", EVERY)
-    assert options.arguments() == ["up", "--every", "2.5"]
-    assert replace(options, localstack_port=4566).arguments() == ["up", "--every", "2.5", "--localstack-port", "4566"]
+    assert options.arguments() == ["up", "--every", "2.5", "--prove-every", "60.0"]
+    assert replace(options, localstack_port=4566).arguments() == [*options.arguments(), "--localstack-port", "4566"]
     assert options.environment() == {
         "STARLIFT_UP_SOURCE_URL": "postgresql://me:hunter2@db/shop",
         "STARLIFT_UP_WAREHOUSE_URL": "postgresql://me:hunter2@dwh/star",
@@ -126,7 +126,7 @@ class RestlessStack:
 def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
     console = Console(file=io.StringIO(), record=True)
     stack = RestlessStack()
-    tell_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), console)
+    tell_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), console, lambda: None)
     assert stack.asked == 2
     assert console.export_text().splitlines() == [
         'could not ask for a run: Could not connect to the endpoint URL: "http://127.0.0.1:4566"',

@@ -67,7 +67,7 @@ def test_more_differences_than_can_be_named_are_counted() -> None:
     found = TableVerdict("dim_staff")
     for key in range(NAMED_MAXIMUM + 5):
         found.differs(Difference(Kind.MISSING, (key,)))
-        found.is_awaited(Row((key,), ()))
+        found.is_awaited(Row((key,), ()), is_missing=True)
     assert (len(found.differences), found.different) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
     assert (len(found.awaited), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
 

@@ -39,12 +39,20 @@ class Difference:
     columns: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A row in flight: the values that it had in the source, and whether the warehouse had no such row at all."""
+
+    values: Values
+    is_missing: bool
+
+
 @dataclass
 class TableVerdict:
     """What the comparison of one table found. `in_flight` and `quarantined` rows differ for a reason that is known.
 
-    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight, with the values that
-    they had in the source. `digest` is a hash over all rows of the source that were compared.
+    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight. `digest` is a hash over
+    all rows of the source that were compared.
     """
 
     table: str
@@ -55,7 +63,7 @@ class TableVerdict:
     differences: list[Difference] = field(default_factory=list)
     unnamed: int = 0
     digest: str = ""
-    awaited: dict[Key, Values] = field(default_factory=dict)
+    awaited: dict[Key, Awaited] = field(default_factory=dict)
 
     @property
     def different(self) -> int:
@@ -74,11 +82,11 @@ class TableVerdict:
         else:
             self.unnamed += 1
 
-    def is_awaited(self, row: Row) -> None:
+    def is_awaited(self, row: Row, *, is_missing: bool) -> None:
         """One row more that is in flight."""
         self.in_flight += 1
         if len(self.awaited) < NAMED_MAXIMUM:
-            self.awaited[row.key] = row.values
+            self.awaited[row.key] = Awaited(row.values, is_missing)
 
 
 async def compare(
@@ -122,7 +130,7 @@ async def _side_by_side(
 
 def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: frozenset[Key]) -> None:
     if row.in_flight:
-        verdict.is_awaited(row)
+        verdict.is_awaited(row, is_missing=difference.kind is Kind.MISSING)
     elif row.key in quarantined:
         verdict.quarantined += 1
     else:

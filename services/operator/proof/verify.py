@@ -195,10 +195,11 @@ class Proof:
             wanted = {row.key: row async for row in _rows(look.source, rows_of(expected, table, keys), len(table.key))}
             held = {row.key: row async for row in _rows(look.warehouse, rows_of(actual, table, keys), len(table.key))}
             for key, row in wanted.items():
+                found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:
                     continue
-                if row.values != awaited[key]:
-                    found.is_awaited(row)
+                if row.values != awaited[key].values:
+                    found.is_awaited(row, is_missing=key not in held)
                 elif key in look.quarantined.get(table.name, ()):
                     found.quarantined += 1
                 elif key not in held:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local import processes
+from infra.local.processes import Child
+from services.operator.proving import Prover
+
+start = processes.start
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, str], tuple[Prover, list[Child]]]:
+    """A prover whose proofs are a line of Python."""
+
+    def made(clock: Clock, proof: str) -> tuple[Prover, list[Child]]:
+        def pretended(_: list[str], **options: Any) -> Child:
+            return start([sys.executable, "-c", proof], **options)
+
+        monkeypatch.setattr(processes, "start", pretended)
+        adopted: list[Child] = []
+        return Prover(timedelta(seconds=60), tmp_path / "proof.log", {}, adopted.append, clock), adopted
+
+    return made
+
+
+def told(prover: Prover) -> str | None:
+    """What the proof under way says when it has ended."""
+    deadline = time.monotonic() + 20
+    while prover._child is not None and prover._child.exit_code() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return prover.look()
+
+
+def test_a_proof_is_made_every_interval_and_its_last_line_told(proofs: Any) -> None:
+    clock = Clock()
+    prover, adopted = proofs(clock, "print('table'); print('EQUAL as of run 7')")
+    for clock.now in (59.9, 60.0, 60.1, 119.9):
+        prover.look()
+    assert len(adopted) == 1
+    sentence = told(prover)
+    assert sentence is not None
+    assert sentence.endswith("  proof        EQUAL as of run 7")
+    clock.now = 120.0
+    prover.look()
+    assert len(adopted) == 2
+    assert told(prover) is not None
+
+
+def test_a_warehouse_that_differs_is_told(proofs: Any) -> None:
+    clock = Clock()
+    prover, _ = proofs(clock, "print('DIFFERENT as of run 7'); raise SystemExit(3)")
+    clock.now = 60
+    prover.look()
+    assert "DIFFERENT" in str(told(prover))
+
+
+def test_no_proof_before_the_first_load_is_not_worth_a_word(proofs: Any) -> None:
+    clock = Clock()
+    prover, _ = proofs(clock, "print('no table yet'); raise SystemExit(1)")
+    clock.now = 60
+    prover.look()
+    assert told(prover) is None
+
+
+def test_two_proofs_never_run_at_once(proofs: Any) -> None:
+    clock = Clock()
+    prover, adopted = proofs(clock, "import time; time.sleep(60)")
+    for clock.now in (60, 120, 180):
+        prover.look()
+    (child,) = adopted
+    child.stop(within=timedelta(seconds=10))
