@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,11 +52,13 @@ def run(stack: Stack, home: Path, orders: int) -> dict[str, Any]:
     stack.stop_services()  # they would share the processors
     print("counting and proving ...")
     source, warehouse = stack.database_url("source"), stack.database_url("warehouse")
-    sides = [("source", source, _sources(CONTRACT)), ("warehouse", warehouse, _stars(CONTRACT))]
-    counts = [_best(lambda side=side: _count(*side)) for side in sides]
-    equal = _best(lambda: _verify(stack, EQUAL))
+    counts = [
+        _best(partial(_count, "source", source, _sources(CONTRACT))),
+        _best(partial(_count, "warehouse", warehouse, _stars(CONTRACT))),
+    ]
+    equal = _best(partial(_verify, stack, EQUAL))
     execute(stack.clusters["warehouse"].url("warehouse"), CORRUPT)
-    different = _best(lambda: _verify(stack, DIFFERENT))
+    different = _best(partial(_verify, stack, DIFFERENT))
     limit = Measurement("count(*)", "both servers, one after the other", equal.rows, sum(one.seconds for one in counts))
     proofs = {"an equal warehouse": equal, "one with errors": different}
     ratios = {f"speed of proving {name} / counting's": speed_ratio(proof, limit) for name, proof in proofs.items()}
