@@ -100,6 +100,17 @@ class StarRows(_Closed):
     object: ObjectRef
 
 
+class KeyList(_Closed):
+    """Every key that one table had in the snapshot, in gzipped JSON lines, an array of the key's columns a line.
+
+    All objects of a list together are the list; the table is a source table's in the landing bucket, a warehouse table's in the
+    processed bucket. A table without a list was not compared.
+    """
+
+    table: Name
+    objects: tuple[ObjectRef, ...]
+
+
 class LoadedTable(_Closed):
     """How many rows of one warehouse table a batch merged."""
 
@@ -119,23 +130,30 @@ class _BatchData(_Closed):
 
 
 class IngestSourceData(_Closed):
-    """Please read a source."""
+    """Please read a source.
+
+    `compare_keys`: find what was deleted, too, although it is not due. `believe_empty`: even in a table that has no row left.
+    """
 
     source_name: Name
     mode: Mode = Mode.CHANGES
     trigger: Trigger
+    compare_keys: bool = False
+    believe_empty: bool = False
 
 
 class BatchIngestedData(_BatchData):
     """Rows of one snapshot lie in the landing bucket, each with its partners."""
 
     extracts: tuple[Extract, ...]
+    keys: tuple[KeyList, ...]
 
 
 class BatchRemodelledData(_BatchData):
     """The star rows of one batch lie in the processed bucket; `quarantine` holds the rows that could not become one."""
 
     tables: tuple[StarRows, ...]
+    keys: tuple[KeyList, ...]
     quarantine: ObjectRef | None = None
 
 
@@ -149,21 +167,21 @@ class BatchLoadedData(_BatchData):
 class IngestSource(_Event):
     """Command, to ingestion."""
 
-    type: Literal["starlift.ingest_source.v1"] = "starlift.ingest_source.v1"
+    type: Literal["starlift.ingest_source.v2"] = "starlift.ingest_source.v2"
     data: IngestSourceData
 
 
 class BatchIngested(_Event):
     """Event, from ingestion to remodelling."""
 
-    type: Literal["starlift.batch_ingested.v1"] = "starlift.batch_ingested.v1"
+    type: Literal["starlift.batch_ingested.v2"] = "starlift.batch_ingested.v2"
     data: BatchIngestedData
 
 
 class BatchRemodelled(_Event):
     """Event, from remodelling to loading."""
 
-    type: Literal["starlift.batch_remodelled.v1"] = "starlift.batch_remodelled.v1"
+    type: Literal["starlift.batch_remodelled.v2"] = "starlift.batch_remodelled.v2"
     data: BatchRemodelledData
 
 
@@ -178,8 +196,18 @@ MESSAGE_MODELS = (IngestSource, BatchIngested, BatchRemodelled, BatchLoaded)
 Message = Annotated[IngestSource | BatchIngested | BatchRemodelled | BatchLoaded, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
-# From a released type to the document of the next version of it. None yet: every message is at its first version.
-UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# From a released type to the document of the next version of it.
+UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "starlift.ingest_source.v1": lambda document: {**document, "type": "starlift.ingest_source.v2"},
+    "starlift.batch_ingested.v1": lambda document: _without_keys(document, "starlift.batch_ingested.v2"),
+    "starlift.batch_remodelled.v1": lambda document: _without_keys(document, "starlift.batch_remodelled.v2"),
+}
+
+
+def _without_keys(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A batch of before there were key lists. What is no object is left for the model to refuse."""
+    data = document.get("data")
+    return {**document, "type": kind, "data": {**data, "keys": []} if isinstance(data, dict) else data}
 
 
 def message_type(model: type[BaseModel]) -> str:
@@ -206,7 +234,7 @@ def decode(body: str) -> Message:
         raise UndecodableMessageError("the body is not JSON; nothing of ours sends such a message") from error
     if not isinstance(document, dict):
         raise UndecodableMessageError(f"the body is a JSON {type(document).__name__}, not an object")
-    document = _upcast(document)
+    document = upcast(document)
     _require_known(str(document.get("type")))
     try:
         return _ADAPTER.validate_json(json.dumps(document))
@@ -214,7 +242,8 @@ def decode(body: str) -> Message:
         raise UndecodableMessageError(_explain(error)) from error
 
 
-def _upcast(document: dict[str, Any]) -> dict[str, Any]:
+def upcast(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as the version of this build."""
     while (step := UPCASTS.get(str(document.get("type")))) is not None:
         document = step(document)
     return document

@@ -55,6 +55,11 @@ def extract_key(source: str, run: int, index: int, name: str, sha256: str) -> st
     return f"{source}/runs/{run:020d}/{index:05d}/{name}-{sha256[:16]}.parquet"
 
 
+def key_list_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
+    """A part of a key list, in either bucket."""
+    return f"{source}/runs/{run:020d}/{index:05d}/{table}.keys-{sha256[:16]}.jsonl.gz"
+
+
 def star_rows_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
     """Remodelled rows of the processed bucket."""
     return f"{source}/runs/{run:020d}/{index:05d}/{table}-{sha256[:16]}.parquet"

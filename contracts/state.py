@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from contracts.messages import BatchIngested, Snapshot
+from contracts.messages import BatchIngested, Snapshot, upcast
 
 
 class _Stored(BaseModel):
@@ -38,7 +38,8 @@ class SourceIdentity(_Stored):
 class Checkpoint(_Stored):
     """What the last completed run leaves to the next.
 
-    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint.
+    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint. `runs_since_comparison`
+    counts the runs since the last one that compared the keys of every table; None if none ever did.
     """
 
     run: int
@@ -47,6 +48,7 @@ class Checkpoint(_Stored):
     identity: SourceIdentity
     contract: str
     tables: dict[str, str]
+    runs_since_comparison: int | None = None
 
 
 class SourceState(_Stored):
@@ -55,6 +57,10 @@ class SourceState(_Stored):
     run: Annotated[int, Field(ge=0)] = 0
     lease: Lease | None = None
     checkpoint: Checkpoint | None = None
+
+
+def _upcast(announced: Any) -> Any:
+    return upcast(announced) if isinstance(announced, dict) else announced
 
 
 class Manifest(_Stored):
@@ -70,4 +76,4 @@ class Manifest(_Stored):
     snapshot: Snapshot
     completed_at: AwareDatetime
     is_full: bool = False
-    batches: tuple[BatchIngested, ...]
+    batches: tuple[Annotated[BatchIngested, BeforeValidator(_upcast)], ...]

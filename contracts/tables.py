@@ -192,6 +192,12 @@ class Contract:
         for name in table.identity:
             if table.column(name).nullable:
                 raise ContractError(f"'{table.name}.{name}' identifies rows and may not be nullable")
+        if table.kind is not TableKind.CALENDAR and _key_origins(table) != self.source_table(table.source).key:
+            key = ", ".join(self.source_table(table.source).key)
+            raise ContractError(
+                f"the key of '{table.name}' is not the key ({key}) of '{table.source}', column by column; "
+                "a delete could not be found"
+            )
         _require_distinct(f"'{table.name}' has two joins", [lookup.table for lookup in table.lookups])
         for lookup in table.lookups:
             self.source_table(table.source).column(lookup.on)
@@ -245,6 +251,12 @@ class Contract:
             case CalendarPart(part):
                 yield f"is the calendar's '{part}', but the table is no calendar"
         yield from _kind_problems(column)
+
+
+def _key_origins(table: WarehouseTable) -> tuple[str, ...]:
+    """The source columns that a table's key is made of, unchanged."""
+    origins = (table.column(name).origin for name in table.key)
+    return tuple(origin.column for origin in origins if isinstance(origin, FromSource) and origin.absent is None)
 
 
 def _kind_problems(column: Column) -> Iterator[str]:

@@ -41,21 +41,32 @@ Dump = dict[str, Rows]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Two databases, the buckets between them, and the contract. `batch_rows` is where a large load is cut."""
+    """Two databases, the buckets between them, and the contract. `batch_rows` is where a large load is cut.
+
+    Keys are compared when a test asks for it, and by full runs.
+    """
 
     source: Database
     warehouse: Database
     contract: Contract = CONTRACT
     batch_rows: int = BATCH_ROWS
+    compare_keys_every: int = 0
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
 
-    async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR) -> list[BatchIngested]:
+    async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR, **wish: bool) -> list[BatchIngested]:
         """One run; what it announced."""
         queue = FakeQueue("remodelling")
         deps = ingestion.Dependencies(
-            self.source, self.objects, queue, self.contract, SOURCE, LANDING, batch_rows=self.batch_rows
+            self.source,
+            self.objects,
+            queue,
+            self.contract,
+            SOURCE,
+            LANDING,
+            batch_rows=self.batch_rows,
+            compare_keys_every=self.compare_keys_every,
         )
-        data = IngestSourceData(source_name=SOURCE, mode=mode, trigger=trigger)
+        data = IngestSourceData(source_name=SOURCE, mode=mode, trigger=trigger, **wish)
         assert await ingestion.handle(IngestSource(**opening("tests"), data=data), deps) == Done()
         return [message for message in sent(queue) if isinstance(message, BatchIngested)]
 
@@ -74,13 +85,13 @@ class Pipeline:
         for message in messages:
             assert await loading.handle(message, deps) == Done()
 
-    async def read(self, mode: Mode = Mode.CHANGES) -> list[BatchRemodelled]:
+    async def read(self, mode: Mode = Mode.CHANGES, **wish: bool) -> list[BatchRemodelled]:
         """One run, remodelled and not loaded."""
-        return [await self.remodel(message) for message in await self.ingest(mode)]
+        return [await self.remodel(message) for message in await self.ingest(mode, Trigger.OPERATOR, **wish)]
 
-    async def run(self, mode: Mode = Mode.CHANGES) -> list[BatchRemodelled]:
+    async def run(self, mode: Mode = Mode.CHANGES, **wish: bool) -> list[BatchRemodelled]:
         """One run from the source into the warehouse."""
-        messages = await self.read(mode)
+        messages = await self.read(mode, **wish)
         await self.load(*messages)
         return messages
 
@@ -105,10 +116,11 @@ class Pipeline:
 
     async def _rows(self, connection: asyncpg.Connection, name: str, with_runs: bool) -> Rows:  # noqa: FBT001
         table = self.contract.warehouse_table(name)
-        columns = [*table.star_types, *(["_run", "_deleted_at"] if with_runs else [])]
+        # Which of several comparisons found a row gone, and so the moment, depends on the order in which they came.
+        columns = [*map(quoted, table.star_types), *(["_run", "_deleted_at IS NOT NULL AS is_dead"] if with_runs else [])]
         relation = quoted(self.contract.warehouse_schema, name)
         order = ", ".join(quoted(column) for column in table.identity)
-        found = await connection.fetch(f"SELECT {', '.join(map(quoted, columns))} FROM {relation} ORDER BY {order}")
+        found = await connection.fetch(f"SELECT {', '.join(columns)} FROM {relation} ORDER BY {order}")
         return [tuple(row) for row in found]
 
     async def select(self, query: str, *arguments: object) -> Rows:
@@ -117,10 +129,10 @@ class Pipeline:
             return [tuple(row) for row in await connection.fetch(query, *arguments)]
 
     async def empty_warehouse(self) -> None:
-        """Remove every row and the ledger, keep the tables."""
+        """Remove every row, the ledger and what is known of deletes, keep the tables."""
         names = [quoted(self.contract.warehouse_schema, table.name) for table in self.contract.warehouse_tables]
         async with self.warehouse.connection() as connection:
-            await connection.execute(f"TRUNCATE {', '.join(names)}, starlift.ledger")
+            await connection.execute(f"TRUNCATE {', '.join(names)}, starlift.ledger, starlift.tombstone, starlift.comparison")
 
     def checkpoint(self) -> Checkpoint:
         """What the last run left."""
@@ -131,6 +143,10 @@ class Pipeline:
     def reading(self, contract: Contract) -> Pipeline:
         """The same databases and buckets under another contract."""
         return replace(self, contract=contract)
+
+    def comparing(self, every: int) -> Pipeline:
+        """The same, comparing keys in every so manieth run."""
+        return replace(self, compare_keys_every=every)
 
     def cut(self, batch_rows: int) -> Pipeline:
         """The same, cutting loads at `batch_rows`."""

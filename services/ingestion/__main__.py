@@ -25,6 +25,7 @@ async def serve(settings: IngestionSettings) -> None:
             source_name=settings.source_name,
             landing_bucket=settings.landing_bucket,
             batch_rows=settings.batch_rows,
+            compare_keys_every=settings.compare_keys_every,
         )
         await consume(settings, world, partial(handle, deps=deps), {"source": source.probe})
 

@@ -6,19 +6,31 @@ higher run number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, Message, Role, Trigger, encode
+from contracts.messages import (
+    BatchIngested,
+    BatchIngestedData,
+    Extract,
+    IngestSource,
+    KeyList,
+    Message,
+    Role,
+    Snapshot,
+    Trigger,
+    encode,
+)
 from contracts.objects import batch_id, manifest_key
 from contracts.state import Checkpoint, Manifest
 from contracts.tables import Contract
 from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_batches
+from services.ingestion.keys import write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease, utc_now
-from services.ingestion.plan import plan_run
+from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, plan_run
 from services.ingestion.source import SourceSnapshot, open_snapshot
 from shared.envelope import caused_by
 from shared.errors import PermanentError
@@ -35,7 +47,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a run works with. `batch_rows` is where a large load is cut."""
+    """What a run works with. `batch_rows` is where a large load is cut; see plan_run for `compare_keys_every`."""
 
     source: Database
     objects: ObjectStore
@@ -44,6 +56,7 @@ class Dependencies:
     source_name: str
     landing_bucket: str
     batch_rows: int = BATCH_ROWS
+    compare_keys_every: int = COMPARE_KEYS_EVERY
     now: Callable[[], datetime] = utc_now
 
 
@@ -73,24 +86,14 @@ def _is_answered(command: IngestSource, checkpoint: Checkpoint | None) -> bool:
 async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) -> None:
     started_at = deps.now()
     async with open_snapshot(deps.source, deps.contract) as (connection, now):
-        plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data.mode)
+        plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data, deps.compare_keys_every)
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
         reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
-        batches = await _announce_batches(command, lease, reader, now, deps)
+        batches = await _announce_batches(Announcer(command, lease.run, now.snapshot, deps), reader, plan)
     # An empty run that nobody asked for leaves no trace but its horizon.
     if batches or command.data.trigger is Trigger.OPERATOR:
-        manifest = Manifest(
-            source_name=deps.source_name,
-            run=lease.run,
-            requested_by=command.id,
-            snapshot=now.snapshot,
-            completed_at=deps.now(),
-            is_full=plan.selection.is_full,
-            batches=tuple(batches),
-        )
-        body = manifest.model_dump_json().encode()
-        await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), body)
+        await _write_manifest(command, lease, now, plan, batches, deps)
     await lease.complete(
         Checkpoint(
             run=lease.run,
@@ -99,52 +102,91 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             identity=now.identity,
             contract=deps.contract.fingerprint,
             tables={name: facts.fingerprint for name, facts in now.tables.items()},
+            runs_since_comparison=plan.runs_since_comparison,
         )
     )
     if batches or command.data.trigger is Trigger.OPERATOR:
-        rows = sum(
-            extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE
-        )
-        seconds = (deps.now() - started_at).total_seconds()
-        log.info("run_completed", run=lease.run, batches=len(batches), rows=rows, seconds=round(seconds, 3))
+        _log_completed(lease.run, batches, deps.now() - started_at)
 
 
-async def _announce_batches(
-    command: IngestSource, lease: SourceLease, reader: Reader, now: SourceSnapshot, deps: Dependencies
-) -> list[BatchIngested]:
-    """Send each batch as soon as the next one begins: only then is it known not to be the last."""
+async def _write_manifest(
+    command: IngestSource,
+    lease: SourceLease,
+    now: SourceSnapshot,
+    plan: Plan,
+    batches: Sequence[BatchIngested],
+    deps: Dependencies,
+) -> None:
+    manifest = Manifest(
+        source_name=deps.source_name,
+        run=lease.run,
+        requested_by=command.id,
+        snapshot=now.snapshot,
+        completed_at=deps.now(),
+        is_full=plan.selection.is_full,
+        batches=tuple(batches),
+    )
+    body = manifest.model_dump_json().encode()
+    await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), body)
+
+
+def _log_completed(run: int, batches: Sequence[BatchIngested], took: timedelta) -> None:
+    rows = sum(extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE)
+    compared = [keys.table for batch in batches for keys in batch.data.keys]
+    log.info(
+        "run_completed", run=run, batches=len(batches), rows=rows, compared=compared, seconds=round(took.total_seconds(), 3)
+    )
+
+
+async def _announce_batches(announcer: Announcer, reader: Reader, plan: Plan) -> list[BatchIngested]:
+    """Send each batch as soon as the next one begins: only then is it known not to be the last, which carries the key lists."""
+    deps = announcer.deps
+    destination = Destination(deps.objects, deps.landing_bucket, deps.source_name, announcer.run)
     sent: list[BatchIngested] = []
     waiting: tuple[Extract, ...] | None = None
-    async for extracts in read_batches(reader, Destination(deps.objects, deps.landing_bucket, deps.source_name, lease.run)):
+    async for extracts in read_batches(reader, destination):
         if waiting is not None:
-            sent.append(await _announce(command, lease, len(sent), waiting, now, deps, is_last=False))
+            sent.append(await announcer.announce(len(sent), waiting))
         waiting = extracts
-    if waiting is not None:
-        sent.append(await _announce(command, lease, len(sent), waiting, now, deps, is_last=True))
+    keys = await write_key_lists(
+        reader.connection,
+        plan.selection,
+        plan.compared_tables,
+        destination,
+        index=len(sent),
+        believe_empty=announcer.command.data.believe_empty,
+    )
+    if waiting is not None or keys:
+        sent.append(await announcer.announce(len(sent), waiting or (), keys, is_last=True))
     return sent
 
 
-async def _announce(
-    command: IngestSource,
-    lease: SourceLease,
-    index: int,
-    extracts: tuple[Extract, ...],
-    now: SourceSnapshot,
-    deps: Dependencies,
-    *,
-    is_last: bool,
-) -> BatchIngested:
-    batch = batch_id(deps.source_name, lease.run, index)
-    data = BatchIngestedData(
-        source_name=deps.source_name,
-        run=lease.run,
-        batch_id=batch,
-        index=index,
-        is_last=is_last,
-        snapshot=now.snapshot,
-        extracts=extracts,
-    )
-    event = BatchIngested(**caused_by(command, SERVICE, subject=batch, name="batch_ingested"), data=data)
-    await deps.remodelling.send(encode(event))
-    log.info("batch_ingested", run=lease.run, batch_id=str(batch), rows=sum(extract.object.row_count for extract in extracts))
-    return event
+@dataclass(frozen=True, slots=True)
+class Announcer:
+    """Tells remodelling of the batches of one run."""
+
+    command: IngestSource
+    run: int
+    snapshot: Snapshot
+    deps: Dependencies
+
+    async def announce(
+        self, index: int, extracts: tuple[Extract, ...], keys: tuple[KeyList, ...] = (), *, is_last: bool = False
+    ) -> BatchIngested:
+        """Send what was written as the batch `index`."""
+        batch = batch_id(self.deps.source_name, self.run, index)
+        data = BatchIngestedData(
+            source_name=self.deps.source_name,
+            run=self.run,
+            batch_id=batch,
+            index=index,
+            is_last=is_last,
+            snapshot=self.snapshot,
+            extracts=extracts,
+            keys=keys,
+        )
+        event = BatchIngested(**caused_by(self.command, SERVICE, subject=batch, name="batch_ingested"), data=data)
+        await self.deps.remodelling.send(encode(event))
+        rows = sum(extract.object.row_count for extract in extracts)
+        log.info("batch_ingested", run=self.run, batch_id=str(batch), rows=rows)
+        return event

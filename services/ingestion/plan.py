@@ -4,34 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.messages import Mode
+from contracts.messages import IngestSourceData, Mode
 from contracts.state import Checkpoint
-from contracts.tables import Contract
+from contracts.tables import Contract, SourceTable
 from services.ingestion.selection import Selection
 from services.ingestion.source import SourceSnapshot
 
+COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to read, and for each full re-read why: a reason for the whole source, or per table."""
+    """What to read, and for each full re-read why: a reason for the whole source, or per table.
+
+    `runs_since_comparison` is what this run leaves to the next: 0 if it compares the keys of every table, not only of those
+    that it reads in full.
+    """
 
     selection: Selection
     reasons: tuple[str, ...]
+    runs_since_comparison: int | None = 0
+
+    @property
+    def compared_tables(self) -> tuple[SourceTable, ...]:
+        """The tables whose rows may have gone without a trace. Only those that a star table is made of."""
+        selection = self.selection
+        return tuple(
+            table
+            for table in selection.contract.source_tables
+            if (self.runs_since_comparison == 0 or table.name in selection.full_tables)
+            and selection.contract.remodelled_from(table.name)
+        )
 
 
-def plan_run(contract: Contract, now: SourceSnapshot, before: Checkpoint | None, mode: Mode) -> Plan:
-    """Everything, if the last horizon can't be trusted; else what changed, and the whole of each table whose definition did."""
+def plan_run(
+    contract: Contract, now: SourceSnapshot, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int
+) -> Plan:
+    """Everything, if the last horizon can't be trusted; else what changed, and the whole of each table whose definition did.
+
+    Keys are compared with everything that is read in full, and besides in every `compare_keys_every`th run (0: if asked for).
+    """
     everything = frozenset(table.name for table in contract.source_tables)
     if before is None:
         return Plan(Selection(contract, everything, None), ("first run",))
-    whole = list(_reasons(contract, now, before, mode))
+    whole = _reasons(contract, now, before, wish.mode)
     if whole:
         return Plan(Selection(contract, everything, None), tuple(whole))
     changed = frozenset(name for name in everything if now.tables[name].fingerprint != before.tables.get(name))
     reasons = tuple(f"the definition of '{name}' changed" for name in sorted(changed))
-    return Plan(Selection(contract, changed, before.snapshot.horizon), reasons)
+    ago = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
+    is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
+    if wish.compare_keys or is_due:
+        ago = 0
+    return Plan(Selection(contract, changed, before.snapshot.horizon, orphans=ago == 0), reasons, ago)
 
 
 def _reasons(contract: Contract, now: SourceSnapshot, before: Checkpoint, mode: Mode) -> list[str]:

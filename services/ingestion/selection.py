@@ -10,7 +10,8 @@ relative to the transaction that computes it, so horizon and rows must be compar
 above its parent's, so rows written under a savepoint are covered. `BETWEEN 0` drops rows more than 2^31 transactions old, whose
 32-bit age is negative.
 
-A row is *affected* when it changed or when one of its lookup partners did.
+A row is *affected* when it changed or when one of its lookup partners did. What was deleted has no row version to read: now and
+then a run reads every key instead.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`."""
+    """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`.
+
+    With `orphans` also the rows whose partner does not exist: deleting a partner changes no row that refers to it.
+    """
 
     contract: Contract
     full_tables: frozenset[str]
     horizon: int | None
+    orphans: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -55,6 +60,11 @@ class Selection:
         wanted = ", ".join(_key_literal(key) for key in keys)
         return f"SELECT {_columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
 
+    def keys(self, table: SourceTable) -> str:
+        """The key of every row of `table`, as a JSON array."""
+        values = ", ".join(_value(table.column(name)) for name in table.key)
+        return f"SELECT json_build_array({values}) FROM {self._from(table, 't')}"
+
     def _affected(self, table: SourceTable) -> str:
         if self.is_full or table.name in self.full_tables:
             return "true"
@@ -63,10 +73,10 @@ class Selection:
             partner = self.contract.source_table(lookup.table)
             if lookup.table in self.full_tables:
                 return "true"
-            conditions.append(
-                f"EXISTS (SELECT FROM {self._from(partner, 'p')} "
-                f"WHERE {quoted('p', partner.key[0])} = {quoted('t', lookup.on)} AND {self._changed('p')})"
-            )
+            partners = f"SELECT FROM {self._from(partner, 'p')} WHERE {quoted('p', partner.key[0])} = {quoted('t', lookup.on)}"
+            conditions.append(f"EXISTS ({partners} AND {self._changed('p')})")
+            if self.orphans:
+                conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT EXISTS ({partners}))")
         return f"({' OR '.join(conditions)})"
 
     def _changed(self, alias: str) -> str:

@@ -7,13 +7,18 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from services.ingestion.extraction import BATCH_ROWS
+from services.ingestion.plan import COMPARE_KEYS_EVERY
 from shared.settings import ServiceSettings
 
 
 class IngestionSettings(ServiceSettings):
-    """`source_url` or the secret `source_secret` says where the source is. A large load is cut at `batch_rows`."""
+    """`source_url` or the secret `source_secret` says where the source is. A large load is cut at `batch_rows`.
+
+    Every `compare_keys_every`th run looks for deleted rows, too; 0: only full runs, and those that are asked to.
+    """
 
     service: str = "ingestion"
     source_url: SecretStr | None = None
     source_secret: str | None = None
     batch_rows: Annotated[int, Field(ge=1)] = BATCH_ROWS
+    compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY

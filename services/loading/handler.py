@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import structlog
 
 from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
+from contracts.objects import ObjectRef
 from contracts.tables import Contract, ContractError
+from services.loading.deletes import Keys
 from services.loading.warehouse import Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, TransientError
+from shared.key_lists import Key, unpacked
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet
@@ -43,12 +47,13 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
     event = _loaded(message)
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
-    is_new = await deps.warehouse.load(event, rows)
+    gone = await deps.warehouse.load(event, rows, Keys(message.data.keys, partial(_read_keys, deps)))
     log.info(
-        "batch_loaded" if is_new else "batch_already_loaded",
+        "batch_already_loaded" if gone is None else "batch_loaded",
         run=event.data.run,
         batch_id=str(event.data.batch_id),
         rows=sum(table.row_count for table in event.data.tables),
+        gone=gone or 0,
         quarantined=event.data.quarantined,
     )
     await _ensure_foreign_keys(event, deps)
@@ -69,6 +74,11 @@ async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
         raise NewerColumnsError(f"'{rows.object.key}': {error}") from error
     except KeyError as error:
         raise PermanentError(f"'{rows.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+
+
+async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:
+    """A part of a key list. Raises: PermanentError, TransientError, DependencyDownError."""
+    return await asyncio.to_thread(unpacked, await deps.objects.get(part))
 
 
 def _loaded(message: BatchRemodelled) -> BatchLoaded:

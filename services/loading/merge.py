@@ -46,7 +46,7 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
     Deduplicated and sorted by key: two loaders then lock rows in the same order.
     """
     names = [quoted(column.name) for column in table.columns]
-    values = [f"{_loaded(quoted('s', column.name), column.type)} AS {quoted(column.name)}" for column in table.columns]
+    values = [f"{loaded_value(quoted('s', column.name), column.type)} AS {quoted(column.name)}" for column in table.columns]
     identity = ", ".join(quoted(name) for name in table.identity)
     changed = [
         f"{name} = excluded.{name}"
@@ -81,9 +81,9 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
     name = quoted(contract.warehouse_schema, dimension.name)
     return (
         f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}) "
-        f"SELECT {', '.join([_loaded('k.key', key.type), *(_inferred(column) for column in required)])} "
+        f"SELECT {', '.join([loaded_value('k.key', key.type), *(_inferred(column) for column in required)])} "
         f"FROM ({referred}) AS k "
-        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {_loaded('k.key', key.type)}) "
+        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {loaded_value('k.key', key.type)}) "
         f"ORDER BY k.key ON CONFLICT DO NOTHING"
     )
 
@@ -95,7 +95,7 @@ def select_missing_dates(contract: Contract, calendar: WarehouseTable, facts: tu
         return None
     key = calendar.column(calendar.key[0])
     name = quoted(contract.warehouse_schema, calendar.name)
-    date = _loaded("k.key", key.type)
+    date = loaded_value("k.key", key.type)
     return (
         f"SELECT {date} AS date FROM ({referred}) AS k "
         f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {date}) ORDER BY 1"
@@ -127,7 +127,7 @@ def _referred_keys(dimension: WarehouseTable, facts: tuple[WarehouseTable, ...])
     return f"SELECT DISTINCT key FROM ({' UNION ALL '.join(selects)}) AS every WHERE key IS NOT NULL"
 
 
-def _loaded(value: str, kind: ColumnType) -> str:
+def loaded_value(value: str, kind: ColumnType) -> str:
     """A staged value as the warehouse's type."""
     match kind.kind:
         case Kind.INTEGER:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib.resources import files
 
 from contracts.tables import NAME_BYTES_MAXIMUM, Column, Contract, TableKind, WarehouseTable
 from shared.sql import quoted
 
+QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
 TECHNICAL_COLUMNS = {
     "_run": "bigint NOT NULL DEFAULT 0",  # the run whose snapshot the row shows; 0: an inferred member
     "_batch_id": "uuid",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 
 import asyncpg
 import pandas as pd
@@ -13,6 +12,7 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.messages import BatchLoaded
 from contracts.origins import CalendarPart
 from contracts.tables import Contract, TableKind, WarehouseTable
+from services.loading.deletes import Deletes, Keys
 from services.loading.evolution import FoundColumn, adaptations
 from services.loading.merge import (
     create_staging,
@@ -22,13 +22,12 @@ from services.loading.merge import (
     select_missing_dates,
     staging_name,
 )
-from services.loading.schema import foreign_keys, schema_statements
+from services.loading.schema import QUERIES, foreign_keys, schema_statements
 from shared.errors import PermanentError, TransientError
 from shared.postgres import Database
 
-QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
-# An advisory lock: shared by loads, exclusive for whoever changes the schema. Without it an ALTER TABLE, which locks a fact and
-# then its dimension, and a load, which goes the other way, run into a deadlock.
+# An advisory lock: shared by loads, exclusive for whoever changes the schema or compares keys. Without it an ALTER TABLE, which
+# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
 SCHEMA_LOCK = 0x57A2_11F7
 LOCK_LIMIT = "10s"
 
@@ -42,29 +41,39 @@ class Warehouse:
         self._is_shaped = False
         self._has_foreign_keys = False
 
-    async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> bool:
-        """Merge the rows of a batch (by warehouse table) in one transaction; False if the ledger has the batch already.
+    async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame], keys: Keys) -> int | None:
+        """Merge the rows of a batch (by warehouse table) and compare its keys, in one transaction.
 
+        How many rows were found gone; None if the ledger has the batch already.
         Raises: DependencyDownError, TransientError, PermanentError.
         """
         await self._ensure_schema()
         async with self._database.connection() as connection:
             with self._shaped_anew_if_lost():
                 async with connection.transaction(isolation="read_committed"):
-                    return await self._load(connection, event, rows)
+                    return await self._load(connection, event, rows, keys)
 
-    async def _load(self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> bool:
+    async def _load(
+        self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame], keys: Keys
+    ) -> int | None:
         data = event.data
-        await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", SCHEMA_LOCK)
+        deletes = Deletes(connection, self._contract, data, rows.keys(), keys)
+        # Who compares keys loads alone: a load beside it would merge rows that are not compared.
+        is_alone = bool(keys.lists or await deletes.later_comparisons())
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_alone else '_shared'}($1)", SCHEMA_LOCK)
         claimed = await connection.fetchval(
             QUERIES["claim_batch.sql"],
             *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
         )
         if claimed is None:
-            return False
+            return None
         await self._merge(connection, event, rows)
+        later = await deletes.later_comparisons()
+        if later and not is_alone:
+            raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
+        gone = await deletes.apply(later)
         await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
-        return True
+        return gone
 
     async def ensure_foreign_keys(self, source_name: str, run: int) -> None:
         """Once every batch of `run` is in, add the missing foreign keys. Every load keeps them true, so they can't fail.

@@ -56,13 +56,20 @@ def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
 def ingest(
     *,
     full: Annotated[bool, typer.Option("--full", help="Read every row again, not only what changed.")] = False,
+    compare_keys: Annotated[
+        bool, typer.Option("--compare-keys", help="Find deleted rows now; a full run does anyway.")
+    ] = False,
+    believe_empty: Annotated[
+        bool, typer.Option("--believe-empty", help="Compare keys, also of tables that have no row left.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the run is in the warehouse.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
     """Ask for a run."""
 
     async def work(system: System) -> str:
-        request = await request_run(system, Mode.FULL if full else Mode.CHANGES)
+        mode = Mode.FULL if full else Mode.CHANGES
+        request = await request_run(system, mode, compare_keys=compare_keys or believe_empty, believe_empty=believe_empty)
         if not wait:
             return f"asked for a run, command {request.command.id}"
         with people.status("waiting for the run") as shown:

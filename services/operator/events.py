@@ -21,7 +21,10 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
         "run_completed": lambda event: (
             f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {counted(event['batches'], 'batch', 'batches')}"
         ),
-        "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_quarantined(event)}",
+        "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_gone(event)}{_quarantined(event)}",
+        "empty_table_not_compared": lambda event: (
+            f"'{event['table']}' has no row; what the warehouse has of it stays; {event['advice']}"
+        ),
         "message_retried": lambda event: (
             f"attempt {event['attempt']} failed, next in {event['delay_s']:g} s: {event['reason']}"
         ),
@@ -38,6 +41,10 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
 
 def _rows(event: Event) -> str:
     return counted(event["rows"], "row", "rows")
+
+
+def _gone(event: Event) -> str:
+    return f", {event['gone']:,} found deleted" if event["gone"] else ""
 
 
 def _quarantined(event: Event) -> str:

@@ -35,12 +35,21 @@ class Request:
     dead_letters: int
 
 
-async def request_run(system: System, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR) -> Request:
+async def request_run(
+    system: System,
+    mode: Mode = Mode.CHANGES,
+    trigger: Trigger = Trigger.OPERATOR,
+    *,
+    compare_keys: bool = False,
+    believe_empty: bool = False,
+) -> Request:
     """Put the command into the ingestion queue."""
     settings = system.settings
     found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
     after = 0 if found is None else SourceState.model_validate_json(found.body).run
-    data = IngestSourceData(source_name=settings.source_name, mode=mode, trigger=trigger)
+    data = IngestSourceData(
+        source_name=settings.source_name, mode=mode, trigger=trigger, compare_keys=compare_keys, believe_empty=believe_empty
+    )
     request = Request(IngestSource(**opening(SOURCE), data=data), after, await dead_letter_count(system))
     await system.queues["ingestion"].send(encode(request.command))
     return request

@@ -1,4 +1,7 @@
-"""One batch: read its extracts, remodel, write the star rows and the quarantine, announce them. No state, no order."""
+"""One batch: read its extracts, remodel, write the star rows, the key lists and the quarantine, announce them.
+
+No state, no order.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,19 @@ from dataclasses import dataclass
 import pandas as pd
 import structlog
 
-from contracts.messages import BatchIngested, BatchRemodelled, BatchRemodelledData, Extract, Message, Role, StarRows, encode
-from contracts.objects import ObjectRef, quarantine_key, star_rows_key
-from contracts.tables import DEFECT, Contract, ContractError
+from contracts.messages import (
+    BatchIngested,
+    BatchRemodelled,
+    BatchRemodelledData,
+    Extract,
+    KeyList,
+    Message,
+    Role,
+    StarRows,
+    encode,
+)
+from contracts.objects import ObjectRef, key_list_key, quarantine_key, star_rows_key
+from contracts.tables import DEFECT, Contract, ContractError, SourceTable
 from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
@@ -49,10 +62,12 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
     results = await asyncio.to_thread(lambda: list(remodel(deps.contract, rows)))
     tables = await asyncio.gather(*(_write_star_rows(message, result, deps) for result in results))
+    keys = await _copy_key_lists(message, deps)
     quarantine = await _write_quarantine(message, results, rows, deps)
     data = BatchRemodelledData(
         **message.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"}),
         tables=tuple(tables),
+        keys=keys,
         quarantine=quarantine,
     )
     event = BatchRemodelled(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_remodelled"), data=data)
@@ -83,11 +98,7 @@ async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
 
 async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
     """The rows of one extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
-    try:
-        types = deps.contract.source_table(extract.table).extract_types
-    except ContractError as error:
-        advice = "deploy the contract that it was made under, then replay the dead letters"
-        raise PermanentError(f"extract '{extract.object.key}' can't be remodelled: {error}; {advice}") from error
+    types = _known_table(extract.table, f"extract '{extract.object.key}'", deps.contract).extract_types
     body = await deps.objects.get(extract.object)
     try:
         return await asyncio.to_thread(decode_parquet, body, types)
@@ -95,6 +106,30 @@ async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
         raise NewerColumnsError(f"extract '{extract.object.key}': {error}") from error
     except KeyError as error:
         raise PermanentError(f"extract '{extract.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+
+
+def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
+    """The source table that a message speaks of. Raises: PermanentError."""
+    try:
+        return contract.source_table(name)
+    except ContractError as error:
+        advice = "deploy the contract that it was made under, then replay the dead letters"
+        raise PermanentError(f"{what} can't be remodelled: {error}; {advice}") from error
+
+
+async def _copy_key_lists(message: BatchIngested, deps: Dependencies) -> tuple[KeyList, ...]:
+    """The list of each source table for every star table made of it, whose key it is by the rules of a contract."""
+    lists: list[KeyList] = []
+    for keys in message.data.keys:
+        table = _known_table(keys.table, f"the key list of '{keys.table}' in run {message.data.run}", deps.contract)
+        objects = tuple([await _copy_keys(message, table, ref, deps) for ref in keys.objects])
+        lists += [KeyList(table=star.name, objects=objects) for star in deps.contract.remodelled_from(table.name)]
+    return tuple(lists)
+
+
+async def _copy_keys(message: BatchIngested, table: SourceTable, ref: ObjectRef, deps: Dependencies) -> ObjectRef:
+    key = key_list_key(message.data.source_name, message.data.run, message.data.index, table.name, ref.sha256)
+    return await _put(key, await deps.objects.get(ref), ref.sha256, ref.row_count, deps)
 
 
 async def _write_star_rows(message: BatchIngested, result: Remodelled, deps: Dependencies) -> StarRows:

@@ -27,7 +27,10 @@ A_NAME, ANOTHER = (
     "UPDATE design SET design_name = 'A' WHERE design_id = 1",
     "UPDATE design SET design_name = 'B' WHERE design_id = 1",
 )
-# Between the runs: states that come back, with and without a new last_updated; partners that change; rows that are new.
+COME_BACK = "INSERT INTO payment SELECT * FROM gone"
+# Before each run: states that come back, with and without a new last_updated; partners that change; rows that are new; rows
+# that are deleted, come back, and are deleted again. What is unlike all others in it, COMPARE, makes the run compare keys.
+COMPARE = "SELECT"
 CHANGES = (
     (A_NAME, "UPDATE sales_order SET units_sold = 1, last_updated = '2027-01-01' WHERE sales_order_id = 1"),
     (
@@ -45,10 +48,23 @@ CHANGES = (
     ),
     (
         ANOTHER,
+        "CREATE TABLE gone AS SELECT * FROM payment WHERE payment_id IN (4, 5)",
+        "DELETE FROM payment WHERE payment_id IN (4, 5)",
+        "DELETE FROM design WHERE design_id = 470",
+        COMPARE,
         "UPDATE payment SET payment_amount = 6 WHERE payment_id = 3",
         "UPDATE sales_order SET agreed_payment_date = 'soon', last_updated = '2027-01-04' WHERE sales_order_id = 3",
     ),
-    (A_NAME, "UPDATE sales_order SET agreed_payment_date = '2027-02-01' WHERE sales_order_id = 3"),
+    (
+        A_NAME,
+        "UPDATE sales_order SET agreed_payment_date = '2027-02-01' WHERE sales_order_id = 3",
+        COME_BACK,
+        "UPDATE payment SET paid = NOT paid, last_updated = '2027-01-05' WHERE payment_id = 4",
+        "INSERT INTO design VALUES (901, 'brief', '', '', now(), now())",
+    ),
+    ("DELETE FROM payment WHERE payment_id = 5", "DELETE FROM design WHERE design_id = 901", COMPARE),
+    ("UPDATE payment SET paid = NOT paid, last_updated = '2027-01-06' WHERE payment_id IN (4, 6)",),
+    ("DELETE FROM payment WHERE payment_id IN (4, 6)", COMPARE),
 )
 
 
@@ -73,7 +89,7 @@ async def written_history(cluster: TestCluster, source: str, warehouse: str) -> 
         for statements in CHANGES:
             for statement in statements:
                 await application.execute(statement)
-            messages += await pipeline.read()
+            messages += await pipeline.read(compare_keys=COMPARE in statements)
         await application.close()
         await pipeline.load(*messages)
         assert (await pipeline.verify()).is_equal
@@ -126,7 +142,7 @@ def test_an_equal_image_of_a_later_run_still_raises_the_run(history: History) ->
     """A of run 1, A of run 3, and only then B of run 2."""
     runs = sorted({message.data.run for message in history.messages})
     of = {run: [message for message in history.messages if message.data.run == run] for run in runs}
-    order = [message for run in (runs[0], runs[1], runs[3], runs[2], runs[5], runs[4]) for message in of[run]]
+    order = [message for run in (runs[0], runs[1], runs[3], runs[2], runs[5], runs[4], *runs[6:]) for message in of[run]]
     found = asyncio.run(loaded(history, order))
     assert found == history.in_order
     assert next(row for row in found["dim_design"] if row[0] == 1)[1] == "A"

@@ -166,15 +166,6 @@ async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
     assert list(payment.columns) == ["payment_amount"]
 
 
-async def test_a_source_row_that_vanished_is_extra_in_the_warehouse(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """Deletes leave no new transaction id in the table; until keys are compared, the proof tells of them."""
-    await pipeline.run()
-    await filled.execute("DELETE FROM payment WHERE payment_id = 2")
-    await pipeline.run()
-    differences = [difference for table in (await pipeline.verify()).tables for difference in table.differences]
-    assert [(difference.kind, difference.key) for difference in differences] == [(Kind.EXTRA, (2,))]
-
-
 async def test_a_batch_that_never_comes_makes_the_proof_fail_when_it_is_overdue(
     filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,16 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from contracts.messages import Mode
+from infra.local.databases import LOADER
+from infra.local.sql import execute
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Scope, Verdict
 from shared.errors import PermanentError
 from tests.pipeline import Pipeline
+from tests.postgres_cluster import TestCluster
 
 PATIENT = Scope(settle=timedelta(seconds=60))
 ORDERS = 20
@@ -47,14 +51,14 @@ async def corrupt(pipeline: Pipeline, order: int) -> None:
     await pipeline.select(query)
 
 
-async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: int) -> Verdict:
+async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: int, **wish: bool) -> Verdict:
     """A proof, during which `orders` change at the source and a run is loaded."""
 
     async def work() -> None:
         await asyncio.sleep(0.5)  # the proof waits for a run that began after its own snapshot
         for order in orders:
             await source.execute(CHANGE, order)
-        await pipeline.run()
+        await pipeline.run(Mode.CHANGES, **wish)
 
     verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT), work())
     return verdict
@@ -101,6 +105,27 @@ async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, 
 async def test_a_row_that_changed_again_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await corrupt(held_back, 2)
     assert facts(await proved_while(held_back, source, 2)) == (1, [])
+
+
+DELETE = "DELETE FROM sales_order WHERE sales_order_id = 3"
+UNTRUE = """
+CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW._deleted_at := NULL; RETURN NEW; END';
+CREATE TRIGGER undo BEFORE UPDATE ON fact_sales_order FOR EACH ROW EXECUTE FUNCTION undo();
+"""
+
+
+async def test_a_deleted_row_is_in_flight_until_keys_are_compared(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await source.execute(DELETE)
+    assert facts(await proved_while(held_back, source)) == (1, [])
+    assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [])
+
+
+async def test_a_deleted_row_that_a_comparison_left_alive_differs(
+    held_back: Pipeline, source: asyncpg.Connection, postgres_cluster: TestCluster, warehouse_database: str
+) -> None:
+    execute(postgres_cluster.url(warehouse_database, LOADER), UNTRUE)
+    await source.execute(DELETE)
+    assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [Difference(Kind.EXTRA, (3,))])
 
 
 async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> None:

@@ -53,7 +53,7 @@ def body_of(kind: Kind, number: int) -> str:
     if kind is Kind.UNDECODABLE:
         return f"hello {number}"
     if kind is Kind.NEWER:
-        return json.dumps({**json.loads(body(number)), "type": "starlift.ingest_source.v2"})
+        return json.dumps({**json.loads(body(number)), "type": "starlift.ingest_source.v99"})
     return body(number)
 
 

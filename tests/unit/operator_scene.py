@@ -144,5 +144,6 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
         is_last=is_last,
         snapshot=snapshot(),
         extracts=(),
+        keys=(),
     )
     return BatchIngested(**opening("tests"), data=data)

@@ -78,7 +78,7 @@ async def test_a_body_that_is_no_message_dies_without_reaching_the_handler() -> 
 
 async def test_a_newer_message_comes_back_later_as_a_copy_and_burns_no_attempt() -> None:
     scene, handler = Scene(), Script()
-    newer = json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v2"})
+    newer = json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v99"})
     await scene.queue.send(newer, attributes={"origin": "x"})
     async with scene.consuming(handler):
         await until(lambda: len(scene.queue.sent) == 12)
@@ -91,12 +91,12 @@ async def test_a_newer_message_comes_back_later_as_a_copy_and_burns_no_attempt()
 
 async def test_a_newer_message_whose_deployment_never_comes_dies_after_a_day_and_says_so() -> None:
     scene, handler = Scene(), Script()
-    await scene.queue.send(json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v2"}), attributes={"origin": "x"})
+    await scene.queue.send(json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v99"}), attributes={"origin": "x"})
     await scene.consume_all(handler)
     failure = scene.failure()
     assert timedelta(days=1) <= loop_now() - EPOCH < timedelta(days=1, minutes=2)
     assert (failure.reason, failure.error_type, failure.attempts) == (FailureReason.EXHAUSTED, "DeferredTooLongError", 1)
-    assert "is newer than version 1, which this build knows; deferred for longer than 1 day" in failure.message
+    assert "is newer than version 2, which this build knows; deferred for longer than 1 day" in failure.message
     assert set(scene.dead_letters.messages[0].attributes) == {"origin", FAILURE_ATTRIBUTE}
 
 

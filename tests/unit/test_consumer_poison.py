@@ -31,10 +31,10 @@ POISON = {
     changed(4, type=None): (FailureReason.UNDECODABLE, 1, "the type 'None' is none of"),
     changed(5, data={}): (FailureReason.UNDECODABLE, 1, "source_name: Field required"),
     changed(6, surprise=1): (FailureReason.UNDECODABLE, 1, "surprise: Extra inputs are not permitted"),
-    changed(7, type="starlift.ingest_source.v2"): (
+    changed(7, type="starlift.ingest_source.v99"): (
         FailureReason.EXHAUSTED,
         1,
-        "is newer than version 1, which this build knows",
+        "is newer than version 2, which this build knows",
     ),
     body(1): (FailureReason.EXHAUSTED, 5, "unexpected ZeroDivisionError in"),
     body(2): (FailureReason.PERMANENT, 1, "the object is gone; restore it"),

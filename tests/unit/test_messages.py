@@ -17,6 +17,7 @@ from contracts.messages import (
     Extract,
     IngestSource,
     IngestSourceData,
+    KeyList,
     LoadedTable,
     Message,
     Mode,
@@ -53,11 +54,14 @@ EXTRACTS = (
     Extract(table="staff", role=Role.BASE, object=OBJECT),
     Extract(table="department", role=Role.PARTNER, object=OBJECT),
 )
+KEYS = (KeyList(table="staff", objects=(OBJECT, OBJECT)), KeyList(table="design", objects=()))
 EXAMPLES: list[Message] = [
     IngestSource(**ENVELOPE, data=IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.SCHEDULE)),
-    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS)),
-    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),))),
-    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), quarantine=OBJECT)),
+    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS, keys=KEYS)),
+    BatchRemodelled(
+        **ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),), keys=KEYS)
+    ),
+    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), keys=(), quarantine=OBJECT)),
     BatchLoaded(
         **ENVELOPE, data=BatchLoadedData(**BATCH, tables=(LoadedTable(table="dim_staff", row_count=3),), quarantined=0)
     ),
@@ -107,8 +111,8 @@ def test_the_values_of_a_bad_message_are_not_repeated() -> None:
 
 
 def test_a_later_version_than_this_build_knows_is_told_apart() -> None:
-    with pytest.raises(NewerMessageError, match=r"'starlift\.ingest_source\.v2' is newer than version 1"):
-        decode(changed(type="starlift.ingest_source.v2"))
+    with pytest.raises(NewerMessageError, match=r"'starlift\.ingest_source\.v3' is newer than version 2"):
+        decode(changed(type="starlift.ingest_source.v3"))
 
 
 def test_an_old_message_is_led_through_every_version_to_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +121,7 @@ def test_an_old_message_is_led_through_every_version_to_the_present_one(monkeypa
         return {**document, "type": "starlift.ingest_source.v9", "data": data}
 
     def from_v9(document: dict[str, Any]) -> dict[str, Any]:
-        return {**document, "type": "starlift.ingest_source.v1", "data": {**document["data"], "mode": "full"}}
+        return {**document, "type": "starlift.ingest_source.v2", "data": {**document["data"], "mode": "full"}}
 
     monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v8", from_v8)
     monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v9", from_v9)

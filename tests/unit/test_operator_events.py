@@ -67,9 +67,9 @@ def reset_structlog() -> Iterator[None]:
 def test_what_a_service_really_logs_is_told() -> None:
     with redirect_stdout(io.StringIO()) as output:
         configure_logs("loading")
-        structlog.get_logger().info("batch_loaded", run=7, batch_id="b", rows=1200, quarantined=0)
+        structlog.get_logger().info("batch_loaded", run=7, batch_id="b", rows=1200, gone=0, quarantined=0)
         structlog.get_logger().error("message_dead_lettered", attempt=1, reason="permanent", error="table 'x' lacks 'y'")
-        structlog.get_logger().info("batch_already_loaded", run=7, batch_id="b", rows=1200, quarantined=0)
+        structlog.get_logger().info("batch_already_loaded", run=7, batch_id="b", rows=1200, gone=0, quarantined=0)
     lines = output.getvalue().splitlines()
     assert len(lines) == 3
     loaded, dead, again = map(sentence, lines)
@@ -91,7 +91,13 @@ def line(event: str, **fields: object) -> str:
         ("full_read", {"run": 7, "reasons": ["first run", "new table"]}, "run 7 reads in full: first run, new table"),
         ("run_completed", {"run": 7, "rows": 1, "batches": 1, "seconds": 0.5}, "run 7 read 1 row in 0.5 s, 1 batch"),
         ("run_completed", {"run": 7, "rows": 2000, "batches": 2, "seconds": 3.0}, "run 7 read 2,000 rows in 3 s, 2 batches"),
-        ("batch_loaded", {"run": 7, "rows": 3, "quarantined": 2}, "run 7 loaded 3 rows, 2 in quarantine"),
+        ("batch_loaded", {"run": 7, "rows": 3, "gone": 0, "quarantined": 2}, "run 7 loaded 3 rows, 2 in quarantine"),
+        ("batch_loaded", {"run": 7, "rows": 0, "gone": 1200, "quarantined": 0}, "run 7 loaded 0 rows, 1,200 found deleted"),
+        (
+            "empty_table_not_compared",
+            {"run": 7, "table": "staff", "advice": "ask"},
+            "'staff' has no row; what the warehouse has of it stays; ask",
+        ),
         ("message_retried", {"attempt": 2, "delay_s": 7.5, "reason": "busy"}, "attempt 2 failed, next in 7.5 s: busy"),
         ("dependency_down", {"dependency": "source", "reason": "the source is away"}, "waiting: the source is away"),
         ("dependency_up", {"dependency": "source"}, "source answers again"),

@@ -80,7 +80,7 @@ def options(application: typer.Typer) -> dict[str, set[str]]:
 
 def test_the_commands_and_their_options() -> None:
     assert options(app) | options(local_app) == {
-        "ingest": {"--full", "--wait", "--timeout"},
+        "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "status": {"--json"},
         "verify": {"--json"},

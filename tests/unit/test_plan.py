@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.messages import Mode, Snapshot
+from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.totesys import CONTRACT
 from services.ingestion.plan import HORIZON_AGE_MAXIMUM, Plan, lsn, plan_run
@@ -39,8 +39,19 @@ def identity(**changes: Any) -> SourceSnapshot:
     return now(identity=IDENTITY.model_copy(update=changes))
 
 
-def plan(source: SourceSnapshot = NOW, before: Checkpoint | None = BEFORE, mode: Mode = Mode.CHANGES) -> Plan:
-    return plan_run(CONTRACT, source, before, mode)
+def plan(
+    source: SourceSnapshot = NOW, before: Checkpoint | None = BEFORE, mode: Mode = Mode.CHANGES, every: int = 0, **wish: bool
+) -> Plan:
+    data = IngestSourceData(source_name="totesys", mode=mode, trigger=Trigger.SCHEDULE, **wish)
+    return plan_run(CONTRACT, source, before, data, every)
+
+
+def compared(found: Plan) -> set[str]:
+    return {table.name for table in found.compared_tables}
+
+
+def after(runs: int | None) -> Checkpoint:
+    return BEFORE.model_copy(update={"runs_since_comparison": runs})
 
 
 def test_an_ordinary_run_reads_what_changed_since_the_horizon() -> None:
@@ -106,3 +117,40 @@ def test_a_table_that_the_last_run_did_not_know_is_read_in_full() -> None:
 @pytest.mark.parametrize(("text", "position"), [("0/0", 0), ("0/FF", 255), ("1/0", 2**32), ("16/B374D848", 0x16_B374D848)])
 def test_a_log_position_is_a_number_of_bytes(text: str, position: int) -> None:
     assert lsn(text) == position
+
+
+# --- which keys are compared ---------------------------------------------------------------------------------------
+
+STARS = set(EVERYTHING) - {"department"}  # no star table is made of departments: they are only joined
+
+
+def test_an_ordinary_run_compares_no_keys_and_counts() -> None:
+    found = plan(before=after(3), every=10)
+    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (set(), 4, False)
+
+
+@pytest.mark.parametrize(("before", "every"), [(after(9), 10), (after(0), 1), (after(12), 10), (after(None), 10)])
+def test_keys_are_compared_every_so_many_runs(before: Checkpoint, every: int) -> None:
+    found = plan(before=before, every=every)
+    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (STARS, 0, True)
+
+
+def test_keys_are_compared_when_asked_for() -> None:
+    found = plan(before=after(3), compare_keys=True)
+    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (STARS, 0, True)
+
+
+def test_without_a_number_of_runs_nothing_is_due() -> None:
+    assert compared(plan(before=after(10**6))) == set()
+    assert plan(before=after(None)).runs_since_comparison is None
+
+
+@pytest.mark.parametrize(("before", "mode"), [(None, Mode.CHANGES), (after(3), Mode.FULL)])
+def test_a_full_run_compares_keys(before: Checkpoint | None, mode: Mode) -> None:
+    found = plan(before=before, mode=mode)
+    assert (compared(found), found.runs_since_comparison) == (STARS, 0)
+
+
+def test_the_keys_of_a_table_that_is_read_in_full_are_compared_and_that_is_no_comparison_of_all() -> None:
+    found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}), before=after(3), every=10)
+    assert (compared(found), found.runs_since_comparison) == ({"staff"}, 4)

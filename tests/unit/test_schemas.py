@@ -17,7 +17,7 @@ from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceD
 from infra.schemas import ASYNCAPI, DIRECTORY, ReleasedSchemaError, current_asyncapi, main, require_unchanged, write_schemas
 
 EXAMPLES = Path(__file__).parent / "messages"
-TYPES = sorted({*KNOWN_TYPES, FAILURE_RECORD_TYPE})
+TYPES = sorted({*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE})
 
 
 def golden(kind: str) -> dict[str, Any]:
@@ -63,17 +63,17 @@ def test_a_changed_model_without_a_new_version_is_refused_and_its_schema_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_schemas(tmp_path)
-    released = (tmp_path / "starlift.ingest_source.v1.json").read_text()
+    released = (tmp_path / "starlift.ingest_source.v2.json").read_text()
     monkeypatch.setattr(json_schemas, "MESSAGE_MODELS", (_ChangedCommand,))
-    with pytest.raises(ReleasedSchemaError, match=r"^the model of starlift\.ingest_source\.v1 .* give it a new version"):
+    with pytest.raises(ReleasedSchemaError, match=r"^the model of starlift\.ingest_source\.v2 .* give it a new version"):
         write_schemas(tmp_path)
-    assert (tmp_path / "starlift.ingest_source.v1.json").read_text() == released
+    assert (tmp_path / "starlift.ingest_source.v2.json").read_text() == released
 
 
 def test_better_words_are_no_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_schemas(tmp_path)
     monkeypatch.setattr(IngestSource, "__doc__", "Another sentence.")
-    assert json_schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v1")
+    assert json_schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v2")
 
 
 def test_writing_twice_writes_nothing_new(tmp_path: Path) -> None:
@@ -108,6 +108,13 @@ def test_the_golden_example_of_each_type_fits_its_golden_schema(kind: str) -> No
 @pytest.mark.parametrize("kind", sorted(KNOWN_TYPES))
 def test_the_golden_example_of_each_type_is_decoded_and_encoded_unchanged(kind: str) -> None:
     assert json.loads(encode(decode(json.dumps(example(kind))))) == example(kind)
+
+
+@pytest.mark.parametrize("kind", sorted(UPCASTS))
+def test_the_golden_example_of_a_former_version_is_understood(kind: str) -> None:
+    message = decode(json.dumps(example(kind)))
+    assert message.type in KNOWN_TYPES
+    assert problems(message.type, json.loads(encode(message))) == []
 
 
 def test_the_golden_failure_record_is_read_and_written_unchanged() -> None:

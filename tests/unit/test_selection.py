@@ -47,6 +47,19 @@ def test_every_lookup_of_the_contract_is_in_the_closure() -> None:
         assert condition.count("EXISTS") == len(CONTRACT.lookups_of(table.name))
 
 
+def test_a_row_whose_partner_was_deleted_is_affected_where_keys_are_compared() -> None:
+    condition = where(page(replace(changes(), orphans=True), "staff"))
+    assert condition.endswith(
+        'OR ("t"."department_id" IS NOT NULL AND NOT EXISTS '
+        '(SELECT FROM "public"."department" AS p WHERE "p"."department_id" = "t"."department_id")))'
+    )
+    assert "NOT EXISTS" not in page(replace(changes(), orphans=True), "design")
+
+
+def test_keys_are_read_as_json_arrays() -> None:
+    assert changes().keys(SHELF) == """SELECT json_build_array("t"."row", "t"."label"::text) FROM "public"."shelf" AS t"""
+
+
 def test_a_table_read_in_full_brings_those_that_join_it_in_full() -> None:
     selection = changes("department")
     assert where(page(selection, "department")) == "true"

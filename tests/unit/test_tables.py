@@ -9,7 +9,19 @@ from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, T
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
-from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, FACT_SALE, ITEM, MAKER, SHELF, SHOP, with_column, with_table
+from tests.small_contract import (
+    DIM_DAY,
+    DIM_ITEM,
+    DIM_MAKER,
+    DIM_SHELF,
+    FACT_SALE,
+    ITEM,
+    MAKER,
+    SHELF,
+    SHOP,
+    with_column,
+    with_table,
+)
 
 
 def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
@@ -61,6 +73,14 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
         (
             with_column(DIM_MAKER, Column("maker_id", INTEGER, FromSource("maker_id"), nullable=True)),
             "'dim_maker.maker_id' identifies rows and may not be nullable",
+        ),
+        (
+            with_column(DIM_MAKER, Column("maker_id", TEXT, FromSource("maker_name"))),
+            "the key of 'dim_maker' is not the key (maker_id) of 'maker', column by column; a delete could not be found",
+        ),
+        (
+            replace(DIM_SHELF, key=("label", "row")),
+            "the key of 'dim_shelf' is not the key (row, label) of 'shelf', column by column; a delete could not be found",
         ),
         (
             with_column(FACT_SALE, Column("sold_time", TIME, TimeOf("sold_at"), nullable=True)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any
@@ -51,8 +51,8 @@ class Awaited:
 class TableVerdict:
     """What the comparison of one table found. `in_flight` and `quarantined` rows differ for a reason that is known.
 
-    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight. `digest` is a hash over
-    all rows of the source that were compared.
+    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight, `deleted` those that the
+    source has no longer. `digest` is a hash over all rows of the source that were compared.
     """
 
     table: str
@@ -64,6 +64,7 @@ class TableVerdict:
     unnamed: int = 0
     digest: str = ""
     awaited: dict[Key, Awaited] = field(default_factory=dict)
+    deleted: set[Key] = field(default_factory=set)
 
     @property
     def different(self) -> int:
@@ -88,6 +89,20 @@ class TableVerdict:
         if len(self.awaited) < NAMED_MAXIMUM:
             self.awaited[row.key] = Awaited(row.values, is_missing)
 
+    def is_deleted(self, key: Key) -> None:
+        """One row more that is gone from the source since keys were compared: in flight until they are again."""
+        self.in_flight += 1
+        if len(self.deleted) < NAMED_MAXIMUM:
+            self.deleted.add(key)
+
+
+Listed = Callable[[Collection[Key]], Awaitable[set[Key]]]
+
+
+async def nothing_listed(_keys: Collection[Key]) -> set[Key]:
+    """Keys were never compared."""
+    return set()
+
 
 async def compare(
     verdict: TableVerdict,
@@ -95,19 +110,34 @@ async def compare(
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     quarantined: frozenset[Key] = frozenset(),
+    listed: Listed = nothing_listed,
 ) -> TableVerdict:
-    """Walk both streams, ordered by key, side by side, and put what is found into `verdict`."""
+    """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
+
+    Of the keys that the source lacks, `listed` says which it had when keys were compared last.
+    """
+    extra: list[Key] = []
     async for left, right in _side_by_side(expected, actual):
         verdict.expected += left is not None
         verdict.actual += right is not None
         if left is None and right is not None:
-            verdict.differs(Difference(Kind.EXTRA, right.key))
+            if right.in_flight:
+                verdict.is_deleted(right.key)
+            else:
+                extra.append(right.key)
         elif left is not None and right is None:
             _count(verdict, Difference(Kind.MISSING, left.key), left, quarantined)
         elif left is not None and right is not None and left.values != right.values:
             _count(
                 verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, quarantined
             )
+    deleted = await listed(extra) if extra else set()
+    for key in extra:
+        if key in deleted:
+            verdict.is_deleted(key)
+        else:
+            verdict.differs(Difference(Kind.EXTRA, key))
+    verdict.differences.sort(key=lambda difference: difference.key)
     return verdict
 
 

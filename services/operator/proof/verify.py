@@ -3,6 +3,7 @@
 The warehouse's snapshot is opened first and says how far it has come (N), the source's after it. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
 horizon of run N: a later run brings it, and when that is loaded the row is compared again. What then still differs, differs.
+A row that the source has no longer is in flight until keys are compared again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Self
 
@@ -21,6 +23,7 @@ import asyncpg
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare, differing
+from services.operator.proof.deleted import Comparisons, last_comparisons
 from services.operator.proof.quarantine import open_quarantine
 from services.operator.proof.statements import (
     actual_rows,
@@ -52,6 +55,7 @@ class Look:
     progress: Progress
     taken_at: dt.datetime
     quarantined: Mapping[str, frozenset[Key]]
+    comparisons: Comparisons
 
     @property
     def horizon(self) -> int | None:
@@ -120,7 +124,8 @@ class Proof:
                 quarantined = await open_quarantine(
                     self.objects, self.processed_bucket, self.source_name, self.contract, warehouse
                 )
-                yield Look(source, warehouse, progress, taken_at, quarantined)
+                comparisons = await last_comparisons(self.objects, warehouse)
+                yield Look(source, warehouse, progress, taken_at, quarantined, comparisons)
 
     async def _require_star(self, warehouse: asyncpg.Connection) -> None:
         for table in self.contract.warehouse_tables:
@@ -130,7 +135,7 @@ class Proof:
     async def _compare(self, look: Look, table: WarehouseTable, buckets: int) -> TableVerdict:
         if table.kind is TableKind.CALENDAR:
             return await self._compare_calendar(look, table)
-        expected, actual = expected_rows(self.contract, table, look.horizon), actual_rows(self.contract, table)
+        expected, actual = self._queries(look, table)
         left, right = await asyncio.gather(
             look.source.fetch(digests(expected, table), buckets), look.warehouse.fetch(digests(actual, table), buckets)
         )
@@ -140,12 +145,23 @@ class Proof:
         verdict = TableVerdict(table.name, expected=row_count, actual=row_count, digest=_digest(left))
         if not differing:
             return verdict
+        return await self._walk(look, table, verdict, (rows(expected, table), rows(actual, table)), differing)
+
+    def _queries(self, look: Look, table: WarehouseTable) -> tuple[str, str]:
+        """On the source, and on the warehouse."""
+        compared = look.comparisons.run(table)
+        return expected_rows(self.contract, table, look.horizon), actual_rows(self.contract, table, compared)
+
+    async def _walk(
+        self, look: Look, table: WarehouseTable, verdict: TableVerdict, sides: tuple[str, str], *arguments: object
+    ) -> TableVerdict:
         return await compare(
             verdict,
-            _rows(look.source, rows(expected, table), len(table.key), differing),
-            _rows(look.warehouse, rows(actual, table), len(table.key), differing),
+            _rows(look.source, sides[0], len(table.key), *arguments),
+            _rows(look.warehouse, sides[1], len(table.key), *arguments),
             tuple(table.star_types),
             look.quarantined.get(table.name, frozenset()),
+            partial(look.comparisons.listed, table),
         )
 
     async def _compare_calendar(self, look: Look, calendar: WarehouseTable) -> TableVerdict:
@@ -182,16 +198,31 @@ class Proof:
                 if table.kind is TableKind.CALENDAR and found.in_flight:
                     again = await self._compare_calendar(look, table)
                     found.in_flight, found.differences = again.in_flight, again.differences
-                elif found.awaited:
+                elif found.awaited or found.deleted:
+                    await self._settle_deleted(look, table, found)
                     await self._settle(look, table, found)
         return replace(verdict, settled_at=look.taken_at)
+
+    async def _settle_deleted(self, look: Look, table: WarehouseTable, found: TableVerdict) -> None:
+        """A row that keys were compared for since, and that is still there, differs."""
+        deleted, found.deleted = found.deleted, set()
+        found.in_flight -= len(deleted)
+        expected, actual = self._queries(look, table)
+        for keys in _chunks(list(deleted), SETTLE_KEYS):
+            sides = rows_of(expected, table, keys), rows_of(actual, table, keys)
+            again = await self._walk(look, table, TableVerdict(table.name), sides)
+            found.in_flight += again.in_flight
+            found.quarantined += again.quarantined
+            found.deleted |= again.deleted
+            for difference in again.differences:
+                found.differs(difference)
 
     async def _settle(self, look: Look, table: WarehouseTable, found: TableVerdict) -> None:
         """A row that is as it was, and that the warehouse has not got, differs; one that changed since is in flight again."""
         awaited, found.awaited = found.awaited, {}
         found.in_flight -= len(awaited)
         for keys in _chunks(list(awaited), SETTLE_KEYS):
-            expected, actual = expected_rows(self.contract, table, look.horizon), actual_rows(self.contract, table)
+            expected, actual = self._queries(look, table)
             wanted = {row.key: row async for row in _rows(look.source, rows_of(expected, table, keys), len(table.key))}
             held = {row.key: row async for row in _rows(look.warehouse, rows_of(actual, table, keys), len(table.key))}
             for key, row in wanted.items():

@@ -1,0 +1,84 @@
+"""The complete key lists of a run: what lets loading find the rows that are gone (docs/decisions/0006-deletes.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import asyncpg
+import structlog
+
+from contracts.messages import KeyList
+from contracts.objects import ObjectRef, key_list_key
+from contracts.tables import SourceTable
+from services.ingestion.extraction import Destination
+from services.ingestion.selection import Selection
+from shared.key_lists import packed
+
+PART_BYTES = 4 * 1024 * 1024  # of JSON lines in one object: some 400,000 keys, which a reader holds in memory
+# Two characters that JSON has escaped: PostgreSQL then writes each line as it is.
+QUOTE, DELIMITER = "\x01", "\x02"
+
+log = structlog.get_logger()
+
+
+async def write_key_lists(
+    connection: asyncpg.Connection,
+    selection: Selection,
+    tables: Iterable[SourceTable],
+    destination: Destination,
+    *,
+    index: int,
+    believe_empty: bool,
+) -> tuple[KeyList, ...]:
+    """Every key of each of the tables, in the landing bucket, as part of the batch `index`.
+
+    No list for a table without rows, unless `believe_empty`: a list without a key says that all rows were deleted.
+    """
+    lists = []
+    for table in tables:
+        parts = _Parts(destination, table.name, index)
+        await connection.copy_from_query(
+            selection.keys(table), output=parts.take, format="csv", quote=QUOTE, delimiter=DELIMITER
+        )
+        await parts.end()
+        if parts.refs or believe_empty:
+            lists.append(KeyList(table=table.name, objects=tuple(parts.refs)))
+        else:
+            advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
+            log.warning("empty_table_not_compared", run=destination.run, table=table.name, advice=advice)
+    return tuple(lists)
+
+
+@dataclass
+class _Parts:
+    """Takes the lines of a list as they come, and writes an object whenever there are enough."""
+
+    destination: Destination
+    table: str
+    index: int
+    refs: list[ObjectRef] = field(default_factory=list)
+    waiting: bytearray = field(default_factory=bytearray)
+
+    async def take(self, piece: bytes) -> None:
+        self.waiting += piece
+        if len(self.waiting) >= PART_BYTES and (end := self.waiting.rfind(b"\n") + 1):
+            lines = bytes(self.waiting[:end])
+            del self.waiting[:end]
+            await self._write(lines)
+
+    async def end(self) -> None:
+        if self.waiting:
+            await self._write(bytes(self.waiting))
+
+    async def _write(self, lines: bytes) -> None:
+        to = self.destination
+        body = await asyncio.to_thread(packed, lines)
+        digest = hashlib.sha256(body).hexdigest()
+        key = key_list_key(to.source_name, to.run, self.index, self.table, digest)
+        await to.objects.put(to.bucket, key, body)
+        self.refs.append(
+            ObjectRef(bucket=to.bucket, key=key, byte_count=len(body), row_count=lines.count(b"\n"), sha256=digest)
+        )

@@ -1,0 +1,93 @@
+"""The SQL of deletes. Pure text, derived from the contract; the argument is in docs/decisions/0006-deletes.md.
+
+A key list of run R says which keys the source had in R's snapshot. A row of the star whose highest `_run` is below R and whose
+key is not in the list is gone: it gets a tombstone. A row with a tombstone above its highest `_run` is dead, and its newest
+version has `_deleted_at`; no other row has. All of it depends on the highest runs only, not on what came first.
+
+Statements name a row's business key as the ledger does, as a JSON array.
+"""
+
+from __future__ import annotations
+
+from contracts.tables import Contract, TableKind, WarehouseTable
+from services.loading.merge import loaded_value, staging_name
+from services.loading.schema import relation
+from shared.sql import literal, quoted
+
+
+def keys_name(table: WarehouseTable) -> str:
+    """The temporary table that a key list of `table` is copied into."""
+    return f"keys_of_{table.name}"
+
+
+def create_keys(table: WarehouseTable) -> str:
+    """A temporary table that ends with the transaction."""
+    columns = ", ".join(f"{quoted(name)} {table.column(name).type.sql}" for name in table.key)
+    return f"CREATE TEMPORARY TABLE {quoted(keys_name(table))} ({columns}) ON COMMIT DROP"
+
+
+def insert_keys(table: WarehouseTable) -> str:
+    """Keys into that table; one parameter per column of the key, an array of its values."""
+    arrays = (f"${n}::{table.column(name).type.sql}[]" for n, name in enumerate(table.key, start=1))
+    return f"INSERT INTO {quoted(keys_name(table))} SELECT * FROM unnest({', '.join(arrays)})"
+
+
+def has_older(contract: Contract, table: WarehouseTable) -> str:
+    """Whether `table` has a row of a run below $1: without one, as in a first load, there is nothing to compare."""
+    return f"SELECT EXISTS (SELECT FROM {relation(contract, table)} WHERE _run BETWEEN 1 AND $1::bigint - 1)"
+
+
+def bury_missing(contract: Contract, table: WarehouseTable) -> str:
+    """A tombstone of run $1, found at $2, for each living row that no run from $1 on has seen and whose key is not listed.
+
+    Answers their keys. Sorted: two loaders then lock tombstones in the same order.
+    """
+    key = ", ".join(quoted("t", name) for name in table.key)
+    listed = " AND ".join(f"{quoted('k', name)} = {quoted('t', name)}" for name in table.key)
+    unlisted = (
+        f"SELECT jsonb_build_array({key}) AS key, max(t._run) AS run FROM {relation(contract, table)} AS t "
+        f"WHERE NOT EXISTS (SELECT FROM {quoted(keys_name(table))} AS k WHERE {listed}) "
+        f"GROUP BY {key} HAVING max(t._run) BETWEEN 1 AND $1::bigint - 1"  # run 0: an inferred member was never at the source
+    )
+    return (
+        f"INSERT INTO starlift.tombstone (table_name, key, run, found_at) "
+        f"SELECT {literal(table.name)}, u.key, $1, $2::timestamptz FROM ({unlisted}) AS u "
+        f"WHERE NOT EXISTS (SELECT FROM starlift.tombstone AS d WHERE {_of(table, 'd')} AND d.key = u.key AND d.run > u.run) "
+        f"ORDER BY u.key "
+        f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at RETURNING key"
+    )
+
+
+def lock_tombstones_of_staged(table: WarehouseTable) -> str:
+    """The keys of staged rows that have a tombstone.
+
+    Locked, because two loaders that bring versions of one dead row must not both take theirs for the newest.
+    """
+    key = ", ".join(loaded_value(quoted("s", name), table.column(name).type) for name in table.key)
+    staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
+    return (
+        f"SELECT b.key FROM starlift.tombstone AS b WHERE {_of(table, 'b')} AND b.key IN ({staged}) ORDER BY b.key FOR UPDATE"
+    )
+
+
+def mark_dead(contract: Contract, table: WarehouseTable) -> str:
+    """`_deleted_at` as it should be for every version of the rows with the keys $1 (jsonb[]), all of which have a tombstone."""
+    same = " AND ".join(
+        f"{quoted('t', name)} = (b.key ->> {position})::{table.column(name).type.sql}"
+        for position, name in enumerate(table.key)
+    )
+    is_dead = "t._run < b.run"
+    if table.kind is TableKind.FACT:
+        key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
+        order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
+        newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"
+        is_dead += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
+    moment = f"CASE WHEN {is_dead} THEN b.found_at END"
+    return (
+        f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM starlift.tombstone AS b "
+        f"WHERE {_of(table, 'b')} AND b.key = ANY ($1::jsonb[]) AND {same} AND t._deleted_at IS DISTINCT FROM ({moment})"
+    )
+
+
+def _of(table: WarehouseTable, alias: str) -> str:
+    return f"{alias}.table_name = {literal(table.name)}"

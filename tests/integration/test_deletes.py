@@ -1,0 +1,253 @@
+"""Rows that are gone at the source, found by a role that may do nothing but SELECT (docs/decisions/0006-deletes.md)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.messages import Mode, Trigger
+from infra.local.totesys.fill import fill
+from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.verdict import Verdict
+from tests.pipeline import PROCESSED, Pipeline, tables_read
+
+DELETE = "DELETE FROM payment WHERE payment_id = 3"
+CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
+MARKS = "SELECT _deleted_at IS NOT NULL FROM fact_payment WHERE payment_id = 3 ORDER BY _run"
+UPDATE = "UPDATE payment SET paid = NOT paid, last_updated = $1 WHERE payment_id = 3"
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    await fill(source, orders=40, seed=1)
+    await pipeline.run()
+    return pipeline
+
+
+def differences(verdict: Verdict) -> list[tuple[str, Difference]]:
+    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
+
+
+async def require_equal(pipeline: Pipeline) -> None:
+    """The proof finds every row, and no other."""
+    verdict = await pipeline.verify()
+    assert differences(verdict) == []
+    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
+
+
+async def row_of(source: asyncpg.Connection, table: str, key: int) -> tuple[object, ...]:
+    found = await source.fetchrow(f"SELECT * FROM {table} WHERE {table}_id = {key}")
+    return () if found is None else tuple(found)
+
+
+async def put_back(source: asyncpg.Connection, table: str, row: tuple[object, ...]) -> None:
+    places = ", ".join(f"${place}" for place in range(1, len(row) + 1))
+    await source.execute(f"INSERT INTO {table} VALUES ({places})", *row)
+
+
+async def test_a_deleted_fact_leaves_the_current_view_and_its_history_stays(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute(UPDATE, datetime(2027, 1, 1))  # noqa: DTZ001 (the source's timestamps are without time zone)
+    await loaded.run()
+    await source.execute(DELETE)
+    (message,) = await loaded.run(compare_keys=True)
+    assert await loaded.select(MARKS) == [(False,), (True,)]
+    assert await loaded.select(CURRENT) == [(0,)]
+    found = await loaded.select("SELECT DISTINCT _deleted_at FROM fact_payment WHERE _deleted_at IS NOT NULL")
+    assert found == [(message.data.snapshot.taken_at,)]
+    await require_equal(loaded)
+
+
+async def test_a_deleted_dimension_row_is_marked_and_facts_keep_their_reference(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute("ALTER TABLE sales_order DROP CONSTRAINT sales_order_design_id_fkey")
+    await source.execute("UPDATE sales_order SET design_id = 5 WHERE sales_order_id = 1")
+    await loaded.run()
+    await source.execute("DELETE FROM design WHERE design_id = 5")
+    await loaded.run(compare_keys=True)
+    assert await loaded.select("SELECT design_id FROM dim_design WHERE _deleted_at IS NOT NULL") == [(5,)]
+    assert await loaded.select("SELECT design_id FROM fact_sales_order_current WHERE sales_order_id = 1") == [(5,)]
+    await require_equal(loaded)
+
+
+async def test_until_keys_are_compared_a_deleted_row_is_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute(DELETE)
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
+    assert await loaded.select(CURRENT) == [(1,)]
+
+
+async def test_a_row_that_no_run_since_the_comparison_can_have_seen_differs(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """Neither was it there when keys were compared, nor has a later run brought it."""
+    await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
+    await source.execute(DELETE)
+    verdict = await loaded.verify()
+    assert differences(verdict) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+    assert verdict.in_flight == 1
+    await loaded.run(compare_keys=True)
+    await require_equal(loaded)
+
+
+async def test_a_row_that_comes_back_lives_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    row = await row_of(source, "payment", 3)
+    await source.execute(DELETE)
+    await loaded.run(compare_keys=True)
+    await put_back(source, "payment", row)
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
+    await loaded.run()
+    assert await loaded.select(MARKS) == [(False,)]
+    await loaded.run(compare_keys=True)
+    await require_equal(loaded)
+
+
+async def test_a_row_that_comes_back_as_a_new_version_clears_the_mark_of_the_old_one_and_dies_again(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    row = await row_of(source, "payment", 3)
+    await source.execute(DELETE)
+    await loaded.run(compare_keys=True)
+    await put_back(source, "payment", row)
+    await source.execute(UPDATE, datetime(2027, 1, 1))  # noqa: DTZ001
+    await loaded.run()
+    assert await loaded.select(MARKS) == [(False,), (False,)]
+    await require_equal(loaded)
+    await source.execute(DELETE)
+    await loaded.run(compare_keys=True)
+    assert await loaded.select(MARKS) == [(False,), (True,)]
+    await require_equal(loaded)
+
+
+async def test_a_row_that_came_and_went_between_two_comparisons_is_found(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    design = "INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())"
+    await source.execute(design)
+    await loaded.run()
+    await source.execute("DELETE FROM design WHERE design_id = 900")
+    await loaded.run(compare_keys=True)
+    assert await loaded.select("SELECT _deleted_at IS NULL FROM dim_design WHERE design_id = 900") == [(False,)]
+    await require_equal(loaded)
+
+
+async def test_a_row_of_a_run_that_crashed_and_was_deleted_before_the_next_is_found(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """No manifest and no horizon tell of it, and its batch arrives after the comparison."""
+    state = dict(loaded.objects.buckets["landing"])
+    await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
+    crashed = await loaded.read()
+    loaded.objects.buckets["landing"].update(state)
+    await source.execute("DELETE FROM design WHERE design_id = 900")
+    await loaded.run(compare_keys=True)
+    await loaded.load(*crashed)
+    assert await loaded.select("SELECT _deleted_at IS NULL FROM dim_design WHERE design_id = 900") == [(False,)]
+    await require_equal(loaded)
+
+
+async def test_an_older_version_that_arrives_behind_the_comparison_stays_history(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute(UPDATE, datetime(2027, 1, 1))  # noqa: DTZ001
+    late = await loaded.read()
+    await source.execute(UPDATE, datetime(2027, 1, 2))  # noqa: DTZ001
+    await loaded.run()
+    await source.execute(DELETE)
+    await loaded.run(compare_keys=True)
+    await loaded.load(*late)
+    assert await loaded.select(MARKS) == [(False,), (False,), (True,)]
+    await require_equal(loaded)
+
+
+async def test_a_lost_object_store_loses_no_delete(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The first run after it reads everything, keys included: what compares is the warehouse, not a memory of ours."""
+    await source.execute(DELETE)
+    for bucket in loaded.objects.buckets.values():
+        bucket.clear()
+    await loaded.run()
+    assert await loaded.select(CURRENT) == [(0,)]
+    await require_equal(loaded)
+
+
+async def test_a_full_run_compares_keys(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute(DELETE)
+    await loaded.cut(50).run(Mode.FULL)
+    assert await loaded.select(CURRENT) == [(0,)]
+    await require_equal(loaded)
+
+
+async def test_keys_are_compared_every_so_many_runs_also_of_an_idle_source(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    scheduled = loaded.comparing(every=3)
+    await source.execute(DELETE)
+    assert await scheduled.ingest(trigger=Trigger.SCHEDULE) == []
+    assert await scheduled.ingest(trigger=Trigger.SCHEDULE) == []
+    (message,) = await scheduled.ingest(trigger=Trigger.SCHEDULE)
+    assert tables_read([message]) == {}
+    await loaded.load(await loaded.remodel(message))
+    assert await loaded.select(CURRENT) == [(0,)]
+    assert await scheduled.ingest(trigger=Trigger.SCHEDULE) == []
+
+
+async def test_a_row_whose_partner_was_deleted_is_quarantined_and_comes_back_with_it(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute("ALTER TABLE staff DROP CONSTRAINT staff_department_id_fkey")
+    staff = await source.fetchval("SELECT count(*) FROM staff WHERE department_id = 3")
+    department = await row_of(source, "department", 3)
+    await source.execute("DELETE FROM department WHERE department_id = 3")
+    await loaded.run(compare_keys=True)
+    verdict = await loaded.verify()
+    assert (differences(verdict), verdict.quarantined) == ([], staff)
+    await put_back(source, "department", department)
+    await loaded.run()
+    await require_equal(loaded)
+
+
+async def test_a_quarantined_row_that_is_deleted_is_quarantined_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
+    await loaded.run()
+    assert (await loaded.verify()).quarantined == 1
+    await source.execute(DELETE)
+    await loaded.run(compare_keys=True)
+    await require_equal(loaded)
+
+
+async def test_a_row_in_quarantine_is_not_gone(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Its key is at the source, although no run brings it: what the warehouse has of it stays."""
+    await source.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
+    await loaded.run(Mode.FULL)
+    assert await loaded.select(CURRENT) == [(1,)]
+    verdict = await loaded.verify()
+    assert (differences(verdict), verdict.quarantined) == ([], 1)
+
+
+async def test_an_inferred_member_is_not_gone_it_was_never_there(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE currency SET currency_code = 'XQX' WHERE currency_id = 1")
+    await loaded.select("UPDATE dim_currency SET _run = 0 WHERE currency_id = 1")
+    await source.execute("ALTER TABLE sales_order DROP CONSTRAINT sales_order_currency_id_fkey")
+    await source.execute("ALTER TABLE purchase_order DROP CONSTRAINT purchase_order_currency_id_fkey")
+    await source.execute("ALTER TABLE payment DROP CONSTRAINT payment_currency_id_fkey")
+    await source.execute("DELETE FROM currency WHERE currency_id = 1")
+    await loaded.run(compare_keys=True)
+    assert await loaded.select("SELECT _deleted_at FROM dim_currency WHERE currency_id = 1") == [(None,)]
+    await require_equal(loaded)
+
+
+async def test_a_list_that_is_gone_from_the_bucket_stops_no_late_batch(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("UPDATE design SET design_name = 'late' WHERE design_id = 1")
+    late = await loaded.read()
+    await loaded.run(compare_keys=True)
+    bucket = loaded.objects.buckets[PROCESSED]
+    for key in [key for key in bucket if ".keys-" in key]:
+        del bucket[key]
+    with capture_logs() as logs:
+        await loaded.load(*late)
+    assert [entry["table"] for entry in logs if entry["event"] == "comparison_not_repeated"] == ["dim_design"]

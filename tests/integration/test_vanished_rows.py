@@ -1,0 +1,93 @@
+"""Many rows that are gone at once: an empty table, row security, a swapped table, a partition that was detached."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from infra.local.databases import READER
+from infra.local.totesys.fill import fill
+from tests.pipeline import Pipeline
+
+CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    await fill(source, orders=40, seed=1)
+    await pipeline.run()
+    return pipeline
+
+
+async def require_equal(pipeline: Pipeline) -> None:
+    """The proof finds every row, and no other."""
+    verdict = await pipeline.verify()
+    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
+
+
+async def test_an_empty_table_is_compared_only_on_demand_and_the_log_says_so(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    payments = await source.fetchval("SELECT count(*) FROM payment")
+    await source.execute("TRUNCATE payment")
+    with capture_logs() as logs:
+        (message,) = await loaded.run(compare_keys=True)
+    assert "fact_payment" not in {keys.table for keys in message.data.keys}
+    (told,) = [entry for entry in logs if entry["event"] == "empty_table_not_compared"]
+    assert (told["table"], told["log_level"]) == ("payment", "warning")
+    assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(payments,)]
+    await loaded.run(compare_keys=True, believe_empty=True)
+    assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(0,)]
+    assert await loaded.select("SELECT count(*) FROM fact_payment") == [(payments,)]
+    await require_equal(loaded)
+
+
+async def test_row_security_that_hides_everything_deletes_nothing(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    payments = await source.fetchval("SELECT count(*) FROM payment")
+    await source.execute("ALTER TABLE payment ENABLE ROW LEVEL SECURITY")
+    assert (await loaded.run(compare_keys=True))[0].data.tables == ()
+    assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(payments,)]
+
+
+async def test_what_row_security_hides_is_gone_until_it_shows_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The source is what the role may see; a lifted policy gives no row a new xmin."""
+    await source.execute("ALTER TABLE payment ENABLE ROW LEVEL SECURITY")
+    await source.execute(f"CREATE POLICY others ON payment TO {READER} USING (payment_id <> 3)")
+    await loaded.run()
+    assert await loaded.select(CURRENT) == [(0,)]
+    await source.execute("ALTER TABLE payment DISABLE ROW LEVEL SECURITY")
+    await loaded.run()
+    assert await loaded.select(CURRENT) == [(1,)]
+    await require_equal(loaded)
+
+
+async def test_rows_that_a_swapped_table_lacks_are_found_at_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("CREATE TABLE payment_new (LIKE payment INCLUDING ALL)")
+    await source.execute("INSERT INTO payment_new SELECT * FROM payment WHERE payment_id <> 3")
+    await source.execute("ALTER TABLE payment RENAME TO payment_old")
+    await source.execute("ALTER TABLE payment_new RENAME TO payment")
+    (message,) = await loaded.run()
+    assert [keys.table for keys in message.data.keys] == ["fact_payment"]
+    assert await loaded.select(CURRENT) == [(0,)]
+    await require_equal(loaded)
+
+
+async def test_rows_of_a_partition_are_gone_while_it_is_detached(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("ALTER TABLE payment RENAME TO payment_before")
+    await source.execute("CREATE TABLE payment (LIKE payment_before) PARTITION BY RANGE (payment_id)")
+    await source.execute("ALTER TABLE payment ADD PRIMARY KEY (payment_id)")
+    await source.execute("CREATE TABLE low PARTITION OF payment FOR VALUES FROM (1) TO (10)")
+    await source.execute("CREATE TABLE high PARTITION OF payment FOR VALUES FROM (10) TO (MAXVALUE)")
+    await source.execute("INSERT INTO payment SELECT * FROM payment_before")
+    await loaded.run()
+    await require_equal(loaded)
+    await source.execute("ALTER TABLE payment DETACH PARTITION low")
+    await loaded.run()
+    assert await loaded.select(CURRENT) == [(0,)]
+    await require_equal(loaded)
+    await source.execute("ALTER TABLE payment ATTACH PARTITION low FOR VALUES FROM (1) TO (10)")
+    await loaded.run()
+    assert await loaded.select(CURRENT) == [(1,)]
+    await require_equal(loaded)
