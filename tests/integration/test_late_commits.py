@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 
+from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
+from services.ingestion.selection import Selection
+from shared.postgres import copy_out
 from tests.pipeline import Pipeline, tables_read
 
 INSERT = """
@@ -41,6 +45,28 @@ async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(
     assert await designs(pipeline) == {"late", "late, but committed first"}
     assert (await pipeline.verify()).is_equal
     assert await pipeline.ingest() == []
+
+
+async def test_what_commits_while_a_run_reads_is_read_by_the_next_run_and_not_by_this_one(
+    writer: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The horizon is taken before the first row is read, and every row in the horizon's own snapshot."""
+    committed: set[str] = set()
+
+    async def copied_and_then_changed(*arguments: Any, **named: Any) -> tuple[bytes, int]:
+        answer = await copy_out(*arguments, **named)
+        committed.add(name := f"late {len(committed)}")
+        await writer.execute(INSERT, name)
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr("services.ingestion.extraction.copy_out", copied_and_then_changed)
+        await pipeline.run()
+    assert await designs(pipeline) == set()
+    (message,) = await pipeline.run()
+    assert await designs(pipeline) == committed
+    assert [table.table for table in message.data.tables] == ["dim_design"]
+    assert (await pipeline.verify()).is_equal
 
 
 async def test_rows_of_savepoints_are_read_and_rolled_back_ones_are_not(writer: asyncpg.Connection, pipeline: Pipeline) -> None:
@@ -106,3 +132,17 @@ async def test_two_prepared_steps_of_an_order_arrive_whole_although_they_commit_
     await pipeline.run()
     verdict = await pipeline.verify()
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_a_version_is_new_from_the_horizon_to_now_and_not_when_half_of_all_ids_ago_turns_its_age_around(
+    source: asyncpg.Connection,
+) -> None:
+    """A row older than 2^31 transactions has a negative age: without the lower bound every run would read it again."""
+    horizon = int(await source.fetchval("SELECT txid_current()"))
+    for _ in range(3):
+        await source.execute("SELECT txid_current()")
+    condition = Selection(CONTRACT, frozenset(), horizon)._changed("t")
+    xids = {"before": -1, "at the horizon": 0, "since": 2, "nearly half ago": 1000 - 2**31, "longer ago": -1000 - 2**31}
+    rows = ", ".join(f"('{name}', '{(horizon + distance) % 2**32}'::xid)" for name, distance in xids.items())
+    found = await source.fetch(f"SELECT name FROM (VALUES {rows}) AS t (name, xmin) WHERE {condition}")
+    assert [row["name"] for row in found] == ["at the horizon", "since"]

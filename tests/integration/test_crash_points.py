@@ -1,0 +1,240 @@
+"""A service dies behind each of its effects, one after the other, and its message is delivered again.
+
+Nothing is lost, nothing is doubled, nothing refers to what is not there. docs/guarantees.md has the table, and tests/chaos does
+the same with SIGKILL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import asyncpg
+import pytest
+
+from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, IngestSourceData, Trigger, decode
+from contracts.objects import manifest_key, manifest_prefix
+from contracts.state import Manifest, SourceState
+from infra.local.totesys.fill import fill
+from services.ingestion import handler as ingestion
+from services.loading.warehouse import Warehouse
+from services.remodelling import handler as remodelling
+from shared.envelope import opening
+from shared.object_store import Versioned
+from shared.outcome import Done
+from shared.queue import NO_ATTRIBUTES
+from shared.testing import FakeObjectStore, FakeQueue
+from tests.chaos.points import POINTS_OF, Point
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+
+Result = TypeVar("Result")
+LEASE_IS_OVER = timedelta(minutes=1)
+FOREVER = 10**6
+
+
+class KilledError(BaseException):
+    """As SIGKILL: nobody catches it, and nothing more of the process reaches the world."""
+
+
+class Process:
+    """A service process that dies behind its effect number `lasting`; `effects` are those it had."""
+
+    def __init__(self, lasting: int = FOREVER) -> None:
+        self.effects: list[Point] = []
+        self._lasting = lasting
+
+    async def has(self, effect: Awaitable[Result], point: Point) -> Result:
+        result = await effect
+        self.effects.append(point)
+        self.require_alive()
+        return result
+
+    def require_alive(self) -> None:
+        if len(self.effects) >= self._lasting:
+            raise KilledError
+
+
+class Store(FakeObjectStore):
+    """The buckets as one process reaches them."""
+
+    def __init__(self, shared: FakeObjectStore, process: Process) -> None:
+        super().__init__()
+        self.buckets = shared.buckets
+        self._process = process
+
+    async def put(self, bucket: str, key: str, body: bytes) -> None:
+        self._process.require_alive()
+        point = Point.MANIFEST_WRITTEN if "/manifests/" in key else Point.OBJECT_WRITTEN
+        await self._process.has(super().put(bucket, key, body), point)
+
+    async def read(self, bucket: str, key: str) -> Versioned | None:
+        self._process.require_alive()
+        return await super().read(bucket, key)
+
+    async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
+        self._process.require_alive()
+        point = Point.STATE_ADVANCED if SourceState.model_validate_json(body).lease is None else Point.LEASE_TAKEN
+        return await self._process.has(super().replace(bucket, key, body, expected=expected), point)
+
+
+class Outlet(FakeQueue):
+    """The next queue as one process reaches it. What a message refers to must be there when the message is."""
+
+    def __init__(self, process: Process, objects: FakeObjectStore) -> None:
+        super().__init__("next")
+        self._process = process
+        self._objects = objects
+
+    async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
+        self._process.require_alive()
+        message = decode(body)
+        if isinstance(message, BatchIngested):
+            for extract in message.data.extracts:
+                await self._objects.get(extract.object)
+        elif isinstance(message, BatchRemodelled):
+            for rows in message.data.tables:
+                await self._objects.get(rows.object)
+        return await self._process.has(super().send(body, delay=delay, attributes=attributes), Point.MESSAGE_SENT)
+
+    def batches(self) -> list[Any]:
+        return [decode(message.body) for message in self.sent]
+
+
+@contextmanager
+def perhaps_killed() -> Iterator[None]:
+    try:
+        yield
+    except KilledError:
+        return
+
+
+async def ingest(command: IngestSource, pipeline: Pipeline, process: Process, later: timedelta) -> list[BatchIngested]:
+    """One run, perhaps to its end; what it announced."""
+
+    def now() -> datetime:
+        return datetime.now(UTC) + later
+
+    objects = Store(pipeline.objects, process)
+    outlet = Outlet(process, pipeline.objects)
+    deps = ingestion.Dependencies(
+        pipeline.source, objects, outlet, pipeline.contract, SOURCE, LANDING, batch_rows=pipeline.batch_rows, now=now
+    )
+    with perhaps_killed():
+        assert await ingestion.handle(command, deps) == Done()
+    return outlet.batches()
+
+
+async def remodel(message: BatchIngested, pipeline: Pipeline, process: Process) -> list[BatchRemodelled]:
+    """One batch, perhaps to its end; what it announced."""
+    outlet = Outlet(process, pipeline.objects)
+    deps = remodelling.Dependencies(Store(pipeline.objects, process), outlet, pipeline.contract, PROCESSED)
+    with perhaps_killed():
+        assert await remodelling.handle(message, deps) == Done()
+    return outlet.batches()
+
+
+def command() -> IngestSource:
+    return IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR))
+
+
+async def change(source: asyncpg.Connection, number: int) -> None:
+    """Changes that make two batches."""
+    await source.execute("UPDATE department SET location = $1 WHERE department_id = 1", f"floor {number}")
+    await source.execute("UPDATE sales_order SET units_sold = $1, last_updated = now() WHERE sales_order_id < 4", number)
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    await fill(source, orders=10, seed=1)
+    await pipeline.run()
+    return pipeline.cut(4)
+
+
+def manifests_of(pipeline: Pipeline) -> dict[str, Manifest]:
+    buckets = pipeline.objects.buckets[LANDING]
+    return {key: Manifest.model_validate_json(body) for key, body in buckets.items() if key.startswith(manifest_prefix(SOURCE))}
+
+
+def require_order(pipeline: Pipeline, before: Mapping[str, Manifest], announced: list[BatchIngested]) -> None:
+    """A manifest names what was sent, and a stored horizon has its manifest: the rows before it are all on their way."""
+    found = manifests_of(pipeline)
+    assert manifest_key(SOURCE, pipeline.checkpoint().run) in found
+    for key in found.keys() - before.keys():
+        assert [batch.data.batch_id for batch in found[key].batches] == [message.data.batch_id for message in announced]
+
+
+async def test_a_run_that_is_killed_behind_any_of_its_effects_is_made_good_by_its_redelivery(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    died_behind: list[Point] = []
+    while True:
+        number = len(died_behind) + 1
+        await change(source, number)
+        asked, killed, before = command(), Process(lasting=number), manifests_of(loaded)
+        announced = await ingest(asked, loaded, killed, later=2 * number * LEASE_IS_OVER)
+        require_order(loaded, before, announced)
+        announced += await ingest(asked, loaded, Process(), later=(2 * number + 1) * LEASE_IS_OVER)
+        for message in reversed(announced):
+            await loaded.load(await loaded.remodel(message))
+        verdict = await loaded.verify()
+        assert (verdict.is_equal, verdict.in_flight) == (True, 0), f"killed behind {killed.effects}"
+        assert (await loaded.progress()).missing == ()
+        if len(killed.effects) < number:  # it came to its end
+            break
+        died_behind.append(killed.effects[-1])
+    assert set(died_behind) | {Point.INPUT_DELETED} == set(POINTS_OF["ingestion"])
+    assert died_behind[0] is Point.LEASE_TAKEN
+    assert died_behind.count(Point.MESSAGE_SENT) == 2
+    assert died_behind[-3:] == [Point.MESSAGE_SENT, Point.MANIFEST_WRITTEN, Point.STATE_ADVANCED]
+
+
+async def test_a_remodelling_that_is_killed_behind_any_of_its_effects_is_repeated_to_the_byte(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await change(source, 1)
+    await source.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 5")  # for the quarantine
+    for message in await loaded.ingest():
+        whole = Process()
+        (expected,) = await remodel(message, loaded, whole)
+        assert whole.effects[-1] is Point.MESSAGE_SENT
+        objects = dict(loaded.objects.buckets[PROCESSED])
+        for lasting in range(1, len(whole.effects) + 1):
+            killed = Process(lasting)
+            announced = await remodel(message, loaded, killed)
+            announced += await remodel(message, loaded, Process())
+            assert len(killed.effects) == lasting
+            assert {(again.id, again.data) for again in announced} == {(expected.id, expected.data)}
+        assert loaded.objects.buckets[PROCESSED] == objects
+        await loaded.load(expected, expected)
+    assert (await loaded.verify()).is_equal
+
+
+def killing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The method, and then death."""
+
+    async def killed(*arguments: Any) -> None:
+        await method(*arguments)
+        raise KilledError
+
+    return killed
+
+
+@pytest.mark.parametrize(("method", "is_in"), [("_load", False), ("load", True)])
+async def test_a_loader_that_is_killed_before_its_commit_or_behind_it_loads_once(
+    source: asyncpg.Connection, loaded: Pipeline, monkeypatch: pytest.MonkeyPatch, method: str, *, is_in: bool
+) -> None:
+    """`_load` ends inside the transaction, `load` behind it."""
+    ledger = "SELECT count(*)::int FROM starlift.ledger"
+    ((before,),) = await loaded.select(ledger)
+    await change(source, 1)
+    for number, message in enumerate(await loaded.read(), start=1):
+        with monkeypatch.context() as patch:
+            patch.setattr(Warehouse, method, killing(getattr(Warehouse, method)))
+            with pytest.raises(KilledError):
+                await loaded.load(message)
+        assert await loaded.select(ledger) == [(before + number - (not is_in),)]
+        await loaded.load(message)
+        assert await loaded.select(ledger) == [(before + number,)]
+    assert (await loaded.verify()).is_equal
