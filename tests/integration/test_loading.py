@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -14,7 +15,9 @@ from contracts.origins import FromSource
 from contracts.tables import Column, Contract, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
+from services.loading.handler import Dependencies, handle
 from services.loading.schema import foreign_keys
+from services.loading.warehouse import SCHEMA_LOCK, Warehouse
 from shared.errors import PermanentError, TransientError
 from tests.pipeline import Pipeline
 
@@ -43,6 +46,38 @@ async def test_two_loaders_with_one_batch_load_it_once(filled: asyncpg.Connectio
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
     assert await pipeline.select("SELECT count(*), count(DISTINCT _batch_id) FROM dim_staff") == [(20, 1)]
     assert (await pipeline.verify()).is_equal
+
+
+async def test_a_batch_made_anew_under_its_old_run_replaces_its_rows_and_those_of_a_later_run_stay(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    """As after a repair of the remodelling: the rows are another image of the same snapshot."""
+    (wrong,) = await pipeline.run()
+    await pipeline.select("UPDATE dim_staff SET first_name = 'wrong'")
+    await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+    await pipeline.run()
+    await pipeline.load(wrong.model_copy(update={"data": wrong.data.model_copy(update={"batch_id": uuid4()})}))
+    assert await pipeline.select("SELECT count(*) FROM dim_staff WHERE first_name = 'wrong'") == [(0,)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Both lock several tables, in opposite order: without one lock before them they would run into a deadlock."""
+    warehouse = Warehouse(pipeline.warehouse, pipeline.contract)
+    deps = Dependencies(pipeline.objects, warehouse, pipeline.contract)
+    first, second = (await pipeline.cut(600).read())[:2]
+    await handle(first, deps)
+    async with pipeline.warehouse.connection() as schema_change:
+        async with schema_change.transaction():
+            await schema_change.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            load = asyncio.create_task(handle(second, deps))
+            async with asyncio.timeout(20):
+                while not await schema_change.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not load.done()
+                    await asyncio.sleep(0.01)
+            assert await schema_change.fetchval("SELECT count(*) FROM starlift.ledger") == 1
+        await load
+    assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(2,)]
 
 
 async def test_the_ledger_tells_what_was_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
