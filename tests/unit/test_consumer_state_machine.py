@@ -11,17 +11,28 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
+from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, attempt_number, handed_over
 from shared.consumer.consumer import CLEAN_UP, FLUSH
+from shared.consumer.executor import Executor
+from shared.consumer.lease import Lease
+from shared.queue import Delivery
 from shared.testing import AnswerLost, FakeQueue, Fault, Hangs, Partial, connection_reset, throttled
 from tests.unit.consumer_processes import LEASE_S, Kind, Process, World
 from tests.unit.consumer_scene import RULES, now, until
@@ -235,3 +246,34 @@ TestStopsAndOutages = Consumers.TestCase
 TestStopsAndOutages.settings = SETTINGS
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
 TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 250)
+
+
+def counting_the_stop(delivery: Delivery, at: datetime) -> dict[str, str]:
+    return {**handed_over(delivery, at), ATTEMPTS_ATTRIBUTE: str(attempt_number(delivery))}
+
+
+def forgetting_failures(delivery: Delivery, at: datetime) -> dict[str, str]:
+    return {**handed_over(delivery, at), ATTEMPTS_ATTRIBUTE: "0"}
+
+
+async def showing_again(executor: Executor, lease: Lease, _until: float | None) -> None:
+    await executor._leases.hand_back([lease])
+
+
+@pytest.mark.parametrize(
+    ("machine", "protection", "fault", "found"),
+    [
+        (Consumers, "executor.handed_over", counting_the_stop, r"attempt \d of a '.*' message at .* where \d failed"),
+        (Consumers, "executor.handed_over", forgetting_failures, r"attempt \d of a '.*' message at .* where [1-4] failed"),
+        (Consumers, "executor.Executor.hand_over", showing_again, r"attempt \d of a '.*' message at .* where \d failed"),
+        (ConsumersUnderFaults, "lease.Lease.is_held", True, "deleted after its lease was lost"),
+    ],
+)
+def test_the_machine_meets_what_it_is_to_find(
+    machine: type[Consumers], protection: str, fault: object, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops meet messages that have failed before, deletes meet lost leases: without its protection each is found out."""
+    monkeypatch.setattr(f"shared.consumer.{protection}", fault)
+    once = settings(machine.TestCase.settings, phases=[Phase.generate], print_blob=False, report_multiple_bugs=False)
+    with pytest.raises(AssertionError, match=found):
+        run_state_machine_as_test(machine, settings=once)
