@@ -12,7 +12,7 @@ from shared.consumer.lease import Leases
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Defer, Done, Outcome
 from shared.queue import Failures
-from shared.testing import FakeQueue, Partial, connection_reset
+from shared.testing import FakeQueue, Partial, connection_reset, throttled
 from tests.unit.consumer_scene import Scene, Script, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -153,6 +153,22 @@ async def test_one_message_that_cannot_be_deleted_does_not_hold_up_the_others() 
         await until(lambda: len(scene.queue.messages) == 1, within=timedelta(seconds=2))
         await until(lambda: not scene.queue.messages)
     assert [message.receive_count for message in scene.queue.sent] == [1, 1]
+
+
+async def test_a_delete_that_has_worked_since_is_soon_repeated_when_it_fails_again() -> None:
+    scene, handler = Scene(), Script()
+    scene.queue.faults.add("delete", *[throttled()] * 10)
+    waits: list[float] = []
+    async with scene.consuming(handler):
+        for number in range(10):
+            await scene.queue.send(body(number))
+            await until(lambda: not scene.queue.messages)
+            scene.queue.faults.add("delete", throttled())
+            began_at = now()
+            await scene.queue.send(body(100 + number))
+            await until(lambda: not scene.queue.messages)
+            waits.append(now() - began_at)
+    assert max(waits) < 2
 
 
 async def test_a_receipt_that_has_expired_is_not_tried_again() -> None:

@@ -14,7 +14,7 @@ from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
 from shared.testing import EPOCH, loop_now, throttled
-from tests.unit.consumer_scene import Scene, Script, body, message, until
+from tests.unit.consumer_scene import Scene, Script, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -201,6 +201,27 @@ async def test_a_message_whose_dead_letter_cannot_be_sent_stays_in_the_queue_and
     await scene.queue.send(body())
     await scene.consume_all(handler)
     assert scene.failure().message == "second"
+
+
+@pytest.mark.parametrize(
+    ("step", "copies", "letters"),
+    [(PermanentError("x"), 0, 2), (Defer(timedelta(minutes=1), "x"), 1, 0), (Done(), 0, 0)],
+)
+async def test_a_consumer_that_dies_between_what_it_sends_and_its_delete_leaves_both_and_the_next_goes_on(
+    step: Outcome | Exception, copies: int, letters: int
+) -> None:
+    scene, handler = Scene(), Script([step, step])
+    await scene.queue.send(body())
+    dying = asyncio.create_task(scene.consumer(handler).run())
+    await until(lambda: len(handler.calls) == 1, turn_s=0.001)
+    await asyncio.sleep(0.02)  # it lingers for 0.05 s before it deletes
+    dying.cancel()
+    await asyncio.wait([dying])
+    assert len(scene.queue.messages) == 1 + copies
+    await scene.consume_all(handler)
+    assert scene.dead_letters.bodies == [body()] * letters
+    assert scene.queue.sent[0].receive_count == 2
+    assert now() < 150  # the visibility timeout, the deferral, the last poll
 
 
 async def test_a_replayed_dead_letter_keeps_when_it_failed_first_and_how_often_it_was_replayed() -> None:
