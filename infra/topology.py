@@ -33,9 +33,9 @@ class Queue(_Closed):
 
 
 class Bucket(_Closed):
-    """How long objects and their older versions are kept (on AWS; locally nothing outlives a stop)."""
+    """How long objects, by the prefix of their keys, and older versions are kept (on AWS; locally nothing outlives a stop)."""
 
-    expire_days: Days
+    expire_days: dict[str, Days]
     noncurrent_days: Days
 
 
@@ -57,6 +57,22 @@ class Service(_Closed):
     min: Count
     max: Count
     backlog_per_task: Count
+
+
+class Operator(_Closed):
+    """What `starlift` may touch where it runs as a task: every queue, and these. It is started for one command at a time."""
+
+    reads: tuple[Name, ...]
+    secrets: tuple[Name, ...]
+    cpu: Count
+    memory: Count
+
+
+class Alarms(_Closed):
+    """When a person is told (on AWS): a message waits for so long, or a scheduled service has done nothing for so long."""
+
+    oldest_message_s: Seconds
+    silent_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
 
 
 class Schedule(_Closed):
@@ -81,14 +97,17 @@ class Topology(_Closed):
     name: Name
     region: str
     queues: dict[Name, Queue]
+    message_bytes: Annotated[int, Field(ge=1024, le=1_048_576)]  # SQS
     dead_letter_suffix: str
     dead_letter_retention_s: Annotated[int, Field(ge=60, le=1_209_600)]
     buckets: dict[Name, Bucket]
     secrets: tuple[Name, ...]
     services: dict[Name, Service]
+    operator: Operator
     attempts: Count
     stop_timeout_s: Annotated[int, Field(ge=1, le=120)]  # Fargate
     drain_budget_s: Seconds
+    alarms: Alarms
     schedules: dict[str, Schedule]
 
     @model_validator(mode="after")
@@ -128,6 +147,13 @@ class Topology(_Closed):
                 yield f"service '{name}' sends to {list(service.sends)}; a service sends to one queue at most"
             if service.min > service.max:
                 yield f"service '{name}' has min {service.min} above max {service.max}"
+        yield from self._broken_rules_of_queues()
+        for name, bucket in self.buckets.items():
+            yield from _overlaps(name, bucket)
+        if self.drain_budget_s >= self.stop_timeout_s:
+            yield f"drain_budget_s {self.drain_budget_s} must be below stop_timeout_s {self.stop_timeout_s}"
+
+    def _broken_rules_of_queues(self) -> Iterator[str]:
         for name, queue in self.queues.items():
             if queue.max_receive_count <= self.attempts:
                 yield (
@@ -136,8 +162,6 @@ class Topology(_Closed):
                 )
             if queue.retention_s > self.dead_letter_retention_s:
                 yield f"queue '{name}' keeps messages longer than its dead-letter queue, where they keep their age"
-        if self.drain_budget_s >= self.stop_timeout_s:
-            yield f"drain_budget_s {self.drain_budget_s} must be below stop_timeout_s {self.stop_timeout_s}"
 
     def _references(self) -> Iterator[tuple[str, str, str]]:
         """Everything that is named somewhere: its kind, by whom, its name."""
@@ -146,8 +170,16 @@ class Topology(_Closed):
             yield from (("queue", owner, queue) for queue in (service.consumes, *service.sends))
             yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
             yield from (("secret", owner, secret) for secret in service.secrets)
+        yield from (("bucket", "the operator", bucket) for bucket in self.operator.reads)
+        yield from (("secret", "the operator", secret) for secret in self.operator.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue
+
+
+def _overlaps(name: str, bucket: Bucket) -> Iterator[str]:
+    for prefix in bucket.expire_days:
+        if any(other != prefix and other.startswith(prefix) for other in bucket.expire_days):
+            yield f"bucket '{name}' has another prefix below '{prefix}'; S3 would expire its objects after the shorter time"
 
 
 def read_topology(file: Path = FILE) -> Topology:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from contracts.messages import MESSAGE_BYTES_MAXIMUM
+from contracts.objects import extract_key, manifest_key, quarantine_key, star_rows_key
 from infra.local.bootstrap import Resources
 from infra.local.state import environment_for
-from infra.topology import FILE, Schedule, Topology, read_topology
+from infra.topology import FILE, Bucket, Schedule, Topology, read_topology
 from services.ingestion.settings import IngestionSettings
 from services.loading.settings import LoadingSettings
 from services.operator.system import OperatorSettings
@@ -55,6 +57,10 @@ def test_names_are_those_that_aws_takes() -> None:
         (lambda it: it.update(drain_budget_s=120), "drain_budget_s 120 must be below stop_timeout_s 120"),
         (lambda it: it.update(stop_timeout_s=121), "less than or equal to 120"),
         (lambda it: it["queues"]["loading"].update(visibility_timeout_s=43_201), "less than or equal to 43200"),
+        (lambda it: it["operator"].update(reads=["nowhere"]), "the operator names the bucket 'nowhere'"),
+        (lambda it: it["operator"].update(secrets=["nothing"]), "the operator names the secret 'nothing'"),
+        (lambda it: it["buckets"]["landing"]["expire_days"].update(totesys=30), "another prefix below 'totesys'"),
+        (lambda it: it["alarms"].update(silent_minutes=7), "multiple of 5"),
         (lambda it: it.update(colour="blue"), "Extra inputs are not permitted"),
     ],
 )
@@ -62,6 +68,25 @@ def test_a_topology_that_contradicts_itself_is_refused(change: Callable[[dict[st
     with pytest.raises(ValidationError) as refusal:
         Topology.model_validate(changed(change))
     assert complaint in str(refusal.value)
+
+
+def test_a_message_may_be_as_long_as_its_queue_takes() -> None:
+    assert read_topology().message_bytes == MESSAGE_BYTES_MAXIMUM
+
+
+@pytest.mark.parametrize("schedule", read_topology().schedules.values(), ids=lambda schedule: schedule.source)
+def test_every_object_of_a_run_expires_and_quarantine_last(schedule: Schedule) -> None:
+    buckets = read_topology().buckets
+    sha256 = "0" * 64
+    landing = [extract_key(schedule.source, 1, 0, "staff-base", sha256), manifest_key(schedule.source, 1)]
+    processed = [star_rows_key(schedule.source, 1, 0, "dim_staff", sha256), quarantine_key(schedule.source, 1, 0, sha256)]
+    found = [kept(buckets[bucket], key) for bucket, keys in (("landing", landing), ("processed", processed)) for key in keys]
+    assert found == [90, 90, 90, 365]
+
+
+def kept(bucket: Bucket, key: str) -> int:
+    (days,) = [days for prefix, days in bucket.expire_days.items() if key.startswith(prefix)]
+    return days
 
 
 @pytest.mark.parametrize(
