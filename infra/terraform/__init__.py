@@ -1,0 +1,1 @@
+"""What Starlift needs on AWS, and the means to check it without an account."""

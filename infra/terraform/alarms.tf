@@ -1,0 +1,37 @@
+# Who is told of what.
+
+module "alarm_topic" {
+  source  = "./modules/alarm_topic"
+  name    = local.name
+  account = local.account
+  email   = var.alarm_email
+}
+
+module "queue_alarms" {
+  source           = "./modules/queue_alarms"
+  for_each         = module.queue
+  queue_name       = each.value.name
+  dead_letter_name = each.value.dead_letter_name
+  oldest_message_s = local.topology.alarms.oldest_message_s
+  topic_arn        = module.alarm_topic.arn
+}
+
+module "schedule_alarm" {
+  source           = "./modules/queue_alarms"
+  dead_letter_name = module.schedule.dead_letter_name
+  topic_arn        = module.alarm_topic.arn
+}
+
+module "service_alarms" {
+  source         = "./modules/service_alarms"
+  for_each       = local.topology.services
+  name           = "${local.name}-${each.key}"
+  namespace      = local.name
+  log_group_name = module.program[each.key].log_group_name
+  topic_arn      = module.alarm_topic.arn
+  silent_minutes = var.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? local.topology.alarms.silent_minutes : null
+}
+
+locals {
+  scheduled_queues = distinct([for schedule in local.topology.schedules : schedule.queue])
+}

@@ -1,0 +1,69 @@
+# Everything that Starlift needs in one account and region. Queues, buckets, services and schedules are those of topology.json,
+# from which the local stack is made, too.
+
+data "aws_caller_identity" "current" {}
+
+locals {
+  topology = jsondecode(file("${path.module}/../topology.json"))
+  name     = coalesce(var.name, local.topology.name)
+  stack    = "${var.environment}-${local.account}" # bucket names are unique among all of AWS
+  account  = data.aws_caller_identity.current.account_id
+  region   = local.topology.region
+}
+
+module "queue" {
+  source                  = "./modules/queue"
+  for_each                = local.topology.queues
+  name                    = "${local.name}-${each.key}"
+  visibility_timeout_s    = each.value.visibility_timeout_s
+  max_receive_count       = each.value.max_receive_count
+  retention_s             = each.value.retention_s
+  message_bytes           = local.topology.message_bytes
+  dead_letter_suffix      = local.topology.dead_letter_suffix
+  dead_letter_retention_s = local.topology.dead_letter_retention_s
+}
+
+module "bucket" {
+  source                        = "./modules/bucket"
+  for_each                      = local.topology.buckets
+  name                          = "${local.name}-${each.key}-${local.stack}"
+  expire_days                   = each.value.expire_days
+  noncurrent_days               = each.value.noncurrent_days
+  may_be_destroyed_with_objects = var.may_destroy_data
+}
+
+module "database_secret" {
+  source                   = "./modules/database_secret"
+  for_each                 = toset(local.topology.secrets)
+  name                     = "${local.name}/${var.environment}/${each.key}"
+  may_be_destroyed_at_once = var.may_destroy_data
+}
+
+module "schedule" {
+  source                  = "./modules/schedule"
+  name                    = local.name
+  account                 = local.account
+  is_enabled              = var.is_scheduled
+  dead_letter_retention_s = local.topology.dead_letter_retention_s
+  schedules = {
+    for name, schedule in local.topology.schedules : name => {
+      expression = schedule.expression
+      queue_arn  = module.queue[schedule.queue].arn
+      # starlift.ingest_source.v1. EventBridge Scheduler can make up neither a UUID nor a trace: the id names the schedule.
+      message = {
+        specversion     = "1.0"
+        id              = uuidv5("url", "${local.name}/${var.environment}/${name}")
+        source          = "${local.name}/schedule"
+        type            = "starlift.ingest_source.v1"
+        time            = "<aws.scheduler.scheduled-time>"
+        datacontenttype = "application/json"
+        data            = { source_name = schedule.source, mode = "changes", trigger = "schedule" }
+      }
+    }
+  }
+}
+
+module "cluster" {
+  source = "./modules/cluster"
+  name   = local.name
+}

@@ -1,0 +1,95 @@
+# A private, versioned bucket whose objects expire.
+
+variable "name" { type = string }
+variable "noncurrent_days" { type = number }
+variable "may_be_destroyed_with_objects" { type = bool }
+
+variable "expire_days" {
+  description = "By prefix. What has none of these prefixes stays."
+  type        = map(number)
+}
+
+resource "aws_s3_bucket" "this" {
+  #checkov:skip=CKV_AWS_18:Who reads and writes is three roles; CloudTrail's data events log that where somebody must know.
+  #checkov:skip=CKV_AWS_144:What lies here can be read again from the source; a copy in another region would only cost.
+  #checkov:skip=CKV_AWS_145:SSE-S3. A key of our own would cost a request an object and keep nobody out whom the roles let in.
+  #checkov:skip=CKV2_AWS_62:Messages are sent by the services; nothing listens to the bucket.
+  bucket        = var.name
+  force_destroy = var.may_be_destroyed_with_objects
+}
+
+resource "aws_s3_bucket_public_access_block" "this" {
+  bucket                  = aws_s3_bucket.this.id
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_ownership_controls" "this" {
+  bucket = aws_s3_bucket.this.id
+  rule { object_ownership = "BucketOwnerEnforced" }
+}
+
+resource "aws_s3_bucket_versioning" "this" {
+  bucket = aws_s3_bucket.this.id
+  versioning_configuration { status = "Enabled" }
+}
+
+resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
+  bucket = aws_s3_bucket.this.id
+  rule {
+    apply_server_side_encryption_by_default { sse_algorithm = "AES256" }
+  }
+}
+
+resource "aws_s3_bucket_policy" "tls_only" {
+  bucket = aws_s3_bucket.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "DenyPlainHttp"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "s3:*"
+      Resource  = [aws_s3_bucket.this.arn, "${aws_s3_bucket.this.arn}/*"]
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }]
+  })
+  depends_on = [aws_s3_bucket_public_access_block.this]
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "this" {
+  bucket     = aws_s3_bucket.this.id
+  depends_on = [aws_s3_bucket_versioning.this]
+
+  rule {
+    id     = "old-versions"
+    status = "Enabled"
+    filter {}
+    abort_incomplete_multipart_upload { days_after_initiation = 7 }
+    noncurrent_version_expiration { noncurrent_days = var.noncurrent_days }
+  }
+
+  dynamic "rule" {
+    for_each = var.expire_days
+    content {
+      id     = "expire-${trimsuffix(rule.key, "/")}"
+      status = "Enabled"
+      filter { prefix = rule.key }
+      expiration { days = rule.value }
+    }
+  }
+}
+
+output "name" { value = aws_s3_bucket.this.bucket }
+output "arn" { value = aws_s3_bucket.this.arn }
+output "is_public" {
+  value = !alltrue([
+    aws_s3_bucket_public_access_block.this.block_public_acls,
+    aws_s3_bucket_public_access_block.this.block_public_policy,
+    aws_s3_bucket_public_access_block.this.ignore_public_acls,
+    aws_s3_bucket_public_access_block.this.restrict_public_buckets,
+  ])
+}
+output "policy" { value = aws_s3_bucket_policy.tls_only.policy }

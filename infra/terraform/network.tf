@@ -1,0 +1,54 @@
+# How tasks reach AWS and the databases. Nothing reaches the tasks.
+
+module "network" {
+  source = "./modules/network"
+  count  = var.network == null ? 1 : 0
+  name   = local.name
+  cidr   = var.new_network.cidr
+  zones  = var.new_network.zones
+}
+
+module "endpoints" {
+  source             = "./modules/endpoints"
+  count              = local.has_endpoints ? 1 : 0
+  name               = local.name
+  region             = local.region
+  vpc_id             = local.network.vpc_id
+  subnet_ids         = local.network.subnet_ids
+  route_table_ids    = local.network.route_table_ids
+  security_group_ids = { for name, program in module.program : name => program.security_group_id }
+}
+
+module "egress" {
+  source            = "./modules/egress"
+  for_each          = local.programs
+  security_group_id = module.program[each.key].security_group_id
+  destinations      = merge(local.aws_destinations, { for name in local.database_names[each.key] : name => local.database_destinations[name] })
+}
+
+locals {
+  has_endpoints = var.network == null || !var.has_internet
+  network = {
+    vpc_id          = one(concat(module.network[*].vpc_id, var.network[*].vpc_id))
+    subnet_ids      = flatten(concat(module.network[*].subnet_ids, var.network[*].subnet_ids))
+    route_table_ids = flatten(concat(module.network[*].route_table_ids, var.network[*].route_table_ids))
+  }
+  network_cidr = var.network == null ? var.new_network.cidr : var.network.cidr
+
+  aws_destinations = merge(
+    { for kind in local.has_endpoints ? ["AWS endpoints"] : [] : kind => { port = 443, security_group_id = module.endpoints[0].security_group_id } },
+    { for kind in local.has_endpoints ? ["S3"] : [] : kind => { port = 443, prefix_list_id = module.endpoints[0].s3_prefix_list_id } },
+    { for kind in local.has_endpoints ? [] : ["AWS"] : kind => { port = 443, cidr = "0.0.0.0/0" } },
+  )
+
+  databases = merge([
+    for secret in local.topology.secrets : {
+      for cidr in lookup(var.database_cidrs, secret, [local.network_cidr]) :
+      "${secret} at ${cidr}" => { secret = secret, port = var.database_ports[secret], cidr = cidr }
+    }
+  ]...)
+  database_destinations = { for name, database in local.databases : name => { port = database.port, cidr = database.cidr } }
+  database_names = {
+    for name, program in local.programs : name => [for key, database in local.databases : key if contains(program.secrets, database.secret)]
+  }
+}

@@ -1,0 +1,19 @@
+output "region" { value = local.region }
+output "cluster" { value = module.cluster.name }
+output "queue_urls" { value = { for name, queue in module.queue : name => queue.url } }
+output "dead_letter_urls" { value = { for name, queue in module.queue : name => queue.dead_letter_url } }
+output "buckets" { value = { for name, bucket in module.bucket : name => bucket.name } }
+output "secrets" { value = { for name, secret in module.database_secret : name => secret.name } }
+output "repositories" { value = { for name, program in module.program : name => program.repository_url } }
+output "pipeline_roles" { value = { for name, pipeline in module.pipeline : name => pipeline.role_arn } }
+
+output "network" {
+  description = "As `aws ecs run-task --network-configuration` wants it, by program; the databases must let these groups in."
+  value = {
+    for name, program in module.program : name => {
+      awsvpcConfiguration = { subnets = local.network.subnet_ids, securityGroups = [program.security_group_id], assignPublicIp = "DISABLED" }
+    }
+  }
+}
+
+output "vpc_id" { value = local.network.vpc_id }

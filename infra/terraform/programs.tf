@@ -1,0 +1,127 @@
+# The services, and the operator's commands. What each may do is what the topology's edges say, and the code calls.
+
+locals {
+  programs = merge(local.topology.services, { operator = merge(local.topology.operator, { writes = [] }) })
+
+  everyone = merge(
+    { STARLIFT_REGION = local.region },
+    { for name, bucket in module.bucket : "STARLIFT_${upper(name)}_BUCKET" => bucket.name },
+    var.settings,
+  )
+
+  environment_of_service = {
+    for name, service in local.topology.services : name => merge(
+      {
+        STARLIFT_QUEUE_URL            = module.queue[service.consumes].url
+        STARLIFT_DEAD_LETTER_URL      = module.queue[service.consumes].dead_letter_url
+        STARLIFT_SLOTS                = tostring(service.slots)
+        STARLIFT_HANDLER_LIMIT_S      = tostring(service.handler_limit_s)
+        STARLIFT_ATTEMPTS             = tostring(local.topology.attempts)
+        STARLIFT_MAX_RECEIVE_COUNT    = tostring(local.topology.queues[service.consumes].max_receive_count)
+        STARLIFT_VISIBILITY_TIMEOUT_S = tostring(local.topology.queues[service.consumes].visibility_timeout_s)
+        STARLIFT_DRAIN_BUDGET_S       = tostring(local.topology.drain_budget_s)
+        STARLIFT_STOP_TIMEOUT_S       = tostring(local.topology.stop_timeout_s)
+      },
+      { for queue in service.sends : "STARLIFT_NEXT_QUEUE_URL" => module.queue[queue].url },
+    )
+  }
+
+  environment_of_operator = merge(
+    { for name, queue in module.queue : "STARLIFT_${upper(name)}_QUEUE_URL" => queue.url },
+    { for name, queue in module.queue : "STARLIFT_${upper(name)}_DEAD_LETTER_URL" => queue.dead_letter_url },
+  )
+
+  environments = merge(local.environment_of_service, { operator = local.environment_of_operator })
+
+  statements_of_service = {
+    for name, service in local.topology.services : name => [
+      {
+        Sid      = "Consume" # and send again what is deferred
+        Effect   = "Allow"
+        Resource = module.queue[service.consumes].arn
+        Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
+      },
+      {
+        Sid      = "Send"
+        Effect   = "Allow"
+        Resource = concat([module.queue[service.consumes].dead_letter_arn], [for queue in service.sends : module.queue[queue].arn])
+        Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+      },
+      {
+        Sid      = "ProtectWhileWorking"
+        Effect   = "Allow"
+        Resource = replace("${module.cluster.arn}/*", ":cluster/", ":task/")
+        Action   = ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"]
+      },
+    ]
+  }
+
+  statements_of_operator = [
+    {
+      Sid      = "Send"
+      Effect   = "Allow"
+      Resource = [for queue in module.queue : queue.arn]
+      Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+    },
+    {
+      Sid      = "ReplayDeadLetters"
+      Effect   = "Allow"
+      Resource = [for queue in module.queue : queue.dead_letter_arn]
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
+    },
+  ]
+
+  # A missing object is "not there" to those only who may list the bucket; to others it is "forbidden".
+  statements_of_data = {
+    for name, program in local.programs : name => concat(
+      [for bucket in distinct(concat(program.reads, program.writes)) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
+      [for bucket in program.reads : { Sid = "Read${title(bucket)}", Effect = "Allow", Action = "s3:GetObject", Resource = "${module.bucket[bucket].arn}/*" }],
+      [for bucket in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = "${module.bucket[bucket].arn}/*" }],
+      [for secret in program.secrets : { Sid = "Know${title(secret)}", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = module.database_secret[secret].arn }],
+    )
+  }
+
+  statements = {
+    for name, program in local.programs : name => concat(lookup(local.statements_of_service, name, local.statements_of_operator), local.statements_of_data[name])
+  }
+}
+
+module "program" {
+  source                       = "./modules/program"
+  for_each                     = local.programs
+  name                         = "${local.name}-${each.key}"
+  cluster                      = local.name
+  region                       = local.region
+  account                      = local.account
+  vpc_id                       = local.network.vpc_id
+  cpu                          = each.value.cpu
+  memory                       = each.value.memory
+  stop_timeout_s               = local.topology.stop_timeout_s
+  log_retention_days           = var.log_retention_days
+  may_be_destroyed_with_images = var.may_destroy_data
+  image_digest                 = lookup(var.image_digests, each.key, null)
+  is_service                   = contains(keys(local.topology.services), each.key)
+  statements                   = local.statements[each.key]
+  environment = merge(
+    local.everyone,
+    local.environments[each.key],
+    { for secret in each.value.secrets : "STARLIFT_${upper(secret)}_SECRET" => module.database_secret[secret].name },
+  )
+}
+
+module "service" {
+  source               = "./modules/service"
+  for_each             = { for name, service in local.topology.services : name => service if contains(keys(var.image_digests), name) }
+  name                 = each.key
+  cluster_name         = module.cluster.name
+  cluster_arn          = module.cluster.arn
+  task_definition_arn  = module.program[each.key].task_definition_arn
+  subnet_ids           = local.network.subnet_ids
+  security_group_id    = module.program[each.key].security_group_id
+  queue_name           = module.queue[each.value.consumes].name
+  min                  = each.value.min
+  max                  = each.value.max
+  backlog_per_task     = each.value.backlog_per_task
+  rollback_alarm_names = module.service_alarms[each.key].rollback_alarm_names
+  depends_on           = [module.program, module.egress] # a task without its roles or its way to AWS fails to start
+}

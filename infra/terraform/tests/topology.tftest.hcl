@@ -1,0 +1,173 @@
+# What must hold of the whole, judged by Terraform's core. The provider is a mock: nothing is made anywhere, with or without
+# an account. `make infra-check` runs this.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["eu-west-2a", "eu-west-2b", "eu-west-2c"] }
+  }
+}
+
+variables {
+  environment       = "test"
+  github_repository = "example/starlift"
+  alarm_email       = "starlift@example.com"
+  image_digests = {
+    ingestion   = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+    remodelling = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+    loading     = "sha256:0000000000000000000000000000000000000000000000000000000000000003"
+  }
+}
+
+run "queues_and_buckets" {
+  assert {
+    condition     = alltrue([for queue in module.queue : jsondecode(queue.redrive_policy).deadLetterTargetArn == queue.dead_letter_arn])
+    error_message = "A queue moves its messages to another queue's dead-letter queue."
+  }
+  assert {
+    condition = alltrue([for queue in module.queue : jsondecode(queue.redrive_allow_policy) == {
+      redrivePermission = "byQueue", sourceQueueArns = [queue.arn]
+    }])
+    error_message = "A dead-letter queue takes messages from another queue than its own."
+  }
+  assert {
+    condition     = length(distinct([for queue in module.queue : queue.dead_letter_arn])) == length(module.queue)
+    error_message = "Two queues share a dead-letter queue."
+  }
+
+  assert {
+    condition     = alltrue([for queue in module.queue : queue.dead_letter_retention_s == 14 * 24 * 3600])
+    error_message = "A dead letter keeps the age of its message: less than 14 days and it may be gone before somebody looks."
+  }
+
+  assert {
+    condition = alltrue([
+      for policy in concat(flatten([for queue in module.queue : queue.policies]), [for bucket in module.bucket : bucket.policy]) :
+      alltrue([for statement in jsondecode(policy).Statement : statement.Effect == "Deny" && statement.Condition.Bool["aws:SecureTransport"] == "false"])
+    ])
+    error_message = "A queue or a bucket answers to plain HTTP, or its policy lets somebody in."
+  }
+
+  assert {
+    condition     = alltrue([for bucket in module.bucket : !bucket.is_public])
+    error_message = "A bucket could be made public."
+  }
+}
+
+run "roles" {
+  command = plan # of what is there
+
+  assert {
+    condition = alltrue(flatten([
+      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy]) : [
+        for statement in jsondecode(policy).Statement : [for action in flatten([statement.Action]) : !strcontains(action, "*")]
+      ]
+    ]))
+    error_message = "A role may do a kind of actions, not the actions that its program needs."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy]) : [
+        for statement in jsondecode(policy).Statement :
+        !contains(flatten([statement.Resource]), "*") || contains(["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition"], try(tostring(statement.Action), "several"))
+      ]
+    ]))
+    error_message = "A role may do something to everything. Only two actions know no resource: ecr:GetAuthorizationToken, ecs:DescribeTaskDefinition."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, program in module.program : [
+        for secret, kept in module.database_secret :
+        strcontains(program.task_policy, kept.arn) == contains(local.programs[name].secrets, secret) && !strcontains(program.execution_policy, kept.arn)
+      ]
+    ]))
+    error_message = "A role reads the secret of a database that its program does not use, or can't read one that it uses."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, service in local.topology.services : [
+        for queue, made in module.queue : [
+          strcontains(module.program[name].task_policy, "\"${made.arn}\"") == contains(concat([service.consumes], service.sends), queue),
+          strcontains(module.program[name].task_policy, "\"${made.dead_letter_arn}\"") == (service.consumes == queue),
+        ]
+      ]
+    ]))
+    error_message = "A service's role reaches a queue that is none of its edges, or not one that is."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for name, service in local.topology.services : [
+        for statement in jsondecode(module.program[name].task_policy).Statement :
+        !contains(flatten([statement.Action]), "sqs:ReceiveMessage") || flatten([statement.Resource]) == [module.queue[service.consumes].arn]
+      ]
+    ]))
+    error_message = "A service's role receives from a queue that the service does not consume."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for name, program in local.programs : [
+        for bucket, made in module.bucket : [
+          for action, buckets in { "s3:GetObject" = program.reads, "s3:PutObject" = program.writes } :
+          contains(flatten([for statement in jsondecode(module.program[name].task_policy).Statement : flatten([statement.Resource]) if flatten([statement.Action]) == [action]]), "${made.arn}/*") == contains(buckets, bucket)
+        ]
+      ]
+    ]))
+    error_message = "A role reads or writes a bucket against the topology."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, pipeline in module.pipeline :
+      jsondecode(pipeline.trust).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/starlift:environment:test-${name}"
+    ])
+    error_message = "A pipeline's role can be taken by another job than that of its program and environment."
+  }
+}
+
+run "services" {
+  command = plan # of what is there
+
+  assert {
+    condition = alltrue([
+      for service in module.service : toset([for metric in service.scaling.metrics : metric.id]) == toset(["visible", "inflight", "running", "backlog_per_task"])
+    ])
+    error_message = "The scaling must know visible messages, messages in flight and running tasks."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for service in module.service : [
+        for metric in service.scaling.metrics : strcontains(metric.expression, "visible + inflight") && metric.return_data if metric.id == "backlog_per_task"
+      ]
+    ]))
+    error_message = "Without the messages in hand a busy queue looks idle, and its workers are taken away."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for name, service in module.service : [
+        for metric in service.scaling.metrics : [
+          for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.value == module.queue[local.topology.services[name].consumes].name
+        ] if contains(["visible", "inflight"], metric.id)
+      ]
+    ]))
+    error_message = "A service is scaled by another service's queue."
+  }
+  assert {
+    condition     = alltrue([for name, service in module.service : service.scaling.min >= 1 && service.scaling.min == local.topology.services[name].min && service.scaling.max == local.topology.services[name].max])
+    error_message = "At least one task must run: with none, nothing tells how many there should be."
+  }
+
+  assert {
+    condition = alltrue([
+      for program in module.program : alltrue([
+        for container in jsondecode(program.container_definitions) :
+        container.readonlyRootFilesystem && container.user == "10001:10001" && container.linuxParameters.capabilities.drop == ["ALL"] && container.stopTimeout == 120
+      ])
+    ])
+    error_message = "A container runs as root, writes to its own system, keeps a capability, or is killed before it has drained."
+  }
+}

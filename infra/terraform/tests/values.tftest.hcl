@@ -1,0 +1,58 @@
+# Values that are refused, and what the absence of a value means.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["eu-west-2a", "eu-west-2b", "eu-west-2c"] }
+  }
+}
+
+variables {
+  environment       = "test"
+  github_repository = "example/starlift"
+  alarm_email       = "starlift@example.com"
+}
+
+run "a_tag_is_no_image" {
+  command = plan
+  variables { image_digests = { loading = "latest" } }
+  expect_failures = [var.image_digests]
+}
+
+run "an_environment_has_a_short_name" {
+  command = plan
+  variables { environment = "The-Production" }
+  expect_failures = [var.environment]
+}
+
+run "a_service_without_an_image_is_not_made" {
+  command = plan
+  assert {
+    condition     = length(module.service) == 0 && length(module.program) == 4
+    error_message = "The first apply makes the repositories, and nothing that would need an image."
+  }
+}
+
+run "a_network_of_yours_is_used" {
+  command = plan
+  variables {
+    network        = { vpc_id = "vpc-1", cidr = "10.0.0.0/16", subnet_ids = ["subnet-a", "subnet-b"], route_table_ids = ["rtb-1"] }
+    has_internet   = true
+    database_cidrs = { source = ["192.168.7.0/24"] }
+  }
+  assert {
+    condition     = length(module.network) == 0 && length(module.endpoints) == 0 && output.vpc_id == "vpc-1"
+    error_message = "A network was made beside the one that was given."
+  }
+  assert {
+    condition = jsonencode({ for name, egress in module.egress : name => egress.destinations }) == jsonencode({
+      ingestion   = ["AWS", "source at 192.168.7.0/24"]
+      loading     = ["AWS", "warehouse at 10.0.0.0/16"]
+      operator    = ["AWS", "source at 192.168.7.0/24", "warehouse at 10.0.0.0/16"]
+      remodelling = ["AWS"]
+    })
+    error_message = "A program reaches a database that it does not use, or not one that it uses."
+  }
+}

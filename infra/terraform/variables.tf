@@ -1,0 +1,106 @@
+variable "environment" {
+  description = "Names the buckets and secrets, and the environments on GitHub."
+  type        = string
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9]{1,9}$", var.environment))
+    error_message = "An environment has a short name of lower-case letters and digits, such as dev or prod."
+  }
+}
+
+variable "name" {
+  description = "Of everything else. Two environments in one account and region need two; null: as infra/topology.json says."
+  type        = string
+  default     = null
+}
+
+variable "github_repository" {
+  description = "OWNER/NAME: whose pipelines may deploy."
+  type        = string
+  validation {
+    condition     = can(regex("^[\\w.-]+/[\\w.-]+$", var.github_repository))
+    error_message = "A repository is OWNER/NAME."
+  }
+}
+
+variable "github_provider_arn" {
+  description = "The account's identity provider for GitHub, of which there can be one only; null: make it."
+  type        = string
+  default     = null
+}
+
+variable "alarm_email" {
+  description = "Who is told when something goes wrong."
+  type        = string
+}
+
+variable "network" {
+  description = "A network of yours, from which the databases can be reached, with its private subnets; null: make one."
+  type = object({
+    vpc_id          = string
+    cidr            = string
+    subnet_ids      = list(string)
+    route_table_ids = list(string)
+  })
+  default = null
+}
+
+variable "new_network" {
+  description = "What the network is like if it is made. Every zone costs one interface endpoint for each AWS service used."
+  type        = object({ cidr = string, zones = number })
+  default     = { cidr = "10.64.0.0/20", zones = 2 }
+  validation {
+    condition     = var.new_network.zones >= 1 && var.new_network.zones <= 3
+    error_message = "A network has one to three zones; RDS wants two at least."
+  }
+}
+
+variable "has_internet" {
+  description = "Whether the private subnets of your network lead to AWS by themselves (NAT, or endpoints that are there already)."
+  type        = bool
+  default     = false
+}
+
+variable "database_cidrs" {
+  description = "Where the databases are, by secret; what is not named is in the network itself."
+  type        = map(list(string))
+  default     = {}
+}
+
+variable "database_ports" {
+  description = "Where they listen, by secret."
+  type        = map(number)
+  default     = { source = 5432, warehouse = 5432 }
+}
+
+variable "image_digests" {
+  description = "Of the first deployment, by program; later ones are the pipelines'. A service without an image is not made."
+  type        = map(string)
+  default     = {}
+  validation {
+    condition     = alltrue([for digest in values(var.image_digests) : can(regex("^sha256:[0-9a-f]{64}$", digest))])
+    error_message = "An image is named by its digest (sha256:…), never by a tag: a tag can be moved."
+  }
+}
+
+variable "settings" {
+  description = "More of what every program is told, such as STARLIFT_CONTRACT or STARLIFT_LOG_LEVEL."
+  type        = map(string)
+  default     = {}
+}
+
+variable "is_scheduled" {
+  description = "Whether the schedules run."
+  type        = bool
+  default     = true
+}
+
+variable "log_retention_days" {
+  type    = number
+  default = 90
+}
+
+variable "may_destroy_data" {
+  description = "Whether `terraform destroy` may take objects, images and secrets along."
+  type        = bool
+  default     = false
+}

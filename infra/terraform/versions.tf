@@ -1,0 +1,27 @@
+terraform {
+  required_version = ">= 1.11" # the state is locked by S3 itself
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 6.62"
+    }
+  }
+
+  backend "s3" { # bucket, key and region: -backend-config, see docs/deploy.md
+    use_lockfile = true
+    encrypt      = true
+  }
+}
+
+provider "aws" {
+  region = local.topology.region
+
+  default_tags {
+    tags = {
+      project     = local.name
+      environment = var.environment
+      managed-by  = "terraform"
+    }
+  }
+}

@@ -1,0 +1,37 @@
+"""Terraform on the stand-in, once for all tests that only look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from infra.terraform.offline.core import CHECKOUT, Resource, Terraform, opened
+from infra.topology import read_topology
+
+DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate((*read_topology().services, "operator"), start=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply on the stand-in made: nothing on AWS."""
+
+    resources: list[Resource]
+    outputs: dict[str, Any]
+
+    def of_type(self, name: str) -> list[Resource]:
+        """The resources of one type."""
+        return [resource for resource in self.resources if resource.type == name]
+
+
+@pytest.fixture(scope="session")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
+    with opened(CHECKOUT, tmp_path_factory.mktemp("terraform")) as opened_terraform:
+        yield opened_terraform
+
+
+@pytest.fixture(scope="session")
+def applied(terraform: Terraform) -> Applied:
+    return Applied(terraform.apply("dev", image_digests=DIGESTS), terraform.outputs())

@@ -1,0 +1,60 @@
+"""What Terraform's own core says, with a schema stand-in for the provider: nothing here was ever applied to AWS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.terraform.offline.core import CHECKOUT, CoreError, Terraform, opened
+from infra.terraform.offline.schema import used_types
+from tests.infra.conftest import DIGESTS, Applied
+
+CONFIGURATION = CHECKOUT / "infra/terraform"
+
+
+def test_every_file_is_formatted(terraform: Terraform) -> None:
+    answer = terraform.run("fmt", "-check", "-diff", "-recursive", str(CONFIGURATION))
+    assert answer.is_success, answer.text
+
+
+def test_names_types_and_references_hold(terraform: Terraform) -> None:
+    answer = terraform.run("validate", "-no-color")
+    assert answer.is_success, answer.text
+
+
+def test_terraforms_own_tests_pass(terraform: Terraform) -> None:
+    answer = terraform.run("test", "-no-color")
+    assert answer.is_success, answer.text
+    assert "0 failed" in answer.text
+    assert answer.text.count("... pass") >= 9
+
+
+def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:
+    schema = json.loads((CONFIGURATION / "offline/aws-schema.json").read_text())
+    resources, data_sources = used_types(CONFIGURATION)
+    assert schema["resource_schemas"].keys() == resources, "run `make aws-schema`"
+    assert schema["data_source_schemas"].keys() == data_sources, "run `make aws-schema`"
+
+
+def test_what_was_applied_can_be_destroyed_to_the_last_resource(tmp_path: Path) -> None:
+    with opened(CHECKOUT, tmp_path) as terraform:
+        made = terraform.apply("prod", image_digests=DIGESTS)
+        assert f"Destroy complete! Resources: {len(made)} destroyed." in terraform.destroy("prod")
+
+
+def test_data_outlive_a_destroy_unless_somebody_says_so(applied: Applied, terraform: Terraform) -> None:
+    assert {bucket.values["force_destroy"] for bucket in applied.of_type("aws_s3_bucket")} == {True}  # dev says so
+    assert "may_destroy_data   = false" in (CONFIGURATION / "environments/prod.tfvars").read_text()
+
+
+def test_no_secret_value_passes_through_terraform(applied: Applied) -> None:
+    assert len(applied.of_type("aws_secretsmanager_secret")) == 2
+    assert not applied.of_type("aws_secretsmanager_secret_version")
+
+
+def test_an_error_is_told_without_what_went_well(tmp_path: Path) -> None:
+    with opened(CHECKOUT, tmp_path) as terraform, pytest.raises(CoreError) as refusal:
+        terraform.apply("dev", image_digests={"loading": "latest"})
+    assert str(refusal.value).startswith("Error: Invalid value for variable")
