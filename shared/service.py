@@ -4,7 +4,8 @@ async def serve(settings: LoadingSettings) -> None:
     url = await database_url("warehouse", url=settings.warehouse_url, ...)
     async with open_world(settings) as world, aclosing(Database("warehouse", url, ...)) as database:
         deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
-        await consume(settings, world, partial(handle, deps=deps), {"warehouse": database.probe})
+        buckets = (settings.processed_bucket,)
+        await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe})
 
 if __name__ == "__main__":
     sys.exit(run_service(LoadingSettings, serve))
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,14 +106,23 @@ async def open_world(settings: ServiceSettings) -> AsyncIterator[World]:
         yield World(clients.queue(settings.queue_url), clients.queue(settings.dead_letter_url), outlet, clients.objects())
 
 
-async def consume(settings: ServiceSettings, world: World, handler: Handler, probes: Mapping[str, Probe] | None = None) -> None:
-    """Runs the consumer until SIGTERM or SIGINT. `probes` ask the service's own dependencies; sqs and s3 are known here."""
+async def consume(
+    settings: ServiceSettings,
+    world: World,
+    handler: Handler,
+    buckets: Collection[str],
+    probes: Mapping[str, Probe] | None = None,
+) -> None:
+    """Runs the consumer until SIGTERM or SIGINT.
+
+    `buckets` are those that the service reads or writes; `probes` ask its own dependencies, beside sqs and s3.
+    """
     consumer = Consumer(
         handler,
         consumer_rules(settings),
         queue=world.queue,
         dead_letters=world.dead_letters,
-        probes={**aws_probes(settings, world), **(probes or {})},
+        probes={**aws_probes(world, buckets), **(probes or {})},
         rng=SystemRandom(),
     )
     loop = asyncio.get_running_loop()
@@ -158,8 +168,11 @@ def consumer_rules(settings: ServiceSettings) -> Rules:
     )
 
 
-def aws_probes(settings: ServiceSettings, world: World) -> dict[str, Probe]:
-    """Ask every queue and bucket of the service: a local stack that was restarted answers and has lost them."""
+def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
+    """Ask every queue and bucket of the service, and no other's: on AWS its role may not.
+
+    A local stack that was restarted answers, and has lost them.
+    """
 
     async def ask_sqs() -> None:
         for queue in (world.queue, world.dead_letters, world.outlet):
@@ -167,8 +180,8 @@ def aws_probes(settings: ServiceSettings, world: World) -> dict[str, Probe]:
                 await queue.depth()
 
     async def ask_s3() -> None:
-        for bucket in (settings.landing_bucket, settings.processed_bucket):
-            await world.objects.read(bucket, "is-it-there")
+        for bucket in buckets:
+            await world.objects.keys(bucket, "is-it-there")  # who writes only may list, too, and may not read
 
     return {"sqs": ask_sqs, "s3": ask_s3}
 

@@ -27,7 +27,7 @@ async def serve(settings: IngestionSettings) -> None:
             batch_rows=settings.batch_rows,
             compare_keys_every=settings.compare_keys_every,
         )
-        await consume(settings, world, partial(handle, deps=deps), {"source": source.probe})
+        await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket,), {"source": source.probe})
 
 
 if __name__ == "__main__":

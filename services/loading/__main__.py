@@ -22,7 +22,8 @@ async def serve(settings: LoadingSettings) -> None:
     pool = Database("warehouse", url, connections=settings.slots + 1, writes=True)
     async with open_world(settings) as world, aclosing(pool) as database:
         deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
-        await consume(settings, world, partial(handle, deps=deps), {"warehouse": database.probe})
+        buckets = (settings.processed_bucket,)
+        await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ async def serve(settings: RemodellingSettings) -> None:
     """Build what batches need, and consume until told to stop."""
     async with open_world(settings) as world:
         deps = Dependencies(world.objects, world.next_queue, settings.contract, settings.processed_bucket)
-        await consume(settings, world, partial(handle, deps=deps))
+        await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket, settings.processed_bucket))
 
 
 if __name__ == "__main__":

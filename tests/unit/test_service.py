@@ -46,7 +46,7 @@ def test_a_service_works_until_a_signal_and_ends_with_success(number: signal.Sig
     async def serve(settings: GivenSettings) -> None:
         mine = world()
         await mine.queue.send(body())
-        consuming = asyncio.create_task(consume(settings, mine, handler))
+        consuming = asyncio.create_task(consume(settings, mine, handler, ["landing"]))
         await until(lambda: len(handler.calls) == 1, within=timedelta(seconds=10))
         os.kill(os.getpid(), number)
         await consuming
@@ -97,10 +97,11 @@ def test_a_service_without_a_next_queue_says_what_to_set() -> None:
         _ = world().next_queue
 
 
-async def test_the_probes_ask_every_queue_and_every_bucket() -> None:
+async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other() -> None:
     outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
     mine = World(FakeQueue(), FakeQueue(), outlet, objects)
-    probes = aws_probes(GivenSettings(), mine)
+    await aws_probes(mine, ["landing"])["s3"]()
+    probes = aws_probes(mine, ["landing", "processed"])
     await probes["sqs"]()
     outlet.faults.add("depth", DependencyDownError("sqs", "away"))
     with pytest.raises(DependencyDownError, match="away"):
