@@ -63,6 +63,7 @@ class Operator(_Closed):
     """What `starlift` may touch where it runs as a task: every queue, and these. It is started for one command at a time."""
 
     reads: tuple[Name, ...]
+    writes: tuple[Name, ...]
     secrets: tuple[Name, ...]
     cpu: Count
     memory: Count
@@ -170,7 +171,7 @@ class Topology(_Closed):
             yield from (("queue", owner, queue) for queue in (service.consumes, *service.sends))
             yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
             yield from (("secret", owner, secret) for secret in service.secrets)
-        yield from (("bucket", "the operator", bucket) for bucket in self.operator.reads)
+        yield from (("bucket", "the operator", bucket) for bucket in (*self.operator.reads, *self.operator.writes))
         yield from (("secret", "the operator", secret) for secret in self.operator.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from contracts.objects import extract_key, manifest_key, quarantine_key, star_rows_key
@@ -15,9 +17,12 @@ from infra.local.state import environment_for
 from infra.topology import FILE, Bucket, Schedule, Topology, read_topology
 from services.ingestion.settings import IngestionSettings
 from services.loading.settings import LoadingSettings
+from services.operator.dlq.journal import PREFIX
 from services.operator.system import OperatorSettings
 from services.remodelling.settings import RemodellingSettings
+from shared.service import World
 from shared.settings import ServiceSettings
+from shared.testing import FakeObjectStore, FakeQueue
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -75,13 +80,14 @@ def test_a_message_may_be_as_long_as_its_queue_takes() -> None:
 
 
 @pytest.mark.parametrize("schedule", read_topology().schedules.values(), ids=lambda schedule: schedule.source)
-def test_every_object_of_a_run_expires_and_quarantine_last(schedule: Schedule) -> None:
+def test_every_object_expires_and_what_people_look_into_last(schedule: Schedule) -> None:
     buckets = read_topology().buckets
     sha256 = "0" * 64
-    landing = [extract_key(schedule.source, 1, 0, "staff-base", sha256), manifest_key(schedule.source, 1)]
+    extract, manifest = extract_key(schedule.source, 1, 0, "staff-base", sha256), manifest_key(schedule.source, 1)
+    landing = [extract, manifest, f"{PREFIX}x/begun.json"]
     processed = [star_rows_key(schedule.source, 1, 0, "dim_staff", sha256), quarantine_key(schedule.source, 1, 0, sha256)]
     found = [kept(buckets[bucket], key) for bucket, keys in (("landing", landing), ("processed", processed)) for key in keys]
-    assert found == [90, 90, 90, 365]
+    assert found == [90, 90, 365, 90, 365]
 
 
 def kept(bucket: Bucket, key: str) -> int:
@@ -142,6 +148,29 @@ def test_a_service_understands_the_environment_that_the_local_stack_gives_it(
     assert settings.handler_limit == timedelta(seconds=wanted.handler_limit_s)
     for secret in wanted.secrets:
         assert getattr(settings, f"{secret}_secret") == f"starlift/test/{secret}"
+
+
+@pytest.mark.parametrize("service", read_topology().services)
+async def test_a_service_probes_the_buckets_of_its_edges_and_no_other(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+
+    async def consume(_settings: object, _world: object, _handler: object, buckets: list[str], *_probes: object) -> None:
+        probed.extend(buckets)
+
+    @asynccontextmanager
+    async def open_world(_settings: object) -> AsyncIterator[World]:
+        yield World(FakeQueue(), FakeQueue(), FakeQueue(), FakeObjectStore())
+
+    async def database_url(*_arguments: object, **_named: object) -> SecretStr:
+        return SecretStr("postgresql://127.0.0.1/nowhere")
+
+    program = importlib.import_module(f"services.{service}.__main__")
+    for replaced in (consume, open_world, database_url):
+        monkeypatch.setattr(program, replaced.__name__, replaced, raising=replaced is not database_url)
+    set_environment(monkeypatch, environment_for(service, resources(), read_topology()))
+    await program.serve(SETTINGS[service]())
+    wanted = read_topology().services[service]
+    assert set(probed) == {resources().buckets[bucket] for bucket in (*wanted.reads, *wanted.writes)}
 
 
 def test_the_operator_understands_the_environment_that_the_local_stack_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
