@@ -6,6 +6,7 @@ module "network" {
   name   = local.name
   cidr   = var.new_network.cidr
   zones  = var.new_network.zones
+  region = local.region
 }
 
 module "endpoints" {

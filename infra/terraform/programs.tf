@@ -1,7 +1,7 @@
 # The services, and the operator's commands. What each may do is what the topology's edges say, and the code calls.
 
 locals {
-  programs = merge(local.topology.services, { operator = merge(local.topology.operator, { writes = [] }) })
+  programs = merge(local.topology.services, { operator = local.topology.operator })
 
   everyone = merge(
     { STARLIFT_REGION = local.region },
@@ -64,10 +64,13 @@ locals {
       Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
     },
     {
-      Sid      = "ReplayDeadLetters"
+      Sid      = "RepairDeadLetters"
       Effect   = "Allow"
       Resource = [for queue in module.queue : queue.dead_letter_arn]
-      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
+      Action = [
+        "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ListMessageMoveTasks", "sqs:ReceiveMessage",
+        "sqs:SendMessage", "sqs:StartMessageMoveTask",
+      ]
     },
   ]
 

@@ -60,7 +60,7 @@ def _bindings(resources: set[str], data_sources: set[str]) -> Iterator[Binding]:
         if not name.endswith(".js") or 'tfResourceType = "' not in source:
             continue
         type_name = re.search(r'tfResourceType = "(\w+)"', source)
-        wanted = data_sources if Path(name).name.startswith("data-") or "/data-aws-" in name else resources
+        wanted = data_sources if Path(name).name.startswith("data-") else resources
         if type_name is not None and type_name[1] in {*wanted, "aws"}:
             yield Binding(source, files[f"{name.removesuffix('.js')}.d.ts"])
 

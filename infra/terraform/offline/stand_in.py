@@ -114,7 +114,7 @@ class StandIn(rpc.ProviderServicer):  # type: ignore[misc]  # generated, without
         found = read_dynamic_value(request.config)
         for name, attribute in self._attributes("data_source_schemas", request.type_name).items():
             if attribute.get("computed") and found.get(name) is None:
-                found[name] = self._inventor.found(request.type_name, name, attribute["type"], found)
+                found[name] = self._inventor.value(request.type_name, name, attribute["type"], found)
         return pb.ReadDataSource.Response(state=to_dynamic_value(found))
 
     def _attributes(self, kind: str, type_name: str) -> Document:

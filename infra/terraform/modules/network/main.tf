@@ -2,9 +2,12 @@
 
 variable "name" { type = string }
 variable "cidr" { type = string }
-variable "zones" { type = number }
+variable "region" { type = string }
 
-data "aws_availability_zones" "available" { state = "available" }
+variable "zones" {
+  description = "Letters. Named, not counted: a zone that AWS adds must not move a subnet."
+  type        = list(string)
+}
 
 resource "aws_vpc" "this" {
   #checkov:skip=CKV2_AWS_11:There is no way to or from the internet, so a flow log would show our own traffic to our own databases.
@@ -19,11 +22,11 @@ resource "aws_default_security_group" "nothing" { # whoever forgets to choose a 
 }
 
 resource "aws_subnet" "private" {
-  count             = var.zones
+  count             = length(var.zones)
   vpc_id            = aws_vpc.this.id
-  availability_zone = data.aws_availability_zones.available.names[count.index]
+  availability_zone = "${var.region}${var.zones[count.index]}"
   cidr_block        = cidrsubnet(var.cidr, 4, count.index)
-  tags              = { Name = "${var.name}-private-${count.index}" }
+  tags              = { Name = "${var.name}-private-${var.zones[count.index]}" }
 }
 
 resource "aws_route_table" "private" {
@@ -32,7 +35,7 @@ resource "aws_route_table" "private" {
 }
 
 resource "aws_route_table_association" "private" {
-  count          = var.zones
+  count          = length(var.zones)
   subnet_id      = aws_subnet.private[count.index].id
   route_table_id = aws_route_table.private.id
 }

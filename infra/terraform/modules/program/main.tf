@@ -119,6 +119,7 @@ resource "aws_iam_role_policy" "task" {
 }
 
 resource "aws_security_group" "this" {
+  #checkov:skip=CKV2_AWS_5:The service, or who runs a command, attaches it; a network interface is made for each task.
   name        = var.name
   description = "Tasks of ${var.name}: nothing comes in"
   vpc_id      = var.vpc_id
