@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.terraform.offline.core import CHECKOUT, Resource, Terraform, opened
+from infra.terraform.offline.core import Resource, Terraform, opened
+from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate((*read_topology().services, "operator"), start=1)}

