@@ -1,23 +1,59 @@
+"""What an image holds: made as its Dockerfile says, without an engine, in a clean environment."""
+
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-STAGES = dict(
-    re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", (ROOT / "infra/docker/Dockerfile").read_text(), re.MULTILINE | re.DOTALL)
-)
-MODULES = {
-    "ingestion": "services.ingestion.__main__",
-    "remodelling": "services.remodelling.__main__",
-    "loading": "services.loading.__main__",
-    "bootstrap": "infra.local.bootstrap, infra.local.ticker",
+DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
+STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", DOCKERFILE, re.MULTILINE | re.DOTALL))
+IMAGES = [name for name in STAGES if name not in {"environment", "runtime"}]
+# Without an environment each program says what it lacks, in one sentence.
+SENTENCES = {
+    "ingestion": "the settings don't hold: STARLIFT_REGION is missing",
+    "remodelling": "the settings don't hold: STARLIFT_REGION is missing",
+    "loading": "the settings don't hold: STARLIFT_REGION is missing",
+    "operator": "no Starlift runs here",
+    "bootstrap": "the set-up needs AWS_ENDPOINT_URL",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`files` is its /srv, `python` the one of its environment."""
+
+    name: str
+    files: Path
+    python: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What a container would do, but for its walls."""
+        variables = dict(re.findall(r"(STARLIFT_\w+)=(\S+)", STAGES["runtime"]))
+        return subprocess.run(
+            [self.python, *arguments], cwd=self.files, env=variables, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """One image after another, as its stages make it."""
+    name = str(request.param)
+    place = tmp_path_factory.mktemp(name)
+    copy_as_the_image_does(name, place / "srv")
+    install_as_the_image_does(name, place / "venv")
+    yield Image(name, place / "srv", place / "venv/bin/python")
+    shutil.rmtree(place)
 
 
 def copy_as_the_image_does(stage: str, target: Path) -> None:
@@ -32,10 +68,76 @@ def copy_as_the_image_does(stage: str, target: Path) -> None:
                 shutil.copy(ROOT / source, place)
 
 
-@pytest.mark.parametrize("image", MODULES)
-def test_an_image_holds_every_module_that_its_program_imports(image: str, tmp_path: Path) -> None:
-    copy_as_the_image_does(image, tmp_path)
-    answer = subprocess.run(
-        [sys.executable, "-c", f"import {MODULES[image]}"], cwd=tmp_path, capture_output=True, text=True, check=False
+def install_as_the_image_does(name: str, place: Path) -> None:
+    """Exactly the lock, every hash compared; what the development environment has is not fetched again."""
+    uv = str(Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(place)], check=True)
+    install = [uv, "pip", "sync", "--quiet", "--python", str(place / "bin/python"), "--require-hashes", str(lock_of(name))]
+    if subprocess.run([*install, "--offline"], capture_output=True, check=False).returncode != 0:
+        subprocess.run(install, check=True)
+
+
+def lock_of(name: str) -> Path:
+    return ROOT / f"infra/locks/{name}.txt"
+
+
+def locked(name: str) -> dict[str, str]:
+    """Versions by package, of those that this machine needs."""
+    lines = [line.rstrip(" \\") for line in lock_of(name).read_text().splitlines() if line[:1].isalnum()]
+    found = [
+        requirement for line in lines if (requirement := Requirement(line)).marker is None or requirement.marker.evaluate()
+    ]
+    return {canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==") for requirement in found}
+
+
+def test_an_environment_has_exactly_what_its_lock_says(image: Image) -> None:
+    program = (
+        "import json; from importlib import metadata; "
+        "print(json.dumps({found.metadata['Name']: found.version for found in metadata.distributions()}))"
     )
+    installed = json.loads(image.run("-I", "-c", program).stdout)
+    assert {canonicalize_name(name): version for name, version in installed.items()} == locked(image.name)
+
+
+def test_a_program_starts_and_says_what_it_lacks(image: Image) -> None:
+    command = re.findall(r'^CMD \["python", (.+)\]$', STAGES[image.name], re.MULTILINE)[-1]
+    arguments = [argument.strip().strip('"') for argument in command.split(",")]
+    answer = image.run(*arguments)
+    assert answer.returncode == 2, answer.stderr
+    assert SENTENCES[image.name] in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_every_module_of_an_image_can_be_imported(image: Image) -> None:
+    """But for those of the local stack, which `starlift` has where it is installed with the extra `local`."""
+    only_local = {"application", "demo", "local_commands", "up"} if image.name == "operator" else set()
+    modules = [
+        ".".join(file.relative_to(image.files).with_suffix("").parts)
+        for file in image.files.rglob("*.py")
+        if file.stem not in {*only_local, "__main__"} and "testing" not in file.parts
+    ]
+    # Of shared/, which has something for each service, whatever these import.
+    own = [module for module in modules if module.startswith((f"services.{image.name}", "infra"))]
+    answer = image.run("-c", f"import {', '.join(own)}")
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("part", ["apt-get", "gcc", "build-essential", ":latest"])
+def test_no_image_is_built_with_more_than_it_says(part: str) -> None:
+    assert part not in DOCKERFILE
+
+
+def test_a_container_is_nobody_in_particular_and_root_never() -> None:
+    users = re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)
+    assert users == ["10001:10001"]
+    assert STAGES["runtime"].index("USER 10001:10001") < STAGES["runtime"].index("HEALTHCHECK")
+
+
+def test_an_image_says_what_it_is() -> None:
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in STAGES["runtime"]
+
+
+def test_every_program_is_started_without_a_shell() -> None:
+    assert not re.findall(r"^(?:CMD|ENTRYPOINT) (?!\[)", DOCKERFILE, re.MULTILINE)
+    assert not re.findall(r"^HEALTHCHECK (?!NONE).*CMD (?!\[)", DOCKERFILE, re.MULTILINE)

@@ -49,6 +49,29 @@ def test_a_service_waits_only_for_what_exists_and_can_say_that_it_is_ready(name:
         assert how["condition"] == wanted
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_mounts_is_declared_or_exists(name: str) -> None:
+    for source in (volume.partition(":")[0] for volume in SERVICES[name].get("volumes", ())):
+        assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_no_declared_volume_is_left_over() -> None:
+    mounted = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert set(COMPOSE["volumes"]) <= mounted
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "image" in SERVICES[name]])
+def test_a_foreign_image_is_of_one_version(name: str) -> None:
+    assert re.fullmatch(r"[\w./-]+:\d[\w.-]*", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "build" in SERVICES[name]])
+def test_a_container_of_ours_can_do_nothing_that_it_need_not(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
 @pytest.mark.parametrize("name", SERVICES.keys() - ENDS)
 def test_a_service_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
