@@ -83,8 +83,9 @@ def test_the_commands_and_their_options() -> None:
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "status": {"--json"},
-        "verify": {"--json"},
-        "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--localstack-port"},
+        "verify": {"tables", "--json", "--record", "--report", "--sample", "--settle"},
+        "dlq": set(),  # a group of its own
+        "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
         "down": set(),
         "demo": {"--orders", "--seconds"},
     }
