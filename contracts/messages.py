@@ -129,10 +129,18 @@ class _BatchData(_Closed):
     snapshot: Snapshot
 
 
+class RowsOf(_Closed):
+    """Rows of one source table, by their primary keys."""
+
+    table: Name
+    keys: tuple[tuple[int | str, ...], ...]
+
+
 class IngestSourceData(_Closed):
     """Please read a source.
 
     `compare_keys`: find what was deleted, too, although it is not due. `believe_empty`: even in a table that has no row left.
+    `reread`: these rows besides, although nothing in them changed; those that do not exist are passed over.
     """
 
     source_name: Name
@@ -140,6 +148,7 @@ class IngestSourceData(_Closed):
     trigger: Trigger
     compare_keys: bool = False
     believe_empty: bool = False
+    reread: tuple[RowsOf, ...] = ()
 
 
 class BatchIngestedData(_BatchData):

@@ -53,7 +53,7 @@ class Pipeline:
     compare_keys_every: int = 0
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
 
-    async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR, **wish: bool) -> list[BatchIngested]:
+    async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR, **wish: Any) -> list[BatchIngested]:
         """One run; what it announced."""
         queue = FakeQueue("remodelling")
         deps = ingestion.Dependencies(
@@ -85,11 +85,11 @@ class Pipeline:
         for message in messages:
             assert await loading.handle(message, deps) == Done()
 
-    async def read(self, mode: Mode = Mode.CHANGES, **wish: bool) -> list[BatchRemodelled]:
+    async def read(self, mode: Mode = Mode.CHANGES, **wish: Any) -> list[BatchRemodelled]:
         """One run, remodelled and not loaded."""
         return [await self.remodel(message) for message in await self.ingest(mode, Trigger.OPERATOR, **wish)]
 
-    async def run(self, mode: Mode = Mode.CHANGES, **wish: bool) -> list[BatchRemodelled]:
+    async def run(self, mode: Mode = Mode.CHANGES, **wish: Any) -> list[BatchRemodelled]:
         """One run from the source into the warehouse."""
         messages = await self.read(mode, **wish)
         await self.load(*messages)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from contracts.messages import IngestSourceData, Mode
 from contracts.state import Checkpoint
 from contracts.tables import Contract, SourceTable
-from services.ingestion.selection import Selection
+from services.ingestion.selection import Key, Selection
 from services.ingestion.source import SourceSnapshot
+from shared.errors import PermanentError
 
 COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
@@ -57,7 +58,20 @@ def plan_run(
     is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
     if wish.compare_keys or is_due:
         ago = 0
-    return Plan(Selection(contract, changed, before.snapshot.horizon, orphans=ago == 0), reasons, ago)
+    selection = Selection(contract, changed, before.snapshot.horizon, orphans=ago == 0, reread=_reread(contract, wish))
+    return Plan(selection, reasons, ago)
+
+
+def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, ...]]:
+    """The rows that were asked for. Raises: PermanentError for a table or a key that the contract does not have."""
+    tables = {table.name: table for table in contract.source_tables}
+    for rows in wish.reread:
+        table = tables.get(rows.table)
+        if table is None or any(len(key) != len(table.key) for key in rows.keys):
+            raise PermanentError(
+                f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
+            )
+    return {rows.table: rows.keys for rows in wish.reread if rows.keys}
 
 
 def _reasons(contract: Contract, now: SourceSnapshot, before: Checkpoint, mode: Mode) -> list[str]:

@@ -16,12 +16,14 @@ then a run reads every key instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from contracts.column_types import ColumnType, Kind
 from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
 from shared.sql import literal, quoted
 
+Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
 MICROSECONDS_PER_DAY = 86_400_000_000
 
@@ -30,25 +32,27 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 class Selection:
     """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`.
 
-    With `orphans` also the rows whose partner does not exist: deleting a partner changes no row that refers to it.
+    With `orphans` also the rows whose partner does not exist: deleting a partner changes no row that refers to it. `reread` are
+    keys, by table, of rows that are read whatever has happened to them.
     """
 
     contract: Contract
     full_tables: frozenset[str]
     horizon: int | None
     orphans: bool = False
+    reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
         """Whether every row of every table is read."""
         return self.horizon is None
 
-    def page(self, table: SourceTable, *, after: tuple[int | str, ...] | None, limit: int) -> str:
+    def page(self, table: SourceTable, *, after: Key | None, limit: int) -> str:
         """The affected rows of `table`, `limit` of them, in the order of the primary key, behind the key `after`."""
         conditions = [self._affected(table)]
         key = ", ".join(quoted("t", name) for name in table.key)
         if after is not None:
-            conditions.append(f"({key}) > ({', '.join(_key_literal(value) for value in after)})")
+            conditions.append(f"({key}) > {_keys([after])}")
         return (
             f"SELECT {_columns(table)} FROM {self._from(table, 't')} "
             f"WHERE {' AND '.join(conditions)} ORDER BY {key} LIMIT {limit}"
@@ -69,6 +73,8 @@ class Selection:
         if self.is_full or table.name in self.full_tables:
             return "true"
         conditions = [self._changed("t")]
+        if keys := self.reread.get(table.name):
+            conditions.append(f"({', '.join(quoted('t', name) for name in table.key)}) IN ({_keys(keys)})")
         for lookup in self.contract.lookups_of(table.name):
             partner = self.contract.source_table(lookup.table)
             if lookup.table in self.full_tables:
@@ -140,6 +146,10 @@ def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
             return [(f"{value} = time '24:00'", "24:00:00")]  # PostgreSQL's last time of day, and no other system's
         case _:
             return []
+
+
+def _keys(keys: Iterable[Key]) -> str:
+    return ", ".join(f"({', '.join(map(_key_literal, key))})" for key in keys)
 
 
 def _key_literal(value: int | str) -> str:

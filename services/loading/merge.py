@@ -88,30 +88,27 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
     )
 
 
-def select_missing_dates(contract: Contract, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
-    """The dates that staged rows of `facts` refer to and that the calendar lacks."""
+def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
+    """The dates that staged rows of `facts` refer to, in one order for all loaders: none waits for another in a circle."""
     referred = _referred_keys(calendar, facts)
-    if referred is None:
-        return None
     key = calendar.column(calendar.key[0])
-    name = quoted(contract.warehouse_schema, calendar.name)
-    date = loaded_value("k.key", key.type)
-    return (
-        f"SELECT {date} AS date FROM ({referred}) AS k "
-        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {date}) ORDER BY 1"
-    )
+    return None if referred is None else f"SELECT {loaded_value('k.key', key.type)} AS date FROM ({referred}) AS k ORDER BY 1"
 
 
-def insert_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """One date of the calendar; parameters in contract order.
+def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
+    """One date of the calendar, also where somebody has changed what it says of it; parameters in contract order.
 
     Dates are texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
     """
-    names = ", ".join(quoted(column.name) for column in calendar.columns)
+    names = [quoted(column.name) for column in calendar.columns]
     casts = {Kind.DATE: "::text::date"}
     parameters = ", ".join(f"${n}{casts.get(column.type.kind, '')}" for n, column in enumerate(calendar.columns, start=1))
+    excluded = ", ".join(f"EXCLUDED.{name}" for name in names)
+    held = ", ".join(f"d.{name}" for name in names)
     return (
-        f"INSERT INTO {quoted(contract.warehouse_schema, calendar.name)} ({names}) VALUES ({parameters}) ON CONFLICT DO NOTHING"
+        f"INSERT INTO {quoted(contract.warehouse_schema, calendar.name)} AS d ({', '.join(names)}) VALUES ({parameters}) "
+        f"ON CONFLICT ({quoted(calendar.key[0])}) DO UPDATE SET ({', '.join(names)}) = ROW({excluded}) "
+        f"WHERE ({held}) IS DISTINCT FROM ({excluded})"
     )
 
 

@@ -16,10 +16,10 @@ from services.loading.deletes import Deletes, Keys
 from services.loading.evolution import FoundColumn, adaptations
 from services.loading.merge import (
     create_staging,
-    insert_dates,
     insert_inferred_members,
+    merge_date,
     merge_staged,
-    select_missing_dates,
+    select_referred_dates,
     staging_name,
 )
 from services.loading.schema import QUERIES, foreign_keys, schema_statements
@@ -167,12 +167,12 @@ class Warehouse:
     async def _fill_calendar(
         self, connection: asyncpg.Connection, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]
     ) -> None:
-        missing = select_missing_dates(self._contract, calendar, facts)
-        if missing is None:
+        referred = select_referred_dates(calendar, facts)
+        if referred is None:
             return
         parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
-        dates = [row["date"] for row in await connection.fetch(missing)]
-        await connection.executemany(insert_dates(self._contract, calendar), [[part(date) for part in parts] for date in dates])
+        dates = [row["date"] for row in await connection.fetch(referred)]
+        await connection.executemany(merge_date(self._contract, calendar), [[part(date) for part in parts] for date in dates])
 
 
 def _records(table: WarehouseTable, frame: pd.DataFrame) -> Iterator[tuple[object, ...]]:

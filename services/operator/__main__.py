@@ -20,6 +20,7 @@ from services.operator.ingest import RunNotLoadedError, request_run, resend_miss
 from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
 from services.operator.proof.command import Report, Sample, Settle, Tables, scope_of, tell
 from services.operator.proof.command import verify as compare
+from services.operator.proof.repair import repair
 from services.operator.proof.verdict import Verdict
 from services.operator.status import Status, read_status
 from services.operator.system import System, open_system
@@ -108,13 +109,19 @@ def verify(
     settle: Settle = 30.0,
     report: Report = None,
     record: Annotated[bool, typer.Option("--record", help="Keep the verdict, for `status`.")] = False,
+    mend: Annotated[bool, typer.Option("--repair", help="Have the rows that differ read again, then compare again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the star with the source, row by row. Exit code 3 if they differ."""
     scope = scope_of(tables, sample, settle, record=record)
 
     async def work(system: System) -> tuple[Verdict, str]:
-        return await compare(system, scope, record=record), system.settings.source_name
+        verdict = await compare(system, scope, record=record)
+        if mend and not verdict.is_equal:
+            runs = await repair(system, verdict)
+            complaints.print(f"repaired by run {', '.join(map(str, runs))}; comparing again", highlight=False)
+            verdict = await compare(system, scope, record=record)
+        return verdict, system.settings.source_name
 
     verdict, source_name = with_system(work)
     tell(verdict, as_json=as_json, report=report, source_name=source_name)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from contracts.messages import IngestSource, IngestSourceData, Mode, Trigger, encode
+from contracts.messages import IngestSource, IngestSourceData, Mode, RowsOf, Trigger, encode
 from contracts.objects import state_key
 from contracts.state import Manifest, SourceState
 from services.operator.progress import manifests_after, missing_batches, read_progress
@@ -42,13 +42,19 @@ async def request_run(
     *,
     compare_keys: bool = False,
     believe_empty: bool = False,
+    reread: tuple[RowsOf, ...] = (),
 ) -> Request:
     """Put the command into the ingestion queue."""
     settings = system.settings
     found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
     after = 0 if found is None else SourceState.model_validate_json(found.body).run
     data = IngestSourceData(
-        source_name=settings.source_name, mode=mode, trigger=trigger, compare_keys=compare_keys, believe_empty=believe_empty
+        source_name=settings.source_name,
+        mode=mode,
+        trigger=trigger,
+        compare_keys=compare_keys,
+        believe_empty=believe_empty,
+        reread=reread,
     )
     request = Request(IngestSource(**opening(SOURCE), data=data), after, await dead_letter_count(system))
     await system.queues["ingestion"].send(encode(request.command))

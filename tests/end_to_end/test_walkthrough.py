@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import stat
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from infra.local.sql import fetch_value
+from infra.local.sql import execute, fetch_value
 from tests.end_to_end.conftest import Databases, Starlift
 
 ORDER, DEPARTMENT, ADDRESS = 1, 1, 1
@@ -124,3 +125,20 @@ def test_no_password_stands_on_a_command_line_or_in_a_log(shared: Starlift, data
     shown = [" ".join(psutil.Process(process.pid).cmdline()) for process in shared.alive]
     shown += [path.read_text() for path in shared.home.glob("*.log")]
     assert not [text for text in shown for password in passwords if password in text]
+
+
+def test_a_row_that_somebody_changed_in_the_warehouse_is_named_and_repaired(
+    shared: Starlift, databases: Databases, tmp_path: Path
+) -> None:
+    shared("ingest", "--wait", "--compare-keys")
+    execute(databases.warehouse, "UPDATE fact_sales_order SET units_sold = -1 WHERE sales_order_id = 3")
+    page = tmp_path / "proof.html"
+    different = shared("verify", "--record", "--settle", "0", "--report", str(page), "fact_sales_order", expected=2)
+    assert "--record keeps a proof of everything" in different.err
+    different = shared("verify", "--record", "--settle", "0", "--report", str(page), expected=3)
+    assert "fact_sales_order 3 is different (units_sold: expected" in different.out
+    assert "found &#x27;-1&#x27;" in page.read_text()
+    assert not shared("status", "--json").json["proved"]["is_equal"]
+    assert shared("verify", "--repair", "--record", "--json").json["equal"]
+    proved = shared("status", "--json").json["proved"]
+    assert (proved["is_equal"], proved["different"]) == (True, 0)

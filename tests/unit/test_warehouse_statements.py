@@ -9,7 +9,7 @@ from contracts.column_types import INTEGER, varchar
 from contracts.origins import FromSource
 from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
 from contracts.totesys import CONTRACT
-from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_missing_dates, staging_name
+from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
 from services.loading.schema import foreign_keys, schema_statements
 from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
 
@@ -58,8 +58,8 @@ def test_a_dimension_that_no_fact_refers_to_needs_no_inferred_members() -> None:
     assert insert_inferred_members(SHOP, DIM_SHELF, (FACT_SALE,)) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, ()) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, (FACT_SALE,)) is not None
-    assert select_missing_dates(SHOP, DIM_DAY, ()) is None
-    assert select_missing_dates(SHOP, DIM_DAY, (FACT_SALE,)) is not None
+    assert select_referred_dates(DIM_DAY, ()) is None
+    assert select_referred_dates(DIM_DAY, (FACT_SALE,)) is not None
 
 
 def test_a_merge_never_takes_the_image_of_an_earlier_run_and_always_leaves_its_own_run() -> None:

@@ -117,6 +117,14 @@ def expected_dates(
     return f"SELECT date, bool_and(in_flight) AS in_flight FROM ({every}) AS every WHERE date IS NOT NULL GROUP BY date"
 
 
+def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) -> str:
+    """On the source: for each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
+    keys = ", ".join(expected_value(table.column(name)) for name in table.key)
+    date = f"({expected_value(column)})::text"
+    origin = f"{quoted(contract.source_schema, table.source)} AS {BASE}"
+    return f"SELECT DISTINCT ON ({date}) {keys} FROM {origin} WHERE {date} = ANY ($1::text[])"
+
+
 def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
     """On the warehouse: of the dates $1 (text[]) and of those in the calendar, the ones whose row is missing or wrong.
 
