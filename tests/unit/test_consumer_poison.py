@@ -3,56 +3,91 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Message
-from shared.errors import PermanentError
+from shared.catalog import SourceMismatchError
+from shared.object_store import reference, verified
 from shared.outcome import Done, Outcome
 from tests.unit.consumer_scene import Scene, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
 
-GOOD = range(100, 120)
-RAISES, REFUSES = message(1), message(2)
+REF = reference("landing", "runs/1/staff.parquet", b"as announced", row_count=1)
 
 
 def changed(number: int, **changes: object) -> str:
     return json.dumps({**json.loads(body(number)), **changes})
 
 
+@dataclass(frozen=True)
+class Poison:
+    """What is sent, what a handler does with it (None: it must not see it), and how it ends."""
+
+    body: str
+    act: Callable[[], object] | None
+    reason: FailureReason
+    attempts: int
+    explanation: str
+
+
+def violate_the_contract() -> None:
+    raise SourceMismatchError("table 'staff' lacks column 'email_address' required by contracts/totesys.py; restore it")
+
+
+NO_MESSAGE, REFUSED, TRIED = FailureReason.UNDECODABLE, FailureReason.PERMANENT, FailureReason.EXHAUSTED
 POISON = {
-    "hello": (FailureReason.UNDECODABLE, 1, "the body is not JSON; nothing of ours sends such a message"),
-    "[1]": (FailureReason.UNDECODABLE, 1, "the body is a JSON list, not an object"),
-    "": (FailureReason.UNDECODABLE, 1, "the body is not JSON"),
-    changed(3, type="starlift.brew_coffee.v1"): (FailureReason.UNDECODABLE, 1, "the type 'starlift.brew_coffee.v1' is none of"),
-    changed(4, type=None): (FailureReason.UNDECODABLE, 1, "the type 'None' is none of"),
-    changed(5, data={}): (FailureReason.UNDECODABLE, 1, "source_name: Field required"),
-    changed(6, surprise=1): (FailureReason.UNDECODABLE, 1, "surprise: Extra inputs are not permitted"),
-    changed(7, type="starlift.ingest_source.v99"): (
-        FailureReason.EXHAUSTED,
-        1,
-        "is newer than version 2, which this build knows",
+    "undecodable body": Poison("hello", None, NO_MESSAGE, 1, "the body is not JSON; nothing of ours sends such a message"),
+    "empty body": Poison("", None, NO_MESSAGE, 1, "the body is not JSON"),
+    "no object": Poison("[1]", None, NO_MESSAGE, 1, "the body is a JSON list, not an object"),
+    "unknown type": Poison(
+        changed(3, type="starlift.brew_coffee.v1"), None, NO_MESSAGE, 1, "the type 'starlift.brew_coffee.v1' is none of"
     ),
-    body(1): (FailureReason.EXHAUSTED, 5, "unexpected ZeroDivisionError in"),
-    body(2): (FailureReason.PERMANENT, 1, "the object is gone; restore it"),
+    "no type": Poison(changed(4, type=None), None, NO_MESSAGE, 1, "the type 'None' is none of"),
+    "data that lack": Poison(changed(5, data={}), None, NO_MESSAGE, 1, "source_name: Field required"),
+    "data that are too many": Poison(changed(6, x=1), None, NO_MESSAGE, 1, "x: Extra inputs are not permitted"),
+    "newer version": Poison(
+        changed(7, type="starlift.ingest_source.v99"),
+        None,
+        TRIED,
+        1,
+        "is newer than version 2, which this build knows; deferred",
+    ),
+    "object gone": Poison(
+        body(8), lambda: verified(REF, None), REFUSED, 1, "'landing/runs/1/staff.parquet', which does not exist; restore it"
+    ),
+    "hash differs": Poison(
+        body(9),
+        lambda: verified(REF, b"as Announced"),
+        REFUSED,
+        1,
+        f"the message says 12 bytes with sha256 {REF.sha256}; restore",
+    ),
+    "contract violated": Poison(body(10), violate_the_contract, REFUSED, 1, "table 'staff' lacks column 'email_address'"),
+    "always raises": Poison(body(11), lambda: 1 / 0, TRIED, 5, "unexpected ZeroDivisionError in"),
 }
+ACTS: dict[Message, Callable[[], object] | None] = {
+    message(number): poison.act for number in range(3, 12) for poison in POISON.values() if poison.body == body(number)
+}
+GOOD = range(100, 100 + 2 * len(POISON))
 
 
 async def handle(received: Message) -> Outcome:
-    if received == RAISES:
-        raise ZeroDivisionError
-    if received == REFUSES:
-        raise PermanentError("the object is gone; restore it")
+    act = ACTS.get(received)
+    if act is not None:
+        act()
     return Done()
 
 
 async def test_poison_ends_explained_and_good_messages_flow_on_beside_it() -> None:
     scene = Scene()
-    for poison, good in zip([*POISON, *POISON], GOOD, strict=True):
-        await scene.queue.send(poison)
+    for poison, good in zip([*POISON.values(), *POISON.values()], GOOD, strict=True):
+        await scene.queue.send(poison.body)
         await scene.queue.send(body(good))
     async with scene.consuming(handle, slots=1, defer_limit=timedelta(minutes=20)):
         await until(lambda: not {body(good) for good in GOOD} & set(scene.queue.bodies))
@@ -62,11 +97,11 @@ async def test_poison_ends_explained_and_good_messages_flow_on_beside_it() -> No
         (letter.body, FailureRecord.model_validate_json(letter.attributes[FAILURE_ATTRIBUTE]))
         for letter in scene.dead_letters.messages
     ]
-    assert sorted(text for text, _ in ends) == sorted([*POISON, *POISON])
-    for text, record in ends:
-        reason, attempts, explanation = POISON[text]
-        assert (record.reason, record.attempts) == (reason, attempts), text
-        assert explanation in record.message
+    for name, poison in POISON.items():
+        records = [record for text, record in ends if text == poison.body]
+        assert [(record.reason, record.attempts) for record in records] == [(poison.reason, poison.attempts)] * 2, name
+        assert all(poison.explanation in record.message for record in records), records
+    assert len(ends) == 2 * len(POISON)
 
 
 async def test_a_body_too_large_for_a_failure_record_beside_it_is_left_to_sqs() -> None:
