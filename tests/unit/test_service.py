@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from contracts.totesys import CONTRACT
 from shared.errors import DependencyDownError, PermanentError
-from shared.service import World, aws_probes, consume, run_service
+from shared.service import World, aws_probes, consume, open_clients, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.unit.consumer_scene import Script, body, until
@@ -95,6 +95,12 @@ def test_a_service_without_a_next_queue_says_what_to_set() -> None:
     assert world(outlet).next_queue is outlet
     with pytest.raises(PermanentError, match="set STARLIFT_NEXT_QUEUE_URL"):
         _ = world().next_queue
+
+
+async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    async with open_clients("eu-west-2") as clients:
+        assert clients.receiver is not clients.control
 
 
 async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other() -> None:
