@@ -108,6 +108,35 @@ def test_every_event_of_the_log_is_logged() -> None:
     assert set(told) <= events
 
 
+def test_every_function_that_is_named_with_its_file_is_in_it() -> None:
+    named = [(match[1], match[2]) for text in TEXTS.values() for match in found(r"([\w/]+\.py): (\w+)", code_of(text))]
+    assert named
+    for file, name in named:
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^ *(?:async )?(?:def|class) {name}\b", code, re.MULTILINE), f"{file} has no {name}"
+
+
+def test_every_test_that_is_named_exists() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"^(?:async )?def (test_\w+)|^(Test\w+)", code, re.MULTILINE))
+    names = {name for pair in tests for name in pair if name}
+    for document, text in TEXTS.items():
+        for match in found(r"(?<![\w/])(test_\w+|Test[A-Z]\w+)", code_of(text)):
+            assert match[1] in names, f"{document} names {match[1]}, which does not exist"
+
+
+@pytest.mark.parametrize(("table", "has_code"), [("## What could lose", True), ("## What a crash leaves", False)])
+def test_each_line_of_the_guarantee_names_its_test_and_each_cause_its_code(table: str, *, has_code: bool) -> None:
+    _, _, section = TEXTS["docs/guarantees.md"].partition(table)
+    _, _, *lines = re.findall(r"^\|.*\|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        *cells, tests = line.strip("| ").split(" | ")
+        assert len(cells) == 3, line
+        assert "`test_" in tests, line
+        assert not has_code or re.search(r"`[\w/]+\.(?:py: \w+|json)`", cells[-1]), line
+
+
 def test_no_document_has_a_gap_left() -> None:
     for name, text in TEXTS.items():
         assert not re.search(r"\b(TODO|FIXME|TBD|XXX)\b", text), f"{name} is not finished"
