@@ -47,7 +47,7 @@ class Warehouse:
         How many rows were found gone; None if the ledger has the batch already.
         Raises: DependencyDownError, TransientError, PermanentError.
         """
-        await self._ensure_schema()
+        await self.ensure_schema()
         async with self._database.connection() as connection:
             with self._shaped_anew_if_lost():
                 async with connection.transaction(isolation="read_committed"):
@@ -94,8 +94,11 @@ class Warehouse:
                     await connection.execute(statement)
         self._has_foreign_keys = True
 
-    async def _ensure_schema(self) -> None:
-        """Create or extend the schema once per process, if the contract it was shaped after is another one."""
+    async def ensure_schema(self) -> None:
+        """Create or extend the schema once per process, if the contract it was shaped after is another one.
+
+        Raises: DependencyDownError, TransientError, PermanentError.
+        """
         if self._is_shaped:
             return
         async with self._database.connection() as connection, connection.transaction():

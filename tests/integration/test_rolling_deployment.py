@@ -7,20 +7,25 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from contracts.column_types import INTEGER, TEXT
-from contracts.messages import BatchIngested, BatchRemodelled
+from contracts.messages import BatchIngested, BatchRemodelled, Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn
 from contracts.totesys import CONTRACT
+from infra.local.databases import LOADER
 from infra.local.totesys.fill import fill
 from services.loading import handler as loading
+from services.loading.migrate import migrate
+from services.loading.settings import LoadingSettings
 from services.loading.warehouse import Warehouse
 from services.remodelling import handler as remodelling
 from shared.errors import PermanentError
 from shared.outcome import Defer, Outcome
 from shared.testing import FakeQueue
 from tests.pipeline import PROCESSED, Pipeline
+from tests.postgres_cluster import TestCluster
 from tests.small_contract import with_column, with_table
 
 STAFF = CONTRACT.warehouse_table("dim_staff")
@@ -70,6 +75,35 @@ async def test_an_older_remodeller_defers_extracts_that_have_a_newer_column(
     assert isinstance(outcome, Defer)
     assert "['nickname']" in outcome.reason
     assert not queue.sent
+
+
+async def test_a_warehouse_that_was_shaped_for_a_newer_loader_is_still_loaded_by_an_older_one(
+    filled: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, warehouse_database: str
+) -> None:
+    settings = LoadingSettings(
+        region="eu-west-2",
+        queue_url="http://127.0.0.1:9/loading",
+        dead_letter_url="http://127.0.0.1:9/loading-dlq",
+        landing_bucket="landing",
+        processed_bucket="processed",
+        slots=1,
+        handler_limit=timedelta(minutes=1),
+        contract=NEWER_STAR,
+        warehouse_url=SecretStr(postgres_cluster.url(warehouse_database, LOADER)),
+    )
+    columns = (
+        "SELECT is_nullable FROM information_schema.columns WHERE table_name = 'dim_staff' AND column_name = 'department_id'"
+    )
+    await pipeline.run()
+    await migrate(settings)
+    await migrate(settings)
+    assert await pipeline.select(columns) == [("YES",)]
+    await filled.execute("UPDATE staff SET first_name = 'Ada'")
+    await pipeline.run(Mode.FULL)
+    assert (await pipeline.verify()).is_equal
+    newer = pipeline.reading(NEWER_STAR)
+    await newer.run()
+    assert (await newer.verify()).is_equal
 
 
 async def test_a_table_that_the_contract_lacks_is_named(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
