@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Puts one image of a program in the place of the one before. The runner has aws, docker, gh, jq and skopeo; who calls has a role.
+#   PROGRAM     ingestion, remodelling, loading or operator
+#   ARCHIVE     the image as an OCI archive         DIGEST      what it must be
+#   REPOSITORY  where AWS keeps its images          CLUSTER     where it runs
+set -euo pipefail
+: "${PROGRAM:?}" "${ARCHIVE:?}" "${DIGEST:?}" "${REPOSITORY:?}" "${CLUSTER:?}" "${GITHUB_REPOSITORY:?}" "${GITHUB_SHA:?}"
+FAMILY=${REPOSITORY##*/}
+POLL_S=${POLL_S:-15}
+PATIENCE=${PATIENCE:-160} # polls: 40 minutes
+
+say() { echo "release: $*" >&2; }
+refuse() {
+    say "$*"
+    exit 1
+}
+
+push() { # as it was built, byte by byte; a tag can't be moved, so what is there already is not pushed again
+    aws ecr get-login-password | docker login --username AWS --password-stdin "${REPOSITORY%%/*}" >&2
+    if aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null 2>&1; then
+        say "$DIGEST is there already"
+    else
+        skopeo copy --preserve-digests "oci-archive:$ARCHIVE" "docker://$REPOSITORY:$GITHUB_SHA" >&2
+        aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null
+    fi
+}
+
+verify() { # nothing runs that this repository's own build has not signed
+    gh attestation verify "oci://$REPOSITORY@$DIGEST" --repo "$GITHUB_REPOSITORY" \
+        --signer-workflow "$GITHUB_REPOSITORY/.github/workflows/deploy.yml" >&2
+}
+
+register() { # the newest revision, which may be Terraform's, with this image
+    aws ecs describe-task-definition --task-definition "$FAMILY" --query taskDefinition --output json |
+        jq --arg image "$REPOSITORY@$DIGEST" '.containerDefinitions[0].image = $image
+            | del(.taskDefinitionArn, .revision, .status, .requiresAttributes, .compatibilities, .registeredAt, .registeredBy)' |
+        aws ecs register-task-definition --cli-input-json file:///dev/stdin --query taskDefinition.taskDefinitionArn --output text
+}
+
+service() { # service QUERY
+    aws ecs describe-services --cluster "$CLUSTER" --services "$PROGRAM" --query "services[0].$1" --output "${2:-text}"
+}
+
+migrate() { # migrate DEFINITION: the new build shapes the warehouse before any loader of it starts
+    local network task code
+    network=$(service networkConfiguration json)
+    task=$(aws ecs run-task --cluster "$CLUSTER" --task-definition "$1" --launch-type FARGATE \
+        --network-configuration "$network" \
+        --overrides '{"containerOverrides": [{"name": "main", "command": ["python", "-m", "services.loading.migrate"]}]}' \
+        --query 'tasks[0].taskArn' --output text)
+    [[ $task == arn:* ]] || refuse "the migration could not be started"
+    aws ecs wait tasks-stopped --cluster "$CLUSTER" --tasks "$task"
+    code=$(aws ecs describe-tasks --cluster "$CLUSTER" --tasks "$task" --query 'tasks[0].containers[0].exitCode' --output text)
+    [[ $code == 0 ]] || refuse "the warehouse can't be shaped for this build (exit code $code): nothing was replaced; its log says why"
+}
+
+replace() { # replace DEFINITION: until ECS says that it is in place, or has put the one before back
+    local state
+    aws ecs update-service --cluster "$CLUSTER" --service "$PROGRAM" --task-definition "$1" > /dev/null
+    for _ in $(seq "$PATIENCE"); do
+        state=$(service "deployments[?taskDefinition=='$1'] | [0].rolloutState")
+        case $state in
+            COMPLETED) return ;;
+            IN_PROGRESS) sleep "$POLL_S" ;;
+            *) refuse "ECS rolled back to $(service taskDefinition): tasks did not become healthy, or an alarm went off" ;;
+        esac
+    done
+    refuse "the deployment is neither done nor rolled back after $((PATIENCE * POLL_S)) s; look at its events"
+}
+
+push
+verify
+definition=$(register)
+say "registered $definition"
+if [[ $PROGRAM == loading ]]; then migrate "$definition"; fi
+if [[ $PROGRAM != operator ]]; then replace "$definition"; fi # the operator is started for one command at a time
+say "$PROGRAM is in place"

@@ -1,0 +1,209 @@
+"""How a pipeline puts an image in its place, with stand-ins for aws, docker, gh and skopeo that write down their calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.terraform.offline.tools import CHECKOUT
+
+DIGEST = f"sha256:{7:064x}"
+REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"
+OLD = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:4"
+NEW = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:5"
+# A call is answered by the first line of `answers` whose words it has; the answers to one line come one after another.
+STAND_IN = """#!{python}
+import json, pathlib, sys
+place = pathlib.Path(__file__).parent
+call = " ".join([pathlib.Path(__file__).name, *sys.argv[1:]])
+given = "" if "file:///dev/stdin" not in call and "--password-stdin" not in call else sys.stdin.read()
+with (place / "calls").open("a") as calls:
+    calls.write(json.dumps([call, given]) + "\\n")
+answers = json.loads((place / "answers").read_text())
+for words, texts in answers.items():
+    if words in call:
+        text = texts.pop(0) if len(texts) > 1 else texts[0]
+        (place / "answers").write_text(json.dumps(answers))
+        if text.startswith("exit "):
+            sys.exit(int(text.removeprefix("exit ")))
+        print(text)
+        break
+"""
+JQ = """#!{python}
+import json, sys
+definition = json.load(sys.stdin)
+definition["containerDefinitions"][0]["image"] = sys.argv[sys.argv.index("--arg") + 2]
+for name in sys.argv[-1].partition("del(")[2].rstrip(")").split(","):
+    definition.pop(name.strip().lstrip("."), None)
+print(json.dumps(definition))
+"""
+DEFINITION = (
+    '{"taskDefinitionArn": "old", "revision": 4, "status": "ACTIVE", "family": "starlift-loading", '
+    '"containerDefinitions": [{"name": "main", "image": "old", "environment": []}]}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How the script ended, what it said, and whom it called with what."""
+
+    code: int
+    said: str
+    calls: list[tuple[str, str]]
+
+    def position(self, words: str) -> int:
+        """Of the first call with these words; fails if there is none."""
+        return next(index for index, (call, _) in enumerate(self.calls) if words in call)
+
+    def has(self, words: str) -> bool:
+        return any(words in call for call, _ in self.calls)
+
+
+Answers = dict[str, list[str]]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Callable[..., Release]:
+    """Runs the script for a program; `answers` differ from those of a release that goes well."""
+
+    def run(program: str = "loading", **answers: list[str]) -> Release:
+        for name, text in (("aws", STAND_IN), ("docker", STAND_IN), ("gh", STAND_IN), ("skopeo", STAND_IN), ("jq", JQ)):
+            file = tmp_path / name
+            file.write_text(text.format(python=sys.executable))
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        well: Answers = {
+            "get-login-password": ["secret"],
+            "describe-images": answers.get("images", ["exit 254", "there"]),
+            "attestation verify": answers.get("attestation", ["verified"]),
+            "describe-task-definition": [DEFINITION],
+            "register-task-definition": [NEW],
+            "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
+            "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
+            "describe-tasks": answers.get("exit_code", ["0"]),
+            "rolloutState": answers.get("rollout", ["IN_PROGRESS", "COMPLETED"]),
+            "services[0].taskDefinition": [OLD],
+        }
+        (tmp_path / "answers").write_text(json.dumps(well))
+        (tmp_path / "calls").write_text("")
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PROGRAM": program,
+            "ARCHIVE": "image.tar",
+            "DIGEST": DIGEST,
+            "REPOSITORY": REPOSITORY.replace("loading", program),
+            "CLUSTER": "starlift",
+            "GITHUB_REPOSITORY": "example/starlift",
+            "GITHUB_SHA": "c0ffee",
+            "POLL_S": "0",
+            "PATIENCE": "3",
+        }
+        script = str(CHECKOUT / ".github/release.sh")
+        answer = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
+        calls = [(str(call), str(given)) for call, given in map(json.loads, (tmp_path / "calls").read_text().splitlines())]
+        return Release(answer.returncode, answer.stderr, calls)
+
+    return run
+
+
+def test_the_warehouse_is_shaped_before_the_loader_is_replaced(release: Callable[..., Release]) -> None:
+    done = release("loading")
+    assert done.code == 0, done.said
+    order = [
+        "skopeo copy",
+        "attestation verify",
+        "register-task-definition",
+        "run-task",
+        "wait tasks-stopped",
+        "update-service",
+    ]
+    assert [done.position(words) for words in order] == sorted(done.position(words) for words in order)
+    migration = done.calls[done.position("run-task")][0]
+    assert f"--task-definition {NEW}" in migration
+    assert "services.loading.migrate" in migration
+
+
+def test_the_new_revision_is_the_newest_one_with_the_image_by_digest(release: Callable[..., Release]) -> None:
+    done = release("loading")
+    given = done.calls[done.position("register-task-definition")][1]
+    assert f'"image": "{REPOSITORY}@{DIGEST}"' in given
+    assert '"family": "starlift-loading"' in given
+    assert "revision" not in given
+    assert f"--task-definition {NEW}" in done.calls[done.position("update-service")][0]
+
+
+def test_a_warehouse_that_cannot_be_shaped_leaves_the_loader_as_it_was(release: Callable[..., Release]) -> None:
+    done = release("loading", exit_code=["1"])
+    assert done.code == 1
+    assert "nothing was replaced" in done.said
+    assert not done.has("update-service")
+
+
+def test_an_image_that_was_not_signed_here_is_not_run(release: Callable[..., Release]) -> None:
+    done = release("ingestion", attestation=["exit 1"])
+    assert done.code != 0
+    assert not done.has("register-task-definition")
+
+
+def test_a_rolled_back_deployment_fails(release: Callable[..., Release]) -> None:
+    done = release("remodelling", rollout=["IN_PROGRESS", "FAILED"])
+    assert done.code == 1
+    assert f"ECS rolled back to {OLD}" in done.said
+
+
+def test_a_deployment_that_vanished_was_rolled_back_too(release: Callable[..., Release]) -> None:
+    assert "ECS rolled back" in release("remodelling", rollout=["None"]).said
+
+
+def test_a_deployment_that_does_not_end_fails(release: Callable[..., Release]) -> None:
+    done = release("remodelling", rollout=["IN_PROGRESS"])
+    assert done.code == 1
+    assert "neither done nor rolled back" in done.said
+
+
+def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..., Release]) -> None:
+    done = release("remodelling", images=["there"])
+    assert done.code == 0, done.said
+    assert not done.has("skopeo copy")
+
+
+@pytest.mark.parametrize("program", ["ingestion", "remodelling"])
+def test_only_the_loader_has_a_migration(release: Callable[..., Release], program: str) -> None:
+    done = release(program)
+    assert done.code == 0, done.said
+    assert not done.has("run-task")
+    assert done.has(f"update-service --cluster starlift --service {program}")
+
+
+def test_the_operator_is_no_service(release: Callable[..., Release]) -> None:
+    done = release("operator")
+    assert done.code == 0, done.said
+    assert done.has("register-task-definition")
+    assert not done.has("update-service")
+
+
+def test_the_role_may_do_what_the_script_does() -> None:
+    script = (CHECKOUT / ".github/release.sh").read_text()
+    policy = (CHECKOUT / "infra/terraform/modules/pipeline/main.tf").read_text()
+    needed = {
+        "aws ecr get-login-password": "ecr:GetAuthorizationToken",
+        "aws ecr describe-images": "ecr:DescribeImages",
+        "aws ecs describe-task-definition": "ecs:DescribeTaskDefinition",
+        "aws ecs register-task-definition": "ecs:RegisterTaskDefinition",
+        "aws ecs describe-services": "ecs:DescribeServices",
+        "aws ecs run-task": "ecs:RunTask",
+        "aws ecs wait tasks-stopped": "ecs:DescribeTasks",
+        "aws ecs describe-tasks": "ecs:DescribeTasks",
+        "aws ecs update-service": "ecs:UpdateService",
+    }
+    called = set(re.findall(r"aws ec[rs] (?:wait )?[a-z-]+", script))
+    assert called == needed.keys()
+    assert all(f'"{action}"' in policy for action in needed.values())

@@ -1,0 +1,107 @@
+"""The pipelines on GitHub: valid, without a loophole, and started by what they are made of."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.terraform.offline.tools import CHECKOUT, run_tool
+from infra.topology import read_topology
+
+WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
+PROGRAMS = [*read_topology().services, "operator"]
+
+
+def workflow(name: str) -> dict[str, Any]:
+    text = (CHECKOUT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(re.sub(r"^on:", "'on':", text, flags=re.MULTILINE))  # else YAML says True
+    return found
+
+
+def conforms(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_every_workflow_is_one() -> None:
+    answer = conforms("vendor.github-workflows", *WORKFLOWS)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    answer = conforms("vendor.dependabot", CHECKOUT / ".github/dependabot.yml")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_zizmor_finds_no_loophole() -> None:
+    answer = run_tool("zizmor", "--offline", "--config", CHECKOUT / ".github/zizmor.yml", CHECKOUT / ".github")
+    assert answer.is_success, answer.text
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_every_action_is_pinned_by_commit(file: Path) -> None:
+    for used in re.findall(r"uses: (.+)", file.read_text(encoding="utf-8")):
+        assert re.fullmatch(r"\./\.github/workflows/\w+\.yml|[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_no_long_lived_key_is_used(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert "secrets." not in text
+    assert "aws-access-key-id" not in text
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_is_deployed_when_what_its_image_is_made_of_has_changed(program: str) -> None:
+    paths = set(workflow(f"deploy-{program}")["on"]["push"]["paths"])
+    dockerfile = (CHECKOUT / "infra/docker/Dockerfile").read_text(encoding="utf-8")
+    stage = re.search(rf"^FROM runtime AS {program}\n(.*?)(?=^FROM )", dockerfile, re.MULTILINE | re.DOTALL)
+    runtime = re.search(r"AS runtime\n(.*?)(?=^FROM )", dockerfile, re.MULTILINE | re.DOTALL)
+    assert stage is not None
+    assert runtime is not None
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", runtime[1] + stage[1], re.MULTILINE)
+    made_of = {source if Path(source).suffix else f"{source}/**" for source in copied} | {f"infra/locks/{program}.txt"}
+    made_by = {
+        "infra/docker/**",
+        ".github/release.sh",
+        *(f".github/workflows/{name}.yml" for name in (f"deploy-{program}", "deploy", "release")),
+    }
+    assert paths == made_of | made_by
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_is_deployed_by_the_one_workflow_for_all(program: str) -> None:
+    document = workflow(f"deploy-{program}")
+    assert document["on"]["push"]["branches"] == ["main"]
+    (job,) = document["jobs"].values()
+    assert job["uses"] == "./.github/workflows/deploy.yml"
+    assert job["with"] == {"program": program}
+
+
+def test_prod_comes_after_dev_with_the_same_bytes() -> None:
+    jobs = workflow("deploy")["jobs"]
+    assert jobs["dev"]["needs"] == "build"
+    assert jobs["prod"]["needs"] == ["build", "dev"]
+    assert jobs["dev"]["with"]["digest"] == jobs["prod"]["with"]["digest"] == "${{ needs.build.outputs.digest }}"
+    environment = workflow("release")["jobs"]["release"]["environment"]
+    assert (
+        environment == "${{ inputs.environment }}-${{ inputs.program }}"
+    )  # whom the roles trust: infra/terraform/pipelines.tf
+
+
+def test_what_builds_the_image_has_no_way_to_aws() -> None:
+    build = workflow("deploy")["jobs"]["build"]
+    assert not any("aws" in str(step.get("uses")) for step in build["steps"])
+    assert "environment" not in build
+
+
+def test_the_checks_are_the_targets_that_a_developer_runs() -> None:
+    steps = workflow("checks")["jobs"]["checks"]["steps"]
+    run = " ".join(step["run"] for step in steps if "run" in step)
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^check: create-environments ([a-z ]+) ##", makefile, re.MULTILINE)[0].split()
+    assert {*targets, "coverage"} <= set(run.split())
+    assert "COVERAGE_MINIMUM := 90" in makefile
