@@ -79,7 +79,22 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the file lacks.
     """
     file = fastparquet.ParquetFile(io.BytesIO(body))
-    _require_known_columns(file, types)
+    unknown = [name for name in file.columns if name not in types]
+    if unknown:  # a column left out would be lost without a word
+        raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
+    return _decoded(file, types)
+
+
+def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame:
+    """Some columns of a file that encode_parquet made, in their physical form, whatever others it has.
+
+    Raises: NewerColumnsError for one that has another scale; KeyError for one that the file lacks.
+    """
+    return _decoded(fastparquet.ParquetFile(io.BytesIO(body)), types)
+
+
+def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> pd.DataFrame:
+    _require_scales(file, types)
     missing = [name for name in types if name not in file.columns]
     if missing:
         raise KeyError(f"the file has no column {missing}; it has {file.columns}")
@@ -92,16 +107,13 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.is_text})
 
 
-def _require_known_columns(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:
-    """A column left out would be lost without a word, and a decimal of another scale would be another number."""
-    unknown = [name for name in file.columns if name not in types]
-    if unknown:
-        raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
+def _require_scales(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:
+    """A decimal of another scale would be another number."""
     scales = {_name(element): element.scale or 0 for element in file._schema[1:]}  # noqa: SLF001
-    for name, scale in scales.items():
-        if scale != types[name].scale:
+    for name, kind in types.items():
+        if scales.get(name, kind.scale) != kind.scale:
             raise NewerColumnsError(
-                f"column '{name}' of the file has scale {scale}, this build's contract says {types[name].sql}; "
+                f"column '{name}' of the file has scale {scales[name]}, this build's contract says {kind.sql}; "
                 "deploy the newer contract"
             )
 

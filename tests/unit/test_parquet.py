@@ -25,7 +25,7 @@ from contracts.column_types import (
     numeric,
     varchar,
 )
-from shared.parquet import PANDAS_TYPES, NewerColumnsError, decode_parquet, empty_frame, encode_parquet
+from shared.parquet import PANDAS_TYPES, NewerColumnsError, decode_columns, decode_parquet, empty_frame, encode_parquet
 
 EPOCH = dt.date(1970, 1, 1)
 DAY_US = 86_400_000_000
@@ -124,6 +124,16 @@ def test_a_column_that_is_not_asked_for_is_never_dropped(known: dict[str, Column
     body = encode_parquet(frame_of([(1, "a")], types), types)
     with pytest.raises(NewerColumnsError, match=r"columns that this build's contract lacks: \['text'\]"):
         decode_parquet(body, known)
+
+
+def test_some_columns_are_read_whatever_others_there_are() -> None:
+    types = {"number": INTEGER, "text": TEXT, "money": numeric(10, 2)}
+    body = encode_parquet(frame_of([(1, "a", 125), (2, "", None)], types), types)
+    assert rows_of(decode_columns(body, {"money": numeric(10, 2), "text": TEXT})) == [(125, "a"), (None, "")]
+    with pytest.raises(KeyError, match=r"the file has no column \['renamed'\]"):
+        decode_columns(body, {"text": TEXT, "renamed": TEXT})
+    with pytest.raises(NewerColumnsError, match="'money' of the file has scale 2"):
+        decode_columns(body, {"money": numeric(10, 4)})
 
 
 @pytest.mark.parametrize("known", [numeric(10, 4), numeric(10, 0), BIGINT])
