@@ -6,6 +6,7 @@ writer can change what another message refers to.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID, uuid5
@@ -13,6 +14,8 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
+
+_NAMED = re.compile(r"/([^/]+)-([0-9a-f]{16})\.parquet$")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,63}$")]  # a source or a table: at most PostgreSQL's 63 bytes
@@ -50,19 +53,35 @@ def manifest_key(source: str, run: int) -> str:
     return f"{manifest_prefix(source)}{run:020d}.json"
 
 
+def batch_prefix(source: str, run: int, index: int) -> str:
+    """Where the rows of a batch lie, in the landing and in the processed bucket."""
+    return f"{source}/runs/{run:020d}/{index:05d}/"
+
+
+def name_in(key: str) -> tuple[str, str] | None:
+    """What an object of a batch holds, and how the hash of its bytes begins, as its key says; None for what is no Parquet."""
+    found = _NAMED.search(key)
+    return None if found is None else (found[1], found[2])
+
+
+def extract_name(table: str, role: str) -> str:
+    """How an extract is called in its key."""
+    return f"{table}.{role}"
+
+
 def extract_key(source: str, run: int, index: int, name: str, sha256: str) -> str:
     """An extract of the landing bucket; `name` tells table and role."""
-    return f"{source}/runs/{run:020d}/{index:05d}/{name}-{sha256[:16]}.parquet"
+    return f"{batch_prefix(source, run, index)}{name}-{sha256[:16]}.parquet"
 
 
 def key_list_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
     """A part of a key list, in either bucket."""
-    return f"{source}/runs/{run:020d}/{index:05d}/{table}.keys-{sha256[:16]}.jsonl.gz"
+    return f"{batch_prefix(source, run, index)}{table}.keys-{sha256[:16]}.jsonl.gz"
 
 
 def star_rows_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
     """Remodelled rows of the processed bucket."""
-    return f"{source}/runs/{run:020d}/{index:05d}/{table}-{sha256[:16]}.parquet"
+    return f"{batch_prefix(source, run, index)}{table}-{sha256[:16]}.parquet"
 
 
 def quarantine_key(source: str, run: int, index: int, sha256: str) -> str:

@@ -28,12 +28,17 @@ def opening(source: str) -> Envelope:
 def caused_by(cause: Message, source: str, *, subject: UUID, name: str) -> Envelope:
     """The envelope of a message that `cause` led to. Sent twice it has the same id: that of `subject` and `name`."""
     return Envelope(
-        id=uuid5(subject, name),
+        id=message_id(subject, name),
         source=source,
         time=datetime.now(UTC),
         traceparent=_traceparent(cause.traceparent),
         causationid=cause.id,
     )
+
+
+def message_id(subject: UUID, name: str) -> UUID:
+    """The id of the message `name` about `subject`: the same each time it is sent, and to whoever asks for it later."""
+    return uuid5(subject, name)
 
 
 def _traceparent(parent: str | None = None) -> str:

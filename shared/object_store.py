@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
@@ -40,6 +41,15 @@ class Versioned:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it. `written_at` is when it was last written, in whole seconds."""
+
+    key: str
+    byte_count: int
+    written_at: datetime
+
+
 class ObjectStore(Protocol):
     """Immutable objects, and a few that change by compare-and-set.
 
@@ -68,6 +78,10 @@ class ObjectStore(Protocol):
 
     async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
         """Every key that starts with `prefix` and sorts behind `after`, in the order of their UTF-8 bytes."""
+        ...
+
+    async def listing(self, bucket: str, prefix: str) -> list[Listed]:
+        """Every object whose key starts with `prefix`, in the order of the keys' UTF-8 bytes."""
         ...
 
 
@@ -118,6 +132,16 @@ class S3ObjectStore:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, StartAfter=after)
         with aws_errors("s3", f"{bucket}/{prefix}"):
             return [entry["Key"] async for page in pages for entry in page.get("Contents", ())]
+
+    async def listing(self, bucket: str, prefix: str) -> list[Listed]:
+        """See ObjectStore."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with aws_errors("s3", f"{bucket}/{prefix}"):
+            return [
+                Listed(entry["Key"], entry["Size"], entry["LastModified"])
+                async for page in pages
+                for entry in page.get("Contents", ())
+            ]
 
 
 def reference(bucket: str, key: str, body: bytes, *, row_count: int) -> ObjectRef:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from contracts.column_types import ColumnType, Kind
 from contracts.messages import Extract, Role
-from contracts.objects import ObjectRef, extract_key
+from contracts.objects import ObjectRef, extract_key, extract_name
 from contracts.tables import SourceTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceTableFacts
@@ -111,7 +111,7 @@ async def read_batches(reader: Reader, destination: Destination) -> AsyncIterato
 async def write_page(page: Page, index: int, destination: Destination) -> Extract:
     """Write a page to the landing bucket, as part of the batch `index`."""
     body, digest = await asyncio.to_thread(_encoded, await page.frame, page.table.extract_types)
-    key = extract_key(destination.source_name, destination.run, index, f"{page.table.name}.{page.role}", digest)
+    key = extract_key(destination.source_name, destination.run, index, extract_name(page.table.name, page.role), digest)
     await destination.objects.put(destination.bucket, key, body)
     ref = ObjectRef(bucket=destination.bucket, key=key, byte_count=len(body), row_count=page.row_count, sha256=digest)
     return Extract(table=page.table.name, role=page.role, object=ref)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from hashlib import md5
 
 from contracts.objects import ObjectRef
 from shared.errors import DependencyDownError
-from shared.object_store import Versioned, conflict, verified
+from shared.object_store import Listed, Versioned, conflict, verified
 from shared.testing.faults import Faults
 
 
@@ -16,11 +17,12 @@ class FakeObjectStore:
     def __init__(self, *buckets: str) -> None:
         self.faults = Faults()
         self.buckets: dict[str, dict[str, bytes]] = {bucket: {} for bucket in buckets}
+        self._written: dict[tuple[str, str], datetime] = {}
 
     async def put(self, bucket: str, key: str, body: bytes) -> None:
         """See ObjectStore."""
         async with self.faults.call("put"):
-            self._bucket(bucket)[key] = body
+            self._write(bucket, key, body)
 
     async def get(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
@@ -39,7 +41,7 @@ class FakeObjectStore:
             current = self._bucket(bucket).get(key)
             if (None if current is None else _etag(current)) != expected:
                 raise conflict(bucket, key)
-            self._bucket(bucket)[key] = body
+            self._write(bucket, key, body)
         return _etag(body)
 
     async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
@@ -47,6 +49,16 @@ class FakeObjectStore:
         async with self.faults.call("keys"):
             found = [key for key in self._bucket(bucket) if key.startswith(prefix) and key.encode() > after.encode()]
         return sorted(found, key=str.encode)
+
+    async def listing(self, bucket: str, prefix: str) -> list[Listed]:
+        """See ObjectStore. What a test has put into `buckets` itself was written when time began."""
+        objects, began = self._bucket(bucket), datetime.fromtimestamp(0, UTC)
+        keys = await self.keys(bucket, prefix)
+        return [Listed(key, len(objects[key]), self._written.get((bucket, key), began)) for key in keys]
+
+    def _write(self, bucket: str, key: str, body: bytes) -> None:
+        self._bucket(bucket)[key] = body
+        self._written[bucket, key] = datetime.now(UTC).replace(microsecond=0)
 
     def _bucket(self, bucket: str) -> dict[str, bytes]:
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -95,6 +96,18 @@ async def test_keys_are_listed_behind_a_key_that_need_not_exist(objects: Objects
     assert await objects.store.keys(objects.bucket, "a/", after="b") == []
 
 
+async def test_a_listing_tells_each_object_s_size_and_when_it_was_written_last(objects: Objects) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    await objects.store.put(objects.bucket, "a/2", b"22")
+    await objects.store.put(objects.bucket, "a/1", b"1")
+    await objects.store.replace(objects.bucket, "b/1", b"", expected=None)
+    listed = await objects.store.listing(objects.bucket, "a/") + await objects.store.listing(objects.bucket, "b")
+    assert [(one.key, one.byte_count) for one in listed] == [("a/1", 1), ("a/2", 2), ("b/1", 0)]
+    assert all(before <= one.written_at <= datetime.now(UTC) for one in listed)
+    assert all(one.written_at.microsecond == 0 for one in listed)
+    assert await objects.store.listing(objects.bucket, "c") == []
+
+
 async def test_a_large_object_is_sent_and_read_in_pieces(objects: Objects) -> None:
     body = bytes(range(256)) * (16 * 4096)
     await objects.store.put(objects.bucket, "large", body)
@@ -110,7 +123,12 @@ async def test_keys_beyond_one_page_are_listed_too(objects: Objects) -> None:
 
 async def test_a_bucket_that_is_gone_asks_for_the_set_up(objects: Objects) -> None:
     store, absent = objects.store, f"{objects.bucket}-absent"
-    for attempt in (store.put(absent, "key", b""), store.read(absent, "key"), store.keys(absent, "")):
+    for attempt in (
+        store.put(absent, "key", b""),
+        store.read(absent, "key"),
+        store.keys(absent, ""),
+        store.listing(absent, ""),
+    ):
         with pytest.raises(DependencyDownError, match=r"does not exist.*; rerun the set-up") as caught:
             await attempt
         assert caught.value.dependency == "s3"
