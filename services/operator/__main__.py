@@ -18,8 +18,9 @@ from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
-from services.operator.proof.command import Report, Sample, Settle, Tables, scope_of, tell
+from services.operator.proof.command import History, Report, Sample, Settle, Tables, scope_of, tell, verify_history
 from services.operator.proof.command import verify as compare
+from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.repair import repair
 from services.operator.proof.verdict import Verdict
 from services.operator.status import Status, read_status
@@ -102,11 +103,12 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(
+def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     tables: Tables = None,
     *,
     sample: Sample = 1.0,
     settle: Settle = 30.0,
+    history: History = False,
     report: Report = None,
     record: Annotated[bool, typer.Option("--record", help="Keep the verdict, for `status`.")] = False,
     mend: Annotated[bool, typer.Option("--repair", help="Have the rows that differ read again, then compare again.")] = False,
@@ -115,16 +117,16 @@ def verify(
     """Compare the star with the source, row by row. Exit code 3 if they differ."""
     scope = scope_of(tables, sample, settle, record=record)
 
-    async def work(system: System) -> tuple[Verdict, str]:
+    async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str]:
         verdict = await compare(system, scope, record=record)
         if mend and not verdict.is_equal:
             runs = await repair(system, verdict)
             complaints.print(f"repaired by run {', '.join(map(str, runs))}; comparing again", highlight=False)
             verdict = await compare(system, scope, record=record)
-        return verdict, system.settings.source_name
+        return verdict, await verify_history(system, scope) if history else None, system.settings.source_name
 
-    verdict, source_name = with_system(work)
-    tell(verdict, as_json=as_json, report=report, source_name=source_name)
+    verdict, past, source_name = with_system(work)
+    tell(verdict, past, as_json=as_json, report=report, source_name=source_name)
 
 
 def main() -> None:

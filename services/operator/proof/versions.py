@@ -1,0 +1,73 @@
+"""The versions of a fact that a batch has loaded, read from its object in the processed bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+from contracts.column_types import ColumnType, Kind
+from contracts.objects import batch_prefix, name_in
+from contracts.tables import WarehouseTable
+from services.operator.proof.history_statements import LoadedBatch
+from services.operator.proof.history_verdict import Texts
+from shared.object_store import ObjectStore
+from shared.parquet import NewerColumnsError, decode_columns
+
+EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are without time zone)
+
+
+async def read_versions(
+    objects: ObjectStore, bucket: str, source_name: str, fact: WarehouseTable, batch: LoadedBatch
+) -> list[Texts] | None:
+    """Key and version of each row of `fact` that `batch` has loaded, as texts.
+
+    None if no object holds them any more. Several may lie there, where a batch was remodelled again by a later build: the one
+    with as many rows as were loaded is it.
+    """
+    prefix = f"{batch_prefix(source_name, batch.run, batch.index)}{fact.name}-"
+    for key in await objects.keys(bucket, prefix):
+        named, found = name_in(key), await objects.read(bucket, key)
+        if named is None or named[0] != fact.name or found is None:
+            continue
+        versions = await asyncio.to_thread(_versions, found.body, named[1], fact)
+        if versions is not None and len(versions) == batch.row_count:
+            return versions
+    return None
+
+
+def _versions(body: bytes, digest: str, fact: WarehouseTable) -> list[Texts] | None:
+    """None for bytes that are not those of the key, or that were made under a contract with another key."""
+    if not sha256(body).hexdigest().startswith(digest):
+        return None
+    types = {name: fact.column(name).type for name in fact.identity}
+    try:
+        frame = decode_columns(body, types)
+    except (KeyError, NewerColumnsError):
+        return None
+    columns = [[spelled(value, kind) for value in frame[name].tolist()] for name, kind in types.items()]
+    return list(zip(*columns, strict=True))
+
+
+def spelled(value: Any, kind: ColumnType) -> str:
+    """A value in its physical form (shared.parquet) as PostgreSQL spells it."""
+    match kind.kind:
+        case Kind.NUMERIC:
+            return f"{Decimal(value).scaleb(-kind.scale):f}"
+        case Kind.DATE:
+            return (EPOCH + dt.timedelta(days=value)).date().isoformat()
+        case Kind.TIME:
+            return _without_zeros((EPOCH + dt.timedelta(microseconds=value)).time().isoformat())
+        case Kind.TIMESTAMP:
+            return _without_zeros((EPOCH + dt.timedelta(microseconds=value)).isoformat(sep=" "))
+        case Kind.BOOLEAN:
+            return str(value).lower()
+        case _:
+            return str(value)
+
+
+def _without_zeros(moment: str) -> str:
+    """PostgreSQL spells no zeros behind the last digit of a fraction."""
+    return moment.rstrip("0") if "." in moment else moment
