@@ -94,9 +94,10 @@ def quarantine_prefix(source: str) -> str:
     return f"quarantine/{source}/runs/"
 
 
-def run_of_quarantine(key: str) -> int:
-    """The run whose rows are in an object of the quarantine."""
-    return int(key.split("/")[3])
+def batch_of_quarantine(key: str) -> tuple[int, int]:
+    """The run, and the batch within it, whose rows are in an object of the quarantine."""
+    run, name = key.split("/")[3:5]
+    return int(run), int(name.partition("-")[0])
 
 
 def proof_key(source: str, taken_at: datetime | None = None) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,17 +16,18 @@ from services.operator import render
 from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
-from services.operator.locate import WrongSettingsError, has_local_stack, operator_settings
+from services.operator.locate import WrongSettingsError, has_local_stack
 from services.operator.proof.command import History, Report, Sample, Settle, Tables, scope_of, tell, verify_history
 from services.operator.proof.command import verify as compare
 from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.repair import repair
 from services.operator.proof.verdict import Verdict
+from services.operator.quarantine_command import quarantine_app
+from services.operator.session import with_system
 from services.operator.status import Status, read_status
-from services.operator.system import System, open_system
+from services.operator.system import System
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
-Result = TypeVar("Result")
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 130 interrupted."
 
 app = typer.Typer(
@@ -38,20 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dlq_app)
+app.add_typer(quarantine_app)
 people = Console()
 complaints = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
-
-
-def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
-    """Do `work` on the Starlift that the environment describes, or that runs here."""
-
-    async def opened() -> Result:
-        async with open_system(operator_settings()) as system:
-            return await work(system)
-
-    return asyncio.run(opened())
 
 
 @app.command()

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from contracts.messages import IngestSource, IngestSourceData, Mode, RowsOf, Trigger, encode
 from contracts.objects import state_key
 from contracts.state import Manifest, SourceState
-from services.operator.progress import manifests_after, missing_batches, read_progress
+from services.operator.progress import manifests_after, missing_batches, not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
@@ -87,6 +88,20 @@ async def wait_until_loaded(
         where = "is read, but not loaded" if manifest else "was not read"
         raise RunNotLoadedError(f"the run {where} after {limit.total_seconds():g} s; {ASK_STATUS}") from None
     raise AssertionError("the looks never end by themselves")
+
+
+async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: timedelta, dead_before: int) -> None:
+    """Return when each of the batches is loaded.
+
+    Raises: RunNotLoadedError when there are more dead letters than `dead_before`, or `limit` is over.
+    """
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            async for _ in _looks(system, dead_before):
+                if not await not_in_ledger(system.warehouse, batches):
+                    return
+    except TimeoutError:
+        raise RunNotLoadedError(f"not every batch is loaded after {limit.total_seconds():g} s; {ASK_STATUS}") from None
 
 
 async def _looks(system: System, dead_before: int) -> AsyncIterator[None]:

@@ -90,7 +90,11 @@ async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, r
 
 async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]:
     """The batches of a manifest that the ledger does not have."""
-    wanted = [batch.data.batch_id for batch in manifest.batches]
+    return await not_in_ledger(warehouse, [batch.data.batch_id for batch in manifest.batches])
+
+
+async def not_in_ledger(warehouse: Database, wanted: list[UUID]) -> list[UUID]:
+    """Those of the batches that are not loaded."""
     async with warehouse.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
             return wanted
@@ -103,11 +107,17 @@ def _run_of(key: str) -> int:
     return int(key.rpartition("/")[2].removesuffix(".json"))
 
 
-async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:
+async def find_manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest | None:
+    """The manifest of a run; None if it did not complete, or the bucket has forgotten it."""
     found = await objects.read(bucket, manifest_key(source_name, run))
+    return None if found is None else Manifest.model_validate_json(found.body)
+
+
+async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:
+    found = await find_manifest(objects, bucket, source_name, run)
     if found is None:
         raise TransientError(f"the manifest of run {run} vanished while it was read; try again")
-    return Manifest.model_validate_json(found.body)
+    return found
 
 
 async def _ledger(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, asyncpg.Record]:

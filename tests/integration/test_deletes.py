@@ -62,6 +62,14 @@ async def test_a_deleted_fact_leaves_the_current_view_and_its_history_stays(
     await require_equal(loaded)
 
 
+async def test_a_row_that_is_gone_still_was_found_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute(DELETE)
+    (message,) = await loaded.run(compare_keys=True)
+    await loaded.run(compare_keys=True)
+    found = await loaded.select("SELECT _deleted_at FROM fact_payment WHERE payment_id = 3")
+    assert found == [(message.data.snapshot.taken_at,)]
+
+
 async def test_a_deleted_dimension_row_is_marked_and_facts_keep_their_reference(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:

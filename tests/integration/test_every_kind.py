@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from services.ingestion import keys as key_lists
 from shared.sql import literal
 from tests.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
@@ -20,6 +21,7 @@ SOLD = "2026-11-01 09:30:00.000001"
 COLUMNS = ("maker_id", "serial", "price", "code", "note", "good", "born", "opens", "sold_at", "mood", "due", "currency")
 SAME = ("serial", "price", "code", "note", "good", "born", "opens", "sold_at", "mood")  # in the warehouse under the same name
 Values = dict[str, str | None]
+LABELS = ("", "a", "B", "it's", 'say "x"', "back\\slash", "\\", "é", "🚚", "z\nz")
 EXTREMES: tuple[Values, ...] = (
     {"serial": "9223372036854775807", "price": "99999999999999.9999", "code": "🚚é", "born": "9999-12-31"},
     {"serial": "-9223372036854775808", "price": "-99999999999999.9999", "note": "", "born": "0001-01-01"},
@@ -109,8 +111,7 @@ async def test_what_has_no_exact_form_is_quarantined(shop: asyncpg.Connection, p
 
 
 async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
-    labels = ["", "a", "B", "it's", 'say "x"', "back\\slash", "\\", "é", "🚚", "z\nz"]
-    await shop.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", [(row, label, 7) for row in (1, -2, 3) for label in labels])
+    await shop.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", [(row, label, 7) for row in (1, -2, 3) for label in LABELS])
     messages = await pipeline.cut(4).ingest()
     assert tables_read(messages)["shelf"] == 30
     await pipeline.load(*[await pipeline.remodel(message) for message in messages])
@@ -118,6 +119,34 @@ async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.C
     await shop.execute("""UPDATE shelf SET width = 8 WHERE label IN ('it''s', 'z' || chr(10) || 'z', E'\\\\')""")
     await pipeline.cut(2).run()
     assert await pipeline.select("SELECT count(*) FROM dim_shelf WHERE width = 8") == [(9,)]
+    await require_equal(pipeline)
+
+
+async def test_a_deleted_key_of_two_columns_is_found_whatever_its_text_and_however_many_objects_list_the_others(
+    shop: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_lists, "PART_BYTES", 10)
+    await shop.executemany("INSERT INTO shelf VALUES ($1, $2, 7)", [(row, label) for row in (1, -2) for label in LABELS])
+    await shop.execute("INSERT INTO shelf SELECT row, 'many', 7 FROM generate_series(10, 40000) AS row")
+    await pipeline.run()
+    for label in LABELS:
+        await shop.execute("DELETE FROM shelf WHERE row = 1 AND label = $1", label)
+        (message,) = await pipeline.run(compare_keys=True)
+        (keys,) = [keys for keys in message.data.keys if keys.table == "dim_shelf"]
+        assert len(keys.objects) > 1
+        dead = await pipeline.select("SELECT label FROM dim_shelf WHERE _deleted_at IS NOT NULL ORDER BY _deleted_at DESC")
+        assert dead[0] == (label,)
+    assert await pipeline.select("SELECT count(*) FROM dim_shelf WHERE _deleted_at IS NOT NULL") == [(len(LABELS),)]
+    await require_equal(pipeline)
+
+
+async def test_a_deleted_row_is_gone_from_every_table_that_is_made_of_it(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, {}, {}, {})
+    await pipeline.run()
+    await shop.execute("DELETE FROM item WHERE item_id = 2")
+    await pipeline.run(compare_keys=True)
+    assert await pipeline.select("SELECT item_id FROM dim_item WHERE _deleted_at IS NOT NULL") == [(2,)]
+    assert await pipeline.select("SELECT item_id FROM fact_sale_current ORDER BY item_id") == [(1,), (3,)]
     await require_equal(pipeline)
 
 

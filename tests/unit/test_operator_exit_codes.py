@@ -85,6 +85,7 @@ def test_the_commands_and_their_options() -> None:
         "status": {"--json"},
         "verify": {"tables", "--json", "--record", "--report", "--sample", "--settle"},
         "dlq": set(),  # a group of its own
+        "quarantine": set(),  # likewise
         "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
         "down": set(),
         "demo": {"--orders", "--seconds"},

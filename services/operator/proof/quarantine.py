@@ -4,39 +4,64 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
-from contracts.objects import quarantine_prefix, run_of_quarantine
+from contracts.objects import batch_of_quarantine, quarantine_prefix
 from contracts.tables import Contract
 from services.operator.proof.comparison import Key
 from services.operator.proof.statements import closed_entries
 from shared.object_store import ObjectStore
 
-Entries = dict[Key, int]  # the last run that refused each key
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row that `table` could not hold, as batch `index` of run `run` saw it; `problems` are pairs of column and reason."""
+
+    table: str
+    source_table: str
+    key: Key
+    run: int
+    index: int
+    problems: tuple[tuple[str, str], ...]
+    row: Mapping[str, Any]
 
 
 async def open_quarantine(
     objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
 ) -> Mapping[str, frozenset[Key]]:
     """By warehouse table, the keys of the rows that it could not hold, and has not got since."""
-    found = await _refused(objects, bucket, source_name)
-    still: dict[str, frozenset[Key]] = {}
+    entries = await open_entries(objects, bucket, source_name, contract, warehouse)
+    return {table: frozenset(by_key) for table, by_key in entries.items()}
+
+
+async def open_entries(
+    objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
+) -> dict[str, dict[Key, Entry]]:
+    """By warehouse table and key, the last entry of each row that the table could not hold, and has not got since."""
+    refused = await _refused(objects, bucket, source_name)
     for table in contract.warehouse_tables:
-        entries = found.get(table.name, {})
+        entries = refused.get(table.name)
         if entries:
-            closed = await warehouse.fetch(closed_entries(contract, table, entries))
-            still[table.name] = frozenset(entries.keys() - {tuple(row) for row in closed})
-    return still
+            runs = {key: entry.run for key, entry in entries.items()}
+            for closed in await warehouse.fetch(closed_entries(contract, table, runs)):
+                del entries[tuple(closed)]
+    return refused
 
 
-async def _refused(objects: ObjectStore, bucket: str, source_name: str) -> dict[str, Entries]:
-    """Every key that was ever refused, by warehouse table. Objects come in the order of their runs."""
-    found: dict[str, Entries] = {}
+async def _refused(objects: ObjectStore, bucket: str, source_name: str) -> dict[str, dict[Key, Entry]]:
+    """Every row that was ever refused. Objects come in the order of their runs."""
+    found: dict[str, dict[Key, Entry]] = {}
     for object_key in await objects.keys(bucket, quarantine_prefix(source_name)):
+        run, index = batch_of_quarantine(object_key)
         lines = await objects.read(bucket, object_key)
         # Of bytes: of a text it would also cut at U+2028, which JSON leaves as it is.
         for line in [] if lines is None else lines.body.splitlines():
-            entry = json.loads(line)
-            found.setdefault(entry["table"], {})[tuple(entry["key"].values())] = run_of_quarantine(object_key)
+            told = json.loads(line)
+            key = tuple(told["key"].values())
+            problems = tuple((problem["column"], problem["reason"]) for problem in told["problems"])
+            entry = Entry(told["table"], told["source_table"], key, run, index, problems, told["row"])
+            found.setdefault(entry.table, {})[key] = entry
     return found

@@ -1,0 +1,42 @@
+"""What happens to rows, seen by a person at the command line: they are deleted, refused, corrected."""
+
+from __future__ import annotations
+
+import json
+
+from tests.end_to_end.conftest import Databases, Starlift
+
+PAYMENTS = "SELECT payment_id FROM fact_payment_current WHERE payment_id = ANY ($1::int[])"
+
+
+def held(databases: Databases, *payments: int) -> set[int]:
+    """Which of the payments the warehouse holds."""
+    return {row["payment_id"] for row in databases.read(PAYMENTS, list(payments))}
+
+
+def test_a_deleted_row_is_found_on_demand(shared: Starlift, databases: Databases) -> None:
+    assert held(databases, 21, 22) == {21, 22}
+    databases.write("DELETE FROM payment WHERE payment_id = 21")
+    shared("ingest", "--compare-keys", "--wait")
+    assert held(databases, 21, 22) == {22}
+    verdict = shared("verify", "--json").json
+    assert (verdict["equal"], verdict["in_flight"]) == (True, 0)
+    assert "1 found deleted" in shared.log("up")
+
+
+def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shared: Starlift, databases: Databases) -> None:
+    databases.write("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 23")
+    shared("ingest", "--wait")
+    (line,) = shared("quarantine", "list", "--json").out.splitlines()
+    entry = json.loads(line)
+    assert (entry["table"], entry["key"]) == ("fact_payment", [23])
+    assert entry["problems"] == [{"column": "payment_date", "reason": "is no date (YYYY-MM-DD)"}]
+    assert "payment_date is no date (YYYY-MM-DD)" in " ".join(shared("quarantine", "list", "fact_payment").out.split())
+    assert shared("quarantine", "show", "fact_payment", "23").json["row"]["payment_date"] == "soon"
+    complaint = shared("quarantine", "show", "fact_payment", "24", expected=1).complains(1)
+    assert complaint == "no row (24) of 'fact_payment' is in quarantine"
+    told = shared("quarantine", "replay", "--wait").out
+    assert told == "sent again: 1 row in 1 batch; in quarantine still: 1 row\n"
+    databases.write("UPDATE payment SET payment_date = '2027-01-01' WHERE payment_id = 23")
+    shared("ingest", "--wait")
+    assert shared("quarantine", "list").out == "nothing is in quarantine\n"

@@ -1,0 +1,177 @@
+"""Rows in quarantine: who is there, who has left, and how a corrected contract brings them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import date
+
+import asyncpg
+import pytest
+
+from contracts.column_types import varchar
+from contracts.messages import decode
+from contracts.origins import FromSource
+from contracts.tables import Column
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from services.operator.proof.quarantine import Entry
+from services.operator.quarantine import Replayed, quarantined, replay
+from services.operator.system import SERVICES, System
+from shared.errors import PermanentError
+from shared.testing import FakeQueue
+from tests.pipeline import LANDING, Pipeline, open_pipeline
+from tests.postgres_cluster import TestCluster
+from tests.small_contract import DIM_ITEM, FACT_SALE, SCHEMA, SHOP, with_column, with_table
+from tests.unit.operator_scene import Scene
+
+# As if the mistake were in the contract: codes are longer than it says.
+CORRECTED = with_table(SHOP, with_column(DIM_ITEM, Column("code", varchar(10), FromSource("code"), nullable=True)))
+
+
+@pytest.fixture
+async def shop(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """The application's session. Item 1 fits, item 2 has a code that is too long."""
+    connection = await asyncpg.connect(postgres_cluster.url(source_database, SOURCE_OWNER))
+    await connection.execute(SCHEMA)
+    await connection.execute("INSERT INTO item (item_id, code, sold_at) VALUES (1, 'abc', now()), (2, 'abcdef', '2026-11-01')")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pipeline(
+    shop: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str, warehouse_database: str
+) -> AsyncIterator[Pipeline]:
+    urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls, contract=SHOP) as opened:
+        await opened.run()
+        yield opened
+
+
+def system(pipeline: Pipeline) -> System:
+    queues = {name: FakeQueue(name) for name in SERVICES}
+    scene = Scene().system
+    return replace(
+        scene,
+        contract=pipeline.contract,
+        queues=queues,
+        objects=pipeline.objects,
+        source=pipeline.source,
+        warehouse=pipeline.warehouse,
+    )
+
+
+async def entries(pipeline: Pipeline, table: str | None = None) -> list[Entry]:
+    return await quarantined(system(pipeline), table)
+
+
+async def keys(pipeline: Pipeline) -> list[tuple[str, int]]:
+    return [(entry.table, entry.key[0]) for entry in await entries(pipeline)]
+
+
+async def replayed(pipeline: Pipeline) -> Replayed:
+    """Everything in quarantine through remodelling and loading again."""
+    at_hand = system(pipeline)
+    done = await replay(at_hand, await quarantined(at_hand))
+    queue = at_hand.queues["remodelling"]
+    assert isinstance(queue, FakeQueue)
+    messages = [decode(body) for body in queue.bodies]
+    assert messages == done.batches
+    for message in done.batches:
+        await pipeline.load(await pipeline.remodel(message))
+    return done
+
+
+async def codes(pipeline: Pipeline) -> list[tuple[object, ...]]:
+    return await pipeline.select("SELECT item_id, code FROM dim_item WHERE _run > 0 AND _deleted_at IS NULL ORDER BY item_id")
+
+
+async def test_an_entry_tells_which_row_why_and_what_it_holds(pipeline: Pipeline) -> None:
+    (entry,) = await entries(pipeline)
+    assert (entry.table, entry.source_table, entry.key, entry.problems) == (
+        "dim_item",
+        "item",
+        (2,),
+        (("code", "is longer than 3"),),
+    )
+    assert (entry.row["code"], entry.run) == ("abcdef", pipeline.checkpoint().run)
+    assert await entries(pipeline, "fact_sale") == []
+    with pytest.raises(PermanentError, match=r"^the contract 'shop' has no warehouse table 'dim_thing'$"):
+        await entries(pipeline, "dim_thing")
+
+
+async def test_a_row_that_was_mended_at_the_source_leaves_by_itself(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await shop.execute("UPDATE item SET code = 'x' WHERE item_id = 2")
+    await pipeline.run()
+    assert await keys(pipeline) == []
+
+
+async def test_a_row_that_was_deleted_leaves_when_keys_are_compared(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await shop.execute("DELETE FROM item WHERE item_id = 2")
+    await pipeline.run()
+    assert await keys(pipeline) == [("dim_item", 2)]
+    await pipeline.run(compare_keys=True)
+    assert await keys(pipeline) == []
+
+
+async def test_a_row_that_is_still_there_stays_whatever_is_compared(pipeline: Pipeline) -> None:
+    await pipeline.run(compare_keys=True)
+    assert await keys(pipeline) == [("dim_item", 2)]
+
+
+async def test_after_the_contract_was_corrected_a_replay_brings_the_row(pipeline: Pipeline) -> None:
+    run = pipeline.checkpoint().run
+    corrected = pipeline.reading(CORRECTED)
+    done = await replayed(corrected)
+    assert (done.rows, [batch.data.run for batch in done.batches], done.lost) == (1, [run], [])
+    assert await codes(pipeline) == [(1, "abc"), (2, "abcdef")]
+    assert await keys(corrected) == []
+    assert (await corrected.verify()).is_equal
+    progress = await corrected.progress()
+    assert (progress.missing, progress.consistent_through and progress.consistent_through.run) == ((), run)
+
+
+async def test_without_a_correction_a_replay_changes_nothing(pipeline: Pipeline) -> None:
+    before = await pipeline.dump()
+    await replayed(pipeline)
+    await replayed(pipeline)
+    assert await pipeline.dump() == before
+    assert await keys(pipeline) == [("dim_item", 2)]
+
+
+async def test_a_replay_overwrites_nothing_newer_and_brings_back_what_history_lacks(
+    shop: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    """A sale whose date could not be read became another version since; the contract now takes no date from it."""
+    await shop.execute("INSERT INTO item (item_id, due, sold_at) VALUES (3, 'soon', '2026-11-01'), (4, 'soon', '2026-11-01')")
+    await pipeline.run()
+    await shop.execute("UPDATE item SET due = '2026-12-01', sold_at = '2026-11-02' WHERE item_id = 3")
+    await pipeline.run()
+    assert ("fact_sale", 3) not in await keys(pipeline)
+    assert ("fact_sale", 4) in await keys(pipeline)
+    columns = tuple(column for column in FACT_SALE.columns if column.name != "due_date")
+    await replayed(pipeline.reading(with_table(CORRECTED, replace(FACT_SALE, columns=columns))))
+    found = await pipeline.select("SELECT sold_date FROM fact_sale_current WHERE item_id = 3")
+    assert found == [(date(2026, 11, 2),)]
+    found = await pipeline.select("SELECT sold_date FROM fact_sale WHERE item_id = 3 ORDER BY 1")
+    assert found == [(date(2026, 11, 1),), (date(2026, 11, 2),)]
+
+
+async def test_a_replayed_row_that_was_deleted_meanwhile_is_not_alive(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    at_hand = system(pipeline)
+    before = await quarantined(at_hand)
+    await shop.execute("DELETE FROM item WHERE item_id = 2")
+    await pipeline.run(compare_keys=True)
+    corrected = pipeline.reading(CORRECTED)
+    for message in (await replay(at_hand, before)).batches:
+        await corrected.load(await corrected.remodel(message))
+    assert await codes(pipeline) == [(1, "abc")]
+    assert (await corrected.verify()).is_equal
+
+
+async def test_a_row_of_a_batch_that_nobody_remembers_is_told(pipeline: Pipeline) -> None:
+    bucket = pipeline.objects.buckets[LANDING]
+    for key in [key for key in bucket if "/manifests/" in key]:
+        del bucket[key]
+    done = await replayed(pipeline)
+    assert (done.rows, done.batches, [entry.key for entry in done.lost]) == (0, [], [(2,)])
