@@ -83,7 +83,7 @@ def test_the_commands_and_their_options() -> None:
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "status": {"--json"},
-        "verify": {"tables", "--json", "--record", "--report", "--sample", "--settle"},
+        "verify": {"tables", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
         "dlq": set(),  # a group of its own
         "quarantine": set(),  # likewise
         "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
