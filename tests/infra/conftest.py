@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from infra.local.aws import client
+from infra.local.bootstrap import Resources, bootstrap
+from infra.local.localstack import LocalStack
 from infra.terraform.offline.core import Resource, Terraform, opened
 from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 
+STACK = "dev-123456789012"  # as Terraform names the buckets of dev
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate((*read_topology().services, "operator"), start=1)}
 
 
@@ -36,3 +41,15 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
 @pytest.fixture(scope="session")
 def applied(terraform: Terraform) -> Applied:
     return Applied(terraform.apply("dev", image_digests=DIGESTS), terraform.outputs())
+
+
+@pytest.fixture(scope="session")
+def local(localstack: LocalStack) -> Resources:
+    urls = {secret: f"postgresql://127.0.0.1/{secret}" for secret in read_topology().secrets}
+    return bootstrap(read_topology(), localstack.endpoint_url, STACK, urls)
+
+
+@pytest.fixture(scope="session")
+def sqs(local: Resources) -> Iterator[Any]:
+    with closing(client("sqs", local.endpoint_url, local.region)) as opened:
+        yield opened

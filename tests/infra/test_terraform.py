@@ -10,6 +10,7 @@ import pytest
 from infra.terraform.offline.core import CoreError, Terraform, opened
 from infra.terraform.offline.schema import used_types
 from infra.terraform.offline.tools import CHECKOUT
+from tests.infra import checks
 from tests.infra.conftest import DIGESTS, Applied
 
 CONFIGURATION = CHECKOUT / "infra/terraform"
@@ -21,15 +22,11 @@ def test_every_file_is_formatted(terraform: Terraform) -> None:
 
 
 def test_names_types_and_references_hold(terraform: Terraform) -> None:
-    answer = terraform.run("validate", "-no-color")
-    assert answer.is_success, answer.text
+    assert not checks.validate(terraform)
 
 
 def test_terraforms_own_tests_pass(terraform: Terraform) -> None:
-    answer = terraform.run("test", "-no-color")
-    assert answer.is_success, answer.text
-    assert "0 failed" in answer.text
-    assert answer.text.count("... pass") >= 9
+    assert not checks.own_tests(terraform)
 
 
 def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:

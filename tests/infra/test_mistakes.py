@@ -1,0 +1,164 @@
+"""Ten mistakes, each planted by itself, and the check that finds it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.bootstrap import Resources
+from infra.terraform.offline.core import opened
+from infra.terraform.offline.tools import CHECKOUT
+from tests.infra import checks
+
+QUEUE = "infra/terraform/modules/queue/main.tf"
+BUCKET = "infra/terraform/modules/bucket/main.tf"
+PROGRAMS = "infra/terraform/programs.tf"
+TOPOLOGY = "infra/topology.json"
+VISIBLE = '"loading":     {"visibility_timeout_s": 60,'
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """In `file`, `new` stands where `old` should; a check then says `words`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    words: str
+
+
+BY_VALIDATE = [
+    Mistake("misspelt argument", QUEUE, "visibility_timeout_seconds =", "visibility_timeout_second =", "Unsupported argument"),
+    Mistake(
+        "wrong type", BUCKET, "noncurrent_days = var.noncurrent_days", 'noncurrent_days = "a month"', "a number is required"
+    ),
+]
+BY_OWN_TESTS = [
+    Mistake(
+        "wildcard action",
+        PROGRAMS,
+        '["sqs:GetQueueAttributes", "sqs:SendMessage"]',
+        '["sqs:*"]',
+        "A role may do a kind of actions, not the actions that its program needs.",
+    ),
+    Mistake(
+        "crossed dead-letter queue",
+        QUEUE,
+        "deadLetterTargetArn = aws_sqs_queue.dead_letter.arn",
+        'deadLetterTargetArn = "arn:aws:sqs:eu-west-2:123456789012:starlift-loading-dlq"',
+        "A queue moves its messages to another queue's dead-letter queue.",
+    ),
+    Mistake(
+        "public bucket",
+        BUCKET,
+        "block_public_policy     = true",
+        "block_public_policy     = false",
+        "A bucket could be made public.",
+    ),
+    Mistake(
+        "a role that reads another's secret",
+        PROGRAMS,
+        "[for secret in program.secrets : {",
+        "[for secret in local.topology.secrets : {",
+        "A role reads the secret of a database that its program does not use",
+    ),
+    Mistake(
+        "root container in the task definition",
+        "infra/terraform/modules/program/main.tf",
+        'user                   = "10001:10001"',
+        'user                   = "0:0"',
+        "A container runs as root",
+    ),
+]
+BY_LOCAL_STACK = [
+    Mistake(
+        "a queue missing from the local stack",
+        TOPOLOGY,
+        VISIBLE,
+        f'"audit": {{"visibility_timeout_s": 60, "max_receive_count": 10, "retention_s": 1209600}}, {VISIBLE}',
+        "queue 'starlift-audit' is not there in the local stack",
+    ),
+    Mistake("another visibility than locally", TOPOLOGY, VISIBLE, VISIBLE.replace("60", "45"), "'visibility': 45"),
+]
+# A handler may run for hours, since its lease is renewed at half of the visibility: wrong is what is too short to be renewed.
+BY_SETTINGS = Mistake(
+    "visibility too short for the handler's lease",
+    TOPOLOGY,
+    VISIBLE,
+    VISIBLE.replace("60", "5"),
+    "STARLIFT_VISIBILITY_TIMEOUT_S=5",
+)
+BY_ZIZMOR = Mistake(
+    "unpinned action",
+    ".github/workflows/checks.yml",
+    "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0",
+    "actions/checkout@v5",
+    "unpinned-uses",
+)
+BY_HADOLINT = Mistake("root container", "infra/docker/Dockerfile", "USER 10001:10001", "USER root", "DL3002")
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Callable[[Mistake], Path]:
+    """Makes a copy of the checkout's infrastructure and plants a mistake in it."""
+
+    def plant(mistake: Mistake) -> Path:
+        tree = tmp_path / "planted"
+        shutil.copytree(CHECKOUT / "infra/terraform", tree / "infra/terraform", ignore=shutil.ignore_patterns(".terraform*"))
+        shutil.copytree(CHECKOUT / "infra/docker", tree / "infra/docker")
+        shutil.copytree(CHECKOUT / ".github", tree / ".github")
+        shutil.copy(CHECKOUT / TOPOLOGY, tree / TOPOLOGY)
+        file = tree / mistake.file
+        text = file.read_text(encoding="utf-8")
+        assert text.count(mistake.old) >= 1, "the mistake has nowhere to stand"
+        file.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
+        return tree
+
+    return plant
+
+
+Plant = Callable[[Mistake], Path]
+
+
+def named(mistake: Mistake) -> str:
+    return mistake.name
+
+
+@pytest.mark.parametrize("mistake", BY_VALIDATE, ids=named)
+def test_terraform_validate_finds(mistake: Mistake, planted: Plant, tmp_path: Path) -> None:
+    with opened(planted(mistake), tmp_path) as terraform:
+        assert mistake.words in checks.validate(terraform)
+
+
+@pytest.mark.parametrize("mistake", BY_OWN_TESTS, ids=named)
+def test_terraform_test_finds(mistake: Mistake, planted: Plant, tmp_path: Path) -> None:
+    with opened(planted(mistake), tmp_path) as terraform:
+        assert mistake.words in checks.own_tests(terraform, "-filter=tests/topology.tftest.hcl")
+
+
+@pytest.mark.parametrize("mistake", BY_LOCAL_STACK, ids=named)
+def test_the_local_stack_finds(mistake: Mistake, planted: Plant, tmp_path: Path, local: Resources, sqs: Any) -> None:
+    with opened(planted(mistake), tmp_path) as terraform:
+        resources = terraform.apply("dev")
+    urls = [*local.queue_urls.values(), *local.dead_letter_urls.values()]
+    assert mistake.words in checks.local_differences(resources, sqs, urls)
+
+
+def test_a_services_own_settings_find(planted: Plant, tmp_path: Path) -> None:
+    with opened(planted(BY_SETTINGS), tmp_path) as terraform:
+        resources = terraform.apply("dev")
+    assert BY_SETTINGS.words in checks.understood(resources, "loading")
+
+
+def test_zizmor_finds(planted: Plant) -> None:
+    assert BY_ZIZMOR.words in checks.zizmor(planted(BY_ZIZMOR))
+
+
+def test_hadolint_finds(planted: Plant) -> None:
+    assert BY_HADOLINT.words in checks.hadolint(planted(BY_HADOLINT))
