@@ -55,10 +55,10 @@ def classed_errors(dependency: str) -> Iterator[None]:
     """
     try:
         yield
+    except _UNREACHABLE as error:  # first: too many connections are a kind of insufficient resources
+        raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
     except _MAY_PASS as error:
         raise TransientError(f"{dependency}: {error}") from error
-    except _UNREACHABLE as error:
-        raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise _unreadable(dependency) from error
     except asyncpg.InterfaceError as error:

@@ -1,0 +1,43 @@
+"""What an error of PostgreSQL means for a message, by what recovers it."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.postgres import classed_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "text"),
+    [
+        (asyncpg.DeadlockDetectedError("deadlock detected"), TransientError, "warehouse: deadlock detected"),
+        (asyncpg.SerializationError("could not serialize"), TransientError, "warehouse: could not serialize"),
+        (asyncpg.LockNotAvailableError("lock timeout"), TransientError, "lock timeout"),
+        (asyncpg.QueryCanceledError("statement timeout"), TransientError, "statement timeout"),
+        (asyncpg.DiskFullError("no space left"), TransientError, "no space left"),
+        (asyncpg.ObjectInUseError("in use"), TransientError, "in use"),
+        (asyncpg.InterfaceError("connection is closed"), TransientError, "connection is closed"),
+        (asyncpg.InternalClientError("got result for unknown protocol state"), TransientError, "unknown protocol state"),
+        (ConnectionRefusedError(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
+        (ConnectionResetError(), DependencyDownError, "the warehouse database's host can't be reached"),
+        (TimeoutError(), DependencyDownError, "does not answer within 10 s"),
+        (asyncpg.CannotConnectNowError("starting up"), DependencyDownError, "can't be reached: starting up"),
+        (asyncpg.AdminShutdownError("terminating connection"), DependencyDownError, "terminating connection"),
+        (asyncpg.CrashShutdownError("crash of another server process"), DependencyDownError, "crash of another"),
+        (asyncpg.ConnectionDoesNotExistError("closed in the middle"), DependencyDownError, "closed in the middle"),
+        (asyncpg.TooManyConnectionsError("too many clients"), DependencyDownError, "too many clients"),
+        (asyncpg.ReadOnlySQLTransactionError("read-only"), DependencyDownError, "takes no writes"),
+        (asyncpg.InvalidPasswordError("password"), DependencyDownError, "refuses the user or the password"),
+        (asyncpg.InvalidCatalogNameError("no database"), DependencyDownError, "has no such database"),
+        (asyncpg.InsufficientPrivilegeError("permission denied"), PermanentError, "grant it to the role that Starlift uses"),
+        (asyncpg.CheckViolationError("violates check"), PermanentError, "CheckViolationError: violates check"),
+        (asyncpg.UndefinedColumnError("no such column"), PermanentError, "UndefinedColumnError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_an_error_of_postgresql_is_classed_by_what_recovers_it(error: Exception, expected: type[Exception], text: str) -> None:
+    with pytest.raises(expected) as raised, classed_errors("warehouse"):
+        raise error
+    assert text in str(raised.value)
