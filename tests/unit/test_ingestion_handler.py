@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,15 +30,17 @@ BUCKET, SOURCE = "landing", "totesys"
 
 
 class FakeSource:
-    """A source without tables: what a handler does around its reading. `failure` is what opening it raises."""
+    """A source without tables: what a handler does around its reading. `failure` is what opening it raises, after `takes`."""
 
     def __init__(self) -> None:
         self.opened = 0
+        self.takes = timedelta(0)
         self.failure: Exception | None = None
 
     @asynccontextmanager
     async def open(self, _source: object, _contract: Contract) -> AsyncIterator[tuple[None, SourceSnapshot]]:
         self.opened += 1
+        await asyncio.sleep(self.takes.total_seconds())
         if self.failure is not None:
             raise self.failure
         snapshot = Snapshot(taken_at=loop_now(), horizon=1000 + self.opened, wal_position="0/1")
@@ -86,6 +89,16 @@ async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Depe
     assert source.opened == 1
     assert SourceState.model_validate_json(objects_of(deps)[state_key(SOURCE)]).lease is None
     await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
+    assert source.opened == 2
+
+
+async def test_a_request_that_came_while_a_run_opened_its_snapshot_is_not_answered_by_it(
+    deps: Dependencies, source: FakeSource
+) -> None:
+    """The snapshot may be older than the request, and not show what it was made for."""
+    source.takes = timedelta(seconds=10)
+    await handle(command(Trigger.SCHEDULE), deps)
+    await handle(command(Trigger.SCHEDULE, at=EPOCH + timedelta(seconds=5)), deps)
     assert source.opened == 2
 
 

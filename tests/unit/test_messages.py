@@ -134,3 +134,9 @@ def test_an_upcast_leads_to_a_version_that_is_known() -> None:
     for kind, step in messages.UPCASTS.items():
         assert messages.TYPE_PATTERN.match(kind)
         assert callable(step)
+
+
+def test_a_batch_has_the_same_id_whenever_it_is_computed_and_no_other_has_it() -> None:
+    ids = [batch_id(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
+    assert ids == [batch_id(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
+    assert len(set(ids)) == len(ids)

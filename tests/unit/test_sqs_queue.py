@@ -19,18 +19,23 @@ DEPTH = {f"ApproximateNumberOfMessages{kind}": "1" for kind in ("", "NotVisible"
 
 
 class Client:
-    """Answers each request after `takes`; `asked` are the names of the methods. `failed` are codes of the first entries."""
+    """Answers each request after `takes`; `asked` are the names of the methods, `entries` those of the last batch.
+
+    `failed` are codes of the first entries.
+    """
 
     def __init__(self, takes: timedelta = timedelta(0), failed: tuple[tuple[str, bool], ...] = ()) -> None:
         self.asked: list[str] = []
+        self.entries: list[dict[str, Any]] = []
         self._takes = takes
         self._failed = [
             {"Id": str(index), "Code": code, "SenderFault": is_ours} for index, (code, is_ours) in enumerate(failed)
         ]
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[dict[str, object]]]:
-        async def ask(**_request: object) -> dict[str, object]:
+        async def ask(**request: Any) -> dict[str, object]:
             self.asked.append(method)
+            self.entries = request.get("Entries", [])
             await asyncio.sleep(self._takes.total_seconds())
             return {"MessageId": "1", "Attributes": DEPTH, "Failed": self._failed}
 
@@ -66,6 +71,15 @@ async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_secon
         await queue_of(receiver, control).receive(1, wait=WAIT, visibility=WAIT)
     assert now() == pytest.approx((WAIT + POLL_GRACE).total_seconds())
     assert (receiver.asked, control.asked) == (["receive_message"], [])
+
+
+async def test_a_short_span_is_a_whole_second_and_never_none() -> None:
+    """SQS counts in seconds, and zero would hand a message back at once."""
+    control = Client()
+    await queue_of(Client(), control).set_visibility(
+        {"a": timedelta(seconds=0.2), "b": timedelta(seconds=59.1), "c": timedelta(0)}
+    )
+    assert [entry["VisibilityTimeout"] for entry in control.entries] == [1, 60, 0]
 
 
 async def test_of_a_batch_what_is_the_receipt_s_fault_is_gone_and_the_rest_may_pass() -> None:
