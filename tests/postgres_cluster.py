@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, set_up_database
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, database_rights, set_up_database
 from infra.local.ports import free_port
 from infra.local.postgres import Cluster
 from infra.local.sql import execute
@@ -21,10 +21,21 @@ class TestCluster(Cluster):
 
     __test__ = False
 
+    def __init__(self, name: str, state: Path) -> None:
+        super().__init__(name, state)
+        self._templates: set[str] = set()
+
     def create_database(self, *, owner: str = SOURCE_OWNER, reader: str | None = READER) -> str:
-        """The name of a new, empty database; `url(name, role)` leads to it."""
-        name = f"test_{uuid4().hex[:12]}"
-        set_up_database(self, name, owner=owner, reader=reader)
+        """The name of a new, empty database; `url(name, role)` leads to it.
+
+        A copy of one that was set up as ours are, which takes a sixth of the time: half of all tests begin here.
+        """
+        template, name = f"template_of_{owner}_{reader}", f"test_{uuid4().hex[:12]}"
+        if template not in self._templates:
+            set_up_database(self, template, owner=owner, reader=reader)
+            self._templates.add(template)
+        create = f'CREATE DATABASE "{name}" OWNER "{owner}" TEMPLATE "{template}" STRATEGY file_copy'
+        execute(self.url(), create, *database_rights(name, reader))
         return name
 
     def create_warehouse(self) -> str:

@@ -29,15 +29,20 @@ def set_up_database(cluster: Cluster, name: str, *, owner: str, reader: str | No
         execute(cluster.url(), f'CREATE DATABASE "{name}" OWNER "{owner}"')
     execute(
         cluster.url(name),
-        f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC',  # CONNECT and TEMPORARY, which PostgreSQL grants to everyone
+        *database_rights(name, reader),
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
-        *(_read_only(name, owner, reader) if reader else ()),
+        *(_read_only(owner, reader) if reader else ()),
     )
 
 
-def _read_only(database: str, owner: str, reader: str) -> tuple[str, ...]:
+def database_rights(database: str, reader: str | None) -> tuple[str, ...]:
+    """Statements for the rights that a database does not take over from its template."""
+    revoked = f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC'  # CONNECT and TEMPORARY, which PostgreSQL grants to everyone
+    return (revoked, f'GRANT CONNECT ON DATABASE "{database}" TO "{reader}"') if reader else (revoked,)
+
+
+def _read_only(owner: str, reader: str) -> tuple[str, ...]:
     return (
-        f'GRANT CONNECT ON DATABASE "{database}" TO "{reader}"',
         f'GRANT USAGE ON SCHEMA public TO "{reader}"',
         f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{reader}"',
         f'ALTER DEFAULT PRIVILEGES FOR ROLE "{owner}" IN SCHEMA public GRANT SELECT ON TABLES TO "{reader}"',
