@@ -1,0 +1,116 @@
+"""Services of two builds side by side on the queues, buckets and databases of one local stack, as in a rolling deployment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.local import processes
+from infra.local.processes import Child
+from infra.local.stack import Stack
+from infra.local.state import service_environment
+from tests.end_to_end.conftest import ROOT, Databases, Starlift, databases_of, wait_until
+from tests.postgres_cluster import TestCluster
+
+NEWER_CONTRACT = "tests.end_to_end.newer_totesys"
+NEWER = {"STARLIFT_CONTRACT": NEWER_CONTRACT}
+SERVICES = ("ingestion", "remodelling", "loading")
+# What an older build can't read yet it puts off for a minute; here for two seconds, so that the test does not wait.
+IMPATIENT = """
+import runpy, sys
+from datetime import timedelta
+import shared.parquet
+shared.parquet.NEWER_COLUMNS_DELAY = timedelta(seconds=2)
+sys.argv = ["service"]
+runpy.run_module("services.{service}", run_name="__main__")
+"""
+
+
+@dataclass
+class Builds:
+    """The services of both builds, which come and go by themselves."""
+
+    stack: Stack
+    home: Path
+    running: dict[str, Child] = field(default_factory=dict)
+
+    def start(self, build: str, service: str, **settings: str) -> None:
+        environment = service_environment(service, self.stack.state, os.environ) | settings
+        command = [sys.executable, "-c", IMPATIENT.format(service=service)]
+        log = self.home / f"{build}-{service}.log"
+        self.running[f"{build}-{service}"] = processes.start(command, log=log, environment=environment, directory=ROOT)
+
+    def stop(self, *names: str) -> None:
+        """Drained, as a deployment stops them."""
+        children = [self.running.pop(name) for name in names]
+        processes.stop((child.id for child in children), within=timedelta(seconds=30))
+        assert [child.popen.wait() for child in children] == [0] * len(children)
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text()
+
+
+@pytest.fixture
+def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
+    with databases_of(postgres_cluster, orders=30) as both:
+        yield both
+
+
+@pytest.fixture
+def builds(starlift: Starlift, databases: Databases) -> Iterator[Builds]:
+    with Stack(starlift.home) as stack:
+        stack.start(source_url=databases.reader, warehouse_url=databases.warehouse)
+        both = Builds(stack, starlift.home)
+        try:
+            yield both
+        finally:
+            processes.stop((child.id for child in both.running.values()), within=timedelta(seconds=30))
+
+
+def columns(databases: Databases) -> list[str]:
+    query = "SELECT column_name FROM information_schema.columns WHERE table_name = 'dim_staff'"
+    return [row["column_name"] for row in databases.read(query)]
+
+
+def migrate(builds: Builds) -> None:
+    """As .github/release.sh does, before a loader of the newer build starts."""
+    environment = service_environment("loading", builds.stack.state, os.environ) | NEWER
+    log = builds.home / "migration.log"
+    command = [sys.executable, "-m", "services.loading.migrate"]
+    assert processes.start(command, log=log, environment=environment, directory=ROOT).popen.wait(timeout=60) == 0
+
+
+def test_services_are_replaced_one_by_one_and_nothing_is_lost(builds: Builds, starlift: Starlift, databases: Databases) -> None:
+    for service in SERVICES:
+        builds.start("older", service)
+    starlift("ingest", "--wait")
+    assert starlift("verify", "--json").json["equal"]
+
+    # A newer remodeller sends columns that the loader, still the older one, does not know.
+    builds.start("newer", "remodelling", **NEWER)
+    builds.stop("older-remodelling")
+    databases.write("UPDATE staff SET first_name = 'Ada', last_updated = now() WHERE staff_id = 1")
+    starlift("ingest", "--full")
+    wait_until(lambda: "message_deferred" in builds.log("older-loading"))
+
+    # The loader's turn: the warehouse first. The older one runs beside it until it is drained.
+    migrate(builds)
+    assert "department_id" in columns(databases)
+    builds.start("newer", "loading", **NEWER)
+    wait_until(lambda: "batch_loaded" in builds.log("newer-loading"))
+    builds.stop("older-loading")
+
+    # Ingestion last, which is as well the other way round: both builds' requests and extracts are known to all.
+    builds.start("newer", "ingestion", **NEWER)
+    starlift("ingest", "--wait")
+    builds.stop("older-ingestion")
+    starlift("ingest", "--wait", STARLIFT_CONTRACT=NEWER_CONTRACT)
+    assert starlift("verify", "--json", STARLIFT_CONTRACT=NEWER_CONTRACT).json["equal"]
+    assert databases.read("SELECT count(*) FROM dim_staff WHERE department_id IS NULL")[0]["count"] == 0
+    assert set(starlift("status", "--json", STARLIFT_CONTRACT=NEWER_CONTRACT).json["dead_letters"].values()) == {0}
