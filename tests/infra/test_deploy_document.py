@@ -1,0 +1,105 @@
+"""docs/deploy.md: what it names exists, and what it adds up is the sum."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from infra.terraform.offline.tools import CHECKOUT
+from services.operator.__main__ import app
+from tests.infra.conftest import Applied
+
+TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
+SIZES = 3
+CENT = 0.0051
+TIMES = "\N{MULTIPLICATION SIGN}"
+WORK: dict[type[ast.operator], Callable[[float, float], float]] = {ast.Add: operator.add, ast.Mult: operator.mul}
+
+
+def computed(expression: str) -> float:
+    """Of sums and products."""
+
+    def value(node: ast.expr) -> float:
+        match node:
+            case ast.BinOp(left=left, op=op, right=right):
+                return WORK[type(op)](value(left), value(right))
+            case ast.Constant(value=float() | int() as number):
+                return number
+            case _:
+                raise AssertionError(expression)
+
+    return value(ast.parse(expression.replace(TIMES, "*"), mode="eval").body)
+
+
+def cost_rows() -> list[list[str]]:
+    _, _, costs = TEXT.partition("## What it costs a month")
+    table = [line for line in costs.partition("## Afterwards")[0].splitlines() if line.startswith("| ")]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_the_arithmetic_is_right() -> None:
+    expressions = re.findall(rf"([\d.()][\d.(){TIMES}+ ]+[\d.)]) = ([\d.]*\d)", TEXT)
+    assert len(expressions) >= 15
+    for expression, result in expressions:
+        assert computed(expression) == pytest.approx(float(result), abs=CENT), expression
+
+
+def test_the_columns_add_up() -> None:
+    *rows, total = cost_rows()
+    for size in range(1, 1 + SIZES):
+        costs = [float(found[0]) for row in rows if (found := re.findall(r"(\d+\.\d\d)$", row[size]))]
+        assert sum(costs) == pytest.approx(float(total[size]), abs=CENT)
+
+
+def test_what_is_counted_is_what_is_made(applied: Applied) -> None:
+    endpoints = [found for found in applied.of_type("aws_vpc_endpoint") if found.values["vpc_endpoint_type"] == "Interface"]
+    assert f"{len(endpoints)} interface endpoints" in TEXT
+    assert f"{len(applied.of_type('aws_cloudwatch_log_metric_filter'))} of the logs" in TEXT
+    assert f"alarms: {len(applied.of_type('aws_cloudwatch_metric_alarm'))}, " in TEXT
+
+
+def test_what_terraform_is_told_and_asked_exists(applied: Applied) -> None:
+    variables = (CHECKOUT / "infra/terraform/variables.tf").read_text()
+    told = set(re.findall(r"-var (\w+)=", TEXT)) | {"network", "name", "github_provider_arn", "image_digests", "has_internet"}
+    for name in told:
+        assert name in TEXT
+        assert f'variable "{name}"' in variables, name
+    asked = set(re.findall(r"terraform output -(?:json|raw) (\w+)", TEXT))
+    assert asked
+    assert asked <= applied.outputs.keys()
+
+
+def test_the_names_on_aws_are_those_that_are_made(applied: Applied) -> None:
+    made = {
+        *(
+            found.values["name"]
+            for kind in ("aws_secretsmanager_secret", "aws_cloudwatch_log_group")
+            for found in applied.of_type(kind)
+        ),
+        *(found.values["family"] for found in applied.of_type("aws_ecs_task_definition")),
+        *(found.values["name"] for kind in ("aws_ecs_cluster", "aws_ecs_service") for found in applied.of_type(kind)),
+    }
+    named = re.findall(
+        r"--(?:secret-id|task-definition|cluster|service|family-prefix) ([\w/$-]+)|aws logs tail (\S+)",
+        TEXT.replace("$ENVIRONMENT", "dev"),
+    )
+    found = {name for names in named for name in names if name and "$" not in name}
+    assert len(found) > 5
+    assert found <= made
+
+
+def test_every_alarm_has_its_line(applied: Applied) -> None:
+    endings = re.findall(r"`…(-[\w-]+)`", TEXT)
+    for alarm in applied.of_type("aws_cloudwatch_metric_alarm"):
+        assert any(alarm.values["alarm_name"].endswith(ending) for ending in endings), alarm.values["alarm_name"]
+
+
+def test_every_command_of_the_operator_exists() -> None:
+    commands = typer.main.get_group(app).commands
+    for name in re.findall(r"^operator (\w+)|`operator (\w+)", TEXT, re.MULTILINE):
+        assert (name[0] or name[1]) in commands
