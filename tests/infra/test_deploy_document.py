@@ -86,7 +86,7 @@ def test_the_names_on_aws_are_those_that_are_made(applied: Applied) -> None:
     }
     named = re.findall(
         r"--(?:secret-id|task-definition|cluster|service|family-prefix) ([\w/$-]+)|aws logs tail (\S+)",
-        TEXT.replace("$ENVIRONMENT", "dev"),
+        TEXT.replace("${ENVIRONMENT}", "dev"),
     )
     found = {name for names in named for name in names if name and "$" not in name}
     assert len(found) > 5
