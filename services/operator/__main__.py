@@ -26,6 +26,8 @@ from services.operator.quarantine_command import quarantine_app
 from services.operator.session import with_system
 from services.operator.status import Status, read_status
 from services.operator.system import System
+from services.operator.trace.life import read_life
+from services.operator.trace.render import life_as_json, show_life
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 130 interrupted."
@@ -118,6 +120,24 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
 
     verdict, past, source_name = with_system(work)
     tell(verdict, past, as_json=as_json, report=report, source_name=source_name)
+
+
+# A key may be a negative number, which looks like an option.
+@app.command(context_settings={"ignore_unknown_options": True})
+def trace(
+    table: Annotated[str, typer.Argument(help="A table of the warehouse.")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The row's key, a value for each of its columns.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the life of a row: each version, its run, messages, objects and times. Exit code 4 if it is not in the warehouse."""
+    life = with_system(lambda system: read_life(system, table, key))
+    if as_json:
+        typer.echo(json.dumps(life_as_json(life), indent=2))
+    else:
+        show_life(people, life)
+    if not life.is_known:
+        raise typer.Exit(ExitCode.NOT_LOADED)
 
 
 def main() -> None:

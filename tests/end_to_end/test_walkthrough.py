@@ -76,6 +76,36 @@ def test_every_version_that_a_run_saw_is_kept(verdict: Any, databases: Databases
     assert current == [{"units_sold": 12}]
 
 
+def test_the_history_is_complete_until_a_version_is_lost(verdict: Any, shared: Starlift, databases: Databases) -> None:
+    history = shared("verify", "fact_sales_order", "--settle", "0", "--history", "--json").json["history"]
+    assert (history["complete"], list(history["facts"])) == (True, ["fact_sales_order"])
+    assert history["facts"]["fact_sales_order"]["versions"] >= history["facts"]["fact_sales_order"]["rows"]
+    (version,) = databases.read("SELECT * FROM fact_sales_order WHERE sales_order_id = $1 AND units_sold = 11", ORDER)
+    databases.read(
+        "UPDATE fact_sales_order SET last_updated_time = '11:01' WHERE sales_record_id = $1", version["sales_record_id"]
+    )
+    answer = shared("verify", "fact_sales_order", "--settle", "0", "--history", expected=3)
+    assert "fact_sales_order 1 of 2026-12-01 11:00:00 is lost (batch " in answer.out
+    assert "fact_sales_order 1 of 2026-12-01 11:01:00 is unknown (batch " in answer.out
+    databases.read(
+        "UPDATE fact_sales_order SET last_updated_time = '11:00' WHERE sales_record_id = $1", version["sales_record_id"]
+    )
+
+
+def test_the_life_of_an_order_is_told(verdict: Any, shared: Starlift) -> None:
+    life = shared("trace", "fact_sales_order", str(ORDER), "--json").json
+    assert [row["values"]["units_sold"] for row in life["rows"]][:3] == ["12", "11", "10"]
+    assert [row["current"] for row in life["rows"]] == [True, False, False, False]
+    for row in life["rows"]:
+        times = [dt.datetime.fromisoformat(hop["at"]) for hop in row["batch"]["hops"] if not hop["to_the_second"]]
+        assert times == sorted(times)
+        pieces = [*row["batch"]["landing"], *row["batch"]["processed"]]
+        assert [piece["expired"] for piece in pieces] == [False, False]
+    assert "fact_sales_order 1: 4 rows in the warehouse" in shared("trace", "fact_sales_order", str(ORDER)).out
+    assert "dim_staff -7 is not in the warehouse." in shared("trace", "dim_staff", "-7", expected=4).out
+    assert shared("trace", "dim_staff", "x", expected=2).complains(2).startswith("'staff_id' is a whole number")
+
+
 def test_values_arrive_as_they_were(verdict: Any, databases: Databases) -> None:
     (row,) = databases.read(
         "SELECT *, agreed_payment_date::text AS paid, agreed_delivery_date::text AS delivered "

@@ -11,10 +11,14 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.ingestion import keys as key_lists
+from services.operator.proof.history import check_history
+from services.operator.proof.history_verdict import Flaw
+from services.operator.trace.life import AtSource
 from shared.sql import literal
 from tests.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA, SHOP
+from tests.tracing import life
 
 # Every value as its text: asyncpg takes the first and the last date that Python has for infinities.
 SOLD = "2026-11-01 09:30:00.000001"
@@ -167,3 +171,35 @@ async def test_updates_and_deletes_of_values_reach_every_kind(shop: asyncpg.Conn
     assert found == [(None,) * 9]
     assert await pipeline.select("SELECT due_date, currency_name FROM fact_sale") == [(None, None)]
     await require_equal(pipeline)
+
+
+async def test_every_version_of_the_history_is_recognised(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, *EXTREMES)
+    await pipeline.run()
+    (sales,) = (await check_history(pipeline.proof)).facts
+    assert (sales.versions, sales.rows, sales.flawed) == (len(EXTREMES), len(EXTREMES), 0)
+    lost = await pipeline.select("DELETE FROM fact_sale RETURNING item_id::text, sold_date::text, sold_time::text")
+    (sales,) = (await check_history(pipeline.proof)).facts
+    assert sorted((*problem.key, *problem.version) for problem in sales.problems) == sorted(lost)
+    assert {problem.flaw for problem in sales.problems} == {Flaw.LOST}
+
+
+@pytest.mark.parametrize("label", ["a b", "", "Ö'\"--", "7", "--json", "-1"])
+async def test_a_row_with_a_key_of_two_columns_is_traced(label: str, shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    add = "INSERT INTO shelf VALUES ($1, $2, 80)"
+    await shop.execute(add, 7, label)
+    await shop.execute(add, 8, "another")
+    await pipeline.run()
+    told = await life(pipeline, "dim_shelf", "7", label)
+    assert (told.key, [row.values for row in told.rows]) == ((7, label), [{"row": "7", "label": label, "width": "80"}])
+    assert (await life(pipeline, "dim_shelf", "8", label)).at_source is AtSource.NOWHERE
+    await shop.execute(add, 9, label)
+    assert (await life(pipeline, "dim_shelf", "9", label)).at_source is AtSource.WAITING
+
+
+async def test_a_key_that_was_refused_is_found_by_all_of_its_columns(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop, {"due": "31.12.2026"}, {"currency": "XXZ"})
+    (message,) = await pipeline.run()
+    (refusal,) = (await life(pipeline, "fact_sale", "1")).refusals
+    assert (refusal.run, refusal.problems) == (message.data.run, (("due_date", "is no date (YYYY-MM-DD)"),))
+    assert (await life(pipeline, "dim_item", "1")).refusals == ()

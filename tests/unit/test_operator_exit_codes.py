@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -73,6 +76,13 @@ def test_the_help_names_every_exit_code() -> None:
         assert f" {code.value} " in EXIT_CODES
 
 
+def test_the_command_line_comes_up_without_what_only_the_history_needs() -> None:
+    """Pandas takes half a second to import."""
+    command = "import sys, services.operator.__main__; print({'numpy', 'pandas', 'fastparquet'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
 def options(application: typer.Typer) -> dict[str, set[str]]:
     command = typer.main.get_group(application)
     return {name: {option for one in found.params for option in one.opts} for name, found in command.commands.items()}
@@ -84,6 +94,7 @@ def test_the_commands_and_their_options() -> None:
         "resend": set(),
         "status": {"--json"},
         "verify": {"tables", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
+        "trace": {"table", "key", "--json"},
         "dlq": set(),  # a group of its own
         "quarantine": set(),  # likewise
         "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},

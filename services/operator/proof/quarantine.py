@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +55,17 @@ async def _refused(objects: ObjectStore, bucket: str, source_name: str) -> dict[
     """Every row that was ever refused. Objects come in the order of their runs."""
     found: dict[str, dict[Key, Entry]] = {}
     for object_key in await objects.keys(bucket, quarantine_prefix(source_name)):
-        run, index = batch_of_quarantine(object_key)
-        lines = await objects.read(bucket, object_key)
-        # Of bytes: of a text it would also cut at U+2028, which JSON leaves as it is.
-        for line in [] if lines is None else lines.body.splitlines():
-            told = json.loads(line)
-            key = tuple(told["key"].values())
-            problems = tuple((problem["column"], problem["reason"]) for problem in told["problems"])
-            entry = Entry(told["table"], told["source_table"], key, run, index, problems, told["row"])
-            found.setdefault(entry.table, {})[key] = entry
+        read = await objects.read(bucket, object_key)
+        for entry in entries_in(object_key, b"" if read is None else read.body):
+            found.setdefault(entry.table, {})[entry.key] = entry
     return found
+
+
+def entries_in(object_key: str, body: bytes) -> Iterator[Entry]:
+    """The entries of an object of the quarantine."""
+    run, index = batch_of_quarantine(object_key)
+    for line in body.splitlines():  # of bytes: of a text it would also cut at U+2028, which JSON leaves as it is
+        told = json.loads(line)
+        key = tuple(told["key"].values())
+        problems = tuple((problem["column"], problem["reason"]) for problem in told["problems"])
+        yield Entry(told["table"], told["source_table"], key, run, index, problems, told["row"])

@@ -1,0 +1,1 @@
+"""`starlift trace`: the life of one row of the warehouse."""

@@ -1,0 +1,103 @@
+"""All that is known of one row: what the warehouse has of it, how that came there, and if nothing has, where it is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from uuid import UUID
+
+from contracts.objects import state_key
+from contracts.state import Checkpoint, SourceState
+from contracts.tables import TableKind, WarehouseTable
+from services.operator.proof.comparison import Key
+from services.operator.proof.quarantine import Entry
+from services.operator.proof.statements import expected_rows
+from services.operator.system import System
+from services.operator.trace.passage import Passage, read_passages
+from services.operator.trace.refusals import read_refusals
+from services.operator.trace.star_rows import (
+    StarRow,
+    Tombstone,
+    key_parameter,
+    parsed_key,
+    read_rows,
+    read_tombstone,
+    table_named,
+)
+from shared.errors import DependencyDownError
+
+
+@unique
+class AtSource(StrEnum):
+    """What the source says of a row that is not loaded."""
+
+    NOWHERE = "nowhere"  # it has no such row
+    WAITING = "waiting"  # it was written since the last run's horizon: the next run reads it
+    READ = "read"  # a run has read it
+    UNKNOWN = "unknown"  # the source can't be reached
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The life of a row. `rows` are its versions, the newest first; `at_source` was asked only where no real row is loaded."""
+
+    table: WarehouseTable
+    key: Key
+    rows: tuple[StarRow, ...]
+    passages: Mapping[UUID, Passage]
+    refusals: tuple[Entry, ...]
+    tombstone: Tombstone | None
+    at_source: AtSource | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the warehouse has a row of this key."""
+        return bool(self.rows)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the loader makes such rows itself."""
+        return self.table.kind is TableKind.CALENDAR
+
+    def is_open(self, refusal: Entry) -> bool:
+        """Whether the row that was refused is missing still: no run from then on has brought it."""
+        return all(row.run < refusal.run for row in self.rows)
+
+
+async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:
+    """The life of the row whose key a person has typed.
+
+    Raises: ComplaintError; DependencyDownError, TransientError, PermanentError.
+    """
+    table = table_named(system.contract, table_name)
+    key = parsed_key(table, texts)
+    async with system.warehouse.connection() as warehouse:
+        rows = await read_rows(warehouse, system.contract, table, key)
+        if table.kind is TableKind.CALENDAR:
+            return Life(table, key, rows, {}, (), None, None)
+        tombstone = await read_tombstone(warehouse, table, key)
+        batches = {row.batch_id: row.run for row in rows if row.batch_id is not None}
+        passages = await read_passages(system, warehouse, table, batches)
+    refusals = await read_refusals(system, table, key)
+    is_missing = all(row.is_inferred for row in rows)
+    return Life(table, key, rows, passages, refusals, tombstone, await _at_source(system, table, key) if is_missing else None)
+
+
+async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
+    checkpoint = await _checkpoint(system)
+    expected = expected_rows(system.contract, table, checkpoint.snapshot.horizon if checkpoint else None)
+    same = " AND ".join(f"k{position} = {key_parameter(table, position)}" for position in range(len(table.key)))
+    try:
+        async with system.source.connection() as source:
+            row = await source.fetchrow(f"SELECT in_flight FROM ({expected}) AS e WHERE {same}", *map(str, key))
+    except DependencyDownError:
+        return AtSource.UNKNOWN
+    if row is None:
+        return AtSource.NOWHERE
+    return AtSource.WAITING if row["in_flight"] or checkpoint is None else AtSource.READ
+
+
+async def _checkpoint(system: System) -> Checkpoint | None:
+    found = await system.objects.read(system.settings.landing_bucket, state_key(system.settings.source_name))
+    return None if found is None else SourceState.model_validate_json(found.body).checkpoint

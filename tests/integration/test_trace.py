@@ -1,0 +1,236 @@
+"""The life of a row, told from a real warehouse and a real source: what is known is right, what has expired is said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from contracts.messages import BatchRemodelled
+from contracts.objects import manifest_key
+from contracts.state import Manifest
+from infra.local.totesys.fill import fill
+from services.operator.proof.history import check_history
+from services.operator.trace.passage import Hop, Passage
+from services.operator.trace.render import life_as_json
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.tracing import life, told
+
+PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
+HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    """A small totesys, not loaded yet."""
+    await fill(source, orders=20, seed=1)
+    return pipeline
+
+
+async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, list[Hop]]:
+    """That of the newest row."""
+    found = await life(pipeline, table, *key)
+    batch = found.rows[0].batch_id
+    assert batch is not None
+    return found.passages[batch], found.passages[batch].hops(found.rows[0].loaded_at)
+
+
+def manifest(pipeline: Pipeline, run: int) -> Manifest:
+    return Manifest.model_validate_json(pipeline.objects.buckets[LANDING][manifest_key(SOURCE, run)])
+
+
+async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(filled: Pipeline) -> None:
+    (message,) = await filled.run()
+    found, hops = await passage(filled, "dim_staff", "3")
+    (announced,) = manifest(filled, message.data.run).batches
+    assert (found.run, found.batch_id, found.index) == (message.data.run, message.data.batch_id, 0)
+    assert found.snapshot == message.data.snapshot == announced.data.snapshot
+    assert found.manifest is not None
+    assert found.manifest.requested_by == announced.causationid
+    by_name = {hop.name: hop.message for hop in hops}
+    assert by_name["batch ingested"] == announced.id == message.causationid
+    assert by_name["batch remodelled"] == message.id
+    assert [(str(by_name["load began"]),)] == await filled.select("SELECT event ->> 'id' FROM starlift.ledger")
+    assert found.trace_id == (message.traceparent or "").split("-")[1]
+    wanted = {("staff", "base"), ("department", "partner")}
+    extracts = [extract.object for extract in announced.data.extracts if (extract.table, extract.role) in wanted]
+    assert [(piece.key, piece.row_count, piece.byte_count) for piece in found.landing] == [
+        (ref.key, ref.row_count, ref.byte_count) for ref in extracts
+    ]
+    assert len(extracts) == 2
+    (star,) = [rows.object for rows in message.data.tables if rows.table == "dim_staff"]
+    assert [(piece.bucket, piece.key, piece.byte_count) for piece in found.processed] == [
+        (PROCESSED, star.key, star.byte_count)
+    ]
+    assert all(piece.is_there for piece in (*found.landing, *found.processed))
+
+
+async def test_every_hop_has_its_time_and_the_seconds_since_the_one_before(filled: Pipeline) -> None:
+    (message,) = await filled.run()
+    _, hops = await passage(filled, "fact_payment", "3")
+    ((merged_at, began_at, committed_at),) = await filled.select(
+        "SELECT _loaded_at, (event ->> 'time')::timestamptz, loaded_at FROM fact_payment, starlift.ledger WHERE payment_id = 3"
+    )
+    (announced,) = manifest(filled, message.data.run).batches
+    exact = {hop.name: hop.at for hop in hops if not hop.is_rounded}
+    assert exact == dict(
+        zip(
+            [HOPS[0], HOPS[1], *HOPS[3:]],
+            [message.data.snapshot.taken_at, announced.time, began_at, merged_at, committed_at],
+            strict=True,
+        )
+    )
+    assert [hop.name for hop in hops] == HOPS
+    remodelled = hops[2]
+    assert remodelled.at is not None
+    assert announced.time.replace(microsecond=0) <= remodelled.at <= message.time
+    assert hops[0].seconds is None
+    assert [hop.seconds for hop in hops[4:]] == [
+        (merged_at - began_at).total_seconds(),
+        (committed_at - merged_at).total_seconds(),
+    ]
+    assert all(hop.seconds is not None and hop.seconds >= 0 for hop in hops[1:])
+
+
+async def test_of_a_fact_every_version_is_told_and_the_newest_is_current(source: asyncpg.Connection, filled: Pipeline) -> None:
+    """Newest is the version of the highest run, whatever its last_updated is."""
+    runs = [await filled.run()]
+    for amount, moment in ((7, "2026-12-01 10:00"), (8, "2026-11-30 10:00")):
+        await source.execute(PAY, 3, amount, moment)
+        runs.append(await filled.run())
+    found = await life(filled, "fact_payment", "3")
+    assert [row.run for row in found.rows] == [messages[0].data.run for messages in reversed(runs)]
+    assert [row.is_current for row in found.rows] == [True, False, False]
+    assert [row.values["payment_amount"] for row in found.rows[:2]] == ["8.00", "7.00"]
+    assert {row.batch_id: row.run for row in found.rows} == {key: found.run for key, found in found.passages.items()}
+    lines = (await told(filled, "fact_payment", "3")).splitlines()
+    assert lines[0] == "fact_payment 3: 3 rows in the warehouse"
+    assert [line for line in lines if line.startswith("20") and "current" in line] == ["2026-11-30 10:00:00, current"]
+    assert "2026-12-01 10:00:00" in lines
+
+
+def star_key(message: BatchRemodelled, table: str) -> str:
+    (ref,) = [rows.object for rows in message.data.tables if rows.table == table]
+    return ref.key
+
+
+async def test_of_a_batch_that_is_not_the_first_its_own_objects_are_told(filled: Pipeline) -> None:
+    messages = await filled.cut(25).run()
+    found_keys = await filled.select("SELECT _batch_id, min(payment_id)::text FROM fact_payment GROUP BY _batch_id")
+    batches: dict[UUID, str] = dict(found_keys)
+    by_id = {message.data.batch_id: message for message in messages}
+    assert len(batches) > 1
+    for batch, key in batches.items():
+        found, _ = await passage(filled, "fact_payment", key)
+        assert found.index == by_id[batch].data.index
+        assert [piece.key for piece in found.processed] == [star_key(by_id[batch], "fact_payment")]
+        assert all(f"/{found.index:05d}/payment.base-" in piece.key for piece in found.landing)
+
+
+def require(moment: datetime | None) -> datetime:
+    assert moment is not None
+    return moment
+
+
+async def test_what_has_expired_is_said_and_the_rest_is_told(filled: Pipeline) -> None:
+    (message,) = await filled.run()
+    (announced,) = manifest(filled, message.data.run).batches
+    objects = filled.objects.buckets
+    for key in [key for key in objects[PROCESSED] if "/runs/" in key]:
+        del objects[PROCESSED][key]
+    for key in [key for key in objects[LANDING] if "/department." in key]:
+        del objects[LANDING][key]
+    found, hops = await passage(filled, "dim_staff", "3")
+    assert {piece.key.partition("-")[0].rpartition("/")[2]: piece.is_there for piece in found.landing} == {
+        "staff.base": True,
+        "department.partner": False,
+    }
+    assert (found.processed, hops[2].at, hops[2].message, hops[3].seconds) == (
+        (),
+        None,
+        message.id,
+        (require(hops[3].at) - announced.time).total_seconds(),
+    )
+    words = await told(filled, "dim_staff", "3")
+    assert "time not known" in words
+    assert "its objects have expired" in words
+    assert words.count(": expired") == 1
+
+
+async def test_without_its_manifest_a_batch_is_told_from_ledger_and_buckets(filled: Pipeline) -> None:
+    (message,) = await filled.run()
+    (announced,) = manifest(filled, message.data.run).batches
+    before, _ = await passage(filled, "dim_staff", "3")
+    del filled.objects.buckets[LANDING][manifest_key(SOURCE, message.data.run)]
+    found, hops = await passage(filled, "dim_staff", "3")
+    assert (found.manifest, found.snapshot, found.trace_id) == (None, before.snapshot, before.trace_id)
+    assert sorted(piece.key for piece in found.landing) == sorted(piece.key for piece in before.landing)
+    assert all(piece.row_count is None and piece.is_there for piece in found.landing)
+    assert (hops[1].message, hops[1].is_rounded) == (announced.id, True)
+    assert require(hops[1].at) <= announced.time
+    assert "no manifest: it has expired, or the run did not complete" in await told(filled, "dim_staff", "3")
+    for key in [key for key in filled.objects.buckets[LANDING] if "/runs/" in key]:
+        del filled.objects.buckets[LANDING][key]
+    found, hops = await passage(filled, "dim_staff", "3")
+    assert (found.landing, hops[1].at) == ((), None)
+
+
+async def test_a_row_of_a_batch_that_was_replayed_is_told_with_both_ids(filled: Pipeline) -> None:
+    """As `starlift quarantine replay` does: the same extracts, as another batch of the same run."""
+    (first,) = await filled.run()
+    (announced,) = manifest(filled, first.data.run).batches
+    again = announced.model_copy(update={"id": uuid4(), "data": announced.data.model_copy(update={"batch_id": uuid4()})})
+    message = await filled.remodel(again)
+    await filled.load(message)
+    found, hops = await passage(filled, "dim_staff", "3")
+    assert (found.batch_id, found.first_id, found.is_replay) == (again.data.batch_id, first.data.batch_id, True)
+    assert [hop.message for hop in hops[1:3]] == [announced.id, message.id]
+    assert len(found.landing) == 2
+    assert "sent again later under another batch id" in await told(filled, "dim_staff", "3")
+    assert (await check_history(filled.proof)).is_complete
+
+
+async def test_a_row_that_something_else_wrote_is_told_so(filled: Pipeline) -> None:
+    await filled.run()
+    await filled.select(
+        f"UPDATE dim_design SET _batch_id = '{UUID(int=1)}' WHERE design_id = 1",
+    )
+    await filled.select("UPDATE dim_design SET _batch_id = NULL WHERE design_id = 2")
+    assert "the ledger does not have the batch" in await told(filled, "dim_design", "1")
+    assert "of no batch: Starlift did not load it" in await told(filled, "dim_design", "2")
+
+
+async def test_for_scripts_everything_has_a_stable_name(filled: Pipeline) -> None:
+    (message,) = await filled.run()
+    document = life_as_json(await life(filled, "fact_payment", "3"))
+    ((row,), batch) = (document.pop("rows"), document)
+    assert batch == {
+        "table": "fact_payment",
+        "key": [3],
+        "known": True,
+        "computed": False,
+        "quarantine": [],
+        "tombstone": None,
+        "at_source": None,
+    }
+    batch = row.pop("batch")
+    assert row.pop("values")["payment_id"] == "3"
+    assert datetime.fromisoformat(row.pop("loaded_at")) <= datetime.now(UTC)
+    assert row == {"current": True, "inferred": False, "deleted_at": None, "run": message.data.run}
+    assert [hop["name"] for hop in batch.pop("hops")] == HOPS
+    assert batch.pop("snapshot") == message.data.snapshot.model_dump(mode="json")
+    (landing,), (processed,) = batch.pop("landing"), batch.pop("processed")
+    assert landing.keys() == processed.keys() == {"bucket", "key", "rows", "bytes", "expired"}
+    assert (landing["bucket"], processed["bucket"], processed["expired"]) == (LANDING, PROCESSED, False)
+    completed = manifest(filled, message.data.run)
+    assert batch == {
+        "id": str(message.data.batch_id),
+        "index": 0,
+        "trace_id": (message.traceparent or "").split("-")[1],
+        "in_ledger": True,
+        "asked_by": str(completed.requested_by),
+        "full": True,
+        "run_completed_at": completed.completed_at.isoformat(),
+    }

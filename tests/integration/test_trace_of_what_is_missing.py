@@ -1,0 +1,134 @@
+"""The life of a row that is gone, made up, refused or not there: where it is instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from contracts.messages import Mode
+from infra.local.ports import free_port
+from infra.local.totesys.fill import fill
+from services.operator.trace.life import AtSource
+from shared.postgres import Database
+from tests.pipeline import Pipeline
+from tests.tracing import life, told
+
+PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
+HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    """A small totesys, not loaded yet."""
+    await fill(source, orders=20, seed=1)
+    return pipeline
+
+
+async def test_a_row_that_is_gone_at_the_source_is_told_with_the_run_that_found_it_so(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
+    await filled.run()
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    (message,) = await filled.run(Mode.FULL)
+    found = await life(filled, "fact_payment", "3")
+    assert (found.is_known, found.rows[0].is_current, found.at_source) == (True, False, None)
+    assert found.tombstone is not None
+    assert (found.tombstone.run, found.rows[0].deleted_at) == (message.data.run, message.data.snapshot.taken_at)
+    assert f"which the key comparison of run {message.data.run} found" in await told(filled, "fact_payment", "3")
+    assert (await life(filled, "fact_payment", "4")).tombstone is None
+
+
+async def test_an_inferred_member_is_said_to_be_one_and_the_source_is_asked_for_the_row(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
+    """As a fact that overtook its dimension leaves it: the batches of one run, loaded the last first."""
+    messages = await filled.cut(200).read()
+    facts = [message for message in messages if any(rows.table == "fact_payment" for rows in message.data.tables)]
+    await filled.load(facts[0])
+    ((key,),) = await filled.select("SELECT min(transaction_id)::text FROM dim_transaction WHERE _run = 0")
+    found = await life(filled, "dim_transaction", key)
+    assert (found.is_known, found.rows[0].is_inferred, found.at_source) == (True, True, AtSource.READ)
+    assert "inferred member: a fact refers to it" in await told(filled, "dim_transaction", key)
+    await filled.load(*messages)
+    found = await life(filled, "dim_transaction", key)
+    assert (found.rows[0].is_inferred, found.at_source) == (False, None)
+
+
+async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_came_later(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
+    await filled.run()
+    await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
+    await source.execute(PAY, 4, "NaN", "2026-12-01 10:00")
+    (message,) = await filled.run()
+    found = await life(filled, "fact_payment", "3")
+    (refusal,) = found.refusals
+    assert (refusal.run, found.is_open(refusal), len(found.rows)) == (message.data.run, True, 1)
+    assert refusal.row["payment_id"] == 3
+    line = f"quarantine: run {refusal.run} refused it: payment_amount is NaN (still missing)"
+    assert line in await told(filled, "fact_payment", "3")
+    await source.execute(PAY, 3, 7, "2026-12-02 10:00")
+    await filled.run()
+    found = await life(filled, "fact_payment", "3")
+    assert [found.is_open(one) for one in found.refusals] == [False]
+    assert "(a later image of it is loaded)" in await told(filled, "fact_payment", "3")
+    assert (await life(filled, "fact_payment", "5")).refusals == ()
+
+
+async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_that_is_asked_for_only(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
+    await source.execute("UPDATE currency SET currency_code = 'XXZ' WHERE currency_id = 1")
+    await filled.run()
+    await source.execute("UPDATE currency SET currency_code = 'XXY' WHERE currency_id = 1")
+    await filled.run()
+    refusals = (await life(filled, "dim_currency", "1")).refusals
+    assert [refusal.row["currency_code"] for refusal in refusals] == ["XXY", "XXZ"]
+    assert (await life(filled, "dim_design", "1")).refusals == ()
+
+
+async def test_a_row_that_is_not_loaded_is_looked_for_at_the_source(source: asyncpg.Connection, filled: Pipeline) -> None:
+    assert (await life(filled, "fact_payment", "3")).at_source is AtSource.WAITING  # nothing was ever read
+    messages = await filled.read()
+    found = await life(filled, "fact_payment", "3")
+    assert (found.is_known, found.at_source) == (False, AtSource.READ)
+    await filled.load(*messages)
+    assert (await life(filled, "fact_payment", "3")).at_source is None
+    await source.execute(
+        "INSERT INTO department (department_id, department_name, created_at, last_updated) VALUES (99, 'Zoology', now(), now())"
+    )
+    await source.execute(
+        "INSERT INTO staff (staff_id, first_name, last_name, department_id, email_address, created_at, "
+        "last_updated) VALUES (999, 'Ada', 'L', 99, 'a@b.c', now(), now())"
+    )
+    assert (await life(filled, "dim_staff", "999")).at_source is AtSource.WAITING
+    assert (await life(filled, "dim_staff", "998")).at_source is AtSource.NOWHERE
+    assert await told(filled, "dim_staff", "998") == "dim_staff 998 is not in the warehouse.\nThe source has no such row."
+
+
+async def test_a_source_that_can_t_be_reached_is_said(filled: Pipeline) -> None:
+    await filled.run()
+    nobody = Database("source", SecretStr(f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"), connections=1)
+    alone = replace(filled, source=nobody)
+    assert (await life(alone, "dim_staff", "998")).at_source is AtSource.UNKNOWN
+    assert (await life(alone, "dim_staff", "3")).is_known
+    await nobody.aclose()
+
+
+async def test_a_day_of_the_calendar_is_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
+    await filled.run()
+    ((day,),) = await filled.select("SELECT max(date_id)::text FROM dim_date")
+    found = await life(filled, "dim_date", day)
+    assert (found.is_known, found.is_computed, found.at_source) == (True, True, None)
+    assert "the loader computes it, no run reads it" in await told(filled, "dim_date", day)
+    assert "inferred" not in await told(filled, "dim_date", day)
+    assert not (await life(filled, "dim_date", "1066-10-14")).is_known
+
+
+async def test_a_number_may_be_typed_with_a_sign_and_zeros(filled: Pipeline) -> None:
+    await filled.run()
+    assert (await life(filled, "dim_staff", "+003")).key == (3,)
+    assert (await life(filled, "dim_staff", "-2147483648")).at_source is AtSource.NOWHERE

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from services.operator.proof.history_render import checked_sentence, describe_problem, show_history
+from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem, history_as_json
+
+LOST = Problem(Flaw.LOST, ("3",), ("2026-12-01", "10:00:00"), "batch 1 of run 7 brought it")
+SEEN = FactHistory("fact_payment", rows=12, versions=11, batches=2)
+UNTIL = datetime(2026, 8, 1, 9, 30, tzinfo=UTC)
+
+
+def shown(verdict: HistoryVerdict) -> str:
+    text = io.StringIO()
+    show_history(Console(file=text, width=80), verdict)
+    return text.getvalue()
+
+
+def test_a_complete_history_is_said_with_what_was_looked_up() -> None:
+    assert shown(HistoryVerdict((SEEN, FactHistory("fact_sales_order", rows=1, versions=1, batches=1)))) == (
+        "fact_payment history: 11 versions of 2 batches looked up in 12 rows\n"
+        "fact_sales_order history: 1 version of 1 batch looked up in 1 row\n"
+        "HISTORY COMPLETE: 12 loaded versions, each there once, the newest current.\n"
+    )
+
+
+def test_what_has_expired_is_said() -> None:
+    fact = replace(SEEN)
+    fact.passes_over(UNTIL)
+    fact.passes_over(UNTIL.replace(month=7))
+    assert checked_sentence(fact).endswith("; the objects of 2 batches are gone (the last was loaded 2026-08-01 09:30:00 UTC)")
+
+
+def test_a_problem_in_words() -> None:
+    assert describe_problem(LOST) == "3 of 2026-12-01 10:00:00 is lost (batch 1 of run 7 brought it)"
+    assert describe_problem(Problem(Flaw.NOT_CURRENT, ("3", "[/x]"), ("1",))) == "3, [/x] of 1 is not current"
+
+
+def test_the_first_problems_of_each_fact_are_named_and_all_are_counted() -> None:
+    fact = replace(SEEN, problems=[replace(LOST, key=(f"[{key}]",)) for key in range(7)], unnamed=2)
+    text = shown(HistoryVerdict((fact,)))
+    assert "fact_payment [4] of 2026-12-01 10:00:00 is lost" in text
+    assert "[5]" not in text
+    assert "fact_payment: 4 more; --json lists all" in text
+    assert text.endswith("HISTORY FLAWED: 9 problems, 11 loaded versions looked up.\n")
+
+
+def test_for_scripts_the_history_has_stable_names() -> None:
+    fact = replace(SEEN, problems=[LOST])
+    fact.passes_over(UNTIL)
+    assert history_as_json(HistoryVerdict((fact,))) == {
+        "complete": False,
+        "facts": {
+            "fact_payment": {
+                "rows": 12,
+                "versions": 11,
+                "batches": 2,
+                "unread_batches": 1,
+                "unread_until": "2026-08-01T09:30:00+00:00",
+                "flawed": 1,
+                "problems": [
+                    {
+                        "flaw": "lost",
+                        "key": ["3"],
+                        "version": ["2026-12-01", "10:00:00"],
+                        "detail": "batch 1 of run 7 brought it",
+                    }
+                ],
+            }
+        },
+    }

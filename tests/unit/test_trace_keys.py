@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from contracts.totesys import CONTRACT
+from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.trace.star_rows import parsed_key, table_named
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "complaint"),
+    [
+        ("payment", ["3"], r"contract 'totesys' has no warehouse table 'payment'; it has dim_date, .*, fact_payment$"),
+        ("dim_staff", ["1", "2"], r"is named by 1 of its columns \(staff_id\), not by 2 values; give one value for each"),
+        (
+            "dim_staff",
+            ["three"],
+            r"^'staff_id' is a whole number from -2147483648 to .*, not 'three'; correct the key$",
+        ),
+        ("dim_staff", ["2147483648"], r"'staff_id' is a whole number from -2147483648 to 2147483647, not '2147483648'"),
+        ("dim_staff", ["3.0"], "'staff_id' is a whole number"),
+        ("dim_staff", ["1_0"], "'staff_id' is a whole number"),
+        ("dim_staff", [""], "'staff_id' is a whole number"),
+        ("dim_date", ["2023-02-30"], r"'date_id' is a date \(YYYY-MM-DD\), not '2023-02-30'; correct the key"),
+    ],
+    ids=str,
+)
+def test_what_names_no_row_is_wrong_usage(table: str, key: list[str], complaint: str) -> None:
+    with pytest.raises(ComplaintError, match=complaint) as caught:
+        parsed_key(table_named(CONTRACT, table), key)
+    assert caught.value.code == ExitCode.USAGE
