@@ -39,7 +39,8 @@ class Checkpoint(_Stored):
     """What the last completed run leaves to the next.
 
     `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint. `runs_since_comparison`
-    counts the runs since the last one that compared the keys of every table; None if none ever did.
+    counts the runs since the last one that compared the keys of every table; None if none ever did. `new_columns` are those of
+    each table that the contract does not know.
     """
 
     run: int
@@ -49,6 +50,7 @@ class Checkpoint(_Stored):
     contract: str
     tables: dict[str, str]
     runs_since_comparison: int | None = None
+    new_columns: dict[str, tuple[str, ...]] = {}
 
 
 class SourceState(_Stored):

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from contracts.calendar import CALENDAR_PARTS
 from contracts.column_types import TEXT, ColumnType, Kind
+from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 
 DEFECT = (
@@ -46,11 +47,12 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A table that Starlift reads. `key` is its primary key."""
+    """A table that Starlift reads. `key` is its primary key; `drift` says what becomes of columns that are not here."""
 
     name: str
     key: tuple[str, ...]
     columns: tuple[SourceColumn, ...]
+    drift: Drift = Drift.EVOLVE
 
     @cached_property
     def extract_types(self) -> dict[str, ColumnType]:

@@ -10,7 +10,7 @@ from importlib.resources import files
 import asyncpg
 
 from contracts.column_types import ColumnType, Kind
-from contracts.tables import Contract, SourceTable
+from contracts.tables import DEFECT, Contract, SourceTable
 from shared.errors import PermanentError
 
 CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
@@ -35,10 +35,14 @@ class SourceMismatchError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class SourceTableFacts:
-    """What the catalog says of one table. `row_bytes` is a rough average, with what is stored out of line."""
+    """What the catalog says of one table. `row_bytes` is a rough average, with what is stored out of line.
+
+    `new_columns` are those that the contract does not know.
+    """
 
     fingerprint: str
     row_bytes: int
+    new_columns: tuple[str, ...] = ()
 
 
 async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:
@@ -47,10 +51,13 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
     found = {row["name"]: row for row in rows}
     for table in contract.source_tables:
         _require_fit(contract, table, found.get(table.name))
-    return {
-        name: SourceTableFacts(row["fingerprint"], _row_bytes(row["bytes"], row["estimated_rows"]))
-        for name, row in found.items()
-    }
+    return {table.name: _facts(table, found[table.name]) for table in contract.source_tables}
+
+
+def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
+    known = {column.name for column in table.columns}
+    new = tuple(name for name in found["column_names"] if name not in known and name != DEFECT)
+    return SourceTableFacts(found["fingerprint"], _row_bytes(found["bytes"], found["estimated_rows"]), new)
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:

@@ -19,8 +19,9 @@ version is pinned, and a test reads the files with another engine.
 from __future__ import annotations
 
 import io
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +39,7 @@ PANDAS_TYPES: Mapping[Kind, Any] = {  # Any: the stubs of pandas want literals
     **dict.fromkeys((Kind.TEXT, Kind.ENUM), "object"),
 }
 NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
+CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
 _DATE_AS_INT32 = "Int32"  # a Parquet DATE is an INT32
 
 
@@ -50,8 +52,11 @@ def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=PANDAS_TYPES[kind.kind]) for name, kind in types.items()})
 
 
-def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> bytes:
-    """The Parquet file of `frame`, whose columns are those of `types` in their physical form. Zstandard, one row group."""
+def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried: Collection[str] = ()) -> bytes:
+    """The Parquet file of `frame`, whose columns are those of `types` in their physical form. Zstandard, one row group.
+
+    The columns `carried`, some of them, are noted in the file as those that no contract knows.
+    """
     physical = frame[list(types)].astype(
         {name: _DATE_AS_INT32 if kind.kind is Kind.DATE else PANDAS_TYPES[kind.kind] for name, kind in types.items()}
     )
@@ -67,6 +72,9 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> byte
     metadata.schema = [metadata.schema[0], *(_annotated(element, types) for element in metadata.schema[1:])]
     metadata.row_groups = groups
     metadata.num_rows = len(physical)
+    if carried:
+        noted = ThriftObject.from_fields("KeyValue", key=CARRIED, value=json.dumps(list(carried)))
+        metadata.key_value_metadata = [*metadata.key_value_metadata, noted]
     footer_bytes = write_thrift(file, metadata)
     file.write(struct.pack("<I", footer_bytes))
     file.write(MARKER)
@@ -74,12 +82,12 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> byte
 
 
 def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame:
-    """The rows of a file that encode_parquet made of exactly `types`, in their physical form.
+    """The rows of a file that encode_parquet made of exactly `types`, in their physical form; what was carried is left out.
 
     Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the file lacks.
     """
     file = fastparquet.ParquetFile(io.BytesIO(body))
-    unknown = [name for name in file.columns if name not in types]
+    unknown = [name for name in _known_columns(file) if name not in types]
     if unknown:  # a column left out would be lost without a word
         raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
     return _decoded(file, types)
@@ -94,10 +102,11 @@ def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
 
 
 def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> pd.DataFrame:
-    _require_scales(file, types)
-    missing = [name for name in types if name not in file.columns]
+    columns = _known_columns(file)
+    missing = [name for name in types if name not in columns]
     if missing:
-        raise KeyError(f"the file has no column {missing}; it has {file.columns}")
+        raise KeyError(f"the file has no column {missing}; it has {columns}")
+    _require_scales(file, types)
     for element in file._schema[1:]:  # noqa: SLF001 (see the module's docstring)
         if element.type != parquet_thrift.Type.BYTE_ARRAY:
             element.converted_type = None
@@ -105,6 +114,12 @@ def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> 
     file._base_dtype = None  # noqa: SLF001
     frame: pd.DataFrame = file.to_pandas(columns=list(types))
     return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.is_text})
+
+
+def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
+    """Those of some contract. What was carried is text, whatever type a later contract gives it."""
+    carried = json.loads(file.key_value_metadata.get(CARRIED, "[]"))
+    return [name for name in file.columns if name not in carried]
 
 
 def _require_scales(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:

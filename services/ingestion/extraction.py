@@ -40,10 +40,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows of one table; `frame` (in the physical form of shared.parquet) is being parsed while the next page is read."""
+    """Rows of one table; `frame` (in the physical form of shared.parquet) is being parsed while the next page is read.
+
+    `types` are those of its columns; some may be none of the contract's, and are carried.
+    """
 
     table: SourceTable
     role: Role
+    types: Mapping[str, ColumnType]
     row_count: int
     frame: asyncio.Task[pd.DataFrame]
 
@@ -83,7 +87,8 @@ class Reader:
         # A marker that no value can have foreseen: pandas can't tell a quoted text '\N' from NULL, nor '' from it.
         null = secrets.token_hex(6)
         csv, row_count = await copy_out(self.connection, query, null=null)
-        return Page(table, role, row_count, asyncio.create_task(asyncio.to_thread(parse_csv, csv, table.extract_types, null)))
+        types = self.selection.types(table)
+        return Page(table, role, types, row_count, asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null)))
 
 
 async def read_batches(reader: Reader, destination: Destination) -> AsyncIterator[tuple[Extract, ...]]:
@@ -110,7 +115,7 @@ async def read_batches(reader: Reader, destination: Destination) -> AsyncIterato
 
 async def write_page(page: Page, index: int, destination: Destination) -> Extract:
     """Write a page to the landing bucket, as part of the batch `index`."""
-    body, digest = await asyncio.to_thread(_encoded, await page.frame, page.table.extract_types)
+    body, digest = await asyncio.to_thread(_encoded, await page.frame, page)
     key = extract_key(destination.source_name, destination.run, index, extract_name(page.table.name, page.role), digest)
     await destination.objects.put(destination.bucket, key, body)
     ref = ObjectRef(bucket=destination.bucket, key=key, byte_count=len(body), row_count=page.row_count, sha256=digest)
@@ -132,6 +137,7 @@ def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.Data
     return frame.astype({name: "boolean" for name, kind in types.items() if kind.kind is Kind.BOOLEAN})
 
 
-def _encoded(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> tuple[bytes, str]:
-    body = encode_parquet(frame, types)
+def _encoded(frame: pd.DataFrame, page: Page) -> tuple[bytes, str]:
+    carried = [name for name in page.types if name not in page.table.extract_types]
+    body = encode_parquet(frame, page.types, carried)
     return body, hashlib.sha256(body).hexdigest()

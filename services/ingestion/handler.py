@@ -89,6 +89,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data, deps.compare_keys_every)
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
+            _report_new_columns(lease.run, plan, now)
         reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
         batches = await _announce_batches(Announcer(command, lease.run, now.snapshot, deps), reader, plan)
     # An empty run that nobody asked for leaves no trace but its horizon.
@@ -103,10 +104,18 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             contract=deps.contract.fingerprint,
             tables={name: facts.fingerprint for name, facts in now.tables.items()},
             runs_since_comparison=plan.runs_since_comparison,
+            new_columns={name: facts.new_columns for name, facts in now.tables.items() if facts.new_columns},
         )
     )
     if batches or command.data.trigger is Trigger.OPERATOR:
         _log_completed(lease.run, batches, deps.now() - started_at)
+
+
+def _report_new_columns(run: int, plan: Plan, now: SourceSnapshot) -> None:
+    """Once for each change of a table: that moves its fingerprint, and the table is read in full."""
+    for name in sorted(plan.selection.full_tables):
+        if columns := now.tables[name].new_columns:
+            log.warning("new_columns", run=run, table=name, columns=columns, carried=name in plan.selection.carried)
 
 
 async def _write_manifest(

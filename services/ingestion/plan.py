@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contracts.drift import Drift
 from contracts.messages import IngestSourceData, Mode
 from contracts.state import Checkpoint
 from contracts.tables import Contract, SourceTable
@@ -47,18 +48,26 @@ def plan_run(
     Keys are compared with everything that is read in full, and besides in every `compare_keys_every`th run (0: if asked for).
     """
     everything = frozenset(table.name for table in contract.source_tables)
-    if before is None:
-        return Plan(Selection(contract, everything, None), ("first run",))
-    whole = _reasons(contract, now, before, wish.mode)
-    if whole:
-        return Plan(Selection(contract, everything, None), tuple(whole))
+    carried = {
+        table.name: now.tables[table.name].new_columns for table in contract.source_tables if table.drift is Drift.EVOLVE
+    }
+    whole = ["first run"] if before is None else _reasons(contract, now, before, wish.mode)
+    if before is None or whole:
+        return Plan(Selection(contract, everything, None, carried=carried), tuple(whole))
     changed = frozenset(name for name in everything if now.tables[name].fingerprint != before.tables.get(name))
     reasons = tuple(f"the definition of '{name}' changed" for name in sorted(changed))
     ago = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
     is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
     if wish.compare_keys or is_due:
         ago = 0
-    selection = Selection(contract, changed, before.snapshot.horizon, orphans=ago == 0, reread=_reread(contract, wish))
+    selection = Selection(
+        contract,
+        changed,
+        before.snapshot.horizon,
+        orphans=ago == 0,
+        reread=_reread(contract, wish),
+        carried=carried,
+    )
     return Plan(selection, reasons, ago)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import TEXT, ColumnType, Kind
 from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
 from shared.sql import literal, quoted
 
@@ -33,7 +33,8 @@ class Selection:
     """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`.
 
     With `orphans` also the rows whose partner does not exist: deleting a partner changes no row that refers to it. `reread` are
-    keys, by table, of rows that are read whatever has happened to them.
+    keys, by table, of rows that are read whatever has happened to them. `carried` are the columns, by table, that come along as
+    text although the contract does not know them.
     """
 
     contract: Contract
@@ -41,6 +42,7 @@ class Selection:
     horizon: int | None
     orphans: bool = False
     reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
+    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
@@ -54,7 +56,7 @@ class Selection:
         if after is not None:
             conditions.append(f"({key}) > {_keys([after])}")
         return (
-            f"SELECT {_columns(table)} FROM {self._from(table, 't')} "
+            f"SELECT {self._columns(table)} FROM {self._from(table, 't')} "
             f"WHERE {' AND '.join(conditions)} ORDER BY {key} LIMIT {limit}"
         )
 
@@ -62,12 +64,22 @@ class Selection:
         """The rows of the lookup's table with one of `keys`."""
         table = self.contract.source_table(lookup.table)
         wanted = ", ".join(_key_literal(key) for key in keys)
-        return f"SELECT {_columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
+        return f"SELECT {self._columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
 
     def keys(self, table: SourceTable) -> str:
         """The key of every row of `table`, as a JSON array."""
         values = ", ".join(_value(table.column(name)) for name in table.key)
         return f"SELECT json_build_array({values}) FROM {self._from(table, 't')}"
+
+    def types(self, table: SourceTable) -> dict[str, ColumnType]:
+        """The columns of a page of `table`, in their order."""
+        return table.extract_types | dict.fromkeys(self.carried.get(table.name, ()), TEXT)
+
+    def _columns(self, table: SourceTable) -> str:
+        """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
+        values = [f"{_value(column)} AS {quoted(column.name)}" for column in table.columns]
+        values += [f"{quoted('t', name)}::text AS {quoted(name)}" for name in self.carried.get(table.name, ())]
+        return ", ".join([f"{_defect(table)} AS {quoted(DEFECT)}", *values])
 
     def _affected(self, table: SourceTable) -> str:
         if self.is_full or table.name in self.full_tables:
@@ -91,12 +103,6 @@ class Selection:
 
     def _from(self, table: SourceTable, alias: str) -> str:
         return f"{quoted(self.contract.source_schema, table.name)} AS {alias}"
-
-
-def _columns(table: SourceTable) -> str:
-    """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
-    values = [f"{_value(column)} AS {quoted(column.name)}" for column in table.columns]
-    return ", ".join([f"{_defect(table)} AS {quoted(DEFECT)}", *values])
 
 
 def _value(column: SourceColumn) -> str:

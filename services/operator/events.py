@@ -22,6 +22,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
             f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {counted(event['batches'], 'batch', 'batches')}"
         ),
         "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_gone(event)}{_quarantined(event)}",
+        "new_columns": lambda event: (
+            f"'{event['table']}' has columns that the contract does not know: {', '.join(event['columns'])}"
+        ),
         "empty_table_not_compared": lambda event: (
             f"'{event['table']}' has no row; what the warehouse has of it stays; {event['advice']}"
         ),

@@ -35,6 +35,9 @@ def show_status(console: Console, status: Status) -> None:
     console.print(rows)
     console.print(_freshness(status), soft_wrap=True)  # one line, for whoever reads it through a pipe
     console.print(_proved(status), soft_wrap=True)
+    for name, columns in (status.progress.checkpoint.new_columns if status.progress.checkpoint else {}).items():
+        known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
+        console.print(Text(f"{known}: {', '.join(columns)}", "yellow"), soft_wrap=True)
     if status.progress.quarantined:
         console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
     if status.progress.missing:

@@ -54,6 +54,7 @@ class Status:
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
             "quarantined": progress.quarantined,
             "proved": self.proof.model_dump(mode="json") if self.proof else None,
+            "new_columns": {name: list(columns) for name, columns in checkpoint.new_columns.items()} if checkpoint else {},
             "rows": self.rows,
         }
 

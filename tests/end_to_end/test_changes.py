@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.end_to_end.conftest import Databases, Starlift
+from tests.end_to_end.conftest import Databases, Starlift, wait_until
 
 PAYMENTS = "SELECT payment_id FROM fact_payment_current WHERE payment_id = ANY ($1::int[])"
 
@@ -40,3 +40,18 @@ def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shar
     databases.write("UPDATE payment SET payment_date = '2027-01-01' WHERE payment_id = 23")
     shared("ingest", "--wait")
     assert shared("quarantine", "list").out == "nothing is in quarantine\n"
+
+
+def test_after_the_repair_of_the_source_the_dead_letters_replay_and_nothing_is_missing(
+    shared: Starlift, databases: Databases
+) -> None:
+    databases.write("ALTER TABLE staff RENAME first_name TO given_name")
+    try:
+        databases.write("UPDATE staff SET given_name = 'Augusta' WHERE staff_id = 1")
+        shared("ingest", "--wait", expected=4)
+    finally:
+        databases.write("ALTER TABLE staff RENAME given_name TO first_name")
+    shared("dlq", "replay", "ingestion", "--execute")
+    wait_until(lambda: databases.read("SELECT first_name FROM dim_staff WHERE staff_id = 1")[0]["first_name"] == "Augusta")
+    wait_until(lambda: shared("status", "--json").json["dead_letters"]["ingestion"] == 0)
+    assert shared("verify", "--json").json["equal"]

@@ -42,7 +42,7 @@ class Asked(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         self.names.add(name)
-        return ["one"] if name == "reasons" else 1
+        return ["one"] if name in {"reasons", "columns"} else 1
 
 
 def test_every_event_that_is_told_is_logged_with_what_its_sentence_uses() -> None:
@@ -93,6 +93,11 @@ def line(event: str, **fields: object) -> str:
         ("run_completed", {"run": 7, "rows": 2000, "batches": 2, "seconds": 3.0}, "run 7 read 2,000 rows in 3 s, 2 batches"),
         ("batch_loaded", {"run": 7, "rows": 3, "gone": 0, "quarantined": 2}, "run 7 loaded 3 rows, 2 in quarantine"),
         ("batch_loaded", {"run": 7, "rows": 0, "gone": 1200, "quarantined": 0}, "run 7 loaded 0 rows, 1,200 found deleted"),
+        (
+            "new_columns",
+            {"run": 7, "table": "staff", "columns": ["a", "b"], "carried": True},
+            "'staff' has columns that the contract does not know: a, b",
+        ),
         (
             "empty_table_not_compared",
             {"run": 7, "table": "staff", "advice": "ask"},

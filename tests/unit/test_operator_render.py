@@ -90,6 +90,13 @@ def test_a_status_of_what_was_never_proved_says_how() -> None:
     assert "Never proved yet: `starlift verify --record`" in shown(status())
 
 
+def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
+    grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour", "[b]")}})
+    found = status(Progress(None, (), grown, 0))
+    assert "the contract does not know 2 columns of source table 'design': colour, [b]" in shown(found)
+    assert found.as_json()["new_columns"] == {"design": ["colour", "[b]"]}
+
+
 def test_a_status_tells_what_is_on_its_way() -> None:
     waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7), 0)
     text = shown(status(waiting))
@@ -118,6 +125,7 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "behind_seconds": 2.25,
         "quarantined": 2,
         "proved": None,
+        "new_columns": {},
         "rows": {"dim_date": 1234, "fact_payment": None},
     }
 

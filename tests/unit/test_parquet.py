@@ -213,3 +213,14 @@ def test_another_reader_sees_true_values(tmp_path: Path) -> None:
 
 def test_every_kind_is_tried_here() -> None:
     assert {kind.kind for kind in TYPES.values()} == set(Kind)
+
+
+def test_a_column_that_no_contract_knows_is_there_for_other_readers_and_not_for_us(tmp_path: Path) -> None:
+    types = {"number": INTEGER, "colour": TEXT}
+    frame = pd.DataFrame({"number": pd.Series([1], dtype="Int64"), "colour": pd.Series(["red"], dtype="object")})
+    body = encode_parquet(frame, types, carried=["colour"])
+    assert list(decode_parquet(body, {"number": INTEGER}).columns) == ["number"]
+    with pytest.raises(KeyError, match=r"the file has no column \['colour'\]"):
+        decode_parquet(body, types)
+    (tmp_path / "a.parquet").write_bytes(body)
+    assert duckdb.read_parquet(str(tmp_path / "a.parquet")).fetchall() == [(1, "red")]

@@ -1,0 +1,134 @@
+"""A source that grows columns which the contract does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import duckdb
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.column_types import INTEGER
+from contracts.drift import Drift
+from contracts.messages import BatchIngested, Role
+from contracts.origins import FromSource
+from contracts.tables import Column, Contract, SourceColumn
+from contracts.totesys import CONTRACT
+from infra.local.totesys.fill import fill
+from shared.errors import PermanentError
+from tests.pipeline import LANDING, Pipeline
+
+HOSTILE = 'so "new"; --'
+VALUES = ("", None, r"\N", "{1,2}", "12000-01-01 BC", "🚚")
+
+
+def with_design(drift: Drift, *columns: SourceColumn) -> Contract:
+    """The shipped contract with another policy for designs, and these columns of theirs in both databases."""
+    design, star = CONTRACT.source_table("design"), CONTRACT.warehouse_table("dim_design")
+    read = replace(design, drift=drift, columns=(*design.columns, *columns))
+    held = [Column(column.name, column.type, FromSource(column.name), nullable=True) for column in columns]
+    loaded = replace(star, columns=(*star.columns, *held))
+    return replace(
+        CONTRACT,
+        source_tables=tuple(read if table is design else table for table in CONTRACT.source_tables),
+        warehouse_tables=tuple(loaded if table is star else table for table in CONTRACT.warehouse_tables),
+    )
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    await fill(source, orders=20, seed=1)
+    await pipeline.run()
+    return pipeline
+
+
+def landed(pipeline: Pipeline, messages: Sequence[BatchIngested], table: str, role: Role = Role.BASE) -> bytes:
+    """The file of one extract."""
+    (extract,) = [one for message in messages for one in message.data.extracts if (one.table, one.role) == (table, role)]
+    return pipeline.objects.buckets[LANDING][extract.object.key]
+
+
+def column(body: bytes, place: Path, name: str, key: str) -> list[object]:
+    """A column of a file, in the order of the key, as another reader of Parquet sees it."""
+    place.write_bytes(body)
+    quoted_name = name.replace('"', '""')
+    return [value for (value,) in duckdb.read_parquet(str(place)).order(key).project(f'"{quoted_name}"').fetchall()]
+
+
+async def test_a_new_column_is_carried_to_the_landing_bucket_as_text_and_reported_once(
+    source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path
+) -> None:
+    await source.execute(f"""ALTER TABLE design ADD COLUMN colour text, ADD COLUMN "{HOSTILE.replace('"', '""')}" int[]""")
+    for number, value in enumerate(VALUES, start=1):
+        await source.execute("UPDATE design SET colour = $2 WHERE design_id = $1", number, value)
+    await source.execute(f"""UPDATE design SET "{HOSTILE.replace('"', '""')}" = '{{1,NULL}}' WHERE design_id = 2""")
+    with capture_logs() as logs:
+        messages = await loaded.ingest()
+    (told,) = [entry for entry in logs if entry["event"] == "new_columns"]
+    assert (told["table"], told["columns"], told["carried"]) == ("design", ("colour", HOSTILE), True)
+    file = landed(loaded, messages, "design")
+    assert tuple(column(file, tmp_path / "a.parquet", "colour", "design_id")[: len(VALUES)]) == VALUES
+    assert column(file, tmp_path / "b.parquet", HOSTILE, "design_id")[:3] == [None, "{1,NULL}", None]
+    await loaded.load(*[await loaded.remodel(message) for message in messages])
+    assert (await loaded.verify()).is_equal
+    assert loaded.checkpoint().new_columns == {"design": ("colour", HOSTILE)}
+    await source.execute("UPDATE design SET colour = 'red' WHERE design_id = 7")
+    with capture_logs() as logs:
+        messages = await loaded.ingest()
+    assert column(landed(loaded, messages, "design"), tmp_path / "c.parquet", "colour", "design_id") == ["red"]
+    assert [entry for entry in logs if entry["event"] == "new_columns"] == []
+
+
+async def test_a_frozen_table_keeps_its_new_columns_at_the_source_and_they_are_reported(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    frozen = loaded.reading(with_design(Drift.FREEZE))
+    await frozen.run()
+    await source.execute("ALTER TABLE design ADD COLUMN secret text DEFAULT 'between us'")
+    with capture_logs() as logs:
+        messages = await frozen.ingest()
+    (told,) = [entry for entry in logs if entry["event"] == "new_columns"]
+    assert (told["table"], told["columns"], told["carried"]) == ("design", ("secret",), False)
+    body = landed(frozen, messages, "design")
+    assert b"secret" not in body
+    await frozen.load(*[await frozen.remodel(message) for message in messages])
+    assert (await frozen.verify()).is_equal
+
+
+async def test_a_partner_carries_its_new_columns_too(source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path) -> None:
+    await source.execute("ALTER TABLE department ADD COLUMN budget numeric DEFAULT 1e30")
+    await loaded.run()
+    await source.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+    messages = await loaded.ingest()
+    budget = column(landed(loaded, messages, "department", Role.PARTNER), tmp_path / "a.parquet", "budget", "department_id")
+    assert budget == [str(10**30)]
+    await loaded.load(*[await loaded.remodel(message) for message in messages])
+    assert (await loaded.verify()).is_equal
+
+
+async def test_a_carried_column_that_is_dropped_again_stops_nothing(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("ALTER TABLE design ADD COLUMN colour text")
+    await loaded.run()
+    await source.execute("ALTER TABLE design DROP COLUMN colour")
+    await loaded.run()
+    assert loaded.checkpoint().new_columns == {}
+    assert (await loaded.verify()).is_equal
+
+
+async def test_a_contract_that_takes_the_column_up_reads_it_from_the_source(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """What was carried is text: an extract of before it can't be remodelled under the new contract, and says so."""
+    await source.execute("ALTER TABLE design ADD COLUMN weight int")
+    await source.execute("UPDATE design SET weight = design_id")
+    (before,) = await loaded.ingest()
+    adopted = loaded.reading(with_design(Drift.EVOLVE, SourceColumn("weight", INTEGER, nullable=True)))
+    with pytest.raises(PermanentError, match=r"does not fit contract 'totesys': .*the file has no column \['weight'\]"):
+        await adopted.remodel(before)
+    await adopted.run()
+    assert await adopted.select("SELECT DISTINCT design_id - weight FROM dim_design WHERE weight IS NOT NULL") == [(0,)]
+    assert adopted.checkpoint().new_columns == {}
+    assert (await adopted.verify()).is_equal
