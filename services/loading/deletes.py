@@ -13,7 +13,7 @@ from contracts.messages import BatchLoadedData, KeyList
 from contracts.objects import ObjectRef
 from contracts.tables import Contract, WarehouseTable
 from services.loading.schema import QUERIES
-from services.loading.tombstones import bury_missing, create_keys, has_older, insert_keys, lock_tombstones_of_staged, mark_dead
+from services.loading.tombstones import buried_keys, bury_missing, create_keys, has_older, insert_keys, mark_dead
 from shared.key_lists import Key
 from shared.object_store import ObjectMissingError
 
@@ -58,7 +58,8 @@ class Deletes:
     async def apply(self, later: Mapping[str, Comparison]) -> int:
         """Compare the batch's keys, compare the staged tables with `later` once more, and mark what is dead.
 
-        Both only while nobody else loads. Answers how many rows were found gone.
+        Both only while nobody else loads; beside others a load can but revive rows, which is the same in any order: whatever is
+        buried was found by a comparison, and this batch comes behind none. Answers how many rows were found gone.
         """
         own = {one.table: Comparison(one, self.batch.run, self.batch.snapshot.taken_at) for one in self.keys.lists}
         gone = 0
@@ -69,7 +70,7 @@ class Deletes:
                 gone += await self._compare(table, own[table.name])
                 await self._keep(own[table.name])
             if table.name in self.staged:
-                rows = await self.connection.fetch(lock_tombstones_of_staged(table))
+                rows = await self.connection.fetch(buried_keys(table))
                 await self._mark(table, [row["key"] for row in rows])
         return gone
 

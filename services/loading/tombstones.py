@@ -58,16 +58,11 @@ def bury_missing(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def lock_tombstones_of_staged(table: WarehouseTable) -> str:
-    """The keys of staged rows that have a tombstone.
-
-    Locked, because two loaders that bring versions of one dead row must not both take theirs for the newest.
-    """
+def buried_keys(table: WarehouseTable) -> str:
+    """The keys of staged rows that have a tombstone."""
     key = ", ".join(loaded_value(quoted("s", name), table.column(name).type) for name in table.key)
     staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
-    return (
-        f"SELECT b.key FROM starlift.tombstone AS b WHERE {_of(table, 'b')} AND b.key IN ({staged}) ORDER BY b.key FOR UPDATE"
-    )
+    return f"SELECT b.key FROM starlift.tombstone AS b WHERE {_of(table, 'b')} AND b.key IN ({staged})"
 
 
 def mark_dead(contract: Contract, table: WarehouseTable) -> str:
