@@ -116,3 +116,17 @@ async def test_missing_batches_are_those_that_the_ledger_does_not_have() -> None
     assert await missing_batches(scene.system.warehouse, manifest) == [manifest.batches[0].data.batch_id]
     scene.ledger.exists = False
     assert len(await missing_batches(scene.system.warehouse, manifest)) == 2
+
+
+async def test_who_knows_that_all_is_whole_through_a_run_reads_no_older_manifest() -> None:
+    scene = Scene()
+    await scene.end_run(5)  # never loaded: whoever reads it goes no further
+    for run in (6, 7):
+        scene.ledger.load(*(await scene.end_run(run)).batches)
+    progress = await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger), since=6)
+    assert progress.consistent_through is not None
+    assert (progress.consistent_through.run, progress.missing) == (7, ())
+    await scene.end_run(8)
+    progress = await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger), since=7)
+    assert progress.consistent_through is not None
+    assert (progress.consistent_through.run, len(progress.missing)) == (7, 1)

@@ -100,7 +100,7 @@ class Proof:
                 on_table(table.name)
                 verdicts.append(await self._compare(look, table, scope.buckets))
         verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample)
-        if verdict.in_flight and await self._is_passed(look.taken_at, scope.settle):
+        if verdict.in_flight and await self._is_passed(look, scope.settle):
             return await self._compare_again(verdict)
         return verdict
 
@@ -177,14 +177,17 @@ class Proof:
                 verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
         return verdict
 
-    async def _is_passed(self, moment: dt.datetime, limit: timedelta) -> bool:
-        """Whether, within `limit`, a run that began after `moment` is in the warehouse, and all before it."""
+    async def _is_passed(self, look: Look, limit: timedelta) -> bool:
+        """Whether, within `limit`, a run that began after `look` is in the warehouse, and all before it."""
+        through = look.progress.consistent_through
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 while True:
                     async with self.warehouse.connection() as warehouse:
-                        progress = await read_progress(self.objects, self.landing_bucket, self.source_name, warehouse)
-                    if progress.fresh_as_of is not None and progress.fresh_as_of > moment:
+                        progress = await read_progress(
+                            self.objects, self.landing_bucket, self.source_name, warehouse, since=through.run if through else 1
+                        )
+                    if progress.fresh_as_of is not None and progress.fresh_as_of > look.taken_at:
                         return True
                     await asyncio.sleep(SETTLE_POLL.total_seconds())
         except TimeoutError:
