@@ -45,20 +45,26 @@ class Image:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What a container would do, but for its walls."""
         variables = dict(re.findall(r"(STARLIFT_\w+)=(\S+)", STAGES["runtime"]))
+        variables["PYTHONPYCACHEPREFIX"] = str(self.files.parent / "compiled")
         return subprocess.run(
             [self.python, *arguments], cwd=self.files, env=variables, capture_output=True, text=True, check=False
         )
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("images")
+
+
 @pytest.fixture(scope="module", params=IMAGES)
-def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """One image after another, as its stages make it."""
+def image(request: pytest.FixtureRequest, place: Path) -> Iterator[Image]:
+    """One image after another, as its stages make it; at the same place, so that what is compiled once is compiled."""
     name = str(request.param)
-    place = tmp_path_factory.mktemp(name)
     copy_as_the_image_does(name, place / "srv")
     install_as_the_image_does(name, place / "venv")
     yield Image(name, place / "srv", place / "venv/bin/python")
-    shutil.rmtree(place)
+    shutil.rmtree(place / "srv")
+    shutil.rmtree(place / "venv")
 
 
 def copy_as_the_image_does(stage: str, target: Path) -> None:
