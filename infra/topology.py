@@ -70,10 +70,19 @@ class Operator(_Closed):
 
 
 class Alarms(_Closed):
-    """When a person is told (on AWS): a message waits for so long, or a scheduled service has done nothing for so long."""
+    """When a person is told (on AWS): a message waits for so long; a scheduled service has done nothing, or no proof has found the
+    warehouse equal, for so long.
+    """
 
     oldest_message_s: Seconds
     silent_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
+    unproved_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
+
+
+class ProofSchedule(_Closed):
+    """When the warehouse is proved without being asked (on AWS; `starlift up` has an option): as EventBridge spells it."""
+
+    expression: str
 
 
 class Schedule(_Closed):
@@ -109,6 +118,7 @@ class Topology(_Closed):
     stop_timeout_s: Annotated[int, Field(ge=1, le=120)]  # Fargate
     drain_budget_s: Seconds
     alarms: Alarms
+    proof: ProofSchedule
     schedules: dict[str, Schedule]
 
     @model_validator(mode="after")

@@ -32,6 +32,24 @@ module "service_alarms" {
   silent_minutes = var.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? local.topology.alarms.silent_minutes : null
 }
 
+module "proof" {
+  source            = "./modules/proof"
+  name              = local.name
+  account           = local.account
+  region            = local.region
+  is_enabled        = var.is_scheduled && contains(keys(var.image_digests), "operator")
+  expression        = local.topology.proof.expression
+  cluster_arn       = module.cluster.arn
+  family            = module.program["operator"].family
+  role_arns         = module.program["operator"].role_arns
+  subnet_ids        = local.network.subnet_ids
+  security_group_id = module.program["operator"].security_group_id
+  log_group_name    = module.program["operator"].log_group_name
+  namespace         = local.name
+  topic_arn         = module.alarm_topic.arn
+  silent_minutes    = local.topology.alarms.unproved_minutes
+}
+
 locals {
   scheduled_queues = distinct([for schedule in local.topology.schedules : schedule.queue])
 }

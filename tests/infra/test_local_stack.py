@@ -55,8 +55,13 @@ def test_a_program_understands_what_it_is_told(applied: Applied, program: str) -
     assert not checks.understood(applied.resources, program)
 
 
+def test_the_proof_runs_as_often_as_the_topology_says(applied: Applied) -> None:
+    (proof,) = [found for found in applied.of_type("aws_scheduler_schedule") if "module.proof" in found.address]
+    assert proof.values["schedule_expression"] == TOPOLOGY.proof.expression
+
+
 def test_what_the_schedule_sends_is_a_request_for_a_run(applied: Applied) -> None:
-    schedules = applied.of_type("aws_scheduler_schedule")
+    schedules = [found for found in applied.of_type("aws_scheduler_schedule") if "module.schedule" in found.address]
     assert {schedule.values["schedule_expression"] for schedule in schedules} == {
         schedule.expression for schedule in TOPOLOGY.schedules.values()
     }

@@ -56,7 +56,7 @@ def called_operations() -> set[str]:
 
 
 def test_every_action_exists_and_applies_to_the_resources_that_are_named(applied: Applied) -> None:
-    assert len(policies(applied)) == 13
+    assert len(policies(applied)) == 14
     assert not checks.iam(applied.resources)
 
 

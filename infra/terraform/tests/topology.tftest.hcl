@@ -58,7 +58,7 @@ run "roles" {
 
   assert {
     condition = alltrue(flatten([
-      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy]) : [
+      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy, module.proof.policy]) : [
         for statement in jsondecode(policy).Statement : [for action in flatten([statement.Action]) : !strcontains(action, "*")]
       ]
     ]))
@@ -66,7 +66,7 @@ run "roles" {
   }
   assert {
     condition = alltrue(flatten([
-      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy]) : [
+      for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy, module.proof.policy]) : [
         for statement in jsondecode(policy).Statement :
         !contains(flatten([statement.Resource]), "*") || contains(["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition"], try(tostring(statement.Action), "several"))
       ]
@@ -123,6 +123,22 @@ run "roles" {
       jsondecode(pipeline.trust).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/starlift:environment:test-${name}"
     ])
     error_message = "A pipeline's role can be taken by another job than that of its program and environment."
+  }
+}
+
+run "proof" {
+  command = plan # of what is there
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(module.proof.policy).Statement :
+      statement.Action == "ecs:RunTask" ? alltrue([for arn in statement.Resource : strcontains(arn, ":task-definition/${module.program["operator"].family}")]) : toset(statement.Resource) == toset(module.program["operator"].role_arns)
+    ])
+    error_message = "The proof's schedule may start another program than the operator's, or pass on another role."
+  }
+  assert {
+    condition     = jsondecode(module.proof.input).containerOverrides[0].command == ["python", "-m", "services.operator", "verify", "--record"]
+    error_message = "The proof's schedule runs another command than `starlift verify --record`."
   }
 }
 

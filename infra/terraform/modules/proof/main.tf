@@ -1,0 +1,155 @@
+# The proof, again and again: `starlift verify --record` as a task of the operator. Who is told: when the warehouse differs,
+# and when nobody has proved it equal for long.
+
+variable "name" { type = string }
+variable "account" { type = string }
+variable "region" { type = string }
+variable "is_enabled" { type = bool }
+variable "expression" { type = string }
+variable "cluster_arn" { type = string }
+variable "subnet_ids" { type = list(string) }
+variable "security_group_id" { type = string }
+variable "log_group_name" { type = string }
+variable "namespace" { type = string }
+variable "topic_arn" { type = string }
+variable "silent_minutes" { type = number }
+
+variable "family" {
+  description = "Of the operator's task definition; its newest revision runs, which the pipeline may have made."
+  type        = string
+}
+
+variable "role_arns" {
+  description = "The roles of that task definition, which who starts it must be allowed to pass on."
+  type        = list(string)
+}
+
+locals {
+  task_definition_arn = "arn:aws:ecs:${var.region}:${var.account}:task-definition/${var.family}"
+  verdicts            = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # how the verdict's sentence begins
+}
+
+resource "aws_scheduler_schedule_group" "this" {
+  name = "${var.name}-proof"
+}
+
+resource "aws_iam_role" "this" {
+  name = "${var.name}-proof"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "scheduler.amazonaws.com" }
+      Condition = { StringEquals = {
+        "aws:SourceAccount" = var.account
+        "aws:SourceArn"     = aws_scheduler_schedule_group.this.arn
+      } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "this" {
+  name = "start"
+  role = aws_iam_role.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Start"
+        Effect    = "Allow"
+        Action    = "ecs:RunTask"
+        Resource  = ["${local.task_definition_arn}:*"] # the newest revision, whichever the pipeline made
+        Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+      },
+      {
+        Sid       = "PassRoles"
+        Effect    = "Allow"
+        Action    = "iam:PassRole"
+        Resource  = var.role_arns
+        Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
+      },
+    ]
+  })
+}
+
+resource "aws_scheduler_schedule" "this" {
+  #checkov:skip=CKV_AWS_297:A schedule says nothing but a command; AWS's own key will do.
+  name                = "${var.name}-proof"
+  group_name          = aws_scheduler_schedule_group.this.name
+  schedule_expression = var.expression
+  state               = var.is_enabled ? "ENABLED" : "DISABLED"
+
+  flexible_time_window { mode = "OFF" }
+
+  target {
+    arn      = var.cluster_arn
+    role_arn = aws_iam_role.this.arn
+    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record"] }] })
+
+    ecs_parameters {
+      task_definition_arn = local.task_definition_arn
+      task_count          = 1
+      launch_type         = "FARGATE"
+      network_configuration {
+        subnets          = var.subnet_ids
+        security_groups  = [var.security_group_id]
+        assign_public_ip = false
+      }
+    }
+
+    retry_policy { # a proof that could not be started is made by the next one
+      maximum_event_age_in_seconds = 60
+      maximum_retry_attempts       = 1
+    }
+  }
+}
+
+resource "aws_cloudwatch_log_metric_filter" "verdict" {
+  for_each       = local.verdicts
+  name           = "proof_${each.key}"
+  log_group_name = var.log_group_name
+  pattern        = "\"${each.value}\""
+  metric_transformation {
+    namespace = var.namespace
+    name      = "${var.name}.proof_${each.key}"
+    value     = "1"
+    unit      = "Count"
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "different" {
+  alarm_name          = "${var.name}-different"
+  alarm_description   = "A proof found that the warehouse differs from the source. `starlift verify` names the rows, --repair mends them."
+  namespace           = var.namespace
+  metric_name         = "${var.name}.proof_different"
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [var.topic_arn]
+  ok_actions          = [var.topic_arn]
+  depends_on          = [aws_cloudwatch_log_metric_filter.verdict]
+}
+
+resource "aws_cloudwatch_metric_alarm" "unproved" {
+  count               = var.is_enabled ? 1 : 0
+  alarm_name          = "${var.name}-unproved"
+  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, though a schedule asks. docs/deploy.md says what to do."
+  namespace           = var.namespace
+  metric_name         = "${var.name}.proof_equal"
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = var.silent_minutes / 5
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  treat_missing_data  = "breaching"
+  alarm_actions       = [var.topic_arn]
+  ok_actions          = [var.topic_arn]
+  depends_on          = [aws_cloudwatch_log_metric_filter.verdict]
+}
+
+output "policy" { value = aws_iam_role_policy.this.policy }
+output "input" { value = aws_scheduler_schedule.this.target[0].input }
