@@ -39,43 +39,49 @@ BY_VALIDATE = [
         "wrong type", BUCKET, "noncurrent_days = var.noncurrent_days", 'noncurrent_days = "a month"', "a number is required"
     ),
 ]
-BY_OWN_TESTS = [
-    Mistake(
-        "wildcard action",
-        PROGRAMS,
-        '["sqs:GetQueueAttributes", "sqs:SendMessage"]',
-        '["sqs:*"]',
-        "A role may do a kind of actions, not the actions that its program needs.",
-    ),
-    Mistake(
-        "crossed dead-letter queue",
-        QUEUE,
-        "deadLetterTargetArn = aws_sqs_queue.dead_letter.arn",
-        'deadLetterTargetArn = "arn:aws:sqs:eu-west-2:123456789012:starlift-loading-dlq"',
-        "A queue moves its messages to another queue's dead-letter queue.",
-    ),
-    Mistake(
-        "public bucket",
-        BUCKET,
-        "block_public_policy     = true",
-        "block_public_policy     = false",
-        "A bucket could be made public.",
-    ),
-    Mistake(
-        "a role that reads another's secret",
-        PROGRAMS,
-        "[for secret in program.secrets : {",
-        "[for secret in local.topology.secrets : {",
-        "A role reads the secret of a database that its program does not use",
-    ),
-    Mistake(
-        "root container in the task definition",
-        "infra/terraform/modules/program/main.tf",
-        'user                   = "10001:10001"',
-        'user                   = "0:0"',
-        "A container runs as root",
-    ),
-]
+BY_OWN_TESTS = {  # by the file of infra/terraform/tests
+    "roles": [
+        Mistake(
+            "wildcard action",
+            PROGRAMS,
+            '["sqs:GetQueueAttributes", "sqs:SendMessage"]',
+            '["sqs:*"]',
+            "A role may do a kind of actions, not the actions that its program needs.",
+        ),
+        Mistake(
+            "a role that reads another's secret",
+            PROGRAMS,
+            "[for secret in program.secrets : {",
+            "[for secret in local.topology.secrets : {",
+            "A role reads the secret of a database that its program does not use",
+        ),
+    ],
+    "queues": [
+        Mistake(
+            "crossed dead-letter queue",
+            QUEUE,
+            "deadLetterTargetArn = aws_sqs_queue.dead_letter.arn",
+            'deadLetterTargetArn = "arn:aws:sqs:eu-west-2:123456789012:starlift-loading-dlq"',
+            "A queue moves its messages to another queue's dead-letter queue.",
+        ),
+        Mistake(
+            "public bucket",
+            BUCKET,
+            "block_public_policy     = true",
+            "block_public_policy     = false",
+            "A bucket could be made public.",
+        ),
+    ],
+    "services": [
+        Mistake(
+            "root container in the task definition",
+            "infra/terraform/modules/program/main.tf",
+            'user                   = "10001:10001"',
+            'user                   = "0:0"',
+            "A container runs as root",
+        ),
+    ],
+}
 BY_LOCAL_STACK = [
     Mistake(
         "a queue missing from the local stack",
@@ -136,10 +142,13 @@ def test_terraform_validate_finds(mistake: Mistake, planted: Plant, tmp_path: Pa
         assert mistake.words in checks.validate(terraform)
 
 
-@pytest.mark.parametrize("mistake", BY_OWN_TESTS, ids=named)
-def test_terraform_test_finds(mistake: Mistake, planted: Plant, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mistake", "tests"),
+    [pytest.param(mistake, tests, id=mistake.name) for tests, found in BY_OWN_TESTS.items() for mistake in found],
+)
+def test_terraform_test_finds(mistake: Mistake, tests: str, planted: Plant, tmp_path: Path) -> None:
     with opened(planted(mistake), tmp_path) as terraform:
-        assert mistake.words in checks.own_tests(terraform, "-filter=tests/topology.tftest.hcl")
+        assert mistake.words in checks.own_tests(terraform, f"-filter=tests/{tests}.tftest.hcl")
 
 
 @pytest.mark.parametrize("mistake", BY_LOCAL_STACK, ids=named)

@@ -1,5 +1,4 @@
-# What must hold of the whole, judged by Terraform's core. The provider is a mock: nothing is made anywhere, with or without
-# an account. `make infra-check` runs this.
+# What roles may do: what their edges need, and nothing else.
 
 mock_provider "aws" {
   mock_data "aws_caller_identity" {
@@ -18,44 +17,7 @@ variables {
   }
 }
 
-run "queues_and_buckets" {
-  assert {
-    condition     = alltrue([for queue in module.queue : jsondecode(queue.redrive_policy).deadLetterTargetArn == queue.dead_letter_arn])
-    error_message = "A queue moves its messages to another queue's dead-letter queue."
-  }
-  assert {
-    condition = alltrue([for queue in module.queue : jsondecode(queue.redrive_allow_policy) == {
-      redrivePermission = "byQueue", sourceQueueArns = [queue.arn]
-    }])
-    error_message = "A dead-letter queue takes messages from another queue than its own."
-  }
-  assert {
-    condition     = length(distinct([for queue in module.queue : queue.dead_letter_arn])) == length(module.queue)
-    error_message = "Two queues share a dead-letter queue."
-  }
-
-  assert {
-    condition     = alltrue([for queue in module.queue : queue.dead_letter_retention_s == 14 * 24 * 3600])
-    error_message = "A dead letter keeps the age of its message: less than 14 days and it may be gone before somebody looks."
-  }
-
-  assert {
-    condition = alltrue([
-      for policy in concat(flatten([for queue in module.queue : queue.policies]), [for bucket in module.bucket : bucket.policy]) :
-      alltrue([for statement in jsondecode(policy).Statement : statement.Effect == "Deny" && statement.Condition.Bool["aws:SecureTransport"] == "false"])
-    ])
-    error_message = "A queue or a bucket answers to plain HTTP, or its policy lets somebody in."
-  }
-
-  assert {
-    condition     = alltrue([for bucket in module.bucket : !bucket.is_public])
-    error_message = "A bucket could be made public."
-  }
-}
-
 run "roles" {
-  command = plan # of what is there
-
   assert {
     condition = alltrue(flatten([
       for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy, module.proof.policy]) : [
@@ -139,48 +101,5 @@ run "proof" {
   assert {
     condition     = jsondecode(module.proof.input).containerOverrides[0].command == ["python", "-m", "services.operator", "verify", "--record"]
     error_message = "The proof's schedule runs another command than `starlift verify --record`."
-  }
-}
-
-run "services" {
-  command = plan # of what is there
-
-  assert {
-    condition = alltrue([
-      for service in module.service : toset([for metric in service.scaling.metrics : metric.id]) == toset(["visible", "inflight", "running", "backlog_per_task"])
-    ])
-    error_message = "The scaling must know visible messages, messages in flight and running tasks."
-  }
-  assert {
-    condition = alltrue(flatten([
-      for service in module.service : [
-        for metric in service.scaling.metrics : strcontains(metric.expression, "visible + inflight") && metric.return_data if metric.id == "backlog_per_task"
-      ]
-    ]))
-    error_message = "Without the messages in hand a busy queue looks idle, and its workers are taken away."
-  }
-  assert {
-    condition = alltrue(flatten([
-      for name, service in module.service : [
-        for metric in service.scaling.metrics : [
-          for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.value == module.queue[local.topology.services[name].consumes].name
-        ] if contains(["visible", "inflight"], metric.id)
-      ]
-    ]))
-    error_message = "A service is scaled by another service's queue."
-  }
-  assert {
-    condition     = alltrue([for name, service in module.service : service.scaling.min >= 1 && service.scaling.min == local.topology.services[name].min && service.scaling.max == local.topology.services[name].max])
-    error_message = "At least one task must run: with none, nothing tells how many there should be."
-  }
-
-  assert {
-    condition = alltrue([
-      for program in module.program : alltrue([
-        for container in jsondecode(program.container_definitions) :
-        container.readonlyRootFilesystem && container.user == "10001:10001" && container.linuxParameters.capabilities.drop == ["ALL"] && container.stopTimeout == 120
-      ])
-    ])
-    error_message = "A container runs as root, writes to its own system, keeps a capability, or is killed before it has drained."
   }
 }

@@ -1,0 +1,59 @@
+# How services scale, and how their containers are confined.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+}
+
+variables {
+  environment       = "test"
+  github_repository = "example/starlift"
+  alarm_email       = "starlift@example.com"
+  image_digests = {
+    ingestion   = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+    remodelling = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+    loading     = "sha256:0000000000000000000000000000000000000000000000000000000000000003"
+  }
+}
+
+run "services" {
+  assert {
+    condition = alltrue([
+      for service in module.service : toset([for metric in service.scaling.metrics : metric.id]) == toset(["visible", "inflight", "running", "backlog_per_task"])
+    ])
+    error_message = "The scaling must know visible messages, messages in flight and running tasks."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for service in module.service : [
+        for metric in service.scaling.metrics : strcontains(metric.expression, "visible + inflight") && metric.return_data if metric.id == "backlog_per_task"
+      ]
+    ]))
+    error_message = "Without the messages in hand a busy queue looks idle, and its workers are taken away."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for name, service in module.service : [
+        for metric in service.scaling.metrics : [
+          for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.value == module.queue[local.topology.services[name].consumes].name
+        ] if contains(["visible", "inflight"], metric.id)
+      ]
+    ]))
+    error_message = "A service is scaled by another service's queue."
+  }
+  assert {
+    condition     = alltrue([for name, service in module.service : service.scaling.min >= 1 && service.scaling.min == local.topology.services[name].min && service.scaling.max == local.topology.services[name].max])
+    error_message = "At least one task must run: with none, nothing tells how many there should be."
+  }
+
+  assert {
+    condition = alltrue([
+      for program in module.program : alltrue([
+        for container in jsondecode(program.container_definitions) :
+        container.readonlyRootFilesystem && container.user == "10001:10001" && container.linuxParameters.capabilities.drop == ["ALL"] && container.stopTimeout == 120
+      ])
+    ])
+    error_message = "A container runs as root, writes to its own system, keeps a capability, or is killed before it has drained."
+  }
+}
