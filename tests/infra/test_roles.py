@@ -11,8 +11,9 @@ import pytest
 from botocore import xform_name
 
 from infra.terraform.offline.tools import CHECKOUT
+from infra.topology import Operator, Service, read_topology
 from tests.infra import checks
-from tests.infra.conftest import Applied
+from tests.infra.conftest import STACK, Applied
 
 # A batch needs the action of its single call; a list of objects is a matter of the bucket.
 ACTIONS = {
@@ -29,6 +30,9 @@ ACTIONS = {
     "send_message_batch": "sqs:SendMessage",
     "start_message_move_task": "sqs:StartMessageMoveTask",
 }
+TOPOLOGY = read_topology()
+TO_CONSUME = ("ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage")
+TO_SEND = ("GetQueueAttributes", "SendMessage")
 OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
 
 
@@ -64,6 +68,61 @@ def test_what_the_code_calls_is_allowed_and_nothing_that_it_never_calls(applied:
     called = called_operations()
     assert called == ACTIONS.keys(), "say which action a new call needs, and grant it to those who make it"
     assert task_actions(applied) == {ACTIONS[operation] for operation in called} | OF_TASK_PROTECTION
+
+
+def grants(policy: dict[str, Any]) -> set[tuple[str, str]]:
+    """Each action with each resource; nothing is denied."""
+    assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
+    return {
+        (action, resource.rpartition(":")[2])
+        for statement in policy["Statement"]
+        for action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+    }
+
+
+def of_data(program: Service | Operator) -> set[tuple[str, str]]:
+    names = {bucket: TOPOLOGY.bucket_name(bucket, STACK) for bucket in TOPOLOGY.buckets}
+    return {
+        *(("s3:ListBucket", names[bucket]) for bucket in (*program.reads, *program.writes)),
+        *(("s3:GetObject", f"{names[bucket]}/*") for bucket in program.reads),
+        *(("s3:PutObject", f"{names[bucket]}/*") for bucket in program.writes),
+        *(("secretsmanager:GetSecretValue", f"starlift/dev/{secret}-AbCdEf") for secret in program.secrets),
+    }
+
+
+@pytest.mark.parametrize("name", TOPOLOGY.services)
+def test_a_service_may_do_what_its_edges_need_and_nothing_else(applied: Applied, name: str) -> None:
+    service = TOPOLOGY.services[name]
+    own = TOPOLOGY.queue_name(service.consumes)
+    sent_to = [TOPOLOGY.dead_letter_name(service.consumes), *map(TOPOLOGY.queue_name, service.sends)]
+    expected = {
+        *((f"sqs:{action}", own) for action in (*TO_CONSUME, *TO_SEND)),  # what is deferred is sent to one's own queue again
+        *((f"sqs:{action}", queue) for queue in sent_to for action in TO_SEND),
+        *((action, "task/starlift/*") for action in OF_TASK_PROTECTION),
+    }
+    found = policies(applied)[f'module.program["{name}"].aws_iam_role_policy.task']
+    assert grants(found) == expected | of_data(service)
+
+
+def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applied) -> None:
+    moves = ("ListMessageMoveTasks", "StartMessageMoveTask")
+    expected = {
+        *((f"sqs:{action}", TOPOLOGY.queue_name(queue)) for queue in TOPOLOGY.queues for action in TO_SEND),
+        *(
+            (f"sqs:{action}", TOPOLOGY.dead_letter_name(queue))
+            for queue in TOPOLOGY.queues
+            for action in (*TO_CONSUME, *TO_SEND, *moves)
+        ),
+    }
+    found = policies(applied)['module.program["operator"].aws_iam_role_policy.task']
+    assert grants(found) == expected | of_data(TOPOLOGY.operator)
+
+
+def test_the_schedule_may_send_and_nothing_else(applied: Applied) -> None:
+    queues = {TOPOLOGY.queue_name(schedule.queue) for schedule in TOPOLOGY.schedules.values()} | checks.ONLY_ON_AWS
+    found = policies(applied)["module.schedule.aws_iam_role_policy.this"]
+    assert grants(found) == {("sqs:SendMessage", queue) for queue in queues}
 
 
 @pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])

@@ -67,6 +67,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     id     = "old-versions"
     status = "Enabled"
     filter {}
+    expiration { expired_object_delete_marker = true } # what is left of an object when its last version has gone
     abort_incomplete_multipart_upload { days_after_initiation = 7 }
     noncurrent_version_expiration { noncurrent_days = var.noncurrent_days }
   }
