@@ -30,6 +30,9 @@ BETWEEN_FAULTS_S = 2.0  # on average
 ORDERS = 1_000
 WRITES_PER_SECOND = 20.0
 CALM = timedelta(seconds=3)  # before the first fault
+PATIENCE = (
+    4  # so many times as long as it was to last it goes on, until somebody was killed: starting takes long on a busy machine
+)
 AWAY_S = (5.0, 30.0)  # how long a database refuses connections
 
 Fault = Callable[[Arena, Random], None]
@@ -89,7 +92,8 @@ def _break_things(arena: Arena, draw: Random, lasting: timedelta) -> None:
     ticker = arena.stack.ticker(TICK_EVERY)
     now = time.monotonic()
     end, next_fault = now + lasting.total_seconds(), now + CALM.total_seconds()
-    while (now := time.monotonic()) < end:
+    latest = now + PATIENCE * lasting.total_seconds()
+    while (now := time.monotonic()) < end or (now < latest and not arena.kills):
         try:
             arena.tend()
             ticker.tick()

@@ -90,9 +90,9 @@ def sabotage(saboteur: Saboteur) -> None:
     )
     queue: Any = SqsQueue
     queue.send = saboteur.unreliable(SqsQueue.send)
-    queue.delete = saboteur.after(SqsQueue.delete, lambda _, __: Point.INPUT_DELETED)
+    queue.delete = saboteur.after(SqsQueue.delete, lambda *_: Point.INPUT_DELETED)
     warehouse: Any = Warehouse
-    warehouse.load = saboteur.after(Warehouse.load, lambda _, __, ___: Point.BATCH_COMMITTED)
+    warehouse.load = saboteur.after(Warehouse.load, lambda *_: Point.BATCH_COMMITTED)
 
 
 if __name__ == "__main__":
