@@ -42,11 +42,13 @@ def rows_by_batch(contract: Contract, fact: WarehouseTable) -> str:
 def versions_elsewhere(contract: Contract, fact: WarehouseTable) -> str:
     """Of the versions of the batches $1 (uuid[]), named by $2, $3, … (text[]), those that no row of their own batch holds.
 
-    With `position` from 1, how many rows hold the version, and the highest run among the batches that wrote them.
+    With `position` from 1, how many rows hold the version, and the highest run among the batches that wrote them; rows that
+    `wrong_runs` names count for no run.
     """
     parameters = ", ".join(f"${number}::text[]" for number in range(2, 2 + len(fact.identity)))
     rows = (  # one index lookup a version, which an aggregate keeps PostgreSQL from turning into a scan of the fact
-        f"SELECT count(*) AS rows_found, max(l.run) AS run, coalesce(bool_or(t._batch_id = w.batch), false) AS is_own "
+        f"SELECT count(*) AS rows_found, max(l.run) FILTER (WHERE t._run = l.run) AS run, "
+        f"coalesce(bool_or(t._batch_id = w.batch), false) AS is_own "
         f"FROM {_name(contract, fact)} AS t LEFT JOIN starlift.ledger AS l ON l.batch_id = t._batch_id "
         f"WHERE {_is_same(fact)}"
     )
