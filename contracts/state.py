@@ -40,7 +40,7 @@ class Checkpoint(_Stored):
 
     `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint. `runs_since_comparison`
     counts the runs since the last one that compared the keys of every table; None if none ever did. `new_columns` are those of
-    each table that the contract does not know.
+    each table that the contract does not know. `empty_tables` had no row when their keys should have been compared.
     """
 
     run: int
@@ -51,6 +51,7 @@ class Checkpoint(_Stored):
     tables: dict[str, str]
     runs_since_comparison: int | None = None
     new_columns: dict[str, tuple[str, ...]] = {}
+    empty_tables: frozenset[str] = frozenset()
 
 
 class SourceState(_Stored):

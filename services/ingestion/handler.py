@@ -91,7 +91,9 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
             _report_new_columns(lease.run, plan, now)
         reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
-        batches = await _announce_batches(Announcer(command, lease.run, now.snapshot, deps), reader, plan)
+        known_empty = lease.state.checkpoint.empty_tables if lease.state.checkpoint else frozenset()
+        announcer = Announcer(command, lease.run, now.snapshot, deps)
+        batches = await _announce_batches(announcer, reader, plan, known_empty)
     # An empty run that nobody asked for leaves no trace but its horizon.
     if batches or command.data.trigger is Trigger.OPERATOR:
         await _write_manifest(command, lease, now, plan, batches, deps)
@@ -105,10 +107,18 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             tables={name: facts.fingerprint for name, facts in now.tables.items()},
             runs_since_comparison=plan.runs_since_comparison,
             new_columns={name: facts.new_columns for name, facts in now.tables.items() if facts.new_columns},
+            empty_tables=_empty_tables(plan, batches, known_empty),
         )
     )
     if batches or command.data.trigger is Trigger.OPERATOR:
         _log_completed(lease.run, batches, deps.now() - started_at)
+
+
+def _empty_tables(plan: Plan, batches: Sequence[BatchIngested], known_empty: frozenset[str]) -> frozenset[str]:
+    """The tables whose keys should have been compared, and were not; of those that were not due, what is known."""
+    due = {table.name for table in plan.compared_tables}
+    listed = {keys.table for batch in batches for keys in batch.data.keys}
+    return (known_empty - due) | (due - listed)
 
 
 def _report_new_columns(run: int, plan: Plan, now: SourceSnapshot) -> None:
@@ -147,7 +157,9 @@ def _log_completed(run: int, batches: Sequence[BatchIngested], took: timedelta) 
     )
 
 
-async def _announce_batches(announcer: Announcer, reader: Reader, plan: Plan) -> list[BatchIngested]:
+async def _announce_batches(
+    announcer: Announcer, reader: Reader, plan: Plan, known_empty: frozenset[str]
+) -> list[BatchIngested]:
     """Send each batch as soon as the next one begins: only then is it known not to be the last, which carries the key lists."""
     deps = announcer.deps
     destination = Destination(deps.objects, deps.landing_bucket, deps.source_name, announcer.run)
@@ -164,6 +176,7 @@ async def _announce_batches(announcer: Announcer, reader: Reader, plan: Plan) ->
         destination,
         index=len(sent),
         believe_empty=announcer.command.data.believe_empty,
+        known_empty=known_empty,
     )
     if waiting is not None or keys:
         sent.append(await announcer.announce(len(sent), waiting or (), keys, is_last=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -32,10 +32,12 @@ async def write_key_lists(
     *,
     index: int,
     believe_empty: bool,
+    known_empty: Collection[str],
 ) -> tuple[KeyList, ...]:
     """Every key of each of the tables, in the landing bucket, as part of the batch `index`.
 
-    No list for a table without rows, unless `believe_empty`: a list without a key says that all rows were deleted.
+    No list for a table without rows, unless `believe_empty`: a list without a key says that all rows were deleted. It is told
+    once, not of those that are `known_empty`.
     """
     lists = []
     for table in tables:
@@ -46,7 +48,7 @@ async def write_key_lists(
         await parts.end()
         if parts.refs or believe_empty:
             lists.append(KeyList(table=table.name, objects=tuple(parts.refs)))
-        else:
+        elif table.name not in known_empty:
             advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
             log.warning("empty_table_not_compared", run=destination.run, table=table.name, advice=advice)
     return tuple(lists)

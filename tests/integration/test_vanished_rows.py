@@ -37,10 +37,17 @@ async def test_an_empty_table_is_compared_only_on_demand_and_the_log_says_so(
     assert "fact_payment" not in {keys.table for keys in message.data.keys}
     (told,) = [entry for entry in logs if entry["event"] == "empty_table_not_compared"]
     assert (told["table"], told["log_level"]) == ("payment", "warning")
+    with capture_logs() as logs:
+        await loaded.run(compare_keys=True)
+        await loaded.run()
+        await loaded.run(compare_keys=True)
+    assert [entry for entry in logs if entry["event"] == "empty_table_not_compared"] == []
+    assert loaded.checkpoint().empty_tables == {"payment"}
     assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(payments,)]
     await loaded.run(compare_keys=True, believe_empty=True)
     assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(0,)]
     assert await loaded.select("SELECT count(*) FROM fact_payment") == [(payments,)]
+    assert loaded.checkpoint().empty_tables == frozenset()
     await require_equal(loaded)
 
 
