@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
@@ -21,6 +22,11 @@ class Kind(StrEnum):
     TIME = "time"
     TIMESTAMP = "timestamp"
     ENUM = "enum"
+    TIMESTAMPTZ = "timestamptz"
+    VERBATIM = "verbatim"  # any other type: travels as the text that PostgreSQL makes of it, and reads again
+
+
+_TYPE_NAME = re.compile(r"[a-z][a-z0-9_ ]*(\(\d+(,\d+)?\))?[a-z ]*(\[\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class ColumnType:
     """One PostgreSQL type.
 
     `precision` and `scale` belong to NUMERIC (digits in all, digits behind the point), `length` to a bounded TEXT, `labels` to
-    ENUM. A TIMESTAMP is without time zone and means UTC.
+    ENUM, `name` to VERBATIM: the type as PostgreSQL's format_type() spells it. A TIMESTAMP is without time zone and means UTC.
     """
 
     kind: Kind
@@ -36,8 +42,11 @@ class ColumnType:
     scale: int = 0
     length: int = 0
     labels: tuple[str, ...] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
+        if self.kind is Kind.VERBATIM and not _TYPE_NAME.fullmatch(self.name):
+            raise ValueError(f"'{self.name}' is no type as format_type() spells it, such as 'jsonb' or 'integer[]'; correct it")
         if self.kind is Kind.NUMERIC and not 0 < self.precision <= MAX_SCALED_DIGITS:
             raise ValueError(
                 f"numeric({self.precision},{self.scale}) is beyond the {MAX_SCALED_DIGITS} digits that travel exactly; "
@@ -53,15 +62,25 @@ class ColumnType:
             return "varchar"
         if self.kind is Kind.TEXT:
             return f"varchar({self.length})" if self.length else "varchar"
-        if self.kind is Kind.TIMESTAMP:
-            return "timestamp(6)"
-        return str(self.kind.value)
+        return _SQL.get(self.kind, self.family)
+
+    @property
+    def family(self) -> str:
+        """The type without its bounds."""
+        return self.name or str(self.kind.value)
 
     @property
     def is_text(self) -> bool:
         """Whether the values are character strings."""
         return self.kind in {Kind.TEXT, Kind.ENUM}
 
+    @property
+    def travels_as_text(self) -> bool:
+        """Whether the physical form of the values is a text; that of all others is a whole number or a boolean."""
+        return self.is_text or self.kind is Kind.VERBATIM
+
+
+_SQL = {Kind.TIMESTAMP: "timestamp(6)", Kind.TIMESTAMPTZ: "timestamp(6) with time zone"}
 
 INTEGER = ColumnType(Kind.INTEGER)
 BIGINT = ColumnType(Kind.BIGINT)
@@ -70,6 +89,10 @@ BOOLEAN = ColumnType(Kind.BOOLEAN)
 DATE = ColumnType(Kind.DATE)
 TIME = ColumnType(Kind.TIME)
 TIMESTAMP = ColumnType(Kind.TIMESTAMP)
+TIMESTAMPTZ = ColumnType(Kind.TIMESTAMPTZ)
+UUID = ColumnType(Kind.VERBATIM, name="uuid")
+JSONB = ColumnType(Kind.VERBATIM, name="jsonb")
+BYTEA = ColumnType(Kind.VERBATIM, name="bytea")
 
 
 def numeric(precision: int, scale: int) -> ColumnType:
@@ -85,3 +108,8 @@ def varchar(length: int) -> ColumnType:
 def enum(*labels: str) -> ColumnType:
     """An enum; the labels are those known when the contract was written."""
     return ColumnType(Kind.ENUM, labels=labels)
+
+
+def verbatim(name: str) -> ColumnType:
+    """Any type that both databases have, as format_type() spells it: 'inet', 'integer[]', 'double precision'."""
+    return ColumnType(Kind.VERBATIM, name=name)

@@ -12,21 +12,15 @@ from enum import StrEnum, unique
 from functools import cached_property
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.column_types import TEXT, ColumnType, Kind
+from contracts.column_types import TEXT, UUID, ColumnType, Kind
 from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 
-DEFECT = (
-    "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); NULL for nearly every row
-)
+DEFECT = "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); mostly NULL
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
 TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest of what is named after a warehouse table
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
-
-
-KEY_KINDS = frozenset(
-    {Kind.INTEGER, Kind.BIGINT, Kind.TEXT}
-)  # what pages can be cut by, and compared in the same order anywhere
+KEY_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.TEXT})  # and uuid: what pages can be cut by
 
 
 class ContractError(ValueError):
@@ -149,8 +143,8 @@ class Contract:
         for source in self.source_tables:
             _require_distinct(f"'{source.name}' has two columns", [column.name for column in source.columns])
             for name in source.key:
-                if source.column(name).type.kind not in KEY_KINDS:
-                    raise ContractError(f"'{source.name}.{name}' is a key and must be one of {sorted(KEY_KINDS)}")
+                if (kind := source.column(name).type).kind not in KEY_KINDS and kind != UUID:
+                    raise ContractError(f"'{source.name}.{name}' is a key and must be one of {sorted(KEY_KINDS)} or uuid")
         for table in self.warehouse_tables:
             self._check(table)
 
@@ -223,8 +217,11 @@ class Contract:
         dimension = self.warehouse_table(column.references)
         if len(dimension.key) != 1:
             yield f"refers to '{dimension.name}', whose key is not one column"
-        elif (key := dimension.column(dimension.key[0])).type.kind is not column.type.kind:
+        elif not _is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
             yield f"is {column.type.kind} but refers to '{dimension.name}.{key.name}', which is {key.type.kind}"
+        for other in dimension.columns:
+            if other.type.kind is Kind.VERBATIM and not other.nullable and other.name not in dimension.key:
+                yield f"refers to '{dimension.name}', whose '{other.name}' must be nullable: an inferred member has none"
 
     def _calendar_problems(self, column: Column) -> Iterator[str]:
         """What is wrong with a column of the calendar."""
@@ -245,7 +242,7 @@ class Contract:
                     return
                 yield from _conversion_problems(self.source_table(lookup).column(name), column, absent)
             case DateOf(name) | TimeOf(name):
-                if base.column(name).type.kind is not Kind.TIMESTAMP:
+                if base.column(name).type.kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
                     yield f"is part of '{name}', which is no timestamp"
             case ParsedDate(name) | CurrencyNameOf(name):
                 if not base.column(name).type.is_text:
@@ -261,6 +258,10 @@ def _key_origins(table: WarehouseTable) -> tuple[str, ...]:
     return tuple(origin.column for origin in origins if isinstance(origin, FromSource) and origin.absent is None)
 
 
+def _is_same_kind(one: ColumnType, other: ColumnType) -> bool:
+    return (one.kind, one.name) == (other.kind, other.name)
+
+
 def _kind_problems(column: Column) -> Iterator[str]:
     match column.origin:
         case DateOf() | ParsedDate() if column.type.kind is not Kind.DATE:
@@ -274,8 +275,8 @@ def _kind_problems(column: Column) -> Iterator[str]:
 
 
 def _conversion_problems(origin: SourceColumn, column: Column, absent: str | None) -> Iterator[str]:
-    if origin.type.kind is not column.type.kind and not (origin.type.is_text and column.type.is_text):
-        yield f"is {column.type.kind} but comes from '{origin.name}', which is {origin.type.kind}"
+    if not _is_same_kind(origin.type, column.type) and not (origin.type.is_text and column.type.is_text):
+        yield f"is {column.type.family} but comes from '{origin.name}', which is {origin.type.family}"
     if origin.type.scale != column.type.scale:  # a decimal travels as a whole number, which another scale would misread
         yield f"is {column.type.sql} but comes from '{origin.name}', which is {origin.type.sql}; give both the same scale"
     if column.type.precision < origin.type.precision:

@@ -25,6 +25,7 @@ _ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
     Kind.DATE: re.compile(r"date"),
     Kind.TIME: re.compile(r"time(\(\d\))? without time zone"),
     Kind.TIMESTAMP: re.compile(r"timestamp(\(\d\))? without time zone"),
+    Kind.TIMESTAMPTZ: re.compile(r"timestamp(\(\d\))? with time zone"),
     Kind.ENUM: re.compile(r"text|character varying(\(\d+\))?"),
 }
 
@@ -92,13 +93,15 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
 
 def _described(kind: ColumnType) -> str:
     """A contract's type in words."""
-    return kind.sql if kind.kind is Kind.NUMERIC else str(kind.kind.value)
+    return kind.sql if kind.kind is Kind.NUMERIC else kind.family
 
 
 def _fits(found: str, expected: ColumnType, *, is_enum: bool) -> bool:
     """Whether every value of the type `found` can be carried as `expected`."""
     if is_enum:
         return expected.is_text
+    if expected.kind is Kind.VERBATIM:
+        return found == expected.name
     match = _ACCEPTED[expected.kind].fullmatch(found)
     if match is None:
         return False

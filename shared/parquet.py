@@ -7,8 +7,10 @@ In a data frame each kind of column has one physical form, whole numbers whereve
     DATE              Int64, days since 1970-01-01
     TIME              Int64, microseconds since midnight
     TIMESTAMP         Int64, microseconds since 1970-01-01 00:00 UTC
+    TIMESTAMPTZ       likewise
     BOOLEAN           boolean
     TEXT, ENUM        object: str, or None for NULL ('' stays '')
+    VERBATIM          likewise: the text that PostgreSQL makes of the value
 
 In the file the numbers carry their logical types (DECIMAL, DATE, TIME, TIMESTAMP), so that any other reader sees true values.
 fastparquet would write Decimal objects as DOUBLE and read a DECIMAL as float; therefore the annotation is put on after its
@@ -35,8 +37,9 @@ from contracts.column_types import ColumnType, Kind
 
 PANDAS_TYPES: Mapping[Kind, Any] = {  # Any: the stubs of pandas want literals
     **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "Int64"),
+    Kind.TIMESTAMPTZ: "Int64",
     Kind.BOOLEAN: "boolean",
-    **dict.fromkeys((Kind.TEXT, Kind.ENUM), "object"),
+    **dict.fromkeys((Kind.TEXT, Kind.ENUM, Kind.VERBATIM), "object"),
 }
 NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
 CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
@@ -60,7 +63,7 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
     physical = frame[list(types)].astype(
         {name: _DATE_AS_INT32 if kind.kind is Kind.DATE else PANDAS_TYPES[kind.kind] for name, kind in types.items()}
     )
-    texts = {name: "utf8" for name, kind in types.items() if kind.is_text}
+    texts = {name: "utf8" for name, kind in types.items() if kind.travels_as_text}
     metadata = make_metadata(physical, has_nulls=True, object_encoding=texts, index_cols=[])
     file = io.BytesIO()
     file.write(MARKER)
@@ -113,7 +116,7 @@ def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> 
             element.logicalType = None
     file._base_dtype = None  # noqa: SLF001
     frame: pd.DataFrame = file.to_pandas(columns=list(types))
-    return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.is_text})
+    return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.travels_as_text})
 
 
 def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
@@ -150,7 +153,7 @@ def _annotated(element: Any, types: Mapping[str, ColumnType]) -> Any:
 
 def _annotation(kind: ColumnType) -> dict[str, Any] | None:
     converted = parquet_thrift.ConvertedType
-    micros = {"isAdjustedToUTC": False, "unit": ThriftObject.from_fields("TimeUnit", MICROS={})}
+    micros = {"isAdjustedToUTC": kind.kind is Kind.TIMESTAMPTZ, "unit": ThriftObject.from_fields("TimeUnit", MICROS={})}
     match kind.kind:
         case Kind.NUMERIC:
             decimal = ThriftObject.from_fields("DecimalType", scale=kind.scale, precision=kind.precision, i32=True)
@@ -166,7 +169,7 @@ def _annotation(kind: ColumnType) -> dict[str, Any] | None:
         case Kind.TIME:
             logical = ThriftObject.from_fields("LogicalType", TIME=ThriftObject.from_fields("TimeType", **micros))
             return {"converted_type": converted.TIME_MICROS, "logicalType": logical}
-        case Kind.TIMESTAMP:
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             logical = ThriftObject.from_fields("LogicalType", TIMESTAMP=ThriftObject.from_fields("TimestampType", **micros))
             return {"converted_type": converted.TIMESTAMP_MICROS, "logicalType": logical}
         case _:

@@ -26,6 +26,7 @@ from shared.sql import literal, quoted
 Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
 MICROSECONDS_PER_DAY = 86_400_000_000
+LAST_MOMENT = "290000-01-01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +119,29 @@ def _value(column: SourceColumn) -> str:
             return f"CASE WHEN isfinite({value}) THEN {value} - date '1970-01-01' END"
         case Kind.TIME:
             return f"CASE WHEN {value} < time '24:00' THEN {_microseconds_of_day(value)} END"
+        case Kind.TIMESTAMPTZ:
+            return _timestamp(f"({value} AT TIME ZONE 'UTC')")
         case Kind.TIMESTAMP:
-            # Whole days as integers, the rest as the time of day: exact in every version, where date_part('epoch') of a
-            # timestamp is a double that loses microseconds after the year 2242, and EXTRACT is slow (numeric) since version 14.
-            days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
-            return f"CASE WHEN isfinite({value}) THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
-        case Kind.TEXT | Kind.ENUM:
+            return _timestamp(value)
+        case Kind.TEXT | Kind.ENUM | Kind.VERBATIM:
             return f"{value}::text"  # of character(n) it drops the padding, which PostgreSQL holds to be meaningless
         case _:
             return value
+
+
+def _timestamp(value: str) -> str:
+    """Whole days as integers, the rest as the time of day: exact in every version of PostgreSQL.
+
+    date_part('epoch') of a timestamp is a double that loses microseconds after the year 2242, and EXTRACT is slow (numeric)
+    since version 14.
+    """
+    days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
+    return f"CASE WHEN {_travels(value)} THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
+
+
+def _travels(value: str) -> str:
+    """Whether a timestamp has a number of microseconds: those of PostgreSQL's last decades are more than 64 bits hold."""
+    return f"isfinite({value}) AND {value} < '{LAST_MOMENT}'"
 
 
 def _microseconds_of_day(value: str) -> str:
@@ -146,8 +161,10 @@ def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
     match kind.kind:
         case Kind.NUMERIC:
             return [(f"{value} = 'NaN'::numeric", "NaN")]
-        case Kind.DATE | Kind.TIMESTAMP:
+        case Kind.DATE:
             return [(f"NOT isfinite({value})", "infinite")]
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            return [(f"NOT isfinite({value})", "infinite"), (f"isfinite({value}) AND NOT ({_travels(value)})", "too late")]
         case Kind.TIME:
             return [(f"{value} = time '24:00'", "24:00:00")]  # PostgreSQL's last time of day, and no other system's
         case _:

@@ -9,14 +9,15 @@ Staged columns are whole numbers and texts (shared.parquet), which COPY fastest;
 
 from __future__ import annotations
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import TIMESTAMP, ColumnType, Kind
 from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
 from shared.sql import literal, quoted
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 _STAGED_TYPES = {
     **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "bigint"),
-    **dict.fromkeys((Kind.TEXT, Kind.ENUM), "text"),
+    Kind.TIMESTAMPTZ: "bigint",
+    **dict.fromkeys((Kind.TEXT, Kind.ENUM, Kind.VERBATIM), "text"),
     Kind.BOOLEAN: "boolean",
 }
 _INFERRED = {
@@ -26,6 +27,7 @@ _INFERRED = {
     Kind.DATE: "date '0001-01-01'",
     Kind.TIME: "time '00:00'",
     Kind.TIMESTAMP: "timestamp '0001-01-01'",
+    Kind.TIMESTAMPTZ: "timestamptz '0001-01-01 00:00+00'",
 }
 
 
@@ -135,6 +137,10 @@ def loaded_value(value: str, kind: ColumnType) -> str:
             return f"(date '1970-01-01' + {value}::integer)"
         case Kind.TIME:
             return f"(time '00:00' + {value} * interval '1 microsecond')"
+        case Kind.TIMESTAMPTZ:
+            return f"({loaded_value(value, TIMESTAMP)} AT TIME ZONE 'UTC')"
+        case Kind.VERBATIM:
+            return f"{value}::{kind.sql}"
         case Kind.TIMESTAMP:
             # In two steps: PostgreSQL multiplies an interval by a double, in which 285 years of microseconds have no room.
             days, rest = f"({value} / {MICROSECONDS_PER_DAY})", f"({value} % {MICROSECONDS_PER_DAY})"

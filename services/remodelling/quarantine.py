@@ -47,6 +47,8 @@ def readable(value: Any, kind: ColumnType) -> Any:
             return f"{Decimal(int(value)).scaleb(-kind.scale):f}"
         case Kind.DATE | Kind.TIMESTAMP | Kind.TIME:
             return _readable_moment(int(value), kind.kind)
+        case Kind.TIMESTAMPTZ:
+            return f"{_readable_moment(int(value), kind.kind)}+00"
         case Kind.INTEGER | Kind.BIGINT:
             return int(value)
         case Kind.BOOLEAN:

@@ -27,7 +27,9 @@ FIRST_DAY, LAST_DAY = (dt.date.min - EPOCH).days, (dt.date.max - EPOCH).days
 # PostgreSQL goes on to the year 5874897; the calendar, and most readers of the warehouse, do not.
 _LIMITS: Mapping[Kind, tuple[int, int]] = {
     Kind.DATE: (FIRST_DAY, LAST_DAY),
-    Kind.TIMESTAMP: (FIRST_DAY * MICROSECONDS_PER_DAY, (LAST_DAY + 1) * MICROSECONDS_PER_DAY - 1),
+    **dict.fromkeys(
+        (Kind.TIMESTAMP, Kind.TIMESTAMPTZ), (FIRST_DAY * MICROSECONDS_PER_DAY, (LAST_DAY + 1) * MICROSECONDS_PER_DAY - 1)
+    ),
 }
 CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for currency in Currency}
 

@@ -16,9 +16,11 @@ from contracts.column_types import (
     BOOLEAN,
     DATE,
     INTEGER,
+    JSONB,
     TEXT,
     TIME,
     TIMESTAMP,
+    TIMESTAMPTZ,
     ColumnType,
     Kind,
     enum,
@@ -43,7 +45,10 @@ TYPES = {
     "date": DATE,
     "time": TIME,
     "moment": TIMESTAMP,
+    "instant": TIMESTAMPTZ,
+    "json": JSONB,
 }
+PLAIN = {name: kind for name, kind in TYPES.items() if name not in {"instant", "json"}}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "number": st.integers(-(2**31), 2**31 - 1),
@@ -58,6 +63,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "date": st.integers(FIRST_DAY, LAST_DAY),
     "time": st.integers(0, DAY_US - 1),
     "moment": st.integers(FIRST_DAY * DAY_US, (LAST_DAY + 1) * DAY_US - 1),
+    "instant": st.integers(FIRST_DAY * DAY_US, (LAST_DAY + 1) * DAY_US - 1),
+    "json": TEXTS,
 }
 Row = tuple[Any, ...]
 ROWS: st.SearchStrategy[list[Row]] = st.lists(st.tuples(*(st.none() | values for values in VALUES.values())), max_size=8)
@@ -155,7 +162,7 @@ def test_a_missing_column_is_named() -> None:
 
 
 def test_the_same_rows_make_the_same_bytes() -> None:
-    rows = [(1, None, 250, -1, 7, "é", "GBP", "SALE", True, 0, 1, 2)]
+    rows = [(1, None, 250, -1, 7, "é", "GBP", "SALE", True, 0, 1, 2, 3, "{}")]
     assert encode_parquet(frame_of(rows), TYPES) == encode_parquet(frame_of(rows), TYPES)
 
 
@@ -174,7 +181,17 @@ def test_another_reader_sees_true_types(tmp_path: Path) -> None:
         "date": "DATE",
         "time": "TIME",
         "moment": "TIMESTAMP",
+        "instant": "TIMESTAMP WITH TIME ZONE",
+        "json": "VARCHAR",
     }
+
+
+def test_another_reader_sees_the_instant_whatever_its_own_time_zone(tmp_path: Path) -> None:
+    instants = [(FIRST_DAY + 366) * DAY_US, -1, 0, 1_793_525_400_123_456]
+    body = encode_parquet(frame_of([(instant,) for instant in instants], {"instant": TIMESTAMPTZ}), {"instant": TIMESTAMPTZ})
+    (tmp_path / "rows.parquet").write_bytes(body)
+    found = duckdb.read_parquet(str(tmp_path / "rows.parquet")).project("epoch_us(instant)").fetchall()
+    assert [instant for (instant,) in found] == instants
 
 
 def test_another_reader_sees_true_values(tmp_path: Path) -> None:
@@ -197,7 +214,7 @@ def test_another_reader_sees_true_values(tmp_path: Path) -> None:
         ),
         (0, 0, 5, 0, 1, None, None, None, None, (leap - EPOCH).days, 1, 1),
     ]
-    _, found = read_by_another(encode_parquet(frame_of(rows), TYPES), tmp_path / "rows.parquet")
+    _, found = read_by_another(encode_parquet(frame_of(rows, PLAIN), PLAIN), tmp_path / "rows.parquet")
     numbers = [row[2:5] for row in found]
     assert numbers == [
         (Decimal("-0.01"), Decimal("0.000001"), Decimal(10**18 - 1)),

@@ -5,9 +5,25 @@ from dataclasses import replace
 import pytest
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric, varchar
+from contracts.column_types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    JSONB,
+    TEXT,
+    TIME,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    UUID,
+    ColumnType,
+    enum,
+    numeric,
+    varchar,
+    verbatim,
+)
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, WarehouseTable
+from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
 from tests.small_contract import (
     DIM_DAY,
@@ -160,6 +176,10 @@ def test_a_number_beyond_what_travels_exactly_is_refused(precision: int) -> None
         (DATE, "date"),
         (TIME, "time"),
         (TIMESTAMP, "timestamp(6)"),
+        (TIMESTAMPTZ, "timestamp(6) with time zone"),
+        (UUID, "uuid"),
+        (verbatim("integer[]"), "integer[]"),
+        (verbatim("timestamp(3) with time zone[]"), "timestamp(3) with time zone[]"),
     ],
 )
 def test_each_type_has_its_warehouse_type(kind: object, sql: str) -> None:
@@ -210,7 +230,32 @@ def test_one_table_is_joined_once() -> None:
     assert "has two joins" in refused(twice)
 
 
-@pytest.mark.parametrize("kind", [numeric(10, 2), enum("A"), DATE])
+@pytest.mark.parametrize("name", ["", "int; DROP TABLE x", "Mood", "text[]; --", "'x'"])
+def test_a_type_that_nobody_spells_so_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"is no type as format_type\(\) spells it"):
+        verbatim(name)
+
+
+def test_a_uuid_may_be_a_key_and_no_other_type_takes_its_place() -> None:
+    thing = SourceTable("thing", ("thing_id",), (SourceColumn("thing_id", UUID),))
+    dimension = WarehouseTable(
+        "dim_thing", TableKind.DIMENSION, ("thing_id",), (Column("thing_id", UUID, FromSource("thing_id")),), "thing"
+    )
+    contract = replace(SHOP, source_tables=(*SHOP.source_tables, thing), warehouse_tables=(*SHOP.warehouse_tables, dimension))
+    other = with_column(dimension, Column("thing_id", JSONB, FromSource("thing_id")))
+    assert refused(other, contract) == "'dim_thing.thing_id' is jsonb but comes from 'thing_id', which is uuid"
+
+
+def test_a_dimension_that_facts_refer_to_can_do_without_what_nobody_can_infer() -> None:
+    item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("extra", JSONB)))
+    contract = replace(SHOP, source_tables=(MAKER, item, SHELF))
+    with_table(contract, with_column(DIM_ITEM, Column("extra", JSONB, FromSource("extra"), nullable=True)))
+    assert "whose 'extra' must be nullable: an inferred member has none" in refused(
+        with_column(DIM_ITEM, Column("extra", JSONB, FromSource("extra"))), contract
+    )
+
+
+@pytest.mark.parametrize("kind", [numeric(10, 2), enum("A"), DATE, JSONB, TIMESTAMPTZ])
 def test_a_key_is_of_a_kind_that_pages_can_be_cut_by(kind: ColumnType) -> None:
     odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
     with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be one of"):

@@ -42,7 +42,7 @@ def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None
     )
     aliases = [BASE, *(lookup.table for lookup in table.lookups)]
     return _query(
-        keys=[expected_value(table.column(name)) for name in table.key],
+        keys=[_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key],
         values=[f"({expected_value(column)})::text" for column in table.columns],
         in_flight=" OR ".join(_is_in_flight(alias, horizon) for alias in aliases),
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
@@ -72,7 +72,9 @@ def _tuples(rows: Iterable[tuple[object, ...]]) -> str:
 def closed_entries(contract: Contract, table: WarehouseTable, refused: Mapping[Key, int]) -> str:
     """On the warehouse: of the keys that a run refused, those of which `table` has a row of that run or of a later one."""
     keys = ", ".join(f"k{position}" for position in range(len(table.key)))
-    same = " AND ".join(f"t.{quoted(name)} = r.k{position}" for position, name in enumerate(table.key))
+    same = " AND ".join(
+        f"{_as_key(quoted('t', name), table.column(name))} = r.k{position}" for position, name in enumerate(table.key)
+    )
     rows = _tuples((*key, run) for key, run in refused.items())
     return (
         f"SELECT {keys} FROM (VALUES {rows}) AS r ({keys}, run) WHERE EXISTS "
@@ -92,7 +94,7 @@ def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None)
     In flight, if the source lacks it, is a row that run `compared`, whose keys were compared last, or a later one has seen.
     """
     return _query(
-        keys=[quoted(name) for name in table.key],
+        keys=[_as_key(quoted(name), table.column(name)) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
         in_flight="false" if compared is None else f"_run >= {compared}",
         origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
@@ -192,7 +194,7 @@ def rows_of(query: str, table: WarehouseTable, keys: Collection[Key]) -> str:
 def _bucket(table: WarehouseTable) -> str:
     """Which of the buckets a row is in, by its key alone."""
     names = _key_names(table)
-    if len(names) == 1 and not table.column(table.key[0]).type.is_text:
+    if len(names) == 1 and not table.column(table.key[0]).type.travels_as_text:
         return f"(({names[0]})::bigint & {BUCKETS - 1})::integer"
     texts = ", ".join(f"{name}::text" for name in names)
     return f"(('x' || left(md5(convert_to(ARRAY[{texts}]::text, 'UTF8')), 8))::bit(32)::bigint & {BUCKETS - 1})::integer"
@@ -202,8 +204,14 @@ def _order(table: WarehouseTable) -> str:
     """By key. "C" is the order of code points, in which Python compares texts, too."""
     kinds = [table.column(name) for name in table.key]
     return ", ".join(
-        f'{name} COLLATE "C"' if column.type.is_text else name for name, column in zip(_key_names(table), kinds, strict=True)
+        f'{name} COLLATE "C"' if column.type.travels_as_text else name
+        for name, column in zip(_key_names(table), kinds, strict=True)
     )
+
+
+def _as_key(value: str, column: Column) -> str:
+    """A uuid as its text, which is what the key lists and the quarantine have of it."""
+    return f"{value}::text" if column.type.kind is Kind.VERBATIM else value
 
 
 def _key_names(table: WarehouseTable) -> list[str]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import TIMESTAMP, ColumnType, Kind
 from contracts.objects import batch_prefix, name_in
 from contracts.tables import WarehouseTable
 from services.operator.proof.history_statements import LoadedBatch
@@ -62,6 +62,8 @@ def spelled(value: Any, kind: ColumnType) -> str:
             return _without_zeros((EPOCH + dt.timedelta(microseconds=value)).time().isoformat())
         case Kind.TIMESTAMP:
             return _without_zeros((EPOCH + dt.timedelta(microseconds=value)).isoformat(sep=" "))
+        case Kind.TIMESTAMPTZ:
+            return f"{spelled(value, TIMESTAMP)}+00"
         case Kind.BOOLEAN:
             return str(value).lower()
         case _:

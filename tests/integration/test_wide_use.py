@@ -1,0 +1,157 @@
+"""A database like no other: names that need quotes, schemas of their own, all kinds of values, keys of uuid and of three."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from tests.pipeline import Pipeline, open_pipeline, tables_read
+from tests.postgres_cluster import TestCluster
+from tests.wide_contract import SCHEMA, WIDE
+
+FIRST, SECOND = UUID(int=1), UUID(int=2**128 - 1)
+RECEIPT, STAR = '"Point of Sale"."receipt ""v2"" all"', '"dwh.2026"."Receipt"'
+# Each value as PostgreSQL spells it, in a session whose time zone is UTC.
+VALUES = {
+    "paid At": ("2026-03-29 01:30:00.123456+00", "9999-12-31 23:59:59.999999+00", "0001-01-01 00:00:00+00"),
+    "total €": ("9999999999.99", "-0.01", None),
+    "void?": ("true", "false", None),
+    "payload": ('{"": {}, "a": [1, 2.50, null, "🚚 \\"x\\""]}', "null", None),
+    "tags": ('{a,NULL,"b c","{}","\\"",""}', "{}", None),
+    "sizes": ("{{1,2},{3,NULL}}", "[0:1]={7,8}", None),
+    "image": ("\\x00ff5c", "\\x", None),
+    "ratio": ("0.1", "-Infinity", "NaN"),
+    "till's address": ("10.0.0.0/8", "::1/128", None),
+}
+
+
+@pytest.fixture
+async def shop(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """The application's session, in a time zone of its own; the reader may use the schema and select from its tables."""
+    settings = {"TimeZone": "America/St_Johns", "bytea_output": "escape", "DateStyle": "German", "extra_float_digits": "0"}
+    connection = await asyncpg.connect(postgres_cluster.url(source_database, SOURCE_OWNER), server_settings=settings)
+    await connection.execute(SCHEMA)
+    granted = (
+        f'GRANT USAGE ON SCHEMA "Point of Sale" TO {READER}; GRANT SELECT ON ALL TABLES IN SCHEMA "Point of Sale" TO {READER}'
+    )
+    await connection.execute(granted)
+    await connection.execute(
+        """INSERT INTO "Store" VALUES ('L1', 'Leeds "Central"', '2001-02-03', '08:30'), ('', '', NULL, NULL)"""
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pipeline(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
+    urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls, contract=WIDE) as opened:
+        yield opened
+
+
+async def put(shop: asyncpg.Connection) -> list[UUID]:
+    """A receipt of each place of VALUES, with two lines; the last one has no store."""
+    ids = [FIRST, SECOND, uuid4()]
+    names = ", ".join(f'"{name}"' for name in VALUES)
+    for place, key in enumerate(ids):
+        spelled = ", ".join("NULL" if values[place] is None else f"$q${values[place]}$q$" for values in VALUES.values())
+        store = ("'L1'", "''", "NULL")[place]
+        await shop.execute(f"""INSERT INTO {RECEIPT} ("Receipt Id", store, {names}) VALUES ('{key}', {store}, {spelled})""")
+        await shop.execute("INSERT INTO line VALUES ($1, 1, 'L', 1, now()), ($1, 1, 'R', 2, now())", key)
+    return ids
+
+
+async def require_equal(pipeline: Pipeline) -> None:
+    verdict = await pipeline.verify()
+    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
+
+
+async def test_every_kind_of_value_arrives_exactly(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    ids = await put(shop)
+    await pipeline.run()
+    for name, values in VALUES.items():
+        for key, value in zip(ids, values, strict=True):
+            ((found,),) = await pipeline.select(f"""SELECT "{name}"::text FROM {STAR} WHERE "Receipt Id" = $1""", key)
+            assert found == value, name
+    types = await pipeline.select(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0",
+        STAR,
+    )
+    assert {name: kind for name, kind in types if name in VALUES} == {
+        "paid At": "timestamp(6) with time zone",
+        "total €": "numeric(12,2)",
+        "void?": "boolean",
+        "payload": "jsonb",
+        "tags": "text[]",
+        "sizes": "integer[]",
+        "image": "bytea",
+        "ratio": "double precision",
+        "till's address": "inet",
+    }
+    await require_equal(pipeline)
+
+
+async def test_it_is_read_page_by_page_and_a_second_time(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop)
+    await pipeline.cut(1).run()
+    await require_equal(pipeline)
+    await shop.execute(
+        f"UPDATE {RECEIPT} SET tags = tags || ARRAY['late'], payload = payload || '[]' WHERE payload IS NOT NULL"
+    )
+    await shop.execute("""UPDATE "Store" SET name = 'Hull' WHERE "Code" = ''""")
+    messages = await pipeline.cut(1).ingest()
+    assert tables_read(messages) == {"Store": 1, 'receipt "v2" all': 2}
+    await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+    names = await pipeline.select(f"""SELECT "store's name" FROM {STAR} ORDER BY 1""")
+    assert names == [("(no store)",), ("Hull",), ('Leeds "Central"',)]
+    await require_equal(pipeline)
+
+
+async def test_deletes_are_found_by_keys_of_uuid_and_of_three_columns(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop)
+    await pipeline.run()
+    await shop.execute("DELETE FROM line WHERE side = 'R' AND \"Receipt Id\" = $1", SECOND)
+    await shop.execute(f"""DELETE FROM {RECEIPT} WHERE "Receipt Id" = $1""", FIRST)
+    await pipeline.run()
+    assert (await pipeline.verify()).in_flight == 2
+    await pipeline.run(compare_keys=True)
+    assert await pipeline.select(f"""SELECT "Receipt Id" FROM {STAR} WHERE _deleted_at IS NOT NULL""") == [(FIRST,)]
+    found = await pipeline.select(
+        """SELECT "Receipt Id", side FROM "dwh.2026"."Line; DROP TABLE x" WHERE _deleted_at IS NOT NULL"""
+    )
+    assert found == [(SECOND, "R")]
+    await require_equal(pipeline)
+
+
+async def test_a_reference_into_the_void_gets_an_inferred_member(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await shop.execute("INSERT INTO line VALUES ($1, 1, 'L', 1, now())", FIRST)
+    await pipeline.run()
+    assert await pipeline.select(f"""SELECT "Receipt Id", payload, _run FROM {STAR}""") == [(FIRST, None, 0)]
+    await require_equal(pipeline)
+
+
+async def test_a_fact_keeps_its_history_by_a_version_with_a_time_zone(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await put(shop)
+    await pipeline.run()
+    await shop.execute("UPDATE line SET qty = 9, last_updated = last_updated + interval '1 microsecond' WHERE side = 'L'")
+    await pipeline.run()
+    found = await pipeline.select("""SELECT count(*) FROM "dwh.2026"."Line; DROP TABLE x" WHERE side = 'L'""")
+    assert found == [(6,)]
+    await require_equal(pipeline)
+
+
+async def test_what_is_out_of_range_is_quarantined_by_its_uuid(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await shop.execute(
+        f"""INSERT INTO {RECEIPT} ("Receipt Id", "paid At") VALUES ($1, 'infinity'), ($2, '0044-03-15 BC')""", FIRST, SECOND
+    )
+    await pipeline.run()
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, 2)
+    await shop.execute(f"""UPDATE {RECEIPT} SET "paid At" = now()""")
+    await pipeline.run()
+    await require_equal(pipeline)
