@@ -76,6 +76,7 @@ BROKEN = {
     8: ("payment_date = E'\\u2028'", ("payment_date", NO_DATE)),
     9: ("created_at = '12000-01-01'", ("created_date", NO_YEAR)),
     10: ("created_at = '0044-03-15 BC'", ("created_date", NO_YEAR)),
+    11: ("created_at = '294276-12-31 23:59:59.999999'", ("", "created_at is too late")),
 }
 
 
