@@ -70,8 +70,9 @@ class Operator(_Closed):
 
 
 class Alarms(_Closed):
-    """When a person is told (on AWS): a message waits for so long; a scheduled service has done nothing, or no proof has found the
-    warehouse equal, for so long.
+    """When a person is told (on AWS).
+
+    When a message waits for so long, or for so long a scheduled service has done nothing, or no proof has found equality.
     """
 
     oldest_message_s: Seconds
