@@ -253,26 +253,6 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     assert (await of_payment(loaded)).unread == 1
 
 
-async def test_a_history_of_many_batches_is_checked_in_groups(
-    source: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cut small: loads in many batches, groups of few, statements of few versions. The last of each is lost."""
-    await fill(source, orders=60, seed=1)
-    await pipeline.cut(25).run()
-    monkeypatch.setattr(history, "GROUP_ROWS", 30)
-    monkeypatch.setattr(history, "GROUP_BATCHES", 2)
-    monkeypatch.setattr(history, "LOOKED_UP_ROWS", 7)
-    payments = await of_payment(pipeline)
-    assert (payments.flawed, payments.versions) == (0, payments.rows)
-    assert payments.batches > 2
-    lost = await pipeline.select(
-        "DELETE FROM fact_payment WHERE payment_id IN (SELECT max(payment_id) FROM fact_payment GROUP BY _batch_id) "
-        "RETURNING payment_id"
-    )
-    in_order = [(str(key),) for (key,) in sorted(lost)]  # pages are cut in the order of keys
-    assert [problem.key for problem in (await of_payment(pipeline)).problems] == in_order
-
-
 async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.operator.proof.history_verdict.NAMED_MAXIMUM", 2)
     await loaded.select("DELETE FROM fact_payment WHERE payment_id <= 5")

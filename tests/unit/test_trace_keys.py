@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from contracts.column_types import varchar
+from contracts.origins import FromSource
+from contracts.tables import Column, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.operator.exit_codes import ComplaintError, ExitCode
-from services.operator.trace.star_rows import parsed_key, table_named
+from services.operator.trace.star_rows import key_parameter, parsed_key, table_named
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,11 @@ def test_what_names_no_row_is_wrong_usage(table: str, key: list[str], complaint:
     with pytest.raises(ComplaintError, match=complaint) as caught:
         parsed_key(table_named(CONTRACT, table), key)
     assert caught.value.code == ExitCode.USAGE
+
+
+def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
+    """A cast to varchar(3) would find the row 'abc' for 'abcd'."""
+    code = Column("code", varchar(3), FromSource("code"))
+    table = WarehouseTable("dim_code", TableKind.DIMENSION, ("code",), (code,), "code")
+    assert key_parameter(table, 0) == "$1::text"
+    assert key_parameter(CONTRACT.warehouse_table("dim_staff"), 0, first=2) == "$2::text::integer"
