@@ -49,11 +49,12 @@ module "schedule" {
     for name, schedule in local.topology.schedules : name => {
       expression = schedule.expression
       queue_arn  = module.queue[schedule.queue].arn
-      # starlift.ingest_source.v1. EventBridge Scheduler can make up neither a UUID nor a trace: the id names the schedule.
+      # starlift.ingest_source.v1. EventBridge Scheduler can make up neither a UUID nor a trace: the id names the schedule, and
+      # what is unique, as CloudEvents wants it, is the id together with the source.
       message = {
         specversion     = "1.0"
         id              = uuidv5("url", "${local.name}/${var.environment}/${name}")
-        source          = "${local.name}/schedule"
+        source          = "${local.name}/schedule/<aws.scheduler.execution-id>"
         type            = "starlift.ingest_source.v1"
         time            = "<aws.scheduler.scheduled-time>"
         datacontenttype = "application/json"

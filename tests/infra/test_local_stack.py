@@ -69,9 +69,11 @@ def test_what_the_schedule_sends_is_a_request_for_a_run(applied: Applied) -> Non
         (target,) = schedule.values["target"]
         # What AWS's documentation says it puts there: https://docs.aws.amazon.com/scheduler/latest/UserGuide
         body = target["input"].replace("<aws.scheduler.scheduled-time>", "2022-03-22T18:59:43Z")
+        body = body.replace("<aws.scheduler.execution-id>", "d32c5kddcf5bb8c3")
         assert "<aws" not in body
         message = decode(body)
         assert isinstance(message, IngestSource)
+        assert message.source == "starlift/schedule/d32c5kddcf5bb8c3"  # with the id, no two requests are the same event
         assert (message.data.source_name, message.data.mode, message.data.trigger) == (
             "totesys",
             Mode.CHANGES,

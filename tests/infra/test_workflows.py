@@ -89,6 +89,9 @@ def test_prod_comes_after_dev_with_the_same_bytes() -> None:
     jobs = workflow("deploy")["jobs"]
     assert jobs["dev"]["needs"] == "build"
     assert jobs["prod"]["needs"] == ["build", "dev"]
+    for name in ("dev", "prod"):
+        assert jobs[name]["uses"] == "./.github/workflows/release.yml"
+        assert jobs[name]["with"]["environment"] == name
     assert jobs["dev"]["with"]["digest"] == jobs["prod"]["with"]["digest"] == "${{ needs.build.outputs.digest }}"
     environment = workflow("release")["jobs"]["release"]["environment"]
     assert (
