@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -103,3 +105,33 @@ def test_every_command_of_the_operator_exists() -> None:
     commands = typer.main.get_group(app).commands
     for name in re.findall(r"^operator (\w+)|`operator (\w+)", TEXT, re.MULTILINE):
         assert (name[0] or name[1]) in commands
+
+
+def shell() -> str:
+    """Every command of the document, as one script."""
+    blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    return "\n".join(block for block in blocks if not block.startswith("CREATE ROLE"))
+
+
+def bash(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/bash", *options], input=script, capture_output=True, text=True, check=False)
+
+
+def test_every_command_is_one_for_a_shell() -> None:
+    answer = bash(shell(), "-n")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the document asks for jq, and this machine has none")
+def test_a_command_of_the_operator_becomes_a_task_and_its_exit_code_ours() -> None:
+    stand_ins = """
+    terraform() { echo '{"operator": {"awsvpcConfiguration": {}}}'; }
+    aws() {
+      echo "$@" >&2
+      case "$*" in *run-task*) echo arn:task/starlift/abc ;; *describe-tasks*) echo 3 ;; esac
+    }
+    """
+    (function,) = re.findall(r"^operator\(\) \{.*?^\}", shell(), re.MULTILINE | re.DOTALL)
+    answer = bash(f"{stand_ins}\n{function}\noperator verify --settle 'a b'")
+    assert answer.returncode == 3
+    assert '"command":["python","-m","services.operator","verify","--settle","a b"]' in answer.stderr
