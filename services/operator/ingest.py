@@ -9,9 +9,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from contracts.messages import IngestSource, IngestSourceData, Mode, RowsOf, Trigger, encode
-from contracts.objects import state_key
-from contracts.state import Manifest, SourceState
-from services.operator.progress import manifests_after, missing_batches, not_in_ledger, read_progress
+from contracts.state import Manifest
+from services.operator.progress import highest_run, manifests_after, missing_batches, not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
@@ -47,8 +46,7 @@ async def request_run(
 ) -> Request:
     """Put the command into the ingestion queue."""
     settings = system.settings
-    found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
-    after = 0 if found is None else SourceState.model_validate_json(found.body).run
+    after = await highest_run(system.objects, settings.landing_bucket, settings.source_name)
     data = IngestSourceData(
         source_name=settings.source_name,
         mode=mode,

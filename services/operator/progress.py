@@ -37,6 +37,14 @@ class Progress:
     superseded: tuple[BatchIngested, ...] = ()
 
     @property
+    def whole_through(self) -> int:
+        """The last run that has ended and of which, as of all before it, nothing is missing; 0 before the first."""
+        if self.consistent_through is None:
+            return 0
+        ended = self.checkpoint.run if self.checkpoint is not None and not self.missing else 0
+        return max(ended, self.consistent_through.run)  # an idle source leaves no manifests, only a newer checkpoint
+
+    @property
     def fresh_as_of(self) -> datetime | None:
         """None before the first load. An idle source leaves no manifests, only a newer checkpoint."""
         if self.checkpoint is not None and not self.missing and self.consistent_through is not None:
@@ -84,6 +92,12 @@ async def read_progress(
 
 def _gaps(manifest: Manifest, loaded: set[UUID]) -> list[BatchIngested]:
     return [batch for batch in manifest.batches if batch.data.batch_id not in loaded]
+
+
+async def highest_run(objects: ObjectStore, bucket: str, source_name: str) -> int:
+    """The highest run number that was ever taken; 0 before the first."""
+    found = await objects.read(bucket, state_key(source_name))
+    return 0 if found is None else SourceState.model_validate_json(found.body).run
 
 
 async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:

@@ -10,6 +10,8 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
+from contracts.objects import state_key
+from contracts.state import SourceState
 from infra.local.databases import LOADER
 from infra.local.sql import execute
 from infra.local.totesys.fill import fill
@@ -17,7 +19,7 @@ from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Scope, Verdict
 from shared.errors import PermanentError
-from tests.pipeline import Pipeline
+from tests.pipeline import LANDING, SOURCE, Pipeline
 from tests.postgres_cluster import TestCluster
 
 PATIENT = Scope(settle=timedelta(seconds=60))
@@ -148,3 +150,31 @@ async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_bac
     _, differences = facts(verdict)
     assert [difference.key for difference in differences] == [(key,) for key in range(1, 8) if key != 2]
     assert verdict.sample == 8 / BUCKETS
+
+
+async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_clock_says(held_back: Pipeline) -> None:
+    """Between a snapshot and the reading of its clock a busy machine may let others commit."""
+    proof = held_back.proof
+    async with proof.look() as look:
+        pass
+    key = state_key(SOURCE)
+    state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])
+    assert state.checkpoint is not None
+    late = state.checkpoint.snapshot.model_copy(update={"taken_at": look.taken_at + timedelta(seconds=1)})
+    checkpoint = state.checkpoint.model_copy(update={"snapshot": late})
+    held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
+    assert not await proof._is_passed(look, timedelta(seconds=1))
+    await held_back.run()
+    assert await proof._is_passed(look, timedelta(seconds=1))
+
+
+async def test_a_row_that_changed_and_changed_back_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await corrupt(held_back, 2)
+
+    async def work() -> None:
+        await asyncio.sleep(0.5)
+        await source.execute("UPDATE sales_order SET units_sold = units_sold WHERE sales_order_id = 2")
+        await held_back.run()
+
+    verdict, _ = await asyncio.gather(held_back.proof.run(PATIENT), work())
+    assert facts(verdict) == (1, [])

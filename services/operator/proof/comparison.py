@@ -23,11 +23,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A star row: its key and every value in its canonical text, None for NULL."""
+    """A star row: its key and every value in its canonical text, None for NULL; `version` changes whenever it is written."""
 
     key: Key
     values: Values
     in_flight: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A row in flight: the values that it had in the source, and whether the warehouse had no such row at all."""
+    """A row in flight: its version in the source, and whether the warehouse had no such row at all."""
 
-    values: Values
+    version: str
     is_missing: bool
 
 
@@ -87,7 +88,7 @@ class TableVerdict:
         """One row more that is in flight."""
         self.in_flight += 1
         if len(self.awaited) < NAMED_MAXIMUM:
-            self.awaited[row.key] = Awaited(row.values, is_missing)
+            self.awaited[row.key] = Awaited(row.version, is_missing)
 
     def is_deleted(self, key: Key) -> None:
         """One row more that is gone from the source since keys were compared: in flight until they are again."""

@@ -1,7 +1,8 @@
 """The SQL of the proof: the expected star rows on the source, the actual ones on the warehouse, in one canonical text form.
 
-Pure text. Either side of a table is one query of (key columns…, values: text[], in_flight: boolean). `digests` hashes its rows
-by bucket, `rows` lists them in the order of the key: the statements of the two sides differ in nothing but that query.
+Pure text. Either side of a table is one query of (key columns…, values: text[], in_flight: boolean, version: text); a row that
+was written again, or whose partner was, has another version. `digests` hashes its rows by bucket, `rows` lists them in the
+order of the key: the statements of the two sides differ in nothing but that query.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None
         keys=[_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key],
         values=[f"({expected_value(column)})::text" for column in table.columns],
         in_flight=" OR ".join(_is_in_flight(alias, horizon) for alias in aliases),
+        version=f"ARRAY[{', '.join(f'{quoted(alias)}.xmin::text' for alias in aliases)}]::text",
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
     )
 
@@ -97,6 +99,7 @@ def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None)
         keys=[_as_key(quoted(name), table.column(name)) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
         in_flight="false" if compared is None else f"_run >= {compared}",
+        version="_run::text",
         origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
     )
 
@@ -163,9 +166,10 @@ def expected_value(column: Column) -> str:
             raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
 
 
-def _query(*, keys: list[str], values: list[str], in_flight: str, origin: str) -> str:
+def _query(*, keys: list[str], values: list[str], in_flight: str, version: str, origin: str) -> str:
     named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, ({in_flight}) AS in_flight FROM {origin}"
+    flags = f"({in_flight}) AS in_flight, {version} AS version"
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {flags} FROM {origin}"
 
 
 def digests(query: str, table: WarehouseTable) -> str:

@@ -21,7 +21,7 @@ from typing import Self
 import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
-from services.operator.progress import Progress, read_progress
+from services.operator.progress import Progress, highest_run, read_progress
 from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare, differing
 from services.operator.proof.deleted import Comparisons, last_comparisons
 from services.operator.proof.quarantine import open_quarantine
@@ -48,12 +48,16 @@ SETTLE_KEYS = 1_000  # in one statement
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Both databases at one instant each, the warehouse's first."""
+    """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
+
+    A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said.
+    """
 
     source: asyncpg.Connection
     warehouse: asyncpg.Connection
     progress: Progress
     taken_at: dt.datetime
+    begun: int
     quarantined: Mapping[str, frozenset[Key]]
     comparisons: Comparisons
 
@@ -121,11 +125,12 @@ class Proof:
             progress = await read_progress(self.objects, self.landing_bucket, self.source_name, warehouse)
             async with _snapshot(self.source) as source:
                 taken_at = await source.fetchval("SELECT clock_timestamp()")
+                begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
                 quarantined = await open_quarantine(
                     self.objects, self.processed_bucket, self.source_name, self.contract, warehouse
                 )
                 comparisons = await last_comparisons(self.objects, warehouse)
-                yield Look(source, warehouse, progress, taken_at, quarantined, comparisons)
+                yield Look(source, warehouse, progress, taken_at, begun, quarantined, comparisons)
 
     async def _require_star(self, warehouse: asyncpg.Connection) -> None:
         for table in self.contract.warehouse_tables:
@@ -187,7 +192,7 @@ class Proof:
                         progress = await read_progress(
                             self.objects, self.landing_bucket, self.source_name, warehouse, since=through.run if through else 1
                         )
-                    if progress.fresh_as_of is not None and progress.fresh_as_of > look.taken_at:
+                    if progress.whole_through > look.begun:
                         return True
                     await asyncio.sleep(SETTLE_POLL.total_seconds())
         except TimeoutError:
@@ -221,7 +226,7 @@ class Proof:
                 found.differs(difference)
 
     async def _settle(self, look: Look, table: WarehouseTable, found: TableVerdict) -> None:
-        """A row that is as it was, and that the warehouse has not got, differs; one that changed since is in flight again."""
+        """A row that was not written again, and that the warehouse has not got, differs; another is in flight again."""
         awaited, found.awaited = found.awaited, {}
         found.in_flight -= len(awaited)
         for keys in _chunks(list(awaited), SETTLE_KEYS):
@@ -232,7 +237,7 @@ class Proof:
                 found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:
                     continue
-                if row.values != awaited[key].values:
+                if row.version != awaited[key].version:
                     found.is_awaited(row, is_missing=key not in held)
                 elif key in look.quarantined.get(table.name, ()):
                     found.quarantined += 1
@@ -262,8 +267,8 @@ async def _snapshot(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 async def _rows(connection: asyncpg.Connection, statement: str, key_length: int, *arguments: object) -> AsyncIterator[Row]:
     async for record in connection.cursor(statement, *arguments, prefetch=PREFETCH_ROWS):
-        *key, values, in_flight = record
-        yield Row(tuple(key[:key_length]), tuple(values), in_flight)
+        *key, values, in_flight, version = record
+        yield Row(tuple(key[:key_length]), tuple(values), in_flight, version)
 
 
 def _is_date(text: str) -> bool:
