@@ -149,7 +149,7 @@ async def poison_of(place: Place, batch: BatchIngested) -> dict[str, str]:
     return {
         "undecodable body": "hello",
         "unknown type": json.dumps({**text, "type": "starlift.batch_brewed.v1"}),
-        "newer version": json.dumps({**text, "type": "starlift.batch_ingested.v2"}),
+        "newer version": json.dumps({**text, "type": "starlift.batch_ingested.v99"}),
         "object gone": with_object(batch, extract.object.model_copy(update={"key": "nowhere"})),
         "hash differs": with_object(batch, extract.object.model_copy(update={"sha256": "0" * 64})),
         "contract violated": with_object(batch, narrow),
@@ -160,7 +160,7 @@ async def poison_of(place: Place, batch: BatchIngested) -> dict[str, str]:
 EXPLAINED = {  # how each ends: reason, attempts, and a part of what its failure record says
     "undecodable body": (FailureReason.UNDECODABLE, 1, "the body is not JSON; nothing of ours sends such a message"),
     "unknown type": (FailureReason.UNDECODABLE, 1, "the type 'starlift.batch_brewed.v1' is none of"),
-    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 1, which this build knows; deferred for longer than"),
+    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 2, which this build knows; deferred for longer than"),
     "object gone": (FailureReason.PERMANENT, 1, "/nowhere', which does not exist; restore it, then replay"),
     "hash differs": (FailureReason.PERMANENT, 1, f"bytes with sha256 {'0' * 64}; restore that version"),
     "contract violated": (
