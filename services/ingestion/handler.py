@@ -30,7 +30,7 @@ from contracts.tables import Contract
 from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_batches
 from services.ingestion.keys import write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease, utc_now
-from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, plan_run
+from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, held_back_since, plan_run
 from services.ingestion.source import SourceSnapshot, open_snapshot
 from shared.envelope import caused_by
 from shared.errors import PermanentError
@@ -40,6 +40,7 @@ from shared.postgres import Database
 from shared.queue import Queue
 
 LEASE_HELD_DELAY = timedelta(seconds=5)
+HELD_BACK_LIMIT = timedelta(minutes=1)  # a transaction of an application is over by then
 SERVICE = "starlift/ingestion"
 
 log = structlog.get_logger()
@@ -108,6 +109,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             runs_since_comparison=plan.runs_since_comparison,
             new_columns={name: facts.new_columns for name, facts in now.tables.items() if facts.new_columns},
             empty_tables=_empty_tables(plan, batches, known_empty),
+            held_back_since=_report_held_back(lease.run, now, lease.state.checkpoint),
         )
     )
     if batches or command.data.trigger is Trigger.OPERATOR:
@@ -126,6 +128,17 @@ def _report_new_columns(run: int, plan: Plan, now: SourceSnapshot) -> None:
     for name in sorted(plan.selection.full_tables):
         if columns := now.tables[name].new_columns:
             log.warning("new_columns", run=run, table=name, columns=columns, carried=name in plan.selection.carried)
+
+
+def _report_held_back(run: int, now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:
+    """Since when the horizon is held back; said once, by the run that finds it too long."""
+    since = held_back_since(now, before)
+    if since is not None and before is not None and before.snapshot.taken_at - since <= HELD_BACK_LIMIT:
+        seconds = (now.snapshot.taken_at - since).total_seconds()
+        if seconds > HELD_BACK_LIMIT.total_seconds():
+            behind = now.next_xid - now.snapshot.horizon
+            log.warning("horizon_held_back", run=run, seconds=round(seconds), transactions=behind)
+    return since
 
 
 async def _write_manifest(

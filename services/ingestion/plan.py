@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from contracts.drift import Drift
 from contracts.messages import IngestSourceData, Mode
@@ -69,6 +70,15 @@ def plan_run(
         carried=carried,
     )
     return Plan(selection, reasons, ago)
+
+
+def held_back_since(now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:
+    """Since when the horizon stands behind a transaction that does not end, as far as runs have seen it; mostly never."""
+    if now.snapshot.horizon == now.next_xid:
+        return None
+    if before is None or before.snapshot.horizon != now.snapshot.horizon:
+        return now.snapshot.taken_at
+    return before.held_back_since or before.snapshot.taken_at
 
 
 def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, ...]]:

@@ -22,6 +22,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
             f"run {event['run']} read {_rows(event)} in {event['seconds']:g} s, {counted(event['batches'], 'batch', 'batches')}"
         ),
         "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_gone(event)}{_quarantined(event)}",
+        "horizon_held_back": lambda event: (
+            f"a transaction at the source does not end ({event['seconds']:,} s): each run reads again what has changed since"
+        ),
         "new_columns": lambda event: (
             f"'{event['table']}' has columns that the contract does not know: {', '.join(event['columns'])}"
         ),

@@ -35,6 +35,11 @@ def show_status(console: Console, status: Status) -> None:
     console.print(rows)
     console.print(_freshness(status), soft_wrap=True)  # one line, for whoever reads it through a pipe
     console.print(_proved(status), soft_wrap=True)
+    if (held_back_s := status.held_back_s or 0) > MINUTE_S:
+        told = (
+            f"A transaction at the source has been open for {held_back_s:,.0f} s: what has changed since is read by every run."
+        )
+        console.print(f"[yellow]{told}[/]", soft_wrap=True)
     for name, columns in (status.progress.checkpoint.new_columns if status.progress.checkpoint else {}).items():
         known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
         console.print(Text(f"{known}: {', '.join(columns)}", "yellow"), soft_wrap=True)

@@ -34,6 +34,14 @@ class Status:
             and not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
         )
 
+    @property
+    def held_back_s(self) -> float | None:
+        """How long a transaction of the source has kept the horizon where it is; None if none does."""
+        checkpoint = self.progress.checkpoint
+        if checkpoint is None or checkpoint.held_back_since is None:
+            return None
+        return round((checkpoint.snapshot.taken_at - checkpoint.held_back_since).total_seconds(), 3)
+
     def as_json(self) -> dict[str, Any]:
         """For scripts: names are stable, times ISO 8601."""
         progress = self.progress
@@ -54,6 +62,7 @@ class Status:
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
             "quarantined": progress.quarantined,
             "proved": self.proof.model_dump(mode="json") if self.proof else None,
+            "horizon_held_back_seconds": self.held_back_s,
             "new_columns": {name: list(columns) for name, columns in checkpoint.new_columns.items()} if checkpoint else {},
             "rows": self.rows,
         }

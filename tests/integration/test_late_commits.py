@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
+from services.ingestion import handler
 from services.ingestion.selection import Selection
 from shared.postgres import copy_out
 from tests.pipeline import Pipeline, tables_read
@@ -146,3 +149,26 @@ async def test_a_version_is_new_from_the_horizon_to_now_and_not_when_half_of_all
     rows = ", ".join(f"('{name}', '{(horizon + distance) % 2**32}'::xid)" for name, distance in xids.items())
     found = await source.fetch(f"SELECT name FROM (VALUES {rows}) AS t (name, xmin) WHERE {condition}")
     assert [row["name"] for row in found] == ["at the horizon", "since"]
+
+
+async def test_while_a_transaction_stays_open_more_and_more_is_read_again_and_that_is_told(
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "HELD_BACK_LIMIT", timedelta(0))
+    await pipeline.run()
+    counts, told = [], 0
+    async with writer.transaction():
+        await writer.execute(INSERT, "late")
+        for number in range(3):
+            await source.execute(INSERT, f"late {number}")
+            with capture_logs() as logs:
+                messages = await pipeline.ingest()
+            told += sum(entry["event"] == "horizon_held_back" for entry in logs)
+            counts.append(tables_read(messages)["design"])
+            await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+            assert (await pipeline.verify()).is_equal
+    assert (counts, told) == ([1, 2, 3], 1)
+    assert pipeline.checkpoint().held_back_since is not None
+    assert tables_read(await pipeline.ingest()) == {"design": 4}
+    assert await pipeline.ingest() == []
+    assert pipeline.checkpoint().held_back_since is None

@@ -94,6 +94,11 @@ def line(event: str, **fields: object) -> str:
         ("batch_loaded", {"run": 7, "rows": 3, "gone": 0, "quarantined": 2}, "run 7 loaded 3 rows, 2 in quarantine"),
         ("batch_loaded", {"run": 7, "rows": 0, "gone": 1200, "quarantined": 0}, "run 7 loaded 0 rows, 1,200 found deleted"),
         (
+            "horizon_held_back",
+            {"run": 7, "seconds": 75, "transactions": 3},
+            "a transaction at the source does not end (75 s): each run reads again what has changed since",
+        ),
+        (
             "new_columns",
             {"run": 7, "table": "staff", "columns": ["a", "b"], "carried": True},
             "'staff' has columns that the contract does not know: a, b",

@@ -90,6 +90,15 @@ def test_a_status_of_what_was_never_proved_says_how() -> None:
     assert "Never proved yet: `starlift verify --record`" in shown(status())
 
 
+@pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (59, False), (90, True)])
+def test_a_status_tells_of_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
+    known = checkpoint(7)
+    held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
+    found = status(Progress(None, (), held, 0))
+    assert (f"has been open for {seconds} s: what has changed since is read by every run" in shown(found)) is is_told
+    assert found.as_json()["horizon_held_back_seconds"] == seconds
+
+
 def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
     grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour", "[b]")}})
     found = status(Progress(None, (), grown, 0))
@@ -125,6 +134,7 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "behind_seconds": 2.25,
         "quarantined": 2,
         "proved": None,
+        "horizon_held_back_seconds": None,
         "new_columns": {},
         "rows": {"dim_date": 1234, "fact_payment": None},
     }

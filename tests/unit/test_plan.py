@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.totesys import CONTRACT
-from services.ingestion.plan import HORIZON_AGE_MAXIMUM, Plan, lsn, plan_run
+from services.ingestion.plan import HORIZON_AGE_MAXIMUM, Plan, held_back_since, lsn, plan_run
 from services.ingestion.source import SourceSnapshot
 from shared.catalog import SourceTableFacts
 from shared.testing import EPOCH
@@ -154,3 +155,32 @@ def test_a_full_run_compares_keys(before: Checkpoint | None, mode: Mode) -> None
 def test_the_keys_of_a_table_that_is_read_in_full_are_compared_and_that_is_no_comparison_of_all() -> None:
     found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}), before=after(3), every=10)
     assert (compared(found), found.runs_since_comparison) == ({"staff"}, 4)
+
+
+# --- a horizon that does not move ----------------------------------------------------------------------------------
+
+
+def seen(horizon: int, minutes: int, since: int | None = None) -> Checkpoint:
+    snapshot = Snapshot(taken_at=EPOCH + timedelta(minutes=minutes), horizon=horizon, wal_position="1/10")
+    held = None if since is None else EPOCH + timedelta(minutes=since)
+    return BEFORE.model_copy(update={"snapshot": snapshot, "held_back_since": held})
+
+
+@pytest.mark.parametrize(
+    ("before", "next_xid", "minute"),
+    [
+        (None, 1010, None),
+        (seen(1010, 5), 1010, None),  # nothing has happened since
+        (seen(1010, 5, since=2), 1010, None),
+        (None, 1012, 9),
+        (seen(1005, 5, since=2), 1012, 9),  # another transaction
+        (seen(1010, 5), 1012, 5),
+        (seen(1010, 5, since=2), 1012, 2),
+    ],
+)
+def test_a_horizon_is_held_back_since_a_run_first_saw_it_there(
+    before: Checkpoint | None, next_xid: int, minute: int | None
+) -> None:
+    at = NOW.snapshot.model_copy(update={"taken_at": EPOCH + timedelta(minutes=9)})
+    expected = None if minute is None else EPOCH + timedelta(minutes=minute)
+    assert held_back_since(now(snapshot=at, next_xid=next_xid), before) == expected
