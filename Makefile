@@ -24,6 +24,10 @@ help: ## Print this help
 demo: create-environments ## Set everything up, load a wholesaler's database, keep it in step, prove it equal (3 minutes)
 	$(BIN)/starlift demo
 
+.PHONY: demo-late-commit
+demo-late-commit: create-environments ## What a watermark on last_updated loses, and a run of ours does not (half a minute)
+	$(BIN)/starlift demo --late-commit
+
 .PHONY: bench
 bench: create-environments $(VENV)-bench/.installed ## Measure the first load beside COPY | COPY and dlt, in one run
 	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python

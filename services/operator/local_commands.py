@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from services.operator import demo as demonstration
+from services.operator import demo_late_commit as late_commits
 from services.operator.exit_codes import ExitCode
 from services.operator.up import (
     SOURCE_URL_VARIABLE,
@@ -62,8 +63,11 @@ def demo(
     *,
     orders: Annotated[int, typer.Option(min=1, help="Sales orders in the source to begin with.")] = 11_187,
     seconds: Annotated[float, typer.Option(min=1, help="How long the application writes.")] = 20.0,
+    late_commit: Annotated[
+        bool, typer.Option("--late-commit", help="Instead: what a watermark on last_updated loses, side by side.")
+    ] = False,
 ) -> None:
     """Fill a source, load it, write to it for a while, prove the warehouse equal; then take everything down."""
-    is_equal = demonstration.run(people, orders=orders, seconds=seconds)
+    is_equal = late_commits.run(people) if late_commit else demonstration.run(people, orders=orders, seconds=seconds)
     if not is_equal:
         raise typer.Exit(ExitCode.DIFFERENT)

@@ -16,3 +16,11 @@ def test_the_demo_ends_equal_and_leaves_nothing(starlift: Starlift) -> None:
     assert answer.err == ""
     assert not list(starlift.home.iterdir())
     assert theirs.exists()
+
+
+def test_the_demo_of_late_commits_shows_what_a_watermark_loses(starlift: Starlift) -> None:
+    answer = starlift("demo", "--late-commit")
+    assert "Of 3 rows that were committed late the watermark lost 3, for good; Starlift 0." in answer.out
+    lost = [line for line in answer.out.splitlines() if "LOST" in line]
+    assert [line.split("LOST")[1].split()[0] for line in lost] == ["yes"] * 3
+    assert not list(starlift.home.iterdir())

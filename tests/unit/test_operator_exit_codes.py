@@ -99,5 +99,5 @@ def test_the_commands_and_their_options() -> None:
         "quarantine": set(),  # likewise
         "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
         "down": set(),
-        "demo": {"--orders", "--seconds"},
+        "demo": {"--orders", "--seconds", "--late-commit"},
     }
