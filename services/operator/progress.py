@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -111,11 +112,11 @@ async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]
     return await not_in_ledger(warehouse, [batch.data.batch_id for batch in manifest.batches])
 
 
-async def not_in_ledger(warehouse: Database, wanted: list[UUID]) -> list[UUID]:
+async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
     """Those of the batches that are not loaded."""
     async with warehouse.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
-            return wanted
+            return list(wanted)
         rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)
     loaded = {row["batch_id"] for row in rows}
     return [batch for batch in wanted if batch not in loaded]

@@ -95,7 +95,7 @@ def test_the_commands_and_their_options() -> None:
         "status": {"--json"},
         "verify": {"tables", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
         "trace": {"table", "key", "--json"},
-        "dlq": set(),  # a group of its own
+        "dlq": set(),  # a group; see test_dead_letter_commands.py
         "quarantine": set(),  # likewise
         "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
         "down": set(),

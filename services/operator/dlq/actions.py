@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from contracts.messages import encode
 from services.operator.dlq.choosing import matching, reason_to_skip
+from services.operator.dlq.execution import Report, carry_out, end_of, require_no_move, send_ten
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.journal import End, Ended, Journal, Kind, Operation, Step, operations
-from services.operator.dlq.letters import Archived, Letter, now, validated
-from services.operator.dlq.lock import LockedError, locked
-from services.operator.dlq.operation import Report, carry_out, new_operation_id
+from services.operator.dlq.journal import Journal, operations
+from services.operator.dlq.letters import Archived, Letter, validated
+from services.operator.dlq.lock import locked
+from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operation, Step, new_operation_id, now
 from services.operator.system import System
-from shared.queue import BATCH_MAXIMUM, Outgoing
+from shared.errors import PermanentError
+from shared.queue import BATCH_MAXIMUM, Outgoing, require_sendable
+
+DISCARD_RATE = 1000.0  # letters a second
 
 
 class UnsendableError(Exception):
@@ -51,12 +57,13 @@ class Decision:
     skipped_because: str | None
 
 
+@asynccontextmanager
 async def plan(
     system: System, service: str, chosen: Filter, *, limit: int | None = None, force: bool = False
-) -> AsyncIterator[Decision]:
-    """What `replay` would do, letter by letter. Changes nothing."""
-    async for letter in matching(system, service, chosen, limit):
-        yield Decision(letter, reason_to_skip(letter, force=force))
+) -> AsyncIterator[AsyncIterator[Decision]]:
+    """What a replay would do, letter by letter. Changes nothing."""
+    async with matching(system, service, chosen, limit) as letters:
+        yield (Decision(letter, reason_to_skip(letter, force=force)) async for letter in letters)
 
 
 def replay_operation(service: str, chosen: Filter, author: Author, how: Replay, limit: int | None = None) -> Operation:
@@ -68,7 +75,7 @@ def replay_operation(service: str, chosen: Filter, author: Author, how: Replay, 
 
 def discard_operation(service: str, chosen: Filter, author: Author, limit: int | None = None) -> Operation:
     """The operation that archives dead letters and deletes them."""
-    return _operation(Kind.DISCARD, service, author, filter=chosen, limit=limit, rate=float(BATCH_MAXIMUM * 100))
+    return _operation(Kind.DISCARD, service, author, filter=chosen, limit=limit, rate=DISCARD_RATE)
 
 
 def edit_operation(letter: Letter, document: Any, author: Author) -> Operation:
@@ -76,7 +83,12 @@ def edit_operation(letter: Letter, document: Any, author: Author) -> Operation:
     message, problem = validated(letter.service, json.dumps(document))
     if message is None:
         raise UnsendableError(f"the edited message can't go back to {letter.service}: {problem}")
-    return _operation(Kind.EDIT, letter.service, author, filter=Filter(ids=(letter.id,)), limit=1, body=encode(message))
+    body = encode(message)
+    try:
+        require_sendable(letter.service, body, timedelta(0), letter.delivery.attributes)
+    except PermanentError as error:
+        raise UnsendableError(str(error)) from error
+    return _operation(Kind.EDIT, letter.service, author, filter=Filter(ids=(letter.id,)), limit=1, body=body)
 
 
 async def do(system: System, operation: Operation, report: Report = lambda _done, _all: None) -> Ended:
@@ -89,14 +101,15 @@ async def resume(system: System, operation: Operation, report: Report = lambda _
     return await carry_out(system, operation, report, resumed=True)
 
 
+async def audit(system: System, beginning: str = "") -> list[tuple[Operation, Ended | None]]:
+    """Every operation that the landing bucket still has, oldest first; None: it has not ended, it runs or was interrupted."""
+    every = await operations(system.objects, system.settings.landing_bucket)
+    return [pair for pair in every if pair[0].id.startswith(beginning)]
+
+
 async def interrupted(system: System, beginning: str = "") -> list[Operation]:
-    """The operations that have not ended, oldest first: they run, or were interrupted."""
-    return [one for one, ended in await audit(system) if ended is None and one.id.startswith(beginning)]
-
-
-async def audit(system: System) -> list[tuple[Operation, Ended | None]]:
-    """Every operation of the last 90 days, oldest first."""
-    return await operations(system.objects, system.settings.landing_bucket)
+    """The operations that can be resumed, oldest first, and those that run."""
+    return [one for one, ended in await audit(system, beginning) if ended is None and one.kind in RESUMABLE]
 
 
 async def journal_of(system: System, operation: Operation) -> Journal:
@@ -106,44 +119,50 @@ async def journal_of(system: System, operation: Operation) -> Journal:
     return journal
 
 
-async def archived(system: System, beginning: str) -> list[Archived]:
-    """The letters that an operation removed from their queue. Raises: NoSuchOperationError."""
-    found = [one for one, _ in await audit(system) if one.id.startswith(beginning)]
-    if len(found) != 1:
-        raise NoSuchOperationError(f"{len(found)} operations begin with '{beginning}'; `starlift dlq audit` lists them")
-    journal = await journal_of(system, found[0])
-    numbers = sorted({line.archive for line in journal.lines.values() if line.archive is not None})
-    removed = set(journal.at(Step.DELETED))
-    letters = {letter.message_id: letter for number in numbers for letter in await journal.archived(number)}
-    return [letter for one, letter in letters.items() if one in removed]
+async def removed(system: System, operation: Operation) -> AsyncIterator[Archived]:
+    """The letters that an operation took from their queue, as they were."""
+    journal = await journal_of(system, operation)
+    deleted = {one: journal.lines[one].archive for one in journal.at(Step.DELETED)}
+    for number in sorted({number for number in deleted.values() if number is not None}):
+        for letter in await journal.archived(number):
+            if deleted.get(letter.message_id) == number:
+                yield letter
 
 
-async def restore(system: System, letters: Iterable[Archived], author: Author) -> Mapping[str, int]:
-    """Put letters back into the dead-letter queues they came from; how many, by service."""
-    by_service: dict[str, list[Archived]] = {}
-    for letter in letters:
-        by_service.setdefault(letter.service, []).append(letter)
-    for service, ours in by_service.items():
-        journal = await _begun(system, _operation(Kind.RESTORE, service, author))
-        for start in range(0, len(ours), BATCH_MAXIMUM):
-            batch = ours[start : start + BATCH_MAXIMUM]
-            ids = await system.dead_letters[service].send_all([Outgoing(one.body, one.attributes) for one in batch])
-            for letter, sent_id in zip(batch, ids, strict=True):
-                await journal.reach(Step.SENT if sent_id else Step.FAILED, [letter.message_id])
-        await journal.end(End.PARTIAL if journal.at(Step.FAILED) else End.DONE)
-    return {service: len(ours) for service, ours in by_service.items()}
+async def restore(system: System, service: str, letters: AsyncIterator[Archived], author: Author) -> tuple[Operation, Ended]:
+    """Put letters back into a service's dead-letter queue. Killed on its way it has put back those that its journal names.
+
+    Raises: LockedError.
+    """
+    operation = _operation(Kind.RESTORE, service, author)
+    async with locked(system.objects, system.settings.landing_bucket, operation):
+        journal = await _begun(system, operation)
+        batch: list[Archived] = []
+        async for letter in letters:
+            batch.append(letter)
+            if len(batch) == BATCH_MAXIMUM:
+                await _put_back(system, batch, journal)
+                batch = []
+        await _put_back(system, batch, journal)
+        return operation, await journal.end(end_of(journal, Step.SENT))
 
 
-async def move_natively(system: System, service: str, author: Author, rate: float) -> None:
+async def _put_back(system: System, letters: Sequence[Archived], journal: Journal) -> None:
+    outgoing = {letter.message_id: Outgoing(letter.body, letter.attributes) for letter in letters}
+    await journal.reach(Step.SENDING, outgoing)
+    sent, _ = await send_ten(system.dead_letters[journal.operation.service], outgoing)
+    await journal.reach(Step.SENT, sent)
+    await journal.reach(Step.FAILED, outgoing.keys() - set(sent), "SQS did not take it; restore it again")
+
+
+async def move_natively(system: System, service: str, author: Author, rate: float) -> tuple[Operation, Ended]:
     """Let SQS move every letter of a service by itself. Raises: LockedError."""
     operation = _operation(Kind.NATIVE, service, author, rate=rate)
-    bucket = system.settings.landing_bucket
-    async with locked(system.objects, bucket, service, operation=operation.id, operator=author.operator):
-        if await system.move_tasks[service].is_running():
-            raise LockedError(f"SQS moves the dead letters of {service} already; wait until its move task has ended")
+    async with locked(system.objects, system.settings.landing_bucket, operation):
+        await require_no_move(system, service)
         journal = await _begun(system, operation)
         await system.move_tasks[service].start(max(1, int(rate)))
-        await journal.end(End.DONE, "SQS moves them by itself, and keeps no record of which")
+        return operation, await journal.end(End.DONE, "SQS moves them by itself, and keeps no record of which")
 
 
 async def _begun(system: System, operation: Operation) -> Journal:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.hold import Hold, holding
-from services.operator.dlq.journal import LAST, Journal, Kind, Line, Operation, Step
-from services.operator.dlq.letters import Letter, now, read_letter
+from services.operator.dlq.hold import PATIENCE, VISIBILITY_MAXIMUM, Hold, holding
+from services.operator.dlq.journal import Journal
+from services.operator.dlq.letters import Letter, read_letter
+from services.operator.dlq.operation import UNFINISHED, Kind, Line, Operation, Step, now
 from services.operator.system import System
+from shared.errors import PermanentError
+from shared.queue import require_sendable
 
 REPLAYS_MAXIMUM = 3  # of one message, without force
 ARCHIVE_LETTERS = 200  # in one object
 ARCHIVE_BYTES = 4 * 1024 * 1024  # likewise: what is in memory at once
+LOST = "is no longer there, or somebody else has it in hand"
 
 
 def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
@@ -22,20 +28,32 @@ def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
         return letter.problem
     if letter.failure.replays >= REPLAYS_MAXIMUM and not force:
         return f"it was replayed {letter.failure.replays} times already; find out why it dies, or use --force"
+    outgoing = letter.outgoing
+    try:
+        require_sendable(letter.service, outgoing.body, timedelta(0), outgoing.attributes)
+    except PermanentError as error:
+        return str(error)
     return None
 
 
-async def matching(system: System, service: str, chosen: Filter, limit: int | None = None) -> AsyncIterator[Letter]:
-    """The letters of a service that `chosen` matches, one by one; whoever stops asking hands them all back."""
-    count = 0
-    async with holding(system.dead_letters[service]) as hold:
+@asynccontextmanager
+async def matching(
+    system: System, service: str, chosen: Filter, limit: int | None = None
+) -> AsyncIterator[AsyncIterator[Letter]]:
+    """The letters of a service that `chosen` matches, one by one; at the end they are handed back."""
+
+    async def letters(hold: Hold) -> AsyncIterator[Letter]:
+        count = 0
         async for delivery in hold.letters():
             letter = read_letter(service, delivery)
             if chosen.matches(letter):
-                count += 1
                 yield letter
-            if limit is not None and count >= limit:
-                return
+                count += 1
+                if count == limit:
+                    return
+
+    async with holding(system.dead_letters[service]) as hold:
+        yield letters(hold)
 
 
 @dataclass
@@ -45,45 +63,64 @@ class Choice:
     operation: Operation
     journal: Journal
     hold: Hold
-    _others: list[str] = field(default_factory=list)
+    _wanted: set[str] = field(default_factory=set)  # chosen before an interruption, and not found yet
+    _count: int = 0
     _skipped: list[Line] = field(default_factory=list)
     _letters: list[Letter] = field(default_factory=list)
     _byte_count: int = 0
 
-    async def make(self, *, resumed: bool) -> None:
-        """Every letter that the operation's filter matches; once all are chosen, those that the journal names."""
-        async for delivery in self.hold.letters(patient=resumed):
-            self._consider(read_letter(self.operation.service, delivery))
-            if len(self._letters) + len(self._skipped) >= ARCHIVE_LETTERS or self._byte_count >= ARCHIVE_BYTES:
-                await self._write()
+    async def make(self, *, resumed: bool) -> int:
+        """Every letter that the operation's filter matches; once all are chosen, those that the journal names.
+
+        How many others still had in hand, so that nobody knows whether they match.
+        """
+        self._wanted = set(self.journal.at(*UNFINISHED))
+        self._count = len(self.journal.lines)
+        # A killed process hides its letters for longer than a colleague looks at them.
+        elsewhere = await self._search(patience=VISIBILITY_MAXIMUM if resumed else PATIENCE)
         await self._write()
         if not self.journal.is_chosen:
             await self.journal.choose_no_more()
-        await self.hold.hand_back(self._others)
+        ours = set(self.journal.at(*UNFINISHED))
+        await self.hold.hand_back(one for one in self.hold if one not in ours)
         await self._miss()
+        return elsewhere
+
+    async def _search(self, patience: timedelta) -> int:
+        if self._has_all():
+            return 0
+        async for delivery in self.hold.letters(patience=patience):
+            self._consider(read_letter(self.operation.service, delivery))
+            if len(self._letters) + len(self._skipped) >= ARCHIVE_LETTERS or self._byte_count >= ARCHIVE_BYTES:
+                await self._write()
+            if self._has_all():
+                return 0
+        return self.hold.elsewhere
+
+    def _has_all(self) -> bool:
+        return not self._wanted and (self.journal.is_chosen or self._is_full())
+
+    def _is_full(self) -> bool:
+        return self.operation.limit is not None and self._count >= self.operation.limit
 
     def _consider(self, letter: Letter) -> None:
+        self._wanted.discard(letter.id)
         known = self.journal.lines.get(letter.id)
         if known is not None:
             if known.step is Step.PLANNED:
-                self._letters.append(letter)
-            elif known.step in LAST:
-                self._others.append(letter.id)
-            return
-        if self.journal.is_chosen or self._is_full() or not self.operation.filter.matches(letter):
-            self._others.append(letter.id)
-            return
-        reason = reason_to_skip(letter, force=self.operation.force) if self.operation.kind is Kind.REPLAY else None
-        if reason is None:
-            self._letters.append(letter)
-            self._byte_count += len(letter.delivery.body)
-        else:
-            self._skipped.append(Line(letter=letter.id, step=Step.SKIPPED, at=now(), detail=reason))
-            self._others.append(letter.id)
+                self._take(letter)
+        elif not self.journal.is_chosen and not self._is_full() and self.operation.filter.matches(letter):
+            self._count += 1
+            is_replay = self.operation.kind is Kind.REPLAY
+            reason = reason_to_skip(letter, force=self.operation.force) if is_replay else None
+            if reason is None:
+                self._take(letter)
+            else:
+                self._skipped.append(Line(letter=letter.id, step=Step.SKIPPED, at=now(), detail=reason))
 
-    def _is_full(self) -> bool:
-        chosen = len(self.journal.lines) + len(self._letters) + len(self._skipped)
-        return self.operation.limit is not None and chosen >= self.operation.limit
+    def _take(self, letter: Letter) -> None:
+        self._letters.append(letter)
+        self._byte_count += len(letter.delivery.body)
 
     async def _write(self) -> None:
         planned = [Line(letter=letter.id, step=Step.PLANNED, at=now()) for letter in self._letters]
@@ -93,9 +130,9 @@ class Choice:
         self._skipped, self._letters, self._byte_count = [], [], 0
 
     async def _miss(self) -> None:
-        """Write down what has become of the letters that were chosen before an interruption, and are not to be found."""
-        gone = {one: line.step for one, line in self.journal.lines.items() if one not in self.hold.receipts}
-        deleted = [one for one, step in gone.items() if step is Step.SENT]
-        await self.journal.reach(Step.DELETED, deleted, "was no longer there")
-        missed = [one for one, step in gone.items() if step not in LAST and step is not Step.SENT]
-        await self.journal.reach(Step.SKIPPED, missed, "is no longer there, or somebody else has it in hand")
+        """Write down what has become of letters that were chosen before an interruption, and are not to be found."""
+        gone = [one for one in self.journal.at(Step.PLANNED, Step.ARCHIVED, Step.SENDING) if one not in self.hold]
+        if self.operation.kind is Kind.DISCARD:  # archived, then deleted: only the report of it is missing
+            deleted = [one for one in gone if self.journal.lines[one].step is Step.ARCHIVED]
+            await self.journal.reach(Step.DELETED, deleted, "was no longer there")
+        await self.journal.skip([one for one in gone if self.journal.lines[one].step in UNFINISHED], LOST)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from services.operator.dlq import actions, editing, render, terminal
 from services.operator.dlq.actions import NoSuchOperationError, Replay
+from services.operator.dlq.calls import together
 from services.operator.dlq.choosing import matching
 from services.operator.dlq.filters import Filter, WrongFilterError
-from services.operator.dlq.journal import Ended, Operation
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.native import RATE_MAXIMUM
+from services.operator.dlq.operation import End, Operation
 from services.operator.dlq.options import AsJson, Limit, Operator, Services, takes_filter
-from services.operator.dlq.survey import Pile, references, survey
-from services.operator.dlq.terminal import author, finish, names, on_system, people
+from services.operator.dlq.survey import references, survey
+from services.operator.dlq.terminal import Commands, author, leave, names, on_system, people, tell, watched
 from services.operator.exit_codes import ComplaintError, DeadLetterExit
 from services.operator.system import System
 
@@ -26,6 +27,7 @@ SHOWN_AT_ONCE = 5
 
 dlq_app = typer.Typer(
     name="dlq",
+    cls=Commands,
     help="See, understand, repair and replay dead letters.",
     epilog="Exit codes: 0 done, 1 internal, 2 usage, 3 some letters stayed, 4 nothing matched, 5 stopped by a safety limit, "
     "6 locked, 7 no access or queue missing, 130 interrupted (`dlq resume` goes on).",
@@ -38,11 +40,7 @@ Ident = Annotated[str, typer.Argument(metavar="ID", help="Beginning of a letter'
 @dlq_app.command("list")
 def list_letters(service: Services = None, *, as_json: AsJson = False) -> None:
     """Show every dead-letter queue: how many, since when, and of which failures."""
-
-    async def work(system: System) -> list[Pile]:
-        return await asyncio.gather(*(survey(system, name) for name in names(service)))
-
-    piles = on_system(work)
+    piles = on_system(lambda system: together(survey(system, name) for name in names(service)))
     if as_json:
         for pile in piles:
             typer.echo(render.json_line(render.pile_as_json(pile)))
@@ -89,7 +87,7 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
                 f"--native moves all as it is, {RATE_MAXIMUM} a second at most; leave out filters, --canary, --limit, --force",
                 DeadLetterExit.USAGE,
             )
-        terminal.move_natively(service, who, rate, execute=execute)
+        terminal.move_natively(service, who, rate, execute=execute, as_json=as_json)
     elif execute:
         how = Replay(rate, canary, force)
         terminal.carry_out(service, lambda name: actions.replay_operation(name, chosen, who, how, limit), as_json=as_json)
@@ -115,10 +113,8 @@ def edit(
         return letters[0]
 
     letter = on_system(read)  # not held meanwhile: a person may take an hour
-    with terminal.complaining():
-        document = editing.edited(letter, patch)
-        operation = actions.edit_operation(letter, document, author(operator, reason))
-    finish([(operation, on_system(lambda system: terminal.watched(system, operation)))], as_json=as_json)
+    operation = actions.edit_operation(letter, editing.edited(letter, patch), author(operator, reason))
+    leave([on_system(lambda system: watched(system, operation, as_json=as_json))], as_json=as_json)
 
 
 @dlq_app.command()
@@ -135,6 +131,8 @@ def discard(
     """Delete dead letters; they are archived first, and `restore` brings them back."""
     if chosen == Filter() and limit is None and service is None:
         raise ComplaintError("say which letters: a service, a filter or --limit", DeadLetterExit.USAGE)
+    if not reason.strip():
+        raise ComplaintError("say why: --reason is kept in the audit", DeadLetterExit.USAGE)
     who = author(operator, reason)
     terminal.carry_out(service, lambda name: actions.discard_operation(name, chosen, who, limit), as_json=as_json)
 
@@ -151,19 +149,26 @@ def export(
     limit: Limit = None,
 ) -> None:
     """Write dead letters as JSON lines, as `restore` reads them. They stay where they are."""
-    if output is not None and output.exists():
-        raise ComplaintError(f"'{output}' exists; choose another name", DeadLetterExit.USAGE)
 
     async def work(system: System) -> int:
         count = 0
-        with click.open_file("-" if output is None else str(output), "w") as file:
+        with nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8") as file:
             for name in names(service):
-                async for letter in matching(system, name, chosen, limit):
-                    file.write(f"{Archived.of(letter).model_dump_json()}\n")
-                    count += 1
+                async with matching(system, name, chosen, limit) as letters:
+                    async for letter in letters:
+                        file.write(f"{Archived.of(letter).model_dump_json()}\n")
+                        count += 1
         return count
 
-    if not on_system(work):
+    try:
+        count = on_system(work)
+    except OSError as error:
+        if output is None:
+            raise
+        raise ComplaintError(
+            f"'{output}' can't be written ({error.strerror}); choose another name", DeadLetterExit.USAGE
+        ) from error
+    if not count:
         raise typer.Exit(DeadLetterExit.NOTHING)
 
 
@@ -173,19 +178,21 @@ def restore(
     *,
     operator: Operator = "",
     reason: Why = "",
+    as_json: AsJson = False,
 ) -> None:
     """Put exported or discarded letters back into their dead-letter queues."""
-    with terminal.complaining():
-        exported = editing.read_archive(Path(what)) if Path(what).is_file() else None
+    file, who = Path(what), author(operator, reason)
+    exported = editing.services_in(file) if file.is_file() else None
 
-    async def work(system: System) -> None:
-        letters = exported if exported is not None else await actions.archived(system, what)
-        counts = await actions.restore(system, letters, author(operator, reason))
-        people.print(
-            ", ".join(f"{count:,} of {name}" for name, count in counts.items()) or "nothing to restore", highlight=False
-        )
+    async def work(system: System) -> list[End]:
+        if exported is None:
+            found = await _one_operation(system, what)
+            sources = {found.service: actions.removed(system, found)}
+        else:
+            sources = {name: editing.letters_in(file, name) for name in names(None) if name in exported}
+        return [tell(*await actions.restore(system, name, letters, who), as_json=as_json) for name, letters in sources.items()]
 
-    on_system(work)
+    leave(on_system(work), as_json=as_json)
 
 
 @dlq_app.command()
@@ -196,15 +203,15 @@ def resume(
 ) -> None:
     """Go on with an operation that was interrupted."""
 
-    async def work(system: System) -> tuple[Operation, Ended]:
+    async def work(system: System) -> End:
         found = await actions.interrupted(system, ident)
         if not found:
             raise ComplaintError("no operation is to be resumed; `starlift dlq audit` lists all", DeadLetterExit.NOTHING)
         if len(found) > 1:
             raise NoSuchOperationError(f"several can be resumed, say which: {', '.join(one.id for one in found)}")
-        return found[0], await terminal.watched(system, found[0], resumed=True)
+        return await watched(system, found[0], resumed=True, as_json=as_json)
 
-    finish([on_system(work)], as_json=as_json)
+    leave([on_system(work)], as_json=as_json)
 
 
 @dlq_app.command()
@@ -216,15 +223,24 @@ def audit(
     """Show who did what to dead letters, when and why."""
 
     async def work(system: System) -> None:
-        found = [pair for pair in await actions.audit(system) if pair[0].id.startswith(ident)]
-        if as_json:
-            for pair in found:
-                typer.echo(render.json_line(render.operation_as_json(*pair)))
-        elif found:
-            render.show_operations(people, found)
-        if ident and len(found) == 1 and not as_json:
-            render.show_journal(people, await actions.journal_of(system, found[0][0]))
+        found = await actions.audit(system, ident)
         if not found:
-            raise ComplaintError("there is no such operation in the last 90 days", DeadLetterExit.NOTHING)
+            raise ComplaintError("there is no such operation", DeadLetterExit.NOTHING)
+        journal = await actions.journal_of(system, found[0][0]) if ident and len(found) == 1 else None
+        if as_json:
+            lines = [] if journal is None else [render.line_as_json(journal.operation, line) for line in journal.lines.values()]
+            for document in (*(render.operation_as_json(*pair) for pair in found), *lines):
+                typer.echo(render.json_line(document))
+            return
+        render.show_operations(people, found)
+        if journal is not None:
+            render.show_journal(people, journal)
 
     on_system(work)
+
+
+async def _one_operation(system: System, beginning: str) -> Operation:
+    found = await actions.audit(system, beginning)
+    if len(found) != 1:
+        raise NoSuchOperationError(f"{len(found)} operations begin with '{beginning}'; `starlift dlq audit` lists them")
+    return found[0][0]

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import shlex
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import click
 from pydantic import ValidationError
 
 from services.operator.dlq.letters import Archived, Letter
+from services.operator.system import SERVICES
 
 
-class WrongPatchError(Exception):
+class WrongInputError(Exception):
     """What a person wrote can't be used. Recovery: correct it, as the text says."""
 
 
 def edited(letter: Letter, patch: Path | None) -> Any:
-    """The message as a person wants it: patched by a file, or as it was saved in $EDITOR. Raises: WrongPatchError."""
+    """The message as a person wants it: patched by a file, or as it was saved in $EDITOR. Raises: WrongInputError."""
     if patch is not None:
-        return merged(letter.document, _json(patch.read_text(), f"'{patch}'"))
+        return merged(letter.document, _json(patch.read_bytes(), f"'{patch}'"))
     before = letter.delivery.body if letter.document is None else json.dumps(letter.document, indent=2)
-    after = click.edit(before, extension=".json", require_save=True)
-    if after is None or after == before:
-        raise WrongPatchError("nothing was changed; save the message in the editor, or use --patch")
+    after = _in_editor(before)
+    if after == before:
+        raise WrongInputError("nothing was changed; save the message in the editor, or use --patch")
     return _json(after, "what you saved")
 
 
@@ -41,19 +45,47 @@ def merged(document: Any, patch: Any) -> Any:
     return result
 
 
-def read_archive(path: Path) -> Iterator[Archived]:
-    """The letters that `export` has written. Raises: WrongPatchError, before the first letter is given."""
-    letters = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+def services_in(path: Path) -> set[str]:
+    """The services whose letters `export` has written into a file. Raises: WrongInputError, if any line is not of `export`."""
+    return {archived.service for archived in _archived(path)}
+
+
+async def letters_in(path: Path, service: str) -> AsyncIterator[Archived]:
+    """The letters of one service in such a file."""
+    for archived in _archived(path):
+        if archived.service == service:
+            yield archived
+
+
+def _archived(path: Path) -> Iterator[Archived]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                archived = Archived.model_validate_json(line)
+            except ValidationError as error:
+                text = f"line {number} of '{path}' is no exported dead letter; nothing was restored"
+                raise WrongInputError(text) from error
+            if archived.service not in SERVICES:
+                text = f"line {number} of '{path}' is a letter of '{archived.service}', which is none of {', '.join(SERVICES)}"
+                raise WrongInputError(f"{text}; nothing was restored")
+            yield archived
+
+
+def _in_editor(text: str) -> str:
+    """The text as a person saves it, in a file that only they may read."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "message.json"
+        path.write_text(text, encoding="utf-8")
         try:
-            letters.append(Archived.model_validate_json(line))
-        except ValidationError as error:
-            raise WrongPatchError(f"line {number} of '{path}' is no exported dead letter; nothing was restored") from error
-    return iter(letters)
+            subprocess.run([*shlex.split(editor), str(path)], check=True)  # noqa: S603 (the person's own editor)
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise WrongInputError(f"the editor '{editor}' failed ({error}); set $EDITOR, or use --patch") from error
 
 
-def _json(text: str, name: str) -> Any:
+def _json(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise WrongPatchError(f"{name} is no JSON ({error}); nothing was changed") from error
+    except (ValueError, RecursionError) as error:
+        raise WrongInputError(f"{name} is no JSON ({error}); nothing was changed") from error

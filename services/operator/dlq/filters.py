@@ -26,9 +26,9 @@ class WrongFilterError(Exception):
 class Filter(BaseModel):
     """All that is given must hold; what is None or empty is not asked.
 
-    `ids` are beginnings of SQS's id or of the message's; `fingerprint` is a beginning, too. `type` is a message type with or
-    without `starlift.` and version. `runs` are the first and the last one. `since` and `until` are about the last failure.
-    `where` is a JMESPath over {"body": …, "failure": …}; a letter of which it can't be computed does not match.
+    `ids` are beginnings of SQS's id or of the message's; `fingerprint` is a beginning, too. `type` is a message type, whole or
+    its name alone. `runs` are the first and the last one. `since` (or later) and `until` (or earlier, and not then) are about
+    the last failure. `where` is a JMESPath over {"body": …, "failure": …}; where it can't be computed, a letter does not match.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,7 +80,7 @@ class Filter(BaseModel):
         document = {"body": letter.document, "failure": letter.failure.model_dump(mode="json")}
         try:
             return bool(jmespath.search(self.where, document))
-        except JMESPathError:
+        except (JMESPathError, ValueError, TypeError, ArithmeticError):  # a slice of step zero, say, is none of its own errors
             return False
 
 
@@ -90,11 +90,11 @@ def read_moment(text: str, now: datetime) -> datetime:
     Raises: WrongFilterError.
     """
     ago = _AGO.match(text)
-    if ago is not None:
-        return now - timedelta(**{_UNITS[ago["unit"]]: int(ago["count"])})
     try:
+        if ago is not None:
+            return now - timedelta(**{_UNITS[ago["unit"]]: int(ago["count"])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise WrongFilterError(f"'{text}' is no time; write 90s, 15m, 2h, 3d, or 2026-11-05T08:00:00Z") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
@@ -102,9 +102,10 @@ def read_moment(text: str, now: datetime) -> datetime:
 def read_runs(text: str) -> tuple[int, int]:
     """A run, or the first and the last of several: `17`, `17..21`. Raises: WrongFilterError."""
     runs = _RUNS.match(text)
-    if runs is None:
+    first, last = (int(runs["first"]), int(runs["last"] or runs["first"])) if runs else (1, 0)
+    if first > last:
         raise WrongFilterError(f"'{text}' is no run; write 17, or 17..21 for several")
-    return int(runs["first"]), int(runs["last"] or runs["first"])
+    return first, last
 
 
 def _begins(letter: Letter, beginning: str) -> bool:

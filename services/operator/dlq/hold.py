@@ -7,95 +7,143 @@ looking; that harms nothing, a dead-letter queue gives no message up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from shared.errors import DependencyDownError, TransientError
-from shared.queue import BATCH_MAXIMUM, Delivery, Queue
+from services.operator.dlq.calls import REQUESTS_AT_ONCE, persistently, shares, tens, together
+from services.operator.dlq.operation import now
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.queue import BATCH_MAXIMUM, Delivery, Depth, Queue
 
 WAIT = timedelta(seconds=1)  # of a poll, long enough to ask every server of SQS
 VISIBILITY_MINIMUM = timedelta(seconds=60)  # what a killed command hides its letters for, at least
 VISIBILITY_PER_LETTER = timedelta(milliseconds=60)  # and for each: renewing them all must not be all that is done
 VISIBILITY_MAXIMUM = timedelta(minutes=15)
+MANY_LETTERS = 100  # for another poll at a time: of few letters it would get none, and wait
 EMPTY_POLLS = 3  # in a row, and nothing more is expected
 AT_ONCE = timedelta(0)
+PATIENCE = timedelta(minutes=1)  # with others who have letters in hand: a look takes seconds
+
+
+@dataclass(slots=True)
+class _Held:
+    receipt: str
+    until: datetime  # by the wall clock, which goes on while a laptop sleeps
 
 
 class Hold:
-    """The letters of one queue that this process has in hand. `receipts` is by SQS's id."""
+    """The letters of one queue that this process has in hand, by SQS's id.
 
-    def __init__(self, queue: Queue, visibility: timedelta) -> None:
+    `elsewhere` is how many others had in hand when we looked last, approximately.
+    """
+
+    def __init__(self, queue: Queue, depth: Depth) -> None:
+        self.elsewhere = 0
         self._queue = queue
-        self._visibility = visibility
-        self.receipts: dict[str, str] = {}
+        visibility = max(VISIBILITY_MINIMUM, VISIBILITY_PER_LETTER * (depth.visible + depth.in_flight))
+        self._visibility = min(visibility, VISIBILITY_MAXIMUM)
+        self._polls = max(1, min(REQUESTS_AT_ONCE, depth.visible // MANY_LETTERS))
+        self._held: dict[str, _Held] = {}
+        self._turn = asyncio.Lock()  # a renewal under way must not hide again what has just been handed back
 
-    async def letters(self, *, patient: bool = False) -> AsyncIterator[Delivery]:
-        """Every letter that nobody else has in hand, once each, until no more come.
+    def __contains__(self, one: str) -> bool:
+        held = self._held.get(one)
+        return held is not None and now() < held.until
 
-        The patient wait for those that somebody else has in hand, too, for as long as a killed command would hide them.
-        """
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._held))
+
+    async def letters(self, *, patience: timedelta = AT_ONCE) -> AsyncIterator[Delivery]:
+        """Every letter that nobody else has in hand, once each, until no more come; those that others have, for `patience`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (self._visibility.total_seconds() if patient else 0)
+        deadline = loop.time() + patience.total_seconds()
         empty = 0
-        while empty < EMPTY_POLLS or loop.time() < deadline:
-            found = await self._queue.receive(BATCH_MAXIMUM, wait=WAIT, visibility=self._visibility)
-            new = [delivery for delivery in found if delivery.message_id not in self.receipts]
-            self.receipts |= {delivery.message_id: delivery.receipt_handle for delivery in found}
-            for delivery in new:
+        while empty < EMPTY_POLLS:
+            polls = await together(persistently(self._poll) for _ in range(self._polls))
+            found = [delivery for poll in polls for delivery in poll]
+            for delivery in found:
                 yield delivery
-            empty = 0 if found else empty + 1
-            if not found and await self._has_seen_all(patient=patient):
+            if found:
+                empty = 0
+                continue
+            depth = await persistently(self._queue.depth)
+            self.elsewhere = max(0, depth.in_flight - len(self._held))
+            is_waiting = self.elsewhere > 0 and loop.time() < deadline
+            if depth.visible == 0 and not is_waiting:
                 return
-
-    async def _has_seen_all(self, *, patient: bool) -> bool:
-        depth = await self._queue.depth()
-        return depth.visible == 0 and not (patient and depth.in_flight > len(self.receipts))
+            empty += not is_waiting
 
     async def hand_back(self, ids: Iterable[str]) -> None:
         """Let others see these again. A failure costs them the rest of their visibility, no more."""
-        receipts = [receipt for one in ids if (receipt := self.receipts.pop(one, None)) is not None]
-        await self._queue.set_visibility(dict.fromkeys(receipts, AT_ONCE))
+        async with self._turn:
+            receipts = self._receipts(ids)
+            for one in receipts.values():
+                del self._held[one]
+            with suppress(TransientError, DependencyDownError):
+                await together(self._queue.set_visibility(dict.fromkeys(share, AT_ONCE)) for share in shares(receipts))
 
-    async def delete(self, ids: Iterable[str]) -> set[str]:
-        """Remove letters for good; the ids of those that could not be: their receipts are void, somebody else has them now."""
-        wanted = {self.receipts[one]: one for one in ids if one in self.receipts}
-        failures = await self._queue.delete(wanted)
-        if failures.transient:
-            failures = await self._queue.delete(failures.transient)
-        kept = {wanted[receipt] for receipt in failures.gone | failures.transient}
-        for one in wanted.values():
-            self.receipts.pop(one, None)
-        return kept
-
-    async def renew(self) -> None:
-        """Keep all of them for another visibility; those that somebody else has meanwhile are no longer ours."""
-        names = {receipt: one for one, receipt in self.receipts.items()}
-        failures = await self._queue.set_visibility(dict.fromkeys(names, self._visibility))
-        for receipt in failures.gone:
-            if self.receipts.get(names[receipt]) == receipt:
-                del self.receipts[names[receipt]]
+    async def delete(self, ids: Iterable[str]) -> list[str]:
+        """Remove letters for good; the ids of those that are. The others may be in somebody else's hand by now."""
+        receipts = self._receipts(ids)
+        failures = await together(self._queue.delete(share) for share in shares(receipts))
+        gone = frozenset[str]().union(*(one.gone for one in failures))
+        transient = frozenset[str]().union(*(one.transient for one in failures))
+        for receipt in receipts.keys() - transient:
+            self._held.pop(receipts[receipt], None)
+        return [one for receipt, one in receipts.items() if receipt not in gone | transient]
 
     async def keep(self) -> None:
-        """Renew at half-life, for ever."""
+        """Renew all of them, for ever, and so often that one failure costs nothing."""
         while True:
-            await asyncio.sleep(self._visibility.total_seconds() / 2)
-            try:
-                await self.renew()
-            except (TransientError, DependencyDownError):
-                continue  # there is as much time again; who then sends finds out what is still in hand
+            await asyncio.sleep(self._visibility.total_seconds() / 3)
+            for ids in tens(list(self)):
+                with suppress(TransientError, DependencyDownError, PermanentError):  # then they end, and are not sent
+                    await self._renew(ids)
+
+    async def _renew(self, ids: Iterable[str]) -> None:
+        async with self._turn:
+            receipts = self._receipts(ids)
+            until = now() + self._visibility
+            failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
+            for receipt, one in receipts.items():
+                held = self._held.get(one)
+                if held is None or receipt in failures.transient:
+                    continue
+                if receipt in failures.gone:
+                    del self._held[one]
+                else:
+                    held.until = until
+
+    async def _poll(self) -> list[Delivery]:
+        """Letters that were not in hand. A poll is never cancelled: what it brings would be hidden, and in nobody's hand."""
+        until = now() + self._visibility
+        poll = asyncio.ensure_future(self._queue.receive(BATCH_MAXIMUM, wait=WAIT, visibility=self._visibility))
+        try:
+            return self._take(await asyncio.shield(poll), until)
+        except asyncio.CancelledError:
+            with suppress(TransientError, DependencyDownError, PermanentError):
+                self._take(await poll, until)
+            raise
+
+    def _take(self, deliveries: Sequence[Delivery], until: datetime) -> list[Delivery]:
+        new = [delivery for delivery in deliveries if delivery.message_id not in self]
+        self._held |= {delivery.message_id: _Held(delivery.receipt_handle, until) for delivery in deliveries}
+        return new
+
+    def _receipts(self, ids: Iterable[str]) -> dict[str, str]:
+        """The receipts of those that are in hand, with their ids."""
+        return {self._held[one].receipt: one for one in ids if one in self}
 
 
 @asynccontextmanager
 async def holding(queue: Queue) -> AsyncIterator[Hold]:
     """Letters taken inside are kept until the end, and then handed back, but for those that were deleted."""
-    depth = await queue.depth()
-    wanted = max(VISIBILITY_MINIMUM, VISIBILITY_PER_LETTER * (depth.visible + depth.in_flight))
-    hold = Hold(queue, min(wanted, VISIBILITY_MAXIMUM))
+    hold = Hold(queue, await queue.depth())
     keeping = asyncio.create_task(hold.keep())
     try:
         yield hold
     finally:
         keeping.cancel()
-        with suppress(TransientError, DependencyDownError):  # it ends by itself
-            await hold.hand_back(list(hold.receipts))
+        await hold.hand_back(hold)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -73,6 +72,11 @@ class Letter:
         body = self.delivery.body if self.message.type == self.type else encode(self.message)
         counted = self.failure.model_copy(update={"replays": self.failure.replays + 1})
         return Outgoing(body, {**given(self.delivery), FAILURE_ATTRIBUTE: counted.model_dump_json(ensure_ascii=True)})
+
+    @property
+    def snapshot_at(self) -> str | None:
+        """When the rows of the message were read, in ISO 8601; a command has none."""
+        return _text(self.data.get("snapshot"), "taken_at")
 
     def objects(self) -> Iterator[ObjectRef]:
         """Every object that the message refers to."""
@@ -163,8 +167,3 @@ def _references(value: Any) -> Iterator[ObjectRef]:
 def _text(document: Any, name: str) -> str | None:
     value = document.get(name) if isinstance(document, dict) else None
     return value if isinstance(value, str) else None
-
-
-def now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)

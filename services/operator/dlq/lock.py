@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from services.operator.dlq.letters import now
-from shared.errors import DependencyDownError, TransientError
+from services.operator.dlq.operation import Operation, now
+from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.object_store import ConflictError, ObjectStore, Versioned
 
 LIFE = timedelta(seconds=60)  # what a killed operation keeps the next one waiting
@@ -21,85 +21,101 @@ CLOCK_SKEW = timedelta(seconds=5)  # two operators' clocks differ
 
 
 class LockedError(Exception):
-    """Somebody else works on this dead-letter queue. Recovery: wait until they have finished."""
+    """Somebody else works on these dead letters. Recovery: wait until they have finished."""
 
 
-class _Lock(BaseModel):
+class _Stored(BaseModel):
+    """`token` names the holder. `until` None: it is free."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    token: UUID  # so that no two writers ever write the same bytes
+    token: UUID
     operation: str
     operator: str
     until: AwareDatetime | None
 
 
 @asynccontextmanager
-async def locked(objects: ObjectStore, bucket: str, service: str, *, operation: str, operator: str) -> AsyncIterator[None]:
-    """Nobody else works on the dead letters of `service` inside; who loses the lock is cancelled.
+async def locked(objects: ObjectStore, bucket: str, operation: Operation) -> AsyncIterator[None]:
+    """Nobody else works on the dead letters of the operation's service inside; who loses the lock is cancelled.
 
     Raises: LockedError, also when the lock was lost inside.
     """
-    key = f"dead-letters/locks/{service}.json"
-    found = await objects.read(bucket, key)
-    _require_free(found, service)
-    etag = await _write(objects, bucket, key, _fresh(operation, operator), found.etag if found else None)
+    lock = _Lock(objects, bucket, operation)
+    await lock.take()
     inside = cast("asyncio.Task[None]", asyncio.current_task())
-    lost = False
-    writing = asyncio.Lock()
-
-    async def renew() -> None:
-        nonlocal etag, lost
-        deadline = now() + LIFE
-        while now() < deadline:
-            await asyncio.sleep(RENEWAL.total_seconds())
-            try:
-                async with writing:
-                    etag = await _write(objects, bucket, key, _fresh(operation, operator), etag)
-                deadline = now() + LIFE
-            except LockedError:
-                break
-            except (TransientError, DependencyDownError):
-                continue
-        lost = True
-        inside.cancel()
-
-    renewal = asyncio.create_task(renew())
+    renewal = asyncio.create_task(lock.keep(inside))
     try:
         yield
     except asyncio.CancelledError:
-        if lost:
+        if lock.is_lost:
             inside.uncancel()
-            raise LockedError(f"the lock of {service}'s dead letters was lost; `starlift dlq audit` says who has it") from None
+            text = f"the lock of {operation.service}'s dead letters was lost; `starlift dlq audit` says who has it"
+            raise LockedError(text) from None
         raise
     finally:
-        async with writing:
-            renewal.cancel()
-        if not lost:
-            freed = _Lock(token=uuid4(), operation=operation, operator=operator, until=None)
-            with suppress(LockedError, TransientError, DependencyDownError):
-                await _write(objects, bucket, key, freed, etag)
+        renewal.cancel()
+        await lock.free()
 
 
-def _fresh(operation: str, operator: str) -> _Lock:
-    return _Lock(token=uuid4(), operation=operation, operator=operator, until=now() + LIFE)
+class _Lock:
+    def __init__(self, objects: ObjectStore, bucket: str, operation: Operation) -> None:
+        self.is_lost = False
+        self._objects = objects
+        self._place = bucket, f"dead-letters/locks/{operation.service}.json"
+        self._operation = operation
+        self._token = uuid4()
+        self._etag: str | None = None
+
+    async def take(self) -> None:
+        """Raises: LockedError."""
+        found = await self._objects.read(*self._place)
+        _require_free(found, self._operation.service)
+        self._etag = None if found is None else found.etag
+        await self._write(now() + LIFE)
+
+    async def keep(self, inside: asyncio.Task[None]) -> None:
+        """Renew it until it is lost; then `inside` is cancelled."""
+        until = now() + LIFE
+        while now() < until:
+            await asyncio.sleep(RENEWAL.total_seconds())
+            renewed = now() + LIFE
+            try:
+                await self._write(renewed)
+                until = renewed
+            except (LockedError, PermanentError):
+                break
+            except (TransientError, DependencyDownError):
+                continue
+        self.is_lost = True
+        inside.cancel()
+
+    async def free(self) -> None:
+        """The next one need not wait. Where it fails, the lock ends by itself."""
+        if not self.is_lost:
+            with suppress(LockedError, TransientError, DependencyDownError, PermanentError):
+                await self._write(None)
+
+    async def _write(self, until: datetime | None) -> None:
+        """Raises: LockedError."""
+        operation = self._operation
+        lock = _Stored(token=self._token, operation=operation.id, operator=operation.operator, until=until)
+        body = lock.model_dump_json().encode()
+        try:
+            self._etag = await self._objects.replace(*self._place, body, expected=self._etag)
+        except ConflictError as error:
+            found = await self._objects.read(*self._place)
+            if found is None or _Stored.model_validate_json(found.body).token != self._token:
+                text = "somebody else has just begun with these dead letters; wait until they have finished"
+                raise LockedError(text) from error
+            # An earlier write of ours has arrived, and only its answer was lost.
+            self._etag = await self._objects.replace(*self._place, body, expected=found.etag)
 
 
 def _require_free(found: Versioned | None, service: str) -> None:
-    lock = None if found is None else _Lock.model_validate_json(found.body)
+    lock = None if found is None else _Stored.model_validate_json(found.body)
     if lock is not None and lock.until is not None and now() < lock.until + CLOCK_SKEW:
         raise LockedError(
             f"{lock.operator} works on {service}'s dead letters (operation {lock.operation}); wait until they have "
             f"finished, or, if they were killed, until {lock.until + CLOCK_SKEW:%H:%M:%S} UTC"
         )
-
-
-async def _write(objects: ObjectStore, bucket: str, key: str, lock: _Lock, expected: str | None) -> str:
-    """The new version's etag. Raises: LockedError."""
-    body = lock.model_dump_json().encode()
-    try:
-        return await objects.replace(bucket, key, body, expected=expected)
-    except ConflictError as error:
-        found = await objects.read(bucket, key)  # our own write may have arrived, and only its answer been lost
-        if found is None or found.body != body:
-            raise LockedError("somebody else has just begun with these dead letters; wait until they have finished") from error
-        return found.etag

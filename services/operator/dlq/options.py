@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from services.operator.dlq.filters import Filter, read_moment, read_runs
+from services.operator.dlq.filters import Filter, WrongFilterError, read_moment, read_runs
 
 
 @unique
@@ -78,6 +78,9 @@ def takes_filter(command: Callable[..., None]) -> Callable[..., None]:
 def read_filter(given: dict[str, Any]) -> Filter:
     """The filter that a person has written. Raises: WrongFilterError."""
     now = datetime.now(UTC)
+    for name, value in given.items():
+        if value == "" or (isinstance(value, list) and "" in value):  # an unset variable of a script must not mean all letters
+            raise WrongFilterError(f"the value of --{name.rstrip('s')} is empty; leave the option out, or give it one")
     read = {name: value for name, value in given.items() if value not in (None, [])}
     read |= {name: read_moment(read[name], now) for name in ("since", "until") if name in read}
     if "runs" in read:

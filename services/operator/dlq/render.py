@@ -10,12 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
 from services.operator.dlq.actions import Decision
-from services.operator.dlq.journal import Ended, Journal, Operation
+from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Letter
+from services.operator.dlq.operation import RESUMABLE, Ended, Line, Operation
 from services.operator.dlq.survey import Group, Pile, Reference
 from services.operator.render import counted
 
@@ -33,7 +35,7 @@ def pile_as_json(pile: Pile) -> dict[str, Any]:
     return {
         "service": pile.service,
         "letters": pile.seen,
-        "in_hand_elsewhere": _elsewhere(pile),
+        "in_hand_elsewhere": pile.elsewhere,
         "oldest": pile.oldest.isoformat() if pile.oldest else None,
         "groups": [
             asdict(group)
@@ -47,28 +49,27 @@ def show_piles(console: Console, piles: Sequence[Pile]) -> None:
     """Every queue, and what died in it, the most frequent first."""
     for pile in piles:
         since = f", the oldest failed {_clock(pile.oldest)}" if pile.oldest else ""
-        console.print(f"[bold]{pile.service}[/]: {counted(pile.seen, 'dead letter', 'dead letters')}{since}", highlight=False)
-        if elsewhere := _elsewhere(pile):
-            console.print(
-                f"[yellow]{elsewhere:,} more are in somebody's hands (another look, or a replay that holds them): look again[/]"
-            )
+        count = counted(pile.seen, "dead letter", "dead letters")
+        console.print(f"[bold]{pile.service}[/]: {count}{since}", highlight=False, soft_wrap=True)
+        if pile.elsewhere:
+            text = f"{pile.elsewhere:,} more are in somebody's hands (another look, or a replay that holds them): look again"
+            console.print(text, style="yellow", highlight=False, soft_wrap=True)
         for group in sorted(pile.groups.values(), key=lambda group: -group.count):
             _show_group(console, group)
     if any(pile.seen for pile in piles):
-        console.print("Looking hides letters for a moment and raises their receive count; both are harmless.", style="dim")
+        console.print(
+            "Looking hides letters for a moment and raises their receive count; both are harmless.", style="dim", soft_wrap=True
+        )
 
 
 def _show_group(console: Console, group: Group) -> None:
     invalid = f", {group.unsendable:,} of them can't go back" if group.unsendable else ""
     when = f"{_clock(group.first_failed_at)} to {_clock(group.last_failed_at)}, such as {group.letter[:_SHORT]}"
-    console.print(Text(f"  {group.count:>6,} x {group.error_type}, fingerprint {group.fingerprint}{invalid}", "bold"))
-    console.print(Text(f"           {when}"), soft_wrap=True)
-    console.print(Text(f"           {group.message}"), soft_wrap=True)
-
-
-def _elsewhere(pile: Pile) -> int:
-    before = pile.before.visible + pile.before.in_flight + pile.before.delayed
-    return min(pile.before.in_flight, max(0, before - pile.seen))
+    console.print(
+        _text(f"  {group.count:>6,} x {group.error_type}, fingerprint {group.fingerprint}{invalid}", "bold"), soft_wrap=True
+    )
+    console.print(_text(f"           {when}"), soft_wrap=True)
+    console.print(_text(f"           {group.message}"), soft_wrap=True)
 
 
 def letter_as_json(letter: Letter, references: Sequence[Reference] = ()) -> dict[str, Any]:
@@ -96,18 +97,19 @@ def show_letter(console: Console, letter: Letter, references: Sequence[Reference
         "failed": f"{counted(failure.attempts, 'attempt', 'attempts')}, {_clock(failure.first_failed_at)} to "
         f"{_clock(failure.last_failed_at)}, in {failure.service} {failure.version}",
         "replayed": counted(failure.replays, "time", "times"),
-        "snapshot": str(letter.data.get("snapshot", {}).get("taken_at", "none")) if letter.data else "none",
+        "snapshot": letter.snapshot_at or "none",
         "could go back": "yes" if letter.problem is None else f"no: {letter.problem}",
     }
     for name, text in facts.items():
-        console.print(Text(f"{name:>14}  {text}"), soft_wrap=True)
+        console.print(_text(f"{name:>14}  {text}"), soft_wrap=True)
     for one in references:
         state = "there, as announced" if one.problem is None else one.problem
-        console.print(Text(f"{'object':>14}  {one.ref.bucket}/{one.ref.key}: {state}"), soft_wrap=True)
+        console.print(_text(f"{'object':>14}  {one.ref.bucket}/{one.ref.key}: {state}"), soft_wrap=True)
     if letter.document is None:
-        console.print(Text(letter.delivery.body), soft_wrap=True)
+        console.print(_text(letter.delivery.body), soft_wrap=True)
     else:
-        console.print_json(json.dumps(letter.document))
+        document = _text(json.dumps(letter.document, indent=2, ensure_ascii=False))
+        console.print(JSONHighlighter()(document), soft_wrap=True)
 
 
 def decision_as_json(decision: Decision) -> dict[str, Any]:
@@ -152,13 +154,13 @@ class PlanTable:
         """What would go where, and what would not, and why."""
         table = Table("to", "letters", "message", "died of", title="Would be sent", title_justify="left")
         for (service, kind, error), count in self.sent.most_common():
-            table.add_row(service, f"{count:,}", kind, Text(error))
+            table.add_row(service, f"{count:,}", kind, _text(error))
         if self.sent:
             console.print(table)
         for (service, reason), count in self.skipped.most_common(REASONS_SHOWN):
             letter = self.example[service, reason][:_SHORT]
             line = f"{counted(count, 'letter', 'letters')} of {service} would stay, such as {letter}: {reason}"
-            console.print(Text(line, "yellow"), soft_wrap=True)
+            console.print(_text(line, "yellow"), soft_wrap=True)
 
 
 def operation_as_json(operation: Operation, ended: Ended | None) -> dict[str, Any]:
@@ -174,16 +176,22 @@ def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | N
     """The audit, oldest first."""
     for operation, ended in found:
         letters = ", ".join(f"{count:,} {step}" for step, count in ended.counts.items()) if ended else ""
-        how = f"{ended.end} ({letters})" if ended else "not ended: it runs, or `starlift dlq resume` goes on"
+        unended = "it runs, or `starlift dlq resume` goes on" if operation.kind in RESUMABLE else "it runs, or was interrupted"
+        how = f"{ended.end} ({letters})" if ended else f"not ended: {unended}"
         line = f"{operation.id}  {operation.kind} of {operation.service} by {operation.operator}: {how}"
-        console.print(Text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
+        console.print(_text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
+
+
+def line_as_json(operation: Operation, line: Line) -> dict[str, Any]:
+    """The last step of a letter in an operation."""
+    return {"operation": operation.id, **line.model_dump(mode="json")}
 
 
 def show_journal(console: Console, journal: Journal) -> None:
     """Every letter of an operation, with its last step."""
     table = Table("letter", "step", "at", "detail")
     for letter, line in journal.lines.items():
-        table.add_row(letter, line.step, _clock(line.at), Text(line.detail))
+        table.add_row(letter, line.step, _clock(line.at), _text(line.detail))
     console.print(table)
 
 
@@ -192,6 +200,12 @@ def ended_sentence(operation: Operation, ended: Ended) -> str:
     counts = ", ".join(f"{count:,} {step}" for step, count in sorted(ended.counts.items())) or "nothing matched"
     detail = f"; {ended.detail}" if ended.detail else ""
     return f"{operation.kind} of {operation.service} {ended.end}: {counts}{detail} (operation {operation.id})"
+
+
+def _text(text: str, style: str = "") -> Text:
+    """What others have written must not steer a terminal, nor fail to be printed: half a surrogate pair, say."""
+    shown = (one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+    return Text("".join(shown), style)
 
 
 def _clock(moment: datetime) -> str:

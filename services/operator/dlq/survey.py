@@ -12,8 +12,7 @@ from services.operator.dlq.filters import Filter
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import Letter, read_letter
 from services.operator.system import System
-from shared.errors import PermanentError
-from shared.queue import Depth
+from shared.errors import DependencyDownError, PermanentError
 
 
 @dataclass
@@ -39,11 +38,11 @@ class Group:
 
 @dataclass
 class Pile:
-    """The dead letters of one service. `before` is what SQS said before we looked; groups are by fingerprint."""
+    """The dead letters of one service, in groups by fingerprint. `elsewhere` is how many others had in hand, about."""
 
     service: str
-    before: Depth
     seen: int = 0
+    elsewhere: int = 0
     oldest: datetime | None = None
     groups: dict[str, Group] = field(default_factory=dict)
 
@@ -75,11 +74,11 @@ class Reference:
 
 async def survey(system: System, service: str) -> Pile:
     """Look through the dead letters of a service. Each is hidden from others while we look, and then handed back."""
-    queue = system.dead_letters[service]
-    pile = Pile(service, await queue.depth())
-    async with holding(queue) as hold:
+    pile = Pile(service)
+    async with holding(system.dead_letters[service]) as hold:
         async for delivery in hold.letters():
             pile.add(read_letter(service, delivery))
+        pile.elsewhere = hold.elsewhere
     return pile
 
 
@@ -87,14 +86,15 @@ async def find(system: System, beginning: str, limit: int) -> list[Letter]:
     """The letters, of every service, whose id (SQS's, or the message's) begins so; `limit` of them."""
     found: list[Letter] = []
     for service in system.dead_letters:
-        found += [letter async for letter in matching(system, service, Filter(ids=(beginning,)), limit - len(found))]
+        async with matching(system, service, Filter(ids=(beginning,)), limit - len(found)) as letters:
+            found += [letter async for letter in letters]
         if len(found) >= limit:
             break
     return found
 
 
 async def references(system: System, letter: Letter) -> list[Reference]:
-    """Every object that a letter's message refers to, read and checked."""
+    """Every object that a letter's message refers to, read and checked, one after another."""
     return [Reference(ref, await _problem(system, ref)) for ref in _distinct(letter)]
 
 
@@ -109,6 +109,6 @@ def _distinct(letter: Letter) -> Iterator[ObjectRef]:
 async def _problem(system: System, ref: ObjectRef) -> str | None:
     try:
         await system.objects.get(ref)
-    except PermanentError as error:
+    except (PermanentError, DependencyDownError) as error:  # a bucket that does not exist is a dependency that is down
         return str(error)
     return None

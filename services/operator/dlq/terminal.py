@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typer.core import TyperGroup
 
 from services.operator.dlq import actions, render
 from services.operator.dlq.actions import Author, NoSuchOperationError, UnsendableError
-from services.operator.dlq.editing import WrongPatchError
+from services.operator.dlq.editing import WrongInputError
 from services.operator.dlq.filters import Filter, WrongFilterError
-from services.operator.dlq.journal import End, Ended, Operation
 from services.operator.dlq.letters import Letter
 from services.operator.dlq.lock import LockedError
+from services.operator.dlq.operation import End, Ended, Operation
 from services.operator.dlq.options import Service
 from services.operator.dlq.survey import find
 from services.operator.exit_codes import ComplaintError, DeadLetterExit
@@ -27,6 +29,7 @@ from services.operator.locate import WrongSettingsError, operator_settings
 from services.operator.render import counted
 from services.operator.system import SERVICES, System, open_system
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.logs import place_of
 
 Result = TypeVar("Result")
 people = Console()
@@ -38,13 +41,38 @@ _ENDS = {
     End.NOTHING: DeadLetterExit.NOTHING,
 }
 _GRAVEST_FIRST = tuple(_ENDS)
-_MENDABLE = (
-    WrongFilterError,
-    WrongPatchError,
-    WrongSettingsError,
-    UnsendableError,
-    NoSuchOperationError,
-)
+_CODES: dict[tuple[type[Exception], ...], DeadLetterExit] = {
+    (WrongFilterError, WrongInputError, WrongSettingsError, UnsendableError, NoSuchOperationError): DeadLetterExit.USAGE,
+    (LockedError,): DeadLetterExit.LOCKED,
+    (DependencyDownError, PermanentError): DeadLetterExit.NO_ACCESS,
+    (TransientError,): DeadLetterExit.INTERNAL,
+}
+
+
+class Commands(TyperGroup):
+    """The commands of `starlift dlq`, whose every mistake is a sentence and an exit code of its own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one."""
+        with complaining():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """What goes wrong becomes one sentence and an exit code."""
+    try:
+        yield
+    except (ComplaintError, typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+        raise
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        text = "interrupted; nothing is lost, `starlift dlq resume` goes on with what was begun"
+        raise ComplaintError(text, DeadLetterExit.INTERRUPTED) from error
+    except Exception as error:
+        code = next((code for kinds, code in _CODES.items() if isinstance(error, kinds)), None)
+        # Not the text of an error that is none of ours: it may quote a letter.
+        text = str(error) if code else f"unexpected {type(error).__qualname__} in {place_of(error)}; this is a bug, report it"
+        raise ComplaintError("; ".join([text, *getattr(error, "__notes__", ())]), code or DeadLetterExit.INTERNAL) from error
 
 
 def on_system(work: Callable[[System], Awaitable[Result]]) -> Result:
@@ -57,26 +85,7 @@ def on_system(work: Callable[[System], Awaitable[Result]]) -> Result:
         async with open_system(operator_settings()) as system:
             return await work(system)
 
-    with complaining():
-        return asyncio.run(opened())
-
-
-@contextmanager
-def complaining() -> Iterator[None]:
-    """What a person can mend becomes one sentence and an exit code."""
-    try:
-        yield
-    except _MENDABLE as error:
-        raise ComplaintError(str(error), DeadLetterExit.USAGE) from error
-    except LockedError as error:
-        raise ComplaintError(str(error), DeadLetterExit.LOCKED) from error
-    except (DependencyDownError, PermanentError) as error:
-        raise ComplaintError(str(error), DeadLetterExit.NO_ACCESS) from error
-    except TransientError as error:
-        raise ComplaintError(str(error), DeadLetterExit.INTERNAL) from error
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        text = "interrupted; nothing is lost, `starlift dlq resume` goes on with what was begun"
-        raise ComplaintError(text, DeadLetterExit.INTERRUPTED) from error
+    return asyncio.run(opened())
 
 
 def names(service: Service | None) -> tuple[str, ...]:
@@ -85,8 +94,13 @@ def names(service: Service | None) -> tuple[str, ...]:
 
 
 def author(operator: str, reason: str) -> Author:
-    """Who does it: as they say, or as they are logged in."""
-    return Author(operator or getpass.getuser(), reason)
+    """Who does it: as they say, or as they are logged in. The user of a container has a number, and often no name."""
+    if operator:
+        return Author(operator, reason)
+    try:
+        return Author(getpass.getuser(), reason)
+    except (KeyError, OSError):
+        return Author(f"uid {os.getuid()}", reason)
 
 
 async def found(system: System, beginning: str, limit: int) -> list[Letter]:
@@ -100,49 +114,75 @@ async def found(system: System, beginning: str, limit: int) -> list[Letter]:
     return letters
 
 
-async def watched(system: System, operation: Operation, *, resumed: bool = False) -> Ended:
-    """Carry an operation out under a progress bar."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=aside, transient=True)
-    with bar:
-        task = bar.add_task(f"{operation.kind} of {operation.service}", total=None)
+async def watched(system: System, operation: Operation, *, resumed: bool = False, as_json: bool) -> End:
+    """Carry an operation out under a progress bar, and tell how it ended."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal)
+    task = bar.add_task(f"{operation.kind} of {operation.service}", total=None)
 
-        def report(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+    def report(done: int, of: int) -> None:
+        bar.update(task, completed=done, total=of)
 
-        do = actions.resume if resumed else actions.do
-        return await do(system, operation, report)
+    do = actions.resume if resumed else actions.do
+    try:
+        with bar:
+            ended = await do(system, operation, report)
+    except LockedError:
+        raise
+    except Exception as error:
+        error.add_note(f"nothing is lost, `starlift dlq resume {operation.id}` goes on")
+        raise
+    return tell(operation, ended, as_json=as_json)
+
+
+def tell(operation: Operation, ended: Ended, *, as_json: bool) -> End:
+    """Say how an operation ended."""
+    if as_json:
+        typer.echo(render.json_line(render.operation_as_json(operation, ended)))
+    else:
+        people.print(render.ended_sentence(operation, ended), highlight=False, markup=False, soft_wrap=True)
+    return ended.end
+
+
+def leave(ends: Sequence[End], *, as_json: bool) -> None:
+    """Exit with the gravest end."""
+    if not ends and not as_json:
+        people.print("there are no dead letters")
+    code = _ENDS[min(ends, key=_GRAVEST_FIRST.index, default=End.NOTHING)]
+    if code:
+        raise typer.Exit(code)
 
 
 def carry_out(service: Service | None, operation_on: Callable[[str], Operation], *, as_json: bool) -> None:
     """One operation for each service that has dead letters; stops at the first that a safety limit stopped."""
 
-    async def work(system: System) -> list[tuple[Operation, Ended]]:
-        ends: list[tuple[Operation, Ended]] = []
+    async def work(system: System) -> list[End]:
+        ends: list[End] = []
         for name in names(service):
-            depth = await system.dead_letters[name].depth()
-            if depth.visible + depth.in_flight == 0:
-                continue
-            operation = operation_on(name)
-            ends.append((operation, await watched(system, operation)))
-            if ends[-1][1].end is End.STOPPED:
-                break
+            if End.STOPPED not in ends and await _count(system, name):
+                ends.append(await watched(system, operation_on(name), as_json=as_json))
         return ends
 
-    finish(on_system(work), as_json=as_json)
+    leave(on_system(work), as_json=as_json)
 
 
-def finish(ends: Sequence[tuple[Operation, Ended]], *, as_json: bool) -> None:
-    """Say how operations ended; exit with the gravest end."""
-    for operation, ended in ends:
-        if as_json:
-            typer.echo(render.json_line(render.operation_as_json(operation, ended)))
-        else:
-            people.print(render.ended_sentence(operation, ended), highlight=False, markup=False, soft_wrap=True)
-    if not ends and not as_json:
-        people.print("there are no dead letters")
-    gravest = min((ended.end for _, ended in ends), key=_GRAVEST_FIRST.index, default=End.NOTHING)
-    if _ENDS[gravest]:
-        raise typer.Exit(_ENDS[gravest])
+def move_natively(service: Service | None, who: Author, rate: float, *, execute: bool, as_json: bool) -> None:
+    """Let SQS move whole queues."""
+
+    async def work(system: System) -> list[End]:
+        counts = {name: count for name in names(service) if (count := await _count(system, name))}
+        if execute:
+            return [tell(*await actions.move_natively(system, name, who, rate), as_json=as_json) for name in counts]
+        for name, count in counts.items():
+            if as_json:
+                typer.echo(render.json_line({"service": name, "letters": count, "decision": "move"}))
+            else:
+                people.print(
+                    f"SQS would move {counted(count, 'letter', 'letters')} of {name}; --execute does it", soft_wrap=True
+                )
+        return [End.DONE] * len(counts)
+
+    leave(on_system(work), as_json=as_json)
 
 
 def show_plan(service: Service | None, chosen: Filter, limit: int | None, *, force: bool, as_json: bool) -> None:
@@ -151,10 +191,11 @@ def show_plan(service: Service | None, chosen: Filter, limit: int | None, *, for
     async def work(system: System) -> render.PlanTable:
         table = render.PlanTable()
         for name in names(service):
-            async for decision in actions.plan(system, name, chosen, limit=limit, force=force):
-                table.add(decision)
-                if as_json:
-                    typer.echo(render.json_line(render.decision_as_json(decision)))
+            async with actions.plan(system, name, chosen, limit=limit, force=force) as decisions:
+                async for decision in decisions:
+                    table.add(decision)
+                    if as_json:
+                        typer.echo(render.json_line(render.decision_as_json(decision)))
         return table
 
     table = on_system(work)
@@ -168,21 +209,6 @@ def show_plan(service: Service | None, chosen: Filter, limit: int | None, *, for
         raise typer.Exit(DeadLetterExit.PARTIAL)
 
 
-def move_natively(service: Service | None, who: Author, rate: float, *, execute: bool) -> None:
-    """Let SQS move whole queues."""
-
-    async def work(system: System) -> list[str]:
-        moved = []
-        for name in names(service):
-            depth = await system.dead_letters[name].depth()
-            if depth.visible and execute:
-                await actions.move_natively(system, name, who, rate)
-            if depth.visible:
-                moved.append(f"{depth.visible:,} of {name}")
-        return moved
-
-    moved = on_system(work)
-    told = "SQS moves" if execute else "SQS would move, with --execute,"
-    people.print(f"{told} {', '.join(moved) or 'nothing'}", highlight=False)
-    if not moved:
-        raise typer.Exit(DeadLetterExit.NOTHING)
+async def _count(system: System, service: str) -> int:
+    depth = await system.dead_letters[service].depth()
+    return depth.visible + depth.in_flight

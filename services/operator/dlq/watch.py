@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum, auto
 
-from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message
+from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message, Trigger
 from contracts.objects import state_key
-from contracts.state import SourceState
+from contracts.state import Checkpoint, SourceState
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import Letter, read_letter
-from services.operator.progress import manifests_after, missing_batches
+from services.operator.progress import manifests_after, not_in_ledger
 from services.operator.system import System
 
 
@@ -23,75 +23,114 @@ class Fate(Enum):
     DEAD_AGAIN = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """What is remembered of a dead letter that fell because of our replay."""
+
+    event_id: str | None
+    batch_id: str | None
+    run: int | None
+
+
 @dataclass
 class Watch:
-    """Sees what happens from now on. `since` is when it began; `deleted` counts, by service, letters that we have removed."""
+    """Sees which of the messages that we replay to `service` fall again, there or further down the road.
+
+    No clock tells old letters from new ones: in the service's own queue a letter is ours when its failure record counts our
+    replay; in the others when it was not there before and has a batch, or a run, that comes from us.
+    """
 
     system: System
-    since: datetime
-    completed_run: int = 0
-    totals: dict[str, int] = field(default_factory=dict)
-    deleted: dict[str, int] = field(default_factory=dict)
+    service: str
+    fallen: dict[str, Fallen] = field(default_factory=dict)  # by SQS's id
+    _sent: dict[str, int] = field(default_factory=dict)  # replays, ours counted, by id of the message
+    _has_commanded: bool = False  # a run
+    _batches: set[str] = field(default_factory=set)
+    _run: int = 0  # the last that was complete; a later one may be ours
+    _known: set[str] = field(default_factory=set)
+    _visible: dict[str, int] = field(default_factory=dict)
 
     async def begin(self) -> None:
         """Remember how things are."""
-        self.totals = {service: await self._total(service) for service in self.system.dead_letters}
-        self.completed_run = await self._completed_run()
-
-    async def newcomers(self) -> list[Letter]:
-        """Dead letters that fell since, in any queue. A count tells where to look, and only what is seen there is believed."""
-        found: list[Letter] = []
         for service, queue in self.system.dead_letters.items():
-            if await self._total(service) + self.deleted.get(service, 0) <= self.totals[service]:
-                continue
-            async with holding(queue) as hold:
-                letters = [read_letter(service, delivery) async for delivery in hold.letters()]
-            found += [letter for letter in letters if letter.failure.last_failed_at >= self.since]
-        return found
+            if service == self.service:
+                self._visible[service] = (await queue.depth()).visible
+            else:
+                await self._look_into(service, lambda letter: self._known.add(letter.id))
+        checkpoint = await self._checkpoint()
+        self._run = 0 if checkpoint is None else checkpoint.run
 
-    async def fate(self, message: Message, newcomers: list[Letter]) -> Fate:
-        """What has become of a message that was sent since."""
-        if any(_is_kin(letter, message) for letter in newcomers):
+    def note_sent(self, letter: Letter) -> None:
+        """A letter is on its way."""
+        if letter.message is not None:
+            self._sent[str(letter.message.id)] = letter.failure.replays + 1
+            self._has_commanded |= isinstance(letter.message, IngestSource)
+        if isinstance(letter.message, BatchIngested | BatchRemodelled):
+            self._batches.add(str(letter.message.data.batch_id))
+
+    async def look(self) -> None:
+        """Find out what has fallen."""
+        for service in self.system.dead_letters:
+            await self._look_into(service, self._note)
+
+    async def _look_into(self, service: str, note: Callable[[Letter], None]) -> None:
+        """A count tells whether to look, and only what is seen is believed."""
+        queue = self.system.dead_letters[service]
+        if (await queue.depth()).visible == self._visible.get(service, 0):
+            return
+        self._visible[service] = 0
+        async with holding(queue) as hold:
+            async for delivery in hold.letters():
+                self._visible[service] += 1
+                note(read_letter(service, delivery))
+
+    def _note(self, letter: Letter) -> None:
+        batch = letter.data.get("batch_id")
+        fallen = Fallen(letter.event_id, batch if isinstance(batch, str) else None, letter.run)
+        if letter.service == self.service:
+            replays = self._sent.get(letter.event_id or "")
+            is_ours = replays is not None and letter.failure.replays >= replays
+        else:
+            is_ours = letter.id not in self._known and (fallen.batch_id in self._batches or self._is_of_later_run(fallen))
+        if is_ours:
+            self.fallen[letter.id] = fallen
+
+    def _is_of_later_run(self, fallen: Fallen) -> bool:
+        return self._has_commanded and fallen.run is not None and fallen.run > self._run
+
+    async def fate(self, letter: Letter) -> Fate:
+        """What has become of a letter that was sent."""
+        message = letter.message
+        if message is None or any(self._is_kin(one, message) for one in self.fallen.values()):
             return Fate.DEAD_AGAIN
         return Fate.LOADED if await self._is_loaded(message) else Fate.ON_ITS_WAY
+
+    def _is_kin(self, fallen: Fallen, message: Message) -> bool:
+        """Whether a dead letter is the message again, or the same batch or run further down the road."""
+        if isinstance(message, BatchIngested | BatchRemodelled) and fallen.batch_id == str(message.data.batch_id):
+            return True
+        is_of_run = isinstance(message, IngestSource) and self._is_of_later_run(fallen)
+        return fallen.event_id == str(message.id) or is_of_run
 
     async def _is_loaded(self, message: Message) -> bool:
         system = self.system
         match message:
             case BatchIngested() | BatchRemodelled():
-                return await self._has_batch(message)
+                return not await not_in_ledger(system.warehouse, [message.data.batch_id])
             case IngestSource():
-                run = await self._completed_run()
-                if run <= self.completed_run:
+                checkpoint = await self._checkpoint()
+                if checkpoint is None:
                     return False
-                manifests = await manifests_after(
-                    system.objects, system.settings.landing_bucket, system.settings.source_name, self.completed_run
-                )
-                return not any([await missing_batches(system.warehouse, manifest) for manifest in manifests])
+                if message.data.trigger is Trigger.SCHEDULE and message.time < checkpoint.started_at:
+                    return True  # a run that began later has answered it: ingestion drops it
+                bucket, source = system.settings.landing_bucket, system.settings.source_name
+                manifests = await manifests_after(system.objects, bucket, source, self._run)
+                wanted = [batch.data.batch_id for manifest in manifests for batch in manifest.batches]
+                return checkpoint.run > self._run and not await not_in_ledger(system.warehouse, wanted)
             case _:
                 return True  # nothing is loaded because of it
 
-    async def _has_batch(self, message: BatchIngested | BatchRemodelled) -> bool:
-        async with self.system.warehouse.connection() as connection:
-            if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
-                return False
-            query = "SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
-            return bool(await connection.fetch(query, [message.data.batch_id]))
-
-    async def _completed_run(self) -> int:
+    async def _checkpoint(self) -> Checkpoint | None:
         settings = self.system.settings
         found = await self.system.objects.read(settings.landing_bucket, state_key(settings.source_name))
-        checkpoint = None if found is None else SourceState.model_validate_json(found.body).checkpoint
-        return 0 if checkpoint is None else checkpoint.run
-
-    async def _total(self, service: str) -> int:
-        depth = await self.system.dead_letters[service].depth()
-        return depth.visible + depth.in_flight + depth.delayed
-
-
-def _is_kin(letter: Letter, message: Message) -> bool:
-    """Whether a dead letter is the message again, or the same batch further down the road."""
-    if letter.event_id == str(message.id):
-        return True
-    batch = getattr(message.data, "batch_id", None)
-    return batch is not None and letter.data.get("batch_id") == str(batch)
+        return None if found is None else SourceState.model_validate_json(found.body).checkpoint

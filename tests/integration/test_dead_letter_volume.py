@@ -1,0 +1,109 @@
+"""Ten thousand dead letters: looked through, replayed, in memory that hardly grows, and no faster than asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
+
+from infra.local.localstack import LocalStack
+from services.operator.dlq import actions
+from services.operator.dlq.actions import Author, Replay
+from services.operator.dlq.filters import Filter
+from services.operator.dlq.operation import End
+from services.operator.dlq.survey import survey
+from services.operator.system import System
+from shared.queue import Outgoing, SqsQueue
+from shared.service import open_clients
+from tests.integration.dead_letter_stand import SERVICE, letters, stands_on, system_of
+from tests.localstack import REGION
+
+pytestmark = [pytest.mark.localstack, pytest.mark.timeout(400)]
+FEW, MANY = 1_000, 10_000
+RATES = {FEW: 100.0, MANY: 500.0}  # the first is less than any machine can do
+GROWTH_MAXIMUM = 32 * 1024 * 1024  # the letters alone, parsed, would take several times as much
+SENDERS, CHUNK = 5, 50
+
+
+@dataclass
+class Meter:
+    """The most memory that this process has taken, and when it has sent how much."""
+
+    peak: int = 0
+    sends: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Letters a second, but for the first."""
+        seconds = self.sends[-1][0] - self.sends[0][0]
+        return (sum(count for _, count in self.sends) - self.sends[0][1]) / seconds
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        process = psutil.Process()
+
+        async def watch() -> None:
+            while True:
+                self.peak = max(self.peak, process.memory_info().rss)
+                await asyncio.sleep(0.05)
+
+        watching = asyncio.create_task(watch())
+        yield
+        watching.cancel()
+
+
+async def seed(system: System, count: int) -> None:
+    """Letters of more than a kilobyte each, as real ones have; few of them in memory at a time."""
+    starts = iter(range(0, count, CHUNK))
+
+    async def send(starts: Iterator[int]) -> None:
+        for _ in starts:
+            await system.dead_letters[SERVICE].send_all(letters(CHUNK, run=7, extracts=3))
+
+    await asyncio.gather(*(send(starts) for _ in range(SENDERS)))
+
+
+async def list_and_replay(system: System, count: int, meter: Meter) -> None:
+    await seed(system, count)
+    async with meter.watching():
+        pile = await survey(system, SERVICE)
+        assert (pile.seen, [group.count for group in pile.groups.values()]) == (count, [count])
+        operation = actions.replay_operation(SERVICE, Filter(), Author("ann"), Replay(rate=RATES[count]))
+        ended = await actions.do(system, operation)
+    assert (ended.end, ended.counts) == (End.DONE, {"deleted": count})
+    dead = await system.dead_letters[SERVICE].depth()
+    assert dead.visible + dead.in_flight == 0
+
+
+async def test_ten_thousand_letters_are_listed_and_replayed_in_bounded_memory_at_the_rate_that_was_asked(
+    localstack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stand,) = stands_on(localstack, 1)
+    for name, value in stand.aws.items():
+        monkeypatch.setenv(name, value)
+    meters = {FEW: Meter(), MANY: Meter()}
+    send_all = SqsQueue.send_all
+
+    async with open_clients(REGION) as clients:
+        system = system_of(stand, clients)
+        for count, meter in meters.items():
+
+            async def noting(queue: SqsQueue, messages: list[Outgoing], meter: Meter = meter) -> list[str | None]:
+                if not queue.name.endswith("-dlq"):
+                    meter.sends.append((asyncio.get_running_loop().time(), len(messages)))
+                return await send_all(queue, messages)
+
+            monkeypatch.setattr(SqsQueue, "send_all", noting)
+            await list_and_replay(system, count, meter)
+        assert (await system.queues[SERVICE].depth()).visible == FEW + MANY
+    growth = meters[MANY].peak - meters[FEW].peak
+    rates = {count: round(meter.rate) for count, meter in meters.items()}
+    print(f"letters a second: {rates}; {growth / 1024 / 1024:.1f} MiB more for ten times the letters")  # noqa: T201
+    for count, meter in meters.items():
+        assert sum(sent for _, sent in meter.sends) == count
+        assert meter.rate <= RATES[count] * 1.25  # a batch, a quarter of a second's, goes at once
+    assert growth < GROWTH_MAXIMUM

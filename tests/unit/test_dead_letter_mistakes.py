@@ -1,0 +1,150 @@
+"""What goes wrong with a command about dead letters is one sentence and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from services.operator.dlq import actions
+from services.operator.dlq.commands import dlq_app
+from services.operator.dlq.lock import locked
+from services.operator.exit_codes import DeadLetterExit
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE
+from tests.unit.dead_letter_terminal import Answer, Terminal, terminal_of
+from tests.unit.operator_scene import LANDING
+
+CODE = DeadLetterExit
+
+
+@pytest.fixture
+def dlq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Terminal]:
+    with terminal_of(monkeypatch, capsys) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["replay", "--since", "yesterday"], "'yesterday' is no time"),
+        (["replay", "--since", "999999d"], "'999999d' is no time"),
+        (["replay", "--run", "x"], "'x' is no run"),
+        (["replay", "--where", "["], "--where '[' is no JMESPath"),
+        (["replay", "--fingerprint", ""], "the value of --fingerprint is empty"),
+        (["discard", "--id", "", "--reason", "x"], "the value of --id is empty"),
+        (["discard", "--reason", "x"], "say which letters: a service, a filter or --limit"),
+        (["discard", SERVICE, "--reason", " "], "say why: --reason is kept in the audit"),
+        (["restore", "no-such-thing"], "0 operations begin with 'no-such-thing'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(dlq: Terminal, words: list[str], sentence: str) -> None:
+    dlq.bury(1)
+    answer = dlq(*words)
+    assert (answer.code, answer.out) == (CODE.USAGE, "")
+    assert answer.err.startswith(f"starlift: {sentence}")
+    assert answer.err.count("\n") == 1
+    assert len(dlq.graves.dead.messages) == 1
+
+
+@pytest.mark.parametrize("words", [["replay", "--no-such-option"], ["no-such-command"], ["discard", SERVICE]])
+def test_wrong_usage_is_2(dlq: Terminal, words: list[str]) -> None:
+    assert dlq(*words).code == CODE.USAGE
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (PermanentError("sqs refused SendMessageBatch"), CODE.NO_ACCESS, "sqs refused SendMessageBatch; nothing is lost, "),
+        (DependencyDownError("sqs", "'q' does not exist"), CODE.NO_ACCESS, "'q' does not exist; nothing is lost, "),
+        (TransientError("sqs throttles"), CODE.INTERNAL, "sqs throttles; nothing is lost, "),
+        (ZeroDivisionError("row 17"), CODE.INTERNAL, "unexpected ZeroDivisionError in shared.testing.faults."),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_fails_in_the_middle_says_how_to_go_on(dlq: Terminal, error: Exception, code: int, sentence: str) -> None:
+    dlq.bury(1)
+    dlq.graves.alive.faults.during(0, 1000, error, "send_all")
+    answer = dlq("replay", "--execute")
+    assert (answer.code, answer.out) == (code, "")
+    assert answer.err.startswith(f"starlift: {sentence}")
+    assert "row 17" not in answer.err
+    assert answer.err.count("\n") == 1
+    (operation,) = dlq.run(actions.interrupted(dlq.graves.system))
+    assert f"`starlift dlq resume {operation.id}` goes on" in answer.err
+    dlq.graves.alive.faults.clear()
+    answer = dlq("resume", operation.id[:10])
+    assert (answer.code, answer.err) == (0, "")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda one: type(one).__name__)
+def test_an_interruption_is_130(dlq: Terminal, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def interrupted(work: Coroutine[Any, Any, Any]) -> None:
+        work.close()
+        raise error
+
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    answer = dlq("replay", "--execute")
+    assert (answer.code, answer.out) == (CODE.INTERRUPTED, "")
+    assert answer.err == "starlift: interrupted; nothing is lost, `starlift dlq resume` goes on with what was begun\n"
+
+
+def test_sigterm_interrupts_like_ctrl_c_and_hands_everything_back(dlq: Terminal) -> None:
+    dlq.bury(30)
+    dlq.loop.call_later(4, os.kill, os.getpid(), signal.SIGTERM)
+    answer = dlq("replay", "--execute", "--rate", "1")
+    assert answer.code == CODE.INTERRUPTED
+    assert 0 < len(dlq.graves.alive.sent) < 30
+    assert dlq.run(dlq.graves.dead.depth()).in_flight == 0
+    assert dlq("resume").code == 0
+    assert len(dlq.graves.alive.sent) == 30
+
+
+def test_who_is_locked_out_is_told_who_has_the_lock(dlq: Terminal) -> None:
+    dlq.bury(1)
+    holder = locked(dlq.graves.objects, LANDING, actions.replay_operation(SERVICE, ALL, ANN, FAST))
+    dlq.run(holder.__aenter__())
+    answer = dlq("replay", "--execute")
+    assert answer.code == CODE.LOCKED
+    assert answer.err.startswith("starlift: ann works on remodelling's dead letters")
+    dlq.run(holder.__aexit__(None, None, None))
+
+
+def test_a_system_that_can_t_be_reached_is_7(dlq: Terminal) -> None:
+    dlq.graves.dead.faults.add("depth", DependencyDownError("sqs", "'q' does not exist"))
+    assert dlq("list") == Answer(CODE.NO_ACCESS, "", "starlift: 'q' does not exist\n")
+
+
+def test_several_interrupted_operations_are_named(dlq: Terminal) -> None:
+    dlq.bury(1)
+    dlq.lay("{", service="loading")
+    dlq.graves.alive.faults.add("send_all", PermanentError("refused"))
+    dlq("replay", SERVICE, "--execute")
+    dlq.graves.dead_letters["loading"].faults.add("delete", PermanentError("refused"))
+    dlq("discard", "loading", "--reason", "x")
+    answer = dlq("resume")
+    assert answer.code == CODE.USAGE
+    assert answer.err.startswith("starlift: several can be resumed, say which: ")
+    assert "not ended: it runs, or `starlift dlq resume` goes on" in dlq("audit").out
+
+
+def test_a_user_without_a_name_is_a_number(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    dlq.bury(1)
+    assert dlq("replay", "--execute").code == 0
+    assert dlq("audit", "--json").lines[0]["operator"] == f"uid {os.getuid()}"
+
+
+def test_the_help_names_every_exit_code() -> None:
+    for code in DeadLetterExit:
+        assert f" {code.value} " in str(dlq_app.info.epilog)
