@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from infra.terraform.offline.core import Resource
 from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
+from services.operator.proof.verdict import Verdict
+from services.operator.render import verdict_words
 from tests.infra.conftest import STACK, Applied
 
 TOPOLOGY = read_topology()
@@ -122,10 +126,28 @@ def test_every_alarm_tells_somebody(applied: Applied) -> None:
 
 def test_what_an_alarm_counts_is_logged(applied: Applied) -> None:
     sources = "\n".join(file.read_text() for file in (CHECKOUT / "shared/consumer").glob("*.py"))
-    for metric in applied.of_type("aws_cloudwatch_log_metric_filter"):
-        event = re.fullmatch(r'\{ \$\.event = "(\w+)" \}', metric.values["pattern"])
-        assert event is not None
-        assert f'"{event[1]}"' in sources
+    patterns = [found.values["pattern"] for found in applied.of_type("aws_cloudwatch_log_metric_filter")]
+    events = [event for pattern in patterns for event in re.findall(r'^\{ \$\.event = "(\w+)" \}$', pattern)]
+    assert len(events) == 3 * len(TOPOLOGY.services)
+    assert all(f'"{event}"' in sources for event in events)
+    sentences = [sentence for pattern in patterns for sentence in re.findall(r'^"([^"]+)"$', pattern)]
+    assert len(events) + len(sentences) == len(patterns)
+    assert {sentence for sentence in sentences if said(sentence)} == set(sentences)
+
+
+def said(sentence: str) -> bool:
+    """Whether the operator's verdict begins so, for equal or for different."""
+    progress = SimpleNamespace(consistent_through=SimpleNamespace(run=1795391228915), overdue=[])
+    rest: dict[str, Any] = {
+        "in_flight": 0,
+        "quarantined": 0,
+        "settled_at": None,
+        "sample": 1.0,
+        "tables": [],
+        "taken_at": datetime.now(UTC),
+    }
+    verdicts = [cast("Verdict", SimpleNamespace(progress=progress, is_equal=is_equal, **rest)) for is_equal in (True, False)]
+    return any(verdict_words(verdict).startswith(f"{sentence} 1795391228915") for verdict in verdicts)
 
 
 def test_a_silent_ingestion_is_noticed_only_while_its_schedule_asks(applied: Applied) -> None:
