@@ -45,7 +45,12 @@ def document(request: pytest.FixtureRequest) -> str:
 def test_every_command_and_its_options_exist(document: str) -> None:
     for match in found(r"(?:^|[ /])starlift ([a-z]+)([^\n`]*)", code_of(document)):
         assert match[1] in COMMANDS, f"there is no `starlift {match[1]}`"
-        options = {option for parameter in COMMANDS[match[1]].params for option in parameter.opts}
+        command, words = COMMANDS[match[1]], match[2].split()
+        group = getattr(command, "commands", {})
+        if group and words and not words[0].startswith("-"):
+            assert words[0] in group, f"there is no `starlift {match[1]} {words[0]}`"
+            command = group[words[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         named = set(re.findall(r"--[a-z-]+", match[2].partition("#")[0]))
         assert named <= options, f"`starlift {match[1]}` has no {named - options}"
 
@@ -90,7 +95,7 @@ def test_the_layout_is_as_drawn() -> None:
     lines = re.findall(r"^([a-z]+)/ +(.*)$", layout.partition("## ")[0], re.MULTILINE)
     assert {directory for directory, _ in lines} == {"contracts", "shared", "services", "infra", "tests", "docs"}
     for directory, contents in lines:
-        for name in re.findall(r"\b([\w]+/|\w+\.(?:md|json))", contents):
+        for name in re.findall(r"\b(\w+/|[\w-]+\.(?:md|json))", contents):
             assert (ROOT / directory / name).exists(), f"{directory}/ has no {name}"
 
 
