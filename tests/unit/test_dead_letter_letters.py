@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from contracts.failure import FAILURE_ATTRIBUTE
-from contracts.messages import UPCASTS, encode
+from contracts.messages import encode
 from services.operator.dlq.letters import Archived, Letter, read_letter
 from services.operator.dlq.render import json_line, letter_as_json, show_letter
 from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
@@ -78,21 +77,20 @@ def test_a_letter_without_a_failure_record_was_moved_by_sqs_or_a_person() -> Non
     assert found.failure.fingerprint == letter("{").failure.fingerprint
 
 
-def test_an_older_version_is_brought_to_this_build_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    def once_to_now(document: dict[str, Any]) -> dict[str, Any]:
-        return document | {"type": "starlift.batch_ingested.v1", "data": document["data"] | {"index": 5}}
-
-    monkeypatch.setitem(UPCASTS, "starlift.batch_ingested_once.v1", once_to_now)
-    found = letter(encode(ingested(7)).replace("batch_ingested.v1", "batch_ingested_once.v1"))
-    assert found.problem is None
-    assert found.type == "starlift.batch_ingested_once.v1"
-    assert json.loads(found.outgoing.body)["data"]["index"] == 5
+def test_an_older_version_is_brought_to_this_build_s() -> None:
+    """A batch of before there were key lists."""
+    document = json.loads(encode(ingested(7))) | {"type": "starlift.batch_ingested.v1"}
+    del document["data"]["keys"]
+    found = letter(json.dumps(document))
+    assert (found.problem, found.type) == (None, "starlift.batch_ingested.v1")
+    assert json.loads(found.outgoing.body)["type"] == "starlift.batch_ingested.v2"
+    assert json.loads(found.outgoing.body)["data"]["keys"] == []
 
 
 def test_a_message_for_another_service_has_a_problem() -> None:
     assert letter(encode(ingested(7))).problem is None
     found = read_letter("loading", Delivery("1", encode(ingested(7)), "", 1, EPOCH, EPOCH))
-    assert found.problem == "'starlift.batch_ingested.v1' is not for loading, which works on 'starlift.batch_remodelled.v1'"
+    assert found.problem == "'starlift.batch_ingested.v2' is not for loading, which works on 'starlift.batch_remodelled.v2'"
 
 
 def test_every_object_that_a_message_refers_to_is_found_however_deep() -> None:

@@ -211,9 +211,9 @@ async def test_what_chose_no_letters_can_t_be_resumed_and_touches_none(kind: Kin
 async def test_another_build_may_refuse_what_this_one_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     graves = Graves()
     letters = graves.bury(3)
-    graves.dead.messages[1].body = encode(ingested(7)).replace("batch_ingested.v1", "batch_ingested_once.v1")
+    graves.dead.messages[1].body = encode(ingested(7)).replace("batch_ingested.v2", "batch_ingested_once.v1")
     with monkeypatch.context() as this_build:
-        known = {"starlift.batch_ingested_once.v1": lambda one: one | {"type": "starlift.batch_ingested.v1"}}
+        known = {"starlift.batch_ingested_once.v1": lambda one: one | {"type": "starlift.batch_ingested.v2"}}
         this_build.setitem(UPCASTS, *next(iter(known.items())))
         graves.alive.faults.add("send_all", PermanentError("sqs refused SendMessageBatch"))
         with pytest.raises(PermanentError):
