@@ -110,6 +110,7 @@ def _operations(route: Route) -> Document:
         f"{route.service}.give_up": _operation(route.service, "send", dead, route.dead_letter),
         f"operator.inspect.{dead}": _operation("operator", "receive", dead, route.dead_letter),
         f"operator.replay.{dead}": _operation("operator", "send", route.service, route.kind),
+        f"operator.restore.{dead}": _operation("operator", "send", dead, route.dead_letter),
     }
 
 
