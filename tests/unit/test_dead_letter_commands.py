@@ -114,7 +114,7 @@ def test_a_replay_says_how_it_ended_and_so_does_its_exit_code(dlq: Terminal) -> 
     dlq.bury(3)
     answer = dlq("replay", "--execute", "--rate", "100", "--operator", "ann", "--reason", "mended")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.startswith("replay of remodelling done: 3 deleted (operation ")
+    assert answer.out.startswith("replay of remodelling done: 3 replayed (operation ")
     dlq.bury(1)
     dlq.lay("{")
     answer = dlq("replay", "--execute", "--json")
@@ -188,7 +188,7 @@ def test_an_edit_by_patch_and_its_way_back(dlq: Terminal, tmp_path: Path) -> Non
     patch.write_text('{"source": "ann"}')
     answer = dlq("edit", str(first.id), "--patch", str(patch), "--operator", "ann")
     assert answer.code == 0
-    assert answer.out.startswith("edit of remodelling done: 1 deleted (operation ")
+    assert answer.out.startswith("edit of remodelling done: 1 edited (operation ")
     assert {decode(body).source for body in dlq.graves.dead.bodies} == {"tests", "ann"}
     patch.write_text('{"data": null}')
     answer = dlq("edit", str(first.id), "--patch", str(patch))
@@ -237,7 +237,7 @@ def test_the_audit_tells_every_letter_of_an_operation(dlq: Terminal) -> None:
     _, line = dlq("audit", told["id"], "--json").lines
     assert (line["letter"], line["step"]) == (letter, "deleted")
     text = dlq("audit", told["id"]).out
-    assert f"{told['id']}  replay of remodelling by ann: done (1 deleted); mended" in text
+    assert f"{told['id']}  replay of remodelling by ann: done (1 replayed); mended" in text
     assert letter in text
 
 

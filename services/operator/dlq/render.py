@@ -17,12 +17,13 @@ from rich.text import Text
 from services.operator.dlq.actions import Decision
 from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Letter
-from services.operator.dlq.operation import RESUMABLE, Ended, Line, Operation
+from services.operator.dlq.operation import RESUMABLE, Ended, Kind, Line, Operation, Step
 from services.operator.dlq.survey import Group, Pile, Reference
 from services.operator.render import counted
 
 _SHORT = 8  # of an id, enough to name it
 REASONS_SHOWN = 20
+DONE_WITH = {Kind.REPLAY: "replayed", Kind.EDIT: "edited", Kind.DISCARD: "discarded"}
 
 
 def json_line(value: Mapping[str, Any]) -> str:
@@ -175,9 +176,8 @@ def operation_as_json(operation: Operation, ended: Ended | None) -> dict[str, An
 def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | None]]) -> None:
     """The audit, oldest first."""
     for operation, ended in found:
-        letters = ", ".join(f"{count:,} {step}" for step, count in ended.counts.items()) if ended else ""
         unended = "it runs, or `starlift dlq resume` goes on" if operation.kind in RESUMABLE else "it runs, or was interrupted"
-        how = f"{ended.end} ({letters})" if ended else f"not ended: {unended}"
+        how = f"{ended.end} ({_counts(operation, ended)})" if ended else f"not ended: {unended}"
         line = f"{operation.id}  {operation.kind} of {operation.service} by {operation.operator}: {how}"
         console.print(_text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
 
@@ -189,17 +189,21 @@ def line_as_json(operation: Operation, line: Line) -> dict[str, Any]:
 
 def show_journal(console: Console, journal: Journal) -> None:
     """Every letter of an operation, with its last step."""
-    table = Table("letter", "step", "at", "detail")
     for letter, line in journal.lines.items():
-        table.add_row(letter, line.step, _clock(line.at), _text(line.detail))
-    console.print(table)
+        console.print(_text(f"  {letter}  {line.step:<8}  {_clock(line.at)}  {line.detail}".rstrip()), soft_wrap=True)
 
 
 def ended_sentence(operation: Operation, ended: Ended) -> str:
     """How an operation ended, in one sentence."""
-    counts = ", ".join(f"{count:,} {step}" for step, count in sorted(ended.counts.items())) or "nothing matched"
     detail = f"; {ended.detail}" if ended.detail else ""
+    counts = _counts(operation, ended)
     return f"{operation.kind} of {operation.service} {ended.end}: {counts}{detail} (operation {operation.id})"
+
+
+def _counts(operation: Operation, ended: Ended) -> str:
+    """Letters by their last step; those that have left the queue as what was meant to be done with them."""
+    named = {DONE_WITH.get(operation.kind, step) if step == Step.DELETED else step: n for step, n in ended.counts.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(named.items())) or "no letters"
 
 
 def _text(text: str, style: str = "") -> Text:
