@@ -16,9 +16,7 @@ from shared.envelope import opening
 
 POLL = timedelta(milliseconds=200)
 SOURCE = "starlift/operator"
-DEAD_LETTER_FELL = (
-    "a message became a dead letter before the run was loaded; `starlift status` says where, the service's log why"
-)
+DEAD_LETTER_FELL = "a message became a dead letter before the run was loaded; `starlift dlq list` says which, and why"
 ASK_STATUS = "look at `starlift status`: are the services up, are messages waiting?"
 
 

@@ -28,6 +28,10 @@ def show_status(console: Console, status: Status) -> None:
             name, str(depth.visible), str(depth.in_flight), str(depth.delayed), f"[bold red]{count}[/]" if count else "0"
         )
     console.print(queues)
+    if any(depth.visible + depth.in_flight for depth in status.dead_letters.values()):
+        console.print(
+            "`starlift dlq list` tells what the dead letters died of.", style="yellow", highlight=False, soft_wrap=True
+        )
     rows = Table("table", "rows", title="Warehouse", title_justify="left")
     rows.columns[1].justify = "right"
     for name, number in status.rows.items():

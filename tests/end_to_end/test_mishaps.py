@@ -84,7 +84,7 @@ def test_a_column_that_is_dropped_makes_dead_letters_until_it_is_back(shared: St
     try:
         sell(databases)
         sentence = shared("ingest", "--wait", expected=4).complains(4)
-        assert sentence.startswith("a message became a dead letter before the run was loaded; `starlift status` says where")
+        assert sentence.startswith("a message became a dead letter before the run was loaded; `starlift dlq list` says which")
         failure = dead_letters(shared)[0]
         assert failure["message"] == (
             "table 'department' lacks column 'manager' required by contract 'totesys'; "

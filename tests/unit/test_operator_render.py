@@ -60,6 +60,8 @@ def test_a_status_shows_queues_and_rows() -> None:
     assert words(text, "dim_date") == ["dim_date", "1,234"]
     assert words(text, "fact_payment") == ["fact_payment", "not created yet"]
     assert "No run has completed yet." in text
+    assert "`starlift dlq list` tells what the dead letters died of." in text
+    assert "dead letters died" not in shown(status())
     assert "quarantine" not in text
 
 
