@@ -2,12 +2,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.virtual_clock import VirtualClockLoop
 
 pytest_plugins = ["tests.localstack", "tests.postgres_cluster"]
+
+
+# Tests that share a stack, or a plan, that takes long to make: one worker has them all.
+TOGETHER = ("tests/end_to_end/", "tests/infra/")
+
+
+class ByPlace(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """A worker takes one file after another, or a whole directory of those that share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((place for place in TOGETHER if file.startswith(place)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
+    return ByPlace(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -195,7 +195,7 @@ def starlift(tmp_path: Path) -> Iterator[Starlift]:
         yield fresh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
     """Of the stack that the tests share."""
     with databases_of(postgres_cluster, orders=ORDERS) as both:
@@ -203,9 +203,12 @@ def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
         yield both
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlift]:
-    """A Starlift that is up on the person's databases and has loaded them. Whoever stops it starts it again."""
+    """A Starlift that is up on the person's databases and has loaded them. Whoever stops it starts it again.
+
+    It ends with the last test of this directory: five processes that ask every two seconds would slow all that follow.
+    """
     with starlift_in(tmp_path_factory.mktemp("shared") / "home") as running:
         running("up", "--detach", *databases.options)
         running("ingest", "--wait")

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import asyncpg
 import pytest
+from pydantic import BaseModel
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, IngestSourceData, Trigger, decode
-from contracts.objects import manifest_key, manifest_prefix
+from contracts.objects import ObjectRef, manifest_key, manifest_prefix
 from contracts.state import Manifest, SourceState
 from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
@@ -79,6 +80,18 @@ class Store(FakeObjectStore):
         return await self._process.has(super().replace(bucket, key, body, expected=expected), point)
 
 
+def references(value: object) -> Iterator[ObjectRef]:
+    """Every object that a message speaks of."""
+    if isinstance(value, ObjectRef):
+        yield value
+    elif isinstance(value, BaseModel):
+        for _, part in value:
+            yield from references(part)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from references(part)
+
+
 class Outlet(FakeQueue):
     """The next queue as one process reaches it. What a message refers to must be there when the message is."""
 
@@ -89,13 +102,8 @@ class Outlet(FakeQueue):
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         self._process.require_alive()
-        message = decode(body)
-        if isinstance(message, BatchIngested):
-            for extract in message.data.extracts:
-                await self._objects.get(extract.object)
-        elif isinstance(message, BatchRemodelled):
-            for rows in message.data.tables:
-                await self._objects.get(rows.object)
+        for ref in references(decode(body)):
+            await self._objects.get(ref)
         return await self._process.has(super().send(body, delay=delay, attributes=attributes), Point.MESSAGE_SENT)
 
     def batches(self) -> list[Any]:
@@ -136,18 +144,21 @@ async def remodel(message: BatchIngested, pipeline: Pipeline, process: Process) 
 
 
 def command() -> IngestSource:
-    return IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR))
+    return IngestSource(
+        **opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR, compare_keys=True)
+    )
 
 
 async def change(source: asyncpg.Connection, number: int) -> None:
-    """Changes that make two batches."""
+    """Changes that make two batches, and a row that is gone."""
+    await source.execute("DELETE FROM payment WHERE payment_id = $1", number)
     await source.execute("UPDATE department SET location = $1 WHERE department_id = 1", f"floor {number}")
     await source.execute("UPDATE sales_order SET units_sold = $1, last_updated = now() WHERE sales_order_id < 4", number)
 
 
 @pytest.fixture
 async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=10, seed=1)
+    await fill(source, orders=40, seed=1)
     await pipeline.run()
     return pipeline.cut(4)
 
