@@ -18,7 +18,7 @@ from tests.unit.test_operator_events import logged_events
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
-ELSEWHERE = (".venv/", ".starlift/", "quarantine/")  # made by make or by the stack, and in a bucket
+ELSEWHERE = (".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
 ON_AWS = ("starlift/", "service/", "task/", "environments/", "repos/", "linux/")  # names there, and values of infra/terraform
 COMMANDS: dict[str, Any] = {}
 for application in (app, local_app):

@@ -45,7 +45,8 @@ _FILTER_OPTIONS: dict[str, Any] = {
     "since": Annotated[str | None, typer.Option(help=_SINCE_HELP)],
     "until": Annotated[str | None, typer.Option(help="Failed last before.")],
     "where": Annotated[
-        str | None, typer.Option(help='JMESPath over {"body": …, "failure": …}, such as "body.data.index > `3`".')
+        str | None,
+        typer.Option(help="JMESPath over body and failure, in single quotes: 'body.data.index > `3`'."),
     ],
     "replays": Annotated[int | None, typer.Option(help="Replayed exactly so often.")],
     "max_replays": Annotated[int | None, typer.Option(help="Replayed at most so often.")],
