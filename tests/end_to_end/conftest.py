@@ -63,7 +63,10 @@ class Answer:
 
 @dataclass
 class Starlift:
-    """One state directory, and the commands that are run with it. `seen` is every process that ever was in its stack."""
+    """One state directory, and the commands that are run with it.
+
+    `seen` is every process that ever was in its stack, but for ourselves, who own it where a test drives a `Stack`.
+    """
 
     home: Path
     seen: set[ProcessId] = field(default_factory=set)
@@ -112,7 +115,7 @@ class Starlift:
     def _note(self) -> None:
         found = Home(self.home).read()
         if found is not None:
-            self.seen |= {found.owner, *found.processes.values()}
+            self.seen |= {found.owner, *found.processes.values()} - {processes.own_id()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,11 @@ class Builds:
         log = self.home / f"{build}-{service}.log"
         self.running[f"{build}-{service}"] = processes.start(command, log=log, environment=environment, directory=ROOT)
 
-    def stop(self, *names: str) -> None:
-        """Drained, as a deployment stops them."""
+    def stop(self, *names: str) -> list[int]:
+        """Drained, as a deployment stops them. Their exit codes."""
         children = [self.running.pop(name) for name in names]
         processes.stop((child.id for child in children), within=timedelta(seconds=30))
-        assert [child.popen.wait() for child in children] == [0] * len(children)
+        return [child.popen.wait() for child in children]
 
     def log(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text()
@@ -70,7 +70,7 @@ def builds(starlift: Starlift, databases: Databases) -> Iterator[Builds]:
         try:
             yield both
         finally:
-            processes.stop((child.id for child in both.running.values()), within=timedelta(seconds=30))
+            both.stop(*both.running)
 
 
 def columns(databases: Databases) -> list[str]:
@@ -94,7 +94,7 @@ def test_services_are_replaced_one_by_one_and_nothing_is_lost(builds: Builds, st
 
     # A newer remodeller sends columns that the loader, still the older one, does not know.
     builds.start("newer", "remodelling", **NEWER)
-    builds.stop("older-remodelling")
+    assert builds.stop("older-remodelling") == [0]
     databases.write("UPDATE staff SET first_name = 'Ada', last_updated = now() WHERE staff_id = 1")
     starlift("ingest", "--full")
     wait_until(lambda: "message_deferred" in builds.log("older-loading"))
@@ -104,12 +104,12 @@ def test_services_are_replaced_one_by_one_and_nothing_is_lost(builds: Builds, st
     assert "department_id" in columns(databases)
     builds.start("newer", "loading", **NEWER)
     wait_until(lambda: "batch_loaded" in builds.log("newer-loading"))
-    builds.stop("older-loading")
+    assert builds.stop("older-loading") == [0]
 
     # Ingestion last, which is as well the other way round: both builds' requests and extracts are known to all.
     builds.start("newer", "ingestion", **NEWER)
     starlift("ingest", "--wait")
-    builds.stop("older-ingestion")
+    assert builds.stop("older-ingestion") == [0]
     starlift("ingest", "--wait", STARLIFT_CONTRACT=NEWER_CONTRACT)
     assert starlift("verify", "--json", STARLIFT_CONTRACT=NEWER_CONTRACT).json["equal"]
     assert databases.read("SELECT count(*) FROM dim_staff WHERE department_id IS NULL")[0]["count"] == 0
