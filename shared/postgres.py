@@ -45,12 +45,15 @@ _MAY_PASS = (
     asyncpg.ObjectInUseError,
     asyncpg.InternalClientError,
 )
+# Their texts quote the value ("invalid input syntax for type uuid: …"), or are whatever the author of a trigger liked.
+_QUOTING = (asyncpg.DataError, asyncpg.RaiseError)
 
 
 @contextmanager
 def classed_errors(dependency: str) -> Iterator[None]:
     """Class what asyncpg raises inside by what recovers it.
 
+    Their texts hold no row data: PostgreSQL's primary message without its details, or none where that quotes values.
     Raises: DependencyDownError, TransientError, PermanentError.
     """
     try:
@@ -58,10 +61,14 @@ def classed_errors(dependency: str) -> Iterator[None]:
     except _UNREACHABLE as error:  # first: too many connections are a kind of insufficient resources
         raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
     except _MAY_PASS as error:
-        raise TransientError(f"{dependency}: {error}") from error
+        raise TransientError(f"{dependency}: {error.args[0]}") from error
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise _unreadable(dependency) from error
+    except _QUOTING as error:
+        raise _withheld(dependency, error) from error
     except asyncpg.InterfaceError as error:
+        if isinstance(error, ValueError):  # an argument that does not fit; the text quotes it
+            raise _withheld(dependency, error) from error
         # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
         raise TransientError(f"{dependency}: {error}") from error
     except asyncpg.InsufficientPrivilegeError as error:
@@ -70,6 +77,14 @@ def classed_errors(dependency: str) -> Iterator[None]:
         ) from error
     except asyncpg.PostgresError as error:
         raise PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}") from error
+
+
+def _withheld(dependency: str, error: Exception) -> PermanentError:
+    """Which error it is, and of which table and column as far as PostgreSQL says."""
+    names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
+    where = ".".join(name for name in names if name)
+    what = f"{type(error).__name__} in {where}" if where else type(error).__name__
+    return PermanentError(f"{dependency}: {what}; its text is withheld, it may quote a row")
 
 
 def explain_unreachable(dependency: str, error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+from asyncpg.exceptions._base import DataError as ArgumentError
 
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import classed_errors
@@ -41,3 +42,32 @@ def test_an_error_of_postgresql_is_classed_by_what_recovers_it(error: Exception,
     with pytest.raises(expected) as raised, classed_errors("warehouse"):
         raise error
     assert text in str(raised.value)
+
+
+ROW = "Ann Smith 4711"
+
+
+def server_error(kind: type[asyncpg.PostgresError], **fields: str) -> asyncpg.PostgresError:
+    """An error as asyncpg makes it of what the server sends."""
+    error = kind(fields.pop("message"))
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (server_error(asyncpg.InvalidTextRepresentationError, message=f'invalid input syntax for type uuid: "{ROW}"'), ""),
+        (ArgumentError(f"invalid input for query argument $1: '{ROW}'"), "DataError"),
+        (server_error(asyncpg.RaiseError, message=f"no such customer: {ROW}", table_name="staff"), " in staff"),
+        (server_error(asyncpg.UniqueViolationError, message="duplicate key", detail=f"Key (name)=({ROW})"), "duplicate key"),
+        (server_error(asyncpg.DeadlockDetectedError, message="deadlock", detail=f"while updating {ROW}"), "deadlock"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_the_text_of_an_error_quotes_no_row(error: Exception, told: str) -> None:
+    with pytest.raises((PermanentError, TransientError)) as raised, classed_errors("warehouse"):
+        raise error
+    assert ROW not in str(raised.value)
+    assert told in str(raised.value)
