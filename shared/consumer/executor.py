@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from random import Random
 from typing import assert_never
 
@@ -25,6 +24,9 @@ from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
 from shared.queue import DELAY_MAXIMUM, VISIBILITY_MAXIMUM, Delivery, Queue
 
 NEWER_MESSAGE_DELAY = timedelta(seconds=60)  # a rolling deployment takes minutes
+OUTAGES_MAXIMUM = (
+    10  # that end with an answered probe, within one attempt: two minutes and more of a server that comes and goes
+)
 
 _log = structlog.stdlib.get_logger()
 
@@ -102,9 +104,14 @@ class Executor:
         _log.info("message_handed_over", message_id=delivery.message_id, attempts=attempt_number(delivery) - 1)
 
     async def _outcome(self, delivery: Delivery) -> Outcome:
-        """The outcome of the delivery; as long as a dependency is down there is none."""
+        """The outcome of the delivery; as long as a dependency is down there is none.
+
+        A dependency that answers its probe again and again, and fails this message each time, is not down for it: a bucket that
+        only this message names is gone, or its batch crashes the server. That counts as a failed attempt.
+        """
         outage: DependencyDownError | None = None
-        for outages in count():
+        outages = 0
+        while True:
             try:
                 if outage is not None:
                     await self._dependencies.wait_until_up(outage, outages)
@@ -115,8 +122,9 @@ class Executor:
                 cause = decisive(error)
             if not isinstance(cause, DependencyDownError) or not self._dependencies.has_probe(cause.dependency):
                 return self._classed(cause, delivery)
-            outage = cause
-        raise AssertionError("count() has no end")
+            if outages == OUTAGES_MAXIMUM:
+                return self._classed(cause, delivery)
+            outage, outages = cause, outages + 1
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         """Runs the handler, within its limit."""

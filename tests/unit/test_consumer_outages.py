@@ -5,11 +5,14 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.failure import FailureReason
 from contracts.messages import Message
+from shared.consumer.executor import OUTAGES_MAXIMUM
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Done, Outcome
 from shared.testing import connection_reset
 from tests.unit.consumer_scene import Scene, Script, body, now, until
+from tests.unit.consumer_scene import message as a_message
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -82,14 +85,39 @@ async def test_a_dependency_is_asked_at_random_at_most_every_thirty_seconds() ->
     assert 10 < sum(pauses[10:]) / len(pauses[10:]) < 20
 
 
-async def test_a_dependency_that_answers_its_probe_and_fails_its_messages_is_not_asked_in_a_hot_loop() -> None:
+async def test_a_message_that_fails_on_what_answers_its_probe_is_a_dead_letter_in_the_end_and_others_flow() -> None:
     async def answers() -> None:
         return
 
-    scene, handler = Scene(probes={"warehouse": answers}), Script([DependencyDownError("warehouse", "no")] * 100)
+    async def handle(message: Message) -> Outcome:
+        if message.id == poison.id:
+            failures.append(now())
+            raise DependencyDownError("s3", "bucket 'of-yesterday' does not exist")
+        return Done()
+
+    poison, failures = a_message(0), list[float]()
+    scene = Scene(probes={"s3": answers})
+    await scene.queue.send(body(0))
+    for number in range(1, 9):
+        await scene.queue.send(body(number), delay=timedelta(seconds=100 * number))
+    await scene.consume_all(handle)
+    assert [letter.body for letter in scene.dead_letters.messages] == [body(0)]
+    assert (scene.failure().reason, scene.failure().attempts) == (FailureReason.EXHAUSTED, 5)
+    assert "of-yesterday" in scene.failure().message
+    assert len(failures) == 5 * (1 + OUTAGES_MAXIMUM)
+    assert 300 < failures[-1] < 3600, "never in a hot loop, and over within the hour"
+
+
+async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
+    async def answers() -> None:
+        return
+
+    steps: list[Outcome | Exception] = [DependencyDownError("warehouse", "no")] * OUTAGES_MAXIMUM
+    scene = Scene(probes={"warehouse": answers})
     await scene.queue.send(body())
-    await scene.consume_all(handler)
-    assert now() > 900
+    await scene.consume_all(Script(steps))
+    assert [sent.receive_count for sent in scene.queue.sent] == [1]
+    assert scene.dead_letters.messages == []
 
 
 async def test_a_refusal_is_an_answer_and_the_message_meets_it() -> None:
