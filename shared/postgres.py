@@ -69,6 +69,8 @@ def classed_errors(dependency: str) -> Iterator[None]:
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):  # an argument that does not fit; the text quotes it
             raise _withheld(dependency, error) from error
+        if isinstance(error.__context__, _UNREACHABLE):  # who leaves a transaction whose connection broke meets this instead
+            raise DependencyDownError(dependency, explain_unreachable(dependency, error.__context__)) from error
         # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
         raise TransientError(f"{dependency}: {error}") from error
     except asyncpg.InsufficientPrivilegeError as error:

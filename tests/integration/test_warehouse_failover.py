@@ -49,6 +49,19 @@ async def test_a_read_only_warehouse_is_down_until_it_takes_writes_again(
         assert (await loader.verify()).is_equal
 
 
+async def test_a_connection_that_breaks_inside_a_transaction_is_an_outage(
+    pipeline: Pipeline, postgres_cluster: TestCluster
+) -> None:
+    async def be_cut_off() -> None:
+        async with pipeline.warehouse.connection() as connection, connection.transaction():
+            backend = await connection.fetchval("SELECT pg_backend_pid()")
+            execute(postgres_cluster.url(), f"SELECT pg_terminate_backend({backend})")
+            await connection.execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(DependencyDownError, match=r"^the warehouse database"):
+        await be_cut_off()
+
+
 async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
     deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
