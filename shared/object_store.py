@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -71,8 +72,8 @@ class ObjectStore(Protocol):
     async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
         """The etag of the new version, written only if `expected` (None: no object) is still the current one.
 
-        A request may succeed and its answer be lost, and its repetition then conflicts with itself: write bytes that nobody
-        else writes (a token), and after a ConflictError read again. Raises: ConflictError.
+        A request may succeed and its answer be lost, and its repetition then conflicts with itself: see `replace_ours`.
+        Raises: ConflictError.
         """
         ...
 
@@ -147,6 +148,31 @@ class S3ObjectStore:
 def reference(bucket: str, key: str, body: bytes, *, row_count: int) -> ObjectRef:
     """What a message says about an object."""
     return ObjectRef(bucket=bucket, key=key, byte_count=len(body), row_count=row_count, sha256=sha256(body).hexdigest())
+
+
+async def replace_ours(
+    objects: ObjectStore,
+    bucket: str,
+    key: str,
+    body: bytes,
+    *,
+    expected: str | None,
+    is_ours: Callable[[bytes], bool] = lambda _found: False,
+) -> str:
+    """The etag of the new version, as by `ObjectStore.replace`, also where the answer to a write of ours was lost.
+
+    A conflict with exactly these bytes is success, so they must be such as nobody else writes (a token in them). One with bytes
+    that `is_ours` knows is an earlier write that had seemed to fail: it is replaced. Raises: ConflictError with another's.
+    """
+    try:
+        return await objects.replace(bucket, key, body, expected=expected)
+    except ConflictError:
+        found = await objects.read(bucket, key)
+        if found is not None and found.body == body:
+            return found.etag
+        if found is None or not is_ours(found.body):
+            raise
+        return await objects.replace(bucket, key, body, expected=found.etag)
 
 
 def verified(ref: ObjectRef, body: bytes | None) -> bytes:

@@ -21,7 +21,7 @@ import structlog
 from contracts.objects import state_key
 from contracts.state import Checkpoint, Lease, SourceState
 from shared.errors import DependencyDownError, TransientError
-from shared.object_store import ConflictError, ObjectStore
+from shared.object_store import ConflictError, ObjectStore, replace_ours
 
 LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
@@ -83,14 +83,14 @@ class SourceLease:
         state = self.state.model_copy(update=changes)
         body = state.model_dump_json().encode()
         try:
-            self.etag = await self.objects.replace(self.bucket, self.key, body, expected=self.etag)
+            self.etag = await replace_ours(self.objects, self.bucket, self.key, body, expected=self.etag, is_ours=self._is_ours)
         except ConflictError as error:
-            # Either someone else has it, or our own write did arrive and only its answer was lost.
-            found = await self.objects.read(self.bucket, self.key)
-            if found is None or found.body != body:
-                raise LeaseLostError(f"another run took the lease of '{self.key}' while run {self.run} was away") from error
-            self.etag = found.etag
+            raise LeaseLostError(f"another run took the lease of '{self.key}' while run {self.run} was away") from error
         self.state = state
+
+    def _is_ours(self, stored: bytes) -> bool:
+        lease = SourceState.model_validate_json(stored).lease
+        return lease is not None and lease.token == self.token
 
 
 async def take_lease(objects: ObjectStore, bucket: str, source_name: str, now: Callable[[], datetime] = utc_now) -> SourceLease:
@@ -108,12 +108,9 @@ async def take_lease(objects: ObjectStore, bucket: str, source_name: str, now: C
     taken = state.model_copy(update={"run": run, "lease": Lease(token=token, until=now() + LEASE_LIFE)})
     body = taken.model_dump_json().encode()
     try:
-        etag = await objects.replace(bucket, key, body, expected=found.etag if found else None)
+        etag = await replace_ours(objects, bucket, key, body, expected=found.etag if found else None)
     except ConflictError as error:
-        found = await objects.read(bucket, key)
-        if found is None or found.body != body:
-            raise LeaseHeldError(f"another run of '{source_name}' has just begun") from error
-        etag = found.etag
+        raise LeaseHeldError(f"another run of '{source_name}' has just begun") from error
     return SourceLease(objects, bucket, key, token, taken, etag, now)
 
 
@@ -139,11 +136,12 @@ async def _renew_until_lost(lease: SourceLease) -> None:
     while True:
         await asyncio.sleep(pause.total_seconds())
         try:
-            await lease.renew()
+            async with asyncio.timeout(RENEWAL.total_seconds() / 2):
+                await lease.renew()
         except LeaseLostError:
             return
-        except (TransientError, DependencyDownError) as error:
-            log.warning("lease_renewal_failed", run=lease.run, reason=str(error))
+        except (TransientError, DependencyDownError, TimeoutError) as error:
+            log.warning("lease_renewal_failed", run=lease.run, reason=str(error) or "S3 does not answer")
             pause = RENEWAL_RETRY
         else:
             pause = RENEWAL

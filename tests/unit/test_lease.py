@@ -38,15 +38,16 @@ def checkpoint(run: int) -> Checkpoint:
 
 
 class AnswerLosingStore(FakeObjectStore):
-    """Writes, and then lets the caller believe that somebody else did, `losses` times."""
+    """Writes, and then lets the caller believe otherwise, `losses` times: by `failure`, the error that it gets."""
 
     losses = 0
+    failure: Exception = LOST_ANSWER
 
     async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
         etag = await super().replace(bucket, key, body, expected=expected)
         if self.losses:
             self.losses -= 1
-            raise LOST_ANSWER
+            raise self.failure
         return etag
 
 
@@ -143,6 +144,41 @@ async def test_one_s_own_write_is_success_although_its_answer_was_lost(objects: 
     objects.losses = 1
     await lease.complete(checkpoint(lease.run))
     assert (await state_of(objects)).checkpoint == checkpoint(lease.run)
+
+
+async def test_a_renewal_that_arrived_and_seemed_to_fail_costs_no_lease(objects: AnswerLosingStore) -> None:
+    lease = await take(objects)
+    for end in (lease.renew, lambda: lease.complete(checkpoint(lease.run))):
+        objects.losses, objects.failure = 1, DependencyDownError("s3", "no answer")
+        with pytest.raises(DependencyDownError):
+            await lease.renew()
+        await asyncio.sleep(1)  # the next one has other bytes
+        await end()
+    assert (await state_of(objects)).checkpoint == checkpoint(lease.run)
+
+
+class HangingStore(FakeObjectStore):
+    """The third write and every third after it hang until they are given up."""
+
+    writes = 0
+
+    async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
+        self.writes += 1
+        if self.writes % 3 == 0:
+            await asyncio.sleep(3600)
+        return await super().replace(bucket, key, body, expected=expected)
+
+
+async def test_a_renewal_that_hangs_is_given_up_while_there_is_time_for_another() -> None:
+    objects = HangingStore(BUCKET)
+    lease = await take(objects)
+    async with renewed(lease):
+        for _ in range(100):
+            await asyncio.sleep(1)
+            with pytest.raises(LeaseHeldError):
+                await take_lease(objects, BUCKET, SOURCE, loop_now)
+        await lease.complete(checkpoint(lease.run))
+    assert objects.writes > 6
 
 
 async def test_completing_leaves_the_checkpoint_and_frees_the_lease(objects: AnswerLosingStore) -> None:

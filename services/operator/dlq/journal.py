@@ -19,7 +19,7 @@ from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError
 from services.operator.dlq.operation import End, Ended, Line, Operation, Step, now
 from shared.errors import PermanentError
-from shared.object_store import ConflictError, ObjectStore
+from shared.object_store import ConflictError, ObjectStore, replace_ours
 
 PREFIX = "dead-letters/"
 _BEGUN, _ENDED = f"{PREFIX}begun/", f"{PREFIX}ended/"
@@ -137,14 +137,11 @@ class Journal:
         return f"{PREFIX}{what}/{self.operation.id}/{name}"
 
     async def _create(self, key: str, text: str) -> None:
-        body = text.encode()
         try:
-            await self.objects.replace(self.bucket, key, body, expected=None)
+            await replace_ours(self.objects, self.bucket, key, text.encode(), expected=None)
         except ConflictError as error:
-            found = await self.objects.read(self.bucket, key)
-            if found is None or found.body != body:  # not our own request, repeated because its answer was lost
-                text = f"somebody else goes on with operation {self.operation.id}; `starlift dlq audit` says how it ended"
-                raise LockedError(text) from error
+            text = f"somebody else goes on with operation {self.operation.id}; `starlift dlq audit` says how it ended"
+            raise LockedError(text) from error
 
 
 def _begun(operation: str) -> str:

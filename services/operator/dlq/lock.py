@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.operator.dlq.operation import Operation, now
 from shared.errors import DependencyDownError, PermanentError, TransientError
-from shared.object_store import ConflictError, ObjectStore, Versioned
+from shared.object_store import ConflictError, ObjectStore, Versioned, replace_ours
 
 LIFE = timedelta(seconds=60)  # what a killed operation keeps the next one waiting
 RENEWAL = LIFE / 4
@@ -102,14 +102,13 @@ class _Lock:
         lock = _Stored(token=self._token, operation=operation.id, operator=operation.operator, until=until)
         body = lock.model_dump_json().encode()
         try:
-            self._etag = await self._objects.replace(*self._place, body, expected=self._etag)
+            self._etag = await replace_ours(self._objects, *self._place, body, expected=self._etag, is_ours=self._is_ours)
         except ConflictError as error:
-            found = await self._objects.read(*self._place)
-            if found is None or _Stored.model_validate_json(found.body).token != self._token:
-                text = "somebody else has just begun with these dead letters; wait until they have finished"
-                raise LockedError(text) from error
-            # An earlier write of ours has arrived, and only its answer was lost.
-            self._etag = await self._objects.replace(*self._place, body, expected=found.etag)
+            text = "somebody else has just begun with these dead letters; wait until they have finished"
+            raise LockedError(text) from error
+
+    def _is_ours(self, stored: bytes) -> bool:
+        return _Stored.model_validate_json(stored).token == self._token
 
 
 def _require_free(found: Versioned | None, service: str) -> None:
