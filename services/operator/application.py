@@ -31,9 +31,13 @@ async def ensure_filled(url: str, *, orders: int) -> int:
         return sum(rows.values())
 
 
-def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int, log: Path) -> Child:
-    """A process that writes to the source as the application does, and ends by itself after `lasting`."""
+def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int, log: Path, cancelling: bool = False) -> Child:
+    """A process that writes to the source as the application does, and ends by itself after `lasting`.
+
+    With `cancelling` it deletes rows, too.
+    """
     command = [sys.executable, "-m", "infra.local.totesys", "write"]
     options = ["--rate", str(per_second), "--seconds", str(lasting.total_seconds()), "--seed", str(seed)]
+    options += ["--cancel"] if cancelling else []
     environment = {**os.environ, "TOTESYS_URL": url}
     return processes.start([*command, *options], log=log, environment=environment, directory=Path(__file__).parents[2])

@@ -76,7 +76,8 @@ class Arena:
         self.seat_services()
         seed = self._draw.randrange(2**31)
         log = self._home / "application.log"
-        writer = start_writing(owner_url, per_second=writes_per_second, lasting=lasting, seed=seed, log=log)
+        rate = writes_per_second
+        writer = start_writing(owner_url, per_second=rate, lasting=lasting, seed=seed, log=log, cancelling=True)
         self.stack.adopt("application", writer)
 
     def seat_services(self, *, may_die: bool = True) -> None:

@@ -36,7 +36,7 @@ class Findings:
     batches: int = 0
     versions_seen: int = 0
     rows_compared: int = 0
-    in_flight: int = 0
+    rows_gone: int = 0
     quarantined: int = 0
     explained_dead_letters: int = 0
     sent_again: int = 0
@@ -63,13 +63,15 @@ async def judge(system: System, *, amnesia: bool) -> Findings:
     await _wait_until_idle(system)
     await _read_dead_letters(system, findings, amnesia=amnesia)
     findings.sent_again = await resend_missing(system)
-    await wait_until_loaded(system, await request_run(system), limit=SETTLE_LIMIT)
+    await wait_until_loaded(system, await request_run(system, compare_keys=True), limit=SETTLE_LIMIT)
     await _wait_until_idle(system)
     await _check_history(system, findings)
     await _check_leftovers(system, findings)
     verdict = await Proof.of(system).run()
     findings.rows_compared = sum(table.expected for table in verdict.tables)
-    findings.in_flight, findings.quarantined = verdict.in_flight, verdict.quarantined
+    findings.quarantined = verdict.quarantined
+    if verdict.in_flight:  # nobody writes any more
+        findings.left_behind.append(f"{verdict.in_flight} rows are in flight")
     findings.different = [
         f"{table.table} {difference.key} {difference.kind} {difference.columns}"
         for table in verdict.tables
@@ -148,6 +150,7 @@ async def _check_leftovers(system: System, findings: Findings) -> None:
     """Every manifest is loaded, nobody holds the source's lease."""
     settings = system.settings
     async with system.warehouse.connection() as connection:
+        findings.rows_gone = await connection.fetchval("SELECT count(*) FROM starlift.tombstone")
         progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, connection)
     findings.left_behind += [f"batch {batch.data.batch_id} of run {batch.data.run} is not loaded" for batch in progress.missing]
     found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))

@@ -20,4 +20,5 @@ def test_nothing_is_lost_and_nothing_doubled_whatever_dies() -> None:
     assert report["clean"], answer.stdout + answer.stderr
     assert report["kills"]
     assert report["findings"]["versions_seen"]
+    assert report["findings"]["rows_gone"]
     assert answer.returncode == 0

@@ -13,7 +13,7 @@ import pytest
 from infra.local.totesys import vocabulary
 from infra.local.totesys.clerk import ChangedMindError, Clerk
 from infra.local.totesys.fill import fill
-from infra.local.totesys.writer import connect, write
+from infra.local.totesys.writer import CANCELLING, connect, write
 from tests.integration.totesys_rows import count_rows, digest
 
 
@@ -108,6 +108,42 @@ async def test_the_writer_counts_exactly_what_it_committed(source: asyncpg.Conne
     assert sum(written.errands.values()) == written.committed + written.rolled_back
     for table in ("transaction", "design"):
         assert after[table] - before[table] == written.rows[table]
+
+
+async def test_a_cancelled_sale_leaves_nothing_or_a_transaction_that_refers_to_nothing(source: asyncpg.Connection) -> None:
+    before = await fill(source, orders=50, seed=1)
+    worker = clerk(source)
+    for _ in range(20):
+        async with source.transaction():
+            await worker.cancel_sale()
+    after = await count_rows(source)
+    cancelled = before["sales_order"] - after["sales_order"]
+    stayed = await source.fetchval(
+        'SELECT count(*) FROM "transaction" WHERE num_nonnulls(sales_order_id, purchase_order_id) = 0'
+    )
+    assert cancelled == before["payment"] - after["payment"] == before["transaction"] - after["transaction"] + stayed
+    assert 0 < stayed < cancelled
+
+
+async def test_a_voided_payment_comes_back_as_it_was_but_for_its_date(source: asyncpg.Connection) -> None:
+    await fill(source, orders=200, seed=1)
+    await source.execute("UPDATE payment SET paid = false")
+    before = {row["payment_id"]: dict(row) | {"last_updated": None} for row in await source.fetch("SELECT * FROM payment")}
+    worker = clerk(source)
+    for errand in (worker.void_payment, worker.issue_again):
+        async with source.transaction():
+            await errand()
+        if errand == worker.void_payment:
+            assert await source.fetchval("SELECT count(*) FROM payment") == len(before) - 1
+    after = {row["payment_id"]: dict(row) | {"last_updated": None} for row in await source.fetch("SELECT * FROM payment")}
+    assert after == before
+    assert worker.rows["payment"] == 1
+
+
+async def test_no_foreign_key_stops_a_writer_that_deletes_too(source: asyncpg.Connection, source_url: str) -> None:
+    await fill(source, orders=200, seed=1)
+    written = await write(source_url, rate_per_second=200, seed=5, until=timedelta(seconds=2), errands=CANCELLING)
+    assert {"cancel_sale", "drop_design", "void_payment", "issue_again"} <= written.errands.keys()
 
 
 async def test_the_writer_goes_on_after_its_connections_are_cut(source: asyncpg.Connection, source_url: str) -> None:

@@ -12,7 +12,7 @@ from time import perf_counter
 import asyncpg
 
 from infra.local.totesys.fill import NotEmptyError, create, fill
-from infra.local.totesys.writer import connect, write
+from infra.local.totesys.writer import CANCELLING, ERRANDS, connect, write
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import classed_errors
 
@@ -47,7 +47,8 @@ async def _write(arguments: argparse.Namespace) -> str:
     loop.call_later(arguments.seconds, stop.set)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, until=stop)
+    errands = CANCELLING if arguments.cancel else ERRANDS
+    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, until=stop, errands=errands)
     return (
         f"wrote {written.committed:,} transactions ({written.rolled_back:,} rolled back, {written.uncertain:,} uncertain,"
         f" {written.lost:,} connections lost): "
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "write":
             phase.add_argument("--rate", type=_positive, default=20.0, help="transactions per second (default: %(default)s)")
             phase.add_argument("--seconds", type=_positive, default=60.0, help="how long (default: %(default)s)")
+            phase.add_argument("--cancel", action="store_true", help="delete rows, too")
     return parser
 
 

@@ -32,6 +32,20 @@ _CHARGE_AGAIN = """
 UPDATE payment SET payment_amount = $2, last_updated = now()
 FROM "transaction" WHERE "transaction".{order}_id = $1 AND payment.transaction_id = "transaction".transaction_id AND NOT paid
 """
+_VOID = "DELETE FROM payment WHERE payment_id = $1 AND NOT paid RETURNING to_jsonb(payment)"
+_ISSUE_AGAIN = """
+INSERT INTO payment
+SELECT again.* FROM jsonb_populate_record(NULL::payment, $1::jsonb || jsonb_build_object('last_updated', now())) AS again
+JOIN "transaction" USING (transaction_id)
+ON CONFLICT DO NOTHING
+"""
+_CANCEL_PAYMENT = """
+DELETE FROM payment USING "transaction"
+WHERE "transaction".sales_order_id = $1 AND payment.transaction_id = "transaction".transaction_id
+"""
+_DROP_DESIGN = """
+DELETE FROM design WHERE design_id = $1 AND NOT EXISTS (SELECT FROM sales_order WHERE sales_order.design_id = design.design_id)
+"""
 
 
 class ChangedMindError(Exception):
@@ -41,8 +55,8 @@ class ChangedMindError(Exception):
 class Clerk:
     """Runs errands on one connection, each inside a transaction that the caller has opened.
 
-    `rows` counts by table what the open transaction has written and would commit. `pause` waits so many seconds, or less when
-    the writing is to stop.
+    `rows` counts by table what the open transaction has inserted or updated and would commit. `pause` waits so many seconds, or
+    less when the writing is to stop.
     """
 
     def __init__(self, connection: asyncpg.Connection, draw: Random, pause: Callable[[float], Awaitable[None]]) -> None:
@@ -50,6 +64,7 @@ class Clerk:
         self.rows: Counter[str] = Counter()
         self._draw = draw
         self._pause = pause
+        self._voided: list[str] = []
 
     # --- everyday errands ----------------------------------------------------------------------------------------
 
@@ -139,6 +154,30 @@ class Clerk:
         async with self.connection.transaction():
             await self.amend_purchase()
             await self.buy()
+
+    # --- errands that leave no row behind ----------------------------------------------------------------------------
+
+    async def cancel_sale(self) -> None:
+        """A sales order is gone, with its payment and mostly its transaction, which else stays behind and refers to nothing."""
+        order_id = await self._pick("sales_order")
+        await self.connection.execute(_CANCEL_PAYMENT, order_id)
+        if self._draw.random() < 0.7:  # noqa: PLR2004 - mostly
+            await self.connection.execute('DELETE FROM "transaction" WHERE sales_order_id = $1', order_id)
+        await self.connection.execute("DELETE FROM sales_order WHERE sales_order_id = $1", order_id)
+
+    async def drop_design(self) -> None:
+        """A design that nobody has ordered is gone."""
+        await self.connection.execute(_DROP_DESIGN, await self._pick("design"))
+
+    async def void_payment(self) -> None:
+        """An open payment is gone, until it is issued again."""
+        payment = await self.connection.fetchval(_VOID, await self._pick("payment"))
+        self._voided += [payment] if payment is not None else []
+
+    async def issue_again(self) -> None:
+        """A payment that was voided comes back under its old key, unless its transaction has gone meanwhile."""
+        if self._voided:
+            self._count("payment", await self.connection.execute(_ISSUE_AGAIN, self._voided.pop(0)))
 
     # --- what they are made of -------------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -33,6 +33,12 @@ ERRANDS: dict[Errand, int] = {  # and how often each is run, in a hundred
     Clerk.change_mind: 4,
     Clerk.undo_a_part: 5,
 }
+CANCELLING: dict[Errand, int] = ERRANDS | {
+    Clerk.cancel_sale: 3,
+    Clerk.drop_design: 1,
+    Clerk.void_payment: 4,
+    Clerk.issue_again: 3,
+}
 BETWEEN_LONG = timedelta(seconds=5)  # on average, from the end of a long transaction to the start of the next
 LAG_LIMIT = 5.0  # seconds of missed writes that a connection makes up for; older ones are dropped
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to connect, doubled each time, full jitter
@@ -56,11 +62,18 @@ class Written:
 
 
 async def write(
-    url: str, *, rate_per_second: float, seed: int, until: asyncio.Event | timedelta, connections: int = 4
+    url: str,
+    *,
+    rate_per_second: float,
+    seed: int,
+    until: asyncio.Event | timedelta,
+    connections: int = 4,
+    errands: dict[Errand, int] = ERRANDS,
 ) -> Written:
     """Write until the event is set or the time is over, then finish the open transactions.
 
-    One connection more than `connections` runs the long transactions, beside the rate.
+    One connection more than `connections` runs the long transactions, beside the rate. `errands` are drawn by their weights:
+    those of CANCELLING delete rows, too.
     Raises: DependencyDownError if the database can't be reached at the start (later it is waited for); PermanentError if it
     refuses a statement, as when it is no totesys.
     """
@@ -73,7 +86,7 @@ async def write(
         async with asyncio.TaskGroup() as group:
             for number in range(connections):
                 draw = vocabulary.seeded(f"{seed}/{number}")
-                group.create_task(_Desk(url, draw, stop, written, ERRANDS, connections / rate_per_second).serve())
+                group.create_task(_Desk(url, draw, stop, written, errands, connections / rate_per_second).serve())
             slow = vocabulary.seeded(f"{seed}/slow")
             group.create_task(_Desk(url, slow, stop, written, {Clerk.work_slowly: 1}, BETWEEN_LONG.total_seconds()).serve())
     except ExceptionGroup as group_error:
@@ -129,7 +142,7 @@ class _Desk:
         clerk.rows = Counter()
         is_committing = False
         try:
-            with classed_errors("source"):
+            with classed_errors("source"), _overtaken_by_others():
                 async with clerk.connection.transaction():
                     await errand(clerk)
                     is_committing = True
@@ -146,6 +159,15 @@ class _Desk:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
+
+
+@contextmanager
+def _overtaken_by_others() -> Iterator[None]:
+    """Somebody has deleted what an errand refers to, or refers to what it deletes. Raises: ChangedMindError."""
+    try:
+        yield
+    except asyncpg.ForeignKeyViolationError as error:
+        raise ChangedMindError from error
 
 
 async def connect(url: str) -> asyncpg.Connection:
