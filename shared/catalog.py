@@ -15,6 +15,7 @@ from shared.errors import PermanentError
 
 CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
 UNKNOWN_ROW_BYTES = 512
+UNKNOWN_ROWS = 1_000
 
 _ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
     Kind.INTEGER: re.compile(r"smallint|integer"),
@@ -62,8 +63,8 @@ def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
-    """A row's average size; a guess for a table that was never analysed."""
-    return max(1, table_bytes // estimated_rows) if estimated_rows else UNKNOWN_ROW_BYTES
+    """A row's average size; of a table that was never analysed a guess, which takes a large one's rows to be wide."""
+    return max(1, table_bytes // estimated_rows) if estimated_rows else max(UNKNOWN_ROW_BYTES, table_bytes // UNKNOWN_ROWS)
 
 
 def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:

@@ -23,8 +23,8 @@ from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
-PAGE_BYTES = 128 * 1024 * 1024  # of one table in memory at once, by the catalog's estimate of a row
-PAGE_ROWS_MINIMUM = 1_000  # the estimate may be old: a page a row would take hours
+BATCH_BYTES = 64 * 1024 * 1024  # of CSV, in a page and in a batch: each service holds one in memory, some of them two
+PAGE_ROWS_MINIMUM = 1_000  # a page a row would take hours
 PARTNER_KEYS = 10_000  # in one IN list
 
 
@@ -42,13 +42,14 @@ class Destination:
 class Page:
     """Rows of one table; `frame` (in the physical form of shared.parquet) is being parsed while the next page is read.
 
-    `types` are those of its columns; some may be none of the contract's, and are carried.
+    `types` are those of its columns; some may be none of the contract's, and are carried. `byte_count` is of its CSV.
     """
 
     table: SourceTable
     role: Role
     types: Mapping[str, ColumnType]
     row_count: int
+    byte_count: int
     frame: asyncio.Task[pd.DataFrame]
 
 
@@ -60,18 +61,21 @@ class Reader:
     selection: Selection
     facts: Mapping[str, SourceTableFacts]
     batch_rows: int = BATCH_ROWS
+    batch_bytes: int = BATCH_BYTES
 
     async def self_contained(self) -> AsyncIterator[list[Page]]:
         """Every affected row: a page of a table together with the partners of its rows, until there are no more."""
         for table in self.selection.contract.source_tables:
-            limit = min(self.batch_rows, max(PAGE_ROWS_MINIMUM, PAGE_BYTES // self.facts[table.name].row_bytes))
+            row_bytes = self.facts[table.name].row_bytes
             after = None
             while True:
+                limit = min(self.batch_rows, max(PAGE_ROWS_MINIMUM, self.batch_bytes // row_bytes))
                 page = await self._page(table, Role.BASE, self.selection.page(table, after=after, limit=limit))
                 if page.row_count:
                     yield [page, *[partner async for partner in self._partners(page)]]
                 if page.row_count < limit:
                     break
+                row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 last = (await page.frame).tail(1)
                 after = tuple(last[name].tolist()[0] for name in table.key)
 
@@ -88,23 +92,25 @@ class Reader:
         null = secrets.token_hex(6)
         csv, row_count = await copy_out(self.connection, query, null=null)
         types = self.selection.types(table)
-        return Page(table, role, types, row_count, asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null)))
+        return Page(
+            table, role, types, row_count, len(csv), asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null))
+        )
 
 
 async def read_batches(reader: Reader, destination: Destination) -> AsyncIterator[tuple[Extract, ...]]:
-    """Every affected row with its partners, in batches of at most about `batch_rows`; none where nothing was affected.
+    """Every affected row with its partners, in batches of at most about `batch_rows` and `batch_bytes`; none where nothing was.
 
     Holds the rows of one batch and one page in memory.
     """
-    index, row_count = 0, 0
+    index, row_count, byte_count = 0, 0, 0
     writes: list[asyncio.Task[Extract]] = []
     try:
         async for pages in reader.self_contained():
-            page_rows = sum(page.row_count for page in pages)
-            if writes and row_count + page_rows > reader.batch_rows:
+            page_rows, page_bytes = sum(page.row_count for page in pages), sum(page.byte_count for page in pages)
+            if writes and (row_count + page_rows > reader.batch_rows or byte_count + page_bytes > reader.batch_bytes):
                 yield tuple(await asyncio.gather(*writes))
-                index, row_count, writes = index + 1, 0, []
-            row_count += page_rows
+                index, row_count, byte_count, writes = index + 1, 0, 0, []
+            row_count, byte_count = row_count + page_rows, byte_count + page_bytes
             writes += [asyncio.create_task(write_page(page, index, destination)) for page in pages]
         if writes:
             yield tuple(await asyncio.gather(*writes))
