@@ -40,6 +40,7 @@ class Warehouse:
         self._contract = contract
         self._is_shaped = False
         self._has_foreign_keys = False
+        self._only_source: str | None = None
 
     async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame], keys: Keys) -> int | None:
         """Merge the rows of a batch (by warehouse table) and compare its keys, in one transaction.
@@ -49,6 +50,7 @@ class Warehouse:
         """
         await self.ensure_schema()
         async with self._database.connection() as connection:
+            await self._refuse_second_source(connection, event.data.source_name)
             with self._shaped_anew_if_lost():
                 async with connection.transaction(isolation="read_committed"):
                     return await self._load(connection, event, rows, keys)
@@ -106,6 +108,7 @@ class Warehouse:
             await connection.execute(QUERIES["ledger.sql"])
             known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", self._contract.name)
             if known != self._contract.fingerprint:
+                await self._refuse_second_star(connection)
                 await self._refuse_foreign_tables(connection)
                 for statement in schema_statements(self._contract):
                     await connection.execute(statement)
@@ -136,6 +139,27 @@ class Warehouse:
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
             self._is_shaped = self._has_foreign_keys = False
             raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt shapes the schema again") from error
+
+    async def _refuse_second_star(self, connection: asyncpg.Connection) -> None:
+        """Tombstones and key comparisons are those of a database's one star. Raises: PermanentError."""
+        other = await connection.fetchval("SELECT name FROM starlift.contract WHERE name <> $1 LIMIT 1", self._contract.name)
+        if other is not None:
+            raise PermanentError(
+                f"the warehouse holds the star of contract '{other}'; give contract '{self._contract.name}' a database of its "
+                "own, or, if it is the same one renamed, update starlift.contract, then replay the dead letters"
+            )
+
+    async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
+        """Two sources in one star would take each other's rows for deleted. Raises: PermanentError."""
+        if self._only_source == source_name:
+            return
+        other = await connection.fetchval(QUERIES["other_source.sql"], source_name)
+        if other is not None:
+            raise PermanentError(
+                f"the warehouse holds the rows of source '{other}'; give source '{source_name}' a database of its own, or, if "
+                "it is the same one renamed, update starlift.ledger, then replay the dead letters"
+            )
+        self._only_source = source_name
 
     async def _refuse_foreign_tables(self, connection: asyncpg.Connection) -> None:
         """A table of the same name that Starlift did not make stays untouched. Raises: PermanentError."""

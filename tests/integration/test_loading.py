@@ -202,6 +202,26 @@ async def test_a_contract_may_live_in_schemas_of_its_own(filled: asyncpg.Connect
     assert await star.select("SELECT to_regclass('public.dim_staff')") == [(None,)]
 
 
+async def test_a_second_star_in_one_database_is_refused_and_takes_nothing_for_deleted(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await pipeline.run()
+    second = pipeline.reading(replace(CONTRACT, name="second", warehouse_schema="second"))
+    (message,) = await second.read(Mode.FULL, compare_keys=True)
+    with pytest.raises(PermanentError, match=r"holds the star of contract 'totesys'; give contract 'second' a database of"):
+        await second.load(message)
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_a_second_source_in_one_star_is_refused(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (message,) = await pipeline.run()
+    for name in ("another", "utter"):  # before and behind ours in the index
+        other = message.model_copy(update={"data": message.data.model_copy(update={"source_name": name, "batch_id": uuid4()})})
+        with pytest.raises(PermanentError, match=rf"rows of source 'totesys'; give source '{name}' a database of its"):
+            await pipeline.load(other)
+    assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
+
+
 async def test_star_rows_of_another_contract_are_refused_by_name(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
     wider = extended(CONTRACT, "dim_staff", Column("department_id", INTEGER, FromSource("department_id")))
