@@ -1,0 +1,76 @@
+"""What docs/contracts.md tells a newcomer to write is a contract that works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import asyncpg
+import pytest
+
+from contracts.tables import Contract
+from infra.local.totesys.writer import connect
+from tests.pipeline import Pipeline
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
+ROWS = """
+INSERT INTO city (city_name) VALUES ('Köln'), ('York');
+INSERT INTO customer (full_name, city_id) VALUES ('Ada', 1), ('Grace', 2), ('Nobody', NULL);
+INSERT INTO sale (customer_id, amount, tags, updated_at)
+SELECT 1 + n % 3, n + 0.01, CASE n % 2 WHEN 0 THEN ARRAY['a,b', 'c"d'] END, now() - n * interval '1 hour'
+FROM generate_series(1, 50) AS n
+"""
+
+
+def fence(language: str) -> str:
+    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+@pytest.fixture
+def contract() -> Contract:
+    module = ModuleType("shop")
+    exec(compile(fence("python"), "docs/contracts.md", "exec"), module.__dict__)  # noqa: S102 - our own document
+    found = module.__dict__["CONTRACT"]
+    assert isinstance(found, Contract)
+    return found
+
+
+@pytest.fixture
+async def shop_source(source_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the shop's application, whose tables are filled."""
+    connection = await connect(source_url)
+    await connection.execute(fence("sql"))
+    await connection.execute(ROWS)
+    yield connection
+    await connection.close()
+
+
+async def test_the_shop_of_the_document_is_kept_in_step_and_proved(
+    shop_source: asyncpg.Connection, pipeline: Pipeline, contract: Contract
+) -> None:
+    shop = replace(pipeline, contract=contract)
+    await shop.run()
+    await shop_source.execute("UPDATE city SET city_name = 'Cologne' WHERE city_id = 1")
+    await shop_source.execute("UPDATE sale SET amount = 7, updated_at = now() WHERE sale_id = 5")
+    await shop_source.execute("DELETE FROM sale WHERE sale_id = 6")
+    await shop.run(compare_keys=True)
+    assert (await shop.verify()).is_equal
+    assert await shop.select("SELECT city FROM dim_customer ORDER BY customer_id") == [("Cologne",), ("York",), ("(unknown)",)]
+    assert await shop.select("SELECT count(*) FROM fact_sale WHERE sale_id = 5") == [(2,)]
+    assert await shop.select("SELECT count(*) FROM fact_sale_current") == [(49,)]
+
+
+async def test_a_fact_without_a_version_keeps_its_newest_row_only(
+    shop_source: asyncpg.Connection, pipeline: Pipeline, contract: Contract
+) -> None:
+    tables = tuple(replace(table, version=()) for table in contract.warehouse_tables)
+    shop = replace(pipeline, contract=replace(contract, warehouse_tables=tables))
+    await shop.run()
+    await shop_source.execute("UPDATE sale SET amount = 7, updated_at = now() WHERE sale_id = 5")
+    await shop.run()
+    assert (await shop.verify()).is_equal
+    assert await shop.select("SELECT amount::text FROM fact_sale WHERE sale_id = 5") == [("7.00",)]
