@@ -10,6 +10,7 @@ LOCALSTACK := .starlift/localstack
 # LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
 LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 13) else "py313")').txt
 COVERAGE_MINIMUM := 90
+WORKERS := 2
 ORDERS ?= 100000
 SEED := 1
 MINUTES := 10
@@ -21,7 +22,7 @@ help: ## Print this help
 
 ##@ Use it
 .PHONY: demo
-demo: create-environments ## Set everything up, load a wholesaler's database, keep it in step, prove it equal (3 minutes)
+demo: create-environments ## Set everything up, load a wholesaler's database, keep it in step, prove it equal (a minute)
 	$(BIN)/starlift demo
 
 .PHONY: demo-late-commit
@@ -84,7 +85,7 @@ aws-schema: create-environments ## Write the AWS provider's schema of the resour
 .PHONY: coverage
 coverage: create-environments $(VENV)-infra/.installed ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM) tests
+	$(BIN)/pytest --numprocesses $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM) tests
 
 .PHONY: run-checks
 run-checks: create-environments security audit lint coverage ## bandit, dependency audit, lint, coverage
