@@ -14,8 +14,8 @@ import aiohttp
 import structlog
 
 _TURN = timedelta(seconds=10)
-_EXPIRY = timedelta(hours=1)  # a hung task loses its protection by itself
-_RENEWAL = _EXPIRY / 2
+EXPIRY = timedelta(minutes=20)  # a hung task loses it by itself, and before .github/release.sh loses its patience
+_RENEWAL = EXPIRY / 2
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 _log = structlog.stdlib.get_logger()
@@ -36,7 +36,7 @@ async def protection(agent_uri: str | None, is_working: Callable[[], bool]) -> A
 
 
 async def _keep_told(agent_uri: str, is_working: Callable[[], bool]) -> None:
-    """A request that fails is logged and tried again at the next turn."""
+    """A request that fails or is refused is logged and tried again at the next turn."""
     loop = asyncio.get_running_loop()
     is_protected = False
     asked_at = loop.time()
@@ -50,13 +50,17 @@ async def _keep_told(agent_uri: str, is_working: Callable[[], bool]) -> None:
 
 
 async def _set_protection(session: aiohttp.ClientSession, agent_uri: str, *, is_enabled: bool) -> bool:
+    """Whether it is done. A refusal, as while a deployment waits for the task, is HTTP 200 with a `failure` in the body."""
     wanted: dict[str, bool | int] = {"ProtectionEnabled": is_enabled}
     if is_enabled:
-        wanted["ExpiresInMinutes"] = int(_EXPIRY / timedelta(minutes=1))
+        wanted["ExpiresInMinutes"] = int(EXPIRY / timedelta(minutes=1))
     try:
         async with session.put(f"{agent_uri}/task-protection/v1/state", json=wanted) as answer:
             answer.raise_for_status()
-    except (aiohttp.ClientError, OSError) as error:
+            refusal = (await answer.json(content_type=None) or {}).get("failure")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         _log.warning("task_protection_failed", wanted=is_enabled, error_type=type(error).__qualname__)
         return False
-    return True
+    if refusal:
+        _log.warning("task_protection_refused", wanted=is_enabled, reason=refusal.get("Reason"))
+    return not refusal

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from infra.terraform.offline.tools import CHECKOUT
+from shared.consumer.task_protection import EXPIRY
 
 DIGEST = f"sha256:{7:064x}"
 REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"
@@ -167,6 +169,12 @@ def test_a_deployment_that_does_not_end_fails(release: Callable[..., Release]) -
     done = release("remodelling", rollout=["IN_PROGRESS"])
     assert done.code == 1
     assert "neither done nor rolled back" in done.said
+
+
+def test_a_task_that_works_without_end_loses_its_protection_before_the_pipeline_its_patience() -> None:
+    script = (CHECKOUT / ".github/release.sh").read_text()
+    poll_s, polls = (int(re.findall(rf"{name}:-(\d+)", script)[0]) for name in ("POLL_S", "PATIENCE"))
+    assert timedelta(seconds=poll_s * polls) > EXPIRY * 1.5
 
 
 def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..., Release]) -> None:

@@ -114,12 +114,15 @@ def test_health_is_the_age_of_the_last_beat(tmp_path: Path) -> None:
 
 async def test_the_task_is_protected_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.consumer.task_protection._TURN", timedelta(milliseconds=10))
+    refused = {"failure": {"Reason": "DEPLOYMENT_BLOCKED"}}  # ECS says so with HTTP 200
+    answers: list[tuple[int, object]] = [(500, {}), (200, refused), (200, {"protection": {}})]
     told: list[dict[str, object]] = []
     working = True
 
     async def state(request: web.Request) -> web.Response:
         told.append(await request.json())
-        return web.Response(status=500 if len(told) == 1 else 200)
+        status, body = answers[min(len(told), len(answers)) - 1]
+        return web.json_response(body, status=status)
 
     application = web.Application()
     application.router.add_put("/task-protection/v1/state", state)
@@ -129,10 +132,9 @@ async def test_the_task_is_protected_while_it_works(monkeypatch: pytest.MonkeyPa
     await site.start()
     try:
         async with protection(f"http://127.0.0.1:{runner.addresses[0][1]}", lambda: working):
-            await until(lambda: len(told) == 2, within=timedelta(seconds=10))
+            await until(lambda: len(told) == len(answers), within=timedelta(seconds=10))
             working = False
-            await until(lambda: len(told) == 3, within=timedelta(seconds=10))
+            await until(lambda: len(told) == len(answers) + 1, within=timedelta(seconds=10))
     finally:
         await runner.cleanup()
-    protected = {"ProtectionEnabled": True, "ExpiresInMinutes": 60}
-    assert told == [protected, protected, {"ProtectionEnabled": False}]
+    assert told == [{"ProtectionEnabled": True, "ExpiresInMinutes": 20}] * len(answers) + [{"ProtectionEnabled": False}]
