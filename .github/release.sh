@@ -15,12 +15,12 @@ refuse() {
     exit 1
 }
 
-push() { # as it was built, byte by byte; a tag can't be moved, so what is there already is not pushed again
+push() { # as it was built, byte by byte; a tag can't be moved, so each build of a commit has its own
     aws ecr get-login-password | docker login --username AWS --password-stdin "${REPOSITORY%%/*}" >&2
     if aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null 2>&1; then
         say "$DIGEST is there already"
     else
-        skopeo copy --preserve-digests "oci-archive:$ARCHIVE" "docker://$REPOSITORY:$GITHUB_SHA" >&2
+        skopeo copy --preserve-digests "oci-archive:$ARCHIVE" "docker://$REPOSITORY:$GITHUB_SHA-${DIGEST:7:12}" >&2
         aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null
     fi
 }

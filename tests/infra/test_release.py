@@ -77,7 +77,7 @@ Answers = dict[str, list[str]]
 def release(tmp_path: Path) -> Callable[..., Release]:
     """Runs the script for a program; `answers` differ from those of a release that goes well."""
 
-    def run(program: str = "loading", **answers: list[str]) -> Release:
+    def run(program: str = "loading", digest: str = DIGEST, **answers: list[str]) -> Release:
         for name, text in (("aws", STAND_IN), ("docker", STAND_IN), ("gh", STAND_IN), ("skopeo", STAND_IN), ("jq", JQ)):
             file = tmp_path / name
             file.write_text(text.format(python=sys.executable))
@@ -100,7 +100,7 @@ def release(tmp_path: Path) -> Callable[..., Release]:
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "PROGRAM": program,
             "ARCHIVE": "image.tar",
-            "DIGEST": DIGEST,
+            "DIGEST": digest,
             "REPOSITORY": REPOSITORY.replace("loading", program),
             "CLUSTER": "starlift",
             "GITHUB_REPOSITORY": "example/starlift",
@@ -181,6 +181,13 @@ def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..
     done = release("remodelling", images=["there"])
     assert done.code == 0, done.said
     assert not done.has("skopeo copy")
+
+
+def test_two_builds_of_one_commit_have_tags_of_their_own(release: Callable[..., Release]) -> None:
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    pushed = [release("remodelling", digest=digest) for digest in digests]
+    tags = [done.calls[done.position("skopeo copy")][0].rpartition(":")[2] for done in pushed]
+    assert tags == [f"c0ffee-{letter * 12}" for letter in "ab"]
 
 
 @pytest.mark.parametrize("program", ["ingestion", "remodelling"])
