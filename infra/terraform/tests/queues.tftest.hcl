@@ -7,17 +7,6 @@ mock_provider "aws" {
   }
 }
 
-variables {
-  environment       = "test"
-  github_repository = "example/starlift"
-  alarm_email       = "starlift@example.com"
-  image_digests = {
-    ingestion   = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
-    remodelling = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
-    loading     = "sha256:0000000000000000000000000000000000000000000000000000000000000003"
-  }
-}
-
 run "queues_and_buckets" {
   assert {
     condition     = alltrue([for queue in module.queue : jsondecode(queue.redrive_policy).deadLetterTargetArn == queue.dead_letter_arn])

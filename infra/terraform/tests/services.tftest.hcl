@@ -6,17 +6,6 @@ mock_provider "aws" {
   }
 }
 
-variables {
-  environment       = "test"
-  github_repository = "example/starlift"
-  alarm_email       = "starlift@example.com"
-  image_digests = {
-    ingestion   = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
-    remodelling = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
-    loading     = "sha256:0000000000000000000000000000000000000000000000000000000000000003"
-  }
-}
-
 run "services" {
   assert {
     condition = alltrue([

@@ -7,9 +7,7 @@ mock_provider "aws" {
 }
 
 variables {
-  environment       = "test"
-  github_repository = "example/starlift"
-  alarm_email       = "starlift@example.com"
+  image_digests = {}
 }
 
 run "a_tag_is_no_image" {
