@@ -14,11 +14,11 @@ variable "name" {
 }
 
 variable "github_repository" {
-  description = "OWNER/NAME: whose pipelines may deploy."
+  description = "Whose pipelines may deploy, as GitHub's tokens name it: OWNER@ID/NAME@ID, or OWNER/NAME if it is older than July 2026."
   type        = string
   validation {
-    condition     = can(regex("^[\\w.-]+/[\\w.-]+$", var.github_repository))
-    error_message = "A repository is OWNER/NAME."
+    condition     = can(regex("^[\\w.-]+(@\\d+)?/[\\w.-]+(@\\d+)?$", var.github_repository))
+    error_message = "A repository is OWNER@ID/NAME@ID or OWNER/NAME, and one only."
   }
 }
 

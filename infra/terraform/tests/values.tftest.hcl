@@ -51,3 +51,20 @@ run "a_network_of_yours_is_used" {
     error_message = "A program reaches a database that it does not use, or not one that it uses."
   }
 }
+
+run "the_subject_of_a_repository_with_ids_is_trusted" {
+  variables { github_repository = "example@1/starlift@2" }
+  assert {
+    condition = alltrue([
+      for name, pipeline in module.pipeline :
+      jsondecode(pipeline.trust).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example@1/starlift@2:environment:test-${name}"
+    ])
+    error_message = "GitHub names repositories of today with their ids; a role that trusts another form can be taken by nobody."
+  }
+}
+
+run "a_wildcard_is_no_repository" {
+  command = plan
+  variables { github_repository = "example@1/*" }
+  expect_failures = [var.github_repository]
+}

@@ -8,7 +8,7 @@ variable "repository_arn" { type = string }
 variable "passed_role_arns" { type = list(string) }
 
 variable "github_subject" {
-  description = "Which jobs may take the role: repo:OWNER/NAME:environment:ENVIRONMENT-PROGRAM"
+  description = "Which jobs may take the role: repo:OWNER@ID/NAME@ID:environment:ENVIRONMENT-PROGRAM"
   type        = string
 }
 
