@@ -49,9 +49,11 @@ migrate() { # migrate DEFINITION: the new build shapes the warehouse before any 
         --overrides '{"containerOverrides": [{"name": "main", "command": ["python", "-m", "services.loading.migrate"]}]}' \
         --query 'tasks[0].taskArn' --output text)
     [[ $task == arn:* ]] || refuse "the migration could not be started"
-    aws ecs wait tasks-stopped --cluster "$CLUSTER" --tasks "$task"
+    for _ in 1 2 3 4; do # each gives up after ten minutes
+        if aws ecs wait tasks-stopped --cluster "$CLUSTER" --tasks "$task"; then break; fi
+    done
     code=$(aws ecs describe-tasks --cluster "$CLUSTER" --tasks "$task" --query 'tasks[0].containers[0].exitCode' --output text)
-    [[ $code == 0 ]] || refuse "the warehouse can't be shaped for this build (exit code $code): nothing was replaced; its log says why"
+    [[ $code == 0 ]] || refuse "the warehouse can't be shaped for this build (exit code $code; None: not yet done): nothing was replaced; its log says why"
 }
 
 replace() { # replace DEFINITION: until ECS says that it is in place, or has put the one before back

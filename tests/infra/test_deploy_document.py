@@ -128,10 +128,15 @@ def test_a_command_of_the_operator_becomes_a_task_and_its_exit_code_ours() -> No
     terraform() { echo '{"operator": {"awsvpcConfiguration": {}}}'; }
     aws() {
       echo "$@" >&2
-      case "$*" in *run-task*) echo arn:task/starlift/abc ;; *describe-tasks*) echo 3 ;; esac
+      case "$*" in
+        *run-task*) echo arn:task/starlift/abc ;;
+        *describe-tasks*) echo 3 ;;
+        *tasks-stopped*) waits=$((waits + 1)); [[ $waits -gt 2 ]] || return 255 ;;
+      esac
     }
     """
     (function,) = re.findall(r"^operator\(\) \{.*?^\}", shell(), re.MULTILINE | re.DOTALL)
     answer = bash(f"{stand_ins}\n{function}\noperator verify --settle 'a b'")
     assert answer.returncode == 3
     assert '"command":["python","-m","services.operator","verify","--settle","a b"]' in answer.stderr
+    assert answer.stderr.count("tasks-stopped") == 3

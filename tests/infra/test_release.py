@@ -89,6 +89,7 @@ def release(tmp_path: Path) -> Callable[..., Release]:
             "describe-task-definition": [DEFINITION],
             "register-task-definition": [NEW],
             "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
+            "tasks-stopped": answers.get("stopped", [""]),
             "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
             "describe-tasks": answers.get("exit_code", ["0"]),
             "rolloutState": answers.get("rollout", ["IN_PROGRESS", "COMPLETED"]),
@@ -147,6 +148,12 @@ def test_a_warehouse_that_cannot_be_shaped_leaves_the_loader_as_it_was(release: 
     assert done.code == 1
     assert "nothing was replaced" in done.said
     assert not done.has("update-service")
+
+
+def test_a_migration_may_take_longer_than_one_wait(release: Callable[..., Release]) -> None:
+    done = release("loading", stopped=["exit 255", "exit 255", ""])
+    assert done.code == 0, done.said
+    assert done.has("update-service")
 
 
 def test_an_image_that_was_not_signed_here_is_not_run(release: Callable[..., Release]) -> None:
