@@ -25,9 +25,9 @@ push() { # as it was built, byte by byte; a tag can't be moved, so each build of
     fi
 }
 
-verify() { # nothing runs that this repository's own build has not signed
+verify() { # nothing runs that this repository's own build has not signed, and of main
     gh attestation verify "oci://$REPOSITORY@$DIGEST" --repo "$GITHUB_REPOSITORY" \
-        --signer-workflow "$GITHUB_REPOSITORY/.github/workflows/deploy.yml" >&2
+        --signer-workflow "$GITHUB_REPOSITORY/.github/workflows/deploy.yml" --source-ref refs/heads/main >&2
 }
 
 register() { # the newest revision, which may be Terraform's, with this image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import operator
 import re
 import shutil
@@ -107,6 +108,9 @@ def test_every_command_of_the_operator_exists() -> None:
         assert (name[0] or name[1]) in commands
 
 
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the document asks for jq, and this machine has none")
+
+
 def shell() -> str:
     """Every command of the document, as one script."""
     blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -122,7 +126,36 @@ def test_every_command_is_one_for_a_shell() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="the document asks for jq, and this machine has none")
+def blocks_of(heading: str) -> str:
+    """The commands of one section, as a script."""
+    section = re.split(r"^##+ ", TEXT.partition(f"{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return "\n".join(re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+
+
+@needs_jq
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_only_the_protected_main_gets_into_an_environment_and_into_prod_only_what_somebody_approved(environment: str) -> None:
+    stand_ins = """
+    terraform() { echo '{"ingestion": "i", "remodelling": "r", "loading": "l", "operator": "o"}'; }
+    gh() {
+      case "$*" in *"--input -"*) echo "$* $(jq --compact-output .)" >&2 ;; "api user"*) echo 7 ;; *) echo "$*" >&2 ;; esac
+    }
+    """
+    given = f"set -euo pipefail; ENVIRONMENT={environment} AWS_REGION=eu-west-2"
+    answer = bash(f"{stand_ins}\n{given}\n{blocks_of('### 7. The pipelines')}")
+    assert answer.returncode == 0, answer.stderr
+    protection, *rest = answer.stderr.splitlines()
+    assert protection.startswith("api --method PUT repos/{owner}/{repo}/branches/main/protection ")
+    (versions,) = re.findall(r"python: (\[.+\])", (CHECKOUT / ".github/workflows/checks.yml").read_text())
+    checks = json.loads(protection.partition(" - ")[2])["required_status_checks"]["contexts"]
+    assert checks == [f"Python {version}" for version in json.loads(versions)]
+    rules = [json.loads(line.partition(" - ")[2]) for line in rest if f"/environments/{environment}-" in line]
+    reviewers = {"reviewers": [{"type": "User", "id": 7}]} if environment == "prod" else {}
+    branches = {"deployment_branch_policy": {"protected_branches": True, "custom_branch_policies": False}}
+    assert rules == [branches | reviewers] * 4
+
+
+@needs_jq
 def test_a_command_of_the_operator_becomes_a_task_and_its_exit_code_ours() -> None:
     stand_ins = """
     terraform() { echo '{"operator": {"awsvpcConfiguration": {}}}'; }

@@ -162,6 +162,12 @@ def test_an_image_that_was_not_signed_here_is_not_run(release: Callable[..., Rel
     assert not done.has("register-task-definition")
 
 
+def test_what_was_signed_is_main(release: Callable[..., Release]) -> None:
+    done = release("ingestion")
+    asked = done.calls[done.position("attestation verify")][0]
+    assert asked.endswith(" --source-ref refs/heads/main")
+
+
 def test_a_rolled_back_deployment_fails(release: Callable[..., Release]) -> None:
     done = release("remodelling", rollout=["IN_PROGRESS", "FAILED"])
     assert done.code == 1

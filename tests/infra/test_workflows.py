@@ -89,6 +89,7 @@ def test_prod_comes_after_dev_with_the_same_bytes() -> None:
     jobs = workflow("deploy")["jobs"]
     assert jobs["dev"]["needs"] == "build"
     assert jobs["prod"]["needs"] == ["build", "dev"]
+    assert jobs["prod"]["if"] == "vars.HAS_PROD == 'true'"
     for name in ("dev", "prod"):
         assert jobs[name]["uses"] == "./.github/workflows/release.yml"
         assert jobs[name]["with"]["environment"] == name
