@@ -15,6 +15,19 @@ refuse() {
     exit 1
 }
 
+go_forward() { # a build that was approved late, or overtaken, must not replace a newer one
+    local running=$FAMILY image tag order
+    if [[ $PROGRAM != operator ]]; then running=$(service taskDefinition); fi
+    image=$(aws ecs describe-task-definition --task-definition "$running" \
+        --query 'taskDefinition.containerDefinitions[0].image' --output text)
+    tag=$(aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=${image##*@}" \
+        --query 'imageDetails[0].imageTags[0]' --output text || true)
+    if ! [[ $tag =~ ^([0-9a-f]{40})- ]]; then return; fi # of no commit: a person's first image, or one that is no longer kept
+    order=$(gh api "repos/$GITHUB_REPOSITORY/compare/${BASH_REMATCH[1]}...$GITHUB_SHA" --jq .status)
+    [[ $order == ahead || $order == identical ]] ||
+        refuse "what runs was built of ${BASH_REMATCH[1]}, which $GITHUB_SHA does not contain; to go back see docs/deploy.md, Roll back"
+}
+
 push() { # as it was built, byte by byte; a tag can't be moved, so each build of a commit has its own
     aws ecr get-login-password | docker login --username AWS --password-stdin "${REPOSITORY%%/*}" >&2
     if aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null 2>&1; then
@@ -70,6 +83,7 @@ replace() { # replace DEFINITION: until ECS says that it is in place, or has put
     refuse "the deployment is neither done nor rolled back after $((PATIENCE * POLL_S)) s; look at its events"
 }
 
+go_forward
 push
 verify
 definition=$(register)

@@ -73,6 +73,26 @@ class Release:
 Answers = dict[str, list[str]]
 
 
+def with_all_others(answers: Answers) -> Answers:
+    """By the words of a call: these answers, and those of a release that goes well."""
+    return {
+        "get-login-password": ["secret"],
+        "imageTags": answers.get("running_tag", ["first-1795391228"]),
+        "/compare/": answers.get("order", ["ahead"]),
+        "describe-images": answers.get("images", ["exit 254", "there"]),
+        "attestation verify": answers.get("attestation", ["verified"]),
+        "containerDefinitions[0].image": [f"{REPOSITORY}@sha256:{6:064x}"],
+        "describe-task-definition": [DEFINITION],
+        "register-task-definition": [NEW],
+        "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
+        "tasks-stopped": answers.get("stopped", [""]),
+        "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
+        "describe-tasks": answers.get("exit_code", ["0"]),
+        "rolloutState": answers.get("rollout", ["IN_PROGRESS", "COMPLETED"]),
+        "services[0].taskDefinition": [OLD],
+    }
+
+
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Release]:
     """Runs the script for a program; `answers` differ from those of a release that goes well."""
@@ -82,20 +102,7 @@ def release(tmp_path: Path) -> Callable[..., Release]:
             file = tmp_path / name
             file.write_text(text.format(python=sys.executable))
             file.chmod(file.stat().st_mode | stat.S_IXUSR)
-        well: Answers = {
-            "get-login-password": ["secret"],
-            "describe-images": answers.get("images", ["exit 254", "there"]),
-            "attestation verify": answers.get("attestation", ["verified"]),
-            "describe-task-definition": [DEFINITION],
-            "register-task-definition": [NEW],
-            "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
-            "tasks-stopped": answers.get("stopped", [""]),
-            "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
-            "describe-tasks": answers.get("exit_code", ["0"]),
-            "rolloutState": answers.get("rollout", ["IN_PROGRESS", "COMPLETED"]),
-            "services[0].taskDefinition": [OLD],
-        }
-        (tmp_path / "answers").write_text(json.dumps(well))
+        (tmp_path / "answers").write_text(json.dumps(with_all_others(answers)))
         (tmp_path / "calls").write_text("")
         environment = {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
@@ -194,6 +201,29 @@ def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..
     done = release("remodelling", images=["there"])
     assert done.code == 0, done.said
     assert not done.has("skopeo copy")
+
+
+RUNNING = {"running_tag": [f"{'beef' * 10}-0123456789ab"]}
+
+
+def test_a_build_that_came_late_does_not_replace_a_newer_one(release: Callable[..., Release]) -> None:
+    done = release("remodelling", order=["behind"], **RUNNING)
+    assert done.code == 1
+    assert "which c0ffee does not contain" in done.said
+    assert f"--task-definition {OLD}" in done.calls[done.position("containerDefinitions[0].image")][0]
+    assert f"repos/example/starlift/compare/{'beef' * 10}...c0ffee" in done.calls[done.position("/compare/")][0]
+    assert not done.has("skopeo copy")
+
+
+@pytest.mark.parametrize("order", ["ahead", "identical"])
+def test_a_build_may_follow_what_it_contains(release: Callable[..., Release], order: str) -> None:
+    assert release("remodelling", order=[order], **RUNNING).code == 0
+
+
+def test_what_a_person_put_there_may_be_replaced_by_any_build(release: Callable[..., Release]) -> None:
+    done = release("operator")
+    assert done.code == 0, done.said
+    assert not done.has("/compare/")
 
 
 def test_two_builds_of_one_commit_have_tags_of_their_own(release: Callable[..., Release]) -> None:

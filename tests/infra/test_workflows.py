@@ -100,6 +100,17 @@ def test_prod_comes_after_dev_with_the_same_bytes() -> None:
     )  # whom the roles trust: infra/terraform/pipelines.tf
 
 
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_a_prod_that_nobody_decides_on_holds_no_deployment_up(file: Path) -> None:
+    document = workflow(file.stem)
+    assert "concurrency" not in document or file.stem == "checks"
+    if file.stem == "release":
+        assert document["jobs"]["release"]["concurrency"] == {
+            "group": "release-${{ inputs.environment }}-${{ inputs.program }}",
+            "cancel-in-progress": False,
+        }
+
+
 def test_what_builds_the_image_has_no_way_to_aws() -> None:
     build = workflow("deploy")["jobs"]["build"]
     assert not any("aws" in str(step.get("uses")) for step in build["steps"])
