@@ -37,7 +37,7 @@ module "proof" {
   name              = local.name
   account           = local.account
   region            = local.region
-  is_enabled        = var.is_scheduled && contains(keys(var.image_digests), "operator")
+  is_enabled        = var.is_scheduled && var.has_images
   expression        = local.topology.proof.expression
   cluster_arn       = module.cluster.arn
   family            = module.program["operator"].family

@@ -102,7 +102,7 @@ module "program" {
   stop_timeout_s               = local.topology.stop_timeout_s
   log_retention_days           = var.log_retention_days
   may_be_destroyed_with_images = var.may_destroy_data
-  image_digest                 = lookup(var.image_digests, each.key, null)
+  has_image                    = var.has_images
   is_service                   = contains(keys(local.topology.services), each.key)
   statements                   = local.statements[each.key]
   environment = merge(
@@ -114,7 +114,7 @@ module "program" {
 
 module "service" {
   source               = "./modules/service"
-  for_each             = { for name, service in local.topology.services : name => service if contains(keys(var.image_digests), name) }
+  for_each             = { for name, service in local.topology.services : name => service if var.has_images }
   name                 = each.key
   cluster_name         = module.cluster.name
   cluster_arn          = module.cluster.arn

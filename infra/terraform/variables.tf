@@ -68,14 +68,10 @@ variable "database_ports" {
   default     = { source = 5432, warehouse = 5432 }
 }
 
-variable "image_digests" {
-  description = "Of the first deployment, by program; later ones are the pipelines'. A service without an image is not made."
-  type        = map(string)
-  default     = {}
-  validation {
-    condition     = alltrue([for digest in values(var.image_digests) : can(regex("^sha256:[0-9a-f]{64}$", digest))])
-    error_message = "An image is named by its digest (sha256:…), never by a tag: a tag can be moved."
-  }
+variable "has_images" {
+  description = "Whether every program's repository holds an image. The first apply makes the repositories, and nothing that needs an image."
+  type        = bool
+  default     = false
 }
 
 variable "settings" {

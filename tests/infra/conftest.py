@@ -17,7 +17,6 @@ from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 
 STACK = "dev-123456789012"  # as Terraform names the buckets of dev
-DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate((*read_topology().services, "operator"), start=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
 
 @pytest.fixture(scope="session")
 def applied(terraform: Terraform) -> Applied:
-    return Applied(terraform.apply("dev", image_digests=DIGESTS), terraform.outputs())
+    return Applied(terraform.apply("dev", has_images=True), terraform.outputs())
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_what_is_counted_is_what_is_made(applied: Applied) -> None:
 
 def test_what_terraform_is_told_and_asked_exists(applied: Applied) -> None:
     variables = (CHECKOUT / "infra/terraform/variables.tf").read_text()
-    told = set(re.findall(r"-var (\w+)=", TEXT)) | {"network", "name", "github_provider_arn", "image_digests", "has_internet"}
+    told = set(re.findall(r"-var (\w+)=", TEXT)) | {"network", "name", "github_provider_arn", "has_images", "has_internet"}
     for name in told:
         assert name in TEXT
         assert f'variable "{name}"' in variables, name

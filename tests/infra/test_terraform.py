@@ -13,7 +13,7 @@ from infra.terraform.offline.core import CoreError, Terraform, opened
 from infra.terraform.offline.schema import used_types
 from infra.terraform.offline.tools import CHECKOUT
 from tests.infra import checks
-from tests.infra.conftest import DIGESTS, Applied
+from tests.infra.conftest import Applied
 
 CONFIGURATION = CHECKOUT / "infra/terraform"
 
@@ -40,7 +40,7 @@ def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:
 
 def test_what_was_applied_can_be_destroyed_to_the_last_resource(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform:
-        made = terraform.apply("prod", image_digests=DIGESTS)
+        made = terraform.apply("prod", has_images=True)
         assert f"Destroy complete! Resources: {len(made)} destroyed." in terraform.destroy("prod")
 
 
@@ -76,5 +76,5 @@ def test_without_either_somebody_says_what_to_install(tmp_path: Path) -> None:
 
 def test_an_error_is_told_without_what_went_well(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform, pytest.raises(CoreError) as refusal:
-        terraform.apply("dev", image_digests={"loading": "latest"})
+        terraform.apply("dev", github_repository="nobody")
     assert str(refusal.value).startswith("Error: Invalid value for variable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ACCOUNT = "123456789012"
-_NAMED_BY = ("name", "bucket", "family", "alarm_name", "dashboard_name", "group_name")
+_NAMED_BY = ("name", "bucket", "family", "alarm_name", "dashboard_name", "group_name", "repository_name")
 # Of what is not arn:aws:SERVICE:REGION:ACCOUNT:NAME, what follows "arn:aws:".
 _ARNS = {
     "aws_cloudwatch_log_group": "logs:{region}:{account}:log-group:{name}",
@@ -47,8 +47,9 @@ class Inventor:
                 return f"https://sqs.{self._region}.amazonaws.com/{ACCOUNT}/{name}"
             case "id" | "name" | "key_id":
                 return name
-            case "repository_url":
-                return f"{ACCOUNT}.dkr.ecr.{self._region}.amazonaws.com/{name}"
+            case "repository_url" | "image_uri":
+                digest = f"@sha256:{'7e' * 32}" if attribute == "image_uri" else ""
+                return f"{ACCOUNT}.dkr.ecr.{self._region}.amazonaws.com/{name}{digest}"
             case _:
                 return _of_type(kind, f"made-up-{type_name}-{attribute}")
 

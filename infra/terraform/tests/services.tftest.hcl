@@ -4,6 +4,9 @@ mock_provider "aws" {
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
+  mock_data "aws_ecr_image" {
+    defaults = { image_uri = "the newest" }
+  }
 }
 
 run "services" {
@@ -44,5 +47,9 @@ run "services" {
       ])
     ])
     error_message = "A container runs as root, writes to its own system, keeps a capability, or is killed before it has drained."
+  }
+  assert {
+    condition     = alltrue([for program in module.program : jsondecode(program.container_definitions)[0].image == "the newest"])
+    error_message = "An apply would put an image of before in the place of what the pipeline pushed last."
   }
 }

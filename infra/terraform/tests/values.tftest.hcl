@@ -7,13 +7,7 @@ mock_provider "aws" {
 }
 
 variables {
-  image_digests = {}
-}
-
-run "a_tag_is_no_image" {
-  command = plan
-  variables { image_digests = { loading = "latest" } }
-  expect_failures = [var.image_digests]
+  has_images = false
 }
 
 run "an_environment_has_a_short_name" {

@@ -11,9 +11,9 @@ variable "stop_timeout_s" { type = number }
 variable "log_retention_days" { type = number }
 variable "may_be_destroyed_with_images" { type = bool }
 
-variable "image_digest" {
-  description = "Of the first deployment; null while there is no image yet."
-  type        = string
+variable "has_image" {
+  description = "False while the repository is empty."
+  type        = bool
 }
 
 variable "environment" {
@@ -32,7 +32,7 @@ variable "is_service" {
 }
 
 locals {
-  image = var.image_digest == null ? "${aws_ecr_repository.this.repository_url}:none" : "${aws_ecr_repository.this.repository_url}@${var.image_digest}"
+  image = var.has_image ? one(data.aws_ecr_image.newest[*].image_uri) : "${aws_ecr_repository.this.repository_url}:none"
   trust_of_ecs = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -60,6 +60,13 @@ resource "aws_ecr_repository" "this" {
   image_tag_mutability = "IMMUTABLE"
   force_delete         = var.may_be_destroyed_with_images
   image_scanning_configuration { scan_on_push = true }
+}
+
+# What the pipeline has pushed since must not be replaced by an older image, only because something else of the container changes.
+data "aws_ecr_image" "newest" {
+  count           = var.has_image ? 1 : 0
+  repository_name = aws_ecr_repository.this.id # known when the repository is there
+  most_recent     = true
 }
 
 resource "aws_ecr_lifecycle_policy" "this" {
@@ -134,6 +141,7 @@ resource "aws_ecs_task_definition" "this" {
   execution_role_arn       = aws_iam_role.execution.arn
   task_role_arn            = aws_iam_role.task.arn
   skip_destroy             = true # a deployment that is rolled back needs the revision before
+  track_latest             = true # the pipeline's revision is ours, as long as it says the same
 
   runtime_platform {
     operating_system_family = "LINUX"
