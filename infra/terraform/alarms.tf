@@ -29,7 +29,7 @@ module "service_alarms" {
   namespace      = local.name
   log_group_name = module.program[each.key].log_group_name
   topic_arn      = module.alarm_topic.arn
-  silent_minutes = var.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? local.topology.alarms.silent_minutes : null
+  silent_minutes = local.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? local.topology.alarms.silent_minutes : null
 }
 
 module "proof" {
@@ -37,7 +37,7 @@ module "proof" {
   name              = local.name
   account           = local.account
   region            = local.region
-  is_enabled        = var.is_scheduled && var.has_images
+  is_enabled        = local.is_scheduled
   expression        = local.topology.proof.expression
   cluster_arn       = module.cluster.arn
   family            = module.program["operator"].family

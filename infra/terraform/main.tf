@@ -9,6 +9,8 @@ locals {
   stack    = "${var.environment}-${local.account}" # bucket names are unique among all of AWS
   account  = data.aws_caller_identity.current.account_id
   region   = local.topology.region
+
+  is_scheduled = var.is_scheduled && var.has_images # before there is an image, nobody would answer
 }
 
 module "queue" {
@@ -43,7 +45,7 @@ module "schedule" {
   source                  = "./modules/schedule"
   name                    = local.name
   account                 = local.account
-  is_enabled              = var.is_scheduled
+  is_enabled              = local.is_scheduled
   dead_letter_retention_s = local.topology.dead_letter_retention_s
   schedules = {
     for name, schedule in local.topology.schedules : name => {

@@ -22,6 +22,22 @@ run "a_service_without_an_image_is_not_made" {
     condition     = length(module.service) == 0 && length(module.program) == 4
     error_message = "The first apply makes the repositories, and nothing that would need an image."
   }
+  assert {
+    condition = alltrue(concat(
+      [for state in module.schedule.states : state == "DISABLED"],
+      [for alarms in module.service_alarms : length(alarms.silent_alarm_names) == 0],
+    ))
+    error_message = "Runs are asked for, or missed, before there is a service that could make them."
+  }
+}
+
+run "a_service_with_an_image_is_asked" {
+  command = plan
+  variables { has_images = true }
+  assert {
+    condition     = alltrue([for state in module.schedule.states : state == "ENABLED"]) && length(module.service_alarms["ingestion"].silent_alarm_names) == 1
+    error_message = "Nobody asks for runs, or nobody notices when there are none."
+  }
 }
 
 run "a_network_of_yours_is_used" {

@@ -90,4 +90,5 @@ resource "aws_scheduler_schedule" "this" {
 
 output "dead_letter_name" { value = aws_sqs_queue.dead_letter.name }
 output "policy" { value = aws_iam_role_policy.this.policy }
+output "states" { value = [for schedule in aws_scheduler_schedule.this : schedule.state] }
 output "inputs" { value = { for name, schedule in aws_scheduler_schedule.this : name => schedule.target[0].input } }

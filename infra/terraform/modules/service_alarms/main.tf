@@ -65,4 +65,5 @@ resource "aws_cloudwatch_metric_alarm" "silent" {
   depends_on          = [aws_cloudwatch_log_metric_filter.event]
 }
 
+output "silent_alarm_names" { value = aws_cloudwatch_metric_alarm.silent[*].alarm_name }
 output "rollback_alarm_names" { value = [for alarm in aws_cloudwatch_metric_alarm.failing : alarm.alarm_name] }
