@@ -126,5 +126,6 @@ module "service" {
   max                  = each.value.max
   backlog_per_task     = each.value.backlog_per_task
   rollback_alarm_names = module.service_alarms[each.key].rollback_alarm_names
-  depends_on           = [module.program, module.egress] # a task without its roles or its way to AWS fails to start
+  # A task fails to start without its roles, its way to AWS, or Spot beside the one that stays.
+  depends_on = [module.program, module.network, module.endpoints, module.egress, module.cluster]
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,23 @@ def test_names_types_and_references_hold(terraform: Terraform) -> None:
 
 def test_terraforms_own_tests_pass(terraform: Terraform) -> None:
     assert not checks.own_tests(terraform)
+
+
+def test_a_service_starts_when_its_tasks_have_roles_a_way_to_aws_and_a_place(terraform: Terraform) -> None:
+    edges = re.findall(r'"(\S+)" -> "(\S+)"', terraform.run("graph").text)
+    awaited, found = {"module.service.aws_ecs_service.this"}, set[str]()
+    while awaited - found:
+        found |= awaited
+        awaited = {needed for needing, needed in edges if needing in found}
+    needed = [
+        *(f"module.program.aws_iam_role_policy.{role}" for role in ("execution", "task")),
+        *(f"module.endpoints.aws_vpc_endpoint.{kind}" for kind in ("interface", "s3")),
+        "module.endpoints.aws_vpc_security_group_ingress_rule.https",
+        "module.egress.aws_vpc_security_group_egress_rule.this",
+        "module.network.aws_route_table_association.private",
+        "module.cluster.aws_ecs_cluster_capacity_providers.this",
+    ]
+    assert [address for address in needed if address not in found] == []
 
 
 def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:

@@ -15,5 +15,5 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
 }
 
-output "name" { value = aws_ecs_cluster_capacity_providers.this.cluster_name } # not before Spot may be used
+output "name" { value = aws_ecs_cluster.this.name }
 output "arn" { value = aws_ecs_cluster.this.arn }
