@@ -155,6 +155,24 @@ def test_only_the_protected_main_gets_into_an_environment_and_into_prod_only_wha
     assert rules == [branches | reviewers] * 4
 
 
+def test_what_is_taken_away_goes_before_what_it_lives_in() -> None:
+    text = TEXT.partition("### Take it all away\n")[2]
+    order = [
+        "terraform apply",
+        "Drain, as above",
+        "rds delete-db-instance",
+        "rds wait db-instance-deleted",
+        "rds delete-db-subnet-group",
+        "ec2 delete-security-group",
+        "terraform destroy",
+        "aws s3 rm s3://$STATE",
+    ]
+    assert [text.find(words) for words in order] == sorted(text.find(words) for words in order)
+    assert all(words in text for words in order)
+    made = set(re.findall(r"create-(db-instance|db-subnet-group|security-group)", TEXT))
+    assert made == set(re.findall(r"delete-(db-instance|db-subnet-group|security-group)", text))
+
+
 @needs_jq
 def test_a_command_of_the_operator_becomes_a_task_and_its_exit_code_ours() -> None:
     stand_ins = """
