@@ -43,6 +43,7 @@ class Service(_Closed):
     """One service: what it may touch, how much it works on at once, how big and how many its tasks are.
 
     `cpu` is in 1/1024 of a core, `memory` in MiB; `backlog_per_task` messages a task are the target of the scaling.
+    What a schedule feeds has as its `max` the number of sources: each is read under one lease, and one task more would wait.
     """
 
     consumes: Name

@@ -75,6 +75,13 @@ def test_a_topology_that_contradicts_itself_is_refused(change: Callable[[dict[st
     assert complaint in str(refusal.value)
 
 
+@pytest.mark.parametrize("queue", {schedule.queue for schedule in read_topology().schedules.values()})
+def test_a_service_that_reads_sources_has_no_more_tasks_than_there_are_sources(queue: str) -> None:
+    topology = read_topology()
+    sources = {schedule.source for schedule in topology.schedules.values() if schedule.queue == queue}
+    assert [service.max for service in topology.services.values() if service.consumes == queue] == [len(sources)]
+
+
 def test_a_message_may_be_as_long_as_its_queue_takes() -> None:
     assert read_topology().message_bytes == MESSAGE_BYTES_MAXIMUM
 
