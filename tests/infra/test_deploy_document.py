@@ -14,12 +14,16 @@ import pytest
 import typer
 
 from infra.terraform.offline.tools import CHECKOUT
+from infra.topology import read_topology
 from services.operator.__main__ import app
+from services.operator.system import OperatorSettings
+from shared.settings import ServiceSettings
 from tests.infra.conftest import Applied
 
 TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 SIZES = 3
 CENT = 0.0051
+VARIABLES = {"network", "name", "github_provider_arn", "has_images", "has_internet", "settings"}  # that the text tells to set
 TIMES = "\N{MULTIPLICATION SIGN}"
 WORK: dict[type[ast.operator], Callable[[float, float], float]] = {ast.Add: operator.add, ast.Mult: operator.mul}
 
@@ -68,7 +72,7 @@ def test_what_is_counted_is_what_is_made(applied: Applied) -> None:
 
 def test_what_terraform_is_told_and_asked_exists(applied: Applied) -> None:
     variables = (CHECKOUT / "infra/terraform/variables.tf").read_text()
-    told = set(re.findall(r"-var (\w+)=", TEXT)) | {"network", "name", "github_provider_arn", "has_images", "has_internet"}
+    told = set(re.findall(r"-var (\w+)=", TEXT)) | VARIABLES
     for name in told:
         assert name in TEXT
         assert f'variable "{name}"' in variables, name
@@ -94,6 +98,16 @@ def test_the_names_on_aws_are_those_that_are_made(applied: Applied) -> None:
     found = {name for names in named for name in names if name and "$" not in name}
     assert len(found) > 5
     assert found <= made
+
+
+def test_what_another_database_changes_is_there_to_be_changed() -> None:
+    topology = read_topology()
+    (settings,) = re.findall(r"`settings = \{ (.+) \}`", TEXT)
+    told = {name.removeprefix("STARLIFT_").lower() for name in re.findall(r"(\w+) = ", settings)}
+    assert told <= ServiceSettings.model_fields.keys() & OperatorSettings.model_fields.keys()
+    schedule = topology.schedules["ingest-totesys"]
+    assert all(f"{schedule.source}/" in bucket.expire_days for bucket in topology.buckets.values())
+    assert all(words in TEXT for words in ("`ingest-totesys`", f"{schedule.source}/", "`expire_days`"))
 
 
 def test_every_alarm_has_its_line(applied: Applied) -> None:
