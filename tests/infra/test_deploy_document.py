@@ -24,12 +24,16 @@ TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 SIZES = 3
 CENT = 0.0051
 VARIABLES = {"network", "name", "github_provider_arn", "has_images", "has_internet", "settings"}  # that the text tells to set
-TIMES = "\N{MULTIPLICATION SIGN}"
-WORK: dict[type[ast.operator], Callable[[float, float], float]] = {ast.Add: operator.add, ast.Mult: operator.mul}
+TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
+WORK: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Mult: operator.mul,
+    ast.Sub: operator.sub,
+}
 
 
 def computed(expression: str) -> float:
-    """Of sums and products."""
+    """Of sums, differences and products."""
 
     def value(node: ast.expr) -> float:
         match node:
@@ -40,7 +44,7 @@ def computed(expression: str) -> float:
             case _:
                 raise AssertionError(expression)
 
-    return value(ast.parse(expression.replace(TIMES, "*"), mode="eval").body)
+    return value(ast.parse(expression.replace(TIMES, "*").replace(MINUS, "-"), mode="eval").body)
 
 
 def cost_rows() -> list[list[str]]:
@@ -50,7 +54,7 @@ def cost_rows() -> list[list[str]]:
 
 
 def test_the_arithmetic_is_right() -> None:
-    expressions = re.findall(rf"([\d.()][\d.(){TIMES}+ ]+[\d.)]) = ([\d.]*\d)", TEXT)
+    expressions = re.findall(rf"([\d.()][\d.(){TIMES}{MINUS}+ ]+[\d.)]) = ([\d.]*\d)", TEXT)
     assert len(expressions) >= 15
     for expression, result in expressions:
         assert computed(expression) == pytest.approx(float(result), abs=CENT), expression
@@ -61,6 +65,18 @@ def test_the_columns_add_up() -> None:
     for size in range(1, 1 + SIZES):
         costs = [float(found[0]) for row in rows if (found := re.findall(r"(\d+\.\d\d)$", row[size]))]
         assert sum(costs) == pytest.approx(float(total[size]), abs=CENT)
+
+
+def test_objects_are_paid_for_until_their_last_version_is_gone() -> None:
+    topology = read_topology()
+    (schedule,) = topology.schedules.values()
+    kept = {(bucket.expire_days[f"{schedule.source}/"], bucket.noncurrent_days) for bucket in topology.buckets.values()}
+    ((days, more),) = kept
+    (row,) = [row for row in cost_rows() if "bytes a changed row" in row[0]]
+    (size,) = re.findall(r"(\d+) bytes", row[0])
+    assert f"for {days} days, and {more} as an old version" in row[0]
+    for cell, rows in zip(row[1:], (1e5, 1e7, 1e8), strict=True):
+        assert float(cell.split()[0]) == pytest.approx(int(size) * rows * (days + more) / 1e9)
 
 
 def test_what_is_counted_is_what_is_made(applied: Applied) -> None:
