@@ -19,10 +19,22 @@ run "services" {
   assert {
     condition = alltrue(flatten([
       for service in module.service : [
-        for metric in service.scaling.metrics : strcontains(metric.expression, "visible + inflight") && metric.return_data if metric.id == "backlog_per_task"
+        for metric in service.scaling.metrics :
+        metric.expression == "(visible + inflight) / IF(FILL(running, 0) < 1, 1, FILL(running, 1))" && metric.return_data if metric.id == "backlog_per_task"
       ]
     ]))
-    error_message = "Without the messages in hand a busy queue looks idle, and its workers are taken away."
+    error_message = "Without the messages in hand a busy queue looks idle, and its workers are taken away; and nothing is divided by no task."
+  }
+  assert {
+    condition = alltrue(flatten([
+      for name, service in module.service : [
+        for metric in service.scaling.metrics :
+        one(metric.metric_stat[*].metric)[0].metric_name == "RunningTaskCount" && !metric.return_data &&
+        { for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.name => dimension.value } == { ClusterName = module.cluster.name, ServiceName = name }
+        if metric.id == "running"
+      ]
+    ]))
+    error_message = "The backlog is divided by the tasks of another service, or of another cluster."
   }
   assert {
     condition = alltrue(flatten([
