@@ -16,6 +16,7 @@ from infra.topology import read_topology
 from tests.infra import checks
 
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
+DEPENDABOT = (CHECKOUT / ".github/dependabot.yml").read_text(encoding="utf-8")
 PROGRAMS = [*read_topology().services, "operator"]
 
 
@@ -43,6 +44,15 @@ def test_zizmor_finds_no_loophole() -> None:
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert not checks.hadolint(CHECKOUT)
+
+
+def test_the_images_have_one_base_and_dependabot_can_read_it() -> None:
+    dockerfile = (CHECKOUT / "infra/docker/Dockerfile").read_text(encoding="utf-8")
+    stages = re.findall(r"^FROM (\S+) AS (\w+)$", dockerfile, re.MULTILINE)
+    outside = [image for image, _ in stages if image not in {name for _, name in stages}]
+    assert [re.fullmatch(r"python:\d\.\d+-slim(@sha256:[0-9a-f]{64})?", image) is not None for image in outside] == [True]
+    bases = [update["directory"] for update in yaml.safe_load(DEPENDABOT)["updates"] if update["package-ecosystem"] == "docker"]
+    assert bases == ["/infra/docker"]
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)

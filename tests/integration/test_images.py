@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", DOCKERFILE, re.MULTILINE | re.DOTALL))
-IMAGES = [name for name in STAGES if name not in {"environment", "runtime"}]
+IMAGES = [name for name in STAGES if name not in {"base", "environment", "runtime"}]
 # Without an environment each program says what it lacks, in one sentence.
 SENTENCES = {
     "ingestion": "the settings don't hold: STARLIFT_REGION is missing",
@@ -137,7 +137,7 @@ def test_a_container_is_nobody_in_particular_and_root_never() -> None:
 
 
 def test_an_image_says_what_it_is() -> None:
-    for label in ("title", "description", "licenses", "version", "revision"):
+    for label in ("title", "description", "licenses", "version", "revision", "source"):
         assert f"org.opencontainers.image.{label}=" in STAGES["runtime"]
 
 
