@@ -31,6 +31,7 @@ ACTIONS = {
     "start_message_move_task": "sqs:StartMessageMoveTask",
 }
 TOPOLOGY = read_topology()
+PROGRAMS = [*TOPOLOGY.services, "operator"]
 TO_CONSUME = ("ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage")
 TO_SEND = ("GetQueueAttributes", "SendMessage")
 OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
@@ -119,13 +120,23 @@ def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applie
     assert grants(found) == expected | of_data(TOPOLOGY.operator)
 
 
+def test_an_aws_service_takes_a_role_for_this_account_only(applied: Applied) -> None:
+    trusts = [json.loads(role.values["assume_role_policy"])["Statement"] for role in applied.of_type("aws_iam_role")]
+    of_services = [statement for (statement,) in trusts if "Service" in statement["Principal"]]
+    assert len(of_services) == 2 * len(PROGRAMS) + 2
+    for statement in of_services:
+        conditions = {key: value for operator in statement["Condition"].values() for key, value in operator.items()}
+        assert conditions["aws:SourceAccount"] == "123456789012"
+        assert ":123456789012:" in conditions["aws:SourceArn"]
+
+
 def test_the_schedule_may_send_and_nothing_else(applied: Applied) -> None:
     queues = {TOPOLOGY.queue_name(schedule.queue) for schedule in TOPOLOGY.schedules.values()} | checks.ONLY_ON_AWS
-    found = policies(applied)["module.schedule.aws_iam_role_policy.this"]
+    found = policies(applied)["module.schedule.module.role.aws_iam_role_policy.this"]
     assert grants(found) == {("sqs:SendMessage", queue) for queue in queues}
 
 
-@pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_before_the_code_runs_ecs_pulls_and_logs_and_nothing_else(applied: Applied, program: str) -> None:
     policy = policies(applied)[f'module.program["{program}"].aws_iam_role_policy.execution']
     resources = [resource for statement in policy["Statement"] for resource in listed(statement["Resource"])]
@@ -133,7 +144,7 @@ def test_before_the_code_runs_ecs_pulls_and_logs_and_nothing_else(applied: Appli
     assert all(f"starlift-{program}" in resource for resource in resources[1:])
 
 
-@pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_pipeline_touches_its_own_program_only(applied: Applied, program: str) -> None:
     policy = policies(applied)[f'module.pipeline["{program}"].aws_iam_role_policy.this']
     for statement in policy["Statement"]:

@@ -29,54 +29,32 @@ locals {
   verdicts            = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # how the verdict's sentence begins
 }
 
-resource "aws_scheduler_schedule_group" "this" {
-  name = "${var.name}-proof"
-}
-
-resource "aws_iam_role" "this" {
-  name = "${var.name}-proof"
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
+module "role" {
+  source  = "../schedule_role"
+  name    = "${var.name}-proof"
+  account = var.account
+  statements = [
+    {
+      Sid       = "Start"
       Effect    = "Allow"
-      Action    = "sts:AssumeRole"
-      Principal = { Service = "scheduler.amazonaws.com" }
-      Condition = { StringEquals = {
-        "aws:SourceAccount" = var.account
-        "aws:SourceArn"     = aws_scheduler_schedule_group.this.arn
-      } }
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "this" {
-  name = "start"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [
-      {
-        Sid       = "Start"
-        Effect    = "Allow"
-        Action    = "ecs:RunTask"
-        Resource  = ["${local.task_definition_arn}:*"] # the newest revision, whichever the pipeline made
-        Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
-      },
-      {
-        Sid       = "PassRoles"
-        Effect    = "Allow"
-        Action    = "iam:PassRole"
-        Resource  = var.role_arns
-        Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
-      },
-    ]
-  })
+      Action    = "ecs:RunTask"
+      Resource  = ["${local.task_definition_arn}:*"] # the newest revision, whichever the pipeline made
+      Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+    },
+    {
+      Sid       = "PassRoles"
+      Effect    = "Allow"
+      Action    = "iam:PassRole"
+      Resource  = var.role_arns
+      Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
+    },
+  ]
 }
 
 resource "aws_scheduler_schedule" "this" {
   #checkov:skip=CKV_AWS_297:A schedule says nothing but a command; AWS's own key will do.
   name                = "${var.name}-proof"
-  group_name          = aws_scheduler_schedule_group.this.name
+  group_name          = module.role.group_name
   schedule_expression = var.expression
   state               = var.is_enabled ? "ENABLED" : "DISABLED"
 
@@ -84,7 +62,7 @@ resource "aws_scheduler_schedule" "this" {
 
   target {
     arn      = var.cluster_arn
-    role_arn = aws_iam_role.this.arn
+    role_arn = module.role.arn
     input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record"] }] })
 
     ecs_parameters {
@@ -151,5 +129,5 @@ resource "aws_cloudwatch_metric_alarm" "unproved" {
   depends_on          = [aws_cloudwatch_log_metric_filter.verdict]
 }
 
-output "policy" { value = aws_iam_role_policy.this.policy }
+output "policy" { value = module.role.policy }
 output "input" { value = aws_scheduler_schedule.this.target[0].input }

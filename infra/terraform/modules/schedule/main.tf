@@ -31,45 +31,23 @@ resource "aws_sqs_queue_policy" "tls_only" {
   })
 }
 
-resource "aws_scheduler_schedule_group" "this" {
-  name = var.name
-}
-
-resource "aws_iam_role" "this" {
-  name = "${var.name}-schedule"
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Action    = "sts:AssumeRole"
-      Principal = { Service = "scheduler.amazonaws.com" }
-      Condition = { StringEquals = {
-        "aws:SourceAccount" = var.account
-        "aws:SourceArn"     = aws_scheduler_schedule_group.this.arn
-      } }
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "this" {
-  name = "send"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Send"
-      Effect   = "Allow"
-      Action   = "sqs:SendMessage"
-      Resource = distinct(concat([for schedule in var.schedules : schedule.queue_arn], [aws_sqs_queue.dead_letter.arn]))
-    }]
-  })
+module "role" {
+  source  = "../schedule_role"
+  name    = "${var.name}-schedule"
+  account = var.account
+  statements = [{
+    Sid      = "Send"
+    Effect   = "Allow"
+    Action   = "sqs:SendMessage"
+    Resource = distinct(concat([for schedule in var.schedules : schedule.queue_arn], [aws_sqs_queue.dead_letter.arn]))
+  }]
 }
 
 resource "aws_scheduler_schedule" "this" {
   #checkov:skip=CKV_AWS_297:A schedule says nothing but the name of a source; AWS's own key will do.
   for_each            = var.schedules
   name                = each.key
-  group_name          = aws_scheduler_schedule_group.this.name
+  group_name          = module.role.group_name
   schedule_expression = each.value.expression
   state               = var.is_enabled ? "ENABLED" : "DISABLED"
 
@@ -77,7 +55,7 @@ resource "aws_scheduler_schedule" "this" {
 
   target {
     arn      = each.value.queue_arn
-    role_arn = aws_iam_role.this.arn
+    role_arn = module.role.arn
     input    = replace(replace(jsonencode(each.value.message), "\\u003c", "<"), "\\u003e", ">") # <aws.scheduler.…>, which jsonencode escapes
 
     retry_policy {
@@ -89,6 +67,6 @@ resource "aws_scheduler_schedule" "this" {
 }
 
 output "dead_letter_name" { value = aws_sqs_queue.dead_letter.name }
-output "policy" { value = aws_iam_role_policy.this.policy }
+output "policy" { value = module.role.policy }
 output "states" { value = [for schedule in aws_scheduler_schedule.this : schedule.state] }
 output "inputs" { value = { for name, schedule in aws_scheduler_schedule.this : name => schedule.target[0].input } }
