@@ -195,6 +195,7 @@ def test_a_task_that_works_without_end_loses_its_protection_before_the_pipeline_
     script = (CHECKOUT / ".github/release.sh").read_text()
     poll_s, polls = (int(re.findall(rf"{name}:-(\d+)", script)[0]) for name in ("POLL_S", "PATIENCE"))
     assert timedelta(seconds=poll_s * polls) > EXPIRY * 1.5
+    assert f"for up to {EXPIRY // timedelta(minutes=1)} minutes" in (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 
 
 def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..., Release]) -> None:
