@@ -7,11 +7,12 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from contracts.column_types import BIGINT, TEXT, ColumnType, numeric, varchar
+from contracts.column_types import BIGINT, TEXT, ColumnType, numeric
 from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, Contract
 from services.loading.evolution import is_widening
+from services.loading.warehouse import Warehouse
 from shared.errors import PermanentError
 from tests.pipeline import Pipeline
 from tests.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
@@ -71,18 +72,39 @@ async def test_a_key_that_others_refer_to_is_widened_with_them(shop: Pipeline, s
     assert (await wide.verify()).is_equal
 
 
-async def test_a_type_that_might_lose_a_value_is_refused_and_nothing_is_changed(shop: Pipeline) -> None:
+async def test_a_loader_of_the_build_before_goes_on_behind_a_widening(shop: Pipeline, source: asyncpg.Connection) -> None:
+    """And so does one of the new build behind it, whatever the other has written down as the contract."""
+    await source.execute("ALTER TABLE item ALTER COLUMN price TYPE numeric(10, 2)")
+    older = shop.reading(retyped(with_table(SHOP, FACT_WITH_PRICE), "price", numeric(10, 2)))
+    newer = shop.reading(retyped(retyped(retyped(older.contract, "item_id", BIGINT), "price", numeric(18, 4)), "code", TEXT))
+    await older.run()
+    for number in (2, 3):
+        await Warehouse(shop.warehouse, newer.contract).ensure_schema()
+        await source.execute("UPDATE item SET code = 'cba', price = price + 1")
+        await older.run()
+        for relation in ("dim_item", "fact_sale", "fact_sale_current"):
+            assert await shop.select(TYPE, relation, "item_id") == [("bigint",)]
+            assert await shop.select(TYPE, relation, "price") == [("numeric(18,4)",)]
+        assert await shop.select("SELECT DISTINCT code, price::text FROM dim_item") == [("cba", f"{number}.5000")]
+    await newer.run()
+    assert (await newer.verify()).is_equal
+
+
+async def test_a_type_that_might_lose_a_value_is_refused_and_nothing_is_changed(
+    shop: Pipeline, source: asyncpg.Connection
+) -> None:
     await shop.run()
     shape = await shop.select("SELECT fingerprint FROM starlift.contract")
-    narrower = retyped(SHOP, "code", varchar(2))
-    (message,) = await shop.reading(narrower).read()
+    other = retyped(SHOP, "price", numeric(18, 2))
+    await source.execute("ALTER TABLE item ALTER COLUMN price TYPE numeric(18, 2)")
+    (message,) = await shop.reading(other).read()
     expected = (
-        r"^column 'code' of the warehouse's 'dim_item' is varchar\(3\) and should be varchar\(2\), which may not hold every "
-        "value; alter the column or correct contract 'shop', then replay the dead letters$"
+        r"^column 'price' of the warehouse's 'dim_item' is numeric\(18,4\) and should be numeric\(18,2\), which may not hold "
+        "every value; alter the column or correct contract 'shop', then replay the dead letters$"
     )
     with pytest.raises(PermanentError, match=expected):
-        await shop.reading(narrower).load(message)
-    assert await shop.select(TYPE, "dim_item", "code") == [("character varying(3)",)]
+        await shop.reading(other).load(message)
+    assert await shop.select(TYPE, "dim_item", "price") == [("numeric(18,4)",)]
     assert await shop.select("SELECT fingerprint FROM starlift.contract") == shape
 
 
