@@ -20,6 +20,8 @@ from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
 PREFIX = "STARLIFT_"
 # What is left between the drain budget and SIGKILL, to hand messages back and close connections.
 STOP_MARGIN = timedelta(seconds=15)
+# The last renewal may come at HOLD_MAXIMUM, and SQS refuses one that would end 12 hours after the receipt.
+RENEWABLE_MAXIMUM = VISIBILITY_MAXIMUM - HOLD_MAXIMUM
 VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a heartbeat that times out and its repetition
 POLL_WAIT_MINIMUM = timedelta(seconds=1)  # below, an idle service would ask without a pause
 POLL_WAIT_MAXIMUM = timedelta(seconds=20)  # SQS
@@ -93,10 +95,10 @@ class ServiceSettings(BaseSettings):
         return self
 
     def _broken_rules(self) -> Iterator[str]:
-        if not VISIBILITY_MINIMUM <= self.visibility_timeout <= VISIBILITY_MAXIMUM:
+        if not VISIBILITY_MINIMUM <= self.visibility_timeout <= RENEWABLE_MAXIMUM:
             yield (
                 f"STARLIFT_VISIBILITY_TIMEOUT_S={_s(self.visibility_timeout)} must be from {_s(VISIBILITY_MINIMUM)} to "
-                f"{_s(VISIBILITY_MAXIMUM)}; 60 suits most"
+                f"{_s(RENEWABLE_MAXIMUM)}: a longer one can't be renewed within SQS's 12 hours; 60 suits most"
             )
         if not timedelta(0) < self.handler_limit <= HOLD_MAXIMUM:
             yield (

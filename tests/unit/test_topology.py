@@ -61,7 +61,7 @@ def test_names_are_those_that_aws_takes() -> None:
         (lambda it: it.update(dead_letter_retention_s=60), "keeps messages longer than its dead-letter queue"),
         (lambda it: it.update(drain_budget_s=120), "drain_budget_s 120 must be below stop_timeout_s 120"),
         (lambda it: it.update(stop_timeout_s=121), "less than or equal to 120"),
-        (lambda it: it["queues"]["loading"].update(visibility_timeout_s=43_201), "less than or equal to 43200"),
+        (lambda it: it["queues"]["loading"].update(visibility_timeout_s=901), "less than or equal to 900"),
         (lambda it: it["operator"].update(reads=["nowhere"]), "the operator names the bucket 'nowhere'"),
         (lambda it: it["operator"].update(secrets=["nothing"]), "the operator names the secret 'nothing'"),
         (lambda it: it["buckets"]["landing"]["expire_days"].update(totesys=30), "another prefix below 'totesys'"),
