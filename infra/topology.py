@@ -25,7 +25,7 @@ class _Closed(BaseModel):
 
 
 class Queue(_Closed):
-    """One queue, and its dead-letter queue. SQS allows a visibility of 12 hours and a retention of 14 days."""
+    """One queue, and its dead-letter queue. SQS allows a retention of 14 days."""
 
     visibility_timeout_s: Annotated[int, Field(ge=1, le=900)]  # shared.settings.RENEWABLE_MAXIMUM
     max_receive_count: Annotated[int, Field(ge=1, le=1000)]

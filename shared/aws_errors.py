@@ -15,8 +15,23 @@ _ABSENT = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExi
 _THROTTLED = frozenset(
     {"RequestThrottled", "SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"}
 )
-# Credentials come from outside, change while we run, and concern every message: never a reason to give one message up.
-_CREDENTIALS = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"})
+# Credentials come from outside, change while we run, and concern every message, as a clock that is wrong does: never a reason
+# to give one message up.
+_CREDENTIALS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
 _STALLED = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 
@@ -57,7 +72,12 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
         return DependencyDownError(dependency, f"'{target}' does not exist ({code}); {set_up}")
     if is_throttling(code):
         return TransientError(f"{dependency} throttles requests about '{target}' ({code}); trying later")
-    if code in _CREDENTIALS | _STALLED or status >= _SERVER_FAULT:
+    if code in _CREDENTIALS:
+        advice = "correct them; waiting until it takes them"
+        return DependencyDownError(
+            dependency, f"{dependency} refuses our credentials or our clock about '{target}' ({code}); {advice}"
+        )
+    if code in _STALLED or status >= _SERVER_FAULT:
         return DependencyDownError(
             dependency, f"{dependency} fails about '{target}' ({code or status}); waiting until it answers"
         )

@@ -64,6 +64,22 @@ def test_failures_at_the_same_place_have_the_same_fingerprint_and_others_do_not(
     assert fingerprint(ValueError("1")) != fingerprint(TypeError("1"))
 
 
+# As the error lists of S3 and of SQS have them, with their statuses.
+WRONG_CREDENTIALS = (
+    ("ExpiredToken", 400),
+    ("ExpiredTokenException", 400),
+    ("IncompleteSignature", 403),
+    ("InvalidAccessKeyId", 403),
+    ("InvalidClientTokenId", 403),
+    ("InvalidToken", 400),
+    ("RequestExpired", 400),
+    ("RequestTimeTooSkewed", 403),
+    ("SignatureDoesNotMatch", 403),
+    ("TokenRefreshRequired", 400),
+    ("UnrecognizedClientException", 400),
+)
+
+
 def answer(code: str, status: int) -> ClientError:
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "SendMessage")  # type: ignore[typeddict-item]
 
@@ -78,7 +94,8 @@ def answer(code: str, status: int) -> ClientError:
         (answer("SlowDown", 503), TransientError, "throttles"),
         (answer("InternalError", 500), DependencyDownError, "fails"),
         (answer("", 503), DependencyDownError, "(503)"),
-        (answer("ExpiredToken", 403), DependencyDownError, "fails"),
+        (answer("ExpiredToken", 403), DependencyDownError, "refuses our credentials or our clock"),
+        (answer("RequestTimeout", 400), DependencyDownError, "fails"),
         (answer("AccessDenied", 403), PermanentError, "refused SendMessage on 'loading' (AccessDenied); check the permissions"),
         (answer("InvalidParameterValue", 400), PermanentError, "refused"),
         (EndpointConnectionError(endpoint_url="x"), DependencyDownError, "can't be reached about 'loading'"),
@@ -92,6 +109,12 @@ def test_an_error_of_aws_is_classed_by_what_recovers_it(error: Exception, expect
     with pytest.raises(expected) as raised, aws_errors("sqs", "loading"):
         raise error
     assert text in str(raised.value)
+
+
+@pytest.mark.parametrize(("code", "status"), WRONG_CREDENTIALS)
+def test_wrong_credentials_or_a_wrong_clock_are_an_outage_that_no_message_pays_for(code: str, status: int) -> None:
+    with pytest.raises(DependencyDownError, match=code), aws_errors("s3", "landing/x"):
+        raise answer(code, status)
 
 
 async def test_a_message_that_sqs_would_refuse_is_refused_before_it_is_sent() -> None:
