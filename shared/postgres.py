@@ -17,6 +17,8 @@ CONNECT_LIMIT = timedelta(seconds=10)
 SESSION_SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "lc_monetary": "C",  # how many digits of money stand behind the point
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "standard_conforming_strings": "on",  # shared.sql.literal() relies on it

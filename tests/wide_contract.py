@@ -25,6 +25,7 @@ from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable
 
 SOURCE_SCHEMA, WAREHOUSE_SCHEMA = "Point of Sale", "dwh.2026"
 TAGS, SIZES, RATIO, ADDRESS = verbatim("text[]"), verbatim("integer[]"), verbatim("double precision"), verbatim("inet")
+INTERVAL, MONEY = verbatim("interval"), verbatim("money")
 
 STORE = SourceTable(
     "Store",
@@ -51,6 +52,8 @@ RECEIPT = SourceTable(
         SourceColumn("image", BYTEA, nullable=True),
         SourceColumn("ratio", RATIO, nullable=True),
         SourceColumn("till's address", ADDRESS, nullable=True),
+        SourceColumn("took", INTERVAL, nullable=True),
+        SourceColumn("tip", MONEY, nullable=True),
     ),
 )
 LINE = SourceTable(
@@ -117,7 +120,8 @@ SET search_path = "Point of Sale";
 CREATE TABLE "Store" ("Code" text PRIMARY KEY, name text NOT NULL, opened date, "opens at" time);
 CREATE TABLE "receipt ""v2"" all" (
     "Receipt Id" uuid PRIMARY KEY, store text REFERENCES "Store", "paid At" timestamptz NOT NULL, "total €" numeric(12, 2),
-    "void?" boolean, payload jsonb, tags text[], sizes int[], image bytea, ratio float8, "till's address" inet
+    "void?" boolean, payload jsonb, tags text[], sizes int[], image bytea, ratio float8, "till's address" inet,
+    took interval, tip money
 );
 CREATE TABLE line (
     "Receipt Id" uuid NOT NULL, "No" bigint, side text, qty int NOT NULL, last_updated timestamptz NOT NULL,

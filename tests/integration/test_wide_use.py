@@ -9,13 +9,14 @@ import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.sql import execute
 from tests.pipeline import Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 from tests.wide_contract import SCHEMA, WIDE
 
 FIRST, SECOND = UUID(int=1), UUID(int=2**128 - 1)
 RECEIPT, STAR = '"Point of Sale"."receipt ""v2"" all"', '"dwh.2026"."Receipt"'
-# Each value as PostgreSQL spells it, in a session whose time zone is UTC.
+# Each value as PostgreSQL spells it, in a session whose time zone is UTC and whose other settings are PostgreSQL's own.
 VALUES = {
     "paid At": ("2026-03-29 01:30:00.123456+00", "9999-12-31 23:59:59.999999+00", "0001-01-01 00:00:00+00"),
     "total €": ("9999999999.99", "-0.01", None),
@@ -26,13 +27,31 @@ VALUES = {
     "image": ("\\x00ff5c", "\\x", None),
     "ratio": ("0.1", "-Infinity", "NaN"),
     "till's address": ("10.0.0.0/8", "::1/128", None),
+    "took": ("-1 days -02:00:00", "1 year 2 mons -3 days +04:05:06.000007", "-00:00:01"),
+    "tip": ("$1,234.56", "-$0.01", None),
 }
 
 
 @pytest.fixture
 async def shop(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
-    """The application's session, in a time zone of its own; the reader may use the schema and select from its tables."""
-    settings = {"TimeZone": "America/St_Johns", "bytea_output": "escape", "DateStyle": "German", "extra_float_digits": "0"}
+    """The application's session, in a time zone of its own; the reader may use the schema and select from its tables.
+
+    What it has set is also set for the reader, as its role's defaults.
+    """
+    settings = {
+        "TimeZone": "America/St_Johns",
+        "bytea_output": "escape",
+        "DateStyle": "German",
+        "IntervalStyle": "sql_standard",
+        "extra_float_digits": "0",
+    }
+    execute(
+        postgres_cluster.url(),
+        *(
+            f"""ALTER ROLE {READER} IN DATABASE "{source_database}" SET {name} = '{value}'"""
+            for name, value in settings.items()
+        ),
+    )
     connection = await asyncpg.connect(postgres_cluster.url(source_database, SOURCE_OWNER), server_settings=settings)
     await connection.execute(SCHEMA)
     granted = (
@@ -92,6 +111,8 @@ async def test_every_kind_of_value_arrives_exactly(shop: asyncpg.Connection, pip
         "image": "bytea",
         "ratio": "double precision",
         "till's address": "inet",
+        "took": "interval",
+        "tip": "money",
     }
     await require_equal(pipeline)
 
