@@ -41,7 +41,7 @@ SELECT
     has_table_privilege(c.oid, 'SELECT') AS is_readable,
     (SELECT array_agg(
         (SELECT CASE WHEN bool_and(a.attnotnull) THEN string_agg(a.attname::text, ',' ORDER BY a.attname) END
-         FROM unnest(i.indkey::smallint[]) AS number JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = number)
+         FROM unnest((i.indkey::smallint[])[:i.indnkeyatts - 1]) AS number JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = number)
      ) FROM pg_index AS i
      WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL) AS unique_keys,
     (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute AS a

@@ -142,3 +142,9 @@ async def test_a_key_that_nothing_makes_unique(source: asyncpg.Connection, pipel
     await source.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey")
     with pytest.raises(SourceMismatchError, match=r"table 'payment' has no unique index on its key \(payment_id\), NOT NULL"):
         await pipeline.ingest()
+
+
+async def test_a_key_whose_index_has_other_columns_along_is_a_key(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await filled.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id) INCLUDE (paid)")
+    await pipeline.run()
+    assert (await pipeline.verify()).is_equal
