@@ -21,7 +21,18 @@ described AS (
                 relation,
                 c.relrowsecurity,
                 c.relforcerowsecurity,
-                (SELECT string_agg(concat_ws(' ', p.oid, p.polroles, p.polqual), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = relation),
+                -- A role that may pass it by, or is granted another one that a policy is for, sees more rows.
+                CASE WHEN c.relrowsecurity THEN row_security_active(relation) END,
+                (SELECT string_agg(
+                    concat_ws(
+                        ' ',
+                        p.oid,
+                        p.polroles,
+                        p.polqual,
+                        (SELECT bool_or(CASE role WHEN 0 THEN true ELSE pg_has_role(role, 'USAGE') END) FROM unnest(p.polroles) AS role)
+                    ),
+                    ',' ORDER BY p.oid
+                ) FROM pg_policy AS p WHERE p.polrelid = relation),
                 (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attmissingval), ',' ORDER BY a.attnum)
                  FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped),
                 (SELECT string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' ORDER BY e.oid)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import asyncpg
 import pytest
 
 from contracts.messages import Mode, Trigger
 from contracts.objects import state_key
 from contracts.state import SourceState
+from infra.local.databases import READER
+from infra.local.sql import execute
 from infra.local.totesys.fill import fill
 from tests.pipeline import LANDING, SOURCE, Pipeline, tables_read
+from tests.postgres_cluster import TestCluster
+
+CLERK = "a_clerk"
 
 SWAP = (
     "CREATE TABLE payment_new (LIKE payment INCLUDING ALL)",
@@ -22,6 +29,14 @@ SWAP = (
 async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
     await fill(source, orders=40, seed=1)
     return source
+
+
+@pytest.fixture
+def may(postgres_cluster: TestCluster) -> Iterator[Callable[[str], None]]:
+    """What a superuser grants the reader, or some clerk; none of it outlives the test, since roles are the whole server's."""
+    execute(postgres_cluster.url(), f"DROP ROLE IF EXISTS {CLERK}", f"CREATE ROLE {CLERK}")
+    yield lambda statement: execute(postgres_cluster.url(), statement)
+    execute(postgres_cluster.url(), f"ALTER ROLE {READER} NOBYPASSRLS", f"REVOKE {CLERK} FROM {READER}")
 
 
 async def test_a_table_swapped_by_rename_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
@@ -75,7 +90,9 @@ async def test_a_new_enum_label_needs_no_change_of_the_warehouse(filled: asyncpg
     assert (await pipeline.verify()).is_equal
 
 
-async def test_partitions_and_row_security_move_the_fingerprint(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_partitions_and_row_security_move_the_fingerprint(
+    filled: asyncpg.Connection, pipeline: Pipeline, may: Callable[[str], None]
+) -> None:
     await filled.execute("DROP TABLE payment")
     await filled.execute(
         "CREATE TABLE payment (payment_id int PRIMARY KEY, transaction_id int, counterparty_id int, "
@@ -97,6 +114,15 @@ async def test_partitions_and_row_security_move_the_fingerprint(filled: asyncpg.
     await filled.execute("ALTER TABLE payment ENABLE ROW LEVEL SECURITY")
     await filled.execute("CREATE POLICY high ON payment USING (payment_id > 10)")
     assert tables_read(await pipeline.ingest()) == {"payment": 1}
+    await filled.execute(f"CREATE POLICY low ON payment TO {CLERK} USING (payment_id < 10)")
+    assert tables_read(await pipeline.ingest()) == {"payment": 1}
+    may(f"GRANT {CLERK} TO {READER}")
+    assert tables_read(await pipeline.ingest()) == {"payment": 2}
+    may(f"REVOKE {CLERK} FROM {READER}")
+    assert tables_read(await pipeline.ingest()) == {"payment": 1}
+    may(f"ALTER ROLE {READER} BYPASSRLS")
+    assert tables_read(await pipeline.ingest()) == {"payment": 2}
+    assert await pipeline.ingest() == []
 
 
 async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
