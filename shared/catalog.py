@@ -76,6 +76,12 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
         raise SourceMismatchError(
             f"no privilege to read table '{table.name}'; grant SELECT on it to the role that Starlift uses"
         )
+    if found["foreign_tables"]:
+        raise SourceMismatchError(
+            f"table '{table.name}' has foreign tables below it ({', '.join(found['foreign_tables'])}), whose rows have no "
+            "transaction ids: changes there would never be read; detach them or make them tables of the source, then replay "
+            "the dead letters"
+        )
     types = dict(zip(found["column_names"], found["column_types"], strict=True))
     enums = dict(zip(found["column_names"], found["column_is_enum"], strict=True))
     for column in table.columns:

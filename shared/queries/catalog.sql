@@ -15,6 +15,7 @@ described AS (
         root,
         sum(pg_table_size(relation))::bigint AS bytes,
         sum(greatest(c.reltuples, 0))::bigint AS estimated_rows,
+        array_agg(concat(c.relnamespace::regnamespace, '.', c.relname) ORDER BY c.oid) FILTER (WHERE c.relkind = 'f') AS foreign_tables,
         string_agg(
             concat_ws(
                 ' ',
@@ -48,6 +49,7 @@ SELECT
     c.relname AS name,
     described.bytes,
     described.estimated_rows,
+    described.foreign_tables,
     md5(described.description || ' ' || current_user) AS fingerprint,
     has_table_privilege(c.oid, 'SELECT') AS is_readable,
     (SELECT array_agg(

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from infra.local.databases import LOADER, READER
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from infra.local.totesys.fill import fill
 from shared.catalog import SourceMismatchError
@@ -15,6 +15,7 @@ from shared.errors import PermanentError
 from tests.pipeline import Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
 
+ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"
 REMEDY = "required by contract 'totesys'; restore it or change the contract, then replay the dead letters"
 
 
@@ -148,3 +149,47 @@ async def test_a_key_whose_index_has_other_columns_along_is_a_key(filled: asyncp
     await filled.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id) INCLUDE (paid)")
     await pipeline.run()
     assert (await pipeline.verify()).is_equal
+
+
+@pytest.fixture
+def elsewhere(postgres_cluster: TestCluster, source_database: str) -> None:
+    """A foreign server that the application and the reader may use: the database itself."""
+    mapping = f"SERVER elsewhere OPTIONS (user '{READER}', password '{postgres_cluster.password(READER)}')"
+    execute(
+        postgres_cluster.url(source_database),
+        "CREATE EXTENSION postgres_fdw",
+        "CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw "
+        f"OPTIONS (host '127.0.0.1', port '{postgres_cluster.port}', dbname '{source_database}')",
+        f"GRANT USAGE ON FOREIGN SERVER elsewhere TO {SOURCE_OWNER}",
+        f"CREATE USER MAPPING FOR {READER} {mapping}",
+    )
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (
+            "ALTER TABLE payment RENAME TO payment_there",
+            "CREATE TABLE payment (LIKE payment_there) PARTITION BY RANGE (payment_id)",
+            f"CREATE FOREIGN TABLE old PARTITION OF payment FOR VALUES FROM (1) TO (1000) {ELSEWHERE}",
+        ),
+        (
+            "CREATE TABLE payment_there AS TABLE payment",
+            "TRUNCATE payment",
+            f"CREATE FOREIGN TABLE old () INHERITS (payment) {ELSEWHERE}",
+        ),
+    ],
+    ids=["a partition", "an heir"],
+)
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_foreign_table_below_a_table_is_refused(
+    filled: asyncpg.Connection, pipeline: Pipeline, statements: tuple[str, ...]
+) -> None:
+    for statement in statements:
+        await filled.execute(statement)
+    sentence = (
+        "table 'payment' has foreign tables below it (public.old), whose rows have no transaction ids: changes there would "
+        "never be read; detach them or make them tables of the source, then replay the dead letters"
+    )
+    with pytest.raises(SourceMismatchError, match=f"^{re.escape(sentence)}$"):
+        await pipeline.ingest()
