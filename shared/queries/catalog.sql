@@ -1,5 +1,6 @@
 -- One row per table of $2 in schema $1: its columns, its size, and a fingerprint of all that changes rows without a new xmin
--- (a table swapped by rename, a partition attached, a column added with a default, an enum label renamed, row security).
+-- (a table swapped by rename, a partition attached, a column added with a default or computed anew, an enum label renamed, row
+-- security).
 WITH RECURSIVE member AS (
     SELECT c.oid AS root, c.oid AS relation
     FROM pg_class AS c
@@ -36,6 +37,9 @@ described AS (
                 ) FROM pg_policy AS p WHERE p.polrelid = relation),
                 (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attmissingval), ',' ORDER BY a.attnum)
                  FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped),
+                (SELECT string_agg(concat_ws(' ', d.adnum, pg_get_expr(d.adbin, d.adrelid)), ',' ORDER BY d.adnum)
+                 FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                 WHERE d.adrelid = relation AND a.attgenerated <> ''),
                 (SELECT string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' ORDER BY e.oid)
                  FROM pg_attribute AS a JOIN pg_enum AS e ON e.enumtypid = a.atttypid WHERE a.attrelid = relation AND NOT a.attisdropped)
             ),

@@ -125,6 +125,19 @@ async def test_partitions_and_row_security_move_the_fingerprint(
     assert await pipeline.ingest() == []
 
 
+async def test_a_virtual_column_that_is_computed_anew_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    if filled.get_server_version() < (18, 0):
+        pytest.skip("PostgreSQL has virtual columns since version 18")
+    await filled.execute("ALTER TABLE staff DROP COLUMN email_address")
+    await filled.execute("ALTER TABLE staff ADD COLUMN email_address text GENERATED ALWAYS AS (lower(first_name)) VIRTUAL")
+    await pipeline.run()
+    await filled.execute("ALTER TABLE staff ALTER COLUMN email_address SET EXPRESSION AS (upper(first_name))")
+    await pipeline.run()
+    assert await pipeline.select("SELECT count(*) FROM dim_staff WHERE email_address <> upper(first_name)") == [(0,)]
+    assert (await pipeline.verify()).is_equal
+    assert await pipeline.ingest() == []
+
+
 async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """As after a restore of an older backup, or a crash that handed transaction ids out again."""
     await pipeline.run()
