@@ -88,8 +88,7 @@ class Reader:
                 yield await self._page(contract.source_table(lookup.table), Role.PARTNER, query)
 
     async def _page(self, table: SourceTable, role: Role, query: str) -> Page:
-        # A marker that no value can have foreseen: pandas can't tell a quoted text '\N' from NULL, nor '' from it.
-        null = secrets.token_hex(6)
+        null = null_marker()
         csv, row_count = await copy_out(self.connection, query, null=null)
         types = self.selection.types(table)
         return Page(
@@ -126,6 +125,14 @@ async def write_page(page: Page, index: int, destination: Destination) -> Extrac
     await destination.objects.put(destination.bucket, key, body)
     ref = ObjectRef(bucket=destination.bucket, key=key, byte_count=len(body), row_count=page.row_count, sha256=digest)
     return Extract(table=page.table.name, role=page.role, object=ref)
+
+
+def null_marker() -> str:
+    """What stands for NULL in one CSV: pandas can't tell a quoted empty text from an unquoted one, so it has to be a surprise.
+
+    And no number, as some twelve hexadecimal digits are: pandas takes every other spelling of it for NULL, too.
+    """
+    return "N" + secrets.token_hex(6)
 
 
 def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.DataFrame:

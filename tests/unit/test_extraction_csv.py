@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.column_types import BIGINT, BOOLEAN, INTEGER, TEXT, numeric
-from services.ingestion.extraction import parse_csv
+from services.ingestion.extraction import null_marker, parse_csv
 from shared.parquet import PANDAS_TYPES
 
 NULL = "5f0e2b7c91ad"
@@ -140,3 +140,19 @@ def test_the_writer_of_this_test_writes_what_any_reader_reads() -> None:
     rows = [("a", 'q"q', "c,c", "l\nl", "")]
     lines = ",".join(field(value) for value in rows[0])
     assert list(csv.reader(io.StringIO(lines, newline=""))) == [list(rows[0])]
+
+
+def texts_and_numbers(rows: list[tuple[str, int]], null: str) -> list[Row]:
+    csv = "".join(f"x,{text},{number}\n" for text, number in rows).encode()
+    frame = parse_csv(csv, {"_defect": TEXT, "text": TEXT, "number": INTEGER}, null)
+    columns = [[None if pd.isna(value) else value for value in frame[name].tolist()] for name in ("text", "number")]
+    return list(zip(*columns, strict=True))
+
+
+def test_no_value_is_taken_for_null_as_it_would_be_by_a_marker_that_looks_like_a_number() -> None:
+    rows = [("1712000", 5), ("1712000.0", 6), ("1712e3", 1712000), ("N", 7)]
+    assert texts_and_numbers(rows, "000001712000") == [(None, 5), (None, 6), ("1712e3", None), ("N", 7)]
+    for _ in range(50):
+        null = null_marker()
+        assert null.startswith("N")
+        assert texts_and_numbers(rows, null) == rows
