@@ -100,17 +100,20 @@ def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable,
 def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
     """One date of the calendar, also where somebody has changed what it says of it; parameters in contract order.
 
-    Dates are texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
+    A date that is there and right is only read: ON CONFLICT locks the row it meets, even one that it leaves as it is, and all
+    loads of that date would wait for each other's end. Dates are texts, because asyncpg sends the last date that Python has,
+    9999-12-31, as infinity.
     """
+    name, key = quoted(contract.warehouse_schema, calendar.name), quoted(calendar.key[0])
     names = [quoted(column.name) for column in calendar.columns]
-    casts = {Kind.DATE: "::text::date"}
-    parameters = ", ".join(f"${n}{casts.get(column.type.kind, '')}" for n, column in enumerate(calendar.columns, start=1))
-    excluded = ", ".join(f"EXCLUDED.{name}" for name in names)
-    held = ", ".join(f"d.{name}" for name in names)
+    casts = {Kind.DATE: "text::date", Kind.TEXT: "text"}
+    parameters = (f"${n}::{casts.get(column.type.kind, column.type.sql)}" for n, column in enumerate(calendar.columns, start=1))
+    wanted, held, excluded = (", ".join(f"{alias}.{column}" for column in names) for alias in ("w", "d", "excluded"))
     return (
-        f"INSERT INTO {quoted(contract.warehouse_schema, calendar.name)} AS d ({', '.join(names)}) VALUES ({parameters}) "
-        f"ON CONFLICT ({quoted(calendar.key[0])}) DO UPDATE SET ({', '.join(names)}) = ROW({excluded}) "
-        f"WHERE ({held}) IS DISTINCT FROM ({excluded})"
+        f"INSERT INTO {name} AS d ({', '.join(names)}) "
+        f"SELECT {wanted} FROM (VALUES ({', '.join(parameters)})) AS w ({', '.join(names)}) "
+        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{key} = w.{key} AND ({held}) IS NOT DISTINCT FROM ({wanted})) "
+        f"ON CONFLICT ({key}) DO UPDATE SET ({', '.join(names)}) = ROW({excluded}) WHERE ({held}) IS DISTINCT FROM ({excluded})"
     )
 
 

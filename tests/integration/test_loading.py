@@ -80,6 +80,31 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(2,)]
 
 
+async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """The calendar comes first: whoever locks a date that is there already has it until the end of the load."""
+    await filled.execute("UPDATE payment SET payment_date = '2026-01-01'")
+    deps = Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, CONTRACT), CONTRACT)
+    for message in await pipeline.read():
+        await handle(message, deps)
+    await filled.execute("UPDATE staff SET first_name = 'Ada'")
+    await filled.execute("UPDATE payment SET paid = NOT paid WHERE payment_id <= 5")
+    (slow,) = await pipeline.read()
+    await filled.execute("UPDATE payment SET paid = NOT paid WHERE payment_id > 5")
+    (quick,) = await pipeline.read()
+    async with pipeline.warehouse.connection() as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE dim_staff IN SHARE MODE")
+            load = asyncio.create_task(handle(slow, deps))
+            async with asyncio.timeout(20):
+                while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not load.done()
+                    await asyncio.sleep(0.01)
+                await handle(quick, deps)
+            assert not load.done()
+        await load
+    assert (await pipeline.verify()).is_equal
+
+
 async def test_the_ledger_tells_what_was_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.run()
     ((run, index, kind, is_last, quarantined, tables, cause),) = await pipeline.select(
