@@ -70,6 +70,11 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
+def read_staged(table: WarehouseTable, column: Column) -> str:
+    """Every staged value of a column as the warehouse's type, for nothing but to see that it can be read."""
+    return f"SELECT count({loaded_value(quoted('s', column.name), column.type)}) FROM {quoted(staging_name(table))} AS s"
+
+
 def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
     """For each key of `dimension` that staged rows of `facts` refer to and that is not there yet, a member of run 0.
 

@@ -23,6 +23,7 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.schema import QUERIES, foreign_keys, schema_statements
+from services.loading.unreadable import unreadable_told
 from shared.errors import PermanentError, TransientError
 from shared.postgres import Database
 
@@ -187,7 +188,8 @@ class Warehouse:
                 await self._fill_calendar(connection, table, facts)
                 continue
             if table in staged:
-                await connection.execute(merge_staged(contract, table), event.data.run, event.data.batch_id)
+                async with unreadable_told(connection, table):
+                    await connection.execute(merge_staged(contract, table), event.data.run, event.data.batch_id)
             if table.kind is TableKind.DIMENSION and (inferred := insert_inferred_members(contract, table, facts)):
                 await connection.execute(inferred)
 
