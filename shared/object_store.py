@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -145,9 +146,17 @@ class S3ObjectStore:
             ]
 
 
-def reference(bucket: str, key: str, body: bytes, *, row_count: int) -> ObjectRef:
-    """What a message says about an object."""
-    return ObjectRef(bucket=bucket, key=key, byte_count=len(body), row_count=row_count, sha256=sha256(body).hexdigest())
+async def put_addressed(
+    objects: ObjectStore, bucket: str, key_of: Callable[[str], str], body: bytes, *, row_count: int
+) -> ObjectRef:
+    """Writes an immutable object under the key that `key_of` makes of its hash; what a message says about it.
+
+    Raises: TransientError, DependencyDownError("s3"), PermanentError.
+    """
+    digest = await asyncio.to_thread(lambda: sha256(body).hexdigest())  # of a large batch it would hold up heartbeats
+    ref = ObjectRef(bucket=bucket, key=key_of(digest), byte_count=len(body), row_count=row_count, sha256=digest)
+    await objects.put(bucket, ref.key, body)
+    return ref
 
 
 async def replace_ours(

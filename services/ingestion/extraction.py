@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 import pandas as pd
 
 from contracts.column_types import ColumnType, Kind
 from contracts.messages import Extract, Role
-from contracts.objects import ObjectRef, extract_key, extract_name
+from contracts.objects import extract_key, extract_name
 from contracts.tables import SourceTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceTableFacts
-from shared.object_store import ObjectStore
+from shared.object_store import ObjectStore, put_addressed
 from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
 
@@ -120,10 +120,9 @@ async def read_batches(reader: Reader, destination: Destination) -> AsyncIterato
 
 async def write_page(page: Page, index: int, destination: Destination) -> Extract:
     """Write a page to the landing bucket, as part of the batch `index`."""
-    body, digest = await asyncio.to_thread(_encoded, await page.frame, page)
-    key = extract_key(destination.source_name, destination.run, index, extract_name(page.table.name, page.role), digest)
-    await destination.objects.put(destination.bucket, key, body)
-    ref = ObjectRef(bucket=destination.bucket, key=key, byte_count=len(body), row_count=page.row_count, sha256=digest)
+    body = await asyncio.to_thread(_encoded, await page.frame, page)
+    key_of = partial(extract_key, destination.source_name, destination.run, index, extract_name(page.table.name, page.role))
+    ref = await put_addressed(destination.objects, destination.bucket, key_of, body, row_count=page.row_count)
     return Extract(table=page.table.name, role=page.role, object=ref)
 
 
@@ -150,7 +149,6 @@ def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.Data
     return frame.astype({name: "boolean" for name, kind in types.items() if kind.kind is Kind.BOOLEAN})
 
 
-def _encoded(frame: pd.DataFrame, page: Page) -> tuple[bytes, str]:
+def _encoded(frame: pd.DataFrame, page: Page) -> bytes:
     carried = [name for name in page.types if name not in page.table.extract_types]
-    body = encode_parquet(frame, page.types, carried)
-    return body, hashlib.sha256(body).hexdigest()
+    return encode_parquet(frame, page.types, carried)

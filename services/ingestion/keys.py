@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import asyncpg
 import structlog
@@ -16,6 +16,7 @@ from contracts.tables import SourceTable
 from services.ingestion.extraction import Destination
 from services.ingestion.selection import Selection
 from shared.key_lists import packed
+from shared.object_store import put_addressed
 
 PART_BYTES = 4 * 1024 * 1024  # of JSON lines in one object: some 400,000 keys, which a reader holds in memory
 # Two characters that JSON has escaped: PostgreSQL then writes each line as it is.
@@ -78,9 +79,5 @@ class _Parts:
     async def _write(self, lines: bytes) -> None:
         to = self.destination
         body = await asyncio.to_thread(packed, lines)
-        digest = hashlib.sha256(body).hexdigest()
-        key = key_list_key(to.source_name, to.run, self.index, self.table, digest)
-        await to.objects.put(to.bucket, key, body)
-        self.refs.append(
-            ObjectRef(bucket=to.bucket, key=key, byte_count=len(body), row_count=lines.count(b"\n"), sha256=digest)
-        )
+        key_of = partial(key_list_key, to.source_name, to.run, self.index, self.table)
+        self.refs.append(await put_addressed(to.objects, to.bucket, key_of, body, row_count=lines.count(b"\n")))

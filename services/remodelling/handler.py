@@ -6,9 +6,9 @@ No state, no order.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import structlog
@@ -30,7 +30,7 @@ from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
 from shared.errors import PermanentError
-from shared.object_store import ObjectStore
+from shared.object_store import ObjectStore, put_addressed
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet, encode_parquet
 from shared.queue import Queue
@@ -128,15 +128,16 @@ async def _copy_key_lists(message: BatchIngested, deps: Dependencies) -> tuple[K
 
 
 async def _copy_keys(message: BatchIngested, table: SourceTable, ref: ObjectRef, deps: Dependencies) -> ObjectRef:
-    key = key_list_key(message.data.source_name, message.data.run, message.data.index, table.name, ref.sha256)
-    return await _put(key, await deps.objects.get(ref), ref.sha256, ref.row_count, deps)
+    key_of = partial(key_list_key, message.data.source_name, message.data.run, message.data.index, table.name)
+    body = await deps.objects.get(ref)
+    return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count)
 
 
 async def _write_star_rows(message: BatchIngested, result: Remodelled, deps: Dependencies) -> StarRows:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
-    digest = hashlib.sha256(body).hexdigest()
-    key = star_rows_key(message.data.source_name, message.data.run, message.data.index, result.table.name, digest)
-    return StarRows(table=result.table.name, object=await _put(key, body, digest, len(result.rows), deps))
+    key_of = partial(star_rows_key, message.data.source_name, message.data.run, message.data.index, result.table.name)
+    ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
+    return StarRows(table=result.table.name, object=ref)
 
 
 async def _write_quarantine(
@@ -147,9 +148,8 @@ async def _write_quarantine(
     if not lines:
         return None
     body = "".join(f"{line}\n" for line in lines).encode()
-    digest = hashlib.sha256(body).hexdigest()
-    key = quarantine_key(message.data.source_name, message.data.run, message.data.index, digest)
-    return await _put(key, body, digest, len(lines), deps)
+    key_of = partial(quarantine_key, message.data.source_name, message.data.run, message.data.index)
+    return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(lines))
 
 
 def _refused_lines(results: Iterable[Remodelled], rows: SourceRows, contract: Contract) -> list[str]:
@@ -158,8 +158,3 @@ def _refused_lines(results: Iterable[Remodelled], rows: SourceRows, contract: Co
         refused = [result for result in results if result.table.source == table and result.problems]
         lines += quarantine_lines(contract.source_table(table), base, refused)
     return lines
-
-
-async def _put(key: str, body: bytes, digest: str, row_count: int, deps: Dependencies) -> ObjectRef:
-    await deps.objects.put(deps.processed_bucket, key, body)
-    return ObjectRef(bucket=deps.processed_bucket, key=key, byte_count=len(body), row_count=row_count, sha256=digest)

@@ -5,7 +5,7 @@ The conformance suite runs them beside SQS and S3. `faults` makes the next calls
 
 from shared.testing.clock import EPOCH, loop_now
 from shared.testing.faults import AnswerLost, Fault, Faults, Hangs, Partial, connection_reset, throttled
-from shared.testing.object_store import FakeObjectStore
+from shared.testing.object_store import FakeObjectStore, reference
 from shared.testing.queue import FakeQueue, StoredMessage
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "StoredMessage",
     "connection_reset",
     "loop_now",
+    "reference",
     "throttled",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from hashlib import md5
+from hashlib import md5, sha256
 
 from contracts.objects import ObjectRef
 from shared.errors import DependencyDownError
@@ -70,3 +70,8 @@ class FakeObjectStore:
 def _etag(body: bytes) -> str:
     """S3's: of the content, so that equal bytes are equal versions."""
     return f'"{md5(body, usedforsecurity=False).hexdigest()}"'
+
+
+def reference(bucket: str, key: str, body: bytes, *, row_count: int) -> ObjectRef:
+    """What a message would say about an object of these bytes, whether or not there is one."""
+    return ObjectRef(bucket=bucket, key=key, byte_count=len(body), row_count=row_count, sha256=sha256(body).hexdigest())

@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 import pytest
 
 from shared.errors import DependencyDownError
-from shared.object_store import ConflictError, ObjectDamagedError, ObjectMissingError, Versioned, reference
+from shared.object_store import ConflictError, ObjectDamagedError, ObjectMissingError, Versioned, put_addressed
+from shared.testing import reference
 from tests.conformance.conftest import Objects
 
 BODY = b"PAR1 and the rest \x00\xff"
 
 
-async def test_what_is_put_is_got(objects: Objects) -> None:
-    await objects.store.put(objects.bucket, "a/b=ç d.parquet", BODY)
-    ref = reference(objects.bucket, "a/b=ç d.parquet", BODY, row_count=3)
+async def test_what_is_put_under_its_hash_is_got_by_what_a_message_says_of_it(objects: Objects) -> None:
+    ref = await put_addressed(objects.store, objects.bucket, lambda digest: f"a/b=ç {digest[:4]}.parquet", BODY, row_count=3)
     assert await objects.store.get(ref) == BODY
-    assert (ref.byte_count, ref.row_count) == (len(BODY), 3)
+    assert ref == reference(objects.bucket, f"a/b=ç {ref.sha256[:4]}.parquet", BODY, row_count=3)
 
 
 async def test_putting_again_changes_nothing(objects: Objects) -> None:

@@ -28,12 +28,12 @@ from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler
 from shared.envelope import opening
-from shared.object_store import ObjectStore, reference
+from shared.object_store import ObjectStore
 from shared.outcome import Done
 from shared.parquet import decode_parquet, encode_parquet
 from shared.queue import Delivery, Queue
 from shared.service import Clients, open_clients
-from shared.testing import FakeQueue
+from shared.testing import FakeQueue, reference
 from tests.localstack import REGION
 from tests.pipeline import SOURCE, Pipeline
 from tests.unit.consumer_scene import RULES

@@ -12,8 +12,9 @@ import pytest
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Message
 from shared.catalog import SourceMismatchError
-from shared.object_store import reference, verified
+from shared.object_store import verified
 from shared.outcome import Done, Outcome
+from shared.testing import reference
 from tests.unit.consumer_scene import Scene, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock

@@ -31,8 +31,7 @@ from contracts.messages import (
     encode,
 )
 from contracts.objects import batch_id
-from shared.object_store import reference
-from shared.testing import EPOCH
+from shared.testing import EPOCH, reference
 
 ENVELOPE: dict[str, Any] = {
     "id": uuid4(),
