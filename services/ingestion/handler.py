@@ -29,9 +29,10 @@ from contracts.state import Checkpoint, Manifest
 from contracts.tables import Contract
 from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_batches
 from services.ingestion.keys import write_key_lists
-from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease, utc_now
+from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, held_back_since, plan_run
 from services.ingestion.source import SourceSnapshot, open_snapshot
+from shared.clock import utc_now
 from shared.envelope import caused_by
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore

@@ -13,13 +13,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import structlog
 
 from contracts.objects import state_key
 from contracts.state import Checkpoint, Lease, SourceState
+from shared.clock import utc_now
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError, ObjectStore, replace_ours
 
@@ -37,11 +38,6 @@ class LeaseHeldError(Exception):
 
 class LeaseLostError(TransientError):
     """Another run took over: this one was away for longer than the lease. Recovery: a later run reads the same changes."""
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 @dataclass

@@ -10,10 +10,11 @@ from random import Random
 import structlog
 
 from shared import health
+from shared.clock import utc_now
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.backoff import probe_delay
 from shared.consumer.dependencies import Dependencies
-from shared.consumer.executor import Executor, utc_now
+from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease, Leases
 from shared.consumer.rules import Handler, Probe, Rules
 from shared.errors import DependencyDownError, TransientError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import assert_never
 
@@ -12,6 +12,7 @@ import structlog
 
 from contracts.failure import FailureReason
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode
+from shared.clock import utc_now
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.attempts import attempt_number, deferred, deferred_since, handed_over
 from shared.consumer.backoff import retry_delay
@@ -29,11 +30,6 @@ OUTAGES_MAXIMUM = (
 )
 
 _log = structlog.stdlib.get_logger()
-
-
-def utc_now() -> datetime:
-    """The wall clock, for what people read."""
-    return datetime.now(UTC)
 
 
 class DeferredTooLongError(TransientError):

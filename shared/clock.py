@@ -1,0 +1,10 @@
+"""The wall clock, for what people read and for what outlives a process. Spans within one are measured by the event loop's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
