@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
+MICROSECONDS_PER_DAY = 86_400_000_000  # of the whole numbers that moments travel as
 MAX_SCALED_DIGITS = 18  # the digits that every int64 can hold: an exact decimal travels as a scaled int64
 
 

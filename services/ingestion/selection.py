@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from contracts.column_types import TEXT, ColumnType, Kind
+from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
 from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
-MICROSECONDS_PER_DAY = 86_400_000_000
 LAST_MOMENT = "290000-01-01"
 
 

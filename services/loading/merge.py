@@ -9,11 +9,10 @@ Staged columns are whole numbers and texts (shared.parquet), which COPY fastest;
 
 from __future__ import annotations
 
-from contracts.column_types import TIMESTAMP, ColumnType, Kind
+from contracts.column_types import MICROSECONDS_PER_DAY, TIMESTAMP, ColumnType, Kind
 from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
 from shared.sql import literal, quoted
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 _STAGED_TYPES = {
     **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "bigint"),
     Kind.TIMESTAMPTZ: "bigint",

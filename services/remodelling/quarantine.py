@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType, Kind
 from contracts.tables import SourceTable
-from services.remodelling.transform import MICROSECONDS_PER_DAY, Remodelled
+from services.remodelling.transform import Remodelled
 
 DAY = dt.timedelta(days=1)
 MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)

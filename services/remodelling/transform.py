@@ -15,12 +15,11 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
-from contracts.column_types import Kind
+from contracts.column_types import MICROSECONDS_PER_DAY, Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import DEFECT, Column, Contract, WarehouseTable
 from shared.parquet import PANDAS_TYPES, empty_frame
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 EPOCH = dt.date(1970, 1, 1)
 DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 FIRST_DAY, LAST_DAY = (dt.date.min - EPOCH).days, (dt.date.max - EPOCH).days

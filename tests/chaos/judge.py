@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.failure import FAILURE_ATTRIBUTE, FailureRecord
 from contracts.messages import Role
 from contracts.objects import state_key
@@ -18,7 +19,6 @@ from services.operator.ingest import request_run, resend_missing, wait_until_loa
 from services.operator.progress import manifests_after, read_progress
 from services.operator.proof.verify import Proof
 from services.operator.system import System
-from services.remodelling.transform import MICROSECONDS_PER_DAY
 from shared.parquet import decode_parquet
 from shared.sql import quoted
 
