@@ -128,6 +128,10 @@ class _BatchData(_Closed):
     is_last: bool
     snapshot: Snapshot
 
+    def head(self) -> dict[str, Any]:
+        """Which batch it is, as keyword arguments of what the next service says of it."""
+        return {name: getattr(self, name) for name in _BatchData.model_fields}
+
 
 class RowsOf(_Closed):
     """Rows of one source table, by their primary keys."""

@@ -83,7 +83,7 @@ async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:
 
 def _loaded(message: BatchRemodelled) -> BatchLoaded:
     data = BatchLoadedData(
-        **message.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"}),
+        **message.data.head(),
         tables=tuple(LoadedTable(table=rows.table, row_count=rows.object.row_count) for rows in message.data.tables),
         quarantined=message.data.quarantine.row_count if message.data.quarantine else 0,
     )

@@ -65,7 +65,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     keys = await _copy_key_lists(message, deps)
     quarantine = await _write_quarantine(message, results, rows, deps)
     data = BatchRemodelledData(
-        **message.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"}),
+        **message.data.head(),
         tables=tuple(tables),
         keys=keys,
         quarantine=quarantine,

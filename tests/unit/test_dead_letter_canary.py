@@ -273,6 +273,6 @@ async def test_a_scheduled_command_that_a_run_has_answered_meanwhile_is_not_wait
 
 
 def remodelled(batch: BatchIngested) -> BatchRemodelled:
-    common = batch.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"})
+    common = batch.data.head()
     data = BatchRemodelledData(**common, tables=(), keys=())
     return BatchRemodelled(**caused_by(batch, "tests", subject=uuid4(), name="batch_remodelled"), data=data)
