@@ -19,7 +19,8 @@ from shared.errors import PermanentError, TransientError
 from shared.key_lists import Key, unpacked
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
-from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet
+from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError
+from shared.stored_rows import read_rows
 
 SERVICE = "starlift/loading"
 
@@ -66,14 +67,8 @@ async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
         types = deps.contract.warehouse_table(rows.table).star_types
     except ContractError as error:
         advice = "deploy the contract that it was made under, then replay the dead letters"
-        raise PermanentError(f"'{rows.object.key}' can't be loaded: {error}; {advice}") from error
-    body = await deps.objects.get(rows.object)
-    try:
-        return await asyncio.to_thread(decode_parquet, body, types)
-    except NewerColumnsError as error:
-        raise NewerColumnsError(f"'{rows.object.key}': {error}") from error
-    except KeyError as error:
-        raise PermanentError(f"'{rows.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+        raise PermanentError(f"star rows '{rows.object.key}' can't be loaded: {error}; {advice}") from error
+    return await read_rows(deps.objects, rows.object, types, deps.contract, "star rows")
 
 
 async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:

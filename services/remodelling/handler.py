@@ -32,8 +32,9 @@ from shared.envelope import caused_by
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore, put_addressed
 from shared.outcome import Defer, Done, Outcome
-from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, decode_parquet, encode_parquet
+from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, encode_parquet
 from shared.queue import Queue
+from shared.stored_rows import read_rows
 
 SERVICE = "starlift/remodelling"
 
@@ -99,13 +100,7 @@ async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
 async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
     """The rows of one extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
     types = _known_table(extract.table, f"extract '{extract.object.key}'", deps.contract).extract_types
-    body = await deps.objects.get(extract.object)
-    try:
-        return await asyncio.to_thread(decode_parquet, body, types)
-    except NewerColumnsError as error:
-        raise NewerColumnsError(f"extract '{extract.object.key}': {error}") from error
-    except KeyError as error:
-        raise PermanentError(f"extract '{extract.object.key}' does not fit contract '{deps.contract.name}': {error}") from error
+    return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
 
 
 def _known_table(name: str, what: str, contract: Contract) -> SourceTable:

@@ -1,0 +1,31 @@
+"""The rows that a message refers to, as a service of this build reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pandas as pd
+
+from contracts.column_types import ColumnType
+from contracts.objects import ObjectRef
+from contracts.tables import Contract
+from shared.errors import PermanentError
+from shared.object_store import ObjectStore
+from shared.parquet import NewerColumnsError, decode_parquet
+
+
+async def read_rows(
+    objects: ObjectStore, ref: ObjectRef, types: Mapping[str, ColumnType], contract: Contract, what: str
+) -> pd.DataFrame:
+    """The rows of an object, in the physical form of shared.parquet; errors call it `what` and its key.
+
+    Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError.
+    """
+    body = await objects.get(ref)
+    try:
+        return await asyncio.to_thread(decode_parquet, body, types)
+    except NewerColumnsError as error:
+        raise NewerColumnsError(f"{what} '{ref.key}': {error}") from error
+    except KeyError as error:
+        raise PermanentError(f"{what} '{ref.key}' does not fit contract '{contract.name}': {error}") from error
