@@ -32,7 +32,11 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """A column that Starlift reads."""
+    """A column that Starlift reads.
+
+    `nullable`, and the labels of an enum, are as its database declares them. A test holds them against the real schema; a run
+    refuses nothing for their sake: NULL and a new label are the warehouse column's affair.
+    """
 
     name: str
     type: ColumnType
