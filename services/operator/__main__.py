@@ -143,7 +143,7 @@ def trace(
 def main() -> None:
     """Run the command; a mistake becomes one sentence and an exit code."""
     if has_local_stack():
-        from services.operator.local_commands import local_app  # noqa: PLC0415 (an image for AWS is without what it imports)
+        from services.operator.local.commands import local_app  # noqa: PLC0415 (an image for AWS is without what it imports)
 
         app.add_typer(local_app)
     sys.exit(guarded(app))

@@ -27,8 +27,8 @@ from infra.local.stack import Stack
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
 from services.operator.ingest import RunNotLoadedError
+from services.operator.local.up import interrupted_by_sigterm, start_services
 from services.operator.system import OperatorSettings, open_system
-from services.operator.up import interrupted_by_sigterm, start_services
 from tests.bench import copy_limit, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
 

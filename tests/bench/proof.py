@@ -25,9 +25,9 @@ from contracts.tables import Contract, TableKind
 from contracts.totesys import CONTRACT
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
+from services.operator.local.up import interrupted_by_sigterm, start_services
 from services.operator.proof.statements import relation
 from services.operator.system import OperatorSettings, open_system
-from services.operator.up import interrupted_by_sigterm, start_services
 from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load

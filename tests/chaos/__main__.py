@@ -18,8 +18,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.stack import Stack
+from services.operator.local.up import interrupted_by_sigterm
 from services.operator.system import OperatorSettings, open_system
-from services.operator.up import interrupted_by_sigterm
 from shared.errors import DependencyDownError, TransientError
 from tests.chaos.arena import TICK_EVERY, Arena
 from tests.chaos.judge import Findings, judge

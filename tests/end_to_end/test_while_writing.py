@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from services.operator.application import start_writing
+from services.operator.local.application import start_writing
 from tests.end_to_end.conftest import Databases, Starlift
 
 WRITES_PER_SECOND = 60.0

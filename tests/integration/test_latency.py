@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from infra.local.totesys.fill import fill
-from services.operator.latency import Watch, read_latency
+from services.operator.local.latency import Watch, read_latency
 from tests.pipeline import Pipeline
 
 

@@ -8,7 +8,7 @@ import pytest
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER
 from services.loading.schema import schema_statements
-from services.operator.preflight import check_source, check_warehouse
+from services.operator.local.preflight import check_source, check_warehouse
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
 from tests.postgres_cluster import TestCluster
@@ -98,6 +98,6 @@ async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
 async def test_a_server_that_is_too_old_is_said_so(
     check: Callable[..., object], reader_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.operator.preflight.VERSION_MINIMUM", 99)
+    monkeypatch.setattr("services.operator.local.preflight.VERSION_MINIMUM", 99)
     with pytest.raises(PermanentError, match=r"is PostgreSQL 1\d; Starlift needs 99 or newer"):
         await check(reader_url, CONTRACT)  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from services.operator.events import SENTENCES, LogTail, sentence
+from services.operator.local.events import SENTENCES, LogTail, sentence
 from shared.logs import configure_logs
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from infra.local.errors import StackError
 from services.operator.__main__ import EXIT_CODES, app, guarded
 from services.operator.exit_codes import ExitCode
 from services.operator.ingest import RunNotLoadedError
-from services.operator.local_commands import local_app
+from services.operator.local.commands import local_app
 from services.operator.locate import NowhereError, WrongSettingsError
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError, TransientError

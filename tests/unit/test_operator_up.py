@@ -17,10 +17,9 @@ from rich.console import Console
 from contracts.totesys import CONTRACT
 from infra.local.stack import Stack
 from infra.local.ticker import Ticker
-from services.operator.events import LogTail
-from services.operator.locate import WrongSettingsError, chosen_settings
-from services.operator.preflight import check_source, check_warehouse
-from services.operator.up import (
+from services.operator.local.events import LogTail
+from services.operator.local.preflight import check_source, check_warehouse
+from services.operator.local.up import (
     UpOptions,
     interrupted_by_sigterm,
     last_words,
@@ -28,6 +27,7 @@ from services.operator.up import (
     tell_until_stopped,
     told_lines,
 )
+from services.operator.locate import WrongSettingsError, chosen_settings
 from shared.errors import DependencyDownError, PermanentError
 from tests.unit.test_operator_events import line
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from infra.local import processes
 from infra.local.processes import Child
+from infra.local.stack import CHECKOUT
 from shared.postgres import Database
 
 SEED = 1
@@ -40,4 +41,4 @@ def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int,
     options = ["--rate", str(per_second), "--seconds", str(lasting.total_seconds()), "--seed", str(seed)]
     options += ["--cancel"] if cancelling else []
     environment = {**os.environ, "TOTESYS_URL": url}
-    return processes.start([*command, *options], log=log, environment=environment, directory=Path(__file__).parents[2])
+    return processes.start([*command, *options], log=log, environment=environment, directory=CHECKOUT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infra.local import processes
 from infra.local.processes import Child
+from infra.local.stack import CHECKOUT
 from services.operator.exit_codes import ExitCode
 
 COMMAND = ("verify", "--record", "--settle", "10")
@@ -41,9 +42,7 @@ class Prover:
             self._due = self.clock() + self.interval.total_seconds()
             self.log.unlink(missing_ok=True)
             command = [sys.executable, "-m", "services.operator", *COMMAND]
-            self._child = processes.start(
-                command, log=self.log, environment=self.environment, directory=Path(__file__).parents[2]
-            )
+            self._child = processes.start(command, log=self.log, environment=self.environment, directory=CHECKOUT)
             self.adopt(self._child)
         return None
 

@@ -17,8 +17,8 @@ from contracts.messages import Role
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, default_home, service_environment
 from infra.local.totesys.writer import connect
-from services.operator import up
 from services.operator.ingest import request_run, wait_until_loaded
+from services.operator.local import up
 from services.operator.locate import enter
 from services.operator.system import OperatorSettings, System, open_system
 

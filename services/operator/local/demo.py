@@ -18,10 +18,10 @@ from contracts.messages import Trigger
 from contracts.state import Manifest
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, default_home, service_environment
-from services.operator import up
-from services.operator.application import start_writing
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.latency import Latency, Watch, read_latency
+from services.operator.local import up
+from services.operator.local.application import start_writing
+from services.operator.local.latency import Latency, Watch, read_latency
 from services.operator.locate import enter
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.operator import demo as demonstration
-from services.operator import demo_late_commit as late_commits
 from services.operator.exit_codes import ExitCode
-from services.operator.up import (
+from services.operator.local import demo as demonstration
+from services.operator.local import demo_late_commit as late_commits
+from services.operator.local.up import (
     SOURCE_URL_VARIABLE,
     WAREHOUSE_URL_VARIABLE,
     UpOptions,

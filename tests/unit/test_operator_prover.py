@@ -11,7 +11,7 @@ import pytest
 
 from infra.local import processes
 from infra.local.processes import Child
-from services.operator.proving import Prover
+from services.operator.local.prover import Prover
 
 start = processes.start
 

@@ -22,11 +22,11 @@ from contracts.tables import Contract
 from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.state import Home, default_home
-from services.operator.application import ensure_filled, start_writing
-from services.operator.events import LogTail, is_start, sentence
+from services.operator.local.application import ensure_filled, start_writing
+from services.operator.local.events import LogTail, is_start, sentence
+from services.operator.local.preflight import check_source, check_warehouse
+from services.operator.local.prover import Prover
 from services.operator.locate import WrongSettingsError, chosen_settings
-from services.operator.preflight import check_source, check_warehouse
-from services.operator.proving import Prover
 from services.operator.render import COMPLAINT
 from services.operator.system import SERVICES
 from shared.settings import PREFIX, load_contract
