@@ -240,6 +240,21 @@ async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connec
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "complaint"),
+    [("address", "city", r"^source: .*does not exist"), ("dim_location", "city", r"^warehouse: .*does not exist")],
+)
+async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
+    table: str, column: str, complaint: str, source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """Not that the other's connection was still at work when the proof left it."""
+    rename = f"ALTER TABLE {table} RENAME COLUMN {column} TO town"
+    await (source.execute(rename) if table == "address" else loaded.select(rename))
+    for _ in range(5):
+        with pytest.raises(PermanentError, match=complaint):
+            await loaded.verify()
+
+
 async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:
     told: list[str] = []
     proof = Proof(loaded.contract, loaded.source, loaded.warehouse, loaded.objects, LANDING, PROCESSED, SOURCE)

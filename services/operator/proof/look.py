@@ -1,0 +1,83 @@
+"""Both databases in one snapshot each, and what is known of them at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import asyncpg
+
+from services.operator.progress import Progress
+from services.operator.proof.comparison import Key, Row
+from services.operator.proof.deleted import Comparisons
+from shared.postgres import Database, classed_errors
+
+PREFETCH_ROWS = 10_000
+
+Left = TypeVar("Left")
+Right = TypeVar("Right")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two databases, in a snapshot. Errors say which: the two are open at once, one inside the other."""
+
+    name: str
+    connection: asyncpg.Connection
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Every row. Raises: DependencyDownError, PermanentError, TransientError."""
+        with classed_errors(self.name):
+            return await self.connection.fetch(statement, *arguments)
+
+    async def rows(self, statement: str, key_length: int, *arguments: object) -> AsyncIterator[Row]:
+        """The star rows of a query of the proof, a few at a time. Raises: as `fetch`."""
+        with classed_errors(self.name):
+            async for record in self.connection.cursor(statement, *arguments, prefetch=PREFETCH_ROWS):
+                *key, values, in_flight, version = record
+                yield Row(tuple(key[:key_length]), tuple(values), in_flight, version)
+
+
+@asynccontextmanager
+async def snapshot(database: Database) -> AsyncIterator[Side]:
+    """A transaction that sees the database as it was at its first statement."""
+    async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield Side(database.name, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
+
+    A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said.
+    """
+
+    source: Side
+    warehouse: Side
+    progress: Progress
+    taken_at: dt.datetime
+    begun: int
+    quarantined: Mapping[str, frozenset[Key]]
+    comparisons: Comparisons
+
+    @property
+    def horizon(self) -> int | None:
+        """Of the last run that the warehouse holds whole."""
+        return self.progress.consistent_through.snapshot.horizon if self.progress.consistent_through else None
+
+
+async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:
+    """What both sides answer, asked at once.
+
+    If one fails the other is waited for: a connection that is left while it works would tell of that, and not of the failure.
+    """
+    first, second = await asyncio.gather(left, right, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second

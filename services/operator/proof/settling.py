@@ -1,0 +1,80 @@
+"""The second look: rows that were in flight, now that a later run has brought them, or has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from contracts.tables import Contract, TableKind
+from services.operator.proof.comparison import Difference, Key, Kind, TableVerdict, differing
+from services.operator.proof.look import Look
+from services.operator.proof.statements import rows_of
+from services.operator.proof.table_comparison import TableComparison
+from services.operator.proof.verdict import Verdict
+
+SETTLE_KEYS = 1_000  # in one statement
+
+
+async def compare_again(contract: Contract, look: Look, verdict: Verdict) -> Verdict:
+    """The verdict after another look. Raises: DependencyDownError, PermanentError, TransientError."""
+    for found in verdict.tables:
+        comparison = TableComparison(contract, look, contract.warehouse_table(found.table))
+        if comparison.table.kind is TableKind.CALENDAR and found.in_flight:
+            again = await comparison.calendar()
+            found.in_flight, found.differences = again.in_flight, again.differences
+        elif found.awaited or found.deleted:
+            settling = _Settling(comparison, found)
+            await settling.deleted()
+            await settling.awaited()
+    return replace(verdict, settled_at=look.taken_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """One table's rows in flight, and what was found of it."""
+
+    comparison: TableComparison
+    found: TableVerdict
+
+    async def deleted(self) -> None:
+        """A row that keys were compared for since, and that is still there, differs."""
+        found, table = self.found, self.comparison.table
+        deleted, found.deleted = found.deleted, set()
+        found.in_flight -= len(deleted)
+        expected, actual = self.comparison.queries()
+        for keys in _chunks(list(deleted), SETTLE_KEYS):
+            sides = rows_of(expected, table, keys), rows_of(actual, table, keys)
+            again = await self.comparison.walk(TableVerdict(table.name), sides)
+            found.in_flight += again.in_flight
+            found.quarantined += again.quarantined
+            found.deleted |= again.deleted
+            for difference in again.differences:
+                found.differs(difference)
+
+    async def awaited(self) -> None:
+        """A row that was not written again, and that the warehouse has not got, differs; another is in flight again."""
+        found, table, look = self.found, self.comparison.table, self.comparison.look
+        awaited, found.awaited = found.awaited, {}
+        found.in_flight -= len(awaited)
+        expected, actual = self.comparison.queries()
+        for keys in _chunks(list(awaited), SETTLE_KEYS):
+            wanted = {row.key: row async for row in look.source.rows(rows_of(expected, table, keys), len(table.key))}
+            held = {row.key: row async for row in look.warehouse.rows(rows_of(actual, table, keys), len(table.key))}
+            for key, row in wanted.items():
+                found.actual += awaited[key].is_missing and key in held
+                if key in held and held[key].values == row.values:
+                    continue
+                if row.version != awaited[key].version:
+                    found.is_awaited(row, is_missing=key not in held)
+                elif key in look.quarantined.get(table.name, ()):
+                    found.quarantined += 1
+                elif key not in held:
+                    found.differs(Difference(Kind.MISSING, key))
+                else:
+                    columns = differing(row.values, held[key].values, tuple(table.star_types))
+                    found.differs(Difference(Kind.DIFFERENT, key, columns))
+
+
+def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

@@ -1,0 +1,85 @@
+"""One table of the star against the source: hashes of buckets first, then the rows of those that differ."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+
+import asyncpg
+
+from contracts.tables import Contract, TableKind, WarehouseTable
+from services.operator.proof.comparison import Difference, Kind, TableVerdict, compare
+from services.operator.proof.look import Look, both
+from services.operator.proof.statements import actual_rows, digests, expected_dates, expected_rows, rows, wrong_dates
+
+
+@dataclass(frozen=True, slots=True)
+class TableComparison:
+    """A table, seen in one look at both databases."""
+
+    contract: Contract
+    look: Look
+    table: WarehouseTable
+
+    async def run(self, buckets: int) -> TableVerdict:
+        """Compare the rows of the first `buckets` buckets. Raises: DependencyDownError, PermanentError, TransientError."""
+        if self.table.kind is TableKind.CALENDAR:
+            return await self.calendar()
+        expected, actual = self.queries()
+        left, right = await both(
+            self.look.source.fetch(digests(expected, self.table), buckets),
+            self.look.warehouse.fetch(digests(actual, self.table), buckets),
+        )
+        equal = set(left) & set(right)
+        differing = sorted({record["bucket"] for record in (set(left) ^ set(right))})
+        row_count = sum(record["row_count"] for record in equal)
+        verdict = TableVerdict(self.table.name, expected=row_count, actual=row_count, digest=_digest(left))
+        if not differing:
+            return verdict
+        return await self.walk(verdict, (rows(expected, self.table), rows(actual, self.table)), differing)
+
+    def queries(self) -> tuple[str, str]:
+        """On the source, and on the warehouse."""
+        compared = self.look.comparisons.run(self.table)
+        return expected_rows(self.contract, self.table, self.look.horizon), actual_rows(self.contract, self.table, compared)
+
+    async def walk(self, verdict: TableVerdict, sides: tuple[str, str], *arguments: object) -> TableVerdict:
+        """Row by row."""
+        return await compare(
+            verdict,
+            self.look.source.rows(sides[0], len(self.table.key), *arguments),
+            self.look.warehouse.rows(sides[1], len(self.table.key), *arguments),
+            tuple(self.table.star_types),
+            self.look.quarantined.get(self.table.name, frozenset()),
+            partial(self.look.comparisons.listed, self.table),
+        )
+
+    async def calendar(self) -> TableVerdict:
+        """Dates of older versions stay in the calendar, so none is extra."""
+        look, name = self.look, self.table.name
+        expected = await look.source.fetch(expected_dates(self.contract, self.table, look.horizon, look.quarantined))
+        dates = {row["date"]: row["in_flight"] for row in expected if _is_date(row["date"])}
+        verdict = TableVerdict(name, expected=len(dates), actual=len(dates))
+        for row in await look.warehouse.fetch(wrong_dates(self.contract, self.table), list(dates)):
+            verdict.actual -= row["is_missing"]
+            if row["is_missing"] and dates[row["date"]]:
+                verdict.in_flight += 1
+            else:
+                verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
+        return verdict
+
+
+def _digest(buckets: Iterable[asyncpg.Record]) -> str:
+    """One hash of a table's buckets, short enough to be read out."""
+    lines = sorted(f"{record['bucket']}:{record['row_count']}:{record['digest']}" for record in buckets)
+    return sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
