@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import asyncpg
 import pytest
 
@@ -224,6 +226,21 @@ async def test_what_the_warehouse_can_t_hold_is_counted_apart(source: asyncpg.Co
     held = {table.table: table.quarantined for table in verdict.tables if table.quarantined}
     assert found(verdict) == []
     assert held == {"dim_currency": 1, "fact_sales_order": 1, "fact_payment": 1}
+
+
+async def test_a_hundred_thousand_rows_in_quarantine_are_no_statement_too_long(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """PostgreSQL refuses a statement that spells them; keys go as arrays."""
+    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
+    await loaded.run()
+    bucket = loaded.objects.buckets[PROCESSED]
+    (key,) = [key for key in bucket if key.startswith("quarantine/")]
+    entry = json.loads(bucket[key])
+    more = [json.dumps(entry | {"key": {"payment_id": 10**6 + number}}) for number in range(100_000)]
+    bucket[key] = "\n".join([*more, json.dumps(entry)]).encode()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
 
 async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:

@@ -110,7 +110,7 @@ async def compare(
     expected: AsyncIterator[Row],
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
-    quarantined: frozenset[Key] = frozenset(),
+    quarantined: Collection[Key] = frozenset(),
     listed: Listed = nothing_listed,
 ) -> TableVerdict:
     """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
@@ -159,7 +159,7 @@ async def _side_by_side(
             left, right = await anext(expected, None), await anext(actual, None)
 
 
-def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: frozenset[Key]) -> None:
+def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: Collection[Key]) -> None:
     if row.in_flight:
         verdict.is_awaited(row, is_missing=difference.kind is Kind.MISSING)
     elif row.key in quarantined:

@@ -14,6 +14,7 @@ import asyncpg
 from services.operator.progress import Progress
 from services.operator.proof.comparison import Key, Row
 from services.operator.proof.deleted import Comparisons
+from services.operator.proof.quarantine import Batch
 from shared.postgres import Database, classed_errors
 
 PREFETCH_ROWS = 10_000
@@ -61,7 +62,7 @@ class Look:
     progress: Progress
     taken_at: dt.datetime
     begun: int
-    quarantined: Mapping[str, frozenset[Key]]
+    quarantined: Mapping[str, Mapping[Key, Batch]]
     comparisons: Comparisons
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -12,8 +13,18 @@ import asyncpg
 from contracts.objects import batch_of_quarantine, quarantine_prefix
 from contracts.tables import Contract
 from services.operator.proof.comparison import Key
-from services.operator.proof.statements import closed_entries
+from services.operator.proof.statements import by_column, closed_entries
+from services.operator.reading import in_order
 from shared.object_store import ObjectStore
+from shared.sql import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Batch `index` of run `run`: what the proof keeps of an entry, of which there may be very many."""
+
+    run: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +39,48 @@ class Entry:
     problems: tuple[tuple[str, str], ...]
     row: Mapping[str, Any]
 
+    @property
+    def batch(self) -> Batch:
+        """Which batch saw it."""
+        return Batch(self.run, self.index)
 
-async def open_quarantine(
+
+async def open_refusals(
     objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
-) -> Mapping[str, frozenset[Key]]:
-    """By warehouse table, the keys of the rows that it could not hold, and has not got since."""
-    entries = await open_entries(objects, bucket, source_name, contract, warehouse)
-    return {table: frozenset(by_key) for table, by_key in entries.items()}
+) -> dict[str, dict[Key, Batch]]:
+    """By warehouse table and key, the last batch in which the table could not hold the row, if it has not got it since."""
+    refused: dict[str, dict[Key, Batch]] = {}
+    async for entry in read_entries(objects, bucket, await objects.keys(bucket, quarantine_prefix(source_name))):
+        refused.setdefault(entry.table, {})[entry.key] = entry.batch
+    for table in contract.warehouse_tables:
+        entries = refused.get(table.name)
+        name = quoted(contract.warehouse_schema, table.name)
+        if entries and await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", name):  # NULL: before the first load
+            runs = [batch.run for batch in entries.values()]
+            for closed in await warehouse.fetch(closed_entries(contract, table), *by_column(table, entries), runs):
+                del entries[tuple(closed)]
+    return refused
 
 
 async def open_entries(
     objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
 ) -> dict[str, dict[Key, Entry]]:
     """By warehouse table and key, the last entry of each row that the table could not hold, and has not got since."""
-    refused = await _refused(objects, bucket, source_name)
-    for table in contract.warehouse_tables:
-        entries = refused.get(table.name)
-        if entries:
-            runs = {key: entry.run for key, entry in entries.items()}
-            for closed in await warehouse.fetch(closed_entries(contract, table, runs)):
-                del entries[tuple(closed)]
-    return refused
-
-
-async def _refused(objects: ObjectStore, bucket: str, source_name: str) -> dict[str, dict[Key, Entry]]:
-    """Every row that was ever refused. Objects come in the order of their runs."""
+    refused = await open_refusals(objects, bucket, source_name, contract, warehouse)
+    batches = {batch for by_key in refused.values() for batch in by_key.values()}
+    keys = await objects.keys(bucket, quarantine_prefix(source_name))
     found: dict[str, dict[Key, Entry]] = {}
-    for object_key in await objects.keys(bucket, quarantine_prefix(source_name)):
-        read = await objects.read(bucket, object_key)
-        for entry in entries_in(object_key, b"" if read is None else read.body):
+    async for entry in read_entries(objects, bucket, [key for key in keys if Batch(*batch_of_quarantine(key)) in batches]):
+        if refused.get(entry.table, {}).get(entry.key) == entry.batch:
             found.setdefault(entry.table, {})[entry.key] = entry
     return found
+
+
+async def read_entries(objects: ObjectStore, bucket: str, keys: Collection[str]) -> AsyncIterator[Entry]:
+    """The entries of objects of the quarantine, whose keys sort by run."""
+    async for key, read in in_order(list(keys), partial(objects.read, bucket)):
+        for entry in entries_in(key, b"" if read is None else read.body):
+            yield entry
 
 
 def entries_in(object_key: str, body: bytes) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from contracts.tables import Contract, TableKind
 from services.operator.proof.comparison import Difference, Key, Kind, TableVerdict, differing
 from services.operator.proof.look import Look
-from services.operator.proof.statements import rows_of
+from services.operator.proof.statements import by_column, rows_of
 from services.operator.proof.table_comparison import TableComparison
 from services.operator.proof.verdict import Verdict
 
@@ -43,8 +43,8 @@ class _Settling:
         found.in_flight -= len(deleted)
         expected, actual = self.comparison.queries()
         for keys in _chunks(list(deleted), SETTLE_KEYS):
-            sides = rows_of(expected, table, keys), rows_of(actual, table, keys)
-            again = await self.comparison.walk(TableVerdict(table.name), sides)
+            sides = rows_of(expected, table), rows_of(actual, table)
+            again = await self.comparison.walk(TableVerdict(table.name), sides, *by_column(table, keys))
             found.in_flight += again.in_flight
             found.quarantined += again.quarantined
             found.deleted |= again.deleted
@@ -58,8 +58,9 @@ class _Settling:
         found.in_flight -= len(awaited)
         expected, actual = self.comparison.queries()
         for keys in _chunks(list(awaited), SETTLE_KEYS):
-            wanted = {row.key: row async for row in look.source.rows(rows_of(expected, table, keys), len(table.key))}
-            held = {row.key: row async for row in look.warehouse.rows(rows_of(actual, table, keys), len(table.key))}
+            given = by_column(table, keys)
+            wanted = {row.key: row async for row in look.source.rows(rows_of(expected, table), len(table.key), *given)}
+            held = {row.key: row async for row in look.warehouse.rows(rows_of(actual, table), len(table.key), *given)}
             for key, row in wanted.items():
                 found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:

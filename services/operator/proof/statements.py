@@ -7,7 +7,7 @@ order of the key: the statements of the two sides differ in nothing but that que
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 
 from iso4217 import Currency
 
@@ -57,29 +57,30 @@ def _is_in_flight(alias: str, horizon: int | None) -> str:
     return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{horizon % 2**32}'::xid), false)"
 
 
-def _is_none_of(table: WarehouseTable, quarantined: Mapping[str, Collection[Key]]) -> str:
-    keys = quarantined.get(table.name)
-    if not keys:
-        return "true"
-    key = ", ".join(expected_value(table.column(name)) for name in table.key)
-    return f"({key}) NOT IN ({_tuples(keys)})"
+def _keys_given(table: WarehouseTable) -> str:
+    """The keys that `by_column` gives, as rows; by column, because a statement that spells a million keys is refused."""
+    types = (table.column(name).type for name in table.key)
+    arrays = ("text" if kind.travels_as_text else kind.sql for kind in types)
+    return f"unnest({', '.join(f'${place}::{kind}[]' for place, kind in enumerate(arrays, 1))})"
 
 
-def _tuples(rows: Iterable[tuple[object, ...]]) -> str:
-    """As SQL spells a list of rows."""
-    spelled = (", ".join(literal(value) if isinstance(value, str) else str(value) for value in row) for row in rows)
-    return ", ".join(f"({row})" for row in spelled)
+def by_column(table: WarehouseTable, keys: Collection[Key]) -> list[list[object]]:
+    """Keys as parameters: one list for each column of the key."""
+    return [[key[position] for key in keys] for position in range(len(table.key))]
 
 
-def closed_entries(contract: Contract, table: WarehouseTable, refused: Mapping[Key, int]) -> str:
-    """On the warehouse: of the keys that a run refused, those of which `table` has a row of that run or of a later one."""
-    keys = ", ".join(f"k{position}" for position in range(len(table.key)))
+def closed_entries(contract: Contract, table: WarehouseTable) -> str:
+    """On the warehouse: of the keys that a run refused (`by_column`, then the runs), those of which `table` has a row since.
+
+    Of that run, or of a later one.
+    """
+    names = _key_names(table)
     same = " AND ".join(
-        f"{_as_key(quoted('t', name), table.column(name))} = r.k{position}" for position, name in enumerate(table.key)
+        f"{_as_key(quoted('t', name), table.column(name))} = r.{key}" for key, name in zip(names, table.key, strict=True)
     )
-    rows = _tuples((*key, run) for key, run in refused.items())
+    given = _keys_given(table).removesuffix(")") + f", ${len(names) + 1}::bigint[])"
     return (
-        f"SELECT {keys} FROM (VALUES {rows}) AS r ({keys}, run) WHERE EXISTS "
+        f"SELECT {', '.join(names)} FROM {given} AS r ({', '.join(names)}, run) WHERE EXISTS "
         f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t._run >= r.run)"
     )
 
@@ -104,22 +105,20 @@ def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None)
     )
 
 
-def expected_dates(
-    contract: Contract, calendar: WarehouseTable, horizon: int | None, quarantined: Mapping[str, Collection[Key]]
-) -> str:
-    """On the source: each date that facts refer to, as text, and whether only rows in flight do; those in quarantine don't.
+def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, horizon: int | None) -> str | None:
+    """On the source: each date that rows of `fact` refer to, as text, and whether only rows in flight do; None if none may.
 
-    Whether a text is a date the caller has to see.
+    Rows whose keys are given (`by_column`) don't count. Whether a text is a date the caller has to see.
     """
-    selects = [
-        f"SELECT ({expected_value(column)})::text AS date, {_is_in_flight(BASE, horizon)} AS in_flight "
-        f"FROM {quoted(contract.source_schema, table.source)} AS {BASE} WHERE {_is_none_of(table, quarantined)}"
-        for table in contract.warehouse_tables
-        for column in table.columns
-        if column.references == calendar.name
-    ]
-    every = " UNION ALL ".join(selects)
-    return f"SELECT date, bool_and(in_flight) AS in_flight FROM ({every}) AS every WHERE date IS NOT NULL GROUP BY date"
+    dates = [f"({expected_value(column)})::text" for column in fact.columns if column.references == calendar.name]
+    if not dates:
+        return None
+    key = ", ".join(_as_key(expected_value(fact.column(name)), fact.column(name)) for name in fact.key)
+    return (
+        f"SELECT date, bool_and(in_flight) AS in_flight FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, "
+        f"{_is_in_flight(BASE, horizon)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
+        f"WHERE ({key}) NOT IN (SELECT * FROM {_keys_given(fact)})) AS every WHERE date IS NOT NULL GROUP BY date"
+    )
 
 
 def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) -> str:
@@ -189,10 +188,10 @@ def rows(query: str, table: WarehouseTable) -> str:
     return f"SELECT * FROM ({query}) AS q WHERE {_bucket(table)} = ANY ($1::integer[]) ORDER BY {_order(table)}"
 
 
-def rows_of(query: str, table: WarehouseTable, keys: Collection[Key]) -> str:
-    """The rows of some keys, in the order of the key."""
+def rows_of(query: str, table: WarehouseTable) -> str:
+    """The rows of the keys that are given (`by_column`), in the order of the key."""
     names = ", ".join(_key_names(table))
-    return f"SELECT * FROM ({query}) AS q WHERE ({names}) IN ({_tuples(keys)}) ORDER BY {_order(table)}"
+    return f"SELECT * FROM ({query}) AS q WHERE ({names}) IN (SELECT * FROM {_keys_given(table)}) ORDER BY {_order(table)}"
 
 
 def _bucket(table: WarehouseTable) -> str:

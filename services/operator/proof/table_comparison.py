@@ -13,7 +13,7 @@ import asyncpg
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.proof.comparison import Difference, Kind, TableVerdict, compare
 from services.operator.proof.look import Look, both
-from services.operator.proof.statements import actual_rows, digests, expected_dates, expected_rows, rows, wrong_dates
+from services.operator.proof.statements import actual_rows, by_column, digests, expected_dates, expected_rows, rows, wrong_dates
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,14 @@ class TableComparison:
             self.look.source.rows(sides[0], len(self.table.key), *arguments),
             self.look.warehouse.rows(sides[1], len(self.table.key), *arguments),
             tuple(self.table.star_types),
-            self.look.quarantined.get(self.table.name, frozenset()),
+            self.look.quarantined.get(self.table.name, {}),
             partial(self.look.comparisons.listed, self.table),
         )
 
     async def calendar(self) -> TableVerdict:
         """Dates of older versions stay in the calendar, so none is extra."""
         look, name = self.look, self.table.name
-        expected = await look.source.fetch(expected_dates(self.contract, self.table, look.horizon, look.quarantined))
-        dates = {row["date"]: row["in_flight"] for row in expected if _is_date(row["date"])}
+        dates = await self._expected_dates()
         verdict = TableVerdict(name, expected=len(dates), actual=len(dates))
         for row in await look.warehouse.fetch(wrong_dates(self.contract, self.table), list(dates)):
             verdict.actual -= row["is_missing"]
@@ -70,6 +69,18 @@ class TableComparison:
             else:
                 verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
         return verdict
+
+    async def _expected_dates(self) -> dict[str, bool]:
+        """Each date that a fact refers to, and whether only rows in flight do; those in quarantine don't count."""
+        look, dates = self.look, dict[str, bool]()
+        for fact in self.contract.warehouse_tables:
+            statement = expected_dates(self.contract, self.table, fact, look.horizon)
+            if statement is not None:
+                refused = by_column(fact, look.quarantined.get(fact.name, {}))
+                for row in await look.source.fetch(statement, *refused):
+                    if _is_date(row["date"]):
+                        dates[row["date"]] = dates.get(row["date"], True) and row["in_flight"]
+        return dates
 
 
 def _digest(buckets: Iterable[asyncpg.Record]) -> str:

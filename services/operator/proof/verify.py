@@ -21,7 +21,7 @@ from contracts.tables import Contract, WarehouseTable
 from services.operator.progress import highest_run, read_progress
 from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.look import Look, snapshot
-from services.operator.proof.quarantine import open_quarantine
+from services.operator.proof.quarantine import open_refusals
 from services.operator.proof.settling import compare_again
 from services.operator.proof.statements import relation
 from services.operator.proof.table_comparison import TableComparison
@@ -92,10 +92,14 @@ class Proof:
             await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
             await self._require_star(seen)
             progress = await read_progress(self.objects, self.landing_bucket, self.source_name, seen)
+            comparisons = await last_comparisons(self.objects, seen)
+            # Before the source's snapshot, which holds back its vacuum: there may be a year of objects.
+            place = self.objects, self.processed_bucket, self.source_name
+            quarantined = await open_refusals(*place, self.contract, seen)
             async with snapshot(self.source) as source:
                 taken_at = await source.connection.fetchval("SELECT clock_timestamp()")
                 begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
-                quarantined = await open_quarantine(self.objects, self.processed_bucket, self.source_name, self.contract, seen)
+                quarantined = await open_refusals(self.objects, self.processed_bucket, self.source_name, self.contract, seen)
                 comparisons = await last_comparisons(self.objects, seen)
                 yield Look(source, warehouse, progress, taken_at, begun, quarantined, comparisons)
 

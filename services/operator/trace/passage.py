@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +20,7 @@ from contracts.objects import batch_id, batch_prefix, extract_name, name_in
 from contracts.state import Manifest
 from contracts.tables import WarehouseTable
 from services.operator.progress import find_manifest
+from services.operator.reading import all_of
 from services.operator.system import System
 from shared.envelope import message_id
 from shared.object_store import Listed
@@ -156,11 +158,9 @@ async def read_passages(
     run_of = {**batches, **{batch: loaded.event.data.run for batch, loaded in ledger.items()}}
     runs = sorted(set(run_of.values()))
     place = system.settings.landing_bucket, system.settings.source_name
-    manifests = dict(
-        zip(runs, await asyncio.gather(*(find_manifest(system.objects, *place, run) for run in runs)), strict=True)
-    )
-    passages = await asyncio.gather(
-        *(_passage(system, table, run, batch, ledger.get(batch), manifests[run]) for batch, run in run_of.items())
+    manifests = dict(zip(runs, await all_of(runs, partial(find_manifest, system.objects, *place)), strict=True))
+    passages = await all_of(
+        list(run_of.items()), lambda of: _passage(system, table, of[1], of[0], ledger.get(of[0]), manifests[of[1]])
     )
     return {passage.batch_id: passage for passage in passages}
 
