@@ -7,8 +7,10 @@ import json
 import asyncpg
 import pytest
 
+from contracts.messages import RowsOf
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from shared.errors import PermanentError
@@ -270,6 +272,35 @@ async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
     for _ in range(5):
         with pytest.raises(PermanentError, match=complaint):
             await loaded.verify()
+
+
+async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    """Once in quarantine is no excuse for ever."""
+    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
+    await loaded.run()
+    await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
+    await loaded.run()
+    await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
+    verdict = await loaded.verify()
+    assert found(verdict) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
+    (wish,) = await wishes(loaded.contract, loaded.source, verdict)
+    assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
+
+
+async def test_a_row_that_each_run_refuses_anew_stays_in_quarantine(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """A transaction that holds the horizon back has each run read it again."""
+    async with loaded.source.connection() as idle, idle.transaction():
+        await idle.fetchval("SELECT pg_current_xact_id()")
+        await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
+        for _ in range(3):
+            await loaded.run()
+    await source.execute("UPDATE design SET file_name = 'new' WHERE design_id = 1")
+    await loaded.run()
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
 
 async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:

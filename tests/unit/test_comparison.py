@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, compare
+from services.operator.proof.comparison import Difference, Key, Kind, Refusal, Row, TableVerdict, compare, is_excused
 
 COLUMNS = ("id", "name")
 Values = tuple[str | None, ...]
@@ -23,7 +24,7 @@ def compared(
 ) -> TableVerdict:
     left = (Row(key, expected[key], in_flight=key in in_flight) for key in sorted(expected))
     right = (Row(key, actual[key]) for key in sorted(actual))
-    return asyncio.run(compare(TableVerdict("t"), stream(left), stream(right), COLUMNS, quarantined))
+    return asyncio.run(compare(TableVerdict("t"), stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7))))
 
 
 def row(key: int, name: str | None = "a") -> tuple[Key, Values]:
@@ -73,6 +74,28 @@ def test_a_row_in_flight_or_in_quarantine_is_counted_apart() -> None:
 def test_a_row_in_flight_that_is_equal_already_counts_as_equal() -> None:
     found = compared(rows(row(1)), rows(row(1)), frozenset({(1,)}), frozenset({(1,)}))
     assert (found.in_flight, found.quarantined, found.is_equal) == (0, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "version", "is_so"),
+    [
+        (None, "{900}", True),  # no later run is loaded
+        (700, "{699}", True),
+        (700, "{700}", False),  # a later run has read it again, and has not refused it
+        (700, "{5,NULL,700}", False),  # a partner was written
+        (700, "{5,NULL}", True),
+        (2**32 + 5, "{5}", False),  # ids are told without their upper half
+        (2**32 + 5, "{4294967295}", True),
+    ],
+)
+def test_a_row_is_excused_by_the_quarantine_until_a_later_run_has_read_it_again(
+    horizon: int | None,
+    version: str,
+    is_so: bool,  # noqa: FBT001
+) -> None:
+    refused = {(1,): Refusal(7, horizon)}
+    assert is_excused(Row((1,), (), version=version), refused) is is_so
+    assert not is_excused(Row((2,), (), version=version), refused)
 
 
 KEYS = st.tuples(st.integers(0, 6), st.sampled_from("abc"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
+from types import MappingProxyType
 from typing import Any
 
 Key = tuple[Any, ...]
@@ -38,6 +40,14 @@ class Difference:
     kind: Kind
     key: Key
     columns: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last time that the warehouse could not hold a row: in run `run`, whose horizon is known if a later run is loaded."""
+
+    run: int
+    horizon: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ async def compare(
     expected: AsyncIterator[Row],
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
-    quarantined: Collection[Key] = frozenset(),
+    refused: Mapping[Key, Refusal] = MappingProxyType({}),
     listed: Listed = nothing_listed,
 ) -> TableVerdict:
     """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
@@ -127,11 +137,9 @@ async def compare(
             else:
                 extra.append(right.key)
         elif left is not None and right is None:
-            _count(verdict, Difference(Kind.MISSING, left.key), left, quarantined)
+            _count(verdict, Difference(Kind.MISSING, left.key), left, refused)
         elif left is not None and right is not None and left.values != right.values:
-            _count(
-                verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, quarantined
-            )
+            _count(verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, refused)
     deleted = await listed(extra) if extra else set()
     for key in extra:
         if key in deleted:
@@ -159,13 +167,26 @@ async def _side_by_side(
             left, right = await anext(expected, None), await anext(actual, None)
 
 
-def _count(verdict: TableVerdict, difference: Difference, row: Row, quarantined: Collection[Key]) -> None:
+def _count(verdict: TableVerdict, difference: Difference, row: Row, refused: Mapping[Key, Refusal]) -> None:
     if row.in_flight:
         verdict.is_awaited(row, is_missing=difference.kind is Kind.MISSING)
-    elif row.key in quarantined:
+    elif is_excused(row, refused):
         verdict.quarantined += 1
     else:
         verdict.differs(difference)
+
+
+def is_excused(row: Row, refused: Mapping[Key, Refusal]) -> bool:
+    """Whether the row is in quarantine still.
+
+    A row that was written, or whose partner was, behind the horizon of the run that refused it was read again by a later one.
+    If that is loaded, and has not refused it, the warehouse had the row once and has lost it since.
+    """
+    refusal = refused.get(row.key)
+    if refusal is None or refusal.horizon is None:
+        return refusal is not None
+    # 32 bits of a transaction id, which come round: half of them are behind the horizon.
+    return not any((int(xid) - refusal.horizon) % 2**32 < 2**31 for xid in re.findall(r"\d+", row.version))
 
 
 def differing(expected: Values, actual: Values, columns: tuple[str, ...]) -> dict[str, tuple[str | None, str | None]]:

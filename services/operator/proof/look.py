@@ -12,9 +12,8 @@ from typing import TypeVar
 import asyncpg
 
 from services.operator.progress import Progress
-from services.operator.proof.comparison import Key, Row
+from services.operator.proof.comparison import Key, Refusal, Row
 from services.operator.proof.deleted import Comparisons
-from services.operator.proof.quarantine import Batch
 from shared.postgres import Database, classed_errors
 
 PREFETCH_ROWS = 10_000
@@ -62,7 +61,7 @@ class Look:
     progress: Progress
     taken_at: dt.datetime
     begun: int
-    quarantined: Mapping[str, Mapping[Key, Batch]]
+    refused: Mapping[str, Mapping[Key, Refusal]]
     comparisons: Comparisons
 
     @property

@@ -12,11 +12,16 @@ import asyncpg
 
 from contracts.objects import batch_of_quarantine, quarantine_prefix
 from contracts.tables import Contract
-from services.operator.proof.comparison import Key
+from services.operator.proof.comparison import Key, Refusal
 from services.operator.proof.statements import by_column, closed_entries
 from services.operator.reading import in_order
 from shared.object_store import ObjectStore
 from shared.sql import quoted
+
+HORIZONS = """
+SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
+FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,17 @@ async def open_refusals(
             for closed in await warehouse.fetch(closed_entries(contract, table), *by_column(table, entries), runs):
                 del entries[tuple(closed)]
     return refused
+
+
+async def read_horizons(
+    warehouse: asyncpg.Connection, source_name: str, refused: Mapping[str, Mapping[Key, Batch]], through: int
+) -> dict[str, dict[Key, Refusal]]:
+    """What was refused, with the horizons of the runs below `through`, through which all is loaded."""
+    runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
+    known = await warehouse.fetch(HORIZONS, source_name, [run for run in runs if run < through]) if runs else []
+    horizons = {row["run"]: row["horizon"] for row in known}
+    refusals = {run: Refusal(run, horizons.get(run)) for run in runs}
+    return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 
 
 async def open_entries(

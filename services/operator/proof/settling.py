@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from contracts.tables import Contract, TableKind
-from services.operator.proof.comparison import Difference, Key, Kind, TableVerdict, differing
+from services.operator.proof.comparison import Difference, Key, Kind, TableVerdict, differing, is_excused
 from services.operator.proof.look import Look
 from services.operator.proof.statements import by_column, rows_of
 from services.operator.proof.table_comparison import TableComparison
@@ -67,7 +67,7 @@ class _Settling:
                     continue
                 if row.version != awaited[key].version:
                     found.is_awaited(row, is_missing=key not in held)
-                elif key in look.quarantined.get(table.name, ()):
+                elif is_excused(row, look.refused.get(table.name, {})):
                     found.quarantined += 1
                 elif key not in held:
                     found.differs(Difference(Kind.MISSING, key))

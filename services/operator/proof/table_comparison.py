@@ -53,7 +53,7 @@ class TableComparison:
             self.look.source.rows(sides[0], len(self.table.key), *arguments),
             self.look.warehouse.rows(sides[1], len(self.table.key), *arguments),
             tuple(self.table.star_types),
-            self.look.quarantined.get(self.table.name, {}),
+            self.look.refused.get(self.table.name, {}),
             partial(self.look.comparisons.listed, self.table),
         )
 
@@ -76,7 +76,7 @@ class TableComparison:
         for fact in self.contract.warehouse_tables:
             statement = expected_dates(self.contract, self.table, fact, look.horizon)
             if statement is not None:
-                refused = by_column(fact, look.quarantined.get(fact.name, {}))
+                refused = by_column(fact, look.refused.get(fact.name, {}))
                 for row in await look.source.fetch(statement, *refused):
                     if _is_date(row["date"]):
                         dates[row["date"]] = dates.get(row["date"], True) and row["in_flight"]

@@ -21,7 +21,7 @@ from contracts.tables import Contract, WarehouseTable
 from services.operator.progress import highest_run, read_progress
 from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.look import Look, snapshot
-from services.operator.proof.quarantine import open_refusals
+from services.operator.proof.quarantine import open_refusals, read_horizons
 from services.operator.proof.settling import compare_again
 from services.operator.proof.statements import relation
 from services.operator.proof.table_comparison import TableComparison
@@ -95,13 +95,12 @@ class Proof:
             comparisons = await last_comparisons(self.objects, seen)
             # Before the source's snapshot, which holds back its vacuum: there may be a year of objects.
             place = self.objects, self.processed_bucket, self.source_name
-            quarantined = await open_refusals(*place, self.contract, seen)
+            through = progress.consistent_through.run if progress.consistent_through else 0
+            refused = await read_horizons(seen, self.source_name, await open_refusals(*place, self.contract, seen), through)
             async with snapshot(self.source) as source:
                 taken_at = await source.connection.fetchval("SELECT clock_timestamp()")
                 begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
-                quarantined = await open_refusals(self.objects, self.processed_bucket, self.source_name, self.contract, seen)
-                comparisons = await last_comparisons(self.objects, seen)
-                yield Look(source, warehouse, progress, taken_at, begun, quarantined, comparisons)
+                yield Look(source, warehouse, progress, taken_at, begun, refused, comparisons)
 
     async def _require_star(self, warehouse: asyncpg.Connection) -> None:
         for table in self.contract.warehouse_tables:
