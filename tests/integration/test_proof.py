@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import RowsOf
+from contracts.objects import state_key
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
@@ -119,6 +120,27 @@ async def test_a_row_that_is_gone_is_missing(loaded: Pipeline) -> None:
 async def test_a_row_that_the_source_never_had_is_extra(loaded: Pipeline) -> None:
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
     assert found(await loaded.verify()) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+
+
+async def test_a_row_made_up_under_a_run_that_is_yet_to_come_is_extra_at_once(loaded: Pipeline) -> None:
+    """No comparison of keys would ever be later than it."""
+    made_up = "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', $1)"
+    await loaded.select(made_up, 2**62)
+    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+
+
+async def test_a_row_of_a_dimension_that_stands_there_twice_is_extra_once(loaded: Pipeline) -> None:
+    await loaded.select("ALTER TABLE dim_staff DROP CONSTRAINT dim_staff_pkey CASCADE")
+    await loaded.select("INSERT INTO dim_staff SELECT * FROM dim_staff WHERE staff_id = 3")
+    assert found(await loaded.verify()) == [("dim_staff", Difference(Kind.EXTRA, (3,)))]
+
+
+async def test_after_the_state_was_lost_a_deleted_row_is_in_flight_still(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The numbers of runs go on from the clock, so the rows of runs that nobody remembers are no later ones."""
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    del loaded.objects.buckets[LANDING][state_key(SOURCE)]
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
 
 
 async def test_a_row_that_was_deleted_since_keys_were_compared_is_in_flight(

@@ -98,6 +98,14 @@ def test_a_row_is_excused_by_the_quarantine_until_a_later_run_has_read_it_again(
     assert not is_excused(Row((2,), (), version=version), refused)
 
 
+async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_a_later_run_saw() -> None:
+    right = [Row((1,), ("1", "a"), in_flight=True)] * 2
+    found = await compare(TableVerdict("t"), stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS)
+    assert (found.differences, found.in_flight) == ([Difference(Kind.EXTRA, (1,))], 0)
+    found = await compare(TableVerdict("t"), stream([]), stream(right), COLUMNS)
+    assert (found.differences, found.in_flight) == ([], 2)
+
+
 KEYS = st.tuples(st.integers(0, 6), st.sampled_from("abc"))
 SIDES = st.dictionaries(KEYS, st.tuples(st.sampled_from("xy"), st.none() | st.sampled_from(["", "z"])))
 SOME = st.frozensets(KEYS)

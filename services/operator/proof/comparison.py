@@ -128,11 +128,15 @@ async def compare(
     Of the keys that the source lacks, `listed` says which it had when keys were compared last.
     """
     extra: list[Key] = []
+    last: Key | None = None  # of the source
     async for left, right in _side_by_side(expected, actual):
         verdict.expected += left is not None
         verdict.actual += right is not None
+        last = last if left is None else left.key
         if left is None and right is not None:
-            if right.in_flight:
+            if right.key == last:  # there twice, which no delete explains
+                verdict.differs(Difference(Kind.EXTRA, right.key))
+            elif right.in_flight:
                 verdict.is_deleted(right.key)
             else:
                 extra.append(right.key)

@@ -65,6 +65,11 @@ class Look:
     comparisons: Comparisons
 
     @property
+    def newest(self) -> int:
+        """No row was loaded by a run above it. A lost state begins again at the milliseconds since 1970."""
+        return max(self.begun, int(self.taken_at.timestamp() * 1000))
+
+    @property
     def horizon(self) -> int | None:
         """Of the last run that the warehouse holds whole."""
         return self.progress.consistent_through.snapshot.horizon if self.progress.consistent_through else None

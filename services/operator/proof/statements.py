@@ -90,16 +90,17 @@ def relation(contract: Contract, table: WarehouseTable) -> str:
     return quoted(contract.warehouse_schema, f"{table.name}_current" if table.kind is TableKind.FACT else table.name)
 
 
-def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None) -> str:
+def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None, newest: int) -> str:
     """On the warehouse: a query of the rows that `table` holds; of a fact the current version of each business key.
 
     Without inferred members: one whose real row is in the source is missing, one without stands for a reference into the void.
-    In flight, if the source lacks it, is a row that run `compared`, whose keys were compared last, or a later one has seen.
+    In flight, if the source lacks it, is a row that run `compared`, whose keys were compared last, or a later one has seen; no
+    run has a number above `newest`.
     """
     return _query(
         keys=[_as_key(quoted(name), table.column(name)) for name in table.key],
         values=[f"{quoted(column.name)}::text" for column in table.columns],
-        in_flight="false" if compared is None else f"_run >= {compared}",
+        in_flight="false" if compared is None else f"_run BETWEEN {compared} AND {newest}",
         version="_run::text",
         origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
     )

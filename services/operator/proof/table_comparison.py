@@ -43,8 +43,9 @@ class TableComparison:
 
     def queries(self) -> tuple[str, str]:
         """On the source, and on the warehouse."""
-        compared = self.look.comparisons.run(self.table)
-        return expected_rows(self.contract, self.table, self.look.horizon), actual_rows(self.contract, self.table, compared)
+        look = self.look
+        actual = actual_rows(self.contract, self.table, look.comparisons.run(self.table), look.newest)
+        return expected_rows(self.contract, self.table, look.horizon), actual
 
     async def walk(self, verdict: TableVerdict, sides: tuple[str, str], *arguments: object) -> TableVerdict:
         """Row by row."""
