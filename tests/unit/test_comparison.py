@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import tracemalloc
+from collections.abc import AsyncIterator, Collection, Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.operator.proof import comparison
 from services.operator.proof.comparison import Difference, Key, Kind, Refusal, Row, TableVerdict, compare, is_excused
 
 COLUMNS = ("id", "name")
@@ -104,6 +106,25 @@ async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_a_lat
     assert (found.differences, found.in_flight) == ([Difference(Kind.EXTRA, (1,))], 0)
     found = await compare(TableVerdict("t"), stream([]), stream(right), COLUMNS)
     assert (found.differences, found.in_flight) == ([], 2)
+
+
+async def test_rows_that_the_source_lacks_are_judged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million of them took 131 MB."""
+    monkeypatch.setattr(comparison, "LISTED_AT_ONCE", 1_000)
+    monkeypatch.setattr(comparison, "NAMED_MAXIMUM", 100)
+    asked: list[int] = []
+
+    async def listed(keys: Collection[Key]) -> set[Key]:
+        asked.append(len(keys))
+        return {key for key in keys if key[0] % 2}
+
+    tracemalloc.start()
+    found = await compare(TableVerdict("t"), stream([]), stream(Row((key,), ()) for key in range(30_500)), (), listed=listed)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert asked == [1_000] * 30 + [500]
+    assert (found.in_flight, found.different, found.actual) == (15_250, 15_250, 30_500)
+    assert peak < 2**20
 
 
 KEYS = st.tuples(st.integers(0, 6), st.sampled_from("abc"))

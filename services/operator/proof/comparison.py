@@ -11,6 +11,7 @@ from typing import Any
 
 Key = tuple[Any, ...]
 Values = tuple[str | None, ...]
+LISTED_AT_ONCE = 100_000  # keys that only the warehouse has: looked up in the last key list together
 NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or are in flight: the others are only counted
 
 
@@ -140,18 +141,25 @@ async def compare(
                 verdict.is_deleted(right.key)
             else:
                 extra.append(right.key)
+                if len(extra) == LISTED_AT_ONCE:
+                    await _judge_extra(verdict, extra, listed)
+                    extra = []
         elif left is not None and right is None:
             _count(verdict, Difference(Kind.MISSING, left.key), left, refused)
         elif left is not None and right is not None and left.values != right.values:
             _count(verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, refused)
+    await _judge_extra(verdict, extra, listed)
+    verdict.differences.sort(key=lambda difference: difference.key)
+    return verdict
+
+
+async def _judge_extra(verdict: TableVerdict, extra: list[Key], listed: Listed) -> None:
     deleted = await listed(extra) if extra else set()
     for key in extra:
         if key in deleted:
             verdict.is_deleted(key)
         else:
             verdict.differs(Difference(Kind.EXTRA, key))
-    verdict.differences.sort(key=lambda difference: difference.key)
-    return verdict
 
 
 async def _side_by_side(

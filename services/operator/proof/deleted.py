@@ -31,9 +31,9 @@ class Comparisons:
 
     async def listed(self, table: WarehouseTable, keys: Collection[Key]) -> set[Key]:
         """Those of `keys` that the source had then. Raises: PermanentError, TransientError, DependencyDownError."""
-        found: set[Key] = set()
+        found, wanted = set[Key](), set(keys)
         for part in self.lists[table.name].objects if table.name in self.lists else ():
-            found |= set(keys) & set(await asyncio.to_thread(unpacked, await self.objects.get(part)))
+            found.update(wanted.intersection(await asyncio.to_thread(unpacked, await self.objects.get(part))))
         return found
 
 
