@@ -33,7 +33,6 @@ class Progress:
     consistent_through: Manifest | None
     missing: tuple[BatchIngested, ...]
     checkpoint: Checkpoint | None
-    quarantined: int
     overdue: int = 0
     superseded: tuple[BatchIngested, ...] = ()
 
@@ -85,7 +84,6 @@ async def read_progress(
         consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
         missing=tuple(missing),
         checkpoint=None if state is None else SourceState.model_validate_json(state.body).checkpoint,
-        quarantined=sum(row["quarantined"] for row in ledger.values()),
         overdue=overdue,
         superseded=tuple(superseded),
     )

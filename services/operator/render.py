@@ -47,8 +47,9 @@ def show_status(console: Console, status: Status) -> None:
     for name, columns in (status.progress.checkpoint.new_columns if status.progress.checkpoint else {}).items():
         known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
         console.print(Text(f"{known}: {', '.join(columns)}", "yellow"), soft_wrap=True)
-    if status.progress.quarantined:
-        console.print(f"[yellow]{counted(status.progress.quarantined, 'row was', 'rows were')} put in quarantine[/]")
+    if status.quarantined:
+        held = counted(status.quarantined, "row is", "rows are")
+        console.print(f"[yellow]{held} in quarantine: `starlift quarantine list` says why[/]", soft_wrap=True)
     if status.progress.missing:
         missing, overdue = len(status.progress.missing), status.progress.overdue
         console.print(f"[yellow]{counted(missing, 'batch is', 'batches are')} not loaded yet, {overdue:,} of them overdue[/]")

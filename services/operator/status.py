@@ -9,6 +9,7 @@ from typing import Any
 
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.record import ProofRecord, last_record
+from services.operator.quarantine import quarantined
 from services.operator.system import System
 from shared.queue import Depth
 from shared.sql import quoted
@@ -16,7 +17,7 @@ from shared.sql import quoted
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One look at everything. `rows` is None for a table that does not exist yet."""
+    """One look at everything. `rows` is None for a table that does not exist yet; `quarantined` rows are in quarantine now."""
 
     at: datetime
     queues: dict[str, Depth]
@@ -24,6 +25,7 @@ class Status:
     progress: Progress
     proof: ProofRecord | None
     rows: dict[str, int | None]
+    quarantined: int = 0
 
     @property
     def is_healthy(self) -> bool:
@@ -60,7 +62,7 @@ class Status:
             "superseded_batches": [str(batch.data.batch_id) for batch in progress.superseded],
             "fresh_as_of": fresh.isoformat() if fresh else None,
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
-            "quarantined": progress.quarantined,
+            "quarantined": self.quarantined,
             "proved": self.proof.model_dump(mode="json") if self.proof else None,
             "horizon_held_back_seconds": self.held_back_s,
             "new_columns": {name: list(columns) for name, columns in checkpoint.new_columns.items()} if checkpoint else {},
@@ -87,4 +89,5 @@ async def read_status(system: System) -> Status:
         progress=progress,
         proof=await last_record(system),
         rows=rows,
+        quarantined=len(await quarantined(system)),
     )

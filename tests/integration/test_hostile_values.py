@@ -97,7 +97,7 @@ async def test_a_row_that_the_warehouse_cannot_hold_is_quarantined_with_its_reas
     expected = {("fact_payment", key): [problem] for key, (_, problem) in BROKEN.items()}
     assert found == expected | {("dim_currency", 3): [("currency_name", "is no ISO 4217 currency code")]}
     assert message.data.quarantine is not None
-    assert (message.data.quarantine.row_count, (await pipeline.progress()).quarantined) == (len(found), len(found))
+    assert message.data.quarantine.row_count == len(found)
     verdict = await pipeline.verify()
     assert {table.table: table.quarantined for table in verdict.tables if table.quarantined} == {
         "fact_payment": len(BROKEN),

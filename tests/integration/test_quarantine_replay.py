@@ -16,6 +16,7 @@ from contracts.tables import Column
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
+from services.operator.status import read_status
 from services.operator.system import SERVICES, System
 from shared.errors import PermanentError
 from shared.testing import FakeQueue
@@ -112,6 +113,34 @@ async def test_a_row_that_was_deleted_leaves_when_keys_are_compared(shop: asyncp
     assert await keys(pipeline) == [("dim_item", 2)]
     await pipeline.run(compare_keys=True)
     assert await keys(pipeline) == []
+
+
+async def test_a_status_counts_the_rows_that_are_in_quarantine_and_not_how_often_they_were_refused(
+    shop: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    async with pipeline.source.connection() as idle, idle.transaction():
+        await idle.fetchval("SELECT pg_current_xact_id()")  # each run reads again what has changed since
+        await shop.execute("UPDATE item SET code = 'abcdefg' WHERE item_id = 2")
+        for _ in range(5):
+            await pipeline.run()
+        assert (await read_status(system(pipeline))).quarantined == 1
+    await shop.execute("UPDATE item SET code = 'x' WHERE item_id = 2")
+    await shop.execute("UPDATE item SET code = 'abcdef' WHERE item_id = 1")
+    await pipeline.run()
+    assert (await read_status(system(pipeline))).as_json()["quarantined"] == 1
+    await shop.execute("DELETE FROM item WHERE item_id = 1")
+    await pipeline.run(compare_keys=True)
+    assert (await read_status(system(pipeline))).quarantined == 0
+
+
+async def test_before_the_first_load_a_status_counts_what_was_refused(
+    shop: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str, warehouse_database: str
+) -> None:
+    urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls, contract=SHOP) as empty:
+        assert (await read_status(system(empty))).quarantined == 0
+        await empty.read()
+        assert (await read_status(system(empty))).quarantined == 1
 
 
 async def test_a_row_that_is_still_there_stays_whatever_is_compared(pipeline: Pipeline) -> None:

@@ -44,7 +44,6 @@ class FakeLedger:
 
     exists: bool = True
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
-    quarantined: int = 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[FakeLedger]:
@@ -74,7 +73,6 @@ class FakeLedger:
             "run": run,
             "batches": [batch.data.batch_id for batch in batches],
             "is_complete": bool(last) and len(batches) == last[0] + 1,
-            "quarantined": self.quarantined,
         }
 
 

@@ -17,12 +17,12 @@ from shared.queue import Depth
 from tests.unit.operator_scene import BEGAN, Scene, checkpoint, ingested, snapshot
 
 EMPTY = Depth(visible=0, in_flight=0, delayed=0)
-NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None, quarantined=0)
+NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None)
 
 
-async def loaded_progress(*, quarantined: int = 0) -> Progress:
+async def loaded_progress() -> Progress:
     manifest = await Scene().end_run(7, second=1)
-    return Progress(manifest, (), checkpoint(7, second=1), quarantined)
+    return Progress(manifest, (), checkpoint(7, second=1))
 
 
 def shown(status_or_verdict: Status | Verdict) -> str:
@@ -66,9 +66,9 @@ def test_a_status_shows_queues_and_rows() -> None:
 
 
 async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
-    text = shown(status(await loaded_progress(quarantined=1)))
+    text = shown(replace(status(await loaded_progress()), quarantined=1))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
-    assert "1 row was put in quarantine" in text
+    assert "1 row is in quarantine: `starlift quarantine list` says why" in text
 
 
 @pytest.mark.parametrize(
@@ -96,27 +96,27 @@ def test_a_status_of_what_was_never_proved_says_how() -> None:
 def test_a_status_tells_of_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
     known = checkpoint(7)
     held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
-    found = status(Progress(None, (), held, 0))
+    found = status(Progress(None, (), held))
     assert (f"has been open for {seconds} s: what has changed since is read by every run" in shown(found)) is is_told
     assert found.as_json()["horizon_held_back_seconds"] == seconds
 
 
 def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
     grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour", "[b]")}})
-    found = status(Progress(None, (), grown, 0))
+    found = status(Progress(None, (), grown))
     assert "the contract does not know 2 columns of source table 'design': colour, [b]" in shown(found)
     assert found.as_json()["new_columns"] == {"design": ["colour", "[b]"]}
 
 
 def test_a_status_tells_what_is_on_its_way() -> None:
-    waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7), 0)
+    waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7))
     text = shown(status(waiting))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; nothing is loaded yet." in text
     assert "2 batches are not loaded yet" in text
 
 
 async def test_a_status_for_scripts_has_stable_names() -> None:
-    found = status(await loaded_progress(quarantined=2), loading=Depth(3, 2, 1))
+    found = replace(status(await loaded_progress(), loading=Depth(3, 2, 1)), quarantined=2)
     assert found.as_json() == {
         "at": "2026-11-01T09:30:03.250000+00:00",
         "healthy": True,

@@ -9,7 +9,7 @@ from services.operator.proof.report import report
 from services.operator.proof.verdict import Verdict
 from tests.unit.operator_scene import BEGAN, LANDING, Scene
 
-NOTHING = Progress(None, (), None, 0)
+NOTHING = Progress(None, (), None)
 
 
 class Page(HTMLParser):
