@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from rich.console import Console
@@ -72,9 +73,12 @@ def _proved(status: Status) -> str:
         return "Never proved yet: `starlift verify --record` compares everything with the source."
     ago = (status.at - proof.taken_at).total_seconds()
     when = f"{ago:.0f} s ago" if ago < MINUTE_S * 2 else f"{ago / MINUTE_S:,.0f} min ago"
-    if proof.is_equal:
-        return f"Proved equal {when}: {proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
-    return f"[bold red]Found different {when}[/]: {proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
+    if not proof.is_equal:
+        return f"[bold red]Found different {when}[/]: {proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
+    words = f"{proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
+    if status.is_proof_old:
+        return f"[yellow]Proved equal {when}[/], and not since: {words} See why the schedule makes no proofs."
+    return f"Proved equal {when}: {words}"
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -122,6 +126,19 @@ def describe(difference: Difference) -> str:
     return f"{key} is {difference.kind}" + (f" ({columns})" if columns else "")
 
 
+def _why_not_settled(verdict: Verdict) -> Iterator[str]:
+    """Why rows in flight may be in flight for ever, and what to do."""
+    if verdict.progress.overdue:
+        overdue = counted(verdict.progress.overdue, "batch is", "batches are")
+        yield f"{overdue} overdue: `starlift resend` sends what was announced again, `starlift ingest --full` reads it again"
+    if verdict.is_stalled:
+        minutes = verdict.silence.total_seconds() / MINUTE_S
+        yield (
+            f"no run has read the source for {minutes:,.0f} min, so what is in flight stays there: see whether ingestion runs, "
+            "then `starlift ingest --wait`"
+        )
+
+
 def verdict_sentence(verdict: Verdict) -> str:
     """The verdict in one sentence, its first word coloured."""
     word, _, rest = verdict_words(verdict).partition(" ")
@@ -141,9 +158,5 @@ def verdict_words(verdict: Verdict) -> str:
     if verdict.is_equal:
         return f"EQUAL {as_of}: {rows:,} rows compared at {clock(verdict.taken_at)}, {aside}."
     differences = sum(table.different for table in verdict.tables)
-    if verdict.progress.overdue:
-        overdue = counted(verdict.progress.overdue, "batch is", "batches are")
-        aside += (
-            f"; {overdue} overdue: `starlift resend` sends what was announced again, `starlift ingest --full` reads it again"
-        )
+    aside += "".join(f"; {reason}" for reason in _why_not_settled(verdict))
     return f"DIFFERENT {as_of}: {differences:,} of {rows:,} rows differ at {clock(verdict.taken_at)}, {aside}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.operator.progress import Progress, read_progress
@@ -13,6 +13,8 @@ from services.operator.quarantine import quarantined
 from services.operator.system import System
 from shared.queue import Depth
 from shared.sql import quoted
+
+PROOF_IS_OLD = timedelta(hours=1)  # as long as AWS waits with its alarm: infra/topology.json, unproved_minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,18 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing waits for a person."""
+        """Whether nothing waits for a person: overdue batches, dead letters, a proof that is not equal or not made any more."""
         return (
             not self.progress.overdue
             and (self.proof is None or self.proof.is_equal)
+            and not self.is_proof_old
             and not any(depth.visible + depth.in_flight for depth in self.dead_letters.values())
         )
+
+    @property
+    def is_proof_old(self) -> bool:
+        """Whether proofs used to be recorded and are no longer; who never records one is asked for none."""
+        return self.proof is not None and self.at - self.proof.taken_at > PROOF_IS_OLD
 
     @property
     def held_back_s(self) -> float | None:

@@ -18,6 +18,7 @@ from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Scope, Verdict
+from services.operator.render import verdict_words
 from shared.errors import PermanentError
 from tests.pipeline import LANDING, SOURCE, Pipeline
 from tests.postgres_cluster import TestCluster
@@ -104,9 +105,39 @@ async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, 
     assert facts(await proved_while(held_back, source)) == (0, [Difference(Kind.MISSING, (2,))])
 
 
+async def changed_while_loading(pipeline: Pipeline, source: asyncpg.Connection, change: str) -> Verdict:
+    """A proof, during which a run reads order 2, `change` is made, and then the run is loaded."""
+
+    async def work() -> None:
+        await asyncio.sleep(0.5)  # as above
+        messages = await pipeline.read()
+        await source.execute(change)
+        await pipeline.load(*messages)
+
+    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT), work())
+    return verdict
+
+
 async def test_a_row_that_changed_again_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
+    await source.execute(CHANGE, 2)
+    assert facts(await changed_while_loading(held_back, source, CHANGE.replace("$1", "2"))) == (1, [])
+
+
+async def test_a_row_that_changes_again_and_again_and_is_never_loaded_differs(
+    held_back: Pipeline, source: asyncpg.Connection
+) -> None:
     await corrupt(held_back, 2)
-    assert facts(await proved_while(held_back, source, 2)) == (1, [])
+    in_flight, (difference,) = facts(await proved_while(held_back, source, 2))
+    assert (in_flight, difference.key) == (0, (2,))
+    await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")
+    assert facts(await proved_while(held_back, source, 2)) == (0, [Difference(Kind.MISSING, (2,))])
+
+
+async def test_a_row_that_was_refused_and_then_changed_is_in_flight_again(
+    held_back: Pipeline, source: asyncpg.Connection
+) -> None:
+    await source.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 2")
+    assert facts(await changed_while_loading(held_back, source, CHANGE.replace("$1", "2"))) == (1, [])
 
 
 DELETE = "DELETE FROM sales_order WHERE sales_order_id = 3"
@@ -168,13 +199,34 @@ async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_
     assert await proof._is_passed(look, timedelta(seconds=1))
 
 
-async def test_a_row_that_changed_and_changed_back_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
-    await corrupt(held_back, 2)
+async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
+    held_back: Pipeline, source: asyncpg.Connection
+) -> None:
+    await source.execute(CHANGE, 2)
+    again = "UPDATE sales_order SET units_sold = units_sold WHERE sales_order_id = 2"
+    await held_back.select(
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.units_sold := -1; RETURN NEW; END'"
+    )
+    await held_back.select("CREATE TRIGGER spoil BEFORE INSERT ON fact_sales_order FOR EACH ROW EXECUTE FUNCTION spoil()")
+    assert facts(await changed_while_loading(held_back, source, again)) == (1, [])
 
-    async def work() -> None:
-        await asyncio.sleep(0.5)
-        await source.execute("UPDATE sales_order SET units_sold = units_sold WHERE sales_order_id = 2")
-        await held_back.run()
 
-    verdict, _ = await asyncio.gather(held_back.proof.run(PATIENT), work())
-    assert facts(verdict) == (1, [])
+@pytest.mark.parametrize(("minutes", "is_equal"), [(4, True), (6, False)])
+async def test_rows_in_flight_for_which_no_run_comes_differ_after_a_while(
+    minutes: int,
+    is_equal: bool,  # noqa: FBT001
+    held_back: Pipeline,
+    source: asyncpg.Connection,
+) -> None:
+    """As when ingestion is dead: every row may have changed since."""
+    await source.execute("UPDATE design SET file_name = 'x'")
+    key = state_key(SOURCE)
+    state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])
+    assert state.checkpoint is not None
+    old = state.checkpoint.snapshot.taken_at - timedelta(minutes=minutes)
+    snapshot = state.checkpoint.snapshot.model_copy(update={"taken_at": old})
+    checkpoint = state.checkpoint.model_copy(update={"snapshot": snapshot})
+    held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
+    verdict = await held_back.proof.run(Scope(settle=timedelta(seconds=0.5)))
+    assert (verdict.is_equal, verdict.is_stalled, verdict.in_flight) == (is_equal, not is_equal, 473)
+    assert (f"no run has read the source for {minutes} min" in verdict_words(verdict)) is not is_equal

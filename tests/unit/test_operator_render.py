@@ -88,6 +88,15 @@ def test_a_status_says_when_the_warehouse_was_proved(seconds: float, is_equal: b
     assert found.as_json()["proved"]["rows"] == 9
 
 
+@pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
+def test_a_status_is_not_healthy_when_proofs_are_made_no_longer(minutes: float, is_old: bool) -> None:  # noqa: FBT001
+    at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
+    record = ProofRecord(taken_at=at, is_equal=True, run=7, rows=9, different=0, in_flight=0, quarantined=0)
+    found = replace(status(), proof=record)
+    assert found.is_healthy is not is_old
+    assert (f"Proved equal {minutes} min ago, and not since: 9 rows" in shown(found)) is is_old
+
+
 def test_a_status_of_what_was_never_proved_says_how() -> None:
     assert "Never proved yet: `starlift verify --record`" in shown(status())
 
@@ -216,6 +225,7 @@ async def test_a_verdict_for_scripts_has_stable_names() -> None:
         "sample": 1.0,
         "settled_at": None,
         "overdue_batches": 0,
+        "stalled": False,
         "in_flight": 1,
         "quarantined": 1,
         "tables": {

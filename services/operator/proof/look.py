@@ -70,6 +70,11 @@ class Look:
         return max(self.begun, int(self.taken_at.timestamp() * 1000))
 
     @property
+    def through(self) -> int:
+        """The run N through which the warehouse holds all; 0 before the first."""
+        return self.progress.consistent_through.run if self.progress.consistent_through else 0
+
+    @property
     def horizon(self) -> int | None:
         """Of the last run that the warehouse holds whole."""
         return self.progress.consistent_through.snapshot.horizon if self.progress.consistent_through else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from contracts.tables import Contract, TableKind
-from services.operator.proof.comparison import Difference, Key, Kind, TableVerdict, differing, is_excused
+from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, differing, is_excused
 from services.operator.proof.look import Look
 from services.operator.proof.statements import by_column, rows_of
 from services.operator.proof.table_comparison import TableComparison
@@ -15,15 +15,15 @@ from services.operator.proof.verdict import Verdict
 SETTLE_KEYS = 1_000  # in one statement
 
 
-async def compare_again(contract: Contract, look: Look, verdict: Verdict) -> Verdict:
-    """The verdict after another look. Raises: DependencyDownError, PermanentError, TransientError."""
+async def compare_again(contract: Contract, first: Look, look: Look, verdict: Verdict) -> Verdict:
+    """The verdict of the `first` look after another one. Raises: DependencyDownError, PermanentError, TransientError."""
     for found in verdict.tables:
         comparison = TableComparison(contract, look, contract.warehouse_table(found.table))
         if comparison.table.kind is TableKind.CALENDAR and found.in_flight:
             again = await comparison.calendar()
             found.in_flight, found.differences = again.in_flight, again.differences
         elif found.awaited or found.deleted:
-            settling = _Settling(comparison, found)
+            settling = _Settling(first, comparison, found)
             await settling.deleted()
             await settling.awaited()
     return replace(verdict, settled_at=look.taken_at)
@@ -33,6 +33,7 @@ async def compare_again(contract: Contract, look: Look, verdict: Verdict) -> Ver
 class _Settling:
     """One table's rows in flight, and what was found of it."""
 
+    first: Look
     comparison: TableComparison
     found: TableVerdict
 
@@ -52,7 +53,7 @@ class _Settling:
                 found.differs(difference)
 
     async def awaited(self) -> None:
-        """A row that was not written again, and that the warehouse has not got, differs; another is in flight again."""
+        """A row that the warehouse has not got differs, unless a run brought what it was and it was written again since."""
         found, table, look = self.found, self.comparison.table, self.comparison.look
         awaited, found.awaited = found.awaited, {}
         found.in_flight -= len(awaited)
@@ -65,7 +66,7 @@ class _Settling:
                 found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:
                     continue
-                if row.version != awaited[key].version:
+                if row.version != awaited[key].version and self._has_come(row, held.get(key)):
                     found.is_awaited(row, is_missing=key not in held)
                 elif is_excused(row, look.refused.get(table.name, {})):
                     found.quarantined += 1
@@ -74,6 +75,16 @@ class _Settling:
                 else:
                     columns = differing(row.values, held[key].values, tuple(table.star_types))
                     found.differs(Difference(Kind.DIFFERENT, key, columns))
+
+    def _has_come(self, row: Row, held: Row | None) -> bool:
+        """Whether a run since the first look has read the row: it loaded it, or refused it.
+
+        If none has, the row may be written as often as it likes: nothing brings it.
+        """
+        look, table = self.comparison.look, self.comparison.table.name
+        refusal = look.refused.get(table, {}).get(row.key)
+        runs = [int(held.version) if held else 0, refusal.run if refusal else 0]
+        return row.in_flight and any(self.first.through < run <= look.newest for run in runs)
 
 
 def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from services.operator.progress import Progress
+from services.operator.progress import OVERDUE, Progress
 from services.operator.proof.comparison import TableVerdict
 from services.operator.proof.statements import BUCKETS
 
@@ -49,9 +49,20 @@ class Verdict:
     def is_equal(self) -> bool:
         """Whether the warehouse holds what it should, rows in flight and in quarantine aside.
 
-        Not while batches are overdue: rows would be in flight for ever.
+        Not while batches are overdue, or no run comes: rows would be in flight for ever.
         """
-        return not self.progress.overdue and all(table.is_equal for table in self.tables)
+        return not self.progress.overdue and not self.is_stalled and all(table.is_equal for table in self.tables)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether rows are in flight and no run seems to come for them."""
+        return bool(self.in_flight) and self.settled_at is None and self.silence > OVERDUE
+
+    @property
+    def silence(self) -> timedelta:
+        """How old the last snapshot of a run was, by the source's clock; nothing before the first."""
+        last = self.progress.checkpoint or self.progress.consistent_through
+        return timedelta(0) if last is None else self.taken_at - last.snapshot.taken_at
 
     @property
     def in_flight(self) -> int:
@@ -74,6 +85,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
         "sample": verdict.sample,
         "settled_at": verdict.settled_at.isoformat() if verdict.settled_at else None,
         "overdue_batches": verdict.progress.overdue,
+        "stalled": verdict.is_stalled,
         "in_flight": verdict.in_flight,
         "quarantined": verdict.quarantined,
         "tables": {

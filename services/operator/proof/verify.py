@@ -73,7 +73,7 @@ class Proof:
         verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample)
         if verdict.in_flight and await self._is_passed(look, scope.settle):
             async with self.look() as again:
-                return await compare_again(self.contract, again, verdict)
+                return await compare_again(self.contract, look, again, verdict)
         return verdict
 
     def chosen(self, scope: Scope) -> list[WarehouseTable]:
