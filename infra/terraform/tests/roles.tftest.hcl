@@ -88,7 +88,7 @@ run "proof" {
     error_message = "The proof's schedule may start another program than the operator's, or pass on another role."
   }
   assert {
-    condition     = jsondecode(module.proof.input).containerOverrides[0].command == ["python", "-m", "services.operator", "verify", "--record"]
+    condition     = jsondecode(module.proof.input).containerOverrides[0].command == ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"]
     error_message = "The proof's schedule runs another command than `starlift verify --record`."
   }
 }

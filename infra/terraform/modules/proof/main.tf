@@ -63,7 +63,7 @@ resource "aws_scheduler_schedule" "this" {
   target {
     arn      = var.cluster_arn
     role_arn = module.role.arn
-    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record"] }] })
+    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] }) # runs come each minute
 
     ecs_parameters {
       task_definition_arn = local.task_definition_arn
