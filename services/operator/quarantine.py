@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from contracts.messages import BatchIngested, encode
+from services.operator.naming import table_named
 from services.operator.progress import find_manifest
 from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.quarantine import Entry, open_entries
 from services.operator.system import System
 from shared.envelope import opening
-from shared.errors import PermanentError
 
 SOURCE = "starlift/operator"
 
@@ -20,12 +20,10 @@ SOURCE = "starlift/operator"
 async def quarantined(system: System, table: str | None = None) -> list[Entry]:
     """The open entries, of one warehouse table or of all, by table and key; those whose row was deleted since left out.
 
-    Raises: DependencyDownError, PermanentError, TransientError.
+    Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
     """
     settings, contract = system.settings, system.contract
-    chosen = [one for one in contract.warehouse_tables if table in {None, one.name}]
-    if not chosen:
-        raise PermanentError(f"the contract '{contract.name}' has no warehouse table '{table}'")
+    chosen = contract.warehouse_tables if table is None else [table_named(contract, table)]
     still: list[Entry] = []
     async with system.warehouse.connection() as warehouse:
         place = settings.processed_bucket, settings.source_name

@@ -15,11 +15,11 @@ from contracts.state import SourceState
 from infra.local.databases import LOADER
 from infra.local.sql import execute
 from infra.local.totesys.fill import fill
+from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.render import verdict_words
-from shared.errors import PermanentError
 from tests.pipeline import LANDING, SOURCE, Pipeline
 from tests.postgres_cluster import TestCluster
 
@@ -171,8 +171,9 @@ async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> N
 async def test_a_proof_of_some_tables_compares_only_them(held_back: Pipeline) -> None:
     verdict = await held_back.proof.run(Scope(tables=("dim_staff", "fact_payment")))
     assert [table.table for table in verdict.tables] == ["dim_staff", "fact_payment"]
-    with pytest.raises(PermanentError, match="has no warehouse table 'dim_stuff', only"):
+    with pytest.raises(ComplaintError, match="has no warehouse table 'dim_stuff'; it has dim_date, ") as refused:
         await held_back.proof.run(Scope(tables=("dim_stuff",)))
+    assert refused.value.code == ExitCode.USAGE
 
 
 async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_back: Pipeline) -> None:

@@ -14,11 +14,11 @@ from contracts.messages import decode
 from contracts.origins import FromSource
 from contracts.tables import Column
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
 from services.operator.status import read_status
 from services.operator.system import SERVICES, System
-from shared.errors import PermanentError
 from shared.testing import FakeQueue
 from tests.pipeline import LANDING, Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
@@ -97,8 +97,11 @@ async def test_an_entry_tells_which_row_why_and_what_it_holds(pipeline: Pipeline
     )
     assert (entry.row["code"], entry.run) == ("abcdef", pipeline.checkpoint().run)
     assert await entries(pipeline, "fact_sale") == []
-    with pytest.raises(PermanentError, match=r"^the contract 'shop' has no warehouse table 'dim_thing'$"):
+    with pytest.raises(
+        ComplaintError, match=r"^contract 'shop' has no warehouse table 'dim_thing'; it has dim_day, "
+    ) as refused:
         await entries(pipeline, "dim_thing")
+    assert refused.value.code == ExitCode.USAGE
 
 
 async def test_a_row_that_was_mended_at_the_source_leaves_by_itself(shop: asyncpg.Connection, pipeline: Pipeline) -> None:

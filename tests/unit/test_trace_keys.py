@@ -7,7 +7,8 @@ from contracts.origins import FromSource
 from contracts.tables import Column, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.operator.exit_codes import ComplaintError, ExitCode
-from services.operator.trace.star_rows import key_parameter, parsed_key, table_named
+from services.operator.naming import table_named
+from services.operator.trace.star_rows import key_parameter, parsed_key
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Self
 import asyncpg
 
 from contracts.tables import Contract, WarehouseTable
+from services.operator.naming import table_named
 from services.operator.progress import highest_run, read_progress
 from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.look import Look, snapshot
@@ -63,7 +64,7 @@ class Proof:
     async def run(self, scope: Scope = EVERYTHING, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
         """Compare the star with the source. `on_table` is told of each table before it is compared.
 
-        Raises: DependencyDownError, PermanentError, TransientError.
+        Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
         """
         async with self.look() as look:
             verdicts = []
@@ -77,12 +78,9 @@ class Proof:
         return verdict
 
     def chosen(self, scope: Scope) -> list[WarehouseTable]:
-        """The tables to compare. Raises: PermanentError for a name that the contract does not have."""
-        known = [table.name for table in self.contract.warehouse_tables]
-        for name in scope.tables:
-            if name not in known:
-                raise PermanentError(f"the contract '{self.contract.name}' has no warehouse table '{name}', only {known}")
-        return [table for table in self.contract.warehouse_tables if not scope.tables or table.name in scope.tables]
+        """The tables to compare, in the contract's order. Raises: ComplaintError for a name that the contract does not have."""
+        named = [table_named(self.contract, name) for name in scope.tables]
+        return [table for table in self.contract.warehouse_tables if not named or table in named]
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Look]:

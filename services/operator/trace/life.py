@@ -10,6 +10,7 @@ from uuid import UUID
 from contracts.objects import state_key
 from contracts.state import Checkpoint, SourceState
 from contracts.tables import TableKind, WarehouseTable
+from services.operator.naming import table_named
 from services.operator.proof.comparison import Key
 from services.operator.proof.quarantine import Entry
 from services.operator.proof.statements import expected_rows
@@ -23,7 +24,6 @@ from services.operator.trace.star_rows import (
     parsed_key,
     read_rows,
     read_tombstone,
-    table_named,
 )
 from shared.errors import DependencyDownError
 

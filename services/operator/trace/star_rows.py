@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from contracts.column_types import Kind
-from contracts.tables import Column, Contract, ContractError, WarehouseTable
+from contracts.tables import Column, Contract, WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Key
 from shared.sql import quoted
@@ -51,15 +51,6 @@ class Tombstone:
 
     run: int
     found_at: dt.datetime
-
-
-def table_named(contract: Contract, name: str) -> WarehouseTable:
-    """The warehouse table that a person means. Raises: ComplaintError."""
-    try:
-        return contract.warehouse_table(name)
-    except ContractError as error:
-        known = ", ".join(table.name for table in contract.warehouse_tables)
-        raise ComplaintError(f"{error}; it has {known}", ExitCode.USAGE) from error
 
 
 def parsed_key(table: WarehouseTable, texts: Sequence[str]) -> Key:

@@ -1,0 +1,15 @@
+"""What a person means by a name they have typed."""
+
+from __future__ import annotations
+
+from contracts.tables import Contract, ContractError, WarehouseTable
+from services.operator.exit_codes import ComplaintError, ExitCode
+
+
+def table_named(contract: Contract, name: str) -> WarehouseTable:
+    """The warehouse table that a person means. Raises: ComplaintError."""
+    try:
+        return contract.warehouse_table(name)
+    except ContractError as error:
+        known = ", ".join(table.name for table in contract.warehouse_tables)
+        raise ComplaintError(f"{error}; it has {known}", ExitCode.USAGE) from error
