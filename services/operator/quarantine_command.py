@@ -16,7 +16,7 @@ from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import dead_letter_count, wait_until_in_ledger
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
-from services.operator.render import counted
+from services.operator.render import counted, printable
 from services.operator.session import with_system
 from services.operator.system import System
 
@@ -107,6 +107,6 @@ def show_entries(console: Console, entries: Sequence[Entry]) -> None:
     for entry in entries:
         why = "; ".join(f"{column} {reason}" if column else reason for column, reason in entry.problems)
         # As a Text: a value may look like markup.
-        lines.add_row(entry.table, Text(", ".join(map(str, entry.key))), Text(why), str(entry.run))
+        lines.add_row(entry.table, Text(", ".join(map(printable, entry.key))), Text(printable(why)), str(entry.run))
     console.print(lines)
     console.print(f"{counted(len(entries), 'row', 'rows')}; `starlift quarantine show TABLE KEY` shows one", highlight=False)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.operator.proof.comparison import Difference
+from services.operator.proof.comparison import NAMED_MAXIMUM, Difference
 from services.operator.proof.verdict import Verdict
 from services.operator.status import Status
 
@@ -113,13 +113,23 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
             # As a Text: a value may look like markup or an emoji.
             console.print(Text(f"{found.table} {describe(difference)}", "red"), soft_wrap=True)
         if found.different > DIFFERENCES_SHOWN:
-            console.print(f"[red]{found.table}: {found.different - DIFFERENCES_SHOWN:,} more; --json lists all[/]")
+            console.print(f"[red]{found.table}: {more_sentence(found.different - DIFFERENCES_SHOWN)}[/]", soft_wrap=True)
     console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
+
+
+def more_sentence(number: int) -> str:
+    """Of what is not shown."""
+    return f"{number:,} more; --json names {NAMED_MAXIMUM:,} at most"
+
+
+def printable(value: object) -> str:
+    """A value as it may reach a terminal: what would steer it is spelled."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(value))
 
 
 def describe(difference: Difference) -> str:
     """A difference in words: which row, and for each column what was expected and what was found."""
-    key = ", ".join(map(str, difference.key))
+    key = ", ".join(map(printable, difference.key))
     columns = "; ".join(
         f"{name}: expected {expected!r}, found {found!r}" for name, (expected, found) in difference.columns.items()
     )

@@ -45,7 +45,7 @@ def test_the_first_problems_of_each_fact_are_named_and_all_are_counted() -> None
     text = shown(HistoryVerdict((fact,)))
     assert "fact_payment [4] of 2026-12-01 10:00:00 is lost" in text
     assert "[5]" not in text
-    assert "fact_payment: 4 more; --json lists all" in text
+    assert "fact_payment: 4 more; --json names 10,000 at most" in text
     assert text.endswith("HISTORY FLAWED: 9 problems, 11 loaded versions looked up.\n")
 
 

@@ -169,6 +169,7 @@ def test_a_dead_letter_is_not_healthy(depth: Depth) -> None:
     [
         (Difference(Kind.MISSING, (7,)), "7 is missing"),
         (Difference(Kind.EXTRA, (7, "b")), "7, b is extra"),
+        (Difference(Kind.EXTRA, ("é\x1b[31m\x9b",)), r"é\x1b[31m\x9b is extra"),  # would steer a terminal
         (
             Difference(Kind.DIFFERENT, (7,), {"city": ("Leeds", None), "phone": ("", "1")}),
             "7 is different (city: expected 'Leeds', found None; phone: expected '', found '1')",
@@ -204,7 +205,7 @@ def test_a_verdict_names_the_first_differences_of_each_table() -> None:
     assert "dim_staff 1 is missing" in text
     assert "dim_staff 5 is missing" in text
     assert "dim_staff 6 is missing" not in text
-    assert "dim_staff: 2 more; --json lists all" in text
+    assert "dim_staff: 2 more; --json names 10,000 at most" in text
     assert "DIFFERENT before any load: 7 of 14 rows differ" in text
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from services.operator.proof.history_verdict import FactHistory, HistoryVerdict, Problem
-from services.operator.render import DIFFERENCES_SHOWN, counted
+from services.operator.render import DIFFERENCES_SHOWN, counted, more_sentence, printable
 
 
 def show_history(console: Console, verdict: HistoryVerdict) -> None:
@@ -16,7 +16,7 @@ def show_history(console: Console, verdict: HistoryVerdict) -> None:
         for problem in fact.problems[:DIFFERENCES_SHOWN]:
             console.print(Text(f"{fact.table} {describe_problem(problem)}", "red"), soft_wrap=True)
         if fact.flawed > DIFFERENCES_SHOWN:
-            console.print(f"[red]{fact.table}: {fact.flawed - DIFFERENCES_SHOWN:,} more; --json lists all[/]", soft_wrap=True)
+            console.print(f"[red]{fact.table}: {more_sentence(fact.flawed - DIFFERENCES_SHOWN)}[/]", soft_wrap=True)
     word = "[bold green]HISTORY COMPLETE[/]" if verdict.is_complete else "[bold red]HISTORY FLAWED[/]"
     console.print(f"{word}: {verdict_sentence(verdict)}", highlight=False, soft_wrap=True)
 
@@ -33,7 +33,7 @@ def checked_sentence(fact: FactHistory) -> str:
 
 def describe_problem(problem: Problem) -> str:
     """A problem in words: which version, what is wrong with it, and how that shows."""
-    name = f"{', '.join(problem.key)} of {' '.join(problem.version)} is {problem.flaw}"
+    name = f"{', '.join(map(printable, problem.key))} of {' '.join(map(printable, problem.version))} is {problem.flaw}"
     return f"{name} ({problem.detail})" if problem.detail else name
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from services.operator.proof.quarantine import Entry
-from services.operator.render import counted
+from services.operator.render import counted, printable
 from services.operator.trace.life import AtSource, Life
 from services.operator.trace.passage import Hop, Passage, Piece
 from services.operator.trace.star_rows import StarRow
@@ -31,7 +31,7 @@ def show_life(console: Console, life: Life) -> None:
 
 def lines_of(life: Life) -> Iterator[str]:
     """The life in words."""
-    name = f"{life.table.name} {', '.join(map(str, life.key))}"
+    name = f"{life.table.name} {', '.join(map(printable, life.key))}"
     yield (
         f"{name}: {counted(len(life.rows), 'row', 'rows')} in the warehouse"
         if life.rows
@@ -50,7 +50,7 @@ def lines_of(life: Life) -> Iterator[str]:
 
 
 def _row_lines(life: Life, row: StarRow) -> Iterator[str]:
-    version = " ".join(str(row.values[name]) for name in life.table.version)
+    version = " ".join(printable(row.values[name]) for name in life.table.version)
     yield ", ".join(part for part in (version, *_marks(life, row)) if part) or "the row"
     yield "  " + ", ".join(f"{name}={'NULL' if value is None else repr(value)}" for name, value in row.values.items())
     if life.is_computed or row.is_inferred:
@@ -126,7 +126,7 @@ def _piece_lines(pieces: tuple[Piece, ...]) -> Iterator[str]:
 def _refusal_line(life: Life, refusal: Entry) -> str:
     reasons = "; ".join(f"{column} {reason}".strip() for column, reason in refusal.problems)
     state = "still missing" if life.is_open(refusal) else "a later image of it is loaded"
-    return f"quarantine: run {refusal.run} refused it: {reasons} ({state})"
+    return f"quarantine: run {refusal.run} refused it: {printable(reasons)} ({state})"
 
 
 def _clock(moment: datetime, precision: str = "seconds") -> str:
