@@ -17,7 +17,17 @@ from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import WrongSettingsError, has_local_stack
-from services.operator.proof.command import History, Report, Sample, Settle, Tables, scope_of, tell, verify_history
+from services.operator.proof.command import (
+    History,
+    Report,
+    Sample,
+    Settle,
+    Tables,
+    repaired_sentence,
+    scope_of,
+    tell,
+    verify_history,
+)
 from services.operator.proof.command import verify as compare
 from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.repair import repair
@@ -108,14 +118,14 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     as_json: AsJson = False,
 ) -> None:
     """Compare the star with the source, row by row. Exit code 3 if they differ."""
-    scope = scope_of(tables, sample, settle, record=record)
+    scope = scope_of(tables, sample, settle, record=record, report=report)
 
     async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str]:
         verdict = await compare(system, scope, record=record)
         if mend and not verdict.is_equal:
             runs = await repair(system, verdict)
-            complaints.print(f"repaired by run {', '.join(map(str, runs))}; comparing again", highlight=False)
-            verdict = await compare(system, scope, record=record)
+            complaints.print(repaired_sentence(verdict, runs), highlight=False, soft_wrap=True)
+            verdict = await compare(system, scope, record=record) if runs else verdict
         return verdict, await verify_history(system, scope) if history else None, system.settings.source_name
 
     verdict, past, source_name = with_system(work)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from services.operator import render
-from services.operator.exit_codes import ExitCode
+from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.proof.comparison import NAMED_MAXIMUM
 from services.operator.proof.history import check_history
 from services.operator.proof.history_render import show_history
 from services.operator.proof.history_verdict import HistoryVerdict, history_as_json
@@ -28,7 +31,8 @@ aside = Console(stderr=True)
 Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Warehouse tables; without: all.")]
 Sample = Annotated[float, typer.Option(min=0.0005, max=1, help="Compare this share of the rows, chosen by their keys.")]
 Settle = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait for the next run, and compare again what was in flight; 0: don't.")
+    float,
+    typer.Option(min=0, max=86_400, help="Seconds to wait for the next run, and compare again what was in flight; 0: don't."),
 ]
 History = Annotated[bool, typer.Option("--history", help="Check, too, that no version of a fact is lost or doubled.")]
 Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the verdict as one page of HTML.")]
@@ -58,17 +62,22 @@ async def verify_history(system: System, scope: Scope) -> HistoryVerdict:
         )
 
 
-def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: bool) -> Scope:
-    """What to compare. Raises: typer.BadParameter for a part of the warehouse that is to be kept as the whole."""
+def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: bool, report: Path | None = None) -> Scope:
+    """What to compare. Raises: typer.BadParameter for what could not be done, before an hour is spent on it."""
     if record and (tables or sample < 1):
         raise typer.BadParameter("--record keeps a proof of everything; leave out tables and --sample")
+    if not isfinite(sample) or not isfinite(settle):
+        raise typer.BadParameter("--sample and --settle are numbers; give one, not nan or inf")
+    if report is not None and not report.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--report: '{report.parent}' is no directory; make it, or name another")
     return Scope(tuple(tables or ()), sample, timedelta(seconds=settle))
 
 
 def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool, report: Path | None, source_name: str) -> None:
-    """Show the verdict, with that of the history, and write the report. Exits with 3 if the warehouse differs."""
-    if report is not None:
-        report.write_text(as_html(verdict, source_name), encoding="utf-8")
+    """Show the verdict, with that of the history, and write the report. Exits with 3 if the warehouse differs.
+
+    Raises: ComplaintError where the report can't be written.
+    """
     if as_json:
         history = {} if past is None else {"history": history_as_json(past)}
         typer.echo(json.dumps(verdict_as_json(verdict) | history, indent=2))
@@ -76,5 +85,28 @@ def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool,
         render.show_verdict(people, verdict)
         if past is not None:
             show_history(people, past)
+    if report is not None:
+        _write(report, as_html(verdict, source_name, past))
     if not verdict.is_equal or (past is not None and not past.is_complete):
         raise typer.Exit(ExitCode.DIFFERENT)
+
+
+def _write(report: Path, page: str) -> None:
+    try:
+        report.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ComplaintError(f"the report can't be written to '{report}': {error.strerror}", ExitCode.FAILED) from error
+
+
+def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
+    """What a repair has done, and what it has not."""
+    if not runs:
+        return "no row can be mended by reading it again"
+    sentence = f"repaired by {'run' if len(runs) == 1 else 'runs'} {', '.join(map(str, runs))}"
+    left = sum(table.unnamed for table in verdict.tables)
+    if left:
+        rest = render.counted(left, "row", "rows")
+        sentence += (
+            f"; of each table {NAMED_MAXIMUM:,} rows at most: {rest} left, which `--repair` again or `ingest --full` mends"
+        )
+    return f"{sentence}; comparing again"

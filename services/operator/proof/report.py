@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from services.operator.proof.comparison import TableVerdict
+from services.operator.proof.history_render import checked_sentence, describe_problem, verdict_sentence
+from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.verdict import Verdict
 from services.operator.render import DIFFERENCES_IN_REPORT, clock, describe, verdict_words
 
@@ -18,10 +20,13 @@ th:first-child, td:first-child { text-align: left } code { overflow-wrap: anywhe
 """
 
 
-def report(verdict: Verdict, source_name: str) -> str:
-    """The page: verdict, time, a line for each table, and the differences by name."""
-    word = "equal" if verdict.is_equal else "different"
+def report(verdict: Verdict, source_name: str, past: HistoryVerdict | None = None) -> str:
+    """The page: verdict, time, a line for each table, the differences by name; and the history, if it was checked."""
+    is_good = verdict.is_equal and (past is None or past.is_complete)
+    word = "equal" if is_good else "different"
     title = f"The warehouse {'equals' if verdict.is_equal else 'differs from'} {source_name}"
+    if past is not None:
+        title += f"{', and' if verdict.is_equal == past.is_complete else ', but'} its history is {_state(past)}"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     names = "".join(
         f"<th>{name}</th>" for name in ("table", "expected", "found", "in flight", "quarantine", "different", "hash")
@@ -31,6 +36,7 @@ def report(verdict: Verdict, source_name: str) -> str:
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'
         f'<body><h1 class="{word}">{escape(title)}</h1>\n<p>{escape(verdict_words(verdict))}</p>\n'
         f"<table><tr>{names}</tr>\n{lines}\n</table>\n{''.join(_differences(verdict))}"
+        f"{''.join(_history(past)) if past else ''}"
         f"<p>Compared by Starlift, source at {clock(verdict.taken_at)}.</p></body></html>\n"
     )
 
@@ -41,11 +47,26 @@ def _line(table: TableVerdict) -> str:
     return f"<tr><td>{escape(table.table)}</td>{cells}<td><code>{escape(table.digest)}</code></td></tr>"
 
 
+def _state(past: HistoryVerdict) -> str:
+    return "complete" if past.is_complete else "flawed"
+
+
+def _history(past: HistoryVerdict) -> Iterator[str]:
+    yield f"<h2>History {_state(past)}</h2><p>{escape(verdict_sentence(past))}</p>\n"
+    for fact in past.facts:
+        yield f"<p>{escape(checked_sentence(fact))}</p>\n"
+        named = [describe_problem(problem) for problem in fact.problems[:DIFFERENCES_IN_REPORT]]
+        yield _list(named, fact.flawed - len(named))
+
+
 def _differences(verdict: Verdict) -> Iterator[str]:
     for table in verdict.tables:
         if not table.different:
             continue
-        named = table.differences[:DIFFERENCES_IN_REPORT]
-        items = "".join(f"<li><code>{escape(describe(difference))}</code></li>" for difference in named)
-        more = f"<p>{table.different - len(named):,} more</p>" if table.different > len(named) else ""
-        yield f"<h2>{escape(table.table)}</h2><ul>{items}</ul>{more}\n"
+        named = [describe(difference) for difference in table.differences[:DIFFERENCES_IN_REPORT]]
+        yield f"<h2>{escape(table.table)}</h2>{_list(named, table.different - len(named))}\n"
+
+
+def _list(named: Sequence[str], more: int) -> str:
+    items = "".join(f"<li><code>{escape(name)}</code></li>" for name in named)
+    return (f"<ul>{items}</ul>" if named else "") + (f"<p>{more:,} more</p>" if more > 0 else "")
