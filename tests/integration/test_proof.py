@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import asyncpg
 import pytest
 
-from contracts.messages import RowsOf
 from contracts.objects import state_key
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from shared.errors import PermanentError
@@ -240,47 +236,6 @@ async def test_rows_in_flight_excuse_no_other(source: asyncpg.Connection, loaded
     assert [(table, difference.key) for table, difference in found(verdict)] == [("fact_payment", (4,))]
 
 
-async def test_what_the_warehouse_can_t_hold_is_counted_apart(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """The days that only such a row refers to are not in the calendar, and not missed there."""
-    await source.fetchval(SELL, "2023-02-30", "2031-01-02")
-    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
-    await source.execute("UPDATE currency SET currency_code = 'XXZ' WHERE currency_id = 1")
-    await loaded.run()
-    verdict = await loaded.verify()
-    held = {table.table: table.quarantined for table in verdict.tables if table.quarantined}
-    assert found(verdict) == []
-    assert held == {"dim_currency": 1, "fact_sales_order": 1, "fact_payment": 1}
-
-
-async def test_a_hundred_thousand_rows_in_quarantine_are_no_statement_too_long(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
-    """PostgreSQL refuses a statement that spells them; keys go as arrays."""
-    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
-    await loaded.run()
-    bucket = loaded.objects.buckets[PROCESSED]
-    (key,) = [key for key in bucket if key.startswith("quarantine/")]
-    entry = json.loads(bucket[key])
-    more = [json.dumps(entry | {"key": {"payment_id": 10**6 + number}}) for number in range(100_000)]
-    bucket[key] = "\n".join([*more, json.dumps(entry)]).encode()
-    verdict = await loaded.verify()
-    assert (verdict.is_equal, verdict.quarantined) == (True, 1)
-
-
-async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
-    await loaded.run()
-    assert (await loaded.verify()).quarantined == 1
-    await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
-    await loaded.run()
-    verdict = await loaded.verify()
-    assert (verdict.is_equal, verdict.quarantined) == (True, 0)
-    await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 3 AND payment_amount = 7")
-    assert found(await loaded.verify()) == [
-        ("fact_payment", Difference(Kind.DIFFERENT, (3,), {"payment_amount": ("7.00", "7.77")}))
-    ]
-
-
 @pytest.mark.parametrize(
     ("table", "column", "complaint"),
     [("address", "city", r"^source: .*does not exist"), ("dim_location", "city", r"^warehouse: .*does not exist")],
@@ -294,35 +249,6 @@ async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
     for _ in range(5):
         with pytest.raises(PermanentError, match=complaint):
             await loaded.verify()
-
-
-async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
-    """Once in quarantine is no excuse for ever."""
-    await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
-    await loaded.run()
-    await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
-    await loaded.run()
-    await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
-    verdict = await loaded.verify()
-    assert found(verdict) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
-    (wish,) = await wishes(loaded.contract, loaded.source, verdict)
-    assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
-
-
-async def test_a_row_that_each_run_refuses_anew_stays_in_quarantine(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """A transaction that holds the horizon back has each run read it again."""
-    async with loaded.source.connection() as idle, idle.transaction():
-        await idle.fetchval("SELECT pg_current_xact_id()")
-        await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
-        for _ in range(3):
-            await loaded.run()
-    await source.execute("UPDATE design SET file_name = 'new' WHERE design_id = 1")
-    await loaded.run()
-    await loaded.run()
-    verdict = await loaded.verify()
-    assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
 
 async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:

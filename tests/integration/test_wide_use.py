@@ -10,6 +10,7 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
+from services.operator.proof.repair import wishes
 from tests.pipeline import Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 from tests.wide_contract import SCHEMA, WIDE
@@ -163,6 +164,23 @@ async def test_a_fact_keeps_its_history_by_a_version_with_a_time_zone(shop: asyn
     await pipeline.run()
     found = await pipeline.select("""SELECT count(*) FROM "dwh.2026"."Line; DROP TABLE x" WHERE side = 'L'""")
     assert found == [(6,)]
+    await require_equal(pipeline)
+
+
+async def test_a_day_that_the_calendar_lacks_is_asked_for_by_the_uuid_of_a_row(
+    shop: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await put(shop)
+    await pipeline.run()
+    for table, name in await pipeline.select(
+        "SELECT conrelid::regclass::text, quote_ident(conname) FROM pg_constraint WHERE contype = 'f'"
+    ):
+        await pipeline.select(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    await pipeline.select("""DELETE FROM "dwh.2026"."Day" """)
+    (wish,) = await wishes(pipeline.contract, pipeline.source, await pipeline.verify())
+    ((table, keys),) = [(rows.table, rows.keys) for rows in wish.reread]
+    assert (table, UUID(str(keys[0][0])) in {FIRST, SECOND}, len(keys)) == ("line", True, 1)
+    await pipeline.run(reread=wish.reread)
     await require_equal(pipeline)
 
 

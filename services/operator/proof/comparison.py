@@ -12,6 +12,7 @@ from typing import Any
 Key = tuple[Any, ...]
 Values = tuple[str | None, ...]
 LISTED_AT_ONCE = 100_000  # keys that only the warehouse has: looked up in the last key list together
+ORPHAN = "gone"
 NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or are in flight: the others are only counted
 
 
@@ -26,12 +27,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A star row: its key and every value in its canonical text, None for NULL; `version` changes whenever it is written."""
+    """A star row: its key and every value in its canonical text, None for NULL; `version` changes whenever it is written.
+
+    ORPHAN stands there for a partner that is gone.
+    """
 
     key: Key
     values: Values
     in_flight: bool = False
     version: str = ""
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the source lacks a row that it is joined from."""
+        return ORPHAN in self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +189,10 @@ async def _side_by_side(
 
 
 def _count(verdict: TableVerdict, difference: Difference, row: Row, refused: Mapping[Key, Refusal]) -> None:
-    if row.in_flight:
+    is_held = is_excused(row, refused)
+    if row.in_flight and not (row.is_orphan and is_held):  # mostly it is its lost partner that it is refused for
         verdict.is_awaited(row, is_missing=difference.kind is Kind.MISSING)
-    elif is_excused(row, refused):
+    elif is_held:
         verdict.quarantined += 1
     else:
         verdict.differs(difference)

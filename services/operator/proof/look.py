@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import asyncpg
 
+from contracts.tables import WarehouseTable
 from services.operator.progress import Progress
 from services.operator.proof.comparison import Key, Refusal, Row
 from services.operator.proof.deleted import Comparisons
+from services.operator.proof.statements import Unseen
 from shared.postgres import Database, classed_errors
 
 PREFETCH_ROWS = 10_000
@@ -74,10 +76,10 @@ class Look:
         """The run N through which the warehouse holds all; 0 before the first."""
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
-    @property
-    def horizon(self) -> int | None:
-        """Of the last run that the warehouse holds whole."""
-        return self.progress.consistent_through.snapshot.horizon if self.progress.consistent_through else None
+    def unseen(self, table: WarehouseTable) -> Unseen:
+        """What of the rows of `table` no loaded run can have seen."""
+        last = self.progress.consistent_through
+        return Unseen(last.snapshot.horizon if last else None, orphans=self.comparisons.run(table) is not None)
 
 
 async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from contracts.tables import Contract, TableKind
-from services.operator.proof.comparison import Difference, Key, Kind, Row, TableVerdict, differing, is_excused
+from services.operator.proof.comparison import Awaited, Difference, Key, Kind, Row, TableVerdict, differing, is_excused
 from services.operator.proof.look import Look
 from services.operator.proof.statements import by_column, rows_of
 from services.operator.proof.table_comparison import TableComparison
@@ -66,9 +66,10 @@ class _Settling:
                 found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:
                     continue
-                if row.version != awaited[key].version and self._has_come(row, held.get(key)):
+                is_held = is_excused(row, look.refused.get(table.name, {}))
+                if self._is_in_flight_again(row, awaited[key], held.get(key)) and not (row.is_orphan and is_held):
                     found.is_awaited(row, is_missing=key not in held)
-                elif is_excused(row, look.refused.get(table.name, {})):
+                elif is_held:
                     found.quarantined += 1
                 elif key not in held:
                     found.differs(Difference(Kind.MISSING, key))
@@ -76,15 +77,19 @@ class _Settling:
                     columns = differing(row.values, held[key].values, tuple(table.star_types))
                     found.differs(Difference(Kind.DIFFERENT, key, columns))
 
-    def _has_come(self, row: Row, held: Row | None) -> bool:
-        """Whether a run since the first look has read the row: it loaded it, or refused it.
+    def _is_in_flight_again(self, row: Row, before: Awaited, held: Row | None) -> bool:
+        """Whether another run has still to come for it: the row was written again, or has lost its partner.
 
-        If none has, the row may be written as often as it likes: nothing brings it.
+        Written again, if a run since the first look has read it, has loaded or refused it: else none does, however often it is
+        written. Without its partner, if keys were not compared since: that is when it is read again.
         """
-        look, table = self.comparison.look, self.comparison.table.name
-        refusal = look.refused.get(table, {}).get(row.key)
+        look, table = self.comparison.look, self.comparison.table
+        if row.is_orphan and (look.comparisons.run(table) or 0) <= self.first.begun:
+            return True
+        refusal = look.refused.get(table.name, {}).get(row.key)
         runs = [int(held.version) if held else 0, refusal.run if refusal else 0]
-        return row.in_flight and any(self.first.through < run <= look.newest for run in runs)
+        has_come = any(self.first.through < run <= look.newest for run in runs)
+        return has_come and row.in_flight and row.version != before.version
 
 
 def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:

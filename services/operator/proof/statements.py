@@ -8,13 +8,14 @@ order of the key: the statements of the two sides differ in nothing but that que
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, TableKind, WarehouseTable
-from services.operator.proof.comparison import Key
+from contracts.tables import Column, Contract, Lookup, TableKind, WarehouseTable
+from services.operator.proof.comparison import ORPHAN, Key
 from shared.sql import literal, quoted
 
 BASE = "b"
@@ -31,24 +32,47 @@ _CALENDAR_SQL = {
 }
 
 
-def expected_rows(contract: Contract, table: WarehouseTable, horizon: int | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What of the source the warehouse can't have yet; None of it before the first load.
+
+    Rows that were written, or whose partner was, by a transaction that had not ended at `horizon`. If `orphans`, those whose
+    partner is gone, too: a delete leaves no trace, they are read again when keys are compared.
+    """
+
+    horizon: int | None
+    orphans: bool = False
+
+
+def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> str:
     """On the source: a query of the rows that `table` (its current versions, for a fact) should hold.
 
-    A row is in flight when it or a partner was written by a transaction that had not ended at `horizon`.
+    In flight is what is unseen. Where a partner is gone, ORPHAN stands in the version.
     """
     joins = "".join(
         f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
         f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])} = {quoted(BASE, lookup.on)}"
         for lookup in table.lookups
     )
-    aliases = [BASE, *(lookup.table for lookup in table.lookups)]
+    gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
+    in_flight = [_is_in_flight(alias, unseen.horizon) for alias in (BASE, *gone)] + (
+        list(gone.values()) if unseen.orphans else []
+    )
+    versions = [f"{quoted(BASE)}.xmin::text"]
+    versions += [f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {quoted(alias)}.xmin::text END" for alias, is_gone in gone.items()]
     return _query(
         keys=[_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key],
         values=[f"({expected_value(column)})::text" for column in table.columns],
-        in_flight=" OR ".join(_is_in_flight(alias, horizon) for alias in aliases),
-        version=f"ARRAY[{', '.join(f'{quoted(alias)}.xmin::text' for alias in aliases)}]::text",
+        in_flight=" OR ".join(in_flight),
+        version=f"ARRAY[{', '.join(versions)}]::text",
         origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
     )
+
+
+def _is_gone(contract: Contract, lookup: Lookup) -> str:
+    """Whether a row refers to a partner that the source has not got."""
+    partner = quoted(lookup.table, contract.source_table(lookup.table).key[0])
+    return f"({partner} IS NULL AND {quoted(BASE, lookup.on)} IS NOT NULL)"
 
 
 def _is_in_flight(alias: str, horizon: int | None) -> str:
@@ -106,7 +130,7 @@ def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None,
     )
 
 
-def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, horizon: int | None) -> str | None:
+def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, unseen: Unseen) -> str | None:
     """On the source: each date that rows of `fact` refer to, as text, and whether only rows in flight do; None if none may.
 
     Rows whose keys are given (`by_column`) don't count. Whether a text is a date the caller has to see.
@@ -117,14 +141,14 @@ def expected_dates(contract: Contract, calendar: WarehouseTable, fact: Warehouse
     key = ", ".join(_as_key(expected_value(fact.column(name)), fact.column(name)) for name in fact.key)
     return (
         f"SELECT date, bool_and(in_flight) AS in_flight FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, "
-        f"{_is_in_flight(BASE, horizon)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
+        f"{_is_in_flight(BASE, unseen.horizon)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
         f"WHERE ({key}) NOT IN (SELECT * FROM {_keys_given(fact)})) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 
 
 def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) -> str:
     """On the source: for each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
-    keys = ", ".join(expected_value(table.column(name)) for name in table.key)
+    keys = ", ".join(_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key)
     date = f"({expected_value(column)})::text"
     origin = f"{quoted(contract.source_schema, table.source)} AS {BASE}"
     return f"SELECT DISTINCT ON ({date}) {keys} FROM {origin} WHERE {date} = ANY ($1::text[])"
@@ -205,17 +229,17 @@ def _bucket(table: WarehouseTable) -> str:
 
 
 def _order(table: WarehouseTable) -> str:
-    """By key. "C" is the order of code points, in which Python compares texts, too."""
+    """By key. The bytes of UTF-8 are in the order of code points, in which Python compares texts; other encodings' are not."""
     kinds = [table.column(name) for name in table.key]
     return ", ".join(
-        f'{name} COLLATE "C"' if column.type.travels_as_text else name
+        f"convert_to({name}, 'UTF8')" if column.type.travels_as_text else name
         for name, column in zip(_key_names(table), kinds, strict=True)
     )
 
 
 def _as_key(value: str, column: Column) -> str:
-    """A uuid as its text, which is what the key lists and the quarantine have of it."""
-    return f"{value}::text" if column.type.kind is Kind.VERBATIM else value
+    """What travels as a text as that text, which is what key lists and quarantine have of it: no blanks padded, no enum."""
+    return f"{value}::text" if column.type.travels_as_text else value
 
 
 def _key_names(table: WarehouseTable) -> list[str]:
@@ -226,5 +250,5 @@ def _present(value: str, column: Column, absent: str | None) -> str:
     if column.type.kind is Kind.NUMERIC:
         return f"{value}::{column.type.sql}"
     if absent is not None:
-        return f"coalesce({value}, {literal(absent)})"
+        return f"coalesce({value}::text, {literal(absent)})"
     return value

@@ -45,7 +45,7 @@ class TableComparison:
         """On the source, and on the warehouse."""
         look = self.look
         actual = actual_rows(self.contract, self.table, look.comparisons.run(self.table), look.newest)
-        return expected_rows(self.contract, self.table, look.horizon), actual
+        return expected_rows(self.contract, self.table, look.unseen(self.table)), actual
 
     async def walk(self, verdict: TableVerdict, sides: tuple[str, str], *arguments: object) -> TableVerdict:
         """Row by row."""
@@ -75,7 +75,7 @@ class TableComparison:
         """Each date that a fact refers to, and whether only rows in flight do; those in quarantine don't count."""
         look, dates = self.look, dict[str, bool]()
         for fact in self.contract.warehouse_tables:
-            statement = expected_dates(self.contract, self.table, fact, look.horizon)
+            statement = expected_dates(self.contract, self.table, fact, look.unseen(fact))
             if statement is not None:
                 refused = by_column(fact, look.refused.get(fact.name, {}))
                 for row in await look.source.fetch(statement, *refused):

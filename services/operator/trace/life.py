@@ -13,7 +13,7 @@ from contracts.tables import TableKind, WarehouseTable
 from services.operator.naming import table_named
 from services.operator.proof.comparison import Key
 from services.operator.proof.quarantine import Entry
-from services.operator.proof.statements import expected_rows
+from services.operator.proof.statements import Unseen, expected_rows
 from services.operator.system import System
 from services.operator.trace.passage import Passage, read_passages
 from services.operator.trace.refusals import read_refusals
@@ -86,7 +86,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
     checkpoint = await _checkpoint(system)
-    expected = expected_rows(system.contract, table, checkpoint.snapshot.horizon if checkpoint else None)
+    expected = expected_rows(system.contract, table, Unseen(checkpoint.snapshot.horizon if checkpoint else None))
     same = " AND ".join(f"k{position} = {key_parameter(table, position)}" for position in range(len(table.key)))
     try:
         async with system.source.connection() as source:
