@@ -31,7 +31,7 @@ from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_
 from services.ingestion.keys import write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, held_back_since, plan_run
-from services.ingestion.source import SourceSnapshot, open_snapshot
+from services.ingestion.source import open_snapshot
 from shared.clock import utc_now
 from shared.envelope import caused_by
 from shared.errors import PermanentError
@@ -39,6 +39,7 @@ from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.postgres import Database
 from shared.queue import Queue
+from shared.source_snapshot import SourceSnapshot
 
 LEASE_HELD_DELAY = timedelta(seconds=5)
 HELD_BACK_LIMIT = timedelta(minutes=1)  # a transaction of an application is over by then

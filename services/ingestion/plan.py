@@ -10,11 +10,10 @@ from contracts.messages import IngestSourceData, Mode
 from contracts.state import Checkpoint
 from contracts.tables import Contract, SourceTable
 from services.ingestion.selection import Key, Selection
-from services.ingestion.source import SourceSnapshot
 from shared.errors import PermanentError
+from shared.source_snapshot import SourceSnapshot, distrust, redefined
 
 COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
-HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def plan_run(
     whole = ["first run"] if before is None else _reasons(contract, now, before, wish.mode)
     if before is None or whole:
         return Plan(Selection(contract, everything, None, carried=carried), tuple(whole))
-    changed = frozenset(name for name in everything if now.tables[name].fingerprint != before.tables.get(name))
+    changed = redefined(now, before)
     reasons = tuple(f"the definition of '{name}' changed" for name in sorted(changed))
     ago = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
     is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
@@ -95,23 +94,6 @@ def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, 
 
 def _reasons(contract: Contract, now: SourceSnapshot, before: Checkpoint, mode: Mode) -> list[str]:
     """Why the horizon of the run before says nothing about this source."""
-    identity, known = now.identity, before.identity
-    checks = {
-        "asked for": mode is Mode.FULL,
-        "the contract changed": before.contract != contract.fingerprint,
-        "another PostgreSQL cluster": identity.system_identifier != known.system_identifier,
-        "another database": identity.database_oid != known.database_oid,
-        "another timeline: a failover or a restore": identity.timeline != known.timeline,
-        # A crashed PostgreSQL hands out again the transaction ids whose log it had not yet written.
-        "PostgreSQL recovered from a crash": identity.statistics_reset != known.statistics_reset,
-        "the source's log went back": lsn(now.snapshot.wal_position) < lsn(before.snapshot.wal_position),
-        "the horizon is ahead of the source": before.snapshot.horizon > now.next_xid,
-        "the horizon is too old": now.next_xid - before.snapshot.horizon > HORIZON_AGE_MAXIMUM,
-    }
-    return [reason for reason, holds in checks.items() if holds]
-
-
-def lsn(text: str) -> int:
-    """A pg_lsn ('16/B374D848') as a number of bytes."""
-    high, low = text.split("/")
-    return (int(high, 16) << 32) + int(low, 16)
+    asked = ["asked for"] if mode is Mode.FULL else []
+    anew = ["the contract changed"] if before.contract != contract.fingerprint else []
+    return [*asked, *anew, *distrust(now, before)]

@@ -238,7 +238,10 @@ async def test_rows_in_flight_excuse_no_other(source: asyncpg.Connection, loaded
 
 @pytest.mark.parametrize(
     ("table", "column", "complaint"),
-    [("address", "city", r"^source: .*does not exist"), ("dim_location", "city", r"^warehouse: .*does not exist")],
+    [
+        ("address", "city", "^table 'address' lacks column 'city' required by contract"),
+        ("dim_location", "city", r"^warehouse: .*does not exist"),
+    ],
 )
 async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
     table: str, column: str, complaint: str, source: asyncpg.Connection, loaded: Pipeline

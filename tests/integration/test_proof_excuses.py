@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 
 from contracts.messages import RowsOf
+from contracts.objects import state_key
+from contracts.state import SourceState
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Scope, Verdict
-from tests.pipeline import PROCESSED, Pipeline
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 SELL = """
 INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
@@ -141,3 +143,51 @@ async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
 
     verdict, _ = await asyncio.gather(loaded.proof.run(Scope(settle=timedelta(seconds=60))), work())
     assert (verdict.in_flight + verdict.quarantined, len(found(verdict))) == ((0, 1) if compare_keys else (1, 0))
+
+
+RENAME = """ALTER TYPE "TransactionType" RENAME VALUE 'SALE' TO 'SALES'"""
+
+
+async def test_a_change_that_leaves_no_transaction_id_is_in_flight_until_its_table_is_read_in_full(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    sales = await source.fetchval("SELECT count(*) FROM transaction WHERE transaction_type = 'SALE'")
+    await source.execute(RENAME)
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, sales)
+    messages = await loaded.read()  # and on their way still
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, sales)
+    await loaded.load(*messages)
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table_was_read(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute(RENAME)
+    await loaded.select(f"UPDATE dim_transaction SET transaction_type = 'x', _run = {2**62} WHERE transaction_id = 1")
+
+    async def work() -> None:
+        await asyncio.sleep(0.5)  # as above
+        await loaded.run()
+
+    verdict, _ = await asyncio.gather(loaded.proof.run(Scope(settle=timedelta(seconds=60))), work())
+    assert [(table, difference.key) for table, difference in found(verdict)] == [("dim_transaction", (1,))]
+
+
+async def test_a_source_that_is_another_puts_what_differs_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """As after a crash or a failover, when transaction ids are handed out a second time."""
+    key = state_key(SOURCE)
+    state = SourceState.model_validate_json(loaded.objects.buckets[LANDING][key])
+    assert state.checkpoint is not None
+    other = state.checkpoint.identity.model_copy(update={"timeline": 7})
+    checkpoint = state.checkpoint.model_copy(update={"identity": other})
+    loaded.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
+    await loaded.select("UPDATE fact_payment SET paid = NOT paid WHERE payment_id = 3")
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 1)
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)

@@ -19,7 +19,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute, fetch_value
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
-from services.ingestion.plan import lsn
+from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until
 from tests.pipeline import Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster

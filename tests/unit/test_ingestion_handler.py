@@ -17,11 +17,11 @@ from contracts.tables import Contract
 from services.ingestion import handler
 from services.ingestion.handler import LEASE_HELD_DELAY, Dependencies, handle
 from services.ingestion.lease import take_lease
-from services.ingestion.source import SourceSnapshot
 from shared.catalog import SourceMismatchError
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.outcome import Defer, Done
+from shared.source_snapshot import SourceSnapshot
 from shared.testing import EPOCH, FakeObjectStore, FakeQueue, loop_now
 
 pytestmark = pytest.mark.virtual_clock

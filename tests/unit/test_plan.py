@@ -9,9 +9,9 @@ import pytest
 from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.totesys import CONTRACT
-from services.ingestion.plan import HORIZON_AGE_MAXIMUM, Plan, held_back_since, lsn, plan_run
-from services.ingestion.source import SourceSnapshot
+from services.ingestion.plan import Plan, held_back_since, plan_run
 from shared.catalog import SourceTableFacts
+from shared.source_snapshot import HORIZON_AGE_MAXIMUM, SourceSnapshot, lsn
 from shared.testing import EPOCH
 
 IDENTITY = SourceIdentity(system_identifier=7, timeline=1, database_oid=16384, statistics_reset="2026-01-01")

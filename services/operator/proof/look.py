@@ -17,6 +17,7 @@ from services.operator.proof.comparison import Key, Refusal, Row
 from services.operator.proof.deleted import Comparisons
 from services.operator.proof.statements import Unseen
 from shared.postgres import Database, classed_errors
+from shared.source_snapshot import SourceSnapshot, distrust, redefined
 
 PREFETCH_ROWS = 10_000
 
@@ -55,6 +56,7 @@ async def snapshot(database: Database) -> AsyncIterator[Side]:
 class Look:
     """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
 
+    Source tables are `redefined` if the warehouse can't have all their rows anew: see `unread_tables`.
     A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said.
     """
 
@@ -65,6 +67,7 @@ class Look:
     begun: int
     refused: Mapping[str, Mapping[Key, Refusal]]
     comparisons: Comparisons
+    redefined: frozenset[str]
 
     @property
     def newest(self) -> int:
@@ -79,7 +82,8 @@ class Look:
     def unseen(self, table: WarehouseTable) -> Unseen:
         """What of the rows of `table` no loaded run can have seen."""
         last = self.progress.consistent_through
-        return Unseen(last.snapshot.horizon if last else None, orphans=self.comparisons.run(table) is not None)
+        orphans = self.comparisons.run(table) is not None
+        return Unseen(last.snapshot.horizon if last else None, orphans=orphans, redefined=self.redefined)
 
 
 async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:
@@ -93,3 +97,16 @@ async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Ri
     if isinstance(second, BaseException):
         raise second
     return first, second
+
+
+def unread_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
+    """The source tables that are to be read in full, or have been, and their batches are on their way.
+
+    Because their definition moved, or the source's identity: neither leaves a trace in the rows. A batch that brings a list of
+    the keys of a table may be one that brings all its rows.
+    """
+    before = progress.checkpoint
+    on_the_way = frozenset(keys.table for batch in progress.missing for keys in batch.data.keys)
+    if before is None:
+        return on_the_way
+    return on_the_way | (frozenset(now.tables) if distrust(now, before) else redefined(now, before))

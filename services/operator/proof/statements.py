@@ -37,11 +37,21 @@ class Unseen:
     """What of the source the warehouse can't have yet; None of it before the first load.
 
     Rows that were written, or whose partner was, by a transaction that had not ended at `horizon`. If `orphans`, those whose
-    partner is gone, too: a delete leaves no trace, they are read again when keys are compared.
+    partner is gone, too: a delete leaves no trace, they are read again when keys are compared. And every row of the tables in
+    `redefined`, which may have changed without a transaction of its own: the next run reads them in full.
     """
 
     horizon: int | None
     orphans: bool = False
+    redefined: frozenset[str] = frozenset()
+
+    def holds(self, alias: str, table: str) -> str:
+        """Whether a row of source table `table`, called `alias`, is unseen."""
+        if self.horizon is None:
+            return "false"
+        if table in self.redefined:
+            return "true"
+        return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{self.horizon % 2**32}'::xid), false)"
 
 
 def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> str:
@@ -55,9 +65,8 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
         for lookup in table.lookups
     )
     gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
-    in_flight = [_is_in_flight(alias, unseen.horizon) for alias in (BASE, *gone)] + (
-        list(gone.values()) if unseen.orphans else []
-    )
+    in_flight = [unseen.holds(BASE, table.source), *(unseen.holds(partner, partner) for partner in gone)]
+    in_flight += gone.values() if unseen.orphans else ()
     versions = [f"{quoted(BASE)}.xmin::text"]
     versions += [f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {quoted(alias)}.xmin::text END" for alias, is_gone in gone.items()]
     return _query(
@@ -73,12 +82,6 @@ def _is_gone(contract: Contract, lookup: Lookup) -> str:
     """Whether a row refers to a partner that the source has not got."""
     partner = quoted(lookup.table, contract.source_table(lookup.table).key[0])
     return f"({partner} IS NULL AND {quoted(BASE, lookup.on)} IS NOT NULL)"
-
-
-def _is_in_flight(alias: str, horizon: int | None) -> str:
-    if horizon is None:
-        return "false"
-    return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{horizon % 2**32}'::xid), false)"
 
 
 def _keys_given(table: WarehouseTable) -> str:
@@ -141,7 +144,7 @@ def expected_dates(contract: Contract, calendar: WarehouseTable, fact: Warehouse
     key = ", ".join(_as_key(expected_value(fact.column(name)), fact.column(name)) for name in fact.key)
     return (
         f"SELECT date, bool_and(in_flight) AS in_flight FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, "
-        f"{_is_in_flight(BASE, unseen.horizon)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
+        f"{unseen.holds(BASE, fact.source)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
         f"WHERE ({key}) NOT IN (SELECT * FROM {_keys_given(fact)})) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 

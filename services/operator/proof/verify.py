@@ -21,7 +21,7 @@ from contracts.tables import Contract, WarehouseTable
 from services.operator.naming import table_named
 from services.operator.progress import highest_run, read_progress
 from services.operator.proof.deleted import last_comparisons
-from services.operator.proof.look import Look, snapshot
+from services.operator.proof.look import Look, snapshot, unread_tables
 from services.operator.proof.quarantine import open_refusals, read_horizons
 from services.operator.proof.settling import compare_again
 from services.operator.proof.statements import relation
@@ -31,6 +31,7 @@ from services.operator.system import System
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
+from shared.source_snapshot import read_snapshot
 
 SETTLE_POLL = timedelta(milliseconds=500)
 
@@ -96,9 +97,10 @@ class Proof:
             through = progress.consistent_through.run if progress.consistent_through else 0
             refused = await read_horizons(seen, self.source_name, await open_refusals(*place, self.contract, seen), through)
             async with snapshot(self.source) as source:
-                taken_at = await source.connection.fetchval("SELECT clock_timestamp()")
+                now = await read_snapshot(source.connection, self.contract)
                 begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
-                yield Look(source, warehouse, progress, taken_at, begun, refused, comparisons)
+                unread = unread_tables(now, progress)
+                yield Look(source, warehouse, progress, now.snapshot.taken_at, begun, refused, comparisons, unread)
 
     async def _require_star(self, warehouse: asyncpg.Connection) -> None:
         for table in self.contract.warehouse_tables:

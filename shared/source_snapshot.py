@@ -1,0 +1,65 @@
+"""What a snapshot of the source says of itself, and whether an earlier horizon still means what it meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+from contracts.messages import Snapshot
+from contracts.state import Checkpoint, SourceIdentity
+from contracts.tables import Contract
+from shared.catalog import SourceTableFacts, read_catalog
+
+SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
+HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """One REPEATABLE READ snapshot: everything a run reads, it reads as of this instant."""
+
+    snapshot: Snapshot
+    next_xid: int
+    identity: SourceIdentity
+    tables: Mapping[str, SourceTableFacts]
+
+
+async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
+    """In the transaction of the snapshot, whose first statement this is. Raises: SourceMismatchError."""
+    row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
+    return SourceSnapshot(
+        snapshot=Snapshot(taken_at=row["taken_at"], horizon=row["horizon"], wal_position=row["wal_position"]),
+        next_xid=row["next_xid"],
+        identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),
+        tables=await read_catalog(connection, contract),
+    )
+
+
+def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
+    """Why the horizon of an earlier run says nothing about this source; mostly nothing."""
+    identity, known = now.identity, before.identity
+    checks = {
+        "another PostgreSQL cluster": identity.system_identifier != known.system_identifier,
+        "another database": identity.database_oid != known.database_oid,
+        "another timeline: a failover or a restore": identity.timeline != known.timeline,
+        # A crashed PostgreSQL hands out again the transaction ids whose log it had not yet written.
+        "PostgreSQL recovered from a crash": identity.statistics_reset != known.statistics_reset,
+        "the source's log went back": lsn(now.snapshot.wal_position) < lsn(before.snapshot.wal_position),
+        "the horizon is ahead of the source": before.snapshot.horizon > now.next_xid,
+        "the horizon is too old": now.next_xid - before.snapshot.horizon > HORIZON_AGE_MAXIMUM,
+    }
+    return [reason for reason, holds in checks.items() if holds]
+
+
+def redefined(now: SourceSnapshot, before: Checkpoint) -> frozenset[str]:
+    """The tables whose definition changed: any of their rows may have, without a new transaction id."""
+    return frozenset(name for name, facts in now.tables.items() if facts.fingerprint != before.tables.get(name))
+
+
+def lsn(text: str) -> int:
+    """A pg_lsn ('16/B374D848') as a number of bytes."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
