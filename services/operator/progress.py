@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import asyncpg
 from contracts.messages import BatchIngested
 from contracts.objects import manifest_key, manifest_prefix, state_key
 from contracts.state import Checkpoint, Manifest, SourceState
+from services.operator.reading import AT_ONCE, all_of
 from shared.errors import TransientError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
@@ -69,10 +71,14 @@ async def read_progress(
     missing: list[BatchIngested] = []
     superseded: list[BatchIngested] = []
     overdue = 0
-    for run in runs:
+    known: dict[int, Manifest] = {}
+    for place, run in enumerate(runs):
         is_complete = run in ledger and ledger[run]["is_complete"]
         if missing or not is_complete:
-            manifest = await _manifest(objects, bucket, source_name, run)
+            if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
+                ahead = runs[place : place + AT_ONCE]
+                known = dict(zip(ahead, await all_of(ahead, partial(_manifest, objects, bucket, source_name)), strict=True))
+            manifest = known[run]
             if is_complete and manifest.is_full:
                 superseded, missing, overdue = [*superseded, *missing], [], 0
             gaps = [] if is_complete else _gaps(manifest, set(ledger[run]["batches"]) if run in ledger else set())
@@ -102,7 +108,7 @@ async def highest_run(objects: ObjectStore, bucket: str, source_name: str) -> in
 async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:
     """The manifests of every run above `run` that has ended, in the order of their runs."""
     keys = await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, run))
-    return [await _manifest(objects, bucket, source_name, _run_of(key)) for key in keys]
+    return await all_of([_run_of(key) for key in keys], partial(_manifest, objects, bucket, source_name))
 
 
 async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import asyncpg
@@ -7,7 +8,9 @@ import pytest
 
 from contracts.objects import manifest_key
 from services.operator.progress import Progress, manifests_after, missing_batches, read_progress
+from services.operator.reading import AT_ONCE
 from shared.errors import TransientError
+from shared.object_store import Versioned
 from tests.unit.operator_scene import LANDING, SOURCE, Scene, ingested, snapshot
 
 
@@ -103,6 +106,28 @@ async def test_a_manifest_that_vanishes_is_said_so() -> None:
     scene.objects.keys = lambda *_a, **_k: answered([manifest_key(SOURCE, 7)])  # type: ignore[method-assign]
     with pytest.raises(TransientError, match="manifest of run 7 vanished"):
         await progress_of(scene)
+
+
+async def test_behind_a_gap_manifests_are_read_some_at_once_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    await scene.end_run(1)  # never loaded
+    for run in range(2, 41):
+        scene.ledger.load(*(await scene.end_run(run)).batches)
+    read, at_work, most, seen = scene.objects.read, 0, 0, list[str]()
+
+    async def counting(bucket: str, key: str) -> Versioned | None:
+        nonlocal at_work, most
+        seen.append(key)
+        at_work += 1
+        most = max(most, at_work)
+        await asyncio.sleep(0)
+        at_work -= 1
+        return await read(bucket, key)
+
+    monkeypatch.setattr(scene.objects, "read", counting)
+    assert len((await progress_of(scene)).missing) == 1
+    assert sorted(key for key in seen if "/manifests/" in key) == [manifest_key(SOURCE, run) for run in range(1, 41)]
+    assert most == AT_ONCE
 
 
 async def answered(keys: list[str]) -> list[str]:
