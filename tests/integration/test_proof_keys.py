@@ -8,6 +8,7 @@ import pytest
 from contracts.column_types import TEXT
 from contracts.origins import FromSource
 from contracts.tables import Column
+from services.operator.proof import statements
 from services.operator.proof.comparison import Difference, Kind
 from tests.pipeline import Pipeline
 from tests.small_contract import DIM_ITEM, SCHEMA, SHOP, with_column, with_table
@@ -40,3 +41,16 @@ async def test_an_enum_may_have_a_text_for_absent_values(source_url: str, pipeli
     assert (await shop.verify()).is_equal
     assert await shop.select("SELECT mood FROM dim_item ORDER BY item_id") == [("(unknown)",), ("wild",)]
     await owner.close()
+
+
+async def test_keys_that_are_multiples_of_a_power_of_two_are_in_many_buckets(source: asyncpg.Connection) -> None:
+    """As those that some generators make: in one bucket, one wrong row would have all of them compared one by one."""
+    for shift in (12, 22, 48):
+        numbers = f"SELECT number << {shift} AS k0 FROM generate_series(1::bigint, 1000) AS number"
+        await source.execute(f"CREATE TEMP TABLE made AS {numbers}")
+        bucket = statements._bucket(SHOP.warehouse_table("dim_item"))
+        assert await source.fetchval(f"SELECT count(DISTINCT {bucket}) FROM made") == 1000
+        assert await source.fetchval(
+            f"SELECT min({bucket}) >= 0 AND max({bucket}) < 4096 FROM (SELECT -k0 AS k0 FROM made) AS _"
+        )
+        await source.execute("DROP TABLE made")

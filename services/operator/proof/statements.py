@@ -226,7 +226,9 @@ def _bucket(table: WarehouseTable) -> str:
     """Which of the buckets a row is in, by its key alone."""
     names = _key_names(table)
     if len(names) == 1 and not table.column(table.key[0]).type.travels_as_text:
-        return f"(({names[0]})::bigint & {BUCKETS - 1})::integer"
+        # Every part of the number counts: keys may all be multiples of a power of two, and would share a bucket.
+        parts = " # ".join(f"({names[0]}::bigint >> {shift})" for shift in (0, 12, 24, 36, 48))
+        return f"(({parts}) & {BUCKETS - 1})::integer"
     texts = ", ".join(f"{name}::text" for name in names)
     return f"(('x' || left(md5(convert_to(ARRAY[{texts}]::text, 'UTF8')), 8))::bit(32)::bigint & {BUCKETS - 1})::integer"
 
