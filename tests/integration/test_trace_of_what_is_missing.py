@@ -78,6 +78,19 @@ async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_ca
     assert (await life(filled, "fact_payment", "5")).refusals == ()
 
 
+async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
+    await filled.run()
+    await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
+    await filled.run()
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    await filled.run(Mode.FULL)
+    found = await life(filled, "fact_payment", "3")
+    assert [found.is_open(refusal) for refusal in found.refusals] == [False]
+    assert "payment_amount is NaN (the source has it no longer)" in await told(filled, "fact_payment", "3")
+
+
 async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_that_is_asked_for_only(
     source: asyncpg.Connection, filled: Pipeline
 ) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.column_types import varchar
+from contracts.column_types import UUID, varchar
 from contracts.origins import FromSource
 from contracts.tables import Column, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT
@@ -41,3 +41,10 @@ def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
     table = WarehouseTable("dim_code", TableKind.DIMENSION, ("code",), (code,), "code")
     assert key_parameter(table, 0) == "$1::text"
     assert key_parameter(CONTRACT.warehouse_table("dim_staff"), 0, first=2) == "$2::text::integer"
+
+
+def test_a_uuid_may_be_typed_in_capitals() -> None:
+    table = WarehouseTable("dim_x", TableKind.DIMENSION, ("id",), (Column("id", UUID, FromSource("id")),), "x")
+    assert parsed_key(table, ["{5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21}"]) == ("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21",)
+    with pytest.raises(ComplaintError, match="'id' is a uuid, not 'x'; correct the key"):
+        parsed_key(table, ["x"])

@@ -61,8 +61,12 @@ class Life:
         return self.table.kind is TableKind.CALENDAR
 
     def is_open(self, refusal: Entry) -> bool:
-        """Whether the row that was refused is missing still: no run from then on has brought it."""
-        return all(row.run < refusal.run for row in self.rows)
+        """Whether the row that was refused is missing still: no run from then on has brought it, or found it gone."""
+        return all(row.run < refusal.run for row in self.rows) and not self.is_gone_since(refusal)
+
+    def is_gone_since(self, refusal: Entry) -> bool:
+        """Whether the source has the row no longer."""
+        return self.at_source is AtSource.NOWHERE or (self.tombstone is not None and self.tombstone.run >= refusal.run)
 
 
 async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:

@@ -125,7 +125,8 @@ def _piece_lines(pieces: tuple[Piece, ...]) -> Iterator[str]:
 
 def _refusal_line(life: Life, refusal: Entry) -> str:
     reasons = "; ".join(f"{column} {reason}".strip() for column, reason in refusal.problems)
-    state = "still missing" if life.is_open(refusal) else "a later image of it is loaded"
+    brought = "the source has it no longer" if life.is_gone_since(refusal) else "a later image of it is loaded"
+    state = "still missing" if life.is_open(refusal) else brought
     return f"quarantine: run {refusal.run} refused it: {printable(reasons)} ({state})"
 
 

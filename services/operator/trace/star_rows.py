@@ -80,6 +80,11 @@ def _parsed(column: Column, text: str) -> int | str:
             raise ComplaintError(
                 f"'{column.name}' is a date (YYYY-MM-DD), not '{text}'; correct the key", ExitCode.USAGE
             ) from None
+    if column.type.kind is Kind.VERBATIM:  # of keys: a uuid, which quarantine and key lists have as PostgreSQL spells it
+        try:
+            return str(UUID(text))
+        except ValueError:
+            raise ComplaintError(f"'{column.name}' is a uuid, not '{text}'; correct the key", ExitCode.USAGE) from None
     try:
         text.encode()
     except UnicodeEncodeError:
