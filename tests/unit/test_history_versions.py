@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, numeric
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, ColumnType, numeric
 from contracts.objects import star_rows_key
 from contracts.origins import FromSource
 from contracts.tables import Column, WarehouseTable
 from services.operator.proof.history_statements import LoadedBatch
 from services.operator.proof.versions import read_versions, spelled
-from shared.parquet import encode_parquet
+from shared.parquet import NewerColumnsError, encode_parquet
 from shared.testing import FakeObjectStore
 from tests.small_contract import FACT_SALE
 from tests.source_rows import items, remodelled
@@ -64,3 +64,23 @@ async def test_a_table_whose_name_goes_on_with_a_hyphen_is_another() -> None:
 )
 def test_a_value_is_spelled_as_postgresql_does(value: Any, kind: ColumnType, text: str) -> None:
     assert spelled(value, kind) == text
+
+
+@pytest.mark.parametrize(("extra", "rows"), [(b"x", 2), (b"", 1)], ids=["other bytes", "more rows than were loaded"])
+async def test_an_object_that_is_not_what_was_loaded_is_not_believed(extra: bytes, rows: int) -> None:
+    body = encode_parquet(remodelled(items({}, {"sold_at": -1}), "fact_sale").rows, FACT_SALE.star_types)
+    objects = FakeObjectStore(PROCESSED)
+    await objects.put(PROCESSED, star_rows_key(SOURCE, 7, 0, "fact_sale", sha256(body).hexdigest()), body + extra)
+    assert await read_versions(objects, PROCESSED, SOURCE, FACT_SALE, replace(BATCH, row_count=rows)) is None
+
+
+def test_a_timestamp_with_time_zone_is_spelled_in_utc() -> None:
+    assert spelled(-1, TIMESTAMPTZ) == "1969-12-31 23:59:59.999999+00"
+
+
+async def test_an_object_that_a_later_build_wrote_can_t_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise NewerColumnsError
+
+    monkeypatch.setattr("services.operator.proof.versions.decode_columns", refuse)
+    assert await versions(FACT_SALE) is None
