@@ -13,7 +13,7 @@ from contracts.messages import encode
 from services.operator.dlq.choosing import matching, reason_to_skip
 from services.operator.dlq.execution import Report, carry_out, end_of, require_no_move, send_ten
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.journal import Journal, operations
+from services.operator.dlq.journal import Journal, doubts, operations
 from services.operator.dlq.letters import Archived, Letter, validated
 from services.operator.dlq.lock import locked
 from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operation, Step, new_operation_id, now
@@ -62,8 +62,9 @@ async def plan(
     system: System, service: str, chosen: Filter, *, limit: int | None = None, force: bool = False
 ) -> AsyncIterator[AsyncIterator[Decision]]:
     """What a replay would do, letter by letter. Changes nothing."""
+    in_doubt = await doubts(system.objects, system.settings.landing_bucket, service)
     async with matching(system, service, chosen, limit) as letters:
-        yield (Decision(letter, reason_to_skip(letter, force=force)) async for letter in letters)
+        yield (Decision(letter, in_doubt.get(letter.id) or reason_to_skip(letter, force=force)) async for letter in letters)
 
 
 def replay_operation(service: str, chosen: Filter, author: Author, how: Replay, limit: int | None = None) -> Operation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -58,11 +58,15 @@ async def matching(
 
 @dataclass
 class Choice:
-    """Takes an operation's letters in hand, chooses and archives those that are new to it, and hands the others back."""
+    """Takes an operation's letters in hand, chooses and archives those that are new to it, and hands the others back.
+
+    `doubts` are letters that another operation may have sent, with what is to be told of them.
+    """
 
     operation: Operation
     journal: Journal
     hold: Hold
+    doubts: Mapping[str, str]
     _wanted: set[str] = field(default_factory=set)  # chosen before an interruption, and not found yet
     _count: int = 0
     _skipped: list[Line] = field(default_factory=list)
@@ -81,6 +85,8 @@ class Choice:
         await self._write()
         if not self.journal.is_chosen:
             await self.journal.choose_no_more()
+        for why in set(self.doubts.values()):  # somebody may have sent them since they were chosen
+            await self.journal.skip([one for one in self.journal.at(Step.ARCHIVED) if self.doubts.get(one) == why], why)
         ours = set(self.journal.at(*UNFINISHED))
         await self.hold.hand_back(one for one in self.hold if one not in ours)
         await self._miss()
@@ -111,8 +117,9 @@ class Choice:
                 self._take(letter)
         elif not self.journal.is_chosen and not self._is_full() and self.operation.filter.matches(letter):
             self._count += 1
-            is_replay = self.operation.kind is Kind.REPLAY
-            reason = reason_to_skip(letter, force=self.operation.force) if is_replay else None
+            reason = self.doubts.get(letter.id)
+            if reason is None and self.operation.kind is Kind.REPLAY:
+                reason = reason_to_skip(letter, force=self.operation.force)
             if reason is None:
                 self._take(letter)
             else:

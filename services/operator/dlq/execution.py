@@ -10,7 +10,7 @@ from datetime import timedelta
 from services.operator.dlq.calls import PAUSE, TRIES, persistently, shares, tens, together
 from services.operator.dlq.choosing import ARCHIVE_LETTERS, LOST, Choice, reason_to_skip
 from services.operator.dlq.hold import PATIENCE, Hold, holding
-from services.operator.dlq.journal import Journal
+from services.operator.dlq.journal import Journal, doubts
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError, locked
 from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operation, Step
@@ -50,8 +50,9 @@ async def carry_out(system: System, operation: Operation, report: Report, *, res
             raise LockedError(f"somebody else has ended operation {operation.id} meanwhile; nothing is left to resume")
         else:
             await journal.load()
+        in_doubt = await doubts(system.objects, bucket, service, but=operation.id)
         async with holding(system.dead_letters[service]) as hold:
-            elsewhere = await Choice(operation, journal, hold).make(resumed=resumed)
+            elsewhere = await Choice(operation, journal, hold, in_doubt).make(resumed=resumed)
             return await _Work(system, operation, journal, hold, Watch(system, service), report).finish(elsewhere)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError
-from services.operator.dlq.operation import End, Ended, Line, Operation, Step, now
+from services.operator.dlq.operation import RESUMABLE, End, Ended, Line, Operation, Step, now
 from shared.errors import PermanentError
 from shared.object_store import ConflictError, ObjectStore, replace_ours
 
@@ -173,3 +173,25 @@ async def operations(objects: ObjectStore, bucket: str) -> list[tuple[Operation,
     ended = {key: Ended.model_validate_json(body) async for key, body in _bodies(objects, bucket, endings)}
     found = [Operation.model_validate_json(body) async for _, body in _bodies(objects, bucket, begun)]
     return sorted(((one, ended.get(_ended(one.id))) for one in found), key=lambda pair: (pair[0].began_at, pair[0].id))
+
+
+async def unended(objects: ObjectStore, bucket: str) -> list[Operation]:
+    """The operations that have not ended: they run, or were interrupted."""
+    ended = set(await objects.keys(bucket, _ENDED))
+    begun = [key for key in await objects.keys(bucket, _BEGUN) if key.replace(_BEGUN, _ENDED) not in ended]
+    return [Operation.model_validate_json(body) async for _, body in _bodies(objects, bucket, begun)]
+
+
+async def doubts(objects: ObjectStore, bucket: str, service: str, but: str = "") -> dict[str, str]:
+    """Why letters of a service must be left alone: an operation that has not ended may have sent them, and will delete them.
+
+    `but` is the id of an operation that knows what it has sent.
+    """
+    found: dict[str, str] = {}
+    for operation in await unended(objects, bucket):
+        if operation.service == service and operation.kind in RESUMABLE and operation.id != but:
+            journal = Journal(objects, bucket, operation)
+            await journal.load()
+            because = f"operation {operation.id} may have sent it; `starlift dlq resume {operation.id}` first"
+            found |= dict.fromkeys(journal.at(Step.SENDING, Step.SENT), because)
+    return found

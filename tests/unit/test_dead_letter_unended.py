@@ -1,0 +1,100 @@
+"""What an operation that has not ended means to the next one: what it may have sent is its own to finish."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from services.operator.dlq import actions
+from services.operator.dlq.actions import Replay
+from services.operator.dlq.journal import Journal
+from services.operator.dlq.operation import End, Operation, Step
+from shared.errors import PermanentError
+from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, on_loop_clock
+from tests.unit.operator_scene import LANDING
+
+pytestmark = pytest.mark.virtual_clock
+
+
+@pytest.fixture(autouse=True)
+def loop_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop_clock(monkeypatch)
+
+
+async def interrupted_replay(graves: Graves) -> Operation:
+    """It was killed when it had sent and not deleted what there was; the operation, which has not ended."""
+    graves.dead.faults.add("delete", PermanentError("refused"))
+    with pytest.raises(PermanentError):
+        await graves.replay()
+    return await graves.operation()
+
+
+async def test_a_fresh_replay_leaves_what_another_may_have_sent_and_says_so() -> None:
+    graves = Graves()
+    letters = graves.bury(10)
+    first = await interrupted_replay(graves)
+    fresh = graves.bury(2, run=2)
+    await asyncio.sleep(1)
+    ended = await graves.replay()
+    assert (ended.end, ended.counts) == (End.PARTIAL, {"skipped": 10, "deleted": 2})
+    lines = (await graves.journal()).lines
+    told = f"operation {first.id} may have sent it; `starlift dlq resume {first.id}` first"
+    assert {lines[one].detail for one in letters} == {told}
+    assert {lines[one].step for one in fresh} == {Step.DELETED}
+    assert len(graves.alive.sent) == 12
+    assert (await graves.resume()).counts == {"deleted": 10}
+    assert len(graves.alive.sent) == len(set(graves.replayed)) == 12
+
+
+async def test_a_plan_says_so_too() -> None:
+    graves = Graves()
+    graves.bury(1)
+    first = await interrupted_replay(graves)
+    async with actions.plan(graves.system, SERVICE, ALL) as decisions:
+        (because,) = [one.skipped_because async for one in decisions]
+    assert because == f"operation {first.id} may have sent it; `starlift dlq resume {first.id}` first"
+
+
+async def test_what_was_being_sent_is_in_doubt_as_well_and_what_was_only_archived_is_not() -> None:
+    graves = Graves()
+    graves.bury(20)
+    graves.alive.faults.add("send_all", PermanentError("refused"))
+    with pytest.raises(PermanentError):
+        await graves.replay(how=Replay(rate=10.0))
+    assert (await graves.journal()).counts == {"sending": 10, "archived": 10}
+    await asyncio.sleep(1)
+    assert (await graves.replay()).counts == {"skipped": 10, "deleted": 10}
+
+
+async def test_a_resume_sends_nothing_that_a_later_operation_may_have_sent() -> None:
+    """The first had chosen all and sent nothing, the second has sent them: both were killed."""
+    graves = Graves()
+    letters = graves.bury(5)
+    first = actions.replay_operation(SERVICE, ALL, ANN, FAST)
+    running = asyncio.create_task(actions.do(graves.system, first))
+    graves.alive.faults.add("send_all", PermanentError("refused"))
+    with pytest.raises(PermanentError):
+        await running
+    journal = await actions.journal_of(graves.system, first)
+    await journal.reach(Step.ARCHIVED, letters)
+    await asyncio.sleep(1)
+    await interrupted_replay(graves)
+    assert len(graves.alive.sent) == 5
+    ended = await actions.resume(graves.system, first)
+    assert (ended.end, ended.counts) == (End.PARTIAL, {"skipped": 5})
+    assert (await graves.resume()).counts == {"deleted": 5}
+    assert len(graves.alive.sent) == 5
+
+
+async def test_the_operations_of_other_services_and_those_that_have_ended_are_no_matter() -> None:
+    graves = Graves()
+    letters = graves.bury(3)
+    await graves.replay(limit=1)
+    other = actions.replay_operation("loading", ALL, ANN, FAST)
+    journal = Journal(graves.objects, LANDING, other)
+    await journal.begin()
+    await journal.reach(Step.SENT, letters)
+    await asyncio.sleep(timedelta(seconds=1).total_seconds())
+    assert (await graves.replay()).counts == {"deleted": 2}
