@@ -181,7 +181,7 @@ def test_a_discard_loses_nothing_and_all_of_it_can_come_back(monkeypatch: pytest
             return True
         assert ids_of(graves.dead.messages) == others
         assert graves.alive.sent == []
-        kept = [one async for one in actions.removed(graves.system, await graves.operation())]
+        kept = [one async for one in await actions.removed(graves.system, await graves.operation())]
         assert {one.message_id: (one.body, one.attributes) for one in kept} == {
             one: told for one, told in before.items() if one not in others
         }
@@ -209,7 +209,7 @@ def test_an_edited_letter_is_there_and_its_original_is_kept(monkeypatch: pytest.
             return True
         assert graves.dead.bodies.count(original) == 0
         assert 1 <= graves.dead.bodies.count(edited) <= 1 + len(in_doubt)
-        assert [one.body async for one in actions.removed(graves.system, operation)] == [original]
+        assert [one.body async for one in await actions.removed(graves.system, operation)] == [original]
         assert len(graves.dead.messages) - graves.dead.bodies.count(edited) == LETTERS + 2
         return True
 
@@ -226,7 +226,7 @@ def test_a_restore_that_is_killed_says_what_it_has_put_back(monkeypatch: pytest.
         await asyncio.sleep(1)
 
         async def restore(system: System) -> None:
-            await actions.restore(system, SERVICE, actions.removed(system, discarded), ANN)
+            await actions.restore(system, SERVICE, await actions.removed(system, discarded), ANN)
 
         try:
             await restore(mortal(graves.system, life))

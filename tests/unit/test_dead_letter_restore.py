@@ -50,7 +50,7 @@ async def test_what_was_discarded_comes_back_byte_for_byte() -> None:
     assert graves.dead.messages == []
     assert graves.alive.sent == []
     discarded = await graves.operation()
-    _, restored = await actions.restore(graves.system, SERVICE, actions.removed(graves.system, discarded), ANN)
+    _, restored = await actions.restore(graves.system, SERVICE, await actions.removed(graves.system, discarded), ANN)
     assert (restored.end, restored.counts) == (End.DONE, {"sent": 10})
     assert contents(graves) == before
 
@@ -122,7 +122,7 @@ async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:
     await graves.discard()
     discarded = await graves.operation()
     graves.dead.faults.during(0, 1000, Partial(), "send_all")
-    _, ended = await actions.restore(graves.system, SERVICE, actions.removed(graves.system, discarded), ANN)
+    _, ended = await actions.restore(graves.system, SERVICE, await actions.removed(graves.system, discarded), ANN)
     assert ended.end is End.PARTIAL
     assert ended.counts == {"sent": 4, "failed": 1}
     assert len(graves.dead.messages) == 4
@@ -188,7 +188,7 @@ async def test_an_edited_letter_takes_the_place_of_the_original_which_is_kept() 
     assert graves.alive.sent == []
     (pair,) = await actions.audit(graves.system, identifier)
     assert (pair[0].operator, pair[0].reason) == ("ann", "typo")
-    assert [one.body async for one in actions.removed(graves.system, pair[0])] == [original.body]
+    assert [one.body async for one in await actions.removed(graves.system, pair[0])] == [original.body]
 
 
 async def test_an_edited_letter_is_validated_before_it_may_go() -> None:

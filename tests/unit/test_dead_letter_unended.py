@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from services.operator.dlq import actions
-from services.operator.dlq.actions import Replay
+from services.operator.dlq.actions import NoSuchOperationError, Replay
 from services.operator.dlq.journal import Journal
 from services.operator.dlq.operation import End, Operation, Step
 from shared.errors import PermanentError
+from shared.testing import AnswerLost
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, on_loop_clock
 from tests.unit.operator_scene import LANDING
 
@@ -98,3 +99,29 @@ async def test_the_operations_of_other_services_and_those_that_have_ended_are_no
     await journal.reach(Step.SENT, letters)
     await asyncio.sleep(timedelta(seconds=1).total_seconds())
     assert (await graves.replay()).counts == {"deleted": 2}
+
+
+async def test_what_a_killed_discard_has_removed_is_not_restored_before_it_is_known() -> None:
+    """Its journal may lack the letters that it deleted last: a restore of the others would pass for all."""
+    graves = Graves()
+    graves.bury(3)
+    graves.dead.faults.add("delete", AnswerLost())
+    graves.objects.faults.add("replace", PermanentError("refused"), at=2)
+    with pytest.raises(PermanentError):
+        await graves.discard()
+    assert graves.dead.messages == []
+    discarded = await graves.operation()
+    with pytest.raises(NoSuchOperationError, match=f"it has not ended; `starlift dlq resume {discarded.id}` first"):
+        await actions.removed(graves.system, discarded)
+    await graves.resume()
+    _, restored = await actions.restore(graves.system, SERVICE, await actions.removed(graves.system, discarded), ANN)
+    assert restored.counts == {"sent": 3}
+
+
+async def test_what_removes_nothing_has_nothing_to_restore() -> None:
+    graves = Graves()
+    graves.bury(1)
+    await graves.discard()
+    removed = await actions.removed(graves.system, await graves.operation())
+    restored, _ = await actions.restore(graves.system, SERVICE, removed, ANN)
+    assert [one async for one in await actions.removed(graves.system, restored)] == []

@@ -29,7 +29,7 @@ class UnsendableError(Exception):
 
 
 class NoSuchOperationError(Exception):
-    """There is no such operation, or none that could be resumed. Recovery: `starlift dlq audit` lists them."""
+    """There is no such operation, or none of which this can be asked. Recovery: as the text says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,25 @@ async def journal_of(system: System, operation: Operation) -> Journal:
 
 
 async def removed(system: System, operation: Operation) -> AsyncIterator[Archived]:
-    """The letters that an operation took from their queue, as they were."""
+    """The letters that an operation took from their queue, as they were.
+
+    Raises: NoSuchOperationError while it has not ended: it may have removed more than its journal says.
+    """
     journal = await journal_of(system, operation)
-    deleted = {one: journal.lines[one].archive for one in journal.at(Step.DELETED)}
-    for number in sorted({number for number in deleted.values() if number is not None}):
+    if operation.kind in RESUMABLE and not await journal.has_ended():
+        raise NoSuchOperationError(
+            f"what operation {operation.id} has removed is known when it has ended, and it has not ended; "
+            f"`starlift dlq resume {operation.id}` first"
+        )
+    return _deleted(journal)
+
+
+async def _deleted(journal: Journal) -> AsyncIterator[Archived]:
+    """Each once: a kill between archiving letters and writing it down leaves two copies of them."""
+    numbers = {one: journal.lines[one].archive for one in journal.at(Step.DELETED)}
+    for number in sorted({number for number in numbers.values() if number is not None}):
         for letter in await journal.archived(number):
-            if deleted.get(letter.message_id) == number:
+            if numbers.get(letter.message_id) == number:
                 yield letter
 
 

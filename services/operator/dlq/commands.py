@@ -187,7 +187,7 @@ def restore(
     async def work(system: System) -> list[End]:
         if exported is None:
             found = await _one_operation(system, what)
-            sources = {found.service: actions.removed(system, found)}
+            sources = {found.service: await actions.removed(system, found)}
         else:
             sources = {name: editing.letters_in(file, name) for name in names(None) if name in exported}
         return [tell(*await actions.restore(system, name, letters, who), as_json=as_json) for name, letters in sources.items()]
