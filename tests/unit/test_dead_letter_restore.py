@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, encode
-from services.operator.dlq import actions
+from services.operator.dlq import actions, hold
 from services.operator.dlq.actions import Author, UnsendableError
 from services.operator.dlq.editing import letters_in, services_in
 from services.operator.dlq.filters import Filter
+from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Archived, read_letter
 from services.operator.dlq.lock import LockedError, locked
 from services.operator.dlq.operation import End
-from shared.testing import EPOCH, Partial
+from shared.errors import PermanentError
+from shared.testing import EPOCH, Partial, loop_now
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, bury, ids_of, on_loop_clock
 from tests.unit.operator_scene import LANDING, ingested
 
@@ -77,6 +80,40 @@ async def test_a_discard_deletes_nothing_before_it_is_archived() -> None:
     graves.dead.delete = noting  # type: ignore[method-assign]
     await graves.discard()
     assert seen[0] == (3, 3)
+
+
+async def test_a_laptop_that_slept_reports_nothing_as_discarded_that_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    graves = Graves()
+    graves.bury(3)
+    choose_no_more = Journal.choose_no_more
+
+    async def sleeping(journal: Journal) -> None:
+        await choose_no_more(journal)
+        monkeypatch.setattr(hold, "now", lambda: loop_now() + timedelta(hours=8))
+
+    monkeypatch.setattr(Journal, "choose_no_more", sleeping)
+    ended = await graves.discard()
+    assert (ended.end, ended.counts) == (End.PARTIAL, {"skipped": 3})
+    assert len(graves.dead.messages) == 3
+
+
+async def test_what_somebody_has_in_hand_keeps_a_discard_open_since_nobody_knows_whether_it_was_deleted() -> None:
+    """Called lost, what the killed process had deleted could not be restored; called deleted, the rest would be forgotten."""
+    graves = Graves()
+    graves.bury(25)
+    graves.dead.faults.add("delete", PermanentError("refused"))  # one of several requests
+    with pytest.raises(PermanentError):
+        await graves.discard()
+    left = len(graves.dead.messages)
+    assert 0 < left < 25
+    for message in graves.dead.messages:
+        message.visible_at, message.receipt = asyncio.get_running_loop().time() + 3600, "somebody else's"
+    with pytest.raises(LockedError, match="25 letters of remodelling are to be deleted, and somebody else has them in hand"):
+        await graves.resume()
+    await asyncio.sleep(3600)
+    assert (await graves.resume()).counts == {"deleted": 25}
+    assert graves.dead.messages == []
+    assert len([one async for one in await actions.removed(graves.system, await graves.operation())]) == 25
 
 
 def exported(directory: Path, letters: list[Archived]) -> Path:

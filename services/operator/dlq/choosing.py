@@ -11,6 +11,7 @@ from services.operator.dlq.filters import Filter
 from services.operator.dlq.hold import PATIENCE, VISIBILITY_MAXIMUM, Hold, holding
 from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Letter, read_letter
+from services.operator.dlq.lock import LockedError
 from services.operator.dlq.operation import UNFINISHED, Kind, Line, Operation, Step, now
 from services.operator.system import System
 from shared.errors import PermanentError
@@ -76,7 +77,7 @@ class Choice:
     async def make(self, *, resumed: bool) -> int:
         """Every letter that the operation's filter matches; once all are chosen, those that the journal names.
 
-        How many others still had in hand, so that nobody knows whether they match.
+        How many others still had in hand, so that nobody knows whether they match. Raises: LockedError.
         """
         self._wanted = set(self.journal.at(*UNFINISHED))
         self._count = len(self.journal.lines)
@@ -89,7 +90,7 @@ class Choice:
             await self.journal.skip([one for one in self.journal.at(Step.ARCHIVED) if self.doubts.get(one) == why], why)
         ours = set(self.journal.at(*UNFINISHED))
         await self.hold.hand_back(one for one in self.hold if one not in ours)
-        await self._miss()
+        await self._miss(elsewhere)
         return elsewhere
 
     async def _search(self, patience: timedelta) -> int:
@@ -136,10 +137,20 @@ class Choice:
             await self.journal.archive(self._letters)
         self._skipped, self._letters, self._byte_count = [], [], 0
 
-    async def _miss(self) -> None:
-        """Write down what has become of letters that were chosen before an interruption, and are not to be found."""
-        gone = [one for one in self.journal.at(Step.PLANNED, Step.ARCHIVED, Step.SENDING) if one not in self.hold]
-        if self.operation.kind is Kind.DISCARD:  # archived, then deleted: only the report of it is missing
-            deleted = [one for one in gone if self.journal.lines[one].step is Step.ARCHIVED]
-            await self.journal.reach(Step.DELETED, deleted, "was no longer there")
-        await self.journal.skip([one for one in gone if self.journal.lines[one].step in UNFINISHED], LOST)
+    async def _miss(self, elsewhere: int) -> None:
+        """Write down what has become of letters that are not in hand. Raises: LockedError."""
+        if self.operation.kind is Kind.DISCARD:  # what was not found when it went on may be archived, deleted, not reported
+            unseen = [one for one in self.journal.at(Step.ARCHIVED) if one in self._wanted]
+            if unseen and elsewhere:
+                raise out_of_reach(self.operation, len(unseen))
+            await self.journal.reach(Step.DELETED, unseen, "was no longer there")
+        unsent = self.journal.at(Step.PLANNED, Step.ARCHIVED, Step.SENDING)
+        await self.journal.skip([one for one in unsent if one not in self.hold], LOST)
+
+
+def out_of_reach(operation: Operation, count: int) -> LockedError:
+    """The error when others have letters in hand that are to be deleted, or were, and nobody knows."""
+    return LockedError(
+        f"{count} letters of {operation.service} are to be deleted, and somebody else has them in hand; "
+        f"`starlift dlq resume {operation.id}` does it later"
+    )

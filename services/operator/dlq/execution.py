@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from services.operator.dlq.calls import PAUSE, TRIES, persistently, shares, tens, together
-from services.operator.dlq.choosing import ARCHIVE_LETTERS, LOST, Choice, reason_to_skip
+from services.operator.dlq.choosing import ARCHIVE_LETTERS, LOST, Choice, out_of_reach, reason_to_skip
 from services.operator.dlq.hold import PATIENCE, Hold, holding
 from services.operator.dlq.journal import Journal, doubts
 from services.operator.dlq.letters import Archived, Letter
@@ -208,10 +208,7 @@ class _Work:
         await self._delete(left)
         left = self.journal.at(step)
         if left and self.hold.elsewhere:
-            raise LockedError(
-                f"{len(left)} letters of {self.operation.service} are to be deleted, and somebody else has them in hand; "
-                f"`starlift dlq resume {self.operation.id}` does it later"
-            )
+            raise out_of_reach(self.operation, len(left))
         await self.journal.reach(Step.DELETED, left, "was no longer there")
 
     async def _read(self, letters: Sequence[str]) -> list[Archived]:
