@@ -66,35 +66,44 @@ class _Lock:
         self._operation = operation
         self._token = uuid4()
         self._etag: str | None = None
+        self._until = now()
 
     async def take(self) -> None:
         """Raises: LockedError."""
         found = await self._objects.read(*self._place)
         _require_free(found, self._operation.service)
         self._etag = None if found is None else found.etag
-        await self._write(now() + LIFE)
+        until = now() + LIFE
+        await self._write(until)
+        self._until = until
 
     async def keep(self, inside: asyncio.Task[None]) -> None:
-        """Renew it until it is lost; then `inside` is cancelled."""
-        until = now() + LIFE
-        while now() < until:
-            await asyncio.sleep(RENEWAL.total_seconds())
-            renewed = now() + LIFE
-            try:
-                await self._write(renewed)
-                until = renewed
-            except (LockedError, PermanentError):
-                break
-            except (TransientError, DependencyDownError):
-                continue
+        """Renew it until it is lost; then `inside` is cancelled. What nobody expected is a loss, too."""
+        with suppress(Exception):
+            while (left := self._left_s) > 0:
+                await asyncio.sleep(min(RENEWAL.total_seconds(), left))
+                with suppress(TransientError, DependencyDownError, TimeoutError):
+                    await self._renew()
         self.is_lost = True
         inside.cancel()
 
     async def free(self) -> None:
-        """The next one need not wait. Where it fails, the lock ends by itself."""
-        if not self.is_lost:
-            with suppress(LockedError, TransientError, DependencyDownError, PermanentError):
+        """The next one need not wait. Where it fails, or takes too long, the lock ends by itself."""
+        with suppress(LockedError, TransientError, DependencyDownError, PermanentError, TimeoutError):
+            async with asyncio.timeout(self._left_s):
                 await self._write(None)
+
+    async def _renew(self) -> None:
+        """Whose answer comes when the lock has ended comes too late. Raises: TimeoutError, LockedError."""
+        until = now() + LIFE
+        async with asyncio.timeout(self._left_s):
+            await self._write(until)
+        self._until = until
+
+    @property
+    def _left_s(self) -> float:
+        """By the wall clock, as others see it, which goes on while a laptop sleeps. Less than a millisecond is nothing."""
+        return max(0.0, round((self._until - now()).total_seconds(), 3))
 
     async def _write(self, until: datetime | None) -> None:
         """Raises: LockedError."""
