@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from services.operator.dlq import hold as hold_module
 from services.operator.dlq.hold import VISIBILITY_MAXIMUM, VISIBILITY_MINIMUM, Hold, holding
 from shared.errors import PermanentError
-from shared.queue import Delivery
+from shared.queue import Delivery, Failures
 from shared.testing import FakeQueue, Partial, connection_reset, loop_now, throttled
 from tests.unit.dead_letter_scene import on_loop_clock
 
@@ -58,6 +59,30 @@ async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
     assert await visible(queue) == 25
 
 
+async def test_a_letter_that_is_shown_again_while_we_look_is_told_once() -> None:
+    queue = queue_of(25)
+    seen: list[str] = []
+    async with holding(queue) as hold:
+        async for delivery in hold.letters():
+            seen.append(delivery.message_id)
+            if len(seen) == 25:  # whoever reads them takes long, and none can be renewed
+                queue.faults.during(0, 61, connection_reset(), "set_visibility")
+                await asyncio.sleep(61)
+        assert sum(one in hold for one in hold) == 25
+    assert len(seen) == len(set(seen)) == 25
+
+
+async def test_letters_that_were_lost_to_somebody_are_in_their_hand_not_in_ours() -> None:
+    queue = queue_of(3)
+    async with holding(queue) as hold:
+        await taken(hold)
+        queue.faults.during(0, 70, connection_reset(), "set_visibility")
+        await asyncio.sleep(61)
+        await queue.receive(2, wait=timedelta(0), visibility=timedelta(hours=1))
+        await taken(hold)
+        assert hold.elsewhere == 2
+
+
 @pytest.mark.parametrize("fault", [throttled(), connection_reset(), Partial()], ids=lambda one: type(one).__name__)
 async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
     queue = queue_of(25)
@@ -103,7 +128,7 @@ async def test_a_void_receipt_deletes_nothing_and_is_told_beside_one_that_may_be
     assert [message.body for message in queue.messages] == ["1"]
 
 
-async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back() -> None:
+async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() -> None:
     queue = queue_of(25)
     async with holding(queue) as hold:
         letters = [delivery.message_id for delivery in await taken(hold)]
@@ -113,6 +138,24 @@ async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back() ->
             letters = letters[5:]
         await asyncio.sleep(1)
         assert await visible(queue) == 25
+
+
+async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = queue_of(1)
+    set_visibility = queue.set_visibility
+
+    async def slow(changes: Mapping[str, timedelta]) -> Failures:
+        if timedelta(0) not in changes.values():
+            await asyncio.sleep(2)  # a renewal is on its way for so long
+        return await set_visibility(changes)
+
+    monkeypatch.setattr(queue, "set_visibility", slow)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        await asyncio.sleep(VISIBILITY_MINIMUM.total_seconds() / 3 - 0.5)  # looking took a second
+        await hold.hand_back(letters)
+        await asyncio.sleep(5)
+        assert await visible(queue) == 1
 
 
 async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_back() -> None:

@@ -46,7 +46,6 @@ class Hold:
         self._visibility = min(visibility, VISIBILITY_MAXIMUM)
         self._polls = max(1, min(REQUESTS_AT_ONCE, depth.visible // MANY_LETTERS))
         self._held: dict[str, _Held] = {}
-        self._turn = asyncio.Lock()  # a renewal under way must not hide again what has just been handed back
 
     def __contains__(self, one: str) -> bool:
         held = self._held.get(one)
@@ -60,16 +59,19 @@ class Hold:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         empty = 0
+        seen: set[str] = set()  # what can't be renewed is handed out again
         while empty < EMPTY_POLLS:
             polls = await together(persistently(self._poll) for _ in range(self._polls))
             found = [delivery for poll in polls for delivery in poll]
             for delivery in found:
-                yield delivery
+                if delivery.message_id not in seen:
+                    seen.add(delivery.message_id)
+                    yield delivery
             if found:
                 empty = 0
                 continue
             depth = await persistently(self._queue.depth)
-            self.elsewhere = max(0, depth.in_flight - len(self._held))
+            self.elsewhere = max(0, depth.in_flight - sum(one in self for one in self._held))
             is_waiting = self.elsewhere > 0 and loop.time() < deadline
             if depth.visible == 0 and not is_waiting:
                 return
@@ -77,12 +79,11 @@ class Hold:
 
     async def hand_back(self, ids: Iterable[str]) -> None:
         """Let others see these again. A failure costs them the rest of their visibility, no more."""
-        async with self._turn:
-            receipts = self._receipts(ids)
-            for one in receipts.values():
-                del self._held[one]
-            with suppress(TransientError, DependencyDownError):
-                await together(self._queue.set_visibility(dict.fromkeys(share, AT_ONCE)) for share in shares(receipts))
+        receipts = self._receipts(ids)
+        for one in receipts.values():
+            del self._held[one]
+        with suppress(TransientError, DependencyDownError):
+            await together(self._queue.set_visibility(dict.fromkeys(share, AT_ONCE)) for share in shares(receipts))
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Remove letters for good; the ids of those that are. The others may be in somebody else's hand by now."""
@@ -103,18 +104,18 @@ class Hold:
                     await self._renew(ids)
 
     async def _renew(self, ids: Iterable[str]) -> None:
-        async with self._turn:
-            receipts = self._receipts(ids)
-            until = now() + self._visibility
-            failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
-            for receipt, one in receipts.items():
-                held = self._held.get(one)
-                if held is None or receipt in failures.transient:
-                    continue
-                if receipt in failures.gone:
-                    del self._held[one]
-                else:
-                    held.until = until
+        """What was handed back meanwhile is not hidden again: it is not in flight, SQS says MessageNotInflight."""
+        receipts = self._receipts(ids)
+        until = now() + self._visibility
+        failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
+        for receipt, one in receipts.items():
+            held = self._held.get(one)
+            if held is None or held.receipt != receipt or receipt in failures.transient:
+                continue
+            if receipt in failures.gone:
+                del self._held[one]
+            else:
+                held.until = until
 
     async def _poll(self) -> list[Delivery]:
         """Letters that were not in hand. A poll is never cancelled: what it brings would be hidden, and in nobody's hand."""
