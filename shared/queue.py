@@ -95,7 +95,10 @@ class Queue(Protocol):
         ...
 
     async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
-        """The id of each new message, in the order given, in few requests; None for one that SQS did not take."""
+        """The id of each new message, in the order given, in few requests; None for one that SQS did not take.
+
+        When it raises, each request before (see `requests_of`) was answered, and nobody is told how: send one at a time.
+        """
         ...
 
     async def depth(self) -> Depth:
@@ -107,12 +110,14 @@ class SqsQueue:
     """An SQS queue.
 
     `receiver` and `control` are two clients: ten long polls on the only pool of 10 connections delayed a heartbeat by 7.4 s.
+    `once` repeats no request by itself: who sends many wants to know what may have been sent twice.
     """
 
-    def __init__(self, url: str, *, receiver: SQSClient, control: SQSClient) -> None:
+    def __init__(self, url: str, *, receiver: SQSClient, control: SQSClient, once: SQSClient) -> None:
         self._url = url
         self._receiver = receiver
         self._control = control
+        self._once = once
 
     @property
     def name(self) -> str:
@@ -184,10 +189,10 @@ class SqsQueue:
         for message in messages:
             require_sendable(self.name, message.body, timedelta(0), message.attributes)
         ids: list[str | None] = []
-        for batch in _batches(messages):
+        for batch in requests_of(messages):
             with aws_errors("sqs", self.name):
                 async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
-                    answer = await self._control.send_message_batch(
+                    answer = await self._once.send_message_batch(
                         QueueUrl=self._url,
                         Entries=[
                             {
@@ -242,7 +247,7 @@ def _byte_count(body: str, attributes: Mapping[str, str]) -> int:
     return len(body.encode()) + sum(len(f"{key}String{value}".encode()) for key, value in attributes.items())
 
 
-def _batches(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+def requests_of(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     """As many as one request takes: ten, and together half of what SQS takes, so that JSON's escapes have room."""
     batch: list[Outgoing] = []
     byte_count = 0

@@ -51,15 +51,16 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The AWS clients of one process. `receiver` does nothing but long polls."""
+    """The AWS clients of one process. `receiver` does nothing but long polls; `once` repeats nothing by itself."""
 
     receiver: SQSClient
     control: SQSClient
+    once: SQSClient
     s3: S3Client
 
     def queue(self, url: str) -> Queue:
         """The queue at a URL."""
-        return SqsQueue(url, receiver=self.receiver, control=self.control)
+        return SqsQueue(url, receiver=self.receiver, control=self.control, once=self.once)
 
     def objects(self) -> ObjectStore:
         """The object store."""
@@ -89,13 +90,15 @@ async def open_clients(region: str) -> AsyncIterator[Clients]:
     session = get_session()
     polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop repeats
     control = _config(read_timeout=CONTROL_TIMEOUT, tries=2)
+    single = _config(read_timeout=CONTROL_TIMEOUT, tries=1)
     objects = _config(read_timeout=timedelta(seconds=30), tries=4)
     async with (
         session.create_client("sqs", region_name=region, config=polls) as receiver,
         session.create_client("sqs", region_name=region, config=control) as sqs,
+        session.create_client("sqs", region_name=region, config=single) as once,
         session.create_client("s3", region_name=region, config=objects) as s3,
     ):
-        yield Clients(receiver, sqs, s3)
+        yield Clients(receiver, sqs, once, s3)
 
 
 @asynccontextmanager

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, encode
 from services.operator.dlq import actions
 from services.operator.dlq.actions import Replay
 from services.operator.dlq.operation import End
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.queue import Outgoing, requests_of
 from shared.testing import AnswerLost, Partial, connection_reset, throttled
-from tests.unit.dead_letter_scene import Graves, ids_of, on_loop_clock
-from tests.unit.operator_scene import LANDING
+from tests.unit.dead_letter_scene import Graves, bury, ids_of, on_loop_clock
+from tests.unit.operator_scene import LANDING, ingested
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -35,6 +38,27 @@ async def test_a_throttled_or_broken_send_is_tried_again_and_its_doubt_is_writte
     assert len(graves.alive.sent) == 6  # both of them twice
     written = b"".join(graves.objects.buckets[LANDING][key] for key in graves.keys("journal"))
     assert written.count(b"perhaps twice: an answer of SQS was lost") == 2
+
+
+async def test_of_two_requests_only_the_one_that_failed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large messages go in several: what the first one has sent is known, whatever becomes of the second."""
+    graves = Graves()
+    large = [encode(ingested(1, index)).replace('"tests"', f'"{"x" * (MESSAGE_BYTES_MAXIMUM // 3)}"') for index in range(2)]
+    bury(graves.dead, *large)
+    send_all, requests = graves.alive.send_all, count(1)
+
+    async def failing(messages: list[Outgoing]) -> list[str | None]:
+        ids: list[str | None] = []
+        for request in requests_of(messages):
+            if next(requests) == 2:
+                raise throttled()
+            ids += await send_all(request)
+        return ids
+
+    monkeypatch.setattr(graves.alive, "send_all", failing)
+    assert (await graves.replay()).counts == {"deleted": 2}
+    assert len(graves.alive.sent) == 2
+    assert await graves.details() == {""}
 
 
 async def test_what_sqs_refuses_is_tried_again_alone() -> None:

@@ -103,6 +103,12 @@ async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(
         assert clients.receiver is not clients.control
 
 
+async def test_what_must_not_be_repeated_unseen_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    async with open_clients("eu-west-2") as clients:
+        assert vars(clients.once.meta.config)["retries"]["total_max_attempts"] == 1
+
+
 async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other() -> None:
     outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
     mine = World(FakeQueue(), FakeQueue(), outlet, objects)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.errors import DependencyDownError
-from shared.queue import CONTROL_TIMEOUT, POLL_GRACE, Failures, SqsQueue
+from shared.queue import CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
 from tests.unit.consumer_scene import now
 
 pytestmark = pytest.mark.virtual_clock
@@ -42,8 +42,8 @@ class Client:
         return ask
 
 
-def queue_of(receiver: Any, control: Any) -> SqsQueue:
-    return SqsQueue("https://sqs/1/loading", receiver=receiver, control=control)
+def queue_of(receiver: Any, control: Any, once: Any = None) -> SqsQueue:
+    return SqsQueue("https://sqs/1/loading", receiver=receiver, control=control, once=once)
 
 
 REQUESTS: list[Callable[[SqsQueue], Awaitable[object]]] = [
@@ -63,6 +63,14 @@ async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_en
         await request_of(queue_of(receiver, control))
     assert now() == pytest.approx(CONTROL_TIMEOUT.total_seconds())
     assert (receiver.asked, len(control.asked)) == ([], 1)
+
+
+async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_must_know_what_may_be_there_twice() -> None:
+    control, once = Client(), Client(takes=timedelta(hours=1))
+    queue = queue_of(Client(), control, once)
+    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+        await queue.send_all([Outgoing("a"), Outgoing("b")])
+    assert (once.asked, control.asked) == (["send_message_batch"], [])
 
 
 async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_seconds() -> None:

@@ -17,7 +17,7 @@ from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operati
 from services.operator.dlq.watch import Fate, Watch
 from services.operator.system import System
 from shared.errors import DependencyDownError, TransientError
-from shared.queue import BATCH_MAXIMUM, Outgoing, Queue
+from shared.queue import BATCH_MAXIMUM, Outgoing, Queue, requests_of
 
 REFILL_MINIMUM = 5  # dead letters that may fall while we replay
 REFILL_SHARE = 0.10  # or this part of what was sent
@@ -67,10 +67,14 @@ async def send_ten(queue: Queue, messages: Mapping[str, Outgoing]) -> tuple[list
     left, is_doubtful = dict(messages), False
     for tries_left in reversed(range(TRIES)):
         try:
-            ids = await queue.send_all(list(left.values()))
-            left = {one: left[one] for one, sent_id in zip(list(left), ids, strict=True) if sent_id is None}
+            names = iter(list(left))
+            for request in requests_of(list(left.values())):
+                ids = await queue.send_all(request)
+                for sent_id, one in zip(ids, names, strict=False):
+                    if sent_id is not None:
+                        del left[one]
         except (TransientError, DependencyDownError) as error:
-            is_doubtful |= isinstance(error, DependencyDownError)
+            is_doubtful |= isinstance(error, DependencyDownError)  # throttled, SQS has done nothing
             if not tries_left:
                 raise
         if not left or not tries_left:
