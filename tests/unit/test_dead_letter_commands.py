@@ -65,6 +65,31 @@ def test_list_tells_of_letters_in_somebody_s_hands(dlq: Terminal) -> None:
     assert dlq("list", SERVICE, "--json").lines[0]["in_hand_elsewhere"] == 2
 
 
+def test_what_somebody_has_in_hand_is_missing_from_an_export_and_from_a_plan_and_both_say_so(dlq: Terminal) -> None:
+    dlq.bury(3)
+    dlq.run(dlq.graves.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1)))
+    told = "starlift: somebody has 2 more letters of remodelling in hand, which were not looked at; try again in a minute\n"
+    answer = dlq("export", SERVICE)
+    assert (answer.code, len(answer.lines), answer.err) == (CODE.PARTIAL, 1, told)
+    answer = dlq("replay")
+    assert (answer.code, answer.err) == (CODE.PARTIAL, told)
+    assert "1 letter of 1 would be sent" in answer.out
+    dlq.run(dlq.graves.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1)))
+    assert dlq("export").code == CODE.PARTIAL
+    assert dlq("replay").code == CODE.PARTIAL
+    answer = dlq("replay", SERVICE, "--execute")
+    assert answer.code == CODE.PARTIAL
+    assert answer.out.startswith(
+        "replay of remodelling partial: no letters; others had 3 more in hand, which were not looked at"
+    )
+
+
+def test_a_limit_that_is_reached_looks_no_further_and_misses_nothing(dlq: Terminal) -> None:
+    dlq.bury(3)
+    dlq.run(dlq.graves.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1)))
+    assert dlq("export", "--limit", "1").code == 0
+
+
 def test_show_tells_all_of_a_letter(dlq: Terminal) -> None:
     dlq.bury(1, replays=2)
     event = str(decode(dlq.graves.dead.bodies[0]).id)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from contracts.messages import encode
-from services.operator.dlq.choosing import matching, reason_to_skip
+from services.operator.dlq.choosing import Matching, matching, reason_to_skip
 from services.operator.dlq.execution import Report, carry_out, end_of, require_no_move, send_ten
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.journal import Journal, doubts, operations
@@ -57,14 +57,33 @@ class Decision:
     skipped_because: str | None
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a replay would do, letter by letter; `doubts` are those that another operation may have sent."""
+
+    letters: Matching
+    doubts: Mapping[str, str]
+    force: bool
+
+    async def __aiter__(self) -> AsyncIterator[Decision]:
+        """Look once."""
+        async for letter in self.letters:
+            yield Decision(letter, self.doubts.get(letter.id) or reason_to_skip(letter, force=self.force))
+
+    @property
+    def elsewhere(self) -> int:
+        """How many others had in hand when we had looked at all, so that nobody knows what would become of them."""
+        return self.letters.elsewhere
+
+
 @asynccontextmanager
 async def plan(
     system: System, service: str, chosen: Filter, *, limit: int | None = None, force: bool = False
-) -> AsyncIterator[AsyncIterator[Decision]]:
-    """What a replay would do, letter by letter. Changes nothing."""
+) -> AsyncIterator[Plan]:
+    """What a replay would do. Changes nothing."""
     in_doubt = await doubts(system.objects, system.settings.landing_bucket, service)
     async with matching(system, service, chosen, limit) as letters:
-        yield (Decision(letter, in_doubt.get(letter.id) or reason_to_skip(letter, force=force)) async for letter in letters)
+        yield Plan(letters, in_doubt, force)
 
 
 def replay_operation(service: str, chosen: Filter, author: Author, how: Replay, limit: int | None = None) -> Operation:

@@ -37,24 +37,37 @@ def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
     return None
 
 
-@asynccontextmanager
-async def matching(
-    system: System, service: str, chosen: Filter, limit: int | None = None
-) -> AsyncIterator[AsyncIterator[Letter]]:
-    """The letters of a service that `chosen` matches, one by one; at the end they are handed back."""
+@dataclass(frozen=True)
+class Matching:
+    """The letters of a service that `chosen` matches, `limit` of them at most, one by one."""
 
-    async def letters(hold: Hold) -> AsyncIterator[Letter]:
+    service: str
+    chosen: Filter
+    limit: int | None
+    hold: Hold
+
+    async def __aiter__(self) -> AsyncIterator[Letter]:
+        """Look once."""
         count = 0
-        async for delivery in hold.letters():
-            letter = read_letter(service, delivery)
-            if chosen.matches(letter):
+        async for delivery in self.hold.letters():
+            letter = read_letter(self.service, delivery)
+            if self.chosen.matches(letter):
                 yield letter
                 count += 1
-                if count == limit:
+                if count == self.limit:
                     return
 
+    @property
+    def elsewhere(self) -> int:
+        """How many others had in hand when we had looked at all, so that nobody knows whether they match."""
+        return self.hold.elsewhere
+
+
+@asynccontextmanager
+async def matching(system: System, service: str, chosen: Filter, limit: int | None = None) -> AsyncIterator[Matching]:
+    """The letters of a service that `chosen` matches; at the end they are handed back."""
     async with holding(system.dead_letters[service]) as hold:
-        yield letters(hold)
+        yield Matching(service, chosen, limit, hold)
 
 
 @dataclass

@@ -150,24 +150,27 @@ def export(
 ) -> None:
     """Write dead letters as JSON lines, as `restore` reads them. They stay where they are."""
 
-    async def work(system: System) -> int:
-        count = 0
+    async def work(system: System) -> tuple[int, bool]:
+        count, is_whole = 0, True
         with nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8") as file:
             for name in names(service):
                 async with matching(system, name, chosen, limit) as letters:
                     async for letter in letters:
                         file.write(f"{Archived.of(letter).model_dump_json()}\n")
                         count += 1
-        return count
+                    is_whole &= terminal.saw_all(name, letters.elsewhere)
+        return count, is_whole
 
     try:
-        count = on_system(work)
+        count, is_whole = on_system(work)
     except OSError as error:
         if output is None:
             raise
         raise ComplaintError(
             f"'{output}' can't be written ({error.strerror}); choose another name", DeadLetterExit.USAGE
         ) from error
+    if not is_whole:
+        raise typer.Exit(DeadLetterExit.PARTIAL)
     if not count:
         raise typer.Exit(DeadLetterExit.NOTHING)
 

@@ -113,7 +113,7 @@ class _Work:
         if not elsewhere:
             return await self.journal.end(end)
         detail = f"others had {elsewhere:,} more in hand, which were not looked at"
-        return await self.journal.end(End.PARTIAL if end is End.DONE else end, detail)
+        return await self.journal.end(End.PARTIAL, detail)
 
     async def _work_off(self) -> None:
         """Raises: StoppedError."""

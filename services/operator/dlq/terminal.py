@@ -26,7 +26,7 @@ from services.operator.dlq.options import Service
 from services.operator.dlq.survey import find
 from services.operator.exit_codes import ComplaintError, DeadLetterExit
 from services.operator.locate import WrongSettingsError, operator_settings
-from services.operator.render import counted
+from services.operator.render import COMPLAINT, counted
 from services.operator.system import SERVICES, System, open_system
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import place_of
@@ -188,25 +188,35 @@ def move_natively(service: Service | None, who: Author, rate: float, *, execute:
 def show_plan(service: Service | None, chosen: Filter, limit: int | None, *, force: bool, as_json: bool) -> None:
     """What a replay would do. Exits as it would."""
 
-    async def work(system: System) -> render.PlanTable:
-        table = render.PlanTable()
+    async def work(system: System) -> tuple[render.PlanTable, bool]:
+        table, is_whole = render.PlanTable(), True
         for name in names(service):
             async with actions.plan(system, name, chosen, limit=limit, force=force) as decisions:
                 async for decision in decisions:
                     table.add(decision)
                     if as_json:
                         typer.echo(render.json_line(render.decision_as_json(decision)))
-        return table
+                is_whole &= saw_all(name, decisions.elsewhere)
+        return table, is_whole
 
-    table = on_system(work)
+    table, is_whole = on_system(work)
     if not as_json:
         table.show(people)
         sent = counted(table.sent.total(), "letter", "letters")
         people.print(f"{sent} of {table.count:,} would be sent; --execute sends them", highlight=False)
+    if table.skipped or not is_whole:
+        raise typer.Exit(DeadLetterExit.PARTIAL)
     if not table.count:
         raise typer.Exit(DeadLetterExit.NOTHING)
-    if table.skipped:
-        raise typer.Exit(DeadLetterExit.PARTIAL)
+
+
+def saw_all(service: str, elsewhere: int) -> bool:
+    """Whether nobody else had letters in hand when we looked; if somebody had, that is told."""
+    if elsewhere:
+        letters = counted(elsewhere, "more letter", "more letters")
+        text = f"somebody has {letters} of {service} in hand, which were not looked at; try again in a minute"
+        aside.print(f"{COMPLAINT}{text}", highlight=False, markup=False, soft_wrap=True)
+    return not elsewhere
 
 
 async def _count(system: System, service: str) -> int:
