@@ -120,9 +120,9 @@ class Scene:
         await self.remember(run, second)
         return manifest
 
-    async def remember(self, run: int, second: int = 0) -> None:
+    async def remember(self, run: int, second: int = 0, began: datetime = BEGAN) -> None:
         """The state of a source whose last completed run is `run`."""
-        state = SourceState(run=run, checkpoint=checkpoint(run, second))
+        state = SourceState(run=run, checkpoint=checkpoint(run, second).model_copy(update={"started_at": began}))
         await self.objects.put(LANDING, state_key(SOURCE), state.model_dump_json().encode())
 
 

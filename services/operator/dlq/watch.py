@@ -118,15 +118,16 @@ class Watch:
             case BatchIngested() | BatchRemodelled():
                 return not await not_in_ledger(system.warehouse, [message.data.batch_id])
             case IngestSource():
-                checkpoint = await self._checkpoint()
-                if checkpoint is None:
-                    return False
-                if message.data.trigger is Trigger.SCHEDULE and message.time < checkpoint.started_at:
-                    return True  # a run that began later has answered it: ingestion drops it
+                checkpoint = await self._checkpoint()  # before the manifests: a run writes its own before it
                 bucket, source = system.settings.landing_bucket, system.settings.source_name
                 manifests = await manifests_after(system.objects, bucket, source, self._run)
-                wanted = [batch.data.batch_id for manifest in manifests for batch in manifest.batches]
-                return checkpoint.run > self._run and not await not_in_ledger(system.warehouse, wanted)
+                asked_for = [manifest for manifest in manifests if manifest.requested_by == message.id]
+                if asked_for:
+                    wanted = [batch.data.batch_id for manifest in asked_for for batch in manifest.batches]
+                    return not await not_in_ledger(system.warehouse, wanted)
+                # Only of a schedule an empty run leaves no manifest, and a run that began later answers it: ingestion drops it.
+                is_scheduled = message.data.trigger is Trigger.SCHEDULE
+                return is_scheduled and checkpoint is not None and message.time < checkpoint.started_at
             case _:
                 return True  # nothing is loaded because of it
 
