@@ -25,9 +25,12 @@ class FailureRecord(BaseModel):
 
     `fingerprint` is the same for failures of the same error at the same place in the code. `attempts` counts deliveries.
     `replays` counts how often the message has come back from a dead-letter queue.
+
+    A letter waits for a fortnight and is read by earlier builds, too, so unknown fields are passed over: a record that can't be
+    read would take the count of replays with it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     reason: FailureReason
     error_type: str

@@ -77,6 +77,11 @@ def test_a_letter_without_a_failure_record_was_moved_by_sqs_or_a_person() -> Non
     assert found.failure.fingerprint == letter("{").failure.fingerprint
 
 
+def test_a_failure_record_of_a_later_build_keeps_its_count_of_replays() -> None:
+    record = json.dumps(json.loads(failure(replays=3).model_dump_json()) | {"trace": "x"})
+    assert letter(encode(ingested(7)), {FAILURE_ATTRIBUTE: record}).failure == failure(replays=3)
+
+
 def test_an_older_version_is_brought_to_this_build_s() -> None:
     """A batch of before there were key lists."""
     document = json.loads(encode(ingested(7))) | {"type": "starlift.batch_ingested.v1"}
