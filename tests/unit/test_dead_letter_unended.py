@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -125,3 +126,45 @@ async def test_what_removes_nothing_has_nothing_to_restore() -> None:
     removed = await actions.removed(graves.system, await graves.operation())
     restored, _ = await actions.restore(graves.system, SERVICE, removed, ANN)
     assert [one async for one in await actions.removed(graves.system, restored)] == []
+
+
+def of_a_later_build(graves: Graves, what: str, **changed: object) -> None:
+    """The one object of its kind, with fields that this build does not know, or values."""
+    (key,) = graves.keys(what)
+    document = json.loads(graves.objects.buckets[LANDING][key])
+    graves.objects.buckets[LANDING][key] = json.dumps(document | changed).encode()
+
+
+LATER = [
+    pytest.param("begun", {"filter": {"tenant": "x"}}, id="a filter"),
+    pytest.param("begun", {"kind": "fold"}, id="a kind"),
+    pytest.param("ended", {"end": "folded"}, id="an end"),
+]
+
+
+@pytest.mark.parametrize(("what", "changed"), LATER)
+async def test_an_operation_of_a_later_build_is_told_of_and_in_nobody_s_way(what: str, changed: dict[str, object]) -> None:
+    graves = Graves()
+    graves.bury(1)
+    await graves.replay()
+    of_a_later_build(graves, what, **changed)
+    ((operation, ended),) = await actions.audit(graves.system)
+    assert (operation.operator, operation.service, ended is not None) == ("ann", SERVICE, True)
+    assert await actions.interrupted(graves.system) == []
+    graves.bury(1)
+    await asyncio.sleep(1)
+    assert (await graves.replay()).end is End.DONE
+
+
+async def test_a_resume_leaves_an_operation_of_a_later_build_to_that_build() -> None:
+    """What its filter means is not known, and might be less than everything."""
+    graves = Graves()
+    graves.bury(2)
+    operation = await interrupted_replay(graves)
+    of_a_later_build(graves, "begun", filter={"tenant": "x"})
+    last = graves.keys("journal")[-1]  # sent
+    graves.objects.buckets[LANDING][last] = graves.objects.buckets[LANDING][last].replace(b'"sent"', b'"folded"')
+    with pytest.raises(NoSuchOperationError, match=f"operation {operation.id} is of a newer build; resume it with that build"):
+        await actions.interrupted(graves.system)
+    await asyncio.sleep(1)
+    assert (await graves.replay()).counts == {"skipped": 2}  # and what it may have sent is left to it, too

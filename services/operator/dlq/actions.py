@@ -16,7 +16,7 @@ from services.operator.dlq.filters import Filter
 from services.operator.dlq.journal import Journal, doubts, operations
 from services.operator.dlq.letters import Archived, Letter, validated
 from services.operator.dlq.lock import locked
-from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operation, Step, new_operation_id, now
+from services.operator.dlq.operation import MAY_CHOOSE, RESUMABLE, End, Ended, Kind, Operation, Step, new_operation_id, now
 from services.operator.system import System
 from shared.errors import PermanentError
 from shared.queue import BATCH_MAXIMUM, Outgoing, require_sendable
@@ -128,8 +128,16 @@ async def audit(system: System, beginning: str = "") -> list[tuple[Operation, En
 
 
 async def interrupted(system: System, beginning: str = "") -> list[Operation]:
-    """The operations that can be resumed, oldest first, and those that run."""
-    return [one for one, ended in await audit(system, beginning) if ended is None and one.kind in RESUMABLE]
+    """The operations that can be resumed, oldest first, and those that run.
+
+    Raises: NoSuchOperationError if there are such, and only a newer build understands them.
+    """
+    unended = [one for one, ended in await audit(system, beginning) if ended is None]
+    found = [one for one in unended if one.kind in RESUMABLE]
+    newer = [one.id for one in unended if one.kind is Kind.UNKNOWN]
+    if newer and not found:
+        raise NoSuchOperationError(f"operation {newer[0]} is of a newer build; resume it with that build")
+    return found
 
 
 async def journal_of(system: System, operation: Operation) -> Journal:
@@ -145,7 +153,7 @@ async def removed(system: System, operation: Operation) -> AsyncIterator[Archive
     Raises: NoSuchOperationError while it has not ended: it may have removed more than its journal says.
     """
     journal = await journal_of(system, operation)
-    if operation.kind in RESUMABLE and not await journal.has_ended():
+    if operation.kind in MAY_CHOOSE and not await journal.has_ended():
         raise NoSuchOperationError(
             f"what operation {operation.id} has removed is known when it has ended, and it has not ended; "
             f"`starlift dlq resume {operation.id}` first"

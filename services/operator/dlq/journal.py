@@ -17,7 +17,18 @@ from dataclasses import dataclass, field
 
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError
-from services.operator.dlq.operation import RESUMABLE, End, Ended, Line, Operation, Step, now
+from services.operator.dlq.operation import (
+    MAY_CHOOSE,
+    End,
+    Ended,
+    Line,
+    Operation,
+    Step,
+    now,
+    read_ended,
+    read_line,
+    read_operation,
+)
 from shared.errors import PermanentError
 from shared.object_store import ConflictError, ObjectStore, replace_ours
 
@@ -48,7 +59,7 @@ class Journal:
         journals = await self.objects.keys(self.bucket, self._key("journal", ""))
         archives = await self.objects.keys(self.bucket, self._key("archive", ""))
         async for _, body in _bodies(self.objects, self.bucket, journals):
-            self._note(Line.model_validate_json(line) for line in body.splitlines())
+            self._note(read_line(line) for line in body.splitlines())
         self._written, self._archives = _next_number(journals), _next_number(archives)
 
     async def has_ended(self) -> bool:
@@ -152,6 +163,10 @@ def _ended(operation: str) -> str:
     return f"{_ENDED}{operation}.json"
 
 
+def _id_of(key: str) -> str:
+    return key.removeprefix(_BEGUN).removesuffix(".json")
+
+
 def _next_number(keys: Sequence[str]) -> int:
     return int(keys[-1].rpartition("/")[2].removesuffix(".jsonl")) + 1 if keys else 0
 
@@ -170,8 +185,8 @@ async def operations(objects: ObjectStore, bucket: str) -> list[tuple[Operation,
     """Every operation, oldest first, with how it ended; None: it has not, it runs or was interrupted."""
     begun = await objects.keys(bucket, _BEGUN)
     endings = await objects.keys(bucket, _ENDED)
-    ended = {key: Ended.model_validate_json(body) async for key, body in _bodies(objects, bucket, endings)}
-    found = [Operation.model_validate_json(body) async for _, body in _bodies(objects, bucket, begun)]
+    ended = {key: read_ended(body) async for key, body in _bodies(objects, bucket, endings)}
+    found = [read_operation(_id_of(key), body) async for key, body in _bodies(objects, bucket, begun)]
     return sorted(((one, ended.get(_ended(one.id))) for one in found), key=lambda pair: (pair[0].began_at, pair[0].id))
 
 
@@ -179,7 +194,7 @@ async def unended(objects: ObjectStore, bucket: str) -> list[Operation]:
     """The operations that have not ended: they run, or were interrupted."""
     ended = set(await objects.keys(bucket, _ENDED))
     begun = [key for key in await objects.keys(bucket, _BEGUN) if key.replace(_BEGUN, _ENDED) not in ended]
-    return [Operation.model_validate_json(body) async for _, body in _bodies(objects, bucket, begun)]
+    return [read_operation(_id_of(key), body) async for key, body in _bodies(objects, bucket, begun)]
 
 
 async def doubts(objects: ObjectStore, bucket: str, service: str, but: str = "") -> dict[str, str]:
@@ -189,7 +204,7 @@ async def doubts(objects: ObjectStore, bucket: str, service: str, but: str = "")
     """
     found: dict[str, str] = {}
     for operation in await unended(objects, bucket):
-        if operation.service == service and operation.kind in RESUMABLE and operation.id != but:
+        if operation.service == service and operation.kind in MAY_CHOOSE and operation.id != but:
             journal = Journal(objects, bucket, operation)
             await journal.load()
             because = f"operation {operation.id} may have sent it; `starlift dlq resume {operation.id}` first"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum, unique
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from services.operator.dlq.filters import Filter
 
@@ -24,6 +25,7 @@ class Step(StrEnum):
     SKIPPED = "skipped"  # was not to be sent; it is still in the dead-letter queue
 
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)  # of what says no time
 UNFINISHED = (Step.PLANNED, Step.ARCHIVED, Step.SENDING, Step.SENT)
 
 
@@ -36,9 +38,11 @@ class Kind(StrEnum):
     DISCARD = "discard"
     RESTORE = "restore"  # back into the dead-letter queue, from an archive
     NATIVE = "native"  # SQS's own move task
+    UNKNOWN = "unknown"  # something that only a newer build understands
 
 
 RESUMABLE = frozenset({Kind.REPLAY, Kind.EDIT, Kind.DISCARD})  # the others choose no letters that they could find again
+MAY_CHOOSE = RESUMABLE | {Kind.UNKNOWN}
 
 
 @unique
@@ -49,6 +53,7 @@ class End(StrEnum):
     PARTIAL = "partial"  # some letters stayed
     STOPPED = "stopped"  # a safety limit
     NOTHING = "nothing"  # no letter was chosen
+    UNKNOWN = "unknown"  # in a way that only a newer build understands
 
 
 class _Stored(BaseModel):
@@ -86,6 +91,24 @@ class Ended(_Stored):
     detail: str = ""
 
 
+def read_operation(ident: str, body: bytes) -> Operation:
+    """What was asked; of what a newer build was asked, who, when and why. A filter that is half understood chooses too much."""
+    try:
+        return Operation.model_validate_json(body)
+    except ValidationError:
+        document = json.loads(body)
+        told = {name: document.get(name, "") for name in ("service", "operator", "reason")}
+        return Operation(id=ident, kind=Kind.UNKNOWN, began_at=document.get("began_at", EARLIEST), **told)
+
+
+def read_ended(body: bytes) -> Ended:
+    """How it ended; that it has ended is certain, whatever this build understands."""
+    try:
+        return Ended.model_validate_json(body)
+    except ValidationError:
+        return Ended(at=json.loads(body).get("at", EARLIEST), end=End.UNKNOWN, counts={})
+
+
 class Line(_Stored):
     """One step of one letter. `archive` is the number of the archive object that has it; an empty `letter`: all were chosen."""
 
@@ -94,6 +117,15 @@ class Line(_Stored):
     at: AwareDatetime
     archive: int | None = None
     detail: str = ""
+
+
+def read_line(text: bytes) -> Line:
+    """One step of one letter; of a step that only a newer build knows this much: the letter may have been sent."""
+    try:
+        return Line.model_validate_json(text)
+    except ValidationError:
+        document = json.loads(text) | {"step": Step.SENDING, "detail": "a step of a newer build"}
+        return Line.model_validate(document)
 
 
 def now() -> datetime:

@@ -23,6 +23,10 @@ from services.operator.render import counted
 
 _SHORT = 8  # of an id, enough to name it
 REASONS_SHOWN = 20
+_UNENDED = {
+    **dict.fromkeys(set(Kind) - RESUMABLE, "it runs, or was interrupted"),
+    Kind.UNKNOWN: "of a newer build, which can go on with it",
+}
 DONE_WITH = {Kind.REPLAY: "replayed", Kind.EDIT: "edited", Kind.DISCARD: "discarded"}
 
 
@@ -176,7 +180,7 @@ def operation_as_json(operation: Operation, ended: Ended | None) -> dict[str, An
 def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | None]]) -> None:
     """The audit, oldest first."""
     for operation, ended in found:
-        unended = "it runs, or `starlift dlq resume` goes on" if operation.kind in RESUMABLE else "it runs, or was interrupted"
+        unended = _UNENDED.get(operation.kind, "it runs, or `starlift dlq resume` goes on")
         how = f"{ended.end} ({_counts(operation, ended)})" if ended else f"not ended: {unended}"
         line = f"{operation.id}  {operation.kind} of {operation.service} by {operation.operator}: {how}"
         console.print(_text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
