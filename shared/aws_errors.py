@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    SSOError,
+)
 
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
@@ -32,6 +40,7 @@ _CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError)  # likewise
 _STALLED = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 
@@ -48,8 +57,13 @@ def aws_errors(dependency: str, target: str) -> Iterator[None]:
         raise classed(error, dependency, target) from error
     except ParamValidationError as error:
         raise PermanentError(f"the request to {dependency} about '{target}' is malformed; this is a bug, report it") from error
+    except _NO_CREDENTIALS as error:
+        text = (
+            f"{dependency} can't be asked about '{target}' without credentials ({type(error).__name__}); provide or renew them"
+        )
+        raise DependencyDownError(dependency, text) from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-        text = f"{dependency} can't be reached about '{target}' ({type(error).__name__}); waiting until it answers"
+        text = f"{dependency} can't be reached about '{target}' ({type(error).__name__}); check the network and the endpoint"
         raise DependencyDownError(dependency, text) from error
 
 
@@ -73,13 +87,10 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
     if is_throttling(code):
         return TransientError(f"{dependency} throttles requests about '{target}' ({code}); trying later")
     if code in _CREDENTIALS:
-        advice = "correct them; waiting until it takes them"
-        return DependencyDownError(
-            dependency, f"{dependency} refuses our credentials or our clock about '{target}' ({code}); {advice}"
-        )
+        what = f"{dependency} refuses our credentials or our clock about '{target}' ({code}); correct them"
+        return DependencyDownError(dependency, what)
     if code in _STALLED or status >= _SERVER_FAULT:
-        return DependencyDownError(
-            dependency, f"{dependency} fails about '{target}' ({code or status}); waiting until it answers"
-        )
+        what = f"{dependency} fails about '{target}' ({code or status}); try again when it has recovered"
+        return DependencyDownError(dependency, what)
     advice = "check the permissions of the task's role, then replay the dead letters"
     return PermanentError(f"{dependency} refused {error.operation_name} on '{target}' ({code or status}); {advice}")

@@ -17,7 +17,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import SystemRandom
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError
 from pydantic import ValidationError
 
 from shared.consumer import Consumer, Handler, Probe, Rules
@@ -86,19 +87,28 @@ class World:
 
 @asynccontextmanager
 async def open_clients(region: str) -> AsyncIterator[Clients]:
-    """Clients of AWS, or of what AWS_ENDPOINT_URL says. Every wait has an end; botocore's own repetitions are few."""
+    """Clients of AWS, or of what AWS_ENDPOINT_URL says. Every wait has an end; botocore's own repetitions are few.
+
+    Raises: PermanentError when the environment says something of AWS that does not exist: a profile, a region.
+    """
     session = get_session()
     polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop repeats
     control = _config(read_timeout=CONTROL_TIMEOUT, tries=2)
     single = _config(read_timeout=CONTROL_TIMEOUT, tries=1)
     objects = _config(read_timeout=timedelta(seconds=30), tries=4)
-    async with (
-        session.create_client("sqs", region_name=region, config=polls) as receiver,
-        session.create_client("sqs", region_name=region, config=control) as sqs,
-        session.create_client("sqs", region_name=region, config=single) as once,
-        session.create_client("s3", region_name=region, config=objects) as s3,
-    ):
-        yield Clients(receiver, sqs, once, s3)
+    async with AsyncExitStack() as stack:
+        try:
+            clients = Clients(
+                receiver=await stack.enter_async_context(session.create_client("sqs", region_name=region, config=polls)),
+                control=await stack.enter_async_context(session.create_client("sqs", region_name=region, config=control)),
+                once=await stack.enter_async_context(session.create_client("sqs", region_name=region, config=single)),
+                s3=await stack.enter_async_context(session.create_client("s3", region_name=region, config=objects)),
+            )
+        except (BotoCoreError, ValueError) as error:  # ValueError: a malformed AWS_ENDPOINT_URL
+            raise PermanentError(
+                f"AWS can't be addressed ({error}); correct AWS_PROFILE, the region or the endpoint"
+            ) from error
+        yield clients
 
 
 @asynccontextmanager

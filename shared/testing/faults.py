@@ -21,7 +21,7 @@ def throttled() -> TransientError:
 
 def connection_reset() -> DependencyDownError:
     """The connection breaks."""
-    return DependencyDownError("sqs", "sqs can't be reached (ConnectionResetError); waiting until it answers")
+    return DependencyDownError("sqs", "sqs can't be reached (ConnectionResetError); check the network and the endpoint")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,20 @@ async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(
         assert clients.receiver is not clients.control
 
 
+@pytest.mark.parametrize(("profile", "region"), [("nope", "eu-west-2"), ("", "eu west 2")])
+async def test_an_aws_that_does_not_exist_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, profile: str, region: str
+) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(
+        PermanentError, match=r"^AWS can't be addressed \(.*(nope|eu west 2).*\); correct AWS_PROFILE, the region"
+    ):
+        async with open_clients(region):
+            pass
+
+
 async def test_what_must_not_be_repeated_unseen_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     async with open_clients("eu-west-2") as clients:

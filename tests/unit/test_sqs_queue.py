@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from shared.errors import DependencyDownError
 from shared.queue import CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
@@ -71,6 +72,16 @@ async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_m
     with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
         await queue.send_all([Outgoing("a"), Outgoing("b")])
     assert (once.asked, control.asked) == (["send_message_batch"], [])
+
+
+async def test_who_has_no_credentials_is_told_what_is_missing_and_not_that_somebody_waits() -> None:
+    class Nameless:
+        async def get_queue_attributes(self, **_request: object) -> None:
+            raise NoCredentialsError
+
+    text = r"sqs can't be asked about 'loading' without credentials \(NoCredentialsError\); provide or renew them"
+    with pytest.raises(DependencyDownError, match=text):
+        await queue_of(Client(), Nameless()).depth()
 
 
 async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_seconds() -> None:
