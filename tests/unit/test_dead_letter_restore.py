@@ -165,6 +165,18 @@ async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:
     assert len(graves.dead.messages) == 4
 
 
+async def test_two_lines_with_one_id_are_two_letters() -> None:
+    """As somebody writes who copies a line and changes its body."""
+    graves = Graves()
+
+    async def copied() -> AsyncIterator[Archived]:
+        for body in ("a", "b"):
+            yield letter_of(body).model_copy(update={"message_id": "1"})
+
+    await actions.restore(graves.system, SERVICE, copied(), ANN)
+    assert graves.dead.bodies == ["a", "b"]
+
+
 async def nothing() -> AsyncIterator[Archived]:
     for number in range(0):
         yield letter_of(str(number))

@@ -180,10 +180,10 @@ async def restore(system: System, service: str, letters: AsyncIterator[Archived]
         journal = await _begun(system, operation)
         batch: list[Archived] = []
         async for letter in letters:
-            batch.append(letter)
-            if len(batch) == BATCH_MAXIMUM:
+            if len(batch) == BATCH_MAXIMUM or any(letter.message_id == one.message_id for one in batch):
                 await _put_back(system, batch, journal)
                 batch = []
+            batch.append(letter)
         await _put_back(system, batch, journal)
         return operation, await journal.end(end_of(journal, Step.SENT))
 
