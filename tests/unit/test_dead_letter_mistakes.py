@@ -7,6 +7,7 @@ import getpass
 import os
 import signal
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,13 @@ def dlq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         (["discard", "--id", "", "--reason", "x"], "the value of --id is empty"),
         (["discard", "--reason", "x"], "say which letters: a service, a filter or --limit"),
         (["discard", SERVICE, "--reason", " "], "say why: --reason is kept in the audit"),
-        (["restore", "no-such-thing"], "0 operations begin with 'no-such-thing'"),
+        (
+            ["restore", "typo.jsonl"],
+            "there is no file 'typo.jsonl', and 0 operations begin so; `starlift dlq audit` lists them",
+        ),
+        (["restore", ""], "an id must not be empty"),
+        (["show", ""], "an id must not be empty"),
+        (["edit", ""], "an id must not be empty"),
     ],
 )
 def test_a_mistake_is_one_sentence(dlq: Terminal, words: list[str], sentence: str) -> None:
@@ -80,6 +87,44 @@ def test_what_fails_in_the_middle_says_how_to_go_on(dlq: Terminal, error: Except
     dlq.graves.alive.faults.clear()
     answer = dlq("resume", operation.id[:10])
     assert (answer.code, answer.err) == (0, "")
+
+
+def test_what_fails_before_it_has_begun_says_nothing_of_going_on(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    dlq.bury(1)
+
+    async def refuse() -> bool:
+        raise PermanentError("sqs refused ListMessageMoveTasks")
+
+    monkeypatch.setattr(dlq.graves.move_tasks[SERVICE], "is_running", refuse)
+    assert dlq("replay", "--execute") == Answer(CODE.NO_ACCESS, "", "starlift: sqs refused ListMessageMoveTasks\n")
+    assert dlq("resume").code == CODE.NOTHING
+
+
+def test_a_file_that_may_not_be_read_is_told(dlq: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "letters.jsonl"
+    file.touch()
+
+    def refuse(*_given: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    answer = dlq("restore", str(file))
+    assert (answer.code, answer.err) == (CODE.USAGE, f"starlift: '{file}' can't be read (Permission denied)\n")
+
+
+def test_an_interrupted_restore_is_not_said_to_go_on(dlq: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "letters.jsonl"
+    dlq.bury(3)
+    dlq("export", "--output", str(file))
+
+    async def interrupted(_messages: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
+
+    monkeypatch.setattr(dlq.graves.dead, "send_all", interrupted)
+    answer = dlq("restore", str(file))
+    told = "interrupted; `starlift dlq audit` says what was put back; repeat it, ids make that harmless"
+    assert (answer.code, answer.err) == (CODE.INTERRUPTED, f"starlift: {told}\n")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda one: type(one).__name__)

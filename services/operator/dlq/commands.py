@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,7 +35,21 @@ dlq_app = typer.Typer(
     no_args_is_help=True,
 )
 Why = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
-Ident = Annotated[str, typer.Argument(metavar="ID", help="Beginning of a letter's id or of its message's.")]
+
+
+def _not_empty(ident: str) -> str:
+    if not ident:  # an unset variable of a script must not mean any of them
+        raise WrongFilterError("an id must not be empty")
+    return ident
+
+
+Ident = Annotated[
+    str, typer.Argument(metavar="ID", help="Beginning of a letter's id or of its message's.", callback=_not_empty)
+]
+What = Annotated[
+    str,
+    typer.Argument(metavar="FILE|OPERATION", help="JSON lines of `export`, or the id of a discard.", callback=_not_empty),
+]
 
 
 @dlq_app.command("list")
@@ -177,7 +192,7 @@ def export(
 
 @dlq_app.command()
 def restore(
-    what: Annotated[str, typer.Argument(metavar="FILE|OPERATION", help="JSON lines of `export`, or the id of a discard.")],
+    what: What,
     *,
     operator: Operator = "",
     reason: Why = "",
@@ -185,7 +200,7 @@ def restore(
 ) -> None:
     """Put exported or discarded letters back into their dead-letter queues."""
     file, who = Path(what), author(operator, reason)
-    exported = editing.services_in(file) if file.is_file() else None
+    exported = editing.services_in(file) if os.path.isfile(file) else None  # noqa: PTH113 (Path.is_file raises where it may not look)
 
     async def work(system: System) -> list[End]:
         if exported is None:
@@ -245,5 +260,7 @@ def audit(
 async def _one_operation(system: System, beginning: str) -> Operation:
     found = await actions.audit(system, beginning)
     if len(found) != 1:
-        raise NoSuchOperationError(f"{len(found)} operations begin with '{beginning}'; `starlift dlq audit` lists them")
+        raise NoSuchOperationError(
+            f"there is no file '{beginning}', and {len(found)} operations begin so; `starlift dlq audit` lists them"
+        )
     return found[0][0]

@@ -58,7 +58,11 @@ async def letters_in(path: Path, service: str) -> AsyncIterator[Archived]:
 
 
 def _archived(path: Path) -> Iterator[Archived]:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise WrongInputError(f"'{path}' can't be read ({error.strerror})") from error
+    with file:
         for number, line in enumerate(file, start=1):
             try:
                 archived = Archived.model_validate_json(line)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -50,10 +51,23 @@ async def carry_out(system: System, operation: Operation, report: Report, *, res
             raise LockedError(f"somebody else has ended operation {operation.id} meanwhile; nothing is left to resume")
         else:
             await journal.load()
-        in_doubt = await doubts(system.objects, bucket, service, but=operation.id)
-        async with holding(system.dead_letters[service]) as hold:
-            elsewhere = await Choice(operation, journal, hold, in_doubt).make(resumed=resumed)
-            return await _Work(system, operation, journal, hold, Watch(system, service), report).finish(elsewhere)
+        with _resumable(operation):
+            in_doubt = await doubts(system.objects, bucket, service, but=operation.id)
+            async with holding(system.dead_letters[service]) as hold:
+                elsewhere = await Choice(operation, journal, hold, in_doubt).make(resumed=resumed)
+                return await _Work(system, operation, journal, hold, Watch(system, service), report).finish(elsewhere)
+
+
+@contextmanager
+def _resumable(operation: Operation) -> Iterator[None]:
+    """What fails inside says how to go on."""
+    try:
+        yield
+    except LockedError:
+        raise
+    except Exception as error:
+        error.add_note(f"nothing is lost, `starlift dlq resume {operation.id}` goes on")
+        raise
 
 
 async def require_no_move(system: System, service: str) -> None:

@@ -40,6 +40,7 @@ _ENDS = {
     End.DONE: DeadLetterExit.DONE,
     End.NOTHING: DeadLetterExit.NOTHING,
 }
+_INTERRUPTED = {"restore": "`starlift dlq audit` says what was put back; repeat it, ids make that harmless"}
 _GRAVEST_FIRST = tuple(_ENDS)
 _CODES: dict[tuple[type[Exception], ...], DeadLetterExit] = {
     (WrongFilterError, WrongInputError, WrongSettingsError, UnsendableError, NoSuchOperationError): DeadLetterExit.USAGE,
@@ -54,20 +55,20 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run one."""
-        with complaining():
+        with complaining(ctx):
             return super().invoke(ctx)
 
 
 @contextmanager
-def complaining() -> Iterator[None]:
-    """What goes wrong becomes one sentence and an exit code."""
+def complaining(ctx: Any) -> Iterator[None]:
+    """What goes wrong in a command becomes one sentence and an exit code."""
     try:
         yield
     except (ComplaintError, typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
         raise
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        text = "interrupted; nothing is lost, `starlift dlq resume` goes on with what was begun"
-        raise ComplaintError(text, DeadLetterExit.INTERRUPTED) from error
+        text = _INTERRUPTED.get(ctx.invoked_subcommand, "nothing is lost, `starlift dlq resume` goes on with what was begun")
+        raise ComplaintError(f"interrupted; {text}", DeadLetterExit.INTERRUPTED) from error
     except Exception as error:
         code = next((code for kinds, code in _CODES.items() if isinstance(error, kinds)), None)
         # Not the text of an error that is none of ours: it may quote a letter.
@@ -124,14 +125,8 @@ async def watched(system: System, operation: Operation, *, resumed: bool = False
         bar.update(task, completed=done, total=of)
 
     do = actions.resume if resumed else actions.do
-    try:
-        with bar:
-            ended = await do(system, operation, report)
-    except LockedError:
-        raise
-    except Exception as error:
-        error.add_note(f"nothing is lost, `starlift dlq resume {operation.id}` goes on")
-        raise
+    with bar:
+        ended = await do(system, operation, report)
     return tell(operation, ended, as_json=as_json)
 
 
