@@ -13,10 +13,10 @@ import pytest
 from contracts.messages import decode
 from infra.local.localstack import LocalStack
 from services.operator.dlq import actions, hold, lock
-from services.operator.dlq.actions import Author, Replay
+from services.operator.dlq.actions import Replay
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.lock import LockedError
-from services.operator.dlq.operation import End, Operation, Step
+from services.operator.dlq.operation import Author, End, Operation, Step
 from services.operator.system import System
 from shared.service import Clients, open_clients
 from tests.integration.dead_letter_process import POINTS, Point, in_a_hurry, work
@@ -26,6 +26,7 @@ from tests.localstack import REGION
 pytestmark = [pytest.mark.localstack, pytest.mark.timeout(300)]
 CHOSEN, OTHERS, NEWCOMERS = 12, 3, 2
 AT_ONCE = 6
+BOB = Author("bob", "test")
 DEADLINE_S = 60.0
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.integration.dead_letter_process"])
@@ -83,7 +84,7 @@ async def resume(system: System, operation: Operation) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
-                await actions.resume(system, operation)
+                await actions.resume(system, operation, BOB)
             except LockedError as error:
                 if "has ended operation" in str(error):
                     return

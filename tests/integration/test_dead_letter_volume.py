@@ -12,9 +12,9 @@ import pytest
 
 from infra.local.localstack import LocalStack
 from services.operator.dlq import actions
-from services.operator.dlq.actions import Author, Replay
+from services.operator.dlq.actions import Replay
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.operation import End
+from services.operator.dlq.operation import Author, End
 from services.operator.dlq.survey import survey
 from services.operator.system import System
 from shared.queue import Outgoing, SqsQueue

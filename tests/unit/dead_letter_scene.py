@@ -13,10 +13,10 @@ import pytest
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
 from contracts.messages import BatchIngested, Message, decode, encode
 from services.operator.dlq import actions, choosing, hold, journal, lock
-from services.operator.dlq.actions import Author, Replay
+from services.operator.dlq.actions import Replay
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.journal import Journal
-from services.operator.dlq.operation import Ended, Operation
+from services.operator.dlq.operation import Author, Ended, Operation
 from shared.testing import EPOCH, FakeQueue, StoredMessage, loop_now
 from tests.unit.operator_scene import LANDING, Scene, ingested
 
@@ -91,7 +91,7 @@ class Graves(Scene):
 
     async def resume(self) -> Ended:
         (operation,) = await actions.interrupted(self.system)
-        return await actions.resume(self.system, operation)
+        return await actions.resume(self.system, operation, ANN)
 
     async def operation(self) -> Operation:
         """The latest."""

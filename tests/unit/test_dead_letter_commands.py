@@ -15,6 +15,7 @@ import typer
 from contracts.messages import decode, encode
 from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import DeadLetterExit
+from shared.errors import PermanentError
 from shared.testing import Partial
 from tests.unit.dead_letter_scene import SERVICE
 from tests.unit.dead_letter_terminal import Answer, Terminal, terminal_of
@@ -264,6 +265,20 @@ def test_the_audit_tells_every_letter_of_an_operation(dlq: Terminal) -> None:
     text = dlq("audit", told["id"]).out
     assert f"{told['id']}  replay of remodelling by ann: done (1 replayed); mended" in text
     assert letter in text
+
+
+def test_the_audit_tells_what_was_chosen_how_and_who_went_on(dlq: Terminal) -> None:
+    dlq.bury(2)
+    dlq.graves.alive.faults.add("send_all", PermanentError("refused"))
+    dlq("replay", SERVICE, "--execute", "--operator", "ann", "--error", "SourceMismatchError", "--limit", "1", "--force")
+    assert dlq("resume", "--operator", "bob", "--reason", "ann is asleep").code == 0
+    (told,) = dlq("audit", "--json").lines
+    text = dlq("audit", told["id"]).out
+    assert 'replay of remodelling by ann: done (1 replayed); {"error": "SourceMismatchError"} --limit 1 --force\n' in text
+    assert "  2026-01-01 00:00:0" in text
+    assert "  bob went on; ann is asleep\n" in text
+    _, resumption, _ = dlq("audit", told["id"], "--json").lines
+    assert (resumption["operation"], resumption["operator"], resumption["reason"]) == (told["id"], "bob", "ann is asleep")
 
 
 def test_every_command_that_reads_letters_takes_the_same_filters() -> None:

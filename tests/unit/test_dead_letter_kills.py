@@ -99,9 +99,9 @@ async def resumed(graves: Graves) -> bool:
         return False
     if "dead-letters/locks/remodelling.json" in graves.objects.buckets["landing"]:
         with pytest.raises(LockedError, match="wait until they have"):
-            await actions.resume(graves.system, found[0])
+            await actions.resume(graves.system, found[0], ANN)
     await asyncio.sleep(LIFE.total_seconds() + 6)
-    await actions.resume(graves.system, found[0])
+    await actions.resume(graves.system, found[0], ANN)
     return True
 
 

@@ -190,7 +190,7 @@ async def test_an_operation_that_has_ended_meanwhile_is_not_gone_on_with() -> No
     await graves.resume()
     graves.bury(5, run=9)
     with pytest.raises(LockedError, match="has ended operation"):
-        await actions.resume(graves.system, operation)
+        await actions.resume(graves.system, operation, ANN)
     assert len(graves.dead.messages) == 5
 
 
@@ -203,7 +203,7 @@ async def test_what_chose_no_letters_can_t_be_resumed_and_touches_none(kind: Kin
     await Journal(graves.objects, LANDING, operation).begin()
     assert await actions.interrupted(graves.system) == []
     with pytest.raises(ValueError, match="carried out elsewhere"):
-        await actions.resume(graves.system, operation)
+        await actions.resume(graves.system, operation, ANN)
     assert len(graves.dead.messages) == 5
     assert graves.hidden() == []
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, encode
 from services.operator.dlq import actions, hold
-from services.operator.dlq.actions import Author, UnsendableError
+from services.operator.dlq.actions import UnsendableError
 from services.operator.dlq.editing import letters_in, services_in
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Archived, read_letter
 from services.operator.dlq.lock import LockedError, locked
-from services.operator.dlq.operation import End
+from services.operator.dlq.operation import Author, End
 from shared.errors import PermanentError
 from shared.testing import EPOCH, Partial, loop_now
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, bury, ids_of, on_loop_clock

@@ -11,7 +11,7 @@ import pytest
 from services.operator.dlq import actions
 from services.operator.dlq.actions import NoSuchOperationError, Replay
 from services.operator.dlq.journal import Journal
-from services.operator.dlq.operation import End, Operation, Step
+from services.operator.dlq.operation import Author, End, Operation, Step
 from shared.errors import PermanentError
 from shared.testing import AnswerLost
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, on_loop_clock
@@ -84,7 +84,7 @@ async def test_a_resume_sends_nothing_that_a_later_operation_may_have_sent() -> 
     await asyncio.sleep(1)
     await interrupted_replay(graves)
     assert len(graves.alive.sent) == 5
-    ended = await actions.resume(graves.system, first)
+    ended = await actions.resume(graves.system, first, ANN)
     assert (ended.end, ended.counts) == (End.PARTIAL, {"skipped": 5})
     assert (await graves.resume()).counts == {"deleted": 5}
     assert len(graves.alive.sent) == 5
@@ -168,3 +168,48 @@ async def test_a_resume_leaves_an_operation_of_a_later_build_to_that_build() -> 
         await actions.interrupted(graves.system)
     await asyncio.sleep(1)
     assert (await graves.replay()).counts == {"skipped": 2}  # and what it may have sent is left to it, too
+
+
+async def test_a_stop_is_a_stop_though_the_process_was_killed_before_it_could_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    graves = Graves()
+    graves.bury(30)
+
+    async def killed(*_given: object) -> None:
+        raise PermanentError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "end", killed)
+        async with graves.serving(graves.die):
+            with pytest.raises(PermanentError):
+                await graves.replay(how=Replay(rate=1000.0, canary=2))
+    ended = await graves.resume()
+    assert (ended.end, ended.counts) == (End.STOPPED, {"deleted": 2, "skipped": 28})
+    assert ended.detail.startswith("a canary died again")
+
+
+async def test_a_stop_that_is_written_down_sends_nothing_more_whoever_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    graves = Graves()
+    graves.bury(30)
+
+    async def killed(*_given: object) -> None:
+        raise PermanentError("killed")
+
+    with monkeypatch.context() as patched:
+        async with graves.serving(graves.die):
+            running = asyncio.create_task(graves.replay(how=Replay(rate=1000.0, canary=2)))
+            await asyncio.sleep(1)
+            patched.setattr(Journal, "skip", killed)
+            with pytest.raises(PermanentError):
+                await running
+    ended = await graves.resume()
+    assert (ended.end, len(graves.alive.sent)) == (End.STOPPED, 2)
+
+
+async def test_a_resume_tells_who_went_on_and_why() -> None:
+    graves = Graves()
+    graves.bury(2)
+    operation = await interrupted_replay(graves)
+    await actions.resume(graves.system, operation, Author("bob", "ann is asleep"))
+    journal = await actions.journal_of(graves.system, operation)
+    assert [(one.operator, one.reason) for one in journal.resumptions] == [("bob", "ann is asleep")]
+    assert operation.operator == "ann"

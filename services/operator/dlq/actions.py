@@ -16,7 +16,18 @@ from services.operator.dlq.filters import Filter
 from services.operator.dlq.journal import Journal, doubts, operations
 from services.operator.dlq.letters import Archived, Letter, validated
 from services.operator.dlq.lock import locked
-from services.operator.dlq.operation import MAY_CHOOSE, RESUMABLE, End, Ended, Kind, Operation, Step, new_operation_id, now
+from services.operator.dlq.operation import (
+    MAY_CHOOSE,
+    RESUMABLE,
+    Author,
+    End,
+    Ended,
+    Kind,
+    Operation,
+    Step,
+    new_operation_id,
+    now,
+)
 from services.operator.system import System
 from shared.errors import PermanentError
 from shared.queue import BATCH_MAXIMUM, Outgoing, require_sendable
@@ -30,14 +41,6 @@ class UnsendableError(Exception):
 
 class NoSuchOperationError(Exception):
     """There is no such operation, or none of which this can be asked. Recovery: as the text says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who does something, and why: both are kept."""
-
-    operator: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,9 @@ async def do(system: System, operation: Operation, report: Report = lambda _done
     return await carry_out(system, operation, report)
 
 
-async def resume(system: System, operation: Operation, report: Report = lambda _done, _all: None) -> Ended:
-    """Go on with an interrupted operation. Raises: as `do`."""
-    return await carry_out(system, operation, report, resumed=True)
+async def resume(system: System, operation: Operation, author: Author, report: Report = lambda _done, _all: None) -> Ended:
+    """Go on with an interrupted operation; who does is kept. Raises: as `do`."""
+    return await carry_out(system, operation, report, author)
 
 
 async def audit(system: System, beginning: str = "") -> list[tuple[Operation, Ended | None]]:

@@ -217,9 +217,12 @@ def restore(
 def resume(
     ident: Annotated[str, typer.Argument(metavar="OPERATION", help="Beginning of its id; without: the one there is.")] = "",
     *,
+    operator: Operator = "",
+    reason: Why = "",
     as_json: AsJson = False,
 ) -> None:
     """Go on with an operation that was interrupted."""
+    who = author(operator, reason)
 
     async def work(system: System) -> End:
         found = await actions.interrupted(system, ident)
@@ -227,7 +230,7 @@ def resume(
             raise ComplaintError("no operation is to be resumed; `starlift dlq audit` lists all", DeadLetterExit.NOTHING)
         if len(found) > 1:
             raise NoSuchOperationError(f"several can be resumed, say which: {', '.join(one.id for one in found)}")
-        return await watched(system, found[0], resumed=True, as_json=as_json)
+        return await watched(system, found[0], resumed_by=who, as_json=as_json)
 
     leave([on_system(work)], as_json=as_json)
 
@@ -246,7 +249,7 @@ def audit(
             raise ComplaintError("there is no such operation", DeadLetterExit.NOTHING)
         journal = await actions.journal_of(system, found[0][0]) if ident and len(found) == 1 else None
         if as_json:
-            lines = [] if journal is None else [render.line_as_json(journal.operation, line) for line in journal.lines.values()]
+            lines = [] if journal is None else render.journal_as_json(journal)
             for document in (*(render.operation_as_json(*pair) for pair in found), *lines):
                 typer.echo(render.json_line(document))
             return

@@ -14,7 +14,7 @@ from services.operator.dlq.hold import PATIENCE, Hold, holding
 from services.operator.dlq.journal import Journal, doubts
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError, locked
-from services.operator.dlq.operation import RESUMABLE, End, Ended, Kind, Operation, Step
+from services.operator.dlq.operation import RESUMABLE, Author, End, Ended, Kind, Operation, Step
 from services.operator.dlq.watch import Fate, Watch
 from services.operator.system import System
 from shared.errors import DependencyDownError, TransientError
@@ -33,7 +33,7 @@ class StoppedError(Exception):
     """A safety limit: going on would do harm. Recovery: find out why the letters die again."""
 
 
-async def carry_out(system: System, operation: Operation, report: Report, *, resumed: bool = False) -> Ended:
+async def carry_out(system: System, operation: Operation, report: Report, resumed_by: Author | None = None) -> Ended:
     """Do what `operation` asks for with the letters that its filter matches, from the start or from where it was interrupted.
 
     Raises: LockedError, when somebody else or SQS itself moves these letters; every error of queues and objects, after which
@@ -45,16 +45,17 @@ async def carry_out(system: System, operation: Operation, report: Report, *, res
     async with locked(system.objects, bucket, operation):
         await require_no_move(system, service)
         journal = Journal(system.objects, bucket, operation)
-        if not resumed:
+        if resumed_by is None:
             await journal.begin()
         elif await journal.has_ended():
             raise LockedError(f"somebody else has ended operation {operation.id} meanwhile; nothing is left to resume")
         else:
             await journal.load()
+            await journal.go_on(resumed_by.operator, resumed_by.reason)
         with _resumable(operation):
             in_doubt = await doubts(system.objects, bucket, service, but=operation.id)
             async with holding(system.dead_letters[service]) as hold:
-                elsewhere = await Choice(operation, journal, hold, in_doubt).make(resumed=resumed)
+                elsewhere = await Choice(operation, journal, hold, in_doubt).make(resumed=resumed_by is not None)
                 return await _Work(system, operation, journal, hold, Watch(system, service), report).finish(elsewhere)
 
 
@@ -113,16 +114,16 @@ class _Work:
 
     async def finish(self, elsewhere: int) -> Ended:
         """Delete what was sent before an interruption; send and delete the rest. `elsewhere`: letters out of reach."""
-        stop = None
         await self._delete(self.journal.at(Step.SENT))
         try:
             await self._work_off()
         except StoppedError as error:
-            stop = str(error)
+            await self.journal.stop(str(error))
+        if self.journal.stopped:
             await self.journal.skip(self.journal.at(Step.ARCHIVED, Step.SENDING), "the operation was stopped before")
         await self._delete_the_rest()
-        if stop is not None:
-            return await self.journal.end(End.STOPPED, stop)
+        if self.journal.stopped:
+            return await self.journal.end(End.STOPPED, self.journal.stopped)
         end = end_of(self.journal, Step.DELETED)
         if not elsewhere:
             return await self.journal.end(end)
@@ -131,7 +132,7 @@ class _Work:
 
     async def _work_off(self) -> None:
         """Raises: StoppedError."""
-        pending = self.journal.at(Step.ARCHIVED, Step.SENDING)
+        pending = [] if self.journal.stopped else self.journal.at(Step.ARCHIVED, Step.SENDING)
         pending.sort(key=lambda one: self.journal.lines[one].archive or 0)
         is_replay = self.operation.kind is Kind.REPLAY
         if is_replay and pending:

@@ -3,6 +3,7 @@
 dead-letters/begun/ID.json               what was asked, by whom, why
 dead-letters/archive/ID/NNNNN.jsonl      the letters as they were
 dead-letters/journal/ID/NNNNNNNN.jsonl   a line per step of a letter, in order
+dead-letters/resumed/ID/NNNNN.json       who went on with it, and why
 dead-letters/ended/ID.json               how it ended; as long as it is missing, the operation can be resumed
 
 No object is ever written twice: two processes at one operation, each with half of the truth, would end it wrongly.
@@ -23,6 +24,7 @@ from services.operator.dlq.operation import (
     Ended,
     Line,
     Operation,
+    Resumption,
     Step,
     now,
     read_ended,
@@ -46,6 +48,8 @@ class Journal:
     operation: Operation
     lines: dict[str, Line] = field(default_factory=dict)  # the last of each letter
     is_chosen: bool = False  # whether it says that all letters were chosen
+    stopped: str = ""  # by which safety limit, if one has stopped it
+    resumptions: list[Resumption] = field(default_factory=list)
     _steps: Counter[Step] = field(default_factory=Counter)
     _written: int = 0
     _archives: int = 0
@@ -61,6 +65,16 @@ class Journal:
         async for _, body in _bodies(self.objects, self.bucket, journals):
             self._note(read_line(line) for line in body.splitlines())
         self._written, self._archives = _next_number(journals), _next_number(archives)
+        resumed = await self.objects.keys(self.bucket, self._key("resumed", ""))
+        self.resumptions = [
+            Resumption.model_validate_json(body) async for _, body in _bodies(self.objects, self.bucket, resumed)
+        ]
+
+    async def go_on(self, operator: str, reason: str) -> None:
+        """Write down who goes on, when what was written before is loaded."""
+        resumption = Resumption(operator=operator, reason=reason, at=now())
+        await self._create(self._key("resumed", f"{len(self.resumptions):05d}.json"), resumption.model_dump_json())
+        self.resumptions.append(resumption)
 
     async def has_ended(self) -> bool:
         """Whether nothing more is to be done."""
@@ -110,6 +124,10 @@ class Journal:
         """All letters are chosen: whatever arrives from now on is none of this operation's."""
         await self.write([Line(letter="", step=Step.PLANNED, at=now())])
 
+    async def stop(self, why: str) -> None:
+        """A safety limit: nothing more is sent, whoever goes on."""
+        await self.write([Line(letter="", step=Step.SKIPPED, at=now(), detail=why)])
+
     async def end(self, end: End, detail: str = "") -> Ended:
         """Nothing more will be done."""
         ended = Ended(at=now(), end=end, counts=self.counts, detail=detail)
@@ -137,6 +155,7 @@ class Journal:
         for line in lines:
             if not line.letter:
                 self.is_chosen = True
+                self.stopped = line.detail
                 continue
             known = self.lines.get(line.letter)
             if known is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum, unique
 
@@ -56,6 +57,14 @@ class End(StrEnum):
     UNKNOWN = "unknown"  # in a way that only a newer build understands
 
 
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who does something, and why: both are kept."""
+
+    operator: str
+    reason: str = ""
+
+
 class _Stored(BaseModel):
     """Read by later and by earlier builds, so unknown fields are passed over."""
 
@@ -80,6 +89,14 @@ class Operation(_Stored):
     rate: float = 10.0
     canary: int = 0
     body: str | None = None
+
+
+class Resumption(_Stored):
+    """Who went on with an operation, and why."""
+
+    operator: str
+    reason: str
+    at: AwareDatetime
 
 
 class Ended(_Stored):
@@ -110,7 +127,10 @@ def read_ended(body: bytes) -> Ended:
 
 
 class Line(_Stored):
-    """One step of one letter. `archive` is the number of the archive object that has it; an empty `letter`: all were chosen."""
+    """One step of one letter. `archive` is the number of the archive object that has it.
+
+    An empty `letter`: all were chosen, or, with a `detail`, a safety limit has stopped it.
+    """
 
     letter: str
     step: Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from rich.text import Text
 from services.operator.dlq.actions import Decision
 from services.operator.dlq.journal import Journal
 from services.operator.dlq.letters import Letter
-from services.operator.dlq.operation import RESUMABLE, Ended, Kind, Line, Operation, Step
+from services.operator.dlq.operation import RESUMABLE, Ended, Kind, Operation, Step
 from services.operator.dlq.survey import Group, Pile, Reference
 from services.operator.render import counted
 
@@ -183,16 +183,32 @@ def show_operations(console: Console, found: Sequence[tuple[Operation, Ended | N
         unended = _UNENDED.get(operation.kind, "it runs, or `starlift dlq resume` goes on")
         how = f"{ended.end} ({_counts(operation, ended)})" if ended else f"not ended: {unended}"
         line = f"{operation.id}  {operation.kind} of {operation.service} by {operation.operator}: {how}"
-        console.print(_text(line + (f"; {operation.reason}" if operation.reason else "")), soft_wrap=True)
+        told = [line, operation.reason, _choice(operation)]
+        console.print(_text("; ".join(one for one in told if one)), soft_wrap=True)
 
 
-def line_as_json(operation: Operation, line: Line) -> dict[str, Any]:
-    """The last step of a letter in an operation."""
-    return {"operation": operation.id, **line.model_dump(mode="json")}
+def _choice(operation: Operation) -> str:
+    """What was asked of which letters to be chosen, where it was not all."""
+    chosen = operation.filter.model_dump(mode="json", exclude_defaults=True)
+    asked = [
+        json.dumps(chosen) if chosen else "",
+        "" if operation.limit is None else f"--limit {operation.limit}",
+        "--force" if operation.force else "",
+    ]
+    return " ".join(one for one in asked if one)
+
+
+def journal_as_json(journal: Journal) -> Iterator[dict[str, Any]]:
+    """Who went on with an operation, and the last step of each letter."""
+    for one in (*journal.resumptions, *journal.lines.values()):
+        yield {"operation": journal.operation.id, **one.model_dump(mode="json")}
 
 
 def show_journal(console: Console, journal: Journal) -> None:
-    """Every letter of an operation, with its last step."""
+    """Who went on with an operation, and every letter of it, with its last step."""
+    for one in journal.resumptions:
+        why = f"; {one.reason}" if one.reason else ""
+        console.print(_text(f"  {_clock(one.at)}  {one.operator} went on{why}"), soft_wrap=True)
     for letter, line in journal.lines.items():
         console.print(_text(f"  {letter}  {line.step:<8}  {_clock(line.at)}  {line.detail}".rstrip()), soft_wrap=True)
 

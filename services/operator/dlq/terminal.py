@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from typer.core import TyperGroup
 
 from services.operator.dlq import actions, render
-from services.operator.dlq.actions import Author, NoSuchOperationError, UnsendableError
+from services.operator.dlq.actions import NoSuchOperationError, UnsendableError
 from services.operator.dlq.editing import WrongInputError
 from services.operator.dlq.filters import Filter, WrongFilterError
 from services.operator.dlq.letters import Letter
 from services.operator.dlq.lock import LockedError
-from services.operator.dlq.operation import End, Ended, Operation
+from services.operator.dlq.operation import Author, End, Ended, Operation
 from services.operator.dlq.options import Service
 from services.operator.dlq.survey import find
 from services.operator.exit_codes import ComplaintError, DeadLetterExit
@@ -115,7 +115,7 @@ async def found(system: System, beginning: str, limit: int) -> list[Letter]:
     return letters
 
 
-async def watched(system: System, operation: Operation, *, resumed: bool = False, as_json: bool) -> End:
+async def watched(system: System, operation: Operation, *, resumed_by: Author | None = None, as_json: bool) -> End:
     """Carry an operation out under a progress bar, and tell how it ended."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal)
@@ -124,9 +124,11 @@ async def watched(system: System, operation: Operation, *, resumed: bool = False
     def report(done: int, of: int) -> None:
         bar.update(task, completed=done, total=of)
 
-    do = actions.resume if resumed else actions.do
     with bar:
-        ended = await do(system, operation, report)
+        if resumed_by is None:
+            ended = await actions.do(system, operation, report)
+        else:
+            ended = await actions.resume(system, operation, resumed_by, report)
     return tell(operation, ended, as_json=as_json)
 
 
