@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from contracts.messages import BatchIngested, BatchIngestedData, Snapshot
+from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled, BatchRemodelledData, Snapshot
 from contracts.objects import batch_id, manifest_key, state_key
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
 from services.operator.progress import LEDGER_QUERY
 from services.operator.system import SERVICES, OperatorSettings, System
-from shared.envelope import opening
+from shared.envelope import caused_by, opening
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
 
@@ -145,3 +145,9 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
         keys=(),
     )
     return BatchIngested(**opening("tests"), data=data)
+
+
+def remodelled(batch: BatchIngested) -> BatchRemodelled:
+    common = batch.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"})
+    data = BatchRemodelledData(**common, tables=(), keys=())
+    return BatchRemodelled(**caused_by(batch, "tests", subject=uuid4(), name="batch_remodelled"), data=data)

@@ -202,3 +202,13 @@ async def test_who_did_what_when_and_why_is_kept() -> None:
     assert operation.filter == Filter(error="SourceMismatchError")
     assert ended is not None
     assert ended.counts == {"deleted": 1}
+
+
+async def test_letters_that_were_not_chosen_are_seen_by_others_while_it_goes_on() -> None:
+    graves = Graves()
+    graves.bury(10, run=7)
+    graves.bury(3, run=8)
+    running = asyncio.create_task(graves.replay(Filter(runs=(7, 7)), Replay(rate=1.0)))
+    await asyncio.sleep(5)
+    assert (await graves.dead.depth()).visible == 3
+    assert (await running).end is End.DONE

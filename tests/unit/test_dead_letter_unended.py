@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
 from services.operator.dlq import actions
 from services.operator.dlq.actions import NoSuchOperationError, Replay
+from services.operator.dlq.choosing import ARCHIVE_LETTERS
 from services.operator.dlq.journal import Journal
+from services.operator.dlq.letters import Letter
 from services.operator.dlq.operation import Author, End, Operation, Step
 from shared.errors import PermanentError
+from shared.queue import Outgoing
 from shared.testing import AnswerLost
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE, Graves, on_loop_clock
 from tests.unit.operator_scene import LANDING
@@ -213,3 +217,55 @@ async def test_a_resume_tells_who_went_on_and_why() -> None:
     journal = await actions.journal_of(graves.system, operation)
     assert [(one.operator, one.reason) for one in journal.resumptions] == [("bob", "ann is asleep")]
     assert operation.operator == "ann"
+
+
+async def test_a_stop_leaves_no_letter_untold_that_was_being_sent() -> None:
+    graves = Graves()
+    graves.bury(3)
+    graves.alive.faults.add("send_all", PermanentError("refused"))
+    with pytest.raises(PermanentError):
+        await graves.replay(how=Replay(rate=1000.0, canary=2))
+    assert sorted((await graves.steps()).values()) == ["archived", "sending", "sending"]
+    journal = await graves.journal()
+    await journal.reach(Step.SENDING, journal.at(Step.ARCHIVED))
+    async with graves.serving(graves.die):
+        ended = await graves.resume()
+    assert (ended.end, set(ended.counts)) == (End.STOPPED, {"deleted", "skipped"})
+    assert "may have been sent; the operation was stopped before" in await graves.details()
+
+
+async def test_a_choice_that_goes_on_archives_behind_what_is_archived(monkeypatch: pytest.MonkeyPatch) -> None:
+    graves = Graves()
+    graves.bury(ARCHIVE_LETTERS + 5)
+    archive, calls = Journal.archive, count(1)
+
+    async def dying(journal: Journal, letters: list[Letter]) -> None:
+        if next(calls) == 2:
+            raise PermanentError("killed")
+        await archive(journal, letters)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "archive", dying)
+        with pytest.raises(PermanentError):
+            await graves.replay()
+    assert (await graves.resume()).counts == {"deleted": ARCHIVE_LETTERS + 5}
+    assert len(graves.keys("archive")) == 2
+
+
+async def test_what_was_sent_before_is_deleted_before_anything_else_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    graves = Graves()
+    graves.bury(20)
+    graves.dead.faults.add("delete", PermanentError("refused"))
+    with pytest.raises(PermanentError):
+        await graves.replay(how=Replay(rate=10.0))
+    assert (await graves.journal()).counts == {"sent": 10, "archived": 10}
+    left: list[int] = []
+    send_all = graves.alive.send_all
+
+    async def noting(messages: list[Outgoing]) -> list[str | None]:
+        left.append(len(graves.dead.messages))
+        return await send_all(messages)
+
+    monkeypatch.setattr(graves.alive, "send_all", noting)
+    assert (await graves.resume()).counts == {"deleted": 20}
+    assert left == [10]
