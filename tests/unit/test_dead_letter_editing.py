@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,10 @@ def test_an_empty_patch_changes_no_object(document: Any) -> None:
     assert merged(document, {}) == (document if isinstance(document, dict) else {})
 
 
+def as_it_is(document: Any) -> Any:
+    return document
+
+
 def letter(body: str | None = None) -> Letter:
     return read_letter(SERVICE, Delivery("1", body or encode(ingested(7)), "", 1, EPOCH, EPOCH))
 
@@ -72,7 +78,7 @@ def letter(body: str | None = None) -> Letter:
 def test_a_patch_is_read_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "patch.json"
     path.write_text('{"data": {"index": 3}, "causationid": null}', encoding="utf-8")
-    document = edited(letter(), path)
+    document = edited(letter(), path, as_it_is)
     assert document["data"]["index"] == 3
     assert document["data"]["run"] == 7
 
@@ -82,7 +88,7 @@ def test_a_patch_that_is_no_json_is_told(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "patch.json"
     path.write_bytes(content)
     with pytest.raises(WrongInputError, match=r"patch\.json' is no JSON"):
-        edited(letter(), path)
+        edited(letter(), path, as_it_is)
 
 
 def editor(monkeypatch: pytest.MonkeyPatch, program: str, variable: str = "EDITOR") -> None:
@@ -97,12 +103,12 @@ REPLACE = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
 def test_the_editor_of_the_person_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     editor(monkeypatch, REPLACE, variable)
-    assert edited(letter(), None)["source"] == "ann"
+    assert edited(letter(), None, as_it_is)["source"] == "ann"
 
 
 def test_what_is_no_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     editor(monkeypatch, 'import sys; p = sys.argv[1]; assert open(p).read() == "{"; open(p, "a").write("}")')
-    assert edited(letter("{"), None) == {}
+    assert edited(letter("{"), None, as_it_is) == {}
 
 
 @pytest.mark.parametrize(
@@ -118,13 +124,22 @@ def test_an_editor_that_changes_nothing_or_fails_changes_nothing(
 ) -> None:
     editor(monkeypatch, program)
     with pytest.raises(WrongInputError, match=complaint):
-        edited(letter(), None)
+        edited(letter(), None, as_it_is)
+
+
+@pytest.mark.parametrize("program", ["pass", 'import sys; open(sys.argv[1], "w").write("{")', REPLACE])
+def test_only_what_was_changed_and_is_of_no_use_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    editor(monkeypatch, program)
+    with suppress(WrongInputError):
+        edited(letter(), None, as_it_is)
+    assert [path.read_text() for path in tmp_path.rglob("*.json")] == (["{"] if "{" in program else [])
 
 
 def test_an_editor_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL", "no-such-editor")
     with pytest.raises(WrongInputError, match="the editor 'no-such-editor' failed"):
-        edited(letter(), None)
+        edited(letter(), None, as_it_is)
 
 
 GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {}, "sent_at": "2026-01-01T00:00:00Z"}'

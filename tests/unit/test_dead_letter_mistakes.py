@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from services.operator.dlq.commands import dlq_app
 from services.operator.dlq.lock import locked
 from services.operator.exit_codes import DeadLetterExit
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.queue import Depth
 from tests.unit.dead_letter_scene import ALL, ANN, FAST, SERVICE
 from tests.unit.dead_letter_terminal import Answer, Terminal, terminal_of
 from tests.unit.operator_scene import LANDING
@@ -176,6 +181,43 @@ def test_several_interrupted_operations_are_named(dlq: Terminal) -> None:
     assert answer.code == CODE.USAGE
     assert answer.err.startswith("starlift: several can be resumed, say which: ")
     assert "not ended: it runs, or `starlift dlq resume` goes on" in dlq("audit").out
+
+
+def test_a_count_of_sqs_that_comes_late_hides_nothing(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    dlq.bury(2)
+
+    async def late() -> Depth:
+        return Depth(0, 0, 0)
+
+    monkeypatch.setattr(dlq.graves.dead, "depth", late)
+    answer = dlq("replay", "--execute")
+    assert answer.code == 0
+    assert answer.out.startswith("replay of remodelling done: 2 replayed")
+    assert dlq("replay", SERVICE, "--native", "--execute").code == 0
+    assert dlq.graves.move_tasks[SERVICE].running
+
+
+def test_show_says_that_it_shows_some_of_many(dlq: Terminal) -> None:
+    dlq.bury(6)
+    answer = dlq("show", "remodelling-dlq", "--json")
+    assert (answer.code, len(answer.lines)) == (0, 5)
+    assert answer.err == "starlift: more than 5 letters begin with 'remodelling-dlq', these are some; write more of the id\n"
+    assert dlq("show", "remodelling-dlq-3").err == ""
+
+
+def test_what_was_edited_and_does_not_validate_is_kept(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour's work, and one comma."""
+    (letter,) = dlq.bury(1)
+    program = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s.replace("batch_ingested", "folded"))'
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", f"{sys.executable} -c '{program}'")
+    answer = dlq("edit", letter)
+    assert answer.code == CODE.USAGE
+    assert "the edited message can't go back to remodelling: " in answer.err
+    kept = re.search(r"what you saved is kept in '(.*)'; correct it, and give it to --patch$", answer.err)
+    assert kept
+    assert json.loads(Path(kept[1]).read_text(encoding="utf-8"))["type"] == "starlift.folded.v2"
+    rmtree(Path(kept[1]).parent)
 
 
 def test_a_user_without_a_name_is_a_number(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

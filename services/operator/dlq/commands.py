@@ -68,12 +68,16 @@ def show(ident: Ident, *, as_json: AsJson = False) -> None:
     """Show a dead letter: why it died, its message, the objects it refers to, how often it was replayed."""
 
     async def work(system: System) -> None:
-        for letter in await terminal.found(system, ident, SHOWN_AT_ONCE):
+        letters = await terminal.found(system, ident, SHOWN_AT_ONCE + 1)
+        for letter in letters[:SHOWN_AT_ONCE]:
             objects = await references(system, letter)
             if as_json:
                 typer.echo(render.json_line(render.letter_as_json(letter, objects)))
             else:
                 render.show_letter(people, letter, objects)
+        if len(letters) > SHOWN_AT_ONCE:
+            text = f"more than {SHOWN_AT_ONCE} letters begin with '{ident}', these are some; write more of the id"
+            terminal.say_aside(text)
 
     on_system(work)
 
@@ -128,7 +132,8 @@ def edit(
         return letters[0]
 
     letter = on_system(read)  # not held meanwhile: a person may take an hour
-    operation = actions.edit_operation(letter, editing.edited(letter, patch), author(operator, reason))
+    who = author(operator, reason)
+    operation = editing.edited(letter, patch, lambda document: actions.edit_operation(letter, document, who))
     leave([on_system(lambda system: watched(system, operation, as_json=as_json))], as_json=as_json)
 
 

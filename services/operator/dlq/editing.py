@@ -6,30 +6,47 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.system import SERVICES
 
+Result = TypeVar("Result")
+
 
 class WrongInputError(Exception):
     """What a person wrote can't be used. Recovery: correct it, as the text says."""
 
 
-def edited(letter: Letter, patch: Path | None) -> Any:
-    """The message as a person wants it: patched by a file, or as it was saved in $EDITOR. Raises: WrongInputError."""
+def edited(letter: Letter, patch: Path | None, accept: Callable[[Any], Result]) -> Result:
+    """What `accept` makes of the message as a person wants it: patched by a file, or as it was saved in $EDITOR.
+
+    What it refuses is kept in a file: it may be an hour's work. Raises: WrongInputError; what `accept` raises.
+    """
     if patch is not None:
-        return merged(letter.document, _json(patch.read_bytes(), f"'{patch}'"))
+        return accept(merged(letter.document, _json(patch.read_bytes(), f"'{patch}'")))
     before = letter.delivery.body if letter.document is None else json.dumps(letter.document, indent=2)
-    after = _in_editor(before)
-    if after == before:
-        raise WrongInputError("nothing was changed; save the message in the editor, or use --patch")
-    return _json(after, "what you saved")
+    directory = Path(mkdtemp(prefix="starlift-edit-"))
+    path = directory / "message.json"
+    path.write_text(before, encoding="utf-8")
+    after = before
+    try:
+        after = _in_editor(path)
+        result = accept(_json(_changed(before, after), "what you saved"))
+    except Exception as error:
+        if after == before:
+            rmtree(directory)
+        else:
+            error.add_note(f"what you saved is kept in '{path}'; correct it, and give it to --patch")
+        raise
+    rmtree(directory)
+    return result
 
 
 def merged(document: Any, patch: Any) -> Any:
@@ -75,17 +92,20 @@ def _archived(path: Path) -> Iterator[Archived]:
             yield archived
 
 
-def _in_editor(text: str) -> str:
-    """The text as a person saves it, in a file that only they may read."""
+def _changed(before: str, after: str) -> str:
+    if after == before:
+        raise WrongInputError("nothing was changed; save the message in the editor, or use --patch")
+    return after
+
+
+def _in_editor(path: Path) -> str:
+    """The text of the file, in a directory that only this person may read, as they save it."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "message.json"
-        path.write_text(text, encoding="utf-8")
-        try:
-            subprocess.run([*shlex.split(editor), str(path)], check=True)  # noqa: S603 (the person's own editor)
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            raise WrongInputError(f"the editor '{editor}' failed ({error}); set $EDITOR, or use --patch") from error
+    try:
+        subprocess.run([*shlex.split(editor), str(path)], check=True)  # noqa: S603 (the person's own editor)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise WrongInputError(f"the editor '{editor}' failed ({error}); set $EDITOR, or use --patch") from error
 
 
 def _json(text: str | bytes, name: str) -> Any:

@@ -40,6 +40,7 @@ _ENDS = {
     End.DONE: DeadLetterExit.DONE,
     End.NOTHING: DeadLetterExit.NOTHING,
 }
+NONE = "no matching dead letters"
 _INTERRUPTED = {"restore": "`starlift dlq audit` says what was put back; repeat it, ids make that harmless"}
 _GRAVEST_FIRST = tuple(_ENDS)
 _CODES: dict[tuple[type[Exception], ...], DeadLetterExit] = {
@@ -133,7 +134,9 @@ async def watched(system: System, operation: Operation, *, resumed_by: Author | 
 
 
 def tell(operation: Operation, ended: Ended, *, as_json: bool) -> End:
-    """Say how an operation ended."""
+    """Say how an operation ended. Of one that found nothing nothing is said: most services have no dead letters."""
+    if ended.end is End.NOTHING:
+        return ended.end
     if as_json:
         typer.echo(render.json_line(render.operation_as_json(operation, ended)))
     else:
@@ -143,20 +146,23 @@ def tell(operation: Operation, ended: Ended, *, as_json: bool) -> End:
 
 def leave(ends: Sequence[End], *, as_json: bool) -> None:
     """Exit with the gravest end."""
-    if not ends and not as_json:
-        people.print("there are no dead letters")
+    if set(ends) <= {End.NOTHING} and not as_json:
+        people.print(NONE)
     code = _ENDS[min(ends, key=_GRAVEST_FIRST.index, default=End.NOTHING)]
     if code:
         raise typer.Exit(code)
 
 
 def carry_out(service: Service | None, operation_on: Callable[[str], Operation], *, as_json: bool) -> None:
-    """One operation for each service that has dead letters; stops at the first that a safety limit stopped."""
+    """One operation for each service; stops at the first that a safety limit stopped.
+
+    No count says that a service has none: SQS counts late. What is there is known by looking.
+    """
 
     async def work(system: System) -> list[End]:
         ends: list[End] = []
         for name in names(service):
-            if End.STOPPED not in ends and await _count(system, name):
+            if End.STOPPED not in ends:
                 ends.append(await watched(system, operation_on(name), as_json=as_json))
         return ends
 
@@ -167,15 +173,16 @@ def move_natively(service: Service | None, who: Author, rate: float, *, execute:
     """Let SQS move whole queues."""
 
     async def work(system: System) -> list[End]:
-        counts = {name: count for name in names(service) if (count := await _count(system, name))}
         if execute:
-            return [tell(*await actions.move_natively(system, name, who, rate), as_json=as_json) for name in counts]
+            return [tell(*await actions.move_natively(system, name, who, rate), as_json=as_json) for name in names(service)]
+        counts = {name: await _count(system, name) for name in names(service)}
+        counts = {name: count for name, count in counts.items() if count}
         for name, count in counts.items():
             if as_json:
                 typer.echo(render.json_line({"service": name, "letters": count, "decision": "move"}))
             else:
                 people.print(
-                    f"SQS would move {counted(count, 'letter', 'letters')} of {name}; --execute does it", soft_wrap=True
+                    f"SQS would move about {counted(count, 'letter', 'letters')} of {name}; --execute does it", soft_wrap=True
                 )
         return [End.DONE] * len(counts)
 
@@ -200,7 +207,8 @@ def show_plan(service: Service | None, chosen: Filter, limit: int | None, *, for
     if not as_json:
         table.show(people)
         sent = counted(table.sent.total(), "letter", "letters")
-        people.print(f"{sent} of {table.count:,} would be sent; --execute sends them", highlight=False)
+        hint = "; --execute sends them" if table.sent else ""
+        people.print(f"{sent} of {table.count:,} would be sent{hint}" if table.count else NONE, highlight=False)
     if table.skipped or not is_whole:
         raise typer.Exit(DeadLetterExit.PARTIAL)
     if not table.count:
@@ -212,10 +220,16 @@ def saw_all(service: str, elsewhere: int) -> bool:
     if elsewhere:
         letters = counted(elsewhere, "more letter", "more letters")
         text = f"somebody has {letters} of {service} in hand, which were not looked at; try again in a minute"
-        aside.print(f"{COMPLAINT}{text}", highlight=False, markup=False, soft_wrap=True)
+        say_aside(text)
     return not elsewhere
 
 
+def say_aside(text: str) -> None:
+    """What is no result: on stderr."""
+    aside.print(f"{COMPLAINT}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
 async def _count(system: System, service: str) -> int:
+    """About: SQS counts late."""
     depth = await system.dead_letters[service].depth()
     return depth.visible + depth.in_flight
