@@ -158,8 +158,8 @@ class _Work:
     async def _pace(self, count: int) -> None:
         """Never more than `rate` a second."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._next_send - loop.time()))
-        self._next_send = max(self._next_send, loop.time()) + count / self.operation.rate
+        await asyncio.sleep(self._next_send - loop.time())
+        self._next_send = loop.time() + count / self.operation.rate
 
     async def _move(self, batch: Sequence[str]) -> None:
         await self.journal.skip([one for one in batch if one not in self.hold], LOST)
