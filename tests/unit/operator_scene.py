@@ -148,6 +148,6 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
 
 
 def remodelled(batch: BatchIngested) -> BatchRemodelled:
-    common = batch.data.model_dump(include={"source_name", "run", "batch_id", "index", "is_last", "snapshot"})
+    common = batch.data.head()
     data = BatchRemodelledData(**common, tables=(), keys=())
     return BatchRemodelled(**caused_by(batch, "tests", subject=uuid4(), name="batch_remodelled"), data=data)
