@@ -163,6 +163,14 @@ async def test_after_the_contract_was_corrected_a_replay_brings_the_row(pipeline
     assert (progress.missing, progress.consistent_through and progress.consistent_through.run) == ((), run)
 
 
+async def test_a_row_that_a_replay_brought_and_that_was_lost_since_is_missing(pipeline: Pipeline) -> None:
+    corrected = pipeline.reading(CORRECTED)
+    await replayed(corrected)
+    await pipeline.select("UPDATE dim_item SET _run = 0 WHERE item_id = 2")  # as an inferred member: a fact refers to it
+    assert await keys(corrected) == []
+    assert [table.different for table in (await corrected.verify()).tables if table.table == "dim_item"] == [1]
+
+
 async def test_without_a_correction_a_replay_changes_nothing(pipeline: Pipeline) -> None:
     before = await pipeline.dump()
     await replayed(pipeline)

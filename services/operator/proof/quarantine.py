@@ -22,6 +22,11 @@ HORIZONS = """
 SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
 FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[])
 """
+# Batches that were replayed, and the last time refused no row.
+REPLAYED = """
+SELECT run, batch_index FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[]) GROUP BY run, batch_index
+HAVING (array_agg((event -> 'data' ->> 'quarantined')::bigint ORDER BY loaded_at DESC))[1] = 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,10 @@ class Entry:
 async def open_refusals(
     objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
 ) -> dict[str, dict[Key, Batch]]:
-    """By warehouse table and key, the last batch in which the table could not hold the row, if it has not got it since."""
+    """By warehouse table and key, the last batch in which the table could not hold the row, if it has not got it since.
+
+    By that run or a later one, or by a replay that refused nothing.
+    """
     refused: dict[str, dict[Key, Batch]] = {}
     async for entry in read_entries(objects, bucket, await objects.keys(bucket, quarantine_prefix(source_name))):
         refused.setdefault(entry.table, {})[entry.key] = entry.batch
@@ -64,7 +72,15 @@ async def open_refusals(
             runs = [batch.run for batch in entries.values()]
             for closed in await warehouse.fetch(closed_entries(contract, table), *by_column(table, entries), runs):
                 del entries[tuple(closed)]
-    return refused
+    replayed = await _replayed(warehouse, source_name, {batch.run for by_key in refused.values() for batch in by_key.values()})
+    return {table: {key: batch for key, batch in by_key.items() if batch not in replayed} for table, by_key in refused.items()}
+
+
+async def _replayed(warehouse: asyncpg.Connection, source_name: str, runs: set[int]) -> set[Batch]:
+    """The batches whose every row was loaded in the end, whatever has become of it since."""
+    if not runs or await warehouse.fetchval("SELECT to_regclass('starlift.ledger')") is None:
+        return set()
+    return {Batch(*row) for row in await warehouse.fetch(REPLAYED, source_name, list(runs))}
 
 
 async def read_horizons(
