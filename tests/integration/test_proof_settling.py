@@ -153,6 +153,15 @@ async def test_a_deleted_row_is_in_flight_until_keys_are_compared(held_back: Pip
     assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [])
 
 
+async def test_a_row_in_flight_that_is_deleted_while_the_proof_waits_is_in_flight_still(
+    held_back: Pipeline, source: asyncpg.Connection
+) -> None:
+    await source.execute(CHANGE, 2)
+    verdict = await changed_while_loading(held_back, source, "DELETE FROM sales_order WHERE sales_order_id = 2")
+    (orders,) = [table for table in verdict.tables if table.table == "fact_sales_order"]
+    assert (orders.expected, orders.actual, orders.in_flight, orders.different) == (ORDERS - 1, ORDERS, 1, 0)
+
+
 async def test_a_deleted_row_that_a_comparison_left_alive_differs(
     held_back: Pipeline, source: asyncpg.Connection, postgres_cluster: TestCluster, warehouse_database: str
 ) -> None:

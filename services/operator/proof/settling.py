@@ -62,8 +62,12 @@ class _Settling:
             given = by_column(table, keys)
             wanted = {row.key: row async for row in look.source.rows(rows_of(expected, table), len(table.key), *given)}
             held = {row.key: row async for row in look.warehouse.rows(rows_of(actual, table), len(table.key), *given)}
+            found.actual += sum(awaited[key].is_missing for key in held)
+            for key in set(keys) - wanted.keys():  # deleted at the source meanwhile
+                found.expected -= 1
+                if key in held:
+                    found.is_deleted(key)
             for key, row in wanted.items():
-                found.actual += awaited[key].is_missing and key in held
                 if key in held and held[key].values == row.values:
                     continue
                 is_held = is_excused(row, look.refused.get(table.name, {}))
