@@ -70,7 +70,7 @@ def ingest(
     wait: Annotated[bool, typer.Option("--wait", help="Return when the run is in the warehouse.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
-    """Ask for a run."""
+    """Ask for a run: read what has changed since the last one, and load it."""
 
     async def work(system: System) -> str:
         mode = Mode.FULL if full else Mode.CHANGES
@@ -135,8 +135,8 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
 # A key may be a negative number, which looks like an option.
 @app.command(context_settings={"ignore_unknown_options": True})
 def trace(
-    table: Annotated[str, typer.Argument(help="A table of the warehouse.")],
-    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The row's key, a value for each of its columns.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the warehouse.")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, a value for each of its columns.")],
     *,
     as_json: AsJson = False,
 ) -> None:

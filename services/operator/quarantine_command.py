@@ -28,7 +28,7 @@ quarantine_app = typer.Typer(
 )
 people = Console()
 
-OfTable = Annotated[str | None, typer.Argument(metavar="[TABLE]", help="A warehouse table; without: all.")]
+OfTable = Annotated[str | None, typer.Argument(metavar="TABLE", help="A warehouse table; default: all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a row.")]
 
 
@@ -45,14 +45,14 @@ def list_entries(table: OfTable = None, *, as_json: AsJson = False) -> None:
 
 @quarantine_app.command()
 def show(
-    table: Annotated[str, typer.Argument(help="A warehouse table.")],
-    key: Annotated[list[str], typer.Argument(help="The row's key, a value for each of its columns.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A warehouse table.")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, a value for each of its columns.")],
 ) -> None:
     """Show one row in full: why it is refused, and its values as the source has them, as JSON."""
     entries = with_system(lambda system: quarantined(system, table))
     found = [entry for entry in entries if [str(value) for value in entry.key] == key]
     if not found:
-        raise ComplaintError(f"no row ({', '.join(key)}) of '{table}' is in quarantine", ExitCode.FAILED)
+        raise ComplaintError(f"no row ({', '.join(key)}) of '{table}' is in quarantine", ExitCode.NOT_LOADED)
     typer.echo(json.dumps(as_document(found[0]), indent=2, ensure_ascii=False))
 
 

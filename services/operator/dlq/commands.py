@@ -89,7 +89,7 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
     *,
     chosen: Filter,
     execute: Annotated[bool, typer.Option("--execute", help="Do it; without, only say what would be done.")] = False,
-    canary: Annotated[int, typer.Option(min=0, help="Send so many first, and go on only when they are loaded.")] = 0,
+    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and go on only when they are loaded.")] = 0,
     rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Letters a second.")] = 10.0,
     force: Annotated[bool, typer.Option("--force", help="Also letters that were replayed three times.")] = False,
     native: Annotated[bool, typer.Option("--native", help="Let SQS move everything, unchecked and unrecorded.")] = False,

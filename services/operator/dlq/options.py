@@ -23,8 +23,8 @@ class Service(StrEnum):
     LOADING = "loading"
 
 
-Services = Annotated[Service | None, typer.Argument(metavar="SERVICE", help="ingestion, remodelling or loading; without: all.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many letters of each service.")]
+Services = Annotated[Service | None, typer.Argument(metavar="SERVICE", help="ingestion, remodelling or loading; default: all.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many letters of each service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")]
 Operator = Annotated[
     str,
@@ -48,8 +48,8 @@ _FILTER_OPTIONS: dict[str, Any] = {
         str | None,
         typer.Option(help="JMESPath over body and failure, in single quotes: 'body.data.index > `3`'."),
     ],
-    "replays": Annotated[int | None, typer.Option(help="Replayed exactly so often.")],
-    "max_replays": Annotated[int | None, typer.Option(help="Replayed at most so often.")],
+    "replays": Annotated[int | None, typer.Option(help="Replayed exactly this many times.")],
+    "max_replays": Annotated[int | None, typer.Option(help="Replayed at most this many times.")],
 }
 
 

@@ -28,7 +28,7 @@ from services.operator.system import System
 people = Console()
 aside = Console(stderr=True)
 
-Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Warehouse tables; without: all.")]
+Tables = Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="Warehouse tables; default: all.")]
 Sample = Annotated[float, typer.Option(min=0.0005, max=1, help="Compare this share of the rows, chosen by their keys.")]
 Settle = Annotated[
     float,
