@@ -15,6 +15,8 @@ ORDERS ?= 100000
 SEED := 1
 MINUTES := 10
 REPORT :=
+# The demo and the tests start hundreds of processes: without byte code each of them compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this help

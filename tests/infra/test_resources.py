@@ -141,6 +141,7 @@ def said(sentence: str) -> bool:
     rest: dict[str, Any] = {
         "in_flight": 0,
         "quarantined": 0,
+        "is_stalled": False,
         "settled_at": None,
         "sample": 1.0,
         "tables": [],

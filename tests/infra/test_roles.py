@@ -56,7 +56,7 @@ def called_operations() -> set[str]:
     known = {xform_name(name) for service in services for name in session.get_service_model(service).operation_names}
     files = [file for package in ("shared", "services") for file in (CHECKOUT / package).rglob("*.py")]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    patterns = (r"(?:client|_control|_receiver)\.(\w+)\(", r'get_paginator\("(\w+)"\)')
+    patterns = (r"(?:client|_control|_once|_receiver)\.(\w+)\(", r'get_paginator\("(\w+)"\)')
     return {name for pattern in patterns for name in re.findall(pattern, text)} & known
 
 
