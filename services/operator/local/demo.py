@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +15,10 @@ from rich.table import Table
 
 from contracts.messages import Trigger
 from contracts.state import Manifest
-from infra.local.stack import Stack
-from infra.local.state import OPERATOR, default_home, service_environment
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.local import up
 from services.operator.local.application import start_writing
 from services.operator.local.latency import Latency, Watch, read_latency
-from services.operator.locate import enter
+from services.operator.local.stage import stage
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from services.operator.render import verdict_sentence
@@ -53,17 +49,8 @@ class Result:
 
 def run(console: Console, *, orders: int, seconds: float) -> bool:
     """Play it; whether the warehouse equals the source at the end."""
-    home = default_home() / "demo"  # below what is ours: it is removed, with all that is in it
-    Stack.remove(home)
-    try:
-        with up.interrupted_by_sigterm(), Stack(home) as stack:
-            up.start(stack, up.UpOptions(None, None, RUN_EVERY), console, orders=orders)
-            with console.status("starting the three services"):
-                up.start_services(stack, home)
-            enter(service_environment(OPERATOR, stack.state, os.environ))
-            result = asyncio.run(_play(console, stack.source_owner_url or "", home, timedelta(seconds=seconds)))
-    finally:
-        Stack.remove(home)
+    with stage(console, orders=orders, every=RUN_EVERY) as (owner_url, home):
+        result = asyncio.run(_play(console, owner_url, home, timedelta(seconds=seconds)))
     console.print(_summary(result))
     return result.verdict.is_equal and not result.verdict.in_flight  # the last run came after the last write
 

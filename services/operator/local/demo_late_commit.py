@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from contracts.messages import Role
-from infra.local.stack import Stack
-from infra.local.state import OPERATOR, default_home, service_environment
 from infra.local.totesys.writer import connect
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.local import up
-from services.operator.locate import enter
+from services.operator.local.stage import stage
 from services.operator.system import OperatorSettings, System, open_system
 
 LIMIT = timedelta(minutes=2)
@@ -64,17 +60,8 @@ class Step:
 
 def run(console: Console) -> bool:
     """Play it; whether the warehouse has every row."""
-    home = default_home() / "demo"
-    Stack.remove(home)
-    try:
-        with up.interrupted_by_sigterm(), Stack(home) as stack:
-            up.start(stack, up.UpOptions(None, None, LIMIT), console, orders=ORDERS)
-            with console.status("starting the three services"):
-                up.start_services(stack, home)
-            enter(service_environment(OPERATOR, stack.state, os.environ))
-            steps, polled, held = asyncio.run(_play(stack.source_owner_url or ""))
-    finally:
-        Stack.remove(home)
+    with stage(console, orders=ORDERS, every=LIMIT) as (owner_url, _):
+        steps, polled, held = asyncio.run(_play(owner_url))
     console.print(_summary(steps, polled, held))
     lost = [sum(name not in found for name in SLOW) for found in (polled, held)]
     verdict = f"Of 3 rows that were committed late the watermark lost {lost[0]}, for good; Starlift {lost[1]}."
