@@ -128,9 +128,7 @@ async def test_rows_whose_partner_was_deleted_are_in_flight_until_keys_are_compa
 
 @pytest.mark.parametrize("compare_keys", [False, True])
 async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
-    compare_keys: bool,  # noqa: FBT001
-    source: asyncpg.Connection,
-    loaded: Pipeline,
+    source: asyncpg.Connection, loaded: Pipeline, *, compare_keys: bool
 ) -> None:
     await source.execute("ALTER TABLE counterparty DROP CONSTRAINT counterparty_legal_address_id_fkey")
     await source.execute("UPDATE counterparty SET legal_address_id = 999999 WHERE counterparty_id = 1")

@@ -223,10 +223,7 @@ async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
 
 @pytest.mark.parametrize(("minutes", "is_equal"), [(4, True), (6, False)])
 async def test_rows_in_flight_for_which_no_run_comes_differ_after_a_while(
-    minutes: int,
-    is_equal: bool,  # noqa: FBT001
-    held_back: Pipeline,
-    source: asyncpg.Connection,
+    held_back: Pipeline, source: asyncpg.Connection, *, minutes: int, is_equal: bool
 ) -> None:
     """As when ingestion is dead: every row may have changed since."""
     await source.execute("UPDATE design SET file_name = 'x'")

@@ -91,9 +91,7 @@ def test_a_row_in_flight_that_is_equal_already_counts_as_equal() -> None:
     ],
 )
 def test_a_row_is_excused_by_the_quarantine_until_a_later_run_has_read_it_again(
-    horizon: int | None,
-    version: str,
-    is_so: bool,  # noqa: FBT001
+    horizon: int | None, version: str, *, is_so: bool
 ) -> None:
     refused = {(1,): Refusal(7, horizon)}
     assert is_excused(Row((1,), (), version=version), refused) is is_so

@@ -79,7 +79,7 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
         (604, False, "Found different 10 min ago: 3 of 9 rows; `starlift verify` names them."),
     ],
 )
-def test_a_status_says_when_the_warehouse_was_proved(seconds: float, is_equal: bool, text: str) -> None:  # noqa: FBT001
+def test_a_status_says_when_the_warehouse_was_proved(seconds: float, text: str, *, is_equal: bool) -> None:
     at = BEGAN + timedelta(seconds=3.25 - seconds)
     record = ProofRecord(taken_at=at, is_equal=is_equal, run=7, rows=9, different=3, in_flight=1, quarantined=2)
     found = replace(status(), proof=record)
@@ -89,7 +89,7 @@ def test_a_status_says_when_the_warehouse_was_proved(seconds: float, is_equal: b
 
 
 @pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
-def test_a_status_is_not_healthy_when_proofs_are_made_no_longer(minutes: float, is_old: bool) -> None:  # noqa: FBT001
+def test_a_status_is_not_healthy_when_proofs_are_made_no_longer(minutes: float, *, is_old: bool) -> None:
     at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
     record = ProofRecord(taken_at=at, is_equal=True, run=7, rows=9, different=0, in_flight=0, quarantined=0)
     found = replace(status(), proof=record)
