@@ -156,7 +156,7 @@ class Home:
                 fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except OSError:  # there is none yet, or it can't be written, which `take` explains
             return False
         return False
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.ports import LOOPBACK, free_port
+from infra.local.state import Home
 from tests.end_to_end.conftest import Databases, Starlift, databases_of
 from tests.postgres_cluster import TestCluster
 
@@ -124,3 +125,14 @@ def test_a_home_that_can_t_be_written(arguments: tuple[str, ...], tmp_path: Path
     assert sentence.startswith(f"the state directory {occupied / 'home'}")
     assert sentence.endswith("can't be written (Not a directory); set STARLIFT_HOME to another")
     assert list(tmp_path.iterdir()) == [occupied]
+
+
+@pytest.mark.parametrize("play", [("demo",), ("demo", "--late-commit")])
+def test_a_second_demo_does_not_end_the_first(starlift: Starlift, play: tuple[str, ...]) -> None:
+    first = Home(starlift.home / "demo")
+    first.take()
+    try:
+        sentence = starlift(*play, expected=1).complains(1)
+    finally:
+        first.release()
+    assert sentence == "another demo plays here; wait until it has ended, or set STARLIFT_HOME to another place"
