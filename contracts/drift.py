@@ -7,7 +7,7 @@ from enum import StrEnum, unique
 
 @unique
 class Drift(StrEnum):
-    """A policy of one source table. Every column that is new is reported, whatever the policy."""
+    """A policy of one source table. A new column is reported by name and type, whatever the policy."""
 
-    EVOLVE = "evolve"  # it is carried to the landing bucket, as text: there from its first day on, until a contract takes it up
-    FREEZE = "freeze"  # it does not leave the source
+    FREEZE = "freeze"  # the default: nothing that the contract does not name leaves the source
+    CARRY = "carry"  # new columns travel to the landing bucket as text, from their first day until a contract takes them up

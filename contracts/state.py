@@ -39,10 +39,10 @@ class Checkpoint(_Stored):
     """What the last completed run leaves to the next.
 
     `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint, `new_columns` to those
-    of its columns that the contract does not know. `runs_since_comparison` counts the runs since the last one that compared
-    the keys of every table; None if none ever did. `empty_tables` had no row when their keys should have been compared.
-    `held_back_since` is since when a transaction that does not end holds the horizon where it is: every run reads again what
-    has changed since.
+    of its columns that the contract does not know, each as name and type. `runs_since_comparison` counts the runs since the
+    last one that compared the keys of every table; None if none ever did. `empty_tables` had no row when their keys should have
+    been compared. `held_back_since` is since when a transaction that does not end holds the horizon where it is: every run
+    reads again what has changed since.
     """
 
     run: int

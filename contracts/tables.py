@@ -50,7 +50,7 @@ class SourceTable:
     name: str
     key: tuple[str, ...]
     columns: tuple[SourceColumn, ...]
-    drift: Drift = Drift.EVOLVE
+    drift: Drift = Drift.FREEZE
 
     @cached_property
     def extract_types(self) -> dict[str, ColumnType]:

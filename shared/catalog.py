@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 import asyncpg
@@ -37,14 +37,20 @@ class SourceMismatchError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class SourceTableFacts:
-    """What the catalog says of one table. `row_bytes` is a rough average, with what is stored out of line.
+    """What the catalog says of one table.
 
-    `new_columns` are those that the contract does not know.
+    `row_bytes` is a rough average, including what is stored out of line. `new_columns` maps the columns that the contract does
+    not know to their types.
     """
 
     fingerprint: str
     row_bytes: int
-    new_columns: tuple[str, ...] = ()
+    new_columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def described_columns(self) -> tuple[str, ...]:
+        """The new columns as a person reads them: 'colour text'."""
+        return tuple(f"{name} {kind}" for name, kind in self.new_columns.items())
 
 
 async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:
@@ -58,7 +64,8 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
 
 def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
     known = {column.name for column in table.columns}
-    new = tuple(name for name in found["column_names"] if name not in known and name != DEFECT)
+    types = zip(found["column_names"], found["column_types"], strict=True)
+    new = {name: kind for name, kind in types if name not in known and name != DEFECT}
     return SourceTableFacts(found["fingerprint"], _row_bytes(found["bytes"], found["estimated_rows"]), new)
 
 

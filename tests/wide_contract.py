@@ -19,7 +19,6 @@ from contracts.column_types import (
     numeric,
     verbatim,
 )
-from contracts.drift import Drift
 from contracts.origins import CalendarPart, DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
 
@@ -66,7 +65,6 @@ LINE = SourceTable(
         SourceColumn("qty", INTEGER),
         SourceColumn("last_updated", TIMESTAMPTZ),
     ),
-    Drift.FREEZE,
 )
 
 

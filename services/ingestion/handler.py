@@ -92,7 +92,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data, deps.compare_keys_every)
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
-            _report_new_columns(lease.run, plan, now)
+        _report_new_columns(lease, plan, now)
         reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
         known_empty = lease.state.checkpoint.empty_tables if lease.state.checkpoint else frozenset()
         announcer = Announcer(command, lease.run, now.snapshot, deps)
@@ -109,7 +109,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
             contract=deps.contract.fingerprint,
             tables={name: facts.fingerprint for name, facts in now.tables.items()},
             runs_since_comparison=plan.runs_since_comparison,
-            new_columns={name: facts.new_columns for name, facts in now.tables.items() if facts.new_columns},
+            new_columns={name: facts.described_columns for name, facts in now.tables.items() if facts.new_columns},
             empty_tables=_empty_tables(plan, batches, known_empty),
             held_back_since=_report_held_back(lease.run, now, lease.state.checkpoint),
         )
@@ -125,11 +125,13 @@ def _empty_tables(plan: Plan, batches: Sequence[BatchIngested], known_empty: fro
     return (known_empty - due) | (due - listed)
 
 
-def _report_new_columns(run: int, plan: Plan, now: SourceSnapshot) -> None:
-    """Once for each change of a table: that moves its fingerprint, and the table is read in full."""
-    for name in sorted(plan.selection.full_tables):
-        if columns := now.tables[name].new_columns:
-            log.warning("new_columns", run=run, table=name, columns=columns, carried=name in plan.selection.carried)
+def _report_new_columns(lease: SourceLease, plan: Plan, now: SourceSnapshot) -> None:
+    """Log the columns that the contract does not know, once for each change of them."""
+    known = lease.state.checkpoint.new_columns if lease.state.checkpoint else {}
+    for name, facts in sorted(now.tables.items()):
+        if facts.new_columns and facts.described_columns != known.get(name):
+            is_carried = name in plan.selection.carried
+            log.warning("new_columns", run=lease.run, table=name, columns=facts.described_columns, carried=is_carried)
 
 
 def _report_held_back(run: int, now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:

@@ -49,7 +49,7 @@ def plan_run(
     """
     everything = frozenset(table.name for table in contract.source_tables)
     carried = {
-        table.name: now.tables[table.name].new_columns for table in contract.source_tables if table.drift is Drift.EVOLVE
+        table.name: tuple(now.tables[table.name].new_columns) for table in contract.source_tables if table.drift is Drift.CARRY
     }
     whole = ["first run"] if before is None else _reasons(contract, now, before, wish.mode)
     if before is None or whole:

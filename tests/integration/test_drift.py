@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from contracts.column_types import INTEGER
 from contracts.drift import Drift
-from contracts.messages import BatchIngested, Role
+from contracts.messages import BatchIngested, Mode, Role
 from contracts.origins import FromSource
 from contracts.tables import Column, Contract, SourceColumn
 from contracts.totesys import CONTRACT
@@ -25,24 +25,37 @@ HOSTILE = 'so "new"; --'
 VALUES = ("", None, r"\N", "{1,2}", "12000-01-01 BC", "🚚")
 
 
-def with_design(drift: Drift, *columns: SourceColumn) -> Contract:
-    """The shipped contract with another policy for designs, and these columns of theirs in both databases."""
-    design, star = CONTRACT.source_table("design"), CONTRACT.warehouse_table("dim_design")
-    read = replace(design, drift=drift, columns=(*design.columns, *columns))
+CARRYING = replace(CONTRACT, source_tables=tuple(replace(table, drift=Drift.CARRY) for table in CONTRACT.source_tables))
+
+
+def with_design(*columns: SourceColumn) -> Contract:
+    """The carrying contract with these columns of designs in both databases."""
+    design, star = CARRYING.source_table("design"), CARRYING.warehouse_table("dim_design")
+    read = replace(design, columns=(*design.columns, *columns))
     held = [Column(column.name, column.type, FromSource(column.name), nullable=True) for column in columns]
     loaded = replace(star, columns=(*star.columns, *held))
     return replace(
-        CONTRACT,
-        source_tables=tuple(read if table is design else table for table in CONTRACT.source_tables),
-        warehouse_tables=tuple(loaded if table is star else table for table in CONTRACT.warehouse_tables),
+        CARRYING,
+        source_tables=tuple(read if table is design else table for table in CARRYING.source_tables),
+        warehouse_tables=tuple(loaded if table is star else table for table in CARRYING.warehouse_tables),
     )
 
 
 @pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+async def shipped(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    """Loaded under the shipped contract, which says nothing of unknown columns."""
     await fill(source, orders=20, seed=1)
     await pipeline.run()
     return pipeline
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    """Loaded under a contract that has unknown columns carried."""
+    await fill(source, orders=20, seed=1)
+    carrying = pipeline.reading(CARRYING)
+    await carrying.run()
+    return carrying
 
 
 def landed(pipeline: Pipeline, messages: Sequence[BatchIngested], table: str, role: Role = Role.BASE) -> bytes:
@@ -58,7 +71,7 @@ def column(body: bytes, place: Path, name: str, key: str) -> list[object]:
     return [value for (value,) in duckdb.read_parquet(str(place)).order(key).project(f'"{quoted_name}"').fetchall()]
 
 
-async def test_a_new_column_is_carried_to_the_landing_bucket_as_text_and_reported_once(
+async def test_a_new_column_of_a_carrying_table_is_in_the_landing_bucket_as_text_and_reported_once(
     source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path
 ) -> None:
     await source.execute(f"""ALTER TABLE design ADD COLUMN colour text, ADD COLUMN "{HOSTILE.replace('"', '""')}" int[]""")
@@ -68,13 +81,13 @@ async def test_a_new_column_is_carried_to_the_landing_bucket_as_text_and_reporte
     with capture_logs() as logs:
         messages = await loaded.ingest()
     (told,) = [entry for entry in logs if entry["event"] == "new_columns"]
-    assert (told["table"], told["columns"], told["carried"]) == ("design", ("colour", HOSTILE), True)
+    assert (told["table"], told["columns"], told["carried"]) == ("design", ("colour text", f"{HOSTILE} integer[]"), True)
     file = landed(loaded, messages, "design")
     assert tuple(column(file, tmp_path / "a.parquet", "colour", "design_id")[: len(VALUES)]) == VALUES
     assert column(file, tmp_path / "b.parquet", HOSTILE, "design_id")[:3] == [None, "{1,NULL}", None]
     await loaded.load(*[await loaded.remodel(message) for message in messages])
     assert (await loaded.verify()).is_equal
-    assert loaded.checkpoint().new_columns == {"design": ("colour", HOSTILE)}
+    assert loaded.checkpoint().new_columns == {"design": ("colour text", f"{HOSTILE} integer[]")}
     await source.execute("UPDATE design SET colour = 'red' WHERE design_id = 7")
     with capture_logs() as logs:
         messages = await loaded.ingest()
@@ -82,20 +95,24 @@ async def test_a_new_column_is_carried_to_the_landing_bucket_as_text_and_reporte
     assert [entry for entry in logs if entry["event"] == "new_columns"] == []
 
 
-async def test_a_frozen_table_keeps_its_new_columns_at_the_source_and_they_are_reported(
-    source: asyncpg.Connection, loaded: Pipeline
+async def test_what_no_contract_names_stays_at_the_source_and_is_reported_once(
+    source: asyncpg.Connection, shipped: Pipeline
 ) -> None:
-    frozen = loaded.reading(with_design(Drift.FREEZE))
-    await frozen.run()
-    await source.execute("ALTER TABLE design ADD COLUMN secret text DEFAULT 'between us'")
+    await source.execute("ALTER TABLE staff ADD COLUMN password_hash text DEFAULT 'between us'")
+    await source.execute("ALTER TABLE department ADD COLUMN password_hash text DEFAULT 'between us'")  # a partner of staff
     with capture_logs() as logs:
-        messages = await frozen.ingest()
-    (told,) = [entry for entry in logs if entry["event"] == "new_columns"]
-    assert (told["table"], told["columns"], told["carried"]) == ("design", ("secret",), False)
-    body = landed(frozen, messages, "design")
-    assert b"secret" not in body
-    await frozen.load(*[await frozen.remodel(message) for message in messages])
-    assert (await frozen.verify()).is_equal
+        messages = await shipped.ingest()
+    told = {entry["table"]: (entry["columns"], entry["carried"]) for entry in logs if entry["event"] == "new_columns"}
+    assert told == dict.fromkeys(("department", "staff"), (("password_hash text",), False))
+    extracts = [extract.object.key for message in messages for extract in message.data.extracts]
+    assert {extract.table for message in messages for extract in message.data.extracts} >= {"staff", "department"}
+    assert all(b"password_hash" not in shipped.objects.buckets[LANDING][key] for key in extracts)
+    await shipped.load(*[await shipped.remodel(message) for message in messages])
+    assert (await shipped.verify()).is_equal
+    assert shipped.checkpoint().new_columns == dict.fromkeys(("department", "staff"), ("password_hash text",))
+    with capture_logs() as logs:
+        await shipped.ingest(Mode.FULL)
+    assert [entry for entry in logs if entry["event"] == "new_columns"] == []
 
 
 async def test_a_partner_carries_its_new_columns_too(source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path) -> None:
@@ -125,7 +142,7 @@ async def test_a_contract_that_takes_the_column_up_reads_it_from_the_source(
     await source.execute("ALTER TABLE design ADD COLUMN weight int")
     await source.execute("UPDATE design SET weight = design_id")
     (before,) = await loaded.ingest()
-    adopted = loaded.reading(with_design(Drift.EVOLVE, SourceColumn("weight", INTEGER, nullable=True)))
+    adopted = loaded.reading(with_design(SourceColumn("weight", INTEGER, nullable=True)))
     with pytest.raises(PermanentError, match=r"does not fit contract 'totesys': .*the file has no column \['weight'\]"):
         await adopted.remodel(before)
     await adopted.run()

@@ -111,10 +111,10 @@ def test_a_status_tells_of_a_transaction_that_does_not_end(seconds: float, is_to
 
 
 def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
-    grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour", "[b]")}})
+    grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour text", "[b] integer")}})
     found = status(Progress(None, (), grown))
-    assert "the contract does not know 2 columns of source table 'design': colour, [b]" in shown(found)
-    assert found.as_json()["new_columns"] == {"design": ["colour", "[b]"]}
+    assert "the contract does not know 2 columns of source table 'design': colour text, [b] integer" in shown(found)
+    assert found.as_json()["new_columns"] == {"design": ["colour text", "[b] integer"]}
 
 
 def test_a_status_tells_what_is_on_its_way() -> None:
