@@ -70,7 +70,7 @@ def start_localstack(directory: Path, *, port: int, region: str, environment: Pa
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)  # rows lie there, whoever made it
     objects.mkdir()
-    command = [str(python), "-c", _MAIN, str(objects)]
+    command = [str(python), "-P", "-c", _MAIN, str(objects)]
     child = start(
         command, log=directory / "localstack.log", environment=_environment(directory, environment, port), directory=directory
     )

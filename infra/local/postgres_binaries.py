@@ -15,6 +15,7 @@ from infra.local.errors import StackError
 from infra.local.unprivileged import Account, may_reach
 
 OLDEST_MAJOR = 15
+PROGRAMS_VARIABLE = "PG_BIN"
 _PROGRAMS = ("initdb", "postgres")
 # Where packages put it: Debian, Red Hat, Homebrew on Apple silicon and on Intel, Postgres.app.
 _INSTALLED = (
@@ -61,7 +62,7 @@ def find_binaries(major: int | None = None) -> Binaries:
 
 def _candidates() -> Iterator[Binaries]:
     """The best first; PG_BIN is an order and tolerates no other."""
-    chosen = os.environ.get("PG_BIN")
+    chosen = os.environ.get(PROGRAMS_VARIABLE)
     if chosen:
         binaries = _binaries_in(Path(chosen))
         if binaries is None or binaries.major < OLDEST_MAJOR:

@@ -73,6 +73,11 @@ class Child:
         raise StackError(f"{name} {fate}; its log {self.log} ends with:\n{tail(self.log, 12)}")
 
 
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of one of our own modules, which `-P` never looks for in the working directory."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def start(
     arguments: Sequence[str],
     *,

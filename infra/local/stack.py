@@ -17,7 +17,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -250,7 +249,7 @@ class Stack:
 
     def _start_service(self, name: str) -> Child:
         return processes.start(
-            [sys.executable, "-m", f"services.{name}"],
+            processes.python(f"services.{name}"),
             log=self._home.directory / f"{name}.log",
             environment=service_environment(name, self.state, os.environ) | self._settings,
             directory=CHECKOUT,

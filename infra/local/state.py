@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.local.bootstrap import Resources
 from infra.local.errors import StackError
+from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
 from infra.topology import Topology, read_topology
 
@@ -20,6 +21,9 @@ FREE_BYTES_MINIMUM = 500 * 1024 * 1024
 OPERATOR = "operator"
 SOURCE_NAME_VARIABLE = "STARLIFT_SOURCE_NAME"
 CHOSEN = ("STARLIFT_CONTRACT", SOURCE_NAME_VARIABLE)  # what everyone who works on a stack must agree on
+# botocore reads these files however many variables are set; a line in them turns AWS_ENDPOINT_URL off.
+NO_AWS_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+_LEADS_ELSEWHERE = ("AWS_", "PG")  # settings of the clients of AWS and of PostgreSQL
 _POLL_WAIT_S = 2  # a poll in flight is waited for at a stop; LocalStack answers at once when a message comes
 
 
@@ -59,7 +63,7 @@ class StackState(BaseModel):
         topology = read_topology()
         needed = topology.secrets if service == OPERATOR else topology.services[service].secrets
         urls = {f"STARLIFT_{name.upper()}_URL": url for name, url in self.database_urls.items() if name in needed}
-        return direct | environment_for(service, self.resources, topology) | urls | self.chosen
+        return direct | NO_AWS_FILES | environment_for(service, self.resources, topology) | urls | self.chosen
 
 
 def environment_for(service: str, resources: Resources, topology: Topology) -> dict[str, str]:
@@ -185,6 +189,17 @@ class Home:
 
 
 def service_environment(service: str, state: StackState, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a service's process gets: of our own environment everything but what would lead it to another AWS or database."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith(("AWS_", "STARLIFT_", "PG"))}
-    return kept | state.environment_for(service)
+    """What the process of a service, or of an `operator`, gets on this stack, and of `inherited` what leads nowhere else."""
+    return neutral_environment(inherited) | state.environment_for(service)
+
+
+def neutral_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """`inherited` without what would lead a process to an AWS, a database or a Starlift that is not this stack's."""
+    return {name: value for name, value in inherited.items() if not name.startswith((*_LEADS_ELSEWHERE, "STARLIFT_"))}
+
+
+def forget_other_clients() -> None:
+    """Drop this process's own settings of AWS and PostgreSQL clients: the stack that it starts uses none of them."""
+    for name in [name for name in os.environ if name.startswith(_LEADS_ELSEWHERE) and name != PROGRAMS_VARIABLE]:
+        del os.environ[name]
+    os.environ.update(NO_AWS_FILES)

@@ -85,21 +85,3 @@ def test_the_services_run_on_the_stack_and_one_that_is_killed_comes_back(tmp_pat
             stack.ensure()
     finally:
         Stack.remove(tmp_path)
-
-
-def test_the_person_s_own_aws_and_proxy_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "production")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("STARLIFT_QUEUE_URL", "another")
-    try:
-        with Stack(tmp_path, settings={"STARLIFT_LOG_LEVEL": "debug"}) as stack:
-            stack.start()
-            stack.start_services()
-            started = wait_until(lambda: '"started"' in (tmp_path / "loading.log").read_text(), within=SOON)
-            assert started, (tmp_path / "loading.log").read_text()
-            stack.ticker().tick()
-            assert wait_until(lambda: "message_dead_lettered" in (tmp_path / "ingestion.log").read_text(), within=SOON)
-    finally:
-        Stack.remove(tmp_path)

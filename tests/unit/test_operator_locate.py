@@ -102,6 +102,7 @@ def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None
     write_stack(home, own_id())
     elsewhere = {
         "AWS_PROFILE": "mine",
+        "AWS_DEFAULT_PROFILE": "mine",
         "AWS_ENDPOINT_URL_S3": "http://other",
         "STARLIFT_SOURCE_URL": "postgresql://other/db",
         "STARLIFT_SOURCE_NAME": "other",
@@ -111,6 +112,7 @@ def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None
     settings = operator_settings()
     assert not elsewhere.keys() & os.environ.keys()
     assert (settings.source_url, settings.source_name) == (None, "totesys")
+    assert os.environ["AWS_CONFIG_FILE"] == os.environ["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
 
 
 def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:

@@ -33,7 +33,7 @@ def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, 
 
         monkeypatch.setattr(processes, "start", pretended)
         adopted: list[Child] = []
-        return Prover(timedelta(seconds=60), tmp_path / "proof.log", {}, adopted.append, clock), adopted
+        return Prover(timedelta(seconds=60), tmp_path / "proof.log", dict, adopted.append, clock), adopted
 
     return made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 from infra.local import processes
 from infra.local.processes import Child
 from infra.local.stack import CHECKOUT
+from infra.local.state import neutral_environment
 from shared.postgres import Database
 
 SEED = 1
@@ -37,8 +37,8 @@ def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int,
 
     With `cancelling` it deletes rows, too.
     """
-    command = [sys.executable, "-m", "infra.local.totesys", "write"]
     options = ["--rate", str(per_second), "--seconds", str(lasting.total_seconds()), "--seed", str(seed)]
     options += ["--cancel"] if cancelling else []
-    environment = {**os.environ, "TOTESYS_URL": url}
-    return processes.start([*command, *options], log=log, environment=environment, directory=CHECKOUT)
+    environment = neutral_environment(os.environ) | {"TOTESYS_URL": url}
+    command = processes.python("infra.local.totesys", "write", *options)
+    return processes.start(command, log=log, environment=environment, directory=CHECKOUT)

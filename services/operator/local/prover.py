@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ COMMAND = ("verify", "--record", "--settle", "10")
 
 @dataclass
 class Prover:
-    """Starts a proof every `interval`, never two at once; `adopt` is told of each process."""
+    """Starts a proof every `interval` in the `environment` of that moment, never two at once; `adopt` gets each process."""
 
     interval: timedelta
     log: Path
-    environment: Mapping[str, str]
+    environment: Callable[[], Mapping[str, str]]
     adopt: Callable[[Child], None]
     clock: Callable[[], float] = time.monotonic
     _child: Child | None = None
@@ -41,8 +40,8 @@ class Prover:
         if self._child is None and self.clock() >= self._due:
             self._due = self.clock() + self.interval.total_seconds()
             self.log.unlink(missing_ok=True)
-            command = [sys.executable, "-m", "services.operator", *COMMAND]
-            self._child = processes.start(command, log=self.log, environment=self.environment, directory=CHECKOUT)
+            command = processes.python("services.operator", *COMMAND)
+            self._child = processes.start(command, log=self.log, environment=self.environment(), directory=CHECKOUT)
             self.adopt(self._child)
         return None
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from contracts.tables import Contract
+from infra.local import processes
 from infra.local.errors import StackError
 from infra.local.stack import Stack
-from infra.local.state import Home, default_home
+from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.local.application import ensure_filled, start_writing
 from services.operator.local.events import LogTail, is_start, sentence
 from services.operator.local.preflight import check_source, check_warehouse
@@ -87,13 +87,18 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
         console.print(
             f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
         )
-        environment = {**os.environ, "STARLIFT_HOME": str(home)}
-        prover = Prover(options.prove_every, home / "proof.log", environment, lambda child: stack.adopt("proof", child))
+        prover = Prover(
+            options.prove_every,
+            home / "proof.log",
+            lambda: chosen_settings() | service_environment(OPERATOR, stack.state, os.environ),
+            lambda child: stack.adopt("proof", child),
+        )
         tell_until_stopped(stack, tails, options.every, console, prover.look)
 
 
 def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = ORDERS) -> None:
     """LocalStack, the databases, and the data of an embedded source."""
+    forget_other_clients()
     asyncio.run(_check(options, load_contract_of_environment()))
     with console.status("starting LocalStack and PostgreSQL"):
         stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url, localstack_port=options.localstack_port)
@@ -159,7 +164,7 @@ def up_detached(options: UpOptions, console: Console) -> None:
     with log.open("wb") as output:
         log.chmod(0o600)
         child = subprocess.Popen(  # noqa: S603 (ourselves)
-            [sys.executable, "-m", "services.operator", *options.arguments()],
+            processes.python("services.operator", *options.arguments()),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
