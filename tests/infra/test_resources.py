@@ -13,8 +13,8 @@ import pytest
 from infra.terraform.offline.core import Resource
 from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
+from services.operator.proof.render import verdict_words
 from services.operator.proof.verdict import Verdict
-from services.operator.render import verdict_words
 from tests.infra.conftest import STACK, Applied
 
 TOPOLOGY = read_topology()

@@ -17,9 +17,9 @@ from infra.local.sql import execute
 from infra.local.totesys.fill import fill
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.render import verdict_words
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Scope, Verdict
-from services.operator.render import verdict_words
 from tests.pipeline import LANDING, SOURCE, Pipeline
 from tests.postgres_cluster import TestCluster
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from services.operator.progress import Progress
 from services.operator.proof.comparison import Difference, Kind, TableVerdict
 from services.operator.proof.record import ProofRecord
+from services.operator.proof.render import describe, show_verdict, verdict_sentence
 from services.operator.proof.verdict import Verdict, verdict_as_json
-from services.operator.render import counted, describe, show_status, show_verdict, verdict_sentence
+from services.operator.render import counted, show_status
 from services.operator.status import Status
 from shared.queue import Depth
 from tests.unit.operator_scene import BEGAN, Scene, checkpoint, ingested, snapshot

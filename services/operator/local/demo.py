@@ -19,9 +19,9 @@ from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.application import start_writing
 from services.operator.local.latency import Latency, Watch, read_latency
 from services.operator.local.stage import stage
+from services.operator.proof.render import verdict_sentence
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
-from services.operator.render import verdict_sentence
 from services.operator.system import OperatorSettings, System, open_system
 
 RUN_EVERY = timedelta(seconds=1)

@@ -20,6 +20,7 @@ from services.operator.proof.history import check_history
 from services.operator.proof.history_render import show_history
 from services.operator.proof.history_verdict import HistoryVerdict, history_as_json
 from services.operator.proof.record import ProofRecord, keep_record
+from services.operator.proof.render import show_verdict
 from services.operator.proof.report import report as as_html
 from services.operator.proof.verdict import Scope, Verdict, verdict_as_json
 from services.operator.proof.verify import Proof
@@ -82,7 +83,7 @@ def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool,
         history = {} if past is None else {"history": history_as_json(past)}
         typer.echo(json.dumps(verdict_as_json(verdict) | history, indent=2))
     else:
-        render.show_verdict(people, verdict)
+        show_verdict(people, verdict)
         if past is not None:
             show_history(people, past)
     if report is not None:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from services.operator.proof.history_verdict import FactHistory, HistoryVerdict, Problem
-from services.operator.render import DIFFERENCES_SHOWN, counted, more_sentence, printable
+from services.operator.proof.render import DIFFERENCES_SHOWN, more_sentence
+from services.operator.render import counted, printable
 
 
 def show_history(console: Console, verdict: HistoryVerdict) -> None:

@@ -8,8 +8,9 @@ from html import escape
 from services.operator.proof.comparison import TableVerdict
 from services.operator.proof.history_render import checked_sentence, describe_problem, verdict_sentence
 from services.operator.proof.history_verdict import HistoryVerdict
+from services.operator.proof.render import DIFFERENCES_IN_REPORT, describe, verdict_words
 from services.operator.proof.verdict import Verdict
-from services.operator.render import DIFFERENCES_IN_REPORT, clock, describe, verdict_words
+from services.operator.render import clock
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem; color: #222 }
