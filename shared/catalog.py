@@ -31,6 +31,9 @@ _ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
 }
 
 
+_VERSIONLESS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+
+
 class SourceMismatchError(PermanentError):
     """The source does not fit the contract. Recovery: restore it or change the contract, then replay the dead letters."""
 
@@ -40,12 +43,15 @@ class SourceTableFacts:
     """What the catalog says of one table.
 
     `row_bytes` is a rough average, including what is stored out of line. `new_columns` maps the columns that the contract does
-    not know to their types.
+    not know to their types, `unreadable` are those of them that the role may not read. Without `has_row_versions` (xmin is a
+    column that privileges may leave out) what changed can't be told from what did not: every run reads the table in full.
     """
 
     fingerprint: str
     row_bytes: int
     new_columns: Mapping[str, str] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
+    has_row_versions: bool = True
 
     @property
     def described_columns(self) -> tuple[str, ...]:
@@ -55,6 +61,11 @@ class SourceTableFacts:
 
 async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:
     """What the catalog says of every source table of the contract. Raises: SourceMismatchError where it does not fit."""
+    if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
+        raise SourceMismatchError(
+            "the source database's encoding is SQL_ASCII, in which a text may hold bytes that are not characters; copy it into a "
+            "database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
+        )
     rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
     found = {row["name"]: row for row in rows}
     for table in contract.source_tables:
@@ -66,7 +77,14 @@ def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
     known = {column.name for column in table.columns}
     types = zip(found["column_names"], found["column_types"], strict=True)
     new = {name: kind for name, kind in types if name not in known and name != DEFECT}
-    return SourceTableFacts(found["fingerprint"], _row_bytes(found["bytes"], found["estimated_rows"]), new)
+    row_bytes = _row_bytes(found["bytes"], found["estimated_rows"])
+    return SourceTableFacts(found["fingerprint"], row_bytes, new, _unreadable(found) & new.keys(), found["has_row_versions"])
+
+
+def _unreadable(found: asyncpg.Record) -> frozenset[str]:
+    """The columns that the role has no privilege to read."""
+    columns = zip(found["column_names"], found["column_is_readable"], strict=True)
+    return frozenset(name for name, is_readable in columns if not is_readable)
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
@@ -79,14 +97,22 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
     remedy = f"required by contract '{contract.name}'; restore it or change the contract, then replay the dead letters"
     if found is None:
         raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
-    if not found["is_readable"]:
+    if (kind := _VERSIONLESS.get(found["kind"])) is not None:
         raise SourceMismatchError(
-            f"no privilege to read table '{table.name}'; grant SELECT on it to the role that Starlift uses"
+            f"'{table.name}' is a {kind}: no transaction id of its rows shows what changed; make contract '{contract.name}' "
+            "read the tables that its rows come from, then replay the dead letters"
         )
+    _require_readable(table, found)
     if found["foreign_tables"]:
         raise SourceMismatchError(
             f"table '{table.name}' has foreign tables below it ({', '.join(found['foreign_tables'])}), whose rows have no "
             "transaction ids: changes there would never be read; detach them or make them tables of the source, then replay "
+            "the dead letters"
+        )
+    if found["heirs"]:
+        raise SourceMismatchError(
+            f"table '{table.name}' has tables that inherit from it ({', '.join(found['heirs'])}), whose rows its key does not "
+            f"hold for; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own, then replay "
             "the dead letters"
         )
     types = dict(zip(found["column_names"], found["column_types"], strict=True))
@@ -103,6 +129,22 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
         raise SourceMismatchError(
             f"table '{table.name}' has no unique index on its key ({key}), NOT NULL, {remedy}: rows could not be told apart"
         )
+
+
+def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
+    """Check the role's privileges: on each column that the contract names, and on no other. Raises: SourceMismatchError."""
+    named = [column.name for column in table.columns if column.name in found["column_names"]]
+    unreadable = _unreadable(found)
+    if named and unreadable.issuperset(named):
+        raise SourceMismatchError(
+            f"no privilege to read table '{table.name}'; grant SELECT on it to the role that Starlift uses"
+        )
+    for name in named:
+        if name in unreadable:
+            raise SourceMismatchError(
+                f"no privilege to read column '{table.name}.{name}'; grant SELECT ({name}) ON {table.name} to the role that "
+                "Starlift uses, or leave the column out of the contract, then replay the dead letters"
+            )
 
 
 def _described(kind: ColumnType) -> str:

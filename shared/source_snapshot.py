@@ -59,6 +59,11 @@ def redefined(now: SourceSnapshot, before: Checkpoint) -> frozenset[str]:
     return frozenset(name for name, facts in now.tables.items() if facts.fingerprint != before.tables.get(name))
 
 
+def versionless(now: SourceSnapshot) -> frozenset[str]:
+    """The tables whose rows' transaction ids the role may not read: any of their rows may have changed."""
+    return frozenset(name for name, facts in now.tables.items() if not facts.has_row_versions)
+
+
 def lsn(text: str) -> int:
     """A pg_lsn ('16/B374D848') as a number of bytes."""
     high, low = text.split("/")

@@ -92,7 +92,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         plan = plan_run(deps.contract, now, lease.state.checkpoint, command.data, deps.compare_keys_every)
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
-        _report_new_columns(lease, plan, now)
+        _report_catalog(lease, plan, now)
         reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
         known_empty = lease.state.checkpoint.empty_tables if lease.state.checkpoint else frozenset()
         announcer = Announcer(command, lease.run, now.snapshot, deps)
@@ -125,13 +125,16 @@ def _empty_tables(plan: Plan, batches: Sequence[BatchIngested], known_empty: fro
     return (known_empty - due) | (due - listed)
 
 
-def _report_new_columns(lease: SourceLease, plan: Plan, now: SourceSnapshot) -> None:
-    """Log the columns that the contract does not know, once for each change of them."""
-    known = lease.state.checkpoint.new_columns if lease.state.checkpoint else {}
+def _report_catalog(lease: SourceLease, plan: Plan, now: SourceSnapshot) -> None:
+    """Log the columns that the contract does not know and the tables without row versions, once for each change of them."""
+    before = lease.state.checkpoint
     for name, facts in sorted(now.tables.items()):
-        if facts.new_columns and facts.described_columns != known.get(name):
-            is_carried = name in plan.selection.carried
-            log.warning("new_columns", run=lease.run, table=name, columns=facts.described_columns, carried=is_carried)
+        if facts.new_columns and (before is None or facts.described_columns != before.new_columns.get(name)):
+            carried = plan.selection.carried.get(name, ())
+            log.warning("new_columns", run=lease.run, table=name, columns=facts.described_columns, carried=carried)
+        if not facts.has_row_versions and (before is None or facts.fingerprint != before.tables.get(name)):
+            advice = f"GRANT SELECT (xmin) ON {name} to the role that Starlift uses"
+            log.warning("row_versions_unreadable", run=lease.run, table=name, advice=advice)
 
 
 def _report_held_back(run: int, now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:

@@ -11,7 +11,7 @@ from contracts.state import Checkpoint
 from contracts.tables import Contract, SourceTable
 from services.ingestion.selection import Key, Selection
 from shared.errors import PermanentError
-from shared.source_snapshot import SourceSnapshot, distrust, redefined
+from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless
 
 COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 
@@ -45,11 +45,15 @@ def plan_run(
 ) -> Plan:
     """Everything, if the last horizon can't be trusted; else what changed, and the whole of each table whose definition did.
 
+    And, in every run, of each table whose rows' transaction ids the role may not read.
+
     Keys are compared with everything that is read in full, and besides in every `compare_keys_every`th run (0: if asked for).
     """
     everything = frozenset(table.name for table in contract.source_tables)
     carried = {
-        table.name: tuple(now.tables[table.name].new_columns) for table in contract.source_tables if table.drift is Drift.CARRY
+        table.name: tuple(name for name in now.tables[table.name].new_columns if name not in now.tables[table.name].unreadable)
+        for table in contract.source_tables
+        if table.drift is Drift.CARRY
     }
     whole = ["first run"] if before is None else _reasons(contract, now, before, wish.mode)
     if before is None or whole:
@@ -62,7 +66,7 @@ def plan_run(
         ago = 0
     selection = Selection(
         contract,
-        changed,
+        changed | versionless(now),
         before.snapshot.horizon,
         orphans=ago == 0,
         reread=_reread(contract, wish),

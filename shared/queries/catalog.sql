@@ -1,11 +1,11 @@
--- One row per table of $2 in schema $1: its columns, its size, and a fingerprint of all that changes rows without a new xmin
--- (a table swapped by rename, a partition attached, a column added with a default or computed anew, an enum label renamed, row
--- security).
+-- One row per table or view of $2 in schema $1: its columns, its size, and a fingerprint of all that changes rows without a new
+-- xmin (a table swapped by rename, a partition attached, a column added with a default or computed anew, an enum label renamed,
+-- row security) or changes which columns may be read.
 WITH RECURSIVE member AS (
     SELECT c.oid AS root, c.oid AS relation
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p')
+    WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL
     SELECT member.root, i.inhrelid
     FROM member
@@ -17,6 +17,8 @@ described AS (
         sum(pg_table_size(relation))::bigint AS bytes,
         sum(greatest(c.reltuples, 0))::bigint AS estimated_rows,
         array_agg(concat(c.relnamespace::regnamespace, '.', c.relname) ORDER BY c.oid) FILTER (WHERE c.relkind = 'f') AS foreign_tables,
+        array_agg(concat(c.relnamespace::regnamespace, '.', c.relname) ORDER BY c.oid)
+            FILTER (WHERE relation <> root AND NOT c.relispartition) AS heirs,
         string_agg(
             concat_ws(
                 ' ',
@@ -54,8 +56,17 @@ SELECT
     described.bytes,
     described.estimated_rows,
     described.foreign_tables,
-    md5(described.description || ' ' || current_user) AS fingerprint,
-    has_table_privilege(c.oid, 'SELECT') AS is_readable,
+    described.heirs,
+    c.relkind::text AS kind,
+    md5(concat_ws(
+        ' ',
+        described.description,
+        current_user,
+        (SELECT string_agg(a.attnum::text, ',' ORDER BY a.attnum) FROM pg_attribute AS a
+         WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT'))
+    )) AS fingerprint,
+    (SELECT has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_attribute AS a
+     WHERE a.attrelid = c.oid AND a.attname = 'xmin') AS has_row_versions,
     (SELECT array_agg(
         (SELECT CASE WHEN bool_and(a.attnotnull) THEN string_agg(a.attname::text, ',' ORDER BY a.attname) END
          FROM unnest((i.indkey::smallint[])[:i.indnkeyatts - 1]) AS number JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = number)
@@ -65,6 +76,8 @@ SELECT
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_names,
     (SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_types,
+    (SELECT array_agg(has_column_privilege(c.oid, a.attnum, 'SELECT') ORDER BY a.attnum) FROM pg_attribute AS a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_readable,
     (SELECT array_agg(t.typtype = 'e' ORDER BY a.attnum) FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_enum
 FROM described

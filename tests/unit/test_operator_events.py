@@ -100,8 +100,13 @@ def line(event: str, **fields: object) -> str:
         ),
         (
             "new_columns",
-            {"run": 7, "table": "staff", "columns": ["a", "b"], "carried": True},
-            "'staff' has columns that the contract does not know: a, b",
+            {"run": 7, "table": "staff", "columns": ["a text", "b integer"], "carried": []},
+            "'staff' has columns that the contract does not know: a text, b integer",
+        ),
+        (
+            "row_versions_unreadable",
+            {"run": 7, "table": "staff", "advice": "GRANT SELECT (xmin) ON staff"},
+            "'staff' is read in full by every run, for lack of a privilege on xmin; GRANT SELECT (xmin) ON staff",
         ),
         (
             "empty_table_not_compared",

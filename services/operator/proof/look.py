@@ -56,7 +56,8 @@ async def snapshot(database: Database) -> AsyncIterator[Side]:
 class Look:
     """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
 
-    Source tables are `redefined` if the warehouse can't have all their rows anew: see `unread_tables`.
+    Source tables are `redefined` if the warehouse can't have all their rows anew: see `unread_tables`; `versionless` ones have
+    no transaction ids that the role may read.
     A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said.
     """
 
@@ -68,6 +69,7 @@ class Look:
     refused: Mapping[str, Mapping[Key, Refusal]]
     comparisons: Comparisons
     redefined: frozenset[str]
+    versionless: frozenset[str]
 
     @property
     def newest(self) -> int:
@@ -83,7 +85,7 @@ class Look:
         """What of the rows of `table` no loaded run can have seen."""
         last = self.progress.consistent_through
         orphans = self.comparisons.run(table) is not None
-        return Unseen(last.snapshot.horizon if last else None, orphans=orphans, redefined=self.redefined)
+        return Unseen(last.snapshot.horizon if last else None, orphans, self.redefined, self.versionless)
 
 
 async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:

@@ -31,7 +31,7 @@ from services.operator.system import System
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
-from shared.source_snapshot import read_snapshot
+from shared.source_snapshot import read_snapshot, versionless
 
 SETTLE_POLL = timedelta(milliseconds=500)
 
@@ -100,7 +100,9 @@ class Proof:
                 now = await read_snapshot(source.connection, self.contract)
                 begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
                 unread = unread_tables(now, progress)
-                yield Look(source, warehouse, progress, now.snapshot.taken_at, begun, refused, comparisons, unread)
+                yield Look(
+                    source, warehouse, progress, now.snapshot.taken_at, begun, refused, comparisons, unread, versionless(now)
+                )
 
     async def _require_star(self, warehouse: asyncpg.Connection) -> None:
         for table in self.contract.warehouse_tables:

@@ -26,6 +26,7 @@ from services.operator.trace.star_rows import (
     read_tombstone,
 )
 from shared.errors import DependencyDownError
+from shared.source_snapshot import read_snapshot, versionless
 
 
 @unique
@@ -90,10 +91,12 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
     checkpoint = await _checkpoint(system)
-    expected = expected_rows(system.contract, table, Unseen(checkpoint.snapshot.horizon if checkpoint else None))
     same = " AND ".join(f"k{position} = {key_parameter(table, position)}" for position in range(len(table.key)))
     try:
         async with system.source.connection() as source:
+            hidden = versionless(await read_snapshot(source, system.contract))
+            unseen = Unseen(checkpoint.snapshot.horizon if checkpoint else None, versionless=hidden)
+            expected = expected_rows(system.contract, table, unseen)
             row = await source.fetchrow(f"SELECT in_flight FROM ({expected}) AS e WHERE {same}", *map(str, key))
     except DependencyDownError:
         return AtSource.UNKNOWN

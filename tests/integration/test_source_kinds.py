@@ -1,0 +1,233 @@
+"""What a source table may be: a table whose key holds for all of its rows, in an encoding, with privileges on its columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.column_types import INTEGER, TEXT
+from contracts.drift import Drift
+from contracts.messages import BatchIngested
+from contracts.origins import FromLookup, FromSource
+from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.sql import execute
+from infra.local.totesys.writer import connect
+from services.operator.local.preflight import check_source
+from shared.catalog import SourceMismatchError
+from tests.pipeline import LANDING, Pipeline, open_pipeline, tables_read
+from tests.postgres_cluster import TestCluster
+
+NAMED = (SourceColumn("id", INTEGER), SourceColumn("name", TEXT))
+STAR = (Column("id", INTEGER, FromSource("id")), Column("name", TEXT, FromSource("name")))
+
+
+def contract_of(name: str) -> Contract:
+    """A dimension of the source table `name`, which has an id and a name."""
+    star = WarehouseTable("dim_thing", TableKind.DIMENSION, ("id",), STAR, source=name)
+    return Contract("things", "public", "public", (SourceTable(name, ("id",), NAMED),), (star,))
+
+
+NO_VERSIONS = "no transaction id of its rows shows what changed; make contract 'things' read the tables that its rows come from"
+HEIRS = (
+    "table 'vehicle' has tables that inherit from it (public.truck), whose rows its key does not hold for; detach them "
+    "(ALTER TABLE … NO INHERIT vehicle) and read them as tables of their own"
+)
+TEST_KINDS = """
+CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL);
+CREATE VIEW v AS SELECT id, name FROM customer;
+CREATE MATERIALIZED VIEW mv AS SELECT id, name FROM customer;
+CREATE TABLE vehicle (id int PRIMARY KEY, name text NOT NULL);
+CREATE TABLE truck (load int) INHERITS (vehicle);
+CREATE TABLE parcel (id int PRIMARY KEY, name text NOT NULL) PARTITION BY RANGE (id);
+CREATE TABLE parcel_1 PARTITION OF parcel FOR VALUES FROM (1) TO (10);
+INSERT INTO parcel VALUES (1, 'small');
+"""
+
+
+@pytest.fixture
+async def things(source_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the application, in a database with a table of each kind."""
+    connection = await connect(source_url)
+    await connection.execute(TEST_KINDS)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.usefixtures("things")
+async def test_a_view_or_a_parent_of_other_tables_is_refused_in_a_sentence_and_a_partitioned_table_is_read(
+    pipeline: Pipeline, postgres_cluster: TestCluster, source_database: str
+) -> None:
+    refused = {
+        "v": f"'v' is a view: {NO_VERSIONS}",
+        "mv": f"'mv' is a materialized view: {NO_VERSIONS}",
+        "vehicle": HEIRS,
+    }
+    for name, sentence in refused.items():
+        expected = f"^{re.escape(sentence)}, then replay the dead letters$"
+        with pytest.raises(SourceMismatchError, match=expected):
+            await pipeline.reading(contract_of(name)).ingest()
+        with pytest.raises(SourceMismatchError, match=expected):
+            await check_source(postgres_cluster.url(source_database, READER), contract_of(name))
+    parcels = pipeline.reading(contract_of("parcel"))
+    await parcels.run()
+    assert await parcels.select("SELECT id, name FROM dim_thing") == [(1, "small")]
+    assert (await parcels.verify()).is_equal
+
+
+# --- encodings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bytes_database(postgres_cluster: TestCluster) -> Iterator[str]:
+    """The name of a database whose texts may be any bytes."""
+    name = "test_sql_ascii"
+    execute(
+        postgres_cluster.url(),
+        f"CREATE DATABASE {name} OWNER {SOURCE_OWNER} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
+    yield name
+    postgres_cluster.drop_database(name)
+
+
+async def test_a_source_without_an_encoding_is_refused_by_name(
+    postgres_cluster: TestCluster, bytes_database: str, warehouse_database: str
+) -> None:
+    urls = postgres_cluster.url(bytes_database, SOURCE_OWNER), postgres_cluster.url(warehouse_database, LOADER)
+    execute(
+        urls[0],
+        "SET client_encoding = 'SQL_ASCII'",
+        "CREATE TABLE customer (id int PRIMARY KEY, name text)",
+        r"INSERT INTO customer VALUES (1, E'Caf\351'), (2, 'ok')",
+    )
+    expected = r"^the source database's encoding is SQL_ASCII, .* copy it into a database of encoding UTF8 "
+    with pytest.raises(SourceMismatchError, match=expected):
+        await check_source(urls[0], contract_of("customer"))
+    async with open_pipeline(*urls, contract=contract_of("customer")) as pipeline:
+        with pytest.raises(SourceMismatchError, match=expected):
+            await pipeline.ingest()
+
+
+# --- privileges on columns -----------------------------------------------------------------------------------------
+
+CITY = SourceTable("city", ("city_id",), (SourceColumn("city_id", INTEGER), SourceColumn("city_name", TEXT)))
+CUSTOMER = SourceTable(
+    "customer",
+    ("customer_id",),
+    (
+        SourceColumn("customer_id", INTEGER),
+        SourceColumn("full_name", TEXT),
+        SourceColumn("city_id", INTEGER, nullable=True),
+    ),
+)
+DIM_CUSTOMER = WarehouseTable(
+    "dim_customer",
+    TableKind.DIMENSION,
+    ("customer_id",),
+    (
+        Column("customer_id", INTEGER, FromSource("customer_id")),
+        Column("full_name", TEXT, FromSource("full_name")),
+        Column("city", TEXT, FromLookup("city", "city_name"), nullable=True),
+    ),
+    source="customer",
+    lookups=(Lookup("city", on="city_id"),),
+)
+SHOP = Contract("shop", "public", "public", (CITY, replace(CUSTOMER, drift=Drift.CARRY)), (DIM_CUSTOMER,))
+SHOP_SCHEMA = f"""
+CREATE TABLE city (city_id int PRIMARY KEY, city_name text NOT NULL);
+CREATE TABLE customer (
+    customer_id int PRIMARY KEY, full_name text NOT NULL, city_id int REFERENCES city,
+    password_hash text DEFAULT 'secret', nickname text DEFAULT 'known'
+);
+INSERT INTO city VALUES (1, 'York'), (2, 'Bath');
+INSERT INTO customer VALUES (1, 'Ada', 1), (2, 'Grace', 2), (3, 'Mary', NULL);
+REVOKE SELECT ON city, customer FROM {READER};
+GRANT SELECT (city_id, city_name) ON city TO {READER};
+GRANT SELECT (customer_id, full_name, city_id, nickname) ON customer TO {READER};
+"""
+
+
+@pytest.fixture
+async def shop(source_url: str, pipeline: Pipeline) -> AsyncIterator[tuple[asyncpg.Connection, Pipeline]]:
+    """A session of the application, and a pipeline whose role may read some columns."""
+    connection = await connect(source_url)
+    await connection.execute(SHOP_SCHEMA)
+    yield connection, pipeline.reading(SHOP)
+    await connection.close()
+
+
+async def changed(shop: tuple[asyncpg.Connection, Pipeline]) -> list[BatchIngested]:
+    """What the run reads that follows a change of a row, of a partner, and a deleted row; the star is then equal."""
+    source, pipeline = shop
+    await source.execute("UPDATE customer SET full_name = full_name || '!' WHERE customer_id = 1")
+    await source.execute("UPDATE city SET city_name = city_name || '!' WHERE city_id = 2")
+    messages = await pipeline.ingest()
+    await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+    assert (await pipeline.verify()).is_equal
+    return messages
+
+
+async def test_privileges_on_the_columns_of_the_contract_are_enough(shop: tuple[asyncpg.Connection, Pipeline]) -> None:
+    source, pipeline = shop
+    with capture_logs() as logs:
+        await pipeline.run()
+    events = {(entry["event"], entry["table"]): entry for entry in logs if "table" in entry}
+    assert set(events) == {
+        ("new_columns", "customer"),
+        ("row_versions_unreadable", "customer"),
+        ("row_versions_unreadable", "city"),
+    }
+    new = events["new_columns", "customer"]
+    assert (new["columns"], new["carried"]) == (("password_hash text", "nickname text"), ("nickname",))
+    assert (await pipeline.verify()).is_equal
+    with capture_logs() as logs:
+        messages = await changed(shop)
+    assert tables_read(messages) == {"city": 2, "customer": 3}, "without transaction ids everything is read"
+    assert [entry for entry in logs if "table" in entry] == [], "and said once"
+    assert await pipeline.select("SELECT full_name, city FROM dim_customer ORDER BY customer_id") == [
+        ("Ada!", "York"),
+        ("Grace", "Bath!"),
+        ("Mary", None),
+    ]
+    await source.execute("DELETE FROM customer WHERE customer_id = 3")
+    await pipeline.run()
+    assert await pipeline.select("SELECT customer_id FROM dim_customer WHERE _deleted_at IS NOT NULL") == [(3,)]
+    extracts = [extract.object.key for message in messages for extract in message.data.extracts]
+    assert all(b"password_hash" not in pipeline.objects.buckets[LANDING][key] for key in extracts)
+
+
+async def test_a_row_that_is_lost_where_transaction_ids_may_not_be_read_is_found(
+    shop: tuple[asyncpg.Connection, Pipeline],
+) -> None:
+    _, pipeline = shop
+    await pipeline.run()
+    await pipeline.select("DELETE FROM dim_customer WHERE customer_id = 1")
+    assert (await pipeline.verify()).in_flight == 1
+    await pipeline.run()
+    assert await pipeline.select("SELECT full_name FROM dim_customer WHERE customer_id = 1") == [("Ada",)]
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_with_a_privilege_on_xmin_only_changes_are_read(shop: tuple[asyncpg.Connection, Pipeline]) -> None:
+    source, pipeline = shop
+    await source.execute(f"GRANT SELECT (xmin) ON city, customer TO {READER}")
+    await pipeline.run()
+    assert tables_read(await changed(shop)) == {"city": 1, "customer": 2}
+
+
+async def test_a_column_of_the_contract_that_may_not_be_read_is_refused_by_name(
+    shop: tuple[asyncpg.Connection, Pipeline],
+) -> None:
+    source, pipeline = shop
+    await pipeline.run()
+    await source.execute(f"REVOKE SELECT (full_name) ON customer FROM {READER}")
+    with pytest.raises(
+        SourceMismatchError,
+        match=r"^no privilege to read column 'customer\.full_name'; grant SELECT \(full_name\) ON customer to the role",
+    ):
+        await pipeline.ingest()
