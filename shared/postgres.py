@@ -11,6 +11,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.watched_connection import limit_silence, watched
 
 CONNECT_LIMIT = timedelta(seconds=10)
 # Every session renders and reads values the same way, whatever the server's or the role's defaults are.
@@ -159,7 +160,7 @@ class Database:
         with classed_errors(self.name):
             if self._pool is None:
                 self._pool = await self._create_pool()
-            async with self._pool.acquire(timeout=CONNECT_LIMIT.total_seconds() * 2) as connection:
+            async with self._pool.acquire(timeout=CONNECT_LIMIT.total_seconds() * 2) as connection, watched(connection):
                 yield connection  # type: ignore[misc]  # a proxy that behaves as the connection
 
     async def probe(self) -> None:
@@ -184,8 +185,13 @@ class Database:
             min_size=0,
             max_size=self._connections,
             timeout=CONNECT_LIMIT.total_seconds(),
+            init=_prepare,
             server_settings={**SESSION_SETTINGS, "application_name": "starlift"},
         )
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    limit_silence(connection)
 
 
 async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> tuple[bytes, int]:
