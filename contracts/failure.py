@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from enum import StrEnum, unique
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 FAILURE_ATTRIBUTE = "starlift.failure"
 FAILURE_TEXT_BYTES_MAXIMUM = 512
+_COUNT_MAXIMUM = 1_000_000  # of attempts or replays in a record that a consumer wrote
 
 
 @unique
@@ -43,3 +45,16 @@ class FailureRecord(BaseModel):
     service: str
     version: str
     replays: Annotated[int, Field(ge=0)] = 0
+
+
+def read_failure(text: str) -> FailureRecord | None:
+    """The record in an attribute, or None for one that no consumer wrote: anyone who may send to a queue may make one up."""
+    try:
+        record = FailureRecord.model_validate_json(text)
+        for time in (record.first_failed_at, record.last_failed_at):
+            time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    texts = (record.error_type, record.source_queue, record.service, record.version)
+    is_plausible = max(record.attempts, record.replays) <= _COUNT_MAXIMUM
+    return record if is_plausible and max(map(len, texts)) <= FAILURE_TEXT_BYTES_MAXIMUM else None

@@ -247,12 +247,14 @@ def decode(body: str) -> Message:
         raise UndecodableMessageError("the body is not JSON; nothing of ours sends such a message") from error
     if not isinstance(document, dict):
         raise UndecodableMessageError(f"the body is a JSON {type(document).__name__}, not an object")
-    document = upcast(document)
-    _require_known(str(document.get("type")))
     try:
+        document = upcast(document)
+        _require_known(str(document.get("type")))
         return _ADAPTER.validate_json(json.dumps(document))
     except ValidationError as error:
         raise UndecodableMessageError(_explain(error)) from error
+    except RecursionError as error:
+        raise UndecodableMessageError("the body is nested too deeply; nothing of ours sends such a message") from error
 
 
 def upcast(document: dict[str, Any]) -> dict[str, Any]:
@@ -267,18 +269,24 @@ def _require_known(kind: str) -> None:
         return
     match = TYPE_PATTERN.match(kind)
     if match is None:
-        raise UndecodableMessageError(f"the type '{kind[:80]}' is none of {sorted(KNOWN_TYPES)}")
+        raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is none of {sorted(KNOWN_TYPES)}")
     versions = [
         int(found["version"])
         for known in KNOWN_TYPES
         if (found := TYPE_PATTERN.match(known)) and found["name"] == match["name"]
     ]
     if versions and int(match["version"]) > max(versions):
-        raise NewerMessageError(f"'{kind}' is newer than version {max(versions)}, which this build knows")
-    raise UndecodableMessageError(f"the type '{kind[:80]}' is none of {sorted(KNOWN_TYPES)}")
+        raise NewerMessageError(f"'{_excerpt(kind)}' is newer than version {max(versions)}, which this build knows")
+    raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is none of {sorted(KNOWN_TYPES)}")
 
 
 def _explain(error: ValidationError) -> str:
     """Where a document breaks its model, without the values: they may be anything."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, detail['loc'][1:])) or 'document'}: {detail['msg']}" for detail in details[:5])
+    parts = ((".".join(map(str, detail["loc"][1:])), detail["msg"]) for detail in details[:5])
+    return "; ".join(f"{_excerpt(where) or 'document'}: {why}" for where, why in parts)
+
+
+def _excerpt(text: str) -> str:
+    """What a sender wrote, short, and without the lone surrogates that a JSON escape can smuggle in and UTF-8 can't encode."""
+    return text[:80].encode(errors="backslashreplace").decode()

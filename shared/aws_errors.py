@@ -19,9 +19,26 @@ from botocore.exceptions import (
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 _SERVER_FAULT = 500
+_FORBIDDEN = 403
+_READS = frozenset({"GetObject", "HeadObject"})
 _ABSENT = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket"})
+_TOO_MANY_REQUESTS = 429
+# OverLimit: as many messages in flight as SQS allows. KmsThrottled: the queue's encryption key is asked too often.
 _THROTTLED = frozenset(
-    {"RequestThrottled", "SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"}
+    {
+        "BandwidthLimitExceeded",
+        "KmsThrottled",
+        "OverLimit",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+    }
 )
 # Credentials come from outside, change while we run, and concern every message, as a clock that is wrong does: never a reason
 # to give one message up.
@@ -41,6 +58,7 @@ _CREDENTIALS = frozenset(
     }
 )
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError)  # likewise
+_KEYS = ("Kms", "KMS.")  # of SQS, of S3: the key of a queue or a bucket concerns every message, as credentials do
 _STALLED = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 
@@ -84,13 +102,20 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
     if code in _ABSENT:
         set_up = "rerun the set-up (`starlift up` on a local stack, `terraform apply` on AWS)"
         return DependencyDownError(dependency, f"'{target}' does not exist ({code}); {set_up}")
-    if is_throttling(code):
-        return TransientError(f"{dependency} throttles requests about '{target}' ({code}); trying later")
+    if is_throttling(code) or status == _TOO_MANY_REQUESTS:
+        return TransientError(f"{dependency} throttles requests about '{target}' ({code or status}); trying later")
     if code in _CREDENTIALS:
         what = f"{dependency} refuses our credentials or our clock about '{target}' ({code}); correct them"
         return DependencyDownError(dependency, what)
     if code in _STALLED or status >= _SERVER_FAULT:
         what = f"{dependency} fails about '{target}' ({code or status}); try again when it has recovered"
         return DependencyDownError(dependency, what)
+    if code.startswith(_KEYS):
+        what = f"the encryption key of '{target}' can't be used ({code}); enable it, or grant its use to the task's role"
+        return DependencyDownError(dependency, what)
+    what = f"{dependency} refused {error.operation_name} on '{target}' ({code or status})"
     advice = "check the permissions of the task's role, then replay the dead letters"
-    return PermanentError(f"{dependency} refused {error.operation_name} on '{target}' ({code or status}); {advice}")
+    if error.operation_name in _READS and status == _FORBIDDEN:
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html: 403 in place of 404 without s3:ListBucket
+        return PermanentError(f"{what}, or the object is missing and s3:ListBucket is not granted on the bucket; {advice}")
+    return PermanentError(f"{what}; {advice}")

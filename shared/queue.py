@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from shared.aws_errors import aws_errors, is_throttling
 from shared.errors import PermanentError
+from shared.wire_form import byte_count, packed, packed_byte_count, unpacked
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
-    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef, MessageTypeDef
+    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
 
 BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
@@ -174,13 +175,14 @@ class SqsQueue:
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """See Queue."""
         require_sendable(self.name, body, delay, attributes)
+        wire_body, wire_attributes = packed(body, attributes)
         with aws_errors("sqs", self.name):
             async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
                 answer = await self._control.send_message(
                     QueueUrl=self._url,
-                    MessageBody=body,
+                    MessageBody=wire_body,
                     DelaySeconds=_seconds(delay),
-                    MessageAttributes=_string_attributes(attributes),
+                    MessageAttributes=wire_attributes,
                 )
         return answer["MessageId"]
 
@@ -190,17 +192,14 @@ class SqsQueue:
             require_sendable(self.name, message.body, timedelta(0), message.attributes)
         ids: list[str | None] = []
         for batch in requests_of(messages):
+            wired = [packed(message.body, message.attributes) for message in batch]
             with aws_errors("sqs", self.name):
                 async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
                     answer = await self._once.send_message_batch(
                         QueueUrl=self._url,
                         Entries=[
-                            {
-                                "Id": str(index),
-                                "MessageBody": message.body,
-                                "MessageAttributes": _string_attributes(message.attributes),
-                            }
-                            for index, message in enumerate(batch)
+                            {"Id": str(index), "MessageBody": body, "MessageAttributes": attributes}
+                            for index, (body, attributes) in enumerate(wired)
                         ],
                     )
             taken = {int(entry["Id"]): entry["MessageId"] for entry in answer.get("Successful", ())}
@@ -232,38 +231,31 @@ def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mappin
 
     Raises: PermanentError.
     """
-    byte_count = _byte_count(body, attributes)
-    if byte_count > MESSAGE_BYTES_MAXIMUM:
+    size = byte_count(body)
+    if size <= MESSAGE_BYTES_MAXIMUM:
+        size = packed_byte_count(body, attributes)
+    if size > MESSAGE_BYTES_MAXIMUM:
         raise PermanentError(
-            f"a message to '{queue}' has {byte_count} bytes, SQS takes {MESSAGE_BYTES_MAXIMUM}; put the data into an object "
+            f"a message to '{queue}' has {size} bytes, SQS takes {MESSAGE_BYTES_MAXIMUM}; put the data into an object "
             "and send its reference"
         )
     if not timedelta(0) <= delay <= DELAY_MAXIMUM:
         raise PermanentError(f"a message to '{queue}' can be delayed by 0 to 15 minutes, not by {delay}; shorten the delay")
 
 
-def _byte_count(body: str, attributes: Mapping[str, str]) -> int:
-    """As SQS counts: the body, and of each attribute its name, type and value."""
-    return len(body.encode()) + sum(len(f"{key}String{value}".encode()) for key, value in attributes.items())
-
-
 def requests_of(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     """As many as one request takes: ten, and together half of what SQS takes, so that JSON's escapes have room."""
     batch: list[Outgoing] = []
-    byte_count = 0
+    total = 0
     for message in messages:
-        size = _byte_count(message.body, message.attributes)
-        if batch and (len(batch) == BATCH_MAXIMUM or byte_count + size > MESSAGE_BYTES_MAXIMUM // 2):
+        size = byte_count(message.body, message.attributes)
+        if batch and (len(batch) == BATCH_MAXIMUM or total + size > MESSAGE_BYTES_MAXIMUM // 2):
             yield batch
-            batch, byte_count = [], 0
+            batch, total = [], 0
         batch.append(message)
-        byte_count += size
+        total += size
     if batch:
         yield batch
-
-
-def _string_attributes(attributes: Mapping[str, str]) -> dict[str, MessageAttributeValueTypeDef]:
-    return {key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()}
 
 
 def _seconds(span: timedelta) -> int:
@@ -276,7 +268,7 @@ def _delivery(message: MessageTypeDef) -> Delivery:
     attributes = message.get("MessageAttributes", {})
     return Delivery(
         message_id=message["MessageId"],
-        body=message["Body"],
+        body=unpacked(message),
         receipt_handle=message["ReceiptHandle"],
         receive_count=int(system["ApproximateReceiveCount"]),
         sent_at=_from_milliseconds(system["SentTimestamp"]),

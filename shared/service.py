@@ -126,16 +126,18 @@ async def consume(
     buckets: Collection[str],
     probes: Mapping[str, Probe] | None = None,
 ) -> None:
-    """Runs the consumer until SIGTERM or SIGINT.
+    """Runs the consumer until SIGTERM or SIGINT. Raises: PermanentError when AWS refuses a queue or a bucket at the start.
 
     `buckets` are those that the service reads or writes; `probes` ask its own dependencies, beside sqs and s3.
     """
+    of_aws = aws_probes(world, buckets)
+    await require_access(of_aws)
     consumer = Consumer(
         handler,
         consumer_rules(settings),
         queue=world.queue,
         dead_letters=world.dead_letters,
-        probes={**aws_probes(world, buckets), **(probes or {})},
+        probes={**of_aws, **(probes or {})},
         rng=SystemRandom(),
     )
     loop = asyncio.get_running_loop()
@@ -197,6 +199,18 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
             await world.objects.keys(bucket, "is-it-there")  # who writes only may list, too, and may not read
 
     return {"sqs": ask_sqs, "s3": ask_s3}
+
+
+async def require_access(probes: Mapping[str, Probe]) -> None:
+    """Ask once, so that a permission that lacks is found before a message meets it. What is only down may come back.
+
+    Raises: PermanentError.
+    """
+    for name, probe in probes.items():
+        try:
+            await probe()
+        except (TransientError, DependencyDownError) as error:
+            _log.warning("not_reachable_yet", dependency=name, reason=str(error))
 
 
 def _config(*, read_timeout: timedelta, tries: int) -> AioConfig:

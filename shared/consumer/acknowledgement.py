@@ -11,7 +11,7 @@ import structlog
 
 from shared.consumer.backoff import probe_delay
 from shared.consumer.lease import Lease, Leases
-from shared.errors import DependencyDownError, TransientError
+from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Failures, Queue
 
 LINGER = timedelta(milliseconds=50)  # how long a message waits for others to be deleted with
@@ -47,7 +47,7 @@ class Acknowledger:
         await self._waiting.join()
 
     async def run(self) -> None:
-        """Deletes what is acknowledged, for ever. Raises: PermanentError."""
+        """Deletes what is acknowledged, for ever."""
         remaining: list[Lease] = []
         failures = 0
         while True:
@@ -89,6 +89,6 @@ class Acknowledger:
     async def _request(self, receipts: list[str]) -> Failures:
         try:
             return await self._queue.delete(receipts)
-        except (TransientError, DependencyDownError) as error:
+        except (TransientError, PermanentError, DependencyDownError) as error:
             _log.warning("messages_not_deleted", count=len(receipts), reason=str(error))
             return Failures(transient=frozenset(receipts))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from shared.queue import Delivery
+from shared.wire_form import attributes_beside
 
 ATTEMPTS_ATTRIBUTE = "starlift.attempts"  # how many attempts had failed when the copy was sent
 FAILING_ATTRIBUTE = "starlift.failing_since"  # when the first of them failed, in ISO 8601
@@ -40,12 +41,15 @@ def handed_over(delivery: Delivery, now: datetime) -> dict[str, str]:
     """The attributes of a copy that stands for a delivery in which nothing failed: it counts the attempts before this one."""
     failed = attempt_number(delivery) - 1
     since = {FAILING_ATTRIBUTE: failing_since(delivery, now).isoformat()} if failed else {}
-    return {**delivery.attributes, ATTEMPTS_ATTRIBUTE: str(failed), **since}
+    is_deferred = DEFERRED_ATTRIBUTE in delivery.attributes
+    waiting = {DEFERRED_ATTRIBUTE: deferred_since(delivery, now).isoformat()} if is_deferred else {}
+    return attributes_beside(delivery.body, {ATTEMPTS_ATTRIBUTE: str(failed), **since, **waiting}, given(delivery))
 
 
 def deferred(delivery: Delivery, now: datetime) -> dict[str, str]:
     """The attributes of a copy for later: it counts its attempts from one, and says since when the message has waited."""
-    return {**given(delivery), DEFERRED_ATTRIBUTE: deferred_since(delivery, now).isoformat()}
+    ours = {DEFERRED_ATTRIBUTE: deferred_since(delivery, now).isoformat()}
+    return attributes_beside(delivery.body, ours, given(delivery))
 
 
 def given(delivery: Delivery) -> dict[str, str]:
@@ -59,9 +63,9 @@ def _failed_before_copy(delivery: Delivery) -> int:
 
 
 def _time(delivery: Delivery, attribute: str) -> datetime | None:
-    """None for a hand-made text, too."""
+    """In UTC; None for a hand-made text also."""
     try:
         time = datetime.fromisoformat(delivery.attributes.get(attribute, ""))
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -13,11 +13,12 @@ from shared import health
 from shared.clock import utc_now
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.backoff import probe_delay
+from shared.consumer.dead_letter import error_text
 from shared.consumer.dependencies import Dependencies
 from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease, Leases
 from shared.consumer.rules import Handler, Probe, Rules
-from shared.errors import DependencyDownError, TransientError
+from shared.errors import PermanentError
 from shared.queue import Delivery, Queue
 
 TURN = timedelta(seconds=5)  # the loop turns at least so often while it has nothing to receive for
@@ -83,7 +84,7 @@ class Consumer:
             _log.info("stopping", in_hand=len(self._running))
 
     async def run(self) -> None:
-        """Returns after `stop`. Raises: an ExceptionGroup of PermanentErrors when the queue refuses us."""
+        """Returns after `stop`. Raises: an ExceptionGroup of a PermanentError when the queue refuses our first request."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._leases.keep()), group.create_task(self._acknowledger.run())]
             receiving = group.create_task(self._receive_until_stopped(group))
@@ -94,6 +95,7 @@ class Consumer:
 
     async def _receive_until_stopped(self, group: asyncio.TaskGroup) -> None:
         failures = 0
+        was_served = False
         while not self._stopping.is_set():
             self._beat()
             limit = self._receivable()
@@ -102,17 +104,23 @@ class Consumer:
                 continue
             try:
                 deliveries = await self._poll(limit)
-            except (TransientError, DependencyDownError) as error:
+            except Exception as error:
+                if isinstance(error, PermanentError) and not was_served:
+                    raise
                 failures += 1
-                _log.warning("receive_failed", reason=str(error))
+                _log.warning("receive_failed", reason=error_text(error))
                 await _at_most(probe_delay(failures, self._rng), self._stopping.wait())
                 continue
-            failures = 0
+            failures, was_served = 0, True
             await self._start(deliveries, group)
 
     def _beat(self) -> None:
-        if self._rules.health_file is not None:
+        if self._rules.health_file is None:
+            return
+        try:
             health.beat(self._rules.health_file, self._dependencies.down)
+        except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
+            _log.warning("health_file_not_written", reason=error.strerror)
 
     def _receivable(self) -> int:
         """How many deliveries there are slots for; none while a dependency is down."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 
-from pydantic import ValidationError
-
-from contracts.failure import FAILURE_ATTRIBUTE, FAILURE_TEXT_BYTES_MAXIMUM, FailureRecord
+from contracts.failure import FAILURE_ATTRIBUTE, FAILURE_TEXT_BYTES_MAXIMUM, FailureRecord, read_failure
 from contracts.messages import NewerMessageError, UndecodableMessageError
 from shared.consumer.attempts import attempt_number, failing_since, given
 from shared.consumer.rules import Rules
@@ -16,6 +13,7 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import frames_of, place_of
 from shared.outcome import DeadLetter
 from shared.queue import Delivery
+from shared.wire_form import attributes_beside
 
 _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessageError, NewerMessageError)
 
@@ -23,15 +21,15 @@ _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessage
 def dead_letter_attributes(
     delivery: Delivery, outcome: DeadLetter, *, rules: Rules, queue: str, now: datetime
 ) -> dict[str, str]:
-    """The attributes of the dead letter: those that the message was given, and the failure record in one of them.
+    """The attributes of the dead letter: the failure record, and those that the message was given, as far as there is room.
 
     An earlier failure record tells when the message failed first and how often it was replayed; who replays it counts that.
     """
-    earlier = _earlier_failure(delivery.attributes)
+    earlier = read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
     record = FailureRecord(
         reason=outcome.reason,
         error_type=type(outcome.error).__qualname__,
-        message=_clipped(error_text(outcome.error)),
+        message=error_text(outcome.error),
         fingerprint=fingerprint(outcome.error),
         attempts=attempt_number(delivery),
         first_failed_at=earlier.first_failed_at if earlier else failing_since(delivery, now),
@@ -41,7 +39,8 @@ def dead_letter_attributes(
         version=rules.version,
         replays=earlier.replays if earlier else 0,
     )
-    return {**given(delivery), FAILURE_ATTRIBUTE: record.model_dump_json(ensure_ascii=True)}
+    ours = {FAILURE_ATTRIBUTE: record.model_dump_json(ensure_ascii=True)}
+    return attributes_beside(delivery.body, ours, given(delivery))
 
 
 def fingerprint(error: BaseException) -> str:
@@ -51,21 +50,10 @@ def fingerprint(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Our own errors tell their text; any other one tells only where it came from, its text may quote a row."""
+    """The text of an error of ours, cut to what a failure record holds; of any other only its place, its text may quote a row.
+
+    A text may quote an object's key out of a message, which may be of any length and hold lone surrogates.
+    """
     if isinstance(error, _OURS):
-        return str(error)
+        return str(error).encode(errors="backslashreplace")[:FAILURE_TEXT_BYTES_MAXIMUM].decode(errors="ignore")
     return f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
-
-
-def _earlier_failure(attributes: Mapping[str, str]) -> FailureRecord | None:
-    text = attributes.get(FAILURE_ATTRIBUTE)
-    if text is None:
-        return None
-    try:
-        return FailureRecord.model_validate_json(text)
-    except ValidationError:
-        return None  # a hand-made attribute must not keep a message from its dead-letter queue
-
-
-def _clipped(text: str) -> str:
-    return text.encode()[:FAILURE_TEXT_BYTES_MAXIMUM].decode(errors="ignore")

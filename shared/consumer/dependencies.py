@@ -10,6 +10,7 @@ from random import Random
 import structlog
 
 from shared.consumer.backoff import probe_delay
+from shared.consumer.dead_letter import error_text
 from shared.consumer.rules import Probe
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
@@ -61,7 +62,7 @@ class Dependencies:
         if outage is not None:
             await outage.wait()
             return
-        _log.warning("dependency_down", dependency=error.dependency, reason=str(error))
+        _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency, outages)

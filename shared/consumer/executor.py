@@ -63,7 +63,17 @@ class Executor:
         self._now = now
 
     async def execute(self, lease: Lease) -> None:
-        """Works on one delivery to its end. Raises: PermanentError when the queue itself refuses us."""
+        """Works on one delivery to its end.
+
+        Whatever fails around the handler, a queue or our own code, costs this delivery an attempt and nothing else: whoever may
+        send to the queue must not be able to end the service.
+        """
+        try:
+            await self._execute(lease)
+        except Exception as error:  # noqa: BLE001 - see above
+            await self._show_again(lease, Retry(retry_delay(attempt_number(lease.delivery), self._rng), error_text(error)))
+
+    async def _execute(self, lease: Lease) -> None:
         delivery = lease.delivery
         structlog.contextvars.bind_contextvars(message_id=delivery.message_id)
         _log.debug("message_received", attempt=attempt_number(delivery))
@@ -76,24 +86,21 @@ class Executor:
             return
         lease.is_settling = True
         seconds = round(asyncio.get_running_loop().time() - started_at, 3)
-        try:
-            await self._settle(lease, outcome, seconds)
-        except (TransientError, PermanentError, DependencyDownError) as error:
-            await self._show_again(lease, Retry(retry_delay(attempt_number(delivery), self._rng), str(error)))
+        await self._settle(lease, outcome, seconds)
 
     async def hand_over(self, lease: Lease, until: float | None) -> None:
         """Gives up a delivery in which nothing failed. A copy takes its place, since showing it again would count an attempt.
 
         The copy is sent before the loop's second `until`; later, or where it can't be sent, the message is shown again at the
         price of one attempt. A crash between sending and deleting leaves both: ids make that harmless.
-        Raises: PermanentError when the queue itself refuses us.
         """
         delivery = lease.delivery
         try:
             async with asyncio.timeout_at(until):
                 await self._queue.send(delivery.body, attributes=handed_over(delivery, self._now()))
-        except (TransientError, PermanentError, DependencyDownError, TimeoutError) as error:
-            _log.warning("message_shown_again", message_id=delivery.message_id, reason=str(error) or "there is no time left")
+        except Exception as error:  # noqa: BLE001 - as in execute
+            reason = "there is no time left" if isinstance(error, TimeoutError) else error_text(error)
+            _log.warning("message_shown_again", message_id=delivery.message_id, reason=reason)
             await self._leases.hand_back([lease])
             return
         await self._acknowledger.acknowledge(lease)
@@ -141,7 +148,7 @@ class Executor:
         """What an error means for the message, by what recovers it."""
         match error:
             case NewerMessageError():
-                return Defer(NEWER_MESSAGE_DELAY, str(error))
+                return Defer(NEWER_MESSAGE_DELAY, error_text(error))
             case UndecodableMessageError():
                 return DeadLetter(FailureReason.UNDECODABLE, error)
             case PermanentError():

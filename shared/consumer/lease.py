@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from shared.errors import DependencyDownError, TransientError
+from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import HOLD_MAXIMUM, Delivery, Failures, Queue
 
 _TURNS_PER_LEASE = 12  # a renewal that fails at half-life is tried again five times
@@ -75,7 +75,7 @@ class Leases:
         self._held.discard(lease)
 
     async def keep(self) -> None:
-        """Renews the leases that are past half of their life, for ever. Raises: PermanentError."""
+        """Renews the leases that are past half of their life, for ever."""
         loop = asyncio.get_running_loop()
         whole = self._visibility.total_seconds()
         while True:
@@ -97,7 +97,7 @@ class Leases:
             return
         try:
             await self._queue.set_visibility({lease.delivery.receipt_handle: delay for lease in ours})
-        except (TransientError, DependencyDownError) as error:
+        except (TransientError, PermanentError, DependencyDownError) as error:
             _log.warning("messages_not_handed_back", count=len(ours), reason=str(error))
 
     async def _renew(self, due: list[Lease]) -> None:
@@ -119,6 +119,6 @@ class Leases:
         receipts = [lease.delivery.receipt_handle for lease in due]
         try:
             return await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
-        except (TransientError, DependencyDownError) as error:
+        except (TransientError, PermanentError, DependencyDownError) as error:
             _log.warning("leases_not_renewed", count=len(due), reason=str(error))
             return Failures(transient=frozenset(receipts))

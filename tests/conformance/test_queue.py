@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from random import Random
 from typing import TypeVar
 
 import pytest
@@ -182,7 +183,24 @@ async def test_the_largest_message_is_taken_and_a_larger_one_refused_by_name(que
     await queues.queue.send("x" * MESSAGE_BYTES_MAXIMUM)
     assert len((await receive_one(queues.queue)).body) == MESSAGE_BYTES_MAXIMUM
     with pytest.raises(PermanentError, match="put the data into an object"):
-        await queues.queue.send("x" * MESSAGE_BYTES_MAXIMUM, attributes={"a": "b"})
+        await queues.queue.send("x" * (MESSAGE_BYTES_MAXIMUM + 1))
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_a_body_that_leaves_no_room_for_its_attributes_travels_with_them_and_comes_back_whole(queues: Queues) -> None:
+    # Nearly as hard to compress as a text can be: characters of one to four bytes, each as likely as the others of its length.
+    draw = Random(1)  # noqa: S311 - the same text each time
+    spans = [range(0x20, 0x7F), range(0x80, 0x800), range(0x800, 0xD800), range(0x10000, 0x110000)]
+    text = "".join(chr(draw.choice(draw.choice(spans))) for _ in range(MESSAGE_BYTES_MAXIMUM // 2))
+    body = text.encode()[: MESSAGE_BYTES_MAXIMUM - 3].decode(errors="ignore")
+    body += "x" * (MESSAGE_BYTES_MAXIMUM - len(body.encode()))
+    attributes = {"starlift.failure": "y" * 4000, "origin": "z"}
+    await queues.queue.send(body, attributes=attributes)
+    found = await receive_one(queues.queue)
+    assert found.body == body
+    assert found.attributes == attributes
+    assert await queues.dead_letters.send_all([Outgoing(body, attributes)]) != [None]
+    assert (await receive_one(queues.dead_letters)).body == body
 
 
 async def test_a_queue_that_is_gone_asks_for_the_set_up(queues: Queues) -> None:

@@ -185,12 +185,22 @@ async def test_a_queue_that_has_answered_since_is_asked_again_soon() -> None:
     assert max(waits) < 2
 
 
-async def test_a_queue_that_refuses_us_ends_the_service() -> None:
+async def test_a_queue_that_refuses_our_first_request_ends_the_service_and_a_later_refusal_or_fault_is_waited_for() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("receive", PermanentError("access denied"))
     with pytest.raises(ExceptionGroup) as caught:
         await scene.consumer(handler).run()
     assert isinstance(caught.value.exceptions[0], PermanentError)
+    async with scene.consuming(handler):
+        await scene.queue.send(body(1))
+        await until(lambda: not scene.queue.messages)
+        for method in ("receive", "delete", "set_visibility"):
+            scene.queue.faults.add(method, PermanentError("access denied"))
+        scene.queue.faults.add("receive", ZeroDivisionError())
+        await until(lambda: not scene.queue.faults.is_coming("receive"))
+        await scene.queue.send(body(2))
+        await until(lambda: not scene.queue.messages)
+    assert len(handler.calls) == 2
 
 
 async def test_the_health_file_is_fresh_and_says_what_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:

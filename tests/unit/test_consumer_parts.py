@@ -80,8 +80,8 @@ WRONG_CREDENTIALS = (
 )
 
 
-def answer(code: str, status: int) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "SendMessage")  # type: ignore[typeddict-item]
+def answer(code: str, status: int, operation: str = "SendMessage") -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,21 @@ def answer(code: str, status: int) -> ClientError:
         (answer("NoSuchBucket", 404), DependencyDownError, "rerun the set-up"),
         (answer("RequestThrottled", 403), TransientError, "throttles"),
         (answer("SlowDown", 503), TransientError, "throttles"),
+        (answer("OverLimit", 403), TransientError, "throttles"),
+        (answer("KmsThrottled", 400), TransientError, "throttles"),
+        (answer("KMS.ThrottlingException", 400), TransientError, "throttles"),
+        (answer("", 429), TransientError, "(429)"),
+        (answer("KmsDisabled", 400), DependencyDownError, "the encryption key of 'loading' can't be used (KmsDisabled)"),
         (answer("InternalError", 500), DependencyDownError, "fails"),
         (answer("", 503), DependencyDownError, "(503)"),
         (answer("ExpiredToken", 403), DependencyDownError, "refuses our credentials or our clock"),
         (answer("RequestTimeout", 400), DependencyDownError, "fails"),
         (answer("AccessDenied", 403), PermanentError, "refused SendMessage on 'loading' (AccessDenied); check the permissions"),
+        (
+            answer("AccessDenied", 403, "GetObject"),
+            PermanentError,
+            "(AccessDenied), or the object is missing and s3:ListBucket is not granted on the bucket; check",
+        ),
         (answer("InvalidParameterValue", 400), PermanentError, "refused"),
         (EndpointConnectionError(endpoint_url="x"), DependencyDownError, "can't be reached about 'loading'"),
         (NoCredentialsError(), DependencyDownError, "NoCredentialsError"),

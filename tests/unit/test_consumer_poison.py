@@ -105,10 +105,76 @@ async def test_poison_ends_explained_and_good_messages_flow_on_beside_it() -> No
     assert len(ends) == 2 * len(POISON)
 
 
-async def test_a_body_too_large_for_a_failure_record_beside_it_is_left_to_sqs() -> None:
-    """No room for the record: the queue's own redrive takes the message as it is, and the log has said why ten times."""
+HOSTILE_RECORD = {
+    "reason": "permanent",
+    "error_type": "x",
+    "message": "x",
+    "fingerprint": "0" * 16,
+    "attempts": 1,
+    "first_failed_at": "2026-01-01T00:00:00Z",
+    "last_failed_at": "2026-01-01T00:00:00Z",
+    "source_queue": "x",
+    "service": "x",
+    "version": "x",
+    "replays": 1,
+}
+HOSTILE_BODIES = {
+    "a lone surrogate as type": r'{"type":"\ud800"}',
+    "a lone surrogate as key": r'{"type":"starlift.ingest_source.v2","\ud800":1}',
+    "a newer version that is long": changed(20, type="starlift.ingest_source.v9999", x="x" * 500_000),
+    "an unknown field with a long name": changed(21, **{"x" * 500_000: 1}),
+    "nested as deep as JSON is read": '{"type":' + "[" * 960 + "]" * 960 + "}",
+    "nested deeper": "[" * 500_000,
+    "an endless number": '{"type":' + "1" * 100_000 + "}",
+    "NUL": "\0",
+    "a byte order mark": "\ufeff{}",
+    "as large as SQS takes": "x" * MESSAGE_BYTES_MAXIMUM,
+    "as large as SQS takes, in three bytes each": "€" * (MESSAGE_BYTES_MAXIMUM // 3),
+}
+HOSTILE_ATTRIBUTES = {
+    "as many as SQS takes": {f"x{number}": "x" for number in range(10)},
+    "large ones": {"x": "x" * 500_000, "y": "y" * 500_000},
+    "a record that is none": {FAILURE_ATTRIBUTE: "\0"},
+    "endless counts": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "replays": 10**4000, "attempts": 10**4000})},
+    "a time before time": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "first_failed_at": "0001-01-01T00:00:00+14:00"})},
+    "long names": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "service": "x" * 500_000})},
+    "times and counts of ours": {
+        "starlift.attempts": "9" * 9,
+        "starlift.failing_since": "0001-01-01T00:00:00+14:00",
+        "starlift.deferred_since": "0001-01-01T00:00:00+14:00",
+    },
+}
+
+
+async def test_nothing_that_a_message_holds_leaves_the_executor_and_each_is_a_dead_letter_with_a_reason_at_once() -> None:
     scene = Scene()
-    await scene.queue.send("x" * MESSAGE_BYTES_MAXIMUM)
+    sent: list[tuple[str, dict[str, str]]] = [(text, {}) for text in HOSTILE_BODIES.values()]
+    sent += [("rubbish", attributes) for attributes in HOSTILE_ATTRIBUTES.values()]
+    for number, (text, attributes) in enumerate(sent):
+        await scene.queue.send(text, attributes=attributes)
+        await scene.queue.send(body(200 + number))
+    async with scene.consuming(handle, defer_limit=timedelta(0)):
+        await until(lambda: not scene.queue.messages)
+        assert now() < 5
+    assert sorted(letter.body for letter in scene.dead_letters.messages) == sorted(text for text, _ in sent)
+    for letter in scene.dead_letters.messages:
+        record = FailureRecord.model_validate_json(letter.attributes[FAILURE_ATTRIBUTE])
+        assert record.message
+        assert record.replays <= 1
+        assert len(letter.attributes) <= 10
+
+
+async def test_a_fault_of_ours_around_one_delivery_costs_it_an_attempt_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> dict[str, str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("shared.consumer.executor.dead_letter_attributes", broken)
+    scene = Scene()
+    await scene.queue.send("rubbish")
+    for number in range(5):
+        await scene.queue.send(body(300 + number))
     await scene.consume_all(handle)
-    (letter,) = scene.dead_letters.messages
-    assert (len(letter.body), letter.receive_count, letter.attributes) == (MESSAGE_BYTES_MAXIMUM, 10, {})
+    (letter,) = scene.dead_letters.messages  # by the queue's own redrive
+    assert (letter.body, letter.receive_count) == ("rubbish", 10)

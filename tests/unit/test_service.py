@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from contracts.totesys import CONTRACT
 from shared.errors import DependencyDownError, PermanentError
-from shared.service import World, aws_probes, consume, open_clients, run_service
+from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.unit.consumer_scene import Script, body, until
@@ -134,3 +134,13 @@ async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other
         await probes["sqs"]()
     with pytest.raises(DependencyDownError, match="'processed' does not exist"):
         await probes["s3"]()
+
+
+async def test_what_aws_refuses_is_found_at_the_start_and_what_is_down_may_come_back() -> None:
+    outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
+    probes = aws_probes(World(FakeQueue(), FakeQueue(), outlet, objects), ["landing"])
+    outlet.faults.add("depth", DependencyDownError("sqs", "away"))
+    await require_access(probes)
+    objects.faults.add("keys", PermanentError("s3 refused ListObjectsV2 on 'landing' (AccessDenied)"))
+    with pytest.raises(PermanentError, match="refused ListObjectsV2"):
+        await require_access(probes)

@@ -11,18 +11,21 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from contracts.asyncapi import ROUTES
-from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
+from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, read_failure
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
 from shared.consumer.attempts import given
 from shared.queue import Delivery, Outgoing
 
+_DEPTH_MAXIMUM = 100  # of the JSON in a letter; a message of ours has eight levels
 _CONSUMED = {route.service: route.kind for route in ROUTES}
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter of a service. `document` is the body as JSON, None if it is none; `problem` says why it can't go back.
+    """A dead letter of a service. `document` is the body as JSON; None for other text, or for JSON that is nested absurdly deep.
+
+    `problem` says why it can't go back.
 
     `message` is the body, validated and upcast to this build's version; None exactly if there is a problem.
     """
@@ -119,6 +122,8 @@ def read_letter(service: str, delivery: Delivery) -> Letter:
         document = json.loads(delivery.body)
     except (ValueError, RecursionError):
         document = None
+    if not _is_shallow(document):  # whatever shows it or searches it recurses
+        document = None
     return Letter(service, delivery, _failure(service, delivery), document, message, problem)
 
 
@@ -135,21 +140,28 @@ def validated(service: str, body: str) -> tuple[Message | None, str | None]:
 
 def _failure(service: str, delivery: Delivery) -> FailureRecord:
     """The record that the consumer wrote, or what little is known of a letter that SQS has moved by itself."""
-    try:
-        return FailureRecord.model_validate_json(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
-    except ValidationError:
-        return FailureRecord(
-            reason=FailureReason.EXHAUSTED,
-            error_type="unknown",
-            message="no service wrote down why: SQS moved it after too many receives (it kills its process?), or a person did",
-            fingerprint=sha256(f"{service} unknown".encode()).hexdigest()[:16],
-            attempts=max(1, delivery.receive_count),
-            first_failed_at=delivery.sent_at,
-            last_failed_at=delivery.sent_at,
-            source_queue=service,
-            service=service,
-            version="unknown",
-        )
+    return read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, "")) or FailureRecord(
+        reason=FailureReason.EXHAUSTED,
+        error_type="unknown",
+        message="no service wrote down why: SQS moved it after too many receives (it kills its process?), or a person did",
+        fingerprint=sha256(f"{service} unknown".encode()).hexdigest()[:16],
+        attempts=max(1, delivery.receive_count),
+        first_failed_at=delivery.sent_at,
+        last_failed_at=delivery.sent_at,
+        source_queue=service,
+        service=service,
+        version="unknown",
+    )
+
+
+def _is_shallow(document: Any) -> bool:
+    level = [document]
+    for _ in range(_DEPTH_MAXIMUM):
+        if not level:
+            return True
+        parents = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [child for children in parents for child in children]
+    return False
 
 
 def _references(value: Any) -> Iterator[ObjectRef]:

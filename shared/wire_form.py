@@ -1,0 +1,75 @@
+"""A message as it travels over SQS, which counts its attributes among its bytes.
+
+A body that leaves no room for its attributes travels gzipped, as a binary attribute. UTF-8 never uses 13 of the 256 bytes, SQS
+takes none of 29 control characters: gzip makes room for more than any record of ours in every body that SQS takes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from contracts.messages import MESSAGE_BYTES_MAXIMUM
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs.type_defs import MessageAttributeValueTypeDef, MessageTypeDef
+
+PACKED_ATTRIBUTE = "starlift.body"
+_PACKED_BODY = f"the body is in attribute {PACKED_ATTRIBUTE}, gzipped"
+_ATTRIBUTES_MAXIMUM = 10  # SQS, of one message
+_NONE: Mapping[str, str] = {}
+
+
+def byte_count(body: str, attributes: Mapping[str, str] = _NONE) -> int:
+    """As SQS counts: the body, and of each attribute its name, type and value."""
+    return _length(body) + sum(_length(f"{name}String{value}") for name, value in attributes.items())
+
+
+def packed_byte_count(body: str, attributes: Mapping[str, str]) -> int:
+    """Of the message as it travels."""
+    plain = byte_count(body, attributes)
+    if plain <= MESSAGE_BYTES_MAXIMUM:
+        return plain
+    return byte_count(_PACKED_BODY, attributes) + len(f"{PACKED_ATTRIBUTE}Binary") + len(_gzipped(body))
+
+
+def attributes_beside(body: str, ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The attributes of a copy of a message: `ours`, and of those it was `given`, the smallest first, what SQS has room for."""
+    kept = dict(ours)
+    for name, value in sorted(given.items(), key=lambda attribute: len(attribute[1])):
+        more = {name: value, **kept}
+        if len(more) < _ATTRIBUTES_MAXIMUM and byte_count(body, more) <= MESSAGE_BYTES_MAXIMUM:  # one is left for the body
+            kept = more
+    return kept
+
+
+def packed(body: str, attributes: Mapping[str, str]) -> tuple[str, dict[str, MessageAttributeValueTypeDef]]:
+    """Body and attributes as they travel."""
+    wired: dict[str, MessageAttributeValueTypeDef] = {
+        name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+    }
+    if byte_count(body, attributes) <= MESSAGE_BYTES_MAXIMUM:
+        return body, wired
+    return _PACKED_BODY, {**wired, PACKED_ATTRIBUTE: {"DataType": "Binary", "BinaryValue": _gzipped(body)}}
+
+
+def unpacked(message: MessageTypeDef) -> str:
+    """The body as it was sent. An attribute that holds no body was made by hand."""
+    attribute = message.get("MessageAttributes", {}).get(PACKED_ATTRIBUTE)
+    if attribute is None or "BinaryValue" not in attribute:
+        return message["Body"]
+    try:
+        body = zlib.decompressobj(wbits=31).decompress(attribute["BinaryValue"], MESSAGE_BYTES_MAXIMUM)
+        return body.decode(errors="surrogatepass")
+    except (zlib.error, ValueError):
+        return message["Body"]
+
+
+def _gzipped(body: str) -> bytes:
+    return gzip.compress(body.encode(errors="surrogatepass"), mtime=0)
+
+
+def _length(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
