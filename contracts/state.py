@@ -73,7 +73,8 @@ class Manifest(_Stored):
     """Every batch of a completed run, as it was announced; `requested_by` is the id of the command that asked for the run.
 
     A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters to the
-    history only.
+    history only. `redefined` are the tables that were read in full because any of their rows may have changed without a new
+    transaction id, as all may have after a crash of the source.
     """
 
     source_name: str
@@ -82,4 +83,5 @@ class Manifest(_Stored):
     snapshot: Snapshot
     completed_at: AwareDatetime
     is_full: bool = False
+    redefined: frozenset[str] = frozenset()
     batches: tuple[Annotated[BatchIngested, BeforeValidator(_upcast)], ...]

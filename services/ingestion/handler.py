@@ -163,6 +163,7 @@ async def _write_manifest(
         snapshot=now.snapshot,
         completed_at=deps.now(),
         is_full=plan.selection.is_full,
+        redefined=plan.redefined,
         batches=tuple(batches),
     )
     body = manifest.model_dump_json().encode()

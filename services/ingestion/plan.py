@@ -21,12 +21,13 @@ class Plan:
     """What to read, and for each full re-read why: a reason for the whole source, or per table.
 
     `runs_since_comparison` is what this run leaves to the next: 0 if it compares the keys of every table, not only of those
-    that it reads in full.
+    that it reads in full. `redefined` are the tables any of whose rows may have changed without a new transaction id.
     """
 
     selection: Selection
     reasons: tuple[str, ...]
     runs_since_comparison: int | None = 0
+    redefined: frozenset[str] = frozenset()
 
     @property
     def compared_tables(self) -> tuple[SourceTable, ...]:
@@ -55,10 +56,11 @@ def plan_run(
         for table in contract.source_tables
         if table.drift is Drift.CARRY
     }
-    whole = ["first run"] if before is None else _reasons(contract, now, before, wish.mode)
-    if before is None or whole:
-        return Plan(Selection(contract, everything, None, carried=carried), tuple(whole))
-    changed = redefined(now, before)
+    asked = ["asked for"] if wish.mode is Mode.FULL else []
+    doubts = ["first run"] if before is None else _doubts(contract, now, before)
+    changed = everything if before is None or doubts else redefined(now, before)
+    if before is None or asked or doubts:
+        return Plan(Selection(contract, everything, None, carried=carried), (*asked, *doubts), redefined=changed)
     reasons = tuple(f"the definition of '{name}' changed" for name in sorted(changed))
     ago = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
     is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
@@ -72,7 +74,7 @@ def plan_run(
         reread=_reread(contract, wish),
         carried=carried,
     )
-    return Plan(selection, reasons, ago)
+    return Plan(selection, reasons, ago, changed)
 
 
 def held_back_since(now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:
@@ -96,8 +98,7 @@ def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, 
     return {rows.table: rows.keys for rows in wish.reread if rows.keys}
 
 
-def _reasons(contract: Contract, now: SourceSnapshot, before: Checkpoint, mode: Mode) -> list[str]:
+def _doubts(contract: Contract, now: SourceSnapshot, before: Checkpoint) -> list[str]:
     """Why the horizon of the run before says nothing about this source."""
-    asked = ["asked for"] if mode is Mode.FULL else []
     anew = ["the contract changed"] if before.contract != contract.fingerprint else []
-    return [*asked, *anew, *distrust(now, before)]
+    return [*anew, *distrust(now, before)]

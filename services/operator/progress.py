@@ -24,12 +24,23 @@ LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A run of which batches are not loaded. `since` is the horizon of the run before it, as far back as manifests are kept."""
+
+    manifest: Manifest
+    missing: tuple[BatchIngested, ...]
+    since: int | None
+    is_overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """`consistent_through` is the last run up to which every manifest is loaded; `missing` are the batches that are not.
 
     `overdue` of them were announced long ago: they are lost, or dead letters. `superseded` batches were never loaded either,
     but a full run that came later is: they are missing from the history only. `fresh_as_of` is the source's time up to which
-    every committed change that a run could see is in the warehouse.
+    every committed change that a run could see is in the warehouse. `gaps` has the missing batches by run; `loaded` is the
+    highest run that has ended and of which nothing is missing, whatever is missing of those before it.
     """
 
     consistent_through: Manifest | None
@@ -37,14 +48,8 @@ class Progress:
     checkpoint: Checkpoint | None
     overdue: int = 0
     superseded: tuple[BatchIngested, ...] = ()
-
-    @property
-    def whole_through(self) -> int:
-        """The last run that has ended and of which, as of all before it, nothing is missing; 0 before the first."""
-        if self.consistent_through is None:
-            return 0
-        ended = self.checkpoint.run if self.checkpoint is not None and not self.missing else 0
-        return max(ended, self.consistent_through.run)  # an idle source leaves no manifests, only a newer checkpoint
+    gaps: tuple[Gap, ...] = ()
+    loaded: int = 0
 
     @property
     def fresh_as_of(self) -> datetime | None:
@@ -68,35 +73,44 @@ async def read_progress(
     runs = [_run_of(key) for key in await objects.keys(bucket, manifest_prefix(source_name), after=after)]
     ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
     consistent: int | None = None
-    missing: list[BatchIngested] = []
+    loaded = 0
+    gaps: list[Gap] = []
     superseded: list[BatchIngested] = []
-    overdue = 0
     known: dict[int, Manifest] = {}
     for place, run in enumerate(runs):
         is_complete = run in ledger and ledger[run]["is_complete"]
-        if missing or not is_complete:
+        if gaps or not is_complete:
             if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
-                ahead = runs[place : place + AT_ONCE]
-                known = dict(zip(ahead, await all_of(ahead, partial(_manifest, objects, bucket, source_name)), strict=True))
+                # With the run before, at whose horizon the gap begins.
+                ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
+                known |= dict(zip(ahead, await all_of(ahead, partial(_manifest, objects, bucket, source_name)), strict=True))
             manifest = known[run]
             if is_complete and manifest.is_full:
-                superseded, missing, overdue = [*superseded, *missing], [], 0
-            gaps = [] if is_complete else _gaps(manifest, set(ledger[run]["batches"]) if run in ledger else set())
-            missing += gaps
-            overdue += len(gaps) if manifest.completed_at < datetime.now(UTC) - OVERDUE else 0
-        if not missing:
-            consistent = run
+                superseded, gaps = [*superseded, *(batch for gap in gaps for batch in gap.missing)], []
+            if not is_complete:
+                before = known[runs[place - 1]].snapshot.horizon if place else None
+                gaps += _gap(manifest, before, set(ledger[run]["batches"]) if run in ledger else set())
+        loaded = loaded if gaps and gaps[-1].manifest.run == run else run
+        consistent = consistent if gaps else run
+    missing = tuple(batch for gap in gaps for batch in gap.missing)
+    checkpoint = None if state is None else SourceState.model_validate_json(state.body).checkpoint
+    if checkpoint is not None and checkpoint.run not in {batch.data.run for batch in missing}:
+        loaded = max(loaded, checkpoint.run)  # an idle source leaves no manifests, only a newer checkpoint
     return Progress(
         consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
-        missing=tuple(missing),
-        checkpoint=None if state is None else SourceState.model_validate_json(state.body).checkpoint,
-        overdue=overdue,
+        missing=missing,
+        checkpoint=checkpoint,
+        overdue=sum(len(gap.missing) for gap in gaps if gap.is_overdue),
         superseded=tuple(superseded),
+        gaps=tuple(gaps),
+        loaded=loaded,
     )
 
 
-def _gaps(manifest: Manifest, loaded: set[UUID]) -> list[BatchIngested]:
-    return [batch for batch in manifest.batches if batch.data.batch_id not in loaded]
+def _gap(manifest: Manifest, since: int | None, loaded: set[UUID]) -> list[Gap]:
+    missing = tuple(batch for batch in manifest.batches if batch.data.batch_id not in loaded)
+    is_overdue = manifest.completed_at < datetime.now(UTC) - OVERDUE
+    return [Gap(manifest, missing, since, is_overdue)] if missing else []
 
 
 async def highest_run(objects: ObjectStore, bucket: str, source_name: str) -> int:

@@ -48,8 +48,11 @@ async def test_a_gap_holds_back_every_later_run() -> None:
     assert found.consistent_through == first
     assert found.missing == second.batches
     assert found.fresh_as_of == snapshot(1).taken_at
+    (gap,) = found.gaps
+    assert (gap.manifest, gap.since, found.loaded) == (second, first.snapshot.horizon, 3)
     scene.ledger.load(*second.batches)
-    assert (await progress_of(scene)).consistent_through == third
+    found = await progress_of(scene)
+    assert (found.consistent_through, found.gaps) == (third, ())
 
 
 async def test_a_run_that_was_asked_for_and_found_nothing_counts_at_once() -> None:

@@ -89,6 +89,7 @@ def test_a_horizon_that_cannot_be_trusted_means_everything(
 ) -> None:
     found = plan(source, before, mode)
     assert (found.reasons, found.selection.full_tables, found.selection.horizon) == ((reason,), EVERYTHING, None)
+    assert found.redefined == (frozenset() if mode is Mode.FULL else EVERYTHING)
 
 
 def test_every_reason_is_told() -> None:

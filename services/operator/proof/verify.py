@@ -110,7 +110,7 @@ class Proof:
                 raise PermanentError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
 
     async def _is_passed(self, look: Look, limit: timedelta) -> bool:
-        """Whether, within `limit`, a run that began after `look` is in the warehouse, and all before it."""
+        """Whether, within `limit`, a run that began after `look` is in the warehouse."""
         through = look.progress.consistent_through
         try:
             async with asyncio.timeout(limit.total_seconds()):
@@ -119,7 +119,7 @@ class Proof:
                         progress = await read_progress(
                             self.objects, self.landing_bucket, self.source_name, warehouse, since=through.run if through else 1
                         )
-                    if progress.whole_through > look.begun:
+                    if progress.loaded > look.begun:
                         return True
                     await asyncio.sleep(SETTLE_POLL.total_seconds())
         except TimeoutError:
