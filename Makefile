@@ -17,6 +17,10 @@ MINUTES := 10
 REPORT :=
 # The demo and the tests start hundreds of processes: without byte code each of them compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
+# Where pip and uv install is written here. Of a person's shell only what says where packages come from counts.
+export PIP_USER := 0
+unexport PIP_PREFIX PIP_PYTHON PIP_REQUIRE_VIRTUALENV PIP_ROOT PIP_TARGET
+unexport CONDA_PREFIX PYTHONHOME UV_MANAGED_PYTHON UV_PROJECT UV_PYTHON UV_SYSTEM_PYTHON UV_WORKING_DIR VIRTUAL_ENV
 
 .PHONY: help
 help: ## Print this help
@@ -111,13 +115,19 @@ chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 f
 .PHONY: create-environments
 create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Two virtual environments: ours, and LocalStack's
 
+# A stamp stands for the command: without it, there is none. Without a stamp, an environment is half made, and begun anew.
+ifeq ($(wildcard $(BIN)/starlift),)
+.PHONY: $(VENV)/.installed
+endif
+
 $(VENV)/.installed: pyproject.toml infra/locks/dev.txt infra/locks/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Starlift needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12 create-environments" % sys.version.split()[0])'
 	@echo "setting up $(VENV) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -e $@ && $(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement infra/locks/uv.txt
-	@$(BIN)/uv pip sync --quiet --require-hashes infra/locks/dev.txt
-	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes infra/locks/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@test -x $(BIN)/starlift
 	@touch $@
 
 $(LOCALSTACK)/.installed: $(VENV)/.installed infra/locks/localstack-py311.txt infra/locks/localstack-py313.txt
@@ -141,4 +151,5 @@ $(VENV)-infra/.installed: $(VENV)/.installed infra/locks/infra.txt
 .PHONY: clean
 clean: ## Stop the local stack and remove its data and both environments
 	-@test ! -x $(BIN)/starlift || $(BIN)/starlift down
+	@for place in .starlift/stack/place .starlift/stack/demo/place; do test ! -L $$place || rm -rf "$$(readlink $$place)"; done
 	rm -rf $(VENV) $(VENV)-bench $(VENV)-infra .starlift

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
 from infra.local.processes import Child, start, stop, wait_until
 from infra.local.services import Services
 from infra.local.stack import Stack
