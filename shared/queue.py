@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
 VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
-CONTROL_TIMEOUT = timedelta(seconds=5)  # of every call but a long poll
+CONTROL_TIMEOUT, ANSWER_TIMEOUT = timedelta(seconds=5), timedelta(seconds=15)  # of what a lease waits for; of other calls
 POLL_GRACE = timedelta(seconds=10)  # a long poll without an answer so long after it should have ended has hung
 HOLD_MAXIMUM = VISIBILITY_MAXIMUM - timedelta(minutes=15)  # how long we keep one delivery: SQS then shows it, whatever we ask
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
@@ -177,7 +177,7 @@ class SqsQueue:
         require_sendable(self.name, body, delay, attributes)
         wire_body, wire_attributes = packed(body, attributes)
         with aws_errors("sqs", self.name):
-            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                 answer = await self._control.send_message(
                     QueueUrl=self._url,
                     MessageBody=wire_body,
@@ -194,7 +194,7 @@ class SqsQueue:
         for batch in requests_of(messages):
             wired = [packed(message.body, message.attributes) for message in batch]
             with aws_errors("sqs", self.name):
-                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                     answer = await self._once.send_message_batch(
                         QueueUrl=self._url,
                         Entries=[
@@ -209,7 +209,7 @@ class SqsQueue:
     async def depth(self) -> Depth:
         """See Queue."""
         with aws_errors("sqs", self.name):
-            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                 answer = await self._control.get_queue_attributes(
                     QueueUrl=self._url,
                     AttributeNames=[

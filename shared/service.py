@@ -35,7 +35,7 @@ from shared.consumer.task_protection import protection
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import configure_logs
 from shared.object_store import ObjectStore, S3ObjectStore
-from shared.queue import CONTROL_TIMEOUT, Queue, SqsQueue
+from shared.queue import ANSWER_TIMEOUT, Queue, SqsQueue
 from shared.settings import POLL_WAIT_MAXIMUM, ServiceSettings, explained
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ async def open_clients(region: str) -> AsyncIterator[Clients]:
     """
     session = get_session()
     polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop repeats
-    control = _config(read_timeout=CONTROL_TIMEOUT, tries=2)
-    single = _config(read_timeout=CONTROL_TIMEOUT, tries=1)
+    control = _config(read_timeout=ANSWER_TIMEOUT, tries=2)
+    single = _config(read_timeout=ANSWER_TIMEOUT, tries=1)
     objects = _config(read_timeout=timedelta(seconds=30), tries=4)
     async with AsyncExitStack() as stack:
         try:
@@ -215,7 +215,7 @@ async def require_access(probes: Mapping[str, Probe]) -> None:
 
 def _config(*, read_timeout: timedelta, tries: int) -> AioConfig:
     return AioConfig(
-        connect_timeout=3,
+        connect_timeout=10,
         read_timeout=read_timeout.total_seconds(),
         max_pool_connections=20,
         retries={"mode": "standard", "total_max_attempts": tries},

@@ -11,7 +11,7 @@ from botocore.config import Config
 from localstack_client.session import Session
 
 # No proxy: LocalStack is on this machine, or beside us in a network of containers.
-_CONFIG = Config(connect_timeout=2, read_timeout=30, retries={"total_max_attempts": 2}, proxies={})
+_CONFIG = Config(connect_timeout=10, read_timeout=60, retries={"total_max_attempts": 2}, proxies={})
 # The person's own AWS stays out: (name in the configuration file, variable, default, conversion).
 _NOTHING_OF_THE_PERSON: dict[str, tuple[None, None, str | None, None]] = {
     "profile": (None, None, None, None),

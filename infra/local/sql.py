@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-_CONNECT_S = 5.0
+_CONNECT_S = 30.0
 ResultT = TypeVar("ResultT")
 
 

@@ -67,7 +67,9 @@ def ingest(
     believe_empty: Annotated[
         bool, typer.Option("--believe-empty", help="Compare keys, also of tables that have no row left.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the run is in the warehouse.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the run, and every run before it, is in the warehouse.")
+    ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
     """Ask for a run: read what has changed since the last one, and load it."""
@@ -77,14 +79,10 @@ def ingest(
         request = await request_run(system, mode, compare_keys=compare_keys or believe_empty, believe_empty=believe_empty)
         if not wait:
             return f"asked for a run, command {request.command.id}"
-        with people.status("waiting for the run") as shown:
-            manifest = await wait_until_loaded(
-                system,
-                request,
-                limit=timedelta(seconds=timeout),
-                on_progress=lambda done, of: shown.update(f"loaded {done} of {of} batches"),
-            )
-        return f"run {manifest.run} is loaded: {render.counted(len(manifest.batches), 'batch', 'batches')}"
+        with render.waiting_shown(complaints) as show:
+            manifest = await wait_until_loaded(system, request, limit=timedelta(seconds=timeout), on_progress=show)
+        batches = render.counted(len(manifest.batches), "batch", "batches")
+        return f"run {manifest.run} is loaded: {batches}; every run before it is loaded as well"
 
     people.print(with_system(work), highlight=False)
 

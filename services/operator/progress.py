@@ -125,11 +125,6 @@ async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, r
     return await all_of([_run_of(key) for key in keys], partial(_manifest, objects, bucket, source_name))
 
 
-async def missing_batches(warehouse: Database, manifest: Manifest) -> list[UUID]:
-    """The batches of a manifest that the ledger does not have."""
-    return await not_in_ledger(warehouse, [batch.data.batch_id for batch in manifest.batches])
-
-
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
     """Those of the batches that are not loaded."""
     async with warehouse.connection() as connection:

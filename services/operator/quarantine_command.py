@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.operator.exit_codes import ComplaintError, ExitCode
-from services.operator.ingest import dead_letter_count, wait_until_in_ledger
+from services.operator.ingest import wait_until_in_ledger
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
 from services.operator.render import counted, printable
@@ -66,12 +66,11 @@ def replay_entries(
     """Remodel and load them again, after the contract was corrected and the services run with it."""
 
     async def work(system: System) -> tuple[Replayed, int | None]:
-        dead = await dead_letter_count(system)
         done = await replay(system, await quarantined(system, table))
         if not wait:
             return done, None
         ids = [batch.data.batch_id for batch in done.batches]
-        await wait_until_in_ledger(system, ids, limit=timedelta(seconds=timeout), dead_before=dead)
+        await wait_until_in_ledger(system, ids, limit=timedelta(seconds=timeout))
         return done, len(await quarantined(system, table))
 
     done, left = with_system(work)

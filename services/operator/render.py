@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.operator.ingest import Waiting
 from services.operator.status import Status
 
 MINUTE_S = 60
+LINE_EVERY_S = 5.0  # where there is no terminal to show a spinner
 COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
+
+
+@contextmanager
+def waiting_shown(console: Console) -> Iterator[Callable[[Waiting], None]]:
+    """Show what a wait is for: beside a spinner; without a terminal in a line each LINE_EVERY_S, while it changes."""
+    line, at = "", time.monotonic()
+    with console.status("waiting for the run") as spinner:
+
+        def show(waiting: Waiting) -> None:
+            nonlocal line, at
+            spinner.update(waiting.sentence)
+            if not console.is_terminal and line != waiting.sentence and time.monotonic() - at >= LINE_EVERY_S:
+                line, at = waiting.sentence, time.monotonic()
+                console.print(f"waiting: {line}", highlight=False, markup=False, soft_wrap=True)
+
+        yield show
 
 
 def show_status(console: Console, status: Status) -> None:

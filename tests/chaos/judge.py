@@ -22,7 +22,7 @@ from services.operator.system import System
 from shared.parquet import decode_parquet
 from shared.sql import quoted
 
-SETTLE_LIMIT = timedelta(minutes=3)
+SETTLE_LIMIT = timedelta(minutes=20)  # of a hang, not of a slow machine
 LOOK_EVERY_S = 0.5
 # Dead letters that a fault explains: LocalStack forgot the objects that a message in someone's hands refers to.
 EXPLAINED_BY_AMNESIA = frozenset({"ObjectMissingError"})

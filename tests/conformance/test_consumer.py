@@ -19,6 +19,7 @@ from shared.errors import PermanentError, TransientError
 from shared.outcome import Done, Outcome, Retry
 from shared.queue import Delivery, Queue
 from tests.conformance.conftest import Queues
+from tests.limits import HANG_S
 from tests.unit.consumer_scene import RULES, body, message
 
 RULES_ON_A_LAPTOP = replace(RULES, slots=10, poll_wait=timedelta(seconds=1))
@@ -38,7 +39,7 @@ def consumer_of(queues: Queues, handler: Handler, rules: Rules) -> Consumer:
 
 async def received(queue: Queue, count: int) -> list[Delivery]:
     found: list[Delivery] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while len(found) < count:
             found += await queue.receive(10, wait=timedelta(seconds=1), visibility=timedelta(seconds=60))
     return found
@@ -58,7 +59,7 @@ async def test_every_message_is_worked_on_once_and_the_bad_one_becomes_a_dead_le
     consumer = consumer_of(queues, handle, RULES_ON_A_LAPTOP)
     for number in range(COUNT):
         await queues.queue.send(body(number))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         await consumer.run()
 
     assert worked_on == Counter({str(message(number).id): 1 for number in range(COUNT)})
@@ -118,7 +119,7 @@ async def test_a_stop_leaves_a_copy_that_counts_only_what_failed(queues: Queues)
     await queues.queue.send(body(), attributes={"origin": "x"})
     consumer = consumer_of(queues, handle, replace(RULES_ON_A_LAPTOP, drain_budget=timedelta(seconds=1)))
     running = asyncio.create_task(consumer.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while len(started) < 2:  # noqa: ASYNC110 - the handler has no event to wait for
             await asyncio.sleep(0.05)
         consumer.stop()

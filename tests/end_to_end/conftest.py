@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,18 +25,11 @@ from infra.local.stack import Stack
 from infra.local.state import Home, StackState
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
+from tests.limits import HANG, HANG_S
 from tests.postgres_cluster import TestCluster
 
 ROOT = Path(__file__).parents[2]
-COMMAND_LIMIT_S = 90.0
 ORDERS = 300
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each test here has a deadline of its own."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(400))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +48,10 @@ class Answer:
     def complains(self, code: int) -> str:
         """The one sentence of a command that ended with `code`."""
         assert (self.code, self.out) == (code, ""), self
-        assert self.err.startswith("starlift: "), self.err
-        assert self.err.count("\n") == 1, self.err
-        return self.err.removeprefix("starlift: ").strip()
+        lines = [line for line in self.err.splitlines() if not line.startswith("waiting: ")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("starlift: "), self.err
+        return lines[0].removeprefix("starlift: ")
 
 
 @dataclass
@@ -79,7 +72,7 @@ class Starlift:
             capture_output=True,
             text=True,
             check=False,
-            timeout=COMMAND_LIMIT_S,
+            timeout=HANG_S,
             cwd=ROOT,
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)
@@ -183,12 +176,9 @@ def starlift_in(home: Path) -> Iterator[Starlift]:
         processes.stop(left, within=timedelta(seconds=10))
 
 
-def wait_until(holds: Callable[[], bool], *, within_s: float = 150.0) -> None:
-    """Fails when it has not held in time: what a killed service had in hand is hidden for the visibility timeout, 60 s."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"did not come true in {within_s:g} s"
-        time.sleep(0.1)
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Fails when it has not held before HANG: what a killed service had in hand is hidden for the visibility timeout, 60 s."""
+    assert processes.wait_until(holds, within=HANG, every_s=0.1), f"did not come true in {HANG_S:g} s"
 
 
 @pytest.fixture

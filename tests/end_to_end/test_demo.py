@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.busy_core import busy_core
 from tests.end_to_end.conftest import Starlift
 
 
-def test_the_demo_ends_equal_and_leaves_nothing(starlift: Starlift) -> None:
+def test_the_demo_ends_equal_and_leaves_nothing_on_one_core_beside_two_busy_loops(starlift: Starlift) -> None:
     theirs = Path(starlift.home.parent / "demo" / "a file of the person's")
     theirs.parent.mkdir()
     theirs.touch()
-    answer = starlift("demo", "--seconds", "3", "--orders", "300")
+    with busy_core():
+        answer = starlift("demo", "--seconds", "3", "--orders", "100")
     assert "EQUAL as of run" in answer.out
     assert "commit to warehouse" in answer.out
     assert "first load: " in answer.out

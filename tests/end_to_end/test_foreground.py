@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from tests.end_to_end.conftest import ROOT, Starlift, wait_until
+from tests.limits import HANG_S
 
 
 def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:
@@ -19,11 +20,11 @@ def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift
             start_new_session=True,
         )
     try:
-        wait_until(lambda: output.read_text().count(" loaded ") >= 2, within_s=90)
+        wait_until(lambda: output.read_text().count(" loaded ") >= 2)
         assert {"application", "postgres-source", "postgres-warehouse"} < starlift.state.processes.keys()
         everything = starlift.alive
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=60) == 0
+        assert running.wait(timeout=HANG_S) == 0
     finally:
         running.kill()
         running.wait()

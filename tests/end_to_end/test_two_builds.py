@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from infra.local.processes import Child
 from infra.local.stack import Stack
 from infra.local.state import service_environment
 from tests.end_to_end.conftest import ROOT, Databases, Starlift, databases_of, wait_until
+from tests.limits import HANG, HANG_S
 from tests.postgres_cluster import TestCluster
 
 NEWER_CONTRACT = "tests.end_to_end.newer_totesys"
@@ -49,7 +49,7 @@ class Builds:
     def stop(self, *names: str) -> list[int]:
         """Drained, as a deployment stops them. Their exit codes."""
         children = [self.running.pop(name) for name in names]
-        processes.stop((child.id for child in children), within=timedelta(seconds=30))
+        processes.stop((child.id for child in children), within=HANG)
         return [child.popen.wait() for child in children]
 
     def log(self, name: str) -> str:
@@ -83,7 +83,7 @@ def migrate(builds: Builds) -> None:
     environment = service_environment("loading", builds.stack.state, os.environ) | NEWER
     log = builds.home / "migration.log"
     command = [sys.executable, "-m", "services.loading.migrate"]
-    assert processes.start(command, log=log, environment=environment, directory=ROOT).popen.wait(timeout=60) == 0
+    assert processes.start(command, log=log, environment=environment, directory=ROOT).popen.wait(timeout=HANG_S) == 0
 
 
 def test_services_are_replaced_one_by_one_and_nothing_is_lost(builds: Builds, starlift: Starlift, databases: Databases) -> None:

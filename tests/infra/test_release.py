@@ -17,6 +17,7 @@ import pytest
 
 from infra.terraform.offline.tools import CHECKOUT
 from shared.consumer.task_protection import EXPIRY
+from tests.limits import HANG_S
 
 DIGEST = f"sha256:{7:064x}"
 REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"
@@ -117,7 +118,7 @@ def release(tmp_path: Path) -> Callable[..., Release]:
             "PATIENCE": "3",
         }
         script = str(CHECKOUT / ".github/release.sh")
-        answer = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
+        answer = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=HANG_S)
         calls = [(str(call), str(given)) for call, given in map(json.loads, (tmp_path / "calls").read_text().splitlines())]
         return Release(answer.returncode, answer.stderr, calls)
 

@@ -21,13 +21,13 @@ from services.operator.system import System
 from shared.service import Clients, open_clients
 from tests.integration.dead_letter_process import POINTS, Point, in_a_hurry, work
 from tests.integration.dead_letter_stand import SERVICE, Stand, drained, letters, stands_on, system_of
+from tests.limits import HANG_S
 from tests.localstack import REGION
 
-pytestmark = [pytest.mark.localstack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.localstack
 CHOSEN, OTHERS, NEWCOMERS = 12, 3, 2
 AT_ONCE = 6
 BOB = Author("bob", "test")
-DEADLINE_S = 60.0
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.integration.dead_letter_process"])
 
@@ -63,7 +63,7 @@ async def kill(stand: Stand, operation: Operation, point: Point) -> None:
     """A process that begins with the operation, and ends by SIGKILL."""
     process = _PROCESSES.Process(target=work, args=(stand.values, stand.aws, operation.model_dump_json(), point))
     process.start()
-    await asyncio.to_thread(process.join, DEADLINE_S)
+    await asyncio.to_thread(process.join, HANG_S)
     assert process.exitcode == -signal.SIGKILL, f"{point}: {process.exitcode}"
 
 
@@ -81,7 +81,7 @@ async def look(system: System, operation: Operation, point: Point) -> Left:
 
 async def resume(system: System, operation: Operation) -> None:
     """As soon as the lock of the killed one has ended."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 await actions.resume(system, operation, BOB)

@@ -22,7 +22,7 @@ from shared.service import open_clients
 from tests.integration.dead_letter_stand import SERVICE, letters, stands_on, system_of
 from tests.localstack import REGION
 
-pytestmark = [pytest.mark.localstack, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.localstack
 FEW, MANY = 1_000, 10_000
 RATES = {FEW: 100.0, MANY: 500.0}  # the first is less than any machine can do
 GROWTH_MAXIMUM = 32 * 1024 * 1024  # the letters alone, parsed, would take several times as much

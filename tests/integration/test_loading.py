@@ -19,6 +19,7 @@ from services.loading.handler import Dependencies, handle
 from services.loading.schema import foreign_keys
 from services.loading.warehouse import SCHEMA_LOCK, Warehouse
 from shared.errors import PermanentError, TransientError
+from tests.limits import HANG_S
 from tests.pipeline import Pipeline
 
 VALIDATED = """
@@ -71,7 +72,7 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
         async with schema_change.transaction():
             await schema_change.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
             load = asyncio.create_task(handle(second, deps))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 while not await schema_change.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                     assert not load.done()
                     await asyncio.sleep(0.01)
@@ -95,7 +96,7 @@ async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncp
         async with other.transaction():
             await other.execute("LOCK TABLE dim_staff IN SHARE MODE")
             load = asyncio.create_task(handle(slow, deps))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                     assert not load.done()
                     await asyncio.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -16,6 +15,7 @@ from services.loading.schema import QUERIES
 from services.loading.warehouse import SCHEMA_LOCK, Warehouse
 from shared.errors import TransientError
 from shared.outcome import Done
+from tests.limits import HANG_S
 from tests.pipeline import Pipeline
 from tests.postgres_cluster import TestCluster
 
@@ -25,7 +25,6 @@ SELECT EXISTS (
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
 """
-LIMIT = timedelta(seconds=20)
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ async def another(postgres_cluster: TestCluster, warehouse_database: str) -> Asy
 
 
 async def until_waiting(another: asyncpg.Connection) -> None:
-    async with asyncio.timeout(LIMIT.total_seconds()):
+    async with asyncio.timeout(HANG_S):
         while not await another.fetchval(WAITS):  # noqa: ASYNC110 (PostgreSQL tells nobody who waits)
             await asyncio.sleep(0.01)
 

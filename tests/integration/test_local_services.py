@@ -8,8 +8,7 @@ from pathlib import Path
 from infra.local.processes import Child, start, stop, wait_until
 from infra.local.services import Services
 from infra.local.stack import Stack
-
-SOON = timedelta(seconds=60)
+from tests.limits import HANG
 
 
 class Clock:
@@ -71,7 +70,7 @@ def test_the_services_run_on_the_stack_and_one_that_is_killed_comes_back(tmp_pat
                 events.extend(stack.tend())
                 return len(events) > 1
 
-            assert wait_until(has_come_back, within=SOON)
+            assert wait_until(has_come_back, within=HANG)
             assert events[0].startswith("loading ended with -9 and starts again in 1 s")
             assert events[1] == "loading has started again"
             assert stack.state.processes["loading"] != running["loading"]

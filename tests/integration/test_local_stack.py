@@ -23,8 +23,8 @@ from infra.local.processes import ProcessId, find, start, stop, tail, wait_until
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home
+from tests.limits import HANG
 
-SOON = timedelta(seconds=60)
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_what_died_is_started_again_and_set_up_again(stack: Stack) -> None:
     before = stack.resources
     assert stack.localstack is not None
     stack.clusters["warehouse"].kill()
-    stack.localstack.child.stop(within=SOON, first=signal.SIGKILL)
+    stack.localstack.child.stop(within=HANG, first=signal.SIGKILL)
     assert stack.tend() == [
         "PostgreSQL 'warehouse' had ended and was started again",
         "LocalStack had ended and was started again",
@@ -182,7 +182,7 @@ def test_a_killed_owner_takes_everything_with_it(tmp_path: Path) -> None:
         running = processes_of(tmp_path)
         owner.kill()
     try:
-        assert wait_until(lambda: not any(find(process_id) for process_id in running.values()), within=SOON)
+        assert wait_until(lambda: not any(find(process_id) for process_id in running.values()), within=HANG)
         assert Stack.found(tmp_path) is None
         with Stack(tmp_path) as next_one:
             next_one.start()
@@ -218,7 +218,7 @@ def test_a_recycled_pid_is_left_alone() -> None:
 def test_what_ignores_the_request_is_killed(tmp_path: Path) -> None:
     deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
     child = start(["/bin/sh", "-c", deaf], log=tmp_path / "log", environment=dict(os.environ))
-    child.await_ready("the deaf one", lambda: tail(child.log, 1) == "deaf", within=SOON)
+    child.await_ready("the deaf one", lambda: tail(child.log, 1) == "deaf", within=HANG)
     child.stop(within=timedelta(milliseconds=200))
     assert child.exit_code() == -signal.SIGKILL
 
@@ -241,7 +241,7 @@ def test_localstack_that_is_not_installed_is_one_sentence(tmp_path: Path) -> Non
 def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> None:
     child = start(["/bin/sh", "-c", "echo no such luck; exit 3"], log=tmp_path / "log", environment={})
     with pytest.raises(StackError, match=r"it ended with 3; its log .* ends with:\nno such luck"):
-        child.await_ready("it", lambda: False, within=SOON)
+        child.await_ready("it", lambda: False, within=HANG)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

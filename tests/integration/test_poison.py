@@ -23,7 +23,7 @@ from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
-from services.operator.progress import manifests_after, missing_batches
+from services.operator.progress import manifests_after, not_in_ledger
 from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler
@@ -34,6 +34,7 @@ from shared.parquet import decode_parquet, encode_parquet
 from shared.queue import Delivery, Queue
 from shared.service import Clients, open_clients
 from shared.testing import FakeQueue, reference
+from tests.limits import HANG_S
 from tests.localstack import REGION
 from tests.pipeline import SOURCE, Pipeline
 from tests.unit.consumer_scene import RULES
@@ -182,10 +183,11 @@ async def test_poison_ends_explained_and_good_batches_are_loaded_beside_it(
     Random(1).shuffle(bodies)  # noqa: S311 - the same order each time
     for body in bodies:
         await place.remodelling.send(body)
-    async with asyncio.timeout(60), place.services():
+    async with asyncio.timeout(HANG_S), place.services():
         letters = await received(place.dead_letters, len(poison))
         (manifest,) = await manifests_after(place.objects, place.bucket, SOURCE, 0)
-        while await missing_batches(place.pipeline.warehouse, manifest):  # noqa: ASYNC110 (the ledger tells nobody)
+        batches = [batch.data.batch_id for batch in manifest.batches]
+        while await not_in_ledger(place.pipeline.warehouse, batches):  # noqa: ASYNC110 (the ledger tells nobody)
             await asyncio.sleep(0.1)
     verdict = await place.proof.run()
     assert verdict.is_equal

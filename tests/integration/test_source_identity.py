@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -21,13 +20,13 @@ from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
 from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until
+from tests.limits import HANG_S
 from tests.pipeline import Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 from tests.scratch_cluster import ScratchCluster, remove, scratch
 
 INSERT = "INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', now())"
 REPLAYED = "SELECT pg_last_wal_replay_lsn()::text"
-LIMIT = timedelta(seconds=30)
 HORIZON_ALONE = "SELECT count(*) FROM design WHERE age(xmin) BETWEEN 0 AND age($1::text::xid)"
 
 
@@ -172,7 +171,7 @@ def standby(scratch_source: ScratchCluster, tmp_path: Path) -> Iterator[ScratchC
 async def until_replayed(primary: TestCluster, follower: TestCluster) -> None:
     """The standby has everything that was committed."""
     written = await asyncio.to_thread(fetch_value, primary.url(), "SELECT pg_current_wal_flush_lsn()::text")
-    async with asyncio.timeout(LIMIT.total_seconds()):
+    async with asyncio.timeout(HANG_S):
         while lsn(await asyncio.to_thread(fetch_value, follower.url(), REPLAYED)) < lsn(written):  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.05)
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -22,6 +21,7 @@ from infra.local.totesys.__main__ import main
 from infra.local.totesys.fill import NotEmptyError, create, fill
 from infra.local.totesys.writer import connect
 from tests.integration.totesys_rows import count_rows, digest
+from tests.limits import HANG, HANG_S
 from tests.postgres_cluster import TestCluster
 
 FOREIGN_KEYS = {
@@ -226,8 +226,8 @@ def test_a_signal_ends_the_writing_with_its_summary(source_url: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
         newest = 'SELECT max(transaction_id) FROM "transaction"'
         known = fetch_value(source_url, newest)
-        assert wait_until(lambda: bool(fetch_value(source_url, newest) > known), within=timedelta(seconds=30))
+        assert wait_until(lambda: bool(fetch_value(source_url, newest) > known), within=HANG)
         writing.send_signal(signal.SIGTERM)
-        said, _ = writing.communicate(timeout=30)
+        said, _ = writing.communicate(timeout=HANG_S)
     assert writing.returncode == 0
     assert said.startswith("wrote ")

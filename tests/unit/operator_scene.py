@@ -105,7 +105,9 @@ class Scene:
         database = cast("Database", self.ledger)
         return System(SETTINGS, CONTRACT, self.queues, self.dead_letters, self.move_tasks, self.objects, database, database)
 
-    async def end_run(self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0) -> Manifest:
+    async def end_run(
+        self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0, is_full: bool = False
+    ) -> Manifest:
         """What a completed run leaves in the landing bucket: manifest and checkpoint."""
         events = tuple(ingested(run, index, is_last=index == batches - 1) for index in range(batches))
         manifest = Manifest(
@@ -114,6 +116,7 @@ class Scene:
             requested_by=requested_by or uuid4(),
             snapshot=snapshot(second),
             completed_at=BEGAN,
+            is_full=is_full,
             batches=events,
         )
         await self.objects.put(LANDING, manifest_key(SOURCE, run), manifest.model_dump_json().encode())

@@ -22,6 +22,7 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter
 from shared.queue import Delivery
 from shared.testing import EPOCH, FakeQueue
+from tests.limits import HANG
 from tests.unit.consumer_scene import RULES, until
 
 ANY_SEED = st.integers(0, 2**32)
@@ -165,9 +166,9 @@ async def test_the_task_is_protected_while_it_works(monkeypatch: pytest.MonkeyPa
     await site.start()
     try:
         async with protection(f"http://127.0.0.1:{runner.addresses[0][1]}", lambda: working):
-            await until(lambda: len(told) == len(answers), within=timedelta(seconds=10))
+            await until(lambda: len(told) == len(answers), within=HANG)
             working = False
-            await until(lambda: len(told) == len(answers) + 1, within=timedelta(seconds=10))
+            await until(lambda: len(told) == len(answers) + 1, within=HANG)
     finally:
         await runner.cleanup()
     assert told == [{"ProtectionEnabled": True, "ExpiresInMinutes": 20}] * len(answers) + [{"ProtectionEnabled": False}]

@@ -232,7 +232,6 @@ class ConsumersUnderFaults(Consumers):
         self.run(forget())
 
 
-pytestmark = pytest.mark.timeout(900)  # a failure takes minutes to be reduced to few steps
 SETTINGS = settings(
     max_examples=EXAMPLES or 80,
     stateful_step_count=40,

@@ -12,6 +12,7 @@ import pytest
 from infra.local import processes
 from infra.local.processes import Child
 from services.operator.local.prover import Prover
+from tests.limits import HANG_S
 
 start = processes.start
 
@@ -40,7 +41,7 @@ def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, 
 
 def told(prover: Prover) -> str | None:
     """What the proof under way says when it has ended."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while prover._child is not None and prover._child.exit_code() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)

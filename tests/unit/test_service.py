@@ -13,6 +13,7 @@ from shared.errors import DependencyDownError, PermanentError
 from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
+from tests.limits import HANG
 from tests.unit.consumer_scene import Script, body, until
 
 
@@ -47,7 +48,7 @@ def test_a_service_works_until_a_signal_and_ends_with_success(number: signal.Sig
         mine = world()
         await mine.queue.send(body())
         consuming = asyncio.create_task(consume(settings, mine, handler, ["landing"]))
-        await until(lambda: len(handler.calls) == 1, within=timedelta(seconds=10))
+        await until(lambda: len(handler.calls) == 1, within=HANG)
         os.kill(os.getpid(), number)
         await consuming
         assert (await mine.queue.depth()).in_flight == 0

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 
 from shared.errors import DependencyDownError
-from shared.queue import CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
+from shared.queue import ANSWER_TIMEOUT, CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
 from tests.unit.consumer_scene import now
 
 pytestmark = pytest.mark.virtual_clock
@@ -47,22 +47,22 @@ def queue_of(receiver: Any, control: Any, once: Any = None) -> SqsQueue:
     return SqsQueue("https://sqs/1/loading", receiver=receiver, control=control, once=once)
 
 
-REQUESTS: list[Callable[[SqsQueue], Awaitable[object]]] = [
-    lambda queue: queue.delete(["a"]),
-    lambda queue: queue.set_visibility({"a": WAIT}),
-    lambda queue: queue.send("x"),
-    lambda queue: queue.depth(),
+REQUESTS: list[tuple[Callable[[SqsQueue], Awaitable[object]], timedelta]] = [
+    (lambda queue: queue.delete(["a"]), CONTROL_TIMEOUT),
+    (lambda queue: queue.set_visibility({"a": WAIT}), CONTROL_TIMEOUT),
+    (lambda queue: queue.send("x"), ANSWER_TIMEOUT),
+    (lambda queue: queue.depth(), ANSWER_TIMEOUT),
 ]
 
 
-@pytest.mark.parametrize("request_of", REQUESTS)
+@pytest.mark.parametrize(("request_of", "limit"), REQUESTS)
 async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_end(
-    request_of: Callable[[SqsQueue], Awaitable[object]],
+    request_of: Callable[[SqsQueue], Awaitable[object]], limit: timedelta
 ) -> None:
     receiver, control = Client(), Client(takes=timedelta(hours=1))
     with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
         await request_of(queue_of(receiver, control))
-    assert now() == pytest.approx(CONTROL_TIMEOUT.total_seconds())
+    assert now() == pytest.approx(limit.total_seconds())
     assert (receiver.asked, len(control.asked)) == ([], 1)
 
 

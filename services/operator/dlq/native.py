@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from shared.aws_errors import aws_errors
-from shared.queue import CONTROL_TIMEOUT
+from shared.queue import ANSWER_TIMEOUT
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
@@ -39,7 +39,7 @@ class SqsMoveTasks:
         """See MoveTasks."""
         source = await self._arn(self._dead_url)
         with aws_errors("sqs", self._dead_url):
-            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                 answer = await self._client.list_message_move_tasks(SourceArn=source)
         return any(task.get("Status") in _UNDER_WAY for task in answer.get("Results", ()))
 
@@ -47,13 +47,13 @@ class SqsMoveTasks:
         """See MoveTasks. The destination is named: SQS does not know whence the letters come that a service has sent there."""
         source, destination = await self._arn(self._dead_url), await self._arn(self._url)
         with aws_errors("sqs", self._dead_url):
-            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                 await self._client.start_message_move_task(
                     SourceArn=source, DestinationArn=destination, MaxNumberOfMessagesPerSecond=min(rate, RATE_MAXIMUM)
                 )
 
     async def _arn(self, url: str) -> str:
         with aws_errors("sqs", url):
-            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                 answer = await self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
         return answer["Attributes"]["QueueArn"]

@@ -32,8 +32,8 @@ from services.operator.system import SERVICES
 from shared.settings import PREFIX, load_contract
 
 LOOK_EVERY = timedelta(milliseconds=200)
-SERVICES_LIMIT = timedelta(seconds=60)
-DETACHED_LIMIT = timedelta(minutes=3)
+SERVICES_LIMIT = timedelta(minutes=10)  # for a hang, as the limits of what starts before them
+DETACHED_LIMIT = timedelta(minutes=45)  # all of them together
 ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
 SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE = f"{PREFIX}UP_SOURCE_URL", f"{PREFIX}UP_WAREHOUSE_URL"
