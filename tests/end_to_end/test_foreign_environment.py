@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ports import free_port
-from tests.end_to_end.conftest import COMMAND_LIMIT_S, Starlift
+from tests.end_to_end.conftest import Starlift
+from tests.limits import HANG_S
 
 SCRIPT = str(Path(sys.executable).with_name("starlift"))
 LOOPBACK_ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
@@ -60,7 +61,7 @@ def test_the_demo_uses_nothing_of_the_person_s_and_reaches_nothing_outside(
         capture_output=True,
         text=True,
         check=False,
-        timeout=COMMAND_LIMIT_S,
+        timeout=HANG_S,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "EQUAL as of run" in done.stdout
@@ -75,7 +76,7 @@ def test_a_detached_stack_does_not_import_from_the_working_directory(application
         capture_output=True,
         text=True,
         check=False,
-        timeout=COMMAND_LIMIT_S,
+        timeout=HANG_S,
     )
     assert (done.returncode, done.stderr) == (
         1,
