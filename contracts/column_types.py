@@ -27,7 +27,20 @@ class Kind(StrEnum):
     VERBATIM = "verbatim"  # any other type: travels as the text that PostgreSQL makes of it, and reads again
 
 
-_TYPE_NAME = re.compile(r"[a-z][a-z0-9_ ]*(\(\d+(,\d+)?\))?[a-z ]*(\[\])?")
+# What format_type() can spell: names, quoted where they have to be, in a schema or not; bounds; words; an array. It holds no
+# semicolon, and no quote outside a quoted name, so it can't end the statement that it becomes a part of.
+_NAME = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
+_TYPE_NAME = re.compile(rf"{_NAME}(\.{_NAME})?( [a-z]+)*(\(-?\w+(,-?\w+)*\))?( [a-z]+)*(\[\])?")
+
+
+_IN_A_SCHEMA = re.compile(rf"{_NAME}\.(?={_NAME})")
+
+
+def is_same_type(one: str, other: str) -> bool:
+    """Whether two spellings are of one type; format_type() leaves out the schema where the search path makes it needless."""
+    if _IN_A_SCHEMA.match(one) and _IN_A_SCHEMA.match(other):
+        return one == other
+    return _IN_A_SCHEMA.sub("", one, count=1) == _IN_A_SCHEMA.sub("", other, count=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +60,14 @@ class ColumnType:
 
     def __post_init__(self) -> None:
         if self.kind is Kind.VERBATIM and not _TYPE_NAME.fullmatch(self.name):
-            raise ValueError(f"'{self.name}' is no type as format_type() spells it, such as 'jsonb' or 'integer[]'; correct it")
+            raise ValueError(
+                f"'{self.name}' is not a type as format_type() spells it, such as 'jsonb', 'integer[]' or 'public.citext'; "
+                "copy the spelling from psql's \\d"
+            )
         if self.kind is Kind.NUMERIC and not 0 < self.precision <= MAX_SCALED_DIGITS:
             raise ValueError(
-                f"numeric({self.precision},{self.scale}) is beyond the {MAX_SCALED_DIGITS} digits that travel exactly; "
-                f"declare a precision from 1 to {MAX_SCALED_DIGITS}"
+                f"numeric({self.precision},{self.scale}) is beyond the {MAX_SCALED_DIGITS} digits that travel as a number; "
+                f"declare a precision from 1 to {MAX_SCALED_DIGITS}, or verbatim('numeric({self.precision},{self.scale})')"
             )
 
     @property
@@ -74,6 +90,16 @@ class ColumnType:
     def is_text(self) -> bool:
         """Whether the values are character strings."""
         return self.kind in {Kind.TEXT, Kind.ENUM}
+
+    @property
+    def is_moment(self) -> bool:
+        """Whether the values are dates or timestamps, which travel as whole numbers and name a row as a text."""
+        return self.kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
+
+    @property
+    def is_whole_number(self) -> bool:
+        """Whether a value in a key is a number; every other value of a key is the text that PostgreSQL makes of it."""
+        return self.kind in {Kind.INTEGER, Kind.BIGINT}
 
     @property
     def travels_as_text(self) -> bool:
@@ -112,5 +138,8 @@ def enum(*labels: str) -> ColumnType:
 
 
 def verbatim(name: str) -> ColumnType:
-    """Any type that both databases have, as format_type() spells it: 'inet', 'integer[]', 'double precision'."""
+    """Any type that both databases have, as format_type() spells it: 'inet', 'integer[]', 'extensions.citext', '"Role"[]'.
+
+    Without bounds it takes the same type with any: 'numeric' takes numeric(20,2).
+    """
     return ColumnType(Kind.VERBATIM, name=name)

@@ -24,16 +24,18 @@ class FromLookup:
 
 @dataclass(frozen=True, slots=True)
 class DateOf:
-    """The calendar date of a timestamp of the base table."""
+    """The calendar date of a timestamp of the base table; where it is NULL, that of the timestamp `absent`."""
 
     column: str
+    absent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimeOf:
-    """The time of day of a timestamp of the base table, to the microsecond."""
+    """The time of day of a timestamp of the base table, to the microsecond; where it is NULL, that of `absent`."""
 
     column: str
+    absent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from functools import cached_property
+from typing import TypeVar
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.column_types import TEXT, UUID, ColumnType, Kind
+from contracts.column_types import TEXT, ColumnType, Kind
+from contracts.conversions import KEY_TYPES, derivation_problems, is_same_kind, join_alike, may_be_key, origin_problems
 from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 
-DEFECT = "_defect"  # the first column of every extract: what of a row could not travel (NaN, infinity); mostly NULL
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
 TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest of what is named after a warehouse table
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
-KEY_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.TEXT})  # and uuid: what pages can be cut by
 
 
 class ContractError(ValueError):
     """A contract contradicts itself. Recovery: correct the contract."""
-
-
-# --- the source ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +50,34 @@ class SourceTable:
     drift: Drift = Drift.FREEZE
 
     @cached_property
+    def defect(self) -> str:
+        """The first column of an extract: what of a row could not travel (NaN, infinity); mostly NULL."""
+        return self._unlike_its_columns("_defect")
+
+    @cached_property
+    def key_text(self) -> str | None:
+        """The column of an extract that holds the key as a JSON array, if a date or timestamp is part of it.
+
+        As a column of its own such a value is a number, and NULL if it is infinite: no name of a row.
+        """
+        has_moment = any(self.column(name).type.is_moment for name in self.key)
+        return self._unlike_its_columns("_key") if has_moment else None
+
+    @cached_property
     def extract_types(self) -> dict[str, ColumnType]:
-        """The columns of an extract in the landing bucket: the defect, then those of the contract."""
-        return {DEFECT: TEXT, **{column.name: column.type for column in self.columns}}
+        """The columns of an extract in the landing bucket: Starlift's own, then those of the contract."""
+        own = [self.defect, *([self.key_text] if self.key_text else [])]
+        return dict.fromkeys(own, TEXT) | {column.name: column.type for column in self.columns}
+
+    def _unlike_its_columns(self, name: str) -> str:
+        """A name for a column of Starlift's, which the source may have given to one of its own."""
+        while any(column.name == name for column in self.columns):
+            name += "_"
+        return name
 
     def column(self, name: str) -> SourceColumn:
         """The column called `name`. Raises: ContractError if there is none."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise ContractError(f"source table '{self.name}' has no column '{name}'")
-
-
-# --- the star ------------------------------------------------------------------------------------------------------
+        return _named(name, self.columns, f"source table '{self.name}' has no column")
 
 
 @unique
@@ -125,10 +137,7 @@ class WarehouseTable:
 
     def column(self, name: str) -> Column:
         """The column called `name`. Raises: ContractError if there is none."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise ContractError(f"warehouse table '{self.name}' has no column '{name}'")
+        return _named(name, self.columns, f"warehouse table '{self.name}' has no column")
 
 
 @dataclass(frozen=True)
@@ -143,28 +152,23 @@ class Contract:
 
     def __post_init__(self) -> None:
         _require_distinct("two source tables", [table.name for table in self.source_tables])
-        _require_distinct("two warehouse tables", [table.name for table in self.warehouse_tables])
+        views = [f"{table.name}_current" for table in self.warehouse_tables if table.kind is TableKind.FACT]
+        _require_distinct("two warehouse tables or views", [*(table.name for table in self.warehouse_tables), *views])
         for source in self.source_tables:
             _require_distinct(f"'{source.name}' has two columns", [column.name for column in source.columns])
             for name in source.key:
-                if (kind := source.column(name).type).kind not in KEY_KINDS and kind != UUID:
-                    raise ContractError(f"'{source.name}.{name}' is a key and must be one of {sorted(KEY_KINDS)} or uuid")
+                if not may_be_key(kind := source.column(name).type):
+                    raise ContractError(f"'{source.name}.{name}' is a key and must be {KEY_TYPES}, not {kind.family}")
         for table in self.warehouse_tables:
             self._check(table)
 
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""
-        for table in self.source_tables:
-            if table.name == name:
-                return table
-        raise ContractError(f"contract '{self.name}' has no source table '{name}'")
+        return _named(name, self.source_tables, f"contract '{self.name}' has no source table")
 
     def warehouse_table(self, name: str) -> WarehouseTable:
         """The warehouse table called `name`. Raises: ContractError if there is none."""
-        for table in self.warehouse_tables:
-            if table.name == name:
-                return table
-        raise ContractError(f"contract '{self.name}' has no warehouse table '{name}'")
+        return _named(name, self.warehouse_tables, f"contract '{self.name}' has no warehouse table")
 
     def remodelled_from(self, source: str) -> tuple[WarehouseTable, ...]:
         """The warehouse tables whose base is the source table `source`."""
@@ -191,24 +195,38 @@ class Contract:
             raise ContractError(f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name")
         for name in table.identity:
             if table.column(name).nullable:
-                raise ContractError(f"'{table.name}.{name}' identifies rows and may not be nullable")
+                raise ContractError(
+                    f"'{table.name}.{name}' identifies rows and may not be nullable; where its source may be NULL, give DateOf "
+                    "and TimeOf a second column by `absent`, or leave it out of `version`"
+                )
         if table.kind is not TableKind.CALENDAR and _key_origins(table) != self.source_table(table.source).key:
             key = ", ".join(self.source_table(table.source).key)
             raise ContractError(
                 f"the key of '{table.name}' is not the key ({key}) of '{table.source}', column by column; "
                 "a delete could not be found"
             )
-        _require_distinct(f"'{table.name}' has two joins", [lookup.table for lookup in table.lookups])
-        for lookup in table.lookups:
-            self.source_table(table.source).column(lookup.on)
-            if len(self.source_table(lookup.table).key) != 1:
-                raise ContractError(f"'{table.name}' joins '{lookup.table}', whose key is not one column")
+        for problem in self._lookup_problems(table):
+            raise ContractError(f"'{table.name}' {problem}")
         for column in table.columns:
             problems = self._calendar_problems(column) if table.kind is TableKind.CALENDAR else self._problems(table, column)
             if column.references is not None and table.kind is not TableKind.FACT:
                 raise ContractError(f"'{table.name}.{column.name}' refers to '{column.references}', which only a fact may")
             for problem in (*self._reference_problems(column), *problems):
                 raise ContractError(f"'{table.name}.{column.name}' {problem}")
+
+    def _lookup_problems(self, table: WarehouseTable) -> Iterator[str]:
+        """What is wrong with the joins of a table."""
+        for lookup in table.lookups:
+            partner, on = self.source_table(lookup.table), self.source_table(table.source).column(lookup.on)
+            if sum(other.table == lookup.table for other in table.lookups) > 1:
+                yield f"has two joins '{lookup.table}'; make a dimension of it, carry both keys, and join them in a view"
+            if len(partner.key) != 1:
+                yield f"joins '{lookup.table}', whose key is not one column"
+            elif not join_alike(on.type, (key := partner.column(partner.key[0])).type):
+                yield (
+                    f"joins '{lookup.table}' by '{lookup.on}', which is {on.type.family}, but its key is {key.type.family}; "
+                    "join integers or texts among each other, or uuids, or dates"
+                )
 
     def _reference_problems(self, column: Column) -> Iterator[str]:
         """What is wrong with a column's name and with what it refers to."""
@@ -221,7 +239,7 @@ class Contract:
         dimension = self.warehouse_table(column.references)
         if len(dimension.key) != 1:
             yield f"refers to '{dimension.name}', whose key is not one column"
-        elif not _is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
+        elif not is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
             yield f"is {column.type.kind} but refers to '{dimension.name}.{key.name}', which is {key.type.kind}"
         for other in dimension.columns:
             if other.type.kind is Kind.VERBATIM and not other.nullable and other.name not in dimension.key:
@@ -239,21 +257,23 @@ class Contract:
         base = self.source_table(table.source)
         match column.origin:
             case FromSource(name, absent):
-                yield from _conversion_problems(base.column(name), column, absent)
+                yield from origin_problems(name, base.column(name).type, column.type, absent)
             case FromLookup(lookup, name, absent):
                 if lookup not in {known.table for known in table.lookups}:
                     yield f"comes from '{lookup}', which the table does not join"
                     return
-                yield from _conversion_problems(self.source_table(lookup).column(name), column, absent)
-            case DateOf(name) | TimeOf(name):
-                if base.column(name).type.kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
-                    yield f"is part of '{name}', which is no timestamp"
+                yield from origin_problems(name, self.source_table(lookup).column(name).type, column.type, absent)
+            case DateOf(name, absent) | TimeOf(name, absent):
+                if (kind := base.column(name).type).kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
+                    yield f"is part of '{name}', which is not a timestamp"
+                if not is_same_kind(other := base.column(absent or name).type, kind):
+                    yield f"is part of '{name}', which is {kind.family}, but where that is NULL of a {other.family}"
             case ParsedDate(name) | CurrencyNameOf(name):
                 if not base.column(name).type.is_text:
-                    yield f"is read from '{name}', which is no text"
+                    yield f"is read from '{name}', which is not a text"
             case CalendarPart(part):
-                yield f"is the calendar's '{part}', but the table is no calendar"
-        yield from _kind_problems(column)
+                yield f"is the calendar's '{part}', but the table is not a calendar"
+        yield from derivation_problems(column.origin, column.type)
 
 
 def _key_origins(table: WarehouseTable) -> tuple[str, ...]:
@@ -262,31 +282,14 @@ def _key_origins(table: WarehouseTable) -> tuple[str, ...]:
     return tuple(origin.column for origin in origins if isinstance(origin, FromSource) and origin.absent is None)
 
 
-def _is_same_kind(one: ColumnType, other: ColumnType) -> bool:
-    return (one.kind, one.name) == (other.kind, other.name)
+Named = TypeVar("Named", SourceColumn, SourceTable, Column, WarehouseTable)
 
 
-def _kind_problems(column: Column) -> Iterator[str]:
-    match column.origin:
-        case DateOf() | ParsedDate() if column.type.kind is not Kind.DATE:
-            yield f"is {column.type.kind} but holds a date"
-        case TimeOf() if column.type.kind is not Kind.TIME:
-            yield f"is {column.type.kind} but holds a time"
-        case CurrencyNameOf() if not column.type.is_text:
-            yield f"is {column.type.kind} but holds a text"
-        case _:
-            return
-
-
-def _conversion_problems(origin: SourceColumn, column: Column, absent: str | None) -> Iterator[str]:
-    if not _is_same_kind(origin.type, column.type) and not (origin.type.is_text and column.type.is_text):
-        yield f"is {column.type.family} but comes from '{origin.name}', which is {origin.type.family}"
-    if origin.type.scale != column.type.scale:  # a decimal travels as a whole number, which another scale would misread
-        yield f"is {column.type.sql} but comes from '{origin.name}', which is {origin.type.sql}; give both the same scale"
-    if column.type.precision < origin.type.precision:
-        yield f"is {column.type.sql}, too narrow for '{origin.name}', which is {origin.type.sql}"
-    if absent is not None and not column.type.is_text:
-        yield "has a text for absent values but is no text"
+def _named(name: str, among: tuple[Named, ...], otherwise: str) -> Named:
+    for one in among:
+        if one.name == name:
+            return one
+    raise ContractError(f"{otherwise} '{name}'")
 
 
 def _require_distinct(what: str, names: list[str]) -> None:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 import asyncpg
 
-from contracts.column_types import ColumnType, Kind
-from contracts.tables import DEFECT, Contract, SourceTable
+from contracts.column_types import Kind
+from contracts.tables import Contract, SourceTable
+from shared.equality import keys_met
 from shared.errors import PermanentError
+from shared.source_types import SourceType, comparison_problem, fits, other_way
 
 CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
 UNKNOWN_ROW_BYTES = 512
 UNKNOWN_ROWS = 1_000
-
-_ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
-    Kind.INTEGER: re.compile(r"smallint|integer"),
-    Kind.BIGINT: re.compile(r"smallint|integer|bigint"),
-    Kind.NUMERIC: re.compile(r"numeric\((\d+),(\d+)\)"),
-    Kind.TEXT: re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)"),
-    Kind.BOOLEAN: re.compile(r"boolean"),
-    Kind.DATE: re.compile(r"date"),
-    Kind.TIME: re.compile(r"time(\(\d\))? without time zone"),
-    Kind.TIMESTAMP: re.compile(r"timestamp(\(\d\))? without time zone"),
-    Kind.TIMESTAMPTZ: re.compile(r"timestamp(\(\d\))? with time zone"),
-    Kind.ENUM: re.compile(r"text|character varying(\(\d+\))?"),
-}
 
 
 _VERSIONLESS = {"v": "view", "m": "materialized view", "f": "foreign table"}
@@ -63,20 +52,21 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
     """What the catalog says of every source table of the contract. Raises: SourceMismatchError where it does not fit."""
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SourceMismatchError(
-            "the source database's encoding is SQL_ASCII, in which a text may hold bytes that are not characters; copy it into a "
-            "database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
+            "the source database's encoding is SQL_ASCII, in which a text may hold bytes that are not characters; copy it into "
+            "a database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
         )
     rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
     found = {row["name"]: row for row in rows}
     for table in contract.source_tables:
         _require_fit(contract, table, found.get(table.name))
+    _require_comparable(contract, {name: _types(row) for name, row in found.items()})
     return {table.name: _facts(table, found[table.name]) for table in contract.source_tables}
 
 
 def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
     known = {column.name for column in table.columns}
-    types = zip(found["column_names"], found["column_types"], strict=True)
-    new = {name: kind for name, kind in types if name not in known and name != DEFECT}
+    types = _types(found).items()
+    new = {name: kind.domain or kind.name for name, kind in types if name not in {*known, table.defect, table.key_text}}
     row_bytes = _row_bytes(found["bytes"], found["estimated_rows"])
     return SourceTableFacts(found["fingerprint"], row_bytes, new, _unreadable(found) & new.keys(), found["has_row_versions"])
 
@@ -115,15 +105,14 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
             f"hold for; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own, then replay "
             "the dead letters"
         )
-    types = dict(zip(found["column_names"], found["column_types"], strict=True))
-    enums = dict(zip(found["column_names"], found["column_is_enum"], strict=True))
+    types = _types(found)
     for column in table.columns:
         if column.name not in types:
             raise SourceMismatchError(f"table '{table.name}' lacks column '{column.name}' {remedy}")
-        if not _fits(types[column.name], column.type, is_enum=enums[column.name]):
-            raise SourceMismatchError(
-                f"column '{table.name}.{column.name}' is {types[column.name]}, not {_described(column.type)} as {remedy}"
-            )
+        if not fits(found_type := types[column.name], column.type):
+            wanted = column.type.sql if column.type.kind is Kind.NUMERIC else column.type.family
+            remedied = remedy.replace("change the contract", f"change the contract{other_way(found_type, column.type)}")
+            raise SourceMismatchError(f"column '{table.name}.{column.name}' is {found_type}, not {wanted} as {remedied}")
     key = ",".join(sorted(table.key))
     if key not in (found["unique_keys"] or ()):
         raise SourceMismatchError(
@@ -147,21 +136,20 @@ def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
             )
 
 
-def _described(kind: ColumnType) -> str:
-    """A contract's type in words."""
-    return kind.sql if kind.kind is Kind.NUMERIC else kind.family
+def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, SourceType]]) -> None:
+    """Check that texts which name rows are equal exactly where PostgreSQL holds them to be. Raises: SourceMismatchError."""
+    for table in contract.source_tables:
+        for column in table.columns:
+            met = keys_met(contract, table.name, column.name)
+            if not column.type.is_text or not (met or column.name in table.key):
+                continue
+            keys = {other.name: types[other.name][other.key[0]] for other in met}
+            problem = comparison_problem(table, column.name, types[table.name][column.name], keys)
+            if problem is not None:
+                raise SourceMismatchError(f"column '{table.name}.{column.name}' {problem}, then replay the dead letters")
 
 
-def _fits(found: str, expected: ColumnType, *, is_enum: bool) -> bool:
-    """Whether every value of the type `found` can be carried as `expected`."""
-    if is_enum:
-        return expected.is_text
-    if expected.kind is Kind.VERBATIM:
-        return found == expected.name
-    match = _ACCEPTED[expected.kind].fullmatch(found)
-    if match is None:
-        return False
-    if expected.kind is Kind.NUMERIC:
-        precision, scale = int(match[1]), int(match[2])
-        return scale <= expected.scale and precision - scale <= expected.precision - expected.scale
-    return True
+def _types(found: asyncpg.Record) -> dict[str, SourceType]:
+    """The types of a table's columns."""
+    described = zip(found["column_names"], found["column_types"], strict=True)
+    return {name: SourceType(**json.loads(kind)) for name, kind in described}

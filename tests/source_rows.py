@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from contracts.tables import DEFECT, SourceTable
+from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.parquet import PANDAS_TYPES
 from tests.small_contract import ITEM, MAKER, SHELF, SHOP
@@ -48,12 +48,12 @@ def frame(table: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame
 def items(*changes: Mapping[str, Any], makers: Sequence[Mapping[str, Any]] = (A_MAKER,)) -> SourceRows:
     """A batch of items numbered from 1, each AN_ITEM but for its changes, with the makers as partners."""
     base = frame(ITEM, [{**AN_ITEM, "item_id": number, **change} for number, change in enumerate(changes, start=1)])
-    return SourceRows(base={"item": base}, partners={"maker": frame(MAKER, makers)}, defects={"item": base[DEFECT]})
+    return SourceRows(base={"item": base}, partners={"maker": frame(MAKER, makers)})
 
 
 def shelves(*rows: Mapping[str, Any]) -> SourceRows:
     base = frame(SHELF, rows)
-    return SourceRows(base={"shelf": base}, partners={}, defects={"shelf": base[DEFECT]})
+    return SourceRows(base={"shelf": base}, partners={})
 
 
 def remodelled(rows: SourceRows, table: str) -> Remodelled:

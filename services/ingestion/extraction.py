@@ -18,6 +18,7 @@ from contracts.objects import extract_key, extract_name
 from contracts.tables import SourceTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceTableFacts
+from shared.key_lists import keys_of
 from shared.object_store import ObjectStore, put_addressed
 from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
@@ -76,8 +77,7 @@ class Reader:
                 if page.row_count < limit:
                     break
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
-                last = (await page.frame).tail(1)
-                after = tuple(last[name].tolist()[0] for name in table.key)
+                (after,) = keys_of(table, (await page.frame).tail(1))
 
     async def _partners(self, page: Page) -> AsyncIterator[Page]:
         contract = self.selection.contract

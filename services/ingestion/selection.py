@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
-from contracts.tables import DEFECT, Contract, Lookup, SourceColumn, SourceTable
+from contracts.tables import Contract, Lookup, SourceColumn, SourceTable
+from shared.equality import compared_text
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -63,13 +64,13 @@ class Selection:
     def partners(self, lookup: Lookup, keys: list[int | str]) -> str:
         """The rows of the lookup's table with one of `keys`."""
         table = self.contract.source_table(lookup.table)
-        wanted = ", ".join(_key_literal(key) for key in keys)
-        return f"SELECT {self._columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', table.key[0])} IN ({wanted})"
+        key = table.column(table.key[0])
+        wanted = ", ".join(f"date '1970-01-01' + {day}" if key.type.is_moment else _key_literal(day) for day in keys)
+        return f"SELECT {self._columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', key.name)} IN ({wanted})"
 
     def keys(self, table: SourceTable) -> str:
         """The key of every row of `table`, as a JSON array."""
-        values = ", ".join(_value(table.column(name)) for name in table.key)
-        return f"SELECT json_build_array({values}) FROM {self._from(table, 't')}"
+        return f"SELECT {self._key(table)} FROM {self._from(table, 't')}"
 
     def types(self, table: SourceTable) -> dict[str, ColumnType]:
         """The columns of a page of `table`, in their order."""
@@ -77,9 +78,24 @@ class Selection:
 
     def _columns(self, table: SourceTable) -> str:
         """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
-        values = [f"{_value(column)} AS {quoted(column.name)}" for column in table.columns]
+        values = [f"{self._key(table)} AS {quoted(table.key_text)}"] if table.key_text else []
+        values += [f"{self._value(table, column)} AS {quoted(column.name)}" for column in table.columns]
         values += [f"{quoted('t', name)}::text AS {quoted(name)}" for name in self.carried.get(table.name, ())]
-        return ", ".join([f"{_defect(table)} AS {quoted(DEFECT)}", *values])
+        return ", ".join([f"{_defect(table)} AS {quoted(table.defect)}", *values])
+
+    def _key(self, table: SourceTable) -> str:
+        """The key of a row as a JSON array: numbers, and the text of everything else."""
+        columns = (table.column(name) for name in table.key)
+        values = (quoted("t", c.name) if c.type.is_whole_number else self._text(table, c) for c in columns)
+        return f"json_build_array({', '.join(values)})"
+
+    def _value(self, table: SourceTable, column: SourceColumn) -> str:
+        """A column in the physical form of shared.parquet."""
+        return self._text(table, column) if column.type.travels_as_text else _number(column)
+
+    def _text(self, table: SourceTable, column: SourceColumn) -> str:
+        """A column as a text: of character(n) without the padding, which PostgreSQL holds to be meaningless."""
+        return compared_text(self.contract, table.name, column.name, quoted("t", column.name))
 
     def _affected(self, table: SourceTable) -> str:
         if self.is_full or table.name in self.full_tables:
@@ -91,7 +107,9 @@ class Selection:
             partner = self.contract.source_table(lookup.table)
             if lookup.table in self.full_tables:
                 return "true"
-            partners = f"SELECT FROM {self._from(partner, 'p')} WHERE {quoted('p', partner.key[0])} = {quoted('t', lookup.on)}"
+            on = table.column(lookup.on)
+            reference = self._text(table, on) if on.type.is_text else quoted("t", on.name)
+            partners = f"SELECT FROM {self._from(partner, 'p')} WHERE {quoted('p', partner.key[0])} = {reference}"
             conditions.append(f"EXISTS ({partners} AND {self._changed('p')})")
             if self.orphans:
                 conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT EXISTS ({partners}))")
@@ -105,13 +123,12 @@ class Selection:
         return f"{quoted(self.contract.source_schema, table.name)} AS {alias}"
 
 
-def _value(column: SourceColumn) -> str:
-    """A column in the physical form of shared.parquet; what has no such form becomes NULL, and a defect says so."""
+def _number(column: SourceColumn) -> str:
+    """A column that travels as a number or a boolean; what has no such form becomes NULL, and a defect says so."""
     value = quoted("t", column.name)
     match column.type.kind:
         case Kind.NUMERIC:
-            scaled = f"({value} * {10**column.type.scale})::bigint"
-            return f"CASE WHEN {value} <> 'NaN'::numeric THEN {scaled} END"
+            return f"CASE WHEN {_fits(value, column.type)} THEN ({value} * {10**column.type.scale})::bigint END"
         case Kind.BOOLEAN:
             return f"{value}::integer"
         case Kind.DATE:
@@ -122,10 +139,13 @@ def _value(column: SourceColumn) -> str:
             return _timestamp(f"({value} AT TIME ZONE 'UTC')")
         case Kind.TIMESTAMP:
             return _timestamp(value)
-        case Kind.TEXT | Kind.ENUM | Kind.VERBATIM:
-            return f"{value}::text"  # of character(n) it drops the padding, which PostgreSQL holds to be meaningless
         case _:
             return value
+
+
+def _fits(value: str, kind: ColumnType) -> str:
+    """Whether a numeric, maybe of a column without bounds, is exactly a value of the type; NaN and infinity are above all."""
+    return f"(abs({value}) < {10 ** (kind.precision - kind.scale)} AND {value} = round({value}, {kind.scale}))"
 
 
 def _timestamp(value: str) -> str:
@@ -159,7 +179,8 @@ def _defect(table: SourceTable) -> str:
 def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
     match kind.kind:
         case Kind.NUMERIC:
-            return [(f"{value} = 'NaN'::numeric", "NaN")]
+            is_nan = f"{value} = 'NaN'::numeric"
+            return [(is_nan, "NaN"), (f"NOT ({is_nan} OR {_fits(value, kind)})", f"not exactly a {kind.sql}")]
         case Kind.DATE:
             return [(f"NOT isfinite({value})", "infinite")]
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:

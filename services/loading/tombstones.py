@@ -28,8 +28,11 @@ def create_keys(table: WarehouseTable) -> str:
 
 def insert_keys(table: WarehouseTable) -> str:
     """Keys into that table; one parameter per column of the key, an array of its values."""
-    arrays = (f"${n}::{table.column(name).type.sql}[]" for n, name in enumerate(table.key, start=1))
-    return f"INSERT INTO {quoted(keys_name(table))} SELECT * FROM unnest({', '.join(arrays)})"
+    kinds = [table.column(name).type for name in table.key]
+    arrays = (f"${n}::{kind.sql if kind.is_whole_number else 'text'}[]" for n, kind in enumerate(kinds, start=1))
+    values = ", ".join(f"k{n}::{kind.sql}" for n, kind in enumerate(kinds))
+    names = ", ".join(f"k{n}" for n in range(len(kinds)))
+    return f"INSERT INTO {quoted(keys_name(table))} SELECT {values} FROM unnest({', '.join(arrays)}) AS k ({names})"
 
 
 def has_older(contract: Contract, table: WarehouseTable) -> str:

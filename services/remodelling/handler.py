@@ -25,7 +25,7 @@ from contracts.messages import (
     encode,
 )
 from contracts.objects import ObjectRef, key_list_key, quarantine_key, star_rows_key
-from contracts.tables import DEFECT, Contract, ContractError, SourceTable
+from contracts.tables import Contract, ContractError, SourceTable
 from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
@@ -93,7 +93,6 @@ async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
     return SourceRows(
         base={table: frame for (role, table), frame in joined.items() if role is Role.BASE},
         partners={table: frame for (role, table), frame in joined.items() if role is Role.PARTNER},
-        defects={table: frame[DEFECT] for (role, table), frame in joined.items() if role is Role.BASE},
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType, Kind
 from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled
+from shared.key_lists import keys_of
 
 DAY = dt.timedelta(days=1)
 MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
@@ -27,12 +28,13 @@ def quarantine_lines(source: SourceTable, base: pd.DataFrame, results: Iterable[
             for position in base.index[problem.rows]:
                 reasons.setdefault(position, []).append({"column": problem.column, "reason": problem.reason})
         refused = base.loc[list(reasons)]
+        keys = keys_of(source, refused)
         columns = {
             column.name: [readable(value, column.type) for value in refused[column.name].tolist()] for column in source.columns
         }
         for number, why in enumerate(reasons.values()):
             row = {name: values[number] for name, values in columns.items()}
-            key = {name: row[name] for name in source.key}
+            key = dict(zip(source.key, keys[number], strict=True))
             entry = {"table": result.table.name, "source_table": source.name, "key": key, "problems": why, "row": row}
             lines.append(json.dumps(entry, ensure_ascii=False))
     return lines

@@ -17,7 +17,7 @@ from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY, Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import DEFECT, Column, Contract, WarehouseTable
+from contracts.tables import Column, Contract, WarehouseTable
 from shared.parquet import PANDAS_TYPES, empty_frame
 
 EPOCH = dt.date(1970, 1, 1)
@@ -44,14 +44,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """The rows of one batch by source table: those to be remodelled, and those only to be joined.
-
-    `defects` holds, for each base table, what made a row of it impossible to extract (NULL for nearly every row).
-    """
+    """The rows of one batch by source table: those to be remodelled, and those only to be joined."""
 
     base: Mapping[str, pd.DataFrame]
     partners: Mapping[str, pd.DataFrame]
-    defects: Mapping[str, pd.Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +69,12 @@ def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
 
 def _remodel_table(contract: Contract, table: WarehouseTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
     partners, whole_rows = _join(contract, table, base, rows.partners)
-    defects = rows.defects.get(table.source, pd.Series(dtype=object))
+    defects = base[contract.source_table(table.source).defect]
     whole_rows += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
     problems = list(whole_rows)
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
-        columns[column.name], found = _column(column, base, partners)
+        columns[column.name], found = _column(contract, column, base, partners)
         if not column.nullable:
             found.append(Problem(column.name, "is NULL", columns[column.name].isna() & ~_any(base, [*whole_rows, *found])))
         problems += found
@@ -106,7 +102,7 @@ def _join(
         known = (
             partners.get(lookup.table, empty_frame(partner.extract_types))
             .drop_duplicates(partner.key[0])
-            .set_index(partner.key[0])
+            .set_index(partner.key[0], drop=False)
         )
         joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
         orphans = base[lookup.on].notna() & ~base[lookup.on].isin(known.index)
@@ -114,9 +110,11 @@ def _join(
     return joined, problems
 
 
-def _column(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]) -> tuple[pd.Series, list[Problem]]:
+def _column(
+    contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
+) -> tuple[pd.Series, list[Problem]]:
     """The values of a column, and which rows can't have theirs."""
-    values, problems = _origin_values(column, base, partners)
+    values, problems = _origin_values(contract, column, base, partners)
     if column.type.length:
         problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
     if (limits := _LIMITS.get(column.type.kind)) is not None:
@@ -125,16 +123,19 @@ def _column(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFr
     return values.astype(PANDAS_TYPES[column.type.kind]), problems
 
 
-def _origin_values(column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]) -> tuple[pd.Series, list[Problem]]:
+def _origin_values(
+    contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
+) -> tuple[pd.Series, list[Problem]]:
     match column.origin:
         case FromSource(name, absent):
             return _present(base[name], absent), []
         case FromLookup(lookup, name, absent):
-            return _present(partners[lookup][name], absent), _lost(partners[lookup], lookup, column, name)
-        case DateOf(name):
-            return base[name] // MICROSECONDS_PER_DAY, []
-        case TimeOf(name):
-            return base[name] % MICROSECONDS_PER_DAY, []
+            defects = partners[lookup][contract.source_table(lookup).defect]
+            return _present(partners[lookup][name], absent), _lost(partners[lookup][name], defects, lookup, column)
+        case DateOf(name, absent):
+            return _moments(base, name, absent) // MICROSECONDS_PER_DAY, []
+        case TimeOf(name, absent):
+            return _moments(base, name, absent) % MICROSECONDS_PER_DAY, []
         case ParsedDate(name):
             return _looked_up(base[name], _days_by_text(base[name]), column, "is no date (YYYY-MM-DD)")
         case CurrencyNameOf(name):
@@ -149,9 +150,13 @@ def _present(values: pd.Series, absent: str | None) -> pd.Series:
     return values if absent is None else values.where(values.notna(), absent)
 
 
-def _lost(partner: pd.DataFrame, lookup: str, column: Column, name: str) -> list[Problem]:
+def _moments(base: pd.DataFrame, name: str, absent: str | None) -> pd.Series:
+    return base[name] if absent is None else base[name].fillna(base[absent])
+
+
+def _lost(values: pd.Series, defects: pd.Series, lookup: str, column: Column) -> list[Problem]:
     """Which values of a partner may be NULL only because they could not travel."""
-    defects = partner[DEFECT].where(partner[name].isna())
+    defects = defects.where(values.isna())
     unreadable = f"comes from a row of '{lookup}' that could not be read"
     return [Problem(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]
 

@@ -42,8 +42,21 @@ described AS (
                 (SELECT string_agg(concat_ws(' ', d.adnum, pg_get_expr(d.adbin, d.adrelid)), ',' ORDER BY d.adnum)
                  FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
                  WHERE d.adrelid = relation AND a.attgenerated <> ''),
-                (SELECT string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' ORDER BY e.oid)
-                 FROM pg_attribute AS a JOIN pg_enum AS e ON e.enumtypid = a.atttypid WHERE a.attrelid = relation AND NOT a.attisdropped)
+                (WITH RECURSIVE held AS (  -- what values consist of: of domains, arrays, ranges and rows, too
+                    SELECT a.atttypid AS type FROM pg_attribute AS a WHERE a.attrelid = relation AND NOT a.attisdropped
+                    UNION
+                    SELECT part.type
+                    FROM held
+                    JOIN pg_type AS t ON t.oid = held.type
+                    CROSS JOIN LATERAL (
+                        VALUES (t.typbasetype), (t.typelem), ((SELECT r.rngsubtype FROM pg_range AS r WHERE r.rngtypid = t.oid))
+                        UNION ALL
+                        SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND NOT a.attisdropped
+                    ) AS part (type)
+                    WHERE part.type <> 0
+                 )
+                 SELECT string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' ORDER BY e.oid)
+                 FROM held JOIN pg_enum AS e ON e.enumtypid = held.type)
             ),
             ';' ORDER BY relation
         ) AS description
@@ -74,12 +87,29 @@ SELECT
      WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL) AS unique_keys,
     (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_names,
-    (SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) FROM pg_attribute AS a
-     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_types,
     (SELECT array_agg(has_column_privilege(c.oid, a.attnum, 'SELECT') ORDER BY a.attnum) FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_readable,
-    (SELECT array_agg(t.typtype = 'e' ORDER BY a.attnum) FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_enum
+    (SELECT array_agg(
+        jsonb_build_object(  -- the fields of shared.source_types.SourceType
+            'name', format_type(b.type, b.typmod),
+            'unbounded', format_type(b.type, -1),
+            'domain', CASE WHEN b.type <> a.atttypid THEN format_type(a.atttypid, -1) END,
+            'is_enum', t.typtype = 'e',
+            'is_string', t.typcategory = 'S',
+            'is_foreign', t.typnamespace <> 'pg_catalog'::regnamespace,
+            'loose_collation', (SELECT quote_ident(l.collname) FROM pg_collation AS l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+        )::text ORDER BY a.attnum)
+     FROM pg_attribute AS a
+     CROSS JOIN LATERAL (
+        WITH RECURSIVE made_of AS (
+            SELECT a.atttypid AS type, a.atttypmod AS typmod, 0 AS depth
+            UNION ALL
+            SELECT d.typbasetype, d.typtypmod, depth + 1 FROM made_of JOIN pg_type AS d ON d.oid = made_of.type WHERE d.typtype = 'd'
+        )
+        SELECT type, typmod FROM made_of ORDER BY depth DESC LIMIT 1
+     ) AS b
+     JOIN pg_type AS t ON t.oid = b.type
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_types
 FROM described
 JOIN pg_class AS c ON c.oid = described.root
 ORDER BY c.relname

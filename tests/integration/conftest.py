@@ -35,3 +35,19 @@ async def pipeline(postgres_cluster: TestCluster, source_database: str, warehous
     source, warehouse = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
     async with open_pipeline(source, warehouse) as opened:
         yield opened
+
+
+@pytest.fixture
+async def owner(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """The application's session."""
+    connection = await asyncpg.connect(postgres_cluster.url(source_database, SOURCE_OWNER))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def empty(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
+    """A pipeline that each test gives its contract."""
+    urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(*urls) as pipeline:
+        yield pipeline

@@ -88,7 +88,6 @@ def test_an_absent_text_shows_what_the_contract_says_and_an_empty_one_stays_empt
     rows = SourceRows(
         base={"maker": frame(SHOP.source_table("maker"), [{**A_MAKER, "town": None}, {**A_MAKER, "town": ""}])},
         partners={},
-        defects={},
     )
     assert values(remodelled(rows, "dim_maker"), "town") == ["(unknown)", ""]
 
@@ -108,7 +107,7 @@ def test_a_row_whose_partner_does_not_exist_is_quarantined() -> None:
     result = remodelled(items({}, {"maker_id": 9}), "dim_item")
     assert reasons(result) == [("maker_id", "refers to a row of 'maker' that does not exist", [1])]
     rows = items({})
-    alone = SourceRows(base=rows.base, partners={}, defects=rows.defects)
+    alone = SourceRows(base=rows.base, partners={})
     assert values(remodelled(alone, "dim_item"), "item_id") == []
     assert values(remodelled(alone, "fact_sale"), "item_id") == [1]
 
@@ -169,7 +168,7 @@ def test_a_table_without_rows_in_the_batch_is_left_out() -> None:
 
 def test_the_calendar_is_none_of_remodelling_s_business() -> None:
     with pytest.raises(AssertionError, match="belongs to the calendar"):
-        _origin_values(Column("day", DATE, CalendarPart("date")), frame(SHOP.source_table("item"), []), {})
+        _origin_values(SHOP, Column("day", DATE, CalendarPart("date")), frame(SHOP.source_table("item"), []), {})
 
 
 TEXTS = st.none() | st.sampled_from(["2026-01-01", "2023-02-30", "soon", "", "GBP", "XQX"]) | st.text(max_size=5)

@@ -66,11 +66,11 @@ async def read_latency(contract: Contract, source: Database, watch: Watch, since
     seconds = []
     async with source.connection() as connection:
         for table in _facts(contract):
-            identity = ", ".join(f"({expected_value(table.column(name))})::text" for name in table.identity)
-            committed = f"pg_xact_commit_timestamp({BASE}.xmin)"
+            identity = ", ".join(f"({expected_value(contract, table, table.column(name))})::text" for name in table.identity)
+            committed = f"pg_xact_commit_timestamp({quoted(BASE)}.xmin)"
             rows = await connection.fetch(
                 f"SELECT {committed} AS committed, '{table.name}', {identity} "
-                f"FROM {quoted(contract.source_schema, table.source)} AS {BASE} WHERE {committed} >= $1",
+                f"FROM {quoted(contract.source_schema, table.source)} AS {quoted(BASE)} WHERE {committed} >= $1",
                 since,
             )
             for moment, *version in rows:

@@ -16,19 +16,20 @@ from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, Lookup, SourceTable, TableKind, WarehouseTable
 from services.operator.proof.comparison import ORPHAN, Key
+from shared.equality import compared_text
 from shared.sql import literal, quoted
 
-BASE = "b"
+BASE = "the row"  # partners are called by their tables' names, none of which is likely to be this
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
 _CALENDAR_SQL = {
-    "date": "d",
-    "year": "extract(year FROM d)::integer",
-    "month": "extract(month FROM d)::integer",
-    "day": "extract(day FROM d)::integer",
-    "day_of_week": "extract(isodow FROM d)::integer - 1",
-    "day_name": "to_char(d, 'FMDay')",
-    "month_name": "to_char(d, 'FMMonth')",
-    "quarter": "extract(quarter FROM d)::integer",
+    "date": "{d}",
+    "year": "extract(year FROM {d})::integer",
+    "month": "extract(month FROM {d})::integer",
+    "day": "extract(day FROM {d})::integer",
+    "day_of_week": "extract(isodow FROM {d})::integer - 1",
+    "day_name": "to_char({d}, 'FMDay')",
+    "month_name": "to_char({d}, 'FMMonth')",
+    "quarter": "extract(quarter FROM {d})::integer",
 }
 
 
@@ -73,7 +74,8 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
     """
     joins = "".join(
         f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
-        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])} = {quoted(BASE, lookup.on)}"
+        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])}"
+        f" = {_source_value(contract, table.source, lookup.on, BASE)}"
         for lookup in table.lookups
     )
     gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
@@ -85,11 +87,11 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
         for partner, is_gone in gone.items()
     ]
     return _query(
-        keys=[_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key],
-        values=[f"({expected_value(column)})::text" for column in table.columns],
+        keys=[_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key],
+        values=[f"({expected_value(contract, table, column)})::text" for column in table.columns],
         in_flight=" OR ".join(in_flight),
         version=f"ARRAY[{', '.join(versions)}]::text",
-        origin=f"{quoted(contract.source_schema, table.source)} AS {BASE}{joins}",
+        origin=f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{joins}",
     )
 
 
@@ -102,7 +104,7 @@ def _is_gone(contract: Contract, lookup: Lookup) -> str:
 def _keys_given(table: WarehouseTable) -> str:
     """The keys that `by_column` gives, as rows; by column, because a statement that spells a million keys is refused."""
     types = (table.column(name).type for name in table.key)
-    arrays = ("text" if kind.travels_as_text else kind.sql for kind in types)
+    arrays = (kind.sql if kind.is_whole_number else "text" for kind in types)
     return f"unnest({', '.join(f'${place}::{kind}[]' for place, kind in enumerate(arrays, 1))})"
 
 
@@ -153,22 +155,24 @@ def expected_dates(contract: Contract, calendar: WarehouseTable, fact: Warehouse
 
     Rows whose keys are given (`by_column`) don't count. Whether a text is a date the caller has to see.
     """
-    dates = [f"({expected_value(column)})::text" for column in fact.columns if column.references == calendar.name]
+    dates = [
+        f"({expected_value(contract, fact, column)})::text" for column in fact.columns if column.references == calendar.name
+    ]
     if not dates:
         return None
-    key = ", ".join(_as_key(expected_value(fact.column(name)), fact.column(name)) for name in fact.key)
+    key = ", ".join(_as_key(expected_value(contract, fact, fact.column(name)), fact.column(name)) for name in fact.key)
     return (
         f"SELECT date, bool_and(in_flight) AS in_flight FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, "
-        f"{unseen.holds(BASE, fact.source)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {BASE} "
+        f"{unseen.holds(BASE, fact.source)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {quoted(BASE)} "
         f"WHERE ({key}) NOT IN (SELECT * FROM {_keys_given(fact)})) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 
 
 def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) -> str:
     """On the source: for each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
-    keys = ", ".join(_as_key(expected_value(table.column(name)), table.column(name)) for name in table.key)
-    date = f"({expected_value(column)})::text"
-    origin = f"{quoted(contract.source_schema, table.source)} AS {BASE}"
+    keys = ", ".join(_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key)
+    date = f"({expected_value(contract, table, column)})::text"
+    origin = f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}"
     return f"SELECT DISTINCT ON ({date}) {keys} FROM {origin} WHERE {date} = ANY ($1::text[])"
 
 
@@ -179,33 +183,46 @@ def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
     """
     parts = [(column, column.origin.part) for column in calendar.columns if isinstance(column.origin, CalendarPart)]
     key = quoted("c", calendar.key[0])
-    same = " AND ".join(f"{quoted('c', column.name)} = {_CALENDAR_SQL[part]}" for column, part in parts)
+    same = " AND ".join(f"{quoted('c', column.name)} = {_CALENDAR_SQL[part].format(d='wanted.d')}" for column, part in parts)
     name = quoted(contract.warehouse_schema, calendar.name)
     return (
-        f"SELECT d::text AS date, {key} IS NULL AS is_missing "
+        f"SELECT wanted.d::text AS date, {key} IS NULL AS is_missing "
         f"FROM (SELECT unnest($1::text[])::date AS d UNION SELECT {quoted(calendar.key[0])} FROM {name}) AS wanted "
-        f"LEFT JOIN {name} AS c ON {key} = d WHERE ({same}) IS NOT TRUE ORDER BY d"
+        f"LEFT JOIN {name} AS c ON {key} = wanted.d WHERE ({same}) IS NOT TRUE ORDER BY wanted.d"
     )
 
 
-def expected_value(column: Column) -> str:
+def expected_value(contract: Contract, table: WarehouseTable, column: Column) -> str:
     """A column's value as SQL on the source, whose base table is called BASE and whose partners are called by their names."""
     match column.origin:
         case FromSource(name, absent):
-            return _present(quoted(BASE, name), column, absent)
+            return _present(_source_value(contract, table.source, name, BASE), column, absent)
         case FromLookup(lookup, name, absent):
-            return _present(quoted(lookup, name), column, absent)
-        case DateOf(name):
-            return f"{quoted(BASE, name)}::date"
-        case TimeOf(name):
-            return f"{quoted(BASE, name)}::time"
+            return _present(_source_value(contract, lookup, name, lookup), column, absent)
+        case DateOf(name, absent):
+            return f"{_moment(name, absent)}::date"
+        case TimeOf(name, absent):
+            return f"{_moment(name, absent)}::time"
         case ParsedDate(name):
             return quoted(BASE, name)  # a date renders as the text it was read from, or the text was no date
         case CurrencyNameOf(name):
             names = ", ".join(f"({literal(currency.code)}, {literal(currency.currency_name)})" for currency in Currency)
-            return f"(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)})"
+            return (
+                f'(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)}::text COLLATE "C")'
+            )
         case CalendarPart():
             raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
+
+
+def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
+    """A column of a source table; a text in the form in which it is compared."""
+    value = quoted(alias, name)
+    kind = contract.source_table(table).column(name).type
+    return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
+
+
+def _moment(name: str, absent: str | None) -> str:
+    return quoted(BASE, name) if absent is None else f"coalesce({quoted(BASE, name)}, {quoted(BASE, absent)})"
 
 
 def _query(*, keys: list[str], values: list[str], in_flight: str, version: str, origin: str) -> str:
@@ -240,7 +257,7 @@ def rows_of(query: str, table: WarehouseTable) -> str:
 def _bucket(table: WarehouseTable) -> str:
     """Which of the buckets a row is in, by its key alone."""
     names = _key_names(table)
-    if len(names) == 1 and not table.column(table.key[0]).type.travels_as_text:
+    if len(names) == 1 and table.column(table.key[0]).type.is_whole_number:
         # Every part of the number counts: keys may all be multiples of a power of two, and would share a bucket.
         parts = " # ".join(f"({names[0]}::bigint >> {shift})" for shift in (0, 12, 24, 36, 48))
         return f"(({parts}) & {BUCKETS - 1})::integer"
@@ -252,14 +269,14 @@ def _order(table: WarehouseTable) -> str:
     """By key. The bytes of UTF-8 are in the order of code points, in which Python compares texts; other encodings' are not."""
     kinds = [table.column(name) for name in table.key]
     return ", ".join(
-        f"convert_to({name}, 'UTF8')" if column.type.travels_as_text else name
+        name if column.type.is_whole_number else f"convert_to({name}, 'UTF8')"
         for name, column in zip(_key_names(table), kinds, strict=True)
     )
 
 
 def _as_key(value: str, column: Column) -> str:
-    """What travels as a text as that text, which is what key lists and quarantine have of it: no blanks padded, no enum."""
-    return f"{value}::text" if column.type.travels_as_text else value
+    """All but whole numbers as a text, which is what key lists and quarantine have of it: no blanks padded, no enum."""
+    return value if column.type.is_whole_number else f"({value})::text"
 
 
 def _key_names(table: WarehouseTable) -> list[str]:
@@ -267,8 +284,10 @@ def _key_names(table: WarehouseTable) -> list[str]:
 
 
 def _present(value: str, column: Column, absent: str | None) -> str:
-    if column.type.kind is Kind.NUMERIC:
-        return f"{value}::{column.type.sql}"
+    if column.type.kind is Kind.NUMERIC:  # of a column without bounds, a value may not fit: its row is in quarantine
+        limit, scale = 10 ** (column.type.precision - column.type.scale), column.type.scale
+        fits = f"abs({value}) < {limit} AND {value} = round({value}, {scale})"
+        return f"CASE WHEN {fits} THEN {value}::{column.type.sql} ELSE {value} END"
     if absent is not None:
         return f"coalesce({value}::text, {literal(absent)})"
     return value

@@ -80,6 +80,13 @@ def _parsed(column: Column, text: str) -> int | str:
             raise ComplaintError(
                 f"'{column.name}' is a date (YYYY-MM-DD), not '{text}'; correct the key", ExitCode.USAGE
             ) from None
+    if column.type.is_moment:
+        try:
+            return _as_postgresql_spells(dt.datetime.fromisoformat(text), column.type.kind)
+        except ValueError:
+            raise ComplaintError(
+                f"'{column.name}' is a {column.type.kind} (YYYY-MM-DD HH:MM:SS), not '{text}'; correct the key", ExitCode.USAGE
+            ) from None
     if column.type.kind is Kind.VERBATIM:  # of keys: a uuid, which quarantine and key lists have as PostgreSQL spells it
         try:
             return str(UUID(text))
@@ -92,6 +99,16 @@ def _parsed(column: Column, text: str) -> int | str:
             f"'{column.name}' is a text, and what was typed is no UTF-8; correct the key", ExitCode.USAGE
         ) from None
     return text
+
+
+def _as_postgresql_spells(moment: dt.datetime, kind: Kind) -> str:
+    """A timestamp as a key list has it; one without a zone is taken for UTC where there is one."""
+    if kind is Kind.TIMESTAMPTZ and moment.tzinfo is not None:
+        moment = moment.astimezone(dt.UTC)
+    elif moment.tzinfo is not None:
+        raise ValueError("a timestamp without time zone has no offset")
+    text = moment.replace(tzinfo=None).isoformat(sep=" ")
+    return (text.rstrip("0") if "." in text else text) + ("+00" if kind is Kind.TIMESTAMPTZ else "")
 
 
 async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: WarehouseTable, key: Key) -> tuple[StarRow, ...]:

@@ -1,0 +1,52 @@
+"""How a text is compared with the key that it refers to: as PostgreSQL's foreign keys do, whatever the two types are.
+
+A foreign key compares by the equality of the key's type. That of character(n) ignores blanks at the end, and the key itself
+travels without them; so what refers to such a key travels without them, too, and equal texts are equal. (PostgreSQL's `=` would
+ask both types: it ignores the blanks between character(5) and varchar, and heeds them between character(5) and text.)
+
+A contract calls all of these TEXT, so the statement itself asks for the type of the key, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from contracts.origins import FromLookup, FromSource
+from contracts.tables import Contract, SourceTable, TableKind
+from shared.sql import quoted
+
+
+def compared_text(contract: Contract, table: str, column: str, value: str) -> str:
+    """A text column of the source table `table`, whose value is the SQL `value`, in the form in which it is compared."""
+    padded = " OR ".join(_is_padded(contract, key) for key in keys_met(contract, table, column))
+    return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
+
+
+def keys_met(contract: Contract, table: str, column: str) -> tuple[SourceTable, ...]:
+    """The source tables whose key, a text, a column is compared with: by a lookup, or by a reference of the star."""
+    met = [lookup.table for lookup in contract.lookups_of(table) if lookup.on == column]
+    met += _referred_to(contract, table, column)
+    tables = (contract.source_table(name) for name in dict.fromkeys(met))
+    return tuple(key for key in tables if key.column(key.key[0]).type.is_text)
+
+
+def _referred_to(contract: Contract, table: str, column: str) -> Iterator[str]:
+    for star in contract.warehouse_tables:
+        for referring in star.columns:
+            match referring.origin:
+                case FromSource(name):
+                    origin = star.source, name
+                case FromLookup(lookup, name):
+                    origin = lookup, name
+                case _:
+                    continue
+            if referring.references is not None and origin == (table, column):
+                dimension = contract.warehouse_table(referring.references)
+                if dimension.kind is not TableKind.CALENDAR:
+                    yield dimension.source
+
+
+def _is_padded(contract: Contract, key: SourceTable) -> str:
+    """Whether the key is character(n), or a domain over it: max() of any other type of text is another type."""
+    column, relation = quoted("k", key.key[0]), quoted(contract.source_schema, key.name)
+    return f"(SELECT pg_typeof(max({column})) = 'bpchar'::regtype FROM {relation} AS k WHERE false)"

@@ -1,0 +1,44 @@
+"""Contracts of a few tables as they are, and two databases to try them between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from contracts.column_types import DATE, ColumnType
+from contracts.origins import CalendarPart, FromSource
+from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
+from services.operator.proof.quarantine import open_entries
+from tests.pipeline import PROCESSED, SOURCE, Pipeline
+
+DIM_DATE = WarehouseTable("dim_date", TableKind.CALENDAR, ("d",), (Column("d", DATE, CalendarPart("date")),))
+
+
+def source_table(name: str, key: str | tuple[str, ...], /, **types: ColumnType) -> SourceTable:
+    columns = tuple(SourceColumn(column, kind, nullable=True) for column, kind in types.items())
+    return SourceTable(name, (key,) if isinstance(key, str) else key, columns)
+
+
+def dimension_of(table: SourceTable, *more: Column, **options: Any) -> WarehouseTable:
+    """The columns of a source table as they are, and some more."""
+    own = (Column(c.name.lstrip("_"), c.type, FromSource(c.name), nullable=c.name not in table.key) for c in table.columns)
+    return replace(
+        WarehouseTable(f"dim_{table.name}", TableKind.DIMENSION, table.key, (*own, *more), table.name),
+        **options,
+    )
+
+
+def of(*tables: SourceTable, star: tuple[WarehouseTable, ...] = ()) -> Contract:
+    return Contract("case", "public", "public", tables, star or tuple(dimension_of(table) for table in tables))
+
+
+async def require_equal(pipeline: Pipeline, quarantined: int = 0) -> None:
+    verdict = await pipeline.verify()
+    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert (verdict.in_flight, verdict.quarantined) == (0, quarantined)
+
+
+async def keys_in_quarantine(pipeline: Pipeline) -> dict[str, list[tuple[object, ...]]]:
+    async with pipeline.warehouse.connection() as connection:
+        found = await open_entries(pipeline.objects, PROCESSED, SOURCE, pipeline.contract, connection)
+    return {table: sorted(entries) for table, entries in found.items()}
