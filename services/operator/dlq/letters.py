@@ -23,10 +23,9 @@ _CONSUMED = {route.service: route.kind for route in ROUTES}
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter of a service. `document` is the body as JSON; None for other text, or for JSON that is nested absurdly deep.
+    """A dead letter of a service. `document` is the body as JSON; None for other text, or JSON that is nested absurdly deep.
 
     `problem` says why it can't go back.
-
     `message` is the body, validated and upcast to this build's version; None exactly if there is a problem.
     """
 
