@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from uuid import UUID
 
 import asyncpg
 import pandas as pd
@@ -42,6 +43,14 @@ class Warehouse:
         self._is_shaped = False
         self._has_foreign_keys = False
         self._only_source: str | None = None
+
+    async def has(self, batch_id: UUID) -> bool:
+        """Whether the ledger has a batch. Raises: DependencyDownError, TransientError, PermanentError."""
+        await self.ensure_schema()
+        async with self._database.connection() as connection:
+            with self._shaped_anew_if_lost():
+                query = "SELECT EXISTS (SELECT FROM starlift.ledger WHERE batch_id = $1)"
+                return bool(await connection.fetchval(query, batch_id))
 
     async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame], keys: Keys) -> int | None:
         """Merge the rows of a batch (by warehouse table) and compare its keys, in one transaction.

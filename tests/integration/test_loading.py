@@ -20,7 +20,7 @@ from services.loading.schema import foreign_keys
 from services.loading.warehouse import SCHEMA_LOCK, Warehouse
 from shared.errors import PermanentError, TransientError
 from tests.limits import HANG_S
-from tests.pipeline import Pipeline
+from tests.pipeline import PROCESSED, Pipeline
 
 VALIDATED = """
 SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY conname
@@ -36,6 +36,7 @@ async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
 async def test_a_message_that_comes_twice_is_loaded_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.run()
     before = await pipeline.select("SELECT * FROM fact_payment ORDER BY payment_id")
+    pipeline.objects.buckets[PROCESSED].clear()  # long expired; and no object is read for a double
     await pipeline.load(message)
     assert await pipeline.select("SELECT * FROM fact_payment ORDER BY payment_id") == before
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
