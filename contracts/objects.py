@@ -53,6 +53,14 @@ def manifest_key(source: str, run: int) -> str:
     return f"{manifest_prefix(source)}{run:020d}.json"
 
 
+def run_of_manifest(key: str) -> int:
+    """The run whose manifest has this key. Raises: ValueError for any other key."""
+    run = int(key.rpartition("/")[2].removesuffix(".json"))
+    if key != manifest_key(key.partition("/")[0], run):
+        raise ValueError(key)
+    return run
+
+
 def batch_prefix(source: str, run: int, index: int) -> str:
     """Where the rows of a batch lie, in the landing and in the processed bucket."""
     return f"{source}/runs/{run:020d}/{index:05d}/"
@@ -95,7 +103,7 @@ def quarantine_prefix(source: str) -> str:
 
 
 def batch_of_quarantine(key: str) -> tuple[int, int]:
-    """The run, and the batch within it, whose rows are in an object of the quarantine."""
+    """The run, and the batch within it, whose rows are in an object of the quarantine. Raises: ValueError for any other key."""
     run, name = key.split("/")[3:5]
     return int(run), int(name.partition("-")[0])
 

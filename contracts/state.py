@@ -9,6 +9,8 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from contracts.messages import BatchIngested, Snapshot, upcast
 
+RUN_MAXIMUM = 2**62  # beyond every clock in milliseconds, and PostgreSQL's bigint holds those that come after
+
 
 class _Stored(BaseModel):
     """Read by later and by earlier builds, so unknown fields are passed over."""
@@ -60,7 +62,7 @@ class Checkpoint(_Stored):
 class SourceState(_Stored):
     """`run` is the highest number ever taken; `checkpoint` the last completed run's, if there is one."""
 
-    run: Annotated[int, Field(ge=0)] = 0
+    run: Annotated[int, Field(ge=0, le=RUN_MAXIMUM)] = 0
     lease: Lease | None = None
     checkpoint: Checkpoint | None = None
 

@@ -23,10 +23,12 @@ from contracts.state import Checkpoint, Lease, SourceState
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError, ObjectStore, replace_ours
+from shared.source_state import read_state
 
 LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
 RENEWAL_RETRY = RENEWAL / 10
+_FAR_AHEAD = timedelta(days=1)  # no clock is so wrong: a lease that ends later was not written by a run
 CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ
 
 log = structlog.get_logger()
@@ -85,7 +87,7 @@ class SourceLease:
         self.state = state
 
     def _is_ours(self, stored: bytes) -> bool:
-        lease = SourceState.model_validate_json(stored).lease
+        lease = read_state(self.bucket, self.key, stored).lease
         return lease is not None and lease.token == self.token
 
 
@@ -96,8 +98,8 @@ async def take_lease(objects: ObjectStore, bucket: str, source_name: str, now: C
     """
     key = state_key(source_name)
     found = await objects.read(bucket, key)
-    state = SourceState() if found is None else SourceState.model_validate_json(found.body)
-    if state.lease is not None and now() < state.lease.until + CLOCK_SKEW:
+    state = SourceState() if found is None else read_state(bucket, key, found.body)
+    if state.lease is not None and now() - CLOCK_SKEW < state.lease.until < now() + _FAR_AHEAD:
         raise LeaseHeldError(f"a run of '{source_name}' is under way until {state.lease.until:%H:%M:%S} at the latest")
     token = uuid4()
     run = max(state.run + 1, int(now().timestamp() * 1000))

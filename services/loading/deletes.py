@@ -14,7 +14,7 @@ from contracts.objects import ObjectRef
 from contracts.tables import Contract, WarehouseTable
 from services.loading.schema import QUERIES
 from services.loading.tombstones import buried_keys, bury_missing, create_keys, has_older, insert_keys, mark_dead
-from shared.key_lists import Key
+from shared.key_lists import Key, compared_keys
 from shared.object_store import ObjectMissingError
 
 log = structlog.get_logger()
@@ -52,7 +52,8 @@ class Deletes:
         names = {*self.staged, *(one.table for one in self.keys.lists)}
         rows = await self.connection.fetch(QUERIES["later_comparisons.sql"], names, self.batch.run)
         return {
-            row["table_name"]: Comparison(KeyList.model_validate_json(row["keys"]), row["run"], row["found_at"]) for row in rows
+            row["table_name"]: Comparison(compared_keys(row["table_name"], row["keys"]), row["run"], row["found_at"])
+            for row in rows
         }
 
     async def apply(self, later: Mapping[str, Comparison]) -> int:

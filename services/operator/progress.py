@@ -12,12 +12,14 @@ from uuid import UUID
 import asyncpg
 
 from contracts.messages import BatchIngested
-from contracts.objects import manifest_key, manifest_prefix, state_key
-from contracts.state import Checkpoint, Manifest, SourceState
+from contracts.objects import manifest_key, manifest_prefix, run_of_manifest
+from contracts.state import Checkpoint, Manifest
 from services.operator.reading import AT_ONCE, all_of
 from shared.errors import TransientError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
+from shared.source_state import find_checkpoint, find_manifest, find_state
+from shared.stored_documents import read_stored
 
 OVERDUE = timedelta(minutes=5)  # for a batch to be on its way
 LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
@@ -68,9 +70,9 @@ async def read_progress(
     seen already that all is whole through a run asks for those `since` then: 90 days of a run a minute are 130 requests.
     """
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
-    state = await objects.read(bucket, state_key(source_name))
+    checkpoint = await find_checkpoint(objects, bucket, source_name)
     after = manifest_key(source_name, since - 1)
-    runs = [_run_of(key) for key in await objects.keys(bucket, manifest_prefix(source_name), after=after)]
+    runs = [_run_of(bucket, key) for key in await objects.keys(bucket, manifest_prefix(source_name), after=after)]
     ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
     consistent: int | None = None
     loaded = 0
@@ -93,7 +95,6 @@ async def read_progress(
         loaded = loaded if gaps and gaps[-1].manifest.run == run else run
         consistent = consistent if gaps else run
     missing = tuple(batch for gap in gaps for batch in gap.missing)
-    checkpoint = None if state is None else SourceState.model_validate_json(state.body).checkpoint
     if checkpoint is not None and checkpoint.run not in {batch.data.run for batch in missing}:
         loaded = max(loaded, checkpoint.run)  # an idle source leaves no manifests, only a newer checkpoint
     return Progress(
@@ -115,14 +116,13 @@ def _gap(manifest: Manifest, since: int | None, loaded: set[UUID]) -> list[Gap]:
 
 async def highest_run(objects: ObjectStore, bucket: str, source_name: str) -> int:
     """The highest run number that was ever taken; 0 before the first."""
-    found = await objects.read(bucket, state_key(source_name))
-    return 0 if found is None else SourceState.model_validate_json(found.body).run
+    return (await find_state(objects, bucket, source_name)).run
 
 
 async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:
     """The manifests of every run above `run` that has ended, in the order of their runs."""
     keys = await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, run))
-    return await all_of([_run_of(key) for key in keys], partial(_manifest, objects, bucket, source_name))
+    return await all_of([_run_of(bucket, key) for key in keys], partial(_manifest, objects, bucket, source_name))
 
 
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
@@ -135,14 +135,9 @@ async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUI
     return [batch for batch in wanted if batch not in loaded]
 
 
-def _run_of(key: str) -> int:
-    return int(key.rpartition("/")[2].removesuffix(".json"))
-
-
-async def find_manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest | None:
-    """The manifest of a run; None if it did not complete, or the bucket has forgotten it."""
-    found = await objects.read(bucket, manifest_key(source_name, run))
-    return None if found is None else Manifest.model_validate_json(found.body)
+def _run_of(bucket: str, key: str) -> int:
+    remedy = "move it away: Starlift did not write it"
+    return read_stored(run_of_manifest, f"{bucket}/{key}", key, what="name of a manifest", remedy=remedy)
 
 
 async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from contracts.messages import BatchIngested, encode
 from services.operator.naming import table_named
-from services.operator.progress import find_manifest
 from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.quarantine import Entry, open_entries
 from services.operator.system import System
 from shared.envelope import opening
+from shared.source_state import find_manifest
 
 SOURCE = "starlift/operator"
 

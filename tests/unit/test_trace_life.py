@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
@@ -99,7 +100,8 @@ async def test_the_refusals_of_every_object_come_the_newest_first(monkeypatch: p
     scene = Scene()
     for run in range(1, 6):
         entry = {"table": "dim_staff", "source_table": "staff", "key": {"staff_id": 3}, "problems": [], "row": {}}
-        await scene.objects.put(PROCESSED, quarantine_key(SOURCE, run, 0, "0" * 64), json.dumps(entry).encode())
+        body = json.dumps(entry).encode()
+        await scene.objects.put(PROCESSED, quarantine_key(SOURCE, run, 0, sha256(body).hexdigest()), body)
     assert [one.run for one in await read_refusals(scene.system, STAFF, (3,))] == [5, 4, 3, 2, 1]
 
 

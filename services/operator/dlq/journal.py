@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from services.operator.dlq.letters import Archived, Letter
 from services.operator.dlq.lock import LockedError
@@ -33,10 +35,12 @@ from services.operator.dlq.operation import (
 )
 from shared.errors import PermanentError
 from shared.object_store import ConflictError, ObjectStore, replace_ours
+from shared.stored_documents import read_stored
 
 PREFIX = "dead-letters/"
 _BEGUN, _ENDED = f"{PREFIX}begun/", f"{PREFIX}ended/"
 _READ_AT_ONCE = 20  # objects
+Document = TypeVar("Document")
 
 
 @dataclass
@@ -62,12 +66,15 @@ class Journal:
         """Read what another process has written of this operation."""
         journals = await self.objects.keys(self.bucket, self._key("journal", ""))
         archives = await self.objects.keys(self.bucket, self._key("archive", ""))
-        async for _, body in _bodies(self.objects, self.bucket, journals):
-            self._note(read_line(line) for line in body.splitlines())
+        async for _, lines in _documents(self.objects, self.bucket, journals, _lines):
+            self._note(lines)
         self._written, self._archives = _next_number(journals), _next_number(archives)
         resumed = await self.objects.keys(self.bucket, self._key("resumed", ""))
         self.resumptions = [
-            Resumption.model_validate_json(body) async for _, body in _bodies(self.objects, self.bucket, resumed)
+            one
+            async for _, one in _documents(
+                self.objects, self.bucket, resumed, lambda _, body: Resumption.model_validate_json(body)
+            )
         ]
 
     async def go_on(self, operator: str, reason: str) -> None:
@@ -97,7 +104,8 @@ class Journal:
             raise PermanentError(
                 f"'{self.bucket}/{key}' is gone, and the letters in it; restore a version of it, then try again"
             )
-        return [Archived.model_validate_json(line) for line in found.body.splitlines()]
+        what, remedy = "archive of dead letters", "restore its former version"
+        return read_stored(_archived, f"{self.bucket}/{key}", found.body, what=what, remedy=remedy)
 
     async def write(self, lines: Iterable[Line]) -> None:
         """Steps, in order; when this returns they are kept. Raises: LockedError when another process goes on with it."""
@@ -182,30 +190,46 @@ def _ended(operation: str) -> str:
     return f"{_ENDED}{operation}.json"
 
 
-def _id_of(key: str) -> str:
-    return key.removeprefix(_BEGUN).removesuffix(".json")
+def _operation(key: str, body: bytes) -> Operation:
+    return read_operation(key.removeprefix(_BEGUN).removesuffix(".json"), body)
 
 
 def _next_number(keys: Sequence[str]) -> int:
-    return int(keys[-1].rpartition("/")[2].removesuffix(".jsonl")) + 1 if keys else 0
+    names = (key.rpartition("/")[2].removesuffix(".jsonl") for key in keys)
+    return max((int(name) for name in names if name.isdecimal()), default=-1) + 1
 
 
-async def _bodies(objects: ObjectStore, bucket: str, keys: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-    """Keys and bodies of objects, in order, several asked for at once."""
+def _lines(_key: str, body: bytes) -> list[Line]:
+    return [read_line(line) for line in body.splitlines()]
+
+
+def _archived(body: bytes) -> list[Archived]:
+    return [Archived.model_validate_json(line) for line in body.splitlines()]
+
+
+async def _documents(
+    objects: ObjectStore, bucket: str, keys: Sequence[str], parse: Callable[[str, bytes], Document]
+) -> AsyncIterator[tuple[str, Document]]:
+    """Keys of objects, and what `parse` makes of key and body, in order, several asked for at once.
+
+    Raises: DamagedDocumentError.
+    """
+    remedy = "restore its former version, or delete it: letters that it speaks of may then be sent twice, which is harmless"
     for start in range(0, len(keys), _READ_AT_ONCE):
         some = keys[start : start + _READ_AT_ONCE]
         found = await asyncio.gather(*(objects.read(bucket, key) for key in some))
         for key, one in zip(some, found, strict=True):
             if one is not None:
-                yield key, one.body
+                what = "document about dead letters"
+                yield key, read_stored(partial(parse, key), f"{bucket}/{key}", one.body, what=what, remedy=remedy)
 
 
 async def operations(objects: ObjectStore, bucket: str) -> list[tuple[Operation, Ended | None]]:
     """Every operation, oldest first, with how it ended; None: it has not, it runs or was interrupted."""
     begun = await objects.keys(bucket, _BEGUN)
     endings = await objects.keys(bucket, _ENDED)
-    ended = {key: read_ended(body) async for key, body in _bodies(objects, bucket, endings)}
-    found = [read_operation(_id_of(key), body) async for key, body in _bodies(objects, bucket, begun)]
+    ended = {key: one async for key, one in _documents(objects, bucket, endings, lambda _, body: read_ended(body))}
+    found = [one async for _, one in _documents(objects, bucket, begun, _operation)]
     return sorted(((one, ended.get(_ended(one.id))) for one in found), key=lambda pair: (pair[0].began_at, pair[0].id))
 
 
@@ -213,7 +237,7 @@ async def unended(objects: ObjectStore, bucket: str) -> list[Operation]:
     """The operations that have not ended: they run, or were interrupted."""
     ended = set(await objects.keys(bucket, _ENDED))
     begun = [key for key in await objects.keys(bucket, _BEGUN) if key.replace(_BEGUN, _ENDED) not in ended]
-    return [read_operation(_id_of(key), body) async for key, body in _bodies(objects, bucket, begun)]
+    return [one async for _, one in _documents(objects, bucket, begun, _operation)]
 
 
 async def doubts(objects: ObjectStore, bucket: str, service: str, but: str = "") -> dict[str, str]:

@@ -13,11 +13,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.operator.dlq.operation import Operation, now
 from shared.errors import DependencyDownError, PermanentError, TransientError
-from shared.object_store import ConflictError, ObjectStore, Versioned, replace_ours
+from shared.object_store import ConflictError, ObjectStore, replace_ours
+from shared.stored_documents import read_stored
 
 LIFE = timedelta(seconds=60)  # what a killed operation keeps the next one waiting
 RENEWAL = LIFE / 4
 CLOCK_SKEW = timedelta(seconds=5)  # two operators' clocks differ
+_FAR_AHEAD = timedelta(days=1)  # no clock is so wrong
 
 
 class LockedError(Exception):
@@ -71,7 +73,7 @@ class _Lock:
     async def take(self) -> None:
         """Raises: LockedError."""
         found = await self._objects.read(*self._place)
-        _require_free(found, self._operation.service)
+        _require_free(None if found is None else _read(self._place, found.body), self._operation.service)
         self._etag = None if found is None else found.etag
         until = now() + LIFE
         await self._write(until)
@@ -117,11 +119,21 @@ class _Lock:
             raise LockedError(text) from error
 
     def _is_ours(self, stored: bytes) -> bool:
-        return _Stored.model_validate_json(stored).token == self._token
+        return _read(self._place, stored).token == self._token
 
 
-def _require_free(found: Versioned | None, service: str) -> None:
-    lock = None if found is None else _Stored.model_validate_json(found.body)
+def _read(place: tuple[str, str], stored: bytes) -> _Stored:
+    def parse(stored: bytes) -> _Stored:
+        lock = _Stored.model_validate_json(stored)
+        if lock.until is not None and lock.until > now() + _FAR_AHEAD:
+            raise ValueError(lock.until)
+        return lock
+
+    remedy = "delete it when no `starlift dlq` command is running"
+    return read_stored(parse, "/".join(place), stored, what="lock of dead letters", remedy=remedy)
+
+
+def _require_free(lock: _Stored | None, service: str) -> None:
     if lock is not None and lock.until is not None and now() < lock.until + CLOCK_SKEW:
         raise LockedError(
             f"{lock.operator} works on {service}'s dead letters (operation {lock.operation}); wait until they have "

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message, Trigger
-from contracts.objects import state_key
-from contracts.state import Checkpoint, SourceState
+from contracts.state import Checkpoint
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import Letter, read_letter
 from services.operator.progress import manifests_after, not_in_ledger
 from services.operator.system import System
+from shared.source_state import find_checkpoint
 
 
 class Fate(Enum):
@@ -133,5 +133,4 @@ class Watch:
 
     async def _checkpoint(self) -> Checkpoint | None:
         settings = self.system.settings
-        found = await self.system.objects.read(settings.landing_bucket, state_key(settings.source_name))
-        return None if found is None else SourceState.model_validate_json(found.body).checkpoint
+        return await find_checkpoint(self.system.objects, settings.landing_bucket, settings.source_name)

@@ -11,7 +11,7 @@ import asyncpg
 from contracts.messages import KeyList
 from contracts.tables import WarehouseTable
 from services.operator.proof.comparison import Key
-from shared.key_lists import unpacked
+from shared.key_lists import compared_keys, unpacked
 from shared.object_store import ObjectStore
 
 LAST_COMPARISONS = "SELECT table_name, run, keys FROM starlift.comparison"
@@ -42,5 +42,5 @@ async def last_comparisons(objects: ObjectStore, warehouse: asyncpg.Connection) 
     if await warehouse.fetchval("SELECT to_regclass('starlift.comparison')") is None:
         return Comparisons(objects, {}, {})  # loaded by a version that did not compare
     found = await warehouse.fetch(LAST_COMPARISONS)
-    lists = {row["table_name"]: KeyList.model_validate_json(row["keys"]) for row in found}
+    lists = {row["table_name"]: compared_keys(row["table_name"], row["keys"]) for row in found}
     return Comparisons(objects, {row["table_name"]: row["run"] for row in found}, lists)

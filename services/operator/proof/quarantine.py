@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,9 @@ from services.operator.proof.statements import by_column, closed_entries
 from services.operator.reading import in_order
 from shared.object_store import ObjectStore
 from shared.sql import quoted
+from shared.stored_documents import read_stored
 
+REMEDY = "delete it, then run `starlift ingest --full`: what is still refused comes back to quarantine"
 HORIZONS = """
 SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
 FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[])
@@ -102,7 +105,7 @@ async def open_entries(
     batches = {batch for by_key in refused.values() for batch in by_key.values()}
     keys = await objects.keys(bucket, quarantine_prefix(source_name))
     found: dict[str, dict[Key, Entry]] = {}
-    async for entry in read_entries(objects, bucket, [key for key in keys if Batch(*batch_of_quarantine(key)) in batches]):
+    async for entry in read_entries(objects, bucket, [key for key in keys if _batch_of(bucket, key) in batches]):
         if refused.get(entry.table, {}).get(entry.key) == entry.batch:
             found.setdefault(entry.table, {})[entry.key] = entry
     return found
@@ -111,15 +114,28 @@ async def open_entries(
 async def read_entries(objects: ObjectStore, bucket: str, keys: Collection[str]) -> AsyncIterator[Entry]:
     """The entries of objects of the quarantine, whose keys sort by run."""
     async for key, read in in_order(list(keys), partial(objects.read, bucket)):
-        for entry in entries_in(key, b"" if read is None else read.body):
+        for entry in [] if read is None else entries_in(bucket, key, read.body):
             yield entry
 
 
-def entries_in(object_key: str, body: bytes) -> Iterator[Entry]:
-    """The entries of an object of the quarantine."""
-    run, index = batch_of_quarantine(object_key)
-    for line in body.splitlines():  # of bytes: of a text it would also cut at U+2028, which JSON leaves as it is
-        told = json.loads(line)
-        key = tuple(told["key"].values())
-        problems = tuple((problem["column"], problem["reason"]) for problem in told["problems"])
-        yield Entry(told["table"], told["source_table"], key, run, index, problems, told["row"])
+def entries_in(bucket: str, object_key: str, body: bytes) -> list[Entry]:
+    """The entries of an object of the quarantine, whose key holds the beginning of its hash. Raises: DamagedDocumentError."""
+    batch = _batch_of(bucket, object_key)
+
+    def parse(body: bytes) -> list[Entry]:
+        if not object_key.endswith(f"-{sha256(body).hexdigest()[:16]}.jsonl"):
+            raise ValueError(object_key)
+        # Lines of bytes: those of a text would also end at U+2028, which JSON leaves as it is.
+        return [_entry(batch, json.loads(line)) for line in body.splitlines()]
+
+    return read_stored(parse, f"{bucket}/{object_key}", body, what="list of refused rows", remedy=REMEDY)
+
+
+def _entry(batch: Batch, told: Mapping[str, Any]) -> Entry:
+    key = tuple(told["key"].values())
+    problems = tuple((problem["column"], problem["reason"]) for problem in told["problems"])
+    return Entry(told["table"], told["source_table"], key, batch.run, batch.index, problems, told["row"])
+
+
+def _batch_of(bucket: str, key: str) -> Batch:
+    return Batch(*read_stored(batch_of_quarantine, f"{bucket}/{key}", key, what="name of refused rows", remedy=REMEDY))

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from contracts.objects import proof_key
 from services.operator.proof.verdict import Verdict
 from services.operator.system import System
+from shared.stored_documents import read_stored
 
 
 class ProofRecord(BaseModel):
@@ -48,5 +49,9 @@ async def keep_record(system: System, record: ProofRecord) -> None:
 async def last_record(system: System) -> ProofRecord | None:
     """The last proof that was kept; None if there is none."""
     settings = system.settings
-    found = await system.objects.read(settings.landing_bucket, proof_key(settings.source_name))
-    return None if found is None else ProofRecord.model_validate_json(found.body)
+    bucket, key = settings.landing_bucket, proof_key(settings.source_name)
+    found = await system.objects.read(bucket, key)
+    if found is None:
+        return None
+    remedy = "run `starlift verify --record`, which replaces it"
+    return read_stored(ProofRecord.model_validate_json, f"{bucket}/{key}", found.body, what="record of a proof", remedy=remedy)

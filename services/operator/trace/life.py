@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from uuid import UUID
 
-from contracts.objects import state_key
-from contracts.state import Checkpoint, SourceState
 from contracts.tables import TableKind, WarehouseTable
 from services.operator.naming import table_named
 from services.operator.proof.comparison import Key
@@ -27,6 +25,7 @@ from services.operator.trace.star_rows import (
 )
 from shared.errors import DependencyDownError
 from shared.source_snapshot import read_snapshot, versionless
+from shared.source_state import find_checkpoint
 
 
 @unique
@@ -90,7 +89,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 
 
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
-    checkpoint = await _checkpoint(system)
+    checkpoint = await find_checkpoint(system.objects, system.settings.landing_bucket, system.settings.source_name)
     same = " AND ".join(f"k{position} = {key_parameter(table, position)}" for position in range(len(table.key)))
     try:
         async with system.source.connection() as source:
@@ -103,8 +102,3 @@ async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSourc
     if row is None:
         return AtSource.NOWHERE
     return AtSource.WAITING if row["in_flight"] or checkpoint is None else AtSource.READ
-
-
-async def _checkpoint(system: System) -> Checkpoint | None:
-    found = await system.objects.read(system.settings.landing_bucket, state_key(system.settings.source_name))
-    return None if found is None else SourceState.model_validate_json(found.body).checkpoint

@@ -19,11 +19,12 @@ from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot, decod
 from contracts.objects import batch_id, batch_prefix, extract_name, name_in
 from contracts.state import Manifest
 from contracts.tables import WarehouseTable
-from services.operator.progress import find_manifest
 from services.operator.reading import all_of
 from services.operator.system import System
 from shared.envelope import message_id
 from shared.object_store import Listed
+from shared.source_state import find_manifest
+from shared.stored_documents import read_stored
 
 LEDGER = "SELECT batch_id, event, loaded_at FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
 
@@ -170,7 +171,9 @@ async def _ledger(warehouse: asyncpg.Connection, batches: list[UUID]) -> dict[UU
         return {}
     found: dict[UUID, Loaded] = {}
     for row in await warehouse.fetch(LEDGER, batches):
-        event = decode(row["event"])
+        place = f"starlift.ledger, batch_id = {row['batch_id']}"
+        remedy = "delete that row of the warehouse, then run `starlift resend`, which loads the batch again"
+        event = read_stored(decode, place, row["event"], what="event", remedy=remedy)
         if isinstance(event, BatchLoaded):
             found[row["batch_id"]] = Loaded(event, row["loaded_at"])
     return found

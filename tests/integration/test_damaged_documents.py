@@ -1,0 +1,139 @@
+"""Whatever a stored document holds, who reads it gets one sentence, and what the sentence says heals it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from contracts.messages import Mode
+from contracts.objects import manifest_prefix, proof_key, quarantine_prefix, state_key
+from contracts.state import Lease, SourceState
+from infra.local.totesys.fill import fill
+from services.operator.ingest import resend_missing
+from services.operator.proof.record import ProofRecord, keep_record, last_record
+from services.operator.quarantine import quarantined
+from services.operator.status import read_status
+from services.operator.system import System
+from services.operator.trace.life import read_life
+from shared.stored_documents import DamagedDocumentError
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.unit.operator_scene import Scene
+
+Reader = Callable[[], Awaitable[object]]
+GARBAGE = [b"", b"\xff\xfe", b"null", b"[]", b'{"run": "\\ud800"}', b'{"run":' + b"[" * 10_000]
+
+
+@pytest.fixture
+async def system(source: asyncpg.Connection, pipeline: Pipeline) -> System:
+    """What a command works with, behind a first run in which the star refused one row."""
+    await fill(source, orders=20, seed=1)
+    await source.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 1")
+    await pipeline.run(compare_keys=True)
+    return replace(
+        Scene().system,
+        contract=pipeline.contract,
+        objects=pipeline.objects,
+        source=pipeline.source,
+        warehouse=pipeline.warehouse,
+    )
+
+
+def only_key(pipeline: Pipeline, bucket: str, prefix: str) -> str:
+    """The last object below a prefix."""
+    return max(key for key in pipeline.objects.buckets[bucket] if key.startswith(prefix))
+
+
+async def require_sentence(reader: Reader, text: str) -> None:
+    with pytest.raises(DamagedDocumentError, match=re.escape(text)) as caught:
+        await reader()
+    assert "\n" not in str(caught.value)
+
+
+async def damage_and_heal(
+    pipeline: Pipeline, bucket: str, key: str, sentence: str, readers: list[Reader], heal: Callable[[], Awaitable[object]]
+) -> None:
+    """Each reader of each kind of garbage gets the sentence; behind the healing none does, and the proof is equal."""
+    for garbage in [*GARBAGE, pipeline.objects.buckets[bucket][key].replace(b"1", b'"x"', 1)]:
+        pipeline.objects.buckets[bucket][key] = garbage
+        for reader in readers:
+            await require_sentence(reader, f"'{bucket}/{key}' is not a valid {sentence}")
+    await heal()
+    for reader in readers:
+        await reader()
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system: System, pipeline: Pipeline) -> None:
+    landing, processed = (pipeline.objects.buckets[name] for name in (LANDING, PROCESSED))
+
+    async def delete_and_run(bucket: dict[str, bytes], key: str, mode: Mode) -> None:
+        del bucket[key]
+        await pipeline.run(mode)
+
+    async def record() -> None:
+        await keep_record(system, ProofRecord.of(await pipeline.verify()))
+
+    state = state_key(SOURCE)
+    readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: read_status(system)]
+    sentence = "state of a source; delete it: the next run then reads every row again"
+    await damage_and_heal(pipeline, LANDING, state, sentence, readers, partial(delete_and_run, landing, state, Mode.CHANGES))
+
+    manifest = only_key(pipeline, LANDING, manifest_prefix(SOURCE))
+    readers = [pipeline.progress, pipeline.verify, lambda: read_status(system), lambda: resend_missing(system)]
+    sentence = "manifest; delete it, then run `starlift ingest --full`, which reads every row again"
+    await damage_and_heal(pipeline, LANDING, manifest, sentence, readers, partial(delete_and_run, landing, manifest, Mode.FULL))
+
+    refused = only_key(pipeline, PROCESSED, quarantine_prefix(SOURCE))
+    readers = [pipeline.verify, lambda: quarantined(system), lambda: read_status(system)]
+    sentence = "list of refused rows; delete it, then run `starlift ingest --full`"
+    await damage_and_heal(
+        pipeline, PROCESSED, refused, sentence, readers, partial(delete_and_run, processed, refused, Mode.FULL)
+    )
+    assert len(await quarantined(system)) == 1
+
+    await record()
+    readers = [lambda: last_record(system), lambda: read_status(system)]
+    sentence = "record of a proof; run `starlift verify --record`, which replaces it"
+    await damage_and_heal(pipeline, LANDING, proof_key(SOURCE), sentence, readers, record)
+
+
+async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_says(
+    system: System, pipeline: Pipeline, source: asyncpg.Connection
+) -> None:
+    await pipeline.select("UPDATE starlift.comparison SET keys = '[]' WHERE table_name = 'dim_staff'")
+    sentence = "'starlift.comparison, table_name = dim_staff' is not a valid key list; delete that row of the warehouse, then"
+    await source.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
+    await require_sentence(lambda: quarantined(system), sentence)
+    await pipeline.select("DELETE FROM starlift.comparison WHERE table_name = 'dim_staff'")
+    await pipeline.run(compare_keys=True)
+    await quarantined(system)
+
+    await pipeline.select("UPDATE starlift.ledger SET event = '[]'")
+    await require_sentence(lambda: read_life(system, "dim_staff", ["1"]), "is not a valid event; delete that row")
+    await pipeline.select("DELETE FROM starlift.ledger")
+    for manifest_batch in (await pipeline.progress()).missing:
+        await pipeline.load(await pipeline.remodel(manifest_batch))
+    assert (await read_life(system, "dim_staff", ["1"])).is_known
+    assert (await pipeline.verify()).is_equal
+
+
+async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(system: System, pipeline: Pipeline) -> None:
+    for bucket, prefix in ((LANDING, manifest_prefix(SOURCE)), (PROCESSED, quarantine_prefix(SOURCE))):
+        pipeline.objects.buckets[bucket][f"{prefix}note.txt"] = b"mine"
+        await require_sentence(lambda: read_status(system), f"'{bucket}/{prefix}note.txt' is not a valid name")
+        del pipeline.objects.buckets[bucket][f"{prefix}note.txt"]
+
+
+async def test_a_lease_that_no_run_can_have_written_holds_back_none(system: System, pipeline: Pipeline) -> None:
+    objects = pipeline.objects.buckets[LANDING]
+    state = SourceState.model_validate_json(objects[state_key(SOURCE)])
+    lease = Lease(token=uuid4(), until=datetime.max.replace(tzinfo=UTC))
+    objects[state_key(SOURCE)] = state.model_copy(update={"lease": lease}).model_dump_json().encode()
+    await pipeline.run()
