@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib import metadata
@@ -14,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.objects import Name
 from contracts.tables import Contract
+from shared.contract_module import load_contract
 from shared.logs import Level
 from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
 
@@ -35,16 +35,6 @@ def _from_seconds(value: object) -> object:
         return timedelta(seconds=float(value))
     except (ValueError, OverflowError):
         raise ValueError("it must be a number of seconds") from None
-
-
-def load_contract(value: object) -> object:
-    """The CONTRACT of a module given by its name."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return importlib.import_module(value).CONTRACT
-    except (ImportError, AttributeError):
-        raise ValueError("it must name a module with a CONTRACT, such as contracts.totesys") from None
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]

@@ -106,7 +106,7 @@ def test_an_incomplete_environment(starlift: Starlift) -> None:
 
 def test_a_contract_that_does_not_exist(starlift: Starlift) -> None:
     sentence = starlift("up", "--detach", expected=2, STARLIFT_CONTRACT="contracts.nothing").complains(2)
-    assert sentence == "STARLIFT_CONTRACT is wrong: it must name a module with a CONTRACT, such as contracts.totesys"
+    assert sentence.startswith("STARLIFT_CONTRACT is wrong: no module 'contracts.nothing' can be imported (looked in ")
 
 
 @pytest.mark.parametrize("arguments", [("verify", "--jason"), ("up", "--every", "0")])

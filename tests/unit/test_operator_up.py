@@ -78,9 +78,9 @@ def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkey
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("contracts.nothing", "STARLIFT_CONTRACT is wrong: it must name a module with a CONTRACT, such as contracts.totesys"),
-        ("contracts.tables", "STARLIFT_CONTRACT is wrong: it must name a module with a CONTRACT, such as contracts.totesys"),
-        ("pretended_contract", "STARLIFT_CONTRACT names a module whose CONTRACT is none; see contracts/totesys.py"),
+        ("contracts.nothing", "STARLIFT_CONTRACT is wrong: no module 'contracts.nothing' can be imported (looked in "),
+        ("contracts.tables", "STARLIFT_CONTRACT is wrong: module 'contracts.tables' has no CONTRACT; assign one, as "),
+        ("pretended_contract", "STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py"),
     ],
 )
 def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: p
     monkeypatch.setitem(sys.modules, "pretended_contract", cast("ModuleType", SimpleNamespace(CONTRACT="a text")))
     with pytest.raises(WrongSettingsError) as caught:
         load_contract_of_environment()
-    assert str(caught.value) == text
+    assert str(caught.value).startswith(text)
 
 
 def test_services_hear_of_contract_and_source_name_and_of_nothing_that_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ from services.operator.local.prover import Prover
 from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.render import COMPLAINT
 from services.operator.system import SERVICES
-from shared.settings import PREFIX, load_contract
+from shared.contract_module import load_contract
+from shared.settings import PREFIX
 
 LOOK_EVERY = timedelta(milliseconds=200)
 SERVICES_LIMIT = timedelta(minutes=10)  # for a hang, as the limits of what starts before them
@@ -218,7 +219,7 @@ def load_contract_of_environment() -> Contract:
     except ValueError as error:
         raise WrongSettingsError(f"STARLIFT_CONTRACT is wrong: {error}") from error
     if not isinstance(contract, Contract):
-        raise WrongSettingsError("STARLIFT_CONTRACT names a module whose CONTRACT is none; see contracts/totesys.py")
+        raise WrongSettingsError("STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py")
     return contract
 
 
