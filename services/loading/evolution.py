@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from contracts.column_types import is_same_type
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.loading.schema import TECHNICAL_COLUMNS, create_current_view, current_view, relation
 from shared.errors import PermanentError
@@ -53,7 +54,7 @@ def _widenings(contract: Contract, table: WarehouseTable, found: list[FoundColum
     for column in found:
         wanted = table.star_types.get(column.name)
         actual = _spelled(column.type)
-        if wanted is None or actual == wanted.sql or is_widening(wanted.sql, actual):
+        if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
             continue  # a wider one, which a newer build has made while this one goes on, holds every value, too
         if not is_widening(actual, wanted.sql):
             raise PermanentError(
@@ -82,6 +83,8 @@ def is_widening(actual: str, wanted: str) -> bool:
             return True
         case ("varchar", "varchar"):
             return new["first"] is None or (old["first"] is not None and int(new["first"]) >= int(old["first"]))
+        case ("numeric", "numeric") if new["first"] is None:
+            return True
         case ("numeric", "numeric") if old["second"] and new["second"]:
             scale, wanted_scale = int(old["second"]), int(new["second"])
             return wanted_scale >= scale and int(new["first"]) - wanted_scale >= int(old["first"]) - scale

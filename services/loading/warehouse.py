@@ -27,6 +27,7 @@ from services.loading.schema import QUERIES, foreign_keys, schema_statements
 from services.loading.unreadable import unreadable_told
 from shared.errors import PermanentError, TransientError
 from shared.postgres import Database
+from shared.warehouse_types import require_types
 
 # An advisory lock: shared by loads, exclusive for whoever changes the schema or compares keys. Without it an ALTER TABLE, which
 # locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
@@ -120,6 +121,7 @@ class Warehouse:
             if known != self._contract.fingerprint:
                 await self._refuse_second_star(connection)
                 await self._refuse_foreign_tables(connection)
+                await require_types(connection, self._contract)
                 for statement in schema_statements(self._contract):
                     await connection.execute(statement)
                 await self._adapt_columns(connection)

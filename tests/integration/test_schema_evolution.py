@@ -156,6 +156,7 @@ async def test_every_type_of_an_unchanged_column_is_recognised(shop: Pipeline) -
         ("numeric(10,2)", "numeric(10,4)", False),
         ("numeric(10,2)", "numeric(12,1)", False),
         ("numeric", "numeric(18,2)", False),
+        ("numeric(20,2)", "numeric", True),
         ("integer", "numeric(18,0)", False),
         ("date", "timestamp(6)", False),
         ("text", "varchar", False),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import asyncpg
+import pytest
 
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, TIME, TIMESTAMPTZ, numeric, verbatim
+from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Lookup, TableKind, WarehouseTable
-from infra.local.databases import READER
+from infra.local.databases import LOADER, READER
+from services.operator.local.preflight import check_warehouse
+from shared.errors import PermanentError
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
 from tests.pipeline import Pipeline, row_count
+from tests.postgres_cluster import TestCluster
 
 
 async def test_a_domain_is_read_as_its_base_type(owner: asyncpg.Connection, empty: Pipeline) -> None:
@@ -39,7 +46,9 @@ async def test_a_domain_is_read_as_its_base_type(owner: asyncpg.Connection, empt
     await require_equal(pipeline)
 
 
-async def test_types_of_extensions_and_of_schemas_travel(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_types_of_extensions_and_of_schemas_travel(
+    postgres_cluster: TestCluster, warehouse_database: str, owner: asyncpg.Connection, empty: Pipeline
+) -> None:
     types = """
         CREATE SCHEMA extensions;
         CREATE EXTENSION citext SCHEMA extensions;
@@ -56,11 +65,19 @@ async def test_types_of_extensions_and_of_schemas_travel(owner: asyncpg.Connecti
         INSERT INTO t VALUES (1, 'A@b', '{{A,"b c"}}', 'x', 'C@d', '(1,"x y")'), (2, NULL, NULL, NULL, NULL, NULL);
         """
     )
-    async with empty.warehouse.connection() as warehouse:
-        await warehouse.execute(types)
     mail, roles = verbatim("extensions.citext"), verbatim('"Role"[]')
     pipeline = empty.reading(of(source_table("t", "id", id=INTEGER, mail=mail, roles=roles, code=TEXT, other=TEXT, of=TEXT)))
-    await pipeline.run()
+    lacks = re.escape(
+        """takes verbatim: extensions.citext (dim_t.mail), "Role"[] (dim_t.roles); create them there, or declare"""
+    )
+    with pytest.raises(PermanentError, match=lacks):
+        await check_warehouse(postgres_cluster.url(warehouse_database, LOADER), pipeline.contract)
+    with pytest.raises(PermanentError, match=lacks):
+        await pipeline.run()
+    async with empty.warehouse.connection() as warehouse:
+        await warehouse.execute(types)
+    await check_warehouse(postgres_cluster.url(warehouse_database, LOADER), pipeline.contract)
+    await pipeline.run(Mode.FULL)
     found = await pipeline.select("SELECT id, mail::text, roles::text, code, other, of FROM dim_t ORDER BY id")
     assert found == [(1, "A@b", '{A,"b c"}', "x", "C@d", '(1,"x y")'), (2, *[None] * 5)]
     await require_equal(pipeline)

@@ -11,6 +11,7 @@ from contracts.tables import Contract
 from shared.catalog import read_catalog
 from shared.errors import PermanentError
 from shared.postgres import Database
+from shared.warehouse_types import require_types
 
 VERSION_MINIMUM = 13  # pg_current_snapshot()
 _FOREIGN_TABLES = """
@@ -57,6 +58,7 @@ async def check_warehouse(url: str, contract: Contract) -> None:
                 f"the warehouse has tables that Starlift did not make ({foreign}: no column '_run'); rename or drop them, or "
                 "give another database"
             )
+        await require_types(connection, contract)
 
 
 def _require_version(name: str, connection: asyncpg.Connection) -> None:
