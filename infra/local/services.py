@@ -20,6 +20,7 @@ class _Running:
     since: float
     crashes: int = 0
     restart_at: float | None = None
+    restarts: int = 0
 
 
 class Services:
@@ -34,6 +35,11 @@ class Services:
     def process_ids(self) -> dict[str, ProcessId]:
         """By service."""
         return {name: running.child.id for name, running in self._running.items()}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each service was started again."""
+        return {name: running.restarts for name, running in self._running.items()}
 
     def start(self, names: Iterable[str]) -> None:
         """Starts those that don't run yet."""
@@ -64,5 +70,5 @@ class Services:
             return f"{name} ended with {code} and starts again in {delay:g} s; its log is {running.child.log}"
         if now < running.restart_at:
             return None
-        self._running[name] = _Running(self._start(name), now, running.crashes)
+        self._running[name] = _Running(self._start(name), now, running.crashes, restarts=running.restarts + 1)
         return f"{name} has started again"

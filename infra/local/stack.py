@@ -261,7 +261,7 @@ class Stack:
         if self.localstack is not None:
             running["localstack"] = self.localstack.child.id
         running |= self._services.process_ids | {name: child.id for name, child in self._adopted.items()}
-        self._state = self.state.model_copy(update={"processes": running})
+        self._state = self.state.model_copy(update={"processes": running, "restarts": self._services.restarts})
         self._home.write(self._state)
 
 

@@ -25,11 +25,12 @@ CHOSEN = ("STARLIFT_CONTRACT", SOURCE_NAME_VARIABLE)  # what everyone who works 
 NO_AWS_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 _LEADS_ELSEWHERE = ("AWS_", "PG")  # settings of the clients of AWS and of PostgreSQL
 _POLL_WAIT_S = 2  # a poll in flight is waited for at a stop; LocalStack answers at once when a message comes
+DEFAULT_PLACE = Path(".starlift") / "stack"
 
 
 def default_home() -> Path:
-    """`$STARLIFT_HOME`, or .starlift/stack in the working directory."""
-    return Path(os.environ.get("STARLIFT_HOME") or Path(".starlift") / "stack").absolute()
+    """`$STARLIFT_HOME`, or DEFAULT_PLACE in the working directory."""
+    return Path(os.environ.get("STARLIFT_HOME") or DEFAULT_PLACE).absolute()
 
 
 class StackState(BaseModel):
@@ -37,7 +38,7 @@ class StackState(BaseModel):
 
     `owner` is the process that runs the stack. `processes` and `ports` are by name; `resources` is None until all of it is up.
     `database_urls`, by secret, are a person's own, passwords included: LocalStack would tell its secrets to anyone on this
-    machine. `chosen` are variables of CHOSEN.
+    machine. `chosen` are variables of CHOSEN. `restarts` counts, by service, how often it was started again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +50,7 @@ class StackState(BaseModel):
     resources: Resources | None = None
     database_urls: dict[str, str] = Field(default={}, repr=False)
     chosen: dict[str, str] = {}
+    restarts: dict[str, int] = {}
 
     def is_up(self) -> bool:
         """Whether it was started whole, and its owner lives."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from services.operator import render
 from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
-from services.operator.locate import WrongSettingsError, has_local_stack
+from services.operator.locate import WrongSettingsError, has_local_stack, local_stack, operator_settings
 from services.operator.proof.command import (
     History,
     Report,
@@ -34,13 +36,13 @@ from services.operator.proof.repair import repair
 from services.operator.proof.verdict import Verdict
 from services.operator.quarantine_command import quarantine_app
 from services.operator.session import with_system
-from services.operator.status import Status, read_status
+from services.operator.status import look
 from services.operator.system import System
 from services.operator.trace.life import read_life
 from services.operator.trace.render import life_as_json, show_life
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 130 interrupted."
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 5 not healthy, 130 interrupted."
 
 app = typer.Typer(
     help="Keep a star-schema warehouse equal to an OLTP PostgreSQL database, and prove it.",
@@ -73,13 +75,14 @@ def ingest(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
     """Ask for a run: read what has changed since the last one, and load it."""
+    local = local_stack()
 
     async def work(system: System) -> str:
         mode = Mode.FULL if full else Mode.CHANGES
         request = await request_run(system, mode, compare_keys=compare_keys or believe_empty, believe_empty=believe_empty)
         if not wait:
             return f"asked for a run, command {request.command.id}"
-        with render.waiting_shown(complaints) as show:
+        with render.waiting_shown(complaints, local.services if local else dict) as show:
             manifest = await wait_until_loaded(system, request, limit=timedelta(seconds=timeout), on_progress=show)
         batches = render.counted(len(manifest.batches), "batch", "batches")
         return f"run {manifest.run} is loaded: {batches}; every run before it is loaded as well"
@@ -94,13 +97,21 @@ def resend() -> None:
 
 
 @app.command()
-def status(*, as_json: AsJson = False) -> None:
-    """Show queues, dead letters, the last run, rows per table, freshness."""
-    found: Status = with_system(read_status)
+def status(
+    *,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show services, queues, dead letters, the last run, rows and freshness per table. Exit code 5 if it is not healthy."""
+    local = local_stack()  # before the settings of the local stack replace our environment
+    services, reach = (local.services(), local.psql()) if local else (None, None)
+    found = replace(asyncio.run(look(operator_settings(), timedelta(seconds=timeout))), services=services, reach=reach)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
         render.show_status(people, found)
+    if not found.is_healthy:
+        raise typer.Exit(ExitCode.UNHEALTHY)
 
 
 @app.command()

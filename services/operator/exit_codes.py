@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # wrong arguments or settings
     DIFFERENT = 3  # the warehouse does not equal the source
     NOT_LOADED = 4  # a run was asked for and is not in the warehouse
+    UNHEALTHY = 5  # something waits for a person: `starlift status` names it
     INTERRUPTED = 130
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from services.operator.system import OperatorSettings
 from shared.settings import PREFIX, explained
+
+if TYPE_CHECKING:
+    from services.operator.local.inspection import LocalStack
 
 # What of our own environment holds for a local stack, too; the rest of STARLIFT_* describes another Starlift.
 _OURS = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
@@ -28,12 +32,10 @@ def operator_settings() -> OperatorSettings:
 
     Raises: NowhereError; WrongSettingsError for an incomplete environment.
     """
-    if not any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ):
+    if not _is_described():
         environment = _local_environment()
         if environment is None:
-            raise NowhereError(
-                "no Starlift runs here; start one with `starlift up --detach`, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
-            )
+            raise NowhereError(_nowhere())
         enter(environment)
     try:
         return OperatorSettings()
@@ -55,6 +57,33 @@ def chosen_settings() -> dict[str, str]:
 def has_local_stack() -> bool:
     """Whether the extra `local` is installed."""
     return find_spec("localstack_client") is not None
+
+
+def local_stack() -> LocalStack | None:
+    """The stack of this machine that a command is about; None where it is about another. Ask before `operator_settings`."""
+    if _is_described() or not has_local_stack():
+        return None
+    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from infra.local.state import default_home  # noqa: PLC0415 (likewise)
+    from services.operator.local.inspection import LocalStack  # noqa: PLC0415 (likewise)
+
+    return None if Stack.found() is None else LocalStack(default_home())
+
+
+def _is_described() -> bool:
+    """Whether our own environment says where a Starlift is."""
+    return any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ)
+
+
+def _nowhere() -> str:
+    if not has_local_stack():
+        return "the environment names no Starlift; set STARLIFT_INGESTION_QUEUE_URL and the rest"
+    from infra.local.state import default_home  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from services.operator.local.inspection import stacks_of_this_user  # noqa: PLC0415 (likewise)
+
+    found = ", ".join(f"STARLIFT_HOME={home}" for home in stacks_of_this_user())
+    elsewhere = f"one runs elsewhere: set {found}" if found else "start one with `starlift up --detach`"
+    return f"no Starlift runs in {default_home()}; {elsewhere}, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
 
 
 def _local_environment() -> dict[str, str] | None:

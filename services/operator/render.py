@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from services.operator.ingest import Waiting
-from services.operator.status import Status
+from services.operator.progress import Progress
+from services.operator.row_counts import RowCount
+from services.operator.status import Service, Status
 
 MINUTE_S = 60
 LINE_EVERY_S = 5.0  # where there is no terminal to show a spinner
@@ -20,60 +22,113 @@ COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
 
 
 @contextmanager
-def waiting_shown(console: Console) -> Iterator[Callable[[Waiting], None]]:
-    """Show what a wait is for: beside a spinner; without a terminal in a line each LINE_EVERY_S, while it changes."""
-    line, at = "", time.monotonic()
+def waiting_shown(console: Console, services: Callable[[], Mapping[str, Service]]) -> Iterator[Callable[[Waiting], None]]:
+    """Show what a wait is for, and what `services` wait for: beside a spinner; without a terminal in lines, when it changes."""
+    line, at, because = "", time.monotonic(), ""
     with console.status("waiting for the run") as spinner:
 
         def show(waiting: Waiting) -> None:
-            nonlocal line, at
-            spinner.update(waiting.sentence)
-            if not console.is_terminal and line != waiting.sentence and time.monotonic() - at >= LINE_EVERY_S:
-                line, at = waiting.sentence, time.monotonic()
-                console.print(f"waiting: {line}", highlight=False, markup=False, soft_wrap=True)
+            nonlocal line, at, because
+            is_time = time.monotonic() - at >= LINE_EVERY_S
+            if is_time:
+                because = "".join(f"; {name} waits: {one.waits_for}" for name, one in services().items() if one.waits_for)
+                at = time.monotonic()
+            text = f"{waiting.sentence}{because}"
+            spinner.update(Text(text))
+            if is_time and not console.is_terminal and text != line:
+                line = text
+                console.print(f"waiting: {text}", highlight=False, markup=False, soft_wrap=True)
 
         yield show
 
 
 def show_status(console: Console, status: Status) -> None:
-    """Queues, rows, freshness."""
-    queues = Table("service", "waiting", "in flight", "delayed", "dead letters", title="Queues", title_justify="left")
+    """Services, queues, rows, freshness, and in the end whether it is healthy."""
+    for table in (_services_table(status), _queues_table(status), _rows_table(status)):
+        if table is not None:
+            console.print(table)
+    if any(depth.visible + depth.in_flight for depth in status.dead_letters.values()):
+        _warn(console, "`starlift dlq list` prints what the dead letters died of.")
+    if status.progress is not None:
+        console.print(_freshness(status, status.progress), soft_wrap=True)  # one line, for whoever reads it through a pipe
+    if "proof" not in status.silent:
+        console.print(_proved(status), soft_wrap=True)
+    for sentence in _warnings(status):
+        _warn(console, sentence)
+    if status.reach is not None:
+        console.print(reach_sentence(status.reach), highlight=False, markup=False, soft_wrap=True)
+    if status.services is None:
+        console.print("Services are shown for a local stack only; on AWS ask ECS.", highlight=False, soft_wrap=True)
+    for problem in status.problems:
+        console.print(Text(f"not healthy: {problem}", "bold red"), soft_wrap=True)
+
+
+def reach_sentence(command: str | None) -> str:
+    """How a person looks at the star."""
+    return f"The star: {command}"
+
+
+def _services_table(status: Status) -> Table | None:
+    if status.services is None:
+        return None
+    table = Table("service", "alive since", "restarts", "waits for", title="Services", title_justify="left")
+    for name, service in status.services.items():
+        since = clock(service.alive_since) if service.alive_since else "[bold red]not running[/]"
+        table.add_row(name, since, f"{service.restarts:,}", Text(printable(service.waits_for or "")))
+    return table
+
+
+def _queues_table(status: Status) -> Table | None:
+    if not status.queues:
+        return None
+    table = Table("service", "waiting", "in flight", "delayed", "dead letters", title="Queues", title_justify="left")
     for name, depth in status.queues.items():
         dead = status.dead_letters[name]
         count = dead.visible + dead.in_flight
-        queues.add_row(
-            name, str(depth.visible), str(depth.in_flight), str(depth.delayed), f"[bold red]{count}[/]" if count else "0"
-        )
-    console.print(queues)
-    if any(depth.visible + depth.in_flight for depth in status.dead_letters.values()):
-        console.print(
-            "`starlift dlq list` tells what the dead letters died of.", style="yellow", highlight=False, soft_wrap=True
-        )
-    rows = Table("table", "rows", title="Warehouse", title_justify="left")
-    rows.columns[1].justify = "right"
-    for name, number in status.rows.items():
-        rows.add_row(name, "not created yet" if number is None else f"{number:,}")
-    console.print(rows)
-    console.print(_freshness(status), soft_wrap=True)  # one line, for whoever reads it through a pipe
-    console.print(_proved(status), soft_wrap=True)
+        shown = f"[bold red]{count}[/]" if count else "0"
+        table.add_row(name, str(depth.visible), str(depth.in_flight), str(depth.delayed), shown)
+    return table
+
+
+def _rows_table(status: Status) -> Table | None:
+    if not status.rows:
+        return None
+    table = Table("table", "rows", "fresh as of", title="Warehouse", title_justify="left")
+    table.columns[1].justify = "right"
+    for name, count in status.rows.items():
+        fresh = status.fresh.get(name)
+        table.add_row(name, _rows_shown(count), clock(fresh) if fresh else "")
+    return table
+
+
+def _rows_shown(count: RowCount) -> str:
+    if not count.exists:
+        return "not created yet"
+    if count.rows is None:
+        return "locked or large, never analysed"
+    return f"about {count.rows:,}" if count.is_estimate else f"{count.rows:,}"
+
+
+def _warnings(status: Status) -> Iterator[str]:
     if (held_back_s := status.held_back_s or 0) > MINUTE_S:
-        told = (
-            f"A transaction at the source has been open for {held_back_s:,.0f} s: what has changed since is read by every run."
-        )
-        console.print(f"[yellow]{told}[/]", soft_wrap=True)
-    for name, columns in (status.progress.checkpoint.new_columns if status.progress.checkpoint else {}).items():
+        since = f"A transaction at the source has been open for {held_back_s:,.0f} s"
+        yield f"{since}: what has changed since is read by every run."
+    checkpoint = status.progress.checkpoint if status.progress else None
+    for name, columns in (checkpoint.new_columns if checkpoint else {}).items():
         known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
-        console.print(Text(f"{known}: {', '.join(columns)}", "yellow"), soft_wrap=True)
+        yield f"{known}: {', '.join(columns)}"
     if status.quarantined:
-        held = counted(status.quarantined, "row is", "rows are")
-        console.print(f"[yellow]{held} in quarantine: `starlift quarantine list` says why[/]", soft_wrap=True)
-    if status.progress.missing:
-        missing, overdue = len(status.progress.missing), status.progress.overdue
-        console.print(f"[yellow]{counted(missing, 'batch is', 'batches are')} not loaded yet, {overdue:,} of them overdue[/]")
+        yield f"{counted(status.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` says why"
+    if status.progress is not None and status.progress.missing:
+        missing = counted(len(status.progress.missing), "batch is", "batches are")
+        yield f"{missing} not loaded yet, {status.progress.overdue:,} of them overdue"
 
 
-def _freshness(status: Status) -> str:
-    progress = status.progress
+def _warn(console: Console, sentence: str) -> None:
+    console.print(Text(sentence, "yellow"), soft_wrap=True)
+
+
+def _freshness(status: Status, progress: Progress) -> str:
     if progress.checkpoint is None:
         return "No run has completed yet."
     run = f"Last run {progress.checkpoint.run} at {clock(progress.checkpoint.started_at)}"

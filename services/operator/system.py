@@ -85,5 +85,5 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
             },
             objects=clients.objects(),
             source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
-            warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=2))),
+            warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=4))),
         )

@@ -53,5 +53,5 @@ def test_after_the_repair_of_the_source_the_dead_letters_replay_and_nothing_is_m
         databases.write("ALTER TABLE staff RENAME given_name TO first_name")
     shared("dlq", "replay", "ingestion", "--execute")
     wait_until(lambda: databases.read("SELECT first_name FROM dim_staff WHERE staff_id = 1")[0]["first_name"] == "Augusta")
-    wait_until(lambda: shared("status", "--json").json["dead_letters"]["ingestion"] == 0)
+    wait_until(lambda: shared("status", "--timeout", "600", "--json", expected=None).json["dead_letters"]["ingestion"] == 0)
     assert shared("verify", "--json").json["equal"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -23,6 +24,14 @@ def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift
         wait_until(lambda: output.read_text().count(" loaded ") >= 2)
         assert {"application", "postgres-source", "postgres-warehouse"} < starlift.state.processes.keys()
         everything = starlift.alive
+        (star,) = [line.removeprefix("The star: ") for line in output.read_text().splitlines() if line.startswith("The star: ")]
+        count = subprocess.run([*shlex.split(star), "-Atc", "SELECT count(*) FROM dim_design"], capture_output=True, check=True)
+        assert int(count.stdout) > 0
+        nowhere = starlift.environment(STARLIFT_HOME="")
+        status = subprocess.run(
+            starlift.command("status"), capture_output=True, text=True, check=False, cwd=tmp_path, env=nowhere
+        )
+        assert f"STARLIFT_HOME={starlift.home}" in status.stderr
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=HANG_S) == 0
     finally:

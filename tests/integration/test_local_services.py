@@ -74,6 +74,7 @@ def test_the_services_run_on_the_stack_and_one_that_is_killed_comes_back(tmp_pat
             assert events[0].startswith("loading ended with -9 and starts again in 1 s")
             assert events[1] == "loading has started again"
             assert stack.state.processes["loading"] != running["loading"]
+            assert stack.state.restarts == {"ingestion": 0, "remodelling": 0, "loading": 1}
             found = Stack.found(tmp_path)
             assert found is not None
             assert found.processes == stack.state.processes

@@ -17,9 +17,10 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
-from services.operator.status import read_status
+from services.operator.status import Asking, read_status
 from services.operator.system import SERVICES, System
 from shared.testing import FakeQueue
+from tests.limits import HANG
 from tests.pipeline import LANDING, Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import DIM_ITEM, FACT_SALE, SCHEMA, SHOP, with_column, with_table
@@ -126,14 +127,14 @@ async def test_a_status_counts_the_rows_that_are_in_quarantine_and_not_how_often
         await shop.execute("UPDATE item SET code = 'abcdefg' WHERE item_id = 2")
         for _ in range(5):
             await pipeline.run()
-        assert (await read_status(system(pipeline))).quarantined == 1
+        assert (await read_status(system(pipeline), Asking(HANG))).quarantined == 1
     await shop.execute("UPDATE item SET code = 'x' WHERE item_id = 2")
     await shop.execute("UPDATE item SET code = 'abcdef' WHERE item_id = 1")
     await pipeline.run()
-    assert (await read_status(system(pipeline))).as_json()["quarantined"] == 1
+    assert (await read_status(system(pipeline), Asking(HANG))).as_json()["quarantined"] == 1
     await shop.execute("DELETE FROM item WHERE item_id = 1")
     await pipeline.run(compare_keys=True)
-    assert (await read_status(system(pipeline))).quarantined == 0
+    assert (await read_status(system(pipeline), Asking(HANG))).quarantined == 0
 
 
 async def test_before_the_first_load_a_status_counts_what_was_refused(
@@ -141,9 +142,9 @@ async def test_before_the_first_load_a_status_counts_what_was_refused(
 ) -> None:
     urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
     async with open_pipeline(*urls, contract=SHOP) as empty:
-        assert (await read_status(system(empty))).quarantined == 0
+        assert (await read_status(system(empty), Asking(HANG))).quarantined == 0
         await empty.read()
-        assert (await read_status(system(empty))).quarantined == 1
+        assert (await read_status(system(empty), Asking(HANG))).quarantined == 1
 
 
 async def test_a_row_that_is_still_there_stays_whatever_is_compared(pipeline: Pipeline) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -24,10 +25,11 @@ from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.local.application import ensure_filled, start_writing
 from services.operator.local.events import LogTail, is_start, sentence
+from services.operator.local.inspection import LocalStack, write_password_file
 from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.local.prover import Prover
 from services.operator.locate import WrongSettingsError, chosen_settings
-from services.operator.render import COMPLAINT
+from services.operator.render import COMPLAINT, reach_sentence
 from services.operator.system import SERVICES
 from shared.contract_module import load_contract
 from shared.settings import PREFIX
@@ -85,9 +87,11 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
             log = home / "application.log"
             writer = start_writing(owner_url, per_second=WRITES_PER_SECOND, lasting=FOR_EVER, seed=seed, log=log)
             stack.adopt("application", writer)
+        write_password_file(stack, home)
         console.print(
             f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
         )
+        console.print(reach_sentence(LocalStack(home).psql()), highlight=False, markup=False, soft_wrap=True)
         prover = Prover(
             options.prove_every,
             home / "proof.log",
@@ -178,13 +182,15 @@ def up_detached(options: UpOptions, console: Console) -> None:
     except BaseException:
         child.terminate()
         raise
-    told = f"up; `starlift status` tells how it is, `starlift down` ends it; events are in {log}"
+    told = f"up in {home}; `starlift status` tells how it is, `starlift down` ends it; events are in {log}"
     console.print(told, highlight=False, soft_wrap=True)
+    console.print(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}", highlight=False, soft_wrap=True)
+    console.print(reach_sentence(LocalStack(home).psql()), highlight=False, markup=False, soft_wrap=True)
 
 
 def stop_stack() -> str:
     """Stop the stack of this directory; what was done, in words."""
-    return "stopped" if Stack.stop_found() else "nothing runs here"
+    return "stopped" if Stack.stop_found() else f"nothing runs in {default_home()}"
 
 
 def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:

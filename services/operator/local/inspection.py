@@ -1,0 +1,162 @@
+"""What the local stack's own files tell about it: its services, and how psql reaches the star."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psutil
+
+from infra.local import processes
+from infra.local.databases import LOADER, WAREHOUSE
+from infra.local.errors import StackError
+from infra.local.ports import LOOPBACK
+from infra.local.postgres_binaries import find_binaries
+from infra.local.stack import Stack
+from infra.local.state import DEFAULT_PLACE, Home, StackState
+from services.operator.status import Service
+from services.operator.system import SERVICES
+
+UP = "up"  # a word of the command line that started a stack
+PASSWORD_FILE = "pgpass"  # noqa: S105 - its name
+LOG_END_BYTES = 256 * 1024
+RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often, and that it can again never
+_SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStack:
+    """A stack that runs on this machine, by its directory."""
+
+    home: Path
+
+    def services(self) -> dict[str, Service]:
+        """Every service, as the stack's file, the processes and the logs have it now."""
+        state = Home(self.home).read()
+        return {} if state is None else {name: _service(name, state, self.home / f"{name}.log") for name in SERVICES}
+
+    def psql(self) -> str | None:
+        """The command that opens the star; it holds no password, and needs none where the warehouse is the stack's own."""
+        state = Home(self.home).read()
+        if state is None:
+            return None
+        own = state.database_urls.get("warehouse")
+        return psql_command(_embedded_url(self.home, state.ports["warehouse"]) if own is None else without_secrets(own))
+
+
+def stacks_of_this_user() -> list[Path]:
+    """Where stacks run, wherever they were started: found by the processes that own them."""
+    found = set[Path]()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.uids().real == os.getuid() and UP in process.cmdline():
+                home = Path(process.cwd()) / (process.environ().get("STARLIFT_HOME") or DEFAULT_PLACE)
+                state = Home(home).read()
+                if state is not None and state.owner.pid == process.pid and state.is_up():
+                    found.add(home)
+    return sorted(found)
+
+
+def write_password_file(stack: Stack, home: Path) -> None:
+    """For psql: the password of the embedded warehouse, which only we may read."""
+    cluster = stack.clusters.get("warehouse")
+    if cluster is None:
+        return
+    file = home / PASSWORD_FILE
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(f"{LOOPBACK}:{cluster.port}:*:{LOADER}:{cluster.password(LOADER)}\n")
+
+
+def psql_command(url: str) -> str:
+    """As a person types it; psql may be ours alone."""
+    program = "psql"
+    if shutil.which(program) is None:
+        with suppress(StackError):
+            program = find_binaries().program(program)
+    return f"{program} {shlex.quote(url)}"
+
+
+def without_secrets(url: str) -> str:
+    """A URL for a command line, which others can read."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() not in _SECRET_OPTIONS]
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=urlencode(options)))
+
+
+def _embedded_url(home: Path, port: int) -> str:
+    return f"postgresql://{LOADER}@{LOOPBACK}:{port}/{WAREHOUSE}?passfile={quote(str(home / PASSWORD_FILE), safe='/')}"
+
+
+def _service(name: str, state: StackState, log: Path) -> Service:
+    known = state.processes.get(name)
+    process = None if known is None else processes.find(known)
+    restarts = state.restarts.get(name, 0)
+    if known is None or process is None:
+        return Service(None, restarts)
+    waits_for = "its process is stopped; kill -CONT continues it" if _is_stopped(process) else waits_in(_end_of(log))
+    return Service(datetime.fromtimestamp(known.created, UTC), restarts, waits_for)
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def waits_in(lines: Iterator[str], now: datetime | None = None) -> str | None:
+    """What a service waits for, by what it has logged last."""
+    down: dict[str, str] = {}
+    unable: tuple[datetime, str] | None = None
+    for event in _events(lines):
+        match event.get("event"):
+            case "started":
+                down, unable = {}, None
+            case "dependency_down":
+                down[str(event.get("dependency"))] = str(event.get("reason"))
+            case "dependency_up":
+                down.pop(str(event.get("dependency")), None)
+            case "receive_failed":
+                unable = _moment(event), str(event.get("reason"))
+            case _:
+                pass
+    if unable is not None and (now or datetime.now(UTC)) - unable[0] < RECEIVES_AGAIN_AFTER:
+        down.setdefault("sqs", unable[1])
+    return "; ".join(down.values()) or None
+
+
+def _events(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def _moment(event: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromisoformat(str(event.get("timestamp")))
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _end_of(log: Path) -> Iterator[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+            yield from file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return

@@ -1,0 +1,58 @@
+"""Who holds the locks that Starlift's sessions wait for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+_QUERY = (files("shared") / "queries" / "lock_waits.sql").read_text()
+_QUERY_LENGTH = 200
+# A name in quotes stays; a comment, which may quote anything, goes; texts, also the last one of a query that PostgreSQL has cut
+# off, and numbers become a question mark.
+_PIECE = re.compile(
+    r"""(?P<name>"(?:[^"]|"")*(?:"|$))
+    | (?P<comment>--[^\n]*|/\*.*?(?:\*/|$))
+    | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|$) | '(?:[^']|'')*(?:'|$) | (?<![\w$])\d[\w.]*""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LockWait:
+    """A session of ours, `waiting`, and one that it waits for: `pid`, 0 for a prepared transaction."""
+
+    waiting: int
+    waiting_application: str
+    pid: int
+    role: str | None
+    application: str | None
+    state: str | None
+    query: str | None
+
+    def __str__(self) -> str:
+        """Who holds the lock, in a few words, without a value of its query."""
+        if self.pid == 0:
+            return "a prepared transaction (see pg_prepared_xacts)"
+        known = (self.role, self.application, self.state, None if self.query is None else without_literals(self.query))
+        return f"session {self.pid} ({', '.join(text for text in known if text)})"
+
+
+async def lock_waits(connection: asyncpg.Connection, pid: int | None = None) -> list[LockWait]:
+    """The lock waits of the session `pid` or, without one, of every session of Starlift in the database."""
+    return [LockWait(**row) for row in await connection.fetch(_QUERY, pid)]
+
+
+def without_literals(query: str) -> str:
+    """The query without any value in it, cut to 200 characters.
+
+    With standard_conforming_strings off, or in an E'' text, a backslash may hide a quote: from there on nothing is shown.
+    """
+    kept, hidden, _ = query.partition("\\")
+    if hidden and "'" in kept:
+        kept = kept.rpartition("'")[0]
+    plain = _PIECE.sub(lambda piece: piece["name"] or (" " if piece["comment"] else "?"), kept)
+    text = " ".join(plain.split()) + (" …" if hidden else "")
+    return text if len(text) <= _QUERY_LENGTH else f"{text[: _QUERY_LENGTH - 1]}…"

@@ -1,0 +1,108 @@
+"""What `starlift status` shows while the warehouse, or a table of it, does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from infra.local.databases import LOADER
+from infra.local.totesys.fill import fill
+from services.operator.status import LIMIT, Asking, read_status
+from services.operator.system import System
+from shared.postgres import Database
+from tests.limits import HANG, HANG_S
+from tests.pipeline import Pipeline
+from tests.postgres_cluster import TestCluster
+from tests.unit.operator_scene import Scene
+
+NO_ANSWER = f"no answer within {LIMIT.total_seconds():g} s"
+
+
+@pytest.fixture
+def url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
+    return postgres_cluster.url(warehouse_database, LOADER)
+
+
+@pytest.fixture
+async def system(source: asyncpg.Connection, pipeline: Pipeline, url: str) -> AsyncIterator[System]:
+    """With a loaded warehouse, and connections to it that are yet to be made, as those of a new process are."""
+    await fill(source, orders=10, seed=1)
+    await pipeline.run()
+    async with aclosing(Database("warehouse", SecretStr(url), connections=4)) as warehouse:
+        yield replace(Scene().system, objects=pipeline.objects, warehouse=warehouse)
+
+
+@pytest.fixture
+async def analyst(url: str, system: System) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody else's session, in a transaction."""
+    connection = await asyncpg.connect(url, server_settings={"application_name": "report"})
+    async with connection.transaction():
+        yield connection
+    await connection.close()
+
+
+async def test_everything_is_counted_and_healthy(system: System) -> None:
+    status = await read_status(system, Asking(HANG))
+    assert (status.problems, status.silent, status.quarantined) == ([], {}, 0)
+    assert status.rows["dim_design"].rows == await system_count(system, "dim_design")
+    assert not any(count.is_estimate for count in status.rows.values())
+    assert status.progress is not None
+    assert set(status.fresh.values()) == {status.progress.fresh_as_of}
+
+
+async def system_count(system: System, table: str) -> int:
+    async with system.warehouse.connection() as connection:
+        return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_with_the_holder(
+    system: System, analyst: asyncpg.Connection, url: str
+) -> None:
+    await analyst.execute("LOCK TABLE fact_payment IN ACCESS EXCLUSIVE MODE")
+    holder = analyst.get_server_pid()
+    loader = await asyncpg.connect(url, server_settings={"application_name": "starlift"})
+    loading = asyncio.create_task(loader.execute("SELECT count(*) FROM fact_payment"))
+    async with asyncio.timeout(HANG_S):
+        while not (waits := (await read_status(system, Asking(HANG))).lock_waits):
+            assert not loading.done()
+    assert [(wait.waiting, wait.pid) for wait in waits] == [(loader.get_server_pid(), holder)]
+    status = await read_status(system, Asking(HANG))
+    assert (status.rows["fact_payment"].is_estimate, status.rows["dim_design"].is_estimate) == (True, False)
+    assert status.silent == {}
+    (problem,) = status.problems
+    assert problem.startswith(f"session {loader.get_server_pid()} of Starlift waits for a lock of session {holder} (")
+    assert "report" in problem
+    loading.cancel()
+    await asyncio.wait([loading])
+    loader.terminate()
+
+
+async def test_a_locked_ledger_is_named_and_the_rest_is_shown(system: System, analyst: asyncpg.Connection) -> None:
+    await analyst.execute("LOCK TABLE starlift.ledger IN ACCESS EXCLUSIVE MODE")
+    status = await read_status(system, Asking(LIMIT))
+    assert status.silent["progress"] in {"warehouse: canceling statement due to lock timeout", NO_ANSWER}
+    assert status.queues.keys() == system.queues.keys()
+    assert not status.is_healthy
+
+
+async def test_a_warehouse_that_stands_still_does_not_hide_the_queues(system: System, postgres_cluster: TestCluster) -> None:
+    assert postgres_cluster.process_id is not None
+    await system.dead_letters["loading"].send("x")
+    os.kill(postgres_cluster.process_id.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(HANG_S):
+            status = await read_status(system, Asking(LIMIT))
+            await system.warehouse.aclose()
+    finally:
+        os.kill(postgres_cluster.process_id.pid, signal.SIGCONT)
+    assert status.silent == dict.fromkeys(("progress", "rows", "quarantine", "locks"), NO_ANSWER)
+    assert "dead letters of loading: 1" in status.problems
+    assert status.queues["loading"].visible == 0
