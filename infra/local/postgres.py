@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -15,12 +16,19 @@ from urllib.parse import quote
 
 import asyncpg
 
-from infra.local.errors import StackError
+from infra.local.disk import found_no_room, full_disk, is_no_room
+from infra.local.errors import OWN_DATABASES, StackError
 from infra.local.ports import LOOPBACK
 from infra.local.postgres_binaries import Binaries, find_binaries, readable_by
 from infra.local.processes import Child, ProcessId, start
 from infra.local.sql import fetch_value
-from infra.local.unprivileged import popen_options, reachable_directory, unprivileged_account
+from infra.local.unprivileged import (
+    popen_options,
+    reachable_directory,
+    remove_unused_place,
+    require_name,
+    unprivileged_account,
+)
 
 SUPERUSER = "postgres"
 _FAST_SHUTDOWN = signal.SIGINT  # aborts transactions, writes a checkpoint; SIGTERM would wait for clients to leave
@@ -84,15 +92,25 @@ class Cluster:
 
     def start(self, port: int) -> None:
         """Initialises the data directory if there is none, starts the server, waits until it answers. Raises: StackError."""
+        self.port = port
+        try:
+            self._child = self._start(port)
+        except BaseException as error:
+            remove_unused_place(self._state)
+            if isinstance(error, OSError):
+                raise self._explained(error) from error
+            raise
+        self._child.await_ready(f"PostgreSQL '{self.name}'", self.is_answering, within=_START)
+
+    def _start(self, port: int) -> Child:
         self._state.mkdir(parents=True, exist_ok=True)
         place = reachable_directory(self._state, self._account)
         data = place / self.name
         binaries = readable_by(self._account, find_binaries(_made_by(data)), place)
         if not data.exists():
             self._initialise(binaries, data)
-        self.port = port
         settings = _SETTINGS | {"port": str(port), "cluster_name": f"starlift-{self.name}"}
-        self._child = start(
+        return start(
             [binaries.program("postgres"), "-D", str(data), *(f"--{name}={value}" for name, value in settings.items())],
             log=self._log,
             environment=_environment(),
@@ -100,7 +118,19 @@ class Cluster:
             directory=place,
             at_our_death=_FAST_SHUTDOWN,
         )
-        self._child.await_ready(f"PostgreSQL '{self.name}'", self.is_answering, within=_START)
+
+    def _explained(self, error: OSError) -> StackError:
+        """Why the server could not be set up or started."""
+        place = error.filename or self._state
+        if is_no_room(error):
+            return full_disk(place)
+        fault = f"PostgreSQL '{self.name}' can't be started: {place}: {error.strerror}"
+        if self._account is not None and error.errno in (errno.EPERM, errno.EINVAL):  # EINVAL: a user that no map here has
+            return StackError(
+                f"PostgreSQL refuses to run as root, and root may not become another user here ({error.strerror}); "
+                f"run as an ordinary user, or {OWN_DATABASES}"
+            )
+        return StackError(f"{fault}; set TMPDIR or STARLIFT_HOME to another place")
 
     def is_answering(self) -> bool:
         """Whether it takes connections. Raises: StackError when it refuses our password."""
@@ -126,10 +156,18 @@ class Cluster:
 
     def _initialise(self, binaries: Binaries, data: Path) -> None:
         """Makes the data directory under another name first, so that what is called `data` is always whole."""
-        unfinished = data.with_suffix(".unfinished")
+        require_name()
+        unfinished, password = data.with_suffix(".unfinished"), data.with_suffix(".password")
         shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            self._run_initdb(binaries, unfinished, password)
+            unfinished.replace(data)
+        finally:
+            password.unlink(missing_ok=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _run_initdb(self, binaries: Binaries, unfinished: Path, password: Path) -> None:
         unfinished.mkdir(mode=0o700)
-        password = data.with_suffix(".password")
         password.touch(mode=0o600)
         password.write_text(self.password(SUPERUSER))
         if self._account is not None:
@@ -142,13 +180,13 @@ class Cluster:
             text=True,
             check=False,
             env=_environment(),
-            cwd=data.parent,
+            cwd=unfinished.parent,
             **popen_options(self._account),
         )
-        password.unlink()
         if answer.returncode != 0:
+            if found_no_room(answer.stderr):
+                raise full_disk(unfinished.parent)
             raise StackError(f"initdb of PostgreSQL '{self.name}' failed:\n{answer.stderr.strip()}")
-        unfinished.replace(data)
 
 
 def _made_by(data: Path) -> int | None:

@@ -21,11 +21,13 @@ from pathlib import Path
 
 import psutil
 
+from infra.local.disk import FREE_SOME, found_no_room, has_any_room
 from infra.local.errors import StackError
 from infra.local.unprivileged import Account, popen_options
 
 CREATION_TOLERANCE_S = 2.0  # creation times are derived from the clock, which may be set; a pid is not reused that fast
 LOG_BYTES_MAXIMUM = 20 * 1024 * 1024
+_LAST_LINES = 12
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AFTER_SIGKILL = timedelta(seconds=10)
 _AFTER_FAILED_START = timedelta(seconds=5)
@@ -69,8 +71,10 @@ class Child:
         code = self.exit_code()
         if code is None and is_ready():
             return
+        if found_no_room(tail(self.log, _LAST_LINES)) or not has_any_room(self.log.parent):
+            raise StackError(f"{name} found no space left on the disk; {FREE_SOME}; its log is {self.log}")
         fate = "is not ready in time" if code is None else f"ended with {code}"
-        raise StackError(f"{name} {fate}; its log {self.log} ends with:\n{tail(self.log, 12)}")
+        raise StackError(f"{name} {fate}; its log {self.log} ends with:\n{tail(self.log, _LAST_LINES)}")
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -17,6 +17,7 @@ import os
 import secrets
 import shutil
 import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -212,7 +213,8 @@ class Stack:
             cluster.stop()
         self.localstack, self.clusters = None, {}
         if self._state is not None:
-            self._home.write(self._state.model_copy(update={"processes": {}, "resources": None, "database_urls": {}}))
+            with suppress(OSError):  # a full disk: what the file says runs has ended, as anyone finds who looks
+                self._home.write(self._state.model_copy(update={"processes": {}, "resources": None, "database_urls": {}}))
             self._state = None
         self._home.release()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -12,12 +11,12 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.local.bootstrap import Resources
+from infra.local.disk import require_room
 from infra.local.errors import StackError
 from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
 from infra.topology import Topology, read_topology
 
-FREE_BYTES_MINIMUM = 500 * 1024 * 1024
 OPERATOR = "operator"
 SOURCE_NAME_VARIABLE = "STARLIFT_SOURCE_NAME"
 CHOSEN = ("STARLIFT_CONTRACT", SOURCE_NAME_VARIABLE)  # what everyone who works on a stack must agree on
@@ -133,7 +132,7 @@ class Home:
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._require_space()
+            require_room(self.directory)
         except BlockingIOError:
             lock.close()
             raise StackError(
@@ -180,14 +179,6 @@ class Home:
         unfinished.touch(mode=0o600)
         unfinished.write_text(state.model_dump_json(indent=2))
         unfinished.replace(self._file)
-
-    def _require_space(self) -> None:
-        free = shutil.disk_usage(self.directory).free
-        if free < FREE_BYTES_MINIMUM:
-            raise StackError(
-                f"{self.directory} has {free // 1024**2} MiB of free space and the local stack needs "
-                f"{FREE_BYTES_MINIMUM // 1024**2}; free some, or set STARLIFT_HOME to another disk"
-            )
 
 
 def service_environment(service: str, state: StackState, inherited: Mapping[str, str]) -> dict[str, str]:

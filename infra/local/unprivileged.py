@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.local.disk import FREE_BYTES_MINIMUM, has_room
+from infra.local.errors import OWN_DATABASES, StackError
+
+_NOEXEC = getattr(os, "ST_NOEXEC", 0)  # Linux
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -21,11 +26,27 @@ class Account:
 
 
 def unprivileged_account() -> Account | None:
-    """`nobody` if we are root, else None: we are good enough ourselves."""
+    """`nobody` if we are root, else None: we are good enough ourselves. Raises: StackError where there is no such user."""
     if os.geteuid() != 0:
         return None
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise StackError(
+            "PostgreSQL refuses to run as root, and this machine has no user 'nobody' to run it as; add one to /etc/passwd, "
+            f"run as an ordinary user, or {OWN_DATABASES}"
+        ) from None
     return Account(nobody.pw_uid, nobody.pw_gid)
+
+
+def require_name() -> None:
+    """Raises: StackError when the user that we are has no name: PostgreSQL's initdb looks it up, and ends without one."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise StackError(
+            f"user id {os.geteuid()} has no name, and PostgreSQL's initdb needs one; add it to /etc/passwd, or {OWN_DATABASES}"
+        ) from None
 
 
 def popen_options(account: Account | None) -> dict[str, Any]:
@@ -48,20 +69,45 @@ def _grants(path: Path, account: Account, bit: int) -> bool:
 
 
 def reachable_directory(state: Path, account: Account | None) -> Path:
-    """`state`, or where `account` can't reach it (it is below /root, say) a directory below the system's temporary one.
+    """`state`, or where `account` can't reach it (it is below /root, say) a directory below a temporary one.
 
     The link `state/place` remembers the latter. When the temporary directory is emptied, a new one takes its place.
+    Raises: StackError.
     """
     link = state / "place"
     if link.is_dir() and link.stat().st_uid == os.geteuid():
         return link.resolve()
     if account is None or may_reach(state, account):
         return state
-    place = Path(tempfile.mkdtemp(prefix="starlift-"))
+    place = Path(tempfile.mkdtemp(prefix="starlift-", dir=_temporary_directory(state, account)))
     place.chmod(0o711)
     link.unlink(missing_ok=True)
     link.symlink_to(place)
     return place
+
+
+def _temporary_directory(state: Path, account: Account) -> Path:
+    """A temporary directory with room that `account` can reach; one that programs can be run in is preferred."""
+    candidates = dict.fromkeys((Path(tempfile.gettempdir()), Path("/var/tmp")))  # noqa: S108 - ours is made by mkdtemp  # nosec B108
+    fit = [found for found in candidates if found.is_dir() and may_reach(found, account) and has_room(found)]
+    if not fit:
+        raise StackError(
+            f"PostgreSQL can't run as root, the user that runs it instead can't reach {state}, and none of "
+            f"{', '.join(map(str, candidates))} is open to it with {FREE_BYTES_MINIMUM // 1024**2} MiB of free space; "
+            "set TMPDIR or STARLIFT_HOME to another place"
+        )
+    return min(fit, key=is_noexec)
+
+
+def is_noexec(directory: Path) -> bool:
+    """Whether programs can't be run from `directory`."""
+    return bool(os.statvfs(directory).f_flag & _NOEXEC)
+
+
+def remove_unused_place(state: Path) -> None:
+    """Removes what `reachable_directory` made outside of `state`, unless there is a server's data in it."""
+    if not any((state / "place").glob("*/PG_VERSION")):
+        remove_place(state)
 
 
 def remove_place(state: Path) -> None:

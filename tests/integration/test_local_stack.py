@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from contracts.messages import IngestSource, Trigger, decode
+from infra.local import disk
 from infra.local import localstack as localstack_module
 from infra.local import state as state_module
 from infra.local.aws import client
@@ -245,7 +246,7 @@ def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "FREE_BYTES_MINIMUM", 2**62)
+    monkeypatch.setattr(disk, "FREE_BYTES_MINIMUM", 2**62)
     with pytest.raises(StackError, match="MiB of free space and the local stack needs"):
         Stack(tmp_path).start()
     monkeypatch.undo()

@@ -85,6 +85,7 @@ def test_the_wheel_is_copied_to_where_another_account_can_run_it(machine: Path, 
     found = find_binaries()
     assert not may_reach(found.directory / "postgres", NOBODY)
     assert readable_by(None, found, machine) is found
+    (machine / "place").mkdir()
     copy = readable_by(NOBODY, found, machine / "place")
     assert copy.directory == machine / "place" / "postgresql-18" / "wheel" / "pginstall" / "bin"
     assert os.access(copy.program("postgres"), os.X_OK)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from infra.local.disk import disk_errors
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, service_environment
 from services.operator.exit_codes import ComplaintError, ExitCode
@@ -29,7 +30,7 @@ def stage(console: Console, *, orders: int, every: timedelta) -> Iterator[tuple[
         raise ComplaintError(sentence, ExitCode.FAILED)
     Stack.remove(home)
     try:
-        with up.interrupted_by_sigterm(), Stack(home) as stack:
+        with up.interrupted_by_sigterm(), Stack(home) as stack, disk_errors(home):
             up.start(stack, up.UpOptions(None, None, every), console, orders=orders)
             with console.status("starting the three services"):
                 up.start_services(stack, home)

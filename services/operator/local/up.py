@@ -20,6 +20,7 @@ from rich.console import Console
 
 from contracts.tables import Contract
 from infra.local import processes
+from infra.local.disk import disk_errors
 from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
@@ -78,7 +79,7 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
     Raises: WrongSettingsError, PermanentError, DependencyDownError, TransientError.
     """
     home = default_home()
-    with interrupted_by_sigterm(), Stack(home, settings=chosen_settings()) as stack:
+    with interrupted_by_sigterm(), Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
         start(stack, options, console)
         tails = start_services(stack, home)
         owner_url = stack.source_owner_url

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from infra.local import disk
+from infra.local.disk import disk_errors
+from infra.local.errors import StackError
+from shared.errors import DependencyDownError
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_write_that_finds_no_room_is_one_sentence(number: int, tmp_path: Path) -> None:
+    with pytest.raises(StackError) as caught, disk_errors(tmp_path):
+        raise OSError(number, "whatever", "/a/file")
+    assert str(caught.value) == "no space left on the disk of /a/file; free some, or set STARLIFT_HOME to another disk"
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), disk_errors(tmp_path):
+        raise PermissionError(errno.EACCES, "whatever")
+    with pytest.raises(DependencyDownError), disk_errors(tmp_path):
+        raise DependencyDownError("source", "it does not answer")
+
+
+def test_a_database_that_ended_for_want_of_room_is_the_same_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_WAL_SEGMENT_BYTES", 2**62)
+    with pytest.raises(StackError, match="no space left on the disk of"), disk_errors(tmp_path):
+        raise DependencyDownError("source", "it ended the connection")
