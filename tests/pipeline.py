@@ -19,7 +19,7 @@ from contracts.state import Checkpoint, SourceState
 from contracts.tables import Contract
 from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
-from services.ingestion.extraction import BATCH_ROWS
+from services.ingestion.extraction import BATCH_BYTES, BATCH_ROWS
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import Progress, read_progress
@@ -41,7 +41,7 @@ Dump = dict[str, Rows]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Two databases, the buckets between them, and the contract. `batch_rows` is where a large load is cut.
+    """Two databases, the buckets between them, and the contract. A load is cut at `batch_rows` and at `batch_bytes`.
 
     Keys are compared when a test asks for it, and by full runs.
     """
@@ -50,6 +50,7 @@ class Pipeline:
     warehouse: Database
     contract: Contract = CONTRACT
     batch_rows: int = BATCH_ROWS
+    batch_bytes: int = BATCH_BYTES
     compare_keys_every: int = 0
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
 
@@ -64,6 +65,7 @@ class Pipeline:
             SOURCE,
             LANDING,
             batch_rows=self.batch_rows,
+            batch_bytes=self.batch_bytes,
             compare_keys_every=self.compare_keys_every,
         )
         data = IngestSourceData(source_name=SOURCE, mode=mode, trigger=trigger, **wish)

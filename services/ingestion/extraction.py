@@ -6,7 +6,7 @@ import asyncio
 import io
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import asyncpg
@@ -24,8 +24,8 @@ from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
-BATCH_BYTES = 64 * 1024 * 1024  # of CSV, in a page and in a batch: each service holds one in memory, some of them two
-PAGE_ROWS_MINIMUM = 1_000  # a page a row would take hours
+BATCH_BYTES = 64 * 1024 * 1024  # of CSV: each service holds a batch in memory, and with two slots two
+NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query doesn't sum up
 PARTNER_KEYS = 10_000  # in one IN list
 
 
@@ -56,7 +56,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads pages over one connection, whose open transaction is the run's snapshot."""
+    """Reads pages over one connection, whose open transaction is the run's snapshot.
+
+    Half of a batch's bytes are for a page, which leaves the rest to the partners of its rows.
+    """
 
     connection: asyncpg.Connection
     selection: Selection
@@ -65,27 +68,51 @@ class Reader:
     batch_bytes: int = BATCH_BYTES
 
     async def self_contained(self) -> AsyncIterator[list[Page]]:
-        """Every affected row: a page of a table together with the partners of its rows, until there are no more."""
+        """Every affected row: a page of a table together with the partners of its rows, until there are no more.
+
+        No more than `batch_bytes` together, but for a single row and its partners.
+        """
+        byte_limit = self.batch_bytes // 2
         for table in self.selection.contract.source_tables:
-            row_bytes = self.facts[table.name].row_bytes
-            after = None
+            row_bytes, after = self.facts[table.name].row_bytes, None
             while True:
-                limit = min(self.batch_rows, max(PAGE_ROWS_MINIMUM, self.batch_bytes // row_bytes))
-                page = await self._page(table, Role.BASE, self.selection.page(table, after=after, limit=limit))
+                row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))
+                limit = min(self.batch_rows, max(1, byte_limit // row_bytes))
+                query = self.selection.page(table, after=after, limit=limit, byte_limit=byte_limit)
+                page = await self._page(table, Role.BASE, query)
                 if page.row_count:
-                    yield [page, *[partner async for partner in self._partners(page)]]
-                if page.row_count < limit:
+                    async for pages in self._with_partners(page):
+                        yield pages
+                if page.row_count < limit and not _may_be_cut(page, byte_limit):
                     break
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 (after,) = keys_of(table, (await page.frame).tail(1))
 
-    async def _partners(self, page: Page) -> AsyncIterator[Page]:
-        contract = self.selection.contract
+    async def _with_partners(self, page: Page) -> AsyncIterator[list[Page]]:
+        """The page with the partners of its rows, or where these are too many bytes each half of it with its own."""
+        partners = await self._partners(page)
+        if partners is not None:
+            yield [page, *partners]
+            return
+        middle = page.row_count // 2
+        for start, stop in ((0, middle), (middle, page.row_count)):
+            async for pages in self._with_partners(_part(page, start, stop)):
+                yield pages
+
+    async def _partners(self, page: Page) -> list[Page] | None:
+        """The partners of the rows of a page; None if they are too many bytes, and not those of one row."""
+        contract, pages = self.selection.contract, list[Page]()
+        byte_limit = self.batch_bytes - page.byte_count
         for lookup in contract.lookups_of(page.table.name):
             keys = sorted((await page.frame)[lookup.on].dropna().unique().tolist())
             for start in range(0, len(keys), PARTNER_KEYS):
-                query = self.selection.partners(lookup, keys[start : start + PARTNER_KEYS])
-                yield await self._page(contract.source_table(lookup.table), Role.PARTNER, query)
+                query = self.selection.partners(lookup, keys[start : start + PARTNER_KEYS], byte_limit=max(1, byte_limit))
+                partner = await self._page(contract.source_table(lookup.table), Role.PARTNER, query)
+                pages.append(partner)
+                if page.row_count > 1 and _may_be_cut(partner, byte_limit):
+                    return None
+                byte_limit -= partner.byte_count
+        return pages
 
     async def _page(self, table: SourceTable, role: Role, query: str) -> Page:
         null = null_marker()
@@ -124,6 +151,26 @@ async def write_page(page: Page, index: int, destination: Destination) -> Extrac
     key_of = partial(extract_key, destination.source_name, destination.run, index, extract_name(page.table.name, page.role))
     ref = await put_addressed(destination.objects, destination.bucket, key_of, body, row_count=page.row_count)
     return Extract(table=page.table.name, role=page.role, object=ref)
+
+
+def _may_be_cut(page: Page, byte_limit: int) -> bool:
+    """Whether a page may lack rows for the bytes of those before them.
+
+    A query sums up bytes in the encoding of the source, of which as CSV in UTF-8 there may be fewer (of MULE_INTERNAL three
+    quarters are left).
+    """
+    return page.byte_count * 2 >= byte_limit
+
+
+def _part(page: Page, start: int, stop: int) -> Page:
+    """Some rows of a page."""
+
+    async def rows() -> pd.DataFrame:
+        return (await page.frame).iloc[start:stop].reset_index(drop=True)
+
+    row_count = stop - start
+    byte_count = page.byte_count * row_count // page.row_count
+    return replace(page, row_count=row_count, byte_count=byte_count, frame=asyncio.create_task(rows()))
 
 
 def null_marker() -> str:

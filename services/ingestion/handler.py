@@ -27,7 +27,7 @@ from contracts.messages import (
 from contracts.objects import batch_id, manifest_key
 from contracts.state import Checkpoint, Manifest
 from contracts.tables import Contract
-from services.ingestion.extraction import BATCH_ROWS, Destination, Reader, read_batches
+from services.ingestion.extraction import BATCH_BYTES, BATCH_ROWS, Destination, Reader, read_batches
 from services.ingestion.keys import write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, held_back_since, plan_run
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a run works with. `batch_rows` is where a large load is cut; see plan_run for `compare_keys_every`."""
+    """What a run works with. A load is cut at `batch_rows` and at `batch_bytes`; see plan_run for `compare_keys_every`."""
 
     source: Database
     objects: ObjectStore
@@ -59,6 +59,7 @@ class Dependencies:
     source_name: str
     landing_bucket: str
     batch_rows: int = BATCH_ROWS
+    batch_bytes: int = BATCH_BYTES
     compare_keys_every: int = COMPARE_KEYS_EVERY
     now: Callable[[], datetime] = utc_now
 
@@ -93,7 +94,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
         _report_catalog(lease, plan, now)
-        reader = Reader(connection, plan.selection, now.tables, deps.batch_rows)
+        reader = Reader(connection, plan.selection, now.tables, deps.batch_rows, deps.batch_bytes)
         known_empty = lease.state.checkpoint.empty_tables if lease.state.checkpoint else frozenset()
         announcer = Announcer(command, lease.run, now.snapshot, deps)
         batches = await _announce_batches(announcer, reader, plan, known_empty)

@@ -23,10 +23,15 @@ from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
 from contracts.tables import Contract, Lookup, SourceColumn, SourceTable
 from shared.equality import compared_text
 from shared.sql import literal, quoted
+from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 
 Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
 LAST_MOMENT = "290000-01-01"
+ROW_BYTES_MAXIMUM = 64 * MIB  # of the texts of one row
+# Names in a page's query.
+ROW_BYTES, BYTES_BEFORE = quoted("bytes of the row"), quoted("bytes before the row")
+IS_ROW_HELD = f"{ROW_BYTES} <= {ROW_BYTES_MAXIMUM}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +55,22 @@ class Selection:
         """Whether every row of every table is read."""
         return self.horizon is None
 
-    def page(self, table: SourceTable, *, after: Key | None, limit: int) -> str:
-        """The affected rows of `table`, `limit` of them, in the order of the primary key, behind the key `after`."""
-        conditions = [self._affected(table)]
-        key = ", ".join(quoted("t", name) for name in table.key)
-        if after is not None:
-            conditions.append(f"({key}) > {_keys([after])}")
-        return (
-            f"SELECT {self._columns(table)} FROM {self._from(table, 't')} "
-            f"WHERE {' AND '.join(conditions)} ORDER BY {key} LIMIT {limit}"
-        )
+    def page(self, table: SourceTable, *, after: Key | None, limit: int, byte_limit: int) -> str:
+        """The affected rows of `table`, at most `limit`, in the order of the primary key, behind the key `after`.
 
-    def partners(self, lookup: Lookup, keys: list[int | str]) -> str:
-        """The rows of the lookup's table with one of `keys`."""
+        No further row once those before it have `byte_limit` bytes of text.
+        """
+        conditions = [self._affected(table)]
+        if after is not None:
+            conditions.append(f"({_key_columns(table)}) > {_keys([after])}")
+        return self._bounded(table, " AND ".join(conditions), limit, byte_limit)
+
+    def partners(self, lookup: Lookup, keys: list[int | str], *, byte_limit: int) -> str:
+        """The rows of the lookup's table with one of `keys`; no further row once those before it have `byte_limit` bytes."""
         table = self.contract.source_table(lookup.table)
         key = table.column(table.key[0])
         wanted = ", ".join(f"date '1970-01-01' + {day}" if key.type.is_moment else _key_literal(day) for day in keys)
-        return f"SELECT {self._columns(table)} FROM {self._from(table, 't')} WHERE {quoted('t', key.name)} IN ({wanted})"
+        return self._bounded(table, f"{_key_columns(table)} IN ({wanted})", len(keys), byte_limit)
 
     def keys(self, table: SourceTable) -> str:
         """The key of every row of `table`, as a JSON array."""
@@ -76,12 +80,42 @@ class Selection:
         """The columns of a page of `table`, in their order."""
         return table.extract_types | dict.fromkeys(self.carried.get(table.name, ()), TEXT)
 
+    def _bounded(self, table: SourceTable, condition: str, limit: int, byte_limit: int) -> str:
+        """A page's rows. Their bytes are summed up before a text is made: a large value is not read for its length.
+
+        A subquery has `limit` rows with the bytes of their wide values, the next sums these up by row, the next up to each row.
+        """
+        key = _key_columns(table)
+        ordered = f"FROM {self._from(table, 't')} WHERE {condition} ORDER BY {key} LIMIT {limit}"
+        sizes = self._sizes(table)
+        if not sizes:
+            return f"SELECT {self._columns(table)} {ordered}"
+        known = {column.name: column.type for column in table.columns}
+        columns = [quoted("t", name) for name in (*known, *self.carried.get(table.name, ()))]
+        asked = [f"{value_bytes(quoted('t', name), known.get(name))} AS {size}" for name, size in sizes.items()]
+        rows = f"SELECT {', '.join([*columns, *asked])} {ordered}"
+        travels = " + ".join(f"CASE WHEN {_is_held(size)} THEN {size} ELSE 0 END" for size in sizes.values())
+        sized = f"SELECT t.*, ({travels})::bigint AS {ROW_BYTES} FROM ({rows}) AS t"
+        before = f"sum(CASE WHEN {IS_ROW_HELD} THEN {ROW_BYTES}::integer ELSE 0 END)"  # of bigints the sum would be a numeric
+        window = f"OVER (ORDER BY {key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        summed = f"SELECT t.*, coalesce({before} {window}, 0) AS {BYTES_BEFORE} FROM ({sized}) AS t"
+        return f"SELECT {self._columns(table)} FROM ({summed}) AS t WHERE {BYTES_BEFORE} < {byte_limit} ORDER BY {key}"
+
+    def _sizes(self, table: SourceTable) -> dict[str, str]:
+        """The columns whose values may be large, and what a query calls their bytes. Keys are indexed, so they are short."""
+        wide = [column.name for column in table.columns if is_wide(column.type) and column.name not in table.key]
+        return {name: quoted(f"bytes {number}") for number, name in enumerate([*wide, *self.carried.get(table.name, ())])}
+
     def _columns(self, table: SourceTable) -> str:
         """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
-        values = [f"{self._key(table)} AS {quoted(table.key_text)}"] if table.key_text else []
-        values += [f"{self._value(table, column)} AS {quoted(column.name)}" for column in table.columns]
-        values += [f"{quoted('t', name)}::text AS {quoted(name)}" for name in self.carried.get(table.name, ())]
-        return ", ".join([f"{_defect(table)} AS {quoted(table.defect)}", *values])
+        sizes = self._sizes(table)
+        values = {table.key_text: self._key(table)} if table.key_text else {}
+        values |= {column.name: self._value(table, column) for column in table.columns}
+        values |= {name: f"{quoted('t', name)}::text" for name in self.carried.get(table.name, ())}
+        for name, size in sizes.items():
+            values[name] = f"CASE WHEN {_is_held(size)} AND {IS_ROW_HELD} THEN {values[name]} END"
+        named = [f"{value} AS {quoted(name)}" for name, value in values.items()]
+        return ", ".join([f"{_defect(table, sizes)} AS {quoted(table.defect)}", *named])
 
     def _key(self, table: SourceTable) -> str:
         """The key of a row as a JSON array: numbers, and the text of everything else."""
@@ -167,13 +201,29 @@ def _microseconds_of_day(value: str) -> str:
     return f"(date_part('epoch', {value}) * 1000000)::bigint"
 
 
-def _defect(table: SourceTable) -> str:
+def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:
     checks = [
         f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END"
         for column in table.columns
-        for condition, what in _defects_of(quoted("t", column.name), column.type)
+        for condition, what in [
+            *_defects_of(quoted("t", column.name), column.type),
+            *(_too_large(sizes[column.name]) if column.name in sizes else ()),
+        ]
     ]
     return f"nullif(concat_ws('; ', {', '.join(checks)}), '')" if checks else "NULL::text"
+
+
+def _too_large(size: str) -> list[tuple[str, str]]:
+    """Name the wide columns of a row that is too large, not the row: what joins its other columns can have them."""
+    return [
+        (f"NOT ({_is_held(size)})", f"larger than {VALUE_BYTES_MAXIMUM // MIB} MiB as text"),
+        (f"{_is_held(size)} AND NOT ({IS_ROW_HELD})", f"in a row larger than {ROW_BYTES_MAXIMUM // MIB} MiB as text"),
+    ]
+
+
+def _is_held(size: str) -> str:
+    """Whether a value is small enough to travel; NULL for NULL."""
+    return f"{size} <= {VALUE_BYTES_MAXIMUM}"
 
 
 def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
@@ -189,6 +239,10 @@ def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
             return [(f"{value} = time '24:00'", "24:00:00")]  # PostgreSQL's last time of day, and no other system's
         case _:
             return []
+
+
+def _key_columns(table: SourceTable) -> str:
+    return ", ".join(quoted("t", name) for name in table.key)
 
 
 def _keys(keys: Iterable[Key]) -> str:

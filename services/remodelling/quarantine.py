@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,7 @@ from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled
 from shared.key_lists import keys_of
 
+LONG_VALUE = 10_000  # characters shown of a text; a replay reads the row from the landing bucket
 DAY = dt.timedelta(days=1)
 MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
 
@@ -35,9 +36,25 @@ def quarantine_lines(source: SourceTable, base: pd.DataFrame, results: Iterable[
         for number, why in enumerate(reasons.values()):
             row = {name: values[number] for name, values in columns.items()}
             key = dict(zip(source.key, keys[number], strict=True))
-            entry = {"table": result.table.name, "source_table": source.name, "key": key, "problems": why, "row": row}
+            entry = {
+                "table": result.table.name,
+                "source_table": source.name,
+                "key": key,
+                "problems": why,
+                "row": _cut(row),
+            }
             lines.append(json.dumps(entry, ensure_ascii=False))
     return lines
+
+
+def _cut(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without the rest of its long texts."""
+    return {
+        name: f"{value[:LONG_VALUE]}… ({len(value):,} characters)"
+        if isinstance(value, str) and len(value) > LONG_VALUE
+        else value
+        for name, value in row.items()
+    }
 
 
 def readable(value: Any, kind: ColumnType) -> Any:

@@ -1,31 +1,210 @@
-"""Rows so wide that a batch of the usual number of them would fit into nobody's memory."""
+"""Bounds in bytes: rows of any width, partners of any width, values that can't travel at all."""
 
 from __future__ import annotations
 
-import asyncpg
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-from infra.local.totesys.fill import fill
-from services.ingestion.extraction import Destination, Reader, read_batches
+import asyncpg
+import pandas as pd
+import pytest
+
+from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
+from contracts.drift import Drift
+from contracts.messages import BatchRemodelled, Extract, Mode, Role
+from contracts.origins import FromLookup, FromSource
+from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from infra.local.totesys.writer import connect
+from services.ingestion.extraction import Destination, Page, Reader, read_batches
 from services.ingestion.selection import Selection
 from services.ingestion.source import open_snapshot
-from tests.pipeline import LANDING, SOURCE, Pipeline
+from shared.parquet import decode_parquet
+from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM
+from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
-ROWS = 3_000
-WIDE_DESIGNS = f"""
-INSERT INTO design (design_name, file_location, file_name, last_updated)
-SELECT 'wide', rpad('', 1900, md5(number::text)), 'x', now() FROM generate_series(1, {ROWS}) AS number
+MAKER = SourceTable(
+    "maker",
+    ("maker_id",),
+    (
+        SourceColumn("maker_id", INTEGER),
+        SourceColumn("town", TEXT, nullable=True),
+        SourceColumn("portrait", BYTEA, nullable=True),
+    ),
+)
+DOC = SourceTable(
+    "doc",
+    ("id",),
+    (
+        SourceColumn("id", INTEGER),
+        SourceColumn("maker_id", INTEGER, nullable=True),
+        SourceColumn("body", BYTEA, nullable=True),
+        SourceColumn("note", TEXT, nullable=True),
+        SourceColumn("tags", JSONB, nullable=True),
+    ),
+)
+DIM_MAKER = WarehouseTable(
+    "dim_maker",
+    TableKind.DIMENSION,
+    ("maker_id",),
+    (Column("maker_id", INTEGER, FromSource("maker_id")), Column("town", TEXT, FromSource("town"), nullable=True)),
+    "maker",
+)
+DIM_DOC = WarehouseTable(
+    "dim_doc",
+    TableKind.DIMENSION,
+    ("id",),
+    (
+        Column("id", INTEGER, FromSource("id")),
+        Column("body", BYTEA, FromSource("body"), nullable=True),
+        Column("note", TEXT, FromSource("note"), nullable=True),
+        Column("tags", JSONB, FromSource("tags"), nullable=True),
+        Column("town", TEXT, FromLookup("maker", "town"), nullable=True),
+    ),
+    "doc",
+    (Lookup("maker", on="maker_id"),),
+)
+DOCS = Contract("docs", "public", "public", (MAKER, DOC), (DIM_MAKER, DIM_DOC))
+SCHEMA = """
+CREATE TABLE maker (maker_id int PRIMARY KEY, town text, portrait bytea);
+CREATE TABLE doc (id int PRIMARY KEY, maker_id int REFERENCES maker, body bytea, note text, tags jsonb);
 """
+BATCH_BYTES = 2_000_000
+ROW_BYTES = 2 * 64 * 1024  # as hexadecimal
+WIDE_DOCS = "INSERT INTO doc (id, body) SELECT n, decode(repeat(md5(n::text), 4096), 'hex') FROM generate_series(1, 60) AS n"
 
 
-async def test_wide_rows_are_cut_into_batches_by_their_bytes(source: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await fill(source, orders=0, seed=1)
-    await source.execute("DELETE FROM design")
-    await source.execute(WIDE_DESIGNS)  # and nobody has analysed the table
-    selection = Selection(pipeline.contract, frozenset(), None)
+@pytest.fixture
+async def docs(source_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the application, in empty tables."""
+    connection = await connect(source_url)
+    await connection.execute(SCHEMA)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def narrow(pipeline: Pipeline) -> Pipeline:
+    """A pipeline whose batches are of two megabytes."""
+    return replace(pipeline, contract=DOCS, batch_bytes=BATCH_BYTES)
+
+
+async def batches_of(pipeline: Pipeline, **options: int) -> list[tuple[Extract, ...]]:
+    """What a first run writes."""
     async with open_snapshot(pipeline.source, pipeline.contract) as (connection, now):
-        reader = Reader(connection, selection, now.tables, batch_bytes=2_000_000)
-        destination = Destination(pipeline.objects, LANDING, SOURCE, 1)
-        batches = [batch async for batch in read_batches(reader, destination)]
-    designs = [[extract.object.row_count for extract in batch if extract.table == "design"] for batch in batches]
-    assert sum(map(sum, designs)) == ROWS
-    assert max(map(sum, designs)) < 1_200, "about 2 MB of them"
+        reader = Reader(connection, Selection(pipeline.contract, frozenset(), None), now.tables, **options)
+        return [batch async for batch in read_batches(reader, Destination(pipeline.objects, LANDING, SOURCE, 1))]
+
+
+def landed(pipeline: Pipeline, extracts: Sequence[Extract], table: SourceTable, role: Role) -> pd.DataFrame:
+    """The rows of one table and role in a batch."""
+    bodies = [
+        pipeline.objects.buckets[LANDING][one.object.key] for one in extracts if (one.table, one.role) == (table.name, role)
+    ]
+    frames = [decode_parquet(body, table.extract_types) for body in bodies]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(table.extract_types))
+
+
+def row_counts(batches: Sequence[Sequence[Extract]], table: str) -> list[int]:
+    return [sum(one.object.row_count for one in batch if (one.table, one.role) == (table, Role.BASE)) for batch in batches]
+
+
+async def test_pages_and_batches_are_cut_by_their_bytes_down_to_a_row(docs: asyncpg.Connection, narrow: Pipeline) -> None:
+    await docs.execute(WIDE_DOCS)  # and nobody has analysed the table
+    counts = row_counts(await batches_of(narrow, batch_bytes=BATCH_BYTES), "doc")
+    assert sum(counts) == 60
+    assert max(counts) <= BATCH_BYTES // ROW_BYTES + 1
+    counts = row_counts(await batches_of(narrow, batch_bytes=2), "doc")
+    assert counts == [1] * 60, "a row that is larger than a batch is one"
+
+
+async def test_a_page_of_wide_rows_behind_narrow_ones_is_bounded_although_nothing_announced_them(
+    docs: asyncpg.Connection, narrow: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docs.execute("INSERT INTO doc (id, note) SELECT -n, 'x' FROM generate_series(1, 20000) AS n")
+    await docs.execute(WIDE_DOCS)
+    await docs.execute("ANALYZE doc")
+    sizes: list[int] = []
+    original = Reader._page
+
+    async def noted(self: Reader, table: SourceTable, role: Role, query: str) -> Page:
+        page = await original(self, table, role, query)
+        sizes.append(page.byte_count)
+        return page
+
+    monkeypatch.setattr(Reader, "_page", noted)
+    assert sum(row_counts(await batches_of(narrow, batch_bytes=BATCH_BYTES), "doc")) == 20_060
+    assert max(sizes) < BATCH_BYTES + 4 * ROW_BYTES, "of 7.8 MB"
+
+
+async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs: asyncpg.Connection, narrow: Pipeline) -> None:
+    await docs.execute(
+        "INSERT INTO maker SELECT n, 'town ' || n, decode(repeat(md5(n::text), 4096), 'hex') FROM generate_series(1, 60) AS n"
+    )
+    await docs.execute("INSERT INTO doc (id, maker_id, note) SELECT n, 1 + n % 60, 'x' FROM generate_series(1, 90) AS n")
+    batches = await batches_of(narrow, batch_bytes=BATCH_BYTES)
+    assert sum(row_counts(batches, "doc")) == 90
+    for batch in batches:
+        partners = landed(narrow, batch, MAKER, Role.PARTNER)
+        assert len(partners) * ROW_BYTES <= BATCH_BYTES
+        rows = landed(narrow, batch, DOC, Role.BASE)
+        assert set(rows["maker_id"]) <= set(partners["maker_id"]), "a batch is self-contained"
+    await narrow.run()
+    assert (await narrow.verify()).is_equal
+
+
+# --- values that can't travel ----------------------------------------------------------------------------------------
+
+LARGE = VALUE_BYTES_MAXIMUM + MIB
+LARGE_DOCS = f"""
+INSERT INTO doc (id, note) VALUES (1, 'small');
+INSERT INTO doc (id, body) VALUES (2, decode(repeat('00', {LARGE // 2}), 'hex'));
+INSERT INTO doc (id, note) VALUES (3, repeat('x', {LARGE}));
+INSERT INTO doc (id, tags) VALUES (4, to_jsonb(repeat('x', {LARGE})));
+INSERT INTO doc (id, body, note, tags)
+SELECT 5, decode(repeat('00', {12 * MIB}), 'hex'), repeat('x', {24 * MIB}), to_jsonb(repeat('x', {24 * MIB}));
+"""
+TOO_LARGE = "larger than 32 MiB as text"
+IN_LARGE_ROW = "in a row larger than 64 MiB as text"
+REFUSED = {
+    2: f"body is {TOO_LARGE}",
+    3: f"note is {TOO_LARGE}",
+    4: f"tags is {TOO_LARGE}",
+    5: f"body is {IN_LARGE_ROW}; note is {IN_LARGE_ROW}; tags is {IN_LARGE_ROW}",
+}
+
+
+def quarantined(pipeline: Pipeline, messages: Sequence[BatchRemodelled]) -> dict[int, str]:
+    """The reason of each key that a run put into quarantine."""
+    keys = [message.data.quarantine.key for message in messages if message.data.quarantine is not None]
+    lines = [line for key in keys for line in pipeline.objects.buckets[PROCESSED][key].splitlines()]
+    return {entry["key"]["id"]: entry["problems"][0]["reason"] for entry in map(json.loads, lines)}
+
+
+async def test_a_value_that_is_too_large_is_in_quarantine_by_its_key_and_the_rest_loads(
+    docs: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await docs.execute(LARGE_DOCS)
+    shop = pipeline.reading(DOCS)
+    assert quarantined(shop, await shop.run()) == REFUSED
+    assert await shop.select("SELECT id, note FROM dim_doc") == [(1, "small")]
+    verdict = await shop.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, len(REFUSED))
+    await docs.execute("UPDATE doc SET body = NULL, note = 'small', tags = NULL")
+    assert quarantined(shop, await shop.run()) == {}
+    verdict = await shop.verify()
+    assert (verdict.is_equal, verdict.quarantined) == (True, 0)
+
+
+async def test_a_large_value_of_a_partner_refuses_only_what_takes_it_and_a_carried_one_nothing(
+    docs: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await docs.execute("ALTER TABLE doc ADD COLUMN draft bytea")
+    await docs.execute(f"INSERT INTO maker VALUES (1, NULL, decode(repeat('00', {LARGE // 2}), 'hex'))")
+    await docs.execute("INSERT INTO doc (id, maker_id, draft) SELECT 1, 1, portrait FROM maker")
+    carrying = replace(DOCS, source_tables=(MAKER, replace(DOC, drift=Drift.CARRY)), warehouse_tables=(DIM_DOC,))
+    shop = pipeline.reading(carrying)
+    messages = await shop.run(Mode.FULL)
+    assert quarantined(shop, messages) == {}
+    assert await shop.select("SELECT id, town FROM dim_doc") == [(1, None)]
+    assert (await shop.verify()).is_equal

@@ -14,6 +14,7 @@ from tests.small_contract import ITEM, SHELF, SHOP
 
 HORIZON = 5 * 2**32 + 1234
 NOTHING: frozenset[str] = frozenset()
+MANY = 10**9
 
 
 def changes(*full_tables: str, horizon: int = HORIZON) -> Selection:
@@ -25,7 +26,7 @@ def where(statement: str) -> str:
 
 
 def page(selection: Selection, table: str) -> str:
-    return selection.page(CONTRACT.source_table(table), after=None, limit=10)
+    return selection.page(CONTRACT.source_table(table), after=None, limit=10, byte_limit=MANY)
 
 
 def test_a_table_without_partners_is_read_by_its_own_changes() -> None:
@@ -80,35 +81,43 @@ def test_a_64_bit_horizon_is_compared_as_the_32_bits_that_rows_carry(horizon: in
 
 
 def test_a_page_begins_behind_the_last_key_of_the_page_before() -> None:
-    statement = Selection(SHOP, NOTHING, None).page(SHELF, after=(3, "it's"), limit=7)
+    statement = Selection(SHOP, NOTHING, None).page(SHELF, after=(3, "it's"), limit=7, byte_limit=MANY)
     assert where(statement) == """true AND ("t"."row", "t"."label") > (3, 'it''s')"""
-    assert statement.endswith(' ORDER BY "t"."row", "t"."label" LIMIT 7')
+    assert ' ORDER BY "t"."row", "t"."label" LIMIT 7' in statement
 
 
 def test_partners_are_read_by_their_keys() -> None:
-    statement = changes().partners(Lookup("department", on="department_id"), [3, 1])
-    assert statement.endswith('FROM "public"."department" AS t WHERE "t"."department_id" IN (3, 1)')
+    statement = changes().partners(Lookup("department", on="department_id"), [3, 1], byte_limit=MANY)
+    assert (
+        'FROM "public"."department" AS t WHERE "t"."department_id" IN (3, 1) ORDER BY "t"."department_id" LIMIT 2' in statement
+    )
     by_name = replace(SHELF, key=("label",))
     contract = replace(SHOP, source_tables=(*SHOP.source_tables[:2], by_name), warehouse_tables=())
-    statement = Selection(contract, NOTHING, None).partners(Lookup("shelf", on="label"), ["'); DROP TABLE shelf; --", "b"])
-    assert statement.endswith("""WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b')""")
+    statement = Selection(contract, NOTHING, None).partners(
+        Lookup("shelf", on="label"), ["'); DROP TABLE shelf; --", "b"], byte_limit=MANY
+    )
+    assert """WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
 
 
 def test_hostile_names_stay_names() -> None:
     evil = 'a"; DROP TABLE "b'
     table = SourceTable(evil, (evil,), (SourceColumn(evil, INTEGER), SourceColumn("select", TEXT)))
     contract = replace(SHOP, source_schema=evil, source_tables=(table,), warehouse_tables=())
-    statement = Selection(contract, NOTHING, HORIZON).page(table, after=(1,), limit=1)
+    statement = Selection(contract, NOTHING, HORIZON).page(table, after=(1,), limit=1, byte_limit=MANY)
     assert '"a""; DROP TABLE ""b"."a""; DROP TABLE ""b" AS t' in statement
-    assert '"t"."select" AS "select"' in statement or '"t"."select"::text AS "select"' in statement
+    assert ' THEN "t"."select"::text END AS "select" FROM ' in statement
     without_names = re.sub(r'"(?:[^"]|"")*"', "", statement)
     assert "DROP" not in without_names
 
 
 def test_the_defect_comes_first_and_names_what_cannot_travel() -> None:
-    columns = Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=1).partition(" FROM ")[0]
+    columns = Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=1, byte_limit=MANY).partition(" FROM ")[0]
     assert columns.startswith("SELECT nullif(concat_ws('; ', CASE WHEN")
     assert """CASE WHEN "t"."price" = 'NaN'::numeric THEN 'price is NaN' END""" in columns
     assert """CASE WHEN NOT isfinite("t"."born") THEN 'born is infinite' END""" in columns
     assert """CASE WHEN NOT isfinite("t"."sold_at") THEN 'sold_at is infinite' END""" in columns
-    assert Selection(SHOP, NOTHING, None).page(SHELF, after=None, limit=1).startswith('SELECT NULL::text AS "_defect"')
+    assert (
+        Selection(SHOP, NOTHING, None)
+        .page(SHELF, after=None, limit=1, byte_limit=MANY)
+        .startswith('SELECT NULL::text AS "_defect"')
+    )

@@ -16,10 +16,12 @@ from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, Lookup, SourceTable, TableKind, WarehouseTable
 from services.operator.proof.comparison import ORPHAN, Key
+from services.operator.proof.large_values import shortened, unless_too_large
 from shared.equality import compared_text
 from shared.sql import literal, quoted
 
 BASE = "the row"  # partners are called by their tables' names, none of which is likely to be this
+_VALUES_AND_FLAGS = f"{shortened('values')} AS values, in_flight, version"
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
 _CALENDAR_SQL = {
     "date": "{d}",
@@ -88,7 +90,10 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
     ]
     return _query(
         keys=[_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key],
-        values=[f"({expected_value(contract, table, column)})::text" for column in table.columns],
+        values=[
+            unless_too_large(f"({expected_value(contract, table, column)})::text", contract, table, column, BASE)
+            for column in table.columns
+        ],
         in_flight=" OR ".join(in_flight),
         version=f"ARRAY[{', '.join(versions)}]::text",
         origin=f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{joins}",
@@ -245,13 +250,15 @@ def digests(query: str, table: WarehouseTable) -> str:
 
 def rows(query: str, table: WarehouseTable) -> str:
     """The rows of the buckets $1 (integer[]), in the order of the key."""
-    return f"SELECT * FROM ({query}) AS q WHERE {_bucket(table)} = ANY ($1::integer[]) ORDER BY {_order(table)}"
+    listed = f"SELECT {', '.join(_key_names(table))}, {_VALUES_AND_FLAGS} FROM ({query}) AS q"
+    return f"{listed} WHERE {_bucket(table)} = ANY ($1::integer[]) ORDER BY {_order(table)}"
 
 
 def rows_of(query: str, table: WarehouseTable) -> str:
     """The rows of the keys that are given (`by_column`), in the order of the key."""
     names = ", ".join(_key_names(table))
-    return f"SELECT * FROM ({query}) AS q WHERE ({names}) IN (SELECT * FROM {_keys_given(table)}) ORDER BY {_order(table)}"
+    listed = f"SELECT {names}, {_VALUES_AND_FLAGS} FROM ({query}) AS q"
+    return f"{listed} WHERE ({names}) IN (SELECT * FROM {_keys_given(table)}) ORDER BY {_order(table)}"
 
 
 def _bucket(table: WarehouseTable) -> str:

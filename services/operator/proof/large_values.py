@@ -1,0 +1,34 @@
+"""The SQL of the proof for large values: the text of one that can't travel is not made, long ones are hashed. Pure text."""
+
+from __future__ import annotations
+
+from contracts.origins import FromLookup, FromSource, ParsedDate
+from contracts.tables import Column, Contract, WarehouseTable
+from shared.sql import quoted
+from shared.value_bytes import VALUE_BYTES_MAXIMUM, is_wide, value_bytes
+
+LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
+
+
+def unless_too_large(text: str, contract: Contract, table: WarehouseTable, column: Column, base: str) -> str:
+    """On the source: the expected `text` of a column, or for a value that can't travel one that no row has.
+
+    The base table is called `base`, and its partners by their names.
+    """
+    match column.origin:
+        case FromSource(name) | ParsedDate(name):
+            origin, value = contract.source_table(table.source).column(name), quoted(base, name)
+        case FromLookup(lookup, name):
+            origin, value = contract.source_table(lookup).column(name), quoted(lookup, name)
+        case _:
+            return text
+    if column.name in table.key or not is_wide(origin.type):
+        return text
+    return f"CASE WHEN {value_bytes(value, origin.type)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
+
+
+def shortened(values: str) -> str:
+    """Of an array of texts each long one as its beginning and its hash."""
+    digest = "encode(sha256(convert_to(v, 'UTF8')), 'hex')"
+    value = f"CASE WHEN length(v) > {LONG_VALUE} THEN left(v, 100) || '… sha256 ' || {digest} ELSE v END"
+    return f"ARRAY(SELECT {value} FROM unnest({values}) WITH ORDINALITY AS u (v, n) ORDER BY n)"
