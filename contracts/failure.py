@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 FAILURE_ATTRIBUTE = "starlift.failure"
 FAILURE_TEXT_BYTES_MAXIMUM = 512
-_COUNT_MAXIMUM = 1_000_000  # of attempts or replays in a record that a consumer wrote
+_COUNT_MAXIMUM = 10_000_000_000  # of attempts or replays in a record that a consumer wrote, who believes nine digits
 
 
 @unique

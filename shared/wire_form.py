@@ -7,6 +7,7 @@ takes none of 29 control characters: gzip makes room for more than any record of
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PACKED_ATTRIBUTE = "starlift.body"
 _PACKED_BODY = f"the body is in attribute {PACKED_ATTRIBUTE}, gzipped"
 _ATTRIBUTES_MAXIMUM = 10  # SQS, of one message
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_UNSENDABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NONE: Mapping[str, str] = {}
 
 
@@ -56,15 +59,16 @@ def packed(body: str, attributes: Mapping[str, str]) -> tuple[str, dict[str, Mes
 
 
 def unpacked(message: MessageTypeDef) -> str:
-    """The body as it was sent. An attribute that holds no body was made by hand."""
+    """The body as it was sent. An attribute that holds none, or one that SQS would not take again, was made by hand."""
     attribute = message.get("MessageAttributes", {}).get(PACKED_ATTRIBUTE)
     if attribute is None or "BinaryValue" not in attribute:
         return message["Body"]
+    opener = zlib.decompressobj(wbits=31)
     try:
-        body = zlib.decompressobj(wbits=31).decompress(attribute["BinaryValue"], MESSAGE_BYTES_MAXIMUM)
-        return body.decode(errors="surrogatepass")
+        body = opener.decompress(attribute["BinaryValue"], MESSAGE_BYTES_MAXIMUM).decode()
     except (zlib.error, ValueError):
         return message["Body"]
+    return body if opener.eof and _UNSENDABLE.search(body) is None else message["Body"]
 
 
 def _gzipped(body: str) -> bytes:

@@ -58,6 +58,8 @@ class Dependencies:
         await wait
 
     async def _wait(self, error: DependencyDownError, outages: int) -> None:
+        if outages > 1:  # it has answered its probe: only the message that fails on it waits longer, the others go on
+            await asyncio.sleep(probe_delay(outages, self._rng).total_seconds())
         outage = self._outages.get(error.dependency)
         if outage is not None:
             await outage.wait()
@@ -65,13 +67,14 @@ class Dependencies:
         _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
-            await self._probe_until_up(error.dependency, outages)
+            await self._probe_until_up(error.dependency)
             _log.info("dependency_up", dependency=error.dependency)
         finally:  # a cancelled one leaves the asking to the next message
             del self._outages[error.dependency]
             outage.set()
 
-    async def _probe_until_up(self, dependency: str, failures: int) -> None:
+    async def _probe_until_up(self, dependency: str) -> None:
+        failures = 1
         while True:
             await asyncio.sleep(probe_delay(failures, self._rng).total_seconds())
             if await self._answers(dependency):

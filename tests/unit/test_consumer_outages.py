@@ -93,9 +93,10 @@ async def test_a_message_that_fails_on_what_answers_its_probe_is_a_dead_letter_i
         if message.id == poison.id:
             failures.append(now())
             raise DependencyDownError("s3", "bucket 'of-yesterday' does not exist")
+        flowed.append(now())
         return Done()
 
-    poison, failures = a_message(0), list[float]()
+    poison, failures, flowed = a_message(0), list[float](), list[float]()
     scene = Scene(probes={"s3": answers})
     await scene.queue.send(body(0))
     for number in range(1, 9):
@@ -106,6 +107,8 @@ async def test_a_message_that_fails_on_what_answers_its_probe_is_a_dead_letter_i
     assert "of-yesterday" in scene.failure().message
     assert len(failures) == 5 * (1 + OUTAGES_MAXIMUM)
     assert 300 < failures[-1] < 3600, "never in a hot loop, and over within the hour"
+    waits = [at - 100 * number for number, at in enumerate(flowed, start=1)]
+    assert max(waits) < 10, "what answers its probe is up: nobody else waits while the message is tried ever more slowly"
 
 
 async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
