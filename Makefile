@@ -111,6 +111,10 @@ locks: create-environments ## Recompile the lock files from pyproject.toml
 chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 from SEED=1; then nothing may be lost or doubled
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))
 
+.PHONY: fuzz
+fuzz: create-environments ## Rubbish into every queue and stored document for MINUTES=10 from SEED=1; nothing may end or stay broken
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes $(MINUTES)
+
 ##@ Set-up
 .PHONY: create-environments
 create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Two virtual environments: ours, and LocalStack's

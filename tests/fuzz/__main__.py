@@ -1,0 +1,257 @@
+"""Rubbish into every queue and every stored document for a while: `python -m tests.fuzz --seed 1 --minutes 10`.
+
+The real handlers and consumers work on LocalStack and PostgreSQL; the `starlift` command looks at what is left. No service may
+end, no command may print a traceback, every rubbish message becomes a dead letter with a reason while innocent runs load beside
+it, each damaged document heals by what the sentence about it says, and the proof is EQUAL after every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import asyncpg
+from botocore.exceptions import ClientError
+
+from contracts.failure import FAILURE_ATTRIBUTE, read_failure
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSource, IngestSourceData, Mode, Trigger, encode
+from contracts.objects import manifest_prefix, proof_key, quarantine_prefix, state_key
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.localstack import start_localstack
+from infra.local.ports import free_port
+from infra.local.totesys.fill import create, fill
+from infra.local.totesys.writer import connect
+from infra.local.unprivileged import remove_place
+from services.operator.ingest import request_run, wait_until_loaded
+from services.operator.progress import manifests_after
+from services.remodelling import handler as remodelling
+from shared.envelope import opening
+from shared.testing import FakeQueue
+from tests.fuzz import rubbish
+from tests.fuzz.stand import Stand, open_stand
+from tests.limits import HANG
+from tests.localstack import REGION
+from tests.pipeline import SOURCE
+from tests.postgres_cluster import TestCluster
+
+MESSAGES = 20  # of a round
+HALF = 0.5
+LOOKS: list[tuple[str, ...]] = [
+    *(("status", "--json"), ("ingest",), ("resend",), ("verify", "--settle", "1"), ("quarantine", "list")),
+    *(("quarantine", "show", "fact_sales_order", "1"), ("trace", "dim_staff", "1"), ("trace", "fact_sales_order", "1")),
+]
+DEAD_LETTER_LOOKS: list[tuple[str, ...]] = [
+    *(("dlq", "list"), ("dlq", "replay"), ("dlq", "replay", "--json"), ("dlq", "export")),
+    *(("dlq", "list", "--json"), ("dlq", "audit", "--json"), ("dlq", "replay", "--where", "body.data.run")),
+]
+DAMAGED = re.compile(r"'(?P<place>[^']+)' is not a valid (?P<remedy>[^;]+; .*)")
+
+
+class Fuzzer:
+    """Plays rounds on a stand; `application` is a session of the source's owner."""
+
+    def __init__(self, stand: Stand, application: asyncpg.Connection, seed: int) -> None:
+        self.happened: Counter[str] = Counter()
+        self._stand = stand
+        self._system = stand.system
+        self._application = application
+        self._draw = Random(seed)  # noqa: S311 (repeatable on purpose)
+
+    async def play(self, lasting: timedelta) -> None:
+        """One round of each kind at least, and others until the time is over. Raises: AssertionError."""
+        await fill(self._application, orders=20, seed=1)
+        await self._application.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 1")
+        end = time.monotonic() + lasting.total_seconds()
+        async with self._stand.serving():
+            await self._load(Mode.FULL)
+            await self._equal("--record")
+            await self._system.dead_letters["ingestion"].send("rubbish")
+            await self._stand.starlift("dlq", "discard", "ingestion", "--reason", "to have a journal")
+            rounds = [self._messages, self._document]
+            while rounds or time.monotonic() < end:
+                await (rounds.pop() if rounds else self._draw.choice([self._messages, self._document, self._document]))()
+            await self._load()
+            await self._equal()
+
+    async def _messages(self) -> None:
+        """Rubbish in every queue, an innocent run beside it, and a look at the dead letters."""
+        good = await self._good()
+        sent = Counter([body for _ in range(MESSAGES) if (body := await self._send(*self._rubbish(good)))])
+        await self._load()
+        await self._stand.until_idle()
+        listed = await self._stand.starlift("dlq", "list", "--json")
+        groups = [group for line in listed.text.splitlines() for group in json.loads(line)["groups"]]
+        chosen = self._draw.choice(groups)["letter"]
+        for words in [("dlq", "show", chosen), *self._draw.sample(DEAD_LETTER_LOOKS, 1)]:
+            await self._stand.starlift(*words)
+        letters = await self._stand.dead_letters()
+        found = Counter(letter.body for letter in letters)
+        assert found == sent, [(count, text[:300]) for text, count in ((sent - found) + (found - sent)).items()]
+        for letter in letters:
+            record = read_failure(letter.attributes.get(FAILURE_ATTRIBUTE, ""))
+            assert record is not None, (letter.body[:300], letter.attributes)
+            assert record.message, letter.body[:300]
+        self.happened["messages"] += sent.total()
+
+    async def _good(self) -> dict[str, str]:
+        """A message that each service works on every day."""
+        bucket = self._system.settings.landing_bucket
+        manifests = await manifests_after(self._system.objects, bucket, SOURCE, 0)
+        batch = self._draw.choice([batch for manifest in manifests for batch in manifest.batches])
+        outlet = FakeQueue("outlet")
+        objects, processed = self._system.objects, self._system.settings.processed_bucket
+        await remodelling.handle(batch, remodelling.Dependencies(objects, outlet, self._system.contract, processed))
+        command = IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR))
+        return {"ingestion": encode(command), "remodelling": encode(batch), "loading": outlet.bodies[0]}
+
+    def _rubbish(self, good: Mapping[str, str]) -> tuple[str, str]:
+        """For which service, and what."""
+        while True:
+            service, base = self._draw.choice(list(good)), self._draw.choice(list(good))
+            make = self._draw.choice(rubbish.BODIES)
+            body = make(self._draw, good[base])
+            if make is rubbish.with_broken_reference or rubbish.is_no_message(body):
+                return service, body
+
+    async def _send(self, service: str, body: str) -> str | None:
+        """What was sent; None for what SQS itself refuses."""
+        made = rubbish.attributes(self._draw, MESSAGE_BYTES_MAXIMUM - len(body.encode()))
+        try:
+            await self._stand.clients.control.send_message(
+                QueueUrl=self._stand.urls[service], MessageBody=body, MessageAttributes=made
+            )
+        except ClientError:
+            self.happened["refused by SQS"] += 1
+            return None
+        return body
+
+    async def _document(self) -> None:
+        """One stored document damaged; commands; and healed as they say, or put back where none has read it."""
+        bucket, key = self._draw.choice(await self._documents())
+        objects = self._system.objects
+        found = await objects.read(bucket, key)
+        assert found is not None
+        damaged = found.body
+        while damaged == found.body:
+            damaged = rubbish.garbage(self._draw, found.body)
+        await objects.put(bucket, key, damaged)
+        looks = [("status",), *self._draw.sample(LOOKS, 2)]
+        if key.startswith("dead-letters/"):
+            operation = key.split("/")[2].removesuffix(".json")
+            looks = [("dlq", "audit"), ("dlq", "audit", operation), ("dlq", "discard", "ingestion", "--reason", "x")]
+        answers = [await self._stand.starlift(*words) for words in looks]
+        await self._stand.until_idle()
+        complaints = [(answer, told) for answer in answers for told in DAMAGED.finditer(answer.text)]
+        for answer, told in complaints:
+            assert (told["place"], answer.code > 0) == (f"{bucket}/{key}", True), answer
+        if complaints:
+            await self._heal(bucket, key, found.body, complaints[0][1]["remedy"])
+        else:
+            await objects.put(bucket, key, found.body)
+        self.happened["documents, read and healed" if complaints else "documents, not read"] += 1
+        await self._load()
+        await self._stand.dead_letters()
+        for words in {answer.words for answer, _ in complaints}:
+            answer = await self._stand.starlift(*words)
+            assert DAMAGED.search(answer.text) is None, answer
+        await self._stand.until_idle()
+        await self._equal()
+
+    async def _documents(self) -> list[tuple[str, str]]:
+        """Bucket and key of what may be damaged, each kind as likely as the others."""
+        landing, processed = self._system.settings.landing_bucket, self._system.settings.processed_bucket
+        manifests = (await self._system.objects.keys(landing, manifest_prefix(SOURCE)))[-1:]
+        about_letters = await self._system.objects.keys(landing, "dead-letters/")
+        refused = await self._system.objects.keys(processed, quarantine_prefix(SOURCE))
+        kinds = [[state_key(SOURCE)], manifests, [proof_key(SOURCE)], about_letters]
+        return [*((landing, self._draw.choice(keys)) for keys in kinds), (processed, self._draw.choice(refused))]
+
+    async def _heal(self, bucket: str, key: str, former: bytes, remedy: str) -> None:
+        """Do what a person would who reads the sentence."""
+        self.happened[remedy] += 1
+        if remedy.split("; ")[1].startswith("restore") and self._draw.random() < HALF:
+            await self._system.objects.put(bucket, key, former)
+            return
+        if "delete it" in remedy:
+            await self._stand.clients.s3.delete_object(Bucket=bucket, Key=key)
+        if "`starlift ingest --full`" in remedy:
+            await self._load(Mode.FULL)
+        if "`starlift verify --record`" in remedy:
+            await self._equal("--record")
+
+    async def _load(self, mode: Mode = Mode.CHANGES) -> None:
+        """Innocent changes of the application, and a run that brings them."""
+        staff, name = self._draw.randrange(1, 21), f"{self._draw.random()}"
+        await self._application.execute("UPDATE staff SET first_name = $1 WHERE staff_id = $2", name, staff)
+        await self._application.execute("UPDATE payment SET paid = NOT paid WHERE payment_id = $1", staff)
+        await wait_until_loaded(self._system, await request_run(self._system, mode), limit=HANG)
+        self.happened["runs"] += 1
+
+    async def _equal(self, *options: str) -> None:
+        answer = await self._stand.starlift("verify", "--settle", "1", *options)
+        assert (answer.code, "EQUAL" in answer.text) == (0, True), answer
+
+
+@contextmanager
+def servers(directory: Path) -> Iterator[tuple[str, str, str, str]]:
+    """A LocalStack and a PostgreSQL: where AWS is, and the URLs of the reader, the loader and the application."""
+    cluster = TestCluster("postgres", directory / "postgres")
+    (directory / "localstack").mkdir()
+    localstack = start_localstack(directory / "localstack", port=free_port(), region=REGION)
+    try:
+        cluster.start(free_port())
+        source, warehouse = cluster.create_database(), cluster.create_warehouse()
+        urls = cluster.url(source, READER), cluster.url(warehouse, LOADER), cluster.url(source, SOURCE_OWNER)
+        yield (localstack.endpoint_url, *urls)
+    finally:
+        localstack.stop()
+        cluster.stop()
+        remove_place(directory / "postgres")
+
+
+def aws(endpoint_url: str) -> dict[str, str]:
+    """The environment in which clients of ours and commands find a LocalStack."""
+    return {"AWS_ENDPOINT_URL": endpoint_url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+async def fuzz(reader: str, loader: str, owner: str, *, seed: int, lasting: timedelta) -> Counter[str]:
+    """Play, on databases of these URLs; what happened, in numbers. Raises: AssertionError with what must not have."""
+    application = await connect(owner)
+    try:
+        await create(application)
+        async with open_stand(reader, loader) as stand:
+            fuzzer = Fuzzer(stand, application, seed)
+            await fuzzer.play(lasting)
+            return fuzzer.happened + stand.commands
+    finally:
+        await application.close()
+
+
+def main() -> int:
+    """Exit code 0 if nothing happened that must not; otherwise an AssertionError says what."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="starlift-fuzz-") as directory, servers(Path(directory)) as places:
+        endpoint_url, *urls = places
+        os.environ.update(aws(endpoint_url))
+        happened = asyncio.run(fuzz(*urls, seed=arguments.seed, lasting=timedelta(minutes=arguments.minutes)))
+    print(json.dumps({"seed": arguments.seed, "minutes": arguments.minutes, "happened": happened}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The three services as they are, on LocalStack and PostgreSQL, with queues and buckets of their own; and `starlift`."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from contracts.totesys import CONTRACT
+from services.ingestion import handler as ingestion
+from services.loading import handler as loading
+from services.loading.warehouse import Warehouse
+from services.operator.system import SERVICES, OperatorSettings, System, open_system
+from services.remodelling import handler as remodelling
+from shared.consumer import Consumer, Handler, Rules
+from shared.queue import Delivery
+from shared.service import Clients, World, aws_probes, open_clients
+from tests.localstack import REGION
+from tests.pipeline import SOURCE
+
+_RULES = Rules(
+    service="fuzz",
+    version="0",
+    slots=3,
+    attempts=1,
+    handler_limit=timedelta(minutes=5),
+    visibility_timeout=timedelta(seconds=60),
+    poll_wait=timedelta(seconds=1),
+    drain_budget=timedelta(seconds=5),
+    defer_limit=timedelta(0),
+)
+_COMMANDS = multiprocessing.get_context("forkserver")
+
+
+class Hasty(Random):
+    """Draws the shortest delays: what waits for minutes on AWS waits for moments here."""
+
+    def random(self) -> float:
+        """Nearly nothing."""
+        return super().random() / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command printed, on both streams, and its exit code."""
+
+    words: tuple[str, ...]
+    code: int
+    text: str
+
+
+@dataclass
+class Stand:
+    """Everything that a fuzzer works on."""
+
+    system: System
+    clients: Clients
+    urls: Mapping[str, str]  # of the queues, by service
+    environment: Mapping[str, str]
+    running: list[asyncio.Task[None]] = field(default_factory=list)
+    commands: Counter[str] = field(default_factory=Counter)
+
+    async def starlift(self, *words: str) -> Answer:
+        """Run a command. Raises: AssertionError for a traceback, an unexpected error, or a service that has ended."""
+        with TemporaryDirectory(prefix="starlift-fuzz-") as directory:
+            output = Path(directory) / "output"
+            process = _COMMANDS.Process(target=run_command, args=(words, dict(self.environment), str(output)))
+            process.start()
+            await asyncio.to_thread(process.join)
+            answer = Answer(words, process.exitcode or 0, output.read_text(errors="replace"))
+            process.close()
+        self.commands[words[0]] += 1
+        assert "Traceback" not in answer.text, answer
+        assert "this is a bug" not in answer.text, answer
+        self.require_alive()
+        return answer
+
+    def require_alive(self) -> None:
+        """Raises: what ended a service."""
+        for task in self.running:
+            assert not task.done(), task
+
+    async def until_idle(self) -> None:
+        """No queue of a service holds a message."""
+        while True:
+            self.require_alive()
+            depths = await asyncio.gather(*(queue.depth() for queue in self.system.queues.values()))
+            if not any(depth.visible + depth.in_flight + depth.delayed for depth in depths):
+                return
+            await asyncio.sleep(0.1)
+
+    async def dead_letters(self) -> list[Delivery]:
+        """Take every dead letter out of its queue."""
+        found: list[Delivery] = []
+        for queue in self.system.dead_letters.values():
+            while taken := await queue.receive(10, wait=timedelta(seconds=1), visibility=timedelta(minutes=1)):
+                await queue.delete([delivery.receipt_handle for delivery in taken])
+                found += taken
+        return found
+
+    def handlers(self) -> dict[str, Handler]:
+        """What each service does with a message."""
+        system = self.system
+        landing, processed = system.settings.landing_bucket, system.settings.processed_bucket
+        read = ingestion.Dependencies(system.source, system.objects, system.queues["remodelling"], CONTRACT, SOURCE, landing)
+        remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, processed)
+        load = loading.Dependencies(system.objects, Warehouse(system.warehouse, CONTRACT), CONTRACT)
+        return {
+            "ingestion": partial(ingestion.handle, deps=read),
+            "remodelling": partial(remodelling.handle, deps=remodel),
+            "loading": partial(loading.handle, deps=load),
+        }
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """The services at work."""
+        system = self.system
+        probes = {"source": system.source.probe, "warehouse": system.warehouse.probe}
+        consumers = []
+        for name, handler in self.handlers().items():
+            world = World(system.queues[name], system.dead_letters[name], None, system.objects)
+            of_aws = aws_probes(world, [system.settings.landing_bucket, system.settings.processed_bucket])
+            consumers.append(
+                Consumer(
+                    handler,
+                    _RULES,
+                    queue=world.queue,
+                    dead_letters=world.dead_letters,
+                    probes={**of_aws, **probes},
+                    rng=Hasty(1),
+                )
+            )
+        self.running = [asyncio.create_task(consumer.run()) for consumer in consumers]
+        try:
+            yield
+            self.require_alive()
+        finally:
+            for consumer in consumers:
+                consumer.stop()
+            await asyncio.gather(*self.running)
+
+
+def run_command(words: tuple[str, ...], environment: Mapping[str, str], output: str) -> None:
+    """In a process of its own: what a person sees of `starlift WORDS`."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["starlift", *words]
+    from services.operator.__main__ import main  # noqa: PLC0415 (the streams must be in place)
+
+    main()
+
+
+@asynccontextmanager
+async def open_stand(source_url: str, warehouse_url: str) -> AsyncIterator[Stand]:
+    """Queues and buckets of its own on the LocalStack that the environment names; they are removed at the end."""
+    _COMMANDS.set_forkserver_preload(["services.operator.__main__", "tests.fuzz.stand"])
+    name = f"fuzz-{uuid4().hex[:12]}"
+    async with AsyncExitStack() as stack:
+        clients = await stack.enter_async_context(open_clients(REGION))
+        variables = {"REGION": REGION, "SOURCE_URL": source_url, "WAREHOUSE_URL": warehouse_url}
+        for service in SERVICES:
+            for suffix, variable in (("dlq", "DEAD_LETTER_URL"), ("", "QUEUE_URL")):
+                answer = await clients.control.create_queue(QueueName=f"{name}-{service}{suffix}")
+                variables[f"{service.upper()}_{variable}"] = answer["QueueUrl"]
+                stack.push_async_callback(clients.control.delete_queue, QueueUrl=answer["QueueUrl"])
+        for kind in ("landing", "processed"):
+            bucket = variables[f"{kind.upper()}_BUCKET"] = f"{name}-{kind}"
+            await clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})  # type: ignore[typeddict-item]
+            stack.push_async_callback(_remove_bucket, clients, bucket)
+        environment = {f"STARLIFT_{variable}": value for variable, value in variables.items()}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STARLIFT_", "PG"))}
+        settings = OperatorSettings(**{variable.lower(): value for variable, value in variables.items()})  # type: ignore[arg-type]
+        system = await stack.enter_async_context(open_system(settings))
+        urls = {service: variables[f"{service.upper()}_QUEUE_URL"] for service in SERVICES}
+        yield Stand(system, clients, urls, {**kept, **environment})
+
+
+async def _remove_bucket(clients: Clients, bucket: str) -> None:
+    for key in await clients.objects().keys(bucket, ""):
+        await clients.s3.delete_object(Bucket=bucket, Key=key)
+    await clients.s3.delete_bucket(Bucket=bucket)
