@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError
 from pydantic import ValidationError
 
 from shared.consumer import Consumer, Handler, Probe, Rules
+from shared.consumer.dependencies import PROBE_TIMEOUT
 from shared.consumer.executor import decisive
 from shared.consumer.task_protection import protection
 from shared.errors import DependencyDownError, PermanentError, TransientError
@@ -208,9 +209,10 @@ async def require_access(probes: Mapping[str, Probe]) -> None:
     """
     for name, probe in probes.items():
         try:
-            await probe()
-        except (TransientError, DependencyDownError) as error:
-            _log.warning("not_reachable_yet", dependency=name, reason=str(error))
+            async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
+                await probe()
+        except (TransientError, DependencyDownError, TimeoutError) as error:
+            _log.warning("not_reachable_yet", dependency=name, reason=str(error) or f"no answer within {PROBE_TIMEOUT}")
 
 
 def _config(*, read_timeout: timedelta, tries: int) -> AioConfig:

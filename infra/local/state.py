@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.local.bootstrap import Resources
 from infra.local.disk import require_room
@@ -169,7 +169,7 @@ class Home:
         """What `stack.json` says; None if there is none, or it is of another version of Starlift."""
         try:
             return StackState.model_validate_json(self._file.read_text())
-        except (FileNotFoundError, NotADirectoryError, ValidationError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # as a ValidationError is, and bytes that are no text
             return None
 
     def write(self, state: StackState) -> None:

@@ -160,10 +160,11 @@ class Executor:
 
     def _within_limits(self, outcome: Outcome, delivery: Delivery) -> Outcome:
         """A handler may ask for another attempt, or for later: not behind the last attempt, and not for ever."""
+        now = self._now()
         match outcome:
             case Retry() if attempt_number(delivery) >= self._rules.attempts:
                 return DeadLetter(FailureReason.EXHAUSTED, TransientError(outcome.reason))
-            case Defer() if self._now() - deferred_since(delivery, self._now()) >= self._rules.defer_limit:
+            case Defer() if now - deferred_since(delivery, now) >= self._rules.defer_limit:
                 advice = f"deferred for longer than {self._rules.defer_limit}; remove the cause, then replay the dead letters"
                 return DeadLetter(FailureReason.EXHAUSTED, DeferredTooLongError(f"{outcome.reason}; {advice}"))
             case _:

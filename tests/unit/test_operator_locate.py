@@ -80,10 +80,10 @@ def test_a_stack_whose_owner_is_gone_is_none(home: Path) -> None:
         operator_settings()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"stack": "of another version"})])
-def test_a_state_that_says_nothing_is_no_stack(content: str, home: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", json.dumps({"stack": "of another version"}).encode()])
+def test_a_state_that_says_nothing_is_no_stack(content: bytes, home: Path) -> None:
     home.mkdir()
-    (home / "stack.json").write_text(content)
+    (home / "stack.json").write_bytes(content)
     with pytest.raises(NowhereError):
         operator_settings()
 
