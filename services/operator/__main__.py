@@ -42,7 +42,10 @@ from services.operator.trace.life import read_life
 from services.operator.trace.render import life_as_json, show_life
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 5 not healthy, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 5 not healthy, "
+    "130 interrupted."
+)
 
 app = typer.Typer(
     help="Keep a star-schema warehouse equal to an OLTP PostgreSQL database, and prove it.",

@@ -20,12 +20,12 @@ from shared.consumer import Consumer
 from shared.errors import DependencyDownError
 from shared.testing import FakeQueue
 from shared.watched_connection import GRACE, SILENCE_MAXIMUM
+from tests.limits import HANG_S
 from tests.pipeline import Pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA, SHOP
 from tests.unit.consumer_scene import RULES
 
-LIMIT = timedelta(minutes=2)
 TEXT = "x" * 2000
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -73,7 +73,7 @@ async def test_a_connection_that_ends_while_much_is_sent_is_an_outage(
 ) -> None:
     await pipeline.select("CREATE TABLE big (id int, v text)")
     ending = asyncio.create_task(terminate(admin, pattern))
-    async with asyncio.timeout(LIMIT.total_seconds()):
+    async with asyncio.timeout(HANG_S):
         with pytest.raises(DependencyDownError, match=r"^the warehouse database can't be reached"):
             async with pipeline.warehouse.connection() as connection, connection.transaction():
                 await send(connection)
@@ -101,7 +101,7 @@ async def test_a_batch_whose_copy_is_cut_off_is_loaded_and_no_attempt_is_counted
     )
     running = asyncio.create_task(consumer.run())
     try:
-        async with asyncio.timeout(LIMIT.total_seconds()):
+        async with asyncio.timeout(HANG_S):
             for _ in range(3):
                 await terminate(admin, "COPY %")
             while queue.messages:  # noqa: ASYNC110 (the fake queue has no event for it)
