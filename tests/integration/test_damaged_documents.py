@@ -19,10 +19,11 @@ from infra.local.totesys.fill import fill
 from services.operator.ingest import resend_missing
 from services.operator.proof.record import ProofRecord, keep_record, last_record
 from services.operator.quarantine import quarantined
-from services.operator.status import read_status
+from services.operator.status import Asking, read_status
 from services.operator.system import System
 from services.operator.trace.life import read_life
 from shared.stored_documents import DamagedDocumentError
+from tests.limits import HANG
 from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.unit.operator_scene import Scene
 
@@ -43,6 +44,12 @@ async def system(source: asyncpg.Connection, pipeline: Pipeline) -> System:
         source=pipeline.source,
         warehouse=pipeline.warehouse,
     )
+
+
+async def answered(system: System) -> None:
+    """A status of which each part has an answer. Raises: DamagedDocumentError with the reason of one that has none."""
+    for reason in (await read_status(system, Asking(HANG))).silent.values():
+        raise DamagedDocumentError(reason)
 
 
 def only_key(pipeline: Pipeline, bucket: str, prefix: str) -> str:
@@ -81,17 +88,17 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
         await keep_record(system, ProofRecord.of(await pipeline.verify()))
 
     state = state_key(SOURCE)
-    readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: read_status(system)]
+    readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: answered(system)]
     sentence = "state of a source; delete it: the next run then reads every row again"
     await damage_and_heal(pipeline, LANDING, state, sentence, readers, partial(delete_and_run, landing, state, Mode.CHANGES))
 
     manifest = only_key(pipeline, LANDING, manifest_prefix(SOURCE))
-    readers = [pipeline.progress, pipeline.verify, lambda: read_status(system), lambda: resend_missing(system)]
+    readers = [pipeline.progress, pipeline.verify, lambda: answered(system), lambda: resend_missing(system)]
     sentence = "manifest; delete it, then run `starlift ingest --full`, which reads every row again"
     await damage_and_heal(pipeline, LANDING, manifest, sentence, readers, partial(delete_and_run, landing, manifest, Mode.FULL))
 
     refused = only_key(pipeline, PROCESSED, quarantine_prefix(SOURCE))
-    readers = [pipeline.verify, lambda: quarantined(system), lambda: read_status(system)]
+    readers = [pipeline.verify, lambda: quarantined(system), lambda: answered(system)]
     sentence = "list of refused rows; delete it, then run `starlift ingest --full`"
     await damage_and_heal(
         pipeline, PROCESSED, refused, sentence, readers, partial(delete_and_run, processed, refused, Mode.FULL)
@@ -99,7 +106,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
     assert len(await quarantined(system)) == 1
 
     await record()
-    readers = [lambda: last_record(system), lambda: read_status(system)]
+    readers = [lambda: last_record(system), lambda: answered(system)]
     sentence = "record of a proof; run `starlift verify --record`, which replaces it"
     await damage_and_heal(pipeline, LANDING, proof_key(SOURCE), sentence, readers, record)
 
@@ -127,7 +134,7 @@ async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_s
 async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(system: System, pipeline: Pipeline) -> None:
     for bucket, prefix in ((LANDING, manifest_prefix(SOURCE)), (PROCESSED, quarantine_prefix(SOURCE))):
         pipeline.objects.buckets[bucket][f"{prefix}note.txt"] = b"mine"
-        await require_sentence(lambda: read_status(system), f"'{bucket}/{prefix}note.txt' is not a valid name")
+        await require_sentence(lambda: answered(system), f"'{bucket}/{prefix}note.txt' is not a valid name")
         del pipeline.objects.buckets[bucket][f"{prefix}note.txt"]
 
 
