@@ -19,7 +19,7 @@ from contracts.state import Checkpoint, SourceState
 from contracts.tables import Contract
 from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
-from services.ingestion.extraction import BATCH_BYTES, BATCH_ROWS
+from services.ingestion.extraction import BATCH_BYTES, BATCH_OBJECTS, BATCH_ROWS
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import Progress, read_progress
@@ -51,6 +51,7 @@ class Pipeline:
     contract: Contract = CONTRACT
     batch_rows: int = BATCH_ROWS
     batch_bytes: int = BATCH_BYTES
+    batch_objects: int = BATCH_OBJECTS
     compare_keys_every: int = 0
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
 
@@ -66,6 +67,7 @@ class Pipeline:
             LANDING,
             batch_rows=self.batch_rows,
             batch_bytes=self.batch_bytes,
+            batch_objects=self.batch_objects,
             compare_keys_every=self.compare_keys_every,
         )
         data = IngestSourceData(source_name=SOURCE, mode=mode, trigger=trigger, **wish)

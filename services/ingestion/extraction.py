@@ -13,9 +13,9 @@ import asyncpg
 import pandas as pd
 
 from contracts.column_types import ColumnType, Kind
-from contracts.messages import Extract, Role
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, Extract, Role
 from contracts.objects import extract_key, extract_name
-from contracts.tables import SourceTable
+from contracts.tables import Contract, SourceTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceTableFacts
 from shared.key_lists import keys_of
@@ -25,6 +25,8 @@ from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
 BATCH_BYTES = 64 * 1024 * 1024  # of CSV: each service holds a batch in memory, and with two slots two
+# Objects that a batch's messages name, each in at most 1,000 bytes, half of what SQS takes: a dead letter needs room, too.
+BATCH_OBJECTS = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query doesn't sum up
 PARTNER_KEYS = 10_000  # in one IN list
 
@@ -66,6 +68,7 @@ class Reader:
     facts: Mapping[str, SourceTableFacts]
     batch_rows: int = BATCH_ROWS
     batch_bytes: int = BATCH_BYTES
+    batch_objects: int = BATCH_OBJECTS
 
     async def self_contained(self) -> AsyncIterator[list[Page]]:
         """Every affected row: a page of a table together with the partners of its rows, until there are no more.
@@ -124,25 +127,34 @@ class Reader:
 
 
 async def read_batches(reader: Reader, destination: Destination) -> AsyncIterator[tuple[Extract, ...]]:
-    """Every affected row with its partners, in batches of at most about `batch_rows` and `batch_bytes`; none where nothing was.
+    """Every affected row with its partners, in batches within the limits of `reader`; none where nothing was affected.
 
     Holds the rows of one batch and one page in memory.
     """
-    index, row_count, byte_count = 0, 0, 0
-    writes: list[asyncio.Task[Extract]] = []
+    index, limits = 0, (reader.batch_rows, reader.batch_bytes, reader.batch_objects)
+    counts, writes = [0, 0, 0], list[asyncio.Task[Extract]]()
     try:
         async for pages in reader.self_contained():
-            page_rows, page_bytes = sum(page.row_count for page in pages), sum(page.byte_count for page in pages)
-            if writes and (row_count + page_rows > reader.batch_rows or byte_count + page_bytes > reader.batch_bytes):
+            more = [
+                sum(page.row_count for page in pages),
+                sum(page.byte_count for page in pages),
+                sum(object_count(reader.selection.contract, page.table.name, page.role) for page in pages),
+            ]
+            counts = [count + further for count, further in zip(counts, more, strict=True)]
+            if writes and any(count > limit for count, limit in zip(counts, limits, strict=True)):
                 yield tuple(await asyncio.gather(*writes))
-                index, row_count, byte_count, writes = index + 1, 0, 0, []
-            row_count, byte_count = row_count + page_rows, byte_count + page_bytes
+                index, counts, writes = index + 1, more, []
             writes += [asyncio.create_task(write_page(page, index, destination)) for page in pages]
         if writes:
             yield tuple(await asyncio.gather(*writes))
     finally:
         for write in writes:
             write.cancel()
+
+
+def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
+    """How many objects an object of a source table is in the longer one of a batch's two messages: one for each star table."""
+    return max(1, len(contract.remodelled_from(table))) if role is Role.BASE else 1
 
 
 async def write_page(page: Page, index: int, destination: Destination) -> Extract:

@@ -27,8 +27,8 @@ from contracts.messages import (
 from contracts.objects import batch_id, manifest_key
 from contracts.state import Checkpoint, Manifest
 from contracts.tables import Contract
-from services.ingestion.extraction import BATCH_BYTES, BATCH_ROWS, Destination, Reader, read_batches
-from services.ingestion.keys import write_key_lists
+from services.ingestion.extraction import BATCH_BYTES, BATCH_OBJECTS, BATCH_ROWS, Destination, Reader, read_batches
+from services.ingestion.keys import grouped_lists, write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY, Plan, held_back_since, plan_run
 from services.ingestion.source import open_snapshot
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a run works with. A load is cut at `batch_rows` and at `batch_bytes`; see plan_run for `compare_keys_every`."""
+    """What a run works with. A load is cut at `batch_rows`, `batch_bytes` and `batch_objects`."""
 
     source: Database
     objects: ObjectStore
@@ -60,6 +60,7 @@ class Dependencies:
     landing_bucket: str
     batch_rows: int = BATCH_ROWS
     batch_bytes: int = BATCH_BYTES
+    batch_objects: int = BATCH_OBJECTS
     compare_keys_every: int = COMPARE_KEYS_EVERY
     now: Callable[[], datetime] = utc_now
 
@@ -94,7 +95,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         if plan.reasons:
             log.info("full_read", run=lease.run, reasons=plan.reasons, tables=sorted(plan.selection.full_tables))
         _report_catalog(lease, plan, now)
-        reader = Reader(connection, plan.selection, now.tables, deps.batch_rows, deps.batch_bytes)
+        reader = Reader(connection, plan.selection, now.tables, deps.batch_rows, deps.batch_bytes, deps.batch_objects)
         known_empty = lease.state.checkpoint.empty_tables if lease.state.checkpoint else frozenset()
         announcer = Announcer(command, lease.run, now.snapshot, deps)
         batches = await _announce_batches(announcer, reader, plan, known_empty)
@@ -182,7 +183,10 @@ def _log_completed(run: int, batches: Sequence[BatchIngested], took: timedelta) 
 async def _announce_batches(
     announcer: Announcer, reader: Reader, plan: Plan, known_empty: frozenset[str]
 ) -> list[BatchIngested]:
-    """Send each batch as soon as the next one begins: only then is it known not to be the last, which carries the key lists."""
+    """Send each batch as soon as the next one begins: only then is it known not to be the last, which carries key lists.
+
+    Lists that its message has no room for follow in batches of their own.
+    """
     deps = announcer.deps
     destination = Destination(deps.objects, deps.landing_bucket, deps.source_name, announcer.run)
     sent: list[BatchIngested] = []
@@ -191,7 +195,7 @@ async def _announce_batches(
         if waiting is not None:
             sent.append(await announcer.announce(len(sent), waiting))
         waiting = extracts
-    keys = await write_key_lists(
+    lists = await write_key_lists(
         reader.connection,
         plan.selection,
         plan.compared_tables,
@@ -200,8 +204,11 @@ async def _announce_batches(
         believe_empty=announcer.command.data.believe_empty,
         known_empty=known_empty,
     )
-    if waiting is not None or keys:
-        sent.append(await announcer.announce(len(sent), waiting or (), keys, is_last=True))
+    if waiting is not None or lists:
+        groups = list(grouped_lists(deps.contract, lists, reader.batch_objects, waiting or ()))
+        for number, keys in enumerate(groups, start=1):
+            sent.append(await announcer.announce(len(sent), waiting or (), keys, is_last=number == len(groups)))
+            waiting = None
     return sent
 
 

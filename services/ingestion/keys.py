@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 import asyncpg
 import structlog
 
-from contracts.messages import KeyList
+from contracts.messages import Extract, KeyList
 from contracts.objects import ObjectRef, key_list_key
-from contracts.tables import SourceTable
-from services.ingestion.extraction import Destination
+from contracts.tables import Contract, SourceTable
+from services.ingestion.extraction import Destination, object_count
 from services.ingestion.selection import Selection
 from shared.key_lists import packed
 from shared.object_store import put_addressed
@@ -53,6 +53,24 @@ async def write_key_lists(
             advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
             log.warning("empty_table_not_compared", run=destination.run, table=table.name, advice=advice)
     return tuple(lists)
+
+
+def grouped_lists(
+    contract: Contract, lists: Iterable[KeyList], object_limit: int, first: Iterable[Extract]
+) -> Iterator[tuple[KeyList, ...]]:
+    """The lists of each of a run's last batches, the first of which also has the extracts `first`.
+
+    A list is never cut: whatever it lacks would be taken for deleted.
+    """
+    count, group = sum(object_count(contract, extract.table, extract.role) for extract in first), list[KeyList]()
+    for keys in lists:
+        more = len(keys.objects) * object_count(contract, keys.table)
+        if count and count + more > object_limit:
+            yield tuple(group)
+            count, group = 0, []
+        count += more
+        group.append(keys)
+    yield tuple(group)
 
 
 @dataclass

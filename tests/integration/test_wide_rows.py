@@ -12,11 +12,13 @@ import pytest
 
 from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
 from contracts.drift import Drift
-from contracts.messages import BatchRemodelled, Extract, Mode, Role
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, KeyList, Mode, Role
+from contracts.objects import ObjectRef, extract_key, extract_name
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
-from services.ingestion.extraction import Destination, Page, Reader, read_batches
+from services.ingestion.extraction import BATCH_OBJECTS, BATCH_ROWS, Destination, Page, Reader, object_count, read_batches
 from services.ingestion.selection import Selection
 from services.ingestion.source import open_snapshot
 from shared.parquet import decode_parquet
@@ -151,6 +153,37 @@ async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs
         assert set(rows["maker_id"]) <= set(partners["maker_id"]), "a batch is self-contained"
     await narrow.run()
     assert (await narrow.verify()).is_equal
+
+
+async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
+    source: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await fill(source, orders=20, seed=1)
+    few = replace(pipeline, batch_objects=4)
+    events = await few.ingest()
+    contract = few.contract
+    for event in events:
+        objects = [object_count(contract, extract.table, extract.role) for extract in event.data.extracts]
+        objects += [len(keys.objects) * object_count(contract, keys.table) for keys in event.data.keys]
+        assert sum(objects) <= 4
+    assert [event.data.is_last for event in events] == [False] * (len(events) - 1) + [True]
+    assert [event.data.index for event in events] == list(range(len(events)))
+    listed = [keys.table for event in events for keys in event.data.keys]
+    assert sorted(listed) == sorted({table.source for table in contract.warehouse_tables if table.source})
+    await few.load(*[await few.remodel(event) for event in events])
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    await few.run(compare_keys=True)
+    assert await few.select("SELECT payment_id FROM fact_payment WHERE _deleted_at IS NOT NULL") == [(3,)]
+    assert (await few.verify()).is_equal
+
+
+def test_a_message_of_the_most_and_longest_objects_is_one_that_sqs_takes() -> None:
+    name = "t" * 63
+    names = extract_key(name, 2**62, 10**5 - 1, extract_name(name, Role.PARTNER), "0" * 64)
+    ref = ObjectRef(bucket="b" * 63, key=names, byte_count=2**40, row_count=BATCH_ROWS, sha256="0" * 64)
+    longest = Extract(table=name, role=Role.PARTNER, object=ref), KeyList(table=name, objects=(ref,))
+    assert max(len(one.model_dump_json()) for one in longest) < 1_000
+    assert BATCH_OBJECTS * 1_000 <= MESSAGE_BYTES_MAXIMUM // 2
 
 
 # --- values that can't travel ----------------------------------------------------------------------------------------
