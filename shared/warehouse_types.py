@@ -29,5 +29,5 @@ async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> No
         named = ", ".join(f"{name} ({used[name]})" for name in used if name in lacked)
         raise PermanentError(
             f"the warehouse lacks types that contract '{contract.name}' takes verbatim: {named}; create them there, or declare "
-            "the columns TEXT, then replay the dead letters"
+            "the columns TEXT"
         )

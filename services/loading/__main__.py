@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import aclosing
 from functools import partial
 
+import structlog
+
+from services.loading.evolution import SCHEMA
 from services.loading.handler import Dependencies, handle
 from services.loading.settings import LoadingSettings
 from services.loading.warehouse import Warehouse
 from shared.database_url import database_url
+from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import Database
 from shared.service import consume, open_world, run_service
+
+_log = structlog.stdlib.get_logger()
 
 
 async def serve(settings: LoadingSettings) -> None:
@@ -21,9 +28,21 @@ async def serve(settings: LoadingSettings) -> None:
     )
     pool = Database("warehouse", url, connections=settings.slots + 1, writes=True)
     async with open_world(settings) as world, aclosing(pool) as database:
-        deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
+        warehouse = Warehouse(database, settings.contract)
+        deps = Dependencies(world.objects, warehouse, settings.contract)
         buckets = (settings.processed_bucket,)
-        await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe})
+        probes = {"warehouse": database.probe, SCHEMA: warehouse.ensure_schema}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_check_schema(warehouse))
+            await consume(settings, world, partial(handle, deps=deps), buckets, probes)
+
+
+async def _check_schema(warehouse: Warehouse) -> None:
+    """Before the first batch, which would otherwise be the one to find out; it waits until the obstacle is gone."""
+    try:
+        await warehouse.ensure_schema()
+    except (DependencyDownError, TransientError, PermanentError) as error:
+        _log.warning("schema_not_ready", reason=str(error))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,29 @@
-"""What of the warehouse's columns is not as the contract says, and the SQL that makes it so. Exact or refused, never silent."""
+"""What of the star is not as the contract says, and the SQL that makes it so. Exact or refused, never silent."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
 from contracts.tables import Contract, TableKind, WarehouseTable
-from services.loading.schema import TECHNICAL_COLUMNS, create_current_view, current_view, relation
-from shared.errors import PermanentError
+from services.loading.schema import (
+    TECHNICAL_COLUMNS,
+    Key,
+    create_current_view,
+    create_statements,
+    current_name,
+    definitions,
+    keys_of,
+    relation,
+)
+from services.loading.star import FoundIndex, FoundView, Star
+from services.loading.views import is_extension, recreate
+from shared.errors import DependencyDownError
 from shared.sql import quoted
+
+SCHEMA = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
 
 _SPELLINGS = {  # what format_type says, and how a contract says it
     "character varying": "varchar",
@@ -22,55 +35,156 @@ _SPELLINGS = {  # what format_type says, and how a contract says it
 _TYPE = re.compile(r"(?P<name>integer|bigint|varchar|numeric)(?:\((?P<first>\d+)(?:,(?P<second>\d+))?\))?")
 
 
+class SchemaNotReadyError(DependencyDownError):
+    """No batch can be loaded before the star fits the contract.
+
+    Recovery: as for a database that is down. The loader keeps its messages, and goes on when the obstacle is gone.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(SCHEMA, text)
+
+
 @dataclass(frozen=True, slots=True)
-class FoundColumn:
-    """A column as queries/columns.sql found it; `is_key` if it is in the primary or in a unique key."""
+class Change:
+    """Statements of one transaction; `subject` is what they change."""
 
-    table: str
-    name: str
-    type: str
-    is_required: bool
-    is_key: bool
+    subject: str
+    statements: tuple[str, ...]
 
 
-def adaptations(contract: Contract, found: Iterable[FoundColumn]) -> list[str]:
-    """The statements that widen what the contract has widened, and free columns from a NOT NULL that it no longer asks for.
+def changes(contract: Contract, star: Star) -> list[Change]:
+    """The changes that make the star what the contract says; none where nothing differs.
+
+    Only the first may be carried out: what comes behind it can depend on its result.
+    Raises: SchemaNotReadyError where one might lose a value, or where objects of others are in the way.
+    """
+    _refuse_dependants(contract, star)
+    missing = [table for table in contract.warehouse_tables if not star.columns_of(table.name)]
+    found = [
+        change
+        for table in contract.warehouse_tables
+        for change in (*_column_changes(contract, table, star), *_key_changes(contract, table, star))
+    ]
+    if missing:
+        subject = f"the new tables {', '.join(table.name for table in missing)}"
+        found.insert(0, Change(subject, tuple(create_statements(contract, missing))))
+    facts = [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
+    return [*found, *(change for table in facts if (change := _view_change(contract, table, star)) is not None)]
+
+
+def _refuse_dependants(contract: Contract, star: Star) -> None:
+    """Raises: SchemaNotReadyError with the name of every object of others that would be lost, or would stop a change."""
+    found = []
+    for table in contract.warehouse_tables:
+        widened = [name for name, _ in _widenings(contract, table, star)]
+        view = star.views.get(current_name(table))
+        is_remade = view is not None and (bool(widened) or _is_replaced(star, view))
+        for one in star.dependants:
+            if one.relation == table.name and widened and (one.column is None or one.column in widened):
+                found.append(f"{one.name} on {one.relation}.{one.column or '*'}")
+            elif one.relation == current_name(table) and is_remade:
+                found.append(f"{one.name} on {one.relation}")
+    if found:
+        raise SchemaNotReadyError(
+            f"the warehouse can't follow contract '{contract.name}' while other objects depend on what has to change: "
+            f"{'; '.join(dict.fromkeys(found))}; drop them, and create them again once the loader has gone on by itself"
+        )
+
+
+def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
+    """One ALTER TABLE for all columns: one lock, and one look at the rows.
 
     A view keeps the types it was made with and the columns it shows from changing: that of a widened fact is made anew.
-    Raises: PermanentError for a type that can't become the contract's without a loss.
     """
-    columns = list(found)
-    statements: list[str] = []
-    for table in contract.warehouse_tables:
-        own = [column for column in columns if column.table == table.name]
-        widened = list(_widenings(contract, table, own))
-        if widened and table.kind is TableKind.FACT:
-            widened = [f"DROP VIEW {current_view(contract, table)}", *widened, create_current_view(contract, table)]
-        statements += [*widened, *_freed(contract, table, own)]
-    return statements
+    found = star.columns_of(table.name)
+    if not found:
+        return
+    names = {column.name for column in found}
+    # A later column starts as NULL: the changed contract makes the next run read everything again.
+    types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
+    added = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in types.items() if name not in names]
+    widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in _widenings(contract, table, star)]
+    actions = [*added, *widened, *_constraint_changes(table, star)]
+    if not actions:
+        return
+    statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
+    view = star.views.get(current_name(table))
+    if widened and view is not None:
+        statements = recreate(contract, table, view, names | set(types), between=statements)
+    yield Change(f"table '{table.name}'", tuple(statements))
 
 
-def _widenings(contract: Contract, table: WarehouseTable, found: list[FoundColumn]) -> Iterator[str]:
-    for column in found:
+def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[tuple[str, str]]:
+    """The columns whose type the contract has widened, with the new type. Raises: SchemaNotReadyError."""
+    for column in star.columns_of(table.name):
         wanted = table.star_types.get(column.name)
         actual = _spelled(column.type)
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
-            continue  # a wider one, which a newer build has made while this one goes on, holds every value, too
+            continue  # a wider one, which a newer build has made while this one goes on, also holds every value
         if not is_widening(actual, wanted.sql):
-            raise PermanentError(
+            raise SchemaNotReadyError(
                 f"column '{column.name}' of the warehouse's '{table.name}' is {actual} and should be {wanted.sql}, which may "
-                f"not hold every value; alter the column or correct contract '{contract.name}', then replay the dead letters"
+                f"not hold every value; alter the column, or correct contract '{contract.name}' and restart the loader"
             )
-        yield f"ALTER TABLE {relation(contract, table)} ALTER COLUMN {quoted(column.name)} TYPE {wanted.sql}"
+        yield column.name, wanted.sql
 
 
-def _freed(contract: Contract, table: WarehouseTable, found: list[FoundColumn]) -> Iterator[str]:
-    """A column that the contract has dropped, or lets be NULL, would refuse every new row."""
-    required = {column.name for column in table.columns if not column.nullable}
-    kept = {*required, *TECHNICAL_COLUMNS, table.surrogate}
-    for column in found:
+def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
+    """A column that the contract has dropped, or lets be NULL, would refuse every new row; `_run` refuses rows without it."""
+    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
+    for column in star.columns_of(table.name):
         if column.is_required and not column.is_key and column.name not in kept:
-            yield f"ALTER TABLE {relation(contract, table)} ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
+            yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
+        if column.name == "_run" and column.has_default:
+            yield "ALTER COLUMN _run DROP DEFAULT"
+        if column.name == "_run" and not column.is_required:
+            yield "ALTER COLUMN _run SET NOT NULL"
+
+
+def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
+    """The keys that are missing: first an index, which keeps no reader waiting, then its constraint, which does so briefly."""
+    names = {column.name for column in star.columns_of(table.name)}
+    indexes = star.indexes_of(table.name)
+    has_primary = any(index.is_primary for index in indexes)
+    for key in keys_of(table):
+        if not names.issuperset(key.columns):
+            continue  # a table to be created, or a column to be added
+        own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
+        if not own and not (key.columns == (table.surrogate,) and has_primary):
+            columns = ", ".join(map(quoted, key.columns))
+            statement = f"CREATE UNIQUE INDEX {quoted(_free_name(key, indexes))} ON {relation(contract, table)} ({columns})"
+            yield Change(f"key '{key.name}' ({', '.join(key.columns)}) of table '{table.name}'", (statement,))
+        elif not any(index.is_constraint for index in own) and not (key.is_primary and has_primary):
+            for index in own:
+                if index.name == key.name:
+                    kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
+                    constraint = f"ADD CONSTRAINT {quoted(key.name)} {kind} USING INDEX {quoted(key.name)}"
+                    statement = f"ALTER TABLE {relation(contract, table)} {constraint}"
+                    yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
+
+
+def _free_name(key: Key, indexes: list[FoundIndex]) -> str:
+    """The key's name, or, where a useless index has it, another one."""
+    return f"starlift_{key.name}"[:60] if any(index.name == key.name for index in indexes) else key.name
+
+
+def _view_change(contract: Contract, table: WarehouseTable, star: Star) -> Change | None:
+    view, wanted = star.views.get(current_name(table)), star.wanted_views.get(current_name(table))
+    subject = f"view '{current_name(table)}'"
+    if view is None:
+        return Change(subject, (create_current_view(contract, table),))
+    if wanted is None or view.definition == wanted.definition:
+        return None
+    if is_extension(view, wanted):
+        return Change(subject, (create_current_view(contract, table, view.options),))
+    return Change(subject, tuple(recreate(contract, table, view, {name for name, _ in wanted.columns})))
+
+
+def _is_replaced(star: Star, view: FoundView) -> bool:
+    """Whether the view is somebody else's, so that ours can't take its place without a DROP."""
+    wanted = star.wanted_views.get(view.name)
+    return wanted is not None and view.definition != wanted.definition and not is_extension(view, wanted)
 
 
 def is_widening(actual: str, wanted: str) -> bool:

@@ -86,8 +86,8 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
     name = quoted(contract.warehouse_schema, dimension.name)
     return (
-        f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}) "
-        f"SELECT {', '.join([loaded_value('k.key', key.type), *(_inferred(column) for column in required)])} "
+        f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
+        f"SELECT {', '.join([loaded_value('k.key', key.type), *(_inferred(column) for column in required)])}, 0 "
         f"FROM ({referred}) AS k "
         f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {loaded_value('k.key', key.type)}) "
         f"ORDER BY k.key ON CONFLICT DO NOTHING"
@@ -114,8 +114,8 @@ def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
     parameters = (f"${n}::{casts.get(column.type.kind, column.type.sql)}" for n, column in enumerate(calendar.columns, start=1))
     wanted, held, excluded = (", ".join(f"{alias}.{column}" for column in names) for alias in ("w", "d", "excluded"))
     return (
-        f"INSERT INTO {name} AS d ({', '.join(names)}) "
-        f"SELECT {wanted} FROM (VALUES ({', '.join(parameters)})) AS w ({', '.join(names)}) "
+        f"INSERT INTO {name} AS d ({', '.join(names)}, _run) "
+        f"SELECT {wanted}, 0 FROM (VALUES ({', '.join(parameters)})) AS w ({', '.join(names)}) "
         f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{key} = w.{key} AND ({held}) IS NOT DISTINCT FROM ({wanted})) "
         f"ON CONFLICT ({key}) DO UPDATE SET ({', '.join(names)}) = ROW({excluded}) WHERE ({held}) IS DISTINCT FROM ({excluded})"
     )

@@ -1,31 +1,30 @@
-"""The warehouse's tables, derived from the contract. Pure SQL text; every statement may be repeated."""
+"""The warehouse's tables, derived from the contract. Pure SQL text."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
-from contracts.tables import NAME_BYTES_MAXIMUM, Column, Contract, TableKind, WarehouseTable
+from contracts.tables import NAME_BYTES_MAXIMUM, Contract, TableKind, WarehouseTable
 from shared.sql import quoted
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
 TECHNICAL_COLUMNS = {
-    "_run": "bigint NOT NULL DEFAULT 0",  # the run whose snapshot the row shows; 0: an inferred member
+    # The run whose snapshot the row shows; 0: an inferred member. Without a default: a row that names no run is not Starlift's.
+    "_run": "bigint NOT NULL",
     "_batch_id": "uuid",
     "_loaded_at": "timestamptz NOT NULL DEFAULT clock_timestamp()",
     "_deleted_at": "timestamptz",
 }
 
 
-def schema_statements(contract: Contract) -> Iterator[str]:
-    """What creates the star, or extends it by the columns and tables that it lacks. Foreign keys come after the first load."""
+def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> Iterator[str]:
+    """The statements that create tables of the star, with their keys and views. Foreign keys come after the first load."""
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
-    for table in contract.warehouse_tables:
+    for table in tables:
         yield _create_table(contract, table)
-        # A later column starts as NULL: the changed contract makes the next run read everything again.
-        for column in table.columns:
-            yield f"ALTER TABLE {relation(contract, table)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type.sql}"
         if table.kind is TableKind.FACT:
             yield create_current_view(contract, table)
 
@@ -40,38 +39,63 @@ def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
             if column.references is None:
                 continue
             dimension = contract.warehouse_table(column.references)
-            name = _constraint_name(table, column)
+            name = _constraint_name(table, column.name, kind="fkey")
             referred = f"{relation(contract, dimension)} ({quoted(dimension.key[0])})"
             key = f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {referred}"
             yield name, f"ALTER TABLE {relation(contract, table)} ADD CONSTRAINT {quoted(name)} {key}"
 
 
-def _constraint_name(table: WarehouseTable, column: Column) -> str:
+def _constraint_name(table: WarehouseTable, *columns: str, kind: str) -> str:
     """As PostgreSQL would call it; where it would cut the name, a hash keeps names apart."""
-    name = f"{table.name}_{column.name}_fkey"
+    name = "_".join((table.name, *columns, kind))
     if len(name.encode()) <= NAME_BYTES_MAXIMUM:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: NAME_BYTES_MAXIMUM - 14].decode(errors='ignore')}_{digest}_fkey"
+    ending = f"_{digest}_{kind}"
+    return f"{name.encode()[: NAME_BYTES_MAXIMUM - len(ending)].decode(errors='ignore')}{ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A primary key, or a unique constraint, of a warehouse table."""
+
+    name: str
+    columns: tuple[str, ...]
+    is_primary: bool
+
+
+def keys_of(table: WarehouseTable) -> tuple[Key, ...]:
+    """The keys of a table; the last one tells two rows apart, and merges rely on it."""
+    if table.surrogate is None:
+        return (Key(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
+    return (
+        Key(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
+        Key(_constraint_name(table, *table.identity, kind="key"), table.identity, is_primary=False),
+    )
+
+
+def definitions(table: WarehouseTable) -> dict[str, str]:
+    """Every column of a table with its type and constraints, in order."""
+    surrogate = {} if table.surrogate is None else {table.surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
+    business = {column.name: column.type.sql + ("" if column.nullable else " NOT NULL") for column in table.columns}
+    return {**surrogate, **business, **TECHNICAL_COLUMNS}
 
 
 def _create_table(contract: Contract, table: WarehouseTable) -> str:
-    parts = [_definition(column) for column in table.columns]
-    parts += [f"{quoted(name)} {definition}" for name, definition in TECHNICAL_COLUMNS.items()]
-    identity = ", ".join(quoted(name) for name in table.identity)
-    if table.surrogate is None:
-        parts.append(f"PRIMARY KEY ({identity})")
-    else:
-        parts.insert(0, f"{quoted(table.surrogate)} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
-        parts.append(f"UNIQUE ({identity})")
-    return f"CREATE TABLE IF NOT EXISTS {relation(contract, table)} ({', '.join(parts)})"
+    parts = [f"{quoted(name)} {definition}" for name, definition in definitions(table).items()]
+    for key in keys_of(table):
+        kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
+        parts.append(f"CONSTRAINT {quoted(key.name)} {kind} ({', '.join(map(quoted, key.columns))})")
+    return f"CREATE TABLE {relation(contract, table)} ({', '.join(parts)})"
 
 
-def _definition(column: Column) -> str:
-    return f"{quoted(column.name)} {column.type.sql}{'' if column.nullable else ' NOT NULL'}"
+def create_current_view(contract: Contract, table: WarehouseTable, options: Sequence[str] = ()) -> str:
+    """The statement that creates, or replaces, the view of the newest version of each business key, deleted ones left out."""
+    given = f" WITH ({', '.join(options)})" if options else ""
+    return f"CREATE OR REPLACE VIEW {current_view(contract, table)}{given} AS {select_current(contract, table)}"
 
 
-def create_current_view(contract: Contract, table: WarehouseTable) -> str:
+def select_current(contract: Contract, table: WarehouseTable) -> str:
     """The newest version of each business key: that of the highest run, not of the highest last_updated.
 
     A long transaction sets last_updated to its own start, and commits after others that started later.
@@ -79,13 +103,17 @@ def create_current_view(contract: Contract, table: WarehouseTable) -> str:
     key = ", ".join(quoted(name) for name in table.key)
     newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
     newest = f"SELECT DISTINCT ON ({key}) * FROM {relation(contract, table)} ORDER BY {key}, {newest_first}"
-    view = current_view(contract, table)
-    return f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM ({newest}) AS newest WHERE _deleted_at IS NULL"
+    return f"SELECT * FROM ({newest}) AS newest WHERE _deleted_at IS NULL"
 
 
 def current_view(contract: Contract, table: WarehouseTable) -> str:
     """The name of a fact's view, qualified and quoted."""
-    return quoted(contract.warehouse_schema, f"{table.name}_current")
+    return quoted(contract.warehouse_schema, current_name(table))
+
+
+def current_name(table: WarehouseTable) -> str:
+    """The name of a fact's view."""
+    return f"{table.name}_current"
 
 
 def relation(contract: Contract, table: WarehouseTable) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from uuid import UUID
@@ -14,7 +15,6 @@ from contracts.messages import BatchLoaded
 from contracts.origins import CalendarPart
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.loading.deletes import Deletes, Keys
-from services.loading.evolution import FoundColumn, adaptations
 from services.loading.merge import (
     create_staging,
     insert_inferred_members,
@@ -23,16 +23,20 @@ from services.loading.merge import (
     select_referred_dates,
     staging_name,
 )
-from services.loading.schema import QUERIES, foreign_keys, schema_statements
+from services.loading.migration import SCHEMA_LOCK, bring_up_to_date, logged_waits
+from services.loading.schema import QUERIES, foreign_keys
 from services.loading.unreadable import unreadable_told
 from shared.errors import PermanentError, TransientError
 from shared.postgres import Database
-from shared.warehouse_types import require_types
 
-# An advisory lock: shared by loads, exclusive for whoever changes the schema or compares keys. Without it an ALTER TABLE, which
-# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
-SCHEMA_LOCK = 0x57A2_11F7
 LOCK_LIMIT = "10s"
+
+_LOST = (
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidColumnReferenceError,  # no key for ON CONFLICT
+)
 
 
 class Warehouse:
@@ -42,6 +46,7 @@ class Warehouse:
         self._database = database
         self._contract = contract
         self._is_shaped = False
+        self._shaping: asyncio.Task[None] | None = None
         self._has_foreign_keys = False
         self._only_source: str | None = None
 
@@ -63,7 +68,10 @@ class Warehouse:
         async with self._database.connection() as connection:
             await self._refuse_second_source(connection, event.data.source_name)
             with self._shaped_anew_if_lost():
-                async with connection.transaction(isolation="read_committed"):
+                async with (
+                    connection.transaction(isolation="read_committed"),
+                    logged_waits(self._database, connection, [], batch_id=str(event.data.batch_id)),
+                ):
                     return await self._load(connection, event, rows, keys)
 
     async def _load(
@@ -108,58 +116,32 @@ class Warehouse:
         self._has_foreign_keys = True
 
     async def ensure_schema(self) -> None:
-        """Create or extend the schema once per process, if the contract it was shaped after is another one.
+        """Make the schema what the contract says: when the loader starts, and when a load has found that it is not.
 
-        Raises: DependencyDownError, TransientError, PermanentError.
+        One attempt at a time, whoever asks: it goes on where a caller's patience ends.
+        Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
         """
         if self._is_shaped:
             return
-        async with self._database.connection() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
-            await connection.execute(QUERIES["ledger.sql"])
-            known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", self._contract.name)
-            if known != self._contract.fingerprint:
-                await self._refuse_second_star(connection)
-                await self._refuse_foreign_tables(connection)
-                await require_types(connection, self._contract)
-                for statement in schema_statements(self._contract):
-                    await connection.execute(statement)
-                await self._adapt_columns(connection)
-                await connection.execute(
-                    "INSERT INTO starlift.contract (name, fingerprint) VALUES ($1, $2) "
-                    "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()",
-                    self._contract.name,
-                    self._contract.fingerprint,
-                )
-        self._is_shaped = True
+        if self._shaping is None or self._shaping.done():
+            self._shaping = asyncio.create_task(self._shape())
+        await asyncio.shield(self._shaping)
 
-    async def _adapt_columns(self, connection: asyncpg.Connection) -> None:
-        """What exists already becomes what the contract says. Raises: PermanentError where that might lose a value."""
-        names = [table.name for table in self._contract.warehouse_tables]
-        found = await connection.fetch(QUERIES["columns.sql"], self._contract.warehouse_schema, names)
-        for statement in adaptations(self._contract, [FoundColumn(**row) for row in found]):
-            await connection.execute(statement)
+    async def _shape(self) -> None:
+        await bring_up_to_date(self._database, self._contract)
+        self._is_shaped = True
 
     @contextmanager
     def _shaped_anew_if_lost(self) -> Iterator[None]:
-        """A warehouse restored to an earlier state, or emptied, while this process runs: the next attempt looks at its schema.
+        """A warehouse that has lost a table, a column or a key while this process runs: the next attempt looks at its schema.
 
         Raises: TransientError.
         """
         try:
             yield
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
+        except _LOST as error:
             self._is_shaped = self._has_foreign_keys = False
             raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt shapes the schema again") from error
-
-    async def _refuse_second_star(self, connection: asyncpg.Connection) -> None:
-        """Tombstones and key comparisons are those of a database's one star. Raises: PermanentError."""
-        other = await connection.fetchval("SELECT name FROM starlift.contract WHERE name <> $1 LIMIT 1", self._contract.name)
-        if other is not None:
-            raise PermanentError(
-                f"the warehouse holds the star of contract '{other}'; give contract '{self._contract.name}' a database of its "
-                "own, or, if it is the same one renamed, update starlift.contract, then replay the dead letters"
-            )
 
     async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
         """Two sources in one star would take each other's rows for deleted. Raises: PermanentError."""
@@ -172,17 +154,6 @@ class Warehouse:
                 "it is the same one renamed, update starlift.ledger, then replay the dead letters"
             )
         self._only_source = source_name
-
-    async def _refuse_foreign_tables(self, connection: asyncpg.Connection) -> None:
-        """A table of the same name that Starlift did not make stays untouched. Raises: PermanentError."""
-        names = [table.name for table in self._contract.warehouse_tables]
-        foreign = await connection.fetch(QUERIES["foreign_tables.sql"], self._contract.warehouse_schema, names)
-        if foreign:
-            found = ", ".join(f"'{row['name']}'" for row in foreign)
-            raise PermanentError(
-                f"schema '{self._contract.warehouse_schema}' of the warehouse has tables that Starlift did not make ({found}); "
-                "move them away or give Starlift an empty database, then replay the dead letters"
-            )
 
     async def _merge(self, connection: asyncpg.Connection, event: BatchLoaded, rows: Mapping[str, pd.DataFrame]) -> None:
         """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""

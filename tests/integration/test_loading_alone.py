@@ -11,8 +11,9 @@ import pytest
 from infra.local.databases import LOADER
 from infra.local.totesys.fill import fill
 from services.loading import handler as loading
+from services.loading.migration import SCHEMA_LOCK
 from services.loading.schema import QUERIES
-from services.loading.warehouse import SCHEMA_LOCK, Warehouse
+from services.loading.warehouse import Warehouse
 from shared.errors import TransientError
 from shared.outcome import Done
 from tests.limits import HANG_S

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER
-from services.loading.schema import schema_statements
+from services.loading.schema import create_statements
 from services.operator.local.preflight import check_source, check_warehouse
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
@@ -80,7 +80,7 @@ async def test_a_warehouse_must_let_temporary_tables_be_created(
 async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
     connection = await asyncpg.connect(warehouse_url)
     try:
-        for statement in schema_statements(CONTRACT):
+        for statement in create_statements(CONTRACT, CONTRACT.warehouse_tables):
             await connection.execute(statement)
         await check_warehouse(warehouse_url, CONTRACT)
         await connection.execute(

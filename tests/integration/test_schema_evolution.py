@@ -11,9 +11,8 @@ from contracts.column_types import BIGINT, TEXT, ColumnType, numeric
 from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, Contract
-from services.loading.evolution import is_widening
+from services.loading.evolution import SchemaNotReadyError, is_widening
 from services.loading.warehouse import Warehouse
-from shared.errors import PermanentError
 from tests.pipeline import Pipeline
 from tests.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
 
@@ -100,9 +99,9 @@ async def test_a_type_that_might_lose_a_value_is_refused_and_nothing_is_changed(
     (message,) = await shop.reading(other).read()
     expected = (
         r"^column 'price' of the warehouse's 'dim_item' is numeric\(18,4\) and should be numeric\(18,2\), which may not hold "
-        "every value; alter the column or correct contract 'shop', then replay the dead letters$"
+        "every value; alter the column, or correct contract 'shop' and restart the loader$"
     )
-    with pytest.raises(PermanentError, match=expected):
+    with pytest.raises(SchemaNotReadyError, match=expected):
         await shop.reading(other).load(message)
     assert await shop.select(TYPE, "dim_item", "price") == [("numeric(18,4)",)]
     assert await shop.select("SELECT fingerprint FROM starlift.contract") == shape

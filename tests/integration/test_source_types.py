@@ -12,6 +12,7 @@ from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Lookup, TableKind, WarehouseTable
 from infra.local.databases import LOADER, READER
+from services.loading.evolution import SchemaNotReadyError
 from services.operator.local.preflight import check_warehouse
 from shared.errors import PermanentError
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
@@ -72,7 +73,7 @@ async def test_types_of_extensions_and_of_schemas_travel(
     )
     with pytest.raises(PermanentError, match=lacks):
         await check_warehouse(postgres_cluster.url(warehouse_database, LOADER), pipeline.contract)
-    with pytest.raises(PermanentError, match=lacks):
+    with pytest.raises(SchemaNotReadyError, match=lacks):
         await pipeline.run()
     async with empty.warehouse.connection() as warehouse:
         await warehouse.execute(types)

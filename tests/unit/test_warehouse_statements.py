@@ -10,7 +10,7 @@ from contracts.origins import FromSource
 from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
-from services.loading.schema import foreign_keys, schema_statements
+from services.loading.schema import create_statements, foreign_keys
 from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
 
 EVIL = 'x"; DROP TABLE "y'
@@ -50,7 +50,11 @@ def test_a_name_that_postgresql_would_cut_is_refused() -> None:
 def test_hostile_names_stay_names() -> None:
     dimension = with_column(replace(DIM_MAKER, name=EVIL), Column(EVIL, INTEGER, FromSource("maker_id")))
     contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension))
-    statements = [*schema_statements(contract), create_staging(dimension), merge_staged(contract, dimension)]
+    statements = [
+        *create_statements(contract, contract.warehouse_tables),
+        create_staging(dimension),
+        merge_staged(contract, dimension),
+    ]
     assert all("DROP TABLE" not in outside_names(statement) for statement in statements)
 
 

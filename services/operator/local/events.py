@@ -38,6 +38,8 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
             f"attempt {event['attempt']} failed, next in {event['delay_s']:g} s: {event['reason']}"
         ),
         "message_dead_lettered": lambda event: f"dead letter: {event['error']}",
+        "schema_not_ready": lambda event: f"can't load yet: {event['reason']}",
+        "lock_awaited": lambda event: f"waiting for a lock that is held by {event['holder']}",
         "dependency_down": lambda event: f"waiting: {event['reason']}",
         "dependency_up": lambda event: f"{event['dependency']} answers again",
         "lease_lost": lambda event: f"lost the lease of message {event['message_id']}; another task has it",

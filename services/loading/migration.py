@@ -1,0 +1,185 @@
+"""How the star is made what the contract says: a transaction for each change, each behind a lock that is never waited for long.
+
+A request for an exclusive lock that waits makes every later reader wait behind it. So it is given up after LOCK_LIMIT, and made
+again later; meanwhile readers read, and the loaders of the build before load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import structlog
+
+from contracts.tables import Contract
+from services.loading.evolution import Change, SchemaNotReadyError, changes
+from services.loading.schema import QUERIES
+from services.loading.star import read_star
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.lock_waits import LockWait, lock_waits
+from shared.postgres import Database
+from shared.sql import literal
+from shared.warehouse_types import require_types
+
+# An advisory lock: shared by loads, exclusive for whoever changes the schema or compares keys. Without it an ALTER TABLE, which
+# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
+SCHEMA_LOCK = 0x57A2_11F7
+LOCK_LIMIT = timedelta(seconds=3)
+LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: nobody but other loads waits behind them
+LOOK_EVERY = timedelta(seconds=1)  # at who holds a lock
+
+_STATE_TABLES = ("ledger", "contract", "tombstone", "comparison")
+_REFUSED = (
+    asyncpg.DependentObjectsStillExistError,
+    asyncpg.DuplicateTableError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.NotNullViolationError,
+    asyncpg.WrongObjectTypeError,
+)
+
+log = structlog.get_logger()
+
+
+class SchemaLockedError(SchemaNotReadyError):
+    """Another session holds a lock. Recovery: it ends; a person may end it."""
+
+
+async def bring_up_to_date(database: Database, contract: Contract) -> None:
+    """Carry out every change that the star needs; nothing is locked where it needs none.
+
+    Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
+    """
+    while (change := await next_change(database, contract)) is not None:
+        await _carry_out(database, contract, change)
+        log.info("schema_changed", subject=change.subject)
+
+
+async def next_change(database: Database, contract: Contract) -> Change | None:
+    """The first change that the star needs. Raises: SchemaNotReadyError where one can't be made."""
+    async with database.connection() as connection, _classed("the schema"), connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
+        return await _next_change(connection, contract)
+
+
+async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
+    """What can't be done is known before anything is changed."""
+    missing = await connection.fetchval(
+        "SELECT bool_or(to_regclass('starlift.' || name) IS NULL) FROM unnest($1::text[]) AS name", _STATE_TABLES
+    )
+    if missing:
+        return Change("schema 'starlift'", (QUERIES["ledger.sql"],))
+    await _refuse_second_star(connection, contract)
+    await _refuse_foreign_tables(connection, contract)
+    try:
+        await require_types(connection, contract)
+    except PermanentError as error:
+        raise SchemaNotReadyError(str(error)) from error
+    found = changes(contract, await read_star(connection, contract))
+    if found:
+        return found[0]
+    known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", contract.name)
+    if known == contract.fingerprint:
+        return None
+    applied = (
+        f"INSERT INTO starlift.contract (name, fingerprint) VALUES ({literal(contract.name)}, {literal(contract.fingerprint)}) "
+        "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()"
+    )
+    return Change(f"the record of contract '{contract.name}'", (applied,))
+
+
+async def _carry_out(database: Database, contract: Contract, change: Change) -> None:
+    waits: list[LockWait] = []
+    try:
+        async with (
+            database.connection() as connection,
+            _classed(change.subject),
+            connection.transaction(),
+            logged_waits(database, connection, waits, subject=change.subject),
+        ):
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
+            if await _next_change(connection, contract) == change:  # else another loader was quicker
+                for statement in change.statements:
+                    await connection.execute(statement)
+    except SchemaLockedError as error:
+        holders = f"; it is held by {'; '.join(map(str, waits))}" if waits else ""
+        raise SchemaLockedError(f"{error}{holders}") from error
+
+
+@asynccontextmanager
+async def _classed(subject: str) -> AsyncIterator[None]:
+    """Raises: SchemaNotReadyError, whose text has names and no values."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise SchemaLockedError(
+            f"changing {subject} of the warehouse waits for a lock, and will be tried again until the session that holds "
+            "it ends its transaction"
+        ) from error
+    except asyncpg.UniqueViolationError as error:
+        raise SchemaNotReadyError(
+            f"{subject} of the warehouse can't be made again while several rows have the same key; delete all but the one "
+            "with the highest _run of each, and the loader goes on by itself"
+        ) from error
+    except _REFUSED as error:
+        detail = f" ({error.detail})" if isinstance(error, asyncpg.DependentObjectsStillExistError) else ""
+        raise SchemaNotReadyError(
+            f"{subject} of the warehouse can't be changed: {error.args[0]}{detail}; remove the obstacle, and the loader "
+            "goes on by itself"
+        ) from error
+
+
+@asynccontextmanager
+async def logged_waits(
+    database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
+) -> AsyncIterator[None]:
+    """Log who holds the locks that a transaction waits for inside, once each; `waits` are those of the last look."""
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+    looking = asyncio.create_task(_look(database, pid, waits, subject))
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+
+
+async def _look(database: Database, pid: int, waits: list[LockWait], subject: dict[str, str]) -> None:
+    logged: set[int] = set()
+    while True:
+        await asyncio.sleep(LOOK_EVERY.total_seconds())
+        try:
+            async with database.connection() as connection:
+                waits[:] = await lock_waits(connection, pid) or waits
+        except (DependencyDownError, TransientError):  # every connection is busy; the session itself meets an outage
+            continue
+        for wait in waits:
+            if wait.pid not in logged:
+                logged.add(wait.pid)
+                log.warning("lock_awaited", holder=str(wait), holder_pid=wait.pid, **subject)
+
+
+async def _refuse_second_star(connection: asyncpg.Connection, contract: Contract) -> None:
+    """Tombstones and key comparisons are those of a database's one star. Raises: SchemaNotReadyError."""
+    other = await connection.fetchval("SELECT name FROM starlift.contract WHERE name <> $1 LIMIT 1", contract.name)
+    if other is not None:
+        raise SchemaNotReadyError(
+            f"the warehouse holds the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
+            "it is the same contract renamed, update starlift.contract"
+        )
+
+
+async def _refuse_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> None:
+    """A table of the same name that Starlift did not make stays untouched. Raises: SchemaNotReadyError."""
+    names = [table.name for table in contract.warehouse_tables]
+    foreign = await connection.fetch(QUERIES["foreign_tables.sql"], contract.warehouse_schema, names)
+    if foreign:
+        found = ", ".join(f"'{row['name']}'" for row in foreign)
+        raise SchemaNotReadyError(
+            f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not make ({found}); move them "
+            "away, or give Starlift an empty database"
+        )

@@ -1,0 +1,146 @@
+"""The star as the warehouse's catalog has it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from contracts.tables import Contract, TableKind, WarehouseTable
+from services.loading.schema import QUERIES, current_name, select_current
+from shared.sql import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class FoundColumn:
+    """A column of a table; `is_key` if it is in the primary key or in a unique index."""
+
+    table: str
+    name: str
+    type: str
+    is_required: bool
+    is_key: bool
+    has_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundIndex:
+    """A unique index of a table; one that `is_arbiter` serves ON CONFLICT and foreign keys."""
+
+    table: str
+    name: str
+    columns: frozenset[str]
+    is_primary: bool
+    is_constraint: bool
+    is_arbiter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A privilege on a view, or on one of its columns; without a role: of PUBLIC."""
+
+    role: str | None
+    privilege: str
+    column: str | None
+    may_grant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundView:
+    """A view, its columns with their types in order, and what is attached to it."""
+
+    name: str
+    definition: str
+    columns: tuple[tuple[str, str], ...]
+    owner: str = ""
+    is_own: bool = True
+    options: tuple[str, ...] = ()
+    comment: str | None = None
+    column_comments: dict[str, str] = field(default_factory=dict)
+    grants: tuple[Grant, ...] = ()
+    granted_by_default: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDependant:
+    """An object of others that depends on a column of `relation`, or, without one, on its row type or the whole view."""
+
+    relation: str
+    column: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Star:
+    """All of it. `wanted_views` are the views as the contract would define them on the tables that are there."""
+
+    columns: tuple[FoundColumn, ...]
+    indexes: tuple[FoundIndex, ...]
+    views: dict[str, FoundView]
+    wanted_views: dict[str, FoundView]
+    dependants: tuple[FoundDependant, ...]
+
+    def columns_of(self, table: str) -> list[FoundColumn]:
+        """The columns of a table; none where it does not exist."""
+        return [column for column in self.columns if column.table == table]
+
+    def indexes_of(self, table: str) -> list[FoundIndex]:
+        """The unique indexes of a table."""
+        return [index for index in self.indexes if index.table == table]
+
+
+async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
+    """Read the star of a contract, inside a transaction that may write."""
+    schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
+    views = [current_name(table) for table in contract.warehouse_tables if table.kind is TableKind.FACT]
+    columns = [FoundColumn(**row) for row in await connection.fetch(QUERIES["columns.sql"], schema, tables)]
+    indexes = await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables)
+    dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *views], views)
+    return Star(
+        columns=tuple(columns),
+        indexes=tuple(FoundIndex(**{**row, "columns": frozenset(row["columns"])}) for row in indexes),
+        views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, views)},
+        wanted_views=await _wanted_views(connection, contract, columns),
+        dependants=tuple(FoundDependant(**row) for row in dependants),
+    )
+
+
+def _view(row: asyncpg.Record) -> FoundView:
+    read: dict[str, Any] = {name: json.loads(row[name]) for name in ("columns", "column_comments", "grants")}
+    return FoundView(
+        name=row["name"],
+        definition=row["definition"],
+        columns=tuple((name, kind) for name, kind in read["columns"]),
+        owner=row["owner"],
+        is_own=row["is_own"],
+        options=tuple(row["options"]),
+        comment=row["comment"],
+        column_comments=read["column_comments"],
+        grants=tuple(Grant(**grant) for grant in read["grants"]),
+        granted_by_default=tuple(row["granted_by_default"]),
+    )
+
+
+async def _wanted_views(connection: asyncpg.Connection, contract: Contract, columns: list[FoundColumn]) -> dict[str, FoundView]:
+    """PostgreSQL's own words for the views: made as temporary ones, read and rolled back."""
+    wanted = {}
+    facts = [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
+    for table in facts:
+        if _shows(table).issubset(column.name for column in columns if column.table == table.name):
+            attempt = connection.transaction()
+            await attempt.start()
+            await connection.execute(
+                f"CREATE TEMPORARY VIEW {quoted(current_name(table))} AS {select_current(contract, table)}"
+            )
+            temporary = await connection.fetchval("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")
+            (row,) = await connection.fetch(QUERIES["views.sql"], temporary, [current_name(table)])
+            await attempt.rollback()
+            wanted[current_name(table)] = _view(row)
+    return wanted
+
+
+def _shows(table: WarehouseTable) -> set[str]:
+    """The columns without which the view of a fact can't be defined."""
+    return {*table.identity, "_run", "_deleted_at"}
