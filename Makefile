@@ -80,6 +80,10 @@ audit: create-environments ## Known vulnerabilities of the locked packages (need
 unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
 	$(BIN)/pytest tests/unit
 
+.PHONY: busy-test
+busy-test: create-environments ## The end-to-end tests once more, beside two busy loops: no test may need an idle machine
+	tests/end_to_end/busy.sh $(BIN)/pytest tests/end_to_end
+
 .PHONY: infra-check
 infra-check: create-environments $(VENV)-infra/.installed ## Terraform, images, pipelines and compose file, without an account or a network
 	$(BIN)/pytest tests/infra tests/unit/test_compose.py tests/unit/test_topology.py tests/integration/test_images.py

@@ -7,7 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
+
+from infra.local import processes
+from tests.limits import HANG
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("dev", "localstack-py311", "localstack-py313", "uv")
@@ -110,3 +114,14 @@ def test_clean_leaves_nothing_outside_of_the_checkout(state: str, checkout: Chec
     assert checkout.make("clean") == 0
     assert list(place.parent.iterdir()) == []
     assert not checkout.has(".starlift")
+
+
+def test_the_busy_loops_end_with_the_command_and_keep_its_exit_code() -> None:
+    script = ROOT / "tests" / "end_to_end" / "busy.sh"
+    started = psutil.Popen([str(script), "sh", "-c", "read word; exit 7"], stdin=subprocess.PIPE)
+    processes.wait_until(lambda: len(started.children()) == 3, within=HANG)
+    children = started.children()
+    started.communicate(b"end\n")
+    assert started.returncode == 7
+    assert len(children) == 3
+    assert processes.wait_until(lambda: not any(child.is_running() for child in children), within=HANG)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,12 +16,15 @@ from botocore.exceptions import EndpointConnectionError
 from rich.console import Console
 
 from contracts.totesys import CONTRACT
+from infra.local import disk
+from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.ticker import Ticker
 from services.operator.local.events import LogTail
 from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.local.up import (
     UpOptions,
+    _wait_until_up,
     interrupted_by_sigterm,
     last_words,
     load_contract_of_environment,
@@ -68,6 +72,16 @@ def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
 )
 def test_the_last_words_of_a_stack_that_did_not_come_up(log: str, words: str) -> None:
     assert last_words(log) == words
+
+
+def test_a_detached_stack_that_had_no_room_for_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "up.log"
+    log.write_text("source: 9 rows made\n")
+    monkeypatch.setattr(disk, "_WAL_SEGMENT_BYTES", 2**62)
+    with subprocess.Popen(["/bin/true"]) as ended:
+        ended.wait()
+        with pytest.raises(StackError, match="no space left on the disk of"):
+            _wait_until_up(ended, log)
 
 
 def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

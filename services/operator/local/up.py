@@ -20,7 +20,7 @@ from rich.console import Console
 
 from contracts.tables import Contract
 from infra.local import processes
-from infra.local.disk import disk_errors
+from infra.local.disk import disk_errors, full_disk, has_any_room
 from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
@@ -167,7 +167,7 @@ def up_detached(options: UpOptions, console: Console) -> None:
     home = default_home()
     Home(home).require_free()
     log = home / "up.log"
-    with log.open("wb") as output:
+    with disk_errors(home), log.open("wb") as output:
         log.chmod(0o600)
         child = subprocess.Popen(  # noqa: S603 (ourselves)
             processes.python("services.operator", *options.arguments()),
@@ -198,7 +198,9 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + DETACHED_LIMIT.total_seconds()
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise StackError(last_words(log.read_text(errors="replace")))
+            words = log.read_text(errors="replace")
+            has_no_room = COMPLAINT not in words and not has_any_room(log.parent)
+            raise full_disk(log.parent) if has_no_room else StackError(last_words(words))
         found = Stack.found()
         if found is not None and found.owner.pid == child.pid and set(SERVICES) <= set(found.processes):
             return
