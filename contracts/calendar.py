@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+
+from contracts.column_types import Kind
 
 DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTH_NAMES = (
@@ -24,3 +26,14 @@ CALENDAR_PARTS: Mapping[str, Callable[[dt.date], object]] = MappingProxyType(
         "quarter": lambda date: (date.month + 2) // 3,
     }
 )
+PART_KINDS: Mapping[str, Kind] = MappingProxyType({"date": Kind.DATE, "day_name": Kind.TEXT, "month_name": Kind.TEXT})
+
+
+def part_problems(part: str, kind: Kind, *, is_key: bool) -> Iterator[str]:
+    """What is wrong with a column of this kind that holds the calendar's `part`; whole numbers may be integer or bigint."""
+    if part not in CALENDAR_PARTS:
+        yield f"is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
+    elif kind not in ({PART_KINDS[part]} if part in PART_KINDS else {Kind.INTEGER, Kind.BIGINT}):
+        yield f"is {kind} but holds the calendar's '{part}', which is {PART_KINDS.get(part, Kind.INTEGER)}"
+    elif is_key and part != "date":
+        yield "is in the key of a calendar, which must be the date alone"

@@ -12,7 +12,7 @@ from enum import StrEnum, unique
 from functools import cached_property
 from typing import TypeVar
 
-from contracts.calendar import CALENDAR_PARTS
+from contracts.calendar import part_problems
 from contracts.column_types import TEXT, ColumnType, Kind
 from contracts.conversions import KEY_TYPES, derivation_problems, is_same_kind, join_alike, may_be_key, origin_problems
 from contracts.drift import Drift
@@ -208,10 +208,10 @@ class Contract:
         for problem in self._lookup_problems(table):
             raise ContractError(f"'{table.name}' {problem}")
         for column in table.columns:
-            problems = self._calendar_problems(column) if table.kind is TableKind.CALENDAR else self._problems(table, column)
+            of_kind = self._calendar_problems if table.kind is TableKind.CALENDAR else self._problems
             if column.references is not None and table.kind is not TableKind.FACT:
                 raise ContractError(f"'{table.name}.{column.name}' refers to '{column.references}', which only a fact may")
-            for problem in (*self._reference_problems(column), *problems):
+            for problem in (*self._reference_problems(column), *of_kind(table, column)):
                 raise ContractError(f"'{table.name}.{column.name}' {problem}")
 
     def _lookup_problems(self, table: WarehouseTable) -> Iterator[str]:
@@ -245,12 +245,12 @@ class Contract:
             if other.type.kind is Kind.VERBATIM and not other.nullable and other.name not in dimension.key:
                 yield f"refers to '{dimension.name}', whose '{other.name}' must be nullable: an inferred member has none"
 
-    def _calendar_problems(self, column: Column) -> Iterator[str]:
+    def _calendar_problems(self, table: WarehouseTable, column: Column) -> Iterator[str]:
         """What is wrong with a column of the calendar."""
-        if not isinstance(column.origin, CalendarPart):
+        if isinstance(column.origin, CalendarPart):
+            yield from part_problems(column.origin.part, column.type.kind, is_key=column.name in table.key)
+        else:
             yield "belongs to a calendar and must be a part of a date"
-        elif column.origin.part not in CALENDAR_PARTS:
-            yield f"is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
 
     def _problems(self, table: WarehouseTable, column: Column) -> Iterator[str]:
         """What is wrong with where a column of any other table comes from."""

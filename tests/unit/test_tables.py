@@ -127,6 +127,18 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
             f"'dim_day.week' is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}",
         ),
         (
+            with_column(DIM_DAY, Column("day", INTEGER, CalendarPart("date"))),
+            "'dim_day.day' is integer but holds the calendar's 'date', which is date",
+        ),
+        (
+            with_column(DIM_DAY, Column("weekday", TEXT, CalendarPart("day_of_week"))),
+            "'dim_day.weekday' is text but holds the calendar's 'day_of_week', which is integer",
+        ),
+        (
+            with_column(replace(DIM_DAY, key=("year",)), Column("year", INTEGER, CalendarPart("year"))),
+            "'dim_day.year' is in the key of a calendar, which must be the date alone",
+        ),
+        (
             with_column(DIM_DAY, Column("x", TEXT, FromSource("note"))),
             "'dim_day.x' belongs to a calendar and must be a part of a date",
         ),
