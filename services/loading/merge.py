@@ -94,6 +94,18 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
     )
 
 
+def is_inferred(table: WarehouseTable) -> str:
+    """Whether a row of a dimension is an inferred member: of run 0, and nothing but its key is known."""
+    unknown = (
+        f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {_inferred(column)})"
+        if column.type.kind in _INFERRED
+        else f"{quoted(column.name)} IS NULL"
+        for column in table.columns
+        if column.name not in table.key
+    )
+    return " AND ".join(["_run = 0", *unknown])
+
+
 def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
     """The dates that staged rows of `facts` refer to, in one order for all loaders: none waits for another in a circle."""
     referred = _referred_keys(calendar, facts)

@@ -1,8 +1,9 @@
 """The SQL of deletes. Pure text, derived from the contract; the argument is in docs/decisions/0006-deletes.md.
 
 A key list of run R says which keys the source had in R's snapshot. A row of the star whose highest `_run` is below R and whose
-key is not in the list is gone: it gets a tombstone. A row with a tombstone above its highest `_run` is dead, and its newest
-version has `_deleted_at`; no other row has. All of it depends on the highest runs only, not on what came first.
+key is not in the list is gone: it gets a tombstone, whoever put it there. Inferred members, which stand for rows that are not
+at the source, are left alone while a fact refers to them. A row with a tombstone above its highest `_run` is dead, and its
+newest version has `_deleted_at`; no other row has. All of it depends on the highest runs only, not on what came first.
 
 Statements name a row's business key as the ledger does, as a JSON array.
 """
@@ -10,7 +11,7 @@ Statements name a row's business key as the ledger does, as a JSON array.
 from __future__ import annotations
 
 from contracts.tables import Contract, TableKind, WarehouseTable
-from services.loading.merge import loaded_value, staging_name
+from services.loading.merge import is_inferred, loaded_value, staging_name
 from services.loading.schema import relation
 from shared.sql import literal, quoted
 
@@ -37,27 +38,51 @@ def insert_keys(table: WarehouseTable) -> str:
 
 def has_older(contract: Contract, table: WarehouseTable) -> str:
     """Whether `table` has a row of a run below $1: without one, as in a first load, there is nothing to compare."""
-    return f"SELECT EXISTS (SELECT FROM {relation(contract, table)} WHERE _run BETWEEN 1 AND $1::bigint - 1)"
+    return f"SELECT EXISTS (SELECT FROM {relation(contract, table)} WHERE _run < $1::bigint)"
 
 
 def bury_missing(contract: Contract, table: WarehouseTable) -> str:
-    """A tombstone of run $1, found at $2, for each living row that no run from $1 on has seen and whose key is not listed.
+    """A tombstone of run $1, found at $2, for each row that no run from $1 on has seen and whose key is not listed.
 
-    Answers their keys. Sorted: two loaders then lock tombstones in the same order.
+    Not for a row that has one and is marked as deleted. Returns their keys. Sorted: two loaders then lock tombstones in the
+    same order.
     """
     key = ", ".join(quoted("t", name) for name in table.key)
     listed = " AND ".join(f"{quoted('k', name)} = {quoted('t', name)}" for name in table.key)
+    order = ", ".join(f"{quoted('t', name)} DESC" for name in ("_run", *table.version))
+    newest = f"(array_agg(t._deleted_at IS NOT NULL ORDER BY {order}))[1]"
     unlisted = (
-        f"SELECT jsonb_build_array({key}) AS key, max(t._run) AS run FROM {relation(contract, table)} AS t "
+        f"SELECT jsonb_build_array({key}) AS key, max(t._run) AS run, {newest} AS is_marked "
+        f"FROM {_without_inferred(contract, table)} AS t "
         f"WHERE NOT EXISTS (SELECT FROM {quoted(keys_name(table))} AS k WHERE {listed}) "
-        f"GROUP BY {key} HAVING max(t._run) BETWEEN 1 AND $1::bigint - 1"  # run 0: an inferred member was never at the source
+        f"GROUP BY {key} HAVING max(t._run) < $1::bigint"
     )
     return (
         f"INSERT INTO starlift.tombstone (table_name, key, run, found_at) "
         f"SELECT {literal(table.name)}, u.key, $1, $2::timestamptz FROM ({unlisted}) AS u "
-        f"WHERE NOT EXISTS (SELECT FROM starlift.tombstone AS d WHERE {_of(table, 'd')} AND d.key = u.key AND d.run > u.run) "
+        f"WHERE NOT u.is_marked OR NOT EXISTS "
+        f"(SELECT FROM starlift.tombstone AS d WHERE {_of(table, 'd')} AND d.key = u.key AND d.run > u.run) "
         f"ORDER BY u.key "
         f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at RETURNING key"
+    )
+
+
+def _without_inferred(contract: Contract, table: WarehouseTable) -> str:
+    """The rows of `table` but for the inferred members that facts refer to."""
+    name = relation(contract, table)
+    references = [
+        f"SELECT {quoted(column.name)} FROM {relation(contract, fact)}"
+        for fact in contract.warehouse_tables
+        for column in fact.columns
+        if column.references == table.name
+    ]
+    if not references:
+        return name
+    inferred, key = is_inferred(table), quoted("d", table.key[0])
+    referred = f"SELECT FROM ({' UNION ALL '.join(references)}) AS f (key) WHERE f.key = {key}"
+    return (
+        f"(SELECT * FROM {name} WHERE NOT ({inferred}) "
+        f"UNION ALL SELECT * FROM {name} AS d WHERE {inferred} AND NOT EXISTS ({referred}))"
     )
 
 

@@ -17,6 +17,9 @@ from tests.pipeline import PROCESSED, Pipeline, tables_read
 DELETE = "DELETE FROM payment WHERE payment_id = 3"
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
 MARKS = "SELECT _deleted_at IS NOT NULL FROM fact_payment WHERE payment_id = 3 ORDER BY _run"
+UNKNOWN_CURRENCY = """
+UPDATE dim_currency SET currency_code = '(unknown)', currency_name = '(unknown)', _run = 0 WHERE currency_id = 1
+"""
 UPDATE = "UPDATE payment SET paid = NOT paid, last_updated = $1 WHERE payment_id = 3"
 
 
@@ -238,8 +241,7 @@ async def test_a_row_in_quarantine_is_not_gone(source: asyncpg.Connection, loade
 
 
 async def test_an_inferred_member_is_not_gone_it_was_never_there(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    await source.execute("UPDATE currency SET currency_code = 'XQX' WHERE currency_id = 1")
-    await loaded.select("UPDATE dim_currency SET _run = 0 WHERE currency_id = 1")
+    await loaded.select(UNKNOWN_CURRENCY)
     await source.execute("ALTER TABLE sales_order DROP CONSTRAINT sales_order_currency_id_fkey")
     await source.execute("ALTER TABLE purchase_order DROP CONSTRAINT purchase_order_currency_id_fkey")
     await source.execute("ALTER TABLE payment DROP CONSTRAINT payment_currency_id_fkey")
