@@ -111,3 +111,13 @@ def batch_of_quarantine(key: str) -> tuple[int, int]:
 def proof_key(source: str, taken_at: datetime | None = None) -> str:
     """The last proof of a source, or that of a time."""
     return f"proofs/{source}/{'last' if taken_at is None else f'{taken_at:%Y%m%dT%H%M%SZ}'}.json"
+
+
+def history_key(source: str) -> str:
+    """From where on the history of a source is checked."""
+    return f"proofs/{source}/history.json"
+
+
+def proof_failure_key(source: str) -> str:
+    """Why the last proof of a source could not be made."""
+    return f"proofs/{source}/failure.json"

@@ -5,10 +5,11 @@ A test decides itself when which message is worked on, how often, and in which o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from pydantic import SecretStr
@@ -23,6 +24,8 @@ from services.ingestion.extraction import BATCH_BYTES, BATCH_OBJECTS, BATCH_ROWS
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import Progress, read_progress
+from services.operator.proof.causes import DeadBatch
+from services.operator.proof.dead_batches import none_dead
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling
@@ -54,6 +57,7 @@ class Pipeline:
     batch_objects: int = BATCH_OBJECTS
     compare_keys_every: int = 0
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
+    dead: Callable[[Collection[UUID]], Awaitable[Mapping[UUID, DeadBatch]]] = none_dead
 
     async def ingest(self, mode: Mode = Mode.CHANGES, trigger: Trigger = Trigger.OPERATOR, **wish: Any) -> list[BatchIngested]:
         """One run; what it announced."""
@@ -102,7 +106,7 @@ class Pipeline:
     @property
     def proof(self) -> Proof:
         """What compares the two databases."""
-        return Proof(self.contract, self.source, self.warehouse, self.objects, LANDING, PROCESSED, SOURCE)
+        return Proof(self.contract, self.source, self.warehouse, self.objects, LANDING, PROCESSED, SOURCE, self.dead)
 
     async def verify(self) -> Verdict:
         """What the proof finds."""

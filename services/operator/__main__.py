@@ -19,13 +19,17 @@ from services.operator.dlq.commands import dlq_app
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.ingest import RunNotLoadedError, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import WrongSettingsError, has_local_stack, local_stack, operator_settings
+from services.operator.proof.baseline import keep_baseline
 from services.operator.proof.command import (
+    BeginAnew,
     History,
+    Record,
     Report,
     Sample,
     Settle,
     Tables,
     repaired_sentence,
+    require_history,
     scope_of,
     tell,
     verify_history,
@@ -34,6 +38,7 @@ from services.operator.proof.command import verify as compare
 from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.repair import repair
 from services.operator.proof.verdict import Verdict
+from services.operator.proof.verify import Proof
 from services.operator.quarantine_command import quarantine_app
 from services.operator.session import with_system
 from services.operator.status import look
@@ -43,7 +48,7 @@ from services.operator.trace.render import life_as_json, show_life
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded, 5 not healthy, "
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs, 4 not loaded or pending, 5 not healthy, "
     "130 interrupted."
 )
 
@@ -125,19 +130,23 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     settle: Settle = 30.0,
     history: History = False,
     report: Report = None,
-    record: Annotated[bool, typer.Option("--record", help="Keep the verdict, for `status`.")] = False,
+    begin_anew: BeginAnew = False,
+    record: Record = False,
     mend: Annotated[bool, typer.Option("--repair", help="Have the rows that differ read again, then compare again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the star with the source, row by row. Exit code 3 if they differ."""
+    """Compare the star with the source, row by row. Exit code 3 if they differ, 4 if rows are stuck on their way."""
     scope = scope_of(tables, sample, settle, record=record, report=report)
+    require_history(history=history, begin_anew=begin_anew)
 
     async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str]:
-        verdict = await compare(system, scope, record=record)
+        if begin_anew:
+            await keep_baseline(Proof.of(system))
+        verdict = await compare(system, scope, is_regular=record)
         if mend and not verdict.is_equal:
             runs = await repair(system, verdict)
             complaints.print(repaired_sentence(verdict, runs), highlight=False, soft_wrap=True)
-            verdict = await compare(system, scope, record=record) if runs else verdict
+            verdict = await compare(system, scope, is_regular=record) if runs else verdict
         return verdict, await verify_history(system, scope) if history else None, system.settings.source_name
 
     verdict, past, source_name = with_system(work)

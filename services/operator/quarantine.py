@@ -26,9 +26,9 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
     chosen = contract.warehouse_tables if table is None else [table_named(contract, table)]
     still: list[Entry] = []
     async with system.warehouse.connection() as warehouse:
-        place = settings.processed_bucket, settings.source_name
-        entries = await open_entries(system.objects, *place, contract, warehouse)
-        comparisons = await last_comparisons(system.objects, warehouse)
+        place = system.objects, settings.processed_bucket, settings.source_name
+        entries = await open_entries(*place, contract, warehouse)
+        comparisons = await last_comparisons(*place, warehouse)
     for one in chosen:
         of_table = entries.get(one.name, {})
         compared = comparisons.run(one)

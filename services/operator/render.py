@@ -13,10 +13,12 @@ from rich.text import Text
 
 from services.operator.ingest import Waiting
 from services.operator.progress import Progress
+from services.operator.proof.verdict import Outcome
 from services.operator.row_counts import RowCount
 from services.operator.status import Service, Status
 
 MINUTE_S = 60
+REASONS_SHOWN = 5
 LINE_EVERY_S = 5.0  # where there is no terminal to show a spinner
 COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
 
@@ -138,18 +140,38 @@ def _freshness(status: Status, progress: Progress) -> str:
     return f"{run}; the warehouse shows the source as of {clock(progress.fresh_as_of)}, {behind:.1f} s ago."
 
 
-def _proved(status: Status) -> str:
-    proof = status.proof
+def _proved(status: Status) -> Text:
+    """What the last proof found, and why there is no newer one. As a Text: a reason may look like markup."""
+    proof, failure = status.proof, status.proof_failure
     if proof is None:
-        return "Never proved yet: `starlift verify --record` compares everything with the source."
-    ago = (status.at - proof.taken_at).total_seconds()
-    when = f"{ago:.0f} s ago" if ago < MINUTE_S * 2 else f"{ago / MINUTE_S:,.0f} min ago"
-    if not proof.is_equal:
-        return f"[bold red]Found different {when}[/]: {proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
-    words = f"{proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
-    if status.is_proof_old:
-        return f"[yellow]Proved equal {when}[/], and not since: {words} See why the schedule makes no proofs."
-    return f"Proved equal {when}: {words}"
+        said = Text("Never proved yet: `starlift verify` compares everything with the source.")
+    elif proof.outcome is Outcome.DIFFERENT:
+        rows = f"{proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
+        said = Text.assemble((f"Found different {_ago(status, proof.taken_at)}", "bold red"), f": {rows}")
+    elif proof.outcome is Outcome.PENDING:
+        reasons = "; ".join(reasons_in_words(proof.reasons))
+        said = Text.assemble((f"Pending {_ago(status, proof.taken_at)}", "bold yellow"), f": {reasons}.")
+    else:
+        words = f"{proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
+        said = Text(f"Proved equal {_ago(status, proof.taken_at)}: {words}")
+    if failure is not None:
+        said.append(f"\nThe last proof failed {_ago(status, failure.failed_at)}: {failure.reason}", "bold red")
+    elif status.is_proof_old:
+        said.append(" No proof since: check that the proof schedule is running.", "yellow")
+    return said
+
+
+def _ago(status: Status, moment: datetime) -> str:
+    seconds = (status.at - moment).total_seconds()
+    return f"{seconds:.0f} s ago" if seconds < MINUTE_S * 2 else f"{seconds / MINUTE_S:,.0f} min ago"
+
+
+def reasons_in_words(reasons: Mapping[str, int]) -> Iterator[str]:
+    """Each reason why rows are stuck, with how many they are; the first few of very many."""
+    for reason, count in list(reasons.items())[:REASONS_SHOWN]:
+        yield f"{counted(count, 'row', 'rows')}: {reason}" if count else reason
+    if len(reasons) > REASONS_SHOWN:
+        yield f"{len(reasons) - REASONS_SHOWN:,} reasons more; `starlift verify --json` has all"
 
 
 def counted(number: int, one: str, many: str) -> str:

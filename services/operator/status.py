@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.progress import Progress, read_progress
-from services.operator.proof.record import ProofRecord, last_record
+from services.operator.proof.record import ProofFailure, ProofRecord, last_failure, last_record
 from services.operator.quarantine import quarantined
 from services.operator.row_counts import RowCount, count_rows
 from services.operator.system import OperatorSettings, System, open_system
@@ -48,6 +48,7 @@ class Status:
     dead_letters: dict[str, Depth] = field(default_factory=dict)
     progress: Progress | None = None
     proof: ProofRecord | None = None
+    proof_failure: ProofFailure | None = None
     rows: dict[str, RowCount] = field(default_factory=dict)
     fresh: dict[str, datetime | None] = field(default_factory=dict)
     quarantined: int | None = None
@@ -92,11 +93,11 @@ class Status:
         return found
 
     def _of_proof(self) -> list[str]:
-        """Whoever never records a proof is not asked for one."""
-        if self.proof is None:
-            return []
-        found = [] if self.proof.is_equal else ["the last proof did not find the warehouse equal"]
-        return [*found, "no proof has been recorded for more than an hour"] if self.is_proof_old else found
+        """Whoever never made a proof is not asked for one."""
+        found = [f"the last proof failed: {self.proof_failure.reason}"] if self.proof_failure else []
+        if self.proof is not None and not self.proof.is_equal:
+            found.append("the last proof did not find the warehouse equal")
+        return [*found, "no regular proof has been made for more than an hour"] if self.is_proof_old else found
 
     @property
     def waits_for_locks(self) -> list[str]:
@@ -105,8 +106,8 @@ class Status:
 
     @property
     def is_proof_old(self) -> bool:
-        """Whether proofs used to be recorded and no longer are."""
-        return self.proof is not None and self.at - self.proof.taken_at > PROOF_IS_OLD
+        """Whether proofs used to be made regularly and no longer are; whoever makes one by hand is asked for no more."""
+        return self.proof is not None and self.proof.is_regular and self.at - self.proof.taken_at > PROOF_IS_OLD
 
     @property
     def held_back_s(self) -> float | None:
@@ -130,6 +131,7 @@ class Status:
             **self._progress_as_json(),
             "quarantined": self.quarantined,
             "proved": self.proof.model_dump(mode="json") if self.proof else None,
+            "proof_failure": self.proof_failure.model_dump(mode="json") if self.proof_failure else None,
             "horizon_held_back_seconds": self.held_back_s,
             "lock_waits": self.waits_for_locks,
             "rows": {name: count.rows for name, count in self.rows.items()},
@@ -180,7 +182,7 @@ async def read_status(system: System, asking: Asking) -> Status:
         asking.answer("progress", _progress(system, asking.limit / 2)),
         asking.answer("rows", _rows(system, asking.limit / 2)),
         asking.answer("quarantine", quarantined(system)),
-        asking.answer("proof", last_record(system)),
+        asking.answer("proof", _last_proof(system)),
         asking.answer("locks", _lock_waits(system)),
     )
     if waits:  # only what lasts: our own statements have just waited as well, and loads wait for each other for a moment
@@ -192,7 +194,8 @@ async def read_status(system: System, asking: Asking) -> Status:
         queues=queues,
         dead_letters=dead_letters,
         progress=progress,
-        proof=proof,
+        proof=proof[0] if proof else None,
+        proof_failure=proof[1] if proof else None,
         rows=rows or {},
         fresh=freshness(system.contract, progress) if progress else {},
         quarantined=None if held is None else len(held),
@@ -243,6 +246,10 @@ async def _progress(system: System, limit: timedelta) -> Progress:
 async def _rows(system: System, limit: timedelta) -> dict[str, RowCount]:
     async with system.warehouse.connection() as warehouse:
         return await count_rows(warehouse, system.contract, limit)
+
+
+async def _last_proof(system: System) -> tuple[ProofRecord | None, ProofFailure | None]:
+    return await last_record(system), await last_failure(system)
 
 
 async def _lock_waits(system: System) -> list[LockWait]:

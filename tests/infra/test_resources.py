@@ -14,7 +14,7 @@ from infra.terraform.offline.core import Resource
 from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 from services.operator.proof.render import verdict_words
-from services.operator.proof.verdict import Verdict
+from services.operator.proof.verdict import Outcome, Verdict
 from tests.infra.conftest import STACK, Applied
 
 TOPOLOGY = read_topology()
@@ -136,18 +136,19 @@ def test_what_an_alarm_counts_is_logged(applied: Applied) -> None:
 
 
 def said(sentence: str) -> bool:
-    """Whether the operator's verdict begins so, for equal or for different."""
+    """Whether the operator's verdict begins so, whatever the outcome."""
     progress = SimpleNamespace(consistent_through=SimpleNamespace(run=1795391228915), overdue=[])
     rest: dict[str, Any] = {
         "in_flight": 0,
+        "stuck": 0,
+        "reasons": {},
         "quarantined": 0,
-        "is_stalled": False,
         "settled_at": None,
         "sample": 1.0,
         "tables": [],
         "taken_at": datetime.now(UTC),
     }
-    verdicts = [cast("Verdict", SimpleNamespace(progress=progress, is_equal=is_equal, **rest)) for is_equal in (True, False)]
+    verdicts = [cast("Verdict", SimpleNamespace(progress=progress, outcome=outcome, **rest)) for outcome in Outcome]
     return any(verdict_words(verdict).startswith(f"{sentence} 1795391228915") for verdict in verdicts)
 
 

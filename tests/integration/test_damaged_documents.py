@@ -17,7 +17,7 @@ from contracts.objects import manifest_prefix, proof_key, quarantine_prefix, sta
 from contracts.state import Lease, SourceState
 from infra.local.totesys.fill import fill
 from services.operator.ingest import resend_missing
-from services.operator.proof.record import ProofRecord, keep_record, last_record
+from services.operator.proof.record import keep_record, last_record
 from services.operator.quarantine import quarantined
 from services.operator.status import Asking, read_status
 from services.operator.system import System
@@ -85,7 +85,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
         await pipeline.run(mode)
 
     async def record() -> None:
-        await keep_record(system, ProofRecord.of(await pipeline.verify()))
+        await keep_record(system, await pipeline.verify(), is_regular=True)
 
     state = state_key(SOURCE)
     readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: answered(system)]
@@ -107,7 +107,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
 
     await record()
     readers = [lambda: last_record(system), lambda: answered(system)]
-    sentence = "record of a proof; run `starlift verify --record`, which replaces it"
+    sentence = "record of a proof; run `starlift verify`, which replaces it"
     await damage_and_heal(pipeline, LANDING, proof_key(SOURCE), sentence, readers, record)
 
 

@@ -12,7 +12,9 @@ from contracts.objects import batch_prefix
 from infra.local.totesys.fill import fill
 from services.loading.schema import create_current_view
 from services.operator.proof import history
+from services.operator.proof.baseline import keep_baseline
 from services.operator.proof.history import check_history
+from services.operator.proof.history_render import verdict_sentence
 from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem
 from shared.errors import PermanentError
 from tests.pipeline import PROCESSED, SOURCE, Pipeline
@@ -251,6 +253,24 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     assert (payments.batches, payments.flawed) == (3, 0)
     del objects[one]
     assert (await of_payment(loaded)).unread == 1
+
+
+async def test_a_history_whose_ledger_was_lost_can_begin_anew(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await loaded.select("TRUNCATE starlift.ledger")
+    assert not (await checked(loaded)).is_complete
+    await keep_baseline(loaded.proof)
+    verdict = await checked(loaded)  # what was loaded before is taken as it stands
+    assert (verdict.is_complete, [fact.batches for fact in verdict.facts]) == (True, [0, 0, 0])
+    assert f"begun anew at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict_sentence(verdict)
+    await source.execute(PAID, 3, "2026-12-03 00:00:00")
+    await loaded.run()
+    assert ((await of_payment(loaded)).batches, await found(loaded)) == (1, [])
+    await loaded.select(f"DELETE {OF_THREE} AND last_updated_date = '2026-12-03'")
+    await doubled(loaded, "last_updated_time = '23:59', _run = 1")
+    assert [(flaw, version) for _, flaw, _, version in await found(loaded)] == [
+        (Flaw.LOST, ("2026-12-03", "00:00:00")),
+        (Flaw.UNKNOWN, ("2026-12-02", "23:59:00")),
+    ]
 
 
 async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from infra.local.totesys.fill import fill
 from services.operator import progress as progress_module
 from services.operator.progress import manifests_after, not_in_ledger
 from services.operator.proof.comparison import Kind
+from services.operator.proof.verdict import Outcome
 from tests.pipeline import LANDING, SOURCE, Pipeline
 
 
@@ -166,14 +167,16 @@ async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
     assert list(payment.columns) == ["payment_amount"]
 
 
-async def test_a_batch_that_never_comes_makes_the_proof_fail_when_it_is_overdue(
+async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overdue(
     filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pipeline.run()
-    await change(filled, pipeline, "Ada")
+    lost = await change(filled, pipeline, "Ada")
     monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
     verdict = await pipeline.verify()
-    assert (verdict.is_equal, verdict.progress.overdue, verdict.in_flight) == (False, 1, 1)
+    assert (verdict.outcome, verdict.progress.overdue, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 1, 0, 1)
+    ((reason, rows),) = verdict.reasons.items()
+    assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 
 
 async def test_a_loaded_full_run_closes_the_gaps_before_it(

@@ -7,6 +7,7 @@ import pytest
 
 from contracts.objects import state_key
 from infra.local.totesys.fill import fill
+from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
@@ -69,9 +70,16 @@ async def test_a_loaded_warehouse_is_equal(loaded: Pipeline) -> None:
 async def test_before_the_first_load_there_is_nothing_to_compare(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     await fill(source, orders=20, seed=1)
     with pytest.raises(
-        PermanentError, match="the warehouse has no table 'dim_date' yet; load it first: `starlift ingest --wait`"
-    ):
+        ComplaintError, match="has no table 'dim_date' yet; load it first: `starlift ingest --wait`"
+    ) as complaint:
         await pipeline.verify()
+    assert complaint.value.code == ExitCode.NOT_LOADED
+
+
+async def test_a_table_that_was_loaded_and_is_gone_is_not_taken_for_one_that_is_yet_to_come(loaded: Pipeline) -> None:
+    await loaded.select("DROP TABLE fact_payment CASCADE")
+    with pytest.raises(PermanentError, match="the warehouse has lost table 'fact_payment'; restore it, or restart loading"):
+        await loaded.verify()
 
 
 CORRUPTIONS = (  # table, key, column, what it becomes; in the order in which they are found
@@ -176,6 +184,13 @@ async def test_an_older_version_in_the_place_of_the_current_one_differs(source: 
 async def test_a_day_of_the_calendar_that_is_described_wrongly_differs(loaded: Pipeline) -> None:
     await loaded.select(f"UPDATE dim_date SET quarter = 5 - quarter WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
     assert found(await loaded.verify()) == [("dim_date", Difference(Kind.DIFFERENT, (day,))) for day in DAYS]
+
+
+async def test_a_day_that_stands_in_the_calendar_twice_differs(loaded: Pipeline) -> None:
+    """Whoever joins it counts its facts twice."""
+    await loaded.select("ALTER TABLE dim_date DROP CONSTRAINT dim_date_pkey CASCADE")
+    await loaded.select("INSERT INTO dim_date SELECT * FROM dim_date WHERE date_id = '2025-01-02'")
+    assert found(await loaded.verify()) == [("dim_date", Difference(Kind.DIFFERENT, ("2025-01-02",)))]
 
 
 async def test_a_day_that_a_fact_refers_to_and_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import asyncpg
 import pytest
 
-from contracts.column_types import TEXT
-from contracts.origins import FromSource
-from contracts.tables import Column
+from contracts.column_types import DATE, TEXT
+from contracts.messages import RowsOf
+from contracts.origins import FromLookup, FromSource
+from contracts.tables import Column, Lookup, SourceColumn
 from services.operator.proof import statements
 from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.repair import wishes
+from services.operator.proof.verdict import Outcome
 from tests.pipeline import Pipeline
-from tests.small_contract import DIM_ITEM, SCHEMA, SHOP, with_column, with_table
+from tests.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
 
 GRANT = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"
 
@@ -40,6 +45,41 @@ async def test_an_enum_may_have_a_text_for_absent_values(source_url: str, pipeli
     await shop.run()
     assert (await shop.verify()).is_equal
     assert await shop.select("SELECT mood FROM dim_item ORDER BY item_id") == [("(unknown)",), ("wild",)]
+    await owner.close()
+
+
+FOUNDED = replace(MAKER, columns=(*MAKER.columns, SourceColumn("founded", DATE, nullable=True)))
+FOUNDED_SALE = with_column(
+    replace(FACT_SALE, lookups=(Lookup("maker", on="maker_id"),)),
+    Column("founded", DATE, FromLookup("maker", "founded"), nullable=True, references="dim_day"),
+)
+FOUNDED_SHOP = replace(
+    SHOP,
+    source_tables=(FOUNDED, *(table for table in SHOP.source_tables if table is not MAKER)),
+    warehouse_tables=tuple(FOUNDED_SALE if table is FACT_SALE else table for table in SHOP.warehouse_tables),
+)
+
+
+async def test_a_date_of_a_partner_is_in_the_calendar(source_url: str, pipeline: Pipeline) -> None:
+    shop, owner = pipeline.reading(FOUNDED_SHOP), await asyncpg.connect(source_url)
+    await owner.execute(f"{SCHEMA}; ALTER TABLE maker ADD COLUMN founded date; {GRANT}")
+    await owner.execute("INSERT INTO maker (maker_id, maker_name, founded) VALUES (1, 'Ada', '1815-12-10'), (2, 'Bo', NULL)")
+    await owner.execute("INSERT INTO item (item_id, maker_id, sold_at) VALUES (1, 1, '2026-01-02'), (2, 2, '2026-01-02')")
+    await shop.run()
+    assert (await shop.verify()).outcome is Outcome.EQUAL
+    await shop.select("ALTER TABLE fact_sale DROP CONSTRAINT fact_sale_founded_fkey")
+    await shop.select("DELETE FROM dim_day WHERE day = '1815-12-10'")
+    verdict = await shop.verify()
+    assert verdict.tables[0].differences == [Difference(Kind.MISSING, ("1815-12-10",))]
+    (wish,) = await wishes(shop.contract, shop.source, verdict)
+    assert wish.reread == (RowsOf(table="item", keys=((1,),)),)
+    await shop.run(reread=wish.reread)
+    await owner.execute("UPDATE maker SET founded = '1815-12-11' WHERE maker_id = 1")
+    verdict = await shop.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 2)  # the sale, and the day that it refers to
+    await shop.run()
+    verdict = await shop.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 0)
     await owner.close()
 
 

@@ -19,7 +19,7 @@ from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.render import verdict_words
 from services.operator.proof.statements import BUCKETS
-from services.operator.proof.verdict import Scope, Verdict
+from services.operator.proof.verdict import Outcome, Scope, Verdict
 from tests.pipeline import LANDING, SOURCE, Pipeline
 from tests.postgres_cluster import TestCluster
 
@@ -221,9 +221,9 @@ async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
     assert facts(await changed_while_loading(held_back, source, again)) == (1, [])
 
 
-@pytest.mark.parametrize(("minutes", "is_equal"), [(4, True), (6, False)])
-async def test_rows_in_flight_for_which_no_run_comes_differ_after_a_while(
-    held_back: Pipeline, source: asyncpg.Connection, *, minutes: int, is_equal: bool
+@pytest.mark.parametrize(("minutes", "outcome"), [(4, Outcome.EQUAL), (6, Outcome.PENDING)])
+async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
+    held_back: Pipeline, source: asyncpg.Connection, minutes: int, outcome: Outcome
 ) -> None:
     """As when ingestion is dead: every row may have changed since."""
     await source.execute("UPDATE design SET file_name = 'x'")
@@ -235,5 +235,6 @@ async def test_rows_in_flight_for_which_no_run_comes_differ_after_a_while(
     checkpoint = state.checkpoint.model_copy(update={"snapshot": snapshot})
     held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
     verdict = await held_back.proof.run(Scope(settle=timedelta(seconds=0.5)))
-    assert (verdict.is_equal, verdict.is_stalled, verdict.in_flight) == (is_equal, not is_equal, 473)
-    assert (f"no run has read the source for {minutes} min" in verdict_words(verdict)) is not is_equal
+    is_stuck = outcome is Outcome.PENDING
+    assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (outcome, 473 * (not is_stuck), 473 * is_stuck)
+    assert (f"473 rows: no run has read the source for {minutes} min" in verdict_words(verdict)) is is_stuck

@@ -54,6 +54,7 @@ def test_for_scripts_the_history_has_stable_names() -> None:
     fact.passes_over(UNTIL)
     assert history_as_json(HistoryVerdict((fact,))) == {
         "complete": False,
+        "begun_at": None,
         "facts": {
             "fact_payment": {
                 "rows": 12,

@@ -93,7 +93,7 @@ def test_the_commands_and_their_options() -> None:
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "status": {"--json", "--timeout"},
-        "verify": {"tables", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
+        "verify": {"tables", "--begin-anew", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
         "trace": {"table", "key", "--json"},
         "dlq": set(),  # a group; see test_dead_letter_commands.py
         "quarantine": set(),  # likewise

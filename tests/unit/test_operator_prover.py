@@ -71,10 +71,29 @@ def test_a_warehouse_that_differs_is_told(proofs: Any) -> None:
     assert "DIFFERENT" in str(told(prover))
 
 
+def test_rows_that_are_stuck_are_reported(proofs: Any) -> None:
+    clock = Clock()
+    prover, _ = proofs(clock, "print('PENDING as of run 7'); raise SystemExit(4)")
+    clock.now = 60
+    prover.look()
+    assert str(told(prover)).endswith("  proof        PENDING as of run 7")
+
+
 def test_no_proof_before_the_first_load_is_not_worth_a_word(proofs: Any) -> None:
     clock = Clock()
-    prover, _ = proofs(clock, "print('no table yet'); raise SystemExit(1)")
+    prover, _ = proofs(clock, "print('no table yet'); raise SystemExit(4)")
     clock.now = 60
+    prover.look()
+    assert told(prover) is None
+
+
+def test_a_proof_that_fails_again_and_again_is_reported_once(proofs: Any) -> None:
+    clock = Clock()
+    prover, _ = proofs(clock, "print('starlift: no such table'); raise SystemExit(1)")
+    clock.now = 60
+    prover.look()
+    assert str(told(prover)).endswith("  proof        failed: starlift: no such table")
+    clock.now = 120
     prover.look()
     assert told(prover) is None
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import pytest
 from rich.console import Console
 
 from services.operator.progress import Progress
+from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import Difference, Kind, TableVerdict
 from services.operator.proof.render import describe, show_verdict, verdict_sentence
 from services.operator.proof.verdict import Verdict, verdict_as_json
+from services.operator.proof.waiting import of_empty_table
 from services.operator.render import counted
 from shared.queue import Depth
 from tests.unit.operator_scene import BEGAN, Scene, checkpoint, snapshot
@@ -52,7 +55,11 @@ def test_a_difference_in_words(difference: Difference, text: str) -> None:
 
 
 def test_equal_is_said_with_run_rows_and_time() -> None:
-    equal = Verdict(NOTHING, BEGAN, (TableVerdict("dim_date", expected=1000, actual=1000, in_flight=2, quarantined=1),))
+    equal = Verdict(
+        NOTHING,
+        BEGAN,
+        (TableVerdict("dim_date", expected=1000, actual=1000, waiting=Counter({Cause(Wait.RUN): 2}), quarantined=1),),
+    )
     assert verdict_sentence(equal) == (
         "[bold green]EQUAL[/] before any load: 1,000 rows compared at 2026-11-01 09:30:00 UTC, "
         "2 rows in flight, 1 in quarantine."
@@ -69,7 +76,7 @@ async def test_different_is_said_with_how_many_rows() -> None:
 
 def test_a_verdict_names_the_first_differences_of_each_table() -> None:
     many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
-    names = TableVerdict("dim_staff", 9, 2, 1, 0, many), TableVerdict("fact_purchase_order", 5, 5)
+    names = TableVerdict("dim_staff", 9, 2, Counter({Cause(Wait.RUN): 1}), 0, many), TableVerdict("fact_purchase_order", 5, 5)
     text = shown(Verdict(NOTHING, BEGAN, names))
     assert all(header in text for header in ("expected", "found", "in flight", "quarantine", "different"))
     assert words(text, "fact_purchase") == ["fact_purchase_order", "5", "5", "0", "0", "0"]
@@ -89,22 +96,26 @@ def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
 
 async def test_a_verdict_for_scripts_has_stable_names() -> None:
     different = Difference(Kind.DIFFERENT, (1,), {"city": ("Leeds", None)})
-    found = TableVerdict("dim_location", expected=3, actual=2, in_flight=1, quarantined=1, differences=[different])
+    waiting = Counter({Cause(Wait.RUN): 1, of_empty_table("address"): 4})
+    found = TableVerdict("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
     assert verdict_as_json(Verdict(await loaded_progress(), snapshot(5).taken_at, (found,))) == {
+        "verdict": "different",
         "equal": False,
         "as_of_run": 7,
         "taken_at": "2026-11-01T09:30:05+00:00",
         "sample": 1.0,
         "settled_at": None,
         "overdue_batches": 0,
-        "stalled": False,
         "in_flight": 1,
+        "stuck": 4,
+        "stuck_reasons": [{"reason": of_empty_table("address").reason, "rows": 4}],
         "quarantined": 1,
         "tables": {
             "dim_location": {
                 "expected": 3,
                 "actual": 2,
                 "in_flight": 1,
+                "stuck": 4,
                 "quarantined": 1,
                 "different": 1,
                 "digest": "",

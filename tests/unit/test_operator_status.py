@@ -13,7 +13,8 @@ from contracts.totesys import CONTRACT
 from services.operator import render
 from services.operator.ingest import Waiting
 from services.operator.progress import Progress
-from services.operator.proof.record import ProofRecord
+from services.operator.proof.record import ProofFailure, ProofRecord
+from services.operator.proof.verdict import Outcome
 from services.operator.render import show_status
 from services.operator.row_counts import RowCount
 from services.operator.status import Service, Status, freshness
@@ -133,33 +134,46 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_equal", "text"),
+    ("seconds", "outcome", "text"),
     [
-        (60, True, "Proved equal 60 s ago: 9 rows, 1 in flight, 2 in quarantine."),
-        (604, True, "Proved equal 10 min ago: 9 rows, 1 in flight, 2 in quarantine."),
-        (604, False, "Found different 10 min ago: 3 of 9 rows; `starlift verify` names them."),
+        (60, Outcome.EQUAL, "Proved equal 60 s ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, Outcome.EQUAL, "Proved equal 10 min ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, Outcome.DIFFERENT, "Found different 10 min ago: 3 of 9 rows; `starlift verify` names them."),
+        (604, Outcome.PENDING, "Pending 10 min ago: 4 rows: table 'a' is empty; run 7 is overdue."),
     ],
 )
-async def test_a_status_says_when_the_warehouse_was_proved(seconds: float, text: str, *, is_equal: bool) -> None:
+async def test_a_status_says_what_the_last_proof_found(seconds: float, outcome: Outcome, text: str) -> None:
     at = BEGAN + timedelta(seconds=3.25 - seconds)
-    record = ProofRecord(taken_at=at, is_equal=is_equal, run=7, rows=9, different=3, in_flight=1, quarantined=2)
+    counts = {"rows": 9, "different": 3, "in_flight": 1, "quarantined": 2, "stuck": 4}
+    reasons = {"table 'a' is empty": 4, "run 7 is overdue": 0}
+    record = ProofRecord(taken_at=at, outcome=outcome, run=7, reasons=reasons, **counts)
     found = replace(status(await loaded_progress()), proof=record)
     assert text in shown(found)
-    assert found.is_healthy is is_equal
+    assert found.is_healthy is (outcome is Outcome.EQUAL)
     assert found.as_json()["proved"]["rows"] == 9
 
 
 @pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
-async def test_a_status_is_not_healthy_when_proofs_are_made_no_longer(minutes: float, *, is_old: bool) -> None:
+async def test_a_status_is_not_healthy_when_regular_proofs_are_no_longer_made(minutes: float, *, is_old: bool) -> None:
     at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
-    record = ProofRecord(taken_at=at, is_equal=True, run=7, rows=9, different=0, in_flight=0, quarantined=0)
+    record = ProofRecord(taken_at=at, outcome=Outcome.EQUAL, run=7, rows=9, different=0, in_flight=0, quarantined=0)
     found = replace(status(await loaded_progress()), proof=record)
     assert found.is_healthy is not is_old
-    assert (f"Proved equal {minutes} min ago, and not since: 9 rows" in shown(found)) is is_old
+    assert f"Proved equal {minutes} min ago: 9 rows" in shown(found)
+    assert ("No proof since: check that the proof schedule is running." in shown(found)) is is_old
+    assert replace(found, proof=record.model_copy(update={"is_regular": False})).is_healthy  # made by hand
+
+
+async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> None:
+    failure = ProofFailure(failed_at=BEGAN, reason="the source database [bold]cannot[/] be reached")
+    found = replace(status(await loaded_progress()), proof_failure=failure)
+    assert found.problems == [f"the last proof failed: {failure.reason}"]
+    assert f"The last proof failed 3 s ago: {failure.reason}" in shown(found)
+    assert found.as_json()["proof_failure"]["reason"] == failure.reason
 
 
 def test_a_status_of_what_was_never_proved_says_how() -> None:
-    assert "Never proved yet: `starlift verify --record`" in shown(status())
+    assert "Never proved yet: `starlift verify` compares" in shown(status())
 
 
 @pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (59, False), (90, True)])
@@ -209,6 +223,7 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "behind_seconds": 2.25,
         "quarantined": 2,
         "proved": None,
+        "proof_failure": None,
         "horizon_held_back_seconds": None,
         "new_columns": {},
         "lock_waits": [],

@@ -14,6 +14,7 @@ from infra.local.stack import CHECKOUT
 from services.operator.exit_codes import ExitCode
 
 COMMAND = ("verify", "--record", "--settle", "10")
+PENDING = "PENDING "  # how such a verdict begins
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Prover:
     clock: Callable[[], float] = time.monotonic
     _child: Child | None = None
     _due: float = field(init=False)
-    _has_proved: bool = False
+    _failure: str = ""
 
     def __post_init__(self) -> None:
         self._due = self.clock() + self.interval.total_seconds()
@@ -46,10 +47,10 @@ class Prover:
         return None
 
     def _told(self, code: int) -> str | None:
-        """Nothing before the first load: there is no warehouse to prove yet."""
-        is_proof = code in {ExitCode.DONE, ExitCode.DIFFERENT}
-        if not is_proof and not self._has_proved:
-            return None
-        self._has_proved |= is_proof
+        """Nothing before the first load, when there is no warehouse to prove yet; of a failure that goes on, its first."""
         last = (self.log.read_text(errors="replace").strip().splitlines() or ["it ended without a word"])[-1]
-        return f"{datetime.now(UTC):%H:%M:%S}  {'proof':<12} {last}"
+        is_proof = code in {ExitCode.DONE, ExitCode.DIFFERENT} or (code == ExitCode.NOT_LOADED and last.startswith(PENDING))
+        if not is_proof and (code == ExitCode.NOT_LOADED or last == self._failure):
+            return None
+        self._failure = "" if is_proof else last
+        return f"{datetime.now(UTC):%H:%M:%S}  {'proof':<12} {last if is_proof else f'failed: {last}'}"

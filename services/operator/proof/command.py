@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from math import isfinite
 from pathlib import Path
@@ -19,15 +20,17 @@ from services.operator.proof.comparison import NAMED_MAXIMUM
 from services.operator.proof.history import check_history
 from services.operator.proof.history_render import show_history
 from services.operator.proof.history_verdict import HistoryVerdict, history_as_json
-from services.operator.proof.record import ProofRecord, keep_record
+from services.operator.proof.record import keep_failure, keep_record
 from services.operator.proof.render import show_verdict
 from services.operator.proof.report import report as as_html
-from services.operator.proof.verdict import Scope, Verdict, verdict_as_json
+from services.operator.proof.verdict import Outcome, Scope, Verdict, verdict_as_json
 from services.operator.proof.verify import Proof
 from services.operator.system import System
+from shared.errors import DependencyDownError, PermanentError, TransientError
 
 people = Console()
 aside = Console(stderr=True)
+_CLASSED = (DependencyDownError, PermanentError, TransientError)
 
 Tables = Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="Warehouse tables; default: all.")]
 Sample = Annotated[float, typer.Option(min=0.0005, max=1, help="Compare this share of the rows, chosen by their keys.")]
@@ -35,12 +38,46 @@ Settle = Annotated[
     float,
     typer.Option(min=0, max=86_400, help="Seconds to wait for the next run, and compare again what was in flight; 0: don't."),
 ]
-History = Annotated[bool, typer.Option("--history", help="Check, too, that no version of a fact is lost or doubled.")]
+History = Annotated[bool, typer.Option("--history", help="Also check that no version of a fact is lost or doubled.")]
+BeginAnew = Annotated[
+    bool,
+    typer.Option(
+        "--begin-anew",
+        help="With --history: check only what is loaded from now on, as after the ledger was lost; kept for later.",
+    ),
+]
+Record = Annotated[
+    bool, typer.Option("--record", help="One of a regular series of proofs: `status` reports when the next one is missing.")
+]
 Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the verdict as one page of HTML.")]
 
 
-async def verify(system: System, scope: Scope, *, record: bool) -> Verdict:
-    """Compare under a progress bar; a proof of everything may be kept as the last one."""
+async def verify(system: System, scope: Scope, *, is_regular: bool) -> Verdict:
+    """Compare under a progress bar. The verdict on everything is kept for `status`, or why there is none.
+
+    Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
+    """
+    try:
+        verdict = await _compare(system, scope)
+    except ComplaintError:
+        raise
+    except Exception as error:  # whatever it is, a proof that can't be made must not fail in silence
+        if scope.is_everything:
+            with suppress(*_CLASSED):
+                reason = str(error) if isinstance(error, _CLASSED) else f"unexpected {type(error).__name__}; see the log"
+                await keep_failure(system, reason)
+        raise
+    if scope.is_everything:
+        try:
+            await keep_record(system, verdict, is_regular=is_regular)
+        except _CLASSED as error:
+            if is_regular:
+                raise
+            aside.print(f"the verdict is not kept for `starlift status`: {error}", style="yellow", markup=False, soft_wrap=True)
+    return verdict
+
+
+async def _compare(system: System, scope: Scope) -> Verdict:
     proof = Proof.of(system)
     bar = Progress(TextColumn("comparing {task.description}"), BarColumn(), MofNCompleteColumn(), console=aside, transient=True)
     with bar:
@@ -49,10 +86,7 @@ async def verify(system: System, scope: Scope, *, record: bool) -> Verdict:
         def show(table: str) -> None:
             bar.update(task, description=table, advance=1)
 
-        verdict = await proof.run(scope, on_table=show)
-    if record:
-        await keep_record(system, ProofRecord.of(verdict))
-    return verdict
+        return await proof.run(scope, on_table=show)
 
 
 async def verify_history(system: System, scope: Scope) -> HistoryVerdict:
@@ -66,7 +100,7 @@ async def verify_history(system: System, scope: Scope) -> HistoryVerdict:
 def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: bool, report: Path | None = None) -> Scope:
     """What to compare. Raises: typer.BadParameter for what could not be done, before an hour is spent on it."""
     if record and (tables or sample < 1):
-        raise typer.BadParameter("--record keeps a proof of everything; leave out tables and --sample")
+        raise typer.BadParameter("--record is for proofs of everything; leave out tables and --sample")
     if not isfinite(sample) or not isfinite(settle):
         raise typer.BadParameter("--sample and --settle are numbers; give one, not nan or inf")
     if report is not None and not report.absolute().parent.is_dir():
@@ -74,8 +108,14 @@ def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: 
     return Scope(tuple(tables or ()), sample, timedelta(seconds=settle))
 
 
+def require_history(*, history: bool, begin_anew: bool) -> None:
+    """Raises: typer.BadParameter for a history that is to begin anew and not to be checked."""
+    if begin_anew and not history:
+        raise typer.BadParameter("--begin-anew is about --history; give both")
+
+
 def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool, report: Path | None, source_name: str) -> None:
-    """Show the verdict, with that of the history, and write the report. Exits with 3 if the warehouse differs.
+    """Show the verdict, with that of the history, and write the report. Exits with 3 for differences, 4 for stuck rows.
 
     Raises: ComplaintError where the report can't be written.
     """
@@ -88,8 +128,10 @@ def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool,
             show_history(people, past)
     if report is not None:
         _write(report, as_html(verdict, source_name, past))
-    if not verdict.is_equal or (past is not None and not past.is_complete):
+    if verdict.outcome is Outcome.DIFFERENT or (past is not None and not past.is_complete):
         raise typer.Exit(ExitCode.DIFFERENT)
+    if verdict.outcome is Outcome.PENDING:
+        raise typer.Exit(ExitCode.NOT_LOADED)
 
 
 def _write(report: Path, page: str) -> None:
@@ -102,7 +144,7 @@ def _write(report: Path, page: str) -> None:
 def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
     """What a repair has done, and what it has not."""
     if not runs:
-        return "no row can be mended by reading it again"
+        return "no row differs that could be read again"
     sentence = f"repaired by {'run' if len(runs) == 1 else 'runs'} {', '.join(map(str, runs))}"
     left = sum(table.unnamed for table in verdict.tables)
     if left:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from types import MappingProxyType
 from typing import Any
 
+from services.operator.proof.causes import Cause, Wait
+
 Key = tuple[Any, ...]
 Values = tuple[str | None, ...]
-LISTED_AT_ONCE = 100_000  # keys that only the warehouse has: looked up in the last key list together
+LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has: looked up in the last key list together
 ORPHAN = "gone"
-NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or are in flight: the others are only counted
+NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or wait: the others are only counted
+DELETED = Cause(Wait.COMPARISON)
 
 
 @unique
@@ -27,14 +31,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A star row: its key and every value in its canonical text, None for NULL; `version` changes whenever it is written.
+    """A star row: its key and every value in its canonical text, None for NULL.
 
-    ORPHAN stands there for a partner that is gone.
+    `cause` is why the warehouse may not have it. `version` changes whenever the row is written; ORPHAN stands there for a
+    partner that is gone.
     """
 
     key: Key
     values: Values
-    in_flight: bool = False
+    cause: Cause | None = None
     version: str = ""
 
     @property
@@ -62,7 +67,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A row in flight: its version in the source, and whether the warehouse had no such row at all."""
+    """A row that waits: its version in the source, and whether the warehouse had no such row at all."""
 
     version: str
     is_missing: bool
@@ -70,16 +75,16 @@ class Awaited:
 
 @dataclass
 class TableVerdict:
-    """What the comparison of one table found. `in_flight` and `quarantined` rows differ for a reason that is known.
+    """What the comparison of one table found. `waiting` counts the rows that differ for a cause, `quarantined` those refused.
 
-    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows in flight, `deleted` those that the
-    source has no longer. `digest` is a hash over all rows of the source that were compared.
+    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows that wait, `deleted` those that
+    the source has no longer. `digest` is a hash over all rows of the source that were compared.
     """
 
     table: str
     expected: int = 0
     actual: int = 0
-    in_flight: int = 0
+    waiting: Counter[Cause] = field(default_factory=Counter)
     quarantined: int = 0
     differences: list[Difference] = field(default_factory=list)
     unnamed: int = 0
@@ -88,14 +93,19 @@ class TableVerdict:
     deleted: set[Key] = field(default_factory=set)
 
     @property
+    def in_flight(self) -> int:
+        """How many rows wait for what is on its way."""
+        return sum(count for cause, count in self.waiting.items() if not cause.is_stuck)
+
+    @property
+    def stuck(self) -> int:
+        """How many rows wait for what is late, or does not come by itself."""
+        return sum(count for cause, count in self.waiting.items() if cause.is_stuck)
+
+    @property
     def different(self) -> int:
         """How many rows differ for no reason that is known."""
         return len(self.differences) + self.unnamed
-
-    @property
-    def is_equal(self) -> bool:
-        """Whether every row that should be equal is."""
-        return not self.different
 
     def differs(self, difference: Difference) -> None:
         """One row more that differs."""
@@ -104,24 +114,30 @@ class TableVerdict:
         else:
             self.unnamed += 1
 
-    def is_awaited(self, row: Row, *, is_missing: bool) -> None:
-        """One row more that is in flight."""
-        self.in_flight += 1
-        if len(self.awaited) < NAMED_MAXIMUM:
-            self.awaited[row.key] = Awaited(row.version, is_missing)
-
-    def is_deleted(self, key: Key) -> None:
-        """One row more that is gone from the source since keys were compared: in flight until they are again."""
-        self.in_flight += 1
+    def is_deleted(self, key: Key, cause: Cause) -> None:
+        """One row more that is gone from the source since keys were compared."""
+        self.waiting[cause] += 1
         if len(self.deleted) < NAMED_MAXIMUM:
             self.deleted.add(key)
 
+    def judge(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
+        """Count a row that is not as the source has it: it waits for `cause`, or is in quarantine, or differs."""
+        is_held = is_excused(row, refused)
+        if cause is not None and not (row.is_orphan and is_held):  # mostly it is its lost partner that it is refused for
+            self.waiting[cause] += 1
+            if len(self.awaited) < NAMED_MAXIMUM:
+                self.awaited[row.key] = Awaited(row.version, difference.kind is Kind.MISSING)
+        elif is_held:
+            self.quarantined += 1
+        else:
+            self.differs(difference)
 
-Listed = Callable[[Collection[Key]], Awaitable[set[Key]]]
+
+Known = Callable[[Collection[Key]], Awaitable[set[Key]]]
 
 
-async def nothing_listed(_keys: Collection[Key]) -> set[Key]:
-    """Keys were never compared."""
+async def nothing_known(_keys: Collection[Key]) -> set[Key]:
+    """The source has had none of them."""
     return set()
 
 
@@ -131,11 +147,12 @@ async def compare(
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     refused: Mapping[Key, Refusal] = MappingProxyType({}),
-    listed: Listed = nothing_listed,
+    known: Known = nothing_known,
+    deleted: Cause = DELETED,
 ) -> TableVerdict:
     """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
 
-    Of the keys that the source lacks, `listed` says which it had when keys were compared last.
+    Of the keys that the source lacks, `known` says which it had since keys were compared last: those wait for `deleted`.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source
@@ -146,27 +163,23 @@ async def compare(
         if left is None and right is not None:
             if right.key == last:  # there twice, which no delete explains
                 verdict.differs(Difference(Kind.EXTRA, right.key))
-            elif right.in_flight:
-                verdict.is_deleted(right.key)
             else:
                 extra.append(right.key)
-                if len(extra) == LISTED_AT_ONCE:
-                    await _judge_extra(verdict, extra, listed)
+                if len(extra) == LOOKED_UP_AT_ONCE:
+                    await _judge_extra(verdict, extra, known, deleted)
                     extra = []
-        elif left is not None and right is None:
-            _count(verdict, Difference(Kind.MISSING, left.key), left, refused)
-        elif left is not None and right is not None and left.values != right.values:
-            _count(verdict, Difference(Kind.DIFFERENT, left.key, differing(left.values, right.values, columns)), left, refused)
-    await _judge_extra(verdict, extra, listed)
+        elif left is not None and (right is None or left.values != right.values):
+            verdict.judge(difference_of(left, right, columns), left, left.cause, refused)
+    await _judge_extra(verdict, extra, known, deleted)
     verdict.differences.sort(key=lambda difference: difference.key)
     return verdict
 
 
-async def _judge_extra(verdict: TableVerdict, extra: list[Key], listed: Listed) -> None:
-    deleted = await listed(extra) if extra else set()
+async def _judge_extra(verdict: TableVerdict, extra: list[Key], known: Known, deleted: Cause) -> None:
+    had = await known(extra) if extra else set()
     for key in extra:
-        if key in deleted:
-            verdict.is_deleted(key)
+        if key in had:
+            verdict.is_deleted(key, deleted)
         else:
             verdict.differs(Difference(Kind.EXTRA, key))
 
@@ -188,16 +201,6 @@ async def _side_by_side(
             left, right = await anext(expected, None), await anext(actual, None)
 
 
-def _count(verdict: TableVerdict, difference: Difference, row: Row, refused: Mapping[Key, Refusal]) -> None:
-    is_held = is_excused(row, refused)
-    if row.in_flight and not (row.is_orphan and is_held):  # mostly it is its lost partner that it is refused for
-        verdict.is_awaited(row, is_missing=difference.kind is Kind.MISSING)
-    elif is_held:
-        verdict.quarantined += 1
-    else:
-        verdict.differs(difference)
-
-
 def is_excused(row: Row, refused: Mapping[Key, Refusal]) -> bool:
     """Whether the row is in quarantine still.
 
@@ -211,7 +214,9 @@ def is_excused(row: Row, refused: Mapping[Key, Refusal]) -> bool:
     return not any((int(xid) - refusal.horizon) % 2**32 < 2**31 for xid in re.findall(r"\d+", row.version))
 
 
-def differing(expected: Values, actual: Values, columns: tuple[str, ...]) -> dict[str, tuple[str | None, str | None]]:
-    """The columns in which two rows differ, with both values."""
-    pairs = zip(columns, expected, actual, strict=True)
-    return {name: (left, right) for name, left, right in pairs if left != right}
+def difference_of(expected: Row, actual: Row | None, columns: tuple[str, ...]) -> Difference:
+    """How a row of the warehouse differs from what it should be: it is missing, or some columns have other values."""
+    if actual is None:
+        return Difference(Kind.MISSING, expected.key)
+    pairs = zip(columns, expected.values, actual.values, strict=True)
+    return Difference(Kind.DIFFERENT, expected.key, {name: (left, right) for name, left, right in pairs if left != right})

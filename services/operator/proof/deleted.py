@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import asyncpg
 
 from contracts.messages import KeyList
 from contracts.tables import WarehouseTable
 from services.operator.proof.comparison import Key
+from services.operator.proof.history_statements import LoadedBatch, table_batches
 from shared.key_lists import compared_keys, unpacked
 from shared.object_store import ObjectStore
 
-LAST_COMPARISONS = "SELECT table_name, run, keys FROM starlift.comparison"
+LAST_COMPARISONS = "SELECT table_name, run, found_at, keys FROM starlift.comparison"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """The last key list that each table was compared with, and its run."""
+    """The last key list that each table was compared with, its run, and the source's time at which it was read.
+
+    `objects` and `bucket` have what was loaded since, of which the ledger in `warehouse` tells. What a row says of its own run
+    is no evidence: whoever made it up has written that too.
+    """
 
     objects: ObjectStore
-    runs: Mapping[str, int]
-    lists: Mapping[str, KeyList]
+    bucket: str
+    source_name: str
+    warehouse: asyncpg.Connection
+    runs: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, KeyList] = field(default_factory=dict)
+    at: Mapping[str, datetime] = field(default_factory=dict)
 
     def run(self, table: WarehouseTable) -> int | None:
         """The run whose keys were compared last; None if none ever were."""
@@ -33,14 +43,38 @@ class Comparisons:
         """Those of `keys` that the source had then. Raises: PermanentError, TransientError, DependencyDownError."""
         found, wanted = set[Key](), set(keys)
         for part in self.lists[table.name].objects if table.name in self.lists else ():
-            found.update(wanted.intersection(await asyncio.to_thread(unpacked, await self.objects.get(part))))
+            found |= wanted.intersection(await asyncio.to_thread(unpacked, await self.objects.get(part)))
+        return found
+
+    async def known(self, table: WarehouseTable, keys: Collection[Key]) -> set[Key]:
+        """Those of `keys` that the source had then, or that a later run has loaded. Raises: as `listed`."""
+        found = await self.listed(table, keys)
+        later = set(keys) - found if table.name in self.runs else set[Key]()
+        return found | (await self._loaded(table, later) if later else set())
+
+    async def _loaded(self, table: WarehouseTable, wanted: set[Key]) -> set[Key]:
+        """Those that are in a batch which was loaded since, of which the bucket has the rows."""
+        from services.operator.proof.versions import read_versions  # noqa: PLC0415 (pandas: half a second for every command)
+
+        by_text = {tuple(map(str, key)): key for key in wanted}
+        found = set[Key]()
+        for record in await self.warehouse.fetch(table_batches(), self.source_name, table.name, self.runs[table.name]):
+            rows = await read_versions(self.objects, self.bucket, self.source_name, table, LoadedBatch(*record))
+            found.update(by_text[key] for row in rows or () if (key := row[: len(table.key)]) in by_text)
         return found
 
 
-async def last_comparisons(objects: ObjectStore, warehouse: asyncpg.Connection) -> Comparisons:
+async def last_comparisons(objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection) -> Comparisons:
     """What the loader has noted, in the warehouse's own snapshot."""
     if await warehouse.fetchval("SELECT to_regclass('starlift.comparison')") is None:
-        return Comparisons(objects, {}, {})  # loaded by a version that did not compare
-    found = await warehouse.fetch(LAST_COMPARISONS)
-    lists = {row["table_name"]: compared_keys(row["table_name"], row["keys"]) for row in found}
-    return Comparisons(objects, {row["table_name"]: row["run"] for row in found}, lists)
+        return Comparisons(objects, bucket, source_name, warehouse)  # loaded by a version that did not compare
+    rows = await warehouse.fetch(LAST_COMPARISONS)
+    return Comparisons(
+        objects,
+        bucket,
+        source_name,
+        warehouse,
+        {row["table_name"]: row["run"] for row in rows},
+        {row["table_name"]: compared_keys(row["table_name"], row["keys"]) for row in rows},
+        {row["table_name"]: row["found_at"] for row in rows},
+    )

@@ -9,25 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
+from services.operator.proof.baseline import Baseline, read_baseline
 from services.operator.proof.history_statements import (
     LoadedBatch,
     doubled_versions,
-    fact_batches,
     rows_by_batch,
     rows_of_no_batch,
     strangers,
+    table_batches,
     versions_elsewhere,
     wrong_currents,
     wrong_runs,
 )
 from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem, Texts
-from services.operator.proof.statements import relation
 from services.operator.proof.verify import Proof
+from services.operator.proof.visible import relation
 from shared.errors import PermanentError
 from shared.sql import quoted
 
@@ -36,6 +38,7 @@ GROUP_ROWS = 250_000  # of one fact in memory at once; a batch has no more
 GROUP_BATCHES = 32  # objects read at once
 LOOKED_UP_ROWS = 10_000  # in one statement
 PREFETCH_ROWS = 1_000
+NO_RUN, EVER = -(2**63), datetime.min.replace(tzinfo=UTC)  # below and before every row
 
 
 async def check_history(
@@ -45,23 +48,25 @@ async def check_history(
 
     Raises: DependencyDownError, PermanentError, TransientError.
     """
+    baseline = await read_baseline(proof)
     async with proof.warehouse.connection() as warehouse, warehouse.transaction(isolation="repeatable_read", readonly=True):
         facts = []
         for table in proof.contract.warehouse_tables:
             if table.kind is TableKind.FACT and (not tables or table.name in tables):
                 on_fact(table.name)
-                facts.append(await _History(proof, warehouse, table, FactHistory(table.name)).check())
-    return HistoryVerdict(tuple(facts))
+                facts.append(await _History(proof, warehouse, table, FactHistory(table.name), baseline).check())
+    return HistoryVerdict(tuple(facts), None if baseline is None else baseline.begun_at)
 
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """One fact, in a snapshot of the warehouse, and what was found."""
+    """One fact, in a snapshot of the warehouse, and what was found; where the history was begun anew, if it was."""
 
     proof: Proof
     warehouse: asyncpg.Connection
     fact: WarehouseTable
     found: FactHistory
+    baseline: Baseline | None = None
 
     async def check(self) -> FactHistory:
         await self._require_there()
@@ -72,6 +77,11 @@ class _History:
             await self._check_group(group, sum(written.get(batch.batch_id, 0) for batch, _ in group))
         await self._check_table()
         return self.found
+
+    @property
+    def _since(self) -> tuple[int, datetime]:
+        """The run and the time behind which everything is checked."""
+        return (NO_RUN, EVER) if self.baseline is None else (self.baseline.run, self.baseline.begun_at)
 
     @property
     def _contract(self) -> Contract:
@@ -90,8 +100,8 @@ class _History:
     async def _groups(self) -> AsyncIterator[Group]:
         """Every batch that can still be read, as many at once as there is room for in memory."""
         waiting: list[LoadedBatch] = []
-        arguments = (self.proof.source_name, self.fact.name)
-        async for record in self.warehouse.cursor(fact_batches(), *arguments, prefetch=PREFETCH_ROWS):
+        arguments = (self.proof.source_name, self.fact.name, self._since[0])
+        async for record in self.warehouse.cursor(table_batches(), *arguments, prefetch=PREFETCH_ROWS):
             batch = LoadedBatch(*record)
             if waiting and (
                 len(waiting) == GROUP_BATCHES or sum(one.row_count for one in waiting) + batch.row_count > GROUP_ROWS
@@ -150,7 +160,10 @@ class _History:
         """What the table alone shows, also of batches that can't be read any more."""
         contract, fact = self._contract, self.fact
         await self._name(
-            Flaw.UNKNOWN, rows_of_no_batch(contract, fact), detail=lambda row: f"the ledger has no batch {row['batch']}"
+            Flaw.UNKNOWN,
+            rows_of_no_batch(contract, fact),
+            *self._since,
+            detail=lambda row: f"the ledger has no batch {row['batch']}",
         )
         await self._name(
             Flaw.WRONG_RUN,

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from services.operator.proof.history_verdict import FactHistory, HistoryVerdict, Problem
 from services.operator.proof.render import DIFFERENCES_SHOWN, more_sentence
-from services.operator.render import counted, printable
+from services.operator.render import clock, counted, printable
 
 
 def show_history(console: Console, verdict: HistoryVerdict) -> None:
@@ -41,6 +41,7 @@ def describe_problem(problem: Problem) -> str:
 def verdict_sentence(verdict: HistoryVerdict) -> str:
     """The verdict in one sentence, without its first words."""
     versions = counted(sum(fact.versions for fact in verdict.facts), "loaded version", "loaded versions")
+    begun = f" since it was begun anew at {clock(verdict.begun_at)}" if verdict.begun_at else ""
     if verdict.is_complete:
-        return f"{versions}, each there once, the newest current."
-    return f"{counted(sum(fact.flawed for fact in verdict.facts), 'problem', 'problems')}, {versions} looked up."
+        return f"{versions}{begun}, each there once, the newest current."
+    return f"{counted(sum(fact.flawed for fact in verdict.facts), 'problem', 'problems')}, {versions}{begun} looked up."

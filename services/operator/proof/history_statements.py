@@ -15,7 +15,7 @@ from shared.sql import quoted
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """What the ledger says of one batch and one fact: a row of `fact_batches`."""
+    """What the ledger says of one batch and one table: a row of `table_batches`."""
 
     batch_id: UUID
     run: int
@@ -24,12 +24,12 @@ class LoadedBatch:
     row_count: int
 
 
-def fact_batches() -> str:
-    """The batches of source $1 that loaded rows of fact $2, as the ledger has them, in the order of their runs."""
+def table_batches() -> str:
+    """The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs."""
     return (
         "SELECT l.batch_id, l.run, l.batch_index, l.loaded_at, (loaded ->> 'row_count')::bigint AS row_count "
         "FROM starlift.ledger AS l, jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded "
-        "WHERE l.source_name = $1 AND loaded ->> 'table' = $2 AND (loaded ->> 'row_count')::bigint > 0 "
+        "WHERE l.source_name = $1 AND loaded ->> 'table' = $2 AND (loaded ->> 'row_count')::bigint > 0 AND l.run > $3 "
         "ORDER BY l.run, l.batch_index"
     )
 
@@ -69,10 +69,11 @@ def strangers(contract: Contract, fact: WarehouseTable) -> str:
 
 
 def rows_of_no_batch(contract: Contract, fact: WarehouseTable) -> str:
-    """The rows whose batch the ledger does not have."""
+    """The rows whose batch the ledger does not have, of runs above $1 or loaded after $2."""
     return (
         f"SELECT {_texts(fact)}, t._batch_id AS batch FROM {_name(contract, fact)} AS t "
-        f"WHERE NOT EXISTS (SELECT FROM starlift.ledger AS l WHERE l.batch_id = t._batch_id)"
+        f"WHERE NOT EXISTS (SELECT FROM starlift.ledger AS l WHERE l.batch_id = t._batch_id) "
+        f"AND (t._run > $1 OR t._loaded_at > $2::timestamptz)"
     )
 
 

@@ -71,9 +71,10 @@ class FactHistory:
 
 @dataclass(frozen=True, slots=True)
 class HistoryVerdict:
-    """The history of every fact."""
+    """The history of every fact; `begun_at` is when it was begun anew, if it was."""
 
     facts: tuple[FactHistory, ...]
+    begun_at: datetime | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -85,6 +86,7 @@ def history_as_json(verdict: HistoryVerdict) -> dict[str, Any]:
     """For scripts: names are stable, times ISO 8601, keys and versions in their canonical text."""
     return {
         "complete": verdict.is_complete,
+        "begun_at": verdict.begun_at.isoformat() if verdict.begun_at else None,
         "facts": {
             fact.table: {
                 "rows": fact.rows,

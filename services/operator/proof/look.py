@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
+from uuid import UUID
 
 import asyncpg
 
-from contracts.tables import WarehouseTable
+from contracts.tables import Contract, WarehouseTable
 from services.operator.progress import Progress
+from services.operator.proof.causes import Cause, DeadBatch, Unseen, sources_of
 from services.operator.proof.comparison import Key, Refusal, Row
 from services.operator.proof.deleted import Comparisons
-from services.operator.proof.statements import Unseen
+from services.operator.proof.waiting import of_comparison, of_empty_table, of_gap, of_next_run, of_versionless, steps_of
 from shared.postgres import Database, classed_errors
 from shared.source_snapshot import SourceSnapshot, distrust, redefined
+from shared.sql import quoted
 
 PREFETCH_ROWS = 10_000
 
@@ -37,12 +40,15 @@ class Side:
         with classed_errors(self.name):
             return await self.connection.fetch(statement, *arguments)
 
-    async def rows(self, statement: str, key_length: int, *arguments: object) -> AsyncIterator[Row]:
-        """The star rows of a query of the proof, a few at a time. Raises: as `fetch`."""
+    async def rows(
+        self, statement: str, table: WarehouseTable, causes: Sequence[Cause], *arguments: object
+    ) -> AsyncIterator[Row]:
+        """The star rows of a query of the proof, a few at a time; `causes` has what they wait for. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in self.connection.cursor(statement, *arguments, prefetch=PREFETCH_ROWS):
-                *key, values, in_flight, version = record
-                yield Row(tuple(key[:key_length]), tuple(values), in_flight, version)
+                *key, values, waits, version = record
+                cause = None if waits is None else causes[waits]
+                yield Row(tuple(key[: len(table.key)]), tuple(values), cause, version)
 
 
 @asynccontextmanager
@@ -56,9 +62,10 @@ async def snapshot(database: Database) -> AsyncIterator[Side]:
 class Look:
     """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
 
-    Source tables are `redefined` if the warehouse can't have all their rows anew: see `unread_tables`; `versionless` ones have
-    no transaction ids that the role may read.
-    A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said.
+    A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said. `redefined` source
+    tables may have changed since the last run without a transaction id, `versionless` ones have none that the role may read,
+    `emptied` ones had no row when their keys should have been compared, and have none now. `dead` are the batches that lie
+    among the dead letters.
     """
 
     source: Side
@@ -70,6 +77,8 @@ class Look:
     comparisons: Comparisons
     redefined: frozenset[str]
     versionless: frozenset[str]
+    emptied: frozenset[str] = frozenset()
+    dead: Mapping[UUID, DeadBatch] = field(default_factory=dict)
 
     @property
     def newest(self) -> int:
@@ -81,11 +90,34 @@ class Look:
         """The run N through which the warehouse holds all; 0 before the first."""
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
+    def causes(self, table: WarehouseTable) -> tuple[Cause, ...]:
+        """All that rows of `table` may wait for: the next run, the missing batches, a comparison, a grant."""
+        hidden = of_versionless(sources_of(table) & self.versionless)
+        return (of_next_run(self.progress, self.taken_at), *self.gaps, self.deleted(table), hidden)
+
+    @property
+    def gaps(self) -> tuple[Cause, ...]:
+        """What rows of the missing batches wait for, gap by gap."""
+        is_first = self.progress.consistent_through is None
+        return tuple(of_gap(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
+
+    def deleted(self, table: WarehouseTable) -> Cause:
+        """What a row of `table` waits for that is gone from the source since keys were compared."""
+        if table.source in self.emptied:
+            return of_empty_table(table.source)
+        return of_comparison(self.comparisons.at.get(table.name), self.taken_at)
+
     def unseen(self, table: WarehouseTable) -> Unseen:
-        """What of the rows of `table` no loaded run can have seen."""
-        last = self.progress.consistent_through
-        orphans = self.comparisons.run(table) is not None
-        return Unseen(last.snapshot.horizon if last else None, orphans, self.redefined, self.versionless)
+        """What the rows of `table` wait for, as places among the causes."""
+        sources, deleted = sources_of(table), len(self.progress.gaps) + 1
+        if sources & self.redefined:
+            unseen = Unseen(beyond=0)
+        elif sources & self.versionless:
+            unseen = Unseen(beyond=deleted + 1)
+        else:
+            unseen = steps_of(self.progress, sources, run=0, gaps=range(1, deleted))
+        orphans = None if self.comparisons.run(table) is None else deleted
+        return replace(unseen, orphans=orphans, versionless=self.versionless)
 
 
 async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:
@@ -101,14 +133,20 @@ async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Ri
     return first, second
 
 
-def unread_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
-    """The source tables that are to be read in full, or have been, and their batches are on their way.
+async def emptied_tables(source: Side, contract: Contract, progress: Progress) -> frozenset[str]:
+    """The source tables that had no row when their keys should have been compared, and have none now."""
+    known = progress.checkpoint.empty_tables if progress.checkpoint is not None else frozenset[str]()
+    found = set[str]()
+    for table in contract.source_tables:
+        if table.name in known:
+            name = quoted(contract.source_schema, table.name)
+            found.update(table.name for row in await source.fetch(f"SELECT NOT EXISTS (SELECT FROM {name})") if row[0])
+    return frozenset(found)
 
-    Because their definition moved, or the source's identity: neither leaves a trace in the rows. A batch that brings a list of
-    the keys of a table may be one that brings all its rows.
-    """
+
+def redefined_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
+    """The source tables that the next run reads in full, because any of their rows may have changed without a trace."""
     before = progress.checkpoint
-    on_the_way = frozenset(keys.table for batch in progress.missing for keys in batch.data.keys)
     if before is None:
-        return on_the_way
-    return on_the_way | (frozenset(now.tables) if distrust(now, before) else redefined(now, before))
+        return frozenset()
+    return frozenset(now.tables) if distrust(now, before) else redefined(now, before)

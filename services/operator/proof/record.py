@@ -1,57 +1,122 @@
-"""The last proof, kept in the landing bucket, so that `status` can say when the warehouse was proved last."""
+"""The last proof, kept in the landing bucket, so that `status` can say what it found, or why it could not be made."""
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from contracts.objects import proof_key
-from services.operator.proof.verdict import Verdict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, computed_field, model_validator
+
+from contracts.objects import proof_failure_key, proof_key
+from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.system import System
-from shared.stored_documents import read_stored
+from shared.clock import utc_now
+from shared.stored_documents import DamagedDocumentError, read_stored
+
+Stored = TypeVar("Stored", bound=BaseModel)
 
 
 class ProofRecord(BaseModel):
-    """What a proof of everything found. `taken_at` is the source's clock; `rows` were compared."""
+    """What a proof of everything found. `taken_at` is the source's clock; `rows` were compared.
+
+    `reasons` says, for each, why rows are stuck and how many. `is_regular`: proofs are made by a schedule, and their absence is
+    worth a word.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     taken_at: AwareDatetime
-    is_equal: bool
+    outcome: Outcome
     run: int | None
     rows: int
     different: int
     in_flight: int
     quarantined: int
+    stuck: int = 0
+    reasons: dict[str, int] = {}
+    is_regular: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_build(cls, stored: Any) -> Any:
+        """A record that knows equal and different only."""
+        if isinstance(stored, dict) and "outcome" not in stored and "is_equal" in stored:
+            return stored | {"outcome": Outcome.EQUAL if stored["is_equal"] else Outcome.DIFFERENT}
+        return stored
+
+    @computed_field  # type: ignore[prop-decorator]  # for scripts that read it in `status --json`
+    @property
+    def is_equal(self) -> bool:
+        """Whether the warehouse equalled the source."""
+        return self.outcome is Outcome.EQUAL
 
     @classmethod
-    def of(cls, verdict: Verdict) -> ProofRecord:
+    def of(cls, verdict: Verdict, *, is_regular: bool) -> ProofRecord:
         """The verdict in numbers."""
         through = verdict.progress.consistent_through
         return cls(
             taken_at=verdict.taken_at,
-            is_equal=verdict.is_equal,
+            outcome=verdict.outcome,
             run=None if through is None else through.run,
             rows=sum(table.expected for table in verdict.tables),
             different=sum(table.different for table in verdict.tables),
             in_flight=verdict.in_flight,
             quarantined=verdict.quarantined,
+            stuck=verdict.stuck,
+            reasons=verdict.reasons,
+            is_regular=is_regular,
         )
 
 
-async def keep_record(system: System, record: ProofRecord) -> None:
-    """Keep it as the last proof, and by its time."""
+class ProofFailure(BaseModel):
+    """A proof of everything that could not be made, and why; None once one was made again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    failed_at: AwareDatetime
+    reason: str | None
+
+
+async def keep_record(system: System, verdict: Verdict, *, is_regular: bool) -> ProofRecord:
+    """Keep a verdict of everything as the last proof, and by its time. Who once proved regularly is expected to go on."""
     settings = system.settings
+    with suppress(DamagedDocumentError):  # it is replaced
+        before = await last_record(system)
+        is_regular = is_regular or (before is not None and before.is_regular)
+    record = ProofRecord.of(verdict, is_regular=is_regular)
     body = record.model_dump_json().encode()
     await system.objects.put(settings.landing_bucket, proof_key(settings.source_name, record.taken_at), body)
     await system.objects.put(settings.landing_bucket, proof_key(settings.source_name), body)
+    await _keep_failure(system, None)
+    return record
+
+
+async def keep_failure(system: System, reason: str) -> None:
+    """Keep that a proof of everything could not be made."""
+    await _keep_failure(system, reason)
 
 
 async def last_record(system: System) -> ProofRecord | None:
     """The last proof that was kept; None if there is none."""
-    settings = system.settings
-    bucket, key = settings.landing_bucket, proof_key(settings.source_name)
+    return await _read(system, proof_key(system.settings.source_name), ProofRecord)
+
+
+async def last_failure(system: System) -> ProofFailure | None:
+    """Why the last proof could not be made; None if it could, or if none was ever tried."""
+    failure = await _read(system, proof_failure_key(system.settings.source_name), ProofFailure)
+    return failure if failure is not None and failure.reason is not None else None
+
+
+async def _read(system: System, key: str, model: type[Stored]) -> Stored | None:
+    bucket = system.settings.landing_bucket
     found = await system.objects.read(bucket, key)
     if found is None:
         return None
-    remedy = "run `starlift verify --record`, which replaces it"
-    return read_stored(ProofRecord.model_validate_json, f"{bucket}/{key}", found.body, what="record of a proof", remedy=remedy)
+    remedy = "run `starlift verify`, which replaces it"
+    return read_stored(model.model_validate_json, f"{bucket}/{key}", found.body, what="record of a proof", remedy=remedy)
+
+
+async def _keep_failure(system: System, reason: str | None) -> None:
+    settings = system.settings
+    body = ProofFailure(failed_at=utc_now(), reason=reason).model_dump_json().encode()
+    await system.objects.put(settings.landing_bucket, proof_failure_key(settings.source_name), body)

@@ -9,28 +9,34 @@ from services.operator.proof.comparison import TableVerdict
 from services.operator.proof.history_render import checked_sentence, describe_problem, verdict_sentence
 from services.operator.proof.history_verdict import HistoryVerdict
 from services.operator.proof.render import DIFFERENCES_IN_REPORT, describe, verdict_words
-from services.operator.proof.verdict import Verdict
+from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.render import clock
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.6rem } .equal { color: #14663a } .different { color: #a11 }
+h1 { font-size: 1.6rem } .equal { color: #14663a } .different { color: #a11 } .pending { color: #8a5a00 }
 table { border-collapse: collapse; width: 100% }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } code { overflow-wrap: anywhere } li { margin: .3rem 0 }
 """
 
+_STATES = {
+    Outcome.EQUAL: "equals",
+    Outcome.DIFFERENT: "differs from",
+    Outcome.PENDING: "waits for rows of",
+}
+
 
 def report(verdict: Verdict, source_name: str, past: HistoryVerdict | None = None) -> str:
     """The page: verdict, time, a line for each table, the differences by name; and the history, if it was checked."""
-    is_good = verdict.is_equal and (past is None or past.is_complete)
-    word = "equal" if is_good else "different"
-    title = f"The warehouse {'equals' if verdict.is_equal else 'differs from'} {source_name}"
+    is_flawed = past is not None and not past.is_complete
+    word = (Outcome.DIFFERENT if is_flawed else verdict.outcome).value
+    title = f"The warehouse {_STATES[verdict.outcome]} {source_name}"
     if past is not None:
         title += f"{', and' if verdict.is_equal == past.is_complete else ', but'} its history is {_state(past)}"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     names = "".join(
-        f"<th>{name}</th>" for name in ("table", "expected", "found", "in flight", "quarantine", "different", "hash")
+        f"<th>{name}</th>" for name in ("table", "expected", "found", "in flight", "stuck", "quarantine", "different", "hash")
     )
     lines = "\n".join(_line(table) for table in verdict.tables)
     return (
@@ -43,7 +49,7 @@ def report(verdict: Verdict, source_name: str, past: HistoryVerdict | None = Non
 
 
 def _line(table: TableVerdict) -> str:
-    numbers = (table.expected, table.actual, table.in_flight, table.quarantined, table.different)
+    numbers = (table.expected, table.actual, table.in_flight, table.stuck, table.quarantined, table.different)
     cells = "".join(f"<td>{number:,}</td>" for number in numbers)
     return f"<tr><td>{escape(table.table)}</td>{cells}<td><code>{escape(table.digest)}</code></td></tr>"
 

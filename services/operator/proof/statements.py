@@ -1,27 +1,29 @@
 """The SQL of the proof: the expected star rows on the source, the actual ones on the warehouse, in one canonical text form.
 
-Pure text. Either side of a table is one query of (key columns…, values: text[], in_flight: boolean, version: text); a row that
-was written again, or whose partner was, has another version. `digests` hashes its rows by bucket, `rows` lists them in the
+Pure text. Either side of a table is one query of (key columns…, values: text[], waits: integer, version: text); a row that was
+written again, or whose partner was, has another version. `digests` hashes its rows by bucket, `rows` lists them in the
 order of the key: the statements of the two sides differ in nothing but that query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, Lookup, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Column, Contract, Lookup, SourceTable, WarehouseTable
+from services.operator.proof.causes import Unseen
 from services.operator.proof.comparison import ORPHAN, Key
 from services.operator.proof.large_values import shortened, unless_too_large
+from services.operator.proof.visible import visible_rows
 from shared.equality import compared_text
 from shared.sql import literal, quoted
 
 BASE = "the row"  # partners are called by their tables' names, none of which is likely to be this
-_VALUES_AND_FLAGS = f"{shortened('values')} AS values, in_flight, version"
+_VALUES_AND_FLAGS = f"{shortened('values')} AS values, waits, version"
+_OLDEST = 2**31 - 1  # as PostgreSQL has it: the age of what was always there
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
 _CALENDAR_SQL = {
     "date": "{d}",
@@ -35,69 +37,68 @@ _CALENDAR_SQL = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """What of the source the warehouse can't have yet; None of it before the first load.
-
-    Rows that were written, or whose partner was, by a transaction that had not ended at `horizon`. If `orphans`, those whose
-    partner is gone, too: a delete leaves no trace, they are read again when keys are compared. And every row of the tables in
-    `redefined`, which may have changed without a transaction of its own: the next run reads them in full. So does every run
-    those that are `versionless`: their rows' transaction ids may not be read.
-    """
-
-    horizon: int | None
-    orphans: bool = False
-    redefined: frozenset[str] = frozenset()
-    versionless: frozenset[str] = frozenset()
-
-    def holds(self, alias: str, table: str) -> str:
-        """Whether a row of source table `table`, called `alias`, is unseen."""
-        if self.horizon is None:
-            return "false"
-        if table in self.redefined or table in self.versionless:
-            return "true"
-        return f"coalesce(age({quoted(alias)}.xmin) BETWEEN 0 AND age('{self.horizon % 2**32}'::xid), false)"
-
-    def version(self, alias: str, table: SourceTable) -> str:
-        """What changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash without digits.
-
-        Digits would be read as transaction ids.
-        """
-        if table.name not in self.versionless:
-            return f"{quoted(alias)}.xmin::text"
-        row = ", ".join(quoted(alias, column.name) for column in table.columns)
-        return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
-
-
 def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> str:
     """On the source: a query of the rows that `table` (its current versions, for a fact) should hold.
 
-    In flight is what is unseen. Where a partner is gone, ORPHAN stands in the version.
+    `waits` is the place of what a row waits for. Where a partner is gone, ORPHAN stands in the version.
     """
-    joins = "".join(
-        f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
-        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])}"
-        f" = {_source_value(contract, table.source, lookup.on, BASE)}"
-        for lookup in table.lookups
-    )
     gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
-    in_flight = [unseen.holds(BASE, table.source), *(unseen.holds(partner, partner) for partner in gone)]
-    in_flight += gone.values() if unseen.orphans else ()
-    versions = [unseen.version(BASE, contract.source_table(table.source))]
+    versions = [_version(BASE, contract.source_table(table.source), unseen)]
     versions += [
-        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {unseen.version(partner, contract.source_table(partner))} END"
+        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {_version(partner, contract.source_table(partner), unseen)} END"
         for partner, is_gone in gone.items()
     ]
+    waits = _waits(table, unseen)
+    if gone and unseen.orphans is not None:
+        waits = f"coalesce({waits}, CASE WHEN {' OR '.join(gone.values())} THEN {unseen.orphans} END)"
     return _query(
         keys=[_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key],
         values=[
             unless_too_large(f"({expected_value(contract, table, column)})::text", contract, table, column, BASE)
             for column in table.columns
         ],
-        in_flight=" OR ".join(in_flight),
+        waits=waits,
         version=f"ARRAY[{', '.join(versions)}]::text",
-        origin=f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{joins}",
+        origin=_origin(contract, table),
     )
+
+
+def _origin(contract: Contract, table: WarehouseTable) -> str:
+    """The base table, called BASE, and its partners, called by their names."""
+    joins = "".join(
+        f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
+        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])}"
+        f" = {_source_value(contract, table.source, lookup.on, BASE)}"
+        for lookup in table.lookups
+    )
+    return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{joins}"
+
+
+def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
+    """What changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash without digits.
+
+    Digits would be read as transaction ids.
+    """
+    if table.name not in unseen.versionless:
+        return f"{quoted(alias)}.xmin::text"
+    row = ", ".join(quoted(alias, column.name) for column in table.columns)
+    return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
+
+
+def _waits(table: WarehouseTable, unseen: Unseen) -> str:
+    """What a row waits for by the youngest of the transactions that wrote it and its partners.
+
+    A negative age is one of more than 2^31 transactions, which has turned around.
+    """
+    beyond = "NULL" if unseen.beyond is None else str(unseen.beyond)
+    if not unseen.steps:
+        return f"{beyond}::integer"
+    aliases = [BASE, *(lookup.table for lookup in table.lookups)]
+    each = ", ".join(f"CASE WHEN age({quoted(alias)}.xmin) >= 0 THEN age({quoted(alias)}.xmin) END" for alias in aliases)
+    older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in unseen.steps)
+    causes = ", ".join([*("NULL" if cause is None else str(cause) for _, cause in unseen.steps), beyond])
+    step = f"width_bucket(coalesce(least({each}), {_OLDEST})::bigint, (SELECT ARRAY[{older}])) + 1"
+    return f"(ARRAY[{causes}]::integer[])[{step}]"
 
 
 def _is_gone(contract: Contract, lookup: Lookup) -> str:
@@ -134,29 +135,19 @@ def closed_entries(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def relation(contract: Contract, table: WarehouseTable) -> str:
-    """Where the warehouse holds the rows to compare: a fact's current versions are a view."""
-    return quoted(contract.warehouse_schema, f"{table.name}_current" if table.kind is TableKind.FACT else table.name)
-
-
-def actual_rows(contract: Contract, table: WarehouseTable, compared: int | None, newest: int) -> str:
-    """On the warehouse: a query of the rows that `table` holds; of a fact the current version of each business key.
-
-    Without inferred members: one whose real row is in the source is missing, one without stands for a reference into the void.
-    In flight, if the source lacks it, is a row that run `compared`, whose keys were compared last, or a later one has seen; no
-    run has a number above `newest`.
-    """
+def actual_rows(contract: Contract, table: WarehouseTable) -> str:
+    """On the warehouse: a query of the rows that a reader of `table` sees, of a fact the current version of each key."""
     return _query(
-        keys=[_as_key(quoted(name), table.column(name)) for name in table.key],
-        values=[f"{quoted(column.name)}::text" for column in table.columns],
-        in_flight="false" if compared is None else f"_run BETWEEN {compared} AND {newest}",
-        version="_run::text",
-        origin=f"{relation(contract, table)} WHERE _deleted_at IS NULL AND _run > 0",
+        keys=[_as_key(quoted("a", name), table.column(name)) for name in table.key],
+        values=[f"{quoted('a', column.name)}::text" for column in table.columns],
+        waits="NULL::integer",
+        version="a._run::text",
+        origin=f"{visible_rows(contract, table)} AS a",
     )
 
 
 def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, unseen: Unseen) -> str | None:
-    """On the source: each date that rows of `fact` refer to, as text, and whether only rows in flight do; None if none may.
+    """On the source: each date that rows of `fact` refer to, as text, and what all of them wait for; None if none may refer.
 
     Rows whose keys are given (`by_column`) don't count. Whether a text is a date the caller has to see.
     """
@@ -167,8 +158,9 @@ def expected_dates(contract: Contract, calendar: WarehouseTable, fact: Warehouse
         return None
     key = ", ".join(_as_key(expected_value(contract, fact, fact.column(name)), fact.column(name)) for name in fact.key)
     return (
-        f"SELECT date, bool_and(in_flight) AS in_flight FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, "
-        f"{unseen.holds(BASE, fact.source)} AS in_flight FROM {quoted(contract.source_schema, fact.source)} AS {quoted(BASE)} "
+        f"SELECT date, CASE WHEN bool_and(waits IS NOT NULL) THEN min(waits) END AS waits "
+        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_waits(fact, unseen)} AS waits "
+        f"FROM {_origin(contract, fact)} "
         f"WHERE ({key}) NOT IN (SELECT * FROM {_keys_given(fact)})) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 
@@ -177,12 +169,11 @@ def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) ->
     """On the source: for each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
     keys = ", ".join(_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key)
     date = f"({expected_value(contract, table, column)})::text"
-    origin = f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}"
-    return f"SELECT DISTINCT ON ({date}) {keys} FROM {origin} WHERE {date} = ANY ($1::text[])"
+    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_origin(contract, table)} WHERE {date} = ANY ($1::text[])"
 
 
 def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """On the warehouse: of the dates $1 (text[]) and of those in the calendar, the ones whose row is missing or wrong.
+    """On the warehouse: of the dates $1 (text[]) and of those in the calendar, the ones whose row is missing, wrong or doubled.
 
     Texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
     """
@@ -191,9 +182,10 @@ def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
     same = " AND ".join(f"{quoted('c', column.name)} = {_CALENDAR_SQL[part].format(d='wanted.d')}" for column, part in parts)
     name = quoted(contract.warehouse_schema, calendar.name)
     return (
-        f"SELECT wanted.d::text AS date, {key} IS NULL AS is_missing "
+        f"SELECT wanted.d::text AS date, bool_and({key} IS NULL) AS is_missing "
         f"FROM (SELECT unnest($1::text[])::date AS d UNION SELECT {quoted(calendar.key[0])} FROM {name}) AS wanted "
-        f"LEFT JOIN {name} AS c ON {key} = wanted.d WHERE ({same}) IS NOT TRUE ORDER BY wanted.d"
+        f"LEFT JOIN {name} AS c ON {key} = wanted.d GROUP BY wanted.d "
+        f"HAVING bool_or(({same}) IS NOT TRUE) OR count(*) > 1 ORDER BY wanted.d"
     )
 
 
@@ -230,10 +222,9 @@ def _moment(name: str, absent: str | None) -> str:
     return quoted(BASE, name) if absent is None else f"coalesce({quoted(BASE, name)}, {quoted(BASE, absent)})"
 
 
-def _query(*, keys: list[str], values: list[str], in_flight: str, version: str, origin: str) -> str:
+def _query(*, keys: list[str], values: list[str], waits: str, version: str, origin: str) -> str:
     named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    flags = f"({in_flight}) AS in_flight, {version} AS version"
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {flags} FROM {origin}"
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {waits} AS waits, {version} AS version FROM {origin}"
 
 
 def digests(query: str, table: WarehouseTable) -> str:

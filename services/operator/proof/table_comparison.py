@@ -11,6 +11,7 @@ from hashlib import sha256
 import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
+from services.operator.proof.causes import Cause
 from services.operator.proof.comparison import Difference, Kind, TableVerdict, compare
 from services.operator.proof.look import Look, both
 from services.operator.proof.statements import actual_rows, by_column, digests, expected_dates, expected_rows, rows, wrong_dates
@@ -43,19 +44,23 @@ class TableComparison:
 
     def queries(self) -> tuple[str, str]:
         """On the source, and on the warehouse."""
-        look = self.look
-        actual = actual_rows(self.contract, self.table, look.comparisons.run(self.table), look.newest)
-        return expected_rows(self.contract, self.table, look.unseen(self.table)), actual
+        return (
+            expected_rows(self.contract, self.table, self.look.unseen(self.table)),
+            actual_rows(self.contract, self.table),
+        )
 
     async def walk(self, verdict: TableVerdict, sides: tuple[str, str], *arguments: object) -> TableVerdict:
         """Row by row."""
+        look, table = self.look, self.table
+        causes = look.causes(table)
         return await compare(
             verdict,
-            self.look.source.rows(sides[0], len(self.table.key), *arguments),
-            self.look.warehouse.rows(sides[1], len(self.table.key), *arguments),
-            tuple(self.table.star_types),
-            self.look.refused.get(self.table.name, {}),
-            partial(self.look.comparisons.listed, self.table),
+            look.source.rows(sides[0], table, causes, *arguments),
+            look.warehouse.rows(sides[1], table, causes, *arguments),
+            tuple(table.star_types),
+            look.refused.get(table.name, {}),
+            partial(look.comparisons.known, table),
+            look.deleted(table),
         )
 
     async def calendar(self) -> TableVerdict:
@@ -65,22 +70,23 @@ class TableComparison:
         verdict = TableVerdict(name, expected=len(dates), actual=len(dates))
         for row in await look.warehouse.fetch(wrong_dates(self.contract, self.table), list(dates)):
             verdict.actual -= row["is_missing"]
-            if row["is_missing"] and dates[row["date"]]:
-                verdict.in_flight += 1
+            if row["is_missing"] and (cause := dates[row["date"]]) is not None:
+                verdict.waiting[cause] += 1
             else:
                 verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
         return verdict
 
-    async def _expected_dates(self) -> dict[str, bool]:
-        """Each date that a fact refers to, and whether only rows in flight do; those in quarantine don't count."""
-        look, dates = self.look, dict[str, bool]()
+    async def _expected_dates(self) -> dict[str, Cause | None]:
+        """Each date that a fact refers to, and what it waits for if all rows that do wait; those in quarantine don't count."""
+        look, dates = self.look, dict[str, Cause | None]()
         for fact in self.contract.warehouse_tables:
             statement = expected_dates(self.contract, self.table, fact, look.unseen(fact))
             if statement is not None:
-                refused = by_column(fact, look.refused.get(fact.name, {}))
+                causes, refused = look.causes(fact), by_column(fact, look.refused.get(fact.name, {}))
                 for row in await look.source.fetch(statement, *refused):
-                    if _is_date(row["date"]):
-                        dates[row["date"]] = dates.get(row["date"], True) and row["in_flight"]
+                    if _is_date(date := row["date"]):
+                        cause = None if row["waits"] is None else causes[row["waits"]]
+                        dates[date] = dates.get(date, cause) and cause
         return dates
 
 

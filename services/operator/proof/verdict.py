@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum, unique
 from typing import Any
 
-from services.operator.progress import OVERDUE, Progress
+from services.operator.progress import Progress
+from services.operator.proof.causes import Cause
 from services.operator.proof.comparison import TableVerdict
 from services.operator.proof.statements import BUCKETS
 
@@ -24,6 +27,11 @@ class Scope:
     settle: timedelta = timedelta(0)
 
     @property
+    def is_everything(self) -> bool:
+        """Whether every row of every table is compared."""
+        return not self.tables and self.sample == 1
+
+    @property
     def buckets(self) -> int:
         """How many of the BUCKETS are compared; each row is in one."""
         return max(1, round(BUCKETS * self.sample))
@@ -32,11 +40,21 @@ class Scope:
 EVERYTHING = Scope()
 
 
+@unique
+class Outcome(StrEnum):
+    """The verdict in a word."""
+
+    EQUAL = "equal"  # every row is as it should be, but for rows in flight and in quarantine
+    DIFFERENT = "different"  # rows differ that a loaded run should have brought
+    PENDING = "pending"  # rows differ for a known cause that the next run does not remove
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the proof found: as of which run, at which time of the source, table by table.
 
     `sample` is the share of the rows that were compared; `settled_at` is when rows in flight were compared again, if they were.
+    `gaps` is what the missing batches wait for.
     """
 
     progress: Progress
@@ -44,30 +62,44 @@ class Verdict:
     tables: tuple[TableVerdict, ...]
     sample: float = 1.0
     settled_at: dt.datetime | None = None
+    gaps: tuple[Cause, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """What differs is worse than what waits; while a row or a batch is stuck, nothing is equal."""
+        if any(table.different for table in self.tables):
+            return Outcome.DIFFERENT
+        return Outcome.PENDING if self.reasons else Outcome.EQUAL
 
     @property
     def is_equal(self) -> bool:
-        """Whether the warehouse holds what it should, rows in flight and in quarantine aside.
-
-        Not while batches are overdue, or no run comes: rows would be in flight for ever.
-        """
-        return not self.progress.overdue and not self.is_stalled and all(table.is_equal for table in self.tables)
-
-    @property
-    def is_stalled(self) -> bool:
-        """Whether rows are in flight and no run seems to come for them."""
-        return bool(self.in_flight) and self.settled_at is None and self.silence > OVERDUE
-
-    @property
-    def silence(self) -> timedelta:
-        """How old the last snapshot of a run was, by the source's clock; nothing before the first."""
-        last = self.progress.checkpoint or self.progress.consistent_through
-        return timedelta(0) if last is None else self.taken_at - last.snapshot.taken_at
+        """Whether the warehouse holds what it should, rows in flight and in quarantine aside."""
+        return self.outcome is Outcome.EQUAL
 
     @property
     def in_flight(self) -> int:
-        """Rows that differ because no loaded run could see them yet."""
+        """Rows that differ because what brings them is on its way."""
         return sum(table.in_flight for table in self.tables)
+
+    @property
+    def stuck(self) -> int:
+        """Rows that differ because what brings them is late, or does not come by itself."""
+        return sum(table.stuck for table in self.tables)
+
+    @property
+    def may_settle(self) -> bool:
+        """Whether a run that is loaded in the next seconds may change the verdict."""
+        return any(cause.may_pass for table in self.tables for cause in table.waiting)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why rows are stuck, and how many for each reason; of stuck batches also where no row waits for them."""
+        found = Counter({cause.reason: 0 for cause in self.gaps if cause.is_stuck})
+        for table in self.tables:
+            for cause, count in table.waiting.items():
+                if cause.is_stuck:
+                    found[cause.reason] += count
+        return dict(found)
 
     @property
     def quarantined(self) -> int:
@@ -79,20 +111,23 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
     """For scripts: names are stable, times ISO 8601, keys and values in their canonical text."""
     through = verdict.progress.consistent_through
     return {
+        "verdict": verdict.outcome.value,
         "equal": verdict.is_equal,
         "as_of_run": through.run if through else None,
         "taken_at": verdict.taken_at.isoformat(),
         "sample": verdict.sample,
         "settled_at": verdict.settled_at.isoformat() if verdict.settled_at else None,
         "overdue_batches": verdict.progress.overdue,
-        "stalled": verdict.is_stalled,
         "in_flight": verdict.in_flight,
+        "stuck": verdict.stuck,
+        "stuck_reasons": [{"reason": reason, "rows": count} for reason, count in verdict.reasons.items()],
         "quarantined": verdict.quarantined,
         "tables": {
             table.table: {
                 "expected": table.expected,
                 "actual": table.actual,
                 "in_flight": table.in_flight,
+                "stuck": table.stuck,
                 "quarantined": table.quarantined,
                 "different": table.different,
                 "digest": table.digest,

@@ -2,31 +2,36 @@
 
 The warehouse's snapshot is opened first and says how far it has come (N), the source's after it. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
-horizon of run N: a later run brings it, and when that is loaded the row is compared again. What then still differs, differs.
-A row that the source has no longer is in flight until keys are compared again.
+horizon of the last run: the next one brings it, and when that is loaded the row is compared again. What then still differs,
+differs. A row is *stuck* when it waits for what is late or does not come by itself (services/operator/proof/waiting.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Self
+from uuid import UUID
 
 import asyncpg
 
 from contracts.tables import Contract, WarehouseTable
+from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.naming import table_named
 from services.operator.progress import highest_run, read_progress
+from services.operator.proof.causes import DeadBatch
+from services.operator.proof.dead_batches import find_dead, none_dead
 from services.operator.proof.deleted import last_comparisons
-from services.operator.proof.look import Look, snapshot, unread_tables
+from services.operator.proof.look import Look, emptied_tables, redefined_tables, snapshot
 from services.operator.proof.quarantine import open_refusals, read_horizons
 from services.operator.proof.settling import compare_again
-from services.operator.proof.statements import relation
 from services.operator.proof.table_comparison import TableComparison
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict
+from services.operator.proof.visible import relation
 from services.operator.system import System
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
@@ -38,7 +43,7 @@ SETTLE_POLL = timedelta(milliseconds=500)
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a proof works with."""
+    """What a proof works with. `dead` says which of some batches lie among the dead letters."""
 
     contract: Contract
     source: Database
@@ -47,6 +52,7 @@ class Proof:
     landing_bucket: str
     processed_bucket: str
     source_name: str
+    dead: Callable[[Collection[UUID]], Awaitable[Mapping[UUID, DeadBatch]]] = field(default=none_dead)
 
     @classmethod
     def of(cls, system: System) -> Self:
@@ -60,6 +66,7 @@ class Proof:
             landing_bucket=settings.landing_bucket,
             processed_bucket=settings.processed_bucket,
             source_name=settings.source_name,
+            dead=partial(find_dead, system),
         )
 
     async def run(self, scope: Scope = EVERYTHING, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
@@ -72,10 +79,10 @@ class Proof:
             for table in self.chosen(scope):
                 on_table(table.name)
                 verdicts.append(await TableComparison(self.contract, look, table).run(scope.buckets))
-        verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample)
-        if verdict.in_flight and await self._is_passed(look, scope.settle):
+        verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample, gaps=look.gaps)
+        if verdict.may_settle and await self._is_passed(look, scope.settle):
             async with self.look() as again:
-                return await compare_again(self.contract, look, again, verdict)
+                return await compare_again(self.contract, look, again, verdict, scope.buckets)
         return verdict
 
     def chosen(self, scope: Scope) -> list[WarehouseTable]:
@@ -89,25 +96,43 @@ class Proof:
         async with snapshot(self.warehouse) as warehouse:
             seen = warehouse.connection
             await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
-            await self._require_star(seen)
             progress = await read_progress(self.objects, self.landing_bucket, self.source_name, seen)
-            comparisons = await last_comparisons(self.objects, seen)
-            # Before the source's snapshot, which holds back its vacuum: there may be a year of objects.
+            await self._require_star(seen, is_loaded=progress.consistent_through is not None)
+            dead = await self.dead({batch.data.batch_id for batch in progress.missing}) if progress.missing else {}
             place = self.objects, self.processed_bucket, self.source_name
+            comparisons = await last_comparisons(*place, seen)
+            # Before the source's snapshot, which holds back its vacuum: there may be a year of objects.
             through = progress.consistent_through.run if progress.consistent_through else 0
             refused = await read_horizons(seen, self.source_name, await open_refusals(*place, self.contract, seen), through)
             async with snapshot(self.source) as source:
                 now = await read_snapshot(source.connection, self.contract)
                 begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
-                unread = unread_tables(now, progress)
                 yield Look(
-                    source, warehouse, progress, now.snapshot.taken_at, begun, refused, comparisons, unread, versionless(now)
+                    source,
+                    warehouse,
+                    progress,
+                    now.snapshot.taken_at,
+                    begun,
+                    refused,
+                    comparisons,
+                    redefined_tables(now, progress),
+                    versionless(now),
+                    await emptied_tables(source, self.contract, progress),
+                    dead,
                 )
 
-    async def _require_star(self, warehouse: asyncpg.Connection) -> None:
+    async def _require_star(self, warehouse: asyncpg.Connection, *, is_loaded: bool) -> None:
         for table in self.contract.warehouse_tables:
-            if await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(self.contract, table)):
-                raise PermanentError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
+            if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(self.contract, table)):
+                continue
+            if is_loaded:
+                raise PermanentError(
+                    f"the warehouse has lost table '{table.name}'; restore it, or restart loading, which creates it again, and "
+                    "read everything: `starlift ingest --full --wait`"
+                )
+            raise ComplaintError(
+                f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`", ExitCode.NOT_LOADED
+            )
 
     async def _is_passed(self, look: Look, limit: timedelta) -> bool:
         """Whether, within `limit`, a run that began after `look` is in the warehouse."""

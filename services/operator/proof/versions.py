@@ -1,4 +1,4 @@
-"""The versions of a fact that a batch has loaded, read from its object in the processed bucket."""
+"""The rows of a table that a batch has loaded, by name, read from its object in the processed bucket."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are 
 
 
 async def read_versions(
-    objects: ObjectStore, bucket: str, source_name: str, fact: WarehouseTable, batch: LoadedBatch
+    objects: ObjectStore, bucket: str, source_name: str, table: WarehouseTable, batch: LoadedBatch
 ) -> list[Texts] | None:
-    """Key and version of each row of `fact` that `batch` has loaded, as texts.
+    """Key, and of a fact version, of each row of `table` that `batch` has loaded, as texts.
 
     None if no object holds them any more. Several may lie there, where a batch was remodelled again by a later build: the one
     with as many rows as were loaded is it.
     """
-    prefix = f"{batch_prefix(source_name, batch.run, batch.index)}{fact.name}-"
+    prefix = f"{batch_prefix(source_name, batch.run, batch.index)}{table.name}-"
     for key in await objects.keys(bucket, prefix):
         named, found = name_in(key), await objects.read(bucket, key)
-        if named is None or named[0] != fact.name or found is None:
+        if named is None or named[0] != table.name or found is None:
             continue
-        versions = await asyncio.to_thread(_versions, found.body, named[1], fact)
+        versions = await asyncio.to_thread(_versions, found.body, named[1], table)
         if versions is not None and len(versions) == batch.row_count:
             return versions
     return None
 
 
-def _versions(body: bytes, digest: str, fact: WarehouseTable) -> list[Texts] | None:
+def _versions(body: bytes, digest: str, table: WarehouseTable) -> list[Texts] | None:
     """None for bytes that are not those of the key, or that were made under a contract with another key."""
     if not sha256(body).hexdigest().startswith(digest):
         return None
-    types = {name: fact.column(name).type for name in fact.identity}
+    types = {name: table.column(name).type for name in table.identity}
     try:
         frame = decode_columns(body, types)
     except (KeyError, NewerColumnsError):

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from contracts.tables import TableKind, WarehouseTable
 from services.operator.naming import table_named
+from services.operator.proof.causes import Unseen, sources_of
 from services.operator.proof.comparison import Key
 from services.operator.proof.quarantine import Entry
-from services.operator.proof.statements import Unseen, expected_rows
+from services.operator.proof.statements import expected_rows
 from services.operator.system import System
 from services.operator.trace.passage import Passage, read_passages
 from services.operator.trace.refusals import read_refusals
@@ -94,11 +95,14 @@ async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSourc
     try:
         async with system.source.connection() as source:
             hidden = versionless(await read_snapshot(source, system.contract))
-            unseen = Unseen(checkpoint.snapshot.horizon if checkpoint else None, versionless=hidden)
+            if checkpoint is None or hidden & sources_of(table):
+                unseen = Unseen(beyond=0, versionless=hidden)
+            else:
+                unseen = Unseen(((checkpoint.snapshot.horizon, 0),), versionless=hidden)
             expected = expected_rows(system.contract, table, unseen)
-            row = await source.fetchrow(f"SELECT in_flight FROM ({expected}) AS e WHERE {same}", *map(str, key))
+            row = await source.fetchrow(f"SELECT waits FROM ({expected}) AS e WHERE {same}", *map(str, key))
     except DependencyDownError:
         return AtSource.UNKNOWN
     if row is None:
         return AtSource.NOWHERE
-    return AtSource.WAITING if row["in_flight"] or checkpoint is None else AtSource.READ
+    return AtSource.READ if row["waits"] is None else AtSource.WAITING

@@ -115,7 +115,7 @@ resource "aws_cloudwatch_metric_alarm" "different" {
 resource "aws_cloudwatch_metric_alarm" "unproved" {
   count               = var.is_enabled ? 1 : 0
   alarm_name          = "${var.name}-unproved"
-  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, though a schedule asks. docs/deploy.md says what to do."
+  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, though a schedule asks: proofs fail, or rows are stuck. docs/deploy.md says what to do."
   namespace           = var.namespace
   metric_name         = "${var.name}.proof_equal"
   statistic           = "Sum"

@@ -1,0 +1,68 @@
+"""What a row that differs may wait for, and whether it is on its way or stuck. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+from contracts.tables import WarehouseTable
+
+
+@unique
+class Wait(StrEnum):
+    """What brings a row that differs."""
+
+    RUN = "run"  # the next one: the row was written after the last one began
+    BATCH = "batch"  # a batch that is announced and not loaded
+    COMPARISON = "comparison"  # of keys: the row, or what it is joined from, was deleted at the source
+    EMPTY = "empty"  # a person: its source table has no row left
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a row may differ although nothing is wrong with it.
+
+    It is *in flight* while what it waits for is on its way, and *stuck* once that is late or will not come by itself; `reason`
+    then says what it waits for and what to do.
+    """
+
+    wait: Wait
+    reason: str = ""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it takes more than the next run, or longer than it should."""
+        return bool(self.reason)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a run that is loaded in the next seconds may bring the row."""
+        return not self.is_stuck or self.wait is Wait.RUN
+
+
+@dataclass(frozen=True, slots=True)
+class DeadBatch:
+    """Where a batch lies among the dead letters."""
+
+    service: str
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What the rows of a table wait for, as places in a list of causes; None for a row that the warehouse should have.
+
+    `steps` are pairs, youngest first: a row that is not older than this horizon waits for this cause. `beyond` is the cause of
+    all older ones, `orphans` of those whose partner is gone besides. Of `versionless` source tables no transaction id may be
+    read.
+    """
+
+    steps: tuple[tuple[int, int | None], ...] = ()
+    beyond: int | None = None
+    orphans: int | None = None
+    versionless: frozenset[str] = frozenset()
+
+
+def sources_of(table: WarehouseTable) -> frozenset[str]:
+    """The source tables that rows of `table` are made of."""
+    return frozenset((table.source, *(lookup.table for lookup in table.lookups)))

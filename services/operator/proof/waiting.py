@@ -1,0 +1,94 @@
+"""Why rows of a table wait: for a run, for a batch, for a comparison of keys, for a person; and since which transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from services.operator.progress import OVERDUE, Gap, Progress
+from services.operator.proof.causes import Cause, DeadBatch, Unseen, Wait
+
+MINUTE = timedelta(minutes=1)
+COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule compare keys every ten minutes
+
+
+def of_next_run(progress: Progress, taken_at: datetime) -> Cause:
+    """Of rows that were written after the last run began, or that an open transaction hides from the horizon."""
+    last = progress.checkpoint
+    if last is None and progress.consistent_through is None and not progress.gaps:
+        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` makes one")
+    snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
+    if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
+        advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
+        return Cause(Wait.RUN, f"no run has read the source for {_minutes(silence)} min: {advice}")
+    if last is not None and last.held_back_since is not None and (age := taken_at - last.held_back_since) > OVERDUE:
+        advice = "every run reads again what has changed since; end it, or verify with a longer --settle"
+        return Cause(Wait.RUN, f"a transaction at the source has been open for {_minutes(age)} min: {advice}")
+    return Cause(Wait.RUN)
+
+
+def of_versionless(tables: Collection[str]) -> Cause:
+    """Of rows whose transaction ids may not be read: whether they are young, only a later run shows."""
+    named = ", ".join(f"'{table}'" for table in sorted(tables))
+    advice = "verify with a longer --settle, or grant SELECT on the whole table"
+    return Cause(Wait.RUN, f"which rows of {named} are new cannot be seen without their transaction ids: {advice}")
+
+
+def of_gap(gap: Gap, dead: Mapping[UUID, DeadBatch], *, is_first: bool) -> Cause:
+    """Of rows that a run has read and of which a batch is not loaded. `is_first`: nothing was loaded before it."""
+    run = f"run {gap.manifest.run}"
+    for batch in gap.missing:
+        if (letter := dead.get(batch.data.batch_id)) is not None:
+            advice = f"`starlift dlq show {letter.letter}` says why, `starlift dlq replay {letter.service}` sends it back"
+            return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
+    if gap.is_overdue:
+        named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:3])
+        more = "" if len(gap.missing) <= 3 else f" and {len(gap.missing) - 3:,} more"  # noqa: PLR2004 (as many as above)
+        advice = "`starlift dlq list` shows whether it died, `starlift resend` sends it again"
+        return Cause(Wait.BATCH, f"{run} is overdue, batch {named}{more} is not loaded: {advice}")
+    return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
+
+
+def of_comparison(compared_at: datetime | None, taken_at: datetime) -> Cause:
+    """Of rows that are gone from the source, or lack what they are joined from: no run but one that compares keys sees that."""
+    if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
+        return Cause(Wait.COMPARISON)
+    advice = "`starlift ingest --compare-keys --wait` does it now"
+    return Cause(Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, rows were deleted since: {advice}")
+
+
+def of_empty_table(source_table: str) -> Cause:
+    """Of rows whose source table had no row left when its keys should have been compared."""
+    advice = "if its rows were deleted, `starlift ingest --compare-keys --believe-empty` marks them"
+    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which is not believed: {advice}")
+
+
+def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
+    """By the transactions that wrote rows of the source tables `tables`; `run` and `gaps` are the places of the causes.
+
+    A row version with a horizon between those of two runs is read by the later one, and a row is read again with everything
+    it is joined from whenever any of it changes. So what counts is the youngest of its transactions: if the run that read
+    that one is loaded, so is the row, whatever is missing of the runs before. Older than any transaction is what may have
+    changed without one: all rows of a table that a run had to read anew.
+    """
+    manifests = [gap.manifest for gap in progress.gaps] + [one for one in (progress.consistent_through,) if one is not None]
+    ended = [(one.run, one.snapshot.horizon) for one in (*manifests, progress.checkpoint) if one is not None]
+    if not ended:
+        return Unseen(beyond=run)
+    _, oldest = max(ended)
+    steps: list[tuple[int, int | None]] = [(oldest, run)]
+    for gap, place in zip(reversed(progress.gaps), reversed(gaps), strict=True):
+        if gap.manifest.snapshot.horizon < oldest:
+            oldest = gap.manifest.snapshot.horizon
+            steps.append((oldest, None))
+        if gap.since is None or not gap.manifest.redefined.isdisjoint(tables):
+            return Unseen(tuple(steps), beyond=place)
+        if gap.since < oldest:
+            oldest = gap.since
+            steps.append((oldest, place))
+    return Unseen(tuple(steps))
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span / MINUTE:,.0f}"

@@ -1,0 +1,175 @@
+"""Rows that are not on their way: each reason is named with its rows, the verdict is PENDING, and nothing else hides in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from contracts.messages import BatchRemodelled, Mode
+from infra.local.totesys.fill import fill
+from services.operator.proof.causes import DeadBatch
+from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.repair import wishes
+from services.operator.proof.verdict import Outcome, Scope, Verdict
+from tests.pipeline import Pipeline
+
+RENAME = "UPDATE design SET design_name = 'renamed' WHERE design_id = 1"
+PAID = "UPDATE payment SET payment_amount = 7 WHERE payment_id = 3"
+FORGED = "UPDATE fact_payment SET payment_amount = 8 WHERE payment_id = 3"
+PATIENT = Scope(settle=timedelta(minutes=10))  # none of these may wait
+
+
+@pytest.fixture
+async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+    await fill(source, orders=20, seed=1)
+    await pipeline.run()
+    return pipeline
+
+
+def found(verdict: Verdict) -> list[tuple[str, Kind, object]]:
+    """Every difference: table, kind, key."""
+    return [(table.table, one.kind, one.key[0]) for table in verdict.tables for one in table.differences]
+
+
+async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    payments = await source.fetchval("SELECT count(*) FROM payment")
+    await source.execute("TRUNCATE payment")
+    verdict = await loaded.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, payments)  # no comparison of keys was due yet
+    for _ in range(3):
+        await loaded.run(compare_keys=True)
+        verdict = await loaded.proof.run(PATIENT)
+        assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, payments)
+        ((reason, rows),) = verdict.reasons.items()
+        assert rows == payments
+        assert reason.startswith("source table 'payment' is empty")
+        assert "`starlift ingest --compare-keys --believe-empty`" in reason
+        assert await wishes(loaded.contract, loaded.source, verdict) == []
+    await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 0)")
+    verdict = await loaded.verify()
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_payment_type", Kind.EXTRA, 99)])
+    await loaded.run(compare_keys=True, believe_empty=True)
+    verdict = await loaded.verify()
+    assert (verdict.outcome, verdict.in_flight, verdict.reasons) == (Outcome.EQUAL, 0, {})
+    assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(0,)]
+
+
+def burying(pipeline: Pipeline, *batches: BatchRemodelled) -> Pipeline:
+    """The same, with these batches among the dead letters."""
+    dead = {batch.data.batch_id: DeadBatch("loading", "letter-1") for batch in batches}
+
+    async def find(wanted: Collection[UUID]) -> Mapping[UUID, DeadBatch]:
+        return {batch: letter for batch, letter in dead.items() if batch in wanted}
+
+    return replace(pipeline, dead=find)
+
+
+async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute(RENAME)
+    late = await loaded.read()
+    await source.execute(PAID)
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
+    verdict = await burying(loaded, *late).proof.run(PATIENT)
+    assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
+    ((reason, rows),) = verdict.reasons.items()
+    assert (rows, reason.partition(":")[0]) == (1, f"a batch of run {late[0].data.run} is dead letter letter-1 of loading")
+    await loaded.select(FORGED)  # which a loaded run has read, though the one before it is not loaded
+    for pipeline in (loaded, burying(loaded, *late)):
+        verdict = await pipeline.verify()
+        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+    await loaded.load(*late)
+    await loaded.run(reread=(await wishes(loaded.contract, loaded.source, verdict))[0].reread)
+    assert (await loaded.verify()).outcome is Outcome.EQUAL
+
+
+async def test_a_row_that_a_stuck_batch_brings_and_a_later_run_has_read_again_differs(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute(RENAME)
+    late = await loaded.read()
+    await source.execute("UPDATE design SET file_name = 'again' WHERE design_id = 1")
+    await loaded.run()
+    await loaded.select("UPDATE dim_design SET design_name = 'forged' WHERE design_id = 1")
+    verdict = await burying(loaded, *late).verify()
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_design", Kind.DIFFERENT, 1)])
+
+
+async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    late = await loaded.read(Mode.FULL)
+    await loaded.select(FORGED)
+    verdict = await burying(loaded, *late).verify()
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+
+
+async def test_a_first_load_that_is_not_complete_is_pending(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await fill(source, orders=20, seed=1)
+    first, *rest = await pipeline.cut(50).read()
+    await pipeline.load(first)
+    verdict = await pipeline.verify()
+    assert (verdict.outcome, found(verdict)) == (Outcome.PENDING, [])
+    assert list(verdict.reasons) == [f"the first load, run {first.data.run}, is not complete yet"]
+    await pipeline.load(*rest)
+    assert (await pipeline.verify()).outcome is Outcome.EQUAL
+
+
+async def test_deleted_rows_are_stuck_when_no_comparison_of_keys_comes(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    await loaded.run()
+    verdict = await loaded.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
+    await loaded.select("UPDATE starlift.comparison SET found_at = found_at - interval '20 min'")
+    verdict = await loaded.proof.run(PATIENT)
+    assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
+    assert "keys were last compared 20 min ago" in next(iter(verdict.reasons))
+    await loaded.run(compare_keys=True)
+    assert (await loaded.verify()).outcome is Outcome.EQUAL
+
+
+MADE_UP = (
+    "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 0)",
+    "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (98, '(unknown)', 0)",  # unreferred
+    "UPDATE dim_design SET _deleted_at = NULL WHERE design_id = 470",
+)
+
+
+async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Whatever a reader sees is compared, and what the source lacks leaves the current views."""
+    await source.execute("DELETE FROM design WHERE design_id = 470")
+    await loaded.run(compare_keys=True)
+    columns = ", ".join(loaded.contract.warehouse_table("fact_payment").star_types)
+    changed = columns.replace("payment_id", "99 AS payment_id", 1)
+    for statement in (*MADE_UP, f"INSERT INTO fact_payment ({columns}, _run) SELECT {changed}, 0 FROM fact_payment LIMIT 1"):
+        await loaded.select(statement)
+    verdict = await loaded.verify()
+    expected = [("dim_payment_type", Kind.EXTRA, 98), ("dim_payment_type", Kind.EXTRA, 99), ("dim_design", Kind.EXTRA, 470)]
+    assert sorted(found(verdict), key=str) == sorted([*expected, ("fact_payment", Kind.EXTRA, 99)], key=str)
+    (wish,) = await wishes(loaded.contract, loaded.source, verdict)
+    assert (wish.reread, wish.compare_keys) == ((), True)
+    await loaded.run(compare_keys=True)
+    assert (await loaded.verify()).outcome is Outcome.EQUAL
+    assert await loaded.select("SELECT count(*) FROM fact_payment_current WHERE payment_id = 99") == [(0,)]
+
+
+async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Run and batch are copied from a row that was: what the batch has brought is in the bucket, and this row is not."""
+    await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
+    await loaded.run()
+    await source.execute("DELETE FROM design WHERE design_id = 900")
+    await loaded.select(
+        "INSERT INTO dim_design (design_id, design_name, file_location, file_name, _run, _batch_id) "
+        "SELECT 901, design_name, file_location, file_name, _run, _batch_id FROM dim_design WHERE design_id = 900"
+    )
+    verdict = await loaded.verify()
+    (design,) = [table for table in verdict.tables if table.table == "dim_design"]
+    assert (design.differences, design.in_flight) == ([Difference(Kind.EXTRA, (901,))], 1)
