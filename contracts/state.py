@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from contracts.messages import BatchIngested, Snapshot, upcast
 
-RUN_MAXIMUM = 2**62  # beyond every clock in milliseconds, and PostgreSQL's bigint holds those that come after
+RUN_MAXIMUM = 10**13  # no clock of milliseconds says more before 2286: a run far above all others would freeze the warehouse
 
 
 class _Stored(BaseModel):

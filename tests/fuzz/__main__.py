@@ -46,7 +46,8 @@ from tests.localstack import REGION
 from tests.pipeline import SOURCE
 from tests.postgres_cluster import TestCluster
 
-MESSAGES = 20  # of a round
+MESSAGES = 20  # of the first round
+MANY_MESSAGES = 100  # of the others
 HALF = 0.5
 LOOKS: list[tuple[str, ...]] = [
     *(("status", "--json"), ("ingest",), ("resend",), ("verify", "--settle", "1"), ("quarantine", "list")),
@@ -79,16 +80,19 @@ class Fuzzer:
             await self._equal("--record")
             await self._system.dead_letters["ingestion"].send("rubbish")
             await self._stand.starlift("dlq", "discard", "ingestion", "--reason", "to have a journal")
-            rounds = [self._messages, self._document]
-            while rounds or time.monotonic() < end:
-                await (rounds.pop() if rounds else self._draw.choice([self._messages, self._document, self._document]))()
+            await self._messages(MESSAGES)
+            await self._document()
+            while time.monotonic() < end:
+                await self._messages(MANY_MESSAGES)
+                for _ in range(4):
+                    await self._document()
             await self._load()
             await self._equal()
 
-    async def _messages(self) -> None:
+    async def _messages(self, count: int) -> None:
         """Rubbish in every queue, an innocent run beside it, and a look at the dead letters."""
         good = await self._good()
-        sent = Counter([body for _ in range(MESSAGES) if (body := await self._send(*self._rubbish(good)))])
+        sent = Counter([body for _ in range(count) if (body := await self._send(*self._rubbish(good)))])
         await self._load()
         await self._stand.until_idle()
         listed = await self._stand.starlift("dlq", "list", "--json")
