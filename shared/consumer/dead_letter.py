@@ -15,6 +15,7 @@ from shared.outcome import DeadLetter
 from shared.queue import Delivery
 from shared.wire_form import attributes_beside
 
+_LOGGED_BYTES_MAXIMUM = 4096
 _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessageError, NewerMessageError)
 
 
@@ -29,7 +30,7 @@ def dead_letter_attributes(
     record = FailureRecord(
         reason=outcome.reason,
         error_type=type(outcome.error).__qualname__,
-        message=error_text(outcome.error),
+        message=_cut(error_text(outcome.error), FAILURE_TEXT_BYTES_MAXIMUM),
         fingerprint=fingerprint(outcome.error),
         attempts=attempt_number(delivery),
         first_failed_at=earlier.first_failed_at if earlier else failing_since(delivery, now),
@@ -50,10 +51,14 @@ def fingerprint(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an error of ours, cut to what a failure record holds; of any other only its place, its text may quote a row.
+    """The text of an error of ours; of any other only its place, its text may quote a row.
 
     A text may quote an object's key out of a message, which may be of any length and hold lone surrogates.
     """
     if isinstance(error, _OURS):
-        return str(error).encode(errors="backslashreplace")[:FAILURE_TEXT_BYTES_MAXIMUM].decode(errors="ignore")
+        return _cut(str(error), _LOGGED_BYTES_MAXIMUM)
     return f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
+
+
+def _cut(text: str, byte_count: int) -> str:
+    return text.encode(errors="backslashreplace")[:byte_count].decode(errors="ignore")

@@ -15,6 +15,7 @@ from shared.catalog import SourceMismatchError
 from shared.object_store import verified
 from shared.outcome import Done, Outcome
 from shared.testing import reference
+from tests.fuzz.rubbish import RECORD
 from tests.unit.consumer_scene import Scene, body, message, now, until
 
 pytestmark = pytest.mark.virtual_clock
@@ -105,19 +106,6 @@ async def test_poison_ends_explained_and_good_messages_flow_on_beside_it() -> No
     assert len(ends) == 2 * len(POISON)
 
 
-HOSTILE_RECORD = {
-    "reason": "permanent",
-    "error_type": "x",
-    "message": "x",
-    "fingerprint": "0" * 16,
-    "attempts": 1,
-    "first_failed_at": "2026-01-01T00:00:00Z",
-    "last_failed_at": "2026-01-01T00:00:00Z",
-    "source_queue": "x",
-    "service": "x",
-    "version": "x",
-    "replays": 1,
-}
 HOSTILE_BODIES = {
     "a lone surrogate as type": r'{"type":"\ud800"}',
     "a lone surrogate as key": r'{"type":"starlift.ingest_source.v2","\ud800":1}',
@@ -135,9 +123,9 @@ HOSTILE_ATTRIBUTES = {
     "as many as SQS takes": {f"x{number}": "x" for number in range(10)},
     "large ones": {"x": "x" * 500_000, "y": "y" * 500_000},
     "a record that is none": {FAILURE_ATTRIBUTE: "\0"},
-    "endless counts": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "replays": 10**4000, "attempts": 10**4000})},
-    "a time before time": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "first_failed_at": "0001-01-01T00:00:00+14:00"})},
-    "long names": {FAILURE_ATTRIBUTE: json.dumps({**HOSTILE_RECORD, "service": "x" * 500_000})},
+    "endless counts": {FAILURE_ATTRIBUTE: json.dumps({**RECORD, "replays": 10**4000, "attempts": 10**4000})},
+    "a time before time": {FAILURE_ATTRIBUTE: json.dumps({**RECORD, "first_failed_at": "0001-01-01T00:00:00+14:00"})},
+    "long names": {FAILURE_ATTRIBUTE: json.dumps({**RECORD, "service": "x" * 500_000})},
     "times and counts of ours": {
         "starlift.attempts": "9" * 9,
         "starlift.failing_since": "0001-01-01T00:00:00+14:00",
