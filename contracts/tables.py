@@ -190,7 +190,8 @@ class Contract:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     def _check(self, table: WarehouseTable) -> None:
-        _require_distinct(f"'{table.name}' has two columns", [column.name for column in table.columns])
+        own = [table.surrogate] if table.surrogate else []
+        _require_distinct(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns)])
         if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
             raise ContractError(f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name")
         for name in table.identity:

@@ -80,6 +80,9 @@ def comparison_problem(table: SourceTable, column: str, found: SourceType, keys:
             f"has the collation {found.loose_collation}, under which different texts are equal; a key, and what refers to one, "
             "must have a deterministic collation"
         )
+    labels = [name for name, key in keys.items() if key.is_enum and key.name != found.name]
+    if labels:
+        return f"is {found}, but the key of '{labels[0]}' that it refers to is {keys[labels[0]].name}; give both one type"
     padded = [name for name, key in keys.items() if key.is_padded]
     if padded and column in table.key and not found.is_padded:
         return (

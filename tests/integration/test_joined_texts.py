@@ -110,6 +110,10 @@ async def test_blanks_that_a_foreign_key_heeds_are_heeded(owner: asyncpg.Connect
             "'code.code' has the collation \"Loose\", under which different texts are equal",
         ),
         (
+            "CREATE TYPE kind AS ENUM ('x'); CREATE TABLE code (code kind PRIMARY KEY, label text)",
+            "'item.code' is character varying, but the key of 'code' that it refers to is kind; give both one type",
+        ),
+        (
             "CREATE TABLE code (code char(3) PRIMARY KEY, label text); ALTER TABLE sold DROP id, ADD PRIMARY KEY (code)",
             "'sold.code' is character varying and a key, and is compared with the key of 'code' without blanks at the end",
         ),

@@ -7,17 +7,20 @@ import re
 import asyncpg
 import pytest
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, TIME, TIMESTAMPTZ, numeric, verbatim
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, numeric, verbatim
 from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Lookup, TableKind, WarehouseTable
 from infra.local.databases import LOADER, READER
 from services.loading.evolution import SchemaNotReadyError
 from services.operator.local.preflight import check_warehouse
+from services.operator.proof.history import check_history
+from services.operator.proof.repair import wishes
 from shared.errors import PermanentError
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
 from tests.pipeline import Pipeline, row_count
 from tests.postgres_cluster import TestCluster
+from tests.tracing import life, told
 
 
 async def test_a_domain_is_read_as_its_base_type(owner: asyncpg.Connection, empty: Pipeline) -> None:
@@ -219,3 +222,44 @@ async def test_columns_and_tables_may_be_called_as_starlift_s_own(owner: asyncpg
     assert found == [("2026-01-01", "w", "k", 9, 1, "x", "y", "z")]
     assert await keys_in_quarantine(pipeline) == {"dim_t": [("infinity",)]}
     await require_equal(pipeline, quarantined=1)
+
+
+async def test_a_row_named_by_a_moment_is_found_mended_and_traced(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    await owner.execute(
+        """
+        CREATE TABLE reading (at timestamp PRIMARY KEY, v int, seen timestamptz NOT NULL);
+        INSERT INTO reading
+        SELECT timestamp '2026-03-05 10:00:00.5' + n * interval '1 hour', n, now() FROM generate_series(0, 9) AS n;
+        """
+    )
+    reading = source_table("reading", "at", at=TIMESTAMP, v=INTEGER, seen=TIMESTAMPTZ)
+    fact = WarehouseTable(
+        "fact_reading",
+        TableKind.FACT,
+        ("at",),
+        (
+            Column("at", TIMESTAMP, FromSource("at")),
+            Column("v", INTEGER, FromSource("v")),
+            Column("on", DATE, DateOf("at"), references="dim_date"),
+            Column("seen", TIMESTAMPTZ, FromSource("seen")),
+        ),
+        "reading",
+        version=("seen",),
+    )
+    pipeline = empty.reading(of(reading, star=(DIM_DATE, fact)))
+    await pipeline.run()
+    await pipeline.select("UPDATE fact_reading SET v = v + 1 WHERE v = 0")
+    await pipeline.select("DELETE FROM fact_reading WHERE v = 9")
+    verdict = await pipeline.verify()
+    first, last = "2026-03-05 10:00:00.5", "2026-03-05 19:00:00.5"
+    assert [difference.key for table in verdict.tables for difference in table.differences] == [(first,), (last,)]
+    (wish,) = await wishes(pipeline.contract, pipeline.source, verdict)
+    await pipeline.run(reread=wish.reread)
+    await require_equal(pipeline)
+    await owner.execute("DELETE FROM reading WHERE v = 9; UPDATE reading SET v = NULL, seen = now() WHERE v = 0")
+    await pipeline.run(compare_keys=True)
+    await require_equal(pipeline, quarantined=1)
+    assert (await check_history(pipeline.proof)).facts[0].problems == []
+    assert "2026-03-05 19:00:00.5" in await told(pipeline, "fact_reading", "2026-03-05T19:00:00.500")
+    assert (await life(pipeline, "fact_reading", last)).tombstone is not None
+    assert (await life(pipeline, "fact_reading", first)).refusals

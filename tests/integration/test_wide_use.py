@@ -11,8 +11,10 @@ import pytest
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from services.operator.proof.repair import wishes
+from services.operator.trace.life import AtSource
 from tests.pipeline import Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
+from tests.tracing import life
 from tests.wide_contract import SCHEMA, WIDE
 
 FIRST, SECOND = UUID(int=1), UUID(int=2**128 - 1)
@@ -191,6 +193,7 @@ async def test_what_is_out_of_range_is_quarantined_by_its_uuid(shop: asyncpg.Con
     await pipeline.run()
     verdict = await pipeline.verify()
     assert (verdict.is_equal, verdict.quarantined) == (True, 2)
+    assert (await life(pipeline, "Receipt", str(FIRST))).at_source is AtSource.READ
     await shop.execute(f"""UPDATE {RECEIPT} SET "paid At" = now()""")
     await pipeline.run()
     await require_equal(pipeline)

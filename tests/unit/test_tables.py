@@ -146,6 +146,7 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
             replace(DIM_MAKER, columns=(*DIM_MAKER.columns, DIM_MAKER.columns[1])),
             "'dim_maker' has two columns 'maker_name'",
         ),
+        (replace(FACT_SALE, surrogate="item_id"), "'fact_sale' has two columns 'item_id'"),
         (
             with_column(DIM_MAKER, Column("_run", TEXT, FromSource("town"))),
             "'dim_maker._run' begins with '_', as Starlift's own columns do",

@@ -12,14 +12,13 @@ from services.operator.naming import table_named
 from services.operator.proof.causes import Unseen, sources_of
 from services.operator.proof.comparison import Key
 from services.operator.proof.quarantine import Entry
-from services.operator.proof.statements import expected_rows
+from services.operator.proof.statements import by_column, expected_rows, rows_of
 from services.operator.system import System
 from services.operator.trace.passage import Passage, read_passages
 from services.operator.trace.refusals import read_refusals
 from services.operator.trace.star_rows import (
     StarRow,
     Tombstone,
-    key_parameter,
     parsed_key,
     read_rows,
     read_tombstone,
@@ -91,7 +90,6 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
     checkpoint = await find_checkpoint(system.objects, system.settings.landing_bucket, system.settings.source_name)
-    same = " AND ".join(f"k{position} = {key_parameter(table, position)}" for position in range(len(table.key)))
     try:
         async with system.source.connection() as source:
             hidden = versionless(await read_snapshot(source, system.contract))
@@ -100,7 +98,7 @@ async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSourc
             else:
                 unseen = Unseen(((checkpoint.snapshot.horizon, 0),), versionless=hidden)
             expected = expected_rows(system.contract, table, unseen)
-            row = await source.fetchrow(f"SELECT waits FROM ({expected}) AS e WHERE {same}", *map(str, key))
+            row = await source.fetchrow(rows_of(expected, table), *by_column(table, [key]))
     except DependencyDownError:
         return AtSource.UNKNOWN
     if row is None:
