@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,15 +17,16 @@ from contracts.column_types import ColumnType, Kind
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Extract, Role
 from contracts.objects import extract_key, extract_name
 from contracts.tables import Contract, SourceTable
-from services.ingestion.selection import Selection
+from services.ingestion.selection import ROW_BYTES_MAXIMUM, Selection
 from shared.catalog import SourceTableFacts
+from shared.errors import PermanentError
 from shared.key_lists import keys_of
 from shared.object_store import ObjectStore, put_addressed
 from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
-BATCH_BYTES = 64 * 1024 * 1024  # of CSV: each service holds a batch in memory, and with two slots two
+BATCH_BYTES = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots has two batches in memory, in several forms at a time
 # Objects that a batch's messages name, each in at most 1,000 bytes, half of what SQS takes: a dead letter needs room, too.
 BATCH_OBJECTS = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query doesn't sum up
@@ -119,7 +121,8 @@ class Reader:
 
     async def _page(self, table: SourceTable, role: Role, query: str) -> Page:
         null = null_marker()
-        csv, row_count = await copy_out(self.connection, query, null=null)
+        with _table_named(table.name):
+            csv, row_count = await copy_out(self.connection, query, null=null)
         types = self.selection.types(table)
         return Page(
             table, role, types, row_count, len(csv), asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null))
@@ -163,6 +166,18 @@ async def write_page(page: Page, index: int, destination: Destination) -> Extrac
     key_of = partial(extract_key, destination.source_name, destination.run, index, extract_name(page.table.name, page.role))
     ref = await put_addressed(destination.objects, destination.bucket, key_of, body, row_count=page.row_count)
     return Extract(table=page.table.name, role=page.role, object=ref)
+
+
+@contextmanager
+def _table_named(table: str) -> Iterator[None]:
+    """Raises: PermanentError for a text without an equivalent in UTF-8, which PostgreSQL reports without its place."""
+    try:
+        yield
+    except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
+        raise PermanentError(
+            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; it is withheld); correct it at the "
+            "source, then replay the dead letters"
+        ) from error
 
 
 def _may_be_cut(page: Page, byte_limit: int) -> bool:

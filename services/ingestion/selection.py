@@ -28,7 +28,7 @@ from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
 LAST_MOMENT = "290000-01-01"
-ROW_BYTES_MAXIMUM = 64 * MIB  # of the texts of one row
+ROW_BYTES_MAXIMUM = 48 * MIB  # of the texts of one row
 # Names in a page's query.
 ROW_BYTES, BYTES_BEFORE = quoted("bytes of the row"), quoted("bytes before the row")
 IS_ROW_HELD = f"{ROW_BYTES} <= {ROW_BYTES_MAXIMUM}"

@@ -20,6 +20,7 @@ from infra.local.sql import execute
 from infra.local.totesys.writer import connect
 from services.operator.local.preflight import check_source
 from shared.catalog import SourceMismatchError
+from shared.errors import PermanentError
 from tests.pipeline import LANDING, Pipeline, open_pipeline, tables_read
 from tests.postgres_cluster import TestCluster
 
@@ -84,33 +85,43 @@ async def test_a_view_or_a_parent_of_other_tables_is_refused_in_a_sentence_and_a
 
 
 @pytest.fixture
-def bytes_database(postgres_cluster: TestCluster) -> Iterator[str]:
-    """The name of a database whose texts may be any bytes."""
-    name = "test_sql_ascii"
+def encoded_database(postgres_cluster: TestCluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a database of another encoding, whose customer 1 has a name that UTF-8 can't hold."""
+    name = f"test_{request.param.lower()}"
+    encoded = f"ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    execute(postgres_cluster.url(), f"CREATE DATABASE {name} OWNER {SOURCE_OWNER} {encoded}")
     execute(
-        postgres_cluster.url(),
-        f"CREATE DATABASE {name} OWNER {SOURCE_OWNER} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+        postgres_cluster.url(name, SOURCE_OWNER),
+        "CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL)",
+        "INSERT INTO customer VALUES (1, convert_from('\\x81', getdatabaseencoding())), (2, 'ok')",
     )
     yield name
     postgres_cluster.drop_database(name)
 
 
-async def test_a_source_without_an_encoding_is_refused_by_name(
-    postgres_cluster: TestCluster, bytes_database: str, warehouse_database: str
+@pytest.mark.parametrize(
+    ("encoded_database", "sentence"),
+    [
+        ("SQL_ASCII", "the source database's encoding is SQL_ASCII, .*; copy it into a database of encoding UTF8 "),
+        ("WIN1252", "a text of table 'customer' has no equivalent in UTF-8 .*; correct it at the source, then replay"),
+    ],
+    indirect=["encoded_database"],
+)
+async def test_a_text_that_is_none_in_utf_8_stops_a_run_with_the_place(
+    postgres_cluster: TestCluster, encoded_database: str, warehouse_database: str, sentence: str
 ) -> None:
-    urls = postgres_cluster.url(bytes_database, SOURCE_OWNER), postgres_cluster.url(warehouse_database, LOADER)
-    execute(
-        urls[0],
-        "SET client_encoding = 'SQL_ASCII'",
-        "CREATE TABLE customer (id int PRIMARY KEY, name text)",
-        r"INSERT INTO customer VALUES (1, E'Caf\351'), (2, 'ok')",
-    )
-    expected = r"^the source database's encoding is SQL_ASCII, .* copy it into a database of encoding UTF8 "
-    with pytest.raises(SourceMismatchError, match=expected):
-        await check_source(urls[0], contract_of("customer"))
+    urls = postgres_cluster.url(encoded_database, SOURCE_OWNER), postgres_cluster.url(warehouse_database, LOADER)
     async with open_pipeline(*urls, contract=contract_of("customer")) as pipeline:
-        with pytest.raises(SourceMismatchError, match=expected):
+        with pytest.raises(PermanentError, match=f"^{sentence}"):
             await pipeline.ingest()
+
+
+@pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
+async def test_a_source_without_an_encoding_is_refused_by_the_preflight(
+    postgres_cluster: TestCluster, encoded_database: str
+) -> None:
+    with pytest.raises(SourceMismatchError, match="the source database's encoding is SQL_ASCII"):
+        await check_source(postgres_cluster.url(encoded_database, SOURCE_OWNER), contract_of("customer"))
 
 
 # --- privileges on columns -----------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ INSERT INTO doc (id, body, note, tags)
 SELECT 5, decode(repeat('00', {12 * MIB}), 'hex'), repeat('x', {24 * MIB}), to_jsonb(repeat('x', {24 * MIB}));
 """
 TOO_LARGE = "larger than 32 MiB as text"
-IN_LARGE_ROW = "in a row larger than 64 MiB as text"
+IN_LARGE_ROW = "in a row larger than 48 MiB as text"
 REFUSED = {
     2: f"body is {TOO_LARGE}",
     3: f"note is {TOO_LARGE}",
