@@ -135,11 +135,15 @@ async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
     await loaded.run()
     await loaded.select(f"UPDATE dim_counterparty SET counterparty_legal_name = 'x', _run = {2**62} WHERE counterparty_id = 1")
 
+    has_looked = asyncio.Event()
+
     async def work() -> None:
-        await asyncio.sleep(0.5)  # the proof waits for a run that began after its own snapshot
+        await has_looked.wait()  # the proof waits for a run that began after its own snapshot
         await loaded.run(compare_keys=compare_keys)
 
-    verdict, _ = await asyncio.gather(loaded.proof.run(Scope(settle=timedelta(seconds=60))), work())
+    verdict, _ = await asyncio.gather(
+        loaded.proof.run(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
+    )
     assert (verdict.in_flight + verdict.quarantined, len(found(verdict))) == ((0, 1) if compare_keys else (1, 0))
 
 
@@ -167,11 +171,15 @@ async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table
     await source.execute(RENAME)
     await loaded.select(f"UPDATE dim_transaction SET transaction_type = 'x', _run = {2**62} WHERE transaction_id = 1")
 
+    has_looked = asyncio.Event()
+
     async def work() -> None:
-        await asyncio.sleep(0.5)  # as above
+        await has_looked.wait()  # as above
         await loaded.run()
 
-    verdict, _ = await asyncio.gather(loaded.proof.run(Scope(settle=timedelta(seconds=60))), work())
+    verdict, _ = await asyncio.gather(
+        loaded.proof.run(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
+    )
     assert [(table, difference.key) for table, difference in found(verdict)] == [("dim_transaction", (1,))]
 
 

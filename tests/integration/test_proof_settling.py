@@ -56,14 +56,15 @@ async def corrupt(pipeline: Pipeline, order: int) -> None:
 
 async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: int, **wish: bool) -> Verdict:
     """A proof, during which `orders` change at the source and a run is loaded."""
+    has_looked = asyncio.Event()
 
     async def work() -> None:
-        await asyncio.sleep(0.5)  # the proof waits for a run that began after its own snapshot
+        await has_looked.wait()  # the proof waits for a run that began after its own snapshot
         for order in orders:
             await source.execute(CHANGE, order)
         await pipeline.run(Mode.CHANGES, **wish)
 
-    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT), work())
+    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT, on_table=lambda _: has_looked.set()), work())
     return verdict
 
 
@@ -107,14 +108,15 @@ async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, 
 
 async def changed_while_loading(pipeline: Pipeline, source: asyncpg.Connection, change: str) -> Verdict:
     """A proof, during which a run reads order 2, `change` is made, and then the run is loaded."""
+    has_looked = asyncio.Event()
 
     async def work() -> None:
-        await asyncio.sleep(0.5)  # as above
+        await has_looked.wait()  # as above
         messages = await pipeline.read()
         await source.execute(change)
         await pipeline.load(*messages)
 
-    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT), work())
+    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT, on_table=lambda _: has_looked.set()), work())
     return verdict
 
 
