@@ -15,12 +15,13 @@ from rich.table import Table
 
 from contracts.messages import Trigger
 from contracts.state import Manifest
+from services.operator.exit_codes import ExitCode
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.application import start_writing
 from services.operator.local.latency import Latency, Watch, read_latency
 from services.operator.local.stage import stage
-from services.operator.proof.render import verdict_sentence
-from services.operator.proof.verdict import Verdict
+from services.operator.proof.render import COLOURS, verdict_sentence
+from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.proof.verify import Proof
 from services.operator.system import OperatorSettings, System, open_system
 
@@ -28,6 +29,7 @@ RUN_EVERY = timedelta(seconds=1)
 WRITES_PER_SECOND = 20.0
 LOAD_LIMIT = timedelta(minutes=30)  # for a machine that hangs, not for one that is slow
 LAST_RUNS = 5
+EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 LOOK_EVERY = timedelta(milliseconds=100)
 SEED = 7
 LOADED_ROWS = """
@@ -48,17 +50,17 @@ class Result:
     verdict: Verdict
 
     @property
-    def is_equal(self) -> bool:
-        """Whether every row was found equal: nobody writes any more, so that no row has a reason to be in flight."""
-        return _is_settled(self.verdict) and self.verdict.is_equal
+    def outcome(self) -> Outcome:
+        """What colour and exit code follow."""
+        return _outcome(self.verdict)
 
 
-def run(console: Console, *, orders: int, seconds: float) -> bool:
-    """Play it; whether the warehouse equals the source at the end."""
+def run(console: Console, *, orders: int, seconds: float) -> ExitCode:
+    """Play it; DONE if the warehouse equals the source at the end."""
     with stage(console, orders=orders, every=RUN_EVERY) as (owner_url, home):
         result = asyncio.run(_play(console, owner_url, home, timedelta(seconds=seconds)))
-    console.print(_summary(result))
-    return result.is_equal
+    console.print(summary(result))
+    return EXIT_CODES[result.outcome]
 
 
 async def _play(console: Console, owner_url: str, home: Path, lasting: timedelta) -> Result:
@@ -90,18 +92,19 @@ async def _timed_run(system: System) -> tuple[Manifest, timedelta]:
 
 
 async def _prove(system: System) -> Verdict:
-    """The proof after a last run; where it leaves rows in flight, another run reads them and they are proved again."""
+    """The proof after a last run; while rows are on their way, another run reads them and they are proved again."""
     runs = 0
     while True:
         await _timed_run(system)
         runs += 1
         verdict = await Proof.of(system).run()
-        if _is_settled(verdict) or runs == LAST_RUNS:
+        if _outcome(verdict) is not Outcome.PENDING or runs == LAST_RUNS:
             return verdict
 
 
-def _is_settled(verdict: Verdict) -> bool:
-    return not verdict.in_flight
+def _outcome(verdict: Verdict) -> Outcome:
+    """Equal only without rows in flight: the application has stopped, so the last run should have read every row."""
+    return Outcome.PENDING if verdict.is_equal and verdict.in_flight else verdict.outcome
 
 
 async def _keep_up(system: System, watch: Watch, is_writing: Callable[[], bool], tell: Callable[[str], None]) -> None:
@@ -128,13 +131,13 @@ async def _run_count(system: System) -> int:
         return int(await connection.fetchval("SELECT count(DISTINCT run) FROM starlift.ledger"))
 
 
-def _summary(result: Result) -> Panel:
+def summary(result: Result) -> Panel:
     """The page at the end."""
     rows = Table("table", "rows in the source", "rows found equal", box=None, pad_edge=False)
     for column in rows.columns[1:]:
         column.justify = "right"
     for table in result.verdict.tables:
-        equal = table.expected - table.different - table.in_flight - table.quarantined
+        equal = table.expected - table.different - table.in_flight - table.stuck - table.quarantined
         rows.add_row(table.table, f"{table.expected:,}", f"{equal:,}")
     facts = Table(box=None, show_header=False, pad_edge=False)
     seconds = result.first_load.total_seconds()
@@ -144,7 +147,7 @@ def _summary(result: Result) -> Panel:
         spread = f"median {result.latency.median:.2f} s, worst {result.latency.worst:.2f} s"
         facts.add_row("commit to warehouse", f"{spread}, of {result.latency.count:,} row versions")
     facts.add_row("runs loaded", f"{result.runs:,}")
-    facts.add_row("verdict", verdict_sentence(result.verdict))
-    if not _is_settled(result.verdict):
-        facts.add_row("", f"[bold red]NOT PROVED[/]: rows are still in flight after {LAST_RUNS} runs")
-    return Panel(Group(rows, "", facts), title="Starlift", border_style="green" if result.is_equal else "red", expand=False)
+    still = f"[bold {COLOURS[result.outcome]}]PENDING[/]: rows are still in flight after {LAST_RUNS} runs"
+    is_proved = result.outcome is result.verdict.outcome
+    facts.add_row("verdict", verdict_sentence(result.verdict) if is_proved else still)
+    return Panel(Group(rows, "", facts), title="Starlift", border_style=COLOURS[result.outcome], expand=False)
