@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infra.local.errors import StackError
-from infra.local.unprivileged import Account, is_noexec, may_reach
+from infra.local.unprivileged import COPY_PREFIX, Account, is_noexec, may_reach
 
 OLDEST_MAJOR = 15
 PROGRAMS_VARIABLE = "PG_BIN"
@@ -113,7 +113,7 @@ def readable_by(account: Account | None, binaries: Binaries, place: Path) -> Bin
             f"PostgreSQL refuses to run as root, and a copy of it for another user can't be run in {place}, which is mounted "
             "noexec; set TMPDIR or STARLIFT_HOME to another place"
         )
-    copy = place / f"postgresql-{binaries.major}"
+    copy = place / f"{COPY_PREFIX}{binaries.major}"
     if not copy.exists():
         unfinished = copy.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

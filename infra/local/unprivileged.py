@@ -14,6 +14,7 @@ from typing import Any
 from infra.local.disk import FREE_BYTES_MINIMUM, has_room
 from infra.local.errors import OWN_DATABASES, StackError
 
+COPY_PREFIX = "postgresql-"  # a copy of its programs
 _NOEXEC = getattr(os, "ST_NOEXEC", 0)  # Linux
 
 
@@ -105,8 +106,8 @@ def is_noexec(directory: Path) -> bool:
 
 
 def remove_unused_place(state: Path) -> None:
-    """Removes what `reachable_directory` made outside of `state`, unless there is a server's data in it."""
-    if not any((state / "place").glob("*/PG_VERSION")):
+    """Removes what `reachable_directory` made outside of `state`, unless there is more in it than a copy of programs."""
+    if all(found.name.startswith(COPY_PREFIX) for found in (state / "place").glob("*")):
         remove_place(state)
 
 

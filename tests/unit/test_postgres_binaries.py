@@ -9,7 +9,7 @@ import pytest
 from infra.local import postgres_binaries
 from infra.local.errors import StackError
 from infra.local.postgres_binaries import find_binaries, readable_by
-from infra.local.unprivileged import Account, may_reach, reachable_directory, remove_place
+from infra.local.unprivileged import Account, may_reach, reachable_directory, remove_place, remove_unused_place
 
 NOBODY = Account(65534, 65534)
 
@@ -106,6 +106,19 @@ def test_data_go_below_the_temporary_directory_when_another_account_cannot_reach
     assert may_reach(place, NOBODY)
     assert reachable_directory(tmp_path, NOBODY) == place
     remove_place(tmp_path)
+    assert not place.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_start_removes_copied_programs_and_never_data(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    place = reachable_directory(tmp_path, NOBODY)
+    (place / "postgresql-18").mkdir()
+    (place / "source").mkdir()
+    remove_unused_place(tmp_path)
+    assert (place / "source").exists()
+    (place / "source").rmdir()
+    remove_unused_place(tmp_path)
     assert not place.exists()
     assert list(tmp_path.iterdir()) == []
 
