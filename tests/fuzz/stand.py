@@ -76,7 +76,7 @@ class Stand:
         with TemporaryDirectory(prefix="starlift-fuzz-") as directory:
             output = Path(directory) / "output"
             process = _COMMANDS.Process(target=run_command, args=(words, dict(self.environment), str(output)))
-            process.start()
+            await asyncio.to_thread(process.start)  # the first starts the server, which imports everything
             await asyncio.to_thread(process.join)
             answer = Answer(words, process.exitcode or 0, output.read_text(errors="replace"))
             process.close()
