@@ -1,6 +1,9 @@
-"""Where a database is: told by the environment, or by a secret of AWS Secrets Manager."""
+"""The URL of a database: from the environment, or from a secret of AWS Secrets Manager."""
 
 from __future__ import annotations
+
+import json
+from urllib.parse import quote
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -9,25 +12,51 @@ from pydantic import SecretStr
 
 from shared.aws_errors import aws_errors, error_code
 from shared.errors import PermanentError
+from shared.postgres_url import has_login, read_url
 
-_SCHEMES = ("postgresql://", "postgres://")
 _CONFIG = AioConfig(connect_timeout=5, read_timeout=10)
 
 
 async def database_url(name: str, *, url: SecretStr | None, secret_id: str | None, region: str) -> SecretStr:
-    """The URL of the database called `name` in error texts: `url` where it is given, else the text of the secret.
+    """The URL of the database called `name` in error texts: `url` if it names a user, else what the secret says.
 
-    Raises: PermanentError when neither is given, the secret does not exist or holds no URL; DependencyDownError.
+    The secret is a URL, or JSON as AWS makes it for a managed database: username, password and, unless `url` says where the
+    database is, host, port and dbname.
+    Raises: PermanentError when neither is given, the secret does not exist or can't be read as either; DependencyDownError.
     """
     if url is None and secret_id is None:
-        raise PermanentError(f"nobody says where the {name} database is; set its URL or its secret's id in the environment")
-    found = url if url is not None else await _secret(str(secret_id), region)
-    if not found.get_secret_value().startswith(_SCHEMES):
-        raise PermanentError(f"the {name} database's URL must start with postgresql://; correct the setting or the secret")
-    return found
+        variables = f"STARLIFT_{name.upper()}_URL or STARLIFT_{name.upper()}_SECRET"
+        raise PermanentError(f"no {name} database configured: set {variables}")
+    if url is None or (secret_id is not None and not has_login(url)):
+        text = await _secret(str(secret_id), region)
+        url = SecretStr(_url_of(name, text, url) if text.startswith("{") else text)
+    read_url(name, url)
+    return url
 
 
-async def _secret(secret_id: str, region: str) -> SecretStr:
+def _url_of(name: str, text: str, place: SecretStr | None) -> str:
+    """The URL that a JSON secret stands for; `place` says where the database is if the secret has the login only."""
+    try:
+        secret = json.loads(text)
+        login = f"{quote(secret['username'], safe='')}:{quote(secret['password'], safe='')}"
+        if "host" in secret:
+            host = f"[{secret['host']}]" if ":" in secret["host"] else secret["host"]
+            database = secret.get("dbname") or secret["username"]
+            return f"postgresql://{login}@{host}:{int(secret.get('port') or 5432)}/{quote(database, safe='')}"
+    except (ValueError, TypeError, KeyError):
+        raise PermanentError(
+            f"the secret of the {name} database can't be read; it should be a URL, or JSON with username, password, host, port "
+            "and dbname"
+        ) from None  # the cause holds the secret
+    if place is None:
+        raise PermanentError(
+            f"the secret of the {name} database has no host; set STARLIFT_{name.upper()}_URL to postgresql://host:port/database"
+        )
+    scheme, _, rest = place.get_secret_value().strip().partition("://")
+    return f"{scheme}://{login}@{rest}"
+
+
+async def _secret(secret_id: str, region: str) -> str:
     with aws_errors("secretsmanager", secret_id):
         async with get_session().create_client("secretsmanager", region_name=region, config=_CONFIG) as client:
             try:
@@ -36,4 +65,4 @@ async def _secret(secret_id: str, region: str) -> SecretStr:
                 if error_code(error) == "ResourceNotFoundException":
                     raise PermanentError(f"there is no secret '{secret_id}' in {region}; rerun the set-up") from error
                 raise
-    return SecretStr(answer.get("SecretString", "").strip())
+    return str(answer.get("SecretString", "")).strip()

@@ -25,3 +25,10 @@ class DependencyDownError(Exception):
     def __init__(self, dependency: str, text: str) -> None:
         super().__init__(text)
         self.dependency = dependency
+
+
+class ServerBusyError(DependencyDownError):
+    """A dependency answers and can't do the work: its disk is full, a lock is held, a standby cancels what it reads.
+
+    Recovery: as of an outage. One that goes on, although the probe is answered, defers the message: no attempt is counted.
+    """

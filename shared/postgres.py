@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 import asyncpg
 from pydantic import SecretStr
 
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.postgres_url import CONNECT_LIMIT, read_url
 from shared.watched_connection import limit_silence, watched
 
-CONNECT_LIMIT = timedelta(seconds=10)
-# Every session renders and reads values the same way, whatever the server's or the role's defaults are.
+# Every transaction renders and reads values the same way and waits as long as it takes, whatever the defaults of the server and
+# the role are. Set in the transaction itself: a pooler drops start-up parameters and may give each transaction another session.
 SESSION_SETTINGS = {
+    "client_encoding": "UTF8",
     "TimeZone": "UTC",
-    "DateStyle": "ISO",
+    "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "lc_monetary": "C",  # how many digits of money stand behind the point
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "standard_conforming_strings": "on",  # shared.sql.literal() relies on it
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
 }
+_SETTINGS_OF_17 = {"transaction_timeout": "0"}
+# PostgreSQL's own functions come before any that a schema of the role's search path has under the same name.
+_MAKE_SETTINGS = """
+SELECT name, pg_catalog.set_config(name, wanted, true) AS found
+FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS setting (name, wanted)
+UNION ALL
+SELECT 'search_path', pg_catalog.set_config(
+    'search_path', pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.current_setting('search_path'), '')), true
+)
+"""
 
+_STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
 _IS_READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 
 _UNREACHABLE = (
@@ -39,15 +55,21 @@ _UNREACHABLE = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-_MAY_PASS = (
+# It answers, and can't do the work: that concerns the server, or who else works on it, and not the message.
+_BUSY = (
     asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
+    asyncpg.SerializationError,  # on a standby that cancels reads, too
     asyncpg.LockNotAvailableError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+)
+_MAY_PASS = (
     asyncpg.QueryCanceledError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectInUseError,
     asyncpg.InternalClientError,
 )
+_RAISED = (*_UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 # Their texts quote the value ("invalid input syntax for type uuid: …"), or are whatever the author of a trigger liked.
 _QUOTING = (asyncpg.DataError, asyncpg.RaiseError)
 
@@ -61,30 +83,44 @@ def classed_errors(dependency: str) -> Iterator[None]:
     """
     try:
         yield
-    except _UNREACHABLE as error:  # first: too many connections are a kind of insufficient resources
-        raise DependencyDownError(dependency, explain_unreachable(dependency, error)) from error
-    except _MAY_PASS as error:
-        raise TransientError(f"{dependency}: {error.args[0]}") from error
-    except asyncpg.exceptions.ClientConfigurationError as error:
-        raise _unreadable(dependency) from error
-    except _QUOTING as error:
-        raise _withheld(dependency, error) from error
-    except asyncpg.InterfaceError as error:
-        if isinstance(error, ValueError):  # an argument that does not fit; the text quotes it
-            raise _withheld(dependency, error) from error
-        if isinstance(error.__context__, _UNREACHABLE):  # who leaves a transaction whose connection broke meets this instead
-            raise DependencyDownError(dependency, explain_unreachable(dependency, error.__context__)) from error
-        # A connection that broke while it was in use; a wrong call of ours would say so on every attempt, too.
-        raise TransientError(f"{dependency}: {error}") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PermanentError(
-            f"{dependency}: {error}; grant it to the role that Starlift uses, then replay the dead letters"
-        ) from error
-    except asyncpg.PostgresError as error:
-        raise PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}") from error
+    except _RAISED as error:
+        raise _classed(dependency, error) from error
 
 
-def _withheld(dependency: str, error: Exception) -> PermanentError:
+def _classed(dependency: str, error: BaseException) -> Exception:
+    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):  # PgBouncer speaks English
+        advice = f"remove the parameter from the {dependency} URL, or point it at the server itself"
+        return PermanentError(f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}")
+    if isinstance(error, _UNREACHABLE):  # first: too many connections are a kind of insufficient resources
+        return DependencyDownError(dependency, explain_unreachable(dependency, error))
+    if isinstance(error, _BUSY):
+        return ServerBusyError(dependency, _explain_busy(dependency, error))
+    if isinstance(error, _MAY_PASS):
+        return TransientError(f"{dependency}: {error.args[0]}")
+    if isinstance(error, (*_QUOTING, ValueError)):  # the latter: an argument that does not fit
+        return _withheld(dependency, error)
+    if isinstance(error, asyncpg.InterfaceError):
+        return _classed_misuse(dependency, error)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        advice = "grant it to the role that Starlift uses, then replay the dead letters"
+        return PermanentError(f"{dependency}: {error}; {advice}")
+    return PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}")
+
+
+def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception:
+    """Mostly a connection that ended between two statements: asyncpg keeps no reason, and calls what follows a misuse."""
+    if isinstance(error.__context__, _RAISED):  # of whoever leaves a transaction whose connection ended
+        return _classed(dependency, error.__context__)
+    if "closed" in str(error) or "released" in str(error):
+        return ServerBusyError(
+            dependency,
+            f"the {dependency} database ended the connection between two statements; its log has the reason (a standby that "
+            f"cancels long reads: {_STANDBY_ADVICE})",
+        )
+    return TransientError(f"{dependency}: {error}")  # our own wrong call would raise it on every attempt
+
+
+def _withheld(dependency: str, error: BaseException) -> PermanentError:
     """Which error it is, and of which table and column as far as PostgreSQL says."""
     names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
     where = ".".join(name for name in names if name)
@@ -92,11 +128,29 @@ def _withheld(dependency: str, error: Exception) -> PermanentError:
     return PermanentError(f"{dependency}: {what}; its text is withheld, it may quote a row")
 
 
+def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
+    """One sentence: what keeps the server from the work, and what to do where that is not to wait."""
+    # The function that raises: the texts are in the server's language. A deadlock of two clients comes from DeadLockReport.
+    is_conflict = (error.server_source_function or "").startswith("Process")
+    match error:
+        case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError() if is_conflict:
+            return f"the {dependency} database is a standby that cancels long reads ({error.args[0]}); {_STANDBY_ADVICE}"
+        case asyncpg.DiskFullError():
+            return f"the {dependency} database's disk is full ({error.args[0]}); free or add space"
+        case asyncpg.OutOfMemoryError():
+            return f"the {dependency} database is out of memory ({error.args[0]}); raise its limits"
+        case _:
+            return f"{dependency}: {error.args[0]}"
+
+
 def explain_unreachable(dependency: str, error: BaseException) -> str:
     """One sentence: what is wrong with reaching a database, and what to do."""
     match error:
         case asyncpg.InvalidPasswordError():
-            return f"the {dependency} database refuses the user or the password; correct its URL"
+            return (
+                f"the {dependency} database refuses the user or the password; correct its URL or secret (PGPASSWORD and "
+                "~/.pgpass are not read)"
+            )
         case asyncpg.InvalidAuthorizationSpecificationError():
             return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
         case asyncpg.InvalidCatalogNameError():
@@ -105,6 +159,11 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
             return _read_only(dependency)
         case TimeoutError():
             return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the {dependency} database's certificate can't be verified ({error.verify_message}); set sslrootcert in its "
+                "URL to the certificate of the authority that signed it"
+            )
         case ConnectionRefusedError():
             return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
         case OSError():
@@ -117,43 +176,34 @@ def _read_only(dependency: str) -> str:
     return f"the {dependency} database takes no writes; end its recovery or its read-only mode, or point the URL to the primary"
 
 
-def _require_readable(dependency: str, url: str) -> None:
-    """Refuse what asyncpg would take for the local server, or stumble over: a '#' in a password. Raises: PermanentError."""
-    try:
-        parts = urlsplit(url)
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{host}").port  # a property that raises where there is no number behind the colon
-    except ValueError as error:
-        raise _unreadable(dependency) from error
-    if parts.scheme not in {"postgresql", "postgres"}:
-        raise _unreadable(dependency)
-
-
-def _unreadable(dependency: str) -> PermanentError:
-    """Without the URL: it may hold a password."""
-    return PermanentError(
-        f"the {dependency} database's URL can't be read; it should look like postgresql://user:password@host:port/database, "
-        "with the special characters of a password percent-encoded (# is %23, / is %2F)"
-    )
-
-
 class Database:
     """A pool of connections to one database; `name` is what errors call it ('source', 'warehouse').
 
     Connections are opened when they are first needed: a service starts although its database is down. With `writes`, a
-    database that is read-only counts as down.
+    database that is read-only counts as down. `reread` reads the URL again when a login is refused: passwords are rotated.
+
+    Raises: PermanentError for a URL that can't be read.
     """
 
-    def __init__(self, name: str, url: SecretStr, *, connections: int, writes: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: SecretStr,
+        *,
+        connections: int,
+        writes: bool = False,
+        reread: Callable[[], Awaitable[SecretStr]] | None = None,
+    ) -> None:
         self.name = name
-        self._url = url
+        self._url = read_url(name, url)
         self._connections = connections
         self._writes = writes
+        self._reread = reread
         self._pool: asyncpg.Pool | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool; errors inside are classed.
+        """A connection of the pool, with the settings of the server and the role; errors inside are classed.
 
         Raises: DependencyDownError, TransientError, PermanentError.
         """
@@ -162,6 +212,35 @@ class Database:
                 self._pool = await self._create_pool()
             async with self._pool.acquire(timeout=CONNECT_LIMIT.total_seconds() * 2) as connection, watched(connection):
                 yield connection  # type: ignore[misc]  # a proxy that behaves as the connection
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: Literal["read_committed", "repeatable_read"] = "read_committed", readonly: bool = False
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A connection in a transaction with SESSION_SETTINGS. The snapshot of a repeatable_read one is taken before its body.
+
+        Raises: as `connection`; PermanentError also where the server does not let us set what we must.
+        """
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=readonly):
+            await self._make_settings(connection)
+            yield connection
+
+    async def _make_settings(self, connection: asyncpg.Connection) -> None:
+        has_17 = connection.get_server_version().major >= 17  # noqa: PLR2004 (PostgreSQL's)
+        wanted = SESSION_SETTINGS | (_SETTINGS_OF_17 if has_17 else {})
+        try:
+            made = await connection.fetch(_MAKE_SETTINGS, list(wanted), list(wanted.values()))
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.CantChangeRuntimeParamError) as error:
+            raise PermanentError(
+                f"the {self.name} database does not let role '{self._url.user}' make its session settings ({error.args[0]}); "
+                "permit it, or point the URL at the server itself"
+            ) from error
+        for name, found in made:
+            if found != wanted.get(name, found):
+                raise PermanentError(
+                    f"the {self.name} database has {name} = {found} for role '{self._url.user}' although {wanted[name]} was "
+                    "set; a pooler in front of it changes settings: point the URL at the server itself"
+                )
 
     async def probe(self) -> None:
         """Do nothing but ask. Raises: DependencyDownError while the database can't be reached, or takes no writes it should."""
@@ -179,15 +258,27 @@ class Database:
             self._pool = None
 
     async def _create_pool(self) -> asyncpg.Pool:
-        _require_readable(self.name, self._url.get_secret_value())
         return await asyncpg.create_pool(
-            self._url.get_secret_value(),
+            connect=self._connect,
+            reset=_keep,
             min_size=0,
             max_size=self._connections,
-            timeout=CONNECT_LIMIT.total_seconds(),
             init=_prepare,
-            server_settings={**SESSION_SETTINGS, "application_name": "starlift"},
+            statement_cache_size=0,  # a pooler may hand the next statement to a session that has not prepared it
         )
+
+    async def _connect(self, *_arguments: Any, **options: Any) -> asyncpg.Connection:
+        try:
+            return await self._url.connect(**options)
+        except asyncpg.InvalidPasswordError:
+            if self._reread is None:
+                raise
+            self._url = read_url(self.name, await self._reread())
+            return await self._url.connect(**options)
+
+
+async def _keep(_connection: asyncpg.Connection) -> None:
+    """Between two uses of a connection there is nothing to reset: what we set ends with its transaction."""
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

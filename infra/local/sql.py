@@ -7,7 +7,9 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import asyncpg
+from pydantic import SecretStr
+
+from shared.postgres_url import read_url
 
 _CONNECT_S = 30.0
 ResultT = TypeVar("ResultT")
@@ -24,7 +26,7 @@ def fetch_value(url: str, query: str, *arguments: object) -> Any:
 
 
 async def _execute(url: str, statements: tuple[str, ...]) -> None:
-    connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+    connection = await read_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -33,7 +35,7 @@ async def _execute(url: str, statements: tuple[str, ...]) -> None:
 
 
 async def _fetch_value(url: str, query: str, arguments: tuple[object, ...]) -> Any:
-    connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+    connection = await read_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
     try:
         return await connection.fetchval(query, *arguments)
     finally:

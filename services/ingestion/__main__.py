@@ -15,8 +15,11 @@ from shared.service import consume, open_world, run_service
 
 async def serve(settings: IngestionSettings) -> None:
     """Build what runs need, and consume until told to stop."""
-    url = await database_url("source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region)
-    async with open_world(settings) as world, aclosing(Database("source", url, connections=settings.slots + 1)) as source:
+    read_url = partial(
+        database_url, "source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region
+    )
+    pool = Database("source", await read_url(), connections=settings.slots + 1, reread=read_url)
+    async with open_world(settings) as world, aclosing(pool) as source:
         deps = Dependencies(
             source=source,
             objects=world.objects,

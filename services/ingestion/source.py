@@ -18,5 +18,5 @@ async def open_snapshot(source: Database, contract: Contract) -> AsyncIterator[t
 
     Raises: SourceMismatchError, DependencyDownError, TransientError, PermanentError.
     """
-    async with source.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with source.transaction(isolation="repeatable_read", readonly=True) as connection:
         yield connection, await read_snapshot(connection, contract)

@@ -23,10 +23,10 @@ _log = structlog.stdlib.get_logger()
 
 async def serve(settings: LoadingSettings) -> None:
     """Build what batches need, and consume until told to stop."""
-    url = await database_url(
-        "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
+    read_url = partial(
+        database_url, "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
     )
-    pool = Database("warehouse", url, connections=settings.slots + 1, writes=True)
+    pool = Database("warehouse", await read_url(), connections=settings.slots + 1, writes=True, reread=read_url)
     async with open_world(settings) as world, aclosing(pool) as database:
         warehouse = Warehouse(database, settings.contract)
         deps = Dependencies(world.objects, warehouse, settings.contract)

@@ -67,11 +67,9 @@ class Warehouse:
         await self.ensure_schema()
         async with self._database.connection() as connection:
             await self._refuse_second_source(connection, event.data.source_name)
+        async with self._database.transaction() as connection:
             with self._shaped_anew_if_lost():
-                async with (
-                    connection.transaction(isolation="read_committed"),
-                    logged_waits(self._database, connection, [], batch_id=str(event.data.batch_id)),
-                ):
+                async with logged_waits(self._database, connection, [], batch_id=str(event.data.batch_id)):
                     return await self._load(connection, event, rows, keys)
 
     async def _load(
@@ -103,7 +101,7 @@ class Warehouse:
         """
         if self._has_foreign_keys:
             return
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             if not await connection.fetchval(QUERIES["run_is_complete.sql"], source_name, run):
                 return
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")

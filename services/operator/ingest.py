@@ -126,7 +126,7 @@ async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: ti
 async def resend_missing(system: System) -> int:
     """Send every batch again that was announced and is not loaded; how many. One still on its way loads once all the same."""
     settings = system.settings
-    async with system.warehouse.connection() as warehouse:
+    async with system.warehouse.transaction(readonly=True) as warehouse:
         progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
     batches = (*progress.superseded, *progress.missing)
     for batch in batches:

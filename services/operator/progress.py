@@ -127,7 +127,7 @@ async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, r
 
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
     """Those of the batches that are not loaded."""
-    async with warehouse.connection() as connection:
+    async with warehouse.transaction(readonly=True) as connection:
         if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
             return list(wanted)
         rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)

@@ -25,7 +25,7 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
     settings, contract = system.settings, system.contract
     chosen = contract.warehouse_tables if table is None else [table_named(contract, table)]
     still: list[Entry] = []
-    async with system.warehouse.connection() as warehouse:
+    async with system.warehouse.transaction(readonly=True) as warehouse:
         place = system.objects, settings.processed_bucket, settings.source_name
         entries = await open_entries(*place, contract, warehouse)
         comparisons = await last_comparisons(*place, warehouse)

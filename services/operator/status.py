@@ -238,7 +238,7 @@ async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
 
 async def _progress(system: System, limit: timedelta) -> Progress:
     settings = system.settings
-    async with system.warehouse.connection() as warehouse, warehouse.transaction(readonly=True):
+    async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {int(limit / timedelta(milliseconds=1))}")
         return await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
 

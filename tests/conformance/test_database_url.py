@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 from uuid import uuid4
 
 import pytest
 from aiobotocore.session import get_session
+from pydantic import SecretStr
 
 from shared.database_url import database_url
 from shared.errors import PermanentError
 from shared.service import Clients
 from tests.localstack import REGION
+
+LOGIN = {"username": "me", "password": "p#@/%"}
+PLACE = {"engine": "postgres", "host": "db", "port": 5433, "dbname": "my shop"}
 
 
 @pytest.fixture
@@ -21,10 +26,50 @@ async def secret_id(clients: Clients | None) -> str:
     return name
 
 
+async def put(secret_id: str, text: str) -> None:
+    async with get_session().create_client("secretsmanager", region_name=REGION) as secrets:
+        await secrets.put_secret_value(SecretId=secret_id, SecretString=text)
+
+
 async def test_a_database_url_is_read_from_its_secret(secret_id: str) -> None:
     url = await database_url("source", url=None, secret_id=secret_id, region=REGION)
     assert url.get_secret_value() == "postgresql://me:hunter2@db/x"
     assert "hunter2" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("secret", "place", "expected"),
+    [
+        (LOGIN | PLACE, None, "postgresql://me:p%23%40%2F%25@db:5433/my%20shop"),
+        (LOGIN | {"host": "::1"}, None, "postgresql://me:p%23%40%2F%25@[::1]:5432/me"),
+        (LOGIN, "postgresql://h:1/x?sslmode=require", "postgresql://me:p%23%40%2F%25@h:1/x?sslmode=require"),
+        (LOGIN | PLACE, "postgresql://other:pw@h/x", "postgresql://other:pw@h/x"),
+    ],
+)
+async def test_a_secret_may_be_json_as_aws_makes_it(
+    secret_id: str, secret: dict[str, object], place: str | None, expected: str
+) -> None:
+    await put(secret_id, json.dumps(secret))
+    given = SecretStr(place) if place else None
+    url = await database_url("source", url=given, secret_id=secret_id, region=REGION)
+    assert url.get_secret_value() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (json.dumps(LOGIN), "has no host; set STARLIFT_SOURCE_URL to postgresql://host:port/database"),
+        ('{"username": "me", "password": "p#@/%"', "can't be read; it should be a URL, or JSON with username, password, host"),
+        (json.dumps(PLACE), "can't be read; it should be a URL, or JSON with username, password, host, port and dbname"),
+    ],
+)
+async def test_a_json_secret_that_is_not_enough_is_refused_without_its_password(
+    secret_id: str, text: str, expected: str
+) -> None:
+    await put(secret_id, text)
+    with pytest.raises(PermanentError, match=f"^the secret of the source database {expected}") as caught:
+        await database_url("source", url=None, secret_id=secret_id, region=REGION)
+    assert "p#@" not in f"{caught.value} {caught.value.__cause__}"
 
 
 async def test_a_secret_that_does_not_exist_asks_for_the_set_up(secret_id: str) -> None:

@@ -44,7 +44,7 @@ def applied(terraform: Terraform) -> Applied:
 
 @pytest.fixture(scope="session")
 def local(localstack: LocalStack) -> Resources:
-    urls = {secret: f"postgresql://127.0.0.1/{secret}" for secret in read_topology().secrets}
+    urls = {secret: f"postgresql://me@127.0.0.1/{secret}" for secret in read_topology().secrets}
     return bootstrap(read_topology(), localstack.endpoint_url, STACK, urls)
 
 

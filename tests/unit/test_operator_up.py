@@ -167,7 +167,10 @@ def test_sigterm_ends_a_block_as_ctrl_c_does() -> None:
         "postgresql://me:hunter2@db:port/shop",
         "postgresql://me:hunter2@db:99999/shop",
         "postgresql://me:hunter2@[::1/shop",
-        "postgresql://me:hunter2@db/shop?sslmode=perhaps",
+        "postgresql://me:hun?ter2@db/shop",
+        "postgresql://me:hun?x=ter2@db/shop",
+        "postgresql://me:hun%%41ter2@db/shop",
+        "postgresql://me:123/ter2@db/shop",
     ],
 )
 async def test_a_url_that_can_t_be_read_is_said_so_without_its_password(url: str) -> None:

@@ -6,20 +6,29 @@ import asyncpg
 import pytest
 from asyncpg.exceptions._base import DataError as ArgumentError
 
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.postgres import classed_errors
 
 
 @pytest.mark.parametrize(
     ("error", "expected", "text"),
     [
-        (asyncpg.DeadlockDetectedError("deadlock detected"), TransientError, "warehouse: deadlock detected"),
-        (asyncpg.SerializationError("could not serialize"), TransientError, "warehouse: could not serialize"),
-        (asyncpg.LockNotAvailableError("lock timeout"), TransientError, "lock timeout"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), ServerBusyError, "warehouse: deadlock detected"),
+        (asyncpg.SerializationError("could not serialize"), ServerBusyError, "warehouse: could not serialize"),
+        (asyncpg.LockNotAvailableError("lock timeout"), ServerBusyError, "lock timeout"),
+        (asyncpg.DiskFullError("no space left"), ServerBusyError, "the warehouse database's disk is full (no space left)"),
+        (asyncpg.OutOfMemoryError("failed on request of size 8"), ServerBusyError, "the warehouse database is out of memory"),
         (asyncpg.QueryCanceledError("statement timeout"), TransientError, "statement timeout"),
-        (asyncpg.DiskFullError("no space left"), TransientError, "no space left"),
+        (asyncpg.ConfigurationLimitExceededError("temporary file size"), TransientError, "temporary file size"),
+        (
+            asyncpg.ProtocolViolationError("unsupported startup parameter: options"),
+            PermanentError,
+            "a pooler in front of the ware",
+        ),
+        (asyncpg.ProtocolViolationError("no more connections allowed"), DependencyDownError, "no more connections allowed"),
         (asyncpg.ObjectInUseError("in use"), TransientError, "in use"),
-        (asyncpg.InterfaceError("connection is closed"), TransientError, "connection is closed"),
+        (asyncpg.InterfaceError("connection is closed"), ServerBusyError, "ended the connection between two statements"),
+        (asyncpg.InterfaceError("another operation is in progress"), TransientError, "another operation is in progress"),
         (asyncpg.InternalClientError("got result for unknown protocol state"), TransientError, "unknown protocol state"),
         (ConnectionRefusedError(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
         (ConnectionResetError(), DependencyDownError, "the warehouse database's host can't be reached"),
@@ -42,6 +51,19 @@ def test_an_error_of_postgresql_is_classed_by_what_recovers_it(error: Exception,
     with pytest.raises(expected) as raised, classed_errors("warehouse"):
         raise error
     assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [asyncpg.SerializationError, asyncpg.DeadlockDetectedError])
+@pytest.mark.parametrize("function", ["ProcessInterrupts", "ProcessRecoveryConflictInterrupt"])  # until 16, and from then on
+def test_a_standby_that_cancels_reads_is_explained_in_whatever_language_it_speaks(
+    kind: type[asyncpg.PostgresError], function: str
+) -> None:
+    error = server_error(
+        kind, message="storniere Anfrage wegen Konflikt mit der Wiederherstellung", server_source_function=function
+    )
+    advice = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
+    with pytest.raises(ServerBusyError, match=advice), classed_errors("source"):
+        raise error
 
 
 ROW = "Ann Smith 4711"
@@ -67,7 +89,7 @@ def server_error(kind: type[asyncpg.PostgresError], **fields: str) -> asyncpg.Po
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_the_text_of_an_error_quotes_no_row(error: Exception, told: str) -> None:
-    with pytest.raises((PermanentError, TransientError)) as raised, classed_errors("warehouse"):
+    with pytest.raises((PermanentError, TransientError, ServerBusyError)) as raised, classed_errors("warehouse"):
         raise error
     assert ROW not in str(raised.value)
     assert told in str(raised.value)

@@ -111,8 +111,8 @@ async def test_a_database_url_of_the_environment_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        (None, "nobody says where the source database is; set its URL or its secret's id in the environment"),
-        (SecretStr("mysql://me:hunter2@db"), "the source database's URL must start with postgresql://"),
+        (None, "no source database configured: set STARLIFT_SOURCE_URL or STARLIFT_SOURCE_SECRET"),
+        (SecretStr("mysql://me:hunter2@db"), "the source database's URL can't be read; it should look like postgresql://"),
     ],
 )
 async def test_a_database_that_cannot_be_found_is_told_without_its_password(url: SecretStr | None, expected: str) -> None:

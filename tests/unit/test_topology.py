@@ -170,7 +170,7 @@ async def test_a_service_probes_the_buckets_of_its_edges_and_no_other(service: s
         yield World(FakeQueue(), FakeQueue(), FakeQueue(), FakeObjectStore())
 
     async def database_url(*_arguments: object, **_named: object) -> SecretStr:
-        return SecretStr("postgresql://127.0.0.1/nowhere")
+        return SecretStr("postgresql://me@127.0.0.1/nowhere")
 
     program = importlib.import_module(f"services.{service}.__main__")
     for replaced in (consume, open_world, database_url):

@@ -11,11 +11,13 @@ from datetime import timedelta
 from random import Random
 
 import asyncpg
+from pydantic import SecretStr
 
 from infra.local.totesys import vocabulary
 from infra.local.totesys.clerk import ChangedMindError, Clerk
 from shared.errors import DependencyDownError, TransientError
-from shared.postgres import CONNECT_LIMIT, SESSION_SETTINGS, classed_errors
+from shared.postgres import classed_errors
+from shared.postgres_url import CONNECT_LIMIT, read_url
 
 Errand = Callable[[Clerk], Awaitable[None]]
 
@@ -173,9 +175,6 @@ def _overtaken_by_others() -> Iterator[None]:
 async def connect(url: str) -> asyncpg.Connection:
     """A session whose CURRENT_TIMESTAMP is UTC. Raises: DependencyDownError, TransientError."""
     with classed_errors("source"):
-        return await asyncpg.connect(
-            url,
-            timeout=CONNECT_LIMIT.total_seconds(),
-            command_timeout=STATEMENT_LIMIT.total_seconds(),
-            server_settings=SESSION_SETTINGS,
+        return await read_url("source", SecretStr(url)).connect(
+            command_timeout=STATEMENT_LIMIT.total_seconds(), server_settings={"TimeZone": "UTC"}
         )

@@ -25,6 +25,7 @@ async def ensure_filled(url: str, *, orders: int) -> int:
     async with aclosing(Database("source", SecretStr(url), connections=1)) as database, database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('sales_order')") is not None:
             return 0
+        await connection.execute("SET TIME ZONE 'UTC'")  # as the application's own sessions
         async with connection.transaction():
             await create(connection)
             rows = await fill(connection, orders=orders, seed=SEED)

@@ -122,12 +122,12 @@ async def _keep_up(system: System, watch: Watch, is_writing: Callable[[], bool],
 
 
 async def _loaded_rows(system: System, run_number: int) -> int:
-    async with system.warehouse.connection() as connection:
+    async with system.warehouse.transaction(readonly=True) as connection:
         return int(await connection.fetchval(LOADED_ROWS, run_number))
 
 
 async def _run_count(system: System) -> int:
-    async with system.warehouse.connection() as connection:
+    async with system.warehouse.transaction(readonly=True) as connection:
         return int(await connection.fetchval("SELECT count(DISTINCT run) FROM starlift.ledger"))
 
 

@@ -89,7 +89,7 @@ async def _play(owner_url: str) -> tuple[list[Step], set[str], set[str]]:
             await transaction.commit()
             steps.append(Step("the first one commits", await poller.poll(), await _run(system)))
             steps.append(Step("nothing more happens", await poller.poll(), await _run(system)))
-            async with system.warehouse.connection() as warehouse:
+            async with system.warehouse.transaction(readonly=True) as warehouse:
                 held = {row[0] for row in await warehouse.fetch(HELD)}
     finally:
         for connection in (slow, quick, reader):

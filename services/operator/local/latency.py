@@ -38,10 +38,7 @@ class Watch:
 
     async def look(self) -> None:
         """Note every version that has come since the last look."""
-        async with (
-            self.warehouse.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self.warehouse.transaction(isolation="repeatable_read", readonly=True) as connection:
             batches = {
                 row["batch_id"] for row in await connection.fetch("SELECT batch_id FROM starlift.ledger")
             } - self._batches
@@ -64,7 +61,7 @@ class Watch:
 async def read_latency(contract: Contract, source: Database, watch: Watch, since: datetime) -> Latency | None:
     """Of every version that was committed since and is the newest of its row; None if there is none."""
     seconds = []
-    async with source.connection() as connection:
+    async with source.transaction(readonly=True) as connection:
         for table in _facts(contract):
             identity = ", ".join(f"({expected_value(contract, table, table.column(name))})::text" for name in table.identity)
             committed = f"pg_xact_commit_timestamp({quoted(BASE)}.xmin)"

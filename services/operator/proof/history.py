@@ -49,7 +49,7 @@ async def check_history(
     Raises: DependencyDownError, PermanentError, TransientError.
     """
     baseline = await read_baseline(proof)
-    async with proof.warehouse.connection() as warehouse, warehouse.transaction(isolation="repeatable_read", readonly=True):
+    async with proof.warehouse.transaction(isolation="repeatable_read", readonly=True) as warehouse:
         facts = []
         for table in proof.contract.warehouse_tables:
             if table.kind is TableKind.FACT and (not tables or table.name in tables):

@@ -54,7 +54,7 @@ class Side:
 @asynccontextmanager
 async def snapshot(database: Database) -> AsyncIterator[Side]:
     """A transaction that sees the database as it was at its first statement."""
-    async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with database.transaction(isolation="repeatable_read", readonly=True) as connection:
         yield Side(database.name, connection)
 
 

@@ -68,7 +68,7 @@ async def _rows_of_days(
 ) -> Mapping[str, set[Key]]:
     """For each day of the calendar a row that refers to it: the day comes with it."""
     found: dict[str, set[Key]] = {}
-    async with source.connection() as connection:
+    async with source.transaction(readonly=True) as connection:
         for table in contract.warehouse_tables if days else ():
             for column in table.columns:
                 if column.references == calendar.name:

@@ -140,7 +140,7 @@ class Proof:
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 while True:
-                    async with self.warehouse.connection() as warehouse:
+                    async with self.warehouse.transaction(readonly=True) as warehouse:
                         progress = await read_progress(
                             self.objects, self.landing_bucket, self.source_name, warehouse, since=through.run if through else 1
                         )

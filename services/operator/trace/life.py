@@ -76,7 +76,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
     """
     table = table_named(system.contract, table_name)
     key = parsed_key(table, texts)
-    async with system.warehouse.connection() as warehouse:
+    async with system.warehouse.transaction(readonly=True) as warehouse:
         rows = await read_rows(warehouse, system.contract, table, key)
         if table.kind is TableKind.CALENDAR:
             return Life(table, key, rows, {}, (), None, None)
@@ -91,7 +91,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
     checkpoint = await find_checkpoint(system.objects, system.settings.landing_bucket, system.settings.source_name)
     try:
-        async with system.source.connection() as source:
+        async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
             hidden = versionless(await read_snapshot(source, system.contract))
             if checkpoint is None or hidden & sources_of(table):
                 unseen = Unseen(beyond=0, versionless=hidden)

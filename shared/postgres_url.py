@@ -1,0 +1,218 @@
+"""Where a PostgreSQL database is and how to log in, read from its URL and from nothing else.
+
+asyncpg fills what a URL leaves out from PG* variables, ~/.pgpass and ~/.postgresql, each process from its own environment, and
+takes unknown parameters for settings of the server. Here every argument is given, so that all processes connect alike.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import asyncpg
+from pydantic import SecretStr
+
+from shared.errors import PermanentError
+
+CONNECT_LIMIT = timedelta(seconds=10)
+DEFAULT_PORT = 5432
+
+_URL = re.compile(r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#@]*))?(?:\?(?P<query>[^#@]*))?")
+_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLACES = {"host", "port", "user", "password", "dbname"}  # libpq takes them as parameters, too
+_TLS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslnegotiation"}
+_PASSED_ON = {"target_session_attrs", "options"}
+# libpq's, without a meaning here: how it keeps a connection alive, what it prefers, what Starlift sets itself.
+_DROPPED = {
+    "application_name",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "sslcompression",
+    "sslsni",
+    "tcp_user_timeout",
+}
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresUrl:
+    """A URL as asyncpg's arguments. `password` is None where the URL has none.
+
+    `tls` are the ways to connect, tried in this order until the server takes one: a context, or False for none.
+    """
+
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    user: str
+    password: SecretStr | None
+    database: str
+    tls: tuple[ssl.SSLContext | bool, ...]
+    is_direct_tls: bool
+    target_session_attrs: str
+    server_settings: Mapping[str, str]
+
+    async def connect(self, **options: Any) -> asyncpg.Connection:
+        """A new connection; `options` are asyncpg's own. Raises: what asyncpg raises."""
+        arguments = self._arguments() | options
+        for tls in self.tls[:-1]:
+            try:
+                return await asyncpg.connect(**arguments, ssl=tls)
+            except asyncpg.InvalidPasswordError:
+                raise
+            except (ConnectionError, ssl.SSLError, asyncpg.InvalidAuthorizationSpecificationError):
+                continue  # the server has no TLS, or its pg_hba.conf takes this user without it only
+        return await asyncpg.connect(**arguments, ssl=self.tls[-1])
+
+    def _arguments(self) -> dict[str, Any]:
+        """Each argument that asyncpg would otherwise take from the environment."""
+        return {
+            "host": list(self.hosts),
+            "port": list(self.ports),
+            "user": self.user,
+            # Not None, for which asyncpg would look in PGPASSWORD and ~/.pgpass.
+            "password": self.password.get_secret_value() if self.password else "",
+            "database": self.database,
+            "direct_tls": self.is_direct_tls,
+            "target_session_attrs": self.target_session_attrs,
+            "server_settings": {"application_name": "starlift", **self.server_settings},
+            "timeout": CONNECT_LIMIT.total_seconds(),
+        }
+
+
+def read_url(name: str, url: SecretStr) -> PostgresUrl:
+    """The URL of the database called `name` in error texts, which never quote a part of the URL that may be secret.
+
+    Raises: PermanentError for a URL that can't be read, an unknown parameter, or a file that it names and that can't be read.
+    """
+    match = _URL.fullmatch(url.get_secret_value().strip())
+    if match is None:
+        raise _unreadable(name)
+    given = _parameters(name, match["query"] or "")
+    login, _, places = match["authority"].rpartition("@")
+    user, has_password, password = login.partition(":")
+    user = _decoded(name, user) or given.get("user", "")
+    secret = _decoded(name, password) if has_password else given.get("password")
+    hosts = list(_hosts(name, places or given.get("host", ""), given.get("port", "")))
+    if not user or not all(host for host, _ in hosts):
+        missing = "user" if not user else "host"
+        raise PermanentError(
+            f"the {name} database's URL has no {missing}; it should look like postgresql://user:password@host:port/database"
+        )
+    tls = _tls(name, given)
+    is_direct = given.get("sslnegotiation") == "direct"
+    if is_direct and False in tls:
+        raise PermanentError(f"the {name} database's URL has sslnegotiation=direct, which needs sslmode=require or stricter")
+    return PostgresUrl(
+        hosts=tuple(host for host, _ in hosts),
+        ports=tuple(port for _, port in hosts),
+        user=user,
+        password=SecretStr(secret) if secret else None,
+        database=_decoded(name, match["database"] or "") or given.get("dbname") or user,
+        tls=tls,
+        is_direct_tls=is_direct,
+        target_session_attrs=given.get("target_session_attrs", "any"),
+        server_settings={"options": given["options"]} if "options" in given else {},
+    )
+
+
+@contextmanager
+def _naming_files(name: str, given: Mapping[str, str], *parameters: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # an SSLError, too: a file that holds no certificate
+        files = " and ".join(f"{parameter}={given[parameter]}" for parameter in parameters if parameter in given)
+        raise PermanentError(
+            f"the {name} database's URL has {files}, which can't be used ({error.strerror or 'not PEM'}); correct the path or "
+            "its permissions"
+        ) from error
+
+
+def has_login(url: SecretStr) -> bool:
+    """Whether a URL names a user."""
+    match = _URL.fullmatch(url.get_secret_value().strip())
+    return match is None or "@" in match["authority"] or "user" in dict(parse_qsl(match["query"] or ""))
+
+
+def _unreadable(name: str) -> PermanentError:
+    return PermanentError(
+        f"the {name} database's URL can't be read; it should look like postgresql://user:password@host:port/database, with the "
+        "special characters of a password percent-encoded (# is %23, / is %2F, @ is %40, % is %25)"
+    )
+
+
+def _decoded(name: str, text: str) -> str:
+    if _STRAY_PERCENT.search(text):
+        raise _unreadable(name)
+    return unquote(text)
+
+
+def _parameters(name: str, query: str) -> dict[str, str]:
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as error:
+        raise _unreadable(name) from error
+    for parameter, value in given.items():
+        if value not in _CHOICES.get(parameter, (value,)):
+            choices = ", ".join(_CHOICES[parameter])
+            raise PermanentError(f"the {name} database's URL has {parameter}={value}; use one of {choices}")
+        if parameter not in _PLACES | _TLS | _PASSED_ON | _DROPPED:
+            raise PermanentError(
+                f"the {name} database's URL has a parameter '{parameter}' that Starlift does not support; remove it from the "
+                f"{name} URL"
+            )
+    return given
+
+
+def _hosts(name: str, places: str, ports: str) -> Iterator[tuple[str, int]]:
+    """Each host, or directory of a socket, with its port."""
+    known = ports.split(",")
+    for number, place in enumerate(places.split(",")):
+        match = _HOST.fullmatch(place)
+        port = match and (match["port"] or known[min(number, len(known) - 1)] or str(DEFAULT_PORT))
+        if match is None or port is None or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise _unreadable(name)
+        yield _decoded(name, match["address"] or match["name"]), int(port)
+
+
+def _tls(name: str, given: Mapping[str, str]) -> tuple[ssl.SSLContext | bool, ...]:
+    """What sslmode and its like ask for. Without sslrootcert, certificates are verified with the system's authorities."""
+    mode = given.get("sslmode", "prefer")
+    if mode == "disable":
+        return (False,)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["postgresql"])  # sslnegotiation=direct requires it
+    context.check_hostname = mode == "verify-full"
+    root = given.get("sslrootcert")
+    is_verified = mode.startswith("verify") or (mode == "require" and root is not None)
+    context.verify_mode = ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE
+    if is_verified and root in {None, "system"}:
+        context.load_default_certs()
+    elif is_verified:
+        with _naming_files(name, given, "sslrootcert"):
+            context.load_verify_locations(cafile=root)
+    if "sslcert" in given:
+        with _naming_files(name, given, "sslcert", "sslkey"):
+            context.load_cert_chain(given["sslcert"], given.get("sslkey"), password=given.get("sslpassword", ""))
+    return (context, False) if mode in {"allow", "prefer"} else (context,)
