@@ -15,7 +15,7 @@ from contracts.tables import Contract, ContractError
 from services.loading.deletes import Keys
 from services.loading.warehouse import Warehouse
 from shared.envelope import caused_by
-from shared.errors import PermanentError, TransientError
+from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.key_lists import Key, unpacked
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
@@ -95,5 +95,5 @@ async def _ensure_foreign_keys(event: BatchLoaded, deps: Dependencies) -> None:
     """The batch is in: a foreign key that has to wait, or can't be added, is no reason to try the message again or bury it."""
     try:
         await deps.warehouse.ensure_foreign_keys(event.data.source_name, event.data.run)
-    except (TransientError, PermanentError) as error:
+    except (TransientError, PermanentError, ServerBusyError) as error:
         log.warning("foreign_keys_wait", reason=str(error))

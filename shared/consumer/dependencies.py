@@ -12,7 +12,7 @@ import structlog
 from shared.consumer.backoff import probe_delay
 from shared.consumer.dead_letter import error_text
 from shared.consumer.rules import Probe
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 
 PROBE_TIMEOUT = timedelta(seconds=10)
 
@@ -64,7 +64,9 @@ class Dependencies:
         if outage is not None:
             await outage.wait()
             return
-        _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
+        # One that is busy answers its probe and is met again and again.
+        log = _log.debug if isinstance(error, ServerBusyError) and outages > 1 else _log.warning
+        log("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)

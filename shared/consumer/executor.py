@@ -20,11 +20,12 @@ from shared.consumer.dead_letter import dead_letter_attributes, error_text, fing
 from shared.consumer.dependencies import Dependencies
 from shared.consumer.lease import Lease, Leases
 from shared.consumer.rules import Handler, Rules
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
 from shared.queue import DELAY_MAXIMUM, VISIBILITY_MAXIMUM, Delivery, Queue
 
 NEWER_MESSAGE_DELAY = timedelta(seconds=60)  # a rolling deployment takes minutes
+BUSY_DELAY = timedelta(seconds=60)  # a disk is not made larger in less
 OUTAGES_MAXIMUM = (
     10  # that end with an answered probe, within one attempt: two minutes and more of a server that comes and goes
 )
@@ -110,7 +111,8 @@ class Executor:
         """The outcome of the delivery; as long as a dependency is down there is none.
 
         A dependency that answers its probe again and again, and fails this message each time, is not down for it: a bucket that
-        only this message names is gone, or its batch crashes the server. That counts as a failed attempt.
+        only this message names is gone, or its batch crashes the server. That counts as a failed attempt, unless the dependency
+        itself says that it is busy: then the message is deferred, which has an end, too.
         """
         outage: DependencyDownError | None = None
         outages = 0
@@ -126,7 +128,7 @@ class Executor:
             if not isinstance(cause, DependencyDownError) or not self._dependencies.has_probe(cause.dependency):
                 return self._classed(cause, delivery)
             if outages == OUTAGES_MAXIMUM:
-                return self._classed(cause, delivery)
+                return Defer(BUSY_DELAY, error_text(cause)) if isinstance(cause, ServerBusyError) else self._classed(cause, delivery)
             outage, outages = cause, outages + 1
 
     async def _attempt(self, delivery: Delivery) -> Outcome:

@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 
 from contracts.failure import FailureReason
 from contracts.messages import Message
+from shared.consumer import Handler
 from shared.consumer.executor import OUTAGES_MAXIMUM
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.outcome import Done, Outcome
 from shared.testing import connection_reset
 from tests.unit.consumer_scene import Scene, Script, body, now, until
@@ -121,6 +122,31 @@ async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
     await scene.consume_all(Script(steps))
     assert [sent.receive_count for sent in scene.queue.sent] == [1]
     assert scene.dead_letters.messages == []
+
+
+async def test_a_server_that_answers_and_is_busy_for_hours_burns_no_attempt_and_is_not_waited_for_for_ever() -> None:
+    async def answers() -> None:
+        return
+
+    def full_until(end: float) -> Handler:
+        async def handle(_message: Message) -> Outcome:
+            if now() < end:
+                raise ServerBusyError("warehouse", "the warehouse database's disk is full")
+            return Done()
+
+        return handle
+
+    scene = Scene(probes={"warehouse": answers})
+    await scene.queue.send(body())
+    with capture_logs() as logs:
+        await scene.consume_all(full_until(now() + 3 * 3600))
+    assert scene.dead_letters.messages == []
+    explained = [entry for entry in logs if entry["event"] == "dependency_down" and entry["log_level"] == "warning"]
+    deferrals = [entry for entry in logs if entry["event"] == "message_deferred"]
+    assert len(explained) == len(deferrals) + 1, "once in each try, not at each of its outages"
+    await scene.queue.send(body())
+    await scene.consume_all(full_until(now() + 3 * 3600), defer_limit=timedelta(hours=1))
+    assert (scene.failure().reason, scene.failure().error_type) == (FailureReason.EXHAUSTED, "DeferredTooLongError")
 
 
 async def test_a_refusal_is_an_answer_and_the_message_meets_it() -> None:
