@@ -14,6 +14,14 @@ from contracts.tables import Contract
 from shared.catalog import SourceTableFacts, read_catalog
 
 SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
+LOG_POSITION_QUERY = (files("shared") / "queries" / "log_position.sql").read_text()
+UNKNOWN_POSITION = "0/0"  # PostgreSQL's own invalid position
+_WITHHELD = (
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.UndefinedFunctionError,
+)
 HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
 
 
@@ -30,12 +38,24 @@ class SourceSnapshot:
 async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
     """In the transaction of the snapshot, whose first statement this is. Raises: SourceMismatchError."""
     row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
+    row |= await _log_position(connection)
     return SourceSnapshot(
         snapshot=Snapshot(taken_at=row["taken_at"], horizon=row["horizon"], wal_position=row["wal_position"]),
         next_xid=row["next_xid"],
         identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),
         tables=await read_catalog(connection, contract),
     )
+
+
+async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
+    """What is known of the log; the position is UNKNOWN_POSITION where the server withholds it, and is not compared."""
+    try:
+        async with connection.transaction():  # a savepoint: the rest of the snapshot is still to be read
+            row = await connection.fetchrow(LOG_POSITION_QUERY)
+    except _WITHHELD:
+        row = None
+    found = {name: value for name, value in dict(row or {}).items() if value is not None}
+    return {"wal_position": UNKNOWN_POSITION} | found
 
 
 def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
@@ -47,7 +67,8 @@ def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
         "another timeline: a failover or a restore": identity.timeline != known.timeline,
         # A crashed PostgreSQL hands out again the transaction ids whose log it had not yet written.
         "PostgreSQL recovered from a crash": identity.statistics_reset != known.statistics_reset,
-        "the source's log went back": lsn(now.snapshot.wal_position) < lsn(before.snapshot.wal_position),
+        "the source's log went back": now.snapshot.wal_position != UNKNOWN_POSITION
+        and lsn(now.snapshot.wal_position) < lsn(before.snapshot.wal_position),
         "the horizon is ahead of the source": before.snapshot.horizon > now.next_xid,
         "the horizon is too old": now.next_xid - before.snapshot.horizon > HORIZON_AGE_MAXIMUM,
     }

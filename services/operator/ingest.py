@@ -186,7 +186,7 @@ class _Wait:
         """What the run needs; a full run, its own or a later one that is loaded, needs nothing of the runs before it."""
         settings = self._system.settings
         place = self._system.objects, settings.landing_bucket, settings.source_name
-        async with self._system.warehouse.connection() as warehouse:
+        async with self._system.warehouse.transaction(readonly=True) as warehouse:
             progress = await read_progress(*place, warehouse, since=self._whole_through)
         if progress.consistent_through is not None:
             self._whole_through = progress.consistent_through.run

@@ -128,7 +128,11 @@ class Executor:
             if not isinstance(cause, DependencyDownError) or not self._dependencies.has_probe(cause.dependency):
                 return self._classed(cause, delivery)
             if outages == OUTAGES_MAXIMUM:
-                return Defer(BUSY_DELAY, error_text(cause)) if isinstance(cause, ServerBusyError) else self._classed(cause, delivery)
+                return (
+                    Defer(BUSY_DELAY, error_text(cause))
+                    if isinstance(cause, ServerBusyError)
+                    else self._classed(cause, delivery)
+                )
             outage, outages = cause, outages + 1
 
     async def _attempt(self, delivery: Delivery) -> Outcome:

@@ -71,13 +71,14 @@ SELECT
     described.foreign_tables,
     described.heirs,
     c.relkind::text AS kind,
-    md5(concat_ws(
+    -- Not MD5, which a server in FIPS mode refuses.
+    encode(sha256(convert_to(concat_ws(
         ' ',
         described.description,
         current_user,
         (SELECT string_agg(a.attnum::text, ',' ORDER BY a.attnum) FROM pg_attribute AS a
          WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT'))
-    )) AS fingerprint,
+    ), getdatabaseencoding())), 'hex') AS fingerprint,
     (SELECT has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attname = 'xmin') AS has_row_versions,
     (SELECT array_agg(

@@ -18,6 +18,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute, fetch_value
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
+from shared.errors import ServerBusyError
 from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until
 from tests.limits import HANG_S
@@ -207,6 +208,33 @@ async def test_a_standby_is_a_source_and_its_lag_costs_nothing(
         assert names == [("behind",), ("early",), ("late",)]
         assert await pipeline.select("SELECT count(*) FROM fact_payment_current WHERE payment_id = 3") == [(0,)]
         await require_equal(pipeline)
+
+
+async def test_a_standby_that_cancels_reads_is_busy_and_says_what_to_set(
+    scratch_source: ScratchCluster, standby: ScratchCluster, warehouse_url: str
+) -> None:
+    execute(standby.url(), "ALTER SYSTEM SET max_standby_streaming_delay = 0", "SELECT pg_reload_conf()")
+    database = await filled_database(scratch_source)
+    await until_replayed(scratch_source, standby)
+    advice = "a standby that cancels long reads.* set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
+
+    async def read(rounds: int) -> None:
+        async with (
+            application_of(scratch_source, database) as application,
+            open_pipeline(standby.url(database, READER), warehouse_url) as pipeline,
+            pipeline.source.transaction(isolation="repeatable_read", readonly=True) as reader,
+        ):
+            await reader.fetchval("SELECT count(*) FROM design")
+            await application.execute("UPDATE design SET file_name = 'moved'")
+            await application.execute("VACUUM design")
+            for _ in range(rounds):
+                await reader.fetchval("SELECT count(*) FROM design")
+                await asyncio.sleep(0.05)
+
+    with pytest.raises(ServerBusyError, match=advice):
+        await read(rounds=600)
+    execute(standby.url(), "ALTER SYSTEM SET max_standby_streaming_delay = -1", "SELECT pg_reload_conf()")
+    await read(rounds=10)
 
 
 async def test_a_source_that_failed_over_to_its_standby_is_read_in_full(

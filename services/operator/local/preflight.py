@@ -8,9 +8,9 @@ import asyncpg
 from pydantic import SecretStr
 
 from contracts.tables import Contract
-from shared.catalog import read_catalog
 from shared.errors import PermanentError
 from shared.postgres import Database
+from shared.source_snapshot import read_snapshot
 from shared.warehouse_types import require_types
 
 VERSION_MINIMUM = 13  # pg_current_snapshot()
@@ -24,13 +24,16 @@ WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
 
 
 async def check_source(url: str, contract: Contract) -> None:
-    """Reachable, new enough, and every column of the contract may be read.
+    """Reachable, new enough, and it answers every query that a run begins with.
 
     Raises: DependencyDownError, PermanentError (SourceMismatchError names table and column).
     """
-    async with aclosing(Database("source", SecretStr(url), connections=1)) as database, database.connection() as connection:
+    async with (
+        aclosing(Database("source", SecretStr(url), connections=1)) as database,
+        database.transaction(isolation="repeatable_read", readonly=True) as connection,
+    ):
         _require_version("source", connection)
-        await read_catalog(connection, contract)
+        await read_snapshot(connection, contract)
 
 
 async def check_warehouse(url: str, contract: Contract) -> None:
@@ -38,7 +41,8 @@ async def check_warehouse(url: str, contract: Contract) -> None:
 
     Raises: DependencyDownError, PermanentError.
     """
-    async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
+    pool = Database("warehouse", SecretStr(url), connections=1)
+    async with aclosing(pool) as database, database.transaction(readonly=True) as connection:
         _require_version("warehouse", connection)
         if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'CREATE')"):
             raise PermanentError("the warehouse role may not create schemas; GRANT CREATE ON DATABASE … to it")

@@ -230,9 +230,9 @@ def _query(*, keys: list[str], values: list[str], waits: str, version: str, orig
 def digests(query: str, table: WarehouseTable) -> str:
     """How many rows there are of each bucket below $1, and the sum of their hashes: equal rows have equal sums, in any order.
 
-    MD5 over UTF-8, because it is the same in every version and encoding of PostgreSQL; it stands against accidents.
+    SHA-256 over UTF-8, because it is the same in every version and encoding of PostgreSQL, and in FIPS mode, where MD5 is not.
     """
-    digest = "('x' || left(md5(convert_to(values::text, 'UTF8')), 16))::bit(64)::bigint"
+    digest = "('x' || left(encode(sha256(convert_to(values::text, 'UTF8')), 'hex'), 16))::bit(64)::bigint"
     return (
         f"SELECT bucket, count(*) AS row_count, sum({digest})::text AS digest "
         f"FROM (SELECT values, {_bucket(table)} AS bucket FROM ({query}) AS q) AS hashed WHERE bucket < $1 GROUP BY bucket"
@@ -259,8 +259,8 @@ def _bucket(table: WarehouseTable) -> str:
         # Every part of the number counts: keys may all be multiples of a power of two, and would share a bucket.
         parts = " # ".join(f"({names[0]}::bigint >> {shift})" for shift in (0, 12, 24, 36, 48))
         return f"(({parts}) & {BUCKETS - 1})::integer"
-    texts = ", ".join(f"{name}::text" for name in names)
-    return f"(('x' || left(md5(convert_to(ARRAY[{texts}]::text, 'UTF8')), 8))::bit(32)::bigint & {BUCKETS - 1})::integer"
+    key = f"ARRAY[{', '.join(f'{name}::text' for name in names)}]::text"
+    return f"(('x' || left(encode(sha256(convert_to({key}, 'UTF8')), 'hex'), 8))::bit(32)::bigint & {BUCKETS - 1})::integer"
 
 
 def _order(table: WarehouseTable) -> str:

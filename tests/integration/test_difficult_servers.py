@@ -1,0 +1,208 @@
+"""What managed servers, poolers and roles do to a session, and that the star is right all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from contracts.column_types import INTEGER, TIMESTAMPTZ, verbatim
+from contracts.origins import FromSource
+from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.sql import execute
+from services.operator.local.preflight import check_source, check_warehouse
+from shared.errors import DependencyDownError
+from shared.postgres import Database
+from shared.source_snapshot import UNKNOWN_POSITION
+from tests.dropping_pooler import dropping_pooler
+from tests.pipeline import Pipeline, open_pipeline
+from tests.postgres_cluster import TestCluster
+
+FLOAT = verbatim("double precision")
+CONTRACT = Contract(
+    "difficult",
+    "public",
+    "public",
+    (
+        SourceTable(
+            "reading", ("id",), (SourceColumn("id", INTEGER), SourceColumn("value", FLOAT), SourceColumn("at", TIMESTAMPTZ))
+        ),
+    ),
+    (
+        WarehouseTable(
+            "dim_reading",
+            TableKind.DIMENSION,
+            ("id",),
+            (
+                Column("id", INTEGER, FromSource("id")),
+                Column("value", FLOAT, FromSource("value")),
+                Column("at", TIMESTAMPTZ, FromSource("at")),
+            ),
+            source="reading",
+        ),
+    ),
+)
+TABLE = """
+CREATE TABLE reading (id integer PRIMARY KEY, value double precision NOT NULL, at timestamptz NOT NULL);
+INSERT INTO reading VALUES (1, 0.1::float8 + 0.2, '2026-03-01 12:00:00.123456+00');
+"""
+VALUE = "SELECT value::text FROM dim_reading WHERE id = 1"
+SHORT = "100ms"
+LONGER = 0.3  # seconds
+
+
+def refuse(signature: str, body: str) -> str:
+    """In this database alone, a function of PostgreSQL's own that refuses everyone, as on a managed server."""
+    name = signature.partition("(")[0]
+    return (
+        f"ALTER FUNCTION pg_catalog.{signature} RENAME TO withheld_{name}; "
+        f"CREATE FUNCTION pg_catalog.{signature} {body} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not available' "
+        "USING ERRCODE = '55000'; END $$"
+    )
+
+
+def shadow(signature: str, returns: str) -> str:
+    """A function of the same name that the role's search path finds first."""
+    return f"CREATE FUNCTION shadow.{signature} RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'shadow'; END $$"
+
+
+@pytest.fixture
+async def owner(postgres_cluster: TestCluster, source_database: str) -> AsyncIterator[asyncpg.Connection]:
+    execute(postgres_cluster.url(source_database, SOURCE_OWNER), TABLE)
+    connection = await asyncpg.connect(postgres_cluster.url(source_database))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
+    return postgres_cluster.url(warehouse_database, LOADER)
+
+
+@pytest.fixture
+def source_url(postgres_cluster: TestCluster, source_database: str, owner: asyncpg.Connection) -> str:
+    return postgres_cluster.url(source_database, READER)
+
+
+@asynccontextmanager
+async def reading(source_url: str, warehouse_url: str) -> AsyncIterator[Pipeline]:
+    async with open_pipeline(source_url, warehouse_url) as pipeline:
+        yield pipeline.reading(CONTRACT)
+
+
+async def require_right(pipeline: Pipeline) -> None:
+    await pipeline.run()
+    assert await pipeline.select(VALUE) == [("0.30000000000000004",)]
+    verdict = await pipeline.verify()
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+
+
+async def test_behind_a_pooler_that_drops_parameters_values_stay_exact(
+    owner: asyncpg.Connection, source_database: str, source_url: str, warehouse_url: str
+) -> None:
+    await owner.execute(f'ALTER DATABASE "{source_database}" SET extra_float_digits = 0')
+    await owner.execute(f"ALTER DATABASE \"{source_database}\" SET TimeZone = 'Asia/Kolkata'")
+    await owner.execute(f"ALTER DATABASE \"{source_database}\" SET DateStyle = 'German'")
+    port = urlsplit(source_url).port
+    assert port is not None
+    async with (
+        dropping_pooler(port) as pooled,
+        reading(source_url.replace(f":{port}/", f":{pooled}/"), warehouse_url) as pipeline,
+    ):
+        await require_right(pipeline)
+
+
+async def test_a_role_with_short_limits_and_a_search_path_of_its_own_reads_everything(
+    owner: asyncpg.Connection, source_database: str, source_url: str, warehouse_url: str
+) -> None:
+    await owner.execute(f"CREATE SCHEMA shadow; GRANT USAGE ON SCHEMA shadow TO {READER}")
+    for signature, returns in (
+        ("sha256(bytea)", "bytea"),
+        ("pg_current_wal_lsn()", "pg_lsn"),
+        ("convert_to(text, name)", "bytea"),
+    ):
+        await owner.execute(shadow(signature, returns))
+    role = f'ALTER ROLE {READER} IN DATABASE "{source_database}" SET'
+    await owner.execute(f"{role} search_path = shadow, pg_catalog, public")
+    for setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        await owner.execute(f"{role} {setting} = '{SHORT}'")
+    async with reading(source_url, warehouse_url) as pipeline:
+        async with pipeline.source.transaction(isolation="repeatable_read", readonly=True) as session:
+            await asyncio.sleep(LONGER)
+            await session.execute("SELECT pg_sleep($1)", LONGER)
+        async with pipeline.source.connection() as session:
+            with pytest.raises(asyncpg.QueryCanceledError):  # what the role has without us
+                await session.execute("SELECT pg_sleep($1)", LONGER)
+        await require_right(pipeline)
+
+
+async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
+    owner: asyncpg.Connection, source_url: str, warehouse_url: str
+) -> None:
+    async with reading(source_url, warehouse_url) as pipeline:
+        await pipeline.run()
+        assert pipeline.checkpoint().snapshot.wal_position != UNKNOWN_POSITION
+        for signature, returns in (("pg_current_wal_lsn()", "pg_lsn"), ("md5(text)", "text"), ("md5(bytea)", "text")):
+            await owner.execute(refuse(signature, f"RETURNS {returns}"))
+        await check_source(source_url, CONTRACT)
+        with capture_logs() as logs:
+            await require_right(pipeline)
+        assert [entry for entry in logs if entry["event"] == "full_read"] == []
+        checkpoint = pipeline.checkpoint()
+        assert checkpoint.snapshot.wal_position == UNKNOWN_POSITION
+        await owner.execute("UPDATE reading SET value = 2")
+        await pipeline.run()
+        assert await pipeline.select(VALUE) == [("2",)]
+
+
+async def test_nothing_but_the_url_decides_how_to_connect(
+    source_url: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For a service as for `up` and the set-up of the local stack."""
+    files = tmp_path / ".postgresql"
+    files.mkdir()
+    for name in ("postgresql.crt", "postgresql.key", "root.crt", "root.crl"):
+        (files / name).write_text("of another program")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in {
+        "PGSSLMODE": "verify-full",
+        "PGSSLNEGOTIATION": "direct",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGOPTIONS": "-c search_path=nowhere",
+        "PGSERVICE": "elsewhere",
+        "PGPORT": "1",
+        "PGPASSWORD": "wrong",
+    }.items():
+        monkeypatch.setenv(name, value)
+    await check_source(source_url, CONTRACT)
+    await check_warehouse(warehouse_url, CONTRACT)
+    execute(warehouse_url, "SELECT 1")
+
+
+async def test_a_password_of_the_environment_logs_nobody_in(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = urlsplit(source_url)
+    assert parts.password is not None
+    monkeypatch.setenv("PGPASSWORD", parts.password)
+    with pytest.raises(
+        DependencyDownError, match=r"refuses the user or the password; .* \(PGPASSWORD and ~/.pgpass are not read"
+    ):
+        await check_source(source_url.replace(f":{parts.password}@", "@"), CONTRACT)
+
+
+async def test_a_rotated_password_is_read_again(source_url: str) -> None:
+    password = str(urlsplit(source_url).password)
+
+    async def reread() -> SecretStr:
+        return SecretStr(source_url)
+
+    old = SecretStr(source_url.replace(f":{password}@", ":old@"))
+    async with aclosing(Database("source", old, connections=1, reread=reread)) as database:
+        await database.probe()
