@@ -25,6 +25,7 @@ SESSION_SETTINGS = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "standard_conforming_strings": "on",  # shared.sql.literal() relies on it
+    "cursor_tuple_fraction": "1",  # a cursor is read to its end
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",

@@ -19,6 +19,7 @@ from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableK
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from services.operator.local.preflight import check_source, check_warehouse
+from services.operator.proof.cursor import read_in_parts
 from shared.errors import DependencyDownError
 from shared.postgres import Database
 from shared.source_snapshot import UNKNOWN_POSITION
@@ -161,6 +162,19 @@ async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
         await owner.execute("UPDATE reading SET value = 2")
         await pipeline.run()
         assert await pipeline.select(VALUE) == [("2",)]
+
+
+async def test_what_is_read_in_parts_leaves_no_prepared_statement_to_the_next_user_of_a_pooled_session(source_url: str) -> None:
+    async with (
+        aclosing(Database("source", SecretStr(source_url), connections=1)) as database,
+        database.transaction(readonly=True) as session,
+    ):
+        found = []
+        async for row in read_in_parts(session, "SELECT * FROM generate_series(1, $1) AS number", 25, rows=10):
+            found.append(row["number"])
+            assert await session.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+        assert found == list(range(1, 26))
+        assert await session.fetchval("SELECT count(*) FROM pg_cursors WHERE name LIKE 'starlift%'") == 0
 
 
 async def test_nothing_but_the_url_decides_how_to_connect(

@@ -16,6 +16,7 @@ import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.proof.baseline import Baseline, read_baseline
+from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.history_statements import (
     LoadedBatch,
     doubled_versions,
@@ -101,7 +102,7 @@ class _History:
         """Every batch that can still be read, as many at once as there is room for in memory."""
         waiting: list[LoadedBatch] = []
         arguments = (self.proof.source_name, self.fact.name, self._since[0])
-        async for record in self.warehouse.cursor(table_batches(), *arguments, prefetch=PREFETCH_ROWS):
+        async for record in read_in_parts(self.warehouse, table_batches(), *arguments, rows=PREFETCH_ROWS):
             batch = LoadedBatch(*record)
             if waiting and (
                 len(waiting) == GROUP_BATCHES or sum(one.row_count for one in waiting) + batch.row_count > GROUP_ROWS
@@ -171,11 +172,11 @@ class _History:
             detail=lambda row: f"_run is {row['found']}, its batch is of run {row['expected']}",
         )
         await self._name(Flaw.DOUBLED, doubled_versions(contract, fact), detail=lambda row: f"{row['row_count']} rows hold it")
-        async for row in self.warehouse.cursor(wrong_currents(contract, fact), prefetch=PREFETCH_ROWS):
+        async for row in read_in_parts(self.warehouse, wrong_currents(contract, fact), rows=PREFETCH_ROWS):
             self._add(Flaw.NOT_CURRENT if row["too_few"] > 0 else Flaw.WRONGLY_CURRENT, tuple(row)[: len(fact.identity)])
 
     async def _name(self, flaw: Flaw, statement: str, *arguments: Any, detail: Callable[[asyncpg.Record], str]) -> None:
-        async for row in self.warehouse.cursor(statement, *arguments, prefetch=PREFETCH_ROWS):
+        async for row in read_in_parts(self.warehouse, statement, *arguments, rows=PREFETCH_ROWS):
             self._add(flaw, tuple(row)[: len(self.fact.identity)], detail(row))
 
     def _add(self, flaw: Flaw, identity: Texts, detail: str = "") -> None:

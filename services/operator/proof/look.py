@@ -16,6 +16,7 @@ from contracts.tables import Contract, WarehouseTable
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, DeadBatch, Unseen, sources_of
 from services.operator.proof.comparison import Key, Refusal, Row
+from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.deleted import Comparisons
 from services.operator.proof.waiting import of_comparison, of_empty_table, of_gap, of_next_run, of_versionless, steps_of
 from shared.postgres import Database, classed_errors
@@ -45,7 +46,7 @@ class Side:
     ) -> AsyncIterator[Row]:
         """The star rows of a query of the proof, a few at a time; `causes` has what they wait for. Raises: as `fetch`."""
         with classed_errors(self.name):
-            async for record in self.connection.cursor(statement, *arguments, prefetch=PREFETCH_ROWS):
+            async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
                 *key, values, waits, version = record
                 cause = None if waits is None else causes[waits]
                 yield Row(tuple(key[: len(table.key)]), tuple(values), cause, version)
