@@ -162,8 +162,8 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
             return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
         case ssl.SSLCertVerificationError():
             return (
-                f"the {dependency} database's certificate can't be verified ({error.verify_message}); set sslrootcert in its "
-                "URL to the certificate of the authority that signed it"
+                f"the {dependency} database's certificate can't be verified ({error}); set sslrootcert in its "
+                "URL to the certificate of the authority that signed it, and the host to a name that it is valid for"
             )
         case ConnectionRefusedError():
             return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"

@@ -53,7 +53,7 @@ class Warehouse:
     async def has(self, batch_id: UUID) -> bool:
         """Whether the ledger has a batch. Raises: DependencyDownError, TransientError, PermanentError."""
         await self.ensure_schema()
-        async with self._database.connection() as connection:
+        async with self._database.transaction(readonly=True) as connection:
             with self._shaped_anew_if_lost():
                 query = "SELECT EXISTS (SELECT FROM starlift.ledger WHERE batch_id = $1)"
                 return bool(await connection.fetchval(query, batch_id))
@@ -65,7 +65,7 @@ class Warehouse:
         Raises: DependencyDownError, TransientError, PermanentError.
         """
         await self.ensure_schema()
-        async with self._database.connection() as connection:
+        async with self._database.transaction(readonly=True) as connection:
             await self._refuse_second_source(connection, event.data.source_name)
         async with self._database.transaction() as connection:
             with self._shaped_anew_if_lost():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 import pytest
 from asyncpg.exceptions._base import DataError as ArgumentError
@@ -32,6 +34,7 @@ from shared.postgres import classed_errors
         (asyncpg.InternalClientError("got result for unknown protocol state"), TransientError, "unknown protocol state"),
         (ConnectionRefusedError(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
         (ConnectionResetError(), DependencyDownError, "the warehouse database's host can't be reached"),
+        (ssl.SSLCertVerificationError("self-signed"), DependencyDownError, "set sslrootcert in its URL"),
         (TimeoutError(), DependencyDownError, "does not answer within 10 s"),
         (asyncpg.CannotConnectNowError("starting up"), DependencyDownError, "can't be reached: starting up"),
         (asyncpg.AdminShutdownError("terminating connection"), DependencyDownError, "terminating connection"),
