@@ -20,7 +20,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.proof.cursor import read_in_parts
-from shared.errors import DependencyDownError
+from shared.errors import DependencyDownError, PermanentError
 from shared.postgres import Database
 from shared.source_snapshot import UNKNOWN_POSITION
 from tests.dropping_pooler import dropping_pooler
@@ -162,6 +162,31 @@ async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
         await owner.execute("UPDATE reading SET value = 2")
         await pipeline.run()
         assert await pipeline.select(VALUE) == [("2",)]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            "RAISE EXCEPTION 'permission denied to set parameter \"%\"', name USING ERRCODE = '42501';",
+            rf"does not let role '{READER}' make its session settings \(permission denied to set parameter \"client_enc",
+        ),
+        (
+            "RETURN CASE name WHEN 'extra_float_digits' THEN '0' ELSE value END;",
+            rf"has extra_float_digits = 0 for role '{READER}' although 3 was set; .* point the URL at the server itself",
+        ),
+    ],
+)
+async def test_a_setting_that_cannot_be_made_is_named_with_the_role(
+    owner: asyncpg.Connection, source_url: str, body: str, expected: str
+) -> None:
+    await owner.execute(
+        "ALTER FUNCTION pg_catalog.set_config(text, text, boolean) RENAME TO withheld_set_config; "
+        "CREATE FUNCTION pg_catalog.set_config(name text, value text, local boolean) RETURNS text LANGUAGE plpgsql "
+        f"AS $$ BEGIN {body} END $$"
+    )
+    with pytest.raises(PermanentError, match=f"^the source database {expected}"):
+        await check_source(source_url, CONTRACT)
 
 
 async def test_what_is_read_in_parts_leaves_no_prepared_statement_to_the_next_user_of_a_pooled_session(source_url: str) -> None:
