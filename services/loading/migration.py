@@ -60,7 +60,7 @@ async def bring_up_to_date(database: Database, contract: Contract) -> None:
 
 async def next_change(database: Database, contract: Contract) -> Change | None:
     """The first change that the star needs. Raises: SchemaNotReadyError where one can't be made."""
-    async with database.connection() as connection, _classed("the schema"), connection.transaction():
+    async with database.transaction() as connection, _classed("the schema"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
         return await _next_change(connection, contract)
 
@@ -95,9 +95,8 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
     waits: list[LockWait] = []
     try:
         async with (
-            database.connection() as connection,
+            database.transaction() as connection,
             _classed(change.subject),
-            connection.transaction(),
             logged_waits(database, connection, waits, subject=change.subject),
         ):
             await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
