@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
 
 import asyncpg
@@ -7,8 +9,8 @@ import pytest
 
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER
-from services.loading.schema import create_statements
-from services.operator.local.preflight import check_source, check_warehouse
+from services.loading.schema import QUERIES, create_statements
+from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
 from tests.postgres_cluster import TestCluster
@@ -92,6 +94,42 @@ async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
         PermanentError, match=r"did not make \(dim_date, dim_staff: no column '_run'\); rename or drop them, or"
     ):
         await check_warehouse(warehouse_url, CONTRACT)
+
+
+async def test_a_star_that_can_t_follow_the_contract_is_refused_in_the_words_of_the_loader(warehouse_url: str) -> None:
+    environment = {
+        **os.environ,
+        "STARLIFT_REGION": "eu-west-2",
+        "STARLIFT_QUEUE_URL": "http://127.0.0.1:9/loading",
+        "STARLIFT_DEAD_LETTER_URL": "http://127.0.0.1:9/loading-dlq",
+        "STARLIFT_LANDING_BUCKET": "landing",
+        "STARLIFT_PROCESSED_BUCKET": "processed",
+        "STARLIFT_SLOTS": "1",
+        "STARLIFT_HANDLER_LIMIT_S": "60",
+        "STARLIFT_WAREHOUSE_URL": warehouse_url,
+    }
+    assert not await is_shaped_otherwise(warehouse_url, CONTRACT)
+    connection = await asyncpg.connect(warehouse_url)
+    try:
+        for statement in (QUERIES["ledger.sql"], *create_statements(CONTRACT, CONTRACT.warehouse_tables)):
+            await connection.execute(statement)
+        await connection.execute(f"INSERT INTO starlift.contract VALUES ('{CONTRACT.name}', '{CONTRACT.fingerprint}')")
+        assert not await is_shaped_otherwise(warehouse_url, CONTRACT)
+        await connection.execute(
+            """
+            UPDATE starlift.contract SET fingerprint = 'another';
+            DROP VIEW fact_sales_order_current;
+            ALTER TABLE fact_sales_order ALTER COLUMN unit_price TYPE numeric(5, 2);
+            CREATE VIEW report AS SELECT unit_price FROM fact_sales_order;
+            """
+        )
+        assert await is_shaped_otherwise(warehouse_url, CONTRACT)
+        with pytest.raises(PermanentError, match=r"follow contract .*: view report on fact_sales_order\.unit_price;"):
+            await asyncio.to_thread(require_schema, environment)
+        await connection.execute("DROP VIEW report")
+        await asyncio.to_thread(require_schema, environment)
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize("check", [check_source, check_warehouse])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import json
+import subprocess
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from datetime import timedelta
 
 import asyncpg
 from pydantic import SecretStr
 
 from contracts.tables import Contract
+from infra.local.processes import python
+from infra.local.stack import CHECKOUT
 from shared.errors import PermanentError
 from shared.postgres import Database
 from shared.source_snapshot import read_snapshot
 from shared.warehouse_types import require_types
 
+CHECK_LIMIT = timedelta(minutes=2)  # of a process that has to start first
 VERSION_MINIMUM = 13  # pg_current_snapshot()
 _FOREIGN_TABLES = """
 SELECT string_agg(relname, ', ' ORDER BY relname)
@@ -63,6 +70,33 @@ async def check_warehouse(url: str, contract: Contract) -> None:
                 "give another database"
             )
         await require_types(connection, contract)
+
+
+async def is_shaped_otherwise(url: str, contract: Contract) -> bool:
+    """Whether the warehouse has a star, and not that of this contract. Raises: DependencyDownError, PermanentError."""
+    async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
+        if await connection.fetchval("SELECT to_regclass('starlift.contract')") is None:
+            return False
+        known = await connection.fetch("SELECT fingerprint FROM starlift.contract")
+        return [row["fingerprint"] for row in known] != [contract.fingerprint]
+
+
+def require_schema(environment: Mapping[str, str]) -> None:
+    """Ask the loader's migration whether the warehouse can follow the contract. Raises: PermanentError in its words."""
+    checked = subprocess.run(  # noqa: S603 (our own module)
+        python("services.loading.migrate", "--check"),
+        env=environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=CHECK_LIMIT.total_seconds(),
+    )
+    if checked.returncode != 0:
+        last = (checked.stdout or checked.stderr).strip().rpartition("\n")[2]
+        with suppress(ValueError, KeyError):
+            last = json.loads(last)["error"]
+        raise PermanentError(last)
 
 
 def _require_version(name: str, connection: asyncpg.Connection) -> None:

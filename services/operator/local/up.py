@@ -27,7 +27,7 @@ from infra.local.state import OPERATOR, Home, default_home, forget_other_clients
 from services.operator.local.application import ensure_filled, start_writing
 from services.operator.local.events import LogTail, is_start, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
-from services.operator.local.preflight import check_source, check_warehouse
+from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from services.operator.local.prover import Prover
 from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.render import COMPLAINT, reach_sentence
@@ -105,9 +105,12 @@ def up_in_foreground(options: UpOptions, console: Console) -> None:
 def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = ORDERS) -> None:
     """LocalStack, the databases, and the data of an embedded source."""
     forget_other_clients()
-    asyncio.run(_check(options, load_contract_of_environment()))
+    contract = load_contract_of_environment()
+    asyncio.run(_check(options, contract))
     with console.status("starting LocalStack and PostgreSQL"):
         stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url, localstack_port=options.localstack_port)
+    if asyncio.run(is_shaped_otherwise(stack.database_url("warehouse"), contract)):
+        require_schema(service_environment("loading", stack.state, os.environ) | chosen_settings())
     if stack.source_owner_url is not None:
         with console.status("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))
