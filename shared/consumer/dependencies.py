@@ -65,8 +65,10 @@ class Dependencies:
             await outage.wait()
             return
         # One that is busy answers its probe and is met again and again.
-        log = _log.debug if isinstance(error, ServerBusyError) and outages > 1 else _log.warning
-        log("dependency_down", dependency=error.dependency, reason=error_text(error))
+        if isinstance(error, ServerBusyError) and outages > 1:
+            _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
+        else:
+            _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)

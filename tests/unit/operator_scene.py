@@ -40,13 +40,13 @@ def snapshot(second: int = 0) -> Snapshot:
 
 @dataclass
 class FakeLedger:
-    """The warehouse's ledger, as a database whose connection answers the operator's questions. `loaded` is by run."""
+    """The warehouse's ledger, as a database whose transaction answers the operator's questions. `loaded` is by run."""
 
     exists: bool = True
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[FakeLedger]:
+    async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
         yield self
 
     async def fetchval(self, query: str) -> int | None:

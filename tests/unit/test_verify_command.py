@@ -87,7 +87,7 @@ class DownLedger(FakeLedger):
     """A warehouse that can't be reached."""
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[FakeLedger]:
+    async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
         raise DependencyDownError("warehouse", "nothing listens at the warehouse database's host and port")
         yield self
 
