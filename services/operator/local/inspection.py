@@ -27,7 +27,7 @@ from services.operator.status import Service
 from services.operator.system import SERVICES
 
 UP = "up"  # a word of the command line that started a stack
-PASSWORD_FILE = "pgpass"  # noqa: S105 - its name
+PGPASS_FILE = "pgpass"
 LOG_END_BYTES = 256 * 1024
 RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often, and that it can again never
 _SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
@@ -71,7 +71,7 @@ def write_password_file(stack: Stack, home: Path) -> None:
     cluster = stack.clusters.get("warehouse")
     if cluster is None:
         return
-    file = home / PASSWORD_FILE
+    file = home / PGPASS_FILE
     file.unlink(missing_ok=True)
     file.touch(mode=0o600)
     file.write_text(f"{LOOPBACK}:{cluster.port}:*:{LOADER}:{cluster.password(LOADER)}\n")
@@ -95,7 +95,7 @@ def without_secrets(url: str) -> str:
 
 
 def _embedded_url(home: Path, port: int) -> str:
-    return f"postgresql://{LOADER}@{LOOPBACK}:{port}/{WAREHOUSE}?passfile={quote(str(home / PASSWORD_FILE), safe='/')}"
+    return f"postgresql://{LOADER}@{LOOPBACK}:{port}/{WAREHOUSE}?passfile={quote(str(home / PGPASS_FILE), safe='/')}"
 
 
 def _service(name: str, state: StackState, log: Path) -> Service:
