@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from hashlib import sha256
 
 import asyncpg
 import pytest
@@ -57,9 +58,10 @@ async def test_a_hundred_thousand_rows_in_quarantine_are_no_statement_too_long(
     await loaded.run()
     bucket = loaded.objects.buckets[PROCESSED]
     (key,) = [key for key in bucket if key.startswith("quarantine/")]
-    entry = json.loads(bucket[key])
+    entry = json.loads(bucket.pop(key))
     more = [json.dumps(entry | {"key": {"payment_id": 10**6 + number}}) for number in range(100_000)]
-    bucket[key] = "\n".join([*more, json.dumps(entry)]).encode()
+    body = "\n".join([*more, json.dumps(entry)]).encode()
+    bucket[f"{key.rpartition('-')[0]}-{sha256(body).hexdigest()[:16]}.jsonl"] = body
     verdict = await loaded.verify()
     assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
