@@ -11,6 +11,7 @@ from tests.limits import HANG_S
 
 def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:
     output = tmp_path / "output"
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
     with output.open("wb") as writer:
         running = subprocess.Popen(
             starlift.command("up", "--every", "1"),
@@ -20,6 +21,7 @@ def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift
             cwd=ROOT,
             start_new_session=True,
         )
+    signal.signal(signal.SIGINT, inherited)
     try:
         wait_until(lambda: output.read_text().count(" loaded ") >= 2)
         assert {"application", "postgres-source", "postgres-warehouse"} < starlift.state.processes.keys()
