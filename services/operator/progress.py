@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.messages import BatchIngested
+from contracts.messages import BatchIngested, Role
 from contracts.objects import manifest_key, manifest_prefix, run_of_manifest
 from contracts.state import Checkpoint, Manifest
 from services.operator.reading import AT_ONCE, all_of
@@ -33,6 +33,12 @@ class Gap:
     missing: tuple[BatchIngested, ...]
     since: int | None
     is_overdue: bool
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The source tables of which the missing batches bring rows."""
+        extracts = (extract for batch in self.missing for extract in batch.data.extracts)
+        return frozenset(extract.table for extract in extracts if extract.role is Role.BASE)
 
 
 @dataclass(frozen=True, slots=True)

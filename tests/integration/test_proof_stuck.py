@@ -91,6 +91,21 @@ async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Conn
     assert (await loaded.verify()).outcome is Outcome.EQUAL
 
 
+async def test_a_gap_excuses_no_table_that_its_missing_batches_do_not_bring(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
+    await source.execute(f"{RENAME}; {PAID}")
+    batches = await loaded.cut(1).read()
+    late = [batch for batch in batches if "fact_payment" not in {rows.table for rows in batch.data.tables}]
+    assert [rows.table for batch in late for rows in batch.data.tables] == ["dim_design"]
+    await loaded.load(*(batch for batch in batches if batch not in late))
+    await loaded.select(FORGED)
+    for pipeline in (loaded, burying(loaded, *late)):
+        verdict = await pipeline.verify()
+        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+        assert verdict.in_flight + verdict.stuck == 1
+
+
 async def test_a_row_that_a_stuck_batch_brings_and_a_later_run_has_read_again_differs(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:

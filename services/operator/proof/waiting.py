@@ -79,6 +79,8 @@ def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequen
     _, oldest = max(ended)
     steps: list[tuple[int, int | None]] = [(oldest, run)]
     for gap, place in zip(reversed(progress.gaps), reversed(gaps), strict=True):
+        if gap.tables.isdisjoint(tables):
+            continue
         if gap.manifest.snapshot.horizon < oldest:
             oldest = gap.manifest.snapshot.horizon
             steps.append((oldest, None))
