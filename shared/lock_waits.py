@@ -32,6 +32,11 @@ class LockWait:
     state: str | None
     query: str | None
 
+    @property
+    def is_for_ours_at_work(self) -> bool:
+        """Whether a session of Starlift holds the lock and runs a statement: it will end, or waits itself and is listed."""
+        return (self.application or "").startswith("starlift") and self.state == "active"
+
     def __str__(self) -> str:
         """Who holds the lock, in a few words, without a value of its query."""
         if self.pid == 0:

@@ -75,7 +75,9 @@ class Status:
         services = (self.services or {}).items()
         dead = [f"{name} does not run" for name, service in services if service.alive_since is None]
         waiting = [f"{name} waits: {service.waits_for}" for name, service in services if service.waits_for is not None]
-        return [*dead, *waiting, *self.waits_for_locks]
+        # One load waits for another as long as that is at work, and for a comparison of keys.
+        locked = [_clause(wait) for wait in self.lock_waits if not wait.is_for_ours_at_work]
+        return [*dead, *waiting, *locked]
 
     def _of_queues(self) -> list[str]:
         counts = {name: depth.visible + depth.in_flight for name, depth in self.dead_letters.items()}
@@ -88,7 +90,7 @@ class Status:
         fresh = self.progress.fresh_as_of
         if fresh is None:
             found.append("nothing is loaded yet")
-        elif self.at - fresh > STALE:
+        elif self.at - fresh > STALE and not self._is_just_read:
             found.append(f"the warehouse shows the source as of {(self.at - fresh).total_seconds() / 60:,.0f} min ago")
         return found
 
@@ -100,9 +102,17 @@ class Status:
         return [*found, "no regular proof has been made for more than an hour"] if self.is_proof_old else found
 
     @property
+    def _is_just_read(self) -> bool:
+        """Whether what the last run has read is on its way: an idle source leaves no manifests, so the one before may be old."""
+        progress = self.progress
+        if progress is None or progress.checkpoint is None or progress.overdue:
+            return False
+        return self.at - progress.checkpoint.snapshot.taken_at <= STALE
+
+    @property
     def waits_for_locks(self) -> list[str]:
         """Which session of the warehouse waits for whom, a clause each."""
-        return [f"session {wait.waiting} of Starlift waits for a lock of {wait}" for wait in self.lock_waits]
+        return [_clause(wait) for wait in self.lock_waits]
 
     @property
     def is_proof_old(self) -> bool:
@@ -156,6 +166,10 @@ class Status:
             "behind_seconds": round((self.at - fresh).total_seconds(), 3) if fresh else None,
             "new_columns": {name: list(columns) for name, columns in checkpoint.new_columns.items()} if checkpoint else {},
         }
+
+
+def _clause(wait: LockWait) -> str:
+    return f"session {wait.waiting} of Starlift waits for a lock of {wait}"
 
 
 def _as_json(service: Service) -> dict[str, Any]:

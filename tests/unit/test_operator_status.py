@@ -114,6 +114,24 @@ async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_h
     assert found.as_json()["lock_waits"] == found.problems[:1]
 
 
+@pytest.mark.parametrize(("state", "is_healthy"), [("active", True), ("idle in transaction", False)])
+async def test_a_load_that_waits_for_another_one_at_work_is_healthy(state: str, *, is_healthy: bool) -> None:
+    waits = LockWait(7, "starlift", pid=9, role="loader", application="starlift", state=state, query="COPY")
+    found = replace(status(await loaded_progress()), lock_waits=(waits,))
+    assert found.is_healthy is is_healthy
+    assert len(found.as_json()["lock_waits"]) == 1
+
+
+@pytest.mark.parametrize(("overdue", "read_at_min", "is_healthy"), [(0, 60, True), (1, 60, False), (0, 10, False)])
+async def test_a_batch_on_its_way_after_an_idle_hour_is_healthy(overdue: int, read_at_min: int, *, is_healthy: bool) -> None:
+    """An idle source leaves no manifests; `read_at_min` is when run 8 read the change whose batch is on its way."""
+    whole, read = await Scene().end_run(7, second=1), checkpoint(8)
+    just_now = read.snapshot.model_copy(update={"taken_at": BEGAN + timedelta(minutes=read_at_min)})
+    progress = Progress(whole, (ingested(8),), read.model_copy(update={"snapshot": just_now}), overdue=overdue)
+    found = replace(status(progress), at=BEGAN + timedelta(minutes=61))
+    assert found.is_healthy is is_healthy
+
+
 async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_missing() -> None:
     scene = Scene()
     whole = await scene.end_run(7, second=1)
