@@ -18,8 +18,22 @@ from shared.sql import quoted
 
 def compared_text(contract: Contract, table: str, column: str, value: str) -> str:
     """A text column of the source table `table`, whose value is the SQL `value`, in the form in which it is compared."""
-    padded = " OR ".join(_is_padded(contract, key) for key in keys_met(contract, table, column))
+    padded = _meets_padded(contract, table, column)
     return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
+
+
+def partner_conditions(contract: Contract, table: str, column: str, value: str, key: str) -> tuple[str, str]:
+    """When the SQL `key` of a lookup's partner equals such a text: if one of these is true, each in a subquery of its own.
+
+    A subquery that compared the key with compared_text() would run again for each row: PostgreSQL does not hash keys that are
+    compared with another subquery's result, and finds no character(n) in an index by its text.
+    """
+    padded = _meets_padded(contract, table, column)
+    return f"NOT ({padded}) AND {key}::text = {value}::text", f"({padded}) AND {key}::bpchar = {value}::text::bpchar"
+
+
+def _meets_padded(contract: Contract, table: str, column: str) -> str:
+    return " OR ".join(_is_padded(contract, key) for key in keys_met(contract, table, column))
 
 
 def keys_met(contract: Contract, table: str, column: str) -> tuple[SourceTable, ...]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
 from contracts.tables import Contract, Lookup, SourceColumn, SourceTable
-from shared.equality import compared_text
+from shared.equality import compared_text, partner_conditions
 from shared.sql import literal, quoted
 from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 
@@ -92,7 +92,10 @@ class Selection:
             return f"SELECT {self._columns(table)} {ordered}"
         known = {column.name: column.type for column in table.columns}
         columns = [quoted("t", name) for name in (*known, *self.carried.get(table.name, ()))]
-        asked = [f"{value_bytes(quoted('t', name), known.get(name))} AS {size}" for name, size in sizes.items()]
+        texts = {column.name: self._text(table, column) for column in table.columns if column.type.is_text}
+        asked = [
+            f"{value_bytes(texts.get(name, quoted('t', name)), known.get(name))} AS {size}" for name, size in sizes.items()
+        ]
         rows = f"SELECT {', '.join([*columns, *asked])} {ordered}"
         travels = " + ".join(f"CASE WHEN {_is_held(size)} THEN {size} ELSE 0 END" for size in sizes.values())
         sized = f"SELECT t.*, ({travels})::bigint AS {ROW_BYTES} FROM ({rows}) AS t"
@@ -138,16 +141,22 @@ class Selection:
         if keys := self.reread.get(table.name):
             conditions.append(f"({', '.join(quoted('t', name) for name in table.key)}) IN ({_keys(keys)})")
         for lookup in self.contract.lookups_of(table.name):
-            partner = self.contract.source_table(lookup.table)
             if lookup.table in self.full_tables:
                 return "true"
-            on = table.column(lookup.on)
-            reference = self._text(table, on) if on.type.is_text else quoted("t", on.name)
-            partners = f"SELECT FROM {self._from(partner, 'p')} WHERE {quoted('p', partner.key[0])} = {reference}"
-            conditions.append(f"EXISTS ({partners} AND {self._changed('p')})")
+            conditions.append(self._has_partner(table, lookup, f" AND {self._changed('p')}"))
             if self.orphans:
-                conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT EXISTS ({partners}))")
+                conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT {self._has_partner(table, lookup)})")
         return f"({' OR '.join(conditions)})"
+
+    def _has_partner(self, table: SourceTable, lookup: Lookup, further: str = "") -> str:
+        """Whether the lookup's table has the row that a row of `table` refers to, and the `further` condition holds for it."""
+        partner = self.contract.source_table(lookup.table)
+        reference, key = quoted("t", lookup.on), quoted("p", partner.key[0])
+        equal: tuple[str, ...] = (f"{key} = {reference}",)
+        if table.column(lookup.on).type.is_text:
+            equal = partner_conditions(self.contract, table.name, lookup.on, reference, key)
+        partners = f"SELECT FROM {self._from(partner, 'p')} WHERE"
+        return f"({' OR '.join(f'EXISTS ({partners} {condition}{further})' for condition in equal)})"
 
     def _changed(self, alias: str) -> str:
         horizon = (self.horizon or 0) % XID_MODULUS

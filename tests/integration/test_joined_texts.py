@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from contracts.column_types import INTEGER, TEXT
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Contract, Lookup, TableKind, WarehouseTable
+from services.ingestion.selection import Selection
 from shared.catalog import SourceMismatchError
 from tests.integration.plain_star import dimension_of, of, require_equal, source_table
 from tests.pipeline import Pipeline
@@ -92,6 +96,69 @@ async def test_blanks_that_a_foreign_key_heeds_are_heeded(owner: asyncpg.Connect
     assert await pipeline.select("SELECT code, label FROM dim_code ORDER BY 1") == [("AB", "x"), ("AB  ", "y")]
     assert await pipeline.select("SELECT code FROM fact_sold") == [("AB  ",)]
     await require_equal(pipeline)
+
+
+async def test_an_enum_is_joined_with_the_same_enum(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    await owner.execute(
+        """
+        CREATE TYPE kind AS ENUM ('AB', 'C');
+        CREATE TABLE code (code kind PRIMARY KEY, label text NOT NULL);
+        CREATE TABLE item (id int PRIMARY KEY, code kind NOT NULL);
+        CREATE TABLE sold (id int PRIMARY KEY, code kind NOT NULL REFERENCES code);
+        INSERT INTO code VALUES ('AB', 'x'), ('C', 'y');
+        INSERT INTO item VALUES (1, 'AB'), (2, 'C');
+        INSERT INTO sold VALUES (1, 'AB');
+        """
+    )
+    pipeline = empty.reading(BLANKS)
+    await pipeline.run()
+    await owner.execute("UPDATE code SET label = 'z' WHERE code = 'AB'")
+    await pipeline.run(compare_keys=True)
+    assert await pipeline.select("SELECT id, label FROM dim_item ORDER BY id") == [(1, "z"), (2, "y")]
+    await require_equal(pipeline)
+
+
+@pytest.mark.parametrize("kind", ["char(5)", "varchar(5)"])
+async def test_partners_are_read_once_and_not_for_each_row(owner: asyncpg.Connection, kind: str) -> None:
+    await owner.execute(
+        f"""
+        CREATE TABLE code (code {kind} PRIMARY KEY, label text NOT NULL);
+        CREATE TABLE item (id int PRIMARY KEY, code {kind} NOT NULL);
+        INSERT INTO code SELECT n, 'x' FROM generate_series(1, 1000) AS n;
+        INSERT INTO item SELECT n, n % 1000 + 1 FROM generate_series(1, 5000) AS n;
+        """
+    )
+    await owner.execute("ANALYZE code, item")
+    horizon = await owner.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+    query = Selection(BLANKS, frozenset(), horizon, orphans=True).page(ITEM, after=None, limit=100, byte_limit=10**6)
+    (found,) = json.loads(await owner.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"))
+    reads = [node["Actual Loops"] for node in nodes(found["Plan"]) if node.get("Relation Name") == "code"]
+    assert reads
+    assert max(reads) == 1
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+async def test_a_page_whose_references_have_many_blanks_is_not_taken_for_the_last(
+    owner: asyncpg.Connection, empty: Pipeline
+) -> None:
+    """The blanks are bytes of the source that do not travel."""
+    await owner.execute(
+        """
+        CREATE TABLE code (code char(5) PRIMARY KEY, label text NOT NULL);
+        CREATE TABLE item (id int PRIMARY KEY, code varchar(300) NOT NULL);
+        CREATE TABLE sold (id int PRIMARY KEY, code text NOT NULL);
+        INSERT INTO code VALUES ('AB', 'x');
+        INSERT INTO item SELECT n, rpad('AB', 300) FROM generate_series(1, 1000) AS n;
+        """
+    )
+    pipeline = replace(empty.reading(BLANKS), batch_bytes=60_000)
+    await pipeline.run()
+    assert await pipeline.select("SELECT count(*) FROM dim_item") == [(1000,)]
 
 
 @pytest.mark.parametrize(

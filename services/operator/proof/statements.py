@@ -65,13 +65,16 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
 
 def _origin(contract: Contract, table: WarehouseTable) -> str:
     """The base table, called BASE, and its partners, called by their names."""
-    joins = "".join(
-        f" LEFT JOIN {quoted(contract.source_schema, lookup.table)} AS {quoted(lookup.table)}"
-        f" ON {quoted(lookup.table, contract.source_table(lookup.table).key[0])}"
-        f" = {_source_value(contract, table.source, lookup.on, BASE)}"
-        for lookup in table.lookups
-    )
-    return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{joins}"
+    joins = []
+    for lookup in table.lookups:
+        partner = contract.source_table(lookup.table)
+        key = partner.column(partner.key[0])
+        joins.append(
+            f" LEFT JOIN {quoted(contract.source_schema, partner.name)} AS {quoted(partner.name)}"
+            f" ON {quoted(partner.name, key.name)}{'::text' if key.type.is_text else ''}"  # an enum is not compared with a text
+            f" = {_source_value(contract, table.source, lookup.on, BASE)}"
+        )
+    return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{''.join(joins)}"
 
 
 def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
