@@ -17,7 +17,7 @@ MINUTES := 10
 REPORT :=
 # The demo and the tests start hundreds of processes: without byte code each of them compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Where pip and uv install is written here. Of a person's shell only what says where packages come from counts.
+# Where pip and uv install is decided here. Of a person's shell only the settings for package sources are used.
 export PIP_USER := 0
 unexport PIP_PREFIX PIP_PYTHON PIP_REQUIRE_VIRTUALENV PIP_ROOT PIP_TARGET
 unexport CONDA_PREFIX PYTHONHOME UV_MANAGED_PYTHON UV_PROJECT UV_PYTHON UV_SYSTEM_PYTHON UV_WORKING_DIR VIRTUAL_ENV
@@ -123,7 +123,7 @@ fuzz: create-environments ## Rubbish into every queue and stored document for MI
 .PHONY: create-environments
 create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Two virtual environments: ours, and LocalStack's
 
-# A stamp stands for the command: without it, there is none. Without a stamp, an environment is half made, and begun anew.
+# The stamp is written last: an environment without a stamp, or without its command, is incomplete and is created again.
 ifeq ($(wildcard $(BIN)/starlift),)
 .PHONY: $(VENV)/.installed
 endif

@@ -30,9 +30,9 @@ PART_KINDS: Mapping[str, Kind] = MappingProxyType({"date": Kind.DATE, "day_name"
 
 
 def part_problems(part: str, kind: Kind, *, is_key: bool) -> Iterator[str]:
-    """What is wrong with a column of this kind that holds the calendar's `part`; whole numbers may be integer or bigint."""
+    """What is wrong with a column of this kind for the calendar's `part`; whole numbers may be integer or bigint."""
     if part not in CALENDAR_PARTS:
-        yield f"is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
+        yield f"is not a part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
     elif kind not in ({PART_KINDS[part]} if part in PART_KINDS else {Kind.INTEGER, Kind.BIGINT}):
         yield f"is {kind} but holds the calendar's '{part}', which is {PART_KINDS.get(part, Kind.INTEGER)}"
     elif is_key and part != "date":

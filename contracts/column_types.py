@@ -27,8 +27,8 @@ class Kind(StrEnum):
     VERBATIM = "verbatim"  # any other type: travels as the text that PostgreSQL makes of it, and reads again
 
 
-# What format_type() can spell: names, quoted where they have to be, in a schema or not; bounds; words; an array. It holds no
-# semicolon, and no quote outside a quoted name, so it can't end the statement that it becomes a part of.
+# The spellings of format_type(): names, quoted where necessary, with or without a schema; bounds; words; an array. They hold no
+# semicolon, and no quote outside a quoted name, so none can end the statement that contains it.
 _NAME = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
 _TYPE_NAME = re.compile(rf"{_NAME}(\.{_NAME})?( [a-z]+)*(\(-?\w+(,-?\w+)*\))?( [a-z]+)*(\[\])?")
 
@@ -37,7 +37,7 @@ _IN_A_SCHEMA = re.compile(rf"{_NAME}\.(?={_NAME})")
 
 
 def is_same_type(one: str, other: str) -> bool:
-    """Whether two spellings are of one type; format_type() leaves out the schema where the search path makes it needless."""
+    """Whether two spellings name one type; format_type() omits the schema of a type on the search path."""
     if _IN_A_SCHEMA.match(one) and _IN_A_SCHEMA.match(other):
         return one == other
     return _IN_A_SCHEMA.sub("", one, count=1) == _IN_A_SCHEMA.sub("", other, count=1)
@@ -93,12 +93,12 @@ class ColumnType:
 
     @property
     def is_moment(self) -> bool:
-        """Whether the values are dates or timestamps, which travel as whole numbers and name a row as a text."""
+        """Whether the values are dates or timestamps, which travel as whole numbers and identify a row as text."""
         return self.kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
 
     @property
     def is_whole_number(self) -> bool:
-        """Whether a value in a key is a number; every other value of a key is the text that PostgreSQL makes of it."""
+        """Whether a value in a key is a number; every other key value is the text that PostgreSQL renders."""
         return self.kind in {Kind.INTEGER, Kind.BIGINT}
 
     @property
@@ -140,6 +140,6 @@ def enum(*labels: str) -> ColumnType:
 def verbatim(name: str) -> ColumnType:
     """Any type that both databases have, as format_type() spells it: 'inet', 'integer[]', 'extensions.citext', '"Role"[]'.
 
-    Without bounds it takes the same type with any: 'numeric' takes numeric(20,2).
+    Without bounds it accepts the type with any bounds: 'numeric' accepts numeric(20,2).
     """
     return ColumnType(Kind.VERBATIM, name=name)

@@ -1,4 +1,4 @@
-"""Which type may become which, and which types compare as PostgreSQL compares them. Pure."""
+"""Which source types may become which contract types, and which compare here as they do in PostgreSQL. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY_TYPES = "integer, bigint, text, uuid, date, timestamp or timestamptz"
 
 
 def may_be_key(kind: ColumnType) -> bool:
-    """Whether pages can be cut by the type, and a row be named by its text."""
+    """Whether the type can order pages, and its text identify a row."""
     return kind.is_whole_number or kind.kind is Kind.TEXT or kind.is_moment or kind == UUID
 
 
@@ -21,10 +21,10 @@ def is_same_kind(one: ColumnType, other: ColumnType) -> bool:
 
 
 def join_alike(one: ColumnType, key: ColumnType) -> bool:
-    """Whether a join of the two finds in data frames what it finds in PostgreSQL.
+    """Whether joining the two in data frames gives the same rows as in PostgreSQL.
 
-    Of a scaled number the digits are compared: 7.00 would find 700. A timestamp as a key is a number of microseconds that no
-    index of the source knows.
+    A scaled number is compared by its digits, so 7.00 would match 700. A timestamp key is a number of microseconds, which no
+    index of the source supports.
     """
     if key.kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
         return False
@@ -35,7 +35,7 @@ def origin_problems(name: str, found: ColumnType, wanted: ColumnType, absent: st
     """Why values of the source column `name`, of type `found`, can't be those of a column of type `wanted`."""
     if not is_same_kind(found, wanted) and not (found.is_text and wanted.is_text):
         yield f"is {wanted.family} but comes from '{name}', which is {found.family}"
-    if found.scale != wanted.scale:  # a decimal travels as a whole number, which another scale would misread
+    if found.scale != wanted.scale:  # a decimal travels as a whole number, which would be misread at another scale
         yield f"is {wanted.sql} but comes from '{name}', which is {found.sql}; give both the same scale"
     if wanted.precision < found.precision:
         yield f"is {wanted.sql}, too narrow for '{name}', which is {found.sql}"
@@ -44,7 +44,7 @@ def origin_problems(name: str, found: ColumnType, wanted: ColumnType, absent: st
 
 
 def derivation_problems(origin: Origin, wanted: ColumnType) -> Iterator[str]:
-    """Why what is derived from a source column can't be the value of a column of type `wanted`."""
+    """Why a value derived from a source column doesn't fit a column of type `wanted`."""
     match origin:
         case DateOf() | ParsedDate() if wanted.kind is not Kind.DATE:
             yield f"is {wanted.kind} but holds a date"

@@ -7,7 +7,7 @@ from enum import StrEnum, unique
 
 @unique
 class Drift(StrEnum):
-    """A policy of one source table. A new column is reported by name and type, whatever the policy."""
+    """What a source table does with a new column, which is reported by name and type under every policy."""
 
-    FREEZE = "freeze"  # the default: nothing that the contract does not name leaves the source
-    CARRY = "carry"  # new columns travel to the landing bucket as text, from their first day until a contract takes them up
+    FREEZE = "freeze"  # the default: only the columns that the contract names leave the source
+    CARRY = "carry"  # new columns are carried to the landing bucket as text until a contract names them

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 FAILURE_ATTRIBUTE = "starlift.failure"
 FAILURE_TEXT_BYTES_MAXIMUM = 512
-_COUNT_MAXIMUM = 10_000_000_000  # of attempts or replays in a record that a consumer wrote, who believes nine digits
+_COUNT_MAXIMUM = 10_000_000_000  # attempts or replays in a record; consumers accept nine digits
 
 
 @unique
@@ -48,7 +48,7 @@ class FailureRecord(BaseModel):
 
 
 def read_failure(text: str) -> FailureRecord | None:
-    """The record in an attribute, or None for one that no consumer wrote: anyone who may send to a queue may make one up."""
+    """The record in an attribute; None if no consumer wrote it, as anyone who may send to the queue can make one up."""
     try:
         record = FailureRecord.model_validate_json(text)
         for time in (record.first_failed_at, record.last_failed_at):

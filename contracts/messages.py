@@ -244,7 +244,7 @@ def decode(body: str) -> Message:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UndecodableMessageError("the body is not JSON; nothing of ours sends such a message") from error
+        raise UndecodableMessageError("the body is not JSON; Starlift does not send such messages") from error
     if not isinstance(document, dict):
         raise UndecodableMessageError(f"the body is a JSON {type(document).__name__}, not an object")
     try:
@@ -254,7 +254,7 @@ def decode(body: str) -> Message:
     except ValidationError as error:
         raise UndecodableMessageError(_explain(error)) from error
     except RecursionError as error:
-        raise UndecodableMessageError("the body is nested too deeply; nothing of ours sends such a message") from error
+        raise UndecodableMessageError("the body is nested too deeply; Starlift does not send such messages") from error
 
 
 def upcast(document: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _require_known(kind: str) -> None:
         return
     match = TYPE_PATTERN.match(kind)
     if match is None:
-        raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is none of {sorted(KNOWN_TYPES)}")
+        raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is not one of {sorted(KNOWN_TYPES)}")
     versions = [
         int(found["version"])
         for known in KNOWN_TYPES
@@ -277,7 +277,7 @@ def _require_known(kind: str) -> None:
     ]
     if versions and int(match["version"]) > max(versions):
         raise NewerMessageError(f"'{_excerpt(kind)}' is newer than version {max(versions)}, which this build knows")
-    raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is none of {sorted(KNOWN_TYPES)}")
+    raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is not one of {sorted(KNOWN_TYPES)}")
 
 
 def _explain(error: ValidationError) -> str:
@@ -288,5 +288,5 @@ def _explain(error: ValidationError) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """What a sender wrote, short, and without the lone surrogates that a JSON escape can smuggle in and UTF-8 can't encode."""
+    """The beginning of a sender's text without lone surrogates, which JSON escapes allow and UTF-8 can't encode."""
     return text[:80].encode(errors="backslashreplace").decode()

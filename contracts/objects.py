@@ -114,10 +114,10 @@ def proof_key(source: str, taken_at: datetime | None = None) -> str:
 
 
 def history_key(source: str) -> str:
-    """From where on the history of a source is checked."""
+    """The record of where the checked history of a source begins."""
     return f"proofs/{source}/history.json"
 
 
 def proof_failure_key(source: str) -> str:
-    """Why the last proof of a source could not be made."""
+    """The reason why the last proof of a source failed."""
     return f"proofs/{source}/failure.json"

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from contracts.messages import BatchIngested, Snapshot, upcast
 
-RUN_MAXIMUM = 10**13  # no clock of milliseconds says more before 2286: a run far above all others would freeze the warehouse
+RUN_MAXIMUM = 10**13  # milliseconds reach it in 2286: a run number far above all others would freeze the warehouse
 
 
 class _Stored(BaseModel):
@@ -40,11 +40,11 @@ class SourceIdentity(_Stored):
 class Checkpoint(_Stored):
     """What the last completed run leaves to the next.
 
-    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint, `new_columns` to those
-    of its columns that the contract does not know, each as name and type. `runs_since_comparison` counts the runs since the
+    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint, `new_columns` to its
+    columns that the contract does not know, each as name and type. `runs_since_comparison` counts the runs since the
     last one that compared the keys of every table; None if none ever did. `empty_tables` had no row when their keys should have
-    been compared. `held_back_since` is since when a transaction that does not end holds the horizon where it is: every run
-    reads again what has changed since.
+    been compared. `held_back_since` is when a transaction that is still open began to hold the horizon back: every run reads
+    again what has changed since then.
     """
 
     run: int
@@ -76,7 +76,7 @@ class Manifest(_Stored):
 
     A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters to the
     history only. `redefined` are the tables that were read in full because any of their rows may have changed without a new
-    transaction id, as all may have after a crash of the source.
+    transaction id, as after a crash of the source.
     """
 
     source_name: str

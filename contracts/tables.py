@@ -51,14 +51,14 @@ class SourceTable:
 
     @cached_property
     def defect(self) -> str:
-        """The first column of an extract: what of a row could not travel (NaN, infinity); mostly NULL."""
+        """The first column of an extract: which values of the row could not travel (NaN, infinity); usually NULL."""
         return self._unlike_its_columns("_defect")
 
     @cached_property
     def key_text(self) -> str | None:
         """The column of an extract that holds the key as a JSON array, if a date or timestamp is part of it.
 
-        As a column of its own such a value is a number, and NULL if it is infinite: no name of a row.
+        In a column of its own such a value is a number, or NULL if infinite, which can't identify a row.
         """
         has_moment = any(self.column(name).type.is_moment for name in self.key)
         return self._unlike_its_columns("_key") if has_moment else None
@@ -70,7 +70,7 @@ class SourceTable:
         return dict.fromkeys(own, TEXT) | {column.name: column.type for column in self.columns}
 
     def _unlike_its_columns(self, name: str) -> str:
-        """A name for a column of Starlift's, which the source may have given to one of its own."""
+        """A name for one of Starlift's own columns that no column of the source has."""
         while any(column.name == name for column in self.columns):
             name += "_"
         return name

@@ -23,7 +23,7 @@ _FORBIDDEN = 403
 _READS = frozenset({"GetObject", "HeadObject"})
 _ABSENT = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket"})
 _TOO_MANY_REQUESTS = 429
-# OverLimit: as many messages in flight as SQS allows. KmsThrottled: the queue's encryption key is asked too often.
+# OverLimit: as many messages in flight as SQS allows. KmsThrottled: too many requests for the queue's encryption key.
 _THROTTLED = frozenset(
     {
         "BandwidthLimitExceeded",

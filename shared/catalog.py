@@ -29,11 +29,11 @@ class SourceMismatchError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class SourceTableFacts:
-    """What the catalog says of one table.
+    """What the catalog records about one table.
 
     `row_bytes` is a rough average, including what is stored out of line. `new_columns` maps the columns that the contract does
-    not know to their types, `unreadable` are those of them that the role may not read. Without `has_row_versions` (xmin is a
-    column that privileges may leave out) what changed can't be told from what did not: every run reads the table in full.
+    not know to their types, `unreadable` are those that the role may not read. Without `has_row_versions` (privileges may leave
+    out the column xmin) changed rows can't be recognized: every run reads the table in full.
     """
 
     fingerprint: str
@@ -137,7 +137,7 @@ def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
 
 
 def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, SourceType]]) -> None:
-    """Check that texts which name rows are equal exactly where PostgreSQL holds them to be. Raises: SourceMismatchError."""
+    """Check that texts in keys are equal exactly where PostgreSQL compares them as equal. Raises: SourceMismatchError."""
     for table in contract.source_tables:
         for column in table.columns:
             met = keys_met(contract, table.name, column.name)

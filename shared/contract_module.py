@@ -1,4 +1,4 @@
-"""The contract that STARLIFT_CONTRACT names, or in one sentence why there is none."""
+"""The contract that STARLIFT_CONTRACT names, or one sentence that explains why it can't be imported."""
 
 from __future__ import annotations
 

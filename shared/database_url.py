@@ -18,7 +18,7 @@ _CONFIG = AioConfig(connect_timeout=5, read_timeout=10)
 
 
 async def database_url(name: str, *, url: SecretStr | None, secret_id: str | None, region: str) -> SecretStr:
-    """The URL of the database called `name` in error texts: `url` if it names a user, else what the secret says.
+    """The URL of the database called `name` in error texts: `url` if it names a user, else the secret's.
 
     The secret is a URL, or JSON as AWS makes it for a managed database: username, password and, unless `url` says where the
     database is, host, port and dbname.

@@ -1,10 +1,10 @@
 """How a text is compared with the key that it refers to: as PostgreSQL's foreign keys do, whatever the two types are.
 
 A foreign key compares by the equality of the key's type. That of character(n) ignores blanks at the end, and the key itself
-travels without them; so what refers to such a key travels without them, too, and equal texts are equal. (PostgreSQL's `=` would
-ask both types: it ignores the blanks between character(5) and varchar, and heeds them between character(5) and text.)
+travels without them; so references to such a key also travel without them, and equal texts are equal. (PostgreSQL's `=` depends
+on both types: it ignores the blanks between character(5) and varchar, and compares them between character(5) and text.)
 
-A contract calls all of these TEXT, so the statement itself asks for the type of the key, once.
+A contract calls all of these TEXT, so the statement itself looks up the type of the key, once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.sql import quoted
 
 
 def compared_text(contract: Contract, table: str, column: str, value: str) -> str:
-    """A text column of the source table `table`, whose value is the SQL `value`, in the form in which it is compared."""
+    """A text column of the source table `table`, given as the SQL `value`, in the form in which it is compared."""
     padded = _meets_padded(contract, table, column)
     return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
 

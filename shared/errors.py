@@ -28,7 +28,7 @@ class DependencyDownError(Exception):
 
 
 class ServerBusyError(DependencyDownError):
-    """A dependency answers and can't do the work: its disk is full, a lock is held, a standby cancels what it reads.
+    """A dependency answers and can't do the work: its disk is full, a lock is held, a standby cancels reads.
 
-    Recovery: as of an outage. One that goes on, although the probe is answered, defers the message: no attempt is counted.
+    Recovery: as for an outage. If it lasts although the probe is answered, the message is deferred; no attempt is counted.
     """

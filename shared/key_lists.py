@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 
 
 def keys_of(table: SourceTable, rows: pd.DataFrame) -> list[Key]:
-    """The keys of rows of an extract: numbers, and the text of everything else."""
+    """The keys of an extract's rows: numbers as they are, everything else as text."""
     if table.key_text is not None:
         return [tuple(json.loads(text)) for text in rows[table.key_text].tolist()]
     return list(zip(*(rows[name].tolist() for name in table.key), strict=True))

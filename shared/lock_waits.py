@@ -10,8 +10,8 @@ import asyncpg
 
 _QUERY = (files("shared") / "queries" / "lock_waits.sql").read_text()
 _QUERY_LENGTH = 200
-# A name in quotes stays; a comment, which may quote anything, goes; texts, also the last one of a query that PostgreSQL has cut
-# off, and numbers become a question mark.
+# Quoted names are kept, comments are removed, and texts and numbers become a question mark, also a text at the end of a query
+# that PostgreSQL has truncated.
 _PIECE = re.compile(
     r"""(?P<name>"(?:[^"]|"")*(?:"|$))
     | (?P<comment>--[^\n]*|/\*.*?(?:\*/|$))
@@ -22,7 +22,7 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class LockWait:
-    """A session of ours, `waiting`, and one that it waits for: `pid`, 0 for a prepared transaction."""
+    """The session `waiting` of ours, and the session `pid` that it waits for; 0 is a prepared transaction."""
 
     waiting: int
     waiting_application: str
@@ -38,7 +38,7 @@ class LockWait:
         return (self.application or "").startswith("starlift") and self.state == "active"
 
     def __str__(self) -> str:
-        """Who holds the lock, in a few words, without a value of its query."""
+        """The holder of the lock in a few words, without any value of its query."""
         if self.pid == 0:
             return "a prepared transaction (see pg_prepared_xacts)"
         known = (self.role, self.application, self.state, None if self.query is None else without_literals(self.query))
@@ -51,9 +51,9 @@ async def lock_waits(connection: asyncpg.Connection, pid: int | None = None) -> 
 
 
 def without_literals(query: str) -> str:
-    """The query without any value in it, cut to 200 characters.
+    """The query without its values, cut to 200 characters.
 
-    With standard_conforming_strings off, or in an E'' text, a backslash may hide a quote: from there on nothing is shown.
+    With standard_conforming_strings off, or in an E'' text, a backslash may hide a quote: the rest of the query is not shown.
     """
     kept, hidden, _ = query.partition("\\")
     if hidden and "'" in kept:

@@ -57,7 +57,7 @@ _UNREACHABLE = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-# It answers, and can't do the work: that concerns the server, or who else works on it, and not the message.
+# It answers but can't do the work: the cause is the server or its other sessions, not the message.
 _BUSY = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,  # on a standby that cancels reads, too
@@ -110,8 +110,8 @@ def _classed(dependency: str, error: BaseException) -> Exception:
 
 
 def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception:
-    """Mostly a connection that ended between two statements: asyncpg keeps no reason, and calls what follows a misuse."""
-    if isinstance(error.__context__, _RAISED):  # of whoever leaves a transaction whose connection ended
+    """Class an InterfaceError: usually the connection ended between two statements, and asyncpg keeps no reason."""
+    if isinstance(error.__context__, _RAISED):  # raised on leaving a transaction whose connection has ended
         return _classed(dependency, error.__context__)
     if "closed" in str(error) or "released" in str(error):
         return ServerBusyError(
@@ -119,7 +119,7 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
             f"the {dependency} database ended the connection between two statements; its log has the reason (a standby that "
             f"cancels long reads: {_STANDBY_ADVICE})",
         )
-    return TransientError(f"{dependency}: {error}")  # our own wrong call would raise it on every attempt
+    return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
 
 
 def _withheld(dependency: str, error: BaseException) -> PermanentError:
@@ -131,7 +131,7 @@ def _withheld(dependency: str, error: BaseException) -> PermanentError:
 
 
 def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
-    """One sentence: what keeps the server from the work, and what to do where that is not to wait."""
+    """What keeps the server from its work, and what to do unless waiting is enough, in one sentence."""
     # The function that raises: the texts are in the server's language. A deadlock of two clients comes from DeadLockReport.
     is_conflict = (error.server_source_function or "").startswith("Process")
     match error:
@@ -221,7 +221,7 @@ class Database:
     ) -> AsyncIterator[asyncpg.Connection]:
         """A connection in a transaction with SESSION_SETTINGS. The snapshot of a repeatable_read one is taken before its body.
 
-        Raises: as `connection`; PermanentError also where the server does not let us set what we must.
+        Raises: as `connection`; PermanentError also if the server refuses one of the settings.
         """
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=readonly):
             await self._make_settings(connection)
@@ -280,7 +280,7 @@ class Database:
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:
-    """Between two uses of a connection there is nothing to reset: what we set ends with its transaction."""
+    """Reset nothing between two uses of a connection: our settings end with their transaction."""
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

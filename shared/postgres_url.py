@@ -26,10 +26,10 @@ DEFAULT_PORT = 5432
 _URL = re.compile(r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#@]*))?(?:\?(?P<query>[^#@]*))?")
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_PLACES = {"host", "port", "user", "password", "dbname"}  # libpq takes them as parameters, too
+_PLACES = {"host", "port", "user", "password", "dbname"}  # libpq also accepts them as parameters
 _TLS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslnegotiation"}
 _PASSED_ON = {"target_session_attrs", "options"}
-# libpq's, without a meaning here: how it keeps a connection alive, what it prefers, what Starlift sets itself.
+# libpq's, without effect here: how it keeps a connection alive, what it prefers, what Starlift sets itself.
 _DROPPED = {
     "application_name",
     "channel_binding",
@@ -141,7 +141,7 @@ def read_url(name: str, url: SecretStr) -> PostgresUrl:
 def _naming_files(name: str, given: Mapping[str, str], *parameters: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # an SSLError, too: a file that holds no certificate
+    except OSError as error:  # SSLError is one: the file holds no certificate
         files = " and ".join(f"{parameter}={given[parameter]}" for parameter in parameters if parameter in given)
         raise PermanentError(
             f"the {name} database's URL has {files}, which can't be used ({error.strerror or 'not PEM'}); correct the path or "
@@ -197,7 +197,7 @@ def _hosts(name: str, places: str, ports: str) -> Iterator[tuple[str, int]]:
 
 
 def _tls(name: str, given: Mapping[str, str]) -> tuple[ssl.SSLContext | bool, ...]:
-    """What sslmode and its like ask for. Without sslrootcert, certificates are verified with the system's authorities."""
+    """The ways to connect, as sslmode and the like ask. Without sslrootcert, the system's authorities verify certificates."""
     mode = given.get("sslmode", "prefer")
     if mode == "disable":
         return (False,)

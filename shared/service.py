@@ -203,7 +203,7 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
 
 
 async def require_access(probes: Mapping[str, Probe]) -> None:
-    """Ask once, so that a permission that lacks is found before a message meets it. What is only down may come back.
+    """Ask each dependency once, so that a missing permission is found before a message meets it; an outage is tolerated.
 
     Raises: PermanentError.
     """

@@ -48,7 +48,7 @@ async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> S
 
 
 async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
-    """What is known of the log; the position is UNKNOWN_POSITION where the server withholds it, and is not compared."""
+    """The state of the log; a position that the server withholds is UNKNOWN_POSITION and is not compared."""
     try:
         async with connection.transaction():  # a savepoint: the rest of the snapshot is still to be read
             row = await connection.fetchrow(LOG_POSITION_QUERY)

@@ -1,4 +1,4 @@
-"""What a source remembers between its runs, as it is read from the landing bucket."""
+"""Reading what is kept of a source between its runs in the landing bucket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _state(body: bytes) -> SourceState:
 
 
 async def find_state(objects: ObjectStore, bucket: str, source_name: str) -> SourceState:
-    """The state of a source, that of one that never ran where there is none.
+    """The state of a source; if there is none, that of a source without any run.
 
     Raises: DamagedDocumentError; every error of an object store.
     """
@@ -42,7 +42,7 @@ async def find_checkpoint(objects: ObjectStore, bucket: str, source_name: str) -
 
 
 async def find_manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest | None:
-    """The manifest of a run; None if it did not complete, or the bucket has forgotten it.
+    """The manifest of a run; None if the run did not complete, or the manifest has expired.
 
     Raises: DamagedDocumentError; every error of an object store.
     """

@@ -25,9 +25,9 @@ _COMPARED_BY_ITS_TEXT = frozenset({"text", "character varying", "bpchar"})
 
 @dataclass(frozen=True, slots=True)
 class SourceType:
-    """A column's type as format_type() spells it; of a domain the type that it is made of, and its own name in `domain`.
+    """A column's type as format_type() spells it; for a domain its base type, with its own name in `domain`.
 
-    `unbounded` is the type without its bounds. `is_foreign` if PostgreSQL did not come with it. `loose_collation` is the name
+    `unbounded` is the type without its bounds. `is_foreign` if it does not ship with PostgreSQL. `loose_collation` is the name
     of a collation under which different texts are equal.
     """
 
@@ -49,7 +49,7 @@ class SourceType:
 
 
 def fits(found: SourceType, expected: ColumnType) -> bool:
-    """Whether every value can be carried as `expected`; of a numeric without bounds, those that have the room."""
+    """Whether values can be carried as `expected`; of an unbounded numeric, the ones that fit."""
     if expected.kind is Kind.VERBATIM:
         return any(name and is_same_type(name, expected.name) for name in (found.name, found.unbounded, found.domain))
     if found.is_enum:

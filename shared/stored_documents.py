@@ -1,4 +1,4 @@
-"""Documents that outlive the process that wrote them, in a bucket or in the warehouse: whoever has access may damage one."""
+"""Documents that outlive the process that wrote them, in a bucket or in the warehouse, and may have been damaged since."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Text = TypeVar("Text", str, bytes)
 
 
 class DamagedDocumentError(PermanentError):
-    """A stored document is not what was written. Recovery: as its text says."""
+    """A stored document is damaged. Recovery: the remedy in its text."""
 
 
 def read_stored(parse: Callable[[Text], Document], place: str, stored: Text, *, what: str, remedy: str) -> Document:
-    """What `parse` makes of a stored document; errors call it `what`, at `place`, and give the `remedy`.
+    """Parse a stored document; errors call it `what`, at `place`, and give the `remedy`.
 
     Raises: DamagedDocumentError.
     """

@@ -18,8 +18,8 @@ def is_wide(kind: ColumnType) -> bool:
 def value_bytes(value: str, kind: ColumnType | None) -> str:
     """SQL for the bytes of the text that `value` travels as; None stands for a type that the contract does not know.
 
-    PostgreSQL knows the length of a text or a bytea without reading the value. Of any other type the text has to be made; it is
-    not where what it would be made from is above the limit already: ROW() holds that uncompressed.
+    PostgreSQL knows the length of a text or a bytea without reading the value. For any other type the text has to be made,
+    unless the stored value is above the limit already: ROW() holds it uncompressed.
     """
     if kind is not None and kind.is_text:
         return f"octet_length({value}::text)"

@@ -1,4 +1,4 @@
-"""The end of a wait on a connection that is gone.
+"""Ending the wait on a connection that is gone.
 
 In asyncpg 0.32 `copy_records_to_table`, `copy_to_table` and `executemany` wait for room to write on an event that a lost
 connection never sets: when the server ends the connection in the middle of a COPY, the call waits forever. A peer that vanishes
@@ -48,7 +48,7 @@ async def watched(connection: asyncpg.Connection | PoolConnectionProxy) -> Async
     connection.add_termination_listener(start_grace)
     try:
         yield
-    except (asyncio.CancelledError, asyncpg.InterfaceError) as error:  # the latter by leaving a transaction, or a later call
+    except (asyncio.CancelledError, asyncpg.InterfaceError) as error:  # on leaving a transaction, or in a later call
         is_wanted = is_cancelled and task is not None and task.uncancel() <= cancelled_before
         if is_wanted or (has_ended and isinstance(error, asyncpg.InterfaceError)):
             raise asyncpg.ConnectionDoesNotExistError("the server ended the connection in the middle of a call") from error
@@ -69,7 +69,7 @@ def limit_silence(connection: asyncpg.Connection) -> None:
         return
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE_OPTIONS.items():
-        if hasattr(socket, name):  # macOS has other names for some
+        if hasattr(socket, name):  # macOS names some of them differently
             plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = int(SILENCE_MAXIMUM / timedelta(milliseconds=1))

@@ -1,7 +1,7 @@
 """A message as it travels over SQS, which counts its attributes among its bytes.
 
-A body that leaves no room for its attributes travels gzipped, as a binary attribute. UTF-8 never uses 13 of the 256 bytes, SQS
-takes none of 29 control characters: gzip makes room for more than any record of ours in every body that SQS takes.
+A body that leaves no room for its attributes travels gzipped, as a binary attribute. UTF-8 never uses 13 of the 256 bytes, and
+SQS refuses 29 control characters: gzip makes room for more than any record of ours in every body that SQS takes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _NONE: Mapping[str, str] = {}
 
 
 def byte_count(body: str, attributes: Mapping[str, str] = _NONE) -> int:
-    """As SQS counts: the body, and of each attribute its name, type and value."""
+    """The bytes that SQS counts: those of the body, and of the name, type and value of each attribute."""
     return _length(body) + sum(_length(f"{name}String{value}") for name, value in attributes.items())
 
 
 def packed_byte_count(body: str, attributes: Mapping[str, str]) -> int:
-    """Of the message as it travels."""
+    """The bytes of the message as it travels."""
     plain = byte_count(body, attributes)
     if plain <= MESSAGE_BYTES_MAXIMUM:
         return plain
@@ -39,7 +39,7 @@ def packed_byte_count(body: str, attributes: Mapping[str, str]) -> int:
 
 
 def attributes_beside(body: str, ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The attributes of a copy of a message: `ours`, and of those it was `given`, the smallest first, what SQS has room for."""
+    """The attributes of a copy of a message: `ours`, then those it was `given`, smallest first, as far as SQS has room."""
     kept = dict(ours)
     for name, value in sorted(given.items(), key=lambda attribute: len(attribute[1])):
         more = {name: value, **kept}
@@ -59,7 +59,7 @@ def packed(body: str, attributes: Mapping[str, str]) -> tuple[str, dict[str, Mes
 
 
 def unpacked(message: MessageTypeDef) -> str:
-    """The body as it was sent. An attribute that holds none, or one that SQS would not take again, was made by hand."""
+    """The body as it was sent. An attribute without a valid body, or with one that SQS would refuse, was made by hand."""
     attribute = message.get("MessageAttributes", {}).get(PACKED_ATTRIBUTE)
     if attribute is None or "BinaryValue" not in attribute:
         return message["Body"]

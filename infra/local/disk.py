@@ -1,4 +1,4 @@
-"""Room on a disk: asked for before a stack starts, and the one sentence for a disk that has none left."""
+"""Free disk space: checked before a stack starts, and the error for a full disk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from infra.local.errors import StackError
 from shared.errors import DependencyDownError, TransientError
 
 FREE_BYTES_MINIMUM = 500 * 1024 * 1024
-_WAL_SEGMENT_BYTES = 16 * 1024 * 1024  # what PostgreSQL takes at once
+_WAL_SEGMENT_BYTES = 16 * 1024 * 1024  # PostgreSQL allocates this much at once
 FREE_SOME = "free some, or set STARLIFT_HOME to another disk"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_ROOM_TEXTS = tuple(os.strerror(number) for number in _NO_ROOM)  # as programs log them
+_NO_ROOM_TEXTS = tuple(os.strerror(number) for number in _NO_ROOM)  # in the words of programs that hit it
 
 
 def has_room(directory: Path) -> bool:
@@ -25,7 +25,7 @@ def has_room(directory: Path) -> bool:
 
 
 def require_room(directory: Path) -> None:
-    """Raises: StackError unless `has_room`."""
+    """Raises: StackError if the disk of `directory` has too little room."""
     if not has_room(directory):
         raise StackError(
             f"{directory} has {shutil.disk_usage(directory).free // 1024**2} MiB of free space and the local stack needs "
@@ -34,28 +34,28 @@ def require_room(directory: Path) -> None:
 
 
 def has_any_room(directory: Path) -> bool:
-    """Whether PostgreSQL can go on; a program that could not may have had no room for its last words either."""
+    """Whether PostgreSQL can continue; a program without room may not have had room to log that."""
     return shutil.disk_usage(directory).free >= _WAL_SEGMENT_BYTES
 
 
 def full_disk(place: str | Path) -> StackError:
-    """The error for a disk on which something found no room."""
+    """The error for a full disk."""
     return StackError(f"no space left on the disk of {place}; {FREE_SOME}")
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether a write found none."""
+    """Whether a write failed for lack of space."""
     return error.errno in _NO_ROOM
 
 
 def found_no_room(words: str) -> bool:
-    """Whether the last words of a program are about a full disk."""
+    """Whether the last log lines of a program are about a full disk."""
     return any(text in words for text in _NO_ROOM_TEXTS)
 
 
 @contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
-    """Let what finds no room end in one sentence, also where a database whose data is in `directory` or its place found none.
+    """Turn every failure for lack of space into one error, also when a database with data below `directory` caused it.
 
     Raises: StackError.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.errors import PermanentError
 
-# The way out where no PostgreSQL can be embedded.
+# The advice where no PostgreSQL can be embedded.
 OWN_DATABASES = "give `starlift up` databases of your own with STARLIFT_UP_SOURCE_URL and STARLIFT_UP_WAREHOUSE_URL"
 
 

@@ -27,7 +27,7 @@ from localstack.services.s3 import provider
 provider.DEFAULT_S3_TMP_DIR = sys.argv[1]
 runpy.run_module("localstack.runtime.main", run_name="__main__")
 """
-_START = timedelta(minutes=10)  # for a hang: it takes 2 s on an idle machine, minutes on a busy one
+_START = timedelta(minutes=10)  # a guard against a hang: 2 s on an idle machine, minutes on a busy one
 _STOP = timedelta(seconds=10)
 
 

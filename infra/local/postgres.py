@@ -32,7 +32,7 @@ from infra.local.unprivileged import (
 
 SUPERUSER = "postgres"
 _FAST_SHUTDOWN = signal.SIGINT  # aborts transactions, writes a checkpoint; SIGTERM would wait for clients to leave
-_START = timedelta(minutes=10)  # for a hang: crash recovery takes its time, and so does a busy machine
+_START = timedelta(minutes=10)  # a guard against a hang: crash recovery and a busy machine take their time
 _STOP = timedelta(seconds=60)
 # What differs from PostgreSQL's defaults. Durability is left as it is: tests that kill the server mean it.
 _SETTINGS = {
@@ -125,7 +125,10 @@ class Cluster:
         if is_no_room(error):
             return full_disk(place)
         fault = f"PostgreSQL '{self.name}' can't be started: {place}: {error.strerror}"
-        if self._account is not None and error.errno in (errno.EPERM, errno.EINVAL):  # EINVAL: a user that no map here has
+        if self._account is not None and error.errno in (
+            errno.EPERM,
+            errno.EINVAL,
+        ):  # EINVAL: the user namespace does not map the user
             return StackError(
                 f"PostgreSQL refuses to run as root, and root may not become another user here ({error.strerror}); "
                 f"run as an ordinary user, or {OWN_DATABASES}"

@@ -78,7 +78,7 @@ class Child:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command line of one of our own modules, which `-P` never looks for in the working directory."""
+    """The command line of one of our own modules; `-P` keeps Python from importing from the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 

@@ -38,7 +38,7 @@ class Services:
 
     @property
     def restarts(self) -> dict[str, int]:
-        """How often each service was started again."""
+        """How often each service was restarted."""
         return {name: running.restarts for name, running in self._running.items()}
 
     def start(self, names: Iterable[str]) -> None:

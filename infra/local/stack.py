@@ -213,7 +213,7 @@ class Stack:
             cluster.stop()
         self.localstack, self.clusters = None, {}
         if self._state is not None:
-            with suppress(OSError):  # a full disk: what the file says runs has ended, as anyone finds who looks
+            with suppress(OSError):  # a full disk: the file still lists processes that have ended, as a reader finds out
                 self._home.write(self._state.model_copy(update={"processes": {}, "resources": None, "database_urls": {}}))
             self._state = None
         self._home.release()

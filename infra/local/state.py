@@ -33,11 +33,11 @@ def default_home() -> Path:
 
 
 class StackState(BaseModel):
-    """What a stack consists of, as `stack.json` keeps it, which only we may read.
+    """What a stack consists of, as kept in `stack.json`, which only its owner may read.
 
     `owner` is the process that runs the stack. `processes` and `ports` are by name; `resources` is None until all of it is up.
-    `database_urls`, by secret, are a person's own, passwords included: LocalStack would tell its secrets to anyone on this
-    machine. `chosen` are variables of CHOSEN. `restarts` counts, by service, how often it was started again.
+    `database_urls`, by secret, are a person's own, passwords included: LocalStack would give its secrets to anyone on this
+    machine. `chosen` are variables of CHOSEN. `restarts` counts how often each service was restarted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -169,7 +169,11 @@ class Home:
         """What `stack.json` says; None if there is none, or it is of another version of Starlift."""
         try:
             return StackState.model_validate_json(self._file.read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # as a ValidationError is, and bytes that are no text
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+        ):  # ValidationError is one, and so is the error for bytes that are not text
             return None
 
     def write(self, state: StackState) -> None:
@@ -182,12 +186,12 @@ class Home:
 
 
 def service_environment(service: str, state: StackState, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the process of a service, or of an `operator`, gets on this stack, and of `inherited` what leads nowhere else."""
+    """The environment of a service, or of an `operator`, on this stack, and the harmless part of `inherited`."""
     return neutral_environment(inherited) | state.environment_for(service)
 
 
 def neutral_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """`inherited` without what would lead a process to an AWS, a database or a Starlift that is not this stack's."""
+    """`inherited` without variables that point to an AWS, a database or a Starlift other than this stack's."""
     return {name: value for name, value in inherited.items() if not name.startswith((*_LEADS_ELSEWHERE, "STARLIFT_"))}
 
 

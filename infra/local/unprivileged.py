@@ -27,7 +27,7 @@ class Account:
 
 
 def unprivileged_account() -> Account | None:
-    """`nobody` if we are root, else None: we are good enough ourselves. Raises: StackError where there is no such user."""
+    """The user `nobody` if we are root, else None: no other user is needed. Raises: StackError if there is no such user."""
     if os.geteuid() != 0:
         return None
     try:
@@ -41,7 +41,7 @@ def unprivileged_account() -> Account | None:
 
 
 def require_name() -> None:
-    """Raises: StackError when the user that we are has no name: PostgreSQL's initdb looks it up, and ends without one."""
+    """Raises: StackError if our user has no name: PostgreSQL's initdb looks it up and fails without one."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -70,9 +70,9 @@ def _grants(path: Path, account: Account, bit: int) -> bool:
 
 
 def reachable_directory(state: Path, account: Account | None) -> Path:
-    """`state`, or where `account` can't reach it (it is below /root, say) a directory below a temporary one.
+    """`state`, or a temporary directory if `account` can't reach `state` (below /root, say).
 
-    The link `state/place` remembers the latter. When the temporary directory is emptied, a new one takes its place.
+    The link `state/place` remembers the temporary one. When the temporary directory is emptied, a new one takes its place.
     Raises: StackError.
     """
     link = state / "place"
@@ -88,7 +88,7 @@ def reachable_directory(state: Path, account: Account | None) -> Path:
 
 
 def _temporary_directory(state: Path, account: Account) -> Path:
-    """A temporary directory with room that `account` can reach; one that programs can be run in is preferred."""
+    """A temporary directory with room that `account` can reach, preferably one that programs can run in."""
     candidates = dict.fromkeys((Path(tempfile.gettempdir()), Path("/var/tmp")))  # noqa: S108 - ours is made by mkdtemp  # nosec B108
     fit = [found for found in candidates if found.is_dir() and may_reach(found, account) and has_room(found)]
     if not fit:
@@ -101,7 +101,7 @@ def _temporary_directory(state: Path, account: Account) -> Path:
 
 
 def is_noexec(directory: Path) -> bool:
-    """Whether programs can't be run from `directory`."""
+    """Whether `directory` is mounted noexec."""
     return bool(os.statvfs(directory).f_flag & _NOEXEC)
 
 

@@ -27,7 +27,7 @@ from shared.postgres import copy_out
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
 BATCH_BYTES = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots has two batches in memory, in several forms at a time
-# Objects that a batch's messages name, each in at most 1,000 bytes, half of what SQS takes: a dead letter needs room, too.
+# Objects that a batch's messages name, each in at most 1,000 bytes, half of what SQS accepts: a dead letter also needs room.
 BATCH_OBJECTS = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query doesn't sum up
 PARTNER_KEYS = 10_000  # in one IN list
@@ -73,9 +73,9 @@ class Reader:
     batch_objects: int = BATCH_OBJECTS
 
     async def self_contained(self) -> AsyncIterator[list[Page]]:
-        """Every affected row: a page of a table together with the partners of its rows, until there are no more.
+        """Yield every affected row: one page of a table at a time, together with the partners of its rows.
 
-        No more than `batch_bytes` together, but for a single row and its partners.
+        They have `batch_bytes` at most together, except a single row and its partners.
         """
         byte_limit = self.batch_bytes // 2
         for table in self.selection.contract.source_tables:
@@ -94,7 +94,7 @@ class Reader:
                 (after,) = keys_of(table, (await page.frame).tail(1))
 
     async def _with_partners(self, page: Page) -> AsyncIterator[list[Page]]:
-        """The page with the partners of its rows, or where these are too many bytes each half of it with its own."""
+        """The page with the partners of its rows; if these have too many bytes, each half of the page with its own."""
         partners = await self._partners(page)
         if partners is not None:
             yield [page, *partners]
@@ -105,7 +105,7 @@ class Reader:
                 yield pages
 
     async def _partners(self, page: Page) -> list[Page] | None:
-        """The partners of the rows of a page; None if they are too many bytes, and not those of one row."""
+        """The partners of the rows of a page; None if they have too many bytes and the page more than one row."""
         contract, pages = self.selection.contract, list[Page]()
         byte_limit = self.batch_bytes - page.byte_count
         for lookup in contract.lookups_of(page.table.name):
@@ -130,7 +130,7 @@ class Reader:
 
 
 async def read_batches(reader: Reader, destination: Destination) -> AsyncIterator[tuple[Extract, ...]]:
-    """Every affected row with its partners, in batches within the limits of `reader`; none where nothing was affected.
+    """Yield every affected row with its partners, in batches within the limits of `reader`; none if nothing was affected.
 
     Holds the rows of one batch and one page in memory.
     """
@@ -156,7 +156,7 @@ async def read_batches(reader: Reader, destination: Destination) -> AsyncIterato
 
 
 def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
-    """How many objects an object of a source table is in the longer one of a batch's two messages: one for each star table."""
+    """How many objects a source table adds to the longer of a batch's two messages: one for each star table."""
     return max(1, len(contract.remodelled_from(table))) if role is Role.BASE else 1
 
 
@@ -181,10 +181,9 @@ def _table_named(table: str) -> Iterator[None]:
 
 
 def _may_be_cut(page: Page, byte_limit: int) -> bool:
-    """Whether a page may lack rows for the bytes of those before them.
+    """Whether a page may have been cut by its bytes.
 
-    A query sums up bytes in the encoding of the source, of which as CSV in UTF-8 there may be fewer (of MULE_INTERNAL three
-    quarters are left).
+    A query sums up bytes in the encoding of the source; as CSV in UTF-8 there may be fewer (three quarters of MULE_INTERNAL's).
     """
     return page.byte_count * 2 >= byte_limit
 

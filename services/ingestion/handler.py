@@ -128,7 +128,7 @@ def _empty_tables(plan: Plan, batches: Sequence[BatchIngested], known_empty: fro
 
 
 def _report_catalog(lease: SourceLease, plan: Plan, now: SourceSnapshot) -> None:
-    """Log the columns that the contract does not know and the tables without row versions, once for each change of them."""
+    """Log the columns that the contract does not know and the tables without row versions, each time that they change."""
     before = lease.state.checkpoint
     for name, facts in sorted(now.tables.items()):
         if facts.new_columns and (before is None or facts.described_columns != before.new_columns.get(name)):
@@ -183,9 +183,9 @@ def _log_completed(run: int, batches: Sequence[BatchIngested], took: timedelta) 
 async def _announce_batches(
     announcer: Announcer, reader: Reader, plan: Plan, known_empty: frozenset[str]
 ) -> list[BatchIngested]:
-    """Send each batch as soon as the next one begins: only then is it known not to be the last, which carries key lists.
+    """Send each batch when the next one begins: only then is it known not to be the last, which carries the key lists.
 
-    Lists that its message has no room for follow in batches of their own.
+    Key lists that do not fit into its message follow in batches of their own.
     """
     deps = announcer.deps
     destination = Destination(deps.objects, deps.landing_bucket, deps.source_name, announcer.run)

@@ -60,7 +60,7 @@ def grouped_lists(
 ) -> Iterator[tuple[KeyList, ...]]:
     """The lists of each of a run's last batches, the first of which also has the extracts `first`.
 
-    A list is never cut: whatever it lacks would be taken for deleted.
+    A list is never cut: the keys that it lacks would be taken for deleted.
     """
     count, group = sum(object_count(contract, extract.table, extract.role) for extract in first), list[KeyList]()
     for keys in lists:

@@ -28,7 +28,7 @@ from shared.source_state import read_state
 LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
 RENEWAL_RETRY = RENEWAL / 10
-_FAR_AHEAD = timedelta(days=1)  # no clock is so wrong: a lease that ends later was not written by a run
+_FAR_AHEAD = timedelta(days=1)  # no clock is that wrong: a lease that ends later was not written by a run
 CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ
 
 log = structlog.get_logger()

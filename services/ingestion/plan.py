@@ -18,7 +18,7 @@ COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to read, and for each full re-read why: a reason for the whole source, or per table.
+    """What to read, and the reason for each full read: one for the whole source, or one per table.
 
     `runs_since_comparison` is what this run leaves to the next: 0 if it compares the keys of every table, not only of those
     that it reads in full. `redefined` are the tables any of whose rows may have changed without a new transaction id.
@@ -44,11 +44,11 @@ class Plan:
 def plan_run(
     contract: Contract, now: SourceSnapshot, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int
 ) -> Plan:
-    """Everything, if the last horizon can't be trusted; else what changed, and the whole of each table whose definition did.
+    """Plan a full read if the last horizon can't be trusted; otherwise what changed, and each redefined table in full.
 
-    And, in every run, of each table whose rows' transaction ids the role may not read.
+    A table whose rows' transaction ids the role may not read is read in full by every run.
 
-    Keys are compared with everything that is read in full, and besides in every `compare_keys_every`th run (0: if asked for).
+    Keys are compared for every table read in full, and for all in every `compare_keys_every`th run (0: only if asked for).
     """
     everything = frozenset(table.name for table in contract.source_tables)
     carried = {

@@ -56,9 +56,9 @@ class Selection:
         return self.horizon is None
 
     def page(self, table: SourceTable, *, after: Key | None, limit: int, byte_limit: int) -> str:
-        """The affected rows of `table`, at most `limit`, in the order of the primary key, behind the key `after`.
+        """The affected rows of `table`, at most `limit`, in key order, after the key `after`.
 
-        No further row once those before it have `byte_limit` bytes of text.
+        A row is left out if those before it have `byte_limit` bytes of text.
         """
         conditions = [self._affected(table)]
         if after is not None:
@@ -66,7 +66,7 @@ class Selection:
         return self._bounded(table, " AND ".join(conditions), limit, byte_limit)
 
     def partners(self, lookup: Lookup, keys: list[int | str], *, byte_limit: int) -> str:
-        """The rows of the lookup's table with one of `keys`; no further row once those before it have `byte_limit` bytes."""
+        """The rows of the lookup's table with one of `keys`; a row is left out if those before it have `byte_limit` bytes."""
         table = self.contract.source_table(lookup.table)
         key = table.column(table.key[0])
         wanted = ", ".join(f"date '1970-01-01' + {day}" if key.type.is_moment else _key_literal(day) for day in keys)
@@ -81,9 +81,9 @@ class Selection:
         return table.extract_types | dict.fromkeys(self.carried.get(table.name, ()), TEXT)
 
     def _bounded(self, table: SourceTable, condition: str, limit: int, byte_limit: int) -> str:
-        """A page's rows. Their bytes are summed up before a text is made: a large value is not read for its length.
+        """A page's rows. Bytes are summed up before any text is made; the length of a large value is known without reading it.
 
-        A subquery has `limit` rows with the bytes of their wide values, the next sums these up by row, the next up to each row.
+        The inner query has `limit` rows with the bytes of their wide values, the next sums them by row, the next runs a total.
         """
         key = _key_columns(table)
         ordered = f"FROM {self._from(table, 't')} WHERE {condition} ORDER BY {key} LIMIT {limit}"
@@ -105,7 +105,7 @@ class Selection:
         return f"SELECT {self._columns(table)} FROM ({summed}) AS t WHERE {BYTES_BEFORE} < {byte_limit} ORDER BY {key}"
 
     def _sizes(self, table: SourceTable) -> dict[str, str]:
-        """The columns whose values may be large, and what a query calls their bytes. Keys are indexed, so they are short."""
+        """The columns whose values may be large, with a name for their bytes. Keys are indexed, so they are short."""
         wide = [column.name for column in table.columns if is_wide(column.type) and column.name not in table.key]
         return {name: quoted(f"bytes {number}") for number, name in enumerate([*wide, *self.carried.get(table.name, ())])}
 
@@ -131,7 +131,7 @@ class Selection:
         return self._text(table, column) if column.type.travels_as_text else _number(column)
 
     def _text(self, table: SourceTable, column: SourceColumn) -> str:
-        """A column as a text: of character(n) without the padding, which PostgreSQL holds to be meaningless."""
+        """A column as text; character(n) without its padding, which PostgreSQL treats as meaningless."""
         return compared_text(self.contract, table.name, column.name, quoted("t", column.name))
 
     def _affected(self, table: SourceTable) -> str:
@@ -167,7 +167,7 @@ class Selection:
 
 
 def _number(column: SourceColumn) -> str:
-    """A column that travels as a number or a boolean; what has no such form becomes NULL, and a defect says so."""
+    """A column that travels as a number or a boolean; a value without such a form becomes NULL with a defect."""
     value = quoted("t", column.name)
     match column.type.kind:
         case Kind.NUMERIC:
@@ -223,7 +223,7 @@ def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:
 
 
 def _too_large(size: str) -> list[tuple[str, str]]:
-    """Name the wide columns of a row that is too large, not the row: what joins its other columns can have them."""
+    """Name the wide columns of a row that is too large, not the row: joins can still use its other columns."""
     return [
         (f"NOT ({_is_held(size)})", f"larger than {VALUE_BYTES_MAXIMUM // MIB} MiB as text"),
         (f"{_is_held(size)} AND NOT ({IS_ROW_HELD})", f"in a row larger than {ROW_BYTES_MAXIMUM // MIB} MiB as text"),

@@ -38,7 +38,7 @@ async def serve(settings: LoadingSettings) -> None:
 
 
 async def _check_schema(warehouse: Warehouse) -> None:
-    """Before the first batch, which would otherwise be the one to find out; it waits until the obstacle is gone."""
+    """Log an obstacle before the first batch meets it; batches wait until it is gone."""
     try:
         await warehouse.ensure_schema()
     except (DependencyDownError, TransientError, PermanentError) as error:

@@ -1,4 +1,4 @@
-"""What of the star is not as the contract says, and the SQL that makes it so. Exact or refused, never silent."""
+"""Where the star differs from the contract, and the SQL that changes it. Exact or refused, never silent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.loading.views import is_extension, recreate
 from shared.errors import DependencyDownError
 from shared.sql import quoted
 
-SCHEMA = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
+SCHEMA = "warehouse schema"  # the dependency that the consumer waits for, beside the warehouse itself
 
 _SPELLINGS = {  # what format_type says, and how a contract says it
     "character varying": "varchar",
@@ -36,9 +36,9 @@ _TYPE = re.compile(r"(?P<name>integer|bigint|varchar|numeric)(?:\((?P<first>\d+)
 
 
 class SchemaNotReadyError(DependencyDownError):
-    """No batch can be loaded before the star fits the contract.
+    """The star does not fit the contract, so that no batch can be loaded.
 
-    Recovery: as for a database that is down. The loader keeps its messages, and goes on when the obstacle is gone.
+    Recovery: as for a database that is down. The loader keeps its messages and continues once the obstacle is gone.
     """
 
     def __init__(self, text: str) -> None:
@@ -54,10 +54,10 @@ class Change:
 
 
 def changes(contract: Contract, star: Star) -> list[Change]:
-    """The changes that make the star what the contract says; none where nothing differs.
+    """The changes that make the star follow the contract; none where nothing differs.
 
-    Only the first may be carried out: what comes behind it can depend on its result.
-    Raises: SchemaNotReadyError where one might lose a value, or where objects of others are in the way.
+    Carry out only the first: the ones after it may depend on its result.
+    Raises: SchemaNotReadyError if one might lose a value, or if objects of others are in the way.
     """
     _refuse_dependants(contract, star)
     missing = [table for table in contract.warehouse_tables if not star.columns_of(table.name)]
@@ -74,7 +74,7 @@ def changes(contract: Contract, star: Star) -> list[Change]:
 
 
 def _refuse_dependants(contract: Contract, star: Star) -> None:
-    """Raises: SchemaNotReadyError with the name of every object of others that would be lost, or would stop a change."""
+    """Raises: SchemaNotReadyError naming every object of others that would be lost or would stop a change."""
     found = []
     for table in contract.warehouse_tables:
         widened = [name for name, _ in _widenings(contract, table, star)]
@@ -93,15 +93,15 @@ def _refuse_dependants(contract: Contract, star: Star) -> None:
 
 
 def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
-    """One ALTER TABLE for all columns: one lock, and one look at the rows.
+    """One ALTER TABLE for all columns: one lock, and one scan of the rows.
 
-    A view keeps the types it was made with and the columns it shows from changing: that of a widened fact is made anew.
+    A view keeps the columns that it shows from changing their types, so the view of a widened fact is created again.
     """
     found = star.columns_of(table.name)
     if not found:
         return
     names = {column.name for column in found}
-    # A later column starts as NULL: the changed contract makes the next run read everything again.
+    # An added column starts as NULL: the changed contract makes the next run read everything again.
     types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
     added = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in types.items() if name not in names]
     widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in _widenings(contract, table, star)]
@@ -121,7 +121,7 @@ def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterato
         wanted = table.star_types.get(column.name)
         actual = _spelled(column.type)
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
-            continue  # a wider one, which a newer build has made while this one goes on, also holds every value
+            continue  # a wider type, made by a newer build while this one still runs, also holds every value
         if not is_widening(actual, wanted.sql):
             raise SchemaNotReadyError(
                 f"column '{column.name}' of the warehouse's '{table.name}' is {actual} and should be {wanted.sql}, which may "
@@ -131,7 +131,7 @@ def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterato
 
 
 def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
-    """A column that the contract has dropped, or lets be NULL, would refuse every new row; `_run` refuses rows without it."""
+    """Drop NOT NULL where the contract has no such column or allows NULL, and require a `_run` of every row."""
     kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
     for column in star.columns_of(table.name):
         if column.is_required and not column.is_key and column.name not in kept:
@@ -143,13 +143,13 @@ def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
 
 
 def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
-    """The keys that are missing: first an index, which keeps no reader waiting, then its constraint, which does so briefly."""
+    """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns_of(table.name)}
     indexes = star.indexes_of(table.name)
     has_primary = any(index.is_primary for index in indexes)
     for key in keys_of(table):
         if not names.issuperset(key.columns):
-            continue  # a table to be created, or a column to be added
+            continue  # the table or a column is yet to be created
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
         if not own and not (key.columns == (table.surrogate,) and has_primary):
             columns = ", ".join(map(quoted, key.columns))
@@ -165,7 +165,7 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Itera
 
 
 def _free_name(key: Key, indexes: list[FoundIndex]) -> str:
-    """The key's name, or, where a useless index has it, another one."""
+    """The key's name, or another one if a useless index has it."""
     return f"starlift_{key.name}"[:60] if any(index.name == key.name for index in indexes) else key.name
 
 
@@ -182,7 +182,7 @@ def _view_change(contract: Contract, table: WarehouseTable, star: Star) -> Chang
 
 
 def _is_replaced(star: Star, view: FoundView) -> bool:
-    """Whether the view is somebody else's, so that ours can't take its place without a DROP."""
+    """Whether the view is not ours, so that ours can't replace it without a DROP."""
     wanted = star.wanted_views.get(view.name)
     return wanted is not None and view.definition != wanted.definition and not is_extension(view, wanted)
 

@@ -44,7 +44,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         )
     event = _loaded(message)
     try:
-        # A double costs one query, and is one also when its objects have expired. The load asks again, inside its transaction.
+        # A duplicate costs one query, even when its objects have expired. The load asks again inside its transaction.
         gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, deps)
     except NewerColumnsError as newer:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))

@@ -95,7 +95,7 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
 
 
 def is_inferred(table: WarehouseTable) -> str:
-    """Whether a row of a dimension is an inferred member: of run 0, and nothing but its key is known."""
+    """Whether a row of a dimension is an inferred member: it has run 0, and only its key is known."""
     unknown = (
         f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {_inferred(column)})"
         if column.type.kind in _INFERRED

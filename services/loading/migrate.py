@@ -1,8 +1,8 @@
-"""Make the warehouse's schema what this build's contract says, and exit: `python -m services.loading.migrate`.
+"""Migrate the warehouse's schema to this build's contract and exit: `python -m services.loading.migrate`.
 
-A deployment runs it before the first loader of a new build starts. What can't be done is known before anything has changed,
-and the loaders of the build before go on meanwhile: to them a new column stays NULL. `--check` changes nothing; it exits with 1
-where objects of others, or a type that may lose a value, are in the way.
+A deployment runs it before the first loader of a new build starts. Obstacles are found before anything is changed, and the
+loaders of the previous build keep loading: they leave a new column NULL. `--check` changes nothing; it exits with 1 if objects
+of others, or a type that may lose a value, are in the way.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from shared.database_url import database_url
 from shared.postgres import Database
 from shared.service import run_service
 
-PATIENCE = timedelta(minutes=10)  # with a session that holds a lock
-PAUSE = timedelta(seconds=10)  # between two attempts, for everybody else
+PATIENCE = timedelta(minutes=10)  # with sessions that hold a lock
+PAUSE = timedelta(seconds=10)  # between two attempts, so that others get the lock
 
 _log = structlog.stdlib.get_logger()
 
 
 async def migrate(settings: LoadingSettings, *, is_check: bool = False, patience: timedelta = PATIENCE) -> None:
-    """Change what differs; for as long as another session holds a lock, try again until `patience` ends.
+    """Change what differs; while another session holds a lock, try again until `patience` ends.
 
     Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
     """

@@ -1,7 +1,7 @@
-"""How the star is made what the contract says: a transaction for each change, each behind a lock that is never waited for long.
+"""How the star is migrated to the contract: one transaction per change, none of which waits long for its lock.
 
-A request for an exclusive lock that waits makes every later reader wait behind it. So it is given up after LOCK_LIMIT, and made
-again later; meanwhile readers read, and the loaders of the build before load.
+A waiting request for an exclusive lock makes every later reader wait behind it. So it is given up after LOCK_LIMIT and repeated
+later; in between, readers read and the loaders of the previous build load.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from shared.postgres import Database
 from shared.sql import literal
 from shared.warehouse_types import require_types
 
-# An advisory lock: shared by loads, exclusive for whoever changes the schema or compares keys. Without it an ALTER TABLE, which
+# An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
 # locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
 SCHEMA_LOCK = 0x57A2_11F7
 LOCK_LIMIT = timedelta(seconds=3)
-LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: nobody but other loads waits behind them
-LOOK_EVERY = timedelta(seconds=1)  # at who holds a lock
+LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
+LOOK_EVERY = timedelta(seconds=1)  # at the holders of a lock
 
 _STATE_TABLES = ("ledger", "contract", "tombstone", "comparison")
 _REFUSED = (
@@ -45,11 +45,11 @@ log = structlog.get_logger()
 
 
 class SchemaLockedError(SchemaNotReadyError):
-    """Another session holds a lock. Recovery: it ends; a person may end it."""
+    """Another session holds a lock. Recovery: wait until that session ends its transaction, or end it."""
 
 
 async def bring_up_to_date(database: Database, contract: Contract) -> None:
-    """Carry out every change that the star needs; nothing is locked where it needs none.
+    """Carry out every change that the star needs; if it needs none, nothing is locked.
 
     Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
     """
@@ -59,14 +59,14 @@ async def bring_up_to_date(database: Database, contract: Contract) -> None:
 
 
 async def next_change(database: Database, contract: Contract) -> Change | None:
-    """The first change that the star needs. Raises: SchemaNotReadyError where one can't be made."""
+    """The first change that the star needs. Raises: SchemaNotReadyError if any change can't be made."""
     async with database.transaction() as connection, _classed("the schema"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
         return await _next_change(connection, contract)
 
 
 async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
-    """What can't be done is known before anything is changed."""
+    """Find every obstacle before anything is changed."""
     missing = await connection.fetchval(
         "SELECT bool_or(to_regclass('starlift.' || name) IS NULL) FROM unnest($1::text[]) AS name", _STATE_TABLES
     )
@@ -102,7 +102,7 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
             await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
-            if await _next_change(connection, contract) == change:  # else another loader was quicker
+            if await _next_change(connection, contract) == change:  # otherwise another loader made it first
                 for statement in change.statements:
                     await connection.execute(statement)
     except SchemaLockedError as error:
@@ -112,7 +112,7 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
 
 @asynccontextmanager
 async def _classed(subject: str) -> AsyncIterator[None]:
-    """Raises: SchemaNotReadyError, whose text has names and no values."""
+    """Raises: SchemaNotReadyError, whose text contains names but no values."""
     try:
         yield
     except asyncpg.LockNotAvailableError as error:
@@ -137,7 +137,7 @@ async def _classed(subject: str) -> AsyncIterator[None]:
 async def logged_waits(
     database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
 ) -> AsyncIterator[None]:
-    """Log who holds the locks that a transaction waits for inside, once each; `waits` are those of the last look."""
+    """Log each holder of a lock that the transaction inside waits for, once; `waits` are those of the last look."""
     pid = await connection.fetchval("SELECT pg_backend_pid()")
     looking = asyncio.create_task(_look(database, pid, waits, subject))
     try:
@@ -154,7 +154,7 @@ async def _look(database: Database, pid: int, waits: list[LockWait], subject: di
         try:
             async with database.connection() as connection:
                 waits[:] = await lock_waits(connection, pid) or waits
-        except (DependencyDownError, TransientError):  # every connection is busy; the session itself meets an outage
+        except (DependencyDownError, TransientError):  # every connection is busy; an outage shows in the session itself
             continue
         for wait in waits:
             if wait.pid not in logged:
@@ -163,7 +163,7 @@ async def _look(database: Database, pid: int, waits: list[LockWait], subject: di
 
 
 async def _refuse_second_star(connection: asyncpg.Connection, contract: Contract) -> None:
-    """Tombstones and key comparisons are those of a database's one star. Raises: SchemaNotReadyError."""
+    """Tombstones and key comparisons belong to a database's only star. Raises: SchemaNotReadyError."""
     other = await connection.fetchval("SELECT name FROM starlift.contract WHERE name <> $1 LIMIT 1", contract.name)
     if other is not None:
         raise SchemaNotReadyError(

@@ -12,7 +12,7 @@ from shared.sql import quoted
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
 TECHNICAL_COLUMNS = {
-    # The run whose snapshot the row shows; 0: an inferred member. Without a default: a row that names no run is not Starlift's.
+    # The run whose snapshot the row shows; 0: an inferred member. No default: a row that names no run is not Starlift's.
     "_run": "bigint NOT NULL",
     "_batch_id": "uuid",
     "_loaded_at": "timestamptz NOT NULL DEFAULT clock_timestamp()",
@@ -90,7 +90,7 @@ def _create_table(contract: Contract, table: WarehouseTable) -> str:
 
 
 def create_current_view(contract: Contract, table: WarehouseTable, options: Sequence[str] = ()) -> str:
-    """The statement that creates, or replaces, the view of the newest version of each business key, deleted ones left out."""
+    """The statement that creates or replaces the view of the newest version of each business key, without deleted ones."""
     given = f" WITH ({', '.join(options)})" if options else ""
     return f"CREATE OR REPLACE VIEW {current_view(contract, table)}{given} AS {select_current(contract, table)}"
 

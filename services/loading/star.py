@@ -1,4 +1,4 @@
-"""The star as the warehouse's catalog has it."""
+"""The star as it is in the warehouse's catalog."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FoundIndex:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A privilege on a view, or on one of its columns; without a role: of PUBLIC."""
+    """A privilege on a view or on one of its columns; without a role, it is PUBLIC's."""
 
     role: str | None
     privilege: str
@@ -65,7 +65,7 @@ class FoundView:
 
 @dataclass(frozen=True, slots=True)
 class FoundDependant:
-    """An object of others that depends on a column of `relation`, or, without one, on its row type or the whole view."""
+    """An object of others that depends on a column of `relation` or, without a column, on its row type or the whole view."""
 
     relation: str
     column: str | None
@@ -74,7 +74,7 @@ class FoundDependant:
 
 @dataclass(frozen=True, slots=True)
 class Star:
-    """All of it. `wanted_views` are the views as the contract would define them on the tables that are there."""
+    """The whole star. `wanted_views` are the views as the contract defines them on the existing tables."""
 
     columns: tuple[FoundColumn, ...]
     indexes: tuple[FoundIndex, ...]
@@ -124,7 +124,7 @@ def _view(row: asyncpg.Record) -> FoundView:
 
 
 async def _wanted_views(connection: asyncpg.Connection, contract: Contract, columns: list[FoundColumn]) -> dict[str, FoundView]:
-    """PostgreSQL's own words for the views: made as temporary ones, read and rolled back."""
+    """PostgreSQL's own text of the views: they are created as temporary ones, read and rolled back."""
     wanted = {}
     facts = [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
     for table in facts:

@@ -1,9 +1,9 @@
 """The SQL of deletes. Pure text, derived from the contract; the argument is in docs/decisions/0006-deletes.md.
 
 A key list of run R says which keys the source had in R's snapshot. A row of the star whose highest `_run` is below R and whose
-key is not in the list is gone: it gets a tombstone, whoever put it there. Inferred members, which stand for rows that are not
+key is not in the list is gone: it gets a tombstone, whoever inserted it. Inferred members, which stand for rows that are not
 at the source, are left alone while a fact refers to them. A row with a tombstone above its highest `_run` is dead, and its
-newest version has `_deleted_at`; no other row has. All of it depends on the highest runs only, not on what came first.
+newest version has `_deleted_at`; no other row has. The result depends only on the highest runs, not on the order of arrival.
 
 Statements name a row's business key as the ledger does, as a JSON array.
 """
@@ -42,10 +42,10 @@ def has_older(contract: Contract, table: WarehouseTable) -> str:
 
 
 def bury_missing(contract: Contract, table: WarehouseTable) -> str:
-    """A tombstone of run $1, found at $2, for each row that no run from $1 on has seen and whose key is not listed.
+    """Insert a tombstone of run $1, found at $2, for each row that no run from $1 on has seen and whose key is not listed.
 
-    Not for a row that has one and is marked as deleted. Returns their keys. Sorted: two loaders then lock tombstones in the
-    same order.
+    A row that has a tombstone and is marked as deleted is skipped. Returns the keys, sorted, so that two loaders lock
+    tombstones in the same order.
     """
     key = ", ".join(quoted("t", name) for name in table.key)
     listed = " AND ".join(f"{quoted('k', name)} = {quoted('t', name)}" for name in table.key)
@@ -68,7 +68,7 @@ def bury_missing(contract: Contract, table: WarehouseTable) -> str:
 
 
 def _without_inferred(contract: Contract, table: WarehouseTable) -> str:
-    """The rows of `table` but for the inferred members that facts refer to."""
+    """The rows of `table` except inferred members that facts refer to."""
     name = relation(contract, table)
     references = [
         f"SELECT {quoted(column.name)} FROM {relation(contract, fact)}"

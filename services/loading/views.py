@@ -1,4 +1,4 @@
-"""A view that is made anew, with all that PostgreSQL would let go with the old one. Pure SQL text."""
+"""Creating a view again with everything that PostgreSQL drops along with the old one. Pure SQL text."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from shared.sql import literal, quoted
 
 
 def is_extension(view: FoundView, wanted: FoundView) -> bool:
-    """Whether CREATE OR REPLACE can make `view` the wanted one: it only adds columns, at the end."""
+    """Whether CREATE OR REPLACE can turn `view` into the wanted one: it can only add columns at the end."""
     return wanted.columns[: len(view.columns)] == view.columns
 
 
 def recreate(
     contract: Contract, table: WarehouseTable, view: FoundView, columns: Collection[str], between: Sequence[str] = ()
 ) -> list[str]:
-    """Drop a fact's view and create it again behind the statements `between`, with its owner, grants, options and comments.
+    """Drop a fact's view and create it again after the statements `between`, with its owner, grants, options and comments.
 
-    `columns` are those that it will have. Grants that others than the owner have made become the owner's.
+    `columns` are the columns it will have. Grants made by others become the owner's.
     """
     name = current_view(contract, table)
     return [
@@ -34,7 +34,7 @@ def recreate(
 
 
 def _grants(view: FoundView, name: str, columns: Collection[str]) -> Iterator[str]:
-    """First without what ALTER DEFAULT PRIVILEGES gives a new view."""
+    """The grants, after those that ALTER DEFAULT PRIVILEGES gives a new view are revoked."""
     for role in view.granted_by_default:
         yield f"REVOKE ALL ON {name} FROM {_role(role)}"
     for grant in view.grants:

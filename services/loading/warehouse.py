@@ -114,9 +114,9 @@ class Warehouse:
         self._has_foreign_keys = True
 
     async def ensure_schema(self) -> None:
-        """Make the schema what the contract says: when the loader starts, and when a load has found that it is not.
+        """Migrate the schema to the contract when the loader starts, and after a load has found it damaged.
 
-        One attempt at a time, whoever asks: it goes on where a caller's patience ends.
+        All callers share one attempt, which continues when a caller stops waiting.
         Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
         """
         if self._is_shaped:
@@ -131,7 +131,7 @@ class Warehouse:
 
     @contextmanager
     def _shaped_anew_if_lost(self) -> Iterator[None]:
-        """A warehouse that has lost a table, a column or a key while this process runs: the next attempt looks at its schema.
+        """Let the next attempt check the schema if the warehouse lost a table, a column or a key since this process started.
 
         Raises: TransientError.
         """
@@ -139,7 +139,7 @@ class Warehouse:
             yield
         except _LOST as error:
             self._is_shaped = self._has_foreign_keys = False
-            raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt shapes the schema again") from error
+            raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
 
     async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
         """Two sources in one star would take each other's rows for deleted. Raises: PermanentError."""

@@ -78,7 +78,7 @@ def ingest(
         bool, typer.Option("--believe-empty", help="Compare keys, also of tables that have no row left.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return when the run, and every run before it, is in the warehouse.")
+        bool, typer.Option("--wait", help="Wait until the run and every run before it are in the warehouse.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
@@ -110,7 +110,7 @@ def status(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show services, queues, dead letters, the last run, rows and freshness per table. Exit code 5 if it is not healthy."""
+    """Show services, queues, dead letters, the last run, rows and freshness. Exit code 5 if anything needs a person."""
     local = local_stack()  # before the settings of the local stack replace our environment
     services, reach = (local.services(), local.psql()) if local else (None, None)
     found = replace(asyncio.run(look(operator_settings(), timedelta(seconds=timeout))), services=services, reach=reach)

@@ -13,8 +13,8 @@ class ExitCode(IntEnum):
     FAILED = 1  # a database, a queue or the stack does not do what it should
     USAGE = 2  # wrong arguments or settings
     DIFFERENT = 3  # the warehouse does not equal the source
-    NOT_LOADED = 4  # what was asked for is not in the warehouse: a run, a row; or rows wait, and the proof is pending
-    UNHEALTHY = 5  # something waits for a person: `starlift status` names it
+    NOT_LOADED = 4  # a run or a row that was asked for is not in the warehouse, or a proof is pending
+    UNHEALTHY = 5  # something needs a person: `starlift status` names it
     INTERRUPTED = 130
 
 

@@ -85,7 +85,7 @@ async def request_run(
 async def wait_until_loaded(
     system: System, request: Request, *, limit: timedelta, on_progress: Callable[[Waiting], None] = lambda _: None
 ) -> Manifest:
-    """The manifest of the run, once it and every run before it are loaded: what was committed before the request is there.
+    """Wait until the run and every run before it are loaded, so that all commits before the request are; return its manifest.
 
     Raises: RunNotLoadedError when a dead letter holds the request or a missing batch, or `limit` is over.
     """
@@ -135,7 +135,7 @@ async def resend_missing(system: System) -> int:
 
 
 async def _polls() -> AsyncIterator[bool]:
-    """Every POLL, without end; True when it is time to look around, as it is at first."""
+    """Yield once every POLL, forever; True, also the first time, when dead letters and earlier runs are due for a look."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     while True:
@@ -147,7 +147,7 @@ async def _polls() -> AsyncIterator[bool]:
 
 
 class _Wait:
-    """One wait for a run: what it knows, so that a look costs a query of the ledger and no more.
+    """One wait for a run; it remembers what it has read, so that a look costs one query of the ledger.
 
     Runs hold the lease one after the other, so no manifest of an earlier run appears once the run's own is there.
     """
@@ -156,7 +156,7 @@ class _Wait:
         self.waiting = Waiting()
         self._system = system
         self._request = request
-        self._seen = request.after  # no manifest up to this run is the one we wait for
+        self._seen = request.after  # no manifest up to this run is the awaited one
         self._whole_through = 1
         self._dead_letters = _DeadLetters(system)
 
@@ -183,7 +183,7 @@ class _Wait:
         return next((one for one in ended if one.requested_by == self._request.command.id), None)
 
     async def _gaps(self, manifest: Manifest) -> tuple[BatchIngested, ...]:
-        """What the run needs; a full run, its own or a later one that is loaded, needs nothing of the runs before it."""
+        """The missing batches that the run needs; a full run, itself or a later loaded one, makes earlier runs needless."""
         settings = self._system.settings
         place = self._system.objects, settings.landing_bucket, settings.source_name
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
@@ -199,7 +199,7 @@ class _Wait:
 
 
 class _DeadLetters:
-    """What the dead-letter queues hold. A queue is read again when its count has changed, or when others held letters."""
+    """What the dead-letter queues hold. A queue is read again when its count has changed or others held letters."""
 
     def __init__(self, system: System) -> None:
         self._queues = system.dead_letters

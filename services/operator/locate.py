@@ -60,10 +60,10 @@ def has_local_stack() -> bool:
 
 
 def local_stack() -> LocalStack | None:
-    """The stack of this machine that a command is about; None where it is about another. Ask before `operator_settings`."""
+    """The local stack that a command works on; None if it works on another Starlift. Ask before `operator_settings`."""
     if _is_described() or not has_local_stack():
         return None
-    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS lacks what it imports)
     from infra.local.state import default_home  # noqa: PLC0415 (likewise)
     from services.operator.local.inspection import LocalStack  # noqa: PLC0415 (likewise)
 
@@ -78,7 +78,7 @@ def _is_described() -> bool:
 def _nowhere() -> str:
     if not has_local_stack():
         return "the environment names no Starlift; set STARLIFT_INGESTION_QUEUE_URL and the rest"
-    from infra.local.state import default_home  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from infra.local.state import default_home  # noqa: PLC0415 (an image for AWS lacks what it imports)
     from services.operator.local.inspection import stacks_of_this_user  # noqa: PLC0415 (likewise)
 
     found = ", ".join(f"STARLIFT_HOME={home}" for home in stacks_of_this_user())
@@ -89,7 +89,7 @@ def _nowhere() -> str:
 def _local_environment() -> dict[str, str] | None:
     if not has_local_stack():
         return None
-    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS is without what it imports)
+    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS lacks what it imports)
     from infra.local.state import OPERATOR, service_environment  # noqa: PLC0415 (likewise)
 
     state = Stack.found()

@@ -27,7 +27,7 @@ LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A run of which batches are not loaded. `since` is the horizon of the run before it, as far back as manifests are kept."""
+    """A run with batches that are not loaded. `since` is the horizon of the run before it, if its manifest is still kept."""
 
     manifest: Manifest
     missing: tuple[BatchIngested, ...]
@@ -89,7 +89,7 @@ async def read_progress(
         is_complete = run in ledger and ledger[run]["is_complete"]
         if gaps or not is_complete:
             if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
-                # With the run before, at whose horizon the gap begins.
+                # The gap begins at the horizon of the run before.
                 ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
                 known |= dict(zip(ahead, await all_of(ahead, partial(_manifest, objects, bucket, source_name)), strict=True))
             manifest = known[run]

@@ -25,7 +25,7 @@ COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
 
 @contextmanager
 def waiting_shown(console: Console, services: Callable[[], Mapping[str, Service]]) -> Iterator[Callable[[Waiting], None]]:
-    """Show what a wait is for, and what `services` wait for: beside a spinner; without a terminal in lines, when it changes."""
+    """Show what the command and the `services` wait for: beside a spinner, or without a terminal a line per change."""
     line, at, because = "", time.monotonic(), ""
     with console.status("waiting for the run") as spinner:
 
@@ -50,9 +50,9 @@ def show_status(console: Console, status: Status) -> None:
         if table is not None:
             console.print(table)
     if any(depth.visible + depth.in_flight for depth in status.dead_letters.values()):
-        _warn(console, "`starlift dlq list` prints what the dead letters died of.")
+        _warn(console, "`starlift dlq list` prints why the messages failed.")
     if status.progress is not None:
-        console.print(_freshness(status, status.progress), soft_wrap=True)  # one line, for whoever reads it through a pipe
+        console.print(_freshness(status, status.progress), soft_wrap=True)  # one line, also through a pipe
     if "proof" not in status.silent:
         console.print(_proved(status), soft_wrap=True)
     for sentence in _warnings(status):
@@ -66,7 +66,7 @@ def show_status(console: Console, status: Status) -> None:
 
 
 def reach_sentence(command: str | None) -> str:
-    """How a person looks at the star."""
+    """The command that opens the star."""
     return f"The star: {command}"
 
 
@@ -114,13 +114,13 @@ def _rows_shown(count: RowCount) -> str:
 def _warnings(status: Status) -> Iterator[str]:
     if (held_back_s := status.held_back_s or 0) > MINUTE_S:
         since = f"A transaction at the source has been open for {held_back_s:,.0f} s"
-        yield f"{since}: what has changed since is read by every run."
+        yield f"{since}: every run reads again what has changed since."
     checkpoint = status.progress.checkpoint if status.progress else None
     for name, columns in (checkpoint.new_columns if checkpoint else {}).items():
         known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
         yield f"{known}: {', '.join(columns)}"
     if status.quarantined:
-        yield f"{counted(status.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` says why"
+        yield f"{counted(status.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` prints why"
     if status.progress is not None and status.progress.missing:
         missing = counted(len(status.progress.missing), "batch is", "batches are")
         yield f"{missing} not loaded yet, {status.progress.overdue:,} of them overdue"
@@ -167,11 +167,11 @@ def _ago(status: Status, moment: datetime) -> str:
 
 
 def reasons_in_words(reasons: Mapping[str, int]) -> Iterator[str]:
-    """Each reason why rows are stuck, with how many they are; the first few of very many."""
+    """Each reason why rows are stuck with the number of rows, up to REASONS_SHOWN reasons."""
     for reason, count in list(reasons.items())[:REASONS_SHOWN]:
         yield f"{counted(count, 'row', 'rows')}: {reason}" if count else reason
     if len(reasons) > REASONS_SHOWN:
-        yield f"{len(reasons) - REASONS_SHOWN:,} reasons more; `starlift verify --json` has all"
+        yield f"{len(reasons) - REASONS_SHOWN:,} more reasons; `starlift verify --json` lists them all"
 
 
 def counted(number: int, one: str, many: str) -> str:

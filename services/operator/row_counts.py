@@ -1,4 +1,4 @@
-"""How many rows the tables of the star have, without waiting for a lock or a long scan."""
+"""Row counts of the star's tables, without waiting for a lock or a long scan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ESTIMATES = (files("services.operator") / "queries" / "table_estimates.sql").re
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """Rows of a table, deleted ones included: None where there is no table (`exists`), or no estimate of a locked one."""
+    """Rows of a table, deleted ones included; None if the table does not exist (`exists`), or is locked and has no estimate."""
 
     rows: int | None
     exists: bool = True
@@ -27,7 +27,7 @@ class RowCount:
 
 
 async def count_rows(connection: asyncpg.Connection, contract: Contract, limit: timedelta) -> dict[str, RowCount]:
-    """Of every warehouse table: counted while `limit` lasts where it is small and not locked, else the planner's estimate."""
+    """Count the rows of every warehouse table within `limit`; a large or locked table gets the planner's estimate."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + limit.total_seconds()
     names = [table.name for table in contract.warehouse_tables]
@@ -46,7 +46,7 @@ async def count_rows(connection: asyncpg.Connection, contract: Contract, limit: 
 
 
 async def _count(connection: asyncpg.Connection, relation: str, limit: timedelta) -> int | None:
-    """None where the table is locked, or takes too long."""
+    """The exact count; None if the table is locked or the scan takes too long."""
     try:
         async with connection.transaction(readonly=True):
             await connection.execute(

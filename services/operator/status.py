@@ -1,4 +1,4 @@
-"""What an operator wants to know first, part by part: what does not answer in time is named, and the rest is shown."""
+"""What an operator needs first. Parts are asked separately: one that does not answer in time is named, the rest is shown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.lock_waits import LockWait, lock_waits
 from shared.queue import Depth
 
-LIMIT = timedelta(seconds=2)  # for all answers: with its own start the command takes three seconds
-PROOF_IS_OLD = timedelta(hours=1)  # as long as AWS waits with its alarm: infra/topology.json, unproved_minutes
+LIMIT = timedelta(seconds=2)  # for all answers; with its start-up time the command takes three seconds
+PROOF_IS_OLD = timedelta(hours=1)  # as the alarm on AWS: infra/topology.json, unproved_minutes
 STALE = timedelta(minutes=30)  # likewise: silent_minutes
 
 Answer = TypeVar("Answer")
@@ -37,10 +37,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One look at everything; a part that did not answer is empty, or None, and named in `silent` with the reason.
+    """One look at everything. A part that did not answer is empty or None, and `silent` holds its name and the reason.
 
     `rows` and `fresh` are by warehouse table, `fresh` in the source's time; `quarantined` rows are in quarantine now.
-    `services` is None where they can't be asked: on AWS, ECS knows. `reach` is the command that opens the star in psql.
+    `services` is None on AWS, where only ECS knows them. `reach` is the psql command that opens the star.
     """
 
     at: datetime
@@ -59,12 +59,12 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing waits for a person."""
+        """Whether nothing needs a person."""
         return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        """What waits for a person, a clause each."""
+        """What needs a person, one clause each."""
         return [*self._silences(), *self._of_services(), *self._of_queues(), *self._of_rows(), *self._of_proof()]
 
     def _silences(self) -> list[str]:
@@ -95,7 +95,7 @@ class Status:
         return found
 
     def _of_proof(self) -> list[str]:
-        """Whoever never made a proof is not asked for one."""
+        """What is wrong with the last proof; a system that was never proved is not unhealthy for that."""
         found = [f"the last proof failed: {self.proof_failure.reason}"] if self.proof_failure else []
         if self.proof is not None and not self.proof.is_equal:
             found.append("the last proof did not find the warehouse equal")
@@ -103,7 +103,7 @@ class Status:
 
     @property
     def _is_just_read(self) -> bool:
-        """Whether what the last run has read is on its way: an idle source leaves no manifests, so the one before may be old."""
+        """Whether the rows of the last run are on their way; an idle source leaves no manifests, so a former one may be old."""
         progress = self.progress
         if progress is None or progress.checkpoint is None or progress.overdue:
             return False
@@ -111,12 +111,12 @@ class Status:
 
     @property
     def waits_for_locks(self) -> list[str]:
-        """Which session of the warehouse waits for whom, a clause each."""
+        """Which sessions of Starlift wait for a lock, and who holds it, one clause each."""
         return [_clause(wait) for wait in self.lock_waits]
 
     @property
     def is_proof_old(self) -> bool:
-        """Whether proofs used to be made regularly and no longer are; whoever makes one by hand is asked for no more."""
+        """Whether a regular series of proofs has stopped; a proof made by hand starts no series."""
         return self.proof is not None and self.proof.is_regular and self.at - self.proof.taken_at > PROOF_IS_OLD
 
     @property
@@ -128,7 +128,7 @@ class Status:
         return round((checkpoint.snapshot.taken_at - checkpoint.held_back_since).total_seconds(), 3)
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts: names are stable, times ISO 8601; null is what is not known."""
+        """For scripts: names are stable, times are ISO 8601, and null means unknown."""
         services = None if self.services is None else {name: _as_json(service) for name, service in self.services.items()}
         return {
             "at": self.at.isoformat(),
@@ -182,7 +182,7 @@ def _as_json(service: Service) -> dict[str, Any]:
 
 
 async def look(settings: OperatorSettings, limit: timedelta = LIMIT) -> Status:
-    """Ask everything that is to be asked by network. What does not answer within `limit` is left out."""
+    """Ask every part over the network. A part that does not answer within `limit` is left out."""
     asking = Asking(limit)
     async with AsyncExitStack() as stack:
         system = await asking.answer("queues, warehouse", stack.enter_async_context(open_system(settings)))
@@ -190,7 +190,7 @@ async def look(settings: OperatorSettings, limit: timedelta = LIMIT) -> Status:
 
 
 async def read_status(system: System, asking: Asking) -> Status:
-    """What queues, buckets and warehouse answer in time."""
+    """The answers of queues, buckets and warehouse that came in time."""
     depths, progress, rows, held, proof, waits = await asyncio.gather(
         asking.answer("queues", _depths(system)),
         asking.answer("progress", _progress(system, asking.limit / 2)),
@@ -199,7 +199,7 @@ async def read_status(system: System, asking: Asking) -> Status:
         asking.answer("proof", _last_proof(system)),
         asking.answer("locks", _lock_waits(system)),
     )
-    if waits:  # only what lasts: our own statements have just waited as well, and loads wait for each other for a moment
+    if waits:  # only waits that last: our own statements have just waited as well, and loads briefly wait for each other
         again = await asking.answer("locks", _lock_waits(system)) or []
         waits = [wait for wait in waits if wait in again]
     queues, dead_letters = depths or ({}, {})
@@ -219,7 +219,7 @@ async def read_status(system: System, asking: Asking) -> Status:
 
 
 class Asking:
-    """Questions that share one deadline; `silent` are the parts that had no answer, with the reason."""
+    """Questions that share one deadline; `silent` maps each part without an answer to the reason."""
 
     def __init__(self, limit: timedelta) -> None:
         self.silent: dict[str, str] = {}
@@ -227,9 +227,9 @@ class Asking:
         self._deadline = asyncio.get_running_loop().time() + limit.total_seconds()
 
     async def answer(self, part: str, work: Awaitable[Answer]) -> Answer | None:
-        """None where there is none.
+        """Return the answer, or None if there is none.
 
-        What does not answer is left behind, not waited for: asyncpg ends a cancelled query only when the server has agreed.
+        A query that does not answer is abandoned, not awaited: asyncpg ends a cancelled query only when the server agrees.
         """
         asking = asyncio.ensure_future(work)
         await asyncio.wait([asking], timeout=max(0, self._deadline - asyncio.get_running_loop().time()))
@@ -272,7 +272,7 @@ async def _lock_waits(system: System) -> list[LockWait]:
 
 
 def freshness(contract: Contract, progress: Progress) -> dict[str, datetime | None]:
-    """Until when a table shows what was committed: a missing batch concerns the tables that its extracts and keys are for."""
+    """The time up to which a table shows every commit; a missing batch counts only for the tables of its extracts and keys."""
     late = {extract.table for batch in progress.missing for extract in batch.data.extracts}
     late |= {keys.table for batch in progress.missing for keys in batch.data.keys}
     whole = progress.consistent_through

@@ -47,7 +47,7 @@ class Acknowledger:
         await self._waiting.join()
 
     async def run(self) -> None:
-        """Deletes what is acknowledged, for ever."""
+        """Delete acknowledged messages, forever."""
         remaining: list[Lease] = []
         failures = 0
         while True:

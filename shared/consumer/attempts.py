@@ -63,7 +63,7 @@ def _failed_before_copy(delivery: Delivery) -> int:
 
 
 def _time(delivery: Delivery, attribute: str) -> datetime | None:
-    """In UTC; None for a hand-made text also."""
+    """The time in UTC; None also for a text made by hand."""
     try:
         time = datetime.fromisoformat(delivery.attributes.get(attribute, ""))
         return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -119,7 +119,7 @@ class Consumer:
             return
         try:
             health.beat(self._rules.health_file, self._dependencies.down)
-        except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
+        except OSError as error:  # a full disk: the file gets old, and its watcher decides
             _log.warning("health_file_not_written", reason=error.strerror)
 
     def _receivable(self) -> int:

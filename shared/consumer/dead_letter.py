@@ -22,9 +22,9 @@ _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessage
 def dead_letter_attributes(
     delivery: Delivery, outcome: DeadLetter, *, rules: Rules, queue: str, now: datetime
 ) -> dict[str, str]:
-    """The attributes of the dead letter: the failure record, and those that the message was given, as far as there is room.
+    """The attributes of the dead letter: the failure record, and the message's own as far as there is room.
 
-    An earlier failure record tells when the message failed first and how often it was replayed; who replays it counts that.
+    An earlier failure record holds when the message first failed and how often it was replayed, which the replay counts.
     """
     earlier = read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
     record = FailureRecord(
@@ -51,9 +51,9 @@ def fingerprint(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an error of ours; of any other only its place, its text may quote a row.
+    """The text of one of our errors; for any other only its place, because its text may quote a row.
 
-    A text may quote an object's key out of a message, which may be of any length and hold lone surrogates.
+    A text may quote an object's key from a message, which may be of any length and hold lone surrogates.
     """
     if isinstance(error, _OURS):
         return _cut(str(error), _LOGGED_BYTES_MAXIMUM)

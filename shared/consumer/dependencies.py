@@ -58,13 +58,13 @@ class Dependencies:
         await wait
 
     async def _wait(self, error: DependencyDownError, outages: int) -> None:
-        if outages > 1:  # it has answered its probe: only the message that fails on it waits longer, the others go on
+        if outages > 1:  # it answers its probe: only the message that fails on it waits longer
             await asyncio.sleep(probe_delay(outages, self._rng).total_seconds())
         outage = self._outages.get(error.dependency)
         if outage is not None:
             await outage.wait()
             return
-        # One that is busy answers its probe and is met again and again.
+        # A busy dependency answers its probe, so the message meets it again and again.
         if isinstance(error, ServerBusyError) and outages > 1:
             _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
         else:

@@ -25,7 +25,7 @@ from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
 from shared.queue import DELAY_MAXIMUM, VISIBILITY_MAXIMUM, Delivery, Queue
 
 NEWER_MESSAGE_DELAY = timedelta(seconds=60)  # a rolling deployment takes minutes
-BUSY_DELAY = timedelta(seconds=60)  # a disk is not made larger in less
+BUSY_DELAY = timedelta(seconds=60)  # enlarging a disk takes longer
 OUTAGES_MAXIMUM = (
     10  # that end with an answered probe, within one attempt: two minutes and more of a server that comes and goes
 )
@@ -64,10 +64,10 @@ class Executor:
         self._now = now
 
     async def execute(self, lease: Lease) -> None:
-        """Works on one delivery to its end.
+        """Work on one delivery to its end.
 
-        Whatever fails around the handler, a queue or our own code, costs this delivery an attempt and nothing else: whoever may
-        send to the queue must not be able to end the service.
+        A failure around the handler, of a queue or of our own code, costs this delivery an attempt and nothing else: no sender
+        of a message may be able to end the service.
         """
         try:
             await self._execute(lease)
@@ -108,11 +108,11 @@ class Executor:
         _log.info("message_handed_over", message_id=delivery.message_id, attempts=attempt_number(delivery) - 1)
 
     async def _outcome(self, delivery: Delivery) -> Outcome:
-        """The outcome of the delivery; as long as a dependency is down there is none.
+        """Return the outcome of the delivery; while a dependency is down there is none.
 
-        A dependency that answers its probe again and again, and fails this message each time, is not down for it: a bucket that
-        only this message names is gone, or its batch crashes the server. That counts as a failed attempt, unless the dependency
-        itself says that it is busy: then the message is deferred, which has an end, too.
+        A dependency that keeps answering its probe but fails this message each time is not down: a bucket that only this
+        message names is gone, or its batch crashes the server. That counts as a failed attempt, unless the dependency itself
+        reports that it is busy: then the message is deferred, for a limited time.
         """
         outage: DependencyDownError | None = None
         outages = 0

@@ -75,7 +75,7 @@ class Leases:
         self._held.discard(lease)
 
     async def keep(self) -> None:
-        """Renews the leases that are past half of their life, for ever."""
+        """Renew the leases that are past half of their life, forever."""
         loop = asyncio.get_running_loop()
         whole = self._visibility.total_seconds()
         while True:

@@ -42,7 +42,7 @@ described AS (
                 (SELECT string_agg(concat_ws(' ', d.adnum, pg_get_expr(d.adbin, d.adrelid)), ',' ORDER BY d.adnum)
                  FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
                  WHERE d.adrelid = relation AND a.attgenerated <> ''),
-                (WITH RECURSIVE held AS (  -- what values consist of: of domains, arrays, ranges and rows, too
+                (WITH RECURSIVE held AS (  -- every type inside a value: in domains, arrays, ranges and rows
                     SELECT a.atttypid AS type FROM pg_attribute AS a WHERE a.attrelid = relation AND NOT a.attisdropped
                     UNION
                     SELECT part.type

@@ -1,5 +1,5 @@
--- Who holds up whom: of the session $1 or, for NULL, of every session of Starlift in this database, the sessions that hold, or wait
--- longer for, the lock that it waits for. A prepared transaction has the pid 0. Without the role pg_read_all_stats the query and
+-- For the session $1 or, if NULL, for every session of Starlift in this database: the sessions that hold the lock it waits for, or
+-- have waited longer for it. A prepared transaction has the pid 0. Without the role pg_read_all_stats the query and
 -- the state of other roles' sessions are withheld.
 SELECT
     w.pid AS waiting,

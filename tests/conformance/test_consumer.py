@@ -100,7 +100,7 @@ async def test_poison_ends_explained_and_good_messages_flow_on_beside_it(
     }
     assert sorted(str(one.id) for one in done) == sorted(str(message(number).id) for number in range(1, 5))
     assert "the body is not JSON" in records["hello"].message
-    assert "the type 'starlift.brew_coffee.v1' is none of" in records[unknown].message
+    assert "the type 'starlift.brew_coffee.v1' is not one of" in records[unknown].message
     assert "is newer than version 2, which this build knows; deferred for longer than" in records[newer].message
     assert (records[body(0)].message, records[body(0)].attempts) == ("no luck", 2)
     assert (await queues.queue.depth()).in_flight == 0

@@ -261,7 +261,7 @@ async def test_a_history_whose_ledger_was_lost_can_begin_anew(source: asyncpg.Co
     await keep_baseline(loaded.proof)
     verdict = await checked(loaded)  # what was loaded before is taken as it stands
     assert (verdict.is_complete, [fact.batches for fact in verdict.facts]) == (True, [0, 0, 0])
-    assert f"begun anew at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict_sentence(verdict)
+    assert f"started over at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict_sentence(verdict)
     await source.execute(PAID, 3, "2026-12-03 00:00:00")
     await loaded.run()
     assert ((await of_payment(loaded)).batches, await found(loaded)) == (1, [])

@@ -249,7 +249,7 @@ async def test_what_was_dropped_from_the_star_is_made_again(
         try:
             await loading.handle(message, deps)
         except TransientError as error:
-            assert str(error).endswith("the next attempt shapes the schema again")  # noqa: PT017 (either way is right)
+            assert str(error).endswith("the next attempt repairs the schema")  # noqa: PT017 (either way is right)
             await loading.handle(message, deps)
         await source.execute("UPDATE item SET price = price + 1")
         await old_shop.run()

@@ -68,9 +68,7 @@ async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg
     assert await loading.handle(message, deps) == Done()
     await pipeline.select("DROP SCHEMA starlift CASCADE")
     await pipeline.select("DROP SCHEMA public CASCADE")
-    with pytest.raises(
-        TransientError, match=r"^warehouse: relation .* does not exist; the next attempt shapes the schema again"
-    ):
+    with pytest.raises(TransientError, match=r"^warehouse: relation .* does not exist; the next attempt repairs the schema"):
         await loading.handle(message, deps)
     assert await loading.handle(message, deps) == Done()
     assert (await pipeline.verify()).is_equal

@@ -44,13 +44,13 @@ def violate_the_contract() -> None:
 
 NO_MESSAGE, REFUSED, TRIED = FailureReason.UNDECODABLE, FailureReason.PERMANENT, FailureReason.EXHAUSTED
 POISON = {
-    "undecodable body": Poison("hello", None, NO_MESSAGE, 1, "the body is not JSON; nothing of ours sends such a message"),
+    "undecodable body": Poison("hello", None, NO_MESSAGE, 1, "the body is not JSON; Starlift does not send such messages"),
     "empty body": Poison("", None, NO_MESSAGE, 1, "the body is not JSON"),
     "no object": Poison("[1]", None, NO_MESSAGE, 1, "the body is a JSON list, not an object"),
     "unknown type": Poison(
-        changed(3, type="starlift.brew_coffee.v1"), None, NO_MESSAGE, 1, "the type 'starlift.brew_coffee.v1' is none of"
+        changed(3, type="starlift.brew_coffee.v1"), None, NO_MESSAGE, 1, "the type 'starlift.brew_coffee.v1' is not one of"
     ),
-    "no type": Poison(changed(4, type=None), None, NO_MESSAGE, 1, "the type 'None' is none of"),
+    "no type": Poison(changed(4, type=None), None, NO_MESSAGE, 1, "the type 'None' is not one of"),
     "data that lack": Poison(changed(5, data={}), None, NO_MESSAGE, 1, "source_name: Field required"),
     "data that are too many": Poison(changed(6, x=1), None, NO_MESSAGE, 1, "x: Extra inputs are not permitted"),
     "newer version": Poison(

@@ -73,7 +73,7 @@ def test_a_letter_without_a_failure_record_was_moved_by_sqs_or_a_person() -> Non
     found = letter(encode(ingested(7)), receive_count=11)
     assert found.failure.error_type == "unknown"
     assert found.failure.attempts == 11
-    assert found.failure.message.startswith("no service wrote down why: SQS moved it after too many receives")
+    assert found.failure.message.startswith("no service recorded why: SQS moved it after too many receives")
     assert found.failure.fingerprint == letter("{").failure.fingerprint
 
 

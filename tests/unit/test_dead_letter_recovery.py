@@ -221,7 +221,7 @@ async def test_another_build_may_refuse_what_this_one_chose(monkeypatch: pytest.
     ended = await graves.resume()
     assert ended.counts == {"deleted": 2, "skipped": 1}
     line = (await graves.journal()).lines[letters[1]]
-    assert line.detail.startswith("may have been sent; the type 'starlift.batch_ingested_once.v1' is none of")
+    assert line.detail.startswith("may have been sent; the type 'starlift.batch_ingested_once.v1' is not one of")
 
 
 async def test_an_archive_that_is_gone_is_told_and_nothing_is_deleted() -> None:

@@ -81,7 +81,7 @@ async def test_the_invalid_are_skipped_and_kept_and_told() -> None:
     assert ids_of(graves.dead.messages) == [broken, foreign]
     lines = (await graves.journal()).lines
     assert lines[good].detail == ""
-    assert lines[broken].detail == "the body is not JSON; nothing of ours sends such a message"
+    assert lines[broken].detail == "the body is not JSON; Starlift does not send such messages"
     assert "newer than version 1" in lines[foreign].detail
 
 

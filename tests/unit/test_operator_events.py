@@ -106,7 +106,7 @@ def line(event: str, **fields: object) -> str:
         (
             "row_versions_unreadable",
             {"run": 7, "table": "staff", "advice": "GRANT SELECT (xmin) ON staff"},
-            "'staff' is read in full by every run, for lack of a privilege on xmin; GRANT SELECT (xmin) ON staff",
+            "'staff' is read in full by every run, because xmin can't be read; GRANT SELECT (xmin) ON staff",
         ),
         (
             "empty_table_not_compared",

@@ -70,7 +70,7 @@ async def test_a_status_shows_queues_rows_and_the_freshness_of_each_table() -> N
     assert words(text, "dim_staff") == ["dim_staff", "about 20"]
     assert words(text, "fact_payment") == ["fact_payment", "not created yet"]
     assert "No run has completed yet." in text
-    assert "`starlift dlq list` prints what the dead letters died of." in text
+    assert "`starlift dlq list` prints why the messages failed." in text
     assert "not healthy: dead letters of loading: 2" in text
     assert "Services are shown for a local stack only" in text
     assert "quarantine" not in text

@@ -124,7 +124,7 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
         (replace(DIM_ITEM, lookups=(Lookup("shelf", on="maker_id"),)), "'dim_item' joins 'shelf', whose key is not one column"),
         (
             with_column(DIM_DAY, Column("week", INTEGER, CalendarPart("week"))),
-            f"'dim_day.week' is no part of a date; the calendar has {sorted(CALENDAR_PARTS)}",
+            f"'dim_day.week' is not a part of a date; the calendar has {sorted(CALENDAR_PARTS)}",
         ),
         (
             with_column(DIM_DAY, Column("day", INTEGER, CalendarPart("date"))),

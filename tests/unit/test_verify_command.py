@@ -63,18 +63,18 @@ def test_what_is_stuck_exits_with_4_and_a_flawed_history_with_3(capsys: pytest.C
         with pytest.raises(typer.Exit) as ended:
             tell(pending, past, as_json=False, report=None, source_name="totesys")
         assert ended.value.exit_code == code
-    assert "3 rows: source table 'staff' is empty, which is not believed: if its rows were deleted, `starlift ingest" in (
+    assert "3 rows: source table 'staff' is empty, which may be a mistake: if its rows were deleted, `starlift ingest" in (
         capsys.readouterr().out
     )
 
 
 def test_a_history_that_is_not_checked_cannot_begin_anew() -> None:
-    with pytest.raises(typer.BadParameter, match="--begin-anew is about --history; give both"):
+    with pytest.raises(typer.BadParameter, match="--begin-anew needs --history; pass both"):
         require_history(history=False, begin_anew=True)
 
 
 def test_a_repair_says_which_runs_made_it_and_what_is_left() -> None:
-    assert repaired_sentence(EQUAL, []) == "no row differs that could be read again"
+    assert repaired_sentence(EQUAL, []) == "no differing row can be read again"
     assert repaired_sentence(EQUAL, [7]) == "repaired by run 7; comparing again"
     many = Verdict(EQUAL.progress, BEGAN, (TableVerdict("t", differences=[Difference(Kind.MISSING, (1,))], unnamed=5),))
     assert repaired_sentence(many, [7, 8]) == (

@@ -1,4 +1,4 @@
--- What others have made that keeps a column of the relations $2 in schema $1 from changing its type, or a view among them from
+-- Objects of others that keep a column of the relations $2 in schema $1 from changing its type, or a view among them from
 -- being dropped. The star's own views $3 are left out.
 WITH star AS (
     SELECT c.oid, c.relname, c.relkind, c.reltype, t.typarray

@@ -1,4 +1,4 @@
--- The views $2 of schema $1, with all that one made anew would lack.
+-- The views $2 of schema $1, with everything that has to be restored when one is created again.
 SELECT
     c.relname AS name,
     pg_get_viewdef(c.oid) AS definition,

@@ -210,11 +210,11 @@ def _archived(body: bytes) -> list[Archived]:
 async def _documents(
     objects: ObjectStore, bucket: str, keys: Sequence[str], parse: Callable[[str, bytes], Document]
 ) -> AsyncIterator[tuple[str, Document]]:
-    """Keys of objects, and what `parse` makes of key and body, in order, several asked for at once.
+    """Yield each key with the result of `parse`, in order; several objects are read at once.
 
     Raises: DamagedDocumentError.
     """
-    remedy = "restore its former version, or delete it: letters that it speaks of may then be sent twice, which is harmless"
+    remedy = "restore its former version, or delete it: its letters may then be sent twice, which is harmless"
     for start in range(0, len(keys), _READ_AT_ONCE):
         some = keys[start : start + _READ_AT_ONCE]
         found = await asyncio.gather(*(objects.read(bucket, key) for key in some))

@@ -142,7 +142,7 @@ def _failure(service: str, delivery: Delivery) -> FailureRecord:
     return read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, "")) or FailureRecord(
         reason=FailureReason.EXHAUSTED,
         error_type="unknown",
-        message="no service wrote down why: SQS moved it after too many receives (it kills its process?), or a person did",
+        message="no service recorded why: SQS moved it after too many receives (does it kill its process?), or a person did",
         fingerprint=sha256(f"{service} unknown".encode()).hexdigest()[:16],
         attempts=max(1, delivery.receive_count),
         first_failed_at=delivery.sent_at,

@@ -19,7 +19,7 @@ from shared.stored_documents import read_stored
 LIFE = timedelta(seconds=60)  # what a killed operation keeps the next one waiting
 RENEWAL = LIFE / 4
 CLOCK_SKEW = timedelta(seconds=5)  # two operators' clocks differ
-_FAR_AHEAD = timedelta(days=1)  # no clock is so wrong
+_FAR_AHEAD = timedelta(days=1)  # no clock is that wrong
 
 
 class LockedError(Exception):

@@ -27,7 +27,7 @@ from services.operator.system import OperatorSettings, System, open_system
 
 RUN_EVERY = timedelta(seconds=1)
 WRITES_PER_SECOND = 20.0
-LOAD_LIMIT = timedelta(minutes=30)  # for a machine that hangs, not for one that is slow
+LOAD_LIMIT = timedelta(minutes=30)  # a guard against a hang, not against a slow machine
 LAST_RUNS = 5
 EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 LOOK_EVERY = timedelta(milliseconds=100)
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def outcome(self) -> Outcome:
-        """What colour and exit code follow."""
+        """The outcome, which decides the colour and the exit code."""
         return _outcome(self.verdict)
 
 
@@ -92,7 +92,7 @@ async def _timed_run(system: System) -> tuple[Manifest, timedelta]:
 
 
 async def _prove(system: System) -> Verdict:
-    """The proof after a last run; while rows are on their way, another run reads them and they are proved again."""
+    """Prove after a last run; while rows are in flight, run and prove again."""
     runs = 0
     while True:
         await _timed_run(system)
@@ -103,7 +103,7 @@ async def _prove(system: System) -> Verdict:
 
 
 def _outcome(verdict: Verdict) -> Outcome:
-    """Equal only without rows in flight: the application has stopped, so the last run should have read every row."""
+    """EQUAL only without rows in flight: the application has stopped, so the last run should have read every row."""
     return Outcome.PENDING if verdict.is_equal and verdict.in_flight else verdict.outcome
 
 

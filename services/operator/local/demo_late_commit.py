@@ -18,7 +18,7 @@ from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.stage import stage
 from services.operator.system import OperatorSettings, System, open_system
 
-LIMIT = timedelta(minutes=30)  # for a machine that hangs, not for one that is slow
+LIMIT = timedelta(minutes=30)  # a guard against a hang, not against a slow machine
 ORDERS = 300
 NAMES = {"design": "design_name", "staff": "first_name"}  # what is read of each table
 ADD = "INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'demo', now())"

@@ -29,7 +29,7 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
             f"'{event['table']}' has columns that the contract does not know: {', '.join(event['columns'])}"
         ),
         "row_versions_unreadable": lambda event: (
-            f"'{event['table']}' is read in full by every run, for lack of a privilege on xmin; {event['advice']}"
+            f"'{event['table']}' is read in full by every run, because xmin can't be read; {event['advice']}"
         ),
         "empty_table_not_compared": lambda event: (
             f"'{event['table']}' has no row; what the warehouse has of it stays; {event['advice']}"

@@ -1,4 +1,4 @@
-"""What the local stack's own files tell about it: its services, and how psql reaches the star."""
+"""What the files of a local stack show: its services, and how psql reaches the star."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from services.operator.system import SERVICES
 UP = "up"  # a word of the command line that started a stack
 PGPASS_FILE = "pgpass"
 LOG_END_BYTES = 256 * 1024
-RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often, and that it can again never
+RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often than this
 _SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
 
 
@@ -40,12 +40,12 @@ class LocalStack:
     home: Path
 
     def services(self) -> dict[str, Service]:
-        """Every service, as the stack's file, the processes and the logs have it now."""
+        """Every service, according to the stack's file, its processes and its logs."""
         state = Home(self.home).read()
         return {} if state is None else {name: _service(name, state, self.home / f"{name}.log") for name in SERVICES}
 
     def psql(self) -> str | None:
-        """The command that opens the star; it holds no password, and needs none where the warehouse is the stack's own."""
+        """The psql command that opens the star. It holds no password, and needs none for the stack's own warehouse."""
         state = Home(self.home).read()
         if state is None:
             return None
@@ -54,7 +54,7 @@ class LocalStack:
 
 
 def stacks_of_this_user() -> list[Path]:
-    """Where stacks run, wherever they were started: found by the processes that own them."""
+    """Every stack that runs on this machine, found by the processes that own them."""
     found = set[Path]()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -67,7 +67,7 @@ def stacks_of_this_user() -> list[Path]:
 
 
 def write_password_file(stack: Stack, home: Path) -> None:
-    """For psql: the password of the embedded warehouse, which only we may read."""
+    """Write a password file for psql and the embedded warehouse, readable only by its owner."""
     cluster = stack.clusters.get("warehouse")
     if cluster is None:
         return
@@ -78,7 +78,7 @@ def write_password_file(stack: Stack, home: Path) -> None:
 
 
 def psql_command(url: str) -> str:
-    """As a person types it; psql may be ours alone."""
+    """The program as a person would type it: a path, unless psql is installed."""
     program = "psql"
     if shutil.which(program) is None:
         with suppress(StackError):
@@ -87,7 +87,7 @@ def psql_command(url: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL for a command line, which others can read."""
+    """The URL without its secrets: others can read command lines."""
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     options = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() not in _SECRET_OPTIONS]
@@ -116,7 +116,7 @@ def _is_stopped(process: psutil.Process) -> bool:
 
 
 def waits_in(lines: Iterator[str], now: datetime | None = None) -> str | None:
-    """What a service waits for, by what it has logged last."""
+    """What a service waits for, according to its last log lines."""
     down: dict[str, str] = {}
     unable: tuple[datetime, str] | None = None
     for event in _events(lines):

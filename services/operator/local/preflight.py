@@ -31,7 +31,7 @@ WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
 
 
 async def check_source(url: str, contract: Contract) -> None:
-    """Reachable, new enough, and it answers every query that a run begins with.
+    """Check that the source is reachable and new enough, and answers every query that a run begins with.
 
     Raises: DependencyDownError, PermanentError (SourceMismatchError names table and column).
     """
@@ -73,7 +73,7 @@ async def check_warehouse(url: str, contract: Contract) -> None:
 
 
 async def is_shaped_otherwise(url: str, contract: Contract) -> bool:
-    """Whether the warehouse has a star, and not that of this contract. Raises: DependencyDownError, PermanentError."""
+    """Whether the warehouse holds a star that does not follow this contract. Raises: DependencyDownError, PermanentError."""
     async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('starlift.contract')") is None:
             return False
@@ -82,7 +82,7 @@ async def is_shaped_otherwise(url: str, contract: Contract) -> bool:
 
 
 def require_schema(environment: Mapping[str, str]) -> None:
-    """Ask the loader's migration whether the warehouse can follow the contract. Raises: PermanentError in its words."""
+    """Ask the loader's migration whether the warehouse can follow the contract. Raises: PermanentError with its message."""
     checked = subprocess.run(  # noqa: S603 (our own module)
         python("services.loading.migrate", "--check"),
         env=environment,

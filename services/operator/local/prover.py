@@ -47,7 +47,7 @@ class Prover:
         return None
 
     def _told(self, code: int) -> str | None:
-        """Nothing before the first load, when there is no warehouse to prove yet; of a failure that goes on, its first."""
+        """Report nothing before the first load, when there is no warehouse to prove, and a lasting failure only once."""
         last = (self.log.read_text(errors="replace").strip().splitlines() or ["it ended without a word"])[-1]
         is_proof = code in {ExitCode.DONE, ExitCode.DIFFERENT} or (code == ExitCode.NOT_LOADED and last.startswith(PENDING))
         if not is_proof and (code == ExitCode.NOT_LOADED or last == self._failure):

@@ -36,7 +36,7 @@ from shared.contract_module import load_contract
 from shared.settings import PREFIX
 
 LOOK_EVERY = timedelta(milliseconds=200)
-SERVICES_LIMIT = timedelta(minutes=10)  # for a hang, as the limits of what starts before them
+SERVICES_LIMIT = timedelta(minutes=10)  # a guard against a hang, like the limits of the stack's other parts
 DETACHED_LIMIT = timedelta(minutes=45)  # all of them together
 ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
@@ -186,7 +186,7 @@ def up_detached(options: UpOptions, console: Console) -> None:
     except BaseException:
         child.terminate()
         raise
-    told = f"up in {home}; `starlift status` tells how it is, `starlift down` ends it; events are in {log}"
+    told = f"up in {home}; `starlift status` shows how it is, `starlift down` stops it; events are in {log}"
     console.print(told, highlight=False, soft_wrap=True)
     console.print(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}", highlight=False, soft_wrap=True)
     console.print(reach_sentence(LocalStack(home).psql()), highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Where the checked history begins, if it was begun anew: after the ledger, or what it refers to, was lost."""
+"""Where the checked history begins after a fresh start, as after the ledger, or the objects it refers to, were lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.stored_documents import read_stored
 
 
 class Baseline(BaseModel):
-    """What runs up to `run` loaded, by `begun_at` of the warehouse's clock, is taken as it stood then."""
+    """Whatever runs up to `run` had loaded by `begun_at`, on the warehouse's clock, is accepted unchecked."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -20,17 +20,17 @@ class Baseline(BaseModel):
 
 
 async def keep_baseline(proof: Proof) -> None:
-    """Begin the history anew, now. Raises: DependencyDownError, PermanentError, TransientError."""
+    """Let the history begin now. Raises: DependencyDownError, PermanentError, TransientError."""
     highest = await highest_run(proof.objects, proof.landing_bucket, proof.source_name)
     async with proof.warehouse.connection() as warehouse:
         now = await warehouse.fetchval("SELECT clock_timestamp()")
-    # A lost state begins again at the milliseconds since 1970. Not the highest run in the facts: it may be made up.
+    # After a lost state, runs are numbered from the milliseconds since 1970. The highest run in the facts may be made up.
     baseline = Baseline(begun_at=now, run=max(highest, int(now.timestamp() * 1000)))
     await proof.objects.put(proof.landing_bucket, history_key(proof.source_name), baseline.model_dump_json().encode())
 
 
 async def read_baseline(proof: Proof) -> Baseline | None:
-    """Where the history begins; None for a history that is checked as far back as the ledger goes."""
+    """Where the history begins; None if it is checked as far back as the ledger goes."""
     bucket, key = proof.landing_bucket, history_key(proof.source_name)
     found = await proof.objects.read(bucket, key)
     if found is None:

@@ -1,4 +1,4 @@
-"""What a row that differs may wait for, and whether it is on its way or stuck. Plain data."""
+"""What a row that differs may wait for, and whether it is in flight or stuck. Plain data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from contracts.tables import WarehouseTable
 class Wait(StrEnum):
     """What brings a row that differs."""
 
-    RUN = "run"  # the next one: the row was written after the last one began
-    BATCH = "batch"  # a batch that is announced and not loaded
-    COMPARISON = "comparison"  # of keys: the row, or what it is joined from, was deleted at the source
-    EMPTY = "empty"  # a person: its source table has no row left
+    RUN = "run"  # the next run: the row was written after the last one began
+    BATCH = "batch"  # a batch that was announced and is not loaded
+    COMPARISON = "comparison"  # the next comparison of keys: the row, or its partner, was deleted at the source
+    EMPTY = "empty"  # a person's decision: the source table has no row left
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Cause:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it takes more than the next run, or longer than it should."""
+        """Whether the row is late, or will not arrive without a person."""
         return bool(self.reason)
 
     @property
@@ -42,7 +42,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class DeadBatch:
-    """Where a batch lies among the dead letters."""
+    """The dead letter that holds a batch."""
 
     service: str
     letter: str
@@ -52,9 +52,9 @@ class DeadBatch:
 class Unseen:
     """What the rows of a table wait for, as places in a list of causes; None for a row that the warehouse should have.
 
-    `steps` are pairs, youngest first: a row that is not older than this horizon waits for this cause. `beyond` is the cause of
-    all older ones, `orphans` of those whose partner is gone besides. Of `versionless` source tables no transaction id may be
-    read.
+    `steps` are pairs of a horizon and a cause, youngest first: a row not older than the horizon waits for the cause. `beyond`
+    is the cause of all older rows, `orphans` that of rows whose partner is gone. The role may not read the transaction ids of
+    `versionless` source tables.
     """
 
     steps: tuple[tuple[int, int | None], ...] = ()
@@ -64,5 +64,5 @@ class Unseen:
 
 
 def sources_of(table: WarehouseTable) -> frozenset[str]:
-    """The source tables that rows of `table` are made of."""
+    """The source tables that rows of `table` are built from."""
     return frozenset((table.source, *(lookup.table for lookup in table.lookups)))

@@ -38,12 +38,12 @@ Settle = Annotated[
     float,
     typer.Option(min=0, max=86_400, help="Seconds to wait for the next run, and compare again what was in flight; 0: don't."),
 ]
-History = Annotated[bool, typer.Option("--history", help="Also check that no version of a fact is lost or doubled.")]
+History = Annotated[bool, typer.Option("--history", help="Also check that no version of a fact is lost or duplicated.")]
 BeginAnew = Annotated[
     bool,
     typer.Option(
         "--begin-anew",
-        help="With --history: check only what is loaded from now on, as after the ledger was lost; kept for later.",
+        help="With --history: check only what is loaded from now on, now and later; for a star whose ledger was lost.",
     ),
 ]
 Record = Annotated[
@@ -53,7 +53,7 @@ Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the ver
 
 
 async def verify(system: System, scope: Scope, *, is_regular: bool) -> Verdict:
-    """Compare under a progress bar. The verdict on everything is kept for `status`, or why there is none.
+    """Compare under a progress bar, and keep the verdict on the whole star, or why there is none, for `status`.
 
     Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
     """
@@ -61,7 +61,7 @@ async def verify(system: System, scope: Scope, *, is_regular: bool) -> Verdict:
         verdict = await _compare(system, scope)
     except ComplaintError:
         raise
-    except Exception as error:  # whatever it is, a proof that can't be made must not fail in silence
+    except Exception as error:  # a proof that can't be made must not fail silently, whatever the error
         if scope.is_everything:
             with suppress(*_CLASSED):
                 reason = str(error) if isinstance(error, _CLASSED) else f"unexpected {type(error).__name__}; see the log"
@@ -109,9 +109,9 @@ def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: 
 
 
 def require_history(*, history: bool, begin_anew: bool) -> None:
-    """Raises: typer.BadParameter for a history that is to begin anew and not to be checked."""
+    """Raises: typer.BadParameter for --begin-anew without --history."""
     if begin_anew and not history:
-        raise typer.BadParameter("--begin-anew is about --history; give both")
+        raise typer.BadParameter("--begin-anew needs --history; pass both")
 
 
 def tell(verdict: Verdict, past: HistoryVerdict | None = None, *, as_json: bool, report: Path | None, source_name: str) -> None:
@@ -144,7 +144,7 @@ def _write(report: Path, page: str) -> None:
 def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
     """What a repair has done, and what it has not."""
     if not runs:
-        return "no row differs that could be read again"
+        return "no differing row can be read again"
     sentence = f"repaired by {'run' if len(runs) == 1 else 'runs'} {', '.join(map(str, runs))}"
     left = sum(table.unnamed for table in verdict.tables)
     if left:

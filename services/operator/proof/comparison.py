@@ -14,9 +14,9 @@ from services.operator.proof.causes import Cause, Wait
 
 Key = tuple[Any, ...]
 Values = tuple[str | None, ...]
-LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has: looked up in the last key list together
+LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together
 ORPHAN = "gone"
-NAMED_MAXIMUM = 10_000  # of the rows of one table that differ, or wait: the others are only counted
+NAMED_MAXIMUM = 10_000  # rows of one table that differ, or wait; any others are only counted
 DELETED = Cause(Wait.COMPARISON)
 
 
@@ -33,8 +33,8 @@ class Kind(StrEnum):
 class Row:
     """A star row: its key and every value in its canonical text, None for NULL.
 
-    `cause` is why the warehouse may not have it. `version` changes whenever the row is written; ORPHAN stands there for a
-    partner that is gone.
+    `cause` is why the warehouse may not have it. `version` changes whenever the row is written; ORPHAN in it marks a partner
+    that is gone.
     """
 
     key: Key
@@ -78,7 +78,7 @@ class TableVerdict:
     """What the comparison of one table found. `waiting` counts the rows that differ for a cause, `quarantined` those refused.
 
     The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows that wait, `deleted` those that
-    the source has no longer. `digest` is a hash over all rows of the source that were compared.
+    the source no longer has. `digest` is a hash over all compared rows of the source.
     """
 
     table: str
@@ -94,12 +94,12 @@ class TableVerdict:
 
     @property
     def in_flight(self) -> int:
-        """How many rows wait for what is on its way."""
+        """How many rows wait for something that is on its way."""
         return sum(count for cause, count in self.waiting.items() if not cause.is_stuck)
 
     @property
     def stuck(self) -> int:
-        """How many rows wait for what is late, or does not come by itself."""
+        """How many rows wait for something that is late, or does not come by itself."""
         return sum(count for cause, count in self.waiting.items() if cause.is_stuck)
 
     @property
@@ -115,15 +115,15 @@ class TableVerdict:
             self.unnamed += 1
 
     def is_deleted(self, key: Key, cause: Cause) -> None:
-        """One row more that is gone from the source since keys were compared."""
+        """Count a row that was deleted at the source since keys were compared."""
         self.waiting[cause] += 1
         if len(self.deleted) < NAMED_MAXIMUM:
             self.deleted.add(key)
 
     def judge(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
-        """Count a row that is not as the source has it: it waits for `cause`, or is in quarantine, or differs."""
+        """Count a row that is not as in the source: it waits for `cause`, is in quarantine, or differs."""
         is_held = is_excused(row, refused)
-        if cause is not None and not (row.is_orphan and is_held):  # mostly it is its lost partner that it is refused for
+        if cause is not None and not (row.is_orphan and is_held):  # most such rows are refused because of their lost partner
             self.waiting[cause] += 1
             if len(self.awaited) < NAMED_MAXIMUM:
                 self.awaited[row.key] = Awaited(row.version, difference.kind is Kind.MISSING)
@@ -137,7 +137,7 @@ Known = Callable[[Collection[Key]], Awaitable[set[Key]]]
 
 
 async def nothing_known(_keys: Collection[Key]) -> set[Key]:
-    """The source has had none of them."""
+    """Report that the source had none of the keys."""
     return set()
 
 
@@ -152,7 +152,7 @@ async def compare(
 ) -> TableVerdict:
     """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
 
-    Of the keys that the source lacks, `known` says which it had since keys were compared last: those wait for `deleted`.
+    `known` returns those of the keys missing at the source that it had after the last comparison: they wait for `deleted`.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source

@@ -1,4 +1,4 @@
-"""Reading a query a part at a time, behind a pooler, too."""
+"""Reading a query in parts, in a way that also works behind a pooler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import asyncpg
 async def read_in_parts(
     connection: asyncpg.Connection, query: str, *arguments: object, rows: int
 ) -> AsyncIterator[asyncpg.Record]:
-    """The rows of a query, so many at a time, inside the transaction of the connection.
+    """Yield the rows of a query, fetching `rows` at a time, inside the connection's transaction.
 
     asyncpg's own cursors prepare a statement under a name, and a pooler in transaction mode hands the session to the next
     process, whose statement has the same name.

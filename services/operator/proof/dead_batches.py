@@ -1,4 +1,4 @@
-"""Which of the batches that are missing lie among the dead letters."""
+"""Which of the missing batches are dead letters."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from services.operator.dlq.letters import read_letter
 from services.operator.proof.causes import DeadBatch
 from services.operator.system import System
 
-LOOKED_THROUGH = 1_000  # letters of a service: to name one of a million is not worth receiving all of them
+LOOKED_THROUGH = 1_000  # letters per service: naming one is not worth receiving a million
 
 
 async def none_dead(_batches: Collection[UUID]) -> Mapping[UUID, DeadBatch]:
-    """Nothing is known of dead letters."""
+    """Report no dead letters, where they can't be read."""
     return {}
 
 
 async def find_dead(system: System, batches: Collection[UUID]) -> Mapping[UUID, DeadBatch]:
-    """Where they lie, of those that do. Letters are handed back as soon as they were seen; what others hold is not found.
+    """The dead letters of those batches that have one. Letters are returned once seen; those that others hold are not found.
 
     Raises: DependencyDownError, PermanentError, TransientError.
     """
@@ -32,7 +32,7 @@ async def find_dead(system: System, batches: Collection[UUID]) -> Mapping[UUID, 
             seen = 0
             async for delivery in hold.letters():
                 letter = read_letter(service, delivery)
-                with suppress(ValueError):  # a body that is none of ours
+                with suppress(ValueError):  # a body that Starlift did not write
                     batch = UUID(str(letter.data.get("batch_id")))
                     if batch in batches:
                         found[batch] = DeadBatch(service, letter.id)

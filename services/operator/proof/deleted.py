@@ -23,8 +23,8 @@ LAST_COMPARISONS = "SELECT table_name, run, found_at, keys FROM starlift.compari
 class Comparisons:
     """The last key list that each table was compared with, its run, and the source's time at which it was read.
 
-    `objects` and `bucket` have what was loaded since, of which the ledger in `warehouse` tells. What a row says of its own run
-    is no evidence: whoever made it up has written that too.
+    `objects` and `bucket` hold what was loaded since, as the ledger in `warehouse` records. A row's own `_run` is not evidence:
+    a made-up row has a made-up run.
     """
 
     objects: ObjectStore
@@ -47,13 +47,13 @@ class Comparisons:
         return found
 
     async def known(self, table: WarehouseTable, keys: Collection[Key]) -> set[Key]:
-        """Those of `keys` that the source had then, or that a later run has loaded. Raises: as `listed`."""
+        """Those of `keys` that the source had then, or that a later run loaded. Raises: as `listed`."""
         found = await self.listed(table, keys)
         later = set(keys) - found if table.name in self.runs else set[Key]()
         return found | (await self._loaded(table, later) if later else set())
 
     async def _loaded(self, table: WarehouseTable, wanted: set[Key]) -> set[Key]:
-        """Those that are in a batch which was loaded since, of which the bucket has the rows."""
+        """Those that are in a batch loaded since then whose rows are still in the bucket."""
         from services.operator.proof.versions import read_versions  # noqa: PLC0415 (pandas: half a second for every command)
 
         by_text = {tuple(map(str, key)): key for key in wanted}

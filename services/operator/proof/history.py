@@ -61,7 +61,7 @@ async def check_history(
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """One fact, in a snapshot of the warehouse, and what was found; where the history was begun anew, if it was."""
+    """One fact in a snapshot of the warehouse, what was found, and where the checked history begins, if not with the ledger."""
 
     proof: Proof
     warehouse: asyncpg.Connection
@@ -81,7 +81,7 @@ class _History:
 
     @property
     def _since(self) -> tuple[int, datetime]:
-        """The run and the time behind which everything is checked."""
+        """The run and the time after which everything is checked."""
         return (NO_RUN, EVER) if self.baseline is None else (self.baseline.run, self.baseline.begun_at)
 
     @property

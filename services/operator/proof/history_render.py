@@ -41,7 +41,7 @@ def describe_problem(problem: Problem) -> str:
 def verdict_sentence(verdict: HistoryVerdict) -> str:
     """The verdict in one sentence, without its first words."""
     versions = counted(sum(fact.versions for fact in verdict.facts), "loaded version", "loaded versions")
-    begun = f" since it was begun anew at {clock(verdict.begun_at)}" if verdict.begun_at else ""
+    begun = f" since it was started over at {clock(verdict.begun_at)}" if verdict.begun_at else ""
     if verdict.is_complete:
         return f"{versions}{begun}, each there once, the newest current."
     return f"{counted(sum(fact.flawed for fact in verdict.facts), 'problem', 'problems')}, {versions}{begun} looked up."

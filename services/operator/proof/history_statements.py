@@ -15,7 +15,7 @@ from shared.sql import quoted
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """What the ledger says of one batch and one table: a row of `table_batches`."""
+    """What the ledger records about one batch and one table: a row of `table_batches`."""
 
     batch_id: UUID
     run: int
@@ -69,7 +69,7 @@ def strangers(contract: Contract, fact: WarehouseTable) -> str:
 
 
 def rows_of_no_batch(contract: Contract, fact: WarehouseTable) -> str:
-    """The rows whose batch the ledger does not have, of runs above $1 or loaded after $2."""
+    """The rows of runs above $1, or loaded after $2, whose batch is not in the ledger."""
     return (
         f"SELECT {_texts(fact)}, t._batch_id AS batch FROM {_name(contract, fact)} AS t "
         f"WHERE NOT EXISTS (SELECT FROM starlift.ledger AS l WHERE l.batch_id = t._batch_id) "

@@ -71,7 +71,7 @@ class FactHistory:
 
 @dataclass(frozen=True, slots=True)
 class HistoryVerdict:
-    """The history of every fact; `begun_at` is when it was begun anew, if it was."""
+    """The history of every fact; `begun_at` is when it was started over, if it was."""
 
     facts: tuple[FactHistory, ...]
     begun_at: datetime | None = None

@@ -1,4 +1,4 @@
-"""The SQL of the proof for large values: the text of one that can't travel is not made, long ones are hashed. Pure text."""
+"""The proof's SQL for large values: one that can't travel is never rendered, long ones are hashed. Pure text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 
 
 def unless_too_large(text: str, contract: Contract, table: WarehouseTable, column: Column, base: str) -> str:
-    """On the source: the expected `text` of a column, or for a value that can't travel one that no row has.
+    """On the source: the expected `text` of a column; for a value that can't travel, a text that no row has.
 
     The base table is called `base`, and its partners by their names.
     """
@@ -28,7 +28,7 @@ def unless_too_large(text: str, contract: Contract, table: WarehouseTable, colum
 
 
 def shortened(values: str) -> str:
-    """Of an array of texts each long one as its beginning and its hash."""
+    """An array of texts in which each long one is replaced by its beginning and its hash."""
     digest = "encode(sha256(convert_to(v, 'UTF8')), 'hex')"
     value = f"CASE WHEN length(v) > {LONG_VALUE} THEN left(v, 100) || '… sha256 ' || {digest} ELSE v END"
     return f"ARRAY(SELECT {value} FROM unnest({values}) WITH ORDINALITY AS u (v, n) ORDER BY n)"

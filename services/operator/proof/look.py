@@ -44,7 +44,7 @@ class Side:
     async def rows(
         self, statement: str, table: WarehouseTable, causes: Sequence[Cause], *arguments: object
     ) -> AsyncIterator[Row]:
-        """The star rows of a query of the proof, a few at a time; `causes` has what they wait for. Raises: as `fetch`."""
+        """Yield the star rows of one of the proof's queries; `causes` are what they may wait for. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
                 *key, values, waits, version = record
@@ -61,12 +61,12 @@ async def snapshot(database: Database) -> AsyncIterator[Side]:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a bit later.
+    """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a moment later.
 
     A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said. `redefined` source
     tables may have changed since the last run without a transaction id, `versionless` ones have none that the role may read,
-    `emptied` ones had no row when their keys should have been compared, and have none now. `dead` are the batches that lie
-    among the dead letters.
+    `emptied` ones had no row when their keys should have been compared, and have none now. `dead` are the batches that
+    are dead letters.
     """
 
     source: Side
@@ -92,24 +92,24 @@ class Look:
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
     def causes(self, table: WarehouseTable) -> tuple[Cause, ...]:
-        """All that rows of `table` may wait for: the next run, the missing batches, a comparison, a grant."""
+        """Everything that rows of `table` may wait for: the next run, missing batches, a comparison, a grant."""
         hidden = of_versionless(sources_of(table) & self.versionless)
         return (of_next_run(self.progress, self.taken_at), *self.gaps, self.deleted(table), hidden)
 
     @property
     def gaps(self) -> tuple[Cause, ...]:
-        """What rows of the missing batches wait for, gap by gap."""
+        """The cause for rows of missing batches, gap by gap."""
         is_first = self.progress.consistent_through is None
         return tuple(of_gap(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
 
     def deleted(self, table: WarehouseTable) -> Cause:
-        """What a row of `table` waits for that is gone from the source since keys were compared."""
+        """The cause for a row of `table` that was deleted at the source since keys were compared."""
         if table.source in self.emptied:
             return of_empty_table(table.source)
         return of_comparison(self.comparisons.at.get(table.name), self.taken_at)
 
     def unseen(self, table: WarehouseTable) -> Unseen:
-        """What the rows of `table` wait for, as places among the causes."""
+        """What the rows of `table` wait for, as places in the list of causes."""
         sources, deleted = sources_of(table), len(self.progress.gaps) + 1
         if sources & self.redefined:
             unseen = Unseen(beyond=0)

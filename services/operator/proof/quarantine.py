@@ -20,7 +20,7 @@ from shared.object_store import ObjectStore
 from shared.sql import quoted
 from shared.stored_documents import read_stored
 
-REMEDY = "delete it, then run `starlift ingest --full`: what is still refused comes back to quarantine"
+REMEDY = "delete it, then run `starlift ingest --full`: rows that are still refused return to quarantine"
 HORIZONS = """
 SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
 FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[])
@@ -119,13 +119,13 @@ async def read_entries(objects: ObjectStore, bucket: str, keys: Collection[str])
 
 
 def entries_in(bucket: str, object_key: str, body: bytes) -> list[Entry]:
-    """The entries of an object of the quarantine, whose key holds the beginning of its hash. Raises: DamagedDocumentError."""
+    """The entries of a quarantine object, whose key holds the beginning of its hash. Raises: DamagedDocumentError."""
     batch = _batch_of(bucket, object_key)
 
     def parse(body: bytes) -> list[Entry]:
         if not object_key.endswith(f"-{sha256(body).hexdigest()[:16]}.jsonl"):
             raise ValueError(object_key)
-        # Lines of bytes: those of a text would also end at U+2028, which JSON leaves as it is.
+        # Split as bytes: lines of a text would also end at U+2028, which JSON does not escape.
         return [_entry(batch, json.loads(line)) for line in body.splitlines()]
 
     return read_stored(parse, f"{bucket}/{object_key}", body, what="list of refused rows", remedy=REMEDY)

@@ -1,4 +1,4 @@
-"""The last proof, kept in the landing bucket, so that `status` can say what it found, or why it could not be made."""
+"""The last proof, kept in the landing bucket so that `status` can show its result, or why it failed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Stored = TypeVar("Stored", bound=BaseModel)
 class ProofRecord(BaseModel):
     """What a proof of everything found. `taken_at` is the source's clock; `rows` were compared.
 
-    `reasons` says, for each, why rows are stuck and how many. `is_regular`: proofs are made by a schedule, and their absence is
-    worth a word.
+    `reasons` maps each reason why rows are stuck to their number. `is_regular`: a schedule makes the proofs, and `status`
+    reports when they stop.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,7 +39,7 @@ class ProofRecord(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_build(cls, stored: Any) -> Any:
-        """A record that knows equal and different only."""
+        """Read a record of an earlier build, which knows only equal and different."""
         if isinstance(stored, dict) and "outcome" not in stored and "is_equal" in stored:
             return stored | {"outcome": Outcome.EQUAL if stored["is_equal"] else Outcome.DIFFERENT}
         return stored
@@ -69,7 +69,7 @@ class ProofRecord(BaseModel):
 
 
 class ProofFailure(BaseModel):
-    """A proof of everything that could not be made, and why; None once one was made again."""
+    """A proof of everything that failed, and why; None once one succeeds again."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -78,7 +78,7 @@ class ProofFailure(BaseModel):
 
 
 async def keep_record(system: System, verdict: Verdict, *, is_regular: bool) -> ProofRecord:
-    """Keep a verdict of everything as the last proof, and by its time. Who once proved regularly is expected to go on."""
+    """Keep a verdict on everything as the last proof and under its time. A regular series stays one after a proof by hand."""
     settings = system.settings
     with suppress(DamagedDocumentError):  # it is replaced
         before = await last_record(system)
@@ -92,7 +92,7 @@ async def keep_record(system: System, verdict: Verdict, *, is_regular: bool) -> 
 
 
 async def keep_failure(system: System, reason: str) -> None:
-    """Keep that a proof of everything could not be made."""
+    """Keep the reason why a proof of everything failed."""
     await _keep_failure(system, reason)
 
 
@@ -102,7 +102,7 @@ async def last_record(system: System) -> ProofRecord | None:
 
 
 async def last_failure(system: System) -> ProofFailure | None:
-    """Why the last proof could not be made; None if it could, or if none was ever tried."""
+    """Why the last proof failed; None if it did not, or if there was none."""
     failure = await _read(system, proof_failure_key(system.settings.source_name), ProofFailure)
     return failure if failure is not None and failure.reason is not None else None
 

@@ -1,4 +1,4 @@
-"""The verdict of a proof for people."""
+"""The verdict of a proof as people read it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from services.operator.proof.comparison import NAMED_MAXIMUM, Difference
 from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.render import clock, counted, printable, reasons_in_words
 
-DIFFERENCES_SHOWN = 5  # of each table
+DIFFERENCES_SHOWN = 5  # per table
 DIFFERENCES_IN_REPORT = 1_000  # likewise
 COLOURS = {Outcome.EQUAL: "green", Outcome.PENDING: "yellow", Outcome.DIFFERENT: "red"}
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
-    """Table by table, the differences by name, and the verdict in a sentence."""
-    stuck = ("stuck",) if verdict.stuck else ()  # a terminal of 80 columns has little room
+    """Print a line per table, the named differences, and the verdict as a sentence."""
+    stuck = ("stuck",) if verdict.stuck else ()  # a terminal has little room at 80 columns
     names = ("table", "expected", "found", "in flight", *stuck, "quarantine", "different")
     table = Table(*names, title="Proof", title_justify="left")
     table.columns[0].no_wrap = True
@@ -42,7 +42,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def more_sentence(number: int) -> str:
-    """Of what is not shown."""
+    """How many differences are not shown."""
     return f"{number:,} more; --json names {NAMED_MAXIMUM:,} at most"
 
 
@@ -56,13 +56,13 @@ def describe(difference: Difference) -> str:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """The verdict in one sentence, its first word coloured."""
+    """The verdict as one sentence, its first word coloured."""
     word, _, rest = verdict_words(verdict).partition(" ")
     return f"[bold {COLOURS[verdict.outcome]}]{word}[/] {rest}"
 
 
 def verdict_words(verdict: Verdict) -> str:
-    """The verdict in one sentence."""
+    """The verdict as one sentence."""
     through = verdict.progress.consistent_through
     as_of = "before any load" if through is None else f"as of run {through.run}"
     aside = f"{counted(verdict.in_flight, 'row', 'rows')} in flight, {verdict.quarantined:,} in quarantine"

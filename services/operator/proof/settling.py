@@ -17,9 +17,9 @@ SETTLE_KEYS = 1_000  # in one statement
 
 
 async def compare_again(contract: Contract, first: Look, look: Look, verdict: Verdict, buckets: int) -> Verdict:
-    """The verdict of the `first` look after another one, between which a run was loaded that began after the first.
+    """The verdict after a second look; between the two, a run that began after the `first` was loaded.
 
-    A table of whose waiting rows not all are remembered, such as the calendar, is compared anew.
+    A table whose waiting rows are not all remembered, such as the calendar, is compared again in full.
     Raises: DependencyDownError, PermanentError, TransientError.
     """
     tables = []
@@ -35,14 +35,14 @@ async def compare_again(contract: Contract, first: Look, look: Look, verdict: Ve
 
 @dataclass(frozen=True, slots=True)
 class _Settling:
-    """One table's rows that waited, and what was found of it."""
+    """The rows of one table that waited, and what was found in it."""
 
     first: Look
     comparison: TableComparison
     found: TableVerdict
 
     async def settle(self) -> None:
-        """Judge every row that waited anew."""
+        """Judge every row that waited again."""
         if self.found.waiting:
             self.found.waiting.clear()
             await self.deleted()
@@ -83,11 +83,11 @@ class _Settling:
                 found.judge(difference, row, self._cause_now(row, awaited[key], held.get(key)), refused)
 
     def _cause_now(self, row: Row, before: Awaited, held: Row | None) -> Cause | None:
-        """What the row waits for although a run has been loaded that began after the first look; mostly nothing.
+        """What the row still waits for after a run that began after the first look was loaded; usually nothing.
 
-        The comparison of keys, if it lacks its partner and there was none since. A batch, if the run that read it last is not
-        the one that was loaded. Another run, if it was written again, and a run since has loaded or refused what it was before:
-        else none does, however often it is written.
+        It waits for a comparison of keys if its partner is gone and none was made since, and for a batch if a run that is not
+        loaded read it last. It waits for another run if it was written again and its former version was loaded or refused
+        since; without that, it differs however often it is written.
         """
         look, table = self.comparison.look, self.comparison.table
         if row.is_orphan and (look.comparisons.run(table) or 0) <= self.first.begun:

@@ -1,8 +1,8 @@
 """The SQL of the proof: the expected star rows on the source, the actual ones on the warehouse, in one canonical text form.
 
-Pure text. Either side of a table is one query of (key columns…, values: text[], waits: integer, version: text); a row that was
-written again, or whose partner was, has another version. `digests` hashes its rows by bucket, `rows` lists them in the
-order of the key: the statements of the two sides differ in nothing but that query.
+Pure text. Each side of a table is one query of (key columns…, values: text[], waits: integer, version: text); the version
+changes when a row or its partner is written again. `digests` hashes the rows by bucket, `rows` lists them in key order;
+only the inner query differs between the two sides.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from services.operator.proof.visible import visible_rows
 from shared.equality import compared_text
 from shared.sql import literal, quoted
 
-BASE = "the row"  # partners are called by their tables' names, none of which is likely to be this
+BASE = "the row"  # partners are called by their tables' names; none is likely to be this one
 _VALUES_AND_FLAGS = f"{shortened('values')} AS values, waits, version"
-_OLDEST = 2**31 - 1  # as PostgreSQL has it: the age of what was always there
+_OLDEST = 2**31 - 1  # PostgreSQL's age of a frozen row
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
 _CALENDAR_SQL = {
     "date": "{d}",
@@ -40,7 +40,7 @@ _CALENDAR_SQL = {
 def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> str:
     """On the source: a query of the rows that `table` (its current versions, for a fact) should hold.
 
-    `waits` is the place of what a row waits for. Where a partner is gone, ORPHAN stands in the version.
+    `waits` is the place of the row's cause. ORPHAN in the version marks a partner that is gone.
     """
     gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
     versions = [_version(BASE, contract.source_table(table.source), unseen)]
@@ -78,9 +78,9 @@ def _origin(contract: Contract, table: WarehouseTable) -> str:
 
 
 def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
-    """What changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash without digits.
+    """An expression that changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash.
 
-    Digits would be read as transaction ids.
+    The hash has no digits, which would be read as transaction ids.
     """
     if table.name not in unseen.versionless:
         return f"{quoted(alias)}.xmin::text"
@@ -89,9 +89,9 @@ def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
 
 
 def _waits(table: WarehouseTable, unseen: Unseen) -> str:
-    """What a row waits for by the youngest of the transactions that wrote it and its partners.
+    """What a row waits for, by the youngest of the transactions that wrote it and its partners.
 
-    A negative age is one of more than 2^31 transactions, which has turned around.
+    A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
     """
     beyond = "NULL" if unseen.beyond is None else str(unseen.beyond)
     if not unseen.steps:
@@ -139,7 +139,7 @@ def closed_entries(contract: Contract, table: WarehouseTable) -> str:
 
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
-    """On the warehouse: a query of the rows that a reader of `table` sees, of a fact the current version of each key."""
+    """On the warehouse: a query of the rows that a reader of `table` sees; for a fact, the current version of each key."""
     return _query(
         keys=[_as_key(quoted("a", name), table.column(name)) for name in table.key],
         values=[f"{quoted('a', column.name)}::text" for column in table.columns],
@@ -152,7 +152,7 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
 def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, unseen: Unseen) -> str | None:
     """On the source: each date that rows of `fact` refer to, as text, and what all of them wait for; None if none may refer.
 
-    Rows whose keys are given (`by_column`) don't count. Whether a text is a date the caller has to see.
+    Rows whose keys are given (`by_column`) don't count. The caller has to check whether a text is a date.
     """
     dates = [
         f"({expected_value(contract, fact, column)})::text" for column in fact.columns if column.references == calendar.name
@@ -176,7 +176,7 @@ def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) ->
 
 
 def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
-    """On the warehouse: of the dates $1 (text[]) and of those in the calendar, the ones whose row is missing, wrong or doubled.
+    """On the warehouse: those of the dates $1 (text[]) and of the calendar whose row is missing, wrong or duplicated.
 
     Texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
     """
@@ -215,7 +215,7 @@ def expected_value(contract: Contract, table: WarehouseTable, column: Column) ->
 
 
 def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
-    """A column of a source table; a text in the form in which it is compared."""
+    """A column of a source table; a text in its compared form."""
     value = quoted(alias, name)
     kind = contract.source_table(table).column(name).type
     return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
@@ -231,7 +231,7 @@ def _query(*, keys: list[str], values: list[str], waits: str, version: str, orig
 
 
 def digests(query: str, table: WarehouseTable) -> str:
-    """How many rows there are of each bucket below $1, and the sum of their hashes: equal rows have equal sums, in any order.
+    """The number of rows in each bucket below $1 and the sum of their hashes, which does not depend on their order.
 
     SHA-256 over UTF-8, because it is the same in every version and encoding of PostgreSQL, and in FIPS mode, where MD5 is not.
     """
@@ -276,7 +276,7 @@ def _order(table: WarehouseTable) -> str:
 
 
 def _as_key(value: str, column: Column) -> str:
-    """All but whole numbers as a text, which is what key lists and quarantine have of it: no blanks padded, no enum."""
+    """Whole numbers as they are, anything else as text, as in key lists and quarantine: no padding, no enum."""
     return value if column.type.is_whole_number else f"({value})::text"
 
 
@@ -285,7 +285,7 @@ def _key_names(table: WarehouseTable) -> list[str]:
 
 
 def _present(value: str, column: Column, absent: str | None) -> str:
-    if column.type.kind is Kind.NUMERIC:  # of a column without bounds, a value may not fit: its row is in quarantine
+    if column.type.kind is Kind.NUMERIC:  # a value of an unbounded column may not fit: its row is in quarantine
         limit, scale = 10 ** (column.type.precision - column.type.scale), column.type.scale
         fits = f"abs({value}) < {limit} AND {value} = round({value}, {scale})"
         return f"CASE WHEN {fits} THEN {value}::{column.type.sql} ELSE {value} END"

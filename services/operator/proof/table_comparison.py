@@ -77,7 +77,7 @@ class TableComparison:
         return verdict
 
     async def _expected_dates(self) -> dict[str, Cause | None]:
-        """Each date that a fact refers to, and what it waits for if all rows that do wait; those in quarantine don't count."""
+        """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
         look, dates = self.look, dict[str, Cause | None]()
         for fact in self.contract.warehouse_tables:
             statement = expected_dates(self.contract, self.table, fact, look.unseen(fact))

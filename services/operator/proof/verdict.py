@@ -42,10 +42,10 @@ EVERYTHING = Scope()
 
 @unique
 class Outcome(StrEnum):
-    """The verdict in a word."""
+    """The verdict as one word."""
 
-    EQUAL = "equal"  # every row is as it should be, but for rows in flight and in quarantine
-    DIFFERENT = "different"  # rows differ that a loaded run should have brought
+    EQUAL = "equal"  # every row is right, apart from rows in flight and in quarantine
+    DIFFERENT = "different"  # a loaded run should have brought rows that differ
     PENDING = "pending"  # rows differ for a known cause that the next run does not remove
 
 
@@ -54,7 +54,7 @@ class Verdict:
     """What the proof found: as of which run, at which time of the source, table by table.
 
     `sample` is the share of the rows that were compared; `settled_at` is when rows in flight were compared again, if they were.
-    `gaps` is what the missing batches wait for.
+    `gaps` are the causes of the missing batches.
     """
 
     progress: Progress
@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """What differs is worse than what waits; while a row or a batch is stuck, nothing is equal."""
+        """DIFFERENT outranks PENDING, and while a row or a batch is stuck, nothing is EQUAL."""
         if any(table.different for table in self.tables):
             return Outcome.DIFFERENT
         return Outcome.PENDING if self.reasons else Outcome.EQUAL
@@ -78,12 +78,12 @@ class Verdict:
 
     @property
     def in_flight(self) -> int:
-        """Rows that differ because what brings them is on its way."""
+        """How many rows differ because what brings them is on its way."""
         return sum(table.in_flight for table in self.tables)
 
     @property
     def stuck(self) -> int:
-        """Rows that differ because what brings them is late, or does not come by itself."""
+        """How many rows differ because what brings them is late or does not come by itself."""
         return sum(table.stuck for table in self.tables)
 
     @property
@@ -93,7 +93,7 @@ class Verdict:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why rows are stuck, and how many for each reason; of stuck batches also where no row waits for them."""
+        """Each reason why rows are stuck with their number, including stuck batches that no row waits for."""
         found = Counter({cause.reason: 0 for cause in self.gaps if cause.is_stuck})
         for table in self.tables:
             for cause, count in table.waiting.items():

@@ -1,9 +1,10 @@
 """The proof, run: both databases in one snapshot each, table by table.
 
-The warehouse's snapshot is opened first and says how far it has come (N), the source's after it. Each side hashes its rows by
+The warehouse's snapshot is opened first and shows how far it has come (N); the source's follows. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
-horizon of the last run: the next one brings it, and when that is loaded the row is compared again. What then still differs,
-differs. A row is *stuck* when it waits for what is late or does not come by itself (services/operator/proof/waiting.py).
+horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and
+counts as different if it still differs. A row is *stuck* when what brings it is late or does not come by
+itself (services/operator/proof/waiting.py).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SETTLE_POLL = timedelta(milliseconds=500)
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a proof works with. `dead` says which of some batches lie among the dead letters."""
+    """What a proof works with. `dead` finds the batches that are dead letters."""
 
     contract: Contract
     source: Database
@@ -101,7 +102,7 @@ class Proof:
             dead = await self.dead({batch.data.batch_id for batch in progress.missing}) if progress.missing else {}
             place = self.objects, self.processed_bucket, self.source_name
             comparisons = await last_comparisons(*place, seen)
-            # Before the source's snapshot, which holds back its vacuum: there may be a year of objects.
+            # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
             through = progress.consistent_through.run if progress.consistent_through else 0
             refused = await read_horizons(seen, self.source_name, await open_refusals(*place, self.contract, seen), through)
             async with snapshot(self.source) as source:

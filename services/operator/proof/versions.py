@@ -22,10 +22,10 @@ EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are 
 async def read_versions(
     objects: ObjectStore, bucket: str, source_name: str, table: WarehouseTable, batch: LoadedBatch
 ) -> list[Texts] | None:
-    """Key, and of a fact version, of each row of `table` that `batch` has loaded, as texts.
+    """The key, and for a fact the version, of each row of `table` that `batch` loaded, as texts.
 
-    None if no object holds them any more. Several may lie there, where a batch was remodelled again by a later build: the one
-    with as many rows as were loaded is it.
+    None if no object holds them any more. A batch that a later build remodelled again has several objects; the right one has
+    as many rows as were loaded.
     """
     prefix = f"{batch_prefix(source_name, batch.run, batch.index)}{table.name}-"
     for key in await objects.keys(bucket, prefix):

@@ -6,7 +6,7 @@ from contracts.column_types import Kind
 from contracts.tables import UNKNOWN, Column, Contract, TableKind, WarehouseTable
 from shared.sql import literal, quoted
 
-_STAND_INS = {  # what the loader puts where an inferred member may not be NULL
+_STAND_INS = {  # the loader's value for a column of an inferred member that may not be NULL
     **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC), "0"),
     **dict.fromkeys((Kind.TEXT, Kind.ENUM), literal(UNKNOWN)),
     Kind.BOOLEAN: "false",
@@ -25,7 +25,7 @@ def relation(contract: Contract, table: WarehouseTable) -> str:
 def visible_rows(contract: Contract, table: WarehouseTable) -> str:
     """The rows that are not marked as deleted, without inferred members, which stand for rows that are not there.
 
-    One that no fact refers to was made by no load.
+    An inferred member that no fact refers to is kept: no load made it.
     """
     name = relation(contract, table)
     references = [
@@ -45,7 +45,7 @@ def visible_rows(contract: Contract, table: WarehouseTable) -> str:
 
 
 def _is_inferred(column: Column) -> str:
-    """Whether a column has what an inferred member has there: nothing, or what stands for it where NULL may not."""
+    """Whether a column holds an inferred member's value: NULL, or the stand-in where NULL is not allowed."""
     stand_in = _STAND_INS.get(column.type.kind)
     name = quoted(column.name)
     if stand_in is None:

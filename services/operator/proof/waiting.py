@@ -1,4 +1,4 @@
-"""Why rows of a table wait: for a run, for a batch, for a comparison of keys, for a person; and since which transactions."""
+"""Why rows of a table wait (for a run, a batch, a comparison of keys, a person), and which transactions decide it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule c
 
 
 def of_next_run(progress: Progress, taken_at: datetime) -> Cause:
-    """Of rows that were written after the last run began, or that an open transaction hides from the horizon."""
+    """The cause for rows written after the last run began, or kept above the horizon by an open transaction."""
     last = progress.checkpoint
     if last is None and progress.consistent_through is None and not progress.gaps:
-        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` makes one")
+        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` starts one")
     snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
     if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
         advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
@@ -29,29 +29,29 @@ def of_next_run(progress: Progress, taken_at: datetime) -> Cause:
 
 
 def of_versionless(tables: Collection[str]) -> Cause:
-    """Of rows whose transaction ids may not be read: whether they are young, only a later run shows."""
+    """The cause for rows whose transaction ids may not be read: only a later run shows whether they are new."""
     named = ", ".join(f"'{table}'" for table in sorted(tables))
     advice = "verify with a longer --settle, or grant SELECT on the whole table"
-    return Cause(Wait.RUN, f"which rows of {named} are new cannot be seen without their transaction ids: {advice}")
+    return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
 
 
 def of_gap(gap: Gap, dead: Mapping[UUID, DeadBatch], *, is_first: bool) -> Cause:
-    """Of rows that a run has read and of which a batch is not loaded. `is_first`: nothing was loaded before it."""
+    """The cause for rows in a batch that is not loaded. `is_first`: nothing was loaded before its run."""
     run = f"run {gap.manifest.run}"
     for batch in gap.missing:
         if (letter := dead.get(batch.data.batch_id)) is not None:
-            advice = f"`starlift dlq show {letter.letter}` says why, `starlift dlq replay {letter.service}` sends it back"
+            advice = f"`starlift dlq show {letter.letter}` prints why, `starlift dlq replay {letter.service}` sends it again"
             return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
     if gap.is_overdue:
         named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:3])
         more = "" if len(gap.missing) <= 3 else f" and {len(gap.missing) - 3:,} more"  # noqa: PLR2004 (as many as above)
-        advice = "`starlift dlq list` shows whether it died, `starlift resend` sends it again"
+        advice = "`starlift dlq list` shows whether it is a dead letter, `starlift resend` sends it again"
         return Cause(Wait.BATCH, f"{run} is overdue, batch {named}{more} is not loaded: {advice}")
     return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
 
 
 def of_comparison(compared_at: datetime | None, taken_at: datetime) -> Cause:
-    """Of rows that are gone from the source, or lack what they are joined from: no run but one that compares keys sees that."""
+    """The cause for rows deleted at the source, or whose partner was: only a run that compares keys finds them."""
     if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
         return Cause(Wait.COMPARISON)
     advice = "`starlift ingest --compare-keys --wait` does it now"
@@ -59,18 +59,18 @@ def of_comparison(compared_at: datetime | None, taken_at: datetime) -> Cause:
 
 
 def of_empty_table(source_table: str) -> Cause:
-    """Of rows whose source table had no row left when its keys should have been compared."""
+    """The cause for rows whose source table was empty when its keys should have been compared."""
     advice = "if its rows were deleted, `starlift ingest --compare-keys --believe-empty` marks them"
-    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which is not believed: {advice}")
+    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
 
 
 def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
-    """By the transactions that wrote rows of the source tables `tables`; `run` and `gaps` are the places of the causes.
+    """Map the transactions that wrote rows of the source tables `tables` to causes; `run` and `gaps` are places in the list.
 
     A row version with a horizon between those of two runs is read by the later one, and a row is read again with everything
-    it is joined from whenever any of it changes. So what counts is the youngest of its transactions: if the run that read
-    that one is loaded, so is the row, whatever is missing of the runs before. Older than any transaction is what may have
-    changed without one: all rows of a table that a run had to read anew.
+    it is joined from whenever any of it changes. So only the youngest of its transactions counts: once the run that read
+    that transaction is loaded, so is the row, whatever earlier runs lack. Changes that leave no transaction id (all rows of a
+    table that a run had to read in full) count as older than any transaction.
     """
     manifests = [gap.manifest for gap in progress.gaps] + [one for one in (progress.consistent_through,) if one is not None]
     ended = [(one.run, one.snapshot.horizon) for one in (*manifests, progress.checkpoint) if one is not None]

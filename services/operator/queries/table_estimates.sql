@@ -1,4 +1,4 @@
--- One row per table of $2 that schema $1 has. Reads the catalog alone: no lock on a table is waited for.
+-- One row per table of $2 that schema $1 has. Reads only the catalog, so it never waits for a lock on a table.
 SELECT c.relname AS name, c.reltuples::bigint AS estimate, c.relpages AS pages
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace

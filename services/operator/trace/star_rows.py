@@ -102,7 +102,7 @@ def _parsed(column: Column, text: str) -> int | str:
 
 
 def _as_postgresql_spells(moment: dt.datetime, kind: Kind) -> str:
-    """A timestamp as a key list has it; one without a zone is taken for UTC where there is one."""
+    """A timestamp as in a key list; one without a zone is taken as UTC if the column has one."""
     if kind is Kind.TIMESTAMPTZ and moment.tzinfo is not None:
         moment = moment.astimezone(dt.UTC)
     elif moment.tzinfo is not None:
