@@ -36,7 +36,7 @@ class Gap:
 
     @property
     def tables(self) -> frozenset[str]:
-        """The source tables of which the missing batches bring rows."""
+        """The source tables whose rows the missing batches bring."""
         extracts = (extract for batch in self.missing for extract in batch.data.extracts)
         return frozenset(extract.table for extract in extracts if extract.role is Role.BASE)
 
