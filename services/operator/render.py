@@ -99,7 +99,7 @@ def _rows_table(status: Status) -> Table | None:
     table.columns[1].justify = "right"
     for name, count in status.rows.items():
         fresh = status.fresh.get(name)
-        table.add_row(name, _rows_shown(count), clock(fresh) if fresh else "")
+        table.add_row(Text(name), _rows_shown(count), clock(fresh) if fresh else "")
     return table
 
 

@@ -94,6 +94,14 @@ def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
     assert f"dim_staff 1 is different (location: expected {value!r}, found 'b')" in text
 
 
+def test_a_table_with_brackets_is_named_as_it_is() -> None:
+    many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
+    found = TableVerdict("dim [/x]", 9, 2, Counter({of_empty_table("[bold]odd"): 1}), 0, many)
+    text = shown(Verdict(NOTHING, BEGAN, (found,)))
+    assert text.count("dim [/x]") == 1 + 5 + 1  # in the table, five differences, and how many more there are
+    assert "source table '[bold]odd' is empty" in text
+
+
 async def test_a_verdict_for_scripts_has_stable_names() -> None:
     different = Difference(Kind.DIFFERENT, (1,), {"city": ("Leeds", None)})
     waiting = Counter({Cause(Wait.RUN): 1, of_empty_table("address"): 4})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +26,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         column.justify = "right"
     for found in verdict.tables:
         table.add_row(
-            found.table,
+            Text(found.table),
             *(f"{number:,}" for number in (found.expected, found.actual, found.in_flight)),
             *(f"[bold yellow]{found.stuck:,}[/]" if found.stuck else "0" for _ in stuck),
             f"{found.quarantined:,}",
@@ -37,7 +38,8 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
             # As a Text: a value may look like markup or an emoji.
             console.print(Text(f"{found.table} {describe(difference)}", "red"), soft_wrap=True)
         if found.different > DIFFERENCES_SHOWN:
-            console.print(f"[red]{found.table}: {more_sentence(found.different - DIFFERENCES_SHOWN)}[/]", soft_wrap=True)
+            more = more_sentence(found.different - DIFFERENCES_SHOWN)
+            console.print(Text(f"{found.table}: {more}", "red"), soft_wrap=True)
     console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
 
 
@@ -56,9 +58,9 @@ def describe(difference: Difference) -> str:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """The verdict as one sentence, its first word coloured."""
+    """The verdict as one sentence, its first word coloured; a name in a reason may look like markup."""
     word, _, rest = verdict_words(verdict).partition(" ")
-    return f"[bold {COLOURS[verdict.outcome]}]{word}[/] {rest}"
+    return f"[bold {COLOURS[verdict.outcome]}]{word}[/] {escape(rest)}"
 
 
 def verdict_words(verdict: Verdict) -> str:
