@@ -43,6 +43,8 @@ SELECT 'search_path', pg_catalog.set_config(
 """
 
 _STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
+# asyncpg keeps no reason that the server gave between two statements.
+_SEE_LOG = f"its log has the reason (a standby that cancels long reads: {_STANDBY_ADVICE})"
 _IS_READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 
 _UNREACHABLE = (
@@ -116,8 +118,7 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
     if "closed" in str(error) or "released" in str(error):
         return ServerBusyError(
             dependency,
-            f"the {dependency} database ended the connection between two statements; its log has the reason (a standby that "
-            f"cancels long reads: {_STANDBY_ADVICE})",
+            f"the {dependency} database ended the connection between two statements; {_SEE_LOG}",
         )
     return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
 
@@ -171,7 +172,8 @@ def explain_unreachable(dependency: str, error: BaseException) -> str:
         case OSError():
             return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
         case _:
-            return f"the {dependency} database can't be reached: {error}"
+            advice = f"; {_SEE_LOG}" if isinstance(error, asyncpg.ConnectionDoesNotExistError) else ""
+            return f"the {dependency} database can't be reached: {error}{advice}"
 
 
 def _read_only(dependency: str) -> str:
