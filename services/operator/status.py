@@ -234,6 +234,9 @@ class Asking:
         asking = asyncio.ensure_future(work)
         await asyncio.wait([asking], timeout=max(0, self._deadline - asyncio.get_running_loop().time()))
         if not asking.done():
+            asking.add_done_callback(
+                lambda given_up: given_up.cancelled() or given_up.exception()
+            )  # or asyncio reports it as lost
             asking.cancel()
             self.silent[part] = f"no answer within {self.limit.total_seconds():g} s"
             return None

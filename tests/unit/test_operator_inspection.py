@@ -31,6 +31,7 @@ UP = line("dependency_up", dependency="warehouse")
         ([line("receive_failed", 20, reason="sqs fails")], "sqs fails"),
         ([line("receive_failed", 200, reason="sqs fails")], None),
         ([line("receive_failed", reason="sqs fails"), DOWN, UP], "sqs fails"),
+        ([line("receive_failed", reason="sqs fails"), line("message_done")], None),
     ],
 )
 def test_what_a_service_waits_for_is_what_it_logged_last(lines: list[str], expected: str | None) -> None:

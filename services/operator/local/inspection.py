@@ -129,6 +129,8 @@ def waits_in(lines: Iterator[str], now: datetime | None = None) -> str | None:
                 down.pop(str(event.get("dependency")), None)
             case "receive_failed":
                 unable = _moment(event), str(event.get("reason"))
+            case "message_done":
+                unable = None
             case _:
                 pass
     if unable is not None and (now or datetime.now(UTC)) - unable[0] < RECEIVES_AGAIN_AFTER:
