@@ -23,7 +23,7 @@ def compared_text(contract: Contract, table: str, column: str, value: str) -> st
 
 
 def partner_conditions(contract: Contract, table: str, column: str, value: str, key: str) -> tuple[str, str]:
-    """When the SQL `key` of a lookup's partner equals such a text: if one of these is true, each in a subquery of its own.
+    """Two conditions, each for a subquery of its own: the SQL `key` of a lookup's partner equals such a text if one is true.
 
     A subquery that compared the key with compared_text() would run again for each row: PostgreSQL does not hash keys that are
     compared with another subquery's result, and finds no character(n) in an index by its text.

@@ -34,7 +34,7 @@ class LockWait:
 
     @property
     def is_for_ours_at_work(self) -> bool:
-        """Whether a session of Starlift holds the lock and runs a statement: it will end, or waits itself and is listed."""
+        """Whether a session of Starlift holds the lock and runs a statement: it either ends, or waits itself and is listed."""
         return (self.application or "").startswith("starlift") and self.state == "active"
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ BUSY_LOOPS = 2
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """What this thread starts inside shares one core with BUSY_LOOPS busy loops (all cores, where none can be chosen)."""
+    """Processes started inside share one core with BUSY_LOOPS busy loops (all cores, where none can be chosen)."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if cores is not None:
         os.sched_setaffinity(0, {min(cores)})

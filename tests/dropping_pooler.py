@@ -1,4 +1,4 @@
-"""A pooler that drops start-up parameters without a word, as PgBouncer does with `ignore_startup_parameters`."""
+"""A pooler that silently drops start-up parameters, as PgBouncer does with `ignore_startup_parameters`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEPT = {b"user", b"database", b"client_encoding", b"application_name"}
 
 @asynccontextmanager
 async def dropping_pooler(port: int) -> AsyncIterator[int]:
-    """Its port, on 127.0.0.1, in front of the server at `port`. Its clients have left when the block ends."""
+    """Yield its port on 127.0.0.1, in front of the server at `port`. Its clients have to leave before the block ends."""
     clients: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""How long a test waits before it calls something hung. Never a speed: a passing test ends long before, on any machine."""
+"""How long a test waits before it reports a hang. It is not a speed limit: a passing test ends long before, on any machine."""
 
 from __future__ import annotations
 

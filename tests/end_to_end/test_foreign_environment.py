@@ -1,4 +1,4 @@
-"""What a person's shell, files and working directory hold for other programs reaches nothing that the local stack starts."""
+"""Settings for other programs in a person's shell, files and working directory never reach the local stack's processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AWS_CONFIGURATION = "[default]\nignore_configured_endpoint_urls = true\n"
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
-    """A working directory whose packages are called as ours are, and end whoever imports them."""
+    """A working directory with packages named like ours, which end any process that imports them."""
     directory = tmp_path / "application"
     for package in ("contracts", "infra", "services", "shared"):
         (directory / package).mkdir(parents=True)

@@ -71,7 +71,7 @@ class Fuzzer:
         self._draw = Random(seed)  # noqa: S311 (repeatable on purpose)
 
     async def play(self, lasting: timedelta) -> None:
-        """One round of each kind at least, and others until the time is over. Raises: AssertionError."""
+        """Play at least one round of each kind, and more until the time is over. Raises: AssertionError."""
         await fill(self._application, orders=20, seed=1)
         await self._application.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 1")
         end = time.monotonic() + lasting.total_seconds()
@@ -90,7 +90,7 @@ class Fuzzer:
             await self._equal()
 
     async def _messages(self, count: int) -> None:
-        """Rubbish in every queue, an innocent run beside it, and a look at the dead letters."""
+        """Send rubbish to every queue beside an innocent run, and check the dead letters."""
         good = await self._good()
         sent = Counter([body for _ in range(count) if (body := await self._send(*self._rubbish(good)))])
         await self._load()
@@ -110,7 +110,7 @@ class Fuzzer:
         self.happened["messages"] += sent.total()
 
     async def _good(self) -> dict[str, str]:
-        """A message that each service works on every day."""
+        """An ordinary message of each service."""
         bucket = self._system.settings.landing_bucket
         manifests = await manifests_after(self._system.objects, bucket, SOURCE, 0)
         batch = self._draw.choice([batch for manifest in manifests for batch in manifest.batches])
@@ -121,7 +121,7 @@ class Fuzzer:
         return {"ingestion": encode(command), "remodelling": encode(batch), "loading": outlet.bodies[0]}
 
     def _rubbish(self, good: Mapping[str, str]) -> tuple[str, str]:
-        """For which service, and what."""
+        """The service and the message."""
         while True:
             service, base = self._draw.choice(list(good)), self._draw.choice(list(good))
             make = self._draw.choice(rubbish.BODIES)
@@ -130,7 +130,7 @@ class Fuzzer:
                 return service, body
 
     async def _send(self, service: str, body: str) -> str | None:
-        """What was sent; None for what SQS itself refuses."""
+        """Return what was sent, or None if SQS itself refuses it."""
         made = rubbish.attributes(self._draw, MESSAGE_BYTES_MAXIMUM - len(body.encode()))
         try:
             await self._stand.clients.control.send_message(
@@ -142,7 +142,7 @@ class Fuzzer:
         return body
 
     async def _document(self) -> None:
-        """One stored document damaged; commands; and healed as they say, or put back where none has read it."""
+        """Damage one stored document, run commands, and heal it as they advise, or put it back if none has read it."""
         bucket, key = self._draw.choice(await self._documents())
         objects = self._system.objects
         found = await objects.read(bucket, key)
@@ -174,7 +174,7 @@ class Fuzzer:
         await self._equal()
 
     async def _documents(self) -> list[tuple[str, str]]:
-        """Bucket and key of what may be damaged, each kind as likely as the others."""
+        """Bucket and key of a document to damage, each kind with equal probability."""
         landing, processed = self._system.settings.landing_bucket, self._system.settings.processed_bucket
         manifests = (await self._system.objects.keys(landing, manifest_prefix(SOURCE)))[-1:]
         about_letters = await self._system.objects.keys(landing, "dead-letters/")
@@ -183,7 +183,7 @@ class Fuzzer:
         return [*((landing, self._draw.choice(keys)) for keys in kinds), (processed, self._draw.choice(refused))]
 
     async def _heal(self, bucket: str, key: str, former: bytes, remedy: str) -> None:
-        """Do what a person would who reads the sentence."""
+        """Follow the advice of an error message, as a person would."""
         self.happened[remedy] += 1
         if remedy.split("; ")[1].startswith("restore") and self._draw.random() < HALF:
             await self._system.objects.put(bucket, key, former)
@@ -196,7 +196,7 @@ class Fuzzer:
             await self._equal("--record")
 
     async def _load(self, mode: Mode = Mode.CHANGES) -> None:
-        """Innocent changes of the application, and a run that brings them."""
+        """Make innocent changes at the source, and load them with a run."""
         staff, name = self._draw.randrange(1, 21), f"{self._draw.random()}"
         await self._application.execute("UPDATE staff SET first_name = $1 WHERE staff_id = $2", name, staff)
         await self._application.execute("UPDATE payment SET paid = NOT paid WHERE payment_id = $1", staff)
@@ -231,7 +231,7 @@ def aws(endpoint_url: str) -> dict[str, str]:
 
 
 async def fuzz(reader: str, loader: str, owner: str, *, seed: int, lasting: timedelta) -> Counter[str]:
-    """Play, on databases of these URLs; what happened, in numbers. Raises: AssertionError with what must not have."""
+    """Play on the databases at these URLs; return counts of what happened. Raises: AssertionError if anything forbidden did."""
     application = await connect(owner)
     try:
         await create(application)
@@ -244,7 +244,7 @@ async def fuzz(reader: str, loader: str, owner: str, *, seed: int, lasting: time
 
 
 def main() -> int:
-    """Exit code 0 if nothing happened that must not; otherwise an AssertionError says what."""
+    """Return exit code 0 if nothing forbidden happened. Raises: AssertionError otherwise."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1.0)

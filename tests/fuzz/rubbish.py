@@ -1,4 +1,4 @@
-"""What somebody might put into a queue or an object: drawn from a seed, and never a message that does harm by being valid."""
+"""Rubbish for queues and objects, drawn from a seed; never a message that does harm by being valid."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPANS = [range(0x20, 0x7F), range(0x80, 0x800), range(0x800, 0xD800), range(0x10
 
 
 def text(draw: Random, length: int) -> str:
-    """Characters that SQS takes, of every length in UTF-8; a long text repeats itself."""
+    """Characters that SQS accepts, of every length in UTF-8; a long text repeats itself."""
     piece = "".join(chr(draw.choice(draw.choice(SPANS))) for _ in range(min(length, 100)))
     return (piece * (length // 100 + 1))[:length]
 
@@ -57,7 +57,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def with_other_value(draw: Random, document: str) -> str:
-    """One value of a JSON document replaced, removed, or joined by one that nobody knows."""
+    """A JSON document with one value replaced, removed, or an unknown one added."""
     told = json.loads(document)
     *path, name = draw.choice(list(places(told)))
     parent = told
@@ -87,7 +87,7 @@ def with_other_bytes(draw: Random, document: str) -> str:
 
 
 def filling(draw: Random, document: str) -> str:
-    """As many bytes as SQS takes, or a few less."""
+    """As many bytes as SQS accepts, or a few less."""
     room = MESSAGE_BYTES_MAXIMUM - draw.choice([0, 1, 30, 300, 600, 5_000])
     filler = draw.choice(["x", "€", "🙂", text(draw, 1_000)])
     filled = (document + filler * (room // len(filler.encode()) + 1)).encode()[:room].decode(errors="ignore")
@@ -116,7 +116,7 @@ BODIES: list[Callable[[Random, str], str]] = [
 
 
 def is_no_message(body: str) -> bool:
-    """Whether no service can take it for a message: a valid one with another run number would be believed, rightly."""
+    """Whether no service accepts it as a message: a valid one with another run number would rightly be believed."""
     try:
         decode(body)
     except (UndecodableMessageError, NewerMessageError):

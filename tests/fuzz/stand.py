@@ -44,7 +44,7 @@ _COMMANDS = multiprocessing.get_context("forkserver")
 
 
 class Hasty(Random):
-    """Draws the shortest delays: what waits for minutes on AWS waits for moments here."""
+    """Always draws the shortest delay, so that waits of minutes on AWS take moments here."""
 
     def random(self) -> float:
         """Nearly nothing."""
@@ -152,7 +152,7 @@ class Stand:
 
 
 def run_command(words: tuple[str, ...], environment: Mapping[str, str], output: str) -> None:
-    """In a process of its own: what a person sees of `starlift WORDS`."""
+    """Run `starlift WORDS` in a process of its own, and return what a person would see."""
     for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)

@@ -1,4 +1,4 @@
-"""Whatever a stored document holds, who reads it gets one sentence, and what the sentence says heals it."""
+"""A damaged stored document gives its readers one sentence, and following its advice heals the document."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def require_sentence(reader: Reader, text: str) -> None:
 async def damage_and_heal(
     pipeline: Pipeline, bucket: str, key: str, sentence: str, readers: list[Reader], heal: Callable[[], Awaitable[object]]
 ) -> None:
-    """Each reader of each kind of garbage gets the sentence; behind the healing none does, and the proof is equal."""
+    """Every reader of every kind of garbage gets the sentence; after healing none does, and the proof is equal."""
     for garbage in [*GARBAGE, pipeline.objects.buckets[bucket][key].replace(b"1", b'"x"', 1)]:
         pipeline.objects.buckets[bucket][key] = garbage
         for reader in readers:

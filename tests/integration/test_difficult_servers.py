@@ -226,7 +226,7 @@ async def test_nothing_but_the_url_decides_how_to_connect(
     execute(warehouse_url, "SELECT 1")
 
 
-async def test_a_password_of_the_environment_logs_nobody_in(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_password_in_the_environment_is_never_used(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = urlsplit(source_url)
     assert parts.password is not None
     monkeypatch.setenv("PGPASSWORD", parts.password)

@@ -255,7 +255,7 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     assert (await of_payment(loaded)).unread == 1
 
 
-async def test_a_history_whose_ledger_was_lost_can_begin_anew(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_history_whose_ledger_was_lost_can_be_started_over(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await loaded.select("TRUNCATE starlift.ledger")
     assert not (await checked(loaded)).is_complete
     await keep_baseline(loaded.proof)

@@ -1,4 +1,4 @@
-"""Texts meet their keys as a foreign key of PostgreSQL meets them, or the pair is refused."""
+"""Texts match their keys as in a foreign key of PostgreSQL, or the pair of columns is refused."""
 
 from __future__ import annotations
 

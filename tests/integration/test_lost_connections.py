@@ -1,4 +1,4 @@
-"""A server that ends a connection in the middle of a call that sends much: asyncpg waits for room to write, for ever."""
+"""A server that ends a connection in the middle of a large send, when asyncpg would wait for room to write forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are not on their way: each reason is named with its rows, the verdict is PENDING, and nothing else hides in it."""
+"""Rows that are not on their way: each reason is named with its rows, the verdict is PENDING, and it hides no difference."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ MADE_UP = (
 
 
 async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """Whatever a reader sees is compared, and what the source lacks leaves the current views."""
+    """Every row that a reader sees is compared, and rows that the source lacks leave the current views."""
     await source.execute("DELETE FROM design WHERE design_id = 470")
     await loaded.run(compare_keys=True)
     columns = ", ".join(loaded.contract.warehouse_table("fact_payment").star_types)

@@ -1,4 +1,4 @@
-"""What a source table may be: a table whose key holds for all of its rows, in an encoding, with privileges on its columns."""
+"""What a source table may be, in which encodings, and with which privileges on its columns."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def encoded_database(postgres_cluster: TestCluster, request: pytest.FixtureReque
     ],
     indirect=["encoded_database"],
 )
-async def test_a_text_that_is_none_in_utf_8_stops_a_run_with_the_place(
+async def test_a_text_without_an_equivalent_in_utf_8_stops_a_run_with_the_place(
     postgres_cluster: TestCluster, encoded_database: str, warehouse_database: str, sentence: str
 ) -> None:
     urls = postgres_cluster.url(encoded_database, SOURCE_OWNER), postgres_cluster.url(warehouse_database, LOADER)

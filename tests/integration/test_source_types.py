@@ -224,7 +224,7 @@ async def test_columns_and_tables_may_be_called_as_starlift_s_own(owner: asyncpg
     await require_equal(pipeline, quarantined=1)
 
 
-async def test_a_row_named_by_a_moment_is_found_mended_and_traced(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_a_row_named_by_a_moment_is_found_repaired_and_traced(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TABLE reading (at timestamp PRIMARY KEY, v int, seen timestamptz NOT NULL);

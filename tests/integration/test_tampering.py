@@ -71,7 +71,7 @@ async def shop(source_url: str, pipeline: Pipeline) -> Pipeline:
 
 @pytest.fixture
 async def forger(postgres_cluster: TestCluster, warehouse_database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session that may do anything to the star, and is told PostgreSQL's own errors."""
+    """A session that may do anything to the star and gets PostgreSQL's own errors."""
     connection = await asyncpg.connect(postgres_cluster.url(warehouse_database, LOADER))
     yield connection
     await connection.close()
@@ -132,7 +132,7 @@ async def tampering(random: Random, pipeline: Pipeline) -> str:
 
 
 async def tampered(random: Random, pipeline: Pipeline, forger: asyncpg.Connection) -> list[str]:
-    """Tamper with the star, and say how; what a constraint refuses did not happen."""
+    """Tamper with the star and return how; a statement that a constraint refuses changes nothing."""
     done = []
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         statement = await tampering(random, pipeline)

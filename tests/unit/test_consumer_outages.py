@@ -124,7 +124,7 @@ async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
     assert scene.dead_letters.messages == []
 
 
-async def test_a_server_that_answers_and_is_busy_for_hours_burns_no_attempt_and_is_not_waited_for_for_ever() -> None:
+async def test_a_server_that_answers_and_is_busy_for_hours_costs_no_attempt_and_is_not_waited_for_forever() -> None:
     async def answers() -> None:
         return
 

@@ -1,4 +1,4 @@
-"""What an operation on dead letters has written, and somebody has damaged, is one sentence that says what heals it."""
+"""A damaged document of an operation on dead letters gives one sentence with the remedy."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Checkout:
         return done.returncode
 
     def calls(self, start: str) -> list[str]:
-        """What the programs were asked since the last look, of what begins so."""
+        """The calls of the programs since the last look that begin with a prefix."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [line for line in lines if line.startswith(start)]
@@ -82,7 +82,7 @@ def test_packages_go_into_our_environments_whatever_else_is_active(checkout: Che
     assert checkout.calls("") == []
 
 
-def test_an_environment_that_was_not_completed_is_begun_anew(checkout: Checkout) -> None:
+def test_an_environment_that_was_not_completed_is_created_again(checkout: Checkout) -> None:
     (checkout.directory / "no-ensurepip").touch()
     assert checkout.make() != 0
     (checkout.directory / "no-ensurepip").unlink()

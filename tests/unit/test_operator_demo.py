@@ -28,7 +28,7 @@ from tests.unit.operator_scene import BEGAN
     ],
 )
 def test_verdict_colour_and_exit_code_agree(table: TableVerdict, outcome: Outcome, code: ExitCode) -> None:
-    """Nobody writes any more when the demo proves: a row in flight is not equal, whatever a proof elsewhere makes of it."""
+    """Nothing writes any more when the demo proves, so a row in flight is not EQUAL here, unlike in other proofs."""
     result = Result(2, timedelta(seconds=1), 1, None, Verdict(Progress(None, (), None), BEGAN, (table,)))
     page = summary(result)
     console = Console(file=io.StringIO(), width=200)

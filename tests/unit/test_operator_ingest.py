@@ -69,7 +69,7 @@ async def test_a_run_that_found_nothing_is_loaded() -> None:
 
 
 async def test_a_run_that_found_nothing_waits_for_every_run_before_it_and_names_them() -> None:
-    """The change was read by an earlier run: it is not in the warehouse before that one is loaded."""
+    """An earlier run read the change, so it is not in the warehouse before that run is loaded."""
     scene = Scene()
     scene.ledger.load(*(await scene.end_run(3)).batches)
     first, second = await scene.end_run(4, batches=2), await scene.end_run(5)
@@ -147,7 +147,7 @@ async def test_a_dead_letter_of_the_request_or_of_a_run_before_it_ends_the_wait_
     assert (await letters.depth()).in_flight == 0  # what was looked at is handed back
 
 
-async def test_a_dead_letter_from_before_the_request_ends_the_wait_too() -> None:
+async def test_a_dead_letter_from_before_the_request_also_ends_the_wait() -> None:
     scene = Scene()
     batch = (await scene.end_run(6)).batches[0]
     await scene.dead_letters["remodelling"].send(encode(batch))

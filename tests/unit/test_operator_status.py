@@ -148,7 +148,7 @@ async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_mis
 async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
     text = shown(replace(status(await loaded_progress()), quarantined=1))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
-    assert "1 row is in quarantine: `starlift quarantine list` says why" in text
+    assert "1 row is in quarantine: `starlift quarantine list` prints why" in text
 
 
 @pytest.mark.parametrize(
@@ -190,16 +190,16 @@ async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> N
     assert found.as_json()["proof_failure"]["reason"] == failure.reason
 
 
-def test_a_status_of_what_was_never_proved_says_how() -> None:
+def test_a_status_without_a_proof_names_the_command_for_one() -> None:
     assert "Never proved yet: `starlift verify` compares" in shown(status())
 
 
 @pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (59, False), (90, True)])
-def test_a_status_tells_of_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
+def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
     known = checkpoint(7)
     held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
     found = status(Progress(None, (), held))
-    assert (f"has been open for {seconds} s: what has changed since is read by every run" in shown(found)) is is_told
+    assert (f"has been open for {seconds} s: every run reads again what has changed since" in shown(found)) is is_told
     assert found.as_json()["horizon_held_back_seconds"] == seconds
 
 
@@ -210,7 +210,7 @@ def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
     assert found.as_json()["new_columns"] == {"design": ["colour text", "[b] integer"]}
 
 
-def test_a_status_tells_what_is_on_its_way() -> None:
+def test_a_status_shows_what_is_on_its_way() -> None:
     waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7))
     text = shown(status(waiting))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; nothing is loaded yet." in text

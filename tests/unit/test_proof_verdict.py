@@ -48,7 +48,7 @@ async def test_rows_in_flight_are_remembered_with_their_version_and_whether_they
     assert found.awaited == {(1,): Awaited("v1", is_missing=True), (2,): Awaited("v2", is_missing=False)}
 
 
-async def test_of_the_rows_that_the_source_lacks_those_that_it_had_are_deleted() -> None:
+async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:
     async def known(keys: Collection[Key]) -> set[Key]:
         assert keys == [(1,), (2,)]
         return {(1,)}

@@ -1,4 +1,4 @@
-"""A message as it travels: what was packed by us comes back, and what somebody else has put there stays where it is."""
+"""A message as it travels: a body that we packed comes back, and attributes of others stay where they are."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_what_is_packed_fits_and_comes_back(size: int) -> None:
         {"DataType": "Binary", "BinaryValue": gzip.compress(b"x" * 10 * MESSAGE_BYTES_MAXIMUM)},
     ],
 )
-def test_an_attribute_that_was_made_by_hand_is_no_body(attribute: dict[str, Any]) -> None:
+def test_an_attribute_that_was_made_by_hand_is_not_a_body(attribute: dict[str, Any]) -> None:
     assert unpacked(received("the body", {PACKED_ATTRIBUTE: attribute})) == "the body"
 
 
-def test_a_copy_keeps_ours_and_of_the_given_attributes_what_has_room() -> None:
+def test_a_copy_keeps_our_attributes_and_as_many_given_ones_as_fit() -> None:
     given = {f"x{number}": "x" for number in range(10)} | {"ours": "theirs", "large": "x" * MESSAGE_BYTES_MAXIMUM}
     kept = attributes_beside("body", {"ours": "ours"}, given)
     assert kept["ours"] == "ours"
