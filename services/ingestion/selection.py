@@ -156,7 +156,8 @@ class Selection:
         if table.column(lookup.on).type.is_text:
             equal = partner_conditions(self.contract, table.name, lookup.on, reference, key)
         partners = f"SELECT FROM {self._from(partner, 'p')} WHERE"
-        return f"({' OR '.join(f'EXISTS ({partners} {condition}{further})' for condition in equal)})"
+        found = " OR ".join(f"EXISTS ({partners} {condition}{further})" for condition in equal)
+        return found if len(equal) == 1 else f"({found})"
 
     def _changed(self, alias: str) -> str:
         horizon = (self.horizon or 0) % XID_MODULUS
