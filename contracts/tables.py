@@ -16,7 +16,7 @@ from contracts.calendar import part_problems
 from contracts.column_types import TEXT, ColumnType, Kind
 from contracts.conversions import KEY_TYPES, derivation_problems, is_same_kind, join_alike, may_be_key, origin_problems
 from contracts.drift import Drift
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf, copied
 
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
 TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest of what is named after a warehouse table
@@ -185,6 +185,11 @@ class Contract:
         return next((table for table in self.warehouse_tables if table.kind is TableKind.CALENDAR), None)
 
     @cached_property
+    def references(self) -> tuple[tuple[WarehouseTable, Column], ...]:
+        """Every column that refers to a dimension, with its table."""
+        return tuple((table, column) for table in self.warehouse_tables for column in table.columns if column.references)
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when anything in the contract does."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
@@ -200,7 +205,8 @@ class Contract:
                     f"'{table.name}.{name}' identifies rows and may not be nullable; where its source may be NULL, give DateOf "
                     "and TimeOf a second column by `absent`, or leave it out of `version`"
                 )
-        if table.kind is not TableKind.CALENDAR and _key_origins(table) != self.source_table(table.source).key:
+        origins = (table.column(name).origin for name in table.key)
+        if table.kind is not TableKind.CALENDAR and copied(origins) != self.source_table(table.source).key:
             key = ", ".join(self.source_table(table.source).key)
             raise ContractError(
                 f"the key of '{table.name}' is not the key ({key}) of '{table.source}', column by column; "
@@ -275,12 +281,6 @@ class Contract:
             case CalendarPart(part):
                 yield f"is the calendar's '{part}', but the table is not a calendar"
         yield from derivation_problems(column.origin, column.type)
-
-
-def _key_origins(table: WarehouseTable) -> tuple[str, ...]:
-    """The source columns that a table's key is made of, unchanged."""
-    origins = (table.column(name).origin for name in table.key)
-    return tuple(origin.column for origin in origins if isinstance(origin, FromSource) and origin.absent is None)
 
 
 Named = TypeVar("Named", SourceColumn, SourceTable, Column, WarehouseTable)

@@ -140,7 +140,7 @@ def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, Sou
     """Check that texts in keys are equal exactly where PostgreSQL compares them as equal. Raises: SourceMismatchError."""
     for table in contract.source_tables:
         for column in table.columns:
-            met = keys_met(contract, table.name, column.name)
+            met = keys_met(contract, table.name, column.name) if column.type.is_text else ()
             if not column.type.is_text or not (met or column.name in table.key):
                 continue
             keys = {other.name: types[other.name][other.key[0]] for other in met}

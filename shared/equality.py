@@ -45,19 +45,18 @@ def keys_met(contract: Contract, table: str, column: str) -> tuple[SourceTable, 
 
 
 def _referred_to(contract: Contract, table: str, column: str) -> Iterator[str]:
-    for star in contract.warehouse_tables:
-        for referring in star.columns:
-            match referring.origin:
-                case FromSource(name):
-                    origin = star.source, name
-                case FromLookup(lookup, name):
-                    origin = lookup, name
-                case _:
-                    continue
-            if referring.references is not None and origin == (table, column):
-                dimension = contract.warehouse_table(referring.references)
-                if dimension.kind is not TableKind.CALENDAR:
-                    yield dimension.source
+    for star, referring in contract.references:
+        match referring.origin:
+            case FromSource(name):
+                origin = star.source, name
+            case FromLookup(lookup, name):
+                origin = lookup, name
+            case _:
+                continue
+        if referring.references is not None and origin == (table, column):
+            dimension = contract.warehouse_table(referring.references)
+            if dimension.kind is not TableKind.CALENDAR:
+                yield dimension.source
 
 
 def _is_padded(contract: Contract, key: SourceTable) -> str:

@@ -74,33 +74,37 @@ class FoundDependant:
 
 @dataclass(frozen=True, slots=True)
 class Star:
-    """The whole star. `wanted_views` are the views as the contract defines them on the existing tables."""
+    """The whole star, by table or view. `wanted_views` are the views as the contract defines them on the existing tables."""
 
-    columns: tuple[FoundColumn, ...]
-    indexes: tuple[FoundIndex, ...]
+    columns: dict[str, list[FoundColumn]]
+    indexes: dict[str, list[FoundIndex]]
     views: dict[str, FoundView]
     wanted_views: dict[str, FoundView]
     dependants: tuple[FoundDependant, ...]
 
     def columns_of(self, table: str) -> list[FoundColumn]:
         """The columns of a table; none where it does not exist."""
-        return [column for column in self.columns if column.table == table]
+        return self.columns.get(table, [])
 
     def indexes_of(self, table: str) -> list[FoundIndex]:
         """The unique indexes of a table."""
-        return [index for index in self.indexes if index.table == table]
+        return self.indexes.get(table, [])
 
 
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
     views = [current_name(table) for table in contract.warehouse_tables if table.kind is TableKind.FACT]
-    columns = [FoundColumn(**row) for row in await connection.fetch(QUERIES["columns.sql"], schema, tables)]
-    indexes = await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables)
+    columns: dict[str, list[FoundColumn]] = {}
+    for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):
+        columns.setdefault(row["table"], []).append(FoundColumn(**row))
+    indexes: dict[str, list[FoundIndex]] = {}
+    for row in await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables):
+        indexes.setdefault(row["table"], []).append(FoundIndex(**{**row, "columns": frozenset(row["columns"])}))
     dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *views], views)
     return Star(
-        columns=tuple(columns),
-        indexes=tuple(FoundIndex(**{**row, "columns": frozenset(row["columns"])}) for row in indexes),
+        columns=columns,
+        indexes=indexes,
         views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, views)},
         wanted_views=await _wanted_views(connection, contract, columns),
         dependants=tuple(FoundDependant(**row) for row in dependants),
@@ -123,22 +127,24 @@ def _view(row: asyncpg.Record) -> FoundView:
     )
 
 
-async def _wanted_views(connection: asyncpg.Connection, contract: Contract, columns: list[FoundColumn]) -> dict[str, FoundView]:
+async def _wanted_views(
+    connection: asyncpg.Connection, contract: Contract, columns: dict[str, list[FoundColumn]]
+) -> dict[str, FoundView]:
     """PostgreSQL's own text of the views: they are created as temporary ones, read and rolled back."""
-    wanted = {}
-    facts = [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
-    for table in facts:
-        if _shows(table).issubset(column.name for column in columns if column.table == table.name):
-            attempt = connection.transaction()
-            await attempt.start()
-            await connection.execute(
-                f"CREATE TEMPORARY VIEW {quoted(current_name(table))} AS {select_current(contract, table)}"
-            )
-            temporary = await connection.fetchval("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")
-            (row,) = await connection.fetch(QUERIES["views.sql"], temporary, [current_name(table)])
-            await attempt.rollback()
-            wanted[current_name(table)] = _view(row)
-    return wanted
+    wanted = {
+        current_name(table): select_current(contract, table)
+        for table in contract.warehouse_tables
+        if table.kind is TableKind.FACT and _shows(table).issubset(column.name for column in columns.get(table.name, ()))
+    }
+    if not wanted:
+        return {}
+    attempt = connection.transaction()
+    await attempt.start()
+    await connection.execute("; ".join(f"CREATE TEMPORARY VIEW {quoted(name)} AS {select}" for name, select in wanted.items()))
+    temporary = await connection.fetchval("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")
+    rows = await connection.fetch(QUERIES["views.sql"], temporary, list(wanted))
+    await attempt.rollback()
+    return {row["name"]: _view(row) for row in rows}
 
 
 def _shows(table: WarehouseTable) -> set[str]:
