@@ -188,3 +188,17 @@ async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source:
     verdict = await loaded.verify()
     (design,) = [table for table in verdict.tables if table.table == "dim_design"]
     assert (design.differences, design.in_flight) == ([Difference(Kind.EXTRA, (901,))], 1)
+
+
+async def test_nothing_is_equal_while_a_table_has_no_unique_key(loaded: Pipeline) -> None:
+    key = await loaded.select("SELECT conname FROM pg_constraint WHERE conrelid = 'fact_payment'::regclass AND contype = 'u'")
+    await loaded.select(f"ALTER TABLE fact_payment DROP CONSTRAINT {key[0][0]}")
+    verdict = await loaded.verify()
+    assert verdict.outcome is Outcome.PENDING
+    ((reason, rows),) = verdict.reasons.items()
+    assert (rows, reason.partition(" so rows")[0]) == (
+        0,
+        "'fact_payment' has no unique key on (payment_id, last_updated_date, last_updated_time),",
+    )
+    await loaded.run(Mode.FULL)
+    assert (await loaded.verify()).outcome is Outcome.EQUAL

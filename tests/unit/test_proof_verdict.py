@@ -32,7 +32,7 @@ WRONG = TableVerdict("t", 1, 0, differences=[Difference(Kind.MISSING, (1,))])
 def test_what_differs_is_worse_than_what_is_stuck_and_nothing_stuck_is_equal(
     tables: tuple[TableVerdict, ...], gaps: tuple[Cause, ...], outcome: Outcome
 ) -> None:
-    verdict = Verdict(NOTHING, BEGAN, tables, gaps=gaps)
+    verdict = Verdict(NOTHING, BEGAN, tables, standing=gaps)
     assert (verdict.outcome, verdict.is_equal) == (outcome, outcome is Outcome.EQUAL)
     assert verdict_words(verdict).startswith(f"{outcome.value.upper()} before any load: ")
 

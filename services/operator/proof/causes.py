@@ -16,6 +16,7 @@ class Wait(StrEnum):
     BATCH = "batch"  # a batch that was announced and is not loaded
     COMPARISON = "comparison"  # the next comparison of keys: the row, or its partner, was deleted at the source
     EMPTY = "empty"  # a person's decision: the source table has no row left
+    KEY = "key"  # the loader: the table's unique key was dropped, so a row may be in it twice
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,32 @@ from services.operator.proof.causes import Cause, DeadBatch, Unseen, sources_of
 from services.operator.proof.comparison import Key, Refusal, Row
 from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.deleted import Comparisons
-from services.operator.proof.waiting import of_comparison, of_empty_table, of_gap, of_next_run, of_versionless, steps_of
+from services.operator.proof.waiting import (
+    of_comparison,
+    of_empty_table,
+    of_gap,
+    of_lost_key,
+    of_next_run,
+    of_versionless,
+    steps_of,
+)
 from shared.postgres import Database, classed_errors
 from shared.source_snapshot import SourceSnapshot, distrust, redefined
 from shared.sql import quoted
 
 PREFETCH_ROWS = 10_000
+HAS_KEY = """
+SELECT EXISTS (
+    SELECT FROM pg_index AS i
+    WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND $2::text[] = ARRAY(
+        SELECT a.attname::text
+        FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS part (attnum)
+        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = part.attnum
+        ORDER BY a.attname
+    )
+)
+"""
 
 Left = TypeVar("Left")
 Right = TypeVar("Right")
@@ -66,7 +86,7 @@ class Look:
     A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said. `redefined` source
     tables may have changed since the last run without a transaction id, `versionless` ones have none that the role may read,
     `emptied` ones had no row when their keys should have been compared, and have none now. `dead` are the batches that
-    are dead letters.
+    are dead letters, `lost_keys` the causes for star tables whose unique key was dropped.
     """
 
     source: Side
@@ -80,6 +100,7 @@ class Look:
     versionless: frozenset[str]
     emptied: frozenset[str] = frozenset()
     dead: Mapping[UUID, DeadBatch] = field(default_factory=dict)
+    lost_keys: tuple[Cause, ...] = ()
 
     @property
     def newest(self) -> int:
@@ -101,6 +122,11 @@ class Look:
         """The cause for rows of missing batches, gap by gap."""
         is_first = self.progress.consistent_through is None
         return tuple(of_gap(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
+
+    @property
+    def standing(self) -> tuple[Cause, ...]:
+        """The causes that hold whether or not a row is seen to wait for them."""
+        return (*self.gaps, *self.lost_keys)
 
     def deleted(self, table: WarehouseTable) -> Cause:
         """The cause for a row of `table` that was deleted at the source since keys were compared."""
@@ -143,6 +169,17 @@ async def emptied_tables(source: Side, contract: Contract, progress: Progress) -
             name = quoted(contract.source_schema, table.name)
             found.update(table.name for row in await source.fetch(f"SELECT NOT EXISTS (SELECT FROM {name})") if row[0])
     return frozenset(found)
+
+
+async def lost_keys(warehouse: Side, contract: Contract) -> tuple[Cause, ...]:
+    """The causes for star tables that have lost the unique key that tells their rows apart."""
+    causes = list[Cause]()
+    for table in contract.warehouse_tables:
+        name = quoted(contract.warehouse_schema, table.name)
+        ((has_key,),) = await warehouse.fetch(HAS_KEY, name, sorted(table.identity))
+        if not has_key:
+            causes.append(of_lost_key(table.name, table.identity))
+    return tuple(causes)
 
 
 def redefined_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:

@@ -30,7 +30,7 @@ async def compare_again(contract: Contract, first: Look, look: Look, verdict: Ve
         else:
             await _Settling(first, comparison, found).settle()
             tables.append(found)
-    return replace(verdict, progress=look.progress, gaps=look.gaps, tables=tuple(tables), settled_at=look.taken_at)
+    return replace(verdict, progress=look.progress, standing=look.standing, tables=tuple(tables), settled_at=look.taken_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Verdict:
     """What the proof found: as of which run, at which time of the source, table by table.
 
     `sample` is the share of the rows that were compared; `settled_at` is when rows in flight were compared again, if they were.
-    `gaps` are the causes of the missing batches.
+    `standing` are causes that hold whether or not a row waits for them: missing batches, lost keys.
     """
 
     progress: Progress
@@ -62,7 +62,7 @@ class Verdict:
     tables: tuple[TableVerdict, ...]
     sample: float = 1.0
     settled_at: dt.datetime | None = None
-    gaps: tuple[Cause, ...] = ()
+    standing: tuple[Cause, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -93,8 +93,8 @@ class Verdict:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Each reason why rows are stuck with their number, including stuck batches that no row waits for."""
-        found = Counter({cause.reason: 0 for cause in self.gaps if cause.is_stuck})
+        """Each reason why rows are stuck with their number, including causes that no row waits for."""
+        found = Counter({cause.reason: 0 for cause in self.standing if cause.is_stuck})
         for table in self.tables:
             for cause, count in table.waiting.items():
                 if cause.is_stuck:

@@ -27,7 +27,7 @@ from services.operator.progress import highest_run, read_progress
 from services.operator.proof.causes import DeadBatch
 from services.operator.proof.dead_batches import find_dead, none_dead
 from services.operator.proof.deleted import last_comparisons
-from services.operator.proof.look import Look, emptied_tables, redefined_tables, snapshot
+from services.operator.proof.look import Look, emptied_tables, lost_keys, redefined_tables, snapshot
 from services.operator.proof.quarantine import open_refusals, read_horizons
 from services.operator.proof.settling import compare_again
 from services.operator.proof.table_comparison import TableComparison
@@ -80,7 +80,7 @@ class Proof:
             for table in self.chosen(scope):
                 on_table(table.name)
                 verdicts.append(await TableComparison(self.contract, look, table).run(scope.buckets))
-        verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample, gaps=look.gaps)
+        verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample, standing=look.standing)
         if verdict.may_settle and await self._is_passed(look, scope.settle):
             async with self.look() as again:
                 return await compare_again(self.contract, look, again, verdict, scope.buckets)
@@ -120,6 +120,7 @@ class Proof:
                     versionless(now),
                     await emptied_tables(source, self.contract, progress),
                     dead,
+                    await lost_keys(warehouse, self.contract),
                 )
 
     async def _require_star(self, warehouse: asyncpg.Connection, *, is_loaded: bool) -> None:

@@ -64,6 +64,12 @@ def of_empty_table(source_table: str) -> Cause:
     return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
 
 
+def of_lost_key(table: str, columns: Collection[str]) -> Cause:
+    """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
+    advice = "loading creates it again when it starts, or reports the rows that prevent it"
+    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so rows may be in it twice: {advice}")
+
+
 def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
     """Map the transactions that wrote rows of the source tables `tables` to causes; `run` and `gaps` are places in the list.
 
