@@ -122,8 +122,8 @@ async def _classed(subject: str) -> AsyncIterator[None]:
         ) from error
     except asyncpg.UniqueViolationError as error:
         raise SchemaNotReadyError(
-            f"{subject} of the warehouse can't be made again while several rows have the same key; delete all but the one "
-            "with the highest _run of each, and the loader goes on by itself"
+            f"{subject} of the warehouse can't be made again while several rows have the same key; keep one of each, that "
+            "with the highest _run, delete the others, and the loader goes on by itself"
         ) from error
     except _REFUSED as error:
         detail = f" ({error.detail})" if isinstance(error, asyncpg.DependentObjectsStillExistError) else ""

@@ -280,7 +280,7 @@ async def test_a_key_that_duplicates_keep_from_being_made_again_is_named_and_wai
     (reason,) = reasons(logs, "dependency_down")
     assert reason == (
         "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be made again while several rows have the "
-        "same key; delete all but the one with the highest _run of each, and the loader goes on by itself"
+        "same key; keep one of each, that with the highest _run, delete the others, and the loader goes on by itself"
     )
     assert (queue.sent[0].receive_count, dead_letters.messages) == (1, [])
 

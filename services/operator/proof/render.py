@@ -79,7 +79,8 @@ def verdict_words(verdict: Verdict) -> str:
         case Outcome.EQUAL:
             return f"EQUAL {as_of}: {rows:,} rows compared at {at}, {aside}."
         case Outcome.PENDING:
-            return f"PENDING {as_of}: {counted(verdict.stuck, 'row', 'rows')} of {rows:,} stuck at {at}, {aside}{reasons}."
+            stuck = counted(verdict.stuck, "row", "rows")
+            return f"PENDING {as_of}: {stuck} stuck, {rows:,} compared at {at}, {aside}{reasons}."
         case Outcome.DIFFERENT:
             differences = sum(table.different for table in verdict.tables)
             stuck = f"{verdict.stuck:,} stuck, " if verdict.stuck else ""
