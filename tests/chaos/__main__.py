@@ -30,7 +30,7 @@ BETWEEN_FAULTS_S = 2.0  # on average
 ORDERS = 1_000
 WRITES_PER_SECOND = 20.0
 CALM = timedelta(seconds=3)  # before the first fault
-PATIENCE = 25  # so many times as long as it was to last it goes on until somebody was killed: a busy machine starts slowly
+PATIENCE = 25  # how many times its planned length it may take until a process was killed: a busy machine starts slowly
 AWAY_S = (5.0, 30.0)  # how long a database refuses connections
 
 Fault = Callable[[Arena, Random], None]

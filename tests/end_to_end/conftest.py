@@ -177,7 +177,7 @@ def starlift_in(home: Path) -> Iterator[Starlift]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Fails when it has not held before HANG: what a killed service had in hand is hidden for the visibility timeout, 60 s."""
+    """Fail if it does not hold within HANG; messages of a killed service stay invisible for the visibility timeout, 60 s."""
     assert processes.wait_until(holds, within=HANG, every_s=0.1), f"did not come true in {HANG_S:g} s"
 
 

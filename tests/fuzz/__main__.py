@@ -157,9 +157,9 @@ class Fuzzer:
             looks = [("dlq", "audit"), ("dlq", "audit", operation), ("dlq", "discard", "ingestion", "--reason", "x")]
         answers = [await self._stand.starlift(*words) for words in looks]
         await self._stand.until_idle()
-        complaints = [(answer, told) for answer in answers for told in DAMAGED.finditer(answer.text)]
-        for answer, told in complaints:
-            assert (told["place"], answer.code > 0) == (f"{bucket}/{key}", True), answer
+        complaints = [(answer, match) for answer in answers for match in DAMAGED.finditer(answer.text)]
+        for answer, match in complaints:
+            assert (match["place"], answer.code > 0) == (f"{bucket}/{key}", True), answer
         if complaints:
             await self._heal(bucket, key, found.body, complaints[0][1]["remedy"])
         else:
