@@ -86,7 +86,7 @@ busy-test: create-environments ## The end-to-end tests once more, beside two bus
 
 .PHONY: infra-check
 infra-check: create-environments $(VENV)-infra/.installed ## Terraform, images, pipelines and compose file, without an account or a network
-	$(BIN)/pytest tests/infra tests/unit/test_compose.py tests/unit/test_topology.py tests/integration/test_images.py
+	$(BIN)/pytest tests/infra tests/unit/infra/test_compose.py tests/unit/infra/test_topology.py tests/integration/test_images.py
 
 .PHONY: aws-schema
 aws-schema: create-environments ## Write the AWS provider's schema of the resource types that infra/terraform uses

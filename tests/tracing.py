@@ -6,7 +6,7 @@ from services.operator.system import System
 from services.operator.trace.life import Life, read_life
 from services.operator.trace.render import lines_of
 from tests.pipeline import Pipeline
-from tests.unit.operator_scene import SETTINGS
+from tests.unit.services.operator.scene import SETTINGS
 
 
 async def life(pipeline: Pipeline, table: str, *key: str) -> Life:

@@ -16,7 +16,7 @@ from infra.terraform.offline.core import Resource, Terraform
 from infra.terraform.offline.tools import run_tool
 from services.operator.system import OperatorSettings
 from shared.settings import explained
-from tests.unit.test_topology import SETTINGS, set_environment
+from tests.unit.infra.test_topology import SETTINGS, set_environment
 
 ONLY_ON_AWS = {"starlift-schedule-dlq"}  # LocalStack's scheduler never fires
 DEFAULT_VISIBILITY_S = 30  # SQS, where nobody says

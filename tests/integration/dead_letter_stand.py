@@ -19,7 +19,7 @@ from services.operator.system import SERVICES, OperatorSettings, System
 from shared.postgres import Database
 from shared.queue import BATCH_MAXIMUM, Delivery, Outgoing, Queue
 from shared.service import Clients
-from tests.unit.operator_scene import BEGAN, ingested
+from tests.unit.services.operator.scene import BEGAN, ingested
 
 SERVICE = "remodelling"
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"  # a replay without canaries asks no database

@@ -25,7 +25,7 @@ from services.operator.trace.life import read_life
 from shared.stored_documents import DamagedDocumentError
 from tests.limits import HANG
 from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
-from tests.unit.operator_scene import Scene
+from tests.unit.services.operator.scene import Scene
 
 Reader = Callable[[], Awaitable[object]]
 GARBAGE = [b"", b"\xff\xfe", b"null", b"[]", b'{"run": "\\ud800"}', b'{"run":' + b"[" * 10_000]

@@ -24,7 +24,7 @@ from tests.limits import HANG_S
 from tests.pipeline import Pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA, SHOP
-from tests.unit.consumer_scene import RULES
+from tests.unit.shared.consumer.scene import RULES
 
 TEXT = "x" * 2000
 TERMINATE = """

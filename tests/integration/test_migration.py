@@ -35,7 +35,7 @@ from tests.pipeline import Pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA as SOURCE_SCHEMA
 from tests.small_contract import SHOP, with_table
-from tests.unit.consumer_scene import RULES
+from tests.unit.shared.consumer.scene import RULES
 
 LIMIT = timedelta(minutes=2)
 OLD = retyped(with_table(SHOP, FACT_WITH_PRICE), "price", numeric(10, 2))

@@ -37,7 +37,7 @@ from shared.testing import FakeQueue, reference
 from tests.limits import HANG_S
 from tests.localstack import REGION
 from tests.pipeline import SOURCE, Pipeline
-from tests.unit.consumer_scene import RULES
+from tests.unit.shared.consumer.scene import RULES
 
 pytestmark = pytest.mark.localstack
 RULES_IN_A_HURRY = replace(

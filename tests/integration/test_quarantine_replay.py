@@ -24,7 +24,7 @@ from tests.limits import HANG
 from tests.pipeline import LANDING, Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import DIM_ITEM, FACT_SALE, SCHEMA, SHOP, with_column, with_table
-from tests.unit.operator_scene import Scene
+from tests.unit.services.operator.scene import Scene
 
 # As if the mistake were in the contract: codes are longer than it says.
 CORRECTED = with_table(SHOP, with_column(DIM_ITEM, Column("code", varchar(10), FromSource("code"), nullable=True)))

@@ -21,7 +21,7 @@ from shared.postgres import Database
 from tests.limits import HANG, HANG_S
 from tests.pipeline import Pipeline
 from tests.postgres_cluster import TestCluster
-from tests.unit.operator_scene import Scene
+from tests.unit.services.operator.scene import Scene
 
 NO_ANSWER = f"no answer within {LIMIT.total_seconds():g} s"
 

@@ -13,7 +13,7 @@ import typer
 from services.operator.__main__ import EXIT_CODES, app
 from services.operator.exit_codes import ExitCode
 from services.operator.local.commands import local_app
-from tests.unit.test_operator_events import logged_events
+from tests.unit.services.operator.local.test_events import logged_events
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -1,0 +1,55 @@
+"""What a program imports when it starts is in its own lock file, and not only in the development environment's."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+OURS = ("contracts", "services", "shared")
+DISTRIBUTIONS = packages_distributions()
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """At the module's own level: what a function or TYPE_CHECKING imports is not there at the start."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def foreign_packages(start: str) -> set[str]:
+    """Top-level packages of others that are imported, however indirectly, by modules of ours."""
+    waiting, seen, found = [start], set[str](), set[str]()
+    while waiting:
+        module = waiting.pop()
+        top = module.partition(".")[0]
+        if top not in OURS:
+            found.add(top)
+        elif module not in seen and (file := file_of(module)):
+            seen.add(module)
+            waiting += imported(file)
+    return found - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
+def test_a_program_finds_in_its_lock_what_it_imports(program: str) -> None:
+    lock = (ROOT / f"infra/locks/{program}.txt").read_text(encoding="utf-8")
+    locked = {name.lower() for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    packages = foreign_packages(f"services.{program}.__main__")
+    assert "pydantic" in packages
+    for package in packages:
+        assert locked & {name.lower() for name in DISTRIBUTIONS[package]}, f"{program}.txt has nothing that provides {package}"

@@ -1,0 +1,162 @@
+"""A JSON Merge Patch as RFC 7386 has it, an editor as people have it, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.messages import encode
+from services.operator.dlq.editing import WrongInputError, edited, merged, services_in
+from services.operator.dlq.letters import Letter, read_letter
+from shared.queue import Delivery
+from shared.testing import EPOCH
+from tests.unit.services.operator.dlq.scene import SERVICE
+from tests.unit.services.operator.scene import ingested
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=1), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "patch", "result"),
+    [
+        # The rules of RFC 7386: a member is added, replaced, removed by null; an array is a value like any other.
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+        (None, {"a": 1}, {"a": 1}),
+    ],
+)
+def test_the_rules_of_rfc_7386(document: Any, patch: Any, result: Any) -> None:
+    assert merged(document, patch) == result
+
+
+@given(document=JSON, patch=JSON)
+def test_a_patch_twice_is_a_patch_once_and_leaves_the_document_alone(document: Any, patch: Any) -> None:
+    before = json.dumps(document)
+    once = merged(document, patch)
+    assert json.dumps(document) == before
+    assert merged(once, patch) == once
+
+
+@given(document=JSON)
+def test_an_empty_patch_changes_no_object(document: Any) -> None:
+    assert merged(document, {}) == (document if isinstance(document, dict) else {})
+
+
+def as_it_is(document: Any) -> Any:
+    return document
+
+
+def letter(body: str | None = None) -> Letter:
+    return read_letter(SERVICE, Delivery("1", body or encode(ingested(7)), "", 1, EPOCH, EPOCH))
+
+
+def test_a_patch_is_read_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "patch.json"
+    path.write_text('{"data": {"index": 3}, "causationid": null}', encoding="utf-8")
+    document = edited(letter(), path, as_it_is)
+    assert document["data"]["index"] == 3
+    assert document["data"]["run"] == 7
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
+def test_a_patch_that_is_no_json_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "patch.json"
+    path.write_bytes(content)
+    with pytest.raises(WrongInputError, match=r"patch\.json' is no JSON"):
+        edited(letter(), path, as_it_is)
+
+
+def editor(monkeypatch: pytest.MonkeyPatch, program: str, variable: str = "EDITOR") -> None:
+    """An editor with an option of its own."""
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv(variable, f"{sys.executable} -c '{program}'")
+
+
+REPLACE = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s.replace("tests", "ann"))'
+
+
+@pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
+def test_the_editor_of_the_person_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    editor(monkeypatch, REPLACE, variable)
+    assert edited(letter(), None, as_it_is)["source"] == "ann"
+
+
+def test_what_is_no_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    editor(monkeypatch, 'import sys; p = sys.argv[1]; assert open(p).read() == "{"; open(p, "a").write("}")')
+    assert edited(letter("{"), None, as_it_is) == {}
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        ("pass", "nothing was changed; save the message in the editor, or use --patch"),
+        ("raise SystemExit(1)", "failed .*; set \\$EDITOR, or use --patch"),
+        ('import sys; open(sys.argv[1], "w").write("{")', "what you saved is no JSON"),
+    ],
+)
+def test_an_editor_that_changes_nothing_or_fails_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, program: str, complaint: str
+) -> None:
+    editor(monkeypatch, program)
+    with pytest.raises(WrongInputError, match=complaint):
+        edited(letter(), None, as_it_is)
+
+
+@pytest.mark.parametrize("program", ["pass", 'import sys; open(sys.argv[1], "w").write("{")', REPLACE])
+def test_only_what_was_changed_and_is_of_no_use_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    editor(monkeypatch, program)
+    with suppress(WrongInputError):
+        edited(letter(), None, as_it_is)
+    assert [path.read_text() for path in tmp_path.rglob("*.json")] == (["{"] if "{" in program else [])
+
+
+def test_an_editor_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    with pytest.raises(WrongInputError, match="the editor 'no-such-editor' failed"):
+        edited(letter(), None, as_it_is)
+
+
+GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {}, "sent_at": "2026-01-01T00:00:00Z"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "line 2 of '.*' is no exported dead letter; nothing was restored"),
+        ('{"service": "loading"}', "is no exported dead letter"),
+        ("\udcff", "is no exported dead letter"),
+        ("", "is no exported dead letter"),
+        (GOOD.replace("loading", "lodging"), "a letter of 'lodging', which is none of ingestion, remodelling, loading"),
+    ],
+)
+def test_a_file_with_one_wrong_line_restores_nothing(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "letters.jsonl"
+    path.write_text(f"{GOOD}\n{line}\n{GOOD}\n", encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(WrongInputError, match=complaint):
+        services_in(path)

@@ -1,0 +1,244 @@
+"""Letters in hand: hidden while they are, handed back afterwards, and known to be lost when they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+import pytest
+
+from services.operator.dlq import hold as hold_module
+from services.operator.dlq.hold import VISIBILITY_MAXIMUM, VISIBILITY_MINIMUM, Hold, holding
+from shared.errors import PermanentError
+from shared.queue import Delivery, Failures
+from shared.testing import FakeQueue, Partial, connection_reset, loop_now, throttled
+from tests.unit.services.operator.dlq.scene import on_loop_clock
+
+pytestmark = pytest.mark.virtual_clock
+
+
+@pytest.fixture(autouse=True)
+def loop_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop_clock(monkeypatch)
+
+
+def queue_of(count: int) -> FakeQueue:
+    queue = FakeQueue("dead")
+    for number in range(count):
+        queue.put(str(number))
+    return queue
+
+
+async def taken(hold: Hold, **options: timedelta) -> list[Delivery]:
+    return [delivery async for delivery in hold.letters(**options)]
+
+
+async def visible(queue: FakeQueue) -> int:
+    return (await queue.depth()).visible
+
+
+async def test_every_letter_is_taken_once_and_handed_back() -> None:
+    queue = queue_of(37)
+    async with holding(queue) as hold:
+        assert len({delivery.message_id for delivery in await taken(hold)}) == 37
+        assert await visible(queue) == 0
+        assert await taken(hold) == []
+    assert await visible(queue) == 37
+    assert {message.receive_count for message in queue.messages} == {1}
+
+
+async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
+    queue = queue_of(25)
+    async with holding(queue) as hold:
+        await taken(hold)
+        for _ in range(30):
+            await asyncio.sleep(100)
+            assert await visible(queue) == 0
+            assert sum(one in hold for one in hold) == 25
+    assert await visible(queue) == 25
+
+
+async def test_a_letter_that_is_shown_again_while_we_look_is_told_once() -> None:
+    queue = queue_of(25)
+    seen: list[str] = []
+    async with holding(queue) as hold:
+        async for delivery in hold.letters():
+            seen.append(delivery.message_id)
+            if len(seen) == 25:  # whoever reads them takes long, and none can be renewed
+                queue.faults.during(0, 61, connection_reset(), "set_visibility")
+                await asyncio.sleep(61)
+        assert sum(one in hold for one in hold) == 25
+    assert len(seen) == len(set(seen)) == 25
+
+
+async def test_letters_that_were_lost_to_somebody_are_in_their_hand_not_in_ours() -> None:
+    queue = queue_of(3)
+    async with holding(queue) as hold:
+        await taken(hold)
+        queue.faults.during(0, 70, connection_reset(), "set_visibility")
+        await asyncio.sleep(61)
+        await queue.receive(2, wait=timedelta(0), visibility=timedelta(hours=1))
+        await taken(hold)
+        assert hold.elsewhere == 2
+
+
+@pytest.mark.parametrize("fault", [throttled(), connection_reset(), Partial()], ids=lambda one: type(one).__name__)
+async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
+    queue = queue_of(25)
+    async with holding(queue) as hold:
+        await taken(hold)
+        queue.faults.add("set_visibility", fault)
+        await asyncio.sleep(200)
+        assert await visible(queue) == 0
+        assert sum(one in hold for one in hold) == 25
+
+
+async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -> None:
+    queue = queue_of(3)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        queue.faults.during(1, 70, connection_reset(), "set_visibility")
+        await asyncio.sleep(61)
+        assert await visible(queue) == 3
+        assert not any(one in hold for one in letters)
+        assert await hold.delete(letters) == []
+    assert len(queue.messages) == 3
+
+
+async def test_a_laptop_that_slept_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it sleeps its event loop's clock stands still, and SQS's goes on."""
+    queue = queue_of(3)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        monkeypatch.setattr(hold_module, "now", lambda: loop_now() + timedelta(hours=8))
+        assert not any(one in hold for one in letters)
+        assert await hold.delete(letters) == []
+
+
+async def test_a_void_receipt_deletes_nothing_and_is_told_beside_one_that_may_be_tried_again() -> None:
+    queue = queue_of(4)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        queue.invalidate(queue.messages[1])  # gone, while the first and the third fail for a moment
+        queue.faults.add("delete", Partial())
+        assert await hold.delete(letters) == [letters[3]]
+        assert letters[1] not in hold
+        assert await hold.delete(letters) == [letters[0], letters[2]]
+    assert [message.body for message in queue.messages] == ["1"]
+
+
+async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() -> None:
+    queue = queue_of(25)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        for _ in range(40):
+            await asyncio.sleep(1)
+            await hold.hand_back(letters[:5])
+            letters = letters[5:]
+        await asyncio.sleep(1)
+        assert await visible(queue) == 25
+
+
+async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = queue_of(1)
+    set_visibility = queue.set_visibility
+
+    async def slow(changes: Mapping[str, timedelta]) -> Failures:
+        if timedelta(0) not in changes.values():
+            await asyncio.sleep(2)  # a renewal is on its way for so long
+        return await set_visibility(changes)
+
+    monkeypatch.setattr(queue, "set_visibility", slow)
+    async with holding(queue) as hold:
+        letters = [delivery.message_id for delivery in await taken(hold)]
+        await asyncio.sleep(VISIBILITY_MINIMUM.total_seconds() / 3 - 0.5)  # looking took a second
+        await hold.hand_back(letters)
+        await asyncio.sleep(5)
+        assert await visible(queue) == 1
+
+
+async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_back() -> None:
+    queue = queue_of(0)
+
+    async def look() -> None:
+        async with holding(queue) as hold:
+            await taken(hold, patience=timedelta(minutes=5))
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0.5)
+    looking.cancel()
+    await asyncio.sleep(0)
+    queue.put("late")  # while the poll still waits
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    (message,) = queue.messages
+    assert message.receive_count == 1
+    assert await visible(queue) == 1
+
+
+async def test_the_patient_wait_for_what_others_have_in_hand_and_no_longer() -> None:
+    queue = queue_of(5)
+    await queue.receive(5, wait=timedelta(0), visibility=timedelta(seconds=300))
+    async with holding(queue) as hold:
+        assert await taken(hold) == []
+        assert hold.elsewhere == 5
+        assert asyncio.get_running_loop().time() < 2
+        assert len(await taken(hold, patience=timedelta(minutes=15))) == 5
+        assert asyncio.get_running_loop().time() == pytest.approx(303, abs=5)
+        assert hold.elsewhere == 0
+
+
+async def test_patience_has_an_end() -> None:
+    queue = queue_of(1)
+    await queue.receive(1, wait=timedelta(0), visibility=timedelta(hours=3))
+    async with holding(queue) as hold:
+        assert await taken(hold, patience=timedelta(minutes=1)) == []
+    assert 60 <= asyncio.get_running_loop().time() < 70
+
+
+async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_it_is_empty() -> None:
+    """SQS asks some of its servers only: an empty answer is no end while the count says that there are more."""
+    queue = queue_of(3)
+    receive, empty = queue.receive, [True, True, False]
+
+    async def forgetful(limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
+        return [] if empty and empty.pop(0) else await receive(limit, wait=wait, visibility=visibility)
+
+    queue.receive = forgetful  # type: ignore[method-assign]
+    async with holding(queue) as hold:
+        assert len(await taken(hold)) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "hidden"), [(3, VISIBILITY_MINIMUM), (2000, timedelta(seconds=120)), (99_999, VISIBILITY_MAXIMUM)]
+)
+async def test_many_letters_are_hidden_for_longer_since_renewing_them_takes_longer(count: int, hidden: timedelta) -> None:
+    queue = queue_of(1)
+    depth = queue.depth
+
+    async def told():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return type(await depth())(visible=count, in_flight=0, delayed=0)
+
+    queue.depth = told  # type: ignore[method-assign]
+    async with holding(queue) as hold:
+        async for _ in hold.letters():
+            break
+        assert queue.messages[0].visible_at == pytest.approx(hidden.total_seconds())
+
+
+async def test_who_may_not_change_visibility_is_told() -> None:
+    queue = queue_of(1)
+    queue.faults.add("set_visibility", PermanentError("sqs refused ChangeMessageVisibilityBatch"))
+    with pytest.raises(PermanentError, match="refused"):
+        async with holding(queue) as hold:
+            await taken(hold)
+
+
+async def test_a_hand_back_that_fails_costs_time_and_nothing_else() -> None:
+    queue = queue_of(1)
+    queue.faults.add("set_visibility", connection_reset())
+    async with holding(queue) as hold:
+        await taken(hold)
+    await asyncio.sleep(61)
+    assert await visible(queue) == 1

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import cast
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from rich.console import Console
+
+from contracts.totesys import CONTRACT
+from infra.local import disk
+from infra.local.errors import StackError
+from infra.local.stack import Stack
+from infra.local.ticker import Ticker
+from services.operator.local.events import LogTail
+from services.operator.local.preflight import check_source, check_warehouse
+from services.operator.local.up import (
+    UpOptions,
+    _wait_until_up,
+    interrupted_by_sigterm,
+    last_words,
+    load_contract_of_environment,
+    tell_until_stopped,
+    told_lines,
+)
+from services.operator.locate import WrongSettingsError, chosen_settings
+from shared.errors import DependencyDownError, PermanentError
+from tests.unit.services.operator.local.test_events import line
+
+EVERY = timedelta(seconds=2.5)
+
+
+def test_urls_do_not_stand_on_the_command_line() -> None:
+    options = UpOptions("postgresql://me:hunter2@db/shop", "postgresql://me:hunter2@dwh/star", EVERY)
+    assert options.arguments() == ["up", "--every", "2.5", "--prove-every", "60.0"]
+    assert replace(options, localstack_port=4566).arguments() == [*options.arguments(), "--localstack-port", "4566"]
+    assert options.environment() == {
+        "STARLIFT_UP_SOURCE_URL": "postgresql://me:hunter2@db/shop",
+        "STARLIFT_UP_WAREHOUSE_URL": "postgresql://me:hunter2@dwh/star",
+    }
+
+
+def test_what_was_not_told_is_not_passed_on() -> None:
+    assert UpOptions(None, None, EVERY).environment() == {}
+
+
+def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
+    with pytest.raises(
+        WrongSettingsError, match="--warehouse-url without --source-url would fill your warehouse with simulated"
+    ):
+        UpOptions(None, "postgresql://me:hunter2@dwh/star", EVERY).require_agreement()
+    UpOptions("postgresql://me:hunter2@db/shop", None, EVERY).require_agreement()
+    UpOptions(None, None, EVERY).require_agreement()
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("starlift: the port is taken\n", "the port is taken"),
+        ("source: 9 rows made\nstarlift: it ended; its log ends with:\na\nb\n", "it ended; its log ends with:\na\nb"),
+        ("Traceback (most recent call last):\n  File\nKeyError: 'x'\n", "KeyError: 'x'"),
+        ("", "it ended without a word"),
+    ],
+)
+def test_the_last_words_of_a_stack_that_did_not_come_up(log: str, words: str) -> None:
+    assert last_words(log) == words
+
+
+def test_a_detached_stack_that_had_no_room_for_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "up.log"
+    log.write_text("source: 9 rows made\n")
+    monkeypatch.setattr(disk, "_WAL_SEGMENT_BYTES", 2**62)
+    with subprocess.Popen(["/bin/true"]) as ended:
+        ended.wait()
+        with pytest.raises(StackError, match="no space left on the disk of"):
+            _wait_until_up(ended, log)
+
+
+def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STARLIFT_CONTRACT", raising=False)
+    assert load_contract_of_environment() is CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("contracts.nothing", "STARLIFT_CONTRACT is wrong: no module 'contracts.nothing' can be imported (looked in "),
+        ("contracts.tables", "STARLIFT_CONTRACT is wrong: module 'contracts.tables' has no CONTRACT; assign one, as "),
+        ("pretended_contract", "STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py"),
+    ],
+)
+def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARLIFT_CONTRACT", name)
+    monkeypatch.setitem(sys.modules, "pretended_contract", cast("ModuleType", SimpleNamespace(CONTRACT="a text")))
+    with pytest.raises(WrongSettingsError) as caught:
+        load_contract_of_environment()
+    assert str(caught.value).startswith(text)
+
+
+def test_services_hear_of_contract_and_source_name_and_of_nothing_that_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("STARLIFT_")]:
+        monkeypatch.delenv(name)
+    for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME", "SOURCE_URL", "QUEUE_URL"):
+        monkeypatch.setenv(f"STARLIFT_{name}", name)
+    assert chosen_settings() == {f"STARLIFT_{name}": name for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME")}
+
+
+def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "ingestion.log"
+    tails = [LogTail(log), LogTail(tmp_path / "loading.log")]
+    log.write_text(f"{line('message_received')}\n{line('dependency_up', dependency='source')}\nnot JSON\n")
+    assert list(told_lines(tails)) == ["09:30:15  ingestion    source answers again"]
+
+
+@dataclass
+class RestlessStack:
+    """Its LocalStack dies just before the first request; after the second the person presses Ctrl-C."""
+
+    asked: int = 0
+
+    def tend(self) -> list[str]:
+        return [] if self.asked != 1 else ["LocalStack had ended and was started again"]
+
+    def ticker(self, interval: timedelta) -> Ticker:
+        return Ticker(self.ask, interval, iter(range(100)).__next__)
+
+    def ask(self) -> None:
+        self.asked += 1
+        raise KeyboardInterrupt if self.asked > 1 else EndpointConnectionError(endpoint_url="http://127.0.0.1:4566")
+
+
+def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
+    console = Console(file=io.StringIO(), record=True)
+    stack = RestlessStack()
+    tell_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), console, lambda: None)
+    assert stack.asked == 2
+    assert console.export_text().splitlines() == [
+        'could not ask for a run: Could not connect to the endpoint URL: "http://127.0.0.1:4566"',
+        "LocalStack had ended and was started again",
+        "stopping",
+    ]
+
+
+def test_sigterm_ends_a_block_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "shop",
+        "mysql://me:hunter2@db/shop",
+        "postgresql://me:hun#ter2@db/shop",
+        "postgresql://me:hun/ter2@db/shop",
+        "postgresql://me:hunter2@db:port/shop",
+        "postgresql://me:hunter2@db:99999/shop",
+        "postgresql://me:hunter2@[::1/shop",
+        "postgresql://me:hun?ter2@db/shop",
+        "postgresql://me:hun?x=ter2@db/shop",
+        "postgresql://me:hun%%41ter2@db/shop",
+        "postgresql://me:123/ter2@db/shop",
+    ],
+)
+async def test_a_url_that_can_t_be_read_is_said_so_without_its_password(url: str) -> None:
+    for check, name in ((check_source, "source"), (check_warehouse, "warehouse")):
+        with pytest.raises(PermanentError) as caught:
+            await check(url, CONTRACT)
+        assert str(caught.value).startswith(f"the {name} database's URL can't be read; it should look like postgresql://user:")
+        assert "ter2" not in str(caught.value)
+
+
+async def test_a_port_where_nothing_listens_is_said_so(unused_tcp_port: int) -> None:
+    for hosts in (f"127.0.0.1:{unused_tcp_port}", f"127.0.0.1:{unused_tcp_port},127.0.0.1:{unused_tcp_port}"):
+        with pytest.raises(DependencyDownError, match="nothing listens at the source database's host and port"):
+            await check_source(f"postgresql://me:hunter2@{hosts}/shop", CONTRACT)

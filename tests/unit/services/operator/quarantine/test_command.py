@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from contracts.messages import BatchIngested
+from services.operator.proof.quarantine import Entry
+from services.operator.quarantine import Replayed
+from services.operator.quarantine_command import replay_sentence, show_entries
+from tests.unit.services.operator.scene import ingested
+
+ENTRY = Entry("dim_shelf", "shelf", (1, "[red]"), 7, 0, (("", "x is NaN"), ("label", "is NULL")), {"row": 1})
+
+
+def shown(*entries: Entry) -> str:
+    console = Console(file=io.StringIO(), width=100, record=True)
+    show_entries(console, entries)
+    return console.export_text()
+
+
+def batches(count: int) -> list[BatchIngested]:
+    return [ingested(run) for run in range(1, count + 1)]
+
+
+def test_a_row_is_a_line_with_its_reasons_and_a_value_is_no_markup() -> None:
+    line = next(line for line in shown(ENTRY).splitlines() if "dim_shelf" in line)
+    assert [cell.strip() for cell in line.strip("│ ").split("│")] == ["dim_shelf", "1, [red]", "x is NaN; label is NULL", "7"]
+    assert "1 row; `starlift quarantine show TABLE KEY` shows one" in shown(ENTRY)
+
+
+def test_an_empty_quarantine_is_a_sentence() -> None:
+    assert shown() == "nothing is in quarantine\n"
+
+
+def test_what_was_replayed_is_a_sentence() -> None:
+    assert replay_sentence(Replayed(3, batches(2), []), None) == "sent again: 3 rows in 2 batches"
+    assert replay_sentence(Replayed(1, batches(1), []), 0) == "sent again: 1 row in 1 batch; in quarantine still: 0 rows"
+    assert replay_sentence(Replayed(0, [], [ENTRY]), None) == (
+        "sent again: 0 rows in 0 batches; 1 row of forgotten batches: `starlift ingest --full` reads them anew"
+    )

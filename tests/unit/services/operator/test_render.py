@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from services.operator.progress import Progress
+from services.operator.proof.causes import Cause, Wait
+from services.operator.proof.comparison import Difference, Kind, TableVerdict
+from services.operator.proof.render import describe, show_verdict, verdict_sentence
+from services.operator.proof.verdict import Verdict, verdict_as_json
+from services.operator.proof.waiting import of_empty_table
+from services.operator.render import counted
+from shared.queue import Depth
+from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, snapshot
+
+EMPTY = Depth(visible=0, in_flight=0, delayed=0)
+NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None)
+
+
+async def loaded_progress() -> Progress:
+    manifest = await Scene().end_run(7, second=1)
+    return Progress(manifest, (), checkpoint(7, second=1))
+
+
+def shown(verdict: Verdict) -> str:
+    """What a person reads on a narrow terminal, or through a pipe."""
+    console = Console(file=io.StringIO(), width=80, record=True)
+    show_verdict(console, verdict)
+    return console.export_text()
+
+
+def words(text: str, first: str) -> list[str]:
+    """The cells of the row that begins with `first`."""
+    (row,) = [line for line in text.splitlines() if line.strip("│ ").startswith(first)]
+    return [cell.strip() for cell in row.strip("│ ").split("│")]
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (Difference(Kind.MISSING, (7,)), "7 is missing"),
+        (Difference(Kind.EXTRA, (7, "b")), "7, b is extra"),
+        (Difference(Kind.EXTRA, ("é\x1b[31m\x9b",)), r"é\x1b[31m\x9b is extra"),  # would steer a terminal
+        (
+            Difference(Kind.DIFFERENT, (7,), {"city": ("Leeds", None), "phone": ("", "1")}),
+            "7 is different (city: expected 'Leeds', found None; phone: expected '', found '1')",
+        ),
+    ],
+)
+def test_a_difference_in_words(difference: Difference, text: str) -> None:
+    assert describe(difference) == text
+
+
+def test_equal_is_said_with_run_rows_and_time() -> None:
+    equal = Verdict(
+        NOTHING,
+        BEGAN,
+        (TableVerdict("dim_date", expected=1000, actual=1000, waiting=Counter({Cause(Wait.RUN): 2}), quarantined=1),),
+    )
+    assert verdict_sentence(equal) == (
+        "[bold green]EQUAL[/] before any load: 1,000 rows compared at 2026-11-01 09:30:00 UTC, "
+        "2 rows in flight, 1 in quarantine."
+    )
+
+
+async def test_different_is_said_with_how_many_rows() -> None:
+    found = TableVerdict("dim_staff", expected=3, actual=2, differences=[Difference(Kind.MISSING, (1,))])
+    verdict = Verdict(await loaded_progress(), BEGAN, (found, TableVerdict("dim_date", 2, 2)))
+    assert verdict_sentence(verdict) == (
+        "[bold red]DIFFERENT[/] as of run 7: 1 of 5 rows differ at 2026-11-01 09:30:00 UTC, 0 rows in flight, 0 in quarantine."
+    )
+
+
+def test_a_verdict_names_the_first_differences_of_each_table() -> None:
+    many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
+    names = TableVerdict("dim_staff", 9, 2, Counter({Cause(Wait.RUN): 1}), 0, many), TableVerdict("fact_purchase_order", 5, 5)
+    text = shown(Verdict(NOTHING, BEGAN, names))
+    assert all(header in text for header in ("expected", "found", "in flight", "quarantine", "different"))
+    assert words(text, "fact_purchase") == ["fact_purchase_order", "5", "5", "0", "0", "0"]
+    assert "dim_staff 1 is missing" in text
+    assert "dim_staff 5 is missing" in text
+    assert "dim_staff 6 is missing" not in text
+    assert "dim_staff: 2 more; --json names 10,000 at most" in text
+    assert "DIFFERENT before any load: 7 of 14 rows differ" in text
+
+
+@pytest.mark.parametrize("value", ["[/]", "[bold]a[/bold]", "[/nothing]", "a\\", "[link=x]", ":smile:"])
+def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
+    found = TableVerdict("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": (value, "b")})])
+    text = shown(Verdict(NOTHING, BEGAN, (found,)))
+    assert f"dim_staff 1 is different (location: expected {value!r}, found 'b')" in text
+
+
+def test_a_table_with_brackets_is_named_as_it_is() -> None:
+    many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
+    found = TableVerdict("dim [/x]", 9, 2, Counter({of_empty_table("[bold]odd"): 1}), 0, many)
+    text = shown(Verdict(NOTHING, BEGAN, (found,)))
+    assert text.count("dim [/x]") == 1 + 5 + 1  # in the table, five differences, and how many more there are
+    assert "source table '[bold]odd' is empty" in text
+
+
+async def test_a_verdict_for_scripts_has_stable_names() -> None:
+    different = Difference(Kind.DIFFERENT, (1,), {"city": ("Leeds", None)})
+    waiting = Counter({Cause(Wait.RUN): 1, of_empty_table("address"): 4})
+    found = TableVerdict("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
+    assert verdict_as_json(Verdict(await loaded_progress(), snapshot(5).taken_at, (found,))) == {
+        "verdict": "different",
+        "equal": False,
+        "as_of_run": 7,
+        "taken_at": "2026-11-01T09:30:05+00:00",
+        "sample": 1.0,
+        "settled_at": None,
+        "overdue_batches": 0,
+        "in_flight": 1,
+        "stuck": 4,
+        "stuck_reasons": [{"reason": of_empty_table("address").reason, "rows": 4}],
+        "quarantined": 1,
+        "tables": {
+            "dim_location": {
+                "expected": 3,
+                "actual": 2,
+                "in_flight": 1,
+                "stuck": 4,
+                "quarantined": 1,
+                "different": 1,
+                "digest": "",
+                "differences": [
+                    {"kind": "different", "key": [1], "columns": {"city": {"expected": "Leeds", "actual": None}}},
+                ],
+            }
+        },
+    }
+
+
+def test_numbers_come_with_their_noun() -> None:
+    assert [counted(number, "row", "rows") for number in (0, 1, 1000)] == ["0 rows", "1 row", "1,000 rows"]

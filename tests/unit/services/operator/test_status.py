@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from contracts.messages import Extract, Role
+from contracts.objects import ObjectRef
+from contracts.totesys import CONTRACT
+from services.operator import render
+from services.operator.ingest import Waiting
+from services.operator.progress import Progress
+from services.operator.proof.record import ProofFailure, ProofRecord
+from services.operator.proof.verdict import Outcome
+from services.operator.render import show_status
+from services.operator.row_counts import RowCount
+from services.operator.status import Service, Status, freshness
+from shared.lock_waits import LockWait
+from shared.queue import Depth
+from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, ingested, snapshot
+
+EMPTY = Depth(visible=0, in_flight=0, delayed=0)
+NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None)
+
+
+async def loaded_progress() -> Progress:
+    manifest = await Scene().end_run(7, second=1)
+    return Progress(manifest, (), checkpoint(7, second=1))
+
+
+def shown(status: Status) -> str:
+    """What a person reads on a narrow terminal, or through a pipe."""
+    console = Console(file=io.StringIO(), width=80, record=True)
+    show_status(console, status)
+    return console.export_text()
+
+
+def words(text: str, first: str) -> list[str]:
+    """The cells of the row that begins with `first`."""
+    (row,) = [line for line in text.splitlines() if line.strip("│ ").startswith(first)]
+    return [cell.strip() for cell in row.strip("│ ").split("│")]
+
+
+def status(progress: Progress = NOTHING, **depths: Depth) -> Status:
+    queues = {"ingestion": EMPTY, "remodelling": EMPTY, "loading": EMPTY}
+    return Status(
+        at=BEGAN + timedelta(seconds=3.25),
+        queues=queues | {name: depth for name, depth in depths.items() if name in queues},
+        dead_letters=queues | {name.removesuffix("_dlq"): depth for name, depth in depths.items() if name.endswith("_dlq")},
+        progress=progress,
+        proof=None,
+        rows={
+            "dim_date": RowCount(1234),
+            "dim_staff": RowCount(20, is_estimate=True),
+            "fact_payment": RowCount(None, exists=False),
+        },
+        fresh={"dim_date": BEGAN, "dim_staff": None, "fact_payment": None},
+        quarantined=0,
+    )
+
+
+async def test_a_status_shows_queues_rows_and_the_freshness_of_each_table() -> None:
+    text = shown(status(loading=Depth(visible=3, in_flight=2, delayed=1), loading_dlq=Depth(1, 1, 0)))
+    assert words(text, "loading") == ["loading", "3", "2", "1", "2"]
+    assert words(text, "ingestion") == ["ingestion", "0", "0", "0", "0"]
+    assert words(text, "dim_date") == ["dim_date", "1,234", "2026-11-01 09:30:00 UTC"]
+    assert words(text, "dim_staff") == ["dim_staff", "about 20"]
+    assert words(text, "fact_payment") == ["fact_payment", "not created yet"]
+    assert "No run has completed yet." in text
+    assert "`starlift dlq list` prints why the messages failed." in text
+    assert "not healthy: dead letters of loading: 2" in text
+    assert "Services are shown for a local stack only" in text
+    assert "quarantine" not in text
+    healthy = shown(status(await loaded_progress()))
+    assert "dead letters died" not in healthy
+    assert "not healthy" not in healthy
+
+
+async def test_a_status_shows_each_service_and_how_psql_reaches_the_star() -> None:
+    services = {"ingestion": Service(BEGAN, 2, "the source is down"), "loading": Service(None, 1)}
+    found = replace(
+        status(await loaded_progress()), queues={}, services=services, reach="psql 'postgresql://me@127.0.0.1/star'"
+    )
+    text = shown(found)
+    assert words(text, "ingestion") == ["ingestion", "2026-11-01 09:30:00 UTC", "2", "the source is down"]
+    assert words(text, "loading") == ["loading", "not running", "1"]
+    assert "The star: psql 'postgresql://me@127.0.0.1/star'" in text
+    assert found.problems == ["loading does not run", "ingestion waits: the source is down"]
+    assert found.as_json()["services"]["loading"] == {"alive_since": None, "restarts": 1, "waits_for": None}
+
+
+def test_parts_that_do_not_answer_are_named_together_and_the_others_are_shown() -> None:
+    down = "nothing listens at the warehouse database's host and port; start it or correct the URL"
+    found = replace(
+        status(loading=Depth(3, 2, 1)), rows={}, quarantined=None, silent={"progress": down, "rows": down, "proof": "no answer"}
+    )
+    text = shown(found)
+    assert words(text, "loading")[:2] == ["loading", "3"]
+    assert "Never proved" not in text
+    assert found.problems[:2] == [f"progress, rows: {down}", "proof: no answer"]
+    assert found.as_json()["silent"]["rows"] == down
+
+
+async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_healthy() -> None:
+    waits = LockWait(7, "starlift", pid=9, role="ann", application="psql", state="idle in transaction", query=None)
+    found = replace(status(await loaded_progress()), at=BEGAN + timedelta(minutes=31), lock_waits=(waits,))
+    assert found.problems == [
+        "session 7 of Starlift waits for a lock of session 9 (ann, psql, idle in transaction)",
+        "the warehouse shows the source as of 31 min ago",
+    ]
+    assert found.as_json()["lock_waits"] == found.problems[:1]
+
+
+@pytest.mark.parametrize(("state", "is_healthy"), [("active", True), ("idle in transaction", False)])
+async def test_a_load_that_waits_for_another_one_at_work_is_healthy(state: str, *, is_healthy: bool) -> None:
+    waits = LockWait(7, "starlift", pid=9, role="loader", application="starlift", state=state, query="COPY")
+    found = replace(status(await loaded_progress()), lock_waits=(waits,))
+    assert found.is_healthy is is_healthy
+    assert len(found.as_json()["lock_waits"]) == 1
+
+
+@pytest.mark.parametrize(("overdue", "read_at_min", "is_healthy"), [(0, 60, True), (1, 60, False), (0, 10, False)])
+async def test_a_batch_on_its_way_after_an_idle_hour_is_healthy(overdue: int, read_at_min: int, *, is_healthy: bool) -> None:
+    """An idle source leaves no manifests; `read_at_min` is when run 8 read the change whose batch is on its way."""
+    whole, read = await Scene().end_run(7, second=1), checkpoint(8)
+    just_now = read.snapshot.model_copy(update={"taken_at": BEGAN + timedelta(minutes=read_at_min)})
+    progress = Progress(whole, (ingested(8),), read.model_copy(update={"snapshot": just_now}), overdue=overdue)
+    found = replace(status(progress), at=BEGAN + timedelta(minutes=61))
+    assert found.is_healthy is is_healthy
+
+
+async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_missing() -> None:
+    scene = Scene()
+    whole = await scene.end_run(7, second=1)
+    extract = Extract(
+        table="department", role=Role.BASE, object=ObjectRef(bucket="b", key="k", byte_count=1, row_count=1, sha256="0" * 64)
+    )
+    batch = ingested(8)
+    batch = batch.model_copy(update={"data": batch.data.model_copy(update={"extracts": (extract,)})})
+    fresh = freshness(CONTRACT, Progress(whole, (batch,), checkpoint(9, second=5)))
+    assert (fresh["dim_staff"], fresh["dim_date"]) == (snapshot(1).taken_at, snapshot(1).taken_at)
+    assert fresh["fact_payment"] == snapshot(5).taken_at
+
+
+async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
+    text = shown(replace(status(await loaded_progress()), quarantined=1))
+    assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
+    assert "1 row is in quarantine: `starlift quarantine list` prints why" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "outcome", "text"),
+    [
+        (60, Outcome.EQUAL, "Proved equal 60 s ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, Outcome.EQUAL, "Proved equal 10 min ago: 9 rows, 1 in flight, 2 in quarantine."),
+        (604, Outcome.DIFFERENT, "Found different 10 min ago: 3 of 9 rows; `starlift verify` names them."),
+        (604, Outcome.PENDING, "Pending 10 min ago: 4 rows: table 'a' is empty; run 7 is overdue."),
+    ],
+)
+async def test_a_status_says_what_the_last_proof_found(seconds: float, outcome: Outcome, text: str) -> None:
+    at = BEGAN + timedelta(seconds=3.25 - seconds)
+    counts = {"rows": 9, "different": 3, "in_flight": 1, "quarantined": 2, "stuck": 4}
+    reasons = {"table 'a' is empty": 4, "run 7 is overdue": 0}
+    record = ProofRecord(taken_at=at, outcome=outcome, run=7, reasons=reasons, **counts)
+    found = replace(status(await loaded_progress()), proof=record)
+    assert text in shown(found)
+    assert found.is_healthy is (outcome is Outcome.EQUAL)
+    assert found.as_json()["proved"]["rows"] == 9
+
+
+@pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
+async def test_a_status_is_not_healthy_when_regular_proofs_are_no_longer_made(minutes: float, *, is_old: bool) -> None:
+    at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
+    record = ProofRecord(taken_at=at, outcome=Outcome.EQUAL, run=7, rows=9, different=0, in_flight=0, quarantined=0)
+    found = replace(status(await loaded_progress()), proof=record)
+    assert found.is_healthy is not is_old
+    assert f"Proved equal {minutes} min ago: 9 rows" in shown(found)
+    assert ("No proof since: check that the proof schedule is running." in shown(found)) is is_old
+    assert replace(found, proof=record.model_copy(update={"is_regular": False})).is_healthy  # made by hand
+
+
+async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> None:
+    failure = ProofFailure(failed_at=BEGAN, reason="the source database [bold]cannot[/] be reached")
+    found = replace(status(await loaded_progress()), proof_failure=failure)
+    assert found.problems == [f"the last proof failed: {failure.reason}"]
+    assert f"The last proof failed 3 s ago: {failure.reason}" in shown(found)
+    assert found.as_json()["proof_failure"]["reason"] == failure.reason
+
+
+def test_a_status_without_a_proof_names_the_command_for_one() -> None:
+    assert "Never proved yet: `starlift verify` compares" in shown(status())
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (59, False), (90, True)])
+def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
+    known = checkpoint(7)
+    held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
+    found = status(Progress(None, (), held))
+    assert (f"has been open for {seconds} s: every run reads again what has changed since" in shown(found)) is is_told
+    assert found.as_json()["horizon_held_back_seconds"] == seconds
+
+
+def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
+    grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour text", "[b] integer")}})
+    found = status(Progress(None, (), grown))
+    assert "the contract does not know 2 columns of source table 'design': colour text, [b] integer" in shown(found)
+    assert found.as_json()["new_columns"] == {"design": ["colour text", "[b] integer"]}
+
+
+def test_a_status_shows_what_is_on_its_way() -> None:
+    waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7))
+    text = shown(status(waiting))
+    assert "Last run 7 at 2026-11-01 09:30:00 UTC; nothing is loaded yet." in text
+    assert "2 batches are not loaded yet" in text
+
+
+async def test_a_status_for_scripts_has_stable_names() -> None:
+    found = replace(status(await loaded_progress(), loading=Depth(3, 2, 1)), quarantined=2)
+    assert found.as_json() == {
+        "at": "2026-11-01T09:30:03.250000+00:00",
+        "healthy": True,
+        "problems": [],
+        "silent": {},
+        "services": None,
+        "queues": {
+            "ingestion": {"visible": 0, "in_flight": 0, "delayed": 0},
+            "remodelling": {"visible": 0, "in_flight": 0, "delayed": 0},
+            "loading": {"visible": 3, "in_flight": 2, "delayed": 1},
+        },
+        "dead_letters": {"ingestion": 0, "remodelling": 0, "loading": 0},
+        "last_run": 7,
+        "last_run_at": "2026-11-01T09:30:00+00:00",
+        "consistent_through": 7,
+        "missing_batches": [],
+        "overdue_batches": 0,
+        "superseded_batches": [],
+        "fresh_as_of": "2026-11-01T09:30:01+00:00",
+        "behind_seconds": 2.25,
+        "quarantined": 2,
+        "proved": None,
+        "proof_failure": None,
+        "horizon_held_back_seconds": None,
+        "new_columns": {},
+        "lock_waits": [],
+        "rows": {"dim_date": 1234, "dim_staff": 20, "fact_payment": None},
+        "rows_estimated": ["dim_staff"],
+        "tables_fresh_as_of": {"dim_date": "2026-11-01T09:30:00+00:00", "dim_staff": None, "fact_payment": None},
+        "psql": None,
+    }
+
+
+def test_before_the_first_run_a_status_for_scripts_says_null() -> None:
+    found = status().as_json()
+    unknown = ("last_run", "last_run_at", "consistent_through", "fresh_as_of", "behind_seconds")
+    assert {name: found[name] for name in unknown} == dict.fromkeys(unknown)
+
+
+@pytest.mark.parametrize("depth", [Depth(1, 0, 0), Depth(0, 1, 0)])
+async def test_a_dead_letter_is_not_healthy(depth: Depth) -> None:
+    progress = await loaded_progress()
+    assert status(progress).is_healthy
+    assert not status(progress, loading_dlq=depth).is_healthy
+    assert status(progress, loading_dlq=depth).as_json()["healthy"] is False
+
+
+def test_before_the_first_load_a_status_is_not_healthy() -> None:
+    assert status().problems == ["nothing is loaded yet"]
+
+
+def test_a_wait_without_a_terminal_reports_what_changes_and_what_the_services_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "LINE_EVERY_S", 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    refused = "the source database refuses the user or the password; correct its URL"
+    services = {"ingestion": Service(BEGAN, 0, refused), "loading": Service(BEGAN)}
+    with render.waiting_shown(console, lambda: services) as show:
+        for waiting in (Waiting(), Waiting(), Waiting(missing=())):
+            show(waiting)
+        services.clear()
+        show(Waiting())
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        f"waiting: the run has not been read yet; ingestion waits: {refused}",
+        "waiting: the run has not been read yet",
+    ]

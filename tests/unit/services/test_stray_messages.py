@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.messages import Message, decode
+from services.ingestion.handler import handle as ingest
+from services.loading.handler import handle as load
+from services.remodelling.handler import handle as remodel
+from shared.errors import PermanentError
+
+EXAMPLES = Path(__file__).parents[1] / "contracts" / "messages"
+NOTHING: Any = None  # a stray message is refused before anything is touched
+
+
+def example(name: str) -> Message:
+    return decode(json.dumps(json.loads((EXAMPLES / f"starlift.{name}.v1.json").read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("stray", ["batch_ingested", "batch_remodelled", "batch_loaded"])
+async def test_ingestion_obeys_one_command(stray: str) -> None:
+    with pytest.raises(PermanentError, match=rf"^ingestion obeys starlift.ingest_source, not 'starlift.{stray}.v[12]'; move "):
+        await ingest(example(stray), NOTHING)
+
+
+@pytest.mark.parametrize("stray", ["ingest_source", "batch_remodelled", "batch_loaded"])
+async def test_remodelling_takes_one_event(stray: str) -> None:
+    with pytest.raises(
+        PermanentError, match=rf"^remodelling takes starlift.batch_ingested, not 'starlift.{stray}.v[12]'; move "
+    ):
+        await remodel(example(stray), NOTHING)
+
+
+@pytest.mark.parametrize("stray", ["ingest_source", "batch_ingested", "batch_loaded"])
+async def test_loading_takes_one_event(stray: str) -> None:
+    with pytest.raises(PermanentError, match=rf"^loading takes starlift.batch_remodelled, not 'starlift.{stray}.v[12]'; move "):
+        await load(example(stray), NOTHING)

@@ -1,0 +1,115 @@
+"""What SqsQueue asks of which client, and for how long. What SQS answers is a matter of the conformance suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import NoCredentialsError
+
+from shared.errors import DependencyDownError
+from shared.queue import ANSWER_TIMEOUT, CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
+from tests.unit.shared.consumer.scene import now
+
+pytestmark = pytest.mark.virtual_clock
+WAIT = timedelta(seconds=20)
+DEPTH = {f"ApproximateNumberOfMessages{kind}": "1" for kind in ("", "NotVisible", "Delayed")}
+
+
+class Client:
+    """Answers each request after `takes`; `asked` are the names of the methods, `entries` those of the last batch.
+
+    `failed` are codes of the first entries.
+    """
+
+    def __init__(self, takes: timedelta = timedelta(0), failed: tuple[tuple[str, bool], ...] = ()) -> None:
+        self.asked: list[str] = []
+        self.entries: list[dict[str, Any]] = []
+        self._takes = takes
+        self._failed = [
+            {"Id": str(index), "Code": code, "SenderFault": is_ours} for index, (code, is_ours) in enumerate(failed)
+        ]
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[dict[str, object]]]:
+        async def ask(**request: Any) -> dict[str, object]:
+            self.asked.append(method)
+            self.entries = request.get("Entries", [])
+            await asyncio.sleep(self._takes.total_seconds())
+            return {"MessageId": "1", "Attributes": DEPTH, "Failed": self._failed}
+
+        return ask
+
+
+def queue_of(receiver: Any, control: Any, once: Any = None) -> SqsQueue:
+    return SqsQueue("https://sqs/1/loading", receiver=receiver, control=control, once=once)
+
+
+REQUESTS: list[tuple[Callable[[SqsQueue], Awaitable[object]], timedelta]] = [
+    (lambda queue: queue.delete(["a"]), CONTROL_TIMEOUT),
+    (lambda queue: queue.set_visibility({"a": WAIT}), CONTROL_TIMEOUT),
+    (lambda queue: queue.send("x"), ANSWER_TIMEOUT),
+    (lambda queue: queue.depth(), ANSWER_TIMEOUT),
+]
+
+
+@pytest.mark.parametrize(("request_of", "limit"), REQUESTS)
+async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_end(
+    request_of: Callable[[SqsQueue], Awaitable[object]], limit: timedelta
+) -> None:
+    receiver, control = Client(), Client(takes=timedelta(hours=1))
+    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+        await request_of(queue_of(receiver, control))
+    assert now() == pytest.approx(limit.total_seconds())
+    assert (receiver.asked, len(control.asked)) == ([], 1)
+
+
+async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_must_know_what_may_be_there_twice() -> None:
+    control, once = Client(), Client(takes=timedelta(hours=1))
+    queue = queue_of(Client(), control, once)
+    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+        await queue.send_all([Outgoing("a"), Outgoing("b")])
+    assert (once.asked, control.asked) == (["send_message_batch"], [])
+
+
+async def test_who_has_no_credentials_is_told_what_is_missing_and_not_that_somebody_waits() -> None:
+    class Nameless:
+        async def get_queue_attributes(self, **_request: object) -> None:
+            raise NoCredentialsError
+
+    text = r"sqs can't be asked about 'loading' without credentials \(NoCredentialsError\); provide or renew them"
+    with pytest.raises(DependencyDownError, match=text):
+        await queue_of(Client(), Nameless()).depth()
+
+
+async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_seconds() -> None:
+    receiver, control = Client(takes=timedelta(hours=1)), Client()
+    with pytest.raises(DependencyDownError):
+        await queue_of(receiver, control).receive(1, wait=WAIT, visibility=WAIT)
+    assert now() == pytest.approx((WAIT + POLL_GRACE).total_seconds())
+    assert (receiver.asked, control.asked) == (["receive_message"], [])
+
+
+async def test_a_short_span_is_a_whole_second_and_never_none() -> None:
+    """SQS counts in seconds, and zero would hand a message back at once."""
+    control = Client()
+    await queue_of(Client(), control).set_visibility(
+        {"a": timedelta(seconds=0.2), "b": timedelta(seconds=59.1), "c": timedelta(0)}
+    )
+    assert [entry["VisibilityTimeout"] for entry in control.entries] == [1, 60, 0]
+
+
+async def test_of_a_batch_what_is_the_receipt_s_fault_is_gone_and_the_rest_may_pass() -> None:
+    failed = (
+        ("ReceiptHandleIsInvalid", True),
+        ("MessageNotInflight", True),
+        ("InvalidParameterValue", True),
+        ("RequestThrottled", True),
+        ("InternalError", False),
+    )
+    queue = queue_of(Client(), Client(failed=failed))
+    expected = Failures(gone=frozenset("abc"), transient=frozenset("de"))
+    assert await queue.delete("abcdef") == expected
+    assert await queue.set_visibility(dict.fromkeys("abcdef", WAIT)) == expected

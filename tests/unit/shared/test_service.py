@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.totesys import CONTRACT
+from shared.errors import DependencyDownError, PermanentError
+from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
+from shared.settings import ServiceSettings
+from shared.testing import FakeObjectStore, FakeQueue
+from tests.limits import HANG
+from tests.unit.shared.consumer.scene import Script, body, until
+
+
+class GivenSettings(ServiceSettings):
+    """Complete without an environment."""
+
+    service: str = "loading"
+    region: str = "eu-west-2"
+    queue_url: str = "https://sqs/1/loading"
+    dead_letter_url: str = "https://sqs/1/loading-dlq"
+    landing_bucket: str = "landing"
+    processed_bucket: str = "processed"
+    slots: int = 2
+    handler_limit: timedelta = timedelta(minutes=15)
+    poll_wait: timedelta = timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.service.configure_logs", lambda *_arguments, **_named: None)
+
+
+def world(outlet: FakeQueue | None = None) -> World:
+    return World(FakeQueue("loading"), FakeQueue("loading-dlq"), outlet, FakeObjectStore("landing", "processed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_works_until_a_signal_and_ends_with_success(number: signal.Signals) -> None:
+    handler = Script()
+
+    async def serve(settings: GivenSettings) -> None:
+        mine = world()
+        await mine.queue.send(body())
+        consuming = asyncio.create_task(consume(settings, mine, handler, ["landing"]))
+        await until(lambda: len(handler.calls) == 1, within=HANG)
+        os.kill(os.getpid(), number)
+        await consuming
+        assert (await mine.queue.depth()).in_flight == 0
+
+    assert run_service(GivenSettings, serve) == 0
+
+
+def test_wrong_settings_end_with_two_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    async def serve(_settings: ServiceSettings) -> None:
+        raise AssertionError("must not start")
+
+    assert run_service(ServiceSettings, serve) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("the settings don't hold: STARLIFT_SERVICE is missing; set it; ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermanentError("the secret is gone"), ExceptionGroup("", [ExceptionGroup("", [PermanentError("the secret is gone")])])],
+)
+def test_a_service_that_cannot_go_on_says_why_and_ends_with_one(error: Exception) -> None:
+    async def serve(_settings: GivenSettings) -> None:
+        raise error
+
+    with capture_logs() as logs:
+        assert run_service(GivenSettings, serve) == 1
+    assert logs == [{"event": "service_failed", "error": "the secret is gone", "log_level": "error"}]
+
+
+def test_a_bug_is_not_dressed_up() -> None:
+    async def serve(_settings: GivenSettings) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_service(GivenSettings, serve)
+
+
+def test_the_contract_is_there_without_being_named() -> None:
+    assert GivenSettings().contract is CONTRACT
+
+
+def test_a_service_without_a_next_queue_says_what_to_set() -> None:
+    outlet = FakeQueue("next")
+    assert world(outlet).next_queue is outlet
+    with pytest.raises(PermanentError, match="set STARLIFT_NEXT_QUEUE_URL"):
+        _ = world().next_queue
+
+
+async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    async with open_clients("eu-west-2") as clients:
+        assert clients.receiver is not clients.control
+
+
+@pytest.mark.parametrize(("profile", "region"), [("nope", "eu-west-2"), ("", "eu west 2")])
+async def test_an_aws_that_does_not_exist_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, profile: str, region: str
+) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(
+        PermanentError, match=r"^AWS can't be addressed \(.*(nope|eu west 2).*\); correct AWS_PROFILE, the region"
+    ):
+        async with open_clients(region):
+            pass
+
+
+async def test_what_must_not_be_repeated_unseen_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    async with open_clients("eu-west-2") as clients:
+        assert vars(clients.once.meta.config)["retries"]["total_max_attempts"] == 1
+
+
+async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other() -> None:
+    outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
+    mine = World(FakeQueue(), FakeQueue(), outlet, objects)
+    await aws_probes(mine, ["landing"])["s3"]()
+    probes = aws_probes(mine, ["landing", "processed"])
+    await probes["sqs"]()
+    outlet.faults.add("depth", DependencyDownError("sqs", "away"))
+    with pytest.raises(DependencyDownError, match="away"):
+        await probes["sqs"]()
+    with pytest.raises(DependencyDownError, match="'processed' does not exist"):
+        await probes["s3"]()
+
+
+async def test_what_aws_refuses_is_found_at_the_start_and_what_is_down_may_come_back() -> None:
+    outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
+    probes = aws_probes(World(FakeQueue(), FakeQueue(), outlet, objects), ["landing"])
+    outlet.faults.add("depth", DependencyDownError("sqs", "away"))
+    await require_access(probes)
+    objects.faults.add("keys", PermanentError("s3 refused ListObjectsV2 on 'landing' (AccessDenied)"))
+    with pytest.raises(PermanentError, match="refused ListObjectsV2"):
+        await require_access(probes)
