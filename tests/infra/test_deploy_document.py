@@ -13,12 +13,12 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 from services.operator.__main__ import app
 from services.operator.system import OperatorSettings
 from shared.settings import ServiceSettings
 from tests.infra.conftest import Applied
+from tests.infra.offline.tools import CHECKOUT
 
 TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 SIZES = 3

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from infra.local.bootstrap import Resources
-from infra.terraform.offline.core import opened
-from infra.terraform.offline.tools import CHECKOUT
 from tests.infra import checks
+from tests.infra.offline.core import opened
+from tests.infra.offline.tools import CHECKOUT
 
 QUEUE = "infra/terraform/modules/queue/main.tf"
 BUCKET = "infra/terraform/modules/bucket/main.tf"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.terraform.offline.tools import CHECKOUT
 from shared.consumer.task_protection import EXPIRY
+from tests.infra.offline.tools import CHECKOUT
 from tests.limits import HANG_S
 
 DIGEST = f"sha256:{7:064x}"

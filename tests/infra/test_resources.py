@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from infra.terraform.offline.core import Resource
-from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 from services.operator.proof.render import verdict_words
 from services.operator.proof.verdict import Outcome, Verdict
 from tests.infra.conftest import STACK, Applied
+from tests.infra.offline.core import Resource
+from tests.infra.offline.tools import CHECKOUT
 
 TOPOLOGY = read_topology()
 

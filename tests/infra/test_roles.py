@@ -10,10 +10,10 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import Operator, Service, read_topology
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
+from tests.infra.offline.tools import CHECKOUT
 
 # A batch needs the action of its single call; a list of objects is a matter of the bucket.
 ACTIONS = {

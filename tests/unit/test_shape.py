@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("contracts", "infra", "services", "shared", "tests")
+PACKAGES = ("contracts", "infra", "services", "shared", "tests", "tools")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 FILE_LINES_MAXIMUM, BODY_LINES_MAXIMUM = 300, 40

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from contracts.asyncapi import ROUTES
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, read_failure
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
+from contracts.routes import ROUTES
 from shared.consumer.attempts import given
 from shared.queue import Delivery, Outgoing
 

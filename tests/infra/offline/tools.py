@@ -34,7 +34,7 @@ def run_tool(
     environment: Mapping[str, str] | None = None,
 ) -> Answer:
     """What a program answers; `given` is its standard input. Raises: FileNotFoundError where `make infra-check` never ran."""
-    answer = subprocess.run(  # noqa: S603 - our own arguments
+    answer = subprocess.run(
         [TOOLS / name, *arguments],
         cwd=directory,
         env=tool_environment() if environment is None else environment,

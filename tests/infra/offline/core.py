@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.terraform.offline.tools import TOOLS, Answer, run_tool, tool_environment
+from tests.infra.offline.tools import TOOLS, Answer, run_tool, tool_environment
 
-_HERE = "infra.terraform.offline"
+_HERE = "tests.infra.offline"
 # State stays beside the copy: nobody has the bucket that the real one lies in.
 _LOCAL_STATE = 'terraform {\n  backend "local" {}\n}\n'
-_NOT_COPIED = shutil.ignore_patterns(".terraform*", "__pycache__", "offline")
+_NOT_COPIED = shutil.ignore_patterns(".terraform*")
 
 
 class CoreError(Exception):
@@ -97,7 +97,7 @@ def opened(checkout: Path, place: Path) -> Iterator[Terraform]:
 @contextmanager
 def _stand_in() -> Iterator[str]:
     """A running stand-in; what it tells Terraform of itself."""
-    with subprocess.Popen(  # noqa: S603 - our own arguments
+    with subprocess.Popen(
         [TOOLS / "python", "-m", f"{_HERE}.stand_in"],
         env=tool_environment(),
         stdin=subprocess.PIPE,

