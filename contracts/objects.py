@@ -1,4 +1,4 @@
-"""Where things lie in the buckets, and how a message refers to them.
+"""Object keys in the landing and the processed bucket, and how a message refers to an object.
 
 Rows are content-addressed: the key of an object ends with the hash of its bytes, so writing twice is writing once, and no
 writer can change what another message refers to.
@@ -7,6 +7,7 @@ writer can change what another message refers to.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID, uuid5
@@ -14,15 +15,15 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
-
-_NAMED = re.compile(r"/([^/]+)-([0-9a-f]{16})\.parquet$")
+_HASH_DIGITS = 16  # of a SHA-256, in a key
+_ROWS = re.compile(rf"/([^/]+)-([0-9a-f]{{{_HASH_DIGITS}}})\.parquet$")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,63}$")]  # a source or a table: at most PostgreSQL's 63 bytes
 
 
 class ObjectRef(BaseModel):
-    """An immutable object: a reader that finds other bytes than these stops."""
+    """An immutable object, as its writer described it. A reader that finds other bytes stops."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,91 +34,112 @@ class ObjectRef(BaseModel):
     sha256: Sha256
 
 
-def batch_id(source: str, run: int, index: int) -> UUID:
-    """The id of the batch `index` (from 0) of a run: the same each time it is computed."""
-    return uuid5(BATCH_NAMESPACE, f"{source}/{run}/{index}")
+@dataclass(frozen=True, slots=True)
+class BatchKeys:
+    """Keys of the objects of one batch: `index`, from 0, within a run of a source."""
+
+    source: str
+    run: int
+    index: int
+
+    @property
+    def batch_id(self) -> UUID:
+        """The batch's id: the same each time it is computed."""
+        return uuid5(BATCH_NAMESPACE, f"{self.source}/{self.run}/{self.index}")
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the batch's rows and key lists, in either bucket."""
+        return f"{self.source}/runs/{self.run:020d}/{self.index:05d}/"
+
+    def extract(self, table: str, role: str, sha256: str) -> str:
+        """Source rows, in the landing bucket."""
+        return f"{self.prefix}{extract_name(table, role)}-{sha256[:_HASH_DIGITS]}.parquet"
+
+    def key_list(self, table: str, sha256: str) -> str:
+        """One part of a source table's key list, in either bucket."""
+        return f"{self.prefix}{table}.keys-{sha256[:_HASH_DIGITS]}.jsonl.gz"
+
+    def star_rows(self, table: str, sha256: str) -> str:
+        """Remodelled rows of a warehouse table, in the processed bucket."""
+        return f"{self.star_rows_prefix(table)}{sha256[:_HASH_DIGITS]}.parquet"
+
+    def star_rows_prefix(self, table: str) -> str:
+        """The prefix of a warehouse table's rows; that of a table named `table-…` starts with it as well."""
+        return f"{self.prefix}{table}-"
+
+    def quarantine(self, sha256: str) -> str:
+        """The rows that the warehouse cannot hold, as JSON lines, in the processed bucket."""
+        return f"{SourceKeys(self.source).quarantine}{self.run:020d}/{self.index:05d}-{sha256[:_HASH_DIGITS]}.jsonl"
 
 
-def state_key(source: str) -> str:
-    """The one mutable object of a source, changed by compare-and-set only."""
-    return f"{source}/state.json"
+@dataclass(frozen=True, slots=True)
+class SourceKeys:
+    """Keys of everything that belongs to one source. All are in the landing bucket, except the quarantine."""
 
+    source: str
 
-def manifest_prefix(source: str) -> str:
-    """Where a source's manifests lie."""
-    return f"{source}/manifests/"
+    def batch(self, run: int, index: int) -> BatchKeys:
+        """The keys of one batch."""
+        return BatchKeys(self.source, run, index)
 
+    @property
+    def state(self) -> str:
+        """The one mutable object of a source, changed by compare-and-set only."""
+        return f"{self.source}/state.json"
 
-def manifest_key(source: str, run: int) -> str:
-    """A run's manifest; keys sort by run."""
-    return f"{manifest_prefix(source)}{run:020d}.json"
+    @property
+    def manifests(self) -> str:
+        """The prefix of the manifests; their keys sort by run."""
+        return f"{self.source}/manifests/"
 
+    def manifest(self, run: int) -> str:
+        """The manifest of a run."""
+        return f"{self.manifests}{run:020d}.json"
 
-def run_of_manifest(key: str) -> int:
-    """The run whose manifest has this key. Raises: ValueError for any other key."""
-    run = int(key.rpartition("/")[2].removesuffix(".json"))
-    if key != manifest_key(key.partition("/")[0], run):
-        raise ValueError(key)
-    return run
+    def run_of_manifest(self, key: str) -> int:
+        """The run whose manifest has this key. Raises: ValueError for any other key."""
+        run = int(key.removeprefix(self.manifests).removesuffix(".json"))
+        if key != self.manifest(run):
+            raise ValueError(key)
+        return run
 
+    @property
+    def quarantine(self) -> str:
+        """The prefix of the quarantine, in the processed bucket; its keys sort by run."""
+        return f"quarantine/{self.source}/runs/"
 
-def batch_prefix(source: str, run: int, index: int) -> str:
-    """Where the rows of a batch lie, in the landing and in the processed bucket."""
-    return f"{source}/runs/{run:020d}/{index:05d}/"
+    def batch_of_quarantine(self, key: str) -> tuple[int, int]:
+        """The run, and the index of the batch within it, of a quarantine object. Raises: ValueError for any other key."""
+        run, name = key.removeprefix(self.quarantine).split("/")
+        return int(run), int(name.partition("-")[0])
 
+    def proof(self, taken_at: datetime) -> str:
+        """The proof of a time."""
+        return f"proofs/{self.source}/{taken_at:%Y%m%dT%H%M%SZ}.json"
 
-def name_in(key: str) -> tuple[str, str] | None:
-    """What an object of a batch holds, and how the hash of its bytes begins, as its key says; None for what is no Parquet."""
-    found = _NAMED.search(key)
-    return None if found is None else (found[1], found[2])
+    @property
+    def last_proof(self) -> str:
+        """The last proof."""
+        return f"proofs/{self.source}/last.json"
+
+    @property
+    def proof_failure(self) -> str:
+        """Why the last proof failed."""
+        return f"proofs/{self.source}/failure.json"
+
+    @property
+    def history(self) -> str:
+        """Where the checked history begins."""
+        return f"proofs/{self.source}/history.json"
 
 
 def extract_name(table: str, role: str) -> str:
-    """How an extract is called in its key."""
+    """The part of an extract's key that names its rows."""
     return f"{table}.{role}"
 
 
-def extract_key(source: str, run: int, index: int, name: str, sha256: str) -> str:
-    """An extract of the landing bucket; `name` tells table and role."""
-    return f"{batch_prefix(source, run, index)}{name}-{sha256[:16]}.parquet"
-
-
-def key_list_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
-    """A part of a key list, in either bucket."""
-    return f"{batch_prefix(source, run, index)}{table}.keys-{sha256[:16]}.jsonl.gz"
-
-
-def star_rows_key(source: str, run: int, index: int, table: str, sha256: str) -> str:
-    """Remodelled rows of the processed bucket."""
-    return f"{batch_prefix(source, run, index)}{table}-{sha256[:16]}.parquet"
-
-
-def quarantine_key(source: str, run: int, index: int, sha256: str) -> str:
-    """The rows of a batch that the warehouse can't hold, as JSON lines, in the processed bucket."""
-    return f"{quarantine_prefix(source)}{run:020d}/{index:05d}-{sha256[:16]}.jsonl"
-
-
-def quarantine_prefix(source: str) -> str:
-    """Where a source's quarantine lies; keys sort by run."""
-    return f"quarantine/{source}/runs/"
-
-
-def batch_of_quarantine(key: str) -> tuple[int, int]:
-    """The run, and the batch within it, whose rows are in an object of the quarantine. Raises: ValueError for any other key."""
-    run, name = key.split("/")[3:5]
-    return int(run), int(name.partition("-")[0])
-
-
-def proof_key(source: str, taken_at: datetime | None = None) -> str:
-    """The last proof of a source, or that of a time."""
-    return f"proofs/{source}/{'last' if taken_at is None else f'{taken_at:%Y%m%dT%H%M%SZ}'}.json"
-
-
-def history_key(source: str) -> str:
-    """The record of where the checked history of a source begins."""
-    return f"proofs/{source}/history.json"
-
-
-def proof_failure_key(source: str) -> str:
-    """The reason why the last proof of a source failed."""
-    return f"proofs/{source}/failure.json"
+def rows_in(key: str) -> tuple[str, str] | None:
+    """The name of the rows in a Parquet object of a batch, and the first digits of its hash; None for any other key."""
+    found = _ROWS.search(key)
+    return None if found is None else (found[1], found[2])

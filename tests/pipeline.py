@@ -15,7 +15,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, IngestSourceData, Message, Mode, Trigger, decode
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, SourceState
 from contracts.tables import Contract
 from contracts.totesys import CONTRACT
@@ -32,6 +32,7 @@ from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.outcome import Done
 from shared.postgres import Database
+from shared.source_store import SourceStore
 from shared.sql import quoted
 from shared.testing import FakeObjectStore, FakeQueue
 
@@ -64,11 +65,9 @@ class Pipeline:
         queue = FakeQueue("remodelling")
         deps = ingestion.Dependencies(
             self.source,
-            self.objects,
+            self.store,
             queue,
             self.contract,
-            SOURCE,
-            LANDING,
             batch_rows=self.batch_rows,
             batch_bytes=self.batch_bytes,
             batch_objects=self.batch_objects,
@@ -104,9 +103,14 @@ class Pipeline:
         return messages
 
     @property
+    def store(self) -> SourceStore:
+        """What is kept of the source in the buckets."""
+        return SourceStore(self.objects, SOURCE, LANDING, PROCESSED)
+
+    @property
     def proof(self) -> Proof:
         """What compares the two databases."""
-        return Proof(self.contract, self.source, self.warehouse, self.objects, LANDING, PROCESSED, SOURCE, self.dead)
+        return Proof(self.contract, self.source, self.warehouse, self.store, self.dead)
 
     async def verify(self) -> Verdict:
         """What the proof finds."""
@@ -115,7 +119,7 @@ class Pipeline:
     async def progress(self) -> Progress:
         """How far the warehouse has come."""
         async with self.warehouse.connection() as connection:
-            return await read_progress(self.objects, LANDING, SOURCE, connection)
+            return await read_progress(self.store, connection)
 
     async def dump(self, *, with_runs: bool = True) -> Dump:
         """Every row of every table of the star, without what may differ between equal warehouses."""
@@ -144,7 +148,7 @@ class Pipeline:
 
     def checkpoint(self) -> Checkpoint:
         """What the last run left."""
-        found = SourceState.model_validate_json(self.objects.buckets[LANDING][state_key(SOURCE)]).checkpoint
+        found = SourceState.model_validate_json(self.objects.buckets[LANDING][SourceKeys(SOURCE).state]).checkpoint
         assert found is not None
         return found
 

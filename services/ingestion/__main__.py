@@ -11,6 +11,7 @@ from services.ingestion.settings import IngestionSettings
 from shared.database_url import database_url
 from shared.postgres import Database
 from shared.service import consume, open_world, run_service
+from shared.source_store import SourceStore
 
 
 async def serve(settings: IngestionSettings) -> None:
@@ -22,11 +23,9 @@ async def serve(settings: IngestionSettings) -> None:
     async with open_world(settings) as world, aclosing(pool) as source:
         deps = Dependencies(
             source=source,
-            objects=world.objects,
+            store=SourceStore(world.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket),
             remodelling=world.next_queue,
             contract=settings.contract,
-            source_name=settings.source_name,
-            landing_bucket=settings.landing_bucket,
             batch_rows=settings.batch_rows,
             compare_keys_every=settings.compare_keys_every,
         )

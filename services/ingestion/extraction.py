@@ -15,15 +15,15 @@ import pandas as pd
 
 from contracts.column_types import ColumnType, Kind
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Extract, Role
-from contracts.objects import extract_key, extract_name
 from contracts.tables import Contract, SourceTable
 from services.ingestion.selection import ROW_BYTES_MAXIMUM, Selection
 from shared.catalog import SourceTableFacts
 from shared.errors import PermanentError
 from shared.key_lists import keys_of
-from shared.object_store import ObjectStore, put_addressed
+from shared.object_store import put_addressed
 from shared.parquet import PANDAS_TYPES, encode_parquet
 from shared.postgres import copy_out
+from shared.source_store import SourceStore
 
 BATCH_ROWS = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
 BATCH_BYTES = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots has two batches in memory, in several forms at a time
@@ -37,9 +37,7 @@ PARTNER_KEYS = 10_000  # in one IN list
 class Destination:
     """Where the extracts of a run go."""
 
-    objects: ObjectStore
-    bucket: str
-    source_name: str
+    store: SourceStore
     run: int
 
 
@@ -163,8 +161,9 @@ def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
 async def write_page(page: Page, index: int, destination: Destination) -> Extract:
     """Write a page to the landing bucket, as part of the batch `index`."""
     body = await asyncio.to_thread(_encoded, await page.frame, page)
-    key_of = partial(extract_key, destination.source_name, destination.run, index, extract_name(page.table.name, page.role))
-    ref = await put_addressed(destination.objects, destination.bucket, key_of, body, row_count=page.row_count)
+    store = destination.store
+    key_of = partial(store.keys.batch(destination.run, index).extract, page.table.name, page.role)
+    ref = await put_addressed(store.objects, store.landing_bucket, key_of, body, row_count=page.row_count)
     return Extract(table=page.table.name, role=page.role, object=ref)
 
 

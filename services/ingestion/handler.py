@@ -24,7 +24,6 @@ from contracts.messages import (
     Trigger,
     encode,
 )
-from contracts.objects import batch_id, manifest_key
 from contracts.state import Checkpoint, Manifest
 from contracts.tables import Contract
 from services.ingestion.extraction import BATCH_BYTES, BATCH_OBJECTS, BATCH_ROWS, Destination, Reader, read_batches
@@ -35,11 +34,11 @@ from services.ingestion.source import open_snapshot
 from shared.clock import utc_now
 from shared.envelope import caused_by
 from shared.errors import PermanentError
-from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.postgres import Database
 from shared.queue import Queue
 from shared.source_snapshot import SourceSnapshot
+from shared.source_store import SourceStore
 
 LEASE_HELD_DELAY = timedelta(seconds=5)
 HELD_BACK_LIMIT = timedelta(minutes=1)  # a transaction of an application is over by then
@@ -53,11 +52,9 @@ class Dependencies:
     """What a run works with. A load is cut at `batch_rows`, `batch_bytes` and `batch_objects`."""
 
     source: Database
-    objects: ObjectStore
+    store: SourceStore
     remodelling: Queue
     contract: Contract
-    source_name: str
-    landing_bucket: str
     batch_rows: int = BATCH_ROWS
     batch_bytes: int = BATCH_BYTES
     batch_objects: int = BATCH_OBJECTS
@@ -69,12 +66,12 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
     if not isinstance(message, IngestSource):
         raise PermanentError(f"ingestion obeys starlift.ingest_source, not '{message.type}'; move the message to its own queue")
-    if message.data.source_name != deps.source_name:
+    if message.data.source_name != deps.store.source:
         raise PermanentError(
-            f"this service ingests '{deps.source_name}', not '{message.data.source_name}'; correct the command"
+            f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"
         )
     try:
-        lease = await take_lease(deps.objects, deps.landing_bucket, deps.source_name, deps.now)
+        lease = await take_lease(deps.store, deps.now)
     except LeaseHeldError as held:
         return Defer(LEASE_HELD_DELAY, str(held))
     async with renewed(lease):
@@ -159,7 +156,7 @@ async def _write_manifest(
     deps: Dependencies,
 ) -> None:
     manifest = Manifest(
-        source_name=deps.source_name,
+        source_name=deps.store.source,
         run=lease.run,
         requested_by=command.id,
         snapshot=now.snapshot,
@@ -168,8 +165,7 @@ async def _write_manifest(
         redefined=plan.redefined,
         batches=tuple(batches),
     )
-    body = manifest.model_dump_json().encode()
-    await deps.objects.put(deps.landing_bucket, manifest_key(deps.source_name, lease.run), body)
+    await deps.store.write_manifest(manifest)
 
 
 def _log_completed(run: int, batches: Sequence[BatchIngested], took: timedelta) -> None:
@@ -188,7 +184,7 @@ async def _announce_batches(
     Key lists that do not fit into its message follow in batches of their own.
     """
     deps = announcer.deps
-    destination = Destination(deps.objects, deps.landing_bucket, deps.source_name, announcer.run)
+    destination = Destination(deps.store, announcer.run)
     sent: list[BatchIngested] = []
     waiting: tuple[Extract, ...] | None = None
     async for extracts in read_batches(reader, destination):
@@ -225,9 +221,9 @@ class Announcer:
         self, index: int, extracts: tuple[Extract, ...], keys: tuple[KeyList, ...] = (), *, is_last: bool = False
     ) -> BatchIngested:
         """Send what was written as the batch `index`."""
-        batch = batch_id(self.deps.source_name, self.run, index)
+        batch = self.deps.store.keys.batch(self.run, index).batch_id
         data = BatchIngestedData(
-            source_name=self.deps.source_name,
+            source_name=self.deps.store.source,
             run=self.run,
             batch_id=batch,
             index=index,

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from contracts.messages import Extract, KeyList
-from contracts.objects import ObjectRef, key_list_key
+from contracts.objects import ObjectRef
 from contracts.tables import Contract, SourceTable
 from services.ingestion.extraction import Destination, object_count
 from services.ingestion.selection import Selection
@@ -95,7 +95,8 @@ class _Parts:
             await self._write(bytes(self.waiting))
 
     async def _write(self, lines: bytes) -> None:
-        to = self.destination
+        store = self.destination.store
         body = await asyncio.to_thread(packed, lines)
-        key_of = partial(key_list_key, to.source_name, to.run, self.index, self.table)
-        self.refs.append(await put_addressed(to.objects, to.bucket, key_of, body, row_count=lines.count(b"\n")))
+        key_of = partial(store.keys.batch(self.destination.run, self.index).key_list, self.table)
+        ref = await put_addressed(store.objects, store.landing_bucket, key_of, body, row_count=lines.count(b"\n"))
+        self.refs.append(ref)

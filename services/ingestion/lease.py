@@ -18,12 +18,11 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from contracts.objects import state_key
 from contracts.state import Checkpoint, Lease, SourceState
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, TransientError
-from shared.object_store import ConflictError, ObjectStore, replace_ours
-from shared.source_state import read_state
+from shared.object_store import ConflictError
+from shared.source_store import SourceStore
 
 LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
@@ -46,9 +45,7 @@ class LeaseLostError(TransientError):
 class SourceLease:
     """A run in progress: its number, and the state it stands on."""
 
-    objects: ObjectStore
-    bucket: str
-    key: str
+    store: SourceStore
     token: UUID
     state: SourceState
     etag: str
@@ -79,37 +76,32 @@ class SourceLease:
 
     async def _write(self, **changes: Lease | Checkpoint | None) -> None:
         state = self.state.model_copy(update=changes)
-        body = state.model_dump_json().encode()
         try:
-            self.etag = await replace_ours(self.objects, self.bucket, self.key, body, expected=self.etag, is_ours=self._is_ours)
+            self.etag = await self.store.replace_state(state, expected=self.etag, is_ours=self._is_ours)
         except ConflictError as error:
-            raise LeaseLostError(f"another run took the lease of '{self.key}' while run {self.run} was away") from error
+            raise LeaseLostError(f"another run took over '{self.store.source}' while run {self.run} was away") from error
         self.state = state
 
-    def _is_ours(self, stored: bytes) -> bool:
-        lease = read_state(self.bucket, self.key, stored).lease
-        return lease is not None and lease.token == self.token
+    def _is_ours(self, stored: SourceState) -> bool:
+        return stored.lease is not None and stored.lease.token == self.token
 
 
-async def take_lease(objects: ObjectStore, bucket: str, source_name: str, now: Callable[[], datetime] = utc_now) -> SourceLease:
+async def take_lease(store: SourceStore, now: Callable[[], datetime] = utc_now) -> SourceLease:
     """Take the lease of a source and the next run number.
 
     Raises: LeaseHeldError while another run has it.
     """
-    key = state_key(source_name)
-    found = await objects.read(bucket, key)
-    state = SourceState() if found is None else read_state(bucket, key, found.body)
+    state, etag = await store.read_state()
     if state.lease is not None and now() - CLOCK_SKEW < state.lease.until < now() + _FAR_AHEAD:
-        raise LeaseHeldError(f"a run of '{source_name}' is under way until {state.lease.until:%H:%M:%S} at the latest")
+        raise LeaseHeldError(f"a run of '{store.source}' is under way until {state.lease.until:%H:%M:%S} at the latest")
     token = uuid4()
     run = max(state.run + 1, int(now().timestamp() * 1000))
     taken = state.model_copy(update={"run": run, "lease": Lease(token=token, until=now() + LEASE_LIFE)})
-    body = taken.model_dump_json().encode()
     try:
-        etag = await replace_ours(objects, bucket, key, body, expected=found.etag if found else None)
+        etag = await store.replace_state(taken, expected=etag)
     except ConflictError as error:
-        raise LeaseHeldError(f"another run of '{source_name}' has just begun") from error
-    return SourceLease(objects, bucket, key, token, taken, etag, now)
+        raise LeaseHeldError(f"another run of '{store.source}' has just begun") from error
+    return SourceLease(store, token, taken, etag, now)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mo
 from contracts.state import Manifest
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import read_letter
-from services.operator.progress import highest_run, manifests_after, not_in_ledger, read_progress
+from services.operator.progress import not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
@@ -67,10 +67,9 @@ async def request_run(
     reread: tuple[RowsOf, ...] = (),
 ) -> Request:
     """Put the command into the ingestion queue."""
-    settings = system.settings
-    after = await highest_run(system.objects, settings.landing_bucket, settings.source_name)
+    after = await system.store.highest_run()
     data = IngestSourceData(
-        source_name=settings.source_name,
+        source_name=system.settings.source_name,
         mode=mode,
         trigger=trigger,
         compare_keys=compare_keys,
@@ -125,9 +124,8 @@ async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: ti
 
 async def resend_missing(system: System) -> int:
     """Send every batch again that was announced and is not loaded; how many. One still on its way loads once all the same."""
-    settings = system.settings
     async with system.warehouse.transaction(readonly=True) as warehouse:
-        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
+        progress = await read_progress(system.store, warehouse)
     batches = (*progress.superseded, *progress.missing)
     for batch in batches:
         await system.queues["remodelling"].send(encode(batch))
@@ -177,17 +175,14 @@ class _Wait:
         return None if missing else manifest
 
     async def _find_manifest(self) -> Manifest | None:
-        settings = self._system.settings
-        ended = await manifests_after(self._system.objects, settings.landing_bucket, settings.source_name, self._seen)
+        ended = await self._system.store.manifests_after(self._seen)
         self._seen = ended[-1].run if ended else self._seen
         return next((one for one in ended if one.requested_by == self._request.command.id), None)
 
     async def _gaps(self, manifest: Manifest) -> tuple[BatchIngested, ...]:
         """The missing batches that the run needs; a full run, itself or a later loaded one, makes earlier runs needless."""
-        settings = self._system.settings
-        place = self._system.objects, settings.landing_bucket, settings.source_name
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
-            progress = await read_progress(*place, warehouse, since=self._whole_through)
+            progress = await read_progress(self._system.store, warehouse, since=self._whole_through)
         if progress.consistent_through is not None:
             self._whole_through = progress.consistent_through.run
         first = manifest.run if manifest.is_full else 0

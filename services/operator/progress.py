@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from importlib.resources import files
 from uuid import UUID
 
 import asyncpg
 
 from contracts.messages import BatchIngested, Role
-from contracts.objects import manifest_key, manifest_prefix, run_of_manifest
 from contracts.state import Checkpoint, Manifest
-from services.operator.reading import AT_ONCE, all_of
-from shared.errors import TransientError
-from shared.object_store import ObjectStore
 from shared.postgres import Database
-from shared.source_state import find_checkpoint, find_manifest, find_state
-from shared.stored_documents import read_stored
+from shared.reading import AT_ONCE, all_of
+from shared.source_store import SourceStore
 
 OVERDUE = timedelta(minutes=5)  # for a batch to be on its way
 LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
@@ -67,19 +62,16 @@ class Progress:
         return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
 
 
-async def read_progress(
-    objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection, *, since: int = 1
-) -> Progress:
+async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, since: int = 1) -> Progress:
     """Compare every manifest that the landing bucket still has with the ledger that `warehouse` sees.
 
     However old a gap is, what comes after it is not consistent: a batch may lie among the dead letters for a fortnight. Who has
     seen already that all is whole through a run asks for those `since` then: 90 days of a run a minute are 130 requests.
     """
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
-    checkpoint = await find_checkpoint(objects, bucket, source_name)
-    after = manifest_key(source_name, since - 1)
-    runs = [_run_of(bucket, key) for key in await objects.keys(bucket, manifest_prefix(source_name), after=after)]
-    ledger = await _ledger(warehouse, source_name, runs[0] if runs else 0)
+    checkpoint = await store.find_checkpoint()
+    runs = await store.manifest_runs(after=since - 1)
+    ledger = await _ledger(warehouse, store.source, runs[0] if runs else 0)
     consistent: int | None = None
     loaded = 0
     gaps: list[Gap] = []
@@ -91,7 +83,7 @@ async def read_progress(
             if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
                 # The gap begins at the horizon of the run before.
                 ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
-                known |= dict(zip(ahead, await all_of(ahead, partial(_manifest, objects, bucket, source_name)), strict=True))
+                known |= dict(zip(ahead, await all_of(ahead, store.read_manifest), strict=True))
             manifest = known[run]
             if is_complete and manifest.is_full:
                 superseded, gaps = [*superseded, *(batch for gap in gaps for batch in gap.missing)], []
@@ -104,7 +96,7 @@ async def read_progress(
     if checkpoint is not None and checkpoint.run not in {batch.data.run for batch in missing}:
         loaded = max(loaded, checkpoint.run)  # an idle source leaves no manifests, only a newer checkpoint
     return Progress(
-        consistent_through=None if consistent is None else await _manifest(objects, bucket, source_name, consistent),
+        consistent_through=None if consistent is None else await store.read_manifest(consistent),
         missing=missing,
         checkpoint=checkpoint,
         overdue=sum(len(gap.missing) for gap in gaps if gap.is_overdue),
@@ -120,17 +112,6 @@ def _gap(manifest: Manifest, since: int | None, loaded: set[UUID]) -> list[Gap]:
     return [Gap(manifest, missing, since, is_overdue)] if missing else []
 
 
-async def highest_run(objects: ObjectStore, bucket: str, source_name: str) -> int:
-    """The highest run number that was ever taken; 0 before the first."""
-    return (await find_state(objects, bucket, source_name)).run
-
-
-async def manifests_after(objects: ObjectStore, bucket: str, source_name: str, run: int) -> list[Manifest]:
-    """The manifests of every run above `run` that has ended, in the order of their runs."""
-    keys = await objects.keys(bucket, manifest_prefix(source_name), after=manifest_key(source_name, run))
-    return await all_of([_run_of(bucket, key) for key in keys], partial(_manifest, objects, bucket, source_name))
-
-
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
     """Those of the batches that are not loaded."""
     async with warehouse.transaction(readonly=True) as connection:
@@ -139,18 +120,6 @@ async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUI
         rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)
     loaded = {row["batch_id"] for row in rows}
     return [batch for batch in wanted if batch not in loaded]
-
-
-def _run_of(bucket: str, key: str) -> int:
-    remedy = "move it away: Starlift did not write it"
-    return read_stored(run_of_manifest, f"{bucket}/{key}", key, what="name of a manifest", remedy=remedy)
-
-
-async def _manifest(objects: ObjectStore, bucket: str, source_name: str, run: int) -> Manifest:
-    found = await find_manifest(objects, bucket, source_name, run)
-    if found is None:
-        raise TransientError(f"the manifest of run {run} vanished while it was read; try again")
-    return found
 
 
 async def _ledger(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, asyncpg.Record]:

@@ -12,7 +12,6 @@ from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.quarantine import Entry, open_entries
 from services.operator.system import System
 from shared.envelope import opening
-from shared.source_state import find_manifest
 
 SOURCE = "starlift/operator"
 
@@ -22,13 +21,12 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
 
     Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
     """
-    settings, contract = system.settings, system.contract
+    contract = system.contract
     chosen = contract.warehouse_tables if table is None else [table_named(contract, table)]
     still: list[Entry] = []
     async with system.warehouse.transaction(readonly=True) as warehouse:
-        place = system.objects, settings.processed_bucket, settings.source_name
-        entries = await open_entries(*place, contract, warehouse)
-        comparisons = await last_comparisons(*place, warehouse)
+        entries = await open_entries(system.store, contract, warehouse)
+        comparisons = await last_comparisons(system.store, warehouse)
     for one in chosen:
         of_table = entries.get(one.name, {})
         compared = comparisons.run(one)
@@ -65,8 +63,7 @@ async def replay(system: System, entries: Sequence[Entry]) -> Replayed:
 
 async def _send_again(system: System, run: int, index: int) -> BatchIngested | None:
     """All rows of the batch, those that are loaded already too: a batch that is known is never a part of what it was."""
-    settings = system.settings
-    manifest = await find_manifest(system.objects, settings.landing_bucket, settings.source_name, run)
+    manifest = await system.store.find_manifest(run)
     former = next((one for one in manifest.batches if one.data.index == index), None) if manifest else None
     if former is None:
         return None

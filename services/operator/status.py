@@ -254,10 +254,9 @@ async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
 
 
 async def _progress(system: System, limit: timedelta) -> Progress:
-    settings = system.settings
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {int(limit / timedelta(milliseconds=1))}")
-        return await read_progress(system.objects, settings.landing_bucket, settings.source_name, warehouse)
+        return await read_progress(system.store, warehouse)
 
 
 async def _rows(system: System, limit: timedelta) -> dict[str, RowCount]:

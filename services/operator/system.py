@@ -18,6 +18,7 @@ from shared.postgres import Database
 from shared.queue import Queue
 from shared.service import open_clients
 from shared.settings import PREFIX, ContractModule
+from shared.source_store import SourceStore
 
 SERVICES = ("ingestion", "remodelling", "loading")
 
@@ -56,6 +57,12 @@ class System:
     objects: ObjectStore
     source: Database
     warehouse: Database
+
+    @property
+    def store(self) -> SourceStore:
+        """What is kept of the source in S3."""
+        settings = self.settings
+        return SourceStore(self.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from contracts.messages import (
     StarRows,
     encode,
 )
-from contracts.objects import ObjectRef, key_list_key, quarantine_key, star_rows_key
+from contracts.objects import BatchKeys, ObjectRef
 from contracts.tables import Contract, ContractError, SourceTable
 from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
@@ -122,14 +122,14 @@ async def _copy_key_lists(message: BatchIngested, deps: Dependencies) -> tuple[K
 
 
 async def _copy_keys(message: BatchIngested, table: SourceTable, ref: ObjectRef, deps: Dependencies) -> ObjectRef:
-    key_of = partial(key_list_key, message.data.source_name, message.data.run, message.data.index, table.name)
+    key_of = partial(_keys(message).key_list, table.name)
     body = await deps.objects.get(ref)
     return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count)
 
 
 async def _write_star_rows(message: BatchIngested, result: Remodelled, deps: Dependencies) -> StarRows:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
-    key_of = partial(star_rows_key, message.data.source_name, message.data.run, message.data.index, result.table.name)
+    key_of = partial(_keys(message).star_rows, result.table.name)
     ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
     return StarRows(table=result.table.name, object=ref)
 
@@ -142,8 +142,11 @@ async def _write_quarantine(
     if not lines:
         return None
     body = "".join(f"{line}\n" for line in lines).encode()
-    key_of = partial(quarantine_key, message.data.source_name, message.data.run, message.data.index)
-    return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(lines))
+    return await put_addressed(deps.objects, deps.processed_bucket, _keys(message).quarantine, body, row_count=len(lines))
+
+
+def _keys(message: BatchIngested) -> BatchKeys:
+    return BatchKeys(message.data.source_name, message.data.run, message.data.index)
 
 
 def _refused_lines(results: Iterable[Remodelled], rows: SourceRows, contract: Contract) -> list[str]:

@@ -19,7 +19,6 @@ from infra.local.processes import Child
 from infra.local.stack import CHECKOUT, Stack
 from infra.local.state import service_environment
 from services.operator.local.application import ensure_filled, start_writing
-from services.operator.progress import manifests_after
 from services.operator.system import SERVICES, OperatorSettings, open_system
 from tests.chaos.points import POINTS_OF
 from tests.chaos.timeline import Timeline
@@ -148,8 +147,7 @@ class Arena:
 
         async def send() -> int:
             async with open_system(OperatorSettings()) as system:
-                settings = system.settings
-                manifests = await manifests_after(system.objects, settings.landing_bucket, settings.source_name, 0)
+                manifests = await system.store.manifests_after(0)
                 batches = [batch for manifest in manifests for batch in manifest.batches]
                 chosen = self._draw.sample(batches, min(3, len(batches)))
                 for batch in chosen:

@@ -12,11 +12,11 @@ from typing import Any
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.failure import FAILURE_ATTRIBUTE, FailureRecord
 from contracts.messages import Role
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import Manifest, SourceState
 from contracts.tables import TableKind, WarehouseTable
 from services.operator.ingest import request_run, resend_missing, wait_until_loaded
-from services.operator.progress import manifests_after, read_progress
+from services.operator.progress import read_progress
 from services.operator.proof.verify import Proof
 from services.operator.system import System
 from shared.parquet import decode_parquet
@@ -108,8 +108,7 @@ async def _read_dead_letters(system: System, findings: Findings, *, amnesia: boo
 
 async def _check_history(system: System, findings: Findings) -> None:
     """Every version that the snapshot of a completed run saw is in its fact table, once."""
-    settings = system.settings
-    manifests = await manifests_after(system.objects, settings.landing_bucket, settings.source_name, 0)
+    manifests = await system.store.manifests_after(0)
     findings.runs, findings.batches = len(manifests), sum(len(manifest.batches) for manifest in manifests)
     seen: dict[str, set[tuple[int, int]]] = {}
     for manifest in manifests:
@@ -151,9 +150,9 @@ async def _check_leftovers(system: System, findings: Findings) -> None:
     settings = system.settings
     async with system.warehouse.connection() as connection:
         findings.rows_gone = await connection.fetchval("SELECT count(*) FROM starlift.tombstone")
-        progress = await read_progress(system.objects, settings.landing_bucket, settings.source_name, connection)
+        progress = await read_progress(system.store, connection)
     findings.left_behind += [f"batch {batch.data.batch_id} of run {batch.data.run} is not loaded" for batch in progress.missing]
-    found = await system.objects.read(settings.landing_bucket, state_key(settings.source_name))
+    found = await system.objects.read(settings.landing_bucket, SourceKeys(settings.source_name).state)
     state = None if found is None else SourceState.model_validate_json(found.body)
     if state is not None and state.lease is not None and state.lease.until > datetime.now(UTC):
         findings.left_behind.append(f"run {state.run} holds the lease until {state.lease.until}")

@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 
 from contracts.failure import FAILURE_ATTRIBUTE, read_failure
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSource, IngestSourceData, Mode, Trigger, encode
-from contracts.objects import manifest_prefix, proof_key, quarantine_prefix, state_key
+from contracts.objects import SourceKeys
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.localstack import start_localstack
 from infra.local.ports import free_port
@@ -35,7 +35,6 @@ from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
 from infra.local.unprivileged import remove_place
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.progress import manifests_after
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.testing import FakeQueue
@@ -111,8 +110,7 @@ class Fuzzer:
 
     async def _good(self) -> dict[str, str]:
         """An ordinary message of each service."""
-        bucket = self._system.settings.landing_bucket
-        manifests = await manifests_after(self._system.objects, bucket, SOURCE, 0)
+        manifests = await self._system.store.manifests_after(0)
         batch = self._draw.choice([batch for manifest in manifests for batch in manifest.batches])
         outlet = FakeQueue("outlet")
         objects, processed = self._system.objects, self._system.settings.processed_bucket
@@ -176,10 +174,10 @@ class Fuzzer:
     async def _documents(self) -> list[tuple[str, str]]:
         """Bucket and key of a document to damage, each kind with equal probability."""
         landing, processed = self._system.settings.landing_bucket, self._system.settings.processed_bucket
-        manifests = (await self._system.objects.keys(landing, manifest_prefix(SOURCE)))[-1:]
+        manifests = (await self._system.objects.keys(landing, SourceKeys(SOURCE).manifests))[-1:]
         about_letters = await self._system.objects.keys(landing, "dead-letters/")
-        refused = await self._system.objects.keys(processed, quarantine_prefix(SOURCE))
-        kinds = [[state_key(SOURCE)], manifests, [proof_key(SOURCE)], about_letters]
+        refused = await self._system.objects.keys(processed, SourceKeys(SOURCE).quarantine)
+        kinds = [[SourceKeys(SOURCE).state], manifests, [SourceKeys(SOURCE).last_proof], about_letters]
         return [*((landing, self._draw.choice(keys)) for keys in kinds), (processed, self._draw.choice(refused))]
 
     async def _heal(self, bucket: str, key: str, former: bytes, remedy: str) -> None:

@@ -27,7 +27,6 @@ from shared.consumer import Consumer, Handler, Rules
 from shared.queue import Delivery
 from shared.service import Clients, World, aws_probes, open_clients
 from tests.localstack import REGION
-from tests.pipeline import SOURCE
 
 _RULES = Rules(
     service="fuzz",
@@ -112,9 +111,8 @@ class Stand:
     def handlers(self) -> dict[str, Handler]:
         """What each service does with a message."""
         system = self.system
-        landing, processed = system.settings.landing_bucket, system.settings.processed_bucket
-        read = ingestion.Dependencies(system.source, system.objects, system.queues["remodelling"], CONTRACT, SOURCE, landing)
-        remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, processed)
+        read = ingestion.Dependencies(system.source, system.store, system.queues["remodelling"], CONTRACT)
+        remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, system.store.processed_bucket)
         load = loading.Dependencies(system.objects, Warehouse(system.warehouse, CONTRACT), CONTRACT)
         return {
             "ingestion": partial(ingestion.handle, deps=read),

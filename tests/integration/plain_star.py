@@ -9,7 +9,7 @@ from contracts.column_types import DATE, ColumnType
 from contracts.origins import CalendarPart, FromSource
 from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
 from services.operator.proof.quarantine import open_entries
-from tests.pipeline import PROCESSED, SOURCE, Pipeline
+from tests.pipeline import Pipeline
 
 DIM_DATE = WarehouseTable("dim_date", TableKind.CALENDAR, ("d",), (Column("d", DATE, CalendarPart("date")),))
 
@@ -40,5 +40,5 @@ async def require_equal(pipeline: Pipeline, quarantined: int = 0) -> None:
 
 async def keys_in_quarantine(pipeline: Pipeline) -> dict[str, list[tuple[object, ...]]]:
     async with pipeline.warehouse.connection() as connection:
-        found = await open_entries(pipeline.objects, PROCESSED, SOURCE, pipeline.contract, connection)
+        found = await open_entries(pipeline.store, pipeline.contract, connection)
     return {table: sorted(entries) for table, entries in found.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, IngestSourceData, Trigger, decode
-from contracts.objects import ObjectRef, manifest_key, manifest_prefix
+from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
 from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
@@ -124,11 +125,9 @@ async def ingest(command: IngestSource, pipeline: Pipeline, process: Process, la
     def now() -> datetime:
         return datetime.now(UTC) + later
 
-    objects = Store(pipeline.objects, process)
+    store = replace(pipeline.store, objects=Store(pipeline.objects, process))
     outlet = Outlet(process, pipeline.objects)
-    deps = ingestion.Dependencies(
-        pipeline.source, objects, outlet, pipeline.contract, SOURCE, LANDING, batch_rows=pipeline.batch_rows, now=now
-    )
+    deps = ingestion.Dependencies(pipeline.source, store, outlet, pipeline.contract, batch_rows=pipeline.batch_rows, now=now)
     with perhaps_killed():
         assert await ingestion.handle(command, deps) == Done()
     return outlet.batches()
@@ -165,13 +164,15 @@ async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
 
 def manifests_of(pipeline: Pipeline) -> dict[str, Manifest]:
     buckets = pipeline.objects.buckets[LANDING]
-    return {key: Manifest.model_validate_json(body) for key, body in buckets.items() if key.startswith(manifest_prefix(SOURCE))}
+    return {
+        key: Manifest.model_validate_json(body) for key, body in buckets.items() if key.startswith(SourceKeys(SOURCE).manifests)
+    }
 
 
 def require_order(pipeline: Pipeline, before: Mapping[str, Manifest], announced: list[BatchIngested]) -> None:
     """A manifest names what was sent, and a stored horizon has its manifest: the rows before it are all on their way."""
     found = manifests_of(pipeline)
-    assert manifest_key(SOURCE, pipeline.checkpoint().run) in found
+    assert SourceKeys(SOURCE).manifest(pipeline.checkpoint().run) in found
     for key in found.keys() - before.keys():
         assert [batch.data.batch_id for batch in found[key].batches] == [message.data.batch_id for message in announced]
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from contracts.objects import manifest_prefix, proof_key, quarantine_prefix, state_key
+from contracts.objects import SourceKeys
 from contracts.state import Lease, SourceState
 from infra.local.totesys.fill import fill
 from services.operator.ingest import resend_missing
@@ -87,17 +87,17 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
     async def record() -> None:
         await keep_record(system, await pipeline.verify(), is_regular=True)
 
-    state = state_key(SOURCE)
+    state = SourceKeys(SOURCE).state
     readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: answered(system)]
     sentence = "state of a source; delete it: the next run then reads every row again"
     await damage_and_heal(pipeline, LANDING, state, sentence, readers, partial(delete_and_run, landing, state, Mode.CHANGES))
 
-    manifest = only_key(pipeline, LANDING, manifest_prefix(SOURCE))
+    manifest = only_key(pipeline, LANDING, SourceKeys(SOURCE).manifests)
     readers = [pipeline.progress, pipeline.verify, lambda: answered(system), lambda: resend_missing(system)]
     sentence = "manifest; delete it, then run `starlift ingest --full`, which reads every row again"
     await damage_and_heal(pipeline, LANDING, manifest, sentence, readers, partial(delete_and_run, landing, manifest, Mode.FULL))
 
-    refused = only_key(pipeline, PROCESSED, quarantine_prefix(SOURCE))
+    refused = only_key(pipeline, PROCESSED, SourceKeys(SOURCE).quarantine)
     readers = [pipeline.verify, lambda: quarantined(system), lambda: answered(system)]
     sentence = "list of refused rows; delete it, then run `starlift ingest --full`"
     await damage_and_heal(
@@ -108,7 +108,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
     await record()
     readers = [lambda: last_record(system), lambda: answered(system)]
     sentence = "record of a proof; run `starlift verify`, which replaces it"
-    await damage_and_heal(pipeline, LANDING, proof_key(SOURCE), sentence, readers, record)
+    await damage_and_heal(pipeline, LANDING, SourceKeys(SOURCE).last_proof, sentence, readers, record)
 
 
 async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_says(
@@ -132,7 +132,7 @@ async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_s
 
 
 async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(system: System, pipeline: Pipeline) -> None:
-    for bucket, prefix in ((LANDING, manifest_prefix(SOURCE)), (PROCESSED, quarantine_prefix(SOURCE))):
+    for bucket, prefix in ((LANDING, SourceKeys(SOURCE).manifests), (PROCESSED, SourceKeys(SOURCE).quarantine)):
         pipeline.objects.buckets[bucket][f"{prefix}note.txt"] = b"mine"
         await require_sentence(lambda: answered(system), f"'{bucket}/{prefix}note.txt' is not a valid name")
         del pipeline.objects.buckets[bucket][f"{prefix}note.txt"]
@@ -140,7 +140,7 @@ async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(sys
 
 async def test_a_lease_that_no_run_can_have_written_holds_back_none(system: System, pipeline: Pipeline) -> None:
     objects = pipeline.objects.buckets[LANDING]
-    state = SourceState.model_validate_json(objects[state_key(SOURCE)])
+    state = SourceState.model_validate_json(objects[SourceKeys(SOURCE).state])
     lease = Lease(token=uuid4(), until=datetime.max.replace(tzinfo=UTC))
-    objects[state_key(SOURCE)] = state.model_copy(update={"lease": lease}).model_dump_json().encode()
+    objects[SourceKeys(SOURCE).state] = state.model_copy(update={"lease": lease}).model_dump_json().encode()
     await pipeline.run()

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode, Trigger
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import READER
 from infra.local.sql import execute
@@ -145,7 +145,7 @@ async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Conn
     before = pipeline.checkpoint()
     ahead = before.snapshot.model_copy(update={"horizon": before.snapshot.horizon + 10**6})
     state = SourceState(run=before.run, checkpoint=before.model_copy(update={"snapshot": ahead}))
-    pipeline.objects.buckets[LANDING][state_key(SOURCE)] = state.model_dump_json().encode()
+    pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).state] = state.model_dump_json().encode()
     assert len(tables_read(await pipeline.ingest())) == 11
     assert await pipeline.ingest() == []
 
@@ -180,9 +180,9 @@ async def test_a_run_that_crashed_before_its_horizon_is_read_again_under_a_highe
 ) -> None:
     await pipeline.run()
     await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
-    state = pipeline.objects.buckets[LANDING][state_key(SOURCE)]
+    state = pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).state]
     (crashed,) = await pipeline.ingest(trigger=Trigger.SCHEDULE)
-    pipeline.objects.buckets[LANDING][state_key(SOURCE)] = state
+    pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).state] = state
     (again,) = await pipeline.ingest()
     assert again.data.run > crashed.data.run
     assert tables_read([again]) == tables_read([crashed]) == {"staff": 1}

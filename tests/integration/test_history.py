@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from contracts.objects import batch_prefix
+from contracts.objects import SourceKeys
 from infra.local.totesys.fill import fill
 from services.loading.schema import create_current_view
 from services.operator.proof import history
@@ -224,7 +224,7 @@ async def test_a_row_that_was_deleted_is_not_current_and_its_history_is_complete
 
 async def test_objects_that_have_expired_are_said_and_not_missed(loaded: Pipeline) -> None:
     first = (await runs(loaded))[0]
-    for key in await loaded.objects.keys(PROCESSED, batch_prefix(SOURCE, first, 0)):
+    for key in await loaded.objects.keys(PROCESSED, SourceKeys(SOURCE).batch(first, 0).prefix):
         del loaded.objects.buckets[PROCESSED][key]
     await loaded.select("DELETE FROM fact_payment WHERE last_updated_date <> '2026-12-01' AND payment_id = 3")
     payments = await of_payment(loaded)
@@ -234,7 +234,7 @@ async def test_objects_that_have_expired_are_said_and_not_missed(loaded: Pipelin
 
 
 async def test_an_object_with_other_bytes_than_its_key_says_is_not_believed(loaded: Pipeline) -> None:
-    (key,) = await loaded.objects.keys(PROCESSED, f"{batch_prefix(SOURCE, (await runs(loaded))[1], 0)}fact_payment-")
+    (key,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch((await runs(loaded))[1], 0).prefix}fact_payment-")
     loaded.objects.buckets[PROCESSED][key] += b"x"
     payments = await of_payment(loaded)
     assert (payments.batches, payments.unread, payments.flawed) == (2, 1, 0)
@@ -244,8 +244,8 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     """A batch that an earlier build remodelled, and that was remodelled again before it was loaded."""
     objects = loaded.objects.buckets[PROCESSED]
     first, second, _ = await runs(loaded)
-    (many,) = await loaded.objects.keys(PROCESSED, f"{batch_prefix(SOURCE, first, 0)}fact_payment-")
-    before = f"{batch_prefix(SOURCE, second, 0)}fact_payment-"
+    (many,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch(first, 0).prefix}fact_payment-")
+    before = f"{SourceKeys(SOURCE).batch(second, 0).prefix}fact_payment-"
     (one,) = await loaded.objects.keys(PROCESSED, before)
     also = before + many.rpartition("-")[2]
     objects[also] = objects[many]

@@ -23,7 +23,7 @@ from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
-from services.operator.progress import manifests_after, not_in_ledger
+from services.operator.progress import not_in_ledger
 from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler
@@ -33,6 +33,7 @@ from shared.outcome import Done
 from shared.parquet import decode_parquet, encode_parquet
 from shared.queue import Delivery, Queue
 from shared.service import Clients, open_clients
+from shared.source_store import SourceStore
 from shared.testing import FakeQueue, reference
 from tests.limits import HANG_S
 from tests.localstack import REGION
@@ -66,16 +67,18 @@ class Place:
         return self.clients.objects()
 
     @property
+    def store(self) -> SourceStore:
+        return SourceStore(self.objects, SOURCE, self.bucket, self.bucket)
+
+    @property
     def proof(self) -> Proof:
         known = self.pipeline
-        return Proof(known.contract, known.source, known.warehouse, self.objects, self.bucket, self.bucket, SOURCE)
+        return Proof(known.contract, known.source, known.warehouse, self.store)
 
     async def announced(self) -> list[BatchIngested]:
         """One run into the bucket; its batches, not yet sent."""
         outlet = FakeQueue("outlet")
-        deps = ingestion.Dependencies(
-            self.pipeline.source, self.objects, outlet, self.pipeline.contract, SOURCE, self.bucket, batch_rows=100
-        )
+        deps = ingestion.Dependencies(self.pipeline.source, self.store, outlet, self.pipeline.contract, batch_rows=100)
         data = IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR)
         assert await ingestion.handle(IngestSource(**opening("tests"), data=data), deps) == Done()
         batches = [decode(text) for text in outlet.bodies]
@@ -185,7 +188,7 @@ async def test_poison_ends_explained_and_good_batches_are_loaded_beside_it(
         await place.remodelling.send(body)
     async with asyncio.timeout(HANG_S), place.services():
         letters = await received(place.dead_letters, len(poison))
-        (manifest,) = await manifests_after(place.objects, place.bucket, SOURCE, 0)
+        (manifest,) = await place.store.manifests_after(0)
         batches = [batch.data.batch_id for batch in manifest.batches]
         while await not_in_ledger(place.pipeline.warehouse, batches):  # noqa: ASYNC110 (the ledger tells nobody)
             await asyncio.sleep(0.1)

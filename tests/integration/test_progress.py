@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from contracts.messages import BatchRemodelled, Mode, Trigger
-from contracts.objects import manifest_key, manifest_prefix
+from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from infra.local.totesys.fill import fill
 from services.operator import progress as progress_module
-from services.operator.progress import manifests_after, not_in_ledger
+from services.operator.progress import not_in_ledger
 from services.operator.proof.comparison import Kind
 from services.operator.proof.verdict import Outcome
 from tests.pipeline import LANDING, SOURCE, Pipeline
@@ -78,7 +78,7 @@ async def test_a_run_that_never_ended_is_void(filled: asyncpg.Connection, pipeli
     """Its messages went out, its manifest did not: what it read is read again."""
     await pipeline.run()
     await change(filled, pipeline, "Ada")
-    manifests = sorted(key for key in pipeline.objects.buckets[LANDING] if key.startswith(manifest_prefix(SOURCE)))
+    manifests = sorted(key for key in pipeline.objects.buckets[LANDING] if key.startswith(SourceKeys(SOURCE).manifests))
     del pipeline.objects.buckets[LANDING][manifests[-1]]
     progress = await pipeline.progress()
     assert progress.missing == ()
@@ -97,9 +97,9 @@ async def test_an_idle_source_is_fresh_without_manifests(filled: asyncpg.Connect
 
 async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.ingest()
-    (manifest,) = await manifests_after(pipeline.objects, LANDING, SOURCE, 0)
+    (manifest,) = await pipeline.store.manifests_after(0)
     assert (manifest.run, manifest.requested_by, manifest.batches) == (message.data.run, message.causationid, (message,))
-    assert await manifests_after(pipeline.objects, LANDING, SOURCE, manifest.run) == []
+    assert await pipeline.store.manifests_after(manifest.run) == []
     batches = [batch.data.batch_id for batch in manifest.batches]
     assert await not_in_ledger(pipeline.warehouse, batches) == [message.data.batch_id]
 
@@ -109,7 +109,7 @@ async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: async
     (message,) = await pipeline.read()
     landing = pipeline.objects.buckets[LANDING]
     old = message.data.run - int(timedelta(days=3) / timedelta(milliseconds=1))
-    key, old_key = manifest_key(SOURCE, message.data.run), manifest_key(SOURCE, old)
+    key, old_key = SourceKeys(SOURCE).manifest(message.data.run), SourceKeys(SOURCE).manifest(old)
     landing[old_key] = Manifest.model_validate_json(landing.pop(key)).model_copy(update={"run": old}).model_dump_json().encode()
     await pipeline.load(await change(filled, pipeline, "Ada"))
     progress = await pipeline.progress()

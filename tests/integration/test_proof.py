@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from infra.local.totesys.fill import fill
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from shared.errors import PermanentError
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.pipeline import LANDING, SOURCE, Pipeline
 
 DAYS = ("0001-01-01", "2025-01-02", "9999-12-31")
 Columns = dict[str, tuple[str | None, str | None]]
@@ -142,7 +142,7 @@ async def test_a_row_of_a_dimension_that_stands_there_twice_is_extra_once(loaded
 async def test_after_the_state_was_lost_a_deleted_row_is_in_flight_still(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """The numbers of runs go on from the clock, so the rows of runs that nobody remembers are no later ones."""
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
-    del loaded.objects.buckets[LANDING][state_key(SOURCE)]
+    del loaded.objects.buckets[LANDING][SourceKeys(SOURCE).state]
     verdict = await loaded.verify()
     assert (verdict.is_equal, verdict.in_flight) == (True, 1)
 
@@ -271,6 +271,6 @@ async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
 
 async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:
     told: list[str] = []
-    proof = Proof(loaded.contract, loaded.source, loaded.warehouse, loaded.objects, LANDING, PROCESSED, SOURCE)
+    proof = Proof(loaded.contract, loaded.source, loaded.warehouse, loaded.store)
     await proof.run(on_table=told.append)
     assert told == [table.name for table in loaded.contract.warehouse_tables]

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import RowsOf
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
@@ -187,7 +187,7 @@ async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table
 
 async def test_a_source_that_is_another_puts_what_differs_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """As after a crash or a failover, when transaction ids are handed out a second time."""
-    key = state_key(SOURCE)
+    key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(loaded.objects.buckets[LANDING][key])
     assert state.checkpoint is not None
     other = state.checkpoint.identity.model_copy(update={"timeline": 7})

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import LOADER
 from infra.local.sql import execute
@@ -200,7 +200,7 @@ async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_
     proof = held_back.proof
     async with proof.look() as look:
         pass
-    key = state_key(SOURCE)
+    key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])
     assert state.checkpoint is not None
     late = state.checkpoint.snapshot.model_copy(update={"taken_at": look.taken_at + timedelta(seconds=1)})
@@ -229,7 +229,7 @@ async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
 ) -> None:
     """As when ingestion is dead: every row may have changed since."""
     await source.execute("UPDATE design SET file_name = 'x'")
-    key = state_key(SOURCE)
+    key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])
     assert state.checkpoint is not None
     old = state.checkpoint.snapshot.taken_at - timedelta(minutes=minutes)

@@ -18,7 +18,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.proof.quarantine import open_entries
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import literal, quoted
-from tests.pipeline import PROCESSED, SOURCE, Pipeline, open_pipeline
+from tests.pipeline import Pipeline, open_pipeline
 from tests.postgres_cluster import TestCluster
 from tests.small_contract import SCHEMA, SHOP
 
@@ -130,7 +130,7 @@ async def texts_of(
 async def refused(pipeline: Pipeline, table: str) -> set[int]:
     """The items that lie in quarantine."""
     async with pipeline.warehouse.connection() as warehouse:
-        entries = await open_entries(pipeline.objects, PROCESSED, SOURCE, pipeline.contract, warehouse)
+        entries = await open_entries(pipeline.store, pipeline.contract, warehouse)
     return {key[0] for key in entries.get(table, {})}
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import BatchRemodelled
-from contracts.objects import manifest_key
+from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from infra.local.totesys.fill import fill
 from services.operator.proof.history import check_history
@@ -38,7 +38,7 @@ async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, l
 
 
 def manifest(pipeline: Pipeline, run: int) -> Manifest:
-    return Manifest.model_validate_json(pipeline.objects.buckets[LANDING][manifest_key(SOURCE, run)])
+    return Manifest.model_validate_json(pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(run)])
 
 
 async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(filled: Pipeline) -> None:
@@ -163,7 +163,7 @@ async def test_without_its_manifest_a_batch_is_told_from_ledger_and_buckets(fill
     (message,) = await filled.run()
     (announced,) = manifest(filled, message.data.run).batches
     before, _ = await passage(filled, "dim_staff", "3")
-    del filled.objects.buckets[LANDING][manifest_key(SOURCE, message.data.run)]
+    del filled.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(message.data.run)]
     found, hops = await passage(filled, "dim_staff", "3")
     assert (found.manifest, found.snapshot, found.trace_id) == (None, before.snapshot, before.trace_id)
     assert sorted(piece.key for piece in found.landing) == sorted(piece.key for piece in before.landing)

@@ -13,7 +13,7 @@ import pytest
 from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
 from contracts.drift import Drift
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, KeyList, Mode, Role
-from contracts.objects import ObjectRef, extract_key, extract_name
+from contracts.objects import BatchKeys, ObjectRef
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
 from infra.local.totesys.fill import fill
@@ -23,7 +23,7 @@ from services.ingestion.selection import Selection
 from services.ingestion.source import open_snapshot
 from shared.parquet import decode_parquet
 from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.pipeline import LANDING, PROCESSED, Pipeline
 
 MAKER = SourceTable(
     "maker",
@@ -95,7 +95,7 @@ async def batches_of(pipeline: Pipeline, **options: int) -> list[tuple[Extract, 
     """What a first run writes."""
     async with open_snapshot(pipeline.source, pipeline.contract) as (connection, now):
         reader = Reader(connection, Selection(pipeline.contract, frozenset(), None), now.tables, **options)
-        return [batch async for batch in read_batches(reader, Destination(pipeline.objects, LANDING, SOURCE, 1))]
+        return [batch async for batch in read_batches(reader, Destination(pipeline.store, 1))]
 
 
 def landed(pipeline: Pipeline, extracts: Sequence[Extract], table: SourceTable, role: Role) -> pd.DataFrame:
@@ -179,7 +179,7 @@ async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
 
 def test_a_message_of_the_most_and_longest_objects_is_one_that_sqs_takes() -> None:
     name = "t" * 63
-    names = extract_key(name, 2**62, 10**5 - 1, extract_name(name, Role.PARTNER), "0" * 64)
+    names = BatchKeys(name, 2**62, 10**5 - 1).extract(name, Role.PARTNER, "0" * 64)
     ref = ObjectRef(bucket="b" * 63, key=names, byte_count=2**40, row_count=BATCH_ROWS, sha256="0" * 64)
     longest = Extract(table=name, role=Role.PARTNER, object=ref), KeyList(table=name, objects=(ref,))
     assert max(len(one.model_dump_json()) for one in longest) < 1_000

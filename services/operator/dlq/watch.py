@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message, Trigger
-from contracts.state import Checkpoint
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import Letter, read_letter
-from services.operator.progress import manifests_after, not_in_ledger
+from services.operator.progress import not_in_ledger
 from services.operator.system import System
-from shared.source_state import find_checkpoint
 
 
 class Fate(Enum):
@@ -57,7 +55,7 @@ class Watch:
                 self._visible[service] = (await queue.depth()).visible
             else:
                 await self._look_into(service, lambda letter: self._known.add(letter.id))
-        checkpoint = await self._checkpoint()
+        checkpoint = await self.system.store.find_checkpoint()
         self._run = 0 if checkpoint is None else checkpoint.run
 
     def note_sent(self, letter: Letter) -> None:
@@ -118,9 +116,8 @@ class Watch:
             case BatchIngested() | BatchRemodelled():
                 return not await not_in_ledger(system.warehouse, [message.data.batch_id])
             case IngestSource():
-                checkpoint = await self._checkpoint()  # before the manifests: a run writes its own before it
-                bucket, source = system.settings.landing_bucket, system.settings.source_name
-                manifests = await manifests_after(system.objects, bucket, source, self._run)
+                checkpoint = await system.store.find_checkpoint()  # before the manifests: a run writes its own before it
+                manifests = await system.store.manifests_after(self._run)
                 asked_for = [manifest for manifest in manifests if manifest.requested_by == message.id]
                 if asked_for:
                     wanted = [batch.data.batch_id for manifest in asked_for for batch in manifest.batches]
@@ -130,7 +127,3 @@ class Watch:
                 return is_scheduled and checkpoint is not None and message.time < checkpoint.started_at
             case _:
                 return True  # nothing is loaded because of it
-
-    async def _checkpoint(self) -> Checkpoint | None:
-        settings = self.system.settings
-        return await find_checkpoint(self.system.objects, settings.landing_bucket, settings.source_name)

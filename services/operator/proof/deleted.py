@@ -14,7 +14,7 @@ from contracts.tables import WarehouseTable
 from services.operator.proof.comparison import Key
 from services.operator.proof.history_statements import LoadedBatch, table_batches
 from shared.key_lists import compared_keys, unpacked
-from shared.object_store import ObjectStore
+from shared.source_store import SourceStore
 
 LAST_COMPARISONS = "SELECT table_name, run, found_at, keys FROM starlift.comparison"
 
@@ -23,13 +23,11 @@ LAST_COMPARISONS = "SELECT table_name, run, found_at, keys FROM starlift.compari
 class Comparisons:
     """The last key list that each table was compared with, its run, and the source's time at which it was read.
 
-    `objects` and `bucket` hold what was loaded since, as the ledger in `warehouse` records. A row's own `_run` is not evidence:
+    `store` holds what was loaded since, as the ledger in `warehouse` records. A row's own `_run` is not evidence:
     a made-up row has a made-up run.
     """
 
-    objects: ObjectStore
-    bucket: str
-    source_name: str
+    store: SourceStore
     warehouse: asyncpg.Connection
     runs: Mapping[str, int] = field(default_factory=dict)
     lists: Mapping[str, KeyList] = field(default_factory=dict)
@@ -43,7 +41,7 @@ class Comparisons:
         """Those of `keys` that the source had then. Raises: PermanentError, TransientError, DependencyDownError."""
         found, wanted = set[Key](), set(keys)
         for part in self.lists[table.name].objects if table.name in self.lists else ():
-            found |= wanted.intersection(await asyncio.to_thread(unpacked, await self.objects.get(part)))
+            found |= wanted.intersection(await asyncio.to_thread(unpacked, await self.store.objects.get(part)))
         return found
 
     async def known(self, table: WarehouseTable, keys: Collection[Key]) -> set[Key]:
@@ -58,21 +56,19 @@ class Comparisons:
 
         by_text = {tuple(map(str, key)): key for key in wanted}
         found = set[Key]()
-        for record in await self.warehouse.fetch(table_batches(), self.source_name, table.name, self.runs[table.name]):
-            rows = await read_versions(self.objects, self.bucket, self.source_name, table, LoadedBatch(*record))
+        for record in await self.warehouse.fetch(table_batches(), self.store.source, table.name, self.runs[table.name]):
+            rows = await read_versions(self.store, table, LoadedBatch(*record))
             found.update(by_text[key] for row in rows or () if (key := row[: len(table.key)]) in by_text)
         return found
 
 
-async def last_comparisons(objects: ObjectStore, bucket: str, source_name: str, warehouse: asyncpg.Connection) -> Comparisons:
+async def last_comparisons(store: SourceStore, warehouse: asyncpg.Connection) -> Comparisons:
     """What the loader has noted, in the warehouse's own snapshot."""
     if await warehouse.fetchval("SELECT to_regclass('starlift.comparison')") is None:
-        return Comparisons(objects, bucket, source_name, warehouse)  # loaded by a version that did not compare
+        return Comparisons(store, warehouse)  # loaded by a version that did not compare
     rows = await warehouse.fetch(LAST_COMPARISONS)
     return Comparisons(
-        objects,
-        bucket,
-        source_name,
+        store,
         warehouse,
         {row["table_name"]: row["run"] for row in rows},
         {row["table_name"]: compared_keys(row["table_name"], row["keys"]) for row in rows},

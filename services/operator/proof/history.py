@@ -101,7 +101,7 @@ class _History:
     async def _groups(self) -> AsyncIterator[Group]:
         """Every batch that can still be read, as many at once as there is room for in memory."""
         waiting: list[LoadedBatch] = []
-        arguments = (self.proof.source_name, self.fact.name, self._since[0])
+        arguments = (self.proof.store.source, self.fact.name, self._since[0])
         async for record in read_in_parts(self.warehouse, table_batches(), *arguments, rows=PREFETCH_ROWS):
             batch = LoadedBatch(*record)
             if waiting and (
@@ -115,10 +115,7 @@ class _History:
     async def _read(self, batches: Sequence[LoadedBatch]) -> Group:
         from services.operator.proof.versions import read_versions  # noqa: PLC0415 (pandas: half a second for every command)
 
-        proof = self.proof
-        found = await asyncio.gather(
-            *(read_versions(proof.objects, proof.processed_bucket, proof.source_name, self.fact, batch) for batch in batches)
-        )
+        found = await asyncio.gather(*(read_versions(self.proof.store, self.fact, batch) for batch in batches))
         group: Group = []
         for batch, versions in zip(batches, found, strict=True):
             if versions is None:

@@ -11,12 +11,11 @@ from typing import Any
 
 import asyncpg
 
-from contracts.objects import batch_of_quarantine, quarantine_prefix
 from contracts.tables import Contract
 from services.operator.proof.comparison import Key, Refusal
 from services.operator.proof.statements import by_column, closed_entries
-from services.operator.reading import in_order
-from shared.object_store import ObjectStore
+from shared.reading import in_order
+from shared.source_store import SourceStore
 from shared.sql import quoted
 from shared.stored_documents import read_stored
 
@@ -58,15 +57,13 @@ class Entry:
         return Batch(self.run, self.index)
 
 
-async def open_refusals(
-    objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
-) -> dict[str, dict[Key, Batch]]:
+async def open_refusals(store: SourceStore, contract: Contract, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Batch]]:
     """By warehouse table and key, the last batch in which the table could not hold the row, if it has not got it since.
 
     By that run or a later one, or by a replay that refused nothing.
     """
     refused: dict[str, dict[Key, Batch]] = {}
-    async for entry in read_entries(objects, bucket, await objects.keys(bucket, quarantine_prefix(source_name))):
+    async for entry in read_entries(store, await quarantine_objects(store)):
         refused.setdefault(entry.table, {})[entry.key] = entry.batch
     for table in contract.warehouse_tables:
         entries = refused.get(table.name)
@@ -75,7 +72,7 @@ async def open_refusals(
             runs = [batch.run for batch in entries.values()]
             for closed in await warehouse.fetch(closed_entries(contract, table), *by_column(table, entries), runs):
                 del entries[tuple(closed)]
-    replayed = await _replayed(warehouse, source_name, {batch.run for by_key in refused.values() for batch in by_key.values()})
+    replayed = await _replayed(warehouse, store.source, {batch.run for by_key in refused.values() for batch in by_key.values()})
     return {table: {key: batch for key, batch in by_key.items() if batch not in replayed} for table, by_key in refused.items()}
 
 
@@ -97,30 +94,33 @@ async def read_horizons(
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 
 
-async def open_entries(
-    objects: ObjectStore, bucket: str, source_name: str, contract: Contract, warehouse: asyncpg.Connection
-) -> dict[str, dict[Key, Entry]]:
+async def open_entries(store: SourceStore, contract: Contract, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Entry]]:
     """By warehouse table and key, the last entry of each row that the table could not hold, and has not got since."""
-    refused = await open_refusals(objects, bucket, source_name, contract, warehouse)
+    refused = await open_refusals(store, contract, warehouse)
     batches = {batch for by_key in refused.values() for batch in by_key.values()}
-    keys = await objects.keys(bucket, quarantine_prefix(source_name))
+    keys = await quarantine_objects(store)
     found: dict[str, dict[Key, Entry]] = {}
-    async for entry in read_entries(objects, bucket, [key for key in keys if _batch_of(bucket, key) in batches]):
+    async for entry in read_entries(store, [key for key in keys if _batch_of(store, key) in batches]):
         if refused.get(entry.table, {}).get(entry.key) == entry.batch:
             found.setdefault(entry.table, {})[entry.key] = entry
     return found
 
 
-async def read_entries(objects: ObjectStore, bucket: str, keys: Collection[str]) -> AsyncIterator[Entry]:
-    """The entries of objects of the quarantine, whose keys sort by run."""
-    async for key, read in in_order(list(keys), partial(objects.read, bucket)):
-        for entry in [] if read is None else entries_in(bucket, key, read.body):
+async def quarantine_objects(store: SourceStore) -> list[str]:
+    """The key of every object of the quarantine; they sort by run."""
+    return await store.objects.keys(store.processed_bucket, store.keys.quarantine)
+
+
+async def read_entries(store: SourceStore, keys: Collection[str]) -> AsyncIterator[Entry]:
+    """The entries of objects of the quarantine."""
+    async for key, read in in_order(list(keys), partial(store.objects.read, store.processed_bucket)):
+        for entry in [] if read is None else entries_in(store, key, read.body):
             yield entry
 
 
-def entries_in(bucket: str, object_key: str, body: bytes) -> list[Entry]:
+def entries_in(store: SourceStore, object_key: str, body: bytes) -> list[Entry]:
     """The entries of a quarantine object, whose key holds the beginning of its hash. Raises: DamagedDocumentError."""
-    batch = _batch_of(bucket, object_key)
+    batch = _batch_of(store, object_key)
 
     def parse(body: bytes) -> list[Entry]:
         if not object_key.endswith(f"-{sha256(body).hexdigest()[:16]}.jsonl"):
@@ -128,7 +128,7 @@ def entries_in(bucket: str, object_key: str, body: bytes) -> list[Entry]:
         # Split as bytes: lines of a text would also end at U+2028, which JSON does not escape.
         return [_entry(batch, json.loads(line)) for line in body.splitlines()]
 
-    return read_stored(parse, f"{bucket}/{object_key}", body, what="list of refused rows", remedy=REMEDY)
+    return read_stored(parse, f"{store.processed_bucket}/{object_key}", body, what="list of refused rows", remedy=REMEDY)
 
 
 def _entry(batch: Batch, told: Mapping[str, Any]) -> Entry:
@@ -137,5 +137,6 @@ def _entry(batch: Batch, told: Mapping[str, Any]) -> Entry:
     return Entry(told["table"], told["source_table"], key, batch.run, batch.index, problems, told["row"])
 
 
-def _batch_of(bucket: str, key: str) -> Batch:
-    return Batch(*read_stored(batch_of_quarantine, f"{bucket}/{key}", key, what="name of refused rows", remedy=REMEDY))
+def _batch_of(store: SourceStore, key: str) -> Batch:
+    place = f"{store.processed_bucket}/{key}"
+    return Batch(*read_stored(store.keys.batch_of_quarantine, place, key, what="name of refused rows", remedy=REMEDY))

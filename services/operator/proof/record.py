@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, computed_field, model_validator
 
-from contracts.objects import proof_failure_key, proof_key
 from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.system import System
 from shared.clock import utc_now
-from shared.stored_documents import DamagedDocumentError, read_stored
+from shared.stored_documents import DamagedDocumentError
 
 Stored = TypeVar("Stored", bound=BaseModel)
 
@@ -79,14 +78,13 @@ class ProofFailure(BaseModel):
 
 async def keep_record(system: System, verdict: Verdict, *, is_regular: bool) -> ProofRecord:
     """Keep a verdict on everything as the last proof and under its time. A regular series stays one after a proof by hand."""
-    settings = system.settings
+    store = system.store
     with suppress(DamagedDocumentError):  # it is replaced
         before = await last_record(system)
         is_regular = is_regular or (before is not None and before.is_regular)
     record = ProofRecord.of(verdict, is_regular=is_regular)
-    body = record.model_dump_json().encode()
-    await system.objects.put(settings.landing_bucket, proof_key(settings.source_name, record.taken_at), body)
-    await system.objects.put(settings.landing_bucket, proof_key(settings.source_name), body)
+    await store.write_document(store.keys.proof(record.taken_at), record)
+    await store.write_document(store.keys.last_proof, record)
     await _keep_failure(system, None)
     return record
 
@@ -98,25 +96,20 @@ async def keep_failure(system: System, reason: str) -> None:
 
 async def last_record(system: System) -> ProofRecord | None:
     """The last proof that was kept; None if there is none."""
-    return await _read(system, proof_key(system.settings.source_name), ProofRecord)
+    return await _read(system, system.store.keys.last_proof, ProofRecord)
 
 
 async def last_failure(system: System) -> ProofFailure | None:
     """Why the last proof failed; None if it did not, or if there was none."""
-    failure = await _read(system, proof_failure_key(system.settings.source_name), ProofFailure)
+    failure = await _read(system, system.store.keys.proof_failure, ProofFailure)
     return failure if failure is not None and failure.reason is not None else None
 
 
 async def _read(system: System, key: str, model: type[Stored]) -> Stored | None:
-    bucket = system.settings.landing_bucket
-    found = await system.objects.read(bucket, key)
-    if found is None:
-        return None
     remedy = "run `starlift verify`, which replaces it"
-    return read_stored(model.model_validate_json, f"{bucket}/{key}", found.body, what="record of a proof", remedy=remedy)
+    return await system.store.read_document(key, model, what="record of a proof", remedy=remedy)
 
 
 async def _keep_failure(system: System, reason: str | None) -> None:
-    settings = system.settings
-    body = ProofFailure(failed_at=utc_now(), reason=reason).model_dump_json().encode()
-    await system.objects.put(settings.landing_bucket, proof_failure_key(settings.source_name), body)
+    failure = ProofFailure(failed_at=utc_now(), reason=reason)
+    await system.store.write_document(system.store.keys.proof_failure, failure)

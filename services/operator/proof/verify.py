@@ -23,7 +23,7 @@ import asyncpg
 from contracts.tables import Contract, WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.naming import table_named
-from services.operator.progress import highest_run, read_progress
+from services.operator.progress import read_progress
 from services.operator.proof.causes import DeadBatch
 from services.operator.proof.dead_batches import find_dead, none_dead
 from services.operator.proof.deleted import last_comparisons
@@ -35,9 +35,9 @@ from services.operator.proof.verdict import EVERYTHING, Scope, Verdict
 from services.operator.proof.visible import relation
 from services.operator.system import System
 from shared.errors import PermanentError
-from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.source_snapshot import read_snapshot, versionless
+from shared.source_store import SourceStore
 
 SETTLE_POLL = timedelta(milliseconds=500)
 
@@ -49,24 +49,17 @@ class Proof:
     contract: Contract
     source: Database
     warehouse: Database
-    objects: ObjectStore
-    landing_bucket: str
-    processed_bucket: str
-    source_name: str
+    store: SourceStore
     dead: Callable[[Collection[UUID]], Awaitable[Mapping[UUID, DeadBatch]]] = field(default=none_dead)
 
     @classmethod
     def of(cls, system: System) -> Self:
         """The proof of a running system."""
-        settings = system.settings
         return cls(
             contract=system.contract,
             source=system.source,
             warehouse=system.warehouse,
-            objects=system.objects,
-            landing_bucket=settings.landing_bucket,
-            processed_bucket=settings.processed_bucket,
-            source_name=settings.source_name,
+            store=system.store,
             dead=partial(find_dead, system),
         )
 
@@ -97,17 +90,17 @@ class Proof:
         async with snapshot(self.warehouse) as warehouse:
             seen = warehouse.connection
             await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
-            progress = await read_progress(self.objects, self.landing_bucket, self.source_name, seen)
+            progress = await read_progress(self.store, seen)
             await self._require_star(seen, is_loaded=progress.consistent_through is not None)
             dead = await self.dead({batch.data.batch_id for batch in progress.missing}) if progress.missing else {}
-            place = self.objects, self.processed_bucket, self.source_name
-            comparisons = await last_comparisons(*place, seen)
+            comparisons = await last_comparisons(self.store, seen)
             # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
             through = progress.consistent_through.run if progress.consistent_through else 0
-            refused = await read_horizons(seen, self.source_name, await open_refusals(*place, self.contract, seen), through)
+            refusals = await open_refusals(self.store, self.contract, seen)
+            refused = await read_horizons(seen, self.store.source, refusals, through)
             async with snapshot(self.source) as source:
                 now = await read_snapshot(source.connection, self.contract)
-                begun = await highest_run(self.objects, self.landing_bucket, self.source_name)  # after the snapshot
+                begun = await self.store.highest_run()  # after the snapshot
                 yield Look(
                     source,
                     warehouse,
@@ -143,9 +136,7 @@ class Proof:
             async with asyncio.timeout(limit.total_seconds()):
                 while True:
                     async with self.warehouse.transaction(readonly=True) as warehouse:
-                        progress = await read_progress(
-                            self.objects, self.landing_bucket, self.source_name, warehouse, since=through.run if through else 1
-                        )
+                        progress = await read_progress(self.store, warehouse, since=through.run if through else 1)
                     if progress.loaded > look.begun:
                         return True
                     await asyncio.sleep(SETTLE_POLL.total_seconds())

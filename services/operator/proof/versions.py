@@ -9,27 +9,25 @@ from hashlib import sha256
 from typing import Any
 
 from contracts.column_types import TIMESTAMP, ColumnType, Kind
-from contracts.objects import batch_prefix, name_in
+from contracts.objects import rows_in
 from contracts.tables import WarehouseTable
 from services.operator.proof.history_statements import LoadedBatch
 from services.operator.proof.history_verdict import Texts
-from shared.object_store import ObjectStore
 from shared.parquet import NewerColumnsError, decode_columns
+from shared.source_store import SourceStore
 
 EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are without time zone)
 
 
-async def read_versions(
-    objects: ObjectStore, bucket: str, source_name: str, table: WarehouseTable, batch: LoadedBatch
-) -> list[Texts] | None:
+async def read_versions(store: SourceStore, table: WarehouseTable, batch: LoadedBatch) -> list[Texts] | None:
     """The key, and for a fact the version, of each row of `table` that `batch` loaded, as texts.
 
     None if no object holds them any more. A batch that a later build remodelled again has several objects; the right one has
     as many rows as were loaded.
     """
-    prefix = f"{batch_prefix(source_name, batch.run, batch.index)}{table.name}-"
-    for key in await objects.keys(bucket, prefix):
-        named, found = name_in(key), await objects.read(bucket, key)
+    objects, bucket = store.objects, store.processed_bucket
+    for key in await objects.keys(bucket, store.keys.batch(batch.run, batch.index).star_rows_prefix(table.name)):
+        named, found = rows_in(key), await objects.read(bucket, key)
         if named is None or named[0] != table.name or found is None:
             continue
         versions = await asyncio.to_thread(_versions, found.body, named[1], table)

@@ -25,7 +25,6 @@ from services.operator.trace.star_rows import (
 )
 from shared.errors import DependencyDownError
 from shared.source_snapshot import read_snapshot, versionless
-from shared.source_state import find_checkpoint
 
 
 @unique
@@ -89,7 +88,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
 
 
 async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
-    checkpoint = await find_checkpoint(system.objects, system.settings.landing_bucket, system.settings.source_name)
+    checkpoint = await system.store.find_checkpoint()
     try:
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
             hidden = versionless(await read_snapshot(source, system.contract))

@@ -10,20 +10,18 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 import asyncpg
 
 from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot, decode
-from contracts.objects import batch_id, batch_prefix, extract_name, name_in
+from contracts.objects import SourceKeys, extract_name, rows_in
 from contracts.state import Manifest
 from contracts.tables import WarehouseTable
-from services.operator.reading import all_of
 from services.operator.system import System
 from shared.envelope import message_id
 from shared.object_store import Listed
-from shared.source_state import find_manifest
+from shared.reading import all_of
 from shared.stored_documents import read_stored
 
 LEDGER = "SELECT batch_id, event, loaded_at FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
@@ -92,7 +90,7 @@ class Passage:
     def first_id(self) -> UUID:
         """The id under which it was announced first."""
         data = self.event.data if self.event else None
-        return batch_id(data.source_name, data.run, data.index) if data else self.batch_id
+        return SourceKeys(data.source_name).batch(data.run, data.index).batch_id if data else self.batch_id
 
     @property
     def is_replay(self) -> bool:
@@ -158,8 +156,7 @@ async def read_passages(
     ledger = await _ledger(warehouse, list(batches))
     run_of = {**batches, **{batch: loaded.event.data.run for batch, loaded in ledger.items()}}
     runs = sorted(set(run_of.values()))
-    place = system.settings.landing_bucket, system.settings.source_name
-    manifests = dict(zip(runs, await all_of(runs, partial(find_manifest, system.objects, *place)), strict=True))
+    manifests = dict(zip(runs, await all_of(runs, system.store.find_manifest), strict=True))
     passages = await all_of(
         list(run_of.items()), lambda of: _passage(system, table, of[1], of[0], ledger.get(of[0]), manifests[of[1]])
     )
@@ -185,18 +182,18 @@ async def _passage(
     bare = Passage(run, batch, loaded, manifest, (), ())
     if bare.index is None:
         return bare
-    settings = system.settings
-    prefix = batch_prefix(settings.source_name, run, bare.index)
+    store = system.store
+    prefix = store.keys.batch(run, bare.index).prefix
     landing, processed = await asyncio.gather(
-        system.objects.listing(settings.landing_bucket, prefix), system.objects.listing(settings.processed_bucket, prefix)
+        store.objects.listing(store.landing_bucket, prefix), store.objects.listing(store.processed_bucket, prefix)
     )
     return Passage(
         run,
         batch,
         loaded,
         manifest,
-        _landing_pieces(settings.landing_bucket, table, bare.announced, landing),
-        tuple(_piece(settings.processed_bucket, one) for one in processed if _holds(one, {table.name})),
+        _landing_pieces(store.landing_bucket, table, bare.announced, landing),
+        tuple(_piece(store.processed_bucket, one) for one in processed if _holds(one, {table.name})),
     )
 
 
@@ -216,7 +213,7 @@ def _landing_pieces(
 
 
 def _holds(listed: Listed, names: set[str]) -> bool:
-    named = name_in(listed.key)
+    named = rows_in(listed.key)
     return named is not None and named[0] in names
 
 

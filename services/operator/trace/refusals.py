@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contracts.objects import quarantine_prefix
 from contracts.tables import WarehouseTable
 from services.operator.proof.comparison import Key
-from services.operator.proof.quarantine import Entry, read_entries
+from services.operator.proof.quarantine import Entry, quarantine_objects, read_entries
 from services.operator.system import System
 
 
@@ -14,8 +13,6 @@ async def read_refusals(system: System, table: WarehouseTable, key: Key) -> tupl
 
     The quarantine has one object for each batch that had such rows, and nothing says which keys are in it: all are read.
     """
-    bucket = system.settings.processed_bucket
-    keys = await system.objects.keys(bucket, quarantine_prefix(system.settings.source_name))
-    entries = read_entries(system.objects, bucket, keys)
+    entries = read_entries(system.store, await quarantine_objects(system.store))
     found = [entry async for entry in entries if (entry.table, entry.key) == (table.name, key)]
     return tuple(reversed(found))

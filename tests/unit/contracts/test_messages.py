@@ -30,7 +30,7 @@ from contracts.messages import (
     decode,
     encode,
 )
-from contracts.objects import batch_id
+from contracts.objects import BatchKeys
 from shared.testing import EPOCH, reference
 
 ENVELOPE: dict[str, Any] = {
@@ -43,7 +43,7 @@ ENVELOPE: dict[str, Any] = {
 BATCH: dict[str, Any] = {
     "source_name": "totesys",
     "run": 7,
-    "batch_id": batch_id("totesys", 7, 0),
+    "batch_id": BatchKeys("totesys", 7, 0).batch_id,
     "index": 0,
     "is_last": True,
     "snapshot": Snapshot(taken_at=EPOCH, horizon=1000, wal_position="0/16B3748"),
@@ -136,6 +136,7 @@ def test_an_upcast_leads_to_a_version_that_is_known() -> None:
 
 
 def test_a_batch_has_the_same_id_whenever_it_is_computed_and_no_other_has_it() -> None:
-    ids = [batch_id(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
-    assert ids == [batch_id(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
+    batches = [BatchKeys(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
+    ids = [batch.batch_id for batch in batches]
+    assert ids == [batch.batch_id for batch in batches]
     assert len(set(ids)) == len(ids)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
-from contracts.objects import extract_key, manifest_key, quarantine_key, star_rows_key
+from contracts.objects import SourceKeys
 from infra.local.bootstrap import Resources
 from infra.local.state import environment_for
 from infra.topology import FILE, Bucket, Schedule, Topology, read_topology
@@ -91,10 +91,11 @@ def test_a_message_may_be_as_long_as_its_queue_takes() -> None:
 def test_every_object_expires_and_what_people_look_into_last(schedule: Schedule) -> None:
     buckets = read_topology().buckets
     sha256 = "0" * 64
-    extract, manifest = extract_key(schedule.source, 1, 0, "staff-base", sha256), manifest_key(schedule.source, 1)
-    landing = [extract, manifest, f"{PREFIX}x/begun.json"]
-    processed = [star_rows_key(schedule.source, 1, 0, "dim_staff", sha256), quarantine_key(schedule.source, 1, 0, sha256)]
-    found = [kept(buckets[bucket], key) for bucket, keys in (("landing", landing), ("processed", processed)) for key in keys]
+    keys = SourceKeys(schedule.source)
+    batch = keys.batch(1, 0)
+    landing = [batch.extract("staff", "base", sha256), keys.manifest(1), f"{PREFIX}x/begun.json"]
+    processed = [batch.star_rows("dim_staff", sha256), batch.quarantine(sha256)]
+    found = [kept(buckets[bucket], key) for bucket, held in (("landing", landing), ("processed", processed)) for key in held]
     assert found == [90, 90, 365, 90, 365]
 
 

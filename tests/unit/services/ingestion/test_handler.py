@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.messages import IngestSource, IngestSourceData, Mode, Snapshot, Trigger
-from contracts.objects import manifest_key, state_key
+from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.tables import Contract
 from services.ingestion import handler
@@ -22,6 +22,7 @@ from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.outcome import Defer, Done
 from shared.source_snapshot import SourceSnapshot
+from shared.source_store import SourceStore
 from shared.testing import EPOCH, FakeObjectStore, FakeQueue, loop_now
 
 pytestmark = pytest.mark.virtual_clock
@@ -58,7 +59,13 @@ def source(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
 @pytest.fixture
 def deps(source: FakeSource) -> Dependencies:
     nothing: Any = None
-    return Dependencies(nothing, FakeObjectStore(BUCKET), FakeQueue("remodelling"), EMPTY, SOURCE, BUCKET, now=loop_now)
+    return Dependencies(
+        nothing,
+        SourceStore(FakeObjectStore(BUCKET), SOURCE, BUCKET, "processed"),
+        FakeQueue("remodelling"),
+        EMPTY,
+        now=loop_now,
+    )
 
 
 def command(trigger: Trigger, *, at: datetime = EPOCH, mode: Mode = Mode.CHANGES, source_name: str = SOURCE) -> IngestSource:
@@ -67,12 +74,12 @@ def command(trigger: Trigger, *, at: datetime = EPOCH, mode: Mode = Mode.CHANGES
 
 
 def objects_of(deps: Dependencies) -> dict[str, bytes]:
-    assert isinstance(deps.objects, FakeObjectStore)
-    return deps.objects.buckets[BUCKET]
+    assert isinstance(deps.store.objects, FakeObjectStore)
+    return deps.store.objects.buckets[BUCKET]
 
 
 def checkpoint_of(deps: Dependencies) -> Checkpoint | None:
-    return SourceState.model_validate_json(objects_of(deps)[state_key(SOURCE)]).checkpoint
+    return SourceState.model_validate_json(objects_of(deps)[SourceKeys(SOURCE).state]).checkpoint
 
 
 async def test_a_run_leaves_its_horizon(deps: Dependencies) -> None:
@@ -87,7 +94,7 @@ async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Depe
     for minutes in (3, 2, 1):
         assert await handle(command(Trigger.SCHEDULE, at=EPOCH - timedelta(minutes=minutes)), deps) == Done()
     assert source.opened == 1
-    assert SourceState.model_validate_json(objects_of(deps)[state_key(SOURCE)]).lease is None
+    assert SourceState.model_validate_json(objects_of(deps)[SourceKeys(SOURCE).state]).lease is None
     await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
     assert source.opened == 2
 
@@ -110,17 +117,17 @@ async def test_an_operator_s_request_always_runs(deps: Dependencies, source: Fak
 
 async def test_an_idle_run_leaves_no_manifest_unless_an_operator_waits_for_it(deps: Dependencies) -> None:
     await handle(command(Trigger.SCHEDULE), deps)
-    assert set(objects_of(deps)) == {state_key(SOURCE)}
+    assert set(objects_of(deps)) == {SourceKeys(SOURCE).state}
     asked = command(Trigger.OPERATOR)
     await handle(asked, deps)
     found = checkpoint_of(deps)
     assert found is not None
-    manifest = Manifest.model_validate_json(objects_of(deps)[manifest_key(SOURCE, found.run)])
+    manifest = Manifest.model_validate_json(objects_of(deps)[SourceKeys(SOURCE).manifest(found.run)])
     assert (manifest.requested_by, manifest.batches) == (asked.id, ())
 
 
 async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source: FakeSource) -> None:
-    await take_lease(deps.objects, BUCKET, SOURCE, loop_now)
+    await take_lease(deps.store, loop_now)
     outcome = await handle(command(Trigger.OPERATOR), deps)
     assert isinstance(outcome, Defer)
     assert (outcome.delay, source.opened) == (LEASE_HELD_DELAY, 0)
@@ -154,5 +161,5 @@ async def test_a_command_for_another_source_is_refused(deps: Dependencies) -> No
 
 
 async def test_two_sources_of_one_bucket_do_not_disturb_each_other(deps: Dependencies) -> None:
-    await take_lease(deps.objects, BUCKET, "crm", loop_now)
-    assert await handle(command(Trigger.OPERATOR), replace(deps)) == Done()
+    await take_lease(replace(deps.store, source="crm"), loop_now)
+    assert await handle(command(Trigger.OPERATOR), deps) == Done()

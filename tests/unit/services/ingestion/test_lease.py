@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from contracts.messages import Snapshot
-from contracts.objects import state_key
+from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, SourceIdentity, SourceState
 from services.ingestion.lease import (
     CLOCK_SKEW,
@@ -19,6 +19,7 @@ from services.ingestion.lease import (
 )
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError
+from shared.source_store import SourceStore
 from shared.testing import EPOCH, FakeObjectStore, loop_now
 
 pytestmark = pytest.mark.virtual_clock
@@ -51,12 +52,16 @@ class AnswerLosingStore(FakeObjectStore):
         return etag
 
 
+def store(objects: FakeObjectStore) -> SourceStore:
+    return SourceStore(objects, SOURCE, BUCKET, "processed")
+
+
 async def take(objects: FakeObjectStore) -> SourceLease:
-    return await take_lease(objects, BUCKET, SOURCE, loop_now)
+    return await take_lease(store(objects), loop_now)
 
 
 async def state_of(objects: FakeObjectStore) -> SourceState:
-    found = await objects.read(BUCKET, state_key(SOURCE))
+    found = await objects.read(BUCKET, SourceKeys(SOURCE).state)
     assert found is not None
     return SourceState.model_validate_json(found.body)
 
@@ -125,7 +130,7 @@ async def test_numbers_are_the_time_in_milliseconds_and_rise_even_within_one(obj
 async def test_numbers_rise_although_the_clock_goes_back(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     await first.release()
-    later = await take_lease(objects, BUCKET, SOURCE, lambda: EPOCH - timedelta(days=1))
+    later = await take_lease(store(objects), lambda: EPOCH - timedelta(days=1))
     assert later.run == first.run + 1
 
 
@@ -177,7 +182,7 @@ async def test_a_renewal_that_hangs_is_given_up_while_there_is_time_for_another(
         for _ in range(100):
             await asyncio.sleep(1)
             with pytest.raises(LeaseHeldError):
-                await take_lease(objects, BUCKET, SOURCE, loop_now)
+                await take_lease(store(objects), loop_now)
         await lease.complete(checkpoint(lease.run))
     assert objects.writes > 6
 
@@ -193,7 +198,7 @@ async def test_a_run_that_was_away_too_long_cannot_complete(objects: AnswerLosin
     zombie = await take(objects)
     await asyncio.sleep(120)
     heir = await take(objects)
-    with pytest.raises(LeaseLostError, match=f"another run took the lease .* while run {zombie.run} was away"):
+    with pytest.raises(LeaseLostError, match=f"another run took over .* while run {zombie.run} was away"):
         await zombie.complete(checkpoint(zombie.run))
     assert (await state_of(objects)).checkpoint is None
     await heir.complete(checkpoint(heir.run))
@@ -262,5 +267,5 @@ async def test_completing_ends_the_renewal(objects: AnswerLosingStore) -> None:
 
 
 async def test_a_state_of_a_later_build_is_read_all_the_same(objects: AnswerLosingStore) -> None:
-    await objects.put(BUCKET, state_key(SOURCE), b'{"run": 9, "added_later": true}')
+    await objects.put(BUCKET, SourceKeys(SOURCE).state, b'{"run": 9, "added_later": true}')
     assert (await take(objects)).run == int(EPOCH.timestamp() * 1000)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled, BatchRemodelledData, Snapshot
-from contracts.objects import batch_id, manifest_key, state_key
+from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
 from services.operator.progress import LEDGER_QUERY
@@ -119,14 +119,14 @@ class Scene:
             is_full=is_full,
             batches=events,
         )
-        await self.objects.put(LANDING, manifest_key(SOURCE, run), manifest.model_dump_json().encode())
+        await self.objects.put(LANDING, SourceKeys(SOURCE).manifest(run), manifest.model_dump_json().encode())
         await self.remember(run, second)
         return manifest
 
     async def remember(self, run: int, second: int = 0, began: datetime = BEGAN) -> None:
         """The state of a source whose last completed run is `run`."""
         state = SourceState(run=run, checkpoint=checkpoint(run, second).model_copy(update={"started_at": began}))
-        await self.objects.put(LANDING, state_key(SOURCE), state.model_dump_json().encode())
+        await self.objects.put(LANDING, SourceKeys(SOURCE).state, state.model_dump_json().encode())
 
 
 def checkpoint(run: int, second: int = 0) -> Checkpoint:
@@ -140,7 +140,7 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
     data = BatchIngestedData(
         source_name=SOURCE,
         run=run,
-        batch_id=batch_id(SOURCE, run, index),
+        batch_id=SourceKeys(SOURCE).batch(run, index).batch_id,
         index=index,
         is_last=is_last,
         snapshot=snapshot(),

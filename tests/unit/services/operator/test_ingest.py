@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from contracts.messages import IngestSource, Mode, Trigger, decode, encode
-from contracts.objects import manifest_key
+from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from services.operator.ingest import (
     RunNotLoadedError,
@@ -119,7 +119,7 @@ async def test_a_look_reads_no_manifest_twice(monkeypatch: pytest.MonkeyPatch) -
     await asyncio.sleep(1.5)  # eight looks, one of them around
     scene.ledger.load(*own.batches)
     await waiting
-    assert sum(key == manifest_key(SOURCE, 30) for key in reads) == 2  # to find it, and for its gaps
+    assert sum(key == SourceKeys(SOURCE).manifest(30) for key in reads) == 2  # to find it, and for its gaps
     assert sum("/manifests/" in key for key in reads) <= 4
 
 

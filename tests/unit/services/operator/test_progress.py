@@ -6,16 +6,16 @@ from typing import cast
 import asyncpg
 import pytest
 
-from contracts.objects import manifest_key
-from services.operator.progress import Progress, manifests_after, not_in_ledger, read_progress
-from services.operator.reading import AT_ONCE
+from contracts.objects import SourceKeys
+from services.operator.progress import Progress, not_in_ledger, read_progress
 from shared.errors import TransientError
 from shared.object_store import Versioned
+from shared.reading import AT_ONCE
 from tests.unit.services.operator.scene import LANDING, SOURCE, Scene, ingested, snapshot
 
 
 async def progress_of(scene: Scene) -> Progress:
-    return await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger))
+    return await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger))
 
 
 async def test_before_the_first_run_nothing_is_known() -> None:
@@ -98,15 +98,15 @@ async def test_the_manifests_behind_a_run_come_in_the_order_of_their_runs() -> N
     scene = Scene()
     await scene.end_run(9)
     late, early = await scene.end_run(12), await scene.end_run(10)
-    assert await manifests_after(scene.objects, LANDING, SOURCE, 9) == [early, late]
-    assert await manifests_after(scene.objects, LANDING, SOURCE, 12) == []
+    assert await scene.system.store.manifests_after(9) == [early, late]
+    assert await scene.system.store.manifests_after(12) == []
 
 
 async def test_a_manifest_that_vanishes_is_said_so() -> None:
     scene = Scene()
     await scene.end_run(7)
-    del scene.objects.buckets[LANDING][manifest_key(SOURCE, 7)]
-    scene.objects.keys = lambda *_a, **_k: answered([manifest_key(SOURCE, 7)])  # type: ignore[method-assign]
+    del scene.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(7)]
+    scene.objects.keys = lambda *_a, **_k: answered([SourceKeys(SOURCE).manifest(7)])  # type: ignore[method-assign]
     with pytest.raises(TransientError, match="manifest of run 7 vanished"):
         await progress_of(scene)
 
@@ -129,7 +129,7 @@ async def test_behind_a_gap_manifests_are_read_some_at_once_and_each_once(monkey
 
     monkeypatch.setattr(scene.objects, "read", counting)
     assert len((await progress_of(scene)).missing) == 1
-    assert sorted(key for key in seen if "/manifests/" in key) == [manifest_key(SOURCE, run) for run in range(1, 41)]
+    assert sorted(key for key in seen if "/manifests/" in key) == [SourceKeys(SOURCE).manifest(run) for run in range(1, 41)]
     assert most == AT_ONCE
 
 
@@ -152,10 +152,10 @@ async def test_who_knows_that_all_is_whole_through_a_run_reads_no_older_manifest
     await scene.end_run(5)  # never loaded: whoever reads it goes no further
     for run in (6, 7):
         scene.ledger.load(*(await scene.end_run(run)).batches)
-    progress = await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger), since=6)
+    progress = await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger), since=6)
     assert progress.consistent_through is not None
     assert (progress.consistent_through.run, progress.missing) == (7, ())
     await scene.end_run(8)
-    progress = await read_progress(scene.objects, LANDING, SOURCE, cast("asyncpg.Connection", scene.ledger), since=7)
+    progress = await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger), since=7)
     assert progress.consistent_through is not None
     assert (progress.consistent_through.run, len(progress.missing)) == (7, 1)

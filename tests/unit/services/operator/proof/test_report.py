@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contracts.objects import proof_key
+from contracts.objects import SourceKeys
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import NAMED_MAXIMUM, Difference, Kind, Row, TableVerdict
@@ -100,7 +100,7 @@ async def test_a_record_of_an_earlier_build_is_read(*, is_equal: bool, outcome: 
     scene = Scene()
     stored = {"taken_at": BEGAN.isoformat(), "is_equal": is_equal, "run": 7, "rows": 9}
     stored |= dict.fromkeys(("different", "in_flight", "quarantined"), 0)
-    await scene.objects.put(LANDING, proof_key(SOURCE), json.dumps(stored).encode())
+    await scene.objects.put(LANDING, SourceKeys(SOURCE).last_proof, json.dumps(stored).encode())
     found = await last_record(scene.system)
     assert found is not None
     assert (found.outcome, found.is_equal, found.is_regular) == (outcome, is_equal, True)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, ColumnType, numeric
-from contracts.objects import star_rows_key
+from contracts.objects import SourceKeys
 from contracts.origins import FromSource
 from contracts.tables import Column, WarehouseTable
 from services.operator.proof.history_statements import LoadedBatch
 from services.operator.proof.versions import read_versions, spelled
 from shared.parquet import NewerColumnsError, encode_parquet
+from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore
 from tests.small_contract import FACT_SALE
 from tests.source_rows import items, remodelled
@@ -27,8 +28,8 @@ async def versions(fact: WarehouseTable, *, name: str = "fact_sale") -> list[tup
     rows = remodelled(items({}, {"sold_at": -1}), "fact_sale").rows
     body = encode_parquet(rows, FACT_SALE.star_types)
     objects = FakeObjectStore(PROCESSED)
-    await objects.put(PROCESSED, star_rows_key(SOURCE, 7, 0, name, sha256(body).hexdigest()), body)
-    return await read_versions(objects, PROCESSED, SOURCE, fact, BATCH)
+    await objects.put(PROCESSED, SourceKeys(SOURCE).batch(7, 0).star_rows(name, sha256(body).hexdigest()), body)
+    return await read_versions(SourceStore(objects, SOURCE, "landing", PROCESSED), fact, BATCH)
 
 
 async def test_a_version_is_named_by_the_columns_of_its_key_and_of_its_version() -> None:
@@ -70,8 +71,11 @@ def test_a_value_is_spelled_as_postgresql_does(value: Any, kind: ColumnType, tex
 async def test_an_object_that_is_not_what_was_loaded_is_not_believed(extra: bytes, rows: int) -> None:
     body = encode_parquet(remodelled(items({}, {"sold_at": -1}), "fact_sale").rows, FACT_SALE.star_types)
     objects = FakeObjectStore(PROCESSED)
-    await objects.put(PROCESSED, star_rows_key(SOURCE, 7, 0, "fact_sale", sha256(body).hexdigest()), body + extra)
-    assert await read_versions(objects, PROCESSED, SOURCE, FACT_SALE, replace(BATCH, row_count=rows)) is None
+    await objects.put(PROCESSED, SourceKeys(SOURCE).batch(7, 0).star_rows("fact_sale", sha256(body).hexdigest()), body + extra)
+    assert (
+        await read_versions(SourceStore(objects, SOURCE, "landing", PROCESSED), FACT_SALE, replace(BATCH, row_count=rows))
+        is None
+    )
 
 
 def test_a_timestamp_with_time_zone_is_spelled_in_utc() -> None:

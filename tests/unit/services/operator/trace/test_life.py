@@ -9,15 +9,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from contracts.messages import BatchLoaded, BatchLoadedData
-from contracts.objects import quarantine_key
+from contracts.objects import SourceKeys
 from contracts.totesys import CONTRACT
-from services.operator import reading
 from services.operator.proof.quarantine import Entry
 from services.operator.trace.life import AtSource, Life
 from services.operator.trace.passage import Loaded, Passage, Piece
 from services.operator.trace.refusals import read_refusals
 from services.operator.trace.render import life_as_json, lines_of
 from services.operator.trace.star_rows import StarRow, Tombstone, parsed_key
+from shared import reading
 from shared.envelope import opening
 from tests.unit.services.operator.scene import BEGAN, PROCESSED, SOURCE, Scene, ingested
 
@@ -101,7 +101,7 @@ async def test_the_refusals_of_every_object_come_the_newest_first(monkeypatch: p
     for run in range(1, 6):
         entry = {"table": "dim_staff", "source_table": "staff", "key": {"staff_id": 3}, "problems": [], "row": {}}
         body = json.dumps(entry).encode()
-        await scene.objects.put(PROCESSED, quarantine_key(SOURCE, run, 0, sha256(body).hexdigest()), body)
+        await scene.objects.put(PROCESSED, SourceKeys(SOURCE).batch(run, 0).quarantine(sha256(body).hexdigest()), body)
     assert [one.run for one in await read_refusals(scene.system, STAFF, (3,))] == [5, 4, 3, 2, 1]
 
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 import asyncio
 
 from services.operator.proof.quarantine import read_entries
-from services.operator.reading import AT_ONCE, all_of, in_order
-from shared.testing import FakeObjectStore
-from tests.unit.services.operator.scene import PROCESSED
+from shared.reading import AT_ONCE, all_of, in_order
+from tests.unit.services.operator.scene import Scene
 
 
 class Counter:
@@ -40,4 +39,4 @@ async def test_what_is_not_needed_is_not_asked_for() -> None:
 
 async def test_an_object_that_vanished_meanwhile_has_no_entries() -> None:
     gone = f"quarantine/totesys/runs/{7:020d}/00000-{'0' * 16}.jsonl"
-    assert [entry async for entry in read_entries(FakeObjectStore(PROCESSED), PROCESSED, [gone])] == []
+    assert [entry async for entry in read_entries(Scene().system.store, [gone])] == []

@@ -1,0 +1,134 @@
+"""What Starlift keeps of one source in S3: its state, a manifest per run, and the objects of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from contracts.objects import SourceKeys
+from contracts.state import Checkpoint, Manifest, SourceState
+from shared.errors import TransientError
+from shared.object_store import ObjectStore, replace_ours
+from shared.reading import all_of
+from shared.source_snapshot import lsn
+from shared.stored_documents import read_stored
+
+_BIGINT = 2**63
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStore:
+    """The objects of one source, in the two buckets.
+
+    Every method raises DamagedDocumentError, and whatever an object store raises.
+    """
+
+    objects: ObjectStore
+    source: str
+    landing_bucket: str
+    processed_bucket: str
+
+    @property
+    def keys(self) -> SourceKeys:
+        """The keys of the source."""
+        return SourceKeys(self.source)
+
+    async def read_state(self) -> tuple[SourceState, str | None]:
+        """The state, and the etag of the version that was read; before the first run an empty state, and None."""
+        found = await self.objects.read(self.landing_bucket, self.keys.state)
+        return (SourceState(), None) if found is None else (self._parsed_state(found.body), found.etag)
+
+    async def replace_state(
+        self, state: SourceState, *, expected: str | None, is_ours: Callable[[SourceState], bool] = lambda _found: False
+    ) -> str:
+        """Write the state if `expected` is still its version, or one that `is_ours`; return the new etag.
+
+        Raises: ConflictError.
+        """
+        return await replace_ours(
+            self.objects,
+            self.landing_bucket,
+            self.keys.state,
+            state.model_dump_json().encode(),
+            expected=expected,
+            is_ours=lambda stored: is_ours(self._parsed_state(stored)),
+        )
+
+    def _parsed_state(self, body: bytes) -> SourceState:
+        remedy = "delete it: the next run then reads every row again"
+        return read_stored(_state, f"{self.landing_bucket}/{self.keys.state}", body, what="state of a source", remedy=remedy)
+
+    async def highest_run(self) -> int:
+        """The highest run number ever taken; 0 before the first."""
+        state, _ = await self.read_state()
+        return state.run
+
+    async def find_checkpoint(self) -> Checkpoint | None:
+        """What the last completed run left to the next; None before the first."""
+        state, _ = await self.read_state()
+        return state.checkpoint
+
+    async def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest of a run."""
+        await self.objects.put(self.landing_bucket, self.keys.manifest(manifest.run), manifest.model_dump_json().encode())
+
+    async def find_manifest(self, run: int) -> Manifest | None:
+        """The manifest of a run; None if the run did not complete, or its manifest has expired."""
+        key = self.keys.manifest(run)
+        found = await self.objects.read(self.landing_bucket, key)
+        if found is None:
+            return None
+
+        def parse(body: bytes) -> Manifest:
+            manifest = Manifest.model_validate_json(body)
+            if (manifest.source_name, manifest.run) != (self.source, run):
+                raise ValueError
+            return manifest
+
+        remedy = "delete it, then run `starlift ingest --full`, which reads every row again"
+        return read_stored(parse, f"{self.landing_bucket}/{key}", found.body, what="manifest", remedy=remedy)
+
+    async def read_manifest(self, run: int) -> Manifest:
+        """The manifest of a run that has just been listed. Raises: TransientError if it has expired since."""
+        found = await self.find_manifest(run)
+        if found is None:
+            raise TransientError(f"the manifest of run {run} vanished while it was read; try again")
+        return found
+
+    async def manifest_runs(self, *, after: int) -> list[int]:
+        """The runs above `after` that have a manifest, in their order."""
+        bucket, keys = self.landing_bucket, self.keys
+        remedy = "move it away: Starlift did not write it"
+        return [
+            read_stored(keys.run_of_manifest, f"{bucket}/{key}", key, what="name of a manifest", remedy=remedy)
+            for key in await self.objects.keys(bucket, keys.manifests, after=keys.manifest(after))
+        ]
+
+    async def manifests_after(self, run: int) -> list[Manifest]:
+        """The manifest of every completed run above `run`, in the order of the runs."""
+        return await all_of(await self.manifest_runs(after=run), self.read_manifest)
+
+    async def read_document(self, key: str, model: type[Document], *, what: str, remedy: str) -> Document | None:
+        """A JSON document of the landing bucket; None if there is none."""
+        found = await self.objects.read(self.landing_bucket, key)
+        if found is None:
+            return None
+        return read_stored(model.model_validate_json, f"{self.landing_bucket}/{key}", found.body, what=what, remedy=remedy)
+
+    async def write_document(self, key: str, document: BaseModel) -> None:
+        """Write a JSON document to the landing bucket."""
+        await self.objects.put(self.landing_bucket, key, document.model_dump_json().encode())
+
+
+def _state(body: bytes) -> SourceState:
+    state = SourceState.model_validate_json(body)
+    if state.checkpoint is not None:
+        snapshot = state.checkpoint.snapshot
+        if snapshot.horizon >= _BIGINT or lsn(snapshot.wal_position) < 0:
+            raise ValueError
+    return state
