@@ -15,7 +15,7 @@ ASYNCAPI_VERSION = "3.0.0"
 API_VERSION = "1.0.0"  # of what is described here; rises with each message type or version
 SQS_BINDING_VERSION = "0.3.0"
 CLOUDEVENTS_JSON = "application/cloudevents+json"
-FAILURE_RECORD_TYPE = "starlift.failure_record.v1"
+FAILURE_RECORD_TYPE = "starlift.failure_record.v2"
 _DESCRIPTION = (
     "Commands and events between the services of Starlift. Rows never travel in a message: it refers to objects in S3. "
     "Delivery is at least once and in no order; every effect of a message may be repeated."

@@ -1,11 +1,17 @@
-"""What a dead letter carries: the message as it was, and why it died."""
+"""What a dead letter carries: the message as it was, and why it failed."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from hashlib import sha256
 
-from contracts.failure import FAILURE_ATTRIBUTE, FAILURE_TEXT_BYTES_MAXIMUM, FailureRecord, read_failure
+from contracts.failure import (
+    FAILURE_ATTRIBUTE,
+    FAILURE_TEXT_BYTES_MAXIMUM,
+    FailureRecord,
+    fingerprint_of,
+    normalised,
+    read_failure,
+)
 from contracts.messages import NewerMessageError, UndecodableMessageError
 from shared.consumer.attempts import attempt_number, failing_since, given
 from shared.consumer.rules import Rules
@@ -24,14 +30,16 @@ def dead_letter_attributes(
 ) -> dict[str, str]:
     """The attributes of the dead letter: the failure record, and the message's own as far as there is room.
 
-    An earlier failure record holds when the message first failed and how often it was replayed, which the replay counts.
+    The time of the first failure and the number of replays are those of an earlier failure record, if there is one: a replay
+    counts itself there.
     """
     earlier = read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
     record = FailureRecord(
         reason=outcome.reason,
         error_type=type(outcome.error).__qualname__,
-        message=_cut(error_text(outcome.error), FAILURE_TEXT_BYTES_MAXIMUM),
+        message=_message(outcome.error),
         fingerprint=fingerprint(outcome.error),
+        fingerprint_version=2,
         attempts=attempt_number(delivery),
         first_failed_at=earlier.first_failed_at if earlier else failing_since(delivery, now),
         last_failed_at=now,
@@ -45,9 +53,12 @@ def dead_letter_attributes(
 
 
 def fingerprint(error: BaseException) -> str:
-    """The same for the same error at the same place of a service, in every version that only moves lines."""
+    """The same for the same error that said the same at the same place of a service, in every version that only moves lines.
+
+    Type and place alone hide causes from each other: most errors are PermanentErrors, and one place reads every object.
+    """
     frames = (frame for frame in frames_of(error) if not frame.startswith("shared.consumer."))
-    return sha256("\n".join((type(error).__qualname__, *frames)).encode()).hexdigest()[:16]
+    return fingerprint_of(type(error).__qualname__, *frames, normalised(_message(error)))
 
 
 def error_text(error: BaseException) -> str:
@@ -58,6 +69,10 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, _OURS):
         return _cut(str(error), _LOGGED_BYTES_MAXIMUM)
     return f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
+
+
+def _message(error: BaseException) -> str:
+    return _cut(error_text(error), FAILURE_TEXT_BYTES_MAXIMUM)
 
 
 def _cut(text: str, byte_count: int) -> str:

@@ -99,7 +99,7 @@ def show_letter(console: Console, letter: Letter, references: Sequence[Reference
         "letter": f"{letter.id} of {letter.service}",
         "died of": f"{failure.error_type} ({failure.reason}), fingerprint {failure.fingerprint}",
         "it said": failure.message,
-        "failed": f"{counted(failure.attempts, 'attempt', 'attempts')}, {_clock(failure.first_failed_at)} to "
+        "failed": f"{counted(failure.attempts or 1, 'attempt', 'attempts')}, {_clock(failure.first_failed_at)} to "
         f"{_clock(failure.last_failed_at)}, in {failure.service} {failure.version}",
         "replayed": counted(failure.replays, "time", "times"),
         "snapshot": letter.snapshot_at or "none",

@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from pydantic import Field
 
-from contracts.failure import FailureRecord
+from contracts.failure import FailureRecord, fingerprint_of, normalised, read_failure
 from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceData, decode, encode
 from contracts.routes import ROUTES
 from tools import schemas
@@ -27,7 +27,8 @@ from tools.schemas import (
 )
 
 EXAMPLES = Path(__file__).parents[1] / "contracts" / "messages"
-TYPES = sorted({*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE})
+FORMER_RECORDS = ("starlift.failure_record.v1",)
+TYPES = sorted({*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE, *FORMER_RECORDS})
 
 
 def golden(kind: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def test_a_released_version_has_not_changed() -> None:
 
 
 def test_every_schema_and_document_is_written() -> None:
-    known = {f"{kind}.json" for kind in (*KNOWN_TYPES, *UPCASTS, FAILURE_RECORD_TYPE)} | {ASYNCAPI}
+    known = {f"{kind}.json" for kind in TYPES} | {ASYNCAPI}
     assert {path.name for path in DIRECTORY.iterdir()} == known, "run `make schemas`, and commit what it writes"
 
 
@@ -130,6 +131,14 @@ def test_the_golden_example_of_a_former_version_is_understood(kind: str) -> None
 def test_the_golden_failure_record_is_read_and_written_unchanged() -> None:
     record = FailureRecord.model_validate(example(FAILURE_RECORD_TYPE))
     assert json.loads(record.model_dump_json()) == example(FAILURE_RECORD_TYPE)
+
+
+@pytest.mark.parametrize("kind", FORMER_RECORDS)
+def test_a_failure_record_of_an_earlier_build_is_read_and_grouped_by_what_it_says(kind: str) -> None:
+    record = read_failure(json.dumps(example(kind)))
+    assert record is not None
+    assert record.fingerprint == fingerprint_of(example(kind)["fingerprint"], normalised(example(kind)["message"]))
+    assert read_failure(record.model_dump_json()) == record
 
 
 def test_a_failure_record_of_a_later_build_is_read_and_fits_the_schema() -> None:

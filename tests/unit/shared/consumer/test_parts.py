@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.failure import FAILURE_TEXT_BYTES_MAXIMUM, FailureReason, FailureRecord
+from contracts.failure import FAILURE_TEXT_BYTES_MAXIMUM, FailureReason, FailureRecord, normalised
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, decode
 from shared import health
 from shared.aws_errors import aws_errors
@@ -59,10 +59,32 @@ def caught(body: str) -> Exception:
     raise AssertionError(body)
 
 
-def test_failures_at_the_same_place_have_the_same_fingerprint_and_others_do_not() -> None:
+def test_failures_of_one_cause_have_the_same_fingerprint_and_others_do_not() -> None:
     assert fingerprint(caught("1")) == fingerprint(caught("2"))
+    assert fingerprint(caught('{"type": "x"}')) == fingerprint(caught('{"type": "starlift.y.v1"}'))
     assert fingerprint(caught("1")) != fingerprint(caught('{"type": "x"}'))
     assert fingerprint(ValueError("1")) != fingerprint(TypeError("1"))
+    assert fingerprint(PermanentError("run 7 has no manifest")) == fingerprint(PermanentError("run 8 has no manifest"))
+    assert fingerprint(PermanentError("run 7 has no manifest")) != fingerprint(PermanentError("run 7 has no snapshot"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("table 'staff' lacks column 'email'", "table 'sales order' lacks column 'id'"),
+        ("'a/b.parquet' has 17 bytes with sha256 " + "ab" * 32, "'c' has 1,024 bytes with sha256 " + "0f" * 32),
+        ("batch 5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21 is gone", "batch 00000000-57a7-5c4e-8a3a-0d1f7a5e9b21 is gone"),
+        (
+            "can't read 'x', and isn't cut off here: 'start of a na",
+            "can't read 'y', and isn't cut off here: 'another",
+        ),
+        ("unexpected KeyError in services.x, line 12", "unexpected KeyError in services.x, line 340"),
+        ("until 2026-11-01 09:30:00", "until 2027-01-31 23:59:59.5"),
+    ],
+)
+def test_what_was_said_is_compared_without_names_ids_hashes_and_numbers(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other)
+    assert normalised(one) != normalised(f"not {other}")
 
 
 # As the error lists of S3 and of SQS have them, with their statuses.

@@ -187,6 +187,7 @@ class Consumers(RuleBasedStateMachine):
         assert len(records) == 1 or (records and is_excused)
         for record in records:
             assert (record.reason, start in record.message) == (reason, True)
+            assert record.attempts is not None
             assert record.attempts == attempts or (record.attempts >= attempts and is_excused)
         assert self.world.failed[text] == (5 if kind is Kind.HOPELESS else 0) or is_excused
 

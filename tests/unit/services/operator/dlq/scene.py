@@ -46,6 +46,7 @@ def failure(**changed: Any) -> FailureRecord:
         error_type="SourceMismatchError",
         message="table 'staff' lacks column 'email'",
         fingerprint="0123456789abcdef",
+        fingerprint_version=2,
         attempts=1,
         first_failed_at=EPOCH - timedelta(days=1),
         last_failed_at=EPOCH - timedelta(days=1),
