@@ -12,6 +12,7 @@ from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mo
 from contracts.state import Manifest
 from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import read_letter
+from services.operator.errors import NotLoadedError
 from services.operator.progress import not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
@@ -23,7 +24,7 @@ _Fallen = tuple[str, int | None]  # the id of a dead letter, and the run that it
 ASK_STATUS = "look at `starlift status`: are the services up, are messages waiting?"
 
 
-class RunNotLoadedError(Exception):
+class RunNotLoadedError(NotLoadedError):
     """A run was asked for and is not in the warehouse. Recovery: the text says."""
 
 

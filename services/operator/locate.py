@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from services.operator.errors import UsageError
 from services.operator.system import OperatorSettings
 from shared.settings import PREFIX, explained
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _OURS = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
 
 
-class WrongSettingsError(Exception):
+class WrongSettingsError(UsageError):
     """The environment does not say, or says wrongly, what to work on. Recovery: correct it."""
 
 

@@ -17,8 +17,8 @@ from services.operator.ingest import wait_until_in_ledger
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
 from services.operator.render import counted, printable
-from services.operator.session import with_system
 from services.operator.system import System
+from services.operator.terminal.session import with_system
 
 quarantine_app = typer.Typer(
     name="quarantine",

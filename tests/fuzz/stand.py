@@ -157,7 +157,7 @@ def run_command(words: tuple[str, ...], environment: Mapping[str, str], output: 
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["starlift", *words]
-    from services.operator.__main__ import main  # noqa: PLC0415 (the streams must be in place)
+    from services.operator.terminal.app import main  # noqa: PLC0415 (the streams must be in place)
 
     main()
 
@@ -165,7 +165,8 @@ def run_command(words: tuple[str, ...], environment: Mapping[str, str], output: 
 @asynccontextmanager
 async def open_stand(source_url: str, warehouse_url: str) -> AsyncIterator[Stand]:
     """Queues and buckets of its own on the LocalStack that the environment names; they are removed at the end."""
-    _COMMANDS.set_forkserver_preload(["services.operator.__main__", "tests.fuzz.stand"])
+    commands = [f"services.operator.terminal.{name}" for name in ("app", "ingest", "status", "trace", "verify")]
+    _COMMANDS.set_forkserver_preload([*commands, "tests.fuzz.stand"])
     name = f"fuzz-{uuid4().hex[:12]}"
     async with AsyncExitStack() as stack:
         clients = await stack.enter_async_context(open_clients(REGION))

@@ -11,11 +11,10 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-import typer
 
 from infra.topology import read_topology
-from services.operator.__main__ import app
 from services.operator.system import OperatorSettings
+from services.operator.terminal.app import starlift
 from shared.settings import ServiceSettings
 from tests.infra.conftest import Applied
 from tests.infra.offline.tools import CHECKOUT
@@ -133,7 +132,7 @@ def test_every_alarm_has_its_line(applied: Applied) -> None:
 
 
 def test_every_command_of_the_operator_exists() -> None:
-    commands = typer.main.get_group(app).commands
+    commands = starlift().commands
     for name in re.findall(r"^operator (\w+)|`operator (\w+)", TEXT, re.MULTILINE):
         assert (name[0] or name[1]) in commands
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from services.operator.__main__ import EXIT_CODES, app
-from services.operator.exit_codes import ExitCode
-from services.operator.local.commands import local_app
+from services.operator.terminal.app import LazyCommand, starlift
+from services.operator.terminal.harness import EXIT_CODES, ExitCode
 from tests.unit.services.operator.local.test_events import logged_events
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +18,9 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
 ELSEWHERE = (".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
 ON_AWS = ("starlift/", "service/", "task/", "environments/", "repos/", "linux/")  # names there, and values of infra/terraform
-COMMANDS: dict[str, Any] = {}
-for application in (app, local_app):
-    COMMANDS |= dict(typer.main.get_group(application).commands)
+COMMANDS: dict[str, Any] = {
+    name: command.load() for name, command in starlift().commands.items() if isinstance(command, LazyCommand)
+}
 
 
 def found(pattern: str, text: str) -> Iterator[re.Match[str]]:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.operator.__main__ import app, guarded
 from services.operator.dlq import terminal
 from services.operator.system import System
+from services.operator.terminal.app import starlift
+from services.operator.terminal.harness import run_command
 from tests.unit.services.operator.dlq.scene import SERVICE, Graves, bury, on_loop_clock
 from tests.virtual_clock import VirtualClockLoop
 
@@ -40,7 +41,7 @@ class Terminal:
         self._capture = capture
 
     def __call__(self, *words: str) -> Answer:
-        code = guarded(lambda: app(["dlq", *words]))
+        code = run_command(starlift(), ["dlq", *words])
         captured = self._capture.readouterr()
         return Answer(code, captured.out, captured.err)
 

@@ -1,0 +1,77 @@
+"""The Starlift that a command works on, open while it works."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+from services.operator.locate import operator_settings
+from services.operator.system import System, open_system
+from services.operator.terminal.harness import TerminatedError
+
+Result = TypeVar("Result")
+Opener = Callable[[], AbstractAsyncContextManager[System]]
+
+
+@asynccontextmanager
+async def _described() -> AsyncIterator[System]:
+    async with open_system(operator_settings()) as system:
+        yield system
+
+
+_OPENER: ContextVar[Opener] = ContextVar("opener", default=_described)
+
+
+@contextmanager
+def opened_by(opener: Opener) -> Iterator[None]:
+    """Let the commands of the block work on another system: one of fakes, in tests."""
+    token = _OPENER.set(opener)
+    try:
+        yield
+    finally:
+        _OPENER.reset(token)
+
+
+def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
+    """Do `work` on the Starlift that the environment describes, or that runs on this machine.
+
+    SIGINT and SIGTERM cancel `work`, so that it cleans up. Raises: KeyboardInterrupt then.
+    """
+
+    async def opened() -> Result:
+        async with _OPENER.get()() as system:
+            return await work(system)
+
+    return run(opened())
+
+
+def run(work: Awaitable[Result]) -> Result:
+    """The result of `work`. SIGTERM cancels it, as asyncio does for SIGINT. Raises: KeyboardInterrupt then."""
+
+    async def stoppable() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        is_terminated = False
+
+        def stop() -> None:
+            nonlocal is_terminated
+            is_terminated = True
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if is_terminated:
+                raise TerminatedError from None
+            raise
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(stoppable())
+    finally:
+        signal.signal(signal.SIGTERM, before)  # the loop has put the default back, not ours

@@ -1,0 +1,90 @@
+"""What `starlift` offers, and that its help costs next to nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from services.operator.terminal.app import LazyCommand, starlift
+from services.operator.terminal.harness import run_command
+
+NOT_FOR_HELP = {
+    "aiobotocore",
+    "aiohttp",
+    "asyncio",
+    "asyncpg",
+    "boto3",
+    "botocore",
+    "contracts",
+    "fastparquet",
+    "infra",
+    "iso4217",
+    "jmespath",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "rich",
+    "structlog",
+}
+OURS_FOR_HELP = {
+    "services.operator.errors",
+    "services.operator.exit_codes",
+    "services.operator.terminal.app",
+    "services.operator.terminal.harness",
+    "shared.errors",
+}
+PACKAGES = {"services", "services.operator", "services.operator.terminal", "shared"}
+
+
+def test_the_help_imports_nothing_heavy() -> None:
+    program = (
+        "import json, sys\n"
+        "from services.operator.terminal.app import starlift\n"
+        "from services.operator.terminal.harness import run_command\n"
+        "code = run_command(starlift(), ['--help'])\n"
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    *text, last = done.stdout.splitlines()
+    code, modules = json.loads(last)
+    assert code == 0
+    assert any("Exit codes: 0 done" in line for line in text)
+    assert NOT_FOR_HELP.isdisjoint(modules)
+    assert {name for name in modules if name.partition(".")[0] in ("contracts", "infra", "services", "shared")} <= (
+        OURS_FOR_HELP | PACKAGES
+    )
+
+
+def options() -> dict[str, set[str]]:
+    commands = {name: command.load() for name, command in starlift().commands.items() if isinstance(command, LazyCommand)}
+    return {name: {option for one in found.params for option in one.opts} for name, found in commands.items()}
+
+
+def test_the_commands_and_their_options() -> None:
+    assert options() == {
+        "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
+        "resend": set(),
+        "status": {"--json", "--timeout"},
+        "verify": {"tables", "--begin-anew", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
+        "trace": {"table", "key", "--json"},
+        "dlq": set(),  # a group; see the tests of its commands
+        "quarantine": set(),  # likewise
+        "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
+        "down": set(),
+        "demo": {"--orders", "--seconds", "--late-commit"},
+    }
+
+
+def test_a_misspelled_command_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["statsu"]) == 2
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
+def test_a_command_prints_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["trace", "--help"]) == 0
+    assert "Usage: starlift trace [OPTIONS] {TABLE} {KEY}..." in capsys.readouterr().out
+    assert run_command(starlift(), ["quarantine", "list", "--help"]) == 0
+    assert "Usage: starlift quarantine list [OPTIONS] [TABLE]" in capsys.readouterr().out
