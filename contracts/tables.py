@@ -17,9 +17,10 @@ from contracts.column_types import TEXT, ColumnType, Kind
 from contracts.conversions import KEY_TYPES, derivation_problems, is_same_kind, join_alike, may_be_key, origin_problems
 from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf, copied
+from contracts.warehouse import current_name
 
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
-TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len("_current")  # the longest of what is named after a warehouse table
+TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len(current_name(""))  # the longest of what is named after a warehouse table
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
 
 
@@ -152,7 +153,7 @@ class Contract:
 
     def __post_init__(self) -> None:
         _require_distinct("two source tables", [table.name for table in self.source_tables])
-        views = [f"{table.name}_current" for table in self.warehouse_tables if table.kind is TableKind.FACT]
+        views = [current_name(table.name) for table in self.warehouse_tables if table.kind is TableKind.FACT]
         _require_distinct("two warehouse tables or views", [*(table.name for table in self.warehouse_tables), *views])
         for source in self.source_tables:
             _require_distinct(f"'{source.name}' has two columns", [column.name for column in source.columns])

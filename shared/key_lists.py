@@ -11,9 +11,6 @@ from contracts.tables import SourceTable
 if TYPE_CHECKING:
     import pandas as pd  # half a second for every command
 
-from contracts.messages import KeyList
-from shared.stored_documents import read_stored
-
 Key = tuple[Any, ...]
 
 
@@ -33,10 +30,3 @@ def unpacked(body: bytes) -> list[Key]:
     """The keys of a part."""
     lines = gzip.decompress(body).splitlines()
     return [tuple(key) for key in json.loads(b"[" + b",".join(lines) + b"]")]
-
-
-def compared_keys(table: str, stored: str) -> KeyList:
-    """The key list that a table was compared with last, as the loader has noted it. Raises: DamagedDocumentError."""
-    place = f"starlift.comparison, table_name = {table}"
-    remedy = "delete that row of the warehouse, then run `starlift ingest --compare-keys`"
-    return read_stored(KeyList.model_validate_json, place, stored, what="key list", remedy=remedy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import asyncpg
 import structlog
@@ -12,10 +11,17 @@ import structlog
 from contracts.messages import BatchLoadedData, KeyList
 from contracts.objects import ObjectRef
 from contracts.tables import Contract, WarehouseTable
-from services.loading.schema import QUERIES
+from contracts.warehouse import COMPARISON
 from services.loading.tombstones import buried_keys, bury_missing, create_keys, has_older, insert_keys, mark_dead
-from shared.key_lists import Key, compared_keys
+from shared.key_lists import Key
+from shared.ledger import Comparison, last_comparisons
 from shared.object_store import ObjectMissingError
+
+_KEEP_COMPARISON = f"""
+INSERT INTO {COMPARISON} (table_name, run, found_at, keys)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (table_name) DO UPDATE SET run = excluded.run, found_at = excluded.found_at, keys = excluded.keys
+"""
 
 log = structlog.get_logger()
 
@@ -26,15 +32,6 @@ class Keys:
 
     lists: tuple[KeyList, ...]
     read: Callable[[ObjectRef], Awaitable[list[Key]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A key list, and the snapshot that it is true of: its run, and the source's clock."""
-
-    keys: KeyList
-    run: int
-    found_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,7 @@ class Deletes:
     async def later_comparisons(self) -> dict[str, Comparison]:
         """The comparisons of later runs, by table, that this batch comes too late for."""
         names = {*self.staged, *(one.table for one in self.keys.lists)}
-        rows = await self.connection.fetch(QUERIES["later_comparisons.sql"], names, self.batch.run)
-        return {
-            row["table_name"]: Comparison(compared_keys(row["table_name"], row["keys"]), row["run"], row["found_at"])
-            for row in rows
-        }
+        return await last_comparisons(self.connection, names, above=self.batch.run)
 
     async def apply(self, later: Mapping[str, Comparison]) -> int:
         """Compare the batch's keys, compare the staged tables with `later` once more, and mark what is dead.
@@ -101,4 +94,4 @@ class Deletes:
 
     async def _keep(self, found: Comparison) -> None:
         keys = found.keys.model_dump_json()
-        await self.connection.execute(QUERIES["keep_comparison.sql"], found.keys.table, found.run, found.found_at, keys)
+        await self.connection.execute(_KEEP_COMPARISON, found.keys.table, found.run, found.found_at, keys)

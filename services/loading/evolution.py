@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
 from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.warehouse import TECHNICAL_COLUMNS, current_name
 from services.loading.schema import (
-    TECHNICAL_COLUMNS,
     Key,
     create_current_view,
     create_statements,
-    current_name,
     definitions,
     keys_of,
     relation,
@@ -78,12 +77,12 @@ def _refuse_dependants(contract: Contract, star: Star) -> None:
     found = []
     for table in contract.warehouse_tables:
         widened = [name for name, _ in _widenings(contract, table, star)]
-        view = star.views.get(current_name(table))
+        view = star.views.get(current_name(table.name))
         is_remade = view is not None and (bool(widened) or _is_replaced(star, view))
         for one in star.dependants:
             if one.relation == table.name and widened and (one.column is None or one.column in widened):
                 found.append(f"{one.name} on {one.relation}.{one.column or '*'}")
-            elif one.relation == current_name(table) and is_remade:
+            elif one.relation == current_name(table.name) and is_remade:
                 found.append(f"{one.name} on {one.relation}")
     if found:
         raise SchemaNotReadyError(
@@ -109,7 +108,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> It
     if not actions:
         return
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
-    view = star.views.get(current_name(table))
+    view = star.views.get(current_name(table.name))
     if widened and view is not None:
         statements = recreate(contract, table, view, names | set(types), between=statements)
     yield Change(f"table '{table.name}'", tuple(statements))
@@ -170,8 +169,8 @@ def _free_name(key: Key, indexes: list[FoundIndex]) -> str:
 
 
 def _view_change(contract: Contract, table: WarehouseTable, star: Star) -> Change | None:
-    view, wanted = star.views.get(current_name(table)), star.wanted_views.get(current_name(table))
-    subject = f"view '{current_name(table)}'"
+    view, wanted = star.views.get(current_name(table.name)), star.wanted_views.get(current_name(table.name))
+    subject = f"view '{current_name(table.name)}'"
     if view is None:
         return Change(subject, (create_current_view(contract, table),))
     if wanted is None or view.definition == wanted.definition:

@@ -15,10 +15,12 @@ import asyncpg
 import structlog
 
 from contracts.tables import Contract
+from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES
 from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.schema import QUERIES
 from services.loading.star import read_star
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.ledger import applied_contracts
 from shared.lock_waits import LockWait, lock_waits
 from shared.postgres import Database
 from shared.sql import literal
@@ -31,7 +33,6 @@ LOCK_LIMIT = timedelta(seconds=3)
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
 LOOK_EVERY = timedelta(seconds=1)  # at the holders of a lock
 
-_STATE_TABLES = ("ledger", "contract", "tombstone", "comparison")
 _REFUSED = (
     asyncpg.DependentObjectsStillExistError,
     asyncpg.DuplicateTableError,
@@ -67,11 +68,9 @@ async def next_change(database: Database, contract: Contract) -> Change | None:
 
 async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
     """Find every obstacle before anything is changed."""
-    missing = await connection.fetchval(
-        "SELECT bool_or(to_regclass('starlift.' || name) IS NULL) FROM unnest($1::text[]) AS name", _STATE_TABLES
-    )
-    if missing:
-        return Change("schema 'starlift'", (QUERIES["ledger.sql"],))
+    missing = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
+    if await connection.fetchval(missing, OWN_TABLES):
+        return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
     await _refuse_second_star(connection, contract)
     await _refuse_foreign_tables(connection, contract)
     try:
@@ -81,11 +80,11 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
     found = changes(contract, await read_star(connection, contract))
     if found:
         return found[0]
-    known = await connection.fetchval("SELECT fingerprint FROM starlift.contract WHERE name = $1", contract.name)
-    if known == contract.fingerprint:
+    if (await applied_contracts(connection)).get(contract.name) == contract.fingerprint:
         return None
+    values = f"{literal(contract.name)}, {literal(contract.fingerprint)}"
     applied = (
-        f"INSERT INTO starlift.contract (name, fingerprint) VALUES ({literal(contract.name)}, {literal(contract.fingerprint)}) "
+        f"INSERT INTO {APPLIED_CONTRACT} (name, fingerprint) VALUES ({values}) "
         "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()"
     )
     return Change(f"the record of contract '{contract.name}'", (applied,))
@@ -164,11 +163,11 @@ async def _look(database: Database, pid: int, waits: list[LockWait], subject: di
 
 async def _refuse_second_star(connection: asyncpg.Connection, contract: Contract) -> None:
     """Tombstones and key comparisons belong to a database's only star. Raises: SchemaNotReadyError."""
-    other = await connection.fetchval("SELECT name FROM starlift.contract WHERE name <> $1 LIMIT 1", contract.name)
+    other = next((name for name in await applied_contracts(connection) if name != contract.name), None)
     if other is not None:
         raise SchemaNotReadyError(
             f"the warehouse holds the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
-            "it is the same contract renamed, update starlift.contract"
+            f"it is the same contract renamed, update {APPLIED_CONTRACT}"
         )
 
 

@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from contracts.tables import NAME_BYTES_MAXIMUM, Contract, TableKind, WarehouseTable
+from contracts.warehouse import TECHNICAL_COLUMNS, current_name
 from shared.sql import quoted
 
 QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
-TECHNICAL_COLUMNS = {
-    # The run whose snapshot the row shows; 0: an inferred member. No default: a row that names no run is not Starlift's.
-    "_run": "bigint NOT NULL",
-    "_batch_id": "uuid",
-    "_loaded_at": "timestamptz NOT NULL DEFAULT clock_timestamp()",
-    "_deleted_at": "timestamptz",
-}
 
 
 def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> Iterator[str]:
@@ -108,12 +102,7 @@ def select_current(contract: Contract, table: WarehouseTable) -> str:
 
 def current_view(contract: Contract, table: WarehouseTable) -> str:
     """The name of a fact's view, qualified and quoted."""
-    return quoted(contract.warehouse_schema, current_name(table))
-
-
-def current_name(table: WarehouseTable) -> str:
-    """The name of a fact's view."""
-    return f"{table.name}_current"
+    return quoted(contract.warehouse_schema, current_name(table.name))
 
 
 def relation(contract: Contract, table: WarehouseTable) -> str:

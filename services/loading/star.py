@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
-from services.loading.schema import QUERIES, current_name, select_current
+from contracts.warehouse import current_name
+from services.loading.schema import QUERIES, select_current
 from shared.sql import quoted
 
 
@@ -94,7 +95,7 @@ class Star:
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
-    views = [current_name(table) for table in contract.warehouse_tables if table.kind is TableKind.FACT]
+    views = [current_name(table.name) for table in contract.warehouse_tables if table.kind is TableKind.FACT]
     columns: dict[str, list[FoundColumn]] = {}
     for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):
         columns.setdefault(row["table"], []).append(FoundColumn(**row))
@@ -132,7 +133,7 @@ async def _wanted_views(
 ) -> dict[str, FoundView]:
     """PostgreSQL's own text of the views: they are created as temporary ones, read and rolled back."""
     wanted = {
-        current_name(table): select_current(contract, table)
+        current_name(table.name): select_current(contract, table)
         for table in contract.warehouse_tables
         if table.kind is TableKind.FACT and _shows(table).issubset(column.name for column in columns.get(table.name, ()))
     }

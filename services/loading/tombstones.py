@@ -11,6 +11,7 @@ Statements name a row's business key as the ledger does, as a JSON array.
 from __future__ import annotations
 
 from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.warehouse import TOMBSTONE
 from services.loading.merge import is_inferred, loaded_value, staging_name
 from services.loading.schema import relation
 from shared.sql import literal, quoted
@@ -58,10 +59,10 @@ def bury_missing(contract: Contract, table: WarehouseTable) -> str:
         f"GROUP BY {key} HAVING max(t._run) < $1::bigint"
     )
     return (
-        f"INSERT INTO starlift.tombstone (table_name, key, run, found_at) "
+        f"INSERT INTO {TOMBSTONE} (table_name, key, run, found_at) "
         f"SELECT {literal(table.name)}, u.key, $1, $2::timestamptz FROM ({unlisted}) AS u "
         f"WHERE NOT u.is_marked OR NOT EXISTS "
-        f"(SELECT FROM starlift.tombstone AS d WHERE {_of(table, 'd')} AND d.key = u.key AND d.run > u.run) "
+        f"(SELECT FROM {TOMBSTONE} AS d WHERE {_of(table, 'd')} AND d.key = u.key AND d.run > u.run) "
         f"ORDER BY u.key "
         f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at RETURNING key"
     )
@@ -90,7 +91,7 @@ def buried_keys(table: WarehouseTable) -> str:
     """The keys of staged rows that have a tombstone."""
     key = ", ".join(loaded_value(quoted("s", name), table.column(name).type) for name in table.key)
     staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
-    return f"SELECT b.key FROM starlift.tombstone AS b WHERE {_of(table, 'b')} AND b.key IN ({staged})"
+    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {_of(table, 'b')} AND b.key IN ({staged})"
 
 
 def mark_dead(contract: Contract, table: WarehouseTable) -> str:
@@ -107,7 +108,7 @@ def mark_dead(contract: Contract, table: WarehouseTable) -> str:
         is_dead += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
     moment = f"CASE WHEN {is_dead} THEN b.found_at END"
     return (
-        f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM starlift.tombstone AS b "
+        f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {TOMBSTONE} AS b "
         f"WHERE {_of(table, 'b')} AND b.key = ANY ($1::jsonb[]) AND {same} AND t._deleted_at IS DISTINCT FROM ({moment})"
     )
 

@@ -14,6 +14,7 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.messages import BatchLoaded
 from contracts.origins import CalendarPart
 from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.warehouse import LEDGER
 from services.loading.deletes import Deletes, Keys
 from services.loading.merge import (
     create_staging,
@@ -27,10 +28,20 @@ from services.loading.migration import SCHEMA_LOCK, bring_up_to_date, logged_wai
 from services.loading.schema import QUERIES, foreign_keys
 from services.loading.unreadable import unreadable_told
 from shared.errors import PermanentError, TransientError
+from shared.ledger import is_complete, loaded_batches, other_source
 from shared.postgres import Database
 
 LOCK_LIMIT = "10s"
 
+# The batch's row in the ledger; no row comes back if it is there already. A second loader waits here until the first has ended.
+_CLAIM_BATCH = f"""
+INSERT INTO {LEDGER} (batch_id, source_name, run, batch_index, event, snapshot_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (batch_id) DO NOTHING
+RETURNING batch_id
+"""
+# The last statement before the commit: from now on the rows can be seen.
+_CLOSE_BATCH = f"UPDATE {LEDGER} SET loaded_at = clock_timestamp() WHERE batch_id = $1"
 _LOST = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
@@ -55,8 +66,7 @@ class Warehouse:
         await self.ensure_schema()
         async with self._database.transaction(readonly=True) as connection:
             with self._shaped_anew_if_lost():
-                query = "SELECT EXISTS (SELECT FROM starlift.ledger WHERE batch_id = $1)"
-                return bool(await connection.fetchval(query, batch_id))
+                return batch_id in await loaded_batches(connection, [batch_id])
 
     async def load(self, event: BatchLoaded, rows: Mapping[str, pd.DataFrame], keys: Keys) -> int | None:
         """Merge the rows of a batch (by warehouse table) and compare its keys, in one transaction.
@@ -81,7 +91,7 @@ class Warehouse:
         is_alone = bool(keys.lists or await deletes.later_comparisons())
         await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_alone else '_shared'}($1)", SCHEMA_LOCK)
         claimed = await connection.fetchval(
-            QUERIES["claim_batch.sql"],
+            _CLAIM_BATCH,
             *(data.batch_id, data.source_name, data.run, data.index, event.model_dump_json(), data.snapshot.taken_at),
         )
         if claimed is None:
@@ -91,7 +101,7 @@ class Warehouse:
         if later and not is_alone:
             raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
         gone = await deletes.apply(later)
-        await connection.execute(QUERIES["close_batch.sql"], data.batch_id)
+        await connection.execute(_CLOSE_BATCH, data.batch_id)
         return gone
 
     async def ensure_foreign_keys(self, source_name: str, run: int) -> None:
@@ -102,7 +112,7 @@ class Warehouse:
         if self._has_foreign_keys:
             return
         async with self._database.transaction() as connection:
-            if not await connection.fetchval(QUERIES["run_is_complete.sql"], source_name, run):
+            if not await is_complete(connection, source_name, run):
                 return
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
@@ -145,11 +155,11 @@ class Warehouse:
         """Two sources in one star would take each other's rows for deleted. Raises: PermanentError."""
         if self._only_source == source_name:
             return
-        other = await connection.fetchval(QUERIES["other_source.sql"], source_name)
+        other = await other_source(connection, source_name)
         if other is not None:
             raise PermanentError(
                 f"the warehouse holds the rows of source '{other}'; give source '{source_name}' a database of its own, or, if "
-                "it is the same one renamed, update starlift.ledger, then replay the dead letters"
+                f"it is the same one renamed, update {LEDGER}, then replay the dead letters"
             )
         self._only_source = source_name
 

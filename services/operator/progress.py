@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from uuid import UUID
 
 import asyncpg
 
 from contracts.messages import BatchIngested, Role
 from contracts.state import Checkpoint, Manifest
+from shared.ledger import loaded_batches, loaded_runs
 from shared.postgres import Database
 from shared.reading import AT_ONCE, all_of
 from shared.source_store import SourceStore
 
 OVERDUE = timedelta(minutes=5)  # for a batch to be on its way
-LEDGER_QUERY = (files("services.operator") / "queries" / "ledger_runs.sql").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +70,14 @@ async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, si
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
     checkpoint = await store.find_checkpoint()
     runs = await store.manifest_runs(after=since - 1)
-    ledger = await _ledger(warehouse, store.source, runs[0] if runs else 0)
+    ledger = await loaded_runs(warehouse, store.source, runs[0] if runs else 0)
     consistent: int | None = None
     loaded = 0
     gaps: list[Gap] = []
     superseded: list[BatchIngested] = []
     known: dict[int, Manifest] = {}
     for place, run in enumerate(runs):
-        is_complete = run in ledger and ledger[run]["is_complete"]
+        is_complete = run in ledger and ledger[run].is_complete
         if gaps or not is_complete:
             if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
                 # The gap begins at the horizon of the run before.
@@ -89,7 +88,7 @@ async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, si
                 superseded, gaps = [*superseded, *(batch for gap in gaps for batch in gap.missing)], []
             if not is_complete:
                 before = known[runs[place - 1]].snapshot.horizon if place else None
-                gaps += _gap(manifest, before, set(ledger[run]["batches"]) if run in ledger else set())
+                gaps += _gap(manifest, before, ledger[run].batches if run in ledger else frozenset())
         loaded = loaded if gaps and gaps[-1].manifest.run == run else run
         consistent = consistent if gaps else run
     missing = tuple(batch for gap in gaps for batch in gap.missing)
@@ -106,7 +105,7 @@ async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, si
     )
 
 
-def _gap(manifest: Manifest, since: int | None, loaded: set[UUID]) -> list[Gap]:
+def _gap(manifest: Manifest, since: int | None, loaded: frozenset[UUID]) -> list[Gap]:
     missing = tuple(batch for batch in manifest.batches if batch.data.batch_id not in loaded)
     is_overdue = manifest.completed_at < datetime.now(UTC) - OVERDUE
     return [Gap(manifest, missing, since, is_overdue)] if missing else []
@@ -115,14 +114,5 @@ def _gap(manifest: Manifest, since: int | None, loaded: set[UUID]) -> list[Gap]:
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
     """Those of the batches that are not loaded."""
     async with warehouse.transaction(readonly=True) as connection:
-        if await connection.fetchval("SELECT to_regclass('starlift.ledger')") is None:
-            return list(wanted)
-        rows = await connection.fetch("SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])", wanted)
-    loaded = {row["batch_id"] for row in rows}
+        loaded = await loaded_batches(connection, wanted)
     return [batch for batch in wanted if batch not in loaded]
-
-
-async def _ledger(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, asyncpg.Record]:
-    if await warehouse.fetchval("SELECT to_regclass('starlift.ledger')") is None:
-        return {}  # before the first load
-    return {row["run"]: row for row in await warehouse.fetch(LEDGER_QUERY, source_name, since)}

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from contracts.totesys import CONTRACT
+from contracts.warehouse import CREATE_OWN_TABLES
 from infra.local.databases import LOADER, READER
-from services.loading.schema import QUERIES, create_statements
+from services.loading.schema import create_statements
 from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
@@ -111,7 +112,7 @@ async def test_a_star_that_can_t_follow_the_contract_is_refused_in_the_words_of_
     assert not await is_shaped_otherwise(warehouse_url, CONTRACT)
     connection = await asyncpg.connect(warehouse_url)
     try:
-        for statement in (QUERIES["ledger.sql"], *create_statements(CONTRACT, CONTRACT.warehouse_tables)):
+        for statement in (CREATE_OWN_TABLES, *create_statements(CONTRACT, CONTRACT.warehouse_tables)):
             await connection.execute(statement)
         await connection.execute(f"INSERT INTO starlift.contract VALUES ('{CONTRACT.name}', '{CONTRACT.fingerprint}')")
         assert not await is_shaped_otherwise(warehouse_url, CONTRACT)

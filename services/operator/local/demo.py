@@ -24,6 +24,7 @@ from services.operator.proof.render import COLOURS, verdict_sentence
 from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.proof.verify import Proof
 from services.operator.system import OperatorSettings, System, open_system
+from shared.ledger import row_count, run_count
 
 RUN_EVERY = timedelta(seconds=1)
 WRITES_PER_SECOND = 20.0
@@ -32,11 +33,6 @@ LAST_RUNS = 5
 EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 LOOK_EVERY = timedelta(milliseconds=100)
 SEED = 7
-LOADED_ROWS = """
-SELECT coalesce(sum((loaded ->> 'row_count')::bigint), 0)
-FROM starlift.ledger, jsonb_array_elements(event -> 'data' -> 'tables') AS loaded
-WHERE run = $1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +119,12 @@ async def _keep_up(system: System, watch: Watch, is_writing: Callable[[], bool],
 
 async def _loaded_rows(system: System, run_number: int) -> int:
     async with system.warehouse.transaction(readonly=True) as connection:
-        return int(await connection.fetchval(LOADED_ROWS, run_number))
+        return await row_count(connection, run_number)
 
 
 async def _run_count(system: System) -> int:
     async with system.warehouse.transaction(readonly=True) as connection:
-        return int(await connection.fetchval("SELECT count(DISTINCT run) FROM starlift.ledger"))
+        return await run_count(connection)
 
 
 def summary(result: Result) -> Panel:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from contracts.tables import Contract, TableKind, WarehouseTable
 from services.operator.proof.statements import BASE, expected_value
+from shared.ledger import loaded_batches
 from shared.postgres import Database
 from shared.sql import quoted
 
@@ -39,9 +40,7 @@ class Watch:
     async def look(self) -> None:
         """Note every version that has come since the last look."""
         async with self.warehouse.transaction(isolation="repeatable_read", readonly=True) as connection:
-            batches = {
-                row["batch_id"] for row in await connection.fetch("SELECT batch_id FROM starlift.ledger")
-            } - self._batches
+            batches = await loaded_batches(connection) - self._batches
             if not batches:
                 return
             rows = [

@@ -15,6 +15,7 @@ from contracts.tables import Contract
 from infra.local.processes import python
 from infra.local.stack import CHECKOUT
 from shared.errors import PermanentError
+from shared.ledger import applied_contracts
 from shared.postgres import Database
 from shared.source_snapshot import read_snapshot
 from shared.warehouse_types import require_types
@@ -75,10 +76,8 @@ async def check_warehouse(url: str, contract: Contract) -> None:
 async def is_shaped_otherwise(url: str, contract: Contract) -> bool:
     """Whether the warehouse holds a star that does not follow this contract. Raises: DependencyDownError, PermanentError."""
     async with aclosing(Database("warehouse", SecretStr(url), connections=1)) as database, database.connection() as connection:
-        if await connection.fetchval("SELECT to_regclass('starlift.contract')") is None:
-            return False
-        known = await connection.fetch("SELECT fingerprint FROM starlift.contract")
-        return [row["fingerprint"] for row in known] != [contract.fingerprint]
+        known = await applied_contracts(connection)
+        return bool(known) and list(known.values()) != [contract.fingerprint]
 
 
 def require_schema(environment: Mapping[str, str]) -> None:

@@ -12,11 +12,10 @@ import asyncpg
 from contracts.messages import KeyList
 from contracts.tables import WarehouseTable
 from services.operator.proof.comparison import Key
-from services.operator.proof.history_statements import LoadedBatch, table_batches
-from shared.key_lists import compared_keys, unpacked
+from services.operator.proof.history_statements import LoadedBatch
+from shared import ledger
+from shared.key_lists import unpacked
 from shared.source_store import SourceStore
-
-LAST_COMPARISONS = "SELECT table_name, run, found_at, keys FROM starlift.comparison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Comparisons:
 
         by_text = {tuple(map(str, key)): key for key in wanted}
         found = set[Key]()
-        for record in await self.warehouse.fetch(table_batches(), self.store.source, table.name, self.runs[table.name]):
+        for record in await self.warehouse.fetch(ledger.TABLE_BATCHES, self.store.source, table.name, self.runs[table.name]):
             rows = await read_versions(self.store, table, LoadedBatch(*record))
             found.update(by_text[key] for row in rows or () if (key := row[: len(table.key)]) in by_text)
         return found
@@ -64,13 +63,11 @@ class Comparisons:
 
 async def last_comparisons(store: SourceStore, warehouse: asyncpg.Connection) -> Comparisons:
     """What the loader has noted, in the warehouse's own snapshot."""
-    if await warehouse.fetchval("SELECT to_regclass('starlift.comparison')") is None:
-        return Comparisons(store, warehouse)  # loaded by a version that did not compare
-    rows = await warehouse.fetch(LAST_COMPARISONS)
+    found = await ledger.last_comparisons(warehouse)
     return Comparisons(
         store,
         warehouse,
-        {row["table_name"]: row["run"] for row in rows},
-        {row["table_name"]: compared_keys(row["table_name"], row["keys"]) for row in rows},
-        {row["table_name"]: row["found_at"] for row in rows},
+        {table: comparison.run for table, comparison in found.items()},
+        {table: comparison.keys for table, comparison in found.items()},
+        {table: comparison.found_at for table, comparison in found.items()},
     )

@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 
 from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.warehouse import LEDGER
 from services.operator.proof.baseline import Baseline, read_baseline
 from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.history_statements import (
@@ -23,7 +24,6 @@ from services.operator.proof.history_statements import (
     rows_by_batch,
     rows_of_no_batch,
     strangers,
-    table_batches,
     versions_elsewhere,
     wrong_currents,
     wrong_runs,
@@ -32,6 +32,7 @@ from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVe
 from services.operator.proof.verify import Proof
 from services.operator.proof.visible import relation
 from shared.errors import PermanentError
+from shared.ledger import TABLE_BATCHES
 from shared.sql import quoted
 
 Group = list[tuple[LoadedBatch, list[Texts]]]  # batches, and the versions that each brought
@@ -90,7 +91,7 @@ class _History:
 
     async def _require_there(self) -> None:
         names = (
-            "starlift.ledger",
+            LEDGER,
             quoted(self._contract.warehouse_schema, self.fact.name),
             relation(self._contract, self.fact),
         )
@@ -102,7 +103,7 @@ class _History:
         """Every batch that can still be read, as many at once as there is room for in memory."""
         waiting: list[LoadedBatch] = []
         arguments = (self.proof.store.source, self.fact.name, self._since[0])
-        async for record in read_in_parts(self.warehouse, table_batches(), *arguments, rows=PREFETCH_ROWS):
+        async for record in read_in_parts(self.warehouse, TABLE_BATCHES, *arguments, rows=PREFETCH_ROWS):
             batch = LoadedBatch(*record)
             if waiting and (
                 len(waiting) == GROUP_BATCHES or sum(one.row_count for one in waiting) + batch.row_count > GROUP_ROWS

@@ -10,28 +10,19 @@ from datetime import datetime
 from uuid import UUID
 
 from contracts.tables import Column, Contract, WarehouseTable
+from contracts.warehouse import LEDGER, current_name
 from shared.sql import quoted
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """What the ledger records about one batch and one table: a row of `table_batches`."""
+    """What the ledger records about one batch and one table: a row of `shared.ledger.TABLE_BATCHES`."""
 
     batch_id: UUID
     run: int
     index: int
     loaded_at: datetime
     row_count: int
-
-
-def table_batches() -> str:
-    """The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs."""
-    return (
-        "SELECT l.batch_id, l.run, l.batch_index, l.loaded_at, (loaded ->> 'row_count')::bigint AS row_count "
-        "FROM starlift.ledger AS l, jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded "
-        "WHERE l.source_name = $1 AND loaded ->> 'table' = $2 AND (loaded ->> 'row_count')::bigint > 0 AND l.run > $3 "
-        "ORDER BY l.run, l.batch_index"
-    )
 
 
 def rows_by_batch(contract: Contract, fact: WarehouseTable) -> str:
@@ -49,7 +40,7 @@ def versions_elsewhere(contract: Contract, fact: WarehouseTable) -> str:
     rows = (  # one index lookup a version, which an aggregate keeps PostgreSQL from turning into a scan of the fact
         f"SELECT count(*) AS rows_found, max(l.run) FILTER (WHERE t._run = l.run) AS run, "
         f"coalesce(bool_or(t._batch_id = w.batch), false) AS is_own "
-        f"FROM {_name(contract, fact)} AS t LEFT JOIN starlift.ledger AS l ON l.batch_id = t._batch_id "
+        f"FROM {_name(contract, fact)} AS t LEFT JOIN {LEDGER} AS l ON l.batch_id = t._batch_id "
         f"WHERE {_is_same(fact)}"
     )
     return (
@@ -72,7 +63,7 @@ def rows_of_no_batch(contract: Contract, fact: WarehouseTable) -> str:
     """The rows of runs above $1, or loaded after $2, whose batch is not in the ledger."""
     return (
         f"SELECT {_texts(fact)}, t._batch_id AS batch FROM {_name(contract, fact)} AS t "
-        f"WHERE NOT EXISTS (SELECT FROM starlift.ledger AS l WHERE l.batch_id = t._batch_id) "
+        f"WHERE NOT EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = t._batch_id) "
         f"AND (t._run > $1 OR t._loaded_at > $2::timestamptz)"
     )
 
@@ -81,7 +72,7 @@ def wrong_runs(contract: Contract, fact: WarehouseTable) -> str:
     """The rows whose `_run` is not that of their batch."""
     return (
         f"SELECT {_texts(fact)}, t._run AS found, l.run AS expected FROM {_name(contract, fact)} AS t "
-        f"JOIN starlift.ledger AS l ON l.batch_id = t._batch_id WHERE t._run <> l.run"
+        f"JOIN {LEDGER} AS l ON l.batch_id = t._batch_id WHERE t._run <> l.run"
     )
 
 
@@ -104,7 +95,7 @@ def wrong_currents(contract: Contract, fact: WarehouseTable) -> str:
         f"SELECT {_texts(fact)}, t._deleted_at, row_number() OVER (PARTITION BY {key} ORDER BY {newest_first}) AS place "
         f"FROM {_name(contract, fact)} AS t"
     )
-    view = quoted(contract.warehouse_schema, f"{fact.name}_current")
+    view = quoted(contract.warehouse_schema, current_name(fact.name))
     return (
         f"SELECT {_names(fact)}, sum(sign) AS too_few FROM ("
         f"SELECT {_names(fact)}, 1 AS sign FROM ({ranked}) AS r WHERE r.place = 1 AND r._deleted_at IS NULL "

@@ -14,21 +14,13 @@ import asyncpg
 from contracts.tables import Contract
 from services.operator.proof.comparison import Key, Refusal
 from services.operator.proof.statements import by_column, closed_entries
+from shared.ledger import batches_without_refusals, horizons
 from shared.reading import in_order
 from shared.source_store import SourceStore
 from shared.sql import quoted
 from shared.stored_documents import read_stored
 
 REMEDY = "delete it, then run `starlift ingest --full`: rows that are still refused return to quarantine"
-HORIZONS = """
-SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
-FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[])
-"""
-# Batches that were replayed, and the last time refused no row.
-REPLAYED = """
-SELECT run, batch_index FROM starlift.ledger WHERE source_name = $1 AND run = ANY ($2::bigint[]) GROUP BY run, batch_index
-HAVING (array_agg((event -> 'data' ->> 'quarantined')::bigint ORDER BY loaded_at DESC))[1] = 0
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +64,10 @@ async def open_refusals(store: SourceStore, contract: Contract, warehouse: async
             runs = [batch.run for batch in entries.values()]
             for closed in await warehouse.fetch(closed_entries(contract, table), *by_column(table, entries), runs):
                 del entries[tuple(closed)]
-    replayed = await _replayed(warehouse, store.source, {batch.run for by_key in refused.values() for batch in by_key.values()})
+    # The batches whose every row was loaded in the end, whatever has become of it since.
+    runs_refused = {batch.run for by_key in refused.values() for batch in by_key.values()}
+    replayed = {Batch(*batch) for batch in await batches_without_refusals(warehouse, store.source, runs_refused)}
     return {table: {key: batch for key, batch in by_key.items() if batch not in replayed} for table, by_key in refused.items()}
-
-
-async def _replayed(warehouse: asyncpg.Connection, source_name: str, runs: set[int]) -> set[Batch]:
-    """The batches whose every row was loaded in the end, whatever has become of it since."""
-    if not runs or await warehouse.fetchval("SELECT to_regclass('starlift.ledger')") is None:
-        return set()
-    return {Batch(*row) for row in await warehouse.fetch(REPLAYED, source_name, list(runs))}
 
 
 async def read_horizons(
@@ -88,9 +75,8 @@ async def read_horizons(
 ) -> dict[str, dict[Key, Refusal]]:
     """What was refused, with the horizons of the runs below `through`, through which all is loaded."""
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
-    known = await warehouse.fetch(HORIZONS, source_name, [run for run in runs if run < through]) if runs else []
-    horizons = {row["run"]: row["horizon"] for row in known}
-    refusals = {run: Refusal(run, horizons.get(run)) for run in runs}
+    known = await horizons(warehouse, source_name, [run for run in runs if run < through]) if runs else {}
+    refusals = {run: Refusal(run, known.get(run)) for run in runs}
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 
 

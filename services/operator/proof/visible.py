@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contracts.column_types import Kind
 from contracts.tables import UNKNOWN, Column, Contract, TableKind, WarehouseTable
+from contracts.warehouse import current_name
 from shared.sql import literal, quoted
 
 _STAND_INS = {  # the loader's value for a column of an inferred member that may not be NULL
@@ -19,7 +20,7 @@ _STAND_INS = {  # the loader's value for a column of an inferred member that may
 
 def relation(contract: Contract, table: WarehouseTable) -> str:
     """Where the warehouse holds the rows to compare: a fact's current versions are a view."""
-    return quoted(contract.warehouse_schema, f"{table.name}_current" if table.kind is TableKind.FACT else table.name)
+    return quoted(contract.warehouse_schema, current_name(table.name) if table.kind is TableKind.FACT else table.name)
 
 
 def visible_rows(contract: Contract, table: WarehouseTable) -> str:

@@ -18,12 +18,11 @@ from services.operator.trace.passage import Passage, read_passages
 from services.operator.trace.refusals import read_refusals
 from services.operator.trace.star_rows import (
     StarRow,
-    Tombstone,
     parsed_key,
     read_rows,
-    read_tombstone,
 )
 from shared.errors import DependencyDownError
+from shared.ledger import Tombstone, find_tombstone
 from shared.source_snapshot import read_snapshot, versionless
 
 
@@ -79,7 +78,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
         rows = await read_rows(warehouse, system.contract, table, key)
         if table.kind is TableKind.CALENDAR:
             return Life(table, key, rows, {}, (), None, None)
-        tombstone = await read_tombstone(warehouse, table, key)
+        tombstone = await find_tombstone(warehouse, table, key)
         batches = {row.batch_id: row.run for row in rows if row.batch_id is not None}
         passages = await read_passages(system, warehouse, table, batches)
     refusals = await read_refusals(system, table, key)

@@ -14,25 +14,15 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot, decode
+from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot
 from contracts.objects import SourceKeys, extract_name, rows_in
 from contracts.state import Manifest
 from contracts.tables import WarehouseTable
 from services.operator.system import System
 from shared.envelope import message_id
+from shared.ledger import LoadedEvent, loaded_events
 from shared.object_store import Listed
 from shared.reading import all_of
-from shared.stored_documents import read_stored
-
-LEDGER = "SELECT batch_id, event, loaded_at FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A batch in the ledger; `committed_at` is the last moment of the transaction that merged it."""
-
-    event: BatchLoaded
-    committed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +63,7 @@ class Passage:
 
     run: int
     batch_id: UUID
-    loaded: Loaded | None
+    loaded: LoadedEvent | None
     manifest: Manifest | None
     landing: tuple[Piece, ...]
     processed: tuple[Piece, ...]
@@ -153,7 +143,7 @@ async def read_passages(
     system: System, warehouse: asyncpg.Connection, table: WarehouseTable, batches: Mapping[UUID, int]
 ) -> dict[UUID, Passage]:
     """The passages of batches of `table`, each given with the run that its row says. The ledger knows better."""
-    ledger = await _ledger(warehouse, list(batches))
+    ledger = await loaded_events(warehouse, list(batches))
     run_of = {**batches, **{batch: loaded.event.data.run for batch, loaded in ledger.items()}}
     runs = sorted(set(run_of.values()))
     manifests = dict(zip(runs, await all_of(runs, system.store.find_manifest), strict=True))
@@ -163,21 +153,8 @@ async def read_passages(
     return {passage.batch_id: passage for passage in passages}
 
 
-async def _ledger(warehouse: asyncpg.Connection, batches: list[UUID]) -> dict[UUID, Loaded]:
-    if await warehouse.fetchval("SELECT to_regclass('starlift.ledger') IS NULL"):
-        return {}
-    found: dict[UUID, Loaded] = {}
-    for row in await warehouse.fetch(LEDGER, batches):
-        place = f"starlift.ledger, batch_id = {row['batch_id']}"
-        remedy = "delete that row of the warehouse, then run `starlift resend`, which loads the batch again"
-        event = read_stored(decode, place, row["event"], what="event", remedy=remedy)
-        if isinstance(event, BatchLoaded):
-            found[row["batch_id"]] = Loaded(event, row["loaded_at"])
-    return found
-
-
 async def _passage(
-    system: System, table: WarehouseTable, run: int, batch: UUID, loaded: Loaded | None, manifest: Manifest | None
+    system: System, table: WarehouseTable, run: int, batch: UUID, loaded: LoadedEvent | None, manifest: Manifest | None
 ) -> Passage:
     bare = Passage(run, batch, loaded, manifest, (), ())
     if bare.index is None:

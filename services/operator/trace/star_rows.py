@@ -14,6 +14,7 @@ from contracts.column_types import Kind
 from contracts.tables import Column, Contract, WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Key
+from shared.ledger import key_parameter
 from shared.sql import quoted
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
@@ -43,14 +44,6 @@ class StarRow:
     def is_current(self) -> bool:
         """Whether it is what the warehouse shows of its key."""
         return self.is_newest and self.deleted_at is None
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """The key comparison of `run` found the row gone: by `found_at`, of the source's clock."""
-
-    run: int
-    found_at: dt.datetime
 
 
 def parsed_key(table: WarehouseTable, texts: Sequence[str]) -> Key:
@@ -136,22 +129,3 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
         )
         for place, row in enumerate(found)
     )
-
-
-async def read_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Key) -> Tombstone | None:
-    """What the last key comparison that missed the row said of it, if one did."""
-    if await warehouse.fetchval("SELECT to_regclass('starlift.tombstone') IS NULL"):
-        return None
-    columns = ", ".join(key_parameter(table, position, first=2) for position in range(len(table.key)))
-    row = await warehouse.fetchrow(
-        f"SELECT run, found_at FROM starlift.tombstone WHERE table_name = $1 AND key = jsonb_build_array({columns})",
-        table.name,
-        *map(str, key),
-    )
-    return None if row is None else Tombstone(row["run"], row["found_at"])
-
-
-def key_parameter(table: WarehouseTable, position: int, *, first: int = 1) -> str:
-    """A column of the key as a parameter, given as a text. A text stays as long as it is: a cast to varchar(3) would cut it."""
-    kind = table.column(table.key[position]).type
-    return f"${first + position}::text" + ("" if kind.is_text else f"::{kind.sql}")

@@ -13,9 +13,10 @@ from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled
 from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
-from services.operator.progress import LEDGER_QUERY
+from contracts.warehouse import LEDGER
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
+from shared.ledger import BATCHES, RUNS
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
 
@@ -49,14 +50,14 @@ class FakeLedger:
     async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
         yield self
 
-    async def fetchval(self, query: str) -> int | None:
-        assert query == "SELECT to_regclass('starlift.ledger')"
-        return 1 if self.exists else None
+    async def fetchval(self, query: str, table: str) -> bool:
+        assert (query, table) == ("SELECT to_regclass($1) IS NOT NULL", LEDGER)
+        return self.exists
 
     async def fetch(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        if query == LEDGER_QUERY:
+        if query == RUNS:
             return [self._run(run) for run in sorted(self.loaded) if run >= arguments[1]]
-        assert query == "SELECT batch_id FROM starlift.ledger WHERE batch_id = ANY ($1::uuid[])"
+        assert query == BATCHES
         return [{"batch_id": known} for known in self._ids() if known in arguments[0]]
 
     def load(self, *batches: BatchIngested) -> None:

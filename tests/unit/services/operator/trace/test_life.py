@@ -13,12 +13,13 @@ from contracts.objects import SourceKeys
 from contracts.totesys import CONTRACT
 from services.operator.proof.quarantine import Entry
 from services.operator.trace.life import AtSource, Life
-from services.operator.trace.passage import Loaded, Passage, Piece
+from services.operator.trace.passage import Passage, Piece
 from services.operator.trace.refusals import read_refusals
 from services.operator.trace.render import life_as_json, lines_of
-from services.operator.trace.star_rows import StarRow, Tombstone, parsed_key
+from services.operator.trace.star_rows import StarRow, parsed_key
 from shared import reading
 from shared.envelope import opening
+from shared.ledger import LoadedEvent, Tombstone
 from tests.unit.services.operator.scene import BEGAN, PROCESSED, SOURCE, Scene, ingested
 
 STAFF = CONTRACT.warehouse_table("dim_staff")
@@ -39,7 +40,7 @@ def passage(landing: tuple[Piece, ...], processed: tuple[Piece, ...], batch: UUI
     known = ANNOUNCED.data.model_dump(exclude={"extracts", "keys"})
     data = BatchLoadedData(**{**known, "batch_id": batch}, tables=(), quarantined=0)
     event = BatchLoaded(**{**opening("tests"), "time": at(4.5)}, data=data)
-    return Passage(7, batch, Loaded(event, at(6)), None, landing, processed)
+    return Passage(7, batch, LoadedEvent(event, at(6)), None, landing, processed)
 
 
 def row(run: int = 7, *, batch_id: UUID | None = None, deleted_at: datetime | None = None, is_newest: bool = True) -> StarRow:

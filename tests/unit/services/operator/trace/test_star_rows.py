@@ -8,7 +8,8 @@ from contracts.tables import Column, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.naming import table_named
-from services.operator.trace.star_rows import key_parameter, parsed_key
+from services.operator.trace.star_rows import parsed_key
+from shared.ledger import key_parameter
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,215 @@
+"""Every question that is asked of the loader's tables in the warehouse (contracts/warehouse.py).
+
+Each function reads what `warehouse`, a connection in a transaction of the caller, sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+import asyncpg
+
+from contracts.messages import BatchLoaded, KeyList, decode
+from contracts.tables import WarehouseTable
+from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, TOMBSTONE
+from shared.stored_documents import read_stored
+
+RUNS = f"""
+SELECT
+    run,
+    array_agg(batch_id) AS batches,
+    -- A batch that was replayed from the quarantine is in the ledger twice.
+    coalesce(count(DISTINCT batch_index) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false)
+        AS is_complete
+FROM {LEDGER}
+WHERE source_name = $1 AND run >= $2
+GROUP BY run
+"""
+BATCHES = f"SELECT batch_id FROM {LEDGER} WHERE $1::uuid[] IS NULL OR batch_id = ANY ($1)"
+_ROW_COUNT = f"""
+SELECT coalesce(sum((loaded ->> 'row_count')::bigint), 0)
+FROM {LEDGER}, jsonb_array_elements(event -> 'data' -> 'tables') AS loaded
+WHERE run = $1
+"""
+_HORIZONS = f"""
+SELECT DISTINCT run, (event -> 'data' -> 'snapshot' ->> 'horizon')::bigint AS horizon
+FROM {LEDGER} WHERE source_name = $1 AND run = ANY ($2::bigint[])
+"""
+_WITHOUT_REFUSALS = f"""
+SELECT run, batch_index FROM {LEDGER} WHERE source_name = $1 AND run = ANY ($2::bigint[]) GROUP BY run, batch_index
+HAVING (array_agg((event -> 'data' ->> 'quarantined')::bigint ORDER BY loaded_at DESC))[1] = 0
+"""
+# In two halves, each of which an index answers.
+_OTHER_SOURCE = f"""
+SELECT min(source_name) FROM (
+    (SELECT source_name FROM {LEDGER} WHERE source_name < $1 LIMIT 1)
+    UNION ALL
+    (SELECT source_name FROM {LEDGER} WHERE source_name > $1 LIMIT 1)
+) AS other
+"""
+# The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs.
+TABLE_BATCHES = f"""
+SELECT l.batch_id, l.run, l.batch_index, l.loaded_at, (loaded ->> 'row_count')::bigint AS row_count
+FROM {LEDGER} AS l, jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded
+WHERE l.source_name = $1 AND loaded ->> 'table' = $2 AND (loaded ->> 'row_count')::bigint > 0 AND l.run > $3
+ORDER BY l.run, l.batch_index
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """The batches of a run that are loaded; it is complete when its last batch and every batch before it are."""
+
+    run: int
+    batches: frozenset[UUID]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEvent:
+    """A batch as the ledger records it; `committed_at` is the last moment of the transaction that merged it."""
+
+    event: BatchLoaded
+    committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A key list, and the snapshot that it is true of: its run, and the source's clock."""
+
+    keys: KeyList
+    run: int
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """The last key comparison that missed a row: its run, and the source's clock."""
+
+    run: int
+    found_at: datetime
+
+
+async def has_ledger(warehouse: asyncpg.Connection) -> bool:
+    """Whether the loader has created its tables: it does so when it first starts."""
+    return await _exists(warehouse, LEDGER)
+
+
+async def loaded_runs(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, LoadedRun]:
+    """What is loaded of each run from `since` on, by run; nothing before the first load."""
+    if not await has_ledger(warehouse):
+        return {}
+    rows = await warehouse.fetch(RUNS, source_name, since)
+    return {row["run"]: LoadedRun(row["run"], frozenset(row["batches"]), row["is_complete"]) for row in rows}
+
+
+async def is_complete(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
+    """Whether every batch of a run is loaded."""
+    return bool(await warehouse.fetchval(f"SELECT is_complete FROM ({RUNS}) AS r WHERE run = $2", source_name, run))
+
+
+async def loaded_batches(warehouse: asyncpg.Connection, wanted: Collection[UUID] | None = None) -> set[UUID]:
+    """The batches that are loaded: those of `wanted`, or all."""
+    if not await has_ledger(warehouse):
+        return set()
+    return {row["batch_id"] for row in await warehouse.fetch(BATCHES, None if wanted is None else list(wanted))}
+
+
+async def loaded_events(warehouse: asyncpg.Connection, batches: Sequence[UUID]) -> dict[UUID, LoadedEvent]:
+    """The records of those of `batches` that are loaded. Raises: DamagedDocumentError."""
+    if not await has_ledger(warehouse):
+        return {}
+    found: dict[UUID, LoadedEvent] = {}
+    query = f"SELECT batch_id, event, loaded_at FROM {LEDGER} WHERE batch_id = ANY ($1::uuid[])"
+    for row in await warehouse.fetch(query, batches):
+        place = f"{LEDGER}, batch_id = {row['batch_id']}"
+        remedy = "delete that row of the warehouse, then run `starlift resend`, which loads the batch again"
+        event = read_stored(decode, place, row["event"], what="event", remedy=remedy)
+        if isinstance(event, BatchLoaded):
+            found[row["batch_id"]] = LoadedEvent(event, row["loaded_at"])
+    return found
+
+
+async def run_count(warehouse: asyncpg.Connection) -> int:
+    """How many runs have loaded a batch."""
+    return int(await warehouse.fetchval(f"SELECT count(DISTINCT run) FROM {LEDGER}"))
+
+
+async def row_count(warehouse: asyncpg.Connection, run: int) -> int:
+    """How many rows the batches of a run have loaded."""
+    return int(await warehouse.fetchval(_ROW_COUNT, run))
+
+
+async def other_source(warehouse: asyncpg.Connection, source_name: str) -> str | None:
+    """A source other than `source_name` whose batches are loaded."""
+    return cast("str | None", await warehouse.fetchval(_OTHER_SOURCE, source_name))
+
+
+async def horizons(warehouse: asyncpg.Connection, source_name: str, runs: Iterable[int]) -> dict[int, int]:
+    """The horizons of those of `runs` that have loaded a batch."""
+    rows = await warehouse.fetch(_HORIZONS, source_name, list(runs))
+    return {row["run"]: row["horizon"] for row in rows}
+
+
+async def batches_without_refusals(
+    warehouse: asyncpg.Connection, source_name: str, runs: Collection[int]
+) -> set[tuple[int, int]]:
+    """The batches of `runs`, as pairs of run and index, that had no row refused when they were loaded last."""
+    if not runs or not await has_ledger(warehouse):
+        return set()
+    return {(row["run"], row["batch_index"]) for row in await warehouse.fetch(_WITHOUT_REFUSALS, source_name, list(runs))}
+
+
+async def last_comparisons(
+    warehouse: asyncpg.Connection, tables: Collection[str] | None = None, *, above: int = 0
+) -> dict[str, Comparison]:
+    """The last key comparison of each table (of `tables`, or of all) whose run is above `above`.
+
+    Raises: DamagedDocumentError.
+    """
+    if not await _exists(warehouse, COMPARISON):
+        return {}  # loaded by a version that did not compare
+    query = (
+        f"SELECT table_name, run, found_at, keys FROM {COMPARISON} "
+        "WHERE ($1::text[] IS NULL OR table_name = ANY ($1)) AND run > $2"
+    )
+    rows = await warehouse.fetch(query, None if tables is None else list(tables), above)
+    return {name: Comparison(_key_list(name, keys), run, found_at) for name, run, found_at, keys in rows}
+
+
+def _key_list(table: str, stored: str) -> KeyList:
+    place = f"{COMPARISON}, table_name = {table}"
+    remedy = "delete that row of the warehouse, then run `starlift ingest --compare-keys`"
+    return read_stored(KeyList.model_validate_json, place, stored, what="key list", remedy=remedy)
+
+
+async def find_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Iterable[object]) -> Tombstone | None:
+    """The tombstone of a business key, given as a key list has it; None if the row was never found gone."""
+    if not await _exists(warehouse, TOMBSTONE):
+        return None
+    columns = ", ".join(key_parameter(table, position, first=2) for position in range(len(table.key)))
+    query = f"SELECT run, found_at FROM {TOMBSTONE} WHERE table_name = $1 AND key = jsonb_build_array({columns})"
+    row = await warehouse.fetchrow(query, table.name, *map(str, key))
+    return None if row is None else Tombstone(row["run"], row["found_at"])
+
+
+def key_parameter(table: WarehouseTable, position: int, *, first: int = 1) -> str:
+    """A column of the key as a parameter, given as a text. A text stays as long as it is: a cast to varchar(3) would cut it."""
+    kind = table.column(table.key[position]).type
+    return f"${first + position}::text" + ("" if kind.is_text else f"::{kind.sql}")
+
+
+async def applied_contracts(warehouse: asyncpg.Connection) -> dict[str, str]:
+    """The fingerprint of each contract that the star was made to follow, by name; nothing before the first load."""
+    if not await _exists(warehouse, APPLIED_CONTRACT):
+        return {}
+    rows = await warehouse.fetch(f"SELECT name, fingerprint FROM {APPLIED_CONTRACT}")
+    return {row["name"]: row["fingerprint"] for row in rows}
+
+
+async def _exists(warehouse: asyncpg.Connection, table: str) -> bool:
+    return bool(await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", table))
