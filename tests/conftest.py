@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.virtual_clock import VirtualClockLoop
+from tests.fixtures.virtual_clock import VirtualClockLoop
 
-pytest_plugins = ["tests.localstack", "tests.postgres_cluster"]
+pytest_plugins = ["tests.fixtures.localstack", "tests.fixtures.postgres_cluster"]
 
 
 # Tests that share a stack, or a plan, that takes long to make: one worker has them all.

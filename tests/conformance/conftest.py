@@ -15,7 +15,7 @@ from shared.object_store import ObjectStore
 from shared.queue import Queue
 from shared.service import Clients, open_clients
 from shared.testing import FakeObjectStore, FakeQueue
-from tests.localstack import REGION
+from tests.fixtures.localstack import REGION
 
 MAX_RECEIVE_COUNT = 3
 

@@ -19,7 +19,7 @@ from shared.errors import PermanentError, TransientError
 from shared.outcome import Done, Outcome, Retry
 from shared.queue import Delivery, Queue
 from tests.conformance.conftest import Queues
-from tests.limits import HANG_S
+from tests.fixtures.limits import HANG_S
 from tests.unit.shared.consumer.scene import RULES, body, message
 
 RULES_ON_A_LAPTOP = replace(RULES, slots=10, poll_wait=timedelta(seconds=1))

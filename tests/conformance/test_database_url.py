@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from shared.database_url import database_url
 from shared.errors import PermanentError
 from shared.service import Clients
-from tests.localstack import REGION
+from tests.fixtures.localstack import REGION
 
 LOGIN = {"username": "me", "password": "p#@/%"}
 PLACE = {"engine": "postgres", "host": "db", "port": 5433, "dbname": "my shop"}

@@ -12,7 +12,7 @@ from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from shared.errors import DependencyDownError, PermanentError
 from shared.queue import DELAY_MAXIMUM, Delivery, Depth, Outgoing, Queue
 from tests.conformance.conftest import MAX_RECEIVE_COUNT, Queues
-from tests.limits import HANG, HANG_S
+from tests.fixtures.limits import HANG, HANG_S
 
 AT_ONCE = timedelta(0)
 SHORT = timedelta(seconds=1)

@@ -25,8 +25,8 @@ from infra.local.stack import Stack
 from infra.local.state import Home, StackState
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
-from tests.limits import HANG, HANG_S
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.limits import HANG, HANG_S
+from tests.fixtures.postgres_cluster import TestCluster
 
 ROOT = Path(__file__).parents[2]
 ORDERS = 300

@@ -6,7 +6,7 @@ import stat
 
 from infra.local.ports import free_port
 from tests.end_to_end.conftest import Starlift, databases_of
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 def test_port_source_name_and_urls_hold_in_another_shell(starlift: Starlift, postgres_cluster: TestCluster) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.busy_core import busy_core
 from tests.end_to_end.conftest import Starlift
+from tests.fixtures.busy_core import busy_core
 
 
 def test_the_demo_ends_equal_and_leaves_nothing_on_one_core_beside_two_busy_loops(starlift: Starlift) -> None:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.end_to_end.conftest import ROOT, Starlift, wait_until
-from tests.limits import HANG_S
+from tests.fixtures.limits import HANG_S
 
 
 def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:

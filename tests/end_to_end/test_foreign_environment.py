@@ -11,7 +11,7 @@ import pytest
 
 from infra.local.ports import free_port
 from tests.end_to_end.conftest import Starlift
-from tests.limits import HANG_S
+from tests.fixtures.limits import HANG_S
 
 SCRIPT = str(Path(sys.executable).with_name("starlift"))
 LOOPBACK_ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")

@@ -11,7 +11,7 @@ import pytest
 from infra.local.ports import LOOPBACK, free_port
 from infra.local.state import Home
 from tests.end_to_end.conftest import Databases, Starlift, databases_of
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 @pytest.fixture(scope="module")

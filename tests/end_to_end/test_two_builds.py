@@ -15,8 +15,8 @@ from infra.local.processes import Child
 from infra.local.stack import Stack
 from infra.local.state import service_environment
 from tests.end_to_end.conftest import ROOT, Databases, Starlift, databases_of, wait_until
-from tests.limits import HANG, HANG_S
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.limits import HANG, HANG_S
+from tests.fixtures.postgres_cluster import TestCluster
 
 NEWER_CONTRACT = "tests.end_to_end.newer_totesys"
 NEWER = {"STARLIFT_CONTRACT": NEWER_CONTRACT}

@@ -13,7 +13,7 @@ import pytest
 
 from infra.local.sql import execute, fetch_value
 from tests.end_to_end.conftest import Databases, Starlift
-from tests.limits import HANG_S
+from tests.fixtures.limits import HANG_S
 
 ORDER, DEPARTMENT, ADDRESS = 1, 1, 1
 CHANGES = f"""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.operator.local.application import start_writing
 from tests.end_to_end.conftest import Databases, Starlift
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 
 WRITES_PER_SECOND = 60.0
 PROOFS = 4

@@ -38,12 +38,12 @@ from services.operator.ingest import request_run, wait_until_loaded
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.testing import FakeQueue
+from tests.fixtures.limits import HANG
+from tests.fixtures.localstack import REGION
+from tests.fixtures.pipeline import SOURCE
+from tests.fixtures.postgres_cluster import TestCluster
 from tests.fuzz import rubbish
 from tests.fuzz.stand import Stand, open_stand
-from tests.limits import HANG
-from tests.localstack import REGION
-from tests.pipeline import SOURCE
-from tests.postgres_cluster import TestCluster
 
 MESSAGES = 20  # of the first round
 MANY_MESSAGES = 100  # of the others

@@ -26,7 +26,7 @@ from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler, Rules
 from shared.queue import Delivery
 from shared.service import Clients, World, aws_probes, open_clients
-from tests.localstack import REGION
+from tests.fixtures.localstack import REGION
 
 _RULES = Rules(
     service="fuzz",

@@ -8,8 +8,8 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.localstack import LocalStack
+from tests.fixtures.postgres_cluster import TestCluster
 from tests.fuzz.__main__ import aws, fuzz
-from tests.postgres_cluster import TestCluster
 
 pytestmark = pytest.mark.localstack
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from shared.consumer.task_protection import EXPIRY
+from tests.fixtures.limits import HANG_S
 from tests.infra.offline.tools import CHECKOUT
-from tests.limits import HANG_S
 
 DIGEST = f"sha256:{7:064x}"
 REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"

@@ -10,8 +10,8 @@ import pytest
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.totesys.fill import create
 from infra.local.totesys.writer import connect
-from tests.pipeline import Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 @pytest.fixture

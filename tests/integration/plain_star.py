@@ -9,7 +9,7 @@ from contracts.column_types import DATE, ColumnType
 from contracts.origins import CalendarPart, FromSource
 from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
 from services.operator.proof.quarantine import open_entries
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 DIM_DATE = WarehouseTable("dim_date", TableKind.CALENDAR, ("d",), (Column("d", DATE, CalendarPart("date")),))
 

@@ -20,8 +20,8 @@ from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
 from shared.errors import TransientError
 from shared.testing import FakeObjectStore
-from tests.pipeline import Dump, Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import Dump, Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 A_NAME, ANOTHER = (
     "UPDATE design SET design_name = 'A' WHERE design_id = 1",

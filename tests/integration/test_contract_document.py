@@ -13,7 +13,7 @@ import pytest
 
 from contracts.tables import Contract
 from infra.local.totesys.writer import connect
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
 ROWS = """

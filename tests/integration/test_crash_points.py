@@ -29,7 +29,7 @@ from shared.outcome import Done
 from shared.queue import NO_ATTRIBUTES
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.chaos.points import POINTS_OF, Point
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 Result = TypeVar("Result")
 LEASE_IS_OVER = timedelta(minutes=1)

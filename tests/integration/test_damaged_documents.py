@@ -23,8 +23,8 @@ from services.operator.status import Asking, read_status
 from services.operator.system import System
 from services.operator.trace.life import read_life
 from shared.stored_documents import DamagedDocumentError
-from tests.limits import HANG
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.fixtures.limits import HANG
+from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
 
 Reader = Callable[[], Awaitable[object]]

@@ -19,10 +19,10 @@ from services.operator.dlq.lock import LockedError
 from services.operator.dlq.operation import Author, End, Operation, Step
 from services.operator.system import System
 from shared.service import Clients, open_clients
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.localstack import REGION
 from tests.integration.dead_letter_process import POINTS, Point, in_a_hurry, work
 from tests.integration.dead_letter_stand import SERVICE, Stand, drained, letters, stands_on, system_of
-from tests.limits import HANG_S
-from tests.localstack import REGION
 
 pytestmark = pytest.mark.localstack
 CHOSEN, OTHERS, NEWCOMERS = 12, 3, 2

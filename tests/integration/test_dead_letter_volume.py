@@ -19,8 +19,8 @@ from services.operator.dlq.survey import survey
 from services.operator.system import System
 from shared.queue import Outgoing, SqsQueue
 from shared.service import open_clients
+from tests.fixtures.localstack import REGION
 from tests.integration.dead_letter_stand import SERVICE, letters, stands_on, system_of
-from tests.localstack import REGION
 
 pytestmark = pytest.mark.localstack
 FEW, MANY = 1_000, 10_000

@@ -12,7 +12,7 @@ from contracts.messages import Mode, Trigger
 from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
-from tests.pipeline import PROCESSED, Pipeline, tables_read
+from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read
 
 DELETE = "DELETE FROM payment WHERE payment_id = 3"
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"

@@ -23,9 +23,9 @@ from services.operator.proof.cursor import read_in_parts
 from shared.errors import DependencyDownError, PermanentError
 from shared.postgres import Database
 from shared.source_snapshot import UNKNOWN_POSITION
-from tests.dropping_pooler import dropping_pooler
-from tests.pipeline import Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.dropping_pooler import dropping_pooler
+from tests.fixtures.pipeline import Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 FLOAT = verbatim("double precision")
 CONTRACT = Contract(

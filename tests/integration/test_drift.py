@@ -19,7 +19,7 @@ from contracts.tables import Column, Contract, SourceColumn
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from shared.errors import PermanentError
-from tests.pipeline import LANDING, Pipeline
+from tests.fixtures.pipeline import LANDING, Pipeline
 
 HOSTILE = 'so "new"; --'
 VALUES = ("", None, r"\N", "{1,2}", "12000-01-01 BC", "🚚")

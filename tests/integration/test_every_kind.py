@@ -15,10 +15,10 @@ from services.operator.proof.history import check_history
 from services.operator.proof.history_verdict import Flaw
 from services.operator.trace.life import AtSource
 from shared.sql import literal
-from tests.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import SCHEMA, SHOP
-from tests.tracing import life
+from tests.fixtures.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import SCHEMA, SHOP
+from tests.fixtures.tracing import life
 
 # Every value as its text: asyncpg takes the first and the last date that Python has for infinities.
 SOLD = "2026-11-01 09:30:00.000001"

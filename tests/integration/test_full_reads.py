@@ -13,8 +13,8 @@ from contracts.state import SourceState
 from infra.local.databases import READER
 from infra.local.sql import execute
 from infra.local.totesys.fill import fill
-from tests.pipeline import LANDING, SOURCE, Pipeline, tables_read
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline, tables_read
+from tests.fixtures.postgres_cluster import TestCluster
 
 CLERK = "a_clerk"
 

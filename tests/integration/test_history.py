@@ -17,7 +17,7 @@ from services.operator.proof.history import check_history
 from services.operator.proof.history_render import verdict_sentence
 from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem
 from shared.errors import PermanentError
-from tests.pipeline import PROCESSED, SOURCE, Pipeline
+from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 
 FIRST, SECOND, THIRD = ("2024-02-29", "09:30:00"), ("2026-12-01", "10:00:00.001"), ("2026-12-02", "00:00:00")
 PAID = "UPDATE payment SET paid = NOT paid, last_updated = $2::text::timestamp WHERE payment_id = $1"

@@ -8,7 +8,7 @@ import pytest
 from infra.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import check_history
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 
 @pytest.mark.parametrize(("rows", "batches"), [(60, 1000), (1000, 2), (1, 1000)])

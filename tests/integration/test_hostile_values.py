@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from infra.local.totesys.fill import fill
-from tests.pipeline import PROCESSED, Pipeline
+from tests.fixtures.pipeline import PROCESSED, Pipeline
 
 TEXTS = (
     *("", " ", "NULL", "nan", r"\N", r"\.", "\\", "\t", "a,b", 'the "Annexe"', '"', "O'Connor", "two\nlines", "\r\n"),

@@ -15,9 +15,9 @@ from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Contract, Lookup, TableKind, WarehouseTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceMismatchError
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 from tests.integration.plain_star import dimension_of, of, require_equal, source_table
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
 
 CITEXT = "CREATE EXTENSION citext;"
 CODE, ITEM = source_table("code", "code", code=TEXT, label=TEXT), source_table("item", "id", id=INTEGER, code=TEXT)

@@ -16,7 +16,7 @@ from infra.local.totesys.writer import connect
 from services.ingestion import handler
 from services.ingestion.selection import Selection
 from shared.postgres import copy_out
-from tests.pipeline import Pipeline, tables_read
+from tests.fixtures.pipeline import Pipeline, tables_read
 
 INSERT = """
 INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', '2020-01-01') RETURNING design_id

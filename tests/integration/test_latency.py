@@ -7,7 +7,7 @@ import pytest
 
 from infra.local.totesys.fill import fill
 from services.operator.local.latency import Watch, read_latency
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 
 @pytest.fixture

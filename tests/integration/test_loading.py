@@ -21,8 +21,8 @@ from services.loading.migration import SCHEMA_LOCK
 from services.loading.schema import foreign_keys
 from services.loading.warehouse import Warehouse
 from shared.errors import PermanentError, TransientError
-from tests.limits import HANG_S
-from tests.pipeline import PROCESSED, Pipeline
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.pipeline import PROCESSED, Pipeline
 
 VALIDATED = """
 SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY conname

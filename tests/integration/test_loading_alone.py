@@ -16,9 +16,9 @@ from services.loading.schema import QUERIES
 from services.loading.warehouse import Warehouse
 from shared.errors import TransientError
 from shared.outcome import Done
-from tests.limits import HANG_S
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 WAITS = """
 SELECT EXISTS (

@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.local.processes import Child, start, stop, wait_until
 from infra.local.services import Services
 from infra.local.stack import Stack
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 
 
 class Clock:

@@ -24,7 +24,7 @@ from infra.local.processes import ProcessId, find, start, stop, tail, wait_until
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 
 OWNER = """
 import sys, time

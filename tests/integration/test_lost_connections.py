@@ -20,10 +20,10 @@ from shared.consumer import Consumer
 from shared.errors import DependencyDownError
 from shared.testing import FakeQueue
 from shared.watched_connection import GRACE, SILENCE_MAXIMUM
-from tests.limits import HANG_S
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import SCHEMA, SHOP
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import SCHEMA, SHOP
 from tests.unit.shared.consumer.scene import RULES
 
 TEXT = "x" * 2000

@@ -30,11 +30,11 @@ from services.loading.warehouse import Warehouse
 from shared.consumer import Consumer
 from shared.errors import TransientError
 from shared.testing import FakeQueue
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import SCHEMA as SOURCE_SCHEMA
+from tests.fixtures.small_contract import SHOP, with_table
 from tests.integration.test_schema_evolution import FACT_WITH_PRICE, TYPE, retyped
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import SCHEMA as SOURCE_SCHEMA
-from tests.small_contract import SHOP, with_table
 from tests.unit.shared.consumer.scene import RULES
 
 LIMIT = timedelta(minutes=2)

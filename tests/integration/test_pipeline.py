@@ -9,7 +9,7 @@ from contracts.messages import Mode
 from contracts.tables import TableKind
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
-from tests.pipeline import Pipeline, row_count, tables_read
+from tests.fixtures.pipeline import Pipeline, row_count, tables_read
 
 ORDERS = 300
 

@@ -35,9 +35,9 @@ from shared.queue import Delivery, Queue
 from shared.service import Clients, open_clients
 from shared.source_store import SourceStore
 from shared.testing import FakeQueue, reference
-from tests.limits import HANG_S
-from tests.localstack import REGION
-from tests.pipeline import SOURCE, Pipeline
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.localstack import REGION
+from tests.fixtures.pipeline import SOURCE, Pipeline
 from tests.unit.shared.consumer.scene import RULES
 
 pytestmark = pytest.mark.localstack

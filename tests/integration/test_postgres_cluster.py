@@ -5,7 +5,7 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, set_up_database
 from infra.local.sql import execute, fetch_value
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 def test_the_reader_sees_tables_made_before_and_after_it(postgres_cluster: TestCluster) -> None:

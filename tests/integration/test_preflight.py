@@ -14,7 +14,7 @@ from services.loading.schema import create_statements
 from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 @pytest.fixture

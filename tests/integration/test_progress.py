@@ -15,7 +15,7 @@ from services.operator import progress as progress_module
 from services.operator.progress import not_in_ledger
 from services.operator.proof.comparison import Kind
 from services.operator.proof.verdict import Outcome
-from tests.pipeline import LANDING, SOURCE, Pipeline
+from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof
 from shared.errors import PermanentError
-from tests.pipeline import LANDING, SOURCE, Pipeline
+from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 
 DAYS = ("0001-01-01", "2025-01-02", "9999-12-31")
 Columns = dict[str, tuple[str | None, str | None]]

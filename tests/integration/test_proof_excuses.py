@@ -17,7 +17,7 @@ from infra.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Scope, Verdict
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 SELL = """
 INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,

@@ -15,8 +15,8 @@ from services.operator.proof import statements
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Outcome
-from tests.pipeline import Pipeline
-from tests.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
 
 GRANT = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"
 

@@ -13,7 +13,7 @@ from services.operator.proof.comparison import Kind
 from services.operator.proof.repair import ROWS_MAXIMUM, Wish, wishes
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
-from tests.pipeline import Pipeline, tables_read
+from tests.fixtures.pipeline import Pipeline, tables_read
 
 MISSING, EXTRA, DIFFERENT = Kind.MISSING, Kind.EXTRA, Kind.DIFFERENT
 COPY = """

@@ -20,8 +20,8 @@ from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.render import verdict_words
 from services.operator.proof.statements import BUCKETS
 from services.operator.proof.verdict import Outcome, Scope, Verdict
-from tests.pipeline import LANDING, SOURCE, Pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 PATIENT = Scope(settle=timedelta(seconds=60))
 ORDERS = 20

@@ -16,7 +16,7 @@ from services.operator.proof.causes import DeadBatch
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Outcome, Scope, Verdict
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 RENAME = "UPDATE design SET design_name = 'renamed' WHERE design_id = 1"
 PAID = "UPDATE payment SET payment_amount = 7 WHERE payment_id = 3"

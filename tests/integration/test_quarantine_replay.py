@@ -20,10 +20,10 @@ from services.operator.quarantine import Replayed, quarantined, replay
 from services.operator.status import Asking, read_status
 from services.operator.system import SERVICES, System
 from shared.testing import FakeQueue
-from tests.limits import HANG
-from tests.pipeline import LANDING, Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import DIM_ITEM, FACT_SALE, SCHEMA, SHOP, with_column, with_table
+from tests.fixtures.limits import HANG
+from tests.fixtures.pipeline import LANDING, Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, SCHEMA, SHOP, with_column, with_table
 from tests.unit.services.operator.scene import Scene
 
 # As if the mistake were in the contract: codes are longer than it says.

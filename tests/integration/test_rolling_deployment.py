@@ -24,9 +24,9 @@ from services.remodelling import handler as remodelling
 from shared.errors import PermanentError
 from shared.outcome import Defer, Outcome
 from shared.testing import FakeQueue
-from tests.pipeline import PROCESSED, Pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import with_column, with_table
+from tests.fixtures.pipeline import PROCESSED, Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import with_column, with_table
 
 STAFF = CONTRACT.warehouse_table("dim_staff")
 NEWER_STAR = with_table(CONTRACT, with_column(STAFF, Column("department_id", INTEGER, FromSource("department_id"))))

@@ -18,9 +18,9 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.proof.quarantine import open_entries
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import literal, quoted
-from tests.pipeline import Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import SCHEMA, SHOP
+from tests.fixtures.pipeline import Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import SCHEMA, SHOP
 
 MEGABYTE = 1024 * 1024
 CODES = frozenset(currency.code for currency in Currency)

@@ -13,8 +13,8 @@ from contracts.origins import FromSource
 from contracts.tables import Column, Contract
 from services.loading.evolution import SchemaNotReadyError, is_widening
 from services.loading.warehouse import Warehouse
-from tests.pipeline import Pipeline
-from tests.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
 
 TYPE = """
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1::text::regclass AND attname = $2

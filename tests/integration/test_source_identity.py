@@ -21,10 +21,10 @@ from infra.local.totesys.writer import connect
 from shared.errors import DependencyDownError
 from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until
-from tests.limits import HANG_S
-from tests.pipeline import Pipeline, open_pipeline, tables_read
-from tests.postgres_cluster import TestCluster
-from tests.scratch_cluster import ScratchCluster, remove, scratch
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.scratch_cluster import ScratchCluster, remove, scratch
 
 INSERT = "INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', now())"
 REPLAYED = "SELECT pg_last_wal_replay_lsn()::text"

@@ -21,8 +21,8 @@ from infra.local.totesys.writer import connect
 from services.operator.local.preflight import check_source
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError
-from tests.pipeline import LANDING, Pipeline, open_pipeline, tables_read
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import LANDING, Pipeline, open_pipeline, tables_read
+from tests.fixtures.postgres_cluster import TestCluster
 
 NAMED = (SourceColumn("id", INTEGER), SourceColumn("name", TEXT))
 STAR = (Column("id", INTEGER, FromSource("id")), Column("name", TEXT, FromSource("name")))

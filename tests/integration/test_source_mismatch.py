@@ -12,8 +12,8 @@ from infra.local.sql import execute
 from infra.local.totesys.fill import fill
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError
-from tests.pipeline import Pipeline, open_pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"
 REMEDY = "required by contract 'totesys'; restore it or change the contract, then replay the dead letters"

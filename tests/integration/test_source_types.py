@@ -17,10 +17,10 @@ from services.operator.local.preflight import check_warehouse
 from services.operator.proof.history import check_history
 from services.operator.proof.repair import wishes
 from shared.errors import PermanentError
+from tests.fixtures.pipeline import Pipeline, row_count
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.tracing import life, told
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
-from tests.pipeline import Pipeline, row_count
-from tests.postgres_cluster import TestCluster
-from tests.tracing import life, told
 
 
 async def test_a_domain_is_read_as_its_base_type(owner: asyncpg.Connection, empty: Pipeline) -> None:

@@ -18,9 +18,9 @@ from infra.local.totesys.fill import fill
 from services.operator.status import LIMIT, Asking, read_status
 from services.operator.system import System
 from shared.postgres import Database
-from tests.limits import HANG, HANG_S
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.limits import HANG, HANG_S
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 from tests.unit.services.operator.scene import Scene
 
 NO_ANSWER = f"no answer within {LIMIT.total_seconds():g} s"

@@ -20,9 +20,9 @@ from contracts.tables import TableKind, WarehouseTable
 from infra.local.databases import LOADER
 from services.operator.proof.verdict import Outcome
 from shared.sql import literal, quoted
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
-from tests.small_contract import SCHEMA, SHOP
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.small_contract import SCHEMA, SHOP
 
 TAMPERINGS = int(os.environ.get("STARLIFT_TAMPERINGS", "30"))
 SEED = int(os.environ.get("STARLIFT_TAMPERING_SEED", "1"))

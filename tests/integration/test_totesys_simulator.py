@@ -20,9 +20,9 @@ from infra.local.sql import execute, fetch_value
 from infra.local.totesys.__main__ import main
 from infra.local.totesys.fill import NotEmptyError, create, fill
 from infra.local.totesys.writer import connect
+from tests.fixtures.limits import HANG, HANG_S
+from tests.fixtures.postgres_cluster import TestCluster
 from tests.integration.totesys_rows import count_rows, digest
-from tests.limits import HANG, HANG_S
-from tests.postgres_cluster import TestCluster
 
 FOREIGN_KEYS = {
     "counterparty.legal_address_id": "address RESTRICT",

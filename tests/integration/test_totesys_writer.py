@@ -15,8 +15,8 @@ from infra.local.totesys import vocabulary
 from infra.local.totesys.clerk import ChangedMindError, Clerk
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import CANCELLING, connect, write
+from tests.fixtures.limits import HANG_S
 from tests.integration.totesys_rows import count_rows, digest
-from tests.limits import HANG_S
 
 
 def clerk(connection: asyncpg.Connection, seed: int = 1) -> Clerk:

@@ -15,8 +15,8 @@ from infra.local.totesys.fill import fill
 from services.operator.proof.history import check_history
 from services.operator.trace.passage import Hop, Passage
 from services.operator.trace.render import life_as_json
-from tests.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
-from tests.tracing import life, told
+from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.fixtures.tracing import life, told
 
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
 HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]

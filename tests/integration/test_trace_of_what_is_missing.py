@@ -13,8 +13,8 @@ from infra.local.ports import free_port
 from infra.local.totesys.fill import fill
 from services.operator.trace.life import AtSource
 from shared.postgres import Database
-from tests.pipeline import Pipeline
-from tests.tracing import life, told
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.tracing import life, told
 
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
 HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]

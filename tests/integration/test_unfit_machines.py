@@ -20,7 +20,7 @@ from infra.local.postgres_binaries import Binaries, readable_by
 from infra.local.stack import Stack
 from infra.local.unprivileged import Account, is_noexec, reachable_directory, remove_place
 from tests.end_to_end.conftest import Starlift
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.postgres_cluster import TestCluster
 
 NOBODY = Account(65534, 65534)
 WITHOUT_CHOWN = ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown")

@@ -12,8 +12,8 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn
 from shared.errors import PermanentError
-from tests.pipeline import Pipeline
-from tests.small_contract import DIM_ITEM, SCHEMA, SHOP, with_column
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.small_contract import DIM_ITEM, SCHEMA, SHOP, with_column
 
 PAIR = verbatim("pair")
 ITEM = SHOP.source_table("item")

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from infra.local.databases import READER
 from infra.local.totesys.fill import fill
-from tests.pipeline import Pipeline
+from tests.fixtures.pipeline import Pipeline
 
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
 

@@ -17,8 +17,8 @@ from services.loading.warehouse import Warehouse
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
 from shared.postgres import Database
-from tests.pipeline import Pipeline
-from tests.postgres_cluster import TestCluster
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.postgres_cluster import TestCluster
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from services.ingestion.selection import Selection
 from services.ingestion.source import open_snapshot
 from shared.parquet import decode_parquet
 from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM
-from tests.pipeline import LANDING, PROCESSED, Pipeline
+from tests.fixtures.pipeline import LANDING, PROCESSED, Pipeline
 
 MAKER = SourceTable(
     "maker",

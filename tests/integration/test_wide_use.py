@@ -12,10 +12,10 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from services.operator.proof.repair import wishes
 from services.operator.trace.life import AtSource
-from tests.pipeline import Pipeline, open_pipeline, tables_read
-from tests.postgres_cluster import TestCluster
-from tests.tracing import life
-from tests.wide_contract import SCHEMA, WIDE
+from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.tracing import life
+from tests.fixtures.wide_contract import SCHEMA, WIDE
 
 FIRST, SECOND = UUID(int=1), UUID(int=2**128 - 1)
 RECEIPT, STAR = '"Point of Sale"."receipt ""v2"" all"', '"dwh.2026"."Receipt"'

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.local import processes
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("dev", "localstack-py311", "localstack-py313", "uv")

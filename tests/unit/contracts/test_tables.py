@@ -22,7 +22,7 @@ from contracts.column_types import (
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
-from tests.small_contract import (
+from tests.fixtures.small_contract import (
     DIM_DAY,
     DIM_ITEM,
     DIM_MAKER,

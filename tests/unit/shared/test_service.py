@@ -13,7 +13,7 @@ from shared.errors import DependencyDownError, PermanentError
 from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 from tests.unit.shared.consumer.scene import Script, body, until
 
 

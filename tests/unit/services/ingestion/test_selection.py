@@ -10,7 +10,7 @@ from contracts.tables import Lookup, SourceColumn, SourceTable
 from contracts.totesys import CONTRACT
 from services.ingestion.selection import Selection
 from shared.sql import quoted
-from tests.small_contract import ITEM, SHELF, SHOP
+from tests.fixtures.small_contract import ITEM, SHELF, SHOP
 
 HORIZON = 5 * 2**32 + 1234
 NOTHING: frozenset[str] = frozenset()

@@ -11,7 +11,7 @@ from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Colum
 from contracts.totesys import CONTRACT
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
 from services.loading.schema import create_statements, foreign_keys
-from tests.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
+from tests.fixtures.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
 
 EVIL = 'x"; DROP TABLE "y'
 

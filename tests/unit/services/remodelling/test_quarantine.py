@@ -9,8 +9,8 @@ import pytest
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric
 from services.remodelling.quarantine import quarantine_lines, readable
 from services.remodelling.transform import SourceRows, remodel
-from tests.small_contract import ITEM, SHELF, SHOP
-from tests.source_rows import DAY_US, EPOCH, items, shelves
+from tests.fixtures.small_contract import ITEM, SHELF, SHOP
+from tests.fixtures.source_rows import DAY_US, EPOCH, items, shelves
 
 LAST_DAY = (dt.date.max - EPOCH).days
 

@@ -13,8 +13,8 @@ from contracts.origins import CalendarPart
 from contracts.tables import Column
 from services.remodelling.transform import Remodelled, SourceRows, _origin_values, remodel
 from shared.parquet import PANDAS_TYPES
-from tests.small_contract import DIM_ITEM, FACT_SALE, SHOP
-from tests.source_rows import A_MAKER, DAY_US, EPOCH, SOLD_AT, frame, items, reasons, remodelled, values
+from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, SHOP
+from tests.fixtures.source_rows import A_MAKER, DAY_US, EPOCH, SOLD_AT, frame, items, reasons, remodelled, values
 
 FIRST_US = (dt.date.min - EPOCH).days * DAY_US
 LAST_US = (dt.date.max - EPOCH).days * DAY_US

@@ -26,8 +26,8 @@ from shared.errors import DependencyDownError
 from shared.outcome import Done, Outcome
 from shared.queue import Delivery
 from shared.testing import EPOCH
+from tests.fixtures.virtual_clock import VirtualClockLoop
 from tests.unit.shared.consumer.scene import Scene, Script, body, now
-from tests.virtual_clock import VirtualClockLoop
 
 A_MINUTE = timedelta(minutes=1)
 LATER = EPOCH + timedelta(hours=1)

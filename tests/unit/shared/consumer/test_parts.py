@@ -22,7 +22,7 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter
 from shared.queue import Delivery
 from shared.testing import EPOCH, FakeQueue
-from tests.limits import HANG
+from tests.fixtures.limits import HANG
 from tests.unit.shared.consumer.scene import RULES, until
 
 ANY_SEED = st.integers(0, 2**32)

@@ -34,9 +34,9 @@ from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease
 from shared.queue import Delivery
 from shared.testing import AnswerLost, FakeQueue, Fault, Hangs, Partial, connection_reset, throttled
+from tests.fixtures.virtual_clock import VirtualClockLoop
 from tests.unit.shared.consumer.processes import LEASE_S, Kind, Process, World
 from tests.unit.shared.consumer.scene import RULES, now, until
-from tests.virtual_clock import VirtualClockLoop
 
 MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=4))
 DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # to look every second

@@ -16,8 +16,8 @@ from services.operator.dlq import terminal
 from services.operator.system import System
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import run_command
+from tests.fixtures.virtual_clock import VirtualClockLoop
 from tests.unit.services.operator.dlq.scene import SERVICE, Graves, bury, on_loop_clock
-from tests.virtual_clock import VirtualClockLoop
 
 
 @dataclass(frozen=True)

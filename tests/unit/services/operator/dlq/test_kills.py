@@ -19,9 +19,9 @@ from services.operator.dlq.lock import LIFE, LockedError
 from services.operator.dlq.operation import End, Kind, Operation, Step
 from services.operator.system import System
 from shared.testing import loop_now
+from tests.fixtures.virtual_clock import run_on_virtual_clock
 from tests.unit.services.operator.dlq.scene import ANN, SERVICE, Graves, ids_of, on_loop_clock
 from tests.unit.services.operator.scene import ingested
-from tests.virtual_clock import run_on_virtual_clock
 
 LETTERS, LIMIT = 9, 7
 EFFECTS = frozenset({"receive", "delete", "set_visibility", "send_all", "put", "replace"})

@@ -12,7 +12,7 @@ import pytest
 from infra.local import processes
 from infra.local.processes import Child
 from services.operator.local.prover import Prover
-from tests.limits import HANG_S
+from tests.fixtures.limits import HANG_S
 
 start = processes.start
 

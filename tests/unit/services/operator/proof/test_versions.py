@@ -15,8 +15,8 @@ from services.operator.proof.versions import read_versions, spelled
 from shared.parquet import NewerColumnsError, encode_parquet
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore
-from tests.small_contract import FACT_SALE
-from tests.source_rows import items, remodelled
+from tests.fixtures.small_contract import FACT_SALE
+from tests.fixtures.source_rows import items, remodelled
 from tests.unit.services.operator.scene import BEGAN, PROCESSED, SOURCE, ingested
 
 BATCH = LoadedBatch(ingested(7).data.batch_id, 7, 0, BEGAN, 2)
