@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from contracts.messages import BatchIngested, Snapshot, upcast
+from contracts.messages import BatchIngested, Snapshot, Trigger, upcast
 
 RUN_MAXIMUM = 10**13  # milliseconds reach it in 2286: a run number far above all others would freeze the warehouse
 
@@ -82,6 +82,7 @@ class Manifest(_Stored):
     source_name: str
     run: int
     requested_by: UUID
+    trigger: Trigger | None = None  # None in a manifest of an earlier build
     snapshot: Snapshot
     completed_at: AwareDatetime
     is_full: bool = False

@@ -159,6 +159,7 @@ async def _write_manifest(
         source_name=deps.store.source,
         run=lease.run,
         requested_by=command.id,
+        trigger=command.data.trigger,
         snapshot=now.snapshot,
         completed_at=deps.now(),
         is_full=plan.selection.is_full,

@@ -99,6 +99,7 @@ async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: async
     (message,) = await pipeline.ingest()
     (manifest,) = await pipeline.store.manifests_after(0)
     assert (manifest.run, manifest.requested_by, manifest.batches) == (message.data.run, message.causationid, (message,))
+    assert manifest.trigger is Trigger.OPERATOR
     assert await pipeline.store.manifests_after(manifest.run) == []
     batches = [batch.data.batch_id for batch in manifest.batches]
     assert await not_in_ledger(pipeline.warehouse, batches) == [message.data.batch_id]
