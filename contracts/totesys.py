@@ -6,8 +6,9 @@ The source's timestamps are `timestamp(3)` without time zone, in UTC; its agreed
 from __future__ import annotations
 
 from contracts.column_types import BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric, varchar
+from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import UNKNOWN, Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import UNKNOWN, Calendar, Column, Dimension, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
 
 MONEY = numeric(10, 2)
 
@@ -105,9 +106,8 @@ def _agreed(name: str) -> Column:
     return Column(name, DATE, ParsedDate(name), references="dim_date")
 
 
-DIM_DATE = WarehouseTable(
+DIM_DATE = Calendar(
     "dim_date",
-    TableKind.CALENDAR,
     key=("date_id",),
     columns=(
         Column("date_id", DATE, CalendarPart("date")),
@@ -124,7 +124,7 @@ DIM_DATE = WarehouseTable(
 
 def _dimension(name: str, source: str, key: str, *columns: Column, lookups: tuple[Lookup, ...] = ()) -> WarehouseTable:
     key_column = Column(key, INTEGER, FromSource(f"{source}_id"))
-    return WarehouseTable(name, TableKind.DIMENSION, (key,), (key_column, *columns), source, lookups)
+    return Dimension(name, (key,), (key_column, *columns), source, lookups)
 
 
 def _fact(name: str, source: str, surrogate: str, *columns: Column) -> WarehouseTable:
@@ -135,9 +135,8 @@ def _fact(name: str, source: str, surrogate: str, *columns: Column) -> Warehouse
         Column("last_updated_date", DATE, DateOf("last_updated"), references="dim_date"),
         Column("last_updated_time", TIME, TimeOf("last_updated")),
     )
-    return WarehouseTable(
+    return Fact(
         name,
-        TableKind.FACT,
         key=(f"{source}_id",),
         columns=(_same(f"{source}_id", INTEGER), *stamps, *columns),
         source=source,

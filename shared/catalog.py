@@ -10,7 +10,8 @@ from importlib.resources import files
 import asyncpg
 
 from contracts.column_types import Kind
-from contracts.tables import Contract, SourceTable
+from contracts.contract import Contract
+from contracts.tables import SourceTable
 from shared.equality import keys_met
 from shared.errors import PermanentError
 from shared.source_types import SourceType, comparison_problem, fits, other_way

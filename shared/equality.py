@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Contract, SourceTable, TableKind
+from contracts.tables import Calendar, SourceTable
 from shared.sql import quoted
 
 
@@ -55,7 +56,7 @@ def _referred_to(contract: Contract, table: str, column: str) -> Iterator[str]:
                 continue
         if referring.references is not None and origin == (table, column):
             dimension = contract.warehouse_table(referring.references)
-            if dimension.kind is not TableKind.CALENDAR:
+            if not isinstance(dimension, Calendar):
                 yield dimension.source
 
 

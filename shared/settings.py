@@ -11,8 +11,8 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, InstanceOf, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.contract import Contract
 from contracts.objects import Name
-from contracts.tables import Contract
 from shared.contract_module import load_contract
 from shared.logs import Level
 from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM

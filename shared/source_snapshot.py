@@ -8,9 +8,9 @@ from importlib.resources import files
 
 import asyncpg
 
+from contracts.contract import Contract
 from contracts.messages import Snapshot
 from contracts.state import Checkpoint, SourceIdentity
-from contracts.tables import Contract
 from shared.catalog import SourceTableFacts, read_catalog
 
 SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from contracts.column_types import ColumnType
+from contracts.contract import Contract
 from contracts.objects import ObjectRef
-from contracts.tables import Contract
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.parquet import NewerColumnsError, decode_parquet

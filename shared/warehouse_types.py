@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from contracts.column_types import Kind
-from contracts.tables import Contract
+from contracts.contract import Contract
 from shared.errors import PermanentError
 
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"

@@ -14,8 +14,9 @@ import asyncpg
 import pandas as pd
 
 from contracts.column_types import ColumnType, Kind
+from contracts.contract import Contract
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Extract, Role
-from contracts.tables import Contract, SourceTable
+from contracts.tables import SourceTable
 from services.ingestion.selection import ROW_BYTES_MAXIMUM, Selection
 from shared.catalog import SourceTableFacts
 from shared.errors import PermanentError

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from contracts.contract import Contract
 from contracts.messages import (
     BatchIngested,
     BatchIngestedData,
@@ -25,7 +26,6 @@ from contracts.messages import (
     encode,
 )
 from contracts.state import Checkpoint, Manifest
-from contracts.tables import Contract
 from services.ingestion.extraction import BATCH_BYTES, BATCH_OBJECTS, BATCH_ROWS, Destination, Reader, read_batches
 from services.ingestion.keys import grouped_lists, write_key_lists
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease

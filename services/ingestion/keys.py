@@ -10,9 +10,10 @@ from functools import partial
 import asyncpg
 import structlog
 
+from contracts.contract import Contract
 from contracts.messages import Extract, KeyList
 from contracts.objects import ObjectRef
-from contracts.tables import Contract, SourceTable
+from contracts.tables import SourceTable
 from services.ingestion.extraction import Destination, object_count
 from services.ingestion.selection import Selection
 from shared.key_lists import packed

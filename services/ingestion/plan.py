@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from contracts.contract import Contract
 from contracts.drift import Drift
 from contracts.messages import IngestSourceData, Mode
 from contracts.state import Checkpoint
-from contracts.tables import Contract, SourceTable
+from contracts.tables import SourceTable
 from services.ingestion.selection import Key, Selection
 from shared.errors import PermanentError
 from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless

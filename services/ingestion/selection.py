@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
-from contracts.tables import Contract, Lookup, SourceColumn, SourceTable
+from contracts.contract import Contract
+from contracts.tables import Lookup, SourceColumn, SourceTable
 from shared.equality import compared_text, partner_conditions
 from shared.sql import literal, quoted
 from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM, is_wide, value_bytes

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from shared.postgres import Database
 from shared.source_snapshot import SourceSnapshot, read_snapshot
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 
+from contracts.contract import Contract
 from contracts.messages import BatchLoadedData, KeyList
 from contracts.objects import ObjectRef
-from contracts.tables import Contract, WarehouseTable
+from contracts.tables import WarehouseTable
 from contracts.warehouse import COMPARISON
 from services.loading.tombstones import buried_keys, bury_missing, create_keys, has_older, insert_keys, mark_dead
 from shared.key_lists import Key

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact, WarehouseTable
 from contracts.warehouse import TECHNICAL_COLUMNS, current_name
 from services.loading.schema import (
     Key,
@@ -68,8 +69,7 @@ def changes(contract: Contract, star: Star) -> list[Change]:
     if missing:
         subject = f"the new tables {', '.join(table.name for table in missing)}"
         found.insert(0, Change(subject, tuple(create_statements(contract, missing))))
-    facts = [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]
-    return [*found, *(change for table in facts if (change := _view_change(contract, table, star)) is not None)]
+    return [*found, *(change for table in contract.facts if (change := _view_change(contract, table, star)) is not None)]
 
 
 def _refuse_dependants(contract: Contract, star: Star) -> None:
@@ -109,7 +109,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> It
         return
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
     view = star.views.get(current_name(table.name))
-    if widened and view is not None:
+    if isinstance(table, Fact) and widened and view is not None:
         statements = recreate(contract, table, view, names | set(types), between=statements)
     yield Change(f"table '{table.name}'", tuple(statements))
 
@@ -131,7 +131,8 @@ def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterato
 
 def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
     """Drop NOT NULL where the contract has no such column or allows NULL, and require a `_run` of every row."""
-    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
+    surrogate = table.surrogate if isinstance(table, Fact) else None
+    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, surrogate}
     for column in star.columns_of(table.name):
         if column.is_required and not column.is_key and column.name not in kept:
             yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
@@ -145,12 +146,13 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Itera
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns_of(table.name)}
     indexes = star.indexes_of(table.name)
+    surrogate = table.surrogate if isinstance(table, Fact) else None
     has_primary = any(index.is_primary for index in indexes)
     for key in keys_of(table):
         if not names.issuperset(key.columns):
             continue  # the table or a column is yet to be created
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
-        if not own and not (key.columns == (table.surrogate,) and has_primary):
+        if not own and not (key.columns == (surrogate,) and has_primary):
             columns = ", ".join(map(quoted, key.columns))
             statement = f"CREATE UNIQUE INDEX {quoted(_free_name(key, indexes))} ON {relation(contract, table)} ({columns})"
             yield Change(f"key '{key.name}' ({', '.join(key.columns)}) of table '{table.name}'", (statement,))
@@ -168,7 +170,7 @@ def _free_name(key: Key, indexes: list[FoundIndex]) -> str:
     return f"starlift_{key.name}"[:60] if any(index.name == key.name for index in indexes) else key.name
 
 
-def _view_change(contract: Contract, table: WarehouseTable, star: Star) -> Change | None:
+def _view_change(contract: Contract, table: Fact, star: Star) -> Change | None:
     view, wanted = star.views.get(current_name(table.name)), star.wanted_views.get(current_name(table.name))
     subject = f"view '{current_name(table.name)}'"
     if view is None:

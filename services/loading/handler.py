@@ -9,9 +9,10 @@ from functools import partial
 import pandas as pd
 import structlog
 
+from contracts.contract import Contract
 from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
 from contracts.objects import ObjectRef
-from contracts.tables import Contract, ContractError
+from contracts.tables import ContractError
 from services.loading.deletes import Keys
 from services.loading.warehouse import Warehouse
 from shared.envelope import caused_by

@@ -10,7 +10,8 @@ Staged columns are whole numbers and texts (shared.parquet), which COPY fastest;
 from __future__ import annotations
 
 from contracts.column_types import MICROSECONDS_PER_DAY, TIMESTAMP, ColumnType, Kind
-from contracts.tables import UNKNOWN, Column, Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import UNKNOWN, Column, WarehouseTable
 from shared.sql import literal, quoted
 
 _STAGED_TYPES = {

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from services.loading.migration import SchemaLockedError, bring_up_to_date, next_change
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url

@@ -14,7 +14,7 @@ from datetime import timedelta
 import asyncpg
 import structlog
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES
 from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.schema import QUERIES

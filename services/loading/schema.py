@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from contracts.tables import NAME_BYTES_MAXIMUM, Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import NAME_BYTES_MAXIMUM, Fact, WarehouseTable
 from contracts.warehouse import TECHNICAL_COLUMNS, current_name
 from shared.sql import quoted
 
@@ -19,7 +20,7 @@ def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> I
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
     for table in tables:
         yield _create_table(contract, table)
-        if table.kind is TableKind.FACT:
+        if isinstance(table, Fact):
             yield create_current_view(contract, table)
 
 
@@ -60,7 +61,7 @@ class Key:
 
 def keys_of(table: WarehouseTable) -> tuple[Key, ...]:
     """The keys of a table; the last one tells two rows apart, and merges rely on it."""
-    if table.surrogate is None:
+    if not isinstance(table, Fact) or table.surrogate is None:
         return (Key(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
     return (
         Key(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
@@ -70,9 +71,10 @@ def keys_of(table: WarehouseTable) -> tuple[Key, ...]:
 
 def definitions(table: WarehouseTable) -> dict[str, str]:
     """Every column of a table with its type and constraints, in order."""
-    surrogate = {} if table.surrogate is None else {table.surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
+    surrogate = table.surrogate if isinstance(table, Fact) else None
+    identity = {} if surrogate is None else {surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
     business = {column.name: column.type.sql + ("" if column.nullable else " NOT NULL") for column in table.columns}
-    return {**surrogate, **business, **TECHNICAL_COLUMNS}
+    return {**identity, **business, **TECHNICAL_COLUMNS}
 
 
 def _create_table(contract: Contract, table: WarehouseTable) -> str:
@@ -83,13 +85,13 @@ def _create_table(contract: Contract, table: WarehouseTable) -> str:
     return f"CREATE TABLE {relation(contract, table)} ({', '.join(parts)})"
 
 
-def create_current_view(contract: Contract, table: WarehouseTable, options: Sequence[str] = ()) -> str:
+def create_current_view(contract: Contract, table: Fact, options: Sequence[str] = ()) -> str:
     """The statement that creates or replaces the view of the newest version of each business key, without deleted ones."""
     given = f" WITH ({', '.join(options)})" if options else ""
     return f"CREATE OR REPLACE VIEW {current_view(contract, table)}{given} AS {select_current(contract, table)}"
 
 
-def select_current(contract: Contract, table: WarehouseTable) -> str:
+def select_current(contract: Contract, table: Fact) -> str:
     """The newest version of each business key: that of the highest run, not of the highest last_updated.
 
     A long transaction sets last_updated to its own start, and commits after others that started later.

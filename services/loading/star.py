@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact, WarehouseTable
 from contracts.warehouse import current_name
 from services.loading.schema import QUERIES, select_current
 from shared.sql import quoted
@@ -95,7 +96,7 @@ class Star:
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
-    views = [current_name(table.name) for table in contract.warehouse_tables if table.kind is TableKind.FACT]
+    views = [current_name(fact.name) for fact in contract.facts]
     columns: dict[str, list[FoundColumn]] = {}
     for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):
         columns.setdefault(row["table"], []).append(FoundColumn(**row))
@@ -135,7 +136,7 @@ async def _wanted_views(
     wanted = {
         current_name(table.name): select_current(contract, table)
         for table in contract.warehouse_tables
-        if table.kind is TableKind.FACT and _shows(table).issubset(column.name for column in columns.get(table.name, ()))
+        if isinstance(table, Fact) and _shows(table).issubset(column.name for column in columns.get(table.name, ()))
     }
     if not wanted:
         return {}

@@ -10,7 +10,8 @@ Statements name a row's business key as the ledger does, as a JSON array.
 
 from __future__ import annotations
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact, WarehouseTable
 from contracts.warehouse import TOMBSTONE
 from services.loading.merge import is_inferred, loaded_value, staging_name
 from services.loading.schema import relation
@@ -50,7 +51,8 @@ def bury_missing(contract: Contract, table: WarehouseTable) -> str:
     """
     key = ", ".join(quoted("t", name) for name in table.key)
     listed = " AND ".join(f"{quoted('k', name)} = {quoted('t', name)}" for name in table.key)
-    order = ", ".join(f"{quoted('t', name)} DESC" for name in ("_run", *table.version))
+    version = table.version if isinstance(table, Fact) else ()
+    order = ", ".join(f"{quoted('t', name)} DESC" for name in ("_run", *version))
     newest = f"(array_agg(t._deleted_at IS NOT NULL ORDER BY {order}))[1]"
     unlisted = (
         f"SELECT jsonb_build_array({key}) AS key, max(t._run) AS run, {newest} AS is_marked "
@@ -101,7 +103,7 @@ def mark_dead(contract: Contract, table: WarehouseTable) -> str:
         for position, name in enumerate(table.key)
     )
     is_dead = "t._run < b.run"
-    if table.kind is TableKind.FACT:
+    if isinstance(table, Fact):
         key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"

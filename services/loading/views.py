@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from contracts.tables import Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact
 from services.loading.schema import create_current_view, current_view
 from services.loading.star import FoundView
 from shared.sql import literal, quoted
@@ -16,7 +17,7 @@ def is_extension(view: FoundView, wanted: FoundView) -> bool:
 
 
 def recreate(
-    contract: Contract, table: WarehouseTable, view: FoundView, columns: Collection[str], between: Sequence[str] = ()
+    contract: Contract, table: Fact, view: FoundView, columns: Collection[str], between: Sequence[str] = ()
 ) -> list[str]:
     """Drop a fact's view and create it again after the statements `between`, with its owner, grants, options and comments.
 

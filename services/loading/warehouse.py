@@ -11,9 +11,10 @@ import asyncpg
 import pandas as pd
 
 from contracts.calendar import CALENDAR_PARTS
+from contracts.contract import Contract
 from contracts.messages import BatchLoaded
 from contracts.origins import CalendarPart
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
 from contracts.warehouse import LEDGER
 from services.loading.deletes import Deletes, Keys
 from services.loading.merge import (
@@ -167,20 +168,20 @@ class Warehouse:
         """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
         contract = self._contract
         staged = [table for table in contract.warehouse_tables if table.name in rows]
-        facts = tuple(table for table in staged if table.kind is TableKind.FACT)
+        facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in staged:
             await connection.execute(create_staging(table))
             await connection.copy_records_to_table(
                 staging_name(table), records=_records(table, rows[table.name]), columns=list(table.star_types)
             )
         for table in contract.warehouse_tables:
-            if table.kind is TableKind.CALENDAR:
+            if isinstance(table, Calendar):
                 await self._fill_calendar(connection, table, facts)
                 continue
             if table in staged:
                 async with unreadable_told(connection, table):
                     await connection.execute(merge_staged(contract, table), event.data.run, event.data.batch_id)
-            if table.kind is TableKind.DIMENSION and (inferred := insert_inferred_members(contract, table, facts)):
+            if isinstance(table, Dimension) and (inferred := insert_inferred_members(contract, table, facts)):
                 await connection.execute(inferred)
 
     async def _fill_calendar(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.tables import Contract, ContractError, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import ContractError, WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import asyncpg
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from shared.sql import quoted
 
 COUNTED_PAGES = 25_000  # 200 MB: a scan of more takes longer than a person waits

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Calendar, WarehouseTable
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.record import ProofFailure, ProofRecord, last_failure, last_record
 from services.operator.quarantine import quarantined
@@ -281,7 +282,6 @@ def freshness(contract: Contract, progress: Progress) -> dict[str, datetime | No
     newest = progress.checkpoint.snapshot.taken_at if progress.checkpoint and whole else None
 
     def is_late(table: WarehouseTable) -> bool:
-        is_read_from = {table.source, *(lookup.table for lookup in table.lookups)}
-        return bool(late) if table.kind is TableKind.CALENDAR else bool(late & is_read_from)
+        return bool(late) if isinstance(table, Calendar) else bool(late & {table.source, *(one.table for one in table.lookups)})
 
     return {table.name: progress.fresh_as_of if is_late(table) else newest for table in contract.warehouse_tables}

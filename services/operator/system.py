@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.contract import Contract
 from contracts.objects import Name
-from contracts.tables import Contract
 from services.operator.dlq.native import MoveTasks, SqsMoveTasks
 from shared.database_url import database_url
 from shared.object_store import ObjectStore

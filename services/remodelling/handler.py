@@ -13,6 +13,7 @@ from functools import partial
 import pandas as pd
 import structlog
 
+from contracts.contract import Contract
 from contracts.messages import (
     BatchIngested,
     BatchRemodelled,
@@ -25,7 +26,7 @@ from contracts.messages import (
     encode,
 )
 from contracts.objects import BatchKeys, ObjectRef
-from contracts.tables import Contract, ContractError, SourceTable
+from contracts.tables import ContractError, SourceTable
 from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by

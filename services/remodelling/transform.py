@@ -16,8 +16,9 @@ import pandas as pd
 from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY, Kind
+from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.tables import Column, RemodelledTable
 from shared.parquet import PANDAS_TYPES, empty_frame
 
 EPOCH = dt.date(1970, 1, 1)
@@ -54,20 +55,20 @@ class SourceRows:
 class Remodelled:
     """The star rows of one warehouse table; the index of `problems` rows is that of the base table's frame."""
 
-    table: WarehouseTable
+    table: RemodelledTable
     rows: pd.DataFrame
     problems: list[Problem] = field(default_factory=list)
 
 
 def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
     """One result for each warehouse table whose base has rows in the batch."""
-    for table in contract.warehouse_tables:
+    for table in contract.remodelled_tables:
         base = rows.base.get(table.source)
         if base is not None and len(base):
             yield _remodel_table(contract, table, base, rows)
 
 
-def _remodel_table(contract: Contract, table: WarehouseTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
+def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
     partners, whole_rows = _join(contract, table, base, rows.partners)
     defects = base[contract.source_table(table.source).defect]
     whole_rows += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
@@ -92,7 +93,7 @@ def _any(base: pd.DataFrame, problems: list[Problem]) -> pd.Series:
 
 
 def _join(
-    contract: Contract, table: WarehouseTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
+    contract: Contract, table: RemodelledTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
 ) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
     """For each lookup its partner rows, one per base row; a row whose partner does not exist is a problem."""
     joined: dict[str, pd.DataFrame] = {}

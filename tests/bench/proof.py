@@ -21,7 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from contracts.tables import Contract, TableKind
+from contracts.contract import Contract
+from contracts.tables import Calendar
 from contracts.totesys import CONTRACT
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
@@ -79,11 +80,11 @@ async def _load(stack: Stack) -> None:
 
 
 def _sources(contract: Contract) -> list[str]:
-    return [f'public."{table.source}"' for table in contract.warehouse_tables if table.kind is not TableKind.CALENDAR]
+    return [f'public."{table.source}"' for table in contract.warehouse_tables if not isinstance(table, Calendar)]
 
 
 def _stars(contract: Contract) -> list[str]:
-    return [relation(contract, table) for table in contract.warehouse_tables if table.kind is not TableKind.CALENDAR]
+    return [relation(contract, table) for table in contract.warehouse_tables if not isinstance(table, Calendar)]
 
 
 def _count(name: str, url: str, relations: list[str]) -> Measurement:

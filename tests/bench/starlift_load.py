@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from infra.local.stack import Stack
 from services.operator.ingest import RunNotLoadedError, request_run, wait_until_loaded
 from services.operator.proof.verify import Proof

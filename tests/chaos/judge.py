@@ -14,7 +14,7 @@ from contracts.failure import FAILURE_ATTRIBUTE, FailureRecord
 from contracts.messages import Role
 from contracts.objects import SourceKeys
 from contracts.state import Manifest, SourceState
-from contracts.tables import TableKind, WarehouseTable
+from contracts.tables import Fact
 from services.operator.ingest import request_run, resend_missing, wait_until_loaded
 from services.operator.progress import read_progress
 from services.operator.proof.verify import Proof
@@ -115,7 +115,7 @@ async def _check_history(system: System, findings: Findings) -> None:
         async for source, version in _versions(system, manifest):
             seen.setdefault(source, set()).add(version)
     for table in system.contract.warehouse_tables:
-        if table.kind is TableKind.FACT:
+        if isinstance(table, Fact):
             held = Counter(await _held_versions(system, table))
             wanted = seen.get(table.source, set())
             findings.versions_seen += len(wanted)
@@ -127,14 +127,14 @@ async def _versions(system: System, manifest: Manifest) -> AsyncIterator[tuple[s
     for batch in manifest.batches:
         for extract in batch.data.extracts:
             source = system.contract.source_table(extract.table)
-            is_fact = any(table.kind is TableKind.FACT for table in system.contract.remodelled_from(extract.table))
+            is_fact = any(isinstance(table, Fact) for table in system.contract.remodelled_from(extract.table))
             if extract.role is Role.BASE and is_fact:
                 frame = decode_parquet(await system.objects.get(extract.object), source.extract_types)
                 for version in zip(frame[source.key[0]].tolist(), frame["last_updated"].tolist(), strict=True):
                     yield extract.table, version
 
 
-async def _held_versions(system: System, table: WarehouseTable) -> list[tuple[int, int]]:
+async def _held_versions(system: System, table: Fact) -> list[tuple[int, int]]:
     date, time = (quoted(name) for name in table.version)
     microseconds = (
         f"({date} - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY} + (date_part('epoch', {time}) * 1000000)::bigint"

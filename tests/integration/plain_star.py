@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.column_types import DATE, ColumnType
+from contracts.contract import Contract
 from contracts.origins import CalendarPart, FromSource
-from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, SourceColumn, SourceTable, WarehouseTable
 from services.operator.proof.quarantine import open_entries
 from tests.fixtures.pipeline import Pipeline
 
-DIM_DATE = WarehouseTable("dim_date", TableKind.CALENDAR, ("d",), (Column("d", DATE, CalendarPart("date")),))
+DIM_DATE = Calendar("dim_date", ("d",), (Column("d", DATE, CalendarPart("date")),))
 
 
 def source_table(name: str, key: str | tuple[str, ...], /, **types: ColumnType) -> SourceTable:
@@ -23,7 +24,7 @@ def dimension_of(table: SourceTable, *more: Column, **options: Any) -> Warehouse
     """The columns of a source table as they are, and some more."""
     own = (Column(c.name.lstrip("_"), c.type, FromSource(c.name), nullable=c.name not in table.key) for c in table.columns)
     return replace(
-        WarehouseTable(f"dim_{table.name}", TableKind.DIMENSION, table.key, (*own, *more), table.name),
+        Dimension(f"dim_{table.name}", table.key, (*own, *more), table.name),
         **options,
     )
 

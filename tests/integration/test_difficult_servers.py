@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from contracts.column_types import INTEGER, TIMESTAMPTZ, verbatim
+from contracts.contract import Contract
 from contracts.origins import FromSource
-from contracts.tables import Column, Contract, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Column, Dimension, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from services.operator.local.preflight import check_source, check_warehouse
@@ -38,9 +39,8 @@ CONTRACT = Contract(
         ),
     ),
     (
-        WarehouseTable(
+        Dimension(
             "dim_reading",
-            TableKind.DIMENSION,
             ("id",),
             (
                 Column("id", INTEGER, FromSource("id")),

@@ -73,7 +73,7 @@ async def doubled(pipeline: Pipeline, changes: str) -> None:
 
 
 async def replace_view(pipeline: Pipeline, right: str, wrong: str) -> None:
-    statement = create_current_view(pipeline.contract, pipeline.contract.warehouse_table("fact_payment"))
+    statement = create_current_view(pipeline.contract, pipeline.contract.facts[2])  # fact_payment
     assert right in statement
     await pipeline.select(statement.replace(right, wrong))
 

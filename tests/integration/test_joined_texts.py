@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from contracts.column_types import INTEGER, TEXT
+from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Column, Contract, Lookup, TableKind, WarehouseTable
+from contracts.tables import Column, Fact, Lookup, WarehouseTable
 from services.ingestion.selection import Selection
 from shared.catalog import SourceMismatchError
 from tests.fixtures.pipeline import Pipeline
@@ -29,9 +30,8 @@ BLANKS = of(
     star=(
         dimension_of(CODE),
         dimension_of(ITEM, Column("label", TEXT, FromLookup("code", "label")), lookups=(Lookup("code", on="code"),)),
-        WarehouseTable(
+        Fact(
             "fact_sold",
-            TableKind.FACT,
             ("id",),
             (
                 Column("id", INTEGER, FromSource("id")),

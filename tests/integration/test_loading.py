@@ -10,9 +10,10 @@ import asyncpg
 import pytest
 
 from contracts.column_types import INTEGER, TEXT
+from contracts.contract import Contract
 from contracts.messages import Mode
 from contracts.origins import FromSource
-from contracts.tables import Column, Contract, SourceColumn, WarehouseTable
+from contracts.tables import Column, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from services.loading.evolution import SchemaNotReadyError

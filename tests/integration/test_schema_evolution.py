@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from contracts.column_types import BIGINT, TEXT, ColumnType, numeric
+from contracts.contract import Contract
 from contracts.messages import Mode
 from contracts.origins import FromSource
-from contracts.tables import Column, Contract
+from contracts.tables import Column
 from services.loading.evolution import SchemaNotReadyError, is_widening
 from services.loading.warehouse import Warehouse
 from tests.fixtures.pipeline import Pipeline
@@ -38,7 +39,7 @@ def retyped(contract: Contract, name: str, kind: ColumnType) -> Contract:
     tables = tuple(replace(item, columns=columns) if table is item else table for table in contract.source_tables)
     stars = tuple(
         with_column(table, replace(table.column(name), type=kind))
-        if table.source == "item" and name in table.star_types
+        if table in contract.remodelled_from("item") and name in table.star_types
         else table
         for table in contract.warehouse_tables
     )

@@ -11,10 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.column_types import INTEGER, TEXT
+from contracts.contract import Contract
 from contracts.drift import Drift
 from contracts.messages import BatchIngested
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from infra.local.totesys.writer import connect
@@ -30,7 +31,7 @@ STAR = (Column("id", INTEGER, FromSource("id")), Column("name", TEXT, FromSource
 
 def contract_of(name: str) -> Contract:
     """A dimension of the source table `name`, which has an id and a name."""
-    star = WarehouseTable("dim_thing", TableKind.DIMENSION, ("id",), STAR, source=name)
+    star = Dimension("dim_thing", ("id",), STAR, source=name)
     return Contract("things", "public", "public", (SourceTable(name, ("id",), NAMED),), (star,))
 
 
@@ -136,9 +137,8 @@ CUSTOMER = SourceTable(
         SourceColumn("city_id", INTEGER, nullable=True),
     ),
 )
-DIM_CUSTOMER = WarehouseTable(
+DIM_CUSTOMER = Dimension(
     "dim_customer",
-    TableKind.DIMENSION,
     ("customer_id",),
     (
         Column("customer_id", INTEGER, FromSource("customer_id")),

@@ -10,7 +10,7 @@ import pytest
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, numeric, verbatim
 from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
-from contracts.tables import Column, Lookup, TableKind, WarehouseTable
+from contracts.tables import Column, Fact, Lookup
 from infra.local.databases import LOADER, READER
 from services.loading.evolution import SchemaNotReadyError
 from services.operator.local.preflight import check_warehouse
@@ -182,9 +182,8 @@ async def test_a_version_that_is_null_until_the_first_update_falls_back(owner: a
         """
     )
     table = source_table("t", "id", id=INTEGER, v=INTEGER, created_at=TIMESTAMPTZ, updated_at=TIMESTAMPTZ)
-    fact = WarehouseTable(
+    fact = Fact(
         "fact_t",
-        TableKind.FACT,
         ("id",),
         (
             Column("id", INTEGER, FromSource("id")),
@@ -233,9 +232,8 @@ async def test_a_row_named_by_a_moment_is_found_repaired_and_traced(owner: async
         """
     )
     reading = source_table("reading", "at", at=TIMESTAMP, v=INTEGER, seen=TIMESTAMPTZ)
-    fact = WarehouseTable(
+    fact = Fact(
         "fact_reading",
-        TableKind.FACT,
         ("at",),
         (
             Column("at", TIMESTAMP, FromSource("at")),

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from contracts.column_types import ColumnType, Kind
-from contracts.tables import TableKind, WarehouseTable
+from contracts.tables import Calendar, Fact, WarehouseTable
 from infra.local.databases import LOADER
 from services.operator.proof.verdict import Outcome
 from shared.sql import literal, quoted
@@ -80,7 +80,7 @@ async def forger(postgres_cluster: TestCluster, warehouse_database: str) -> Asyn
 async def seen(pipeline: Pipeline, table: WarehouseTable) -> Counter[tuple[Any, ...]]:
     """What a reader of a table sees, by a query of its own."""
     columns = ", ".join(f"{quoted(column.name)}::text" for column in table.columns)
-    if table.kind is TableKind.FACT:
+    if isinstance(table, Fact):
         key = ", ".join(map(quoted, table.key))
         order = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
         newest = f"(SELECT DISTINCT ON ({key}) * FROM {quoted(table.name)} ORDER BY {key}, {order}) AS t"
@@ -90,7 +90,7 @@ async def seen(pipeline: Pipeline, table: WarehouseTable) -> Counter[tuple[Any, 
 
 def is_same(table: WarehouseTable, before: Counter[tuple[Any, ...]], now: Counter[tuple[Any, ...]]) -> bool:
     """A calendar may have more days than it needs, if they are described as they are."""
-    if table.kind is not TableKind.CALENDAR:
+    if not isinstance(table, Calendar):
         return before == now
     return before <= now and all(dt.date.fromisoformat(day).strftime("%A") == name for day, name in now)
 
@@ -116,7 +116,7 @@ async def other_value(random: Random, pipeline: Pipeline, table: WarehouseTable,
 async def tampering(random: Random, pipeline: Pipeline) -> str:
     """A statement that changes, adds or removes a row of the star, in whichever columns."""
     table = random.choice(SHOP.warehouse_tables)
-    columns = [*table.star_types, *(() if table.kind is TableKind.CALENDAR else TECHNICAL)]
+    columns = [*table.star_types, *(() if isinstance(table, Calendar) else TECHNICAL)]
     chosen = random.sample(columns, min(len(columns), random.choice((1, 1, 1, 2, 3))))
     changes = {quoted(name): await other_value(random, pipeline, table, name) for name in chosen}
     row = f"ctid = (SELECT ctid FROM {quoted(table.name)} ORDER BY md5(ctid::text || '{random.random()}') LIMIT 1)"

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
+from contracts.contract import Contract
 from contracts.drift import Drift
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, KeyList, Mode, Role
 from contracts.objects import BatchKeys, ObjectRef
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Column, Contract, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
 from services.ingestion.extraction import BATCH_OBJECTS, BATCH_ROWS, Destination, Page, Reader, object_count, read_batches
@@ -45,16 +46,14 @@ DOC = SourceTable(
         SourceColumn("tags", JSONB, nullable=True),
     ),
 )
-DIM_MAKER = WarehouseTable(
+DIM_MAKER = Dimension(
     "dim_maker",
-    TableKind.DIMENSION,
     ("maker_id",),
     (Column("maker_id", INTEGER, FromSource("maker_id")), Column("town", TEXT, FromSource("town"), nullable=True)),
     "maker",
 )
-DIM_DOC = WarehouseTable(
+DIM_DOC = Dimension(
     "dim_doc",
-    TableKind.DIMENSION,
     ("id",),
     (
         Column("id", INTEGER, FromSource("id")),
@@ -169,7 +168,7 @@ async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
     assert [event.data.is_last for event in events] == [False] * (len(events) - 1) + [True]
     assert [event.data.index for event in events] == list(range(len(events)))
     listed = [keys.table for event in events for keys in event.data.keys]
-    assert sorted(listed) == sorted({table.source for table in contract.warehouse_tables if table.source})
+    assert sorted(listed) == sorted({table.source for table in contract.remodelled_tables})
     await few.load(*[await few.remodel(event) for event in events])
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     await few.run(compare_keys=True)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from statistics import median
 from uuid import UUID
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact
 from services.operator.proof.statements import BASE, expected_value
 from shared.ledger import loaded_batches
 from shared.postgres import Database
@@ -44,14 +45,14 @@ class Watch:
             if not batches:
                 return
             rows = [
-                row for table in _facts(self.contract) for row in await connection.fetch(self._statement(table), list(batches))
+                row for table in self.contract.facts for row in await connection.fetch(self._statement(table), list(batches))
             ]
             now = datetime.now(UTC)
             for row in rows:
                 self.seen.setdefault(tuple(row), now)
             self._batches |= batches
 
-    def _statement(self, table: WarehouseTable) -> str:
+    def _statement(self, table: Fact) -> str:
         identity = ", ".join(f"{quoted(name)}::text" for name in table.identity)
         name = quoted(self.contract.warehouse_schema, table.name)
         return f"SELECT '{table.name}', {identity} FROM {name} WHERE _batch_id = ANY ($1::uuid[])"
@@ -61,7 +62,7 @@ async def read_latency(contract: Contract, source: Database, watch: Watch, since
     """Of every version that was committed since and is the newest of its row; None if there is none."""
     seconds = []
     async with source.transaction(readonly=True) as connection:
-        for table in _facts(contract):
+        for table in contract.facts:
             identity = ", ".join(f"({expected_value(contract, table, table.column(name))})::text" for name in table.identity)
             committed = f"pg_xact_commit_timestamp({quoted(BASE)}.xmin)"
             rows = await connection.fetch(
@@ -73,7 +74,3 @@ async def read_latency(contract: Contract, source: Database, watch: Watch, since
                 if (seen := watch.seen.get(tuple(version))) is not None:
                     seconds.append((seen - moment).total_seconds())
     return Latency(len(seconds), median(seconds), max(seconds)) if seconds else None
-
-
-def _facts(contract: Contract) -> list[WarehouseTable]:
-    return [table for table in contract.warehouse_tables if table.kind is TableKind.FACT]

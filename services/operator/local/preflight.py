@@ -11,7 +11,7 @@ from datetime import timedelta
 import asyncpg
 from pydantic import SecretStr
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from infra.local.processes import python
 from infra.local.stack import CHECKOUT
 from shared.errors import PermanentError

@@ -18,7 +18,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from infra.local import processes
 from infra.local.disk import disk_errors, full_disk, has_any_room
 from infra.local.errors import StackError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-from contracts.tables import WarehouseTable
+from contracts.tables import RemodelledTable
 
 
 @unique
@@ -64,6 +64,6 @@ class Unseen:
     versionless: frozenset[str] = frozenset()
 
 
-def sources_of(table: WarehouseTable) -> frozenset[str]:
+def sources_of(table: RemodelledTable) -> frozenset[str]:
     """The source tables that rows of `table` are built from."""
     return frozenset((table.source, *(lookup.table for lookup in table.lookups)))

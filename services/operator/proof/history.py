@@ -14,7 +14,8 @@ from typing import Any
 
 import asyncpg
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Fact
 from contracts.warehouse import LEDGER
 from services.operator.proof.baseline import Baseline, read_baseline
 from services.operator.proof.cursor import read_in_parts
@@ -54,7 +55,7 @@ async def check_history(
     async with proof.warehouse.transaction(isolation="repeatable_read", readonly=True) as warehouse:
         facts = []
         for table in proof.contract.warehouse_tables:
-            if table.kind is TableKind.FACT and (not tables or table.name in tables):
+            if isinstance(table, Fact) and (not tables or table.name in tables):
                 on_fact(table.name)
                 facts.append(await _History(proof, warehouse, table, FactHistory(table.name), baseline).check())
     return HistoryVerdict(tuple(facts), None if baseline is None else baseline.begun_at)
@@ -66,7 +67,7 @@ class _History:
 
     proof: Proof
     warehouse: asyncpg.Connection
-    fact: WarehouseTable
+    fact: Fact
     found: FactHistory
     baseline: Baseline | None = None
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Column, Fact
 from contracts.warehouse import LEDGER, current_name
 from shared.sql import quoted
 
@@ -25,12 +26,12 @@ class LoadedBatch:
     row_count: int
 
 
-def rows_by_batch(contract: Contract, fact: WarehouseTable) -> str:
+def rows_by_batch(contract: Contract, fact: Fact) -> str:
     """How many rows of `fact` each batch has written last."""
     return f"SELECT t._batch_id AS batch, count(*) AS row_count FROM {_name(contract, fact)} AS t GROUP BY t._batch_id"
 
 
-def versions_elsewhere(contract: Contract, fact: WarehouseTable) -> str:
+def versions_elsewhere(contract: Contract, fact: Fact) -> str:
     """Of the versions of the batches $1 (uuid[]), named by $2, $3, … (text[]), those that no row of their own batch holds.
 
     With `position` from 1, how many rows hold the version, and the highest run among the batches that wrote them; rows that
@@ -50,7 +51,7 @@ def versions_elsewhere(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def strangers(contract: Contract, fact: WarehouseTable) -> str:
+def strangers(contract: Contract, fact: Fact) -> str:
     """The rows that say they are of one of the batches $1 (uuid[]), and are none of the versions $2, $3, … (text[])."""
     parameters = ", ".join(f"${number}::text[]" for number in range(2, 2 + len(fact.identity)))
     return (
@@ -59,7 +60,7 @@ def strangers(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def rows_of_no_batch(contract: Contract, fact: WarehouseTable) -> str:
+def rows_of_no_batch(contract: Contract, fact: Fact) -> str:
     """The rows of runs above $1, or loaded after $2, whose batch is not in the ledger."""
     return (
         f"SELECT {_texts(fact)}, t._batch_id AS batch FROM {_name(contract, fact)} AS t "
@@ -68,7 +69,7 @@ def rows_of_no_batch(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def wrong_runs(contract: Contract, fact: WarehouseTable) -> str:
+def wrong_runs(contract: Contract, fact: Fact) -> str:
     """The rows whose `_run` is not that of their batch."""
     return (
         f"SELECT {_texts(fact)}, t._run AS found, l.run AS expected FROM {_name(contract, fact)} AS t "
@@ -76,7 +77,7 @@ def wrong_runs(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def doubled_versions(contract: Contract, fact: WarehouseTable) -> str:
+def doubled_versions(contract: Contract, fact: Fact) -> str:
     """The versions that several rows hold."""
     return (
         f"SELECT {_names(fact)}, count(*) AS row_count FROM (SELECT {_texts(fact)} FROM {_name(contract, fact)} AS t) AS v "
@@ -84,7 +85,7 @@ def doubled_versions(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def wrong_currents(contract: Contract, fact: WarehouseTable) -> str:
+def wrong_currents(contract: Contract, fact: Fact) -> str:
     """The versions that the current view shows too rarely (`too_few` above 0) or too often (below).
 
     Current is, of the versions of a key, that of the highest run, then that of the highest version; nothing if it is deleted.
@@ -104,19 +105,19 @@ def wrong_currents(contract: Contract, fact: WarehouseTable) -> str:
     )
 
 
-def _name(contract: Contract, fact: WarehouseTable) -> str:
+def _name(contract: Contract, fact: Fact) -> str:
     return quoted(contract.warehouse_schema, fact.name)
 
 
-def _names(fact: WarehouseTable) -> str:
+def _names(fact: Fact) -> str:
     return ", ".join(f"i{position}" for position in range(len(fact.identity)))
 
 
-def _texts(fact: WarehouseTable) -> str:
+def _texts(fact: Fact) -> str:
     return ", ".join(f"{quoted('t', name)}::text AS i{position}" for position, name in enumerate(fact.identity))
 
 
-def _is_same(fact: WarehouseTable) -> str:
+def _is_same(fact: Fact) -> str:
     """Whether the row t holds the version that w names."""
     columns = ((position, fact.column(name)) for position, name in enumerate(fact.identity))
     return " AND ".join(f"{quoted('t', column.name)} = {_value(f'w.i{position}', column)}" for position, column in columns)

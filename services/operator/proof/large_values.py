@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource, ParsedDate
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.tables import Column, RemodelledTable
 from shared.sql import quoted
 from shared.value_bytes import VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 
 LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 
 
-def unless_too_large(text: str, contract: Contract, table: WarehouseTable, column: Column, base: str) -> str:
+def unless_too_large(text: str, contract: Contract, table: RemodelledTable, column: Column, base: str) -> str:
     """On the source: the expected `text` of a column; for a value that can't travel, a text that no row has.
 
     The base table is called `base`, and its partners by their names.

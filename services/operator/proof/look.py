@@ -12,7 +12,8 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.tables import Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import RemodelledTable, WarehouseTable
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, DeadBatch, Unseen, sources_of
 from services.operator.proof.comparison import Key, Refusal, Row
@@ -112,7 +113,7 @@ class Look:
         """The run N through which the warehouse holds all; 0 before the first."""
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
-    def causes(self, table: WarehouseTable) -> tuple[Cause, ...]:
+    def causes(self, table: RemodelledTable) -> tuple[Cause, ...]:
         """Everything that rows of `table` may wait for: the next run, missing batches, a comparison, a grant."""
         hidden = of_versionless(sources_of(table) & self.versionless)
         return (of_next_run(self.progress, self.taken_at), *self.gaps, self.deleted(table), hidden)
@@ -128,13 +129,13 @@ class Look:
         """The causes that hold whether or not a row is seen to wait for them."""
         return (*self.gaps, *self.lost_keys)
 
-    def deleted(self, table: WarehouseTable) -> Cause:
+    def deleted(self, table: RemodelledTable) -> Cause:
         """The cause for a row of `table` that was deleted at the source since keys were compared."""
         if table.source in self.emptied:
             return of_empty_table(table.source)
         return of_comparison(self.comparisons.at.get(table.name), self.taken_at)
 
-    def unseen(self, table: WarehouseTable) -> Unseen:
+    def unseen(self, table: RemodelledTable) -> Unseen:
         """What the rows of `table` wait for, as places in the list of causes."""
         sources, deleted = sources_of(table), len(self.progress.gaps) + 1
         if sources & self.redefined:

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from contracts.tables import Contract
+from contracts.contract import Contract
 from services.operator.proof.comparison import Key, Refusal
 from services.operator.proof.statements import by_column, closed_entries
 from shared.ledger import batches_without_refusals, horizons

@@ -8,8 +8,9 @@ from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 
+from contracts.contract import Contract
 from contracts.messages import RowsOf
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.tables import Calendar
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.proof.comparison import Key, Kind
 from services.operator.proof.statements import rows_with_date
@@ -55,7 +56,7 @@ async def _rows(contract: Contract, source: Database, verdict: Verdict) -> dict[
     for found in verdict.tables:
         table = contract.warehouse_table(found.table)
         keys = [difference.key for difference in found.differences if difference.kind is not Kind.EXTRA]
-        if table.kind is TableKind.CALENDAR:
+        if isinstance(table, Calendar):
             for name, dated in (await _rows_of_days(contract, source, table, keys)).items():
                 wanted.setdefault(name, set()).update(dated)
         else:
@@ -63,17 +64,14 @@ async def _rows(contract: Contract, source: Database, verdict: Verdict) -> dict[
     return wanted
 
 
-async def _rows_of_days(
-    contract: Contract, source: Database, calendar: WarehouseTable, days: list[Key]
-) -> Mapping[str, set[Key]]:
+async def _rows_of_days(contract: Contract, source: Database, calendar: Calendar, days: list[Key]) -> Mapping[str, set[Key]]:
     """For each day of the calendar a row that refers to it: the day comes with it."""
     found: dict[str, set[Key]] = {}
     async with source.transaction(readonly=True) as connection:
-        for table in contract.warehouse_tables if days else ():
-            for column in table.columns:
-                if column.references == calendar.name:
-                    rows = await connection.fetch(rows_with_date(contract, table, column), [str(day) for (day,) in days])
-                    found.setdefault(table.source, set()).update(tuple(row) for row in rows)
+        for fact, column in contract.references if days else ():
+            if column.references == calendar.name:
+                rows = await connection.fetch(rows_with_date(contract, fact, column), [str(day) for (day,) in days])
+                found.setdefault(fact.source, set()).update(tuple(row) for row in rows)
     return found
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from contracts.tables import Contract
+from contracts.contract import Contract
+from contracts.tables import Calendar
 from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import Awaited, Key, Row, TableVerdict, difference_of
 from services.operator.proof.look import Look
 from services.operator.proof.statements import by_column, rows_of
-from services.operator.proof.table_comparison import TableComparison
+from services.operator.proof.table_comparison import TableComparison, compare_table
 from services.operator.proof.verdict import Verdict
 
 SETTLE_KEYS = 1_000  # in one statement
@@ -24,11 +25,11 @@ async def compare_again(contract: Contract, first: Look, look: Look, verdict: Ve
     """
     tables = []
     for found in verdict.tables:
-        comparison = TableComparison(contract, look, contract.warehouse_table(found.table))
-        if found.waiting.total() > len(found.awaited) + len(found.deleted):
-            tables.append(await comparison.run(buckets))
+        table = contract.warehouse_table(found.table)
+        if isinstance(table, Calendar) or found.waiting.total() > len(found.awaited) + len(found.deleted):
+            tables.append(await compare_table(contract, look, table, buckets) if found.waiting else found)
         else:
-            await _Settling(first, comparison, found).settle()
+            await _Settling(first, TableComparison(contract, look, table), found).settle()
             tables.append(found)
     return replace(verdict, progress=look.progress, standing=look.standing, tables=tuple(tables), settled_at=look.taken_at)
 

@@ -12,8 +12,9 @@ from collections.abc import Collection
 from iso4217 import Currency
 
 from contracts.column_types import Kind
+from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, Lookup, SourceTable, WarehouseTable
+from contracts.tables import Calendar, Column, Fact, Lookup, RemodelledTable, SourceTable, WarehouseTable
 from services.operator.proof.causes import Unseen
 from services.operator.proof.comparison import ORPHAN, Key
 from services.operator.proof.large_values import shortened, unless_too_large
@@ -37,7 +38,7 @@ _CALENDAR_SQL = {
 }
 
 
-def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> str:
+def expected_rows(contract: Contract, table: RemodelledTable, unseen: Unseen) -> str:
     """On the source: a query of the rows that `table` (its current versions, for a fact) should hold.
 
     `waits` is the place of the row's cause. ORPHAN in the version marks a partner that is gone.
@@ -63,7 +64,7 @@ def expected_rows(contract: Contract, table: WarehouseTable, unseen: Unseen) -> 
     )
 
 
-def _origin(contract: Contract, table: WarehouseTable) -> str:
+def _origin(contract: Contract, table: RemodelledTable) -> str:
     """The base table, called BASE, and its partners, called by their names."""
     joins = []
     for lookup in table.lookups:
@@ -88,7 +89,7 @@ def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
     return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
 
 
-def _waits(table: WarehouseTable, unseen: Unseen) -> str:
+def _waits(table: RemodelledTable, unseen: Unseen) -> str:
     """What a row waits for, by the youngest of the transactions that wrote it and its partners.
 
     A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
@@ -149,7 +150,7 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def expected_dates(contract: Contract, calendar: WarehouseTable, fact: WarehouseTable, unseen: Unseen) -> str | None:
+def expected_dates(contract: Contract, calendar: Calendar, fact: Fact, unseen: Unseen) -> str | None:
     """On the source: each date that rows of `fact` refer to, as text, and what all of them wait for; None if none may refer.
 
     Rows whose keys are given (`by_column`) don't count. The caller has to check whether a text is a date.
@@ -168,14 +169,14 @@ def expected_dates(contract: Contract, calendar: WarehouseTable, fact: Warehouse
     )
 
 
-def rows_with_date(contract: Contract, table: WarehouseTable, column: Column) -> str:
+def rows_with_date(contract: Contract, table: Fact, column: Column) -> str:
     """On the source: for each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
     keys = ", ".join(_as_key(expected_value(contract, table, table.column(name)), table.column(name)) for name in table.key)
     date = f"({expected_value(contract, table, column)})::text"
     return f"SELECT DISTINCT ON ({date}) {keys} FROM {_origin(contract, table)} WHERE {date} = ANY ($1::text[])"
 
 
-def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
+def wrong_dates(contract: Contract, calendar: Calendar) -> str:
     """On the warehouse: those of the dates $1 (text[]) and of the calendar whose row is missing, wrong or duplicated.
 
     Texts, because asyncpg sends the last date that Python has, 9999-12-31, as infinity.
@@ -192,7 +193,7 @@ def wrong_dates(contract: Contract, calendar: WarehouseTable) -> str:
     )
 
 
-def expected_value(contract: Contract, table: WarehouseTable, column: Column) -> str:
+def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
     """A column's value as SQL on the source, whose base table is called BASE and whose partners are called by their names."""
     match column.origin:
         case FromSource(name, absent):

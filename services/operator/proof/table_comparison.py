@@ -10,25 +10,34 @@ from hashlib import sha256
 
 import asyncpg
 
-from contracts.tables import Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.proof.causes import Cause
 from services.operator.proof.comparison import Difference, Kind, TableVerdict, compare
 from services.operator.proof.look import Look, both
 from services.operator.proof.statements import actual_rows, by_column, digests, expected_dates, expected_rows, rows, wrong_dates
 
 
+async def compare_table(contract: Contract, look: Look, table: WarehouseTable, buckets: int) -> TableVerdict:
+    """Compare the first `buckets` buckets of a table; a calendar always whole.
+
+    Raises: DependencyDownError, PermanentError, TransientError.
+    """
+    if isinstance(table, Calendar):
+        return await _compare_calendar(contract, look, table)
+    return await TableComparison(contract, look, table).run(buckets)
+
+
 @dataclass(frozen=True, slots=True)
 class TableComparison:
-    """A table, seen in one look at both databases."""
+    """A table that is remodelled from a source table, seen in one look at both databases."""
 
     contract: Contract
     look: Look
-    table: WarehouseTable
+    table: RemodelledTable
 
     async def run(self, buckets: int) -> TableVerdict:
         """Compare the rows of the first `buckets` buckets. Raises: DependencyDownError, PermanentError, TransientError."""
-        if self.table.kind is TableKind.CALENDAR:
-            return await self.calendar()
         expected, actual = self.queries()
         left, right = await both(
             self.look.source.fetch(digests(expected, self.table), buckets),
@@ -63,31 +72,32 @@ class TableComparison:
             look.deleted(table),
         )
 
-    async def calendar(self) -> TableVerdict:
-        """Dates of older versions stay in the calendar, so none is extra."""
-        look, name = self.look, self.table.name
-        dates = await self._expected_dates()
-        verdict = TableVerdict(name, expected=len(dates), actual=len(dates))
-        for row in await look.warehouse.fetch(wrong_dates(self.contract, self.table), list(dates)):
-            verdict.actual -= row["is_missing"]
-            if row["is_missing"] and (cause := dates[row["date"]]) is not None:
-                verdict.waiting[cause] += 1
-            else:
-                verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
-        return verdict
 
-    async def _expected_dates(self) -> dict[str, Cause | None]:
-        """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
-        look, dates = self.look, dict[str, Cause | None]()
-        for fact in self.contract.warehouse_tables:
-            statement = expected_dates(self.contract, self.table, fact, look.unseen(fact))
-            if statement is not None:
-                causes, refused = look.causes(fact), by_column(fact, look.refused.get(fact.name, {}))
-                for row in await look.source.fetch(statement, *refused):
-                    if _is_date(date := row["date"]):
-                        cause = None if row["waits"] is None else causes[row["waits"]]
-                        dates[date] = dates.get(date, cause) and cause
-        return dates
+async def _compare_calendar(contract: Contract, look: Look, calendar: Calendar) -> TableVerdict:
+    """Dates of older versions stay in the calendar, so none is extra."""
+    dates = await _expected_dates(contract, look, calendar)
+    verdict = TableVerdict(calendar.name, expected=len(dates), actual=len(dates))
+    for row in await look.warehouse.fetch(wrong_dates(contract, calendar), list(dates)):
+        verdict.actual -= row["is_missing"]
+        if row["is_missing"] and (cause := dates[row["date"]]) is not None:
+            verdict.waiting[cause] += 1
+        else:
+            verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
+    return verdict
+
+
+async def _expected_dates(contract: Contract, look: Look, calendar: Calendar) -> dict[str, Cause | None]:
+    """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
+    dates: dict[str, Cause | None] = {}
+    for fact in contract.facts:
+        statement = expected_dates(contract, calendar, fact, look.unseen(fact))
+        if statement is not None:
+            causes, refused = look.causes(fact), by_column(fact, look.refused.get(fact.name, {}))
+            for row in await look.source.fetch(statement, *refused):
+                if _is_date(date := row["date"]):
+                    cause = None if row["waits"] is None else causes[row["waits"]]
+                    dates[date] = dates.get(date, cause) and cause
+    return dates
 
 
 def _digest(buckets: Iterable[asyncpg.Record]) -> str:

@@ -20,7 +20,8 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.tables import Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.naming import table_named
 from services.operator.progress import read_progress
@@ -30,7 +31,7 @@ from services.operator.proof.deleted import last_comparisons
 from services.operator.proof.look import Look, emptied_tables, lost_keys, redefined_tables, snapshot
 from services.operator.proof.quarantine import open_refusals, read_horizons
 from services.operator.proof.settling import compare_again
-from services.operator.proof.table_comparison import TableComparison
+from services.operator.proof.table_comparison import compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict
 from services.operator.proof.visible import relation
 from services.operator.system import System
@@ -72,7 +73,7 @@ class Proof:
             verdicts = []
             for table in self.chosen(scope):
                 on_table(table.name)
-                verdicts.append(await TableComparison(self.contract, look, table).run(scope.buckets))
+                verdicts.append(await compare_table(self.contract, look, table, scope.buckets))
         verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample, standing=look.standing)
         if verdict.may_settle and await self._is_passed(look, scope.settle):
             async with self.look() as again:

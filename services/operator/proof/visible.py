@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contracts.column_types import Kind
-from contracts.tables import UNKNOWN, Column, Contract, TableKind, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import UNKNOWN, Column, Fact, WarehouseTable
 from contracts.warehouse import current_name
 from shared.sql import literal, quoted
 
@@ -20,7 +21,7 @@ _STAND_INS = {  # the loader's value for a column of an inferred member that may
 
 def relation(contract: Contract, table: WarehouseTable) -> str:
     """Where the warehouse holds the rows to compare: a fact's current versions are a view."""
-    return quoted(contract.warehouse_schema, current_name(table.name) if table.kind is TableKind.FACT else table.name)
+    return quoted(contract.warehouse_schema, current_name(table.name) if isinstance(table, Fact) else table.name)
 
 
 def visible_rows(contract: Contract, table: WarehouseTable) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from uuid import UUID
 
-from contracts.tables import TableKind, WarehouseTable
+from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.naming import table_named
 from services.operator.proof.causes import Unseen, sources_of
 from services.operator.proof.comparison import Key
@@ -56,7 +56,7 @@ class Life:
     @property
     def is_computed(self) -> bool:
         """Whether the loader makes such rows itself."""
-        return self.table.kind is TableKind.CALENDAR
+        return isinstance(self.table, Calendar)
 
     def is_open(self, refusal: Entry) -> bool:
         """Whether the row that was refused is missing still: no run from then on has brought it, or found it gone."""
@@ -76,7 +76,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
     key = parsed_key(table, texts)
     async with system.warehouse.transaction(readonly=True) as warehouse:
         rows = await read_rows(warehouse, system.contract, table, key)
-        if table.kind is TableKind.CALENDAR:
+        if isinstance(table, Calendar):
             return Life(table, key, rows, {}, (), None, None)
         tombstone = await find_tombstone(warehouse, table, key)
         batches = {row.batch_id: row.run for row in rows if row.batch_id is not None}
@@ -86,7 +86,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
     return Life(table, key, rows, passages, refusals, tombstone, await _at_source(system, table, key) if is_missing else None)
 
 
-async def _at_source(system: System, table: WarehouseTable, key: Key) -> AtSource:
+async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSource:
     checkpoint = await system.store.find_checkpoint()
     try:
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:

@@ -17,7 +17,7 @@ import asyncpg
 from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot
 from contracts.objects import SourceKeys, extract_name, rows_in
 from contracts.state import Manifest
-from contracts.tables import WarehouseTable
+from contracts.tables import RemodelledTable
 from services.operator.system import System
 from shared.envelope import message_id
 from shared.ledger import LoadedEvent, loaded_events
@@ -140,7 +140,7 @@ def _timed(*hops: Hop) -> list[Hop]:
 
 
 async def read_passages(
-    system: System, warehouse: asyncpg.Connection, table: WarehouseTable, batches: Mapping[UUID, int]
+    system: System, warehouse: asyncpg.Connection, table: RemodelledTable, batches: Mapping[UUID, int]
 ) -> dict[UUID, Passage]:
     """The passages of batches of `table`, each given with the run that its row says. The ledger knows better."""
     ledger = await loaded_events(warehouse, list(batches))
@@ -154,7 +154,7 @@ async def read_passages(
 
 
 async def _passage(
-    system: System, table: WarehouseTable, run: int, batch: UUID, loaded: LoadedEvent | None, manifest: Manifest | None
+    system: System, table: RemodelledTable, run: int, batch: UUID, loaded: LoadedEvent | None, manifest: Manifest | None
 ) -> Passage:
     bare = Passage(run, batch, loaded, manifest, (), ())
     if bare.index is None:
@@ -175,7 +175,7 @@ async def _passage(
 
 
 def _landing_pieces(
-    bucket: str, table: WarehouseTable, announced: BatchIngested | None, listed: list[Listed]
+    bucket: str, table: RemodelledTable, announced: BatchIngested | None, listed: list[Listed]
 ) -> tuple[Piece, ...]:
     """As they were announced; without a manifest, those that lie there."""
     names = {extract_name(table.source, Role.BASE), *(extract_name(one.table, Role.PARTNER) for one in table.lookups)}

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from contracts.tables import Fact
 from services.operator.proof.quarantine import Entry
 from services.operator.render import counted, printable
 from services.operator.trace.life import AtSource, Life
@@ -50,7 +51,8 @@ def lines_of(life: Life) -> Iterator[str]:
 
 
 def _row_lines(life: Life, row: StarRow) -> Iterator[str]:
-    version = " ".join(printable(row.values[name]) for name in life.table.version)
+    names = life.table.version if isinstance(life.table, Fact) else ()
+    version = " ".join(printable(row.values[name]) for name in names)
     yield ", ".join(part for part in (version, *_marks(life, row)) if part) or "the row"
     yield "  " + ", ".join(f"{name}={'NULL' if value is None else repr(value)}" for name, value in row.values.items())
     if life.is_computed or row.is_inferred:

@@ -11,7 +11,8 @@ from uuid import UUID
 import asyncpg
 
 from contracts.column_types import Kind
-from contracts.tables import Column, Contract, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Column, Fact, WarehouseTable
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.comparison import Key
 from shared.ledger import key_parameter
@@ -109,9 +110,10 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
     relation = quoted(contract.warehouse_schema, table.name)
     if await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation):
         return ()
-    names = [*([table.surrogate] if table.surrogate else []), *table.star_types]
+    surrogate, version = (table.surrogate, table.version) if isinstance(table, Fact) else (None, ())
+    names = [*([surrogate] if surrogate else []), *table.star_types]
     values = ", ".join(f"{quoted(name)}::text" for name in names)
-    newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
+    newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *version))
     same = " AND ".join(f"{quoted(name)} = {key_parameter(table, position)}" for position, name in enumerate(table.key))
     found = await warehouse.fetch(
         f"SELECT ARRAY[{values}] AS values, _run, _batch_id, _loaded_at, _deleted_at "

@@ -19,8 +19,9 @@ from contracts.column_types import (
     numeric,
     varchar,
 )
+from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, Contract, ContractError, Lookup, SourceColumn, SourceTable, TableKind, WarehouseTable
+from contracts.tables import Column, ContractError, Dimension, Lookup, SourceColumn, SourceTable, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import (
     DIM_DAY,
@@ -255,9 +256,7 @@ def test_a_column_of_the_product_s_name_moves_the_product_s() -> None:
 
 def test_a_uuid_may_be_a_key_and_no_other_type_takes_its_place() -> None:
     thing = SourceTable("thing", ("thing_id",), (SourceColumn("thing_id", UUID),))
-    dimension = WarehouseTable(
-        "dim_thing", TableKind.DIMENSION, ("thing_id",), (Column("thing_id", UUID, FromSource("thing_id")),), "thing"
-    )
+    dimension = Dimension("dim_thing", ("thing_id",), (Column("thing_id", UUID, FromSource("thing_id")),), "thing")
     contract = replace(SHOP, source_tables=(*SHOP.source_tables, thing), warehouse_tables=(*SHOP.warehouse_tables, dimension))
     other = with_column(dimension, Column("thing_id", JSONB, FromSource("thing_id")))
     assert refused(other, contract) == "'dim_thing.thing_id' is jsonb but comes from 'thing_id', which is uuid"

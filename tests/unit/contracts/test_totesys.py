@@ -6,7 +6,7 @@ import pytest
 
 from contracts.column_types import ColumnType, Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
-from contracts.tables import Lookup, TableKind
+from contracts.tables import Calendar, Dimension, Fact, Lookup
 from contracts.totesys import CONTRACT
 
 # name type, `?` where it may be NULL; every table has <table>_id before and created_at, last_updated after these
@@ -172,25 +172,27 @@ def test_a_warehouse_table_column_by_column(name: str) -> None:
 
 def test_the_calendar() -> None:
     calendar = CONTRACT.warehouse_table("dim_date")
-    assert (calendar.kind, calendar.key, calendar.version, calendar.surrogate) == (TableKind.CALENDAR, ("date_id",), (), None)
+    assert CONTRACT.calendar is calendar
+    assert calendar.key == ("date_id",)
 
 
 @pytest.mark.parametrize("name", DIMENSIONS)
 def test_a_dimension_has_one_row_per_key(name: str) -> None:
     table = CONTRACT.warehouse_table(name)
     key, source, lookups = DIMENSIONS[name]
-    assert (table.kind, table.key, table.source, table.lookups) == (TableKind.DIMENSION, (key,), source, lookups)
-    assert (table.version, table.surrogate) == ((), None)
+    assert isinstance(table, Dimension)
+    assert (table.key, table.source, table.lookups) == ((key,), source, lookups)
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_fact_keeps_its_history_told_apart_by_last_updated(name: str) -> None:
     table = CONTRACT.warehouse_table(name)
     key, source, surrogate = FACTS[name]
-    assert (table.kind, table.key, table.source, table.lookups) == (TableKind.FACT, (key,), source, ())
+    assert isinstance(table, Fact)
+    assert (table.key, table.source, table.lookups) == ((key,), source, ())
     assert (table.version, table.surrogate) == (("last_updated_date", "last_updated_time"), surrogate)
 
 
 def test_every_warehouse_table_is_a_calendar_a_dimension_or_a_fact_loaded_in_this_order() -> None:
-    kinds = [table.kind for table in CONTRACT.warehouse_tables]
-    assert kinds == [TableKind.CALENDAR, *[TableKind.DIMENSION] * len(DIMENSIONS), *[TableKind.FACT] * len(FACTS)]
+    kinds = [type(table) for table in CONTRACT.warehouse_tables]
+    assert kinds == [Calendar, *[Dimension] * len(DIMENSIONS), *[Fact] * len(FACTS)]

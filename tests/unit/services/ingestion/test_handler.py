@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.contract import Contract
 from contracts.messages import IngestSource, IngestSourceData, Mode, Snapshot, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
-from contracts.tables import Contract
 from services.ingestion import handler
 from services.ingestion.handler import LEASE_HELD_DELAY, Dependencies, handle
 from services.ingestion.lease import take_lease

@@ -4,7 +4,7 @@ import pytest
 
 from contracts.column_types import UUID, varchar
 from contracts.origins import FromSource
-from contracts.tables import Column, TableKind, WarehouseTable
+from contracts.tables import Column, Dimension
 from contracts.totesys import CONTRACT
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.naming import table_named
@@ -39,13 +39,13 @@ def test_what_names_no_row_is_wrong_usage(table: str, key: list[str], complaint:
 def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
     """A cast to varchar(3) would find the row 'abc' for 'abcd'."""
     code = Column("code", varchar(3), FromSource("code"))
-    table = WarehouseTable("dim_code", TableKind.DIMENSION, ("code",), (code,), "code")
+    table = Dimension("dim_code", ("code",), (code,), "code")
     assert key_parameter(table, 0) == "$1::text"
     assert key_parameter(CONTRACT.warehouse_table("dim_staff"), 0, first=2) == "$2::text::integer"
 
 
 def test_a_uuid_may_be_typed_in_capitals() -> None:
-    table = WarehouseTable("dim_x", TableKind.DIMENSION, ("id",), (Column("id", UUID, FromSource("id")),), "x")
+    table = Dimension("dim_x", ("id",), (Column("id", UUID, FromSource("id")),), "x")
     assert parsed_key(table, ["{5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21}"]) == ("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21",)
     with pytest.raises(ComplaintError, match="'id' is a uuid, not 'x'; correct the key"):
         parsed_key(table, ["x"])

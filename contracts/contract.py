@@ -1,0 +1,80 @@
+"""A contract: one source and the star made of it. Tables are entries here, not code.
+
+DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all derived from these entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from contracts.checks import contradictions
+from contracts.tables import (
+    Calendar,
+    Column,
+    ContractError,
+    Fact,
+    Lookup,
+    RemodelledTable,
+    SourceTable,
+    WarehouseTable,
+    named,
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A source and the star made of it. Constructing one checks that it does not contradict itself."""
+
+    name: str
+    source_schema: str  # the schema that holds the source tables
+    warehouse_schema: str  # the schema in which the star is created
+    source_tables: tuple[SourceTable, ...]
+    warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
+
+    def __post_init__(self) -> None:
+        for problem in contradictions(self):
+            raise ContractError(problem)
+
+    def source_table(self, name: str) -> SourceTable:
+        """The source table called `name`. Raises: ContractError if there is none."""
+        return named(name, self.source_tables, f"contract '{self.name}' has no source table")
+
+    def warehouse_table(self, name: str) -> WarehouseTable:
+        """The warehouse table called `name`. Raises: ContractError if there is none."""
+        return named(name, self.warehouse_tables, f"contract '{self.name}' has no warehouse table")
+
+    @cached_property
+    def calendar(self) -> Calendar | None:
+        """The calendar dimension, if the star has one."""
+        return next((table for table in self.warehouse_tables if isinstance(table, Calendar)), None)
+
+    @cached_property
+    def remodelled_tables(self) -> tuple[RemodelledTable, ...]:
+        """Every warehouse table but the calendar, in load order."""
+        return tuple(table for table in self.warehouse_tables if not isinstance(table, Calendar))
+
+    @cached_property
+    def facts(self) -> tuple[Fact, ...]:
+        """The facts, in load order."""
+        return tuple(table for table in self.warehouse_tables if isinstance(table, Fact))
+
+    def remodelled_from(self, source: str) -> tuple[RemodelledTable, ...]:
+        """The warehouse tables whose base is the source table `source`."""
+        return tuple(table for table in self.remodelled_tables if table.source == source)
+
+    def lookups_of(self, source: str) -> tuple[Lookup, ...]:
+        """Every join that rows of the source table `source` need, each once."""
+        lookups = (lookup for table in self.remodelled_from(source) for lookup in table.lookups)
+        return tuple(dict.fromkeys(lookups))
+
+    @cached_property
+    def references(self) -> tuple[tuple[Fact, Column], ...]:
+        """Every column that refers to a dimension, with its table."""
+        return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when anything in the contract does."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
