@@ -48,7 +48,8 @@ bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders be
 test: create-environments check coverage ## Set everything up and pass every check and test (needs no Docker)
 
 .PHONY: check
-check: create-environments lint types imports security audit ## Every check that runs no test
+check: create-environments ## Every check that runs no test
+	@$(MAKE) --no-print-directory --jobs $(WORKERS) --keep-going lint types imports security audit
 
 .PHONY: lint
 lint: create-environments ## ruff: rules and format
@@ -78,7 +79,7 @@ audit: create-environments ## Known vulnerabilities of the locked packages (need
 
 .PHONY: unit-test
 unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses $(WORKERS) tests/unit
 
 .PHONY: busy-test
 busy-test: create-environments ## The end-to-end tests once more, beside two busy loops: no test may need an idle machine

@@ -12,8 +12,10 @@ from tests.fixtures.virtual_clock import VirtualClockLoop
 pytest_plugins = ["tests.fixtures.localstack", "tests.fixtures.postgres_cluster"]
 
 
-# Tests that share a stack, or a plan, that takes long to make: one worker has them all.
+# Tests that share a stack, or a plan, that takes long to make: one worker runs them all.
 TOGETHER = ("tests/end_to_end/", "tests/infra/")
+# Where two workers run the tests, what takes longest comes first, and the many short files at the end fill the gaps.
+ORDER = (*TOGETHER, "tests/chaos/", "tests/fuzz/", "tests/integration/", "tests/conformance/", "tests/unit/")
 
 
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
@@ -25,7 +27,13 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
+    config.option.loadscopereorder = False  # it would sort files by their number of tests, which says little of their time
     return ByPlace(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next(place for place, start in enumerate(ORDER) if item.nodeid.startswith(start)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -253,10 +253,10 @@ class Process:
         self.world.done.add(text)
         return Done()
 
-    def left_hidden(self) -> list[StoredMessage]:
-        """Messages that nobody else can have yet because this process, which is gone, held them."""
+    def left_hidden(self, at: float) -> list[StoredMessage]:
+        """Messages that no other process can receive at loop time `at`, because this process, which is gone, held them."""
         held = {receipt for receipt, holding in self.holdings.items() if not holding.is_given_up}
-        return [message for message in self.world.queue.messages if message.receipt in held and message.visible_at > now()]
+        return [message for message in self.world.queue.messages if message.receipt in held and message.visible_at > at]
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         if self.gone_at is None:
