@@ -5,10 +5,10 @@ DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all deriv
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+from contracts.canonical import fingerprint_of
 from contracts.checks import contradictions
 from contracts.tables import (
     Calendar,
@@ -76,5 +76,5 @@ class Contract:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change when anything in the contract does."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """16 hexadecimal digits that change when anything in the contract does: every source table is then read in full."""
+        return fingerprint_of(self)

@@ -1,0 +1,102 @@
+"""A contract as one plain document, whose hash is the contract's identity.
+
+The names in it are spelled here, not taken from Python's classes, so that renaming a field changes no identity. What has its
+default is left out, so that a field that is added later changes no contract that does not use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from contracts.column_types import ColumnType
+from contracts.drift import Drift
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.tables import Calendar, Column, Dimension, Fact, SourceTable, WarehouseTable
+
+if TYPE_CHECKING:
+    from contracts.contract import Contract
+
+FORMAT = 1  # a new one makes every source be read again, once
+
+
+def fingerprint_of(contract: Contract) -> str:
+    """16 hexadecimal digits that change when anything in the contract does."""
+    text = json.dumps(canonical_document(contract), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def canonical_document(contract: Contract) -> dict[str, Any]:
+    """Everything that a contract says, as JSON values; two contracts with one document are equal."""
+    return {
+        "format": FORMAT,
+        "name": contract.name,
+        "source_schema": contract.source_schema,
+        "warehouse_schema": contract.warehouse_schema,
+        "source_tables": [_source_table(table) for table in contract.source_tables],
+        "warehouse_tables": [_warehouse_table(table) for table in contract.warehouse_tables],
+    }
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields that do not have their default; an empty text is a value."""
+    return {name: value for name, value in fields.items() if value not in (None, False, 0, [])}
+
+
+def _source_table(table: SourceTable) -> dict[str, Any]:
+    columns = [_given(name=column.name, type=_type(column.type), nullable=column.nullable) for column in table.columns]
+    drift = None if table.drift is Drift.FREEZE else table.drift.value
+    return _given(name=table.name, key=list(table.key), columns=columns, drift=drift)
+
+
+def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
+    document = {"name": table.name, "key": list(table.key), "columns": [_column(column) for column in table.columns]}
+    match table:
+        case Calendar():
+            return {"kind": "calendar", **document}
+        case Dimension():
+            document |= {"kind": "dimension", "source": table.source}
+        case Fact():
+            document |= {"kind": "fact", "source": table.source}
+            document |= _given(version=list(table.version), surrogate=table.surrogate)
+    return document | _given(lookups=[{"table": lookup.table, "on": lookup.on} for lookup in table.lookups])
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return _given(
+        name=column.name,
+        type=_type(column.type),
+        origin=_origin(column.origin),
+        nullable=column.nullable,
+        references=column.references,
+    )
+
+
+def _type(kind: ColumnType) -> dict[str, Any]:
+    return _given(
+        kind=kind.kind.value,
+        precision=kind.precision,
+        scale=kind.scale,
+        length=kind.length,
+        labels=list(kind.labels),
+        name=kind.name or None,
+    )
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    match origin:
+        case FromSource(column, absent):
+            return _given(from_source=column, absent=absent)
+        case FromLookup(lookup, column, absent):
+            return _given(from_lookup=lookup, column=column, absent=absent)
+        case DateOf(column, absent):
+            return _given(date_of=column, absent=absent)
+        case TimeOf(column, absent):
+            return _given(time_of=column, absent=absent)
+        case ParsedDate(column):
+            return {"parsed_date": column}
+        case CurrencyNameOf(column):
+            return {"currency_name_of": column}
+        case CalendarPart(part):
+            return {"calendar_part": part}

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contracts.canonical import canonical_document
+from contracts.column_types import ColumnType, Kind
+from contracts.contract import Contract
+from contracts.drift import Drift
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.tables import Calendar, Column, Dimension, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
+from contracts.totesys import CONTRACT as TOTESYS
+from tests.fixtures.small_contract import SHOP
+from tests.fixtures.wide_contract import WIDE
+
+TABLES: dict[str, type[Any]] = {"calendar": Calendar, "dimension": Dimension, "fact": Fact}
+ORIGINS: dict[str, type[Any]] = {
+    "from_source": FromSource,
+    "from_lookup": FromLookup,
+    "date_of": DateOf,
+    "time_of": TimeOf,
+    "parsed_date": ParsedDate,
+    "currency_name_of": CurrencyNameOf,
+    "calendar_part": CalendarPart,
+}
+
+
+def read_type(document: dict[str, Any]) -> ColumnType:
+    fields = document | {"kind": Kind(document["kind"]), "labels": tuple(document.get("labels", ()))}
+    return ColumnType(**fields)
+
+
+def read_origin(document: dict[str, Any]) -> Origin:
+    (kind,) = ORIGINS.keys() & document.keys()
+    further = {name: value for name, value in document.items() if name != kind}
+    origin: Origin = ORIGINS[kind](document[kind], **further)
+    return origin
+
+
+def read_table(document: dict[str, Any]) -> WarehouseTable:
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    fields["columns"] = tuple(
+        Column(**(column | {"type": read_type(column["type"]), "origin": read_origin(column["origin"])}))
+        for column in document["columns"]
+    )
+    if "lookups" in document:
+        fields["lookups"] = tuple(Lookup(**lookup) for lookup in document["lookups"])
+    table: WarehouseTable = TABLES[str(fields.pop("kind"))](**fields)
+    return table
+
+
+def read_contract(document: dict[str, Any]) -> Contract:
+    sources = tuple(
+        SourceTable(
+            table["name"],
+            tuple(table["key"]),
+            tuple(SourceColumn(**(column | {"type": read_type(column["type"])})) for column in table["columns"]),
+            Drift(table.get("drift", "freeze")),
+        )
+        for table in document["source_tables"]
+    )
+    stars = tuple(read_table(table) for table in document["warehouse_tables"])
+    return Contract(document["name"], document["source_schema"], document["warehouse_schema"], sources, stars)
+
+
+CARRYING = replace(TOTESYS, name="carrying", source_tables=tuple(replace(t, drift=Drift.CARRY) for t in TOTESYS.source_tables))
+
+
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING], ids=lambda contract: contract.name)
+def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
+    """Nothing that a contract says is missing in the document that identifies it."""
+    document = json.loads(json.dumps(canonical_document(contract)))
+    assert read_contract(document) == contract
+
+
+def test_the_identity_of_a_contract_stays() -> None:
+    """Another value makes every source be read in full by the run after the deployment: only with a new FORMAT."""
+    assert TOTESYS.fingerprint == "d28100c481b211a6"
