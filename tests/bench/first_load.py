@@ -26,7 +26,7 @@ from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
-from services.operator.ingest import RunNotLoadedError
+from services.operator.errors import NotLoadedError
 from services.operator.local.up import interrupted_by_sigterm, start_services
 from services.operator.system import OperatorSettings, open_system
 from tests.bench import copy_limit, starlift_load
@@ -132,7 +132,7 @@ def main() -> None:
                 document = run(stack, home, orders=arguments.orders, peer_python=arguments.peer_python)
         except KeyboardInterrupt:
             sys.exit("interrupted; everything is taken down")
-        except (RunNotLoadedError, StackError, subprocess.CalledProcessError) as error:
+        except (NotLoadedError, StackError, subprocess.CalledProcessError) as error:
             sys.exit(f"the benchmark failed: {error}")
         finally:
             Stack.remove(home)

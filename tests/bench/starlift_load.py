@@ -11,7 +11,8 @@ from pathlib import Path
 
 from contracts.contract import Contract
 from infra.local.stack import Stack
-from services.operator.ingest import RunNotLoadedError, request_run, wait_until_loaded
+from services.operator.errors import NotLoadedError
+from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.proof.verify import Proof
 from services.operator.system import System
 from shared.postgres import Database
@@ -43,7 +44,7 @@ class FirstLoad:
 
 
 async def first_load(system: System, stack: Stack) -> FirstLoad:
-    """Load an empty warehouse, then have `verify` compare it with the source. Raises: RunNotLoadedError."""
+    """Load an empty warehouse, then have `verify` compare it with the source. Raises: NotLoadedError."""
     began, clock = datetime.now(UTC), time.monotonic()
     request = await request_run(system)
     keys = asyncio.create_task(_wait_for_foreign_keys(system.contract, system.warehouse))
@@ -51,7 +52,7 @@ async def first_load(system: System, stack: Stack) -> FirstLoad:
     try:
         whole_at = await asyncio.wait_for(keys, FOREIGN_KEYS_LIMIT.total_seconds())
     except TimeoutError:
-        raise RunNotLoadedError(f"the run is loaded, but not every foreign key came within {FOREIGN_KEYS_LIMIT}") from None
+        raise NotLoadedError(f"the run is loaded, but not every foreign key came within {FOREIGN_KEYS_LIMIT}") from None
     peaks = {service: peak_rss_bytes(stack.state.processes[service].pid) for service in stack.topology.services}
     async with system.warehouse.connection() as warehouse:
         loaded_at: datetime = await warehouse.fetchval(_LOADED, manifest.run)

@@ -19,7 +19,7 @@ from infra.local.totesys.fill import fill
 from services.operator.ingest import resend_missing
 from services.operator.proof.record import keep_record, last_record
 from services.operator.quarantine import quarantined
-from services.operator.status import Asking, read_status
+from services.operator.status.look import Asking, read_status
 from services.operator.system import System
 from services.operator.trace.life import read_life
 from shared.stored_documents import DamagedDocumentError

@@ -17,7 +17,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.exit_codes import ComplaintError, ExitCode
 from services.operator.proof.quarantine import Entry
 from services.operator.quarantine import Replayed, quarantined, replay
-from services.operator.status import Asking, read_status
+from services.operator.status.look import Asking, read_status
 from services.operator.system import SERVICES, System
 from shared.testing import FakeQueue
 from tests.fixtures.limits import HANG
@@ -131,7 +131,7 @@ async def test_a_status_counts_the_rows_that_are_in_quarantine_and_not_how_often
     await shop.execute("UPDATE item SET code = 'x' WHERE item_id = 2")
     await shop.execute("UPDATE item SET code = 'abcdef' WHERE item_id = 1")
     await pipeline.run()
-    assert (await read_status(system(pipeline), Asking(HANG))).as_json()["quarantined"] == 1
+    assert (await read_status(system(pipeline), Asking(HANG))).quarantined == 1
     await shop.execute("DELETE FROM item WHERE item_id = 1")
     await pipeline.run(compare_keys=True)
     assert (await read_status(system(pipeline), Asking(HANG))).quarantined == 0

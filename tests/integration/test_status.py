@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from infra.local.databases import LOADER
 from infra.local.totesys.fill import fill
-from services.operator.status import LIMIT, Asking, read_status
+from services.operator.status.look import LIMIT, Asking, read_status
 from services.operator.system import System
 from shared.postgres import Database
 from tests.fixtures.limits import HANG, HANG_S
@@ -51,11 +51,11 @@ async def analyst(url: str, system: System) -> AsyncIterator[asyncpg.Connection]
 
 async def test_everything_is_counted_and_healthy(system: System) -> None:
     status = await read_status(system, Asking(HANG))
-    assert (status.problems, status.silent, status.quarantined) == ([], {}, 0)
-    assert status.rows["dim_design"].rows == await system_count(system, "dim_design")
-    assert not any(count.is_estimate for count in status.rows.values())
-    assert status.progress is not None
-    assert set(status.fresh.values()) == {status.progress.fresh_as_of}
+    assert (status.healthy, status.problems, status.silent, status.quarantined) == (True, (), {}, 0)
+    assert status.rows["dim_design"] == await system_count(system, "dim_design")
+    assert (status.rows_estimated, status.tables_not_created) == ((), ())
+    assert status.fresh_as_of is not None
+    assert set(status.tables_fresh_as_of.values()) == {status.fresh_as_of}
 
 
 async def system_count(system: System, table: str) -> int:
@@ -73,13 +73,13 @@ async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_wit
     async with asyncio.timeout(HANG_S):
         while not (waits := (await read_status(system, Asking(HANG))).lock_waits):
             assert not loading.done()
-    assert [(wait.waiting, wait.pid) for wait in waits] == [(loader.get_server_pid(), holder)]
+    (wait,) = waits
+    assert wait.startswith(f"session {loader.get_server_pid()} of Starlift waits for a lock of session {holder} (")
     status = await read_status(system, Asking(HANG))
-    assert (status.rows["fact_payment"].is_estimate, status.rows["dim_design"].is_estimate) == (True, False)
+    assert status.rows_estimated == ("fact_payment",)
     assert status.silent == {}
-    (problem,) = status.problems
-    assert problem.startswith(f"session {loader.get_server_pid()} of Starlift waits for a lock of session {holder} (")
-    assert "report" in problem
+    assert status.problems == status.lock_waits
+    assert "report" in status.problems[0]
     loading.cancel()
     await asyncio.wait([loading])
     loader.terminate()
@@ -90,7 +90,7 @@ async def test_a_locked_ledger_is_named_and_the_rest_is_shown(system: System, an
     status = await read_status(system, Asking(LIMIT))
     assert status.silent["progress"] in {"warehouse: canceling statement due to lock timeout", NO_ANSWER}
     assert status.queues.keys() == system.queues.keys()
-    assert not status.is_healthy
+    assert status.healthy is not True
 
 
 async def test_a_warehouse_that_stands_still_does_not_hide_the_queues(system: System, postgres_cluster: TestCluster) -> None:
@@ -104,5 +104,7 @@ async def test_a_warehouse_that_stands_still_does_not_hide_the_queues(system: Sy
     finally:
         os.kill(postgres_cluster.process_id.pid, signal.SIGCONT)
     assert status.silent == dict.fromkeys(("progress", "rows", "quarantine", "locks"), NO_ANSWER)
+    assert status.late == tuple(status.silent)
+    assert status.healthy is False
     assert "dead letters of loading: 1" in status.problems
     assert status.queues["loading"].visible == 0

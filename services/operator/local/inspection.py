@@ -23,7 +23,7 @@ from infra.local.ports import LOOPBACK
 from infra.local.postgres_binaries import find_binaries
 from infra.local.stack import Stack
 from infra.local.state import DEFAULT_PLACE, Home, StackState
-from services.operator.status import Service
+from services.operator.status.report import Service
 from services.operator.system import SERVICES
 
 UP = "up"  # a word of the command line that started a stack
@@ -103,9 +103,9 @@ def _service(name: str, state: StackState, log: Path) -> Service:
     process = None if known is None else processes.find(known)
     restarts = state.restarts.get(name, 0)
     if known is None or process is None:
-        return Service(None, restarts)
+        return Service(restarts=restarts)
     waits_for = "its process is stopped; kill -CONT continues it" if _is_stopped(process) else waits_in(_end_of(log))
-    return Service(datetime.fromtimestamp(known.created, UTC), restarts, waits_for)
+    return Service(alive_since=datetime.fromtimestamp(known.created, UTC), restarts=restarts, waits_for=waits_for)
 
 
 def _is_stopped(process: psutil.Process) -> bool:

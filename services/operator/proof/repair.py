@@ -33,7 +33,7 @@ class Wish:
 async def repair(system: System, verdict: Verdict) -> list[int]:
     """Have every named difference read again and loaded; the runs that did it. What is missing comes, what is extra is marked.
 
-    Raises: RunNotLoadedError, and the errors of queues, objects and databases.
+    Raises: NotLoadedError, and the errors of queues, objects and databases.
     """
     runs = []
     for wish in await wishes(system.contract, system.source, verdict):

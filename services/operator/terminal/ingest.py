@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from contracts.messages import Mode
-from services.operator import render
-from services.operator.ingest import request_run, resend_missing, wait_until_loaded
+from services.operator.ingest import Waiting, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import local_stack
+from services.operator.render import counted
+from services.operator.status.report import Service
 from services.operator.system import System
 from services.operator.terminal.session import with_system
 
+LINE_EVERY = timedelta(seconds=5)  # where there is no terminal to show a spinner
+
 app = typer.Typer()
-people = Console()
-complaints = Console(stderr=True)
 
 
 @app.command()
@@ -25,7 +30,7 @@ def ingest(
     *,
     full: Annotated[bool, typer.Option("--full", help="Read every row again, not only what changed.")] = False,
     compare_keys: Annotated[
-        bool, typer.Option("--compare-keys", help="Find deleted rows now; a full run does anyway.")
+        bool, typer.Option("--compare-keys", help="Find deleted rows now; a full run always does.")
     ] = False,
     believe_empty: Annotated[
         bool,
@@ -47,15 +52,38 @@ def ingest(
         request = await request_run(system, mode, compare_keys=compare_keys or believe_empty, believe_empty=believe_empty)
         if not wait:
             return f"asked for a run, command {request.command.id}"
-        with render.waiting_shown(complaints, local.services if local else dict) as show:
+        with waiting_shown(Console(stderr=True), local.services if local else dict) as show:
             manifest = await wait_until_loaded(system, request, limit=timedelta(seconds=timeout), on_progress=show)
-        batches = render.counted(len(manifest.batches), "batch", "batches")
+        batches = counted(len(manifest.batches), "batch", "batches")
         return f"run {manifest.run} is loaded: {batches}; every run before it is loaded as well"
 
-    people.print(with_system(work), highlight=False)
+    typer.echo(with_system(work))
 
 
 @app.command()
 def resend() -> None:
     """Send batches again that were announced and never loaded (a message that outlived its queue)."""
-    people.print(f"sent again: {render.counted(with_system(resend_missing), 'batch', 'batches')}", highlight=False)
+    typer.echo(f"sent again: {counted(with_system(resend_missing), 'batch', 'batches')}")
+
+
+@contextmanager
+def waiting_shown(
+    console: Console, services: Callable[[], Mapping[str, Service]], line_every: timedelta = LINE_EVERY
+) -> Iterator[Callable[[Waiting], None]]:
+    """Show what the command and the `services` wait for: beside a spinner, or without a terminal as a line per change."""
+    line, at, because = "", time.monotonic(), ""
+    with console.status("waiting for the run") as spinner:
+
+        def show(waiting: Waiting) -> None:
+            nonlocal line, at, because
+            is_due = time.monotonic() - at >= line_every.total_seconds()
+            if is_due:
+                because = "".join(f"; {name} waits: {one.waits_for}" for name, one in services().items() if one.waits_for)
+                at = time.monotonic()
+            text = f"{waiting.sentence}{because}"
+            spinner.update(Text(text))
+            if is_due and not console.is_terminal and text != line:
+                line = text
+                console.print(f"waiting: {text}", highlight=False, markup=False, soft_wrap=True)
+
+        yield show

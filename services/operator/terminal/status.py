@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from services.operator import render
 from services.operator.locate import local_stack, operator_settings
-from services.operator.status import look
+from services.operator.proof.verdict import Outcome
+from services.operator.render import clock, counted, printable, reach_sentence, reasons_in_words
+from services.operator.status.look import look
+from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import run
 
+MINUTE_S = 60
+
 app = typer.Typer()
-people = Console()
 
 
 @app.command()
@@ -26,13 +30,128 @@ def status(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
-    """Show services, queues, dead letters, the last run, rows and freshness. Exit code 5 if anything needs a person."""
+    """Show services, queues, dead letters, the last run, rows and freshness.
+
+    Exit code 5 if anything needs a person; 1 if all that is known is healthy, and a part did not answer in time.
+    """
     local = local_stack()  # before the settings of the local stack replace our environment
-    services, reach = (local.services(), local.psql()) if local else (None, None)
-    found = replace(run(look(operator_settings(), timedelta(seconds=timeout))), services=services, reach=reach)
+    services, psql = (local.services(), local.psql()) if local else (None, None)
+    report = run(look(operator_settings(), timedelta(seconds=timeout), services=services, psql=psql))
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        typer.echo(report.model_dump_json(indent=2))
     else:
-        render.show_status(people, found)
-    if not found.is_healthy:
+        show_status(Console(), report)
+    if report.problems:
         raise typer.Exit(ExitCode.UNHEALTHY)
+    if report.late:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def show_status(console: Console, report: StatusReport) -> None:
+    """Print services, queues, rows and freshness, and in the end what needs a person."""
+    for table in (_services_table(report), _queues_table(report), _rows_table(report)):
+        if table is not None:
+            console.print(table)
+    if report.missing_batches is not None:
+        console.print(_freshness(report), soft_wrap=True)  # one line, also through a pipe
+    if "proof" not in report.silent:
+        console.print(_proved(report), soft_wrap=True)
+    for sentence in _warnings(report):
+        console.print(Text(sentence, "yellow"), soft_wrap=True)
+    if report.psql is not None:
+        console.print(reach_sentence(report.psql), highlight=False, markup=False, soft_wrap=True)
+    if report.services is None:
+        console.print("Services are shown for a local stack only; on AWS ask ECS.", highlight=False, soft_wrap=True)
+    for problem in report.problems:
+        console.print(Text(f"not healthy: {problem}", "bold red"), soft_wrap=True)
+
+
+def _services_table(report: StatusReport) -> Table | None:
+    if report.services is None:
+        return None
+    table = Table("service", "alive since", "restarts", "waits for", title="Services", title_justify="left")
+    for name, service in report.services.items():
+        since = clock(service.alive_since) if service.alive_since else "[bold red]not running[/]"
+        table.add_row(name, since, f"{service.restarts:,}", Text(printable(service.waits_for or "")))
+    return table
+
+
+def _queues_table(report: StatusReport) -> Table | None:
+    if not report.queues:
+        return None
+    table = Table("service", "waiting", "in flight", "delayed", "dead letters", title="Queues", title_justify="left")
+    for name, depth in report.queues.items():
+        dead = report.dead_letters[name]
+        shown = f"[bold red]{dead}[/]" if dead else "0"
+        table.add_row(name, str(depth.visible), str(depth.in_flight), str(depth.delayed), shown)
+    return table
+
+
+def _rows_table(report: StatusReport) -> Table | None:
+    if not report.rows:
+        return None
+    table = Table("table", "rows", "fresh as of", title="Warehouse", title_justify="left")
+    table.columns[1].justify = "right"
+    for name, rows in report.rows.items():
+        if name in report.tables_not_created:
+            shown = "not created yet"
+        elif rows is None:
+            shown = "locked or large, never analysed"
+        else:
+            shown = f"{'about ' if name in report.rows_estimated else ''}{rows:,}"
+        fresh = report.tables_fresh_as_of.get(name)
+        table.add_row(Text(name), shown, clock(fresh) if fresh else "")
+    return table
+
+
+def _warnings(report: StatusReport) -> Iterator[str]:
+    if any(report.dead_letters.values()):
+        yield "`starlift dlq list` prints why the messages failed."
+    if (held_back_s := report.horizon_held_back_seconds or 0) > MINUTE_S:
+        since = f"A transaction at the source has been open for {held_back_s:,.0f} s"
+        yield f"{since}: every run reads again what has changed since."
+    for name, columns in report.new_columns.items():
+        known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
+        yield f"{known}: {', '.join(columns)}"
+    if report.quarantined:
+        yield f"{counted(report.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` prints why"
+    if report.missing_batches:
+        missing = counted(len(report.missing_batches), "batch is", "batches are")
+        yield f"{missing} not loaded yet, {report.overdue_batches or 0:,} of them overdue"
+    if report.late:
+        yield f"not known: {', '.join(report.late)}: {report.silent[report.late[0]]}; `--timeout` sets how long to wait"
+
+
+def _freshness(report: StatusReport) -> str:
+    if report.last_run_at is None:
+        return "No run has completed yet."
+    last = f"Last run {report.last_run} at {clock(report.last_run_at)}"
+    if report.fresh_as_of is None:
+        return f"{last}; nothing is loaded yet."
+    return f"{last}; the warehouse shows the source as of {clock(report.fresh_as_of)}, {report.behind_seconds:.1f} s ago."
+
+
+def _proved(report: StatusReport) -> Text:
+    """What the last proof found, and why there is no newer one. As a Text: a reason may look like markup."""
+    proof, failure = report.proved, report.proof_failure
+    if proof is None:
+        shown = Text("Never proved yet: `starlift verify` compares everything with the source.")
+    elif proof.outcome is Outcome.DIFFERENT:
+        rows = f"{proof.different:,} of {proof.rows:,} rows; `starlift verify` names them."
+        shown = Text.assemble((f"Found different {_ago(report, proof.taken_at)}", "bold red"), f": {rows}")
+    elif proof.outcome is Outcome.PENDING:
+        reasons = "; ".join(reasons_in_words(proof.reasons))
+        shown = Text.assemble((f"Pending {_ago(report, proof.taken_at)}", "bold yellow"), f": {reasons}.")
+    else:
+        words = f"{proof.rows:,} rows, {proof.in_flight:,} in flight, {proof.quarantined:,} in quarantine."
+        shown = Text(f"Proved equal {_ago(report, proof.taken_at)}: {words}")
+    if failure is not None:
+        shown.append(f"\nThe last proof failed {_ago(report, failure.failed_at)}: {failure.reason}", "bold red")
+    elif report.is_proof_old:
+        shown.append(" No proof since: check that the proof schedule is running.", "yellow")
+    return shown
+
+
+def _ago(report: StatusReport, moment: datetime) -> str:
+    seconds = (report.at - moment).total_seconds()
+    return f"{seconds:.0f} s ago" if seconds < MINUTE_S * 2 else f"{seconds / MINUTE_S:,.0f} min ago"

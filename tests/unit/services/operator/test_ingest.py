@@ -9,8 +9,8 @@ import pytest
 from contracts.messages import IngestSource, Mode, Trigger, decode, encode
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
+from services.operator.errors import NotLoadedError
 from services.operator.ingest import (
-    RunNotLoadedError,
     Waiting,
     request_run,
     resend_missing,
@@ -140,7 +140,7 @@ async def test_a_dead_letter_of_the_request_or_of_a_run_before_it_ends_the_wait_
     assert not waiting.done()
     letter = await letters.send(bodies[service])
     what = "the request for this run" if service == "ingestion" else "a batch of run 6"
-    with pytest.raises(RunNotLoadedError) as raised:
+    with pytest.raises(NotLoadedError) as raised:
         await waiting
     assert str(raised.value).startswith(f"{what} is not loaded: it is dead letter {letter} of {service}; `starlift dlq show")
     assert asyncio.get_running_loop().time() < LIMIT.total_seconds()
@@ -153,7 +153,7 @@ async def test_a_dead_letter_from_before_the_request_also_ends_the_wait() -> Non
     await scene.dead_letters["remodelling"].send(encode(batch))
     request = await request_run(scene.system)
     await scene.end_run(7, batches=0, requested_by=request.command.id)
-    with pytest.raises(RunNotLoadedError, match="a batch of run 6 is not loaded: it is dead letter"):
+    with pytest.raises(NotLoadedError, match="a batch of run 6 is not loaded: it is dead letter"):
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 
@@ -181,7 +181,7 @@ async def test_a_wait_has_an_end_and_its_error_says_how_far_the_run_came(*, is_r
     request = await request_run(scene.system)
     if is_read:
         await scene.end_run(7, requested_by=request.command.id)
-    with pytest.raises(RunNotLoadedError, match=f"not loaded after 30 s: {text}; look at `starlift status`"):
+    with pytest.raises(NotLoadedError, match=f"not loaded after 30 s: {text}; look at `starlift status`"):
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 
@@ -190,14 +190,14 @@ async def test_a_wait_for_batches_ends_when_they_are_loaded_or_dead() -> None:
     manifest: Manifest = await scene.end_run(6, batches=2)
     ids = [batch.data.batch_id for batch in manifest.batches]
     scene.ledger.load(manifest.batches[0])
-    with pytest.raises(RunNotLoadedError, match="1 of 2 batches are not loaded after 30 s"):
+    with pytest.raises(NotLoadedError, match="1 of 2 batches are not loaded after 30 s"):
         await wait_until_in_ledger(scene.system, ids, limit=LIMIT)
     await scene.dead_letters["loading"].send(encode(remodelled(manifest.batches[1])))
-    with pytest.raises(RunNotLoadedError, match="a batch of run 6 is not loaded: it is dead letter"):
+    with pytest.raises(NotLoadedError, match="a batch of run 6 is not loaded: it is dead letter"):
         await wait_until_in_ledger(scene.system, ids, limit=LIMIT)
     scene.ledger.load(manifest.batches[1])
     await wait_until_in_ledger(scene.system, ids, limit=LIMIT)
-    with pytest.raises(RunNotLoadedError, match="1 of 1 batches"):
+    with pytest.raises(NotLoadedError, match="1 of 1 batches"):
         await wait_until_in_ledger(scene.system, [uuid4()], limit=LIMIT)
 
 

@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from infra.local.errors import StackError
 from services.operator.errors import NotFoundError, NotLoadedError, OperatorError, UsageError
-from services.operator.ingest import RunNotLoadedError
 from services.operator.locate import NowhereError, WrongSettingsError
 from services.operator.terminal.harness import EXIT_CODES, ExitCode, TerminatedError, run_command, sigterm_as_interrupt
 from services.operator.terminal.session import run
@@ -50,7 +49,6 @@ def failing(error: BaseException) -> int:
         (WrongSettingsError(SENTENCE), 2),
         (NowhereError(SENTENCE), 2),
         (NotLoadedError(SENTENCE), 4),
-        (RunNotLoadedError(SENTENCE), 4),
         (NotFoundError(SENTENCE), 4),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

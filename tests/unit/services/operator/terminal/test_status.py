@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -10,14 +12,11 @@ from rich.console import Console
 from contracts.messages import Extract, Role
 from contracts.objects import ObjectRef
 from contracts.totesys import CONTRACT
-from services.operator import render
-from services.operator.ingest import Waiting
 from services.operator.progress import Progress
 from services.operator.proof.record import ProofFailure, ProofRecord
 from services.operator.proof.verdict import Outcome
-from services.operator.render import show_status
-from services.operator.row_counts import RowCount
-from services.operator.status import Service, Status, freshness
+from services.operator.status.report import Answers, RowCount, Service, freshness, problems_of, report_of
+from services.operator.terminal.status import show_status
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, ingested, snapshot
@@ -31,11 +30,16 @@ async def loaded_progress() -> Progress:
     return Progress(manifest, (), checkpoint(7, second=1))
 
 
-def shown(status: Status) -> str:
+def shown(answers: Answers) -> str:
     """What a person reads on a narrow terminal, or through a pipe."""
     console = Console(file=io.StringIO(), width=80, record=True)
-    show_status(console, status)
+    show_status(console, report_of(answers))
     return console.export_text()
+
+
+def as_json(answers: Answers) -> dict[str, Any]:
+    """What `--json` prints."""
+    return dict(json.loads(report_of(answers).model_dump_json()))
 
 
 def words(text: str, first: str) -> list[str]:
@@ -44,9 +48,9 @@ def words(text: str, first: str) -> list[str]:
     return [cell.strip() for cell in row.strip("│ ").split("│")]
 
 
-def status(progress: Progress = NOTHING, **depths: Depth) -> Status:
+def status(progress: Progress = NOTHING, **depths: Depth) -> Answers:
     queues = {"ingestion": EMPTY, "remodelling": EMPTY, "loading": EMPTY}
-    return Status(
+    return Answers(
         at=BEGAN + timedelta(seconds=3.25),
         queues=queues | {name: depth for name, depth in depths.items() if name in queues},
         dead_letters=queues | {name.removesuffix("_dlq"): depth for name, depth in depths.items() if name.endswith("_dlq")},
@@ -80,16 +84,17 @@ async def test_a_status_shows_queues_rows_and_the_freshness_of_each_table() -> N
 
 
 async def test_a_status_shows_each_service_and_how_psql_reaches_the_star() -> None:
-    services = {"ingestion": Service(BEGAN, 2, "the source is down"), "loading": Service(None, 1)}
-    found = replace(
-        status(await loaded_progress()), queues={}, services=services, reach="psql 'postgresql://me@127.0.0.1/star'"
-    )
+    services = {
+        "ingestion": Service(alive_since=BEGAN, restarts=2, waits_for="the source is down"),
+        "loading": Service(restarts=1),
+    }
+    found = replace(status(await loaded_progress()), queues={}, services=services, psql="psql 'postgresql://me@127.0.0.1/star'")
     text = shown(found)
     assert words(text, "ingestion") == ["ingestion", "2026-11-01 09:30:00 UTC", "2", "the source is down"]
     assert words(text, "loading") == ["loading", "not running", "1"]
     assert "The star: psql 'postgresql://me@127.0.0.1/star'" in text
-    assert found.problems == ["loading does not run", "ingestion waits: the source is down"]
-    assert found.as_json()["services"]["loading"] == {"alive_since": None, "restarts": 1, "waits_for": None}
+    assert problems_of(found) == ["loading does not run", "ingestion waits: the source is down"]
+    assert as_json(found)["services"]["loading"] == {"alive_since": None, "restarts": 1, "waits_for": None}
 
 
 def test_parts_that_do_not_answer_are_named_together_and_the_others_are_shown() -> None:
@@ -100,26 +105,39 @@ def test_parts_that_do_not_answer_are_named_together_and_the_others_are_shown() 
     text = shown(found)
     assert words(text, "loading")[:2] == ["loading", "3"]
     assert "Never proved" not in text
-    assert found.problems[:2] == [f"progress, rows: {down}", "proof: no answer"]
-    assert found.as_json()["silent"]["rows"] == down
+    assert problems_of(found)[:2] == [f"progress, rows: {down}", "proof: no answer"]
+    assert as_json(found)["silent"]["rows"] == down
+
+
+async def test_a_late_answer_alone_says_nothing_about_health() -> None:
+    late = replace(
+        status(await loaded_progress()), rows={}, late={"rows": "no answer within 2 s", "locks": "no answer within 2 s"}
+    )
+    report = report_of(late)
+    assert (report.healthy, report.problems, report.late) == (None, (), ("rows", "locks"))
+    assert report.silent == dict.fromkeys(report.late, "no answer within 2 s")
+    text = shown(late)
+    assert "not known: rows, locks: no answer within 2 s; `--timeout` sets how long to wait" in text
+    assert "not healthy" not in text
+    assert report_of(replace(late, silent={"progress": "down"})).healthy is False
 
 
 async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_healthy() -> None:
     waits = LockWait(7, "starlift", pid=9, role="ann", application="psql", state="idle in transaction", query=None)
     found = replace(status(await loaded_progress()), at=BEGAN + timedelta(minutes=31), lock_waits=(waits,))
-    assert found.problems == [
+    assert problems_of(found) == [
         "session 7 of Starlift waits for a lock of session 9 (ann, psql, idle in transaction)",
         "the warehouse shows the source as of 31 min ago",
     ]
-    assert found.as_json()["lock_waits"] == found.problems[:1]
+    assert as_json(found)["lock_waits"] == problems_of(found)[:1]
 
 
 @pytest.mark.parametrize(("state", "is_healthy"), [("active", True), ("idle in transaction", False)])
 async def test_a_load_that_waits_for_another_one_at_work_is_healthy(state: str, *, is_healthy: bool) -> None:
     waits = LockWait(7, "starlift", pid=9, role="loader", application="starlift", state=state, query="COPY")
     found = replace(status(await loaded_progress()), lock_waits=(waits,))
-    assert found.is_healthy is is_healthy
-    assert len(found.as_json()["lock_waits"]) == 1
+    assert report_of(found).healthy is is_healthy
+    assert len(as_json(found)["lock_waits"]) == 1
 
 
 @pytest.mark.parametrize(("overdue", "read_at_min", "is_healthy"), [(0, 60, True), (1, 60, False), (0, 10, False)])
@@ -129,7 +147,7 @@ async def test_a_batch_on_its_way_after_an_idle_hour_is_healthy(overdue: int, re
     just_now = read.snapshot.model_copy(update={"taken_at": BEGAN + timedelta(minutes=read_at_min)})
     progress = Progress(whole, (ingested(8),), read.model_copy(update={"snapshot": just_now}), overdue=overdue)
     found = replace(status(progress), at=BEGAN + timedelta(minutes=61))
-    assert found.is_healthy is is_healthy
+    assert report_of(found).healthy is is_healthy
 
 
 async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_missing() -> None:
@@ -167,8 +185,8 @@ async def test_a_status_says_what_the_last_proof_found(seconds: float, outcome: 
     record = ProofRecord(taken_at=at, outcome=outcome, run=7, reasons=reasons, **counts)
     found = replace(status(await loaded_progress()), proof=record)
     assert text in shown(found)
-    assert found.is_healthy is (outcome is Outcome.EQUAL)
-    assert found.as_json()["proved"]["rows"] == 9
+    assert report_of(found).healthy is (outcome is Outcome.EQUAL)
+    assert as_json(found)["proved"]["rows"] == 9
 
 
 @pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
@@ -176,18 +194,19 @@ async def test_a_status_is_not_healthy_when_regular_proofs_are_no_longer_made(mi
     at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
     record = ProofRecord(taken_at=at, outcome=Outcome.EQUAL, run=7, rows=9, different=0, in_flight=0, quarantined=0)
     found = replace(status(await loaded_progress()), proof=record)
-    assert found.is_healthy is not is_old
+    assert report_of(found).healthy is not is_old
     assert f"Proved equal {minutes} min ago: 9 rows" in shown(found)
     assert ("No proof since: check that the proof schedule is running." in shown(found)) is is_old
-    assert replace(found, proof=record.model_copy(update={"is_regular": False})).is_healthy  # made by hand
+    by_hand = replace(found, proof=record.model_copy(update={"is_regular": False}))
+    assert report_of(by_hand).healthy
 
 
 async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> None:
     failure = ProofFailure(failed_at=BEGAN, reason="the source database [bold]cannot[/] be reached")
     found = replace(status(await loaded_progress()), proof_failure=failure)
-    assert found.problems == [f"the last proof failed: {failure.reason}"]
+    assert problems_of(found) == [f"the last proof failed: {failure.reason}"]
     assert f"The last proof failed 3 s ago: {failure.reason}" in shown(found)
-    assert found.as_json()["proof_failure"]["reason"] == failure.reason
+    assert as_json(found)["proof_failure"]["reason"] == failure.reason
 
 
 def test_a_status_without_a_proof_names_the_command_for_one() -> None:
@@ -200,14 +219,14 @@ def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told:
     held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
     found = status(Progress(None, (), held))
     assert (f"has been open for {seconds} s: every run reads again what has changed since" in shown(found)) is is_told
-    assert found.as_json()["horizon_held_back_seconds"] == seconds
+    assert as_json(found)["horizon_held_back_seconds"] == seconds
 
 
 def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
     grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour text", "[b] integer")}})
     found = status(Progress(None, (), grown))
     assert "the contract does not know 2 columns of source table 'design': colour text, [b] integer" in shown(found)
-    assert found.as_json()["new_columns"] == {"design": ["colour text", "[b] integer"]}
+    assert as_json(found)["new_columns"] == {"design": ["colour text", "[b] integer"]}
 
 
 def test_a_status_shows_what_is_on_its_way() -> None:
@@ -219,11 +238,12 @@ def test_a_status_shows_what_is_on_its_way() -> None:
 
 async def test_a_status_for_scripts_has_stable_names() -> None:
     found = replace(status(await loaded_progress(), loading=Depth(3, 2, 1)), quarantined=2)
-    assert found.as_json() == {
-        "at": "2026-11-01T09:30:03.250000+00:00",
+    assert as_json(found) == {
+        "at": "2026-11-01T09:30:03.250000Z",
         "healthy": True,
         "problems": [],
         "silent": {},
+        "late": [],
         "services": None,
         "queues": {
             "ingestion": {"visible": 0, "in_flight": 0, "delayed": 0},
@@ -232,12 +252,12 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         },
         "dead_letters": {"ingestion": 0, "remodelling": 0, "loading": 0},
         "last_run": 7,
-        "last_run_at": "2026-11-01T09:30:00+00:00",
+        "last_run_at": "2026-11-01T09:30:00Z",
         "consistent_through": 7,
         "missing_batches": [],
         "overdue_batches": 0,
         "superseded_batches": [],
-        "fresh_as_of": "2026-11-01T09:30:01+00:00",
+        "fresh_as_of": "2026-11-01T09:30:01Z",
         "behind_seconds": 2.25,
         "quarantined": 2,
         "proved": None,
@@ -247,13 +267,14 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "lock_waits": [],
         "rows": {"dim_date": 1234, "dim_staff": 20, "fact_payment": None},
         "rows_estimated": ["dim_staff"],
-        "tables_fresh_as_of": {"dim_date": "2026-11-01T09:30:00+00:00", "dim_staff": None, "fact_payment": None},
+        "tables_not_created": ["fact_payment"],
+        "tables_fresh_as_of": {"dim_date": "2026-11-01T09:30:00Z", "dim_staff": None, "fact_payment": None},
         "psql": None,
     }
 
 
 def test_before_the_first_run_a_status_for_scripts_says_null() -> None:
-    found = status().as_json()
+    found = as_json(status())
     unknown = ("last_run", "last_run_at", "consistent_through", "fresh_as_of", "behind_seconds")
     assert {name: found[name] for name in unknown} == dict.fromkeys(unknown)
 
@@ -261,27 +282,9 @@ def test_before_the_first_run_a_status_for_scripts_says_null() -> None:
 @pytest.mark.parametrize("depth", [Depth(1, 0, 0), Depth(0, 1, 0)])
 async def test_a_dead_letter_is_not_healthy(depth: Depth) -> None:
     progress = await loaded_progress()
-    assert status(progress).is_healthy
-    assert not status(progress, loading_dlq=depth).is_healthy
-    assert status(progress, loading_dlq=depth).as_json()["healthy"] is False
+    assert report_of(status(progress)).healthy is True
+    assert as_json(status(progress, loading_dlq=depth))["healthy"] is False
 
 
 def test_before_the_first_load_a_status_is_not_healthy() -> None:
-    assert status().problems == ["nothing is loaded yet"]
-
-
-def test_a_wait_without_a_terminal_reports_what_changes_and_what_the_services_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render, "LINE_EVERY_S", 0.0)
-    console = Console(file=io.StringIO(), width=200)
-    refused = "the source database refuses the user or the password; correct its URL"
-    services = {"ingestion": Service(BEGAN, 0, refused), "loading": Service(BEGAN)}
-    with render.waiting_shown(console, lambda: services) as show:
-        for waiting in (Waiting(), Waiting(), Waiting(missing=())):
-            show(waiting)
-        services.clear()
-        show(Waiting())
-    assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().splitlines() == [
-        f"waiting: the run has not been read yet; ingestion waits: {refused}",
-        "waiting: the run has not been read yet",
-    ]
+    assert problems_of(status()) == ["nothing is loaded yet"]

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from datetime import timedelta
 
-from services.operator.status import Asking
+from services.operator.status.look import Asking
 from shared.errors import DependencyDownError
 
 
@@ -19,7 +19,7 @@ async def test_a_part_that_fails_after_it_was_given_up_is_no_complaint_of_asynci
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
     asking = Asking(timedelta(milliseconds=1))
     await asking.answer("progress", fail_when_cancelled())
-    assert asking.silent == {"progress": "no answer within 0.001 s"}
+    assert asking.late == {"progress": "no answer within 0.001 s"}
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     gc.collect()

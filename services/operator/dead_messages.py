@@ -1,0 +1,56 @@
+"""Which messages have become dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.operator.dlq.hold import holding
+from services.operator.dlq.letters import read_letter
+from services.operator.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message in the dead-letter queue of `service`; `letter` is SQS's id of it, `run` is None for the request of a run."""
+
+    service: str
+    letter: str
+    run: int | None
+
+
+class DeadMessages:
+    """What the dead-letter queues hold, by the id of the message and by that of its batch.
+
+    Looking hides letters for a moment, so a queue is read again only when its count has changed, or when another command
+    had letters of it in hand.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._queues = system.dead_letters
+        self._counts: dict[str, int] = {}
+        self._messages: dict[str, dict[str, DeadMessage]] = {}
+
+    async def find(self, wanted: Iterable[UUID]) -> dict[UUID, DeadMessage]:
+        """Those of the messages and batches that are dead letters."""
+        for service in self._queues:
+            await self._read(service)
+        ids = {str(one): one for one in wanted}
+        return {ids[name]: found[name] for found in self._messages.values() for name in ids.keys() & found.keys()}
+
+    async def _read(self, service: str) -> None:
+        depth = await self._queues[service].depth()
+        count = depth.visible + depth.in_flight
+        if count == self._counts.get(service):
+            return
+        found: dict[str, DeadMessage] = {}
+        if count:
+            async with holding(self._queues[service]) as hold:
+                async for delivery in hold.letters():
+                    letter = read_letter(service, delivery)
+                    dead = DeadMessage(service, letter.id, letter.run)
+                    names = (letter.event_id, letter.data.get("batch_id"))
+                    found |= {name: dead for name in names if isinstance(name, str)}
+            count = -1 if hold.elsewhere else count
+        self._counts[service], self._messages[service] = count, found

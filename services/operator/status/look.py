@@ -1,0 +1,172 @@
+"""Asks every part for its status. Parts are asked separately: one that does not answer in time is named, the rest is shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import TypeVar
+
+import asyncpg
+
+from contracts.contract import Contract
+from services.operator.progress import Progress, read_progress
+from services.operator.proof.record import last_failure, last_record
+from services.operator.quarantine import quarantined
+from services.operator.status.report import Answers, RowCount, Service, StatusReport, freshness, report_of
+from services.operator.system import OperatorSettings, System, open_system
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.lock_waits import LockWait, lock_waits
+from shared.queue import Depth
+from shared.sql import quoted
+
+LIMIT = timedelta(seconds=2)  # for all answers; with its start-up time the command takes three seconds
+COUNTED_PAGES = 25_000  # 200 MB: a scan of more takes longer than a person waits
+LOCK_LIMIT = timedelta(milliseconds=50)
+_ESTIMATES = (files("services.operator") / "queries" / "table_estimates.sql").read_text()
+
+Answer = TypeVar("Answer")
+
+
+async def look(
+    settings: OperatorSettings,
+    limit: timedelta = LIMIT,
+    *,
+    services: Mapping[str, Service] | None = None,
+    psql: str | None = None,
+) -> StatusReport:
+    """Ask every part over the network; a part that does not answer within `limit` is late.
+
+    `services` and `psql` are what the files of a local stack show.
+    """
+    asking = Asking(limit)
+    async with AsyncExitStack() as stack:
+        system = await asking.answer("queues, warehouse", stack.enter_async_context(open_system(settings)))
+        if system is not None:
+            return await read_status(system, asking, services=services, psql=psql)
+        return report_of(Answers(datetime.now(UTC), services=services, psql=psql, silent=asking.silent, late=asking.late))
+
+
+async def read_status(
+    system: System, asking: Asking, *, services: Mapping[str, Service] | None = None, psql: str | None = None
+) -> StatusReport:
+    """The report made of the answers of queues, buckets and warehouse that came in time."""
+    depths, progress, rows, held, proof, waits = await asyncio.gather(
+        asking.answer("queues", _depths(system)),
+        asking.answer("progress", _progress(system, asking.limit / 2)),
+        asking.answer("rows", _rows(system, asking.limit / 2)),
+        asking.answer("quarantine", quarantined(system)),
+        asking.answer("proof", asyncio.gather(last_record(system), last_failure(system))),
+        asking.answer("locks", _lock_waits(system)),
+    )
+    if waits:  # only waits that last: our own statements have just waited as well, and loads briefly wait for each other
+        again = await asking.answer("locks", _lock_waits(system)) or []
+        waits = [wait for wait in waits if wait in again]
+    queues, dead_letters = depths or ({}, {})
+    record, failure = proof or (None, None)
+    answers = Answers(
+        at=datetime.now(UTC),
+        queues=queues,
+        dead_letters=dead_letters,
+        progress=progress,
+        proof=record,
+        proof_failure=failure,
+        rows=rows or {},
+        fresh=freshness(system.contract, progress) if progress else {},
+        quarantined=None if held is None else len(held),
+        lock_waits=tuple(waits or ()),
+        services=services,
+        psql=psql,
+        silent=asking.silent,
+        late=asking.late,
+    )
+    return report_of(answers)
+
+
+class Asking:
+    """Questions that share one deadline. `silent` and `late` map each part without an answer to the reason."""
+
+    def __init__(self, limit: timedelta) -> None:
+        self.silent: dict[str, str] = {}
+        self.late: dict[str, str] = {}
+        self.limit = limit
+        self._deadline = asyncio.get_running_loop().time() + limit.total_seconds()
+
+    async def answer(self, part: str, work: Awaitable[Answer]) -> Answer | None:
+        """Return the answer, or None if there is none.
+
+        A query that does not answer is abandoned, not awaited: asyncpg ends a cancelled query only when the server agrees.
+        """
+        asking = asyncio.ensure_future(work)
+        await asyncio.wait([asking], timeout=max(0, self._deadline - asyncio.get_running_loop().time()))
+        if not asking.done():
+            asking.add_done_callback(
+                lambda given_up: given_up.cancelled() or given_up.exception()
+            )  # or asyncio reports it as lost
+            asking.cancel()
+            self.late[part] = f"no answer within {self.limit.total_seconds():g} s"
+            return None
+        try:
+            return asking.result()
+        except (DependencyDownError, TransientError, PermanentError) as error:
+            self.silent[part] = str(error)
+            return None
+
+
+async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
+    names = list(system.queues)
+    depths = await asyncio.gather(*(queue.depth() for queue in (*system.queues.values(), *system.dead_letters.values())))
+    return dict(zip(names, depths[: len(names)], strict=True)), dict(zip(names, depths[len(names) :], strict=True))
+
+
+async def _progress(system: System, limit: timedelta) -> Progress:
+    async with system.warehouse.transaction(readonly=True) as warehouse:
+        await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
+        return await read_progress(system.store, warehouse)
+
+
+async def _lock_waits(system: System) -> list[LockWait]:
+    async with system.warehouse.connection() as warehouse:
+        return await lock_waits(warehouse)
+
+
+async def _rows(system: System, limit: timedelta) -> dict[str, RowCount]:
+    async with system.warehouse.connection() as warehouse:
+        return await count_rows(warehouse, system.contract, limit)
+
+
+async def count_rows(connection: asyncpg.Connection, contract: Contract, limit: timedelta) -> dict[str, RowCount]:
+    """Count the rows of every warehouse table within `limit`; a large or locked table gets the planner's estimate."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + limit.total_seconds()
+    names = [table.name for table in contract.warehouse_tables]
+    found = {row["name"]: row for row in await connection.fetch(_ESTIMATES, contract.warehouse_schema, names)}
+    counts: dict[str, RowCount] = {}
+    for name in names:
+        if name not in found:
+            counts[name] = RowCount(None, exists=False)
+            continue
+        counted = None
+        if found[name]["pages"] <= COUNTED_PAGES and clock() < deadline:
+            counted = await _count(connection, quoted(contract.warehouse_schema, name), limit / 2)
+        estimate = found[name]["estimate"]  # -1 before the first ANALYZE
+        counts[name] = RowCount(max(estimate, 0) or None, is_estimate=True) if counted is None else RowCount(counted)
+    return counts
+
+
+async def _count(connection: asyncpg.Connection, relation: str, limit: timedelta) -> int | None:
+    """The exact count; None if the table is locked or the scan takes too long."""
+    try:
+        async with connection.transaction(readonly=True):
+            await connection.execute(
+                f"SET LOCAL lock_timeout = {_milliseconds(LOCK_LIMIT)}; SET LOCAL statement_timeout = {_milliseconds(limit)}"
+            )
+            return int(await connection.fetchval(f"SELECT count(*) FROM {relation}"))
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
+        return None
+
+
+def _milliseconds(span: timedelta) -> int:
+    return int(span / timedelta(milliseconds=1))

@@ -1,0 +1,29 @@
+"""What `starlift ingest --wait` shows while it waits."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+from rich.console import Console
+
+from services.operator.ingest import Waiting
+from services.operator.status.report import Service
+from services.operator.terminal.ingest import waiting_shown
+from tests.unit.services.operator.scene import BEGAN
+
+
+def test_a_wait_without_a_terminal_reports_what_changes_and_what_the_services_wait_for() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    refused = "the source database refuses the user or the password; correct its URL"
+    services = {"ingestion": Service(alive_since=BEGAN, waits_for=refused), "loading": Service(alive_since=BEGAN)}
+    with waiting_shown(console, lambda: services, line_every=timedelta()) as show:
+        for waiting in (Waiting(), Waiting(), Waiting(missing=())):
+            show(waiting)
+        services.clear()
+        show(Waiting())
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        f"waiting: the run has not been read yet; ingestion waits: {refused}",
+        "waiting: the run has not been read yet",
+    ]
