@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contracts.contract import Contract
 from contracts.tables import ContractError, WarehouseTable
-from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.errors import UsageError
 
 
 def table_named(contract: Contract, name: str) -> WarehouseTable:
-    """The warehouse table that a person means. Raises: ComplaintError."""
+    """The warehouse table that a person means. Raises: UsageError."""
     try:
         return contract.warehouse_table(name)
     except ContractError as error:
         known = ", ".join(table.name for table in contract.warehouse_tables)
-        raise ComplaintError(f"{error}; it has {known}", ExitCode.USAGE) from error
+        raise UsageError(f"{error}; it has {known}") from error

@@ -21,7 +21,7 @@ from services.operator.proof.record import keep_record, last_record
 from services.operator.quarantine import quarantined
 from services.operator.status.look import Asking, read_status
 from services.operator.system import System
-from services.operator.trace.life import read_life
+from services.operator.trace.reading import read_life
 from shared.stored_documents import DamagedDocumentError
 from tests.fixtures.limits import HANG
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
@@ -127,7 +127,7 @@ async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_s
     await pipeline.select("DELETE FROM starlift.ledger")
     for manifest_batch in (await pipeline.progress()).missing:
         await pipeline.load(await pipeline.remodel(manifest_batch))
-    assert (await read_life(system, "dim_staff", ["1"])).is_known
+    assert (await read_life(system, "dim_staff", ["1"])).known
     assert (await pipeline.verify()).is_equal
 
 

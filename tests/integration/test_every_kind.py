@@ -200,6 +200,7 @@ async def test_a_row_with_a_key_of_two_columns_is_traced(label: str, shop: async
 async def test_a_key_that_was_refused_is_found_by_all_of_its_columns(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, {"due": "31.12.2026"}, {"currency": "XXZ"})
     (message,) = await pipeline.run()
-    (refusal,) = (await life(pipeline, "fact_sale", "1")).refusals
-    assert (refusal.run, refusal.problems) == (message.data.run, (("due_date", "is no date (YYYY-MM-DD)"),))
-    assert (await life(pipeline, "dim_item", "1")).refusals == ()
+    (refusal,) = (await life(pipeline, "fact_sale", "1")).quarantine
+    (problem,) = refusal.problems
+    assert (refusal.run, problem.column, problem.reason) == (message.data.run, "due_date", "is no date (YYYY-MM-DD)")
+    assert (await life(pipeline, "dim_item", "1")).quarantine == ()

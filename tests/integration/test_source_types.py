@@ -260,4 +260,4 @@ async def test_a_row_named_by_a_moment_is_found_repaired_and_traced(owner: async
     assert (await check_history(pipeline.proof)).facts[0].problems == []
     assert "2026-03-05 19:00:00.5" in await told(pipeline, "fact_reading", "2026-03-05T19:00:00.500")
     assert (await life(pipeline, "fact_reading", last)).tombstone is not None
-    assert (await life(pipeline, "fact_reading", first)).refusals
+    assert (await life(pipeline, "fact_reading", first)).quarantine

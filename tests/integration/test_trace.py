@@ -13,8 +13,7 @@ from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from infra.local.totesys.fill import fill
 from services.operator.proof.history import check_history
-from services.operator.trace.passage import Hop, Passage
-from services.operator.trace.render import life_as_json
+from services.operator.trace.life import Hop, Passage
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.fixtures.tracing import life, told
 
@@ -29,12 +28,12 @@ async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, list[Hop]]:
+async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, tuple[Hop, ...]]:
     """That of the newest row."""
     found = await life(pipeline, table, *key)
-    batch = found.rows[0].batch_id
+    batch = found.rows[0].batch
     assert batch is not None
-    return found.passages[batch], found.passages[batch].hops(found.rows[0].loaded_at)
+    return batch, batch.hops
 
 
 def manifest(pipeline: Pipeline, run: int) -> Manifest:
@@ -45,10 +44,9 @@ async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(
     (message,) = await filled.run()
     found, hops = await passage(filled, "dim_staff", "3")
     (announced,) = manifest(filled, message.data.run).batches
-    assert (found.run, found.batch_id, found.index) == (message.data.run, message.data.batch_id, 0)
+    assert (found.run, found.id, found.index) == (message.data.run, message.data.batch_id, 0)
     assert found.snapshot == message.data.snapshot == announced.data.snapshot
-    assert found.manifest is not None
-    assert found.manifest.requested_by == announced.causationid
+    assert found.asked_by == announced.causationid
     by_name = {hop.name: hop.message for hop in hops}
     assert by_name["batch ingested"] == announced.id == message.causationid
     assert by_name["batch remodelled"] == message.id
@@ -56,15 +54,13 @@ async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(
     assert found.trace_id == (message.traceparent or "").split("-")[1]
     wanted = {("staff", "base"), ("department", "partner")}
     extracts = [extract.object for extract in announced.data.extracts if (extract.table, extract.role) in wanted]
-    assert [(piece.key, piece.row_count, piece.byte_count) for piece in found.landing] == [
+    assert [(piece.key, piece.rows, piece.bytes) for piece in found.landing] == [
         (ref.key, ref.row_count, ref.byte_count) for ref in extracts
     ]
     assert len(extracts) == 2
     (star,) = [rows.object for rows in message.data.tables if rows.table == "dim_staff"]
-    assert [(piece.bucket, piece.key, piece.byte_count) for piece in found.processed] == [
-        (PROCESSED, star.key, star.byte_count)
-    ]
-    assert all(piece.is_there for piece in (*found.landing, *found.processed))
+    assert [(piece.bucket, piece.key, piece.bytes) for piece in found.processed] == [(PROCESSED, star.key, star.byte_count)]
+    assert not any(piece.expired for piece in (*found.landing, *found.processed))
 
 
 async def test_every_hop_has_its_time_and_the_seconds_since_the_one_before(filled: Pipeline) -> None:
@@ -74,7 +70,7 @@ async def test_every_hop_has_its_time_and_the_seconds_since_the_one_before(fille
         "SELECT _loaded_at, (event ->> 'time')::timestamptz, loaded_at FROM fact_payment, starlift.ledger WHERE payment_id = 3"
     )
     (announced,) = manifest(filled, message.data.run).batches
-    exact = {hop.name: hop.at for hop in hops if not hop.is_rounded}
+    exact = {hop.name: hop.at for hop in hops if not hop.to_the_second}
     assert exact == dict(
         zip(
             [HOPS[0], HOPS[1], *HOPS[3:]],
@@ -102,9 +98,9 @@ async def test_of_a_fact_every_version_is_told_and_the_newest_is_current(source:
         runs.append(await filled.run())
     found = await life(filled, "fact_payment", "3")
     assert [row.run for row in found.rows] == [messages[0].data.run for messages in reversed(runs)]
-    assert [row.is_current for row in found.rows] == [True, False, False]
+    assert [row.current for row in found.rows] == [True, False, False]
     assert [row.values["payment_amount"] for row in found.rows[:2]] == ["8.00", "7.00"]
-    assert {row.batch_id: row.run for row in found.rows} == {key: found.run for key, found in found.passages.items()}
+    assert [row.batch.run for row in found.rows if row.batch] == [row.run for row in found.rows]
     lines = (await told(filled, "fact_payment", "3")).splitlines()
     assert lines[0] == "fact_payment 3: 3 rows in the warehouse"
     assert [line for line in lines if line.startswith("20") and "current" in line] == ["2026-11-30 10:00:00, current"]
@@ -143,9 +139,9 @@ async def test_what_has_expired_is_said_and_the_rest_is_told(filled: Pipeline) -
     for key in [key for key in objects[LANDING] if "/department." in key]:
         del objects[LANDING][key]
     found, hops = await passage(filled, "dim_staff", "3")
-    assert {piece.key.partition("-")[0].rpartition("/")[2]: piece.is_there for piece in found.landing} == {
-        "staff.base": True,
-        "department.partner": False,
+    assert {piece.key.partition("-")[0].rpartition("/")[2]: piece.expired for piece in found.landing} == {
+        "staff.base": False,
+        "department.partner": True,
     }
     assert (found.processed, hops[2].at, hops[2].message, hops[3].seconds) == (
         (),
@@ -165,10 +161,10 @@ async def test_without_its_manifest_a_batch_is_told_from_ledger_and_buckets(fill
     before, _ = await passage(filled, "dim_staff", "3")
     del filled.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(message.data.run)]
     found, hops = await passage(filled, "dim_staff", "3")
-    assert (found.manifest, found.snapshot, found.trace_id) == (None, before.snapshot, before.trace_id)
+    assert (found.run_completed_at, found.snapshot, found.trace_id) == (None, before.snapshot, before.trace_id)
     assert sorted(piece.key for piece in found.landing) == sorted(piece.key for piece in before.landing)
-    assert all(piece.row_count is None and piece.is_there for piece in found.landing)
-    assert (hops[1].message, hops[1].is_rounded) == (announced.id, True)
+    assert all(piece.rows is None and not piece.expired for piece in found.landing)
+    assert (hops[1].message, hops[1].to_the_second) == (announced.id, True)
     assert require(hops[1].at) <= announced.time
     assert "no manifest: it has expired, or the run did not complete" in await told(filled, "dim_staff", "3")
     for key in [key for key in filled.objects.buckets[LANDING] if "/runs/" in key]:
@@ -185,7 +181,7 @@ async def test_a_row_of_a_batch_that_was_replayed_is_told_with_both_ids(filled: 
     message = await filled.remodel(again)
     await filled.load(message)
     found, hops = await passage(filled, "dim_staff", "3")
-    assert (found.batch_id, found.first_id, found.is_replay) == (again.data.batch_id, first.data.batch_id, True)
+    assert (found.id, found.first_id) == (again.data.batch_id, first.data.batch_id)
     assert [hop.message for hop in hops[1:3]] == [announced.id, message.id]
     assert len(found.landing) == 2
     assert "sent again later under another batch id" in await told(filled, "dim_staff", "3")
@@ -204,7 +200,7 @@ async def test_a_row_that_something_else_wrote_is_told_so(filled: Pipeline) -> N
 
 async def test_for_scripts_everything_has_a_stable_name(filled: Pipeline) -> None:
     (message,) = await filled.run()
-    document = life_as_json(await life(filled, "fact_payment", "3"))
+    document = (await life(filled, "fact_payment", "3")).model_dump(mode="json")
     ((row,), batch) = (document.pop("rows"), document)
     assert batch == {
         "table": "fact_payment",
@@ -216,21 +212,31 @@ async def test_for_scripts_everything_has_a_stable_name(filled: Pipeline) -> Non
         "at_source": None,
     }
     batch = row.pop("batch")
-    assert row.pop("values")["payment_id"] == "3"
+    values = row.pop("values")
+    assert values["payment_id"] == "3"
     assert datetime.fromisoformat(row.pop("loaded_at")) <= datetime.now(UTC)
-    assert row == {"current": True, "inferred": False, "deleted_at": None, "run": message.data.run}
+    assert row == {
+        "current": True,
+        "inferred": False,
+        "deleted_at": None,
+        "run": message.data.run,
+        "batch_id": str(message.data.batch_id),
+        "version": [values["last_updated_date"], values["last_updated_time"]],
+    }
     assert [hop["name"] for hop in batch.pop("hops")] == HOPS
     assert batch.pop("snapshot") == message.data.snapshot.model_dump(mode="json")
     (landing,), (processed,) = batch.pop("landing"), batch.pop("processed")
-    assert landing.keys() == processed.keys() == {"bucket", "key", "rows", "bytes", "expired"}
+    assert landing.keys() == processed.keys() == {"bucket", "key", "rows", "bytes", "written_at", "expired"}
     assert (landing["bucket"], processed["bucket"], processed["expired"]) == (LANDING, PROCESSED, False)
     completed = manifest(filled, message.data.run)
     assert batch == {
         "id": str(message.data.batch_id),
+        "first_id": str(message.data.batch_id),
+        "run": message.data.run,
         "index": 0,
         "trace_id": (message.traceparent or "").split("-")[1],
         "in_ledger": True,
         "asked_by": str(completed.requested_by),
         "full": True,
-        "run_completed_at": completed.completed_at.isoformat(),
+        "run_completed_at": completed.model_dump(mode="json")["completed_at"],
     }

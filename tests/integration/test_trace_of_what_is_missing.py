@@ -34,7 +34,7 @@ async def test_a_row_that_is_gone_at_the_source_is_told_with_the_run_that_found_
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     (message,) = await filled.run(Mode.FULL)
     found = await life(filled, "fact_payment", "3")
-    assert (found.is_known, found.rows[0].is_current, found.at_source) == (True, False, None)
+    assert (found.known, found.rows[0].current, found.at_source) == (True, False, None)
     assert found.tombstone is not None
     assert (found.tombstone.run, found.rows[0].deleted_at) == (message.data.run, message.data.snapshot.taken_at)
     assert f"which the key comparison of run {message.data.run} found" in await told(filled, "fact_payment", "3")
@@ -50,11 +50,11 @@ async def test_an_inferred_member_is_said_to_be_one_and_the_source_is_asked_for_
     await filled.load(facts[0])
     ((key,),) = await filled.select("SELECT min(transaction_id)::text FROM dim_transaction WHERE _run = 0")
     found = await life(filled, "dim_transaction", key)
-    assert (found.is_known, found.rows[0].is_inferred, found.at_source) == (True, True, AtSource.READ)
+    assert (found.known, found.rows[0].inferred, found.at_source) == (True, True, AtSource.READ)
     assert "inferred member: a fact refers to it" in await told(filled, "dim_transaction", key)
     await filled.load(*messages)
     found = await life(filled, "dim_transaction", key)
-    assert (found.rows[0].is_inferred, found.at_source) == (False, None)
+    assert (found.rows[0].inferred, found.at_source) == (False, None)
 
 
 async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_came_later(
@@ -65,17 +65,17 @@ async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_ca
     await source.execute(PAY, 4, "NaN", "2026-12-01 10:00")
     (message,) = await filled.run()
     found = await life(filled, "fact_payment", "3")
-    (refusal,) = found.refusals
-    assert (refusal.run, found.is_open(refusal), len(found.rows)) == (message.data.run, True, 1)
+    (refusal,) = found.quarantine
+    assert (refusal.run, refusal.open, len(found.rows)) == (message.data.run, True, 1)
     assert refusal.row["payment_id"] == 3
     line = f"quarantine: run {refusal.run} refused it: payment_amount is NaN (still missing)"
     assert line in await told(filled, "fact_payment", "3")
     await source.execute(PAY, 3, 7, "2026-12-02 10:00")
     await filled.run()
     found = await life(filled, "fact_payment", "3")
-    assert [found.is_open(one) for one in found.refusals] == [False]
+    assert [one.open for one in found.quarantine] == [False]
     assert "(a later image of it is loaded)" in await told(filled, "fact_payment", "3")
-    assert (await life(filled, "fact_payment", "5")).refusals == ()
+    assert (await life(filled, "fact_payment", "5")).quarantine == ()
 
 
 async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
@@ -87,7 +87,7 @@ async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     await filled.run(Mode.FULL)
     found = await life(filled, "fact_payment", "3")
-    assert [found.is_open(refusal) for refusal in found.refusals] == [False]
+    assert [refusal.open for refusal in found.quarantine] == [False]
     assert "payment_amount is NaN (the source has it no longer)" in await told(filled, "fact_payment", "3")
 
 
@@ -98,16 +98,16 @@ async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_t
     await filled.run()
     await source.execute("UPDATE currency SET currency_code = 'XXY' WHERE currency_id = 1")
     await filled.run()
-    refusals = (await life(filled, "dim_currency", "1")).refusals
+    refusals = (await life(filled, "dim_currency", "1")).quarantine
     assert [refusal.row["currency_code"] for refusal in refusals] == ["XXY", "XXZ"]
-    assert (await life(filled, "dim_design", "1")).refusals == ()
+    assert (await life(filled, "dim_design", "1")).quarantine == ()
 
 
 async def test_a_row_that_is_not_loaded_is_looked_for_at_the_source(source: asyncpg.Connection, filled: Pipeline) -> None:
     assert (await life(filled, "fact_payment", "3")).at_source is AtSource.WAITING  # nothing was ever read
     messages = await filled.read()
     found = await life(filled, "fact_payment", "3")
-    assert (found.is_known, found.at_source) == (False, AtSource.READ)
+    assert (found.known, found.at_source) == (False, AtSource.READ)
     await filled.load(*messages)
     assert (await life(filled, "fact_payment", "3")).at_source is None
     await source.execute(
@@ -127,18 +127,18 @@ async def test_a_source_that_can_t_be_reached_is_said(filled: Pipeline) -> None:
     nobody = Database("source", SecretStr(f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"), connections=1)
     alone = replace(filled, source=nobody)
     assert (await life(alone, "dim_staff", "998")).at_source is AtSource.UNKNOWN
-    assert (await life(alone, "dim_staff", "3")).is_known
+    assert (await life(alone, "dim_staff", "3")).known
     await nobody.aclose()
 
 
-async def test_a_day_of_the_calendar_is_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
+async def test_a_day_of_the_calendar_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
     await filled.run()
     ((day,),) = await filled.select("SELECT max(date_id)::text FROM dim_date")
     found = await life(filled, "dim_date", day)
-    assert (found.is_known, found.is_computed, found.at_source) == (True, True, None)
+    assert (found.known, found.computed, found.at_source) == (True, True, None)
     assert "the loader computes it, no run reads it" in await told(filled, "dim_date", day)
     assert "inferred" not in await told(filled, "dim_date", day)
-    assert not (await life(filled, "dim_date", "1066-10-14")).is_known
+    assert not (await life(filled, "dim_date", "1066-10-14")).known
 
 
 async def test_a_number_may_be_typed_with_a_sign_and_zeros(filled: Pipeline) -> None:

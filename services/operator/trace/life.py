@@ -1,34 +1,102 @@
-"""All that is known of one row: what the warehouse has of it, how that came there, and if nothing has, where it is instead."""
+"""The life of a row as `starlift trace --json` prints it: names are stable, and what is not known is null."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum, unique
+from typing import Any
 from uuid import UUID
 
-from contracts.tables import Calendar, RemodelledTable, WarehouseTable
-from services.operator.naming import table_named
-from services.operator.proof.causes import Unseen, sources_of
-from services.operator.proof.comparison import Key
-from services.operator.proof.quarantine import Entry
-from services.operator.proof.statements import by_column, expected_rows, rows_of
-from services.operator.system import System
-from services.operator.trace.passage import Passage, read_passages
-from services.operator.trace.refusals import read_refusals
-from services.operator.trace.star_rows import (
-    StarRow,
-    parsed_key,
-    read_rows,
-)
-from shared.errors import DependencyDownError
-from shared.ledger import Tombstone, find_tombstone
-from shared.source_snapshot import read_snapshot, versionless
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from contracts.messages import Snapshot
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Piece(_Model):
+    """An object of a batch."""
+
+    bucket: str
+    key: str
+    rows: int | None  # as announced; None without a manifest: a bucket's listing has no row counts
+    bytes: int
+    written_at: AwareDatetime | None  # by S3, rounded down to seconds; None once it has expired
+    expired: bool  # whether the bucket no longer has it
+
+
+class Hop(_Model):
+    """A step on a batch's way."""
+
+    name: str
+    at: AwareDatetime | None  # when it was done, by the clock of whoever did it
+    to_the_second: bool = False  # whether S3 has rounded `at` down
+    seconds: float | None = None  # since the last hop before it whose time is known
+    estimate: bool = False  # whether one of the two times is rounded
+    message: UUID | None = None  # the id of the message that announced it
+
+
+class Passage(_Model):
+    """What is known of the batch that wrote a row."""
+
+    id: UUID
+    first_id: UUID  # the id that it was announced with; a replay of the quarantine has another one
+    run: int
+    index: int | None  # its place in its run, from 0
+    trace_id: str | None  # shared by its messages (W3C Trace Context)
+    in_ledger: bool
+    asked_by: UUID | None  # the id of the command that asked for the run; as the next two, from the run's manifest
+    full: bool | None  # whether the run read every row
+    run_completed_at: AwareDatetime | None  # by ingestion's clock
+    snapshot: Snapshot | None  # the source snapshot that its rows were read in
+    landing: tuple[Piece, ...]  # the rows of the table's source, and of what they were joined with
+    processed: tuple[Piece, ...]  # the rows of the table
+    hops: tuple[Hop, ...]  # in the order in which they were done
+
+
+class StarRow(_Model):
+    """A row of the warehouse: of a fact, one version."""
+
+    values: dict[str, str | None]  # PostgreSQL's text of each column, the surrogate first
+    version: tuple[str | None, ...]  # the values of the columns that tell the versions of a fact apart
+    run: int  # the run whose snapshot the row shows; 0: an inferred member
+    batch_id: UUID | None  # the batch that wrote it last; None for inferred members and dates of the calendar
+    loaded_at: AwareDatetime  # when it was merged, by the warehouse's clock
+    deleted_at: AwareDatetime | None  # the source no longer had it by then, by the source's clock
+    current: bool  # whether it is what the warehouse shows of its key
+    inferred: bool  # whether the loader made it up because a fact refers to it
+    batch: Passage | None = None
+
+
+class Problem(_Model):
+    """Why a row was refused."""
+
+    column: str  # empty if the reason concerns the whole row
+    reason: str
+
+
+class Refusal(_Model):
+    """An entry of the quarantine: a batch brought the row, and the warehouse could not hold it."""
+
+    run: int
+    batch_index: int
+    open: bool  # whether the row is still missing: no run from then on has brought it, or found it gone
+    gone: bool  # whether the source no longer has the row
+    problems: tuple[Problem, ...]
+    row: dict[str, Any]  # the values of the source, by column
+
+
+class Tombstone(_Model):
+    """The last key comparison that found the row gone."""
+
+    run: int
+    found_at: AwareDatetime  # by the source's clock
 
 
 @unique
 class AtSource(StrEnum):
-    """What the source says of a row that is not loaded."""
+    """What the source has of a row that is not loaded."""
 
     NOWHERE = "nowhere"  # it has no such row
     WAITING = "waiting"  # it was written since the last run's horizon: the next run reads it
@@ -36,69 +104,14 @@ class AtSource(StrEnum):
     UNKNOWN = "unknown"  # the source can't be reached
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """The life of a row. `rows` are its versions, the newest first; `at_source` was asked only where no real row is loaded."""
+class Life(_Model):
+    """The life of a row."""
 
-    table: WarehouseTable
-    key: Key
-    rows: tuple[StarRow, ...]
-    passages: Mapping[UUID, Passage]
-    refusals: tuple[Entry, ...]
-    tombstone: Tombstone | None
-    at_source: AtSource | None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the warehouse has a row of this key."""
-        return bool(self.rows)
-
-    @property
-    def is_computed(self) -> bool:
-        """Whether the loader makes such rows itself."""
-        return isinstance(self.table, Calendar)
-
-    def is_open(self, refusal: Entry) -> bool:
-        """Whether the row that was refused is missing still: no run from then on has brought it, or found it gone."""
-        return all(row.run < refusal.run for row in self.rows) and not self.is_gone_since(refusal)
-
-    def is_gone_since(self, refusal: Entry) -> bool:
-        """Whether the source has the row no longer."""
-        return self.at_source is AtSource.NOWHERE or (self.tombstone is not None and self.tombstone.run >= refusal.run)
-
-
-async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:
-    """The life of the row whose key a person has typed.
-
-    Raises: ComplaintError; DependencyDownError, TransientError, PermanentError.
-    """
-    table = table_named(system.contract, table_name)
-    key = parsed_key(table, texts)
-    async with system.warehouse.transaction(readonly=True) as warehouse:
-        rows = await read_rows(warehouse, system.contract, table, key)
-        if isinstance(table, Calendar):
-            return Life(table, key, rows, {}, (), None, None)
-        tombstone = await find_tombstone(warehouse, table, key)
-        batches = {row.batch_id: row.run for row in rows if row.batch_id is not None}
-        passages = await read_passages(system, warehouse, table, batches)
-    refusals = await read_refusals(system, table, key)
-    is_missing = all(row.is_inferred for row in rows)
-    return Life(table, key, rows, passages, refusals, tombstone, await _at_source(system, table, key) if is_missing else None)
-
-
-async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSource:
-    checkpoint = await system.store.find_checkpoint()
-    try:
-        async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
-            hidden = versionless(await read_snapshot(source, system.contract))
-            if checkpoint is None or hidden & sources_of(table):
-                unseen = Unseen(beyond=0, versionless=hidden)
-            else:
-                unseen = Unseen(((checkpoint.snapshot.horizon, 0),), versionless=hidden)
-            expected = expected_rows(system.contract, table, unseen)
-            row = await source.fetchrow(rows_of(expected, table), *by_column(table, [key]))
-    except DependencyDownError:
-        return AtSource.UNKNOWN
-    if row is None:
-        return AtSource.NOWHERE
-    return AtSource.READ if row["waits"] is None else AtSource.WAITING
+    table: str  # of the warehouse
+    key: tuple[int | str, ...]  # the business key, as a key list has it
+    known: bool  # whether the warehouse has a row of this key
+    computed: bool  # whether the loader makes such rows itself: dates of the calendar
+    rows: tuple[StarRow, ...]  # its versions, the newest first
+    quarantine: tuple[Refusal, ...] = ()  # closed entries as well, the newest first
+    tombstone: Tombstone | None = None
+    at_source: AtSource | None = None  # asked only where no real row is loaded

@@ -1,24 +1,25 @@
 """How a batch went from the source to the warehouse: its messages, its objects, and when each hop was done.
 
 Nothing is searched for. Run and index lead to the manifest and to the objects, the batch's id to the ledger and to the ids of
-the messages. What has expired is missing here, and no error.
+the messages. What has expired is missing here, which is not an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from contracts.messages import BatchIngested, BatchLoaded, Role, Snapshot
-from contracts.objects import SourceKeys, extract_name, rows_in
+from contracts.messages import BatchIngested, BatchLoaded, Role
+from contracts.objects import ObjectRef, SourceKeys, extract_name, rows_in
 from contracts.state import Manifest
 from contracts.tables import RemodelledTable
 from services.operator.system import System
+from services.operator.trace.life import Hop, Passage, Piece, StarRow
 from shared.envelope import message_id
 from shared.ledger import LoadedEvent, loaded_events
 from shared.object_store import Listed
@@ -26,173 +27,132 @@ from shared.reading import all_of
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """An object of a batch. Who lists it alone knows no `row_count`; one that is not there any more has expired."""
+class Traces:
+    """What is left of a batch in each place that it has passed; `merged_at` is when the row in question was merged."""
 
-    bucket: str
-    key: str
-    byte_count: int
-    row_count: int | None
-    written_at: datetime | None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the bucket still has it."""
-        return self.written_at is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """Something that was done: when, if that is known, by the clock of whoever did it; `message` is the id of what told of it.
-
-    `is_rounded`: down to whole seconds, by S3. `seconds` is since the last hop before it whose time is known, `is_estimate` if
-    one of the two times is rounded.
-    """
-
-    name: str
-    at: datetime | None
-    message: UUID | None = None
-    is_rounded: bool = False
-    seconds: float | None = None
-    is_estimate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """What is known of a batch. `landing` holds the rows of the table's source and of what they were joined with."""
-
+    batch: UUID
     run: int
-    batch_id: UUID
+    merged_at: datetime
     loaded: LoadedEvent | None
     manifest: Manifest | None
-    landing: tuple[Piece, ...]
-    processed: tuple[Piece, ...]
+    landing: tuple[Piece, ...] = ()
+    processed: tuple[Piece, ...] = ()
 
     @property
     def announced(self) -> BatchIngested | None:
-        """The batch as the manifest has it. One that was replayed from the quarantine stands there under its first id."""
-        for batch in self.manifest.batches if self.manifest else ():
-            if batch.data.batch_id == self.batch_id or (self.loaded and batch.data.index == self.loaded.event.data.index):
-                return batch
+        """The batch as the manifest has it: one that was replayed from the quarantine is there with its first id."""
+        for one in self.manifest.batches if self.manifest else ():
+            if one.data.batch_id == self.batch or (self.loaded and one.data.index == self.loaded.event.data.index):
+                return one
         return None
-
-    @property
-    def first_id(self) -> UUID:
-        """The id under which it was announced first."""
-        data = self.event.data if self.event else None
-        return SourceKeys(data.source_name).batch(data.run, data.index).batch_id if data else self.batch_id
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether its rows were sent again, under another id, to be remodelled anew."""
-        return self.batch_id != self.first_id
 
     @property
     def event(self) -> BatchLoaded | BatchIngested | None:
         """The last message about it that is kept."""
         return self.loaded.event if self.loaded else self.announced
 
-    @property
-    def index(self) -> int | None:
-        """Its place in its run, from 0."""
-        return self.event.data.index if self.event else None
+    def passage(self) -> Passage:
+        """What the traces add up to."""
+        event, manifest = self.event, self.manifest
+        first_id = SourceKeys(event.data.source_name).batch(self.run, event.data.index).batch_id if event else self.batch
+        return Passage(
+            run=self.run,
+            id=self.batch,
+            first_id=first_id,
+            index=event.data.index if event else None,
+            trace_id=event.traceparent.split("-")[1] if event and event.traceparent else None,
+            in_ledger=self.loaded is not None,
+            asked_by=manifest.requested_by if manifest else None,
+            full=manifest.is_full if manifest else None,
+            run_completed_at=manifest.completed_at if manifest else None,
+            snapshot=event.data.snapshot if event else None,
+            landing=self.landing,
+            processed=self.processed,
+            hops=self._hops(first_id),
+        )
 
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The source snapshot that its rows were read in."""
-        return self.event.data.snapshot if self.event else None
-
-    @property
-    def trace_id(self) -> str | None:
-        """By which its messages belong together (W3C Trace Context)."""
-        return self.event.traceparent.split("-")[1] if self.event and self.event.traceparent else None
-
-    def hops(self, merged_at: datetime) -> list[Hop]:
-        """In the order in which they were done; the row in question was merged at `merged_at`."""
-        landed_at = self.announced.time if self.announced else max(_written(self.landing), default=None)
-        # Of a batch that was replayed there may be two: the first has made the one, the replay the other.
-        remodelled_at = (max if self.is_replay else min)(_written(self.processed), default=None)
+    def _hops(self, first_id: UUID) -> tuple[Hop, ...]:
+        announced, loaded, event = self.announced, self.loaded, self.event
+        landed_at = announced.time if announced else max(_written(self.landing), default=None)
+        # Of a batch that was replayed there may be two objects: the first is the batch's own, the last the replay's.
+        remodelled_at = (min if self.batch == first_id else max)(_written(self.processed), default=None)
+        ingested, remodelled = message_id(first_id, "batch_ingested"), message_id(self.batch, "batch_remodelled")
         return _timed(
-            Hop("source snapshot", self.snapshot.taken_at if self.snapshot else None),
-            Hop("batch ingested", landed_at, message_id(self.first_id, "batch_ingested"), is_rounded=self.announced is None),
-            Hop("batch remodelled", remodelled_at, message_id(self.batch_id, "batch_remodelled"), is_rounded=True),
-            Hop("load began", self.loaded.event.time if self.loaded else None, message_id(self.batch_id, "batch_loaded")),
-            Hop("row merged", merged_at),
-            Hop("load committed", self.loaded.committed_at if self.loaded else None),
+            Hop(name="source snapshot", at=event.data.snapshot.taken_at if event else None),
+            Hop(name="batch ingested", at=landed_at, message=ingested, to_the_second=announced is None),
+            Hop(name="batch remodelled", at=remodelled_at, message=remodelled, to_the_second=True),
+            Hop(name="load began", at=loaded.event.time if loaded else None, message=message_id(self.batch, "batch_loaded")),
+            Hop(name="row merged", at=self.merged_at),
+            Hop(name="load committed", at=loaded.committed_at if loaded else None),
         )
 
 
-def _written(pieces: Iterable[Piece]) -> list[datetime]:
+def _written(pieces: tuple[Piece, ...]) -> list[datetime]:
     return [piece.written_at for piece in pieces if piece.written_at]
 
 
-def _timed(*hops: Hop) -> list[Hop]:
-    """With the seconds between them. A time that was rounded down is never before the other."""
+def _timed(*hops: Hop) -> tuple[Hop, ...]:
+    """The hops with the seconds between them. A time that was rounded down is never before the other."""
     timed: list[Hop] = []
     before: Hop | None = None
     for hop in hops:
-        seconds, is_estimate = None, False
+        found = hop
         if before and before.at and hop.at:
-            seconds, is_estimate = (hop.at - before.at).total_seconds(), hop.is_rounded or before.is_rounded
-        timed.append(replace(hop, seconds=max(seconds or 0.0, 0.0) if is_estimate else seconds, is_estimate=is_estimate))
+            seconds, is_estimate = (hop.at - before.at).total_seconds(), hop.to_the_second or before.to_the_second
+            found = hop.model_copy(update={"seconds": max(seconds, 0.0) if is_estimate else seconds, "estimate": is_estimate})
+        timed.append(found)
         before = hop if hop.at else before
-    return timed
+    return tuple(timed)
 
 
 async def read_passages(
-    system: System, warehouse: asyncpg.Connection, table: RemodelledTable, batches: Mapping[UUID, int]
+    system: System, warehouse: asyncpg.Connection, table: RemodelledTable, rows: Sequence[StarRow]
 ) -> dict[UUID, Passage]:
-    """The passages of batches of `table`, each given with the run that its row says. The ledger knows better."""
-    ledger = await loaded_events(warehouse, list(batches))
-    run_of = {**batches, **{batch: loaded.event.data.run for batch, loaded in ledger.items()}}
+    """The passages of the batches that wrote the rows of `table`, by the batch's id. The ledger knows a batch's run best."""
+    written = {row.batch_id: row for row in rows if row.batch_id is not None}
+    ledger = await loaded_events(warehouse, list(written))
+    run_of = {batch: ledger[batch].event.data.run if batch in ledger else row.run for batch, row in written.items()}
     runs = sorted(set(run_of.values()))
     manifests = dict(zip(runs, await all_of(runs, system.store.find_manifest), strict=True))
-    passages = await all_of(
-        list(run_of.items()), lambda of: _passage(system, table, of[1], of[0], ledger.get(of[0]), manifests[of[1]])
-    )
-    return {passage.batch_id: passage for passage in passages}
+
+    async def read(batch: UUID) -> Passage:
+        run = run_of[batch]
+        traces = Traces(batch, run, written[batch].loaded_at, ledger.get(batch), manifests[run])
+        return (await _with_objects(system, table, traces)).passage()
+
+    return {passage.id: passage for passage in await all_of(list(written), read)}
 
 
-async def _passage(
-    system: System, table: RemodelledTable, run: int, batch: UUID, loaded: LoadedEvent | None, manifest: Manifest | None
-) -> Passage:
-    bare = Passage(run, batch, loaded, manifest, (), ())
-    if bare.index is None:
-        return bare
-    store = system.store
-    prefix = store.keys.batch(run, bare.index).prefix
+async def _with_objects(system: System, table: RemodelledTable, traces: Traces) -> Traces:
+    """Add what the buckets have: of the landing bucket as it was announced or, without a manifest, as it is listed."""
+    if traces.event is None:
+        return traces
+    store, prefix = system.store, system.store.keys.batch(traces.run, traces.event.data.index).prefix
     landing, processed = await asyncio.gather(
         store.objects.listing(store.landing_bucket, prefix), store.objects.listing(store.processed_bucket, prefix)
     )
-    return Passage(
-        run,
-        batch,
-        loaded,
-        manifest,
-        _landing_pieces(store.landing_bucket, table, bare.announced, landing),
-        tuple(_piece(store.processed_bucket, one) for one in processed if _holds(one, {table.name})),
-    )
-
-
-def _landing_pieces(
-    bucket: str, table: RemodelledTable, announced: BatchIngested | None, listed: list[Listed]
-) -> tuple[Piece, ...]:
-    """As they were announced; without a manifest, those that lie there."""
     names = {extract_name(table.source, Role.BASE), *(extract_name(one.table, Role.PARTNER) for one in table.lookups)}
-    if announced is None:
-        return tuple(_piece(bucket, one) for one in listed if _holds(one, names))
-    written = {one.key: one.written_at for one in listed}
-    return tuple(
-        Piece(bucket, one.object.key, one.object.byte_count, one.object.row_count, written.get(one.object.key))
-        for one in announced.data.extracts
-        if extract_name(one.table, one.role) in names
+    if traces.announced is None:
+        landed = [_piece(store.landing_bucket, one) for one in landing if _name_in(one.key) in names]
+    else:
+        listed = {one.key: one for one in landing}
+        refs = [one.object for one in traces.announced.data.extracts if extract_name(one.table, one.role) in names]
+        landed = [_piece_of(ref, listed.get(ref.key)) for ref in refs]
+    remodelled = [_piece(store.processed_bucket, one) for one in processed if _name_in(one.key) == table.name]
+    return replace(traces, landing=tuple(landed), processed=tuple(remodelled))
+
+
+def _piece(bucket: str, one: Listed) -> Piece:
+    return Piece(bucket=bucket, key=one.key, rows=None, bytes=one.byte_count, written_at=one.written_at, expired=False)
+
+
+def _piece_of(ref: ObjectRef, listed: Listed | None) -> Piece:
+    written_at = listed.written_at if listed else None
+    return Piece(
+        bucket=ref.bucket, key=ref.key, rows=ref.row_count, bytes=ref.byte_count, written_at=written_at, expired=listed is None
     )
 
 
-def _holds(listed: Listed, names: set[str]) -> bool:
-    named = rows_in(listed.key)
-    return named is not None and named[0] in names
-
-
-def _piece(bucket: str, listed: Listed) -> Piece:
-    return Piece(bucket, listed.key, listed.byte_count, None, listed.written_at)
+def _name_in(key: str) -> str | None:
+    named = rows_in(key)
+    return named[0] if named else None

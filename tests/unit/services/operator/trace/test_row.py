@@ -6,9 +6,9 @@ from contracts.column_types import UUID, varchar
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension
 from contracts.totesys import CONTRACT
-from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.errors import UsageError
 from services.operator.naming import table_named
-from services.operator.trace.star_rows import parsed_key
+from services.operator.trace.row import parsed_key
 from shared.ledger import key_parameter
 
 
@@ -31,9 +31,8 @@ from shared.ledger import key_parameter
     ids=str,
 )
 def test_what_names_no_row_is_wrong_usage(table: str, key: list[str], complaint: str) -> None:
-    with pytest.raises(ComplaintError, match=complaint) as caught:
+    with pytest.raises(UsageError, match=complaint):
         parsed_key(table_named(CONTRACT, table), key)
-    assert caught.value.code == ExitCode.USAGE
 
 
 def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
@@ -47,5 +46,15 @@ def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
 def test_a_uuid_may_be_typed_in_capitals() -> None:
     table = Dimension("dim_x", ("id",), (Column("id", UUID, FromSource("id")),), "x")
     assert parsed_key(table, ["{5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21}"]) == ("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21",)
-    with pytest.raises(ComplaintError, match="'id' is a uuid, not 'x'; correct the key"):
+    with pytest.raises(UsageError, match="'id' is a uuid, not 'x'; correct the key"):
         parsed_key(table, ["x"])
+
+
+def test_a_text_that_is_not_utf_8_is_escaped_in_the_complaint() -> None:
+    table = Dimension("dim_code", ("code",), (Column("code", varchar(3), FromSource("code")),), "code")
+    with pytest.raises(UsageError, match=r"'code' is a text in UTF-8, not '\\udcff'; correct the key"):
+        parsed_key(table, ["\udcff"])
+
+
+def test_the_least_number_that_a_key_may_be_is_one() -> None:
+    assert parsed_key(CONTRACT.warehouse_table("dim_staff"), ["-2147483648"]) == (-2147483648,)
