@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -14,8 +15,10 @@ from infra.local.totesys.fill import fill
 from services.operator import progress as progress_module
 from services.operator.progress import not_in_ledger
 from services.operator.proof.comparison import Kind
-from services.operator.proof.verdict import Outcome
+from services.operator.proof.verdict import Outcome as ProofOutcome
+from services.operator.runs import Outcome, last_runs
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
+from tests.unit.services.operator.scene import Scene
 
 
 @pytest.fixture
@@ -93,6 +96,31 @@ async def test_an_idle_source_is_fresh_without_manifests(filled: asyncpg.Connect
     assert progress.fresh_as_of > message.data.snapshot.taken_at
     assert progress.consistent_through is not None
     assert progress.consistent_through.run == message.data.run
+
+
+async def test_the_last_runs_tell_what_became_of_them(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    (first,) = await pipeline.run()
+    second = await change(filled, pipeline, "Ada")
+    system = replace(Scene().system, objects=pipeline.objects, warehouse=pipeline.warehouse)
+    newest, oldest = (await last_runs(system, 20)).runs
+    assert (newest.run, newest.outcome, newest.full, newest.rows_read) == (second.data.run, Outcome.MISSING, False, 1)
+    assert (newest.trigger, newest.asked_by) == (
+        Trigger.OPERATOR,
+        (await pipeline.store.read_manifest(newest.run)).requested_by,
+    )
+    assert (newest.seconds_remodelling, newest.seconds_loading) == (None, None)
+    assert (oldest.run, oldest.outcome, oldest.full, oldest.batches) == (first.data.run, Outcome.LOADED, True, 1)
+    assert oldest.rows_loaded == sum(rows.object.row_count for rows in first.data.tables)
+    seconds = (oldest.seconds_ingesting, oldest.seconds_remodelling, oldest.seconds_loading)
+    assert all(one is not None and one >= 0 for one in seconds)
+    await pipeline.run(Mode.FULL)
+    assert [run.outcome for run in (await last_runs(system, 20)).runs] == [
+        Outcome.LOADED,
+        Outcome.SUPERSEDED,
+        Outcome.LOADED,
+    ]
+    assert await pipeline.ingest(trigger=Trigger.SCHEDULE) == []
+    assert [run.outcome for run in (await last_runs(system, 2)).runs] == [Outcome.UNCHANGED, Outcome.LOADED]
 
 
 async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
@@ -175,7 +203,7 @@ async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overd
     lost = await change(filled, pipeline, "Ada")
     monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
     verdict = await pipeline.verify()
-    assert (verdict.outcome, verdict.progress.overdue, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 1, 0, 1)
+    assert (verdict.outcome, verdict.progress.overdue, verdict.in_flight, verdict.stuck) == (ProofOutcome.PENDING, 1, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
     assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 

@@ -17,6 +17,7 @@ _COMMANDS = (
     ("ingest", "services.operator.terminal.ingest:app", "Ask for a run: read what changed since the last one, and load it."),
     ("resend", "services.operator.terminal.ingest:app", "Send batches again that were announced and never loaded."),
     ("status", "services.operator.terminal.status:app", "Show services, queues, dead letters, rows and freshness."),
+    ("runs", "services.operator.terminal.runs:app", "Show the last runs, and what became of them."),
     ("verify", "services.operator.terminal.verify:app", "Compare the star with the source, row by row."),
     ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its versions, runs, messages and objects."),
     ("dlq", "services.operator.dlq.commands:dlq_app", "See, understand, repair and replay dead letters."),

@@ -57,6 +57,8 @@ class FakeLedger:
     async def fetch(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         if query == RUNS:
             return [self._run(run) for run in sorted(self.loaded) if run >= arguments[1]]
+        if arguments[0] == []:  # about no batch
+            return []
         assert query == BATCHES
         return [{"batch_id": known} for known in self._ids() if known in arguments[0]]
 

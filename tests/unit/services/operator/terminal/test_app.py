@@ -67,6 +67,7 @@ def test_the_commands_and_their_options() -> None:
     assert options() == {
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
+        "runs": {"--limit", "--json"},
         "status": {"--json", "--timeout"},
         "verify": {"tables", "--begin-anew", "--history", "--json", "--record", "--repair", "--report", "--sample", "--settle"},
         "trace": {"table", "key", "--json"},

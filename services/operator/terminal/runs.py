@@ -1,0 +1,75 @@
+"""`starlift runs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.operator.render import clock, counted
+from services.operator.runs import Outcome, Run, Runs, last_runs
+from services.operator.terminal.session import with_system
+
+PIPE_WIDTH = 160  # where there is no terminal: a line for each run
+
+app = typer.Typer()
+
+
+@app.command()
+def runs(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many runs to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")] = False,
+) -> None:
+    """Show the last runs: who asked, what they read, the seconds of each hop, and what became of them."""
+    found = with_system(lambda system: last_runs(system, limit))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        console = Console()
+        show_runs(console if console.is_terminal else Console(width=PIPE_WIDTH), found)
+
+
+def show_runs(console: Console, found: Runs) -> None:
+    """Print a line for each run."""
+    if not found.runs:
+        console.print("no run has begun yet; `starlift ingest` asks for one")
+        return
+    table = Table("run", "read at", "asked by", "kind", "rows", "seconds", "outcome", title=f"Runs of {found.source}")
+    table.title_justify = "left"
+    table.columns[4].justify = "right"
+    for run in found.runs:
+        kind = "" if run.full is None else "full" if run.full else "changes"
+        read_at = clock(run.taken_at) if run.taken_at else ""
+        rows = "" if run.rows_read is None else f"{run.rows_read:,}"
+        table.add_row(str(run.run), read_at, run.trigger or "", kind, rows, seconds_of(run), outcome_of(run))
+    console.print(table)
+    console.print("seconds: ingesting + remodelling + loading, waits in queues included", highlight=False)
+
+
+def seconds_of(run: Run) -> str:
+    """The seconds of the hops that are over."""
+    hops = (run.seconds_ingesting, run.seconds_remodelling, run.seconds_loading)
+    return " + ".join(f"{seconds:.1f}" for seconds in hops if seconds is not None)
+
+
+def outcome_of(run: Run) -> str:
+    """What became of the run, in words."""
+    batches = counted(run.batches or 0, "batch", "batches")
+    match run.outcome:
+        case Outcome.LOADED:
+            refused = f", {counted(run.rows_quarantined, 'row', 'rows')} refused" if run.rows_quarantined else ""
+            return f"loaded: {batches}, {counted(run.rows_loaded or 0, 'row', 'rows')}{refused}"
+        case Outcome.MISSING:
+            dead = f"; dead letters: {', '.join(run.dead_letters)}" if run.dead_letters else ""
+            return f"{run.batches_loaded} of {batches} loaded{dead}"
+        case Outcome.SUPERSEDED:
+            return f"{run.batches_loaded} of {batches} loaded; superseded by a later full run"
+        case Outcome.UNCHANGED:
+            return "nothing had changed"
+        case Outcome.RUNNING:
+            return "running"
+        case Outcome.VOID:
+            return "void: it ended early, the next run reads again what it was to read"
