@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from contracts.objects import SourceKeys
+from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceState
 from shared.errors import TransientError
-from shared.object_store import ObjectStore, replace_ours
+from shared.object_store import ObjectStore, put_addressed, replace_ours
 from shared.reading import all_of
 from shared.source_snapshot import lsn
 from shared.stored_documents import read_stored
@@ -112,6 +112,10 @@ class SourceStore:
     async def manifests_after(self, run: int) -> list[Manifest]:
         """The manifest of every completed run above `run`, in the order of the runs."""
         return await all_of(await self.manifest_runs(after=run), self.read_manifest)
+
+    async def put_landing(self, key_of: Callable[[str], str], body: bytes, *, row_count: int) -> ObjectRef:
+        """Write rows to the landing bucket, under the key that `key_of` makes of their hash."""
+        return await put_addressed(self.objects, self.landing_bucket, key_of, body, row_count=row_count)
 
     async def read_document(self, key: str, model: type[Document], *, what: str, remedy: str) -> Document | None:
         """A JSON document of the landing bucket; None if there is none."""

@@ -7,7 +7,9 @@ from contextlib import aclosing
 from functools import partial
 
 from services.ingestion.handler import Dependencies, handle
+from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.settings import IngestionSettings
+from services.ingestion.source import BatchLimits
 from shared.database_url import database_url
 from shared.postgres import Database
 from shared.service import consume, open_world, run_service
@@ -20,16 +22,15 @@ async def serve(settings: IngestionSettings) -> None:
         database_url, "source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region
     )
     pool = Database("source", await read_url(), connections=settings.slots + 1, reread=read_url)
-    async with open_world(settings) as world, aclosing(pool) as source:
+    async with open_world(settings) as world, aclosing(pool) as database:
         deps = Dependencies(
-            source=source,
+            source=PostgresSource(database, settings.contract),
             store=SourceStore(world.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket),
             remodelling=world.next_queue,
-            contract=settings.contract,
-            batch_rows=settings.batch_rows,
+            limits=BatchLimits(rows=settings.batch_rows),
             compare_keys_every=settings.compare_keys_every,
         )
-        await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket,), {"source": source.probe})
+        await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket,), {"source": database.probe})
 
 
 if __name__ == "__main__":

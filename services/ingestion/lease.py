@@ -14,12 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
 from contracts.state import Checkpoint, Lease, SourceState
-from shared.clock import utc_now
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError
 from shared.source_store import SourceStore
@@ -86,7 +85,7 @@ class SourceLease:
         return stored.lease is not None and stored.lease.token == self.token
 
 
-async def take_lease(store: SourceStore, now: Callable[[], datetime] = utc_now) -> SourceLease:
+async def take_lease(store: SourceStore, now: Callable[[], datetime], new_token: Callable[[], UUID]) -> SourceLease:
     """Take the lease of a source and the next run number.
 
     Raises: LeaseHeldError while another run has it.
@@ -94,7 +93,7 @@ async def take_lease(store: SourceStore, now: Callable[[], datetime] = utc_now) 
     state, etag = await store.read_state()
     if state.lease is not None and now() - CLOCK_SKEW < state.lease.until < now() + _FAR_AHEAD:
         raise LeaseHeldError(f"a run of '{store.source}' is under way until {state.lease.until:%H:%M:%S} at the latest")
-    token = uuid4()
+    token = new_token()
     run = max(state.run + 1, int(now().timestamp() * 1000))
     taken = state.model_copy(update={"run": run, "lease": Lease(token=token, until=now() + LEASE_LIFE)})
     try:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from services.ingestion.extraction import BATCH_ROWS
 from services.ingestion.plan import COMPARE_KEYS_EVERY
+from services.ingestion.source import BatchLimits
 from shared.settings import ServiceSettings
 
 
@@ -20,5 +20,5 @@ class IngestionSettings(ServiceSettings):
     service: str = "ingestion"
     source_url: SecretStr | None = None
     source_secret: str | None = None
-    batch_rows: Annotated[int, Field(ge=1)] = BATCH_ROWS
+    batch_rows: Annotated[int, Field(ge=1)] = BatchLimits().rows
     compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY

@@ -1,22 +1,83 @@
-"""The source as a run opens it."""
+"""The port through which a run reads a source.
+
+PostgreSQL is the only kind today (`postgres_source.py`; `memory_source.py` is the fake). A run makes no assumption about how a
+source finds out what has changed: it asks an open snapshot for a plan and for the rows of that plan.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import asyncpg
+from contracts.column_types import ColumnType
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSourceData, Role
+from contracts.state import Checkpoint
+from contracts.tables import SourceTable
+from services.ingestion.plan import Plan
+from services.ingestion.selection import ROW_BYTES_MAXIMUM
+from shared.source_snapshot import SourceSnapshot
 
-from contracts.contract import Contract
-from shared.postgres import Database
-from shared.source_snapshot import SourceSnapshot, read_snapshot
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@asynccontextmanager
-async def open_snapshot(source: Database, contract: Contract) -> AsyncIterator[tuple[asyncpg.Connection, SourceSnapshot]]:
-    """A read-only transaction, and what it sees. The horizon is taken before the first row is read.
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Where the rows of a run are cut into batches. A batch exceeds them only for a single row and its partners."""
 
-    Raises: SourceMismatchError, DependencyDownError, TransientError, PermanentError.
-    """
-    async with source.transaction(isolation="repeatable_read", readonly=True) as connection:
-        yield connection, await read_snapshot(connection, contract)
+    rows: int = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
+    byte_count: int = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots holds two batches, each in several forms at a time
+    # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
+    objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
+    key_list_bytes: int = 4 * 1024 * 1024  # of JSON lines in one object: some 400,000 keys, which a reader holds in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of one table."""
+
+    table: SourceTable
+    role: Role
+    types: Mapping[str, ColumnType]  # of the columns; some may be unknown to the contract, and are carried
+    row_count: int
+    byte_count: int  # of its CSV
+    frame: asyncio.Future[pd.DataFrame]  # in the physical form of shared.parquet; parsed while the next page is read
+
+
+class OpenSnapshot(Protocol):
+    """A source as of one instant. Every method reads that instant, however long the run takes."""
+
+    @property
+    def seen(self) -> SourceSnapshot:
+        """The position of the snapshot, the identity of the source, and what its catalog says of each table."""
+        ...
+
+    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+        """What to read, given what the last run left and what the command asks for. Raises: PermanentError."""
+        ...
+
+    def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        """Yield every affected row: a page of a table together with the partners of its rows, all within `limits`.
+
+        A row is affected when it or one of its lookup partners changed, or when the plan asks for its key. A key that the
+        source does not hold is passed over.
+        """
+        ...
+
+    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        """Write the key of every row of `table` to `sink`: JSON arrays, one a line, in pieces that may end within a line."""
+        ...
+
+
+class Source(Protocol):
+    """A system whose rows Starlift copies."""
+
+    def open_snapshot(self) -> AbstractAsyncContextManager[OpenSnapshot]:
+        """Open a snapshot of every table. Its position is taken before its first row is read.
+
+        Raises: SourceMismatchError, DependencyDownError, TransientError, PermanentError.
+        """
+        ...

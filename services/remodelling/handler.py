@@ -1,12 +1,12 @@
-"""One batch: read its extracts, remodel, write the star rows, the key lists and the quarantine, announce them.
+"""Remodelling of one batch: read its extracts, make star rows of them, write these, announce them.
 
-No state, no order.
+A pure function of the message: no state, no order.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ import structlog
 from contracts.contract import Contract
 from contracts.messages import (
     BatchIngested,
+    BatchIngestedData,
     BatchRemodelled,
     BatchRemodelledData,
     Extract,
@@ -59,36 +60,33 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
             f"remodelling takes starlift.batch_ingested, not '{message.type}'; move the message to its own queue"
         )
     try:
-        rows = await _read(message, deps)
+        rows = await _read_extracts(message.data, deps)
     except NewerColumnsError as newer:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
     results = await asyncio.to_thread(lambda: list(remodel(deps.contract, rows)))
-    tables = await asyncio.gather(*(_write_star_rows(message, result, deps) for result in results))
-    keys = await _copy_key_lists(message, deps)
-    quarantine = await _write_quarantine(message, results, rows, deps)
-    data = BatchRemodelledData(
-        **message.data.head(),
-        tables=tuple(tables),
-        keys=keys,
-        quarantine=quarantine,
-    )
+    data = await _write_objects(message.data, rows, results, deps)
     event = BatchRemodelled(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_remodelled"), data=data)
     await deps.loading.send(encode(event))
     log.info(
         "batch_remodelled",
         run=data.run,
         batch_id=str(data.batch_id),
-        rows=sum(table.object.row_count for table in tables),
-        quarantined=quarantine.row_count if quarantine else 0,
+        rows=sum(table.object.row_count for table in data.tables),
+        quarantined=data.quarantine.row_count if data.quarantine else 0,
     )
     return Done()
 
 
-async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
-    """The rows of a batch, its extracts of one table and role joined to one frame."""
-    frames = await asyncio.gather(*(_read_extract(extract, deps) for extract in message.data.extracts))
+async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> SourceRows:
+    """The rows of a batch, those of one table and role in one frame."""
+
+    async def read(extract: Extract) -> pd.DataFrame:
+        types = _known_table(extract.table, f"extract '{extract.object.key}'", deps.contract).extract_types
+        return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
+
+    frames = await asyncio.gather(*map(read, batch.extracts))
     found: dict[tuple[Role, str], list[pd.DataFrame]] = {}
-    for extract, frame in zip(message.data.extracts, frames, strict=True):
+    for extract, frame in zip(batch.extracts, frames, strict=True):
         found.setdefault((extract.role, extract.table), []).append(frame)
     joined = {key: pd.concat(parts, ignore_index=True) for key, parts in found.items()}
     return SourceRows(
@@ -97,14 +95,8 @@ async def _read(message: BatchIngested, deps: Dependencies) -> SourceRows:
     )
 
 
-async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
-    """The rows of one extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
-    types = _known_table(extract.table, f"extract '{extract.object.key}'", deps.contract).extract_types
-    return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
-
-
 def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
-    """The source table that a message speaks of. Raises: PermanentError."""
+    """The source table that a message names. Raises: PermanentError."""
     try:
         return contract.source_table(name)
     except ContractError as error:
@@ -112,47 +104,53 @@ def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
         raise PermanentError(f"{what} can't be remodelled: {error}; {advice}") from error
 
 
-async def _copy_key_lists(message: BatchIngested, deps: Dependencies) -> tuple[KeyList, ...]:
-    """The list of each source table for every star table made of it, whose key it is by the rules of a contract."""
-    lists: list[KeyList] = []
-    for keys in message.data.keys:
-        table = _known_table(keys.table, f"the key list of '{keys.table}' in run {message.data.run}", deps.contract)
-        objects = tuple([await _copy_keys(message, table, ref, deps) for ref in keys.objects])
-        lists += [KeyList(table=star.name, objects=objects) for star in deps.contract.remodelled_from(table.name)]
-    return tuple(lists)
+async def _write_objects(
+    batch: BatchIngestedData, rows: SourceRows, results: Sequence[Remodelled], deps: Dependencies
+) -> BatchRemodelledData:
+    """Write star rows, key lists and refused rows to the processed bucket; return what the next message says of them."""
+    keys = BatchKeys(batch.source_name, batch.run, batch.index)
+    return BatchRemodelledData(
+        **batch.head(),
+        tables=tuple(await asyncio.gather(*(_write_star_rows(result, keys, deps) for result in results))),
+        keys=await _copy_key_lists(batch, keys, deps),
+        quarantine=await _write_quarantine(rows, results, keys, deps),
+    )
 
 
-async def _copy_keys(message: BatchIngested, table: SourceTable, ref: ObjectRef, deps: Dependencies) -> ObjectRef:
-    key_of = partial(_keys(message).key_list, table.name)
-    body = await deps.objects.get(ref)
-    return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count)
-
-
-async def _write_star_rows(message: BatchIngested, result: Remodelled, deps: Dependencies) -> StarRows:
+async def _write_star_rows(result: Remodelled, keys: BatchKeys, deps: Dependencies) -> StarRows:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
-    key_of = partial(_keys(message).star_rows, result.table.name)
+    key_of = partial(keys.star_rows, result.table.name)
     ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
     return StarRows(table=result.table.name, object=ref)
 
 
+async def _copy_key_lists(batch: BatchIngestedData, keys: BatchKeys, deps: Dependencies) -> tuple[KeyList, ...]:
+    """The list of each source table for every star table made of it, whose key it is by the rules of a contract."""
+    lists: list[KeyList] = []
+    for listed in batch.keys:
+        table = _known_table(listed.table, f"the key list of '{listed.table}' in run {batch.run}", deps.contract)
+        copies: list[ObjectRef] = []
+        for ref in listed.objects:
+            body, key_of = await deps.objects.get(ref), partial(keys.key_list, table.name)
+            copies.append(await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count))
+        lists += [KeyList(table=star.name, objects=tuple(copies)) for star in deps.contract.remodelled_from(table.name)]
+    return tuple(lists)
+
+
 async def _write_quarantine(
-    message: BatchIngested, results: Iterable[Remodelled], rows: SourceRows, deps: Dependencies
+    rows: SourceRows, results: Sequence[Remodelled], keys: BatchKeys, deps: Dependencies
 ) -> ObjectRef | None:
-    """The rows that were refused, if there are any."""
-    lines = await asyncio.to_thread(_refused_lines, results, rows, deps.contract)
+    """Write the rows that were refused, if there are any."""
+
+    def refused_lines() -> list[str]:
+        lines: list[str] = []
+        for table, base in rows.base.items():
+            refused = [result for result in results if result.table.source == table and result.problems]
+            lines += quarantine_lines(deps.contract.source_table(table), base, refused)
+        return lines
+
+    lines = await asyncio.to_thread(refused_lines)
     if not lines:
         return None
     body = "".join(f"{line}\n" for line in lines).encode()
-    return await put_addressed(deps.objects, deps.processed_bucket, _keys(message).quarantine, body, row_count=len(lines))
-
-
-def _keys(message: BatchIngested) -> BatchKeys:
-    return BatchKeys(message.data.source_name, message.data.run, message.data.index)
-
-
-def _refused_lines(results: Iterable[Remodelled], rows: SourceRows, contract: Contract) -> list[str]:
-    lines: list[str] = []
-    for table, base in rows.base.items():
-        refused = [result for result in results if result.table.source == table and result.problems]
-        lines += quarantine_lines(contract.source_table(table), base, refused)
-    return lines
+    return await put_addressed(deps.objects, deps.processed_bucket, keys.quarantine, body, row_count=len(lines))

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
+from services.ingestion.postgres_source import PostgresSource
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.system import SERVICES, OperatorSettings, System, open_system
@@ -111,7 +112,7 @@ class Stand:
     def handlers(self) -> dict[str, Handler]:
         """What each service does with a message."""
         system = self.system
-        read = ingestion.Dependencies(system.source, system.store, system.queues["remodelling"], CONTRACT)
+        read = ingestion.Dependencies(PostgresSource(system.source, CONTRACT), system.store, system.queues["remodelling"])
         remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, system.store.processed_bucket)
         load = loading.Dependencies(system.objects, Warehouse(system.warehouse, CONTRACT), CONTRACT)
         return {

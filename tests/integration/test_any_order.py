@@ -18,6 +18,7 @@ from contracts.messages import BatchRemodelled
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.totesys.fill import create, fill
 from infra.local.totesys.writer import connect
+from services.ingestion.source import BatchLimits
 from shared.errors import TransientError
 from shared.testing import FakeObjectStore
 from tests.fixtures.pipeline import Dump, Pipeline, open_pipeline
@@ -84,7 +85,7 @@ async def written_history(cluster: TestCluster, source: str, warehouse: str) -> 
     await create(application)
     await fill(application, orders=20, seed=1)
     urls = cluster.url(source, READER), cluster.url(warehouse, LOADER)
-    async with open_pipeline(*urls, batch_rows=250) as pipeline:
+    async with open_pipeline(*urls, limits=BatchLimits(rows=250)) as pipeline:
         messages = await pipeline.read()
         for statements in CHANGES:
             for statement in statements:

@@ -21,6 +21,7 @@ from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
 from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
+from services.ingestion.postgres_source import PostgresSource
 from services.loading.warehouse import Warehouse
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
@@ -127,7 +128,7 @@ async def ingest(command: IngestSource, pipeline: Pipeline, process: Process, la
 
     store = replace(pipeline.store, objects=Store(pipeline.objects, process))
     outlet = Outlet(process, pipeline.objects)
-    deps = ingestion.Dependencies(pipeline.source, store, outlet, pipeline.contract, batch_rows=pipeline.batch_rows, now=now)
+    deps = ingestion.Dependencies(PostgresSource(pipeline.source, pipeline.contract), store, outlet, pipeline.limits, now=now)
     with perhaps_killed():
         assert await ingestion.handle(command, deps) == Done()
     return outlet.batches()

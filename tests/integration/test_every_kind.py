@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 
 import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from services.ingestion import keys as key_lists
+from services.ingestion.source import BatchLimits
 from services.operator.proof.history import check_history
 from services.operator.proof.history_verdict import Flaw
 from services.operator.trace.life import AtSource
@@ -127,9 +128,9 @@ async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.C
 
 
 async def test_a_deleted_key_of_two_columns_is_found_whatever_its_text_and_however_many_objects_list_the_others(
-    shop: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    shop: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    monkeypatch.setattr(key_lists, "PART_BYTES", 10)
+    pipeline = replace(pipeline, limits=BatchLimits(key_list_bytes=10))
     await shop.executemany("INSERT INTO shelf VALUES ($1, $2, 7)", [(row, label) for row in (1, -2) for label in LABELS])
     await shop.execute("INSERT INTO shelf SELECT row, 'many', 7 FROM generate_series(10, 40000) AS row")
     await pipeline.run()

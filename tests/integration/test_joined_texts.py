@@ -15,6 +15,7 @@ from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Fact, Lookup, WarehouseTable
 from services.ingestion.selection import Selection
+from services.ingestion.source import BatchLimits
 from shared.catalog import SourceMismatchError
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
@@ -156,7 +157,7 @@ async def test_a_page_whose_references_have_many_blanks_is_not_taken_for_the_las
         INSERT INTO item SELECT n, rpad('AB', 300) FROM generate_series(1, 1000) AS n;
         """
     )
-    pipeline = replace(empty.reading(BLANKS), batch_bytes=60_000)
+    pipeline = replace(empty.reading(BLANKS), limits=BatchLimits(byte_count=60_000))
     await pipeline.run()
     assert await pipeline.select("SELECT count(*) FROM dim_item") == [(1000,)]
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.messages import IngestSourceData
+from contracts.state import Checkpoint
+from contracts.tables import SourceTable
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
-from services.ingestion import handler
+from services.ingestion.plan import Plan
 from services.ingestion.selection import Selection
-from shared.postgres import copy_out
+from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
+from shared.source_snapshot import SourceSnapshot
 from tests.fixtures.pipeline import Pipeline, tables_read
 
 INSERT = """
@@ -30,6 +35,42 @@ async def writer(source: asyncpg.Connection, source_url: str) -> AsyncIterator[a
     connection = await connect(source_url)
     yield connection
     await connection.close()
+
+
+@dataclass(frozen=True)
+class ChangingSource:
+    """A source that changes before the first page of a snapshot is read, and after each."""
+
+    source: Source
+    change: Callable[[], Awaitable[None]]
+
+    @asynccontextmanager
+    async def open_snapshot(self) -> AsyncIterator[OpenSnapshot]:
+        async with self.source.open_snapshot() as snapshot:
+            yield ChangingSnapshot(snapshot, self.change)
+
+
+@dataclass(frozen=True)
+class ChangingSnapshot:
+    snapshot: OpenSnapshot
+    change: Callable[[], Awaitable[None]]
+
+    @property
+    def seen(self) -> SourceSnapshot:
+        return self.snapshot.seen
+
+    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+        return self.snapshot.plan(before, wish, compare_keys_every)
+
+    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        await self.change()
+        async for pages in self.snapshot.pages(plan, limits):
+            await self.change()
+            yield pages
+
+    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        await self.change()
+        await self.snapshot.copy_keys(table, sink)
 
 
 async def designs(pipeline: Pipeline) -> set[str]:
@@ -51,20 +92,17 @@ async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(
 
 
 async def test_what_commits_while_a_run_reads_is_read_by_the_next_run_and_not_by_this_one(
-    writer: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """The horizon is taken before the first row is read, and every row in the horizon's own snapshot."""
     committed: set[str] = set()
 
-    async def copied_and_then_changed(*arguments: Any, **named: Any) -> tuple[bytes, int]:
-        answer = await copy_out(*arguments, **named)
+    async def change() -> None:
         committed.add(name := f"late {len(committed)}")
         await writer.execute(INSERT, name)
-        return answer
 
-    with monkeypatch.context() as patch:
-        patch.setattr("services.ingestion.extraction.copy_out", copied_and_then_changed)
-        await pipeline.run()
+    await replace(pipeline, read_as=lambda source: ChangingSource(source, change)).run()
+    assert committed
     assert await designs(pipeline) == set()
     (message,) = await pipeline.run()
     assert await designs(pipeline) == committed
@@ -152,9 +190,9 @@ async def test_a_version_is_new_from_the_horizon_to_now_and_not_when_half_of_all
 
 
 async def test_while_a_transaction_stays_open_more_and_more_is_read_again_and_that_is_told(
-    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    monkeypatch.setattr(handler, "HELD_BACK_LIMIT", timedelta(0))
+    pipeline = replace(pipeline, held_back_limit=timedelta(0))
     await pipeline.run()
     counts, told = [], 0
     async with writer.transaction():

@@ -21,6 +21,8 @@ from contracts.objects import ObjectRef
 from infra.local.localstack import LocalStack
 from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
+from services.ingestion.postgres_source import PostgresSource
+from services.ingestion.source import BatchLimits
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.progress import not_in_ledger
@@ -78,7 +80,9 @@ class Place:
     async def announced(self) -> list[BatchIngested]:
         """One run into the bucket; its batches, not yet sent."""
         outlet = FakeQueue("outlet")
-        deps = ingestion.Dependencies(self.pipeline.source, self.store, outlet, self.pipeline.contract, batch_rows=100)
+        deps = ingestion.Dependencies(
+            PostgresSource(self.pipeline.source, self.pipeline.contract), self.store, outlet, BatchLimits(rows=100)
+        )
         data = IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR)
         assert await ingestion.handle(IngestSource(**opening("tests"), data=data), deps) == Done()
         batches = [decode(text) for text in outlet.bodies]

@@ -13,18 +13,18 @@ import pytest
 from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
 from contracts.contract import Contract
 from contracts.drift import Drift
-from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, KeyList, Mode, Role
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, IngestSourceData, KeyList, Mode, Role, Trigger
 from contracts.objects import BatchKeys, ObjectRef
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
-from services.ingestion.extraction import BATCH_OBJECTS, BATCH_ROWS, Destination, Page, Reader, object_count, read_batches
-from services.ingestion.selection import Selection
-from services.ingestion.source import open_snapshot
+from services.ingestion.batches import object_count
+from services.ingestion.postgres_source import PostgresSource
+from services.ingestion.source import BatchLimits
 from shared.parquet import decode_parquet
 from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM
-from tests.fixtures.pipeline import LANDING, PROCESSED, Pipeline
+from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 MAKER = SourceTable(
     "maker",
@@ -87,14 +87,13 @@ async def docs(source_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 def narrow(pipeline: Pipeline) -> Pipeline:
     """A pipeline whose batches are of two megabytes."""
-    return replace(pipeline, contract=DOCS, batch_bytes=BATCH_BYTES)
+    return replace(pipeline, contract=DOCS, limits=BatchLimits(byte_count=BATCH_BYTES))
 
 
-async def batches_of(pipeline: Pipeline, **options: int) -> list[tuple[Extract, ...]]:
-    """What a first run writes."""
-    async with open_snapshot(pipeline.source, pipeline.contract) as (connection, now):
-        reader = Reader(connection, Selection(pipeline.contract, frozenset(), None), now.tables, **options)
-        return [batch async for batch in read_batches(reader, Destination(pipeline.store, 1))]
+async def batches_of(pipeline: Pipeline, byte_count: int = BATCH_BYTES) -> list[tuple[Extract, ...]]:
+    """The extracts that a first run writes, by batch."""
+    announced = await replace(pipeline, limits=BatchLimits(byte_count=byte_count)).ingest(Mode.FULL)
+    return [event.data.extracts for event in announced]
 
 
 def landed(pipeline: Pipeline, extracts: Sequence[Extract], table: SourceTable, role: Role) -> pd.DataFrame:
@@ -112,30 +111,25 @@ def row_counts(batches: Sequence[Sequence[Extract]], table: str) -> list[int]:
 
 async def test_pages_and_batches_are_cut_by_their_bytes_down_to_a_row(docs: asyncpg.Connection, narrow: Pipeline) -> None:
     await docs.execute(WIDE_DOCS)  # and nobody has analysed the table
-    counts = row_counts(await batches_of(narrow, batch_bytes=BATCH_BYTES), "doc")
+    counts = row_counts(await batches_of(narrow), "doc")
     assert sum(counts) == 60
     assert max(counts) <= BATCH_BYTES // ROW_BYTES + 1
-    counts = row_counts(await batches_of(narrow, batch_bytes=2), "doc")
+    counts = row_counts(await batches_of(narrow, 2), "doc")
     assert counts == [1] * 60, "a row that is larger than a batch is one"
 
 
 async def test_a_page_of_wide_rows_behind_narrow_ones_is_bounded_although_nothing_announced_them(
-    docs: asyncpg.Connection, narrow: Pipeline, monkeypatch: pytest.MonkeyPatch
+    docs: asyncpg.Connection, narrow: Pipeline
 ) -> None:
     await docs.execute("INSERT INTO doc (id, note) SELECT -n, 'x' FROM generate_series(1, 20000) AS n")
     await docs.execute(WIDE_DOCS)
     await docs.execute("ANALYZE doc")
-    sizes: list[int] = []
-    original = Reader._page
-
-    async def noted(self: Reader, table: SourceTable, role: Role, query: str) -> Page:
-        page = await original(self, table, role, query)
-        sizes.append(page.byte_count)
-        return page
-
-    monkeypatch.setattr(Reader, "_page", noted)
-    assert sum(row_counts(await batches_of(narrow, batch_bytes=BATCH_BYTES), "doc")) == 20_060
-    assert max(sizes) < BATCH_BYTES + 4 * ROW_BYTES, "of 7.8 MB"
+    everything = IngestSourceData(source_name=SOURCE, mode=Mode.FULL, trigger=Trigger.OPERATOR)
+    async with PostgresSource(narrow.source, DOCS).open_snapshot() as snapshot:
+        plan = snapshot.plan(None, everything, 0)
+        pages = [page async for pages in snapshot.pages(plan, narrow.limits) for page in pages]
+    assert sum(page.row_count for page in pages if page.table is DOC) == 20_060
+    assert max(page.byte_count for page in pages) < BATCH_BYTES + 4 * ROW_BYTES, "of 7.8 MB"
 
 
 async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs: asyncpg.Connection, narrow: Pipeline) -> None:
@@ -143,14 +137,14 @@ async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs
         "INSERT INTO maker SELECT n, 'town ' || n, decode(repeat(md5(n::text), 4096), 'hex') FROM generate_series(1, 60) AS n"
     )
     await docs.execute("INSERT INTO doc (id, maker_id, note) SELECT n, 1 + n % 60, 'x' FROM generate_series(1, 90) AS n")
-    batches = await batches_of(narrow, batch_bytes=BATCH_BYTES)
+    batches = await batches_of(narrow)
     assert sum(row_counts(batches, "doc")) == 90
     for batch in batches:
         partners = landed(narrow, batch, MAKER, Role.PARTNER)
         assert len(partners) * ROW_BYTES <= BATCH_BYTES
         rows = landed(narrow, batch, DOC, Role.BASE)
         assert set(rows["maker_id"]) <= set(partners["maker_id"]), "a batch is self-contained"
-    await narrow.run()
+    await narrow.run(Mode.FULL)
     assert (await narrow.verify()).is_equal
 
 
@@ -158,7 +152,7 @@ async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
     source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await fill(source, orders=20, seed=1)
-    few = replace(pipeline, batch_objects=4)
+    few = replace(pipeline, limits=BatchLimits(objects=4))
     events = await few.ingest()
     contract = few.contract
     for event in events:
@@ -176,13 +170,16 @@ async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
     assert (await few.verify()).is_equal
 
 
+LIMITS = BatchLimits()
+
+
 def test_a_message_of_the_most_and_longest_objects_is_one_that_sqs_takes() -> None:
     name = "t" * 63
     names = BatchKeys(name, 2**62, 10**5 - 1).extract(name, Role.PARTNER, "0" * 64)
-    ref = ObjectRef(bucket="b" * 63, key=names, byte_count=2**40, row_count=BATCH_ROWS, sha256="0" * 64)
+    ref = ObjectRef(bucket="b" * 63, key=names, byte_count=2**40, row_count=LIMITS.rows, sha256="0" * 64)
     longest = Extract(table=name, role=Role.PARTNER, object=ref), KeyList(table=name, objects=(ref,))
     assert max(len(one.model_dump_json()) for one in longest) < 1_000
-    assert BATCH_OBJECTS * 1_000 <= MESSAGE_BYTES_MAXIMUM // 2
+    assert LIMITS.objects * 1_000 <= MESSAGE_BYTES_MAXIMUM // 2
 
 
 # --- values that can't travel ----------------------------------------------------------------------------------------

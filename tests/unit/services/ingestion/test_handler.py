@@ -1,27 +1,23 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
 from contracts.contract import Contract
-from contracts.messages import IngestSource, IngestSourceData, Mode, Snapshot, Trigger
+from contracts.messages import IngestSource, IngestSourceData, Mode, Trigger
 from contracts.objects import SourceKeys
-from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
-from services.ingestion import handler
+from contracts.state import Checkpoint, Manifest, SourceState
 from services.ingestion.handler import LEASE_HELD_DELAY, Dependencies, handle
 from services.ingestion.lease import take_lease
+from services.ingestion.memory_source import FIRST_XID, MemorySource
 from shared.catalog import SourceMismatchError
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.outcome import Defer, Done
-from shared.source_snapshot import SourceSnapshot
 from shared.source_store import SourceStore
 from shared.testing import EPOCH, FakeObjectStore, FakeQueue, loop_now
 
@@ -30,42 +26,15 @@ EMPTY = Contract("empty", "public", "public", (), ())
 BUCKET, SOURCE = "landing", "totesys"
 
 
-class FakeSource:
-    """A source without tables: what a handler does around its reading. `failure` is what opening it raises, after `takes`."""
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.takes = timedelta(0)
-        self.failure: Exception | None = None
-
-    @asynccontextmanager
-    async def open(self, _source: object, _contract: Contract) -> AsyncIterator[tuple[None, SourceSnapshot]]:
-        self.opened += 1
-        await asyncio.sleep(self.takes.total_seconds())
-        if self.failure is not None:
-            raise self.failure
-        snapshot = Snapshot(taken_at=loop_now(), horizon=1000 + self.opened, wal_position="0/1")
-        identity = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")
-        yield None, SourceSnapshot(snapshot, 2000, identity, {})
+@pytest.fixture
+def source() -> MemorySource:
+    return MemorySource(EMPTY, loop_now)
 
 
 @pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
-    fake = FakeSource()
-    monkeypatch.setattr(handler, "open_snapshot", fake.open)
-    return fake
-
-
-@pytest.fixture
-def deps(source: FakeSource) -> Dependencies:
-    nothing: Any = None
-    return Dependencies(
-        nothing,
-        SourceStore(FakeObjectStore(BUCKET), SOURCE, BUCKET, "processed"),
-        FakeQueue("remodelling"),
-        EMPTY,
-        now=loop_now,
-    )
+def deps(source: MemorySource) -> Dependencies:
+    store = SourceStore(FakeObjectStore(BUCKET), SOURCE, BUCKET, "processed")
+    return Dependencies(source, store, FakeQueue("remodelling"), now=loop_now)
 
 
 def command(trigger: Trigger, *, at: datetime = EPOCH, mode: Mode = Mode.CHANGES, source_name: str = SOURCE) -> IngestSource:
@@ -86,10 +55,10 @@ async def test_a_run_leaves_its_horizon(deps: Dependencies) -> None:
     assert await handle(command(Trigger.SCHEDULE), deps) == Done()
     found = checkpoint_of(deps)
     assert found is not None
-    assert (found.snapshot.horizon, found.contract, found.started_at) == (1001, EMPTY.fingerprint, EPOCH)
+    assert (found.snapshot.horizon, found.contract, found.started_at) == (FIRST_XID, EMPTY.fingerprint, EPOCH)
 
 
-async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Dependencies, source: FakeSource) -> None:
+async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Dependencies, source: MemorySource) -> None:
     await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
     for minutes in (3, 2, 1):
         assert await handle(command(Trigger.SCHEDULE, at=EPOCH - timedelta(minutes=minutes)), deps) == Done()
@@ -100,16 +69,16 @@ async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Depe
 
 
 async def test_a_request_that_came_while_a_run_opened_its_snapshot_is_not_answered_by_it(
-    deps: Dependencies, source: FakeSource
+    deps: Dependencies, source: MemorySource
 ) -> None:
     """The snapshot may be older than the request, and not show what it was made for."""
-    source.takes = timedelta(seconds=10)
+    source.delay = timedelta(seconds=10)
     await handle(command(Trigger.SCHEDULE), deps)
     await handle(command(Trigger.SCHEDULE, at=EPOCH + timedelta(seconds=5)), deps)
     assert source.opened == 2
 
 
-async def test_an_operator_s_request_always_runs(deps: Dependencies, source: FakeSource) -> None:
+async def test_an_operator_s_request_always_runs(deps: Dependencies, source: MemorySource) -> None:
     await handle(command(Trigger.SCHEDULE), deps)
     await handle(command(Trigger.OPERATOR, at=EPOCH - timedelta(hours=1)), deps)
     assert source.opened == 2
@@ -126,8 +95,8 @@ async def test_an_idle_run_leaves_no_manifest_unless_an_operator_waits_for_it(de
     assert (manifest.requested_by, manifest.batches) == (asked.id, ())
 
 
-async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source: FakeSource) -> None:
-    await take_lease(deps.store, loop_now)
+async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source: MemorySource) -> None:
+    await take_lease(deps.store, loop_now, uuid4)
     outcome = await handle(command(Trigger.OPERATOR), deps)
     assert isinstance(outcome, Defer)
     assert (outcome.delay, source.opened) == (LEASE_HELD_DELAY, 0)
@@ -136,15 +105,14 @@ async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source
 
 @pytest.mark.parametrize("failure", [SourceMismatchError("schema 'public' lacks table 'staff'"), TransientError("deadlock")])
 async def test_a_failed_run_frees_the_lease_and_keeps_the_horizon_before(
-    deps: Dependencies, source: FakeSource, failure: Exception
+    deps: Dependencies, source: MemorySource, failure: Exception
 ) -> None:
     await handle(command(Trigger.OPERATOR), deps)
     before = checkpoint_of(deps)
-    source.failure = failure
+    source.faults.add("open_snapshot", failure)
     with pytest.raises(type(failure)):
         await handle(command(Trigger.OPERATOR), deps)
     assert checkpoint_of(deps) == before
-    source.failure = None
     assert await handle(command(Trigger.OPERATOR), deps) == Done()
 
 
@@ -161,5 +129,5 @@ async def test_a_command_for_another_source_is_refused(deps: Dependencies) -> No
 
 
 async def test_two_sources_of_one_bucket_do_not_disturb_each_other(deps: Dependencies) -> None:
-    await take_lease(replace(deps.store, source="crm"), loop_now)
+    await take_lease(replace(deps.store, source="crm"), loop_now, uuid4)
     assert await handle(command(Trigger.OPERATOR), deps) == Done()

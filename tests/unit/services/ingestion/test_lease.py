@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -57,7 +58,7 @@ def store(objects: FakeObjectStore) -> SourceStore:
 
 
 async def take(objects: FakeObjectStore) -> SourceLease:
-    return await take_lease(store(objects), loop_now)
+    return await take_lease(store(objects), loop_now, uuid4)
 
 
 async def state_of(objects: FakeObjectStore) -> SourceState:
@@ -130,7 +131,7 @@ async def test_numbers_are_the_time_in_milliseconds_and_rise_even_within_one(obj
 async def test_numbers_rise_although_the_clock_goes_back(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     await first.release()
-    later = await take_lease(store(objects), lambda: EPOCH - timedelta(days=1))
+    later = await take_lease(store(objects), lambda: EPOCH - timedelta(days=1), uuid4)
     assert later.run == first.run + 1
 
 
@@ -182,7 +183,7 @@ async def test_a_renewal_that_hangs_is_given_up_while_there_is_time_for_another(
         for _ in range(100):
             await asyncio.sleep(1)
             with pytest.raises(LeaseHeldError):
-                await take_lease(store(objects), loop_now)
+                await take_lease(store(objects), loop_now, uuid4)
         await lease.complete(checkpoint(lease.run))
     assert objects.writes > 6
 

@@ -47,6 +47,10 @@ def plan(
     return plan_run(CONTRACT, source, before, data, every)
 
 
+def since(found: Plan) -> int | None:
+    return None if found.since is None else found.since.horizon
+
+
 def compared(found: Plan) -> set[str]:
     return {table.name for table in found.compared_tables}
 
@@ -57,12 +61,12 @@ def after(runs: int | None) -> Checkpoint:
 
 def test_an_ordinary_run_reads_what_changed_since_the_horizon() -> None:
     found = plan()
-    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == ((), frozenset(), 1000)
+    assert (found.reasons, found.full_tables, since(found)) == ((), frozenset(), 1000)
 
 
 def test_the_first_run_reads_everything() -> None:
     found = plan(before=None)
-    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == (("first run",), EVERYTHING, None)
+    assert (found.reasons, found.full_tables, since(found)) == (("first run",), EVERYTHING, None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_a_horizon_that_cannot_be_trusted_means_everything(
     source: SourceSnapshot, before: Checkpoint, mode: Mode, reason: str
 ) -> None:
     found = plan(source, before, mode)
-    assert (found.reasons, found.selection.full_tables, found.selection.horizon) == ((reason,), EVERYTHING, None)
+    assert (found.reasons, found.full_tables, since(found)) == ((reason,), EVERYTHING, None)
     assert found.redefined == (frozenset() if mode is Mode.FULL else EVERYTHING)
 
 
@@ -108,12 +112,12 @@ def test_a_source_that_stands_still_and_a_horizon_just_young_enough_are_trusted(
 def test_a_table_whose_definition_changed_is_read_in_full_and_the_others_are_not() -> None:
     found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}))
     assert found.reasons == ("the definition of 'staff' changed",)
-    assert (found.selection.full_tables, found.selection.horizon) == (frozenset({"staff"}), 1000)
+    assert (found.full_tables, since(found)) == (frozenset({"staff"}), 1000)
 
 
 def test_a_table_that_the_last_run_did_not_know_is_read_in_full() -> None:
     known = {name: fingerprint for name, fingerprint in BEFORE.tables.items() if name != "design"}
-    assert plan(before=BEFORE.model_copy(update={"tables": known})).selection.full_tables == frozenset({"design"})
+    assert plan(before=BEFORE.model_copy(update={"tables": known})).full_tables == frozenset({"design"})
 
 
 @pytest.mark.parametrize(("text", "position"), [("0/0", 0), ("0/FF", 255), ("1/0", 2**32), ("16/B374D848", 0x16_B374D848)])
@@ -128,18 +132,18 @@ STARS = set(EVERYTHING) - {"department"}  # no star table is made of departments
 
 def test_an_ordinary_run_compares_no_keys_and_counts() -> None:
     found = plan(before=after(3), every=10)
-    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (set(), 4, False)
+    assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (set(), 4, False)
 
 
 @pytest.mark.parametrize(("before", "every"), [(after(9), 10), (after(0), 1), (after(12), 10), (after(None), 10)])
 def test_keys_are_compared_every_so_many_runs(before: Checkpoint, every: int) -> None:
     found = plan(before=before, every=every)
-    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (STARS, 0, True)
+    assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (STARS, 0, True)
 
 
 def test_keys_are_compared_when_asked_for() -> None:
     found = plan(before=after(3), compare_keys=True)
-    assert (compared(found), found.runs_since_comparison, found.selection.orphans) == (STARS, 0, True)
+    assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (STARS, 0, True)
 
 
 def test_without_a_number_of_runs_nothing_is_due() -> None:

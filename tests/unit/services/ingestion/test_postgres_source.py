@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.column_types import BIGINT, BOOLEAN, INTEGER, TEXT, numeric
-from services.ingestion.extraction import null_marker, parse_csv
+from services.ingestion.postgres_source import null_marker, parse_csv
 from shared.parquet import PANDAS_TYPES
 
 NULL = "5f0e2b7c91ad"

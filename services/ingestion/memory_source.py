@@ -1,0 +1,174 @@
+"""A source in memory, for tests: what `Source` promises, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from contracts.column_types import TEXT
+from contracts.contract import Contract
+from contracts.messages import IngestSourceData, Role, Snapshot
+from contracts.state import Checkpoint, SourceIdentity
+from contracts.tables import SourceTable
+from services.ingestion.plan import Plan, plan_run
+from services.ingestion.selection import Key
+from services.ingestion.source import BatchLimits, Page
+from shared.catalog import SourceTableFacts
+from shared.clock import utc_now
+from shared.parquet import PANDAS_TYPES
+from shared.source_snapshot import SourceSnapshot
+from shared.testing.faults import Faults
+
+IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")
+FIRST_XID = 1_000
+ROW_BYTES = 100  # of every row, as CSV
+
+Row = Mapping[str, Any]  # values in the physical form of shared.parquet; a column that is left out is NULL
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A row as transaction `xid` wrote it."""
+
+    xid: int
+    row: Row
+
+
+@dataclass
+class MemorySource:
+    """A source whose rows a test writes. `identity` and `facts` are for a test to change, `faults` strike "open_snapshot"."""
+
+    contract: Contract
+    now: Callable[[], datetime] = utc_now
+    identity: SourceIdentity = IDENTITY
+    facts: dict[str, SourceTableFacts] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    delay: timedelta = timedelta(0)  # until a snapshot is open
+    opened: int = 0  # snapshots
+    _next_xid: int = FIRST_XID
+    _open: set[int] = field(default_factory=set)  # transactions that have not ended
+    _rows: dict[str, dict[Key, Version]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with tables that have no rows."""
+        self._rows = {table.name: {} for table in self.contract.source_tables}
+        self.facts = {name: SourceTableFacts("as created", ROW_BYTES) for name in self._rows} | self.facts
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        """A transaction, whose writes appear when it commits at the end of the block."""
+        xid = self._next_xid
+        self._next_xid += 1
+        self._open.add(xid)
+        written = MemoryTransaction(self.contract)
+        try:
+            yield written
+        finally:
+            self._open.remove(xid)
+        for table, key, row in written.writes:
+            if row is None:
+                self._rows[table].pop(key, None)
+            else:
+                self._rows[table][key] = Version(xid, row)
+
+    @asynccontextmanager
+    async def open_snapshot(self) -> AsyncIterator[MemorySnapshot]:
+        """See Source."""
+        self.opened += 1
+        await asyncio.sleep(self.delay.total_seconds())
+        async with self.faults.call("open_snapshot"):
+            horizon = min(self._open, default=self._next_xid)
+            position = Snapshot(taken_at=self.now(), horizon=horizon, wal_position=f"0/{self._next_xid:X}")
+            seen = SourceSnapshot(position, self._next_xid, self.identity, dict(self.facts))
+            rows = {name: dict(versions) for name, versions in self._rows.items()}
+        yield MemorySnapshot(self.contract, seen, rows)
+
+
+@dataclass
+class MemoryTransaction:
+    """What a transaction writes: a row, or None for a deleted one, by table and key."""
+
+    contract: Contract
+    writes: list[tuple[str, Key, Row | None]] = field(default_factory=list)
+
+    def put(self, table: str, *rows: Row) -> None:
+        """Insert rows, or update those that have their keys."""
+        for row in rows:
+            self.writes.append((table, _key_of(self.contract.source_table(table), row), row))
+
+    def delete(self, table: str, *keys: Key) -> None:
+        """Delete rows; keys that have none are passed over."""
+        self.writes += [(table, key, None) for key in keys]
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """The rows of one instant."""
+
+    contract: Contract
+    seen: SourceSnapshot
+    rows: Mapping[str, Mapping[Key, Version]]
+
+    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+        """See OpenSnapshot."""
+        return plan_run(self.contract, self.seen, before, wish, compare_keys_every)
+
+    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        """See OpenSnapshot."""
+        size = min(limits.rows, max(1, limits.byte_count // 2 // ROW_BYTES))
+        for table in self.contract.source_tables:
+            versions = sorted(self.rows[table.name].items())
+            affected = [version.row for key, version in versions if self._affected(plan, table, key, version)]
+            for start in range(0, len(affected), size):
+                page = affected[start : start + size]
+                yield [_page(table, Role.BASE, plan, page), *self._partners(plan, table, page)]
+
+    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        """See OpenSnapshot."""
+        for key in sorted(self.rows[table.name]):
+            await sink(json.dumps(list(key)).encode() + b"\n")
+
+    def _affected(self, plan: Plan, table: SourceTable, key: Key, version: Version) -> bool:
+        if plan.since is None or table.name in plan.full_tables or key in plan.reread.get(table.name, ()):
+            return True
+        if version.xid >= plan.since.horizon:
+            return True
+        for lookup in self.contract.lookups_of(table.name):
+            reference = version.row.get(lookup.on)
+            partner = self.rows[lookup.table].get((reference,)) if reference is not None else None
+            if lookup.table in plan.full_tables or (partner is not None and partner.xid >= plan.since.horizon):
+                return True
+            if plan.reads_orphans and reference is not None and partner is None:
+                return True
+        return False
+
+    def _partners(self, plan: Plan, table: SourceTable, page: Iterable[Row]) -> Iterator[Page]:
+        for lookup in self.contract.lookups_of(table.name):
+            wanted = {row.get(lookup.on) for row in page}
+            partners = [version.row for key, version in sorted(self.rows[lookup.table].items()) if key[0] in wanted]
+            if partners:
+                yield _page(self.contract.source_table(lookup.table), Role.PARTNER, plan, partners)
+
+
+def _key_of(table: SourceTable, row: Row) -> Key:
+    return tuple(row[name] for name in table.key)
+
+
+def _page(table: SourceTable, role: Role, plan: Plan, rows: list[Row]) -> Page:
+    types = table.extract_types | dict.fromkeys(plan.carried.get(table.name, ()), TEXT)
+    if table.key_text:
+        rows = [{**row, table.key_text: json.dumps(list(_key_of(table, row)))} for row in rows]
+    frame = asyncio.get_running_loop().create_future()
+    frame.set_result(
+        pd.DataFrame(
+            {name: pd.Series([row.get(name) for row in rows], dtype=PANDAS_TYPES[kind.kind]) for name, kind in types.items()}
+        )
+    )
+    return Page(table, role, types, len(rows), len(rows) * ROW_BYTES, frame)

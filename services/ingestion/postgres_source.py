@@ -1,0 +1,176 @@
+"""A PostgreSQL source: pages of rows by COPY, in one REPEATABLE READ transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+
+import asyncpg
+import pandas as pd
+
+from contracts.column_types import ColumnType, Kind
+from contracts.contract import Contract
+from contracts.messages import IngestSourceData, Role
+from contracts.state import Checkpoint
+from contracts.tables import SourceTable
+from services.ingestion.plan import Plan, plan_run
+from services.ingestion.selection import Selection
+from services.ingestion.source import BatchLimits, Page
+from shared.errors import PermanentError
+from shared.key_lists import keys_of
+from shared.parquet import PANDAS_TYPES
+from shared.postgres import Database, copy_out
+from shared.source_snapshot import SourceSnapshot, read_snapshot
+
+NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
+PARTNER_KEYS = 10_000  # in one IN list
+QUOTE, DELIMITER = "\x01", "\x02"  # JSON escapes both characters, so PostgreSQL writes each line of a key list as it is
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSource:
+    """The source tables of a contract in a PostgreSQL database."""
+
+    database: Database
+    contract: Contract
+
+    @asynccontextmanager
+    async def open_snapshot(self) -> AsyncIterator[PostgresSnapshot]:
+        """See Source."""
+        async with self.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+            yield PostgresSnapshot(connection, self.contract, await read_snapshot(connection, self.contract))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSnapshot:
+    """A connection whose open transaction is the snapshot."""
+
+    connection: asyncpg.Connection
+    contract: Contract
+    seen: SourceSnapshot
+
+    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+        """See OpenSnapshot."""
+        return plan_run(self.contract, self.seen, before, wish, compare_keys_every)
+
+    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
+        selection, byte_limit = _selection(plan), limits.byte_count // 2
+        for table in self.contract.source_tables:
+            row_bytes, after = self.seen.tables[table.name].row_bytes, None
+            while True:
+                row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))
+                limit = min(limits.rows, max(1, byte_limit // row_bytes))
+                query = selection.page(table, after=after, limit=limit, byte_limit=byte_limit)
+                page = await self._page(table, Role.BASE, selection, query)
+                if page.row_count:
+                    async for pages in self._with_partners(page, selection, limits):
+                        yield pages
+                if page.row_count < limit and not _may_be_cut(page, byte_limit):
+                    break
+                row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
+                (after,) = keys_of(table, (await page.frame).tail(1))
+
+    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        """See OpenSnapshot."""
+        query = Selection(self.contract, frozenset(), None).keys(table)
+        await self.connection.copy_from_query(query, output=sink, format="csv", quote=QUOTE, delimiter=DELIMITER)
+
+    async def _with_partners(self, page: Page, selection: Selection, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        """The page with the partners of its rows; if these have too many bytes, each half of the page with its own."""
+        partners = await self._partners(page, selection, limits)
+        if partners is not None:
+            yield [page, *partners]
+            return
+        middle = page.row_count // 2
+        for start, stop in ((0, middle), (middle, page.row_count)):
+            async for pages in self._with_partners(_part(page, start, stop), selection, limits):
+                yield pages
+
+    async def _partners(self, page: Page, selection: Selection, limits: BatchLimits) -> list[Page] | None:
+        """The partners of the rows of a page; None if they have too many bytes and the page more than one row."""
+        pages, byte_limit = list[Page](), limits.byte_count - page.byte_count
+        for lookup in self.contract.lookups_of(page.table.name):
+            table = self.contract.source_table(lookup.table)
+            keys = sorted((await page.frame)[lookup.on].dropna().unique().tolist())
+            for start in range(0, len(keys), PARTNER_KEYS):
+                query = selection.partners(lookup, keys[start : start + PARTNER_KEYS], byte_limit=max(1, byte_limit))
+                partner = await self._page(table, Role.PARTNER, selection, query)
+                pages.append(partner)
+                if page.row_count > 1 and _may_be_cut(partner, byte_limit):
+                    return None
+                byte_limit -= partner.byte_count
+        return pages
+
+    async def _page(self, table: SourceTable, role: Role, selection: Selection, query: str) -> Page:
+        null = null_marker()
+        with _naming_undecodable(table.name):
+            csv, row_count = await copy_out(self.connection, query, null=null)
+        types = selection.types(table)
+        frame = asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null))
+        return Page(table, role, types, row_count, len(csv), frame)
+
+
+def _selection(plan: Plan) -> Selection:
+    horizon = None if plan.since is None else plan.since.horizon
+    return Selection(
+        plan.contract, plan.full_tables, horizon, orphans=plan.reads_orphans, reread=plan.reread, carried=plan.carried
+    )
+
+
+@contextmanager
+def _naming_undecodable(table: str) -> Iterator[None]:
+    """Raises: PermanentError for a text without an equivalent in UTF-8, which PostgreSQL reports without its place."""
+    try:
+        yield
+    except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
+        raise PermanentError(
+            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; it is withheld); correct it at the "
+            "source, then replay the dead letters"
+        ) from error
+
+
+def _may_be_cut(page: Page, byte_limit: int) -> bool:
+    """Whether a page may have been cut by its bytes.
+
+    A query sums up bytes in the encoding of the source; as CSV in UTF-8 there may be fewer (three quarters of MULE_INTERNAL's).
+    """
+    return page.byte_count * 2 >= byte_limit
+
+
+def _part(page: Page, start: int, stop: int) -> Page:
+    """Some rows of a page."""
+
+    async def rows() -> pd.DataFrame:
+        return (await page.frame).iloc[start:stop].reset_index(drop=True)
+
+    row_count = stop - start
+    byte_count = page.byte_count * row_count // page.row_count
+    return replace(page, row_count=row_count, byte_count=byte_count, frame=asyncio.create_task(rows()))
+
+
+def null_marker(token: Callable[[int], str] = secrets.token_hex) -> str:
+    """What stands for NULL in one CSV. pandas cannot tell a quoted empty text from an unquoted one, so it must be a surprise.
+
+    It must not read as a number either, as some twelve hexadecimal digits do: pandas takes every spelling of it for NULL.
+    """
+    return "N" + token(6)
+
+
+def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.DataFrame:
+    """The rows of a CSV without a header, in the physical form of shared.parquet."""
+    frame = pd.read_csv(
+        io.BytesIO(csv),
+        header=None,
+        names=list(types),
+        dtype={name: "Int64" if kind.kind is Kind.BOOLEAN else PANDAS_TYPES[kind.kind] for name, kind in types.items()},
+        na_values=[null],
+        keep_default_na=False,
+        lineterminator="\n",
+        low_memory=False,
+    )
+    return frame.astype({name: "boolean" for name, kind in types.items() if kind.kind is Kind.BOOLEAN})

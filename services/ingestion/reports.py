@@ -1,0 +1,56 @@
+"""What a run logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from contracts.messages import BatchIngested, Role
+from services.ingestion.plan import held_back_since
+from services.ingestion.run import Run
+
+log = structlog.get_logger()
+
+
+def report_plan(run: Run, held_back_limit: timedelta) -> None:
+    """Log why tables are read in full, and once each whatever a person may want to change at the source."""
+    before, now, plan = run.before, run.seen, run.plan
+    if plan.reasons:
+        log.info("full_read", run=run.number, reasons=plan.reasons, tables=sorted(plan.full_tables))
+    for name, facts in sorted(now.tables.items()):
+        if facts.new_columns and (before is None or facts.described_columns != before.new_columns.get(name)):
+            carried = plan.carried.get(name, ())
+            log.warning("new_columns", run=run.number, table=name, columns=facts.described_columns, carried=carried)
+        if not facts.has_row_versions and (before is None or facts.fingerprint != before.tables.get(name)):
+            advice = f"GRANT SELECT (xmin) ON {name} to the role that Starlift uses"
+            log.warning("row_versions_unreadable", run=run.number, table=name, advice=advice)
+    since = held_back_since(now, before)
+    if since is not None and before is not None and before.snapshot.taken_at - since <= held_back_limit:
+        held_back = now.snapshot.taken_at - since
+        if held_back > held_back_limit:
+            behind = now.next_xid - now.snapshot.horizon
+            seconds = round(held_back.total_seconds())
+            log.warning("horizon_held_back", run=run.number, seconds=seconds, transactions=behind)
+
+
+def report_empty_table(run: Run, table: str) -> None:
+    """Warn once that the keys of a table are not compared, since it has no row."""
+    if table not in run.known_empty:
+        advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
+        log.warning("empty_table_not_compared", run=run.number, table=table, advice=advice)
+
+
+def report_batch(event: BatchIngested) -> None:
+    """Log a batch that was announced."""
+    rows = sum(extract.object.row_count for extract in event.data.extracts)
+    log.info("batch_ingested", run=event.data.run, batch_id=str(event.data.batch_id), rows=rows)
+
+
+def report_end(run: Run, batches: Sequence[BatchIngested], took: timedelta) -> None:
+    """Log what a completed run read."""
+    rows = sum(extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE)
+    compared = [keys.table for batch in batches for keys in batch.data.keys]
+    seconds = round(took.total_seconds(), 3)
+    log.info("run_completed", run=run.number, batches=len(batches), rows=rows, compared=compared, seconds=seconds)

@@ -1,0 +1,371 @@
+"""What `Source` promises, on the fake and on PostgreSQL: what holds for both may be relied upon by a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import asyncpg
+import pandas as pd
+import pytest
+from pydantic import SecretStr
+
+from contracts.column_types import INTEGER, TEXT
+from contracts.contract import Contract
+from contracts.messages import IngestSourceData, Mode, Role, RowsOf, Trigger
+from contracts.origins import FromLookup, FromSource
+from contracts.state import Checkpoint
+from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
+from infra.local.databases import READER, SOURCE_OWNER
+from services.ingestion.memory_source import MemorySource, MemoryTransaction
+from services.ingestion.plan import Plan, held_back_since
+from services.ingestion.postgres_source import PostgresSource
+from services.ingestion.source import BatchLimits, OpenSnapshot, Source
+from shared.clock import utc_now
+from shared.errors import PermanentError
+from shared.postgres import Database
+from shared.sql import quoted
+from tests.fixtures.postgres_cluster import TestCluster
+
+Row = Mapping[str, Any]
+Found = dict[tuple[str, Role], list[Row]]  # by table and role
+
+MAKER = SourceTable("maker", ("maker_id",), (SourceColumn("maker_id", INTEGER), SourceColumn("town", TEXT, nullable=True)))
+ITEM = SourceTable(
+    "item",
+    ("item_id",),
+    (
+        SourceColumn("item_id", INTEGER),
+        SourceColumn("maker_id", INTEGER, nullable=True),
+        SourceColumn("note", TEXT, nullable=True),
+    ),
+)
+SHELF = SourceTable(
+    "shelf", ("row", "label"), (SourceColumn("row", INTEGER), SourceColumn("label", TEXT), SourceColumn("width", INTEGER))
+)
+AN_ITEM = Dimension(
+    "dim_item",
+    ("item_id",),
+    (
+        Column("item_id", INTEGER, FromSource("item_id")),
+        Column("note", TEXT, FromSource("note"), nullable=True),
+        Column("town", TEXT, FromLookup("maker", "town"), nullable=True),
+    ),
+    "item",
+    (Lookup("maker", "maker_id"),),
+)
+A_SHELF = Dimension(
+    "dim_shelf",
+    ("row", "label"),
+    (
+        Column("row", INTEGER, FromSource("row")),
+        Column("label", TEXT, FromSource("label")),
+        Column("width", INTEGER, FromSource("width")),
+    ),
+    "shelf",
+)
+CONTRACT = Contract("conformance", "public", "public", (MAKER, ITEM, SHELF), (AN_ITEM, A_SHELF))
+DDL = """
+CREATE TABLE maker (maker_id int PRIMARY KEY, town text);
+CREATE TABLE item (item_id int PRIMARY KEY, maker_id int, note text);
+CREATE TABLE shelf ("row" int, label text, width int NOT NULL, PRIMARY KEY ("row", label));
+"""
+
+
+class Transaction(Protocol):
+    """Writes of the application that appear together, when its block ends."""
+
+    async def put(self, table: str, *rows: Row) -> None: ...
+
+    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None: ...
+
+
+class Application(Protocol):
+    """What writes the source."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+
+@dataclass
+class InMemory:
+    """Writes a MemorySource."""
+
+    source: MemorySource
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        with self.source.transaction() as writes:
+            yield _InMemoryTransaction(writes)
+
+
+@dataclass
+class _InMemoryTransaction:
+    writes: MemoryTransaction
+
+    async def put(self, table: str, *rows: Row) -> None:
+        self.writes.put(table, *rows)
+
+    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
+        self.writes.delete(table, *keys)
+
+
+@dataclass
+class InPostgres:
+    """Writes a database; each transaction in a session of its own."""
+
+    url: str
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            async with connection.transaction():
+                await connection.fetchval("SELECT pg_current_xact_id()")
+                yield _InPostgresTransaction(connection)
+        finally:
+            await connection.close()
+
+
+@dataclass
+class _InPostgresTransaction:
+    connection: asyncpg.Connection
+
+    async def put(self, table: str, *rows: Row) -> None:
+        known = CONTRACT.source_table(table)
+        names = [column.name for column in known.columns]
+        columns = ", ".join(map(quoted, names))
+        places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+        assigned = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names)
+        conflict = f"ON CONFLICT ({', '.join(map(quoted, known.key))}) DO UPDATE SET {assigned}"
+        insert = f"INSERT INTO {quoted(table)} ({columns}) VALUES ({places}) {conflict}"
+        await self.connection.executemany(insert, [[row.get(name) for name in names] for row in rows])
+
+    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
+        columns = CONTRACT.source_table(table).key
+        condition = " AND ".join(f"{quoted(name)} = ${number}" for number, name in enumerate(columns, start=1))
+        await self.connection.executemany(f"DELETE FROM {quoted(table)} WHERE {condition}", keys)
+
+
+@dataclass
+class Scene:
+    """A source, the application that writes it, and what the last run left."""
+
+    source: Source
+    application: Application
+    checkpoint: Checkpoint | None = None
+
+    async def put(self, table: str, *rows: Row) -> None:
+        async with self.application.transaction() as transaction:
+            await transaction.put(table, *rows)
+
+    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
+        async with self.application.transaction() as transaction:
+            await transaction.delete(table, *keys)
+
+    async def run(self, limits: BatchLimits | None = None, **wish: Any) -> Found:
+        """What a run reads, by table and role."""
+        async with self.source.open_snapshot() as snapshot:
+            plan = self.plan(snapshot, **wish)
+            found = await rows_of(snapshot, plan, limits or BatchLimits())
+        self.remember(snapshot, plan)
+        return found
+
+    def plan(self, snapshot: OpenSnapshot, **wish: Any) -> Plan:
+        return snapshot.plan(self.checkpoint, IngestSourceData(source_name="shop", trigger=Trigger.OPERATOR, **wish), 0)
+
+    def remember(self, snapshot: OpenSnapshot, plan: Plan) -> None:
+        seen, before = snapshot.seen, self.checkpoint
+        self.checkpoint = Checkpoint(
+            run=before.run + 1 if before else 1,
+            started_at=utc_now(),
+            snapshot=seen.snapshot,
+            identity=seen.identity,
+            contract=CONTRACT.fingerprint,
+            tables={name: facts.fingerprint for name, facts in seen.tables.items()},
+            runs_since_comparison=plan.runs_since_comparison,
+            held_back_since=held_back_since(seen, before),
+        )
+
+
+async def rows_of(snapshot: OpenSnapshot, plan: Plan, limits: BatchLimits) -> Found:
+    found: Found = {}
+    async for pages in snapshot.pages(plan, limits):
+        for page in pages:
+            frame = await page.frame
+            assert len(frame) == page.row_count
+            assert list(frame) == list(page.types)
+            names = [column.name for column in page.table.columns]
+            values = [[None if pd.isna(value) else value for value in frame[name].tolist()] for name in names]
+            rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+            found.setdefault((page.table.name, page.role), []).extend(rows)
+    return found
+
+
+async def keys_of(snapshot: OpenSnapshot, table: SourceTable) -> list[list[int | str]]:
+    pieces: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(piece)
+
+    await snapshot.copy_keys(table, take)
+    return sorted(json.loads(line) for line in b"".join(pieces).splitlines())
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+    if request.param == "fake":
+        memory = MemorySource(CONTRACT)
+        yield Scene(memory, InMemory(memory))
+        return
+    cluster: TestCluster = request.getfixturevalue("postgres_cluster")
+    name: str = request.getfixturevalue("source_database")
+    owner = await asyncpg.connect(cluster.url(name, SOURCE_OWNER))
+    await owner.execute(DDL)
+    await owner.close()
+    database = Database("source", SecretStr(cluster.url(name, READER)), connections=2)
+    yield Scene(PostgresSource(database, CONTRACT), InPostgres(cluster.url(name, SOURCE_OWNER)))
+    await database.aclose()
+
+
+def item(number: int, maker: int | None = None, note: str | None = None) -> Row:
+    return {"item_id": number, "maker_id": maker, "note": note}
+
+
+def maker(number: int, town: str | None = "Leeds") -> Row:
+    return {"maker_id": number, "town": town}
+
+
+async def test_the_first_run_reads_every_row_with_its_partner(scene: Scene) -> None:
+    await scene.put("maker", maker(1), maker(2, None))
+    await scene.put("item", item(1, 1, "as new"), item(2, None, ""), item(3, 7))
+    assert await scene.run() == {
+        ("maker", Role.BASE): [maker(1), maker(2, None)],
+        ("item", Role.BASE): [item(1, 1, "as new"), item(2, None, ""), item(3, 7)],
+        ("maker", Role.PARTNER): [maker(1)],
+    }
+
+
+async def test_a_source_without_rows_has_no_pages(scene: Scene) -> None:
+    assert await scene.run() == {}
+
+
+async def test_a_run_after_which_nothing_changed_reads_nothing(scene: Scene) -> None:
+    await scene.put("item", item(1))
+    await scene.run()
+    assert await scene.run() == {}
+
+
+async def test_a_changed_row_is_read_with_its_unchanged_partner(scene: Scene) -> None:
+    await scene.put("maker", maker(1), maker(2))
+    await scene.put("item", item(1, 1), item(2, 2))
+    await scene.run()
+    await scene.put("item", item(2, 2, "sold"))
+    assert await scene.run() == {("item", Role.BASE): [item(2, 2, "sold")], ("maker", Role.PARTNER): [maker(2)]}
+
+
+async def test_a_row_is_affected_when_its_partner_changed(scene: Scene) -> None:
+    await scene.put("maker", maker(1), maker(2))
+    await scene.put("item", item(1, 1), item(2, 2), item(3, 1))
+    await scene.run()
+    await scene.put("maker", maker(1, "York"))
+    assert await scene.run() == {
+        ("maker", Role.BASE): [maker(1, "York")],
+        ("item", Role.BASE): [item(1, 1), item(3, 1)],
+        ("maker", Role.PARTNER): [maker(1, "York")],
+    }
+
+
+async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(scene: Scene) -> None:
+    async with scene.application.transaction() as late:
+        await late.put("item", item(1))
+        await scene.put("item", item(2))
+        assert await scene.run() == {("item", Role.BASE): [item(2)]}
+    assert item(1) in (await scene.run())["item", Role.BASE]
+    assert await scene.run() == {}
+
+
+async def test_a_snapshot_shows_one_instant_however_long_it_is_read(scene: Scene) -> None:
+    await scene.put("item", item(1), item(2))
+    async with scene.source.open_snapshot() as snapshot:
+        await scene.put("item", item(1, None, "changed"), item(3))
+        await scene.delete("item", (2,))
+        plan = scene.plan(snapshot)
+        assert await rows_of(snapshot, plan, BatchLimits()) == {("item", Role.BASE): [item(1), item(2)]}
+        assert await keys_of(snapshot, ITEM) == [[1], [2]]
+    scene.remember(snapshot, plan)
+    assert await scene.run() == {("item", Role.BASE): [item(1, None, "changed"), item(3)]}
+
+
+async def test_rows_are_looked_up_by_their_keys_and_keys_without_a_row_are_passed_over(scene: Scene) -> None:
+    await scene.put("maker", maker(1))
+    await scene.put("item", item(1, 1), item(2))
+    await scene.put("shelf", {"row": 1, "label": "a'b", "width": 3}, {"row": 1, "label": "c", "width": 4})
+    await scene.run()
+    asked = RowsOf(table="item", keys=((1,), (99,))), RowsOf(table="shelf", keys=((1, "a'b"), (2, "c")))
+    assert await scene.run(reread=asked) == {
+        ("item", Role.BASE): [item(1, 1)],
+        ("maker", Role.PARTNER): [maker(1)],
+        ("shelf", Role.BASE): [{"row": 1, "label": "a'b", "width": 3}],
+    }
+
+
+async def test_a_look_up_that_the_contract_has_no_table_for_is_refused(scene: Scene) -> None:
+    await scene.run()
+    with pytest.raises(PermanentError, match=r"^'basket' with keys of that length is not in contract 'conformance'"):
+        await scene.run(reread=(RowsOf(table="basket", keys=((1,),)),))
+
+
+async def test_a_comparison_of_keys_also_reads_the_rows_that_lost_their_partner(scene: Scene) -> None:
+    await scene.put("maker", maker(1), maker(2))
+    await scene.put("item", item(1, 1), item(2, 2))
+    await scene.run()
+    await scene.delete("maker", (2,))
+    assert await scene.run() == {}
+    assert await scene.run(compare_keys=True) == {("item", Role.BASE): [item(2, 2)]}
+
+
+async def test_the_keys_of_a_table_are_those_of_its_rows_in_lines_of_json(scene: Scene) -> None:
+    labels = ['"', ",", "two\nlines", "\\", "\u2028", "é"]
+    await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(labels)))
+    async with scene.source.open_snapshot() as snapshot:
+        assert await keys_of(snapshot, SHELF) == [[number, label] for number, label in enumerate(labels)]
+        assert await keys_of(snapshot, ITEM) == []
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+async def test_pages_hold_no_more_rows_than_the_limit_and_together_every_row_once(scene: Scene, rows: int) -> None:
+    every = [item(number) for number in range(1, 8)]
+    await scene.put("item", *every)
+    async with scene.source.open_snapshot() as snapshot:
+        pages = [page async for pages in snapshot.pages(scene.plan(snapshot), BatchLimits(rows=rows)) for page in pages]
+    assert max(page.row_count for page in pages) <= rows
+    read = [number for page in pages for number in (await page.frame)["item_id"].tolist()]
+    assert read == [row["item_id"] for row in every]
+
+
+async def test_a_full_run_reads_what_did_not_change(scene: Scene) -> None:
+    await scene.put("item", item(1))
+    await scene.run()
+    assert await scene.run(mode=Mode.FULL) == {("item", Role.BASE): [item(1)]}
+
+
+async def test_another_source_under_the_same_name_is_read_in_full(scene: Scene) -> None:
+    await scene.put("item", item(1))
+    await scene.run()
+    assert scene.checkpoint is not None
+    other = scene.checkpoint.identity.model_copy(update={"system_identifier": 42})
+    scene.checkpoint = scene.checkpoint.model_copy(update={"identity": other})
+    assert await scene.run() == {("item", Role.BASE): [item(1)]}
+
+
+async def test_the_position_of_a_snapshot_never_goes_back(scene: Scene) -> None:
+    async with scene.source.open_snapshot() as first:
+        await scene.put("item", item(1))
+    async with scene.source.open_snapshot() as second:
+        pass
+    assert second.seen.snapshot.horizon >= first.seen.snapshot.horizon
+    assert second.seen.snapshot.taken_at >= first.seen.snapshot.taken_at
+    assert second.seen.identity == first.seen.identity
