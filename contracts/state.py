@@ -1,4 +1,4 @@
-"""What a source remembers between its runs: one JSON object in the landing bucket, and a manifest per run."""
+"""What Starlift remembers of a source between runs: one JSON object in the landing bucket, and a manifest per run."""
 
 from __future__ import annotations
 
@@ -13,58 +13,49 @@ RUN_MAXIMUM = 10**13  # milliseconds reach it in 2286: a run number far above al
 
 
 class _Stored(BaseModel):
-    """Read by later and by earlier builds, so unknown fields are passed over."""
+    """Read by later and by earlier builds, so unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Lease(_Stored):
-    """Who runs now. A run whose token is no longer here has lost."""
+    """The lease of the run in progress. A run whose token is no longer here has lost it."""
 
-    token: UUID
-    until: AwareDatetime
+    token: UUID  # random, one per lease
+    until: AwareDatetime  # by the clock of the run's host; renewed while the run goes on
 
 
 class SourceIdentity(_Stored):
-    """What makes transaction ids comparable: while none of this changes, a horizon means what it meant.
+    """What makes transaction ids comparable: while none of this changes, a horizon means what it meant."""
 
-    `statistics_reset` moves when PostgreSQL recovers from a crash, and a crashed PostgreSQL hands out transaction ids twice.
-    """
-
-    system_identifier: int
-    timeline: int
+    system_identifier: int  # of the PostgreSQL cluster: pg_control_system()
+    timeline: int  # of its log; another after a failover or a restore
     database_oid: int
-    statistics_reset: str
+    statistics_reset: str  # pg_stat_bgwriter.stats_reset: moves after a crash, and a crashed PostgreSQL reuses transaction ids
 
 
 class Checkpoint(_Stored):
-    """What the last completed run leaves to the next.
-
-    `started_at` is before its snapshot. `tables` maps each source table to its catalog fingerprint, `new_columns` to its
-    columns that the contract does not know, each as name and type. `runs_since_comparison` counts the runs since the
-    last one that compared the keys of every table; None if none ever did. `empty_tables` had no row when their keys should have
-    been compared. `held_back_since` is when a transaction that is still open began to hold the horizon back: every run reads
-    again what has changed since then.
-    """
+    """What the last completed run leaves to the next."""
 
     run: int
-    started_at: AwareDatetime
-    snapshot: Snapshot
+    started_at: AwareDatetime  # before its snapshot was opened
+    snapshot: Snapshot  # its position: the next run reads what has changed since
     identity: SourceIdentity
-    contract: str
-    tables: dict[str, str]
-    runs_since_comparison: int | None = None
-    new_columns: dict[str, tuple[str, ...]] = {}
-    empty_tables: frozenset[str] = frozenset()
+    contract: str  # the contract's fingerprint
+    tables: dict[str, str]  # the catalog fingerprint of each source table
+    runs_since_comparison: int | None = None  # since the keys of every table were compared; None: never
+    new_columns: dict[str, tuple[str, ...]] = {}  # by table, those the contract does not know, as "name type"
+    empty_tables: frozenset[str] = frozenset()  # had no row when their keys should have been compared
+    # When a transaction that is still open began to hold the horizon back. Every run reads again what has changed since.
     held_back_since: AwareDatetime | None = None
 
 
 class SourceState(_Stored):
-    """`run` is the highest number ever taken; `checkpoint` the last completed run's, if there is one."""
+    """The state object of a source."""
 
-    run: Annotated[int, Field(ge=0, le=RUN_MAXIMUM)] = 0
-    lease: Lease | None = None
-    checkpoint: Checkpoint | None = None
+    run: Annotated[int, Field(ge=0, le=RUN_MAXIMUM)] = 0  # the highest number ever taken
+    lease: Lease | None = None  # None while no run is in progress
+    checkpoint: Checkpoint | None = None  # None before a run has completed
 
 
 def _upcast(announced: Any) -> Any:
@@ -72,19 +63,17 @@ def _upcast(announced: Any) -> Any:
 
 
 class Manifest(_Stored):
-    """Every batch of a completed run, as it was announced; `requested_by` is the id of the command that asked for the run.
-
-    A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters to the
-    history only. `redefined` are the tables that were read in full because any of their rows may have changed without a new
-    transaction id, as after a crash of the source.
-    """
+    """Every batch of a completed run, as it was announced."""
 
     source_name: str
     run: int
-    requested_by: UUID
+    requested_by: UUID  # the id of the command that asked for the run
     trigger: Trigger | None = None  # None in a manifest of an earlier build
     snapshot: Snapshot
-    completed_at: AwareDatetime
+    completed_at: AwareDatetime  # by the clock of the run's host
+    # A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters only to
+    # the history.
     is_full: bool = False
+    # Tables read in full since any of their rows may have changed without a new transaction id, as after a crash of the source.
     redefined: frozenset[str] = frozenset()
     batches: tuple[Annotated[BatchIngested, BeforeValidator(_upcast)], ...]

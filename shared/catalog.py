@@ -30,27 +30,23 @@ class SourceMismatchError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class SourceTableFacts:
-    """What the catalog records about one table.
+    """What the catalog records about one table."""
 
-    `row_bytes` is a rough average, including what is stored out of line. `new_columns` maps the columns that the contract does
-    not know to their types, `unreadable` are those that the role may not read. Without `has_row_versions` (privileges may leave
-    out the column xmin) changed rows can't be recognized: every run reads the table in full.
-    """
-
-    fingerprint: str
-    row_bytes: int
-    new_columns: Mapping[str, str] = field(default_factory=dict)
-    unreadable: frozenset[str] = frozenset()
+    fingerprint: str  # of all that changes rows without a new transaction id: see queries/catalog.sql
+    row_bytes: int  # of an average row, roughly, with what is stored out of line
+    new_columns: Mapping[str, str] = field(default_factory=dict)  # name and type of the columns that the contract does not know
+    unreadable: frozenset[str] = frozenset()  # those of them that the role may not read
+    # Whether the role may read xmin. If not, changed rows cannot be recognised: every run reads the table in full.
     has_row_versions: bool = True
 
     @property
     def described_columns(self) -> tuple[str, ...]:
-        """The new columns as a person reads them: 'colour text'."""
+        """The new columns, each as name and type: 'colour text'."""
         return tuple(f"{name} {kind}" for name, kind in self.new_columns.items())
 
 
 async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:
-    """What the catalog says of every source table of the contract. Raises: SourceMismatchError where it does not fit."""
+    """What the catalog records about each source table. Raises: SourceMismatchError if the source does not fit the contract."""
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SourceMismatchError(
             "the source database's encoding is SQL_ASCII, in which a text may hold bytes that are not characters; copy it into "
@@ -79,12 +75,12 @@ def _unreadable(found: asyncpg.Record) -> frozenset[str]:
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
-    """A row's average size; of a table that was never analysed a guess, which takes a large one's rows to be wide."""
+    """The average size of a row; of a table that was never analysed a guess, which takes a large one's rows to be wide."""
     return max(1, table_bytes // estimated_rows) if estimated_rows else max(UNKNOWN_ROW_BYTES, table_bytes // UNKNOWN_ROWS)
 
 
 def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:
-    """Check that the source has what the contract reads of `table`. Raises: SourceMismatchError."""
+    """Raises: SourceMismatchError if the source lacks what the contract reads of `table`."""
     remedy = f"required by contract '{contract.name}'; restore it or change the contract, then replay the dead letters"
     if found is None:
         raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
@@ -122,7 +118,7 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
 
 
 def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
-    """Check the role's privileges: on each column that the contract names, and on no other. Raises: SourceMismatchError."""
+    """Raises: SourceMismatchError if the role may not read a column that the contract names."""
     named = [column.name for column in table.columns if column.name in found["column_names"]]
     unreadable = _unreadable(found)
     if named and unreadable.issuperset(named):
@@ -138,7 +134,7 @@ def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
 
 
 def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, SourceType]]) -> None:
-    """Check that texts in keys are equal exactly where PostgreSQL compares them as equal. Raises: SourceMismatchError."""
+    """Raises: SourceMismatchError if texts in keys may differ although PostgreSQL compares them as equal."""
     for table in contract.source_tables:
         for column in table.columns:
             met = keys_met(contract, table.name, column.name) if column.type.is_text else ()

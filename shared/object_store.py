@@ -1,4 +1,4 @@
-"""Objects as the services see them, and S3 behind them."""
+"""Objects in S3: the port that services use, and S3 behind it."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from shared.errors import PermanentError, TransientError
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
 
-# 412: another version stands there. 409: another writer is at it. NoSuchKey: If-Match on an object that is gone.
+# 412: another version is there. 409: another writer is at work. NoSuchKey: If-Match on an object that is gone.
 _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
 class ObjectMissingError(PermanentError):
-    """A message refers to an object that is not there."""
+    """A message refers to an object that does not exist."""
 
 
 class ObjectDamagedError(PermanentError):
-    """An object has other bytes than the message that refers to it says."""
+    """An object's bytes are not those that the message referring to it describes."""
 
 
 class ConflictError(TransientError):
-    """Another writer came first. Recovery: read the object again; finding one's own bytes there means success."""
+    """Another writer came first. Recovery: read the object again; finding your own bytes there means success."""
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """A mutable object as it was read; `etag` names this version of it."""
+    """A mutable object as it was read."""
 
     body: bytes
-    etag: str
+    etag: str  # of this version
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it. `written_at` is when it was last written, in whole seconds."""
+    """An object as a listing shows it."""
 
     key: str
     byte_count: int
-    written_at: datetime
+    written_at: datetime  # when it was last written, in whole seconds
 
 
 class ObjectStore(Protocol):
@@ -59,7 +59,7 @@ class ObjectStore(Protocol):
     """
 
     async def put(self, bucket: str, key: str, body: bytes) -> None:
-        """Writes an immutable object, whose key tells its content: putting it again is harmless."""
+        """Write an immutable object, whose key names its content: writing it again is harmless."""
         ...
 
     async def get(self, ref: ObjectRef) -> bytes:
@@ -67,19 +67,19 @@ class ObjectStore(Protocol):
         ...
 
     async def read(self, bucket: str, key: str) -> Versioned | None:
-        """A mutable object, or None where there is none."""
+        """The object, or None if there is none."""
         ...
 
     async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
-        """The etag of the new version, written only if `expected` (None: no object) is still the current one.
+        """Write the object if `expected` (None: no object) is still its current version; return the new etag.
 
-        A request may succeed and its answer be lost, and its repetition then conflicts with itself: see `replace_ours`.
+        If a request succeeds and its answer is lost, its repetition conflicts with itself: see `replace_ours`.
         Raises: ConflictError.
         """
         ...
 
     async def keys(self, bucket: str, prefix: str, *, after: str = "") -> list[str]:
-        """Every key that starts with `prefix` and sorts behind `after`, in the order of their UTF-8 bytes."""
+        """Every key that starts with `prefix` and sorts after `after`, in the order of their UTF-8 bytes."""
         ...
 
     async def listing(self, bucket: str, prefix: str) -> list[Listed]:
@@ -149,11 +149,11 @@ class S3ObjectStore:
 async def put_addressed(
     objects: ObjectStore, bucket: str, key_of: Callable[[str], str], body: bytes, *, row_count: int
 ) -> ObjectRef:
-    """Writes an immutable object under the key that `key_of` makes of its hash; what a message says about it.
+    """Write an immutable object under the key that `key_of` makes of its hash; return what a message says about it.
 
     Raises: TransientError, DependencyDownError("s3"), PermanentError.
     """
-    digest = await asyncio.to_thread(lambda: sha256(body).hexdigest())  # of a large batch it would hold up heartbeats
+    digest = await asyncio.to_thread(lambda: sha256(body).hexdigest())  # inline it would delay heartbeats
     ref = ObjectRef(bucket=bucket, key=key_of(digest), byte_count=len(body), row_count=row_count, sha256=digest)
     await objects.put(bucket, ref.key, body)
     return ref
@@ -168,10 +168,12 @@ async def replace_ours(
     expected: str | None,
     is_ours: Callable[[bytes], bool] = lambda _found: False,
 ) -> str:
-    """The etag of the new version, as by `ObjectStore.replace`, also where the answer to a write of ours was lost.
+    """As `ObjectStore.replace`, and right even if the answer to an earlier write of ours was lost.
 
-    A conflict with exactly these bytes is success, so they must be such as nobody else writes (a token in them). One with bytes
-    that `is_ours` knows is an earlier write that had seemed to fail: it is replaced. Raises: ConflictError with another's.
+    A conflict with exactly these bytes is success, so no other writer may write the same (put a token in them). A conflict with
+    bytes that `is_ours` recognises is an earlier write that had seemed to fail: it is replaced.
+
+    Raises: ConflictError for a conflict with another writer.
     """
     try:
         return await objects.replace(bucket, key, body, expected=expected)
@@ -185,7 +187,7 @@ async def replace_ours(
 
 
 def verified(ref: ObjectRef, body: bytes | None) -> bytes:
-    """The bytes, if they are those that `ref` speaks of. Raises: ObjectMissingError, ObjectDamagedError."""
+    """The bytes, if they are those that `ref` describes. Raises: ObjectMissingError, ObjectDamagedError."""
     place = f"{ref.bucket}/{ref.key}"
     if body is None:
         raise ObjectMissingError(
@@ -201,5 +203,5 @@ def verified(ref: ObjectRef, body: bytes | None) -> bytes:
 
 
 def conflict(bucket: str, key: str) -> ConflictError:
-    """The error of a lost compare-and-set."""
+    """The error for a compare-and-set that another writer won."""
     return ConflictError(f"'{bucket}/{key}' is no longer the version that was read; read it again")

@@ -1,4 +1,4 @@
-"""What a snapshot of the source says of itself, and whether an earlier horizon still means what it meant."""
+"""What a snapshot of a PostgreSQL source says of itself, and whether an earlier horizon still means what it meant."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn
 class SourceSnapshot:
     """One REPEATABLE READ snapshot: everything a run reads, it reads as of this instant."""
 
-    snapshot: Snapshot
-    next_xid: int
+    snapshot: Snapshot  # its position
+    next_xid: int  # the first transaction id that it does not know, in 64 bits
     identity: SourceIdentity
-    tables: Mapping[str, SourceTableFacts]
+    tables: Mapping[str, SourceTableFacts]  # by name, every source table of the contract
 
 
 async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
-    """In the transaction of the snapshot, whose first statement this is. Raises: SourceMismatchError."""
+    """Describe the snapshot of the transaction, whose first statement this must be. Raises: SourceMismatchError."""
     row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
     row |= await _log_position(connection)
     return SourceSnapshot(
@@ -48,7 +48,7 @@ async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> S
 
 
 async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
-    """The state of the log; a position that the server withholds is UNKNOWN_POSITION and is not compared."""
+    """The position and timeline of the log. A position that the server withholds is UNKNOWN_POSITION, and never compared."""
     try:
         async with connection.transaction():  # a savepoint: the rest of the snapshot is still to be read
             row = await connection.fetchrow(LOG_POSITION_QUERY)
@@ -59,7 +59,7 @@ async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
 
 
 def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
-    """Why the horizon of an earlier run says nothing about this source; mostly nothing."""
+    """The reasons why the horizon of an earlier run means nothing here; usually none."""
     identity, known = now.identity, before.identity
     checks = {
         "another PostgreSQL cluster": identity.system_identifier != known.system_identifier,
@@ -76,7 +76,7 @@ def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
 
 
 def redefined(now: SourceSnapshot, before: Checkpoint) -> frozenset[str]:
-    """The tables whose definition changed: any of their rows may have, without a new transaction id."""
+    """The tables whose definition changed: any of their rows may have changed without a new transaction id."""
     return frozenset(name for name, facts in now.tables.items() if facts.fingerprint != before.tables.get(name))
 
 

@@ -1,4 +1,4 @@
-"""Documents that outlive the process that wrote them, in a bucket or in the warehouse, and may have been damaged since."""
+"""Documents that outlive the process that wrote them, in a bucket or in the warehouse, and may be damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DamagedDocumentError(PermanentError):
 
 
 def read_stored(parse: Callable[[Text], Document], place: str, stored: Text, *, what: str, remedy: str) -> Document:
-    """Parse a stored document; errors call it `what`, at `place`, and give the `remedy`.
+    """Parse a stored document. An error calls it `what`, names the `place` and gives the `remedy`.
 
     Raises: DamagedDocumentError.
     """

@@ -1,4 +1,4 @@
-"""The rows that a message refers to, as a service of this build reads them."""
+"""Reading the rows that a message refers to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.parquet import NewerColumnsError, decode_parquet
 async def read_rows(
     objects: ObjectStore, ref: ObjectRef, types: Mapping[str, ColumnType], contract: Contract, what: str
 ) -> pd.DataFrame:
-    """The rows of an object, in the physical form of shared.parquet; errors call it `what` and its key.
+    """The rows of an object, in the physical form of shared.parquet. An error names it by `what` and its key.
 
     Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError.
     """

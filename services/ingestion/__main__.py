@@ -1,4 +1,4 @@
-"""Starts ingestion: `python -m services.ingestion`."""
+"""Start ingestion: `python -m services.ingestion`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.source_store import SourceStore
 
 
 async def serve(settings: IngestionSettings) -> None:
-    """Build what runs need, and consume until told to stop."""
+    """Build what runs need, and consume until SIGTERM."""
     read_url = partial(
         database_url, "source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region
     )

@@ -4,7 +4,7 @@ Why the run number may order versions: the lease is taken before the snapshot is
 as new as snapshot n; and a change after snapshot n is read by a later run, with a higher number. A warehouse row that keeps
 the image of the highest run therefore ends as the newest image, whatever order the batches arrive in.
 
-The number is at least the time in milliseconds, so that a lost state object can't restart it below what the warehouse holds.
+The number is at least the time in milliseconds, so that a lost state object cannot restart it below what the warehouse holds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError
 from shared.source_store import SourceStore
 
-LEASE_LIFE = timedelta(seconds=30)  # what a run that was killed keeps the next one waiting
+LEASE_LIFE = timedelta(seconds=30)  # how long a run that was killed keeps the next one waiting
 RENEWAL = LEASE_LIFE / 3
 RENEWAL_RETRY = RENEWAL / 10
 _FAR_AHEAD = timedelta(days=1)  # no clock is that wrong: a lease that ends later was not written by a run
-CLOCK_SKEW = timedelta(seconds=5)  # a lease counts as over only this long after its end: clocks of two hosts differ
+CLOCK_SKEW = timedelta(seconds=5)  # the clocks of two hosts differ: a lease is over only this long after its end
 
 log = structlog.get_logger()
 
 
 class LeaseHeldError(Exception):
-    """Another run is under way. Recovery: ask again when it has ended."""
+    """Another run is under way. Recovery: try again when it has ended."""
 
 
 class LeaseLostError(TransientError):
@@ -42,14 +42,14 @@ class LeaseLostError(TransientError):
 
 @dataclass
 class SourceLease:
-    """A run in progress: its number, and the state it stands on."""
+    """The lease of a run in progress."""
 
     store: SourceStore
-    token: UUID
-    state: SourceState
-    etag: str
+    token: UUID  # of this lease: how a run recognises its own writes
+    state: SourceState  # as this run last wrote it
+    etag: str  # of that version of the state
     now: Callable[[], datetime]
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one write at a time: each needs the etag of the one before
 
     @property
     def run(self) -> int:
@@ -57,7 +57,7 @@ class SourceLease:
         return self.state.run
 
     async def renew(self) -> None:
-        """Keep the lease for another life. Raises: LeaseLostError."""
+        """Extend the lease by its full life. Raises: LeaseLostError."""
         async with self.writing:
             if self.state.lease is not None:
                 await self._write(lease=Lease(token=self.token, until=self.now() + LEASE_LIFE))
@@ -107,7 +107,7 @@ async def take_lease(store: SourceStore, now: Callable[[], datetime], new_token:
 async def renewed(lease: SourceLease) -> AsyncIterator[None]:
     """Renew the lease while the body runs. A run that was not completed inside is released, so that the next need not wait.
 
-    A run that loses its lease learns it when it completes: what it has sent until then is true of its snapshot, and harmless.
+    A run that loses its lease finds out when it completes: what it has sent by then is true of its snapshot, and harmless.
     """
     renewal = asyncio.create_task(_renew_until_lost(lease))
     try:
@@ -120,7 +120,7 @@ async def renewed(lease: SourceLease) -> AsyncIterator[None]:
 
 
 async def _renew_until_lost(lease: SourceLease) -> None:
-    """A renewal that fails is soon repeated: there is time for several before the lease ends."""
+    """Renew at intervals. A renewal that fails is soon repeated: there is time for several before the lease ends."""
     pause = RENEWAL
     while True:
         await asyncio.sleep(pause.total_seconds())

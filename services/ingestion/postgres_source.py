@@ -100,7 +100,8 @@ class PostgresSnapshot:
             for start in range(0, len(keys), PARTNER_KEYS):
                 query = selection.partners(lookup, keys[start : start + PARTNER_KEYS], byte_limit=max(1, byte_limit))
                 partner = await self._page(table, Role.PARTNER, selection, query)
-                pages.append(partner)
+                if partner.row_count:
+                    pages.append(partner)
                 if page.row_count > 1 and _may_be_cut(partner, byte_limit):
                     return None
                 byte_limit -= partner.byte_count

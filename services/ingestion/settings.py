@@ -1,4 +1,4 @@
-"""What ingestion is told by its environment, beyond what every service is."""
+"""Settings of ingestion, beside those of every service."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from shared.settings import ServiceSettings
 
 
 class IngestionSettings(ServiceSettings):
-    """`source_url` or the secret `source_secret` says where the source is. A large load is cut at `batch_rows`.
-
-    Every `compare_keys_every`th run looks for deleted rows, too; 0: only full runs, and those that are asked to.
-    """
+    """Settings of ingestion."""
 
     service: str = "ingestion"
-    source_url: SecretStr | None = None
-    source_secret: str | None = None
-    batch_rows: Annotated[int, Field(ge=1)] = BatchLimits().rows
+    source_url: SecretStr | None = None  # of the source database; or:
+    source_secret: str | None = None  # the id of its secret in AWS Secrets Manager
+    batch_rows: Annotated[int, Field(ge=1)] = BatchLimits().rows  # at which a large load is cut into batches
+    # How often keys are compared, to find deleted rows: every so many runs; 0: only by full runs, and when asked for.
     compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY

@@ -1,4 +1,4 @@
-"""Starts remodelling: `python -m services.remodelling`."""
+"""Start remodelling: `python -m services.remodelling`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.service import consume, open_world, run_service
 
 
 async def serve(settings: RemodellingSettings) -> None:
-    """Build what batches need, and consume until told to stop."""
+    """Build what batches need, and consume until SIGTERM."""
     async with open_world(settings) as world:
         deps = Dependencies(world.objects, world.next_queue, settings.contract, settings.processed_bucket)
         await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket, settings.processed_bucket))

@@ -1,4 +1,4 @@
-"""What remodelling is told by its environment: what every service is."""
+"""Settings of remodelling: those of every service."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from shared.settings import ServiceSettings
 
 
 class RemodellingSettings(ServiceSettings):
-    """Nothing of its own."""
+    """Settings of remodelling."""
 
     service: str = "remodelling"

@@ -12,7 +12,7 @@ from shared.testing.faults import Faults
 
 
 class FakeObjectStore:
-    """An object store that behaves as S3 does. `buckets` holds bucket, key and bytes, for a test to read, change and remove."""
+    """An object store that behaves as S3 does. A test may read and change `buckets`: bytes by bucket and key."""
 
     def __init__(self, *buckets: str) -> None:
         self.faults = Faults()
@@ -51,7 +51,7 @@ class FakeObjectStore:
         return sorted(found, key=str.encode)
 
     async def listing(self, bucket: str, prefix: str) -> list[Listed]:
-        """See ObjectStore. What a test has put into `buckets` itself was written when time began."""
+        """See ObjectStore. What a test puts into `buckets` itself counts as written in 1970."""
         objects, began = self._bucket(bucket), datetime.fromtimestamp(0, UTC)
         keys = await self.keys(bucket, prefix)
         return [Listed(key, len(objects[key]), self._written.get((bucket, key), began)) for key in keys]
@@ -68,7 +68,7 @@ class FakeObjectStore:
 
 
 def _etag(body: bytes) -> str:
-    """S3's: of the content, so that equal bytes are equal versions."""
+    """An etag as S3 makes it: of the content, so equal bytes are equal versions."""
     return f'"{md5(body, usedforsecurity=False).hexdigest()}"'
 
 
