@@ -2,216 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
 
 import asyncpg
-import pandas as pd
 import pytest
 from pydantic import SecretStr
 
-from contracts.column_types import INTEGER, TEXT
-from contracts.contract import Contract
-from contracts.messages import IngestSourceData, Mode, Role, RowsOf, Trigger
-from contracts.origins import FromLookup, FromSource
-from contracts.state import Checkpoint
-from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
+from contracts.messages import Mode, Role, RowsOf
 from infra.local.databases import READER, SOURCE_OWNER
-from services.ingestion.memory_source import MemorySource, MemoryTransaction
-from services.ingestion.plan import Plan, held_back_since
+from services.ingestion.memory_source import MemorySource
 from services.ingestion.postgres_source import PostgresSource
-from services.ingestion.source import BatchLimits, OpenSnapshot, Source
-from shared.clock import utc_now
+from services.ingestion.source import BatchLimits
 from shared.errors import PermanentError
 from shared.postgres import Database
-from shared.sql import quoted
+from tests.fixtures.applications import CONTRACT, DDL, ITEM, SHELF, InMemory, InPostgres, Scene, item, keys_of, maker, rows_of
 from tests.fixtures.postgres_cluster import TestCluster
-
-Row = Mapping[str, Any]
-Found = dict[tuple[str, Role], list[Row]]  # by table and role
-
-MAKER = SourceTable("maker", ("maker_id",), (SourceColumn("maker_id", INTEGER), SourceColumn("town", TEXT, nullable=True)))
-ITEM = SourceTable(
-    "item",
-    ("item_id",),
-    (
-        SourceColumn("item_id", INTEGER),
-        SourceColumn("maker_id", INTEGER, nullable=True),
-        SourceColumn("note", TEXT, nullable=True),
-    ),
-)
-SHELF = SourceTable(
-    "shelf", ("row", "label"), (SourceColumn("row", INTEGER), SourceColumn("label", TEXT), SourceColumn("width", INTEGER))
-)
-AN_ITEM = Dimension(
-    "dim_item",
-    ("item_id",),
-    (
-        Column("item_id", INTEGER, FromSource("item_id")),
-        Column("note", TEXT, FromSource("note"), nullable=True),
-        Column("town", TEXT, FromLookup("maker", "town"), nullable=True),
-    ),
-    "item",
-    (Lookup("maker", "maker_id"),),
-)
-A_SHELF = Dimension(
-    "dim_shelf",
-    ("row", "label"),
-    (
-        Column("row", INTEGER, FromSource("row")),
-        Column("label", TEXT, FromSource("label")),
-        Column("width", INTEGER, FromSource("width")),
-    ),
-    "shelf",
-)
-CONTRACT = Contract("conformance", "public", "public", (MAKER, ITEM, SHELF), (AN_ITEM, A_SHELF))
-DDL = """
-CREATE TABLE maker (maker_id int PRIMARY KEY, town text);
-CREATE TABLE item (item_id int PRIMARY KEY, maker_id int, note text);
-CREATE TABLE shelf ("row" int, label text, width int NOT NULL, PRIMARY KEY ("row", label));
-"""
-
-
-class Transaction(Protocol):
-    """Writes of the application that appear together, when its block ends."""
-
-    async def put(self, table: str, *rows: Row) -> None: ...
-
-    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None: ...
-
-
-class Application(Protocol):
-    """What writes the source."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
-
-
-@dataclass
-class InMemory:
-    """Writes a MemorySource."""
-
-    source: MemorySource
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        with self.source.transaction() as writes:
-            yield _InMemoryTransaction(writes)
-
-
-@dataclass
-class _InMemoryTransaction:
-    writes: MemoryTransaction
-
-    async def put(self, table: str, *rows: Row) -> None:
-        self.writes.put(table, *rows)
-
-    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
-        self.writes.delete(table, *keys)
-
-
-@dataclass
-class InPostgres:
-    """Writes a database; each transaction in a session of its own."""
-
-    url: str
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            async with connection.transaction():
-                await connection.fetchval("SELECT pg_current_xact_id()")
-                yield _InPostgresTransaction(connection)
-        finally:
-            await connection.close()
-
-
-@dataclass
-class _InPostgresTransaction:
-    connection: asyncpg.Connection
-
-    async def put(self, table: str, *rows: Row) -> None:
-        known = CONTRACT.source_table(table)
-        names = [column.name for column in known.columns]
-        columns = ", ".join(map(quoted, names))
-        places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
-        assigned = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names)
-        conflict = f"ON CONFLICT ({', '.join(map(quoted, known.key))}) DO UPDATE SET {assigned}"
-        insert = f"INSERT INTO {quoted(table)} ({columns}) VALUES ({places}) {conflict}"
-        await self.connection.executemany(insert, [[row.get(name) for name in names] for row in rows])
-
-    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
-        columns = CONTRACT.source_table(table).key
-        condition = " AND ".join(f"{quoted(name)} = ${number}" for number, name in enumerate(columns, start=1))
-        await self.connection.executemany(f"DELETE FROM {quoted(table)} WHERE {condition}", keys)
-
-
-@dataclass
-class Scene:
-    """A source, the application that writes it, and what the last run left."""
-
-    source: Source
-    application: Application
-    checkpoint: Checkpoint | None = None
-
-    async def put(self, table: str, *rows: Row) -> None:
-        async with self.application.transaction() as transaction:
-            await transaction.put(table, *rows)
-
-    async def delete(self, table: str, *keys: tuple[int | str, ...]) -> None:
-        async with self.application.transaction() as transaction:
-            await transaction.delete(table, *keys)
-
-    async def run(self, limits: BatchLimits | None = None, **wish: Any) -> Found:
-        """What a run reads, by table and role."""
-        async with self.source.open_snapshot() as snapshot:
-            plan = self.plan(snapshot, **wish)
-            found = await rows_of(snapshot, plan, limits or BatchLimits())
-        self.remember(snapshot, plan)
-        return found
-
-    def plan(self, snapshot: OpenSnapshot, **wish: Any) -> Plan:
-        return snapshot.plan(self.checkpoint, IngestSourceData(source_name="shop", trigger=Trigger.OPERATOR, **wish), 0)
-
-    def remember(self, snapshot: OpenSnapshot, plan: Plan) -> None:
-        seen, before = snapshot.seen, self.checkpoint
-        self.checkpoint = Checkpoint(
-            run=before.run + 1 if before else 1,
-            started_at=utc_now(),
-            snapshot=seen.snapshot,
-            identity=seen.identity,
-            contract=CONTRACT.fingerprint,
-            tables={name: facts.fingerprint for name, facts in seen.tables.items()},
-            runs_since_comparison=plan.runs_since_comparison,
-            held_back_since=held_back_since(seen, before),
-        )
-
-
-async def rows_of(snapshot: OpenSnapshot, plan: Plan, limits: BatchLimits) -> Found:
-    found: Found = {}
-    async for pages in snapshot.pages(plan, limits):
-        for page in pages:
-            frame = await page.frame
-            assert len(frame) == page.row_count
-            assert list(frame) == list(page.types)
-            names = [column.name for column in page.table.columns]
-            values = [[None if pd.isna(value) else value for value in frame[name].tolist()] for name in names]
-            rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
-            found.setdefault((page.table.name, page.role), []).extend(rows)
-    return found
-
-
-async def keys_of(snapshot: OpenSnapshot, table: SourceTable) -> list[list[int | str]]:
-    pieces: list[bytes] = []
-
-    async def take(piece: bytes) -> None:
-        pieces.append(piece)
-
-    await snapshot.copy_keys(table, take)
-    return sorted(json.loads(line) for line in b"".join(pieces).splitlines())
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -228,14 +33,6 @@ async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     database = Database("source", SecretStr(cluster.url(name, READER)), connections=2)
     yield Scene(PostgresSource(database, CONTRACT), InPostgres(cluster.url(name, SOURCE_OWNER)))
     await database.aclose()
-
-
-def item(number: int, maker: int | None = None, note: str | None = None) -> Row:
-    return {"item_id": number, "maker_id": maker, "note": note}
-
-
-def maker(number: int, town: str | None = "Leeds") -> Row:
-    return {"maker_id": number, "town": town}
 
 
 async def test_the_first_run_reads_every_row_with_its_partner(scene: Scene) -> None:
