@@ -11,9 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.column_types import ColumnType
-from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
-from contracts.tables import Calendar, Column, Dimension, Fact, SourceTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, SourceTable, WarehouseTable
 
 if TYPE_CHECKING:
     from contracts.contract import Contract

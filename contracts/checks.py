@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
-from contracts.column_types import Kind
-from contracts.conversions import KEY_TYPES, derivation_problems, is_same_kind, join_alike, may_be_key, origin_problems
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf, copied
+from contracts.column_types import UUID, ColumnType, Kind
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
     TABLE_NAME_BYTES_MAXIMUM,
@@ -19,6 +18,8 @@ from contracts.tables import (
     WarehouseTable,
 )
 from contracts.warehouse import current_name
+
+_DERIVED_KINDS = {DateOf: Kind.DATE, TimeOf: Kind.TIME, ParsedDate: Kind.DATE, CurrencyNameOf: Kind.TEXT}
 
 if TYPE_CHECKING:
     from contracts.contract import Contract
@@ -32,17 +33,21 @@ def contradictions(contract: Contract) -> Iterator[str]:
     for source in contract.source_tables:
         yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
         for name in source.key:
-            if not may_be_key(kind := source.column(name).type):
-                yield f"'{source.name}.{name}' is a key and must be {KEY_TYPES}, not {kind.family}"
+            kind = source.column(name).type  # it has to order pages, and its text to identify a row
+            if not (kind.is_whole_number or kind.kind is Kind.TEXT or kind.is_moment or kind == UUID):
+                yield (
+                    f"'{source.name}.{name}' is a key and must be integer, bigint, text, uuid, date, timestamp or timestamptz, "
+                    f"not {kind.family}"
+                )
     for table in contract.warehouse_tables:
-        yield from _of_table(contract, table)
+        yield from _table_problems(contract, table)
 
 
 def _repeated(what: str, names: list[str]) -> Iterator[str]:
     return (f"{what} '{name}'" for name in names if names.count(name) > 1)
 
 
-def _of_table(contract: Contract, table: WarehouseTable) -> Iterator[str]:
+def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     own = [table.surrogate] if isinstance(table, Fact) and table.surrogate else []
     yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns)])
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
@@ -54,17 +59,19 @@ def _of_table(contract: Contract, table: WarehouseTable) -> Iterator[str]:
                 "and TimeOf a second column by `absent`, or leave it out of `version`"
             )
     if not isinstance(table, Calendar):
-        if copied(table.column(name).origin for name in table.key) != (key := contract.source_table(table.source).key):
+        key = contract.source_table(table.source).key
+        copied = tuple(FromSource(name) for name in key)
+        if tuple(table.column(name).origin for name in table.key) != copied:
             yield (
                 f"the key of '{table.name}' is not the key ({', '.join(key)}) of '{table.source}', column by column; "
                 "a delete could not be found"
             )
-        yield from (f"'{table.name}' {problem}" for problem in _of_lookups(contract, table))
+        yield from (f"'{table.name}' {problem}" for problem in _lookup_problems(contract, table))
     for column in table.columns:
-        yield from (f"'{table.name}.{column.name}' {problem}" for problem in _of_column(contract, table, column))
+        yield from (f"'{table.name}.{column.name}' {problem}" for problem in _column_problems(contract, table, column))
 
 
-def _of_lookups(contract: Contract, table: RemodelledTable) -> Iterator[str]:
+def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str]:
     for lookup in table.lookups:
         partner, on = contract.source_table(lookup.table), contract.source_table(table.source).column(lookup.on)
         if sum(other.table == lookup.table for other in table.lookups) > 1:
@@ -78,7 +85,7 @@ def _of_lookups(contract: Contract, table: RemodelledTable) -> Iterator[str]:
             )
 
 
-def _of_column(contract: Contract, table: WarehouseTable, column: Column) -> Iterable[str]:
+def _column_problems(contract: Contract, table: WarehouseTable, column: Column) -> Iterator[str]:
     if column.name.startswith("_"):
         yield "begins with '_', as Starlift's own columns do"
     if len(column.name.encode()) > NAME_BYTES_MAXIMUM:
@@ -86,43 +93,73 @@ def _of_column(contract: Contract, table: WarehouseTable, column: Column) -> Ite
     if column.references is not None:
         if not isinstance(table, Fact):
             yield f"refers to '{column.references}', which only a fact may"
-        yield from _of_reference(column, contract.warehouse_table(column.references))
+        yield from _reference_problems(column, contract.warehouse_table(column.references))
     if not isinstance(table, Calendar):
-        yield from _of_origin(contract, table, column)
-        yield from derivation_problems(column.origin, column.type)
+        yield from _origin_problems(contract, table, column)
+        derived = _DERIVED_KINDS.get(type(column.origin))
+        if derived is not None and column.type.kind is not derived and not (derived is Kind.TEXT and column.type.is_text):
+            yield f"is {column.type.kind} but holds a {derived}"
     elif isinstance(column.origin, CalendarPart):
         yield from part_problems(column.origin.part, column.type.kind, is_key=column.name in table.key)
     else:
         yield "belongs to a calendar and must be a part of a date"
 
 
-def _of_reference(column: Column, dimension: WarehouseTable) -> Iterator[str]:
+def _reference_problems(column: Column, dimension: WarehouseTable) -> Iterator[str]:
     if len(dimension.key) != 1:
         yield f"refers to '{dimension.name}', whose key is not one column"
-    elif not is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
+    elif not _is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
         yield f"is {column.type.kind} but refers to '{dimension.name}.{key.name}', which is {key.type.kind}"
     for other in dimension.columns:
-        if other.type.kind is Kind.VERBATIM and not other.nullable and other.name not in dimension.key:
+        if other.type.is_verbatim and not other.nullable and other.name not in dimension.key:
             yield f"refers to '{dimension.name}', whose '{other.name}' must be nullable: an inferred member has none"
 
 
-def _of_origin(contract: Contract, table: RemodelledTable, column: Column) -> Iterator[str]:
+def _origin_problems(contract: Contract, table: RemodelledTable, column: Column) -> Iterator[str]:
     base = contract.source_table(table.source)
     match column.origin:
         case FromSource(name, absent):
-            yield from origin_problems(name, base.column(name).type, column.type, absent)
+            yield from _copy_problems(name, base.column(name).type, column.type, absent)
         case FromLookup(lookup, name, absent):
             if lookup not in {known.table for known in table.lookups}:
                 yield f"comes from '{lookup}', which the table does not join"
             else:
-                yield from origin_problems(name, contract.source_table(lookup).column(name).type, column.type, absent)
+                yield from _copy_problems(name, contract.source_table(lookup).column(name).type, column.type, absent)
         case DateOf(name, absent) | TimeOf(name, absent):
             if (kind := base.column(name).type).kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
                 yield f"is part of '{name}', which is not a timestamp"
-            if not is_same_kind(other := base.column(absent or name).type, kind):
+            if not _is_same_kind(other := base.column(absent or name).type, kind):
                 yield f"is part of '{name}', which is {kind.family}, but where that is NULL of a {other.family}"
         case ParsedDate(name) | CurrencyNameOf(name):
             if not base.column(name).type.is_text:
                 yield f"is read from '{name}', which is not a text"
         case CalendarPart(part):
             yield f"is the calendar's '{part}', but the table is not a calendar"
+
+
+def _copy_problems(name: str, found: ColumnType, wanted: ColumnType, absent: str | None) -> Iterator[str]:
+    """Why values of the source column `name`, of type `found`, can't be those of a column of type `wanted`."""
+    if not _is_same_kind(found, wanted) and not (found.is_text and wanted.is_text):
+        yield f"is {wanted.family} but comes from '{name}', which is {found.family}"
+    if found.scale != wanted.scale:  # a decimal travels as a whole number, which would be misread at another scale
+        yield f"is {wanted.sql} but comes from '{name}', which is {found.sql}; give both the same scale"
+    if wanted.precision < found.precision:
+        yield f"is {wanted.sql}, too narrow for '{name}', which is {found.sql}"
+    if absent is not None and not wanted.is_text:
+        yield "has a text for absent values but is not a text"
+
+
+def _is_same_kind(one: ColumnType, other: ColumnType) -> bool:
+    """Whether values of the two have one physical form."""
+    return (one.kind, one.name) == (other.kind, other.name)
+
+
+def join_alike(one: ColumnType, key: ColumnType) -> bool:
+    """Whether joining the two in data frames gives the same rows as in PostgreSQL.
+
+    A scaled number is compared by its digits, so 7.00 would match 700. A timestamp key is a number of microseconds, which no
+    index of the source supports.
+    """
+    if key.kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
+        return False
+    return _is_same_kind(one, key) or (one.is_whole_number and key.is_whole_number) or (one.is_text and key.is_text)

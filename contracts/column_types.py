@@ -92,6 +92,11 @@ class ColumnType:
         return self.kind in {Kind.TEXT, Kind.ENUM}
 
     @property
+    def is_verbatim(self) -> bool:
+        """Whether the values travel as the texts that PostgreSQL makes of them."""
+        return self.kind is Kind.VERBATIM
+
+    @property
     def is_moment(self) -> bool:
         """Whether the values are dates or timestamps, which travel as whole numbers and identify a row as text."""
         return self.kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
@@ -104,7 +109,7 @@ class ColumnType:
     @property
     def travels_as_text(self) -> bool:
         """Whether the physical form of the values is a text; that of all others is a whole number or a boolean."""
-        return self.is_text or self.kind is Kind.VERBATIM
+        return self.is_text or self.is_verbatim
 
 
 _SQL = {Kind.TIMESTAMP: "timestamp(6)", Kind.TIMESTAMPTZ: "timestamp(6) with time zone"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -61,8 +60,3 @@ class CalendarPart:
 
 
 Origin = FromSource | FromLookup | DateOf | TimeOf | ParsedDate | CurrencyNameOf | CalendarPart
-
-
-def copied(origins: Iterable[Origin]) -> tuple[str, ...]:
-    """The source columns that are taken as they are."""
-    return tuple(origin.column for origin in origins if isinstance(origin, FromSource) and origin.absent is None)

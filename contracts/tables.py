@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from functools import cached_property
 from typing import TypeVar
 
 from contracts.column_types import TEXT, ColumnType
-from contracts.drift import Drift
 from contracts.origins import Origin
 from contracts.warehouse import current_name
 
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
 TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len(current_name(""))  # the longest of what is named after a warehouse table
 UNKNOWN = "(unknown)"  # what an inferred member and an absent optional text show
+
+
+@unique
+class Drift(StrEnum):
+    """What a source table does with a new column, which is reported by name and type under either policy."""
+
+    FREEZE = "freeze"  # the default: only the columns that the contract names leave the source
+    CARRY = "carry"  # new columns are carried to the landing bucket as text until a contract names them
 
 
 class ContractError(ValueError):

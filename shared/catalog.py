@@ -9,12 +9,12 @@ from importlib.resources import files
 
 import asyncpg
 
-from contracts.column_types import Kind
 from contracts.contract import Contract
 from contracts.tables import SourceTable
+from shared.codecs import codec_of
 from shared.equality import keys_met
 from shared.errors import PermanentError
-from shared.source_types import SourceType, comparison_problem, fits, other_way
+from shared.source_types import SourceType, comparison_problem
 
 CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
 UNKNOWN_ROW_BYTES = 512
@@ -106,10 +106,11 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
     for column in table.columns:
         if column.name not in types:
             raise SourceMismatchError(f"table '{table.name}' lacks column '{column.name}' {remedy}")
-        if not fits(found_type := types[column.name], column.type):
-            wanted = column.type.sql if column.type.kind is Kind.NUMERIC else column.type.family
-            remedied = remedy.replace("change the contract", f"change the contract{other_way(found_type, column.type)}")
-            raise SourceMismatchError(f"column '{table.name}.{column.name}' is {found_type}, not {wanted} as {remedied}")
+        if not codec_of(column.type).accepts(found_type := types[column.name]):
+            wanted = column.type.sql if column.type.precision else column.type.family
+            if column.type.precision and found_type.unbounded == "numeric":
+                remedy = remedy.replace("change the contract", f"change the contract to verbatim('{found_type.name}')")
+            raise SourceMismatchError(f"column '{table.name}.{column.name}' is {found_type}, not {wanted} as {remedy}")
     key = ",".join(sorted(table.key))
     if key not in (found["unique_keys"] or ()):
         raise SourceMismatchError(

@@ -1,16 +1,4 @@
-"""Parquet by fastparquet, with every value exact.
-
-In a data frame each kind of column has one physical form, whole numbers wherever there is no text:
-
-    INTEGER, BIGINT   Int64
-    NUMERIC(p, s)     Int64, the value times 10^s
-    DATE              Int64, days since 1970-01-01
-    TIME              Int64, microseconds since midnight
-    TIMESTAMP         Int64, microseconds since 1970-01-01 00:00 UTC
-    TIMESTAMPTZ       likewise
-    BOOLEAN           boolean
-    TEXT, ENUM        object: str, or None for NULL ('' stays '')
-    VERBATIM          likewise: the text that PostgreSQL makes of the value
+"""Data frames in the form of shared.codecs as Parquet files, by fastparquet, with every value exact.
 
 In the file the numbers carry their logical types (DECIMAL, DATE, TIME, TIMESTAMP), so that any other reader sees true values.
 fastparquet would write Decimal objects as DOUBLE and read a DECIMAL as float; therefore the annotation is put on after its
@@ -33,17 +21,11 @@ from fastparquet import parquet_thrift
 from fastparquet.cencoding import ThriftObject
 from fastparquet.writer import MARKER, iter_dataframe, make_metadata, make_row_group, write_thrift
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import ColumnType
+from shared.codecs import codec_of
 
-PANDAS_TYPES: Mapping[Kind, Any] = {  # Any: the stubs of pandas want literals
-    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "Int64"),
-    Kind.TIMESTAMPTZ: "Int64",
-    Kind.BOOLEAN: "boolean",
-    **dict.fromkeys((Kind.TEXT, Kind.ENUM, Kind.VERBATIM), "object"),
-}
 NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
 CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
-_DATE_AS_INT32 = "Int32"  # a Parquet DATE is an INT32
 
 
 class NewerColumnsError(ValueError):
@@ -52,7 +34,7 @@ class NewerColumnsError(ValueError):
 
 def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
     """A frame of no rows with the physical form of `types`."""
-    return pd.DataFrame({name: pd.Series(dtype=PANDAS_TYPES[kind.kind]) for name, kind in types.items()})
+    return pd.DataFrame({name: pd.Series(dtype=codec_of(kind).frame) for name, kind in types.items()})
 
 
 def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried: Collection[str] = ()) -> bytes:
@@ -60,9 +42,7 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
 
     The columns `carried`, some of them, are noted in the file as those that no contract knows.
     """
-    physical = frame[list(types)].astype(
-        {name: _DATE_AS_INT32 if kind.kind is Kind.DATE else PANDAS_TYPES[kind.kind] for name, kind in types.items()}
-    )
+    physical = frame[list(types)].astype({name: codec_of(kind).file for name, kind in types.items()})
     texts = {name: "utf8" for name, kind in types.items() if kind.travels_as_text}
     metadata = make_metadata(physical, has_nulls=True, object_encoding=texts, index_cols=[])
     file = io.BytesIO()
@@ -116,7 +96,7 @@ def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> 
             element.logicalType = None
     file._base_dtype = None  # noqa: SLF001
     frame: pd.DataFrame = file.to_pandas(columns=list(types))
-    return frame.astype({name: PANDAS_TYPES[kind.kind] for name, kind in types.items() if not kind.travels_as_text})
+    return frame.astype({name: codec_of(kind).frame for name, kind in types.items() if not kind.travels_as_text})
 
 
 def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
@@ -143,34 +123,21 @@ def _name(element: Any) -> str:
 def _annotated(element: Any, types: Mapping[str, ColumnType]) -> Any:
     """The schema element with the logical type of its column."""
     kind = types[_name(element)]
-    annotation = _annotation(kind)
-    if annotation is None:
+    logical, bounds, meaning = codec_of(kind).logical, dict[str, int](), dict[str, Any]()
+    if logical is None:
         return element
+    if kind.precision:
+        bounds = {"precision": kind.precision, "scale": kind.scale}
+        meaning = {"i32": True, **bounds}
+    elif logical.name != "DATE":
+        meaning = {"isAdjustedToUTC": logical.is_utc, "unit": ThriftObject.from_fields("TimeUnit", MICROS={})}
+    described = ThriftObject.from_fields(f"{logical.name.title()}Type", **meaning)
     return parquet_thrift.SchemaElement(
-        name=element.name, type=element.type, repetition_type=element.repetition_type, i32=True, **annotation
+        name=element.name,
+        type=element.type,
+        repetition_type=element.repetition_type,
+        converted_type=getattr(parquet_thrift.ConvertedType, logical.converted),
+        logicalType=ThriftObject.from_fields("LogicalType", **{logical.name: described}),
+        i32=True,
+        **bounds,
     )
-
-
-def _annotation(kind: ColumnType) -> dict[str, Any] | None:
-    converted = parquet_thrift.ConvertedType
-    micros = {"isAdjustedToUTC": kind.kind is Kind.TIMESTAMPTZ, "unit": ThriftObject.from_fields("TimeUnit", MICROS={})}
-    match kind.kind:
-        case Kind.NUMERIC:
-            decimal = ThriftObject.from_fields("DecimalType", scale=kind.scale, precision=kind.precision, i32=True)
-            logical = ThriftObject.from_fields("LogicalType", DECIMAL=decimal)
-            return {
-                "converted_type": converted.DECIMAL,
-                "precision": kind.precision,
-                "scale": kind.scale,
-                "logicalType": logical,
-            }
-        case Kind.DATE:
-            return {"converted_type": converted.DATE, "logicalType": ThriftObject.from_fields("LogicalType", DATE={})}
-        case Kind.TIME:
-            logical = ThriftObject.from_fields("LogicalType", TIME=ThriftObject.from_fields("TimeType", **micros))
-            return {"converted_type": converted.TIME_MICROS, "logicalType": logical}
-        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
-            logical = ThriftObject.from_fields("LogicalType", TIMESTAMP=ThriftObject.from_fields("TimestampType", **micros))
-            return {"converted_type": converted.TIMESTAMP_MICROS, "logicalType": logical}
-        case _:
-            return None

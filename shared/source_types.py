@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contracts.column_types import ColumnType, Kind, is_same_type
 from contracts.tables import SourceTable
 
-_ACCEPTED: Mapping[Kind, re.Pattern[str]] = {
-    Kind.INTEGER: re.compile(r"smallint|integer"),
-    Kind.BIGINT: re.compile(r"smallint|integer|bigint"),
-    Kind.NUMERIC: re.compile(r"numeric(?:\((?P<precision>\d+),(?P<scale>-?\d+)\))?"),
-    Kind.BOOLEAN: re.compile(r"boolean"),
-    Kind.DATE: re.compile(r"date"),
-    Kind.TIME: re.compile(r"time(\(\d\))? without time zone"),
-    Kind.TIMESTAMP: re.compile(r"timestamp(\(\d\))? without time zone"),
-    Kind.TIMESTAMPTZ: re.compile(r"timestamp(\(\d\))? with time zone"),
-    Kind.ENUM: re.compile(r"text|character varying(\(\d+\))?"),
-}
 _COMPARED_BY_ITS_TEXT = frozenset({"text", "character varying", "bpchar"})
 
 
@@ -46,27 +33,6 @@ class SourceType:
     def is_padded(self) -> bool:
         """Whether it is character(n): two values that differ in blanks at the end are equal."""
         return self.unbounded == "bpchar"
-
-
-def fits(found: SourceType, expected: ColumnType) -> bool:
-    """Whether values can be carried as `expected`; of an unbounded numeric, the ones that fit."""
-    if expected.kind is Kind.VERBATIM:
-        return any(name and is_same_type(name, expected.name) for name in (found.name, found.unbounded, found.domain))
-    if found.is_enum:
-        return expected.is_text
-    if expected.kind is Kind.TEXT:
-        return found.is_string or found.is_foreign
-    match = _ACCEPTED[expected.kind].fullmatch(found.name)
-    if match is not None and expected.kind is Kind.NUMERIC and match["precision"]:
-        precision, scale = int(match["precision"]), int(match["scale"])
-        return scale <= expected.scale and precision - scale <= expected.precision - expected.scale
-    return match is not None
-
-
-def other_way(found: SourceType, expected: ColumnType) -> str:
-    """What the contract may say instead, as a part of the sentence that refuses the column."""
-    is_numeric = expected.kind is Kind.NUMERIC and found.unbounded == "numeric"
-    return f" to verbatim('{found.name}')" if is_numeric else ""
 
 
 def comparison_problem(table: SourceTable, column: str, found: SourceType, keys: Mapping[str, SourceType]) -> str | None:

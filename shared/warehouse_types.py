@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncpg
 
-from contracts.column_types import Kind
 from contracts.contract import Contract
 from shared.errors import PermanentError
 
@@ -17,7 +16,7 @@ async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> No
         column.type.name: f"{table.name}.{column.name}"
         for table in contract.warehouse_tables
         for column in table.columns
-        if column.type.kind is Kind.VERBATIM
+        if column.type.is_verbatim
     }
     try:
         lacked = {row["name"] for row in await warehouse.fetch(_LACKED, list(used))}

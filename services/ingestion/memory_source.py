@@ -22,7 +22,7 @@ from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
 from shared.catalog import SourceTableFacts
 from shared.clock import utc_now
-from shared.parquet import PANDAS_TYPES
+from shared.codecs import codec_of
 from shared.source_snapshot import SourceSnapshot
 from shared.testing.faults import Faults
 
@@ -168,7 +168,7 @@ def _page(table: SourceTable, role: Role, plan: Plan, rows: list[Row]) -> Page:
     frame = asyncio.get_running_loop().create_future()
     frame.set_result(
         pd.DataFrame(
-            {name: pd.Series([row.get(name) for row in rows], dtype=PANDAS_TYPES[kind.kind]) for name, kind in types.items()}
+            {name: pd.Series([row.get(name) for row in rows], dtype=codec_of(kind).frame) for name, kind in types.items()}
         )
     )
     return Page(table, role, types, len(rows), len(rows) * ROW_BYTES, frame)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from contracts.contract import Contract
-from contracts.drift import Drift
 from contracts.messages import IngestSourceData, Mode, Snapshot
 from contracts.state import Checkpoint
-from contracts.tables import SourceTable
+from contracts.tables import Drift, SourceTable
 from services.ingestion.selection import Key
 from shared.errors import PermanentError
 from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless

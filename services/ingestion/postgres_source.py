@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 import pandas as pd
 
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.messages import IngestSourceData, Role
 from contracts.state import Checkpoint
@@ -20,9 +20,9 @@ from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, plan_run
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, Page
+from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_lists import keys_of
-from shared.parquet import PANDAS_TYPES
 from shared.postgres import Database, copy_out
 from shared.source_snapshot import SourceSnapshot, read_snapshot
 
@@ -163,15 +163,14 @@ def null_marker(token: Callable[[int], str] = secrets.token_hex) -> str:
 
 
 def parse_csv(csv: bytes, types: Mapping[str, ColumnType], null: str) -> pd.DataFrame:
-    """The rows of a CSV without a header, in the physical form of shared.parquet."""
-    frame = pd.read_csv(
+    """The rows of a CSV without a header, in the form of shared.codecs."""
+    return pd.read_csv(
         io.BytesIO(csv),
         header=None,
         names=list(types),
-        dtype={name: "Int64" if kind.kind is Kind.BOOLEAN else PANDAS_TYPES[kind.kind] for name, kind in types.items()},
+        dtype={name: codec_of(kind).frame for name, kind in types.items()},
         na_values=[null],
         keep_default_na=False,
         lineterminator="\n",
         low_memory=False,
     )
-    return frame.astype({name: "boolean" for name, kind in types.items() if kind.kind is Kind.BOOLEAN})

@@ -19,16 +19,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from contracts.column_types import MICROSECONDS_PER_DAY, TEXT, ColumnType, Kind
+from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
 from contracts.tables import Lookup, SourceColumn, SourceTable
+from shared.codecs import codec_of
+from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, partner_conditions
 from shared.sql import literal, quoted
-from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 
 Key = tuple[int | str, ...]
 XID_MODULUS = 2**32
-LAST_MOMENT = "290000-01-01"
+UNKNOWN_TYPE = verbatim("unknown")  # of a column that the contract does not know
 ROW_BYTES_MAXIMUM = 48 * MIB  # of the texts of one row
 # Names in a page's query.
 ROW_BYTES, BYTES_BEFORE = quoted("bytes of the row"), quoted("bytes before the row")
@@ -70,7 +71,7 @@ class Selection:
         """The rows of the lookup's table with one of `keys`; a row is left out if those before it have `byte_limit` bytes."""
         table = self.contract.source_table(lookup.table)
         key = table.column(table.key[0])
-        wanted = ", ".join(f"date '1970-01-01' + {day}" if key.type.is_moment else _key_literal(day) for day in keys)
+        wanted = ", ".join(codec_of(key.type).loaded(str(one)) if key.type.is_moment else _key_literal(one) for one in keys)
         return self._bounded(table, f"{_key_columns(table)} IN ({wanted})", len(keys), byte_limit)
 
     def keys(self, table: SourceTable) -> str:
@@ -95,7 +96,8 @@ class Selection:
         columns = [quoted("t", name) for name in (*known, *self.carried.get(table.name, ()))]
         texts = {column.name: self._text(table, column) for column in table.columns if column.type.is_text}
         asked = [
-            f"{value_bytes(texts.get(name, quoted('t', name)), known.get(name))} AS {size}" for name, size in sizes.items()
+            f"{codec_of(known.get(name, UNKNOWN_TYPE)).byte_count(texts.get(name, quoted('t', name)))} AS {size}"
+            for name, size in sizes.items()
         ]
         rows = f"SELECT {', '.join([*columns, *asked])} {ordered}"
         travels = " + ".join(f"CASE WHEN {_is_held(size)} THEN {size} ELSE 0 END" for size in sizes.values())
@@ -107,7 +109,7 @@ class Selection:
 
     def _sizes(self, table: SourceTable) -> dict[str, str]:
         """The columns whose values may be large, with a name for their bytes. Keys are indexed, so they are short."""
-        wide = [column.name for column in table.columns if is_wide(column.type) and column.name not in table.key]
+        wide = [column.name for column in table.columns if codec_of(column.type).is_wide and column.name not in table.key]
         return {name: quoted(f"bytes {number}") for number, name in enumerate([*wide, *self.carried.get(table.name, ())])}
 
     def _columns(self, table: SourceTable) -> str:
@@ -128,8 +130,8 @@ class Selection:
         return f"json_build_array({', '.join(values)})"
 
     def _value(self, table: SourceTable, column: SourceColumn) -> str:
-        """A column in the physical form of shared.parquet."""
-        return self._text(table, column) if column.type.travels_as_text else _number(column)
+        """A column in the form in which it travels."""
+        return self._text(table, column) if column.type.is_text else codec_of(column.type).read(quoted("t", column.name))
 
     def _text(self, table: SourceTable, column: SourceColumn) -> str:
         """A column as text; character(n) without its padding, which PostgreSQL treats as meaningless."""
@@ -168,56 +170,12 @@ class Selection:
         return f"{quoted(self.contract.source_schema, table.name)} AS {alias}"
 
 
-def _number(column: SourceColumn) -> str:
-    """A column that travels as a number or a boolean; a value without such a form becomes NULL with a defect."""
-    value = quoted("t", column.name)
-    match column.type.kind:
-        case Kind.NUMERIC:
-            return f"CASE WHEN {_fits(value, column.type)} THEN ({value} * {10**column.type.scale})::bigint END"
-        case Kind.BOOLEAN:
-            return f"{value}::integer"
-        case Kind.DATE:
-            return f"CASE WHEN isfinite({value}) THEN {value} - date '1970-01-01' END"
-        case Kind.TIME:
-            return f"CASE WHEN {value} < time '24:00' THEN {_microseconds_of_day(value)} END"
-        case Kind.TIMESTAMPTZ:
-            return _timestamp(f"({value} AT TIME ZONE 'UTC')")
-        case Kind.TIMESTAMP:
-            return _timestamp(value)
-        case _:
-            return value
-
-
-def _fits(value: str, kind: ColumnType) -> str:
-    """Whether a numeric, maybe of a column without bounds, is exactly a value of the type; NaN and infinity are above all."""
-    return f"(abs({value}) < {10 ** (kind.precision - kind.scale)} AND {value} = round({value}, {kind.scale}))"
-
-
-def _timestamp(value: str) -> str:
-    """Whole days as integers, the rest as the time of day: exact in every version of PostgreSQL.
-
-    date_part('epoch') of a timestamp is a double that loses microseconds after the year 2242, and EXTRACT is slow (numeric)
-    since version 14.
-    """
-    days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
-    return f"CASE WHEN {_travels(value)} THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
-
-
-def _travels(value: str) -> str:
-    """Whether a timestamp has a number of microseconds: those of PostgreSQL's last decades are more than 64 bits hold."""
-    return f"isfinite({value}) AND {value} < '{LAST_MOMENT}'"
-
-
-def _microseconds_of_day(value: str) -> str:
-    return f"(date_part('epoch', {value}) * 1000000)::bigint"
-
-
 def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:
     checks = [
         f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END"
         for column in table.columns
         for condition, what in [
-            *_defects_of(quoted("t", column.name), column.type),
+            *codec_of(column.type).defects(quoted("t", column.name)),
             *(_too_large(sizes[column.name]) if column.name in sizes else ()),
         ]
     ]
@@ -235,21 +193,6 @@ def _too_large(size: str) -> list[tuple[str, str]]:
 def _is_held(size: str) -> str:
     """Whether a value is small enough to travel; NULL for NULL."""
     return f"{size} <= {VALUE_BYTES_MAXIMUM}"
-
-
-def _defects_of(value: str, kind: ColumnType) -> list[tuple[str, str]]:
-    match kind.kind:
-        case Kind.NUMERIC:
-            is_nan = f"{value} = 'NaN'::numeric"
-            return [(is_nan, "NaN"), (f"NOT ({is_nan} OR {_fits(value, kind)})", f"not exactly a {kind.sql}")]
-        case Kind.DATE:
-            return [(f"NOT isfinite({value})", "infinite")]
-        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
-            return [(f"NOT isfinite({value})", "infinite"), (f"isfinite({value}) AND NOT ({_travels(value)})", "too late")]
-        case Kind.TIME:
-            return [(f"{value} = time '24:00'", "24:00:00")]  # PostgreSQL's last time of day, and no other system's
-        case _:
-            return []
 
 
 def _key_columns(table: SourceTable) -> str:

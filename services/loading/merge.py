@@ -4,31 +4,15 @@ Order-free and repeatable: a row is replaced by an image of the same or a higher
 always leaves its run behind, even when its values are those already there. (A merge that skips equal values lets a late older
 image win: A of run 5, A of run 7 skipped, then a late B of run 6 would stay.)
 
-Staged columns are whole numbers and texts (shared.parquet), which COPY fastest; here they become dates, times, exact decimals.
+Staged columns are whole numbers and texts (shared.codecs), which COPY fastest; here they become dates, times, exact decimals.
 """
 
 from __future__ import annotations
 
-from contracts.column_types import MICROSECONDS_PER_DAY, TIMESTAMP, ColumnType, Kind
 from contracts.contract import Contract
-from contracts.tables import UNKNOWN, Column, WarehouseTable
-from shared.sql import literal, quoted
-
-_STAGED_TYPES = {
-    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC, Kind.DATE, Kind.TIME, Kind.TIMESTAMP), "bigint"),
-    Kind.TIMESTAMPTZ: "bigint",
-    **dict.fromkeys((Kind.TEXT, Kind.ENUM, Kind.VERBATIM), "text"),
-    Kind.BOOLEAN: "boolean",
-}
-_INFERRED = {
-    **dict.fromkeys((Kind.INTEGER, Kind.BIGINT, Kind.NUMERIC), "0"),
-    **dict.fromkeys((Kind.TEXT, Kind.ENUM), literal(UNKNOWN)),
-    Kind.BOOLEAN: "false",
-    Kind.DATE: "date '0001-01-01'",
-    Kind.TIME: "time '00:00'",
-    Kind.TIMESTAMP: "timestamp '0001-01-01'",
-    Kind.TIMESTAMPTZ: "timestamptz '0001-01-01 00:00+00'",
-}
+from contracts.tables import Column, WarehouseTable
+from shared.codecs import codec_of
+from shared.sql import quoted
 
 
 def staging_name(table: WarehouseTable) -> str:
@@ -38,7 +22,7 @@ def staging_name(table: WarehouseTable) -> str:
 
 def create_staging(table: WarehouseTable) -> str:
     """A temporary table that ends with the transaction."""
-    columns = ", ".join(f"{quoted(column.name)} {_STAGED_TYPES[column.type.kind]}" for column in table.columns)
+    columns = ", ".join(f"{quoted(column.name)} {codec_of(column.type).staged}" for column in table.columns)
     return f"CREATE TEMPORARY TABLE {quoted(staging_name(table))} ({columns}) ON COMMIT DROP"
 
 
@@ -48,7 +32,7 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
     Deduplicated and sorted by key: two loaders then lock rows in the same order.
     """
     names = [quoted(column.name) for column in table.columns]
-    values = [f"{loaded_value(quoted('s', column.name), column.type)} AS {quoted(column.name)}" for column in table.columns]
+    values = [f"{codec_of(column.type).loaded(quoted('s', column.name))} AS {quoted(column.name)}" for column in table.columns]
     identity = ", ".join(quoted(name) for name in table.identity)
     changed = [
         f"{name} = excluded.{name}"
@@ -72,7 +56,7 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
 
 def read_staged(table: WarehouseTable, column: Column) -> str:
     """Every staged value of a column as the warehouse's type, for nothing but to see that it can be read."""
-    return f"SELECT count({loaded_value(quoted('s', column.name), column.type)}) FROM {quoted(staging_name(table))} AS s"
+    return f"SELECT count({codec_of(column.type).loaded(quoted('s', column.name))}) FROM {quoted(staging_name(table))} AS s"
 
 
 def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
@@ -85,12 +69,13 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
         return None
     key = dimension.column(dimension.key[0])
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
-    name = quoted(contract.warehouse_schema, dimension.name)
+    name, referred_key = quoted(contract.warehouse_schema, dimension.name), codec_of(key.type).loaded("k.key")
+    values = [referred_key, *(codec_of(column.type).stand_in or "NULL" for column in required)]
     return (
         f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
-        f"SELECT {', '.join([loaded_value('k.key', key.type), *(_inferred(column) for column in required)])}, 0 "
+        f"SELECT {', '.join(values)}, 0 "
         f"FROM ({referred}) AS k "
-        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {loaded_value('k.key', key.type)}) "
+        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {referred_key}) "
         f"ORDER BY k.key ON CONFLICT DO NOTHING"
     )
 
@@ -98,9 +83,9 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
 def is_inferred(table: WarehouseTable) -> str:
     """Whether a row of a dimension is an inferred member: it has run 0, and only its key is known."""
     unknown = (
-        f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {_inferred(column)})"
-        if column.type.kind in _INFERRED
-        else f"{quoted(column.name)} IS NULL"
+        f"{quoted(column.name)} IS NULL"
+        if (stand_in := codec_of(column.type).stand_in) is None
+        else f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {stand_in})"
         for column in table.columns
         if column.name not in table.key
     )
@@ -111,20 +96,21 @@ def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable,
     """The dates that staged rows of `facts` refer to, in one order for all loaders: none waits for another in a circle."""
     referred = _referred_keys(calendar, facts)
     key = calendar.column(calendar.key[0])
-    return None if referred is None else f"SELECT {loaded_value('k.key', key.type)} AS date FROM ({referred}) AS k ORDER BY 1"
+    return (
+        None if referred is None else f"SELECT {codec_of(key.type).loaded('k.key')} AS date FROM ({referred}) AS k ORDER BY 1"
+    )
 
 
 def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
     """One date of the calendar, also where somebody has changed what it says of it; parameters in contract order.
 
     A date that is there and right is only read: ON CONFLICT locks the row it meets, even one that it leaves as it is, and all
-    loads of that date would wait for each other's end. Dates are texts, because asyncpg sends the last date that Python has,
-    9999-12-31, as infinity.
+    loads of that date would wait for each other's end. Parameters are texts, because asyncpg sends the last date that Python
+    has, 9999-12-31, as infinity.
     """
     name, key = quoted(contract.warehouse_schema, calendar.name), quoted(calendar.key[0])
     names = [quoted(column.name) for column in calendar.columns]
-    casts = {Kind.DATE: "text::date", Kind.TEXT: "text"}
-    parameters = (f"${n}::{casts.get(column.type.kind, column.type.sql)}" for n, column in enumerate(calendar.columns, start=1))
+    parameters = (f"${n}::text::{column.type.sql}" for n, column in enumerate(calendar.columns, start=1))
     wanted, held, excluded = (", ".join(f"{alias}.{column}" for column in names) for alias in ("w", "d", "excluded"))
     return (
         f"INSERT INTO {name} AS d ({', '.join(names)}, _run) "
@@ -144,31 +130,3 @@ def _referred_keys(dimension: WarehouseTable, facts: tuple[WarehouseTable, ...])
     if not selects:
         return None
     return f"SELECT DISTINCT key FROM ({' UNION ALL '.join(selects)}) AS every WHERE key IS NOT NULL"
-
-
-def loaded_value(value: str, kind: ColumnType) -> str:
-    """A staged value as the warehouse's type."""
-    match kind.kind:
-        case Kind.INTEGER:
-            return f"{value}::integer"
-        case Kind.NUMERIC:
-            return f"({value} * 1e-{kind.scale}::numeric)::{kind.sql}"
-        case Kind.DATE:
-            return f"(date '1970-01-01' + {value}::integer)"
-        case Kind.TIME:
-            return f"(time '00:00' + {value} * interval '1 microsecond')"
-        case Kind.TIMESTAMPTZ:
-            return f"({loaded_value(value, TIMESTAMP)} AT TIME ZONE 'UTC')"
-        case Kind.VERBATIM:
-            return f"{value}::{kind.sql}"
-        case Kind.TIMESTAMP:
-            # In two steps: PostgreSQL multiplies an interval by a double, in which 285 years of microseconds have no room.
-            days, rest = f"({value} / {MICROSECONDS_PER_DAY})", f"({value} % {MICROSECONDS_PER_DAY})"
-            return f"(timestamp '1970-01-01' + {days} * interval '1 day' + {rest} * interval '1 microsecond')"
-        case _:
-            return value
-
-
-def _inferred(column: Column) -> str:
-    value = _INFERRED[column.type.kind]
-    return f"left({value}, {column.type.length})" if column.type.length else value

@@ -13,8 +13,9 @@ from __future__ import annotations
 from contracts.contract import Contract
 from contracts.tables import Fact, WarehouseTable
 from contracts.warehouse import TOMBSTONE
-from services.loading.merge import is_inferred, loaded_value, staging_name
+from services.loading.merge import is_inferred, staging_name
 from services.loading.schema import relation
+from shared.codecs import codec_of
 from shared.sql import literal, quoted
 
 
@@ -91,7 +92,7 @@ def _without_inferred(contract: Contract, table: WarehouseTable) -> str:
 
 def buried_keys(table: WarehouseTable) -> str:
     """The keys of staged rows that have a tombstone."""
-    key = ", ".join(loaded_value(quoted("s", name), table.column(name).type) for name in table.key)
+    key = ", ".join(codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key)
     staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
     return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {_of(table, 'b')} AND b.key IN ({staged})"
 

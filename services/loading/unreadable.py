@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from contracts.column_types import Kind
 from contracts.tables import Column, WarehouseTable
 from services.loading.merge import read_staged
 from shared.errors import PermanentError
@@ -20,7 +19,7 @@ from shared.errors import PermanentError
 @asynccontextmanager
 async def unreadable_told(connection: asyncpg.Connection, table: WarehouseTable) -> AsyncIterator[None]:
     """Around the merge of the staged rows of `table`. Raises: PermanentError, which names the column."""
-    verbatim = [column for column in table.columns if column.type.kind is Kind.VERBATIM]
+    verbatim = [column for column in table.columns if column.type.is_verbatim]
     if not verbatim:
         yield
         return

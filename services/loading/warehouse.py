@@ -192,7 +192,9 @@ class Warehouse:
             return
         parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
         dates = [row["date"] for row in await connection.fetch(referred)]
-        await connection.executemany(merge_date(self._contract, calendar), [[part(date) for part in parts] for date in dates])
+        await connection.executemany(
+            merge_date(self._contract, calendar), [[str(part(date)) for part in parts] for date in dates]
+        )
 
 
 def _records(table: WarehouseTable, frame: pd.DataFrame) -> Iterator[tuple[object, ...]]:

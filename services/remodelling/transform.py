@@ -15,22 +15,15 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
-from contracts.column_types import MICROSECONDS_PER_DAY, Kind
+from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, RemodelledTable
-from shared.parquet import PANDAS_TYPES, empty_frame
+from shared.codecs import codec_of
+from shared.parquet import empty_frame
 
 EPOCH = dt.date(1970, 1, 1)
 DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-FIRST_DAY, LAST_DAY = (dt.date.min - EPOCH).days, (dt.date.max - EPOCH).days
-# PostgreSQL goes on to the year 5874897; the calendar, and most readers of the warehouse, do not.
-_LIMITS: Mapping[Kind, tuple[int, int]] = {
-    Kind.DATE: (FIRST_DAY, LAST_DAY),
-    **dict.fromkeys(
-        (Kind.TIMESTAMP, Kind.TIMESTAMPTZ), (FIRST_DAY * MICROSECONDS_PER_DAY, (LAST_DAY + 1) * MICROSECONDS_PER_DAY - 1)
-    ),
-}
 CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for currency in Currency}
 
 
@@ -118,10 +111,11 @@ def _column(
     values, problems = _origin_values(contract, column, base, partners)
     if column.type.length:
         problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
-    if (limits := _LIMITS.get(column.type.kind)) is not None:
-        outside = values.notna() & ~values.between(*limits).fillna(value=False)
+    codec = codec_of(column.type)
+    if codec.limits is not None:
+        outside = values.notna() & ~values.between(*codec.limits).fillna(value=False)
         problems.append(Problem(column.name, "is outside the years 0001 to 9999", outside))
-    return values.astype(PANDAS_TYPES[column.type.kind]), problems
+    return values.astype(codec.frame), problems
 
 
 def _origin_values(

@@ -13,10 +13,9 @@ from structlog.testing import capture_logs
 
 from contracts.column_types import INTEGER
 from contracts.contract import Contract
-from contracts.drift import Drift
 from contracts.messages import BatchIngested, Mode, Role
 from contracts.origins import FromSource
-from contracts.tables import Column, SourceColumn
+from contracts.tables import Column, Drift, SourceColumn
 from contracts.totesys import CONTRACT
 from infra.local.totesys.fill import fill
 from shared.errors import PermanentError

@@ -12,10 +12,9 @@ from structlog.testing import capture_logs
 
 from contracts.column_types import INTEGER, TEXT
 from contracts.contract import Contract
-from contracts.drift import Drift
 from contracts.messages import BatchIngested
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
+from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
 from infra.local.totesys.writer import connect

@@ -12,18 +12,17 @@ import pytest
 
 from contracts.column_types import BYTEA, INTEGER, JSONB, TEXT
 from contracts.contract import Contract
-from contracts.drift import Drift
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, IngestSourceData, KeyList, Mode, Role, Trigger
 from contracts.objects import BatchKeys, ObjectRef
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import Column, Dimension, Lookup, SourceColumn, SourceTable
+from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
 from infra.local.totesys.fill import fill
 from infra.local.totesys.writer import connect
 from services.ingestion.batches import object_count
 from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
+from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.parquet import decode_parquet
-from shared.value_bytes import MIB, VALUE_BYTES_MAXIMUM
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 MAKER = SourceTable(

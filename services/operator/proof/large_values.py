@@ -5,8 +5,9 @@ from __future__ import annotations
 from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource, ParsedDate
 from contracts.tables import Column, RemodelledTable
+from shared.codecs import codec_of
+from shared.codecs.codec import VALUE_BYTES_MAXIMUM
 from shared.sql import quoted
-from shared.value_bytes import VALUE_BYTES_MAXIMUM, is_wide, value_bytes
 
 LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 
@@ -23,9 +24,9 @@ def unless_too_large(text: str, contract: Contract, table: RemodelledTable, colu
             origin, value = contract.source_table(lookup).column(name), quoted(lookup, name)
         case _:
             return text
-    if column.name in table.key or not is_wide(origin.type):
+    if column.name in table.key or not (codec := codec_of(origin.type)).is_wide:
         return text
-    return f"CASE WHEN {value_bytes(value, origin.type)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
+    return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
 
 
 def shortened(values: str) -> str:

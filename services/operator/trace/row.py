@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from collections.abc import Sequence
-from uuid import UUID
 
 import asyncpg
 
-from contracts.column_types import Kind
 from contracts.contract import Contract
-from contracts.tables import Calendar, Column, Fact, WarehouseTable
+from contracts.tables import Calendar, Fact, WarehouseTable
 from services.operator.errors import UsageError
 from services.operator.proof.comparison import Key
 from services.operator.render import printable
 from services.operator.trace.life import StarRow
+from shared.codecs import codec_of
 from shared.ledger import key_parameter
 from shared.sql import quoted
-
-_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
-_LIMITS = {Kind.INTEGER: 2**31, Kind.BIGINT: 2**63}
 
 
 def parsed_key(table: WarehouseTable, texts: Sequence[str]) -> Key:
@@ -30,45 +24,14 @@ def parsed_key(table: WarehouseTable, texts: Sequence[str]) -> Key:
             f"a row of '{table.name}' is named by {len(table.key)} of its columns ({', '.join(table.key)}), "
             f"not by {len(texts)} values; give one value for each, in this order"
         )
-    return tuple(_parsed(table.column(name), text) for name, text in zip(table.key, texts, strict=True))
-
-
-def _parsed(column: Column, text: str) -> int | str:
-    kind, limit = column.type.kind, _LIMITS.get(column.type.kind)
-    expected = "a text in UTF-8"
-    try:
-        if limit is not None:
-            expected = f"a whole number from {-limit} to {limit - 1}"
-            return _whole_number(text, limit)
-        if kind is Kind.DATE:
-            expected = "a date (YYYY-MM-DD)"
-            return dt.date.fromisoformat(text).isoformat()
-        if column.type.is_moment:
-            expected = f"a {kind} (YYYY-MM-DD HH:MM:SS)"
-            return _as_postgresql_spells(dt.datetime.fromisoformat(text), kind)
-        if kind is Kind.VERBATIM:  # of keys: a uuid, which quarantine and key lists have as PostgreSQL spells it
-            expected = "a uuid"
-            return str(UUID(text))
-        text.encode()
-    except ValueError:
-        raise UsageError(f"'{column.name}' is {expected}, not '{printable(text)}'; correct the key") from None
-    return text
-
-
-def _whole_number(text: str, limit: int) -> int:
-    if not _WHOLE_NUMBER.fullmatch(text) or not -limit <= int(text) < limit:
-        raise ValueError(text)
-    return int(text)
-
-
-def _as_postgresql_spells(moment: dt.datetime, kind: Kind) -> str:
-    """A timestamp as in a key list; one without a zone is taken as UTC if the column has one."""
-    if kind is Kind.TIMESTAMPTZ and moment.tzinfo is not None:
-        moment = moment.astimezone(dt.UTC)
-    elif moment.tzinfo is not None:
-        raise ValueError("a timestamp without time zone has no offset")
-    text = moment.replace(tzinfo=None).isoformat(sep=" ")
-    return (text.rstrip("0") if "." in text else text) + ("+00" if kind is Kind.TIMESTAMPTZ else "")
+    key = []
+    for name, text in zip(table.key, texts, strict=True):
+        codec = codec_of(table.column(name).type)
+        try:
+            key.append(codec.parsed_key(text))
+        except ValueError:
+            raise UsageError(f"'{name}' is {codec.key_form}, not '{printable(text)}'; correct the key") from None
+    return tuple(key)
 
 
 async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: WarehouseTable, key: Key) -> tuple[StarRow, ...]:

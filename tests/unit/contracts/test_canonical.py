@@ -9,9 +9,8 @@ import pytest
 from contracts.canonical import canonical_document
 from contracts.column_types import ColumnType, Kind
 from contracts.contract import Contract
-from contracts.drift import Drift
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
-from contracts.tables import Calendar, Column, Dimension, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import SHOP
 from tests.fixtures.wide_contract import WIDE

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from contracts.checks import join_alike
 from contracts.column_types import (
     BIGINT,
     BOOLEAN,
@@ -19,7 +20,6 @@ from contracts.column_types import (
     varchar,
     verbatim,
 )
-from contracts.conversions import join_alike
 
 
 @pytest.mark.parametrize("precision", [0, 19])

@@ -27,7 +27,8 @@ from contracts.column_types import (
     numeric,
     varchar,
 )
-from shared.parquet import PANDAS_TYPES, NewerColumnsError, decode_columns, decode_parquet, empty_frame, encode_parquet
+from shared.codecs import codec_of
+from shared.parquet import NewerColumnsError, decode_columns, decode_parquet, empty_frame, encode_parquet
 
 EPOCH = dt.date(1970, 1, 1)
 DAY_US = 86_400_000_000
@@ -74,7 +75,7 @@ def frame_of(rows: list[Row], types: dict[str, ColumnType] = TYPES) -> pd.DataFr
     """Rows of physical values, None for NULL."""
     return pd.DataFrame(
         {
-            name: pd.Series([row[index] for row in rows], dtype=PANDAS_TYPES[kind.kind])
+            name: pd.Series([row[index] for row in rows], dtype=codec_of(kind).frame)
             for index, (name, kind) in enumerate(types.items())
         }
     )
@@ -97,7 +98,7 @@ def read_by_another(body: bytes, path: Path) -> tuple[dict[str, str], list[Row]]
 def test_every_value_comes_back_as_it_was(rows: list[Row]) -> None:
     found = decode_parquet(encode_parquet(frame_of(rows), TYPES), TYPES)
     assert rows_of(found) == rows
-    assert [str(found[name].dtype) for name in TYPES] == [PANDAS_TYPES[kind.kind] for kind in TYPES.values()]
+    assert [str(found[name].dtype) for name in TYPES] == [codec_of(kind).frame for kind in TYPES.values()]
 
 
 def test_null_is_none_and_never_an_empty_or_a_telling_text() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contracts.column_types import BIGINT, BOOLEAN, INTEGER, TEXT, numeric
 from services.ingestion.postgres_source import null_marker, parse_csv
-from shared.parquet import PANDAS_TYPES
+from shared.codecs import codec_of
 
 NULL = "5f0e2b7c91ad"
 TYPES = {"_defect": TEXT, "number": INTEGER, "big": BIGINT, "money": numeric(18, 2), "yes": BOOLEAN, "text": TEXT, "last": TEXT}
@@ -113,7 +113,7 @@ def test_no_rows_are_a_frame_of_no_rows() -> None:
 
 def test_every_column_has_the_physical_form_of_its_type() -> None:
     frame = parse_csv(written([(None, 1, 1, 1, True, "x", "y")]), TYPES, NULL)
-    assert [str(frame[name].dtype) for name in TYPES] == [PANDAS_TYPES[kind.kind] for kind in TYPES.values()]
+    assert [str(frame[name].dtype) for name in TYPES] == [codec_of(kind).frame for kind in TYPES.values()]
 
 
 @given(

@@ -4,13 +4,10 @@ import datetime as dt
 import json
 from typing import Any
 
-import pytest
-
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric
-from services.remodelling.quarantine import quarantine_lines, readable
+from services.remodelling.quarantine import quarantine_lines
 from services.remodelling.transform import SourceRows, remodel
 from tests.fixtures.small_contract import ITEM, SHELF, SHOP
-from tests.fixtures.source_rows import DAY_US, EPOCH, items, shelves
+from tests.fixtures.source_rows import EPOCH, items, shelves
 
 LAST_DAY = (dt.date.max - EPOCH).days
 
@@ -72,27 +69,3 @@ def test_a_composite_key_is_named_column_by_column() -> None:
 
 def test_rows_that_fit_leave_no_line() -> None:
     assert entries(items({}, {})) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "text"),
-    [
-        (None, INTEGER, None),
-        (7, INTEGER, 7),
-        (-(2**63), BIGINT, -(2**63)),
-        (5, numeric(10, 2), "0.05"),
-        (-1234567, numeric(10, 2), "-12345.67"),
-        (0, numeric(18, 8), "0.00000000"),
-        (10**18 - 1, numeric(18, 0), str(10**18 - 1)),
-        (True, BOOLEAN, True),
-        ("", TEXT, ""),
-        ("SALE", enum("SALE"), "SALE"),
-        (LAST_DAY, DATE, "9999-12-31"),
-        (LAST_DAY + 1, DATE, f"{LAST_DAY + 1} days and 0 µs from 1970-01-01"),
-        (-1, TIMESTAMP, "1969-12-31 23:59:59.999999"),
-        ((LAST_DAY + 1) * DAY_US + 5, TIMESTAMP, f"{LAST_DAY + 1} days and 5 µs from 1970-01-01"),
-        (DAY_US - 1, TIME, "23:59:59.999999"),
-    ],
-)
-def test_each_kind_of_value_is_readable(value: object, kind: ColumnType, text: object) -> None:
-    assert readable(value, kind) == text

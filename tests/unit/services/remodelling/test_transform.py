@@ -12,7 +12,7 @@ from contracts.column_types import DATE
 from contracts.origins import CalendarPart
 from contracts.tables import Column
 from services.remodelling.transform import Remodelled, SourceRows, _origin_values, remodel
-from shared.parquet import PANDAS_TYPES
+from shared.codecs import codec_of
 from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, SHOP
 from tests.fixtures.source_rows import A_MAKER, DAY_US, EPOCH, SOLD_AT, frame, items, reasons, remodelled, values
 
@@ -40,7 +40,7 @@ def test_a_value_of_the_base_table_stays_what_it_is() -> None:
         "maker_capital": 1050,
     }
     assert reasons(result) == []
-    assert [str(kind) for kind in result.rows.dtypes] == [PANDAS_TYPES[c.type.kind] for c in DIM_ITEM.columns]
+    assert [str(kind) for kind in result.rows.dtypes] == [codec_of(c.type).frame for c in DIM_ITEM.columns]
 
 
 def test_a_timestamp_is_cut_into_date_and_time_also_before_1970() -> None:
@@ -206,7 +206,7 @@ def test_whatever_the_rows_are_each_becomes_a_star_row_or_is_quarantined(
         assert len(result.rows) + refused(result) == len(changes)
         for column in result.table.columns:
             assert column.nullable or result.rows[column.name].notna().all()
-            assert str(result.rows[column.name].dtype) == PANDAS_TYPES[column.type.kind]
+            assert str(result.rows[column.name].dtype) == codec_of(column.type).frame
 
 
 @given(ITEMS)

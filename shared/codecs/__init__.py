@@ -1,0 +1,48 @@
+"""Every form in which the values of a column type travel: a new kind of type is one more class here.
+
+On its way a value is read by SQL of the source (`read`, `defects`), stands in a data frame (`frame`, `limits`), in a Parquet
+file (`file`, `logical`) and in a staged table (`staged`), and becomes the star's by SQL of the warehouse (`loaded`). In a data
+frame there are whole numbers wherever there is no text:
+
+    INTEGER, BIGINT   Int64
+    NUMERIC(p, s)     Int64, the value times 10^s
+    DATE              Int64, days since 1970-01-01
+    TIME              Int64, microseconds since midnight
+    TIMESTAMP         Int64, microseconds since 1970-01-01 00:00 UTC
+    TIMESTAMPTZ       likewise
+    BOOLEAN           boolean
+    TEXT, ENUM        object: str, or None for NULL ('' stays '')
+    VERBATIM          likewise: the text that PostgreSQL makes of the value
+
+The proof has its own SQL for the values of each kind, on purpose: it would not see a mistake that it shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from contracts.column_types import ColumnType, Kind
+from shared.codecs.codec import Codec
+from shared.codecs.moments import Date, Time, Timestamp, Timestamptz
+from shared.codecs.plain import Bigint, Boolean, Enum, Integer, Numeric, Text, Verbatim
+
+_CODECS: Mapping[Kind, type[Codec]] = {
+    Kind.INTEGER: Integer,
+    Kind.BIGINT: Bigint,
+    Kind.NUMERIC: Numeric,
+    Kind.TEXT: Text,
+    Kind.BOOLEAN: Boolean,
+    Kind.DATE: Date,
+    Kind.TIME: Time,
+    Kind.TIMESTAMP: Timestamp,
+    Kind.ENUM: Enum,
+    Kind.TIMESTAMPTZ: Timestamptz,
+    Kind.VERBATIM: Verbatim,
+}
+
+
+@cache
+def codec_of(kind: ColumnType) -> Codec:
+    """The codec of a column type."""
+    return _CODECS[kind.kind](kind)

@@ -1,0 +1,86 @@
+"""What a codec is: the forms of one column type's values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from contracts.column_types import ColumnType
+from shared.source_types import SourceType
+
+MIB = 1024 * 1024
+VALUE_BYTES_MAXIMUM = 32 * MIB  # of the text that a value travels as; a bytea is written in hexadecimal, two characters a byte
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalType:
+    """What a number in a Parquet file means to its readers, in the words of parquet.thrift."""
+
+    name: str  # of the union LogicalType
+    converted: str  # its older twin, a ConvertedType
+    is_utc: bool = False
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The forms of one column type's values. A kind of type overrides those in which it isn't a plain number."""
+
+    type: ColumnType
+
+    accepted: ClassVar[re.Pattern[str]]  # the types of the source, as format_type() spells them
+    frame: ClassVar[Any] = "Int64"  # pandas' type in a data frame (Any: the stubs of pandas want literals)
+    file: ClassVar[Any] = "Int64"  # pandas' type from which a Parquet file is written
+    staged: ClassVar[str] = "bigint"  # SQL type in a staged table: those that COPY fastest
+    logical: ClassVar[LogicalType | None] = None  # in a Parquet file; None where the physical type says all
+    limits: ClassVar[tuple[int, int] | None] = None  # the least and the greatest number that the star may hold
+
+    @property
+    def stand_in(self) -> str | None:
+        """As SQL, what an inferred member has in a column that may not be NULL; None if the type has no such value."""
+        return "0"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a value may be large."""
+        return False
+
+    @property
+    def key_form(self) -> str:
+        """What a person types as a value of a key, in a sentence."""
+        return "a text in UTF-8"
+
+    def accepts(self, found: SourceType) -> bool:
+        """Whether values of a column of the source can be carried; of an unbounded numeric, the ones that fit."""
+        return not found.is_enum and self.accepted.fullmatch(found.name) is not None
+
+    def byte_count(self, value: str) -> str:
+        """SQL for the bytes of the text that the SQL `value`, of whatever type, travels as; asked before the text is made.
+
+        PostgreSQL can't make a text above 1 GiB, and ends the statement. It knows the length of a text or a bytea without
+        reading the value. For any other type the text has to be made, unless the stored value is above the limit already:
+        ROW() holds it uncompressed.
+        """
+        made_from = f"pg_column_size(ROW({value}))"
+        return f"CASE WHEN {made_from} <= {VALUE_BYTES_MAXIMUM} THEN octet_length({value}::text) ELSE {made_from} END"
+
+    def read(self, value: str) -> str:
+        """SQL on the source for the form in which `value` travels; NULL for a value without one, which has a defect."""
+        return value
+
+    def defects(self, value: str) -> tuple[tuple[str, str], ...]:  # noqa: ARG002 (most types have none)
+        """Conditions as SQL on the source under which `value` can't travel, each with what the value then is."""
+        return ()
+
+    def loaded(self, value: str) -> str:
+        """SQL on the warehouse for the value whose staged form is `value`."""
+        return value
+
+    def shown(self, value: Any) -> Any:
+        """A value of a data frame that is not NULL, as a person writes it: a JSON value."""
+        return str(value)
+
+    def parsed_key(self, text: str) -> int | str:
+        """A value of a key that a person has typed, as key lists hold it. Raises: ValueError if it is not a `key_form`."""
+        text.encode()
+        return text

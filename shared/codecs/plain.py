@@ -1,0 +1,157 @@
+"""The codecs of numbers, booleans and texts."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+from contracts.column_types import is_same_type
+from contracts.tables import UNKNOWN
+from shared.codecs.codec import Codec, LogicalType
+from shared.source_types import SourceType
+from shared.sql import literal
+
+# Types that travel as text and whose every value is short.
+_SHORT = frozenset({"uuid", "double precision", "real", "interval", "money", "inet", "cidr", "macaddr", "macaddr8", "oid"})
+
+
+class WholeNumber(Codec):
+    """A smallint, integer or bigint."""
+
+    bits: ClassVar[int]
+
+    @property
+    def key_form(self) -> str:
+        limit = 2 ** (self.bits - 1)
+        return f"a whole number from {-limit} to {limit - 1}"
+
+    def shown(self, value: Any) -> Any:
+        return int(value)
+
+    def parsed_key(self, text: str) -> int | str:
+        if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) or not -(2 ** (self.bits - 1)) <= int(text) < 2 ** (
+            self.bits - 1
+        ):
+            raise ValueError(text)
+        return int(text)
+
+
+class Integer(WholeNumber):
+    """INTEGER."""
+
+    accepted = re.compile(r"smallint|integer")
+    bits = 32
+
+    def loaded(self, value: str) -> str:
+        return f"{value}::integer"
+
+
+class Bigint(WholeNumber):
+    """BIGINT."""
+
+    accepted = re.compile(r"smallint|integer|bigint")
+    bits = 64
+
+
+class Numeric(Codec):
+    """NUMERIC: exact, as the number of its last digits."""
+
+    accepted = re.compile(r"numeric(?:\((?P<precision>\d+),(?P<scale>-?\d+)\))?")
+    logical = LogicalType("DECIMAL", "DECIMAL")
+
+    def accepts(self, found: SourceType) -> bool:
+        match = self.accepted.fullmatch(found.name)
+        if match is None or match["precision"] is None:
+            return match is not None
+        precision, scale = int(match["precision"]), int(match["scale"])
+        return scale <= self.type.scale and precision - scale <= self.type.precision - self.type.scale
+
+    def read(self, value: str) -> str:
+        return f"CASE WHEN {self._fits(value)} THEN ({value} * {10**self.type.scale})::bigint END"
+
+    def defects(self, value: str) -> tuple[tuple[str, str], ...]:
+        is_nan = f"{value} = 'NaN'::numeric"
+        return (is_nan, "NaN"), (f"NOT ({is_nan} OR {self._fits(value)})", f"not exactly a {self.type.sql}")
+
+    def _fits(self, value: str) -> str:
+        """Whether a numeric, maybe of an unbounded column, is exactly a value of the type; NaN and infinity are above all."""
+        digits, scale = self.type.precision - self.type.scale, self.type.scale
+        return f"(abs({value}) < {10**digits} AND {value} = round({value}, {scale}))"
+
+    def loaded(self, value: str) -> str:
+        return f"({value} * 1e-{self.type.scale}::numeric)::{self.type.sql}"
+
+    def shown(self, value: Any) -> Any:
+        return f"{Decimal(int(value)).scaleb(-self.type.scale):f}"
+
+
+class Boolean(Codec):
+    """BOOLEAN."""
+
+    accepted = re.compile(r"boolean")
+    frame = file = staged = "boolean"
+    stand_in = "false"
+
+    def read(self, value: str) -> str:
+        return f"{value}::integer"
+
+    def shown(self, value: Any) -> Any:
+        return bool(value)
+
+
+class Text(Codec):
+    """TEXT, also for a type that the warehouse lacks."""
+
+    frame = file = "object"
+    staged = "text"
+
+    @property
+    def is_wide(self) -> bool:
+        return self.type.name not in _SHORT
+
+    @property
+    def stand_in(self) -> str | None:
+        unknown = literal(UNKNOWN)
+        return f"left({unknown}, {self.type.length})" if self.type.length else unknown
+
+    def accepts(self, found: SourceType) -> bool:
+        return found.is_enum or found.is_string or found.is_foreign
+
+    def byte_count(self, value: str) -> str:
+        return f"octet_length({value}::text)"
+
+    def read(self, value: str) -> str:
+        return f"{value}::text"
+
+
+class Enum(Text):
+    """ENUM: its labels are texts in the star."""
+
+    accepted = re.compile(r"text|character varying(\(\d+\))?")
+    is_wide = False
+
+    def accepts(self, found: SourceType) -> bool:
+        return found.is_enum or self.accepted.fullmatch(found.name) is not None
+
+
+class Verbatim(Text):
+    """VERBATIM: the text that the source makes of a value, and that the warehouse reads again."""
+
+    stand_in = None
+    key_form = "a uuid"  # the only type of this kind that may be a key
+
+    def accepts(self, found: SourceType) -> bool:
+        return any(name and is_same_type(name, self.type.name) for name in (found.name, found.unbounded, found.domain))
+
+    def byte_count(self, value: str) -> str:
+        if self.type.name == "bytea":
+            return f"(2 * octet_length({value})::bigint + 2)"
+        return Codec.byte_count(self, value)
+
+    def loaded(self, value: str) -> str:
+        return f"{value}::{self.type.sql}"
+
+    def parsed_key(self, text: str) -> int | str:
+        return str(UUID(text))

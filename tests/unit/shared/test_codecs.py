@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+
+from contracts.column_types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    TEXT,
+    TIME,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    UUID,
+    ColumnType,
+    Kind,
+    enum,
+    numeric,
+)
+from shared.codecs import codec_of
+from tests.fixtures.source_rows import DAY_US, EPOCH
+
+ROOT = Path(__file__).parents[3]
+LAST_DAY = (dt.date.max - EPOCH).days
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (7, INTEGER, 7),
+        (-(2**63), BIGINT, -(2**63)),
+        (5, numeric(10, 2), "0.05"),
+        (-1234567, numeric(10, 2), "-12345.67"),
+        (0, numeric(18, 8), "0.00000000"),
+        (10**18 - 1, numeric(18, 0), str(10**18 - 1)),
+        (True, BOOLEAN, True),
+        ("", TEXT, ""),
+        ("SALE", enum("SALE"), "SALE"),
+        (LAST_DAY, DATE, "9999-12-31"),
+        (LAST_DAY + 1, DATE, f"{LAST_DAY + 1} days and 0 µs from 1970-01-01"),
+        (-1, TIMESTAMP, "1969-12-31 23:59:59.999999"),
+        ((LAST_DAY + 1) * DAY_US + 5, TIMESTAMP, f"{LAST_DAY + 1} days and 5 µs from 1970-01-01"),
+        (-1, TIMESTAMPTZ, "1969-12-31 23:59:59.999999+00"),
+        (DAY_US - 1, TIME, "23:59:59.999999"),
+    ],
+)
+def test_each_kind_of_value_is_shown_as_a_person_writes_it(value: object, kind: ColumnType, text: object) -> None:
+    assert codec_of(kind).shown(value) == text
+
+
+def test_each_kind_of_type_has_a_codec() -> None:
+    bounded = {Kind.NUMERIC: numeric(10, 2), Kind.VERBATIM: UUID}
+    types = [bounded[kind] if kind in bounded else ColumnType(kind) for kind in Kind]
+    assert [codec_of(kind).type for kind in types] == types
+
+
+def test_the_kinds_of_types_are_told_apart_in_few_places() -> None:
+    """A new one is edited here, and in the proof, which has SQL of its own on purpose."""
+    member = re.compile(rf"\bKind\.({'|'.join(Kind.__members__)})\b")
+    places = {
+        "contracts/column_types.py",  # what a type is
+        "contracts/checks.py",  # what may become what
+        "contracts/calendar.py",  # the types of a date's parts
+        "shared/codecs/__init__.py",  # everything else
+    }
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("contracts", "shared", "services", "infra")
+        for path in (ROOT / folder).rglob("*.py")
+        if member.search(path.read_text(encoding="utf-8"))
+    }
+    assert {path for path in found if not path.startswith("services/operator/proof/")} == places
