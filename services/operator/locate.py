@@ -1,4 +1,7 @@
-"""Which Starlift a command is about: the one that the environment describes, else the one that runs on this machine."""
+"""Which Starlift a command works on: the one that the environment describes, else the one that runs on this machine.
+
+An image for AWS does not have what the local stack imports, so this is imported only where the extra `local` is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from shared.settings import PREFIX, explained
 if TYPE_CHECKING:
     from services.operator.local.inspection import LocalStack
 
-# What of our own environment holds for a local stack, too; the rest of STARLIFT_* describes another Starlift.
+# What of the environment also holds for a local stack; the other variables of ours describe another Starlift.
 _OURS = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
 
 
 class WrongSettingsError(UsageError):
-    """The environment does not say, or says wrongly, what to work on. Recovery: correct it."""
+    """The environment is incomplete, or names something that does not exist. Recovery: correct it."""
 
 
 class NowhereError(WrongSettingsError):
-    """Neither the environment nor a local stack says where Starlift is."""
+    """The environment describes no Starlift, and none runs on this machine."""
 
 
 def operator_settings() -> OperatorSettings:
@@ -34,10 +37,7 @@ def operator_settings() -> OperatorSettings:
     Raises: NowhereError; WrongSettingsError for an incomplete environment.
     """
     if not _is_described():
-        environment = _local_environment()
-        if environment is None:
-            raise NowhereError(_nowhere())
-        enter(environment)
+        enter(_local_environment())
     try:
         return OperatorSettings()
     except ValidationError as error:
@@ -45,14 +45,14 @@ def operator_settings() -> OperatorSettings:
 
 
 def enter(environment: Mapping[str, str]) -> None:
-    """Let this process see nothing but `environment`: an AWS profile, say, or a PGSSLMODE of the person's leads elsewhere."""
+    """Replace the environment of this process: the user's AWS profile, or PGSSLMODE, would lead elsewhere."""
     os.environ.clear()
     os.environ.update(environment)
 
 
 def chosen_settings() -> dict[str, str]:
-    """What of our own environment a local stack that we start is told: contract, source name, how much to log."""
-    return _told(*_OURS, f"{PREFIX}SOURCE_NAME")
+    """The settings that a local stack which we start takes from our environment: contract, source name, log level."""
+    return _set_among(*_OURS, f"{PREFIX}SOURCE_NAME")
 
 
 def has_local_stack() -> bool:
@@ -61,10 +61,10 @@ def has_local_stack() -> bool:
 
 
 def local_stack() -> LocalStack | None:
-    """The local stack that a command works on; None if it works on another Starlift. Ask before `operator_settings`."""
+    """The local stack that a command works on; None if it works on another Starlift. Call it before `operator_settings`."""
     if _is_described() or not has_local_stack():
         return None
-    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS lacks what it imports)
+    from infra.local.stack import Stack  # noqa: PLC0415 (needs the extra `local`)
     from infra.local.state import default_home  # noqa: PLC0415 (likewise)
     from services.operator.local.inspection import LocalStack  # noqa: PLC0415 (likewise)
 
@@ -72,30 +72,25 @@ def local_stack() -> LocalStack | None:
 
 
 def _is_described() -> bool:
-    """Whether our own environment says where a Starlift is."""
     return any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ)
 
 
-def _nowhere() -> str:
+def _local_environment() -> dict[str, str]:
+    """The environment of a service of the local stack. Raises: NowhereError if no stack is up."""
+    describe = "set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator"
     if not has_local_stack():
-        return "the environment names no Starlift; set STARLIFT_INGESTION_QUEUE_URL and the rest"
-    from infra.local.state import default_home  # noqa: PLC0415 (an image for AWS lacks what it imports)
+        raise NowhereError(f"the environment describes no Starlift; {describe}")
+    from infra.local.stack import Stack  # noqa: PLC0415 (needs the extra `local`)
+    from infra.local.state import OPERATOR, default_home, service_environment  # noqa: PLC0415 (likewise)
     from services.operator.local.inspection import stacks_of_this_user  # noqa: PLC0415 (likewise)
 
+    state = Stack.found()
+    if state is not None:
+        return _set_among(*_OURS) | service_environment(OPERATOR, state, os.environ)
     found = ", ".join(f"STARLIFT_HOME={home}" for home in stacks_of_this_user())
     elsewhere = f"one runs elsewhere: set {found}" if found else "start one with `starlift up --detach`"
-    return f"no Starlift runs in {default_home()}; {elsewhere}, or set STARLIFT_INGESTION_QUEUE_URL and the rest"
+    raise NowhereError(f"no Starlift runs in {default_home()}; {elsewhere}, or {describe}")
 
 
-def _local_environment() -> dict[str, str] | None:
-    if not has_local_stack():
-        return None
-    from infra.local.stack import Stack  # noqa: PLC0415 (an image for AWS lacks what it imports)
-    from infra.local.state import OPERATOR, service_environment  # noqa: PLC0415 (likewise)
-
-    state = Stack.found()
-    return None if state is None else _told(*_OURS) | service_environment(OPERATOR, state, os.environ)
-
-
-def _told(*names: str) -> dict[str, str]:
+def _set_among(*names: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -97,7 +97,7 @@ def test_a_warehouse_without_a_source(arguments: tuple[str, ...], starlift: Star
 def test_no_starlift_here(starlift: Starlift) -> None:
     sentence = starlift("verify", expected=2).complains(2)
     assert sentence.startswith(f"no Starlift runs in {starlift.home}; ")
-    assert sentence.endswith(", or set STARLIFT_INGESTION_QUEUE_URL and the rest")
+    assert sentence.endswith(", or set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator")
 
 
 def test_an_incomplete_environment(starlift: Starlift) -> None:

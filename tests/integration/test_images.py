@@ -24,7 +24,7 @@ SENTENCES = {
     "ingestion": "the settings don't hold: STARLIFT_REGION is missing",
     "remodelling": "the settings don't hold: STARLIFT_REGION is missing",
     "loading": "the settings don't hold: STARLIFT_REGION is missing",
-    "operator": "the environment names no Starlift",
+    "operator": "the environment describes no Starlift",
     "bootstrap": "the set-up needs AWS_ENDPOINT_URL",
 }
 

@@ -14,19 +14,19 @@ from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_
 
 # Name, where its typer application is, and its line in the help.
 _COMMANDS = (
-    ("ingest", "services.operator.terminal.ingest:app", "Ask for a run: read what changed since the last one, and load it."),
+    ("ingest", "services.operator.terminal.ingest:app", "Ask for a run: read what has changed, and load it."),
     ("resend", "services.operator.terminal.ingest:app", "Send batches again that were announced and never loaded."),
     ("status", "services.operator.terminal.status:app", "Show services, queues, dead letters, rows and freshness."),
     ("runs", "services.operator.terminal.runs:app", "Show the last runs, and what became of them."),
     ("verify", "services.operator.terminal.verify:app", "Compare the star with the source, row by row."),
-    ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its versions, runs, messages and objects."),
+    ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its runs, messages, objects and times."),
     ("dlq", "services.operator.dlq.commands:dlq_app", "See, understand, repair and replay dead letters."),
     ("quarantine", "services.operator.quarantine_command:quarantine_app", "See the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
     ("up", "services.operator.local.commands:local_app", "Start the local stack and the three services."),
     ("down", "services.operator.local.commands:local_app", "Stop what `starlift up` started."),
-    ("demo", "services.operator.local.commands:local_app", "Fill, load, change and prove a source, then take it all down."),
+    ("demo", "services.operator.local.commands:local_app", "Fill a source, load it, write to it for a while."),
 )
 
 

@@ -44,7 +44,7 @@ def ingest(
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
-    """Ask for a run: read what changed since the last one, and load it."""
+    """Ask for a run: read what has changed, and load it."""
     local = local_stack()
 
     async def work(system: System) -> str:

@@ -23,7 +23,10 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many runs to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")] = False,
 ) -> None:
-    """Show the last runs: who asked, what they read, the seconds of each hop, and what became of them."""
+    """Show the last runs, and what became of them.
+
+    Each with who asked for it, how many rows it read, and the seconds of its hops.
+    """
     found = with_system(lambda system: last_runs(system, limit))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -30,7 +30,7 @@ def status(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
-    """Show services, queues, dead letters, the last run, rows and freshness.
+    """Show services, queues, dead letters, rows and freshness.
 
     Exit code 5 if anything needs a person; 1 if all that is known is healthy, and a part did not answer in time.
     """

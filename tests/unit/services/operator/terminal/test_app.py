@@ -89,3 +89,11 @@ def test_a_command_prints_its_own_help(capsys: pytest.CaptureFixture[str]) -> No
     assert "Usage: starlift trace [OPTIONS] {TABLE} {KEY}..." in capsys.readouterr().out
     assert run_command(starlift(), ["quarantine", "list", "--help"]) == 0
     assert "Usage: starlift quarantine list [OPTIONS] [TABLE]" in capsys.readouterr().out
+
+
+def test_the_line_of_help_is_how_the_command_s_own_help_begins() -> None:
+    """The line is known without the command's module, so it is written twice."""
+    for name, command in starlift().commands.items():
+        assert isinstance(command, LazyCommand)
+        own = " ".join((command.load().help or "").split())
+        assert own.startswith((command.help or "").rstrip(".")), name
