@@ -21,12 +21,12 @@ OVERDUE = timedelta(minutes=5)  # for a batch to be on its way
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A run with batches that are not loaded. `since` is the horizon of the run before it, if its manifest is still kept."""
+    """A run with batches that are not loaded."""
 
     manifest: Manifest
     missing: tuple[BatchIngested, ...]
-    since: int | None
-    is_overdue: bool
+    since: int | None  # the horizon of the run before it; None if that run's manifest has expired
+    is_overdue: bool  # whether its batches were announced longer than OVERDUE ago: they are lost, or dead letters
 
     @property
     def tables(self) -> frozenset[str]:
@@ -37,25 +37,22 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`consistent_through` is the last run up to which every manifest is loaded; `missing` are the batches that are not.
+    """How far the warehouse has come."""
 
-    `overdue` of them were announced long ago: they are lost, or dead letters. `superseded` batches were never loaded either,
-    but a full run that came later is: they are missing from the history only. `fresh_as_of` is the source's time up to which
-    every committed change that a run could see is in the warehouse. `gaps` has the missing batches by run; `loaded` is the
-    highest run that has ended and of which nothing is missing, whatever is missing of those before it.
-    """
-
-    consistent_through: Manifest | None
-    missing: tuple[BatchIngested, ...]
-    checkpoint: Checkpoint | None
-    overdue: int = 0
-    superseded: tuple[BatchIngested, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-    loaded: int = 0
+    consistent_through: Manifest | None  # of the last run up to which every manifest is loaded; None before the first load
+    missing: tuple[BatchIngested, ...]  # batches that were announced and are not loaded
+    checkpoint: Checkpoint | None  # of the last completed run; None before the first
+    overdue: int = 0  # how many of the missing batches are overdue
+    superseded: tuple[BatchIngested, ...] = ()  # never loaded, but a later full run is: missing from the history only
+    gaps: tuple[Gap, ...] = ()  # the missing batches by run
+    loaded: int = 0  # the highest completed run of which nothing is missing, whatever is missing of earlier runs
 
     @property
     def fresh_as_of(self) -> datetime | None:
-        """None before the first load. An idle source leaves no manifests, only a newer checkpoint."""
+        """The source's time up to which every committed change is in the warehouse; None before the first load.
+
+        An idle source leaves no manifests, only a newer checkpoint.
+        """
         if self.checkpoint is not None and not self.missing and self.consistent_through is not None:
             return self.checkpoint.snapshot.taken_at
         return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
@@ -64,8 +61,8 @@ class Progress:
 async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, since: int = 1) -> Progress:
     """Compare every manifest that the landing bucket still has with the ledger that `warehouse` sees.
 
-    However old a gap is, what comes after it is not consistent: a batch may lie among the dead letters for a fortnight. Who has
-    seen already that all is whole through a run asks for those `since` then: 90 days of a run a minute are 130 requests.
+    However old a gap is, what comes after it is not consistent: a batch may be a dead letter for a fortnight. A caller that
+    knows a run through which everything is loaded passes it as `since`: listing 90 days of a run a minute takes 130 requests.
     """
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
     checkpoint = await store.find_checkpoint()
@@ -112,7 +109,7 @@ def _gap(manifest: Manifest, since: int | None, loaded: frozenset[UUID]) -> list
 
 
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
-    """Those of the batches that are not loaded."""
+    """Return those of the batches that are not loaded."""
     async with warehouse.transaction(readonly=True) as connection:
         loaded = await loaded_batches(connection, wanted)
     return [batch for batch in wanted if batch not in loaded]

@@ -1,4 +1,4 @@
-"""The running Starlift that a command talks to: on AWS by the environment, on a laptop by the local stack's own file."""
+"""The Starlift that a command works on: where its parts are, and clients of them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ SERVICES = ("ingestion", "remodelling", "loading")
 
 
 class OperatorSettings(BaseSettings):
-    """Where everything is. A database's URL stands in the environment or in a secret of AWS Secrets Manager."""
+    """Where everything is. A database's URL is in the environment or in a secret of AWS Secrets Manager.
+
+    Each is a variable of the environment, in capitals and with the prefix STARLIFT_.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    region: str
-    source_name: Name = "totesys"
-    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)
+    region: str  # the AWS region of the queues, buckets and secrets
+    source_name: Name = "totesys"  # under which the objects of the source are kept in the buckets
+    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)  # the module that declares it
     ingestion_queue_url: str
     remodelling_queue_url: str
     loading_queue_url: str
@@ -39,15 +42,15 @@ class OperatorSettings(BaseSettings):
     loading_dead_letter_url: str
     landing_bucket: str
     processed_bucket: str
-    source_url: SecretStr | None = None
-    source_secret: str | None = None
+    source_url: SecretStr | None = None  # a libpq URL, as warehouse_url
+    source_secret: str | None = None  # the id of the secret that holds the URL, as warehouse_secret
     warehouse_url: SecretStr | None = None
     warehouse_secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What commands work with; queues and what belongs to them are by service."""
+    """Clients of everything that commands work with; queues are by the service that consumes them."""
 
     settings: OperatorSettings
     contract: Contract
@@ -67,7 +70,7 @@ class System:
 
 @asynccontextmanager
 async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
-    """Clients of everything; connections are opened when they are needed.
+    """Create the clients; they connect when they are first used.
 
     Raises: DependencyDownError, PermanentError.
     """
