@@ -11,7 +11,7 @@ from time import perf_counter
 
 import asyncpg
 
-from infra.local.totesys.fill import create
+from services.operator.local.totesys.fill import create
 
 PIECES_IN_FLIGHT = 16
 

@@ -24,9 +24,8 @@ from infra.local.databases import LOADER, set_up_database
 from infra.local.errors import StackError
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
-from infra.local.totesys.fill import create, fill
-from infra.local.totesys.writer import connect
 from services.operator.errors import NotLoadedError
+from services.operator.local.totesys.fill import connect, create, fill
 from services.operator.local.up import interrupted_by_sigterm, start_services
 from services.operator.system import OperatorSettings, open_system
 from tests.bench import copy_limit, starlift_load

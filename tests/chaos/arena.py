@@ -18,7 +18,8 @@ from infra.local import processes
 from infra.local.processes import Child
 from infra.local.stack import CHECKOUT, Stack
 from infra.local.state import service_environment
-from services.operator.local.application import ensure_filled, start_writing
+from services.operator.local.totesys.fill import ensure_filled
+from services.operator.local.totesys.writer import start_writing
 from services.operator.system import SERVICES, OperatorSettings, open_system
 from tests.chaos.points import POINTS_OF
 from tests.chaos.timeline import Timeline

@@ -23,8 +23,7 @@ from infra.local.processes import ProcessId
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home, StackState
-from infra.local.totesys.fill import create, fill
-from infra.local.totesys.writer import connect
+from services.operator.local.totesys.fill import connect, create, fill
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
 

@@ -31,10 +31,9 @@ from contracts.objects import SourceKeys
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.localstack import start_localstack
 from infra.local.ports import free_port
-from infra.local.totesys.fill import create, fill
-from infra.local.totesys.writer import connect
 from infra.local.unprivileged import remove_place
 from services.operator.ingest import request_run, wait_until_loaded
+from services.operator.local.totesys.fill import connect, create, fill
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.testing import FakeQueue

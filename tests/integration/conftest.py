@@ -8,8 +8,7 @@ import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.totesys.fill import create
-from infra.local.totesys.writer import connect
+from services.operator.local.totesys.fill import connect, create
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 

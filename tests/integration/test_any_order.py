@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from contracts.messages import BatchRemodelled
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.totesys.fill import create, fill
-from infra.local.totesys.writer import connect
 from services.ingestion.source import BatchLimits
+from services.operator.local.totesys.fill import connect, create, fill
 from shared.errors import TransientError
 from shared.testing import FakeObjectStore
 from tests.fixtures.pipeline import Dump, Pipeline, open_pipeline

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.contract import Contract
 from contracts.tables import Fact
-from infra.local.totesys.writer import connect
+from services.operator.local.totesys.fill import connect
 from tests.fixtures.pipeline import Pipeline
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")

@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, IngestSourceData, Trigger, decode
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
-from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.object_store import Versioned

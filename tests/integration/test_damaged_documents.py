@@ -15,8 +15,8 @@ import pytest
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
 from contracts.state import Lease, SourceState
-from infra.local.totesys.fill import fill
 from services.operator.ingest import resend_missing
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.record import keep_record, last_record
 from services.operator.quarantine import quarantined
 from services.operator.status.look import Asking, read_status

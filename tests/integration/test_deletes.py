@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.messages import Mode, Trigger
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
 from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read

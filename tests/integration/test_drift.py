@@ -17,7 +17,7 @@ from contracts.messages import BatchIngested, Mode, Role
 from contracts.origins import FromSource
 from contracts.tables import Column, Drift, SourceColumn
 from contracts.totesys import CONTRACT
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import LANDING, Pipeline
 

@@ -12,7 +12,7 @@ from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import READER
 from infra.local.sql import execute
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
 

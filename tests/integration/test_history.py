@@ -9,8 +9,8 @@ import pytest
 
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
-from infra.local.totesys.fill import fill
 from services.loading.schema import create_current_view
+from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.baseline import keep_baseline
 from services.operator.proof.history import check_history

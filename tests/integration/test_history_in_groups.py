@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import check_history
 from tests.fixtures.pipeline import Pipeline

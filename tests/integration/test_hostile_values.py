@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
 TEXTS = (

@@ -15,11 +15,10 @@ from contracts.messages import IngestSourceData
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from contracts.totesys import CONTRACT
-from infra.local.totesys.fill import fill
-from infra.local.totesys.writer import connect
 from services.ingestion.plan import Plan
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
+from services.operator.local.totesys.fill import connect, fill
 from shared.source_snapshot import SourceSnapshot
 from tests.fixtures.pipeline import Pipeline, tables_read
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from infra.local.totesys.fill import fill
 from services.operator.local.latency import Watch, read_latency
+from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import Pipeline
 
 

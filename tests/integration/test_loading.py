@@ -15,12 +15,12 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
-from infra.local.totesys.fill import fill
 from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
 from services.loading.migration import SCHEMA_LOCK
 from services.loading.schema import foreign_keys
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError, TransientError
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from infra.local.databases import LOADER
-from infra.local.totesys.fill import fill
 from services.loading import handler as loading
 from services.loading.migration import SCHEMA_LOCK
 from services.loading.schema import QUERIES
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from shared.errors import TransientError
 from shared.outcome import Done
 from tests.fixtures.limits import HANG_S

@@ -8,7 +8,7 @@ import pytest
 from contracts.messages import Mode
 from contracts.tables import Calendar
 from contracts.totesys import CONTRACT
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import Pipeline, row_count, tables_read
 
 ORDERS = 300

@@ -19,12 +19,12 @@ from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
 from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Trigger, decode, encode
 from contracts.objects import ObjectRef
 from infra.local.localstack import LocalStack
-from infra.local.totesys.fill import fill
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
 from services.operator.proof.verify import Proof
 from services.remodelling import handler as remodelling

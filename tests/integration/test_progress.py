@@ -11,8 +11,8 @@ import pytest
 from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
-from infra.local.totesys.fill import fill
 from services.operator import progress as progress_module
+from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
 from services.operator.proof.comparison import Kind
 from services.operator.proof.verdict import Outcome as ProofOutcome

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from contracts.objects import SourceKeys
-from infra.local.totesys.fill import fill
 from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import Proof

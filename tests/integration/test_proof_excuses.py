@@ -13,7 +13,7 @@ import pytest
 from contracts.messages import RowsOf
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes
 from services.operator.proof.verdict import Scope, Verdict

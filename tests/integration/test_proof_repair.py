@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import RowsOf
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Kind
 from services.operator.proof.repair import ROWS_MAXIMUM, Wish, wishes
 from services.operator.proof.verdict import Verdict

@@ -14,8 +14,8 @@ from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import LOADER
 from infra.local.sql import execute
-from infra.local.totesys.fill import fill
 from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.render import verdict_words
 from services.operator.proof.statements import BUCKETS

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import BatchRemodelled, Mode
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.causes import DeadBatch
 from services.operator.proof.comparison import Difference, Kind
 from services.operator.proof.repair import wishes

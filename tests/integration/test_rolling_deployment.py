@@ -15,11 +15,11 @@ from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER
-from infra.local.totesys.fill import fill
 from services.loading import handler as loading
 from services.loading.migrate import migrate
 from services.loading.settings import LoadingSettings
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.errors import PermanentError
 from shared.outcome import Defer, Outcome

@@ -16,8 +16,7 @@ from structlog.testing import capture_logs
 from contracts.messages import BatchIngested
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute, fetch_value
-from infra.local.totesys.fill import create, fill
-from infra.local.totesys.writer import connect
+from services.operator.local.totesys.fill import connect, create, fill
 from shared.errors import DependencyDownError
 from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until

@@ -17,8 +17,8 @@ from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
-from infra.local.totesys.writer import connect
 from services.operator.local.preflight import check_source
+from services.operator.local.totesys.fill import connect
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import LANDING, Pipeline, open_pipeline, tables_read

@@ -9,7 +9,7 @@ import pytest
 from contracts.messages import Mode
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import Pipeline, open_pipeline

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.local.databases import LOADER
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.status.look import LIMIT, Asking, read_status
 from services.operator.system import System
 from shared.postgres import Database

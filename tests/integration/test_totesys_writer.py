@@ -11,16 +11,15 @@ from random import Random
 import asyncpg
 import pytest
 
-from infra.local.totesys import vocabulary
-from infra.local.totesys.clerk import ChangedMindError, Clerk
-from infra.local.totesys.fill import fill
-from infra.local.totesys.writer import CANCELLING, connect, write
+from services.operator.local.totesys.clerk import ChangedMindError, Clerk
+from services.operator.local.totesys.fill import connect, fill
+from services.operator.local.totesys.writer import CANCELLING, write
 from tests.fixtures.limits import HANG_S
 from tests.integration.totesys_rows import count_rows, digest
 
 
 def clerk(connection: asyncpg.Connection, seed: int = 1) -> Clerk:
-    return Clerk(connection, vocabulary.seeded(seed), asyncio.sleep)
+    return Clerk(connection, Random(seed), asyncio.sleep)  # noqa: S311 (repeatable on purpose)
 
 
 async def test_the_application_goes_on_inserting_where_the_fill_ended(source: asyncpg.Connection) -> None:
@@ -70,14 +69,13 @@ async def test_a_long_transaction_commits_last_and_is_dated_first(source: asyncp
         async with other.transaction():
             await clerk(other, seed=2).sell()
 
-    slow = Clerk(source, vocabulary.seeded(1), meanwhile)
+    slow = Clerk(source, Random(1), meanwhile)  # noqa: S311 (repeatable on purpose)
     async with source.transaction():
         await slow.work_slowly()
         assert await other.fetchval("SELECT count(*) FROM sales_order") == 51, "the other's order is in, the long one's is not"
     await other.close()
     long, quick = await source.fetch("SELECT last_updated FROM sales_order WHERE sales_order_id > 50 ORDER BY sales_order_id")
     assert long["last_updated"] <= quick["last_updated"]
-    assert slow.rows["sales_order"] >= 2
 
 
 async def test_a_cancelled_errand_leaves_nothing(source: asyncpg.Connection) -> None:
@@ -96,20 +94,17 @@ async def test_of_two_savepoints_one_is_kept_under_an_xid_of_its_own(source: asy
         await worker.undo_a_part()
     after = await count_rows(source)
     assert after["design"] == before["design"], "rolled back to the savepoint"
-    assert after["transaction"] - before["transaction"] == worker.rows["transaction"] == 2
+    assert after["transaction"] - before["transaction"] == 2
     last, before_last = await source.fetch("SELECT xmin::text::bigint FROM payment ORDER BY payment_id DESC LIMIT 2")
     assert last[0] != before_last[0], "the kept savepoint wrote as a sub-transaction"
 
 
-async def test_the_writer_counts_exactly_what_it_committed(source: asyncpg.Connection, source_url: str) -> None:
-    before = await fill(source, orders=200, seed=1)
+async def test_the_writer_counts_what_became_of_every_errand(source: asyncpg.Connection, source_url: str) -> None:
+    await fill(source, orders=200, seed=1)
     written = await write(source_url, rate_per_second=200, seed=3, until=timedelta(seconds=2))
-    after = await count_rows(source)
     assert written.committed > 0
     assert written.uncertain == written.lost == 0
     assert sum(written.errands.values()) == written.committed + written.rolled_back
-    for table in ("transaction", "design"):
-        assert after[table] - before[table] == written.rows[table]
 
 
 async def test_a_cancelled_sale_leaves_nothing_or_a_transaction_that_refers_to_nothing(source: asyncpg.Connection) -> None:
@@ -139,7 +134,6 @@ async def test_a_voided_payment_comes_back_as_it_was_but_for_its_date(source: as
             assert await source.fetchval("SELECT count(*) FROM payment") == len(before) - 1
     after = {row["payment_id"]: dict(row) | {"last_updated": None} for row in await source.fetch("SELECT * FROM payment")}
     assert after == before
-    assert worker.rows["payment"] == 1
 
 
 async def test_no_foreign_key_stops_a_writer_that_deletes_too(source: asyncpg.Connection, source_url: str) -> None:

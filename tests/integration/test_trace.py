@@ -11,7 +11,7 @@ import pytest
 from contracts.messages import BatchRemodelled
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.proof.history import check_history
 from services.operator.trace.life import Hop, Passage
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline

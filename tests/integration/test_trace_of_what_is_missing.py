@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from contracts.messages import Mode
 from infra.local.ports import free_port
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from services.operator.trace.life import AtSource
 from shared.postgres import Database
 from tests.fixtures.pipeline import Pipeline

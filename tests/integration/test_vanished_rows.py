@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from infra.local.databases import READER
-from infra.local.totesys.fill import fill
+from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import Pipeline
 
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from infra.local.databases import LOADER
 from infra.local.sql import execute
-from infra.local.totesys.fill import fill
 from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
+from services.operator.local.totesys.fill import fill
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
 from shared.postgres import Database

@@ -16,11 +16,10 @@ from contracts.messages import MESSAGE_BYTES_MAXIMUM, BatchRemodelled, Extract, 
 from contracts.objects import BatchKeys, ObjectRef
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
-from infra.local.totesys.fill import fill
-from infra.local.totesys.writer import connect
 from services.ingestion.batches import object_count
 from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
+from services.operator.local.totesys.fill import connect, fill
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.parquet import decode_parquet
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline

@@ -17,9 +17,9 @@ from contracts.messages import Trigger
 from contracts.state import Manifest
 from services.operator.exit_codes import ExitCode
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.local.application import start_writing
 from services.operator.local.latency import Latency, Watch, read_latency
 from services.operator.local.stage import stage
+from services.operator.local.totesys.writer import start_writing
 from services.operator.proof.render import COLOURS, verdict_sentence
 from services.operator.proof.verdict import Outcome, Verdict
 from services.operator.proof.verify import Proof

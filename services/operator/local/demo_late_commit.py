@@ -13,9 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from contracts.messages import Role
-from infra.local.totesys.writer import connect
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.stage import stage
+from services.operator.local.totesys.fill import connect
 from services.operator.system import OperatorSettings, System, open_system
 
 LIMIT = timedelta(minutes=30)  # a guard against a hang, not against a slow machine

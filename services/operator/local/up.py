@@ -24,11 +24,12 @@ from infra.local.disk import disk_errors, full_disk, has_any_room
 from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
-from services.operator.local.application import ensure_filled, start_writing
 from services.operator.local.events import LogTail, is_start, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
 from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from services.operator.local.prover import Prover
+from services.operator.local.totesys.fill import ensure_filled
+from services.operator.local.totesys.writer import start_writing
 from services.operator.locate import WrongSettingsError, chosen_settings
 from services.operator.render import COMPLAINT, reach_sentence
 from services.operator.system import SERVICES
