@@ -112,6 +112,10 @@ schemas: create-environments ## Write the JSON Schemas of new message versions a
 locks: create-environments ## Recompile the lock files from pyproject.toml
 	infra/locks/compile.sh
 
+.PHONY: platforms
+platforms: create-environments ## Check that each locked package can be installed on Linux and macOS (needs the network)
+	$(BIN)/python -m tools.platforms
+
 .PHONY: chaos
 chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 from SEED=1; then nothing may be lost or doubled
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))

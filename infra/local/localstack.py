@@ -1,14 +1,22 @@
-"""LocalStack without Docker: the parts of AWS that we use, from wheels in an environment of its own."""
+"""LocalStack without Docker: the parts of AWS that we use, from wheels in a virtual environment of its own.
+
+Beside our own packages it would force an older botocore on us. A checkout has that environment in `.starlift/localstack`, where
+`make create-environments` puts it; an installed Starlift makes one in the user's cache when it first needs it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,7 +25,10 @@ from infra.local.errors import StackError
 from infra.local.ports import LOOPBACK
 from infra.local.processes import Child, start
 
-DEFAULT_ENVIRONMENT = Path(__file__).parents[2] / ".starlift" / "localstack"
+ENVIRONMENT_VARIABLE = "STARLIFT_LOCALSTACK"  # the directory of LocalStack's virtual environment
+_OF_CHECKOUT = Path(__file__).parents[2] / ".starlift" / "localstack"
+# LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
+_LOCK = Path(__file__).parents[1] / "locks" / f"localstack-{'py313' if sys.version_info >= (3, 13) else 'py311'}.txt"
 SERVICES = "sqs,s3,events,scheduler,secretsmanager,sts,logs,cloudwatch,sns,iam"
 # Its S3 provider keeps the objects of every LocalStack of a machine in one directory below /tmp, whoever came first owning it.
 # No setting moves that, so we do, before the first call makes the provider.
@@ -29,6 +40,7 @@ runpy.run_module("localstack.runtime.main", run_name="__main__")
 """
 _START = timedelta(minutes=10)  # a guard against a hang: 2 s on an idle machine, minutes on a busy one
 _STOP = timedelta(seconds=10)
+_ELSEWHERE = f"set {ENVIRONMENT_VARIABLE} to the directory of an environment that holds it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +69,74 @@ class LocalStack:
         self.child.stop(within=_STOP)
 
 
-def start_localstack(directory: Path, *, port: int, region: str, environment: Path = DEFAULT_ENVIRONMENT) -> LocalStack:
-    """Starts LocalStack on `port` and waits until it is ready; `directory` takes its files and its log.
+def environment_directory() -> Path:
+    """Where LocalStack is installed, or will be: one directory in the cache for each lock and each Python."""
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
+    if chosen:
+        return Path(chosen).absolute()
+    if is_installed(_OF_CHECKOUT):
+        return _OF_CHECKOUT
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    return cache / "starlift" / f"localstack-{key}"
 
-    `environment` is the virtual environment that holds it. Raises: StackError.
+
+def is_installed(environment: Path) -> bool:
+    """Whether a virtual environment is complete: it gets its name when everything is in it."""
+    return (environment / "bin" / "python").exists()
+
+
+def install(environment: Path) -> None:
+    """Install the packages of the lock into a new virtual environment; return at once where it exists. Needs the network.
+
+    Raises: StackError.
     """
+    try:
+        environment.parent.mkdir(parents=True, exist_ok=True)
+        with (environment.parent / f"{environment.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second `starlift up` waits for the first
+            if not is_installed(environment):
+                _install(environment)
+    except OSError as error:
+        raise StackError(f"LocalStack cannot be installed in {environment}: {error.strerror}; {_ELSEWHERE}") from error
+
+
+def _install(environment: Path) -> None:
+    unfinished = environment.with_name(f"{environment.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    python, lock, uv = str(unfinished / "bin" / "python"), str(_LOCK), shutil.which("uv")
+    if uv is not None:
+        create = [uv, "venv", "--quiet", "--python", sys.executable, str(unfinished)]
+        fill = [uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock]
+    else:
+        create = [sys.executable, "-m", "venv", str(unfinished)]
+        fill = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes", "-r", lock]
+    for command in (create, fill):
+        done = subprocess.run(  # noqa: S603 - our own arguments
+            command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_USER": "0"}
+        )
+        if done.returncode != 0:
+            reason = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise StackError(
+                f"LocalStack cannot be installed in {environment}: {reason[-300:]}; its packages are downloaded once: "
+                f"check the network, or {_ELSEWHERE}"
+            )
+    unfinished.replace(environment)
+
+
+def start_localstack(directory: Path, *, port: int, region: str) -> LocalStack:
+    """Start LocalStack on `port` and wait until it is ready; `directory` takes its files and its log.
+
+    Installs it first where that is necessary. Raises: StackError.
+    """
+    environment = environment_directory()
+    install(environment)
     python = environment / "bin" / "python"
-    if not python.exists():
-        raise StackError(f"LocalStack is not installed in {environment}; run `make create-environments`")
     objects = directory / "objects"
-    rmtree(objects, ignore_errors=True)  # what a killed one left
+    shutil.rmtree(objects, ignore_errors=True)  # what a killed one left
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)  # rows lie there, whoever made it
+    directory.chmod(0o700)  # it holds rows, whoever made it
     objects.mkdir()
     command = [str(python), "-P", "-c", _MAIN, str(objects)]
     child = start(

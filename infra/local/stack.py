@@ -39,7 +39,6 @@ from infra.local.ticker import Ticker, send_ingest
 from infra.local.unprivileged import remove_place
 from infra.topology import Topology, read_topology
 
-CHECKOUT = Path(__file__).parents[2]
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
 _LEFT_BEHIND = timedelta(seconds=20)
 _AFTER_DRAIN = timedelta(seconds=15)
@@ -254,7 +253,7 @@ class Stack:
             processes.python(f"services.{name}"),
             log=self._home.directory / f"{name}.log",
             environment=service_environment(name, self.state, os.environ) | self._settings,
-            directory=CHECKOUT,
+            directory=self._home.directory,
         )
 
     def _save(self) -> None:

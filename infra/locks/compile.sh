@@ -22,6 +22,9 @@ printf 'checkov>=3.3\n%s\ngrpcio\nhadolint-bin\niamdata\n%s\ntf\nzizmor\n' "$(gr
     lock infra - --universal --python-version 3.11 "$@"
 # LocalStack has its own environment (beside ours it would drag botocore back). 4.14.0 is the last release that needs no account,
 # and it needs Python 3.13: before, it starts, says it is healthy and answers every call with 500. So 3.11 and 3.12 have 4.13.1.
+# Not --universal, which would include Python 3.14, for which 4.14.0 has no resolution; Linux and macOS get the same versions.
 printf 'localstack-core[runtime]==4.13.1\n' | lock localstack-py311 - --python-version 3.11 --exclude-newer 2026-02-10
 printf 'localstack-core[runtime]==4.14.0\n' | lock localstack-py313 - --python-version 3.13 --exclude-newer 2026-03-15
+# What builds the wheel in an image.
+printf 'setuptools\n' | lock build - --constraint infra/locks/dev.txt --universal --python-version 3.11
 printf 'uv\n' | lock uv - --universal --python-version 3.11 "$@"

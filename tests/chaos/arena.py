@@ -16,7 +16,7 @@ from random import Random
 from contracts.messages import encode
 from infra.local import processes
 from infra.local.processes import Child
-from infra.local.stack import CHECKOUT, Stack
+from infra.local.stack import Stack
 from infra.local.state import service_environment
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
@@ -182,7 +182,7 @@ class Arena:
             [sys.executable, "-m", "tests.chaos.saboteur", seat.service],
             log=self._home / f"{seat.name}.log",
             environment=service_environment(seat.service, self.stack.state, os.environ) | SETTINGS | chaos,
-            directory=CHECKOUT,
+            directory=Path(__file__).parents[2],
         )
         self.stack.adopt(seat.name, seat.child)
 

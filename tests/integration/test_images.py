@@ -16,9 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+UV = str(Path(sys.executable).with_name("uv"))
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", DOCKERFILE, re.MULTILINE | re.DOTALL))
-IMAGES = [name for name in STAGES if name not in {"base", "environment", "runtime"}]
+IMAGES = [name for name in STAGES if name not in {"base", "wheel", "environment", "runtime"}]
 # Without an environment each program says what it lacks, in one sentence.
 SENTENCES = {
     "ingestion": "the settings don't hold: STARLIFT_REGION is missing",
@@ -36,7 +37,7 @@ OTHER_PROGRAMS = {
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """`files` is its /srv, `python` the one of its environment."""
+    """`files` is its empty /srv, `python` the one of its environment."""
 
     name: str
     files: Path
@@ -56,36 +57,44 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("images")
 
 
+@pytest.fixture(scope="module")
+def wheel(place: Path) -> Path:
+    """As the stage `wheel` builds it, from what the stage copies and the builder is sent."""
+    source = place / "source"
+    for arguments in re.findall(r"^COPY (?!--from)(?!infra/locks)(.+)$", STAGES["wheel"], re.MULTILINE):
+        *sources, destination = arguments.split()
+        for name in sources:
+            target = source / destination / (name if destination.endswith("/") else "")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__", "terraform", "docker"))
+            else:
+                shutil.copy(ROOT / name, target)
+    build = [UV, "build", "--quiet", "--offline", "--no-build-isolation", "--python", sys.executable, "--wheel"]
+    subprocess.run([*build, "--out-dir", place / "wheel", source], check=True)
+    (built,) = (place / "wheel").glob("*.whl")
+    return built
+
+
 @pytest.fixture(scope="module", params=IMAGES)
-def image(request: pytest.FixtureRequest, place: Path) -> Iterator[Image]:
-    """One image after another, as its stages make it; at the same place, so that what is compiled once is compiled."""
+def image(request: pytest.FixtureRequest, place: Path, wheel: Path) -> Iterator[Image]:
+    """One image after another, as its stages make it; at the same place, so that each module is compiled once."""
     name = str(request.param)
-    copy_as_the_image_does(name, place / "srv")
-    install_as_the_image_does(name, place / "venv")
+    (place / "srv").mkdir()
+    install_as_the_image_does(name, wheel, place / "venv")
     yield Image(name, place / "srv", place / "venv/bin/python")
     shutil.rmtree(place / "srv")
     shutil.rmtree(place / "venv")
 
 
-def copy_as_the_image_does(stage: str, target: Path) -> None:
-    for arguments in re.findall(r"^COPY (?!--from)(.+)$", STAGES["runtime"] + STAGES[stage], re.MULTILINE):
-        *sources, destination = arguments.split()
-        for source in sources:
-            place = target / destination / Path(source).name if destination.endswith("/") else target / destination
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, place)
-            else:
-                shutil.copy(ROOT / source, place)
-
-
-def install_as_the_image_does(name: str, place: Path) -> None:
-    """Exactly the lock, every hash compared; what the development environment has is not fetched again."""
-    uv = str(Path(sys.executable).with_name("uv"))
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(place)], check=True)
-    install = [uv, "pip", "sync", "--quiet", "--python", str(place / "bin/python"), "--require-hashes", str(lock_of(name))]
+def install_as_the_image_does(name: str, wheel: Path, place: Path) -> None:
+    """Exactly the lock, every hash compared, and the wheel; what the development environment has is not fetched again."""
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(place)], check=True)
+    install = [UV, "pip", "sync", "--quiet", "--python", str(place / "bin/python"), "--require-hashes", str(lock_of(name))]
     if subprocess.run([*install, "--offline"], capture_output=True, check=False).returncode != 0:
         subprocess.run(install, check=True)
+    add = [UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(place / "bin/python"), str(wheel)]
+    subprocess.run(add, check=True)
 
 
 def lock_of(name: str) -> Path:
@@ -107,6 +116,7 @@ def test_an_environment_has_exactly_what_its_lock_says(image: Image) -> None:
         "print(json.dumps({found.metadata['Name']: found.version for found in metadata.distributions()}))"
     )
     installed = json.loads(image.run("-I", "-c", program).stdout)
+    del installed["starlift"]  # the wheel itself
     assert {canonicalize_name(name): version for name, version in installed.items()} == locked(image.name)
 
 

@@ -234,9 +234,17 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         assert free_port(port) != port
 
 
-def test_localstack_that_is_not_installed_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="run `make create-environments`"):
-        localstack_module.start_localstack(tmp_path, port=free_port(), region="eu-west-2", environment=tmp_path)
+def test_localstack_that_cannot_be_downloaded_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_NO_CACHE": "1", "STARLIFT_LOCALSTACK": "ls"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        StackError, match=r"LocalStack cannot be installed in .*: check the network, or set STARLIFT_LOCALSTACK"
+    ):
+        localstack_module.start_localstack(tmp_path / "stack", port=free_port(), region="eu-west-2")
+    assert [path.name for path in tmp_path.iterdir()] == ["ls.lock"]
 
 
 def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from contracts.contract import Contract
 from infra.local.processes import python
-from infra.local.stack import CHECKOUT
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
@@ -85,7 +84,6 @@ def require_schema(environment: Mapping[str, str]) -> None:
     checked = subprocess.run(  # noqa: S603 (our own module)
         python("services.loading.migrate", "--check"),
         env=environment,
-        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from infra.local import processes
 from infra.local.processes import Child
-from infra.local.stack import CHECKOUT
 from services.operator.exit_codes import ExitCode
 
 COMMAND = ("verify", "--record", "--settle", "10")
@@ -42,7 +41,7 @@ class Prover:
             self._due = self.clock() + self.interval.total_seconds()
             self.log.unlink(missing_ok=True)
             command = processes.python("services.operator", *COMMAND)
-            self._child = processes.start(command, log=self.log, environment=self.environment(), directory=CHECKOUT)
+            self._child = processes.start(command, log=self.log, environment=self.environment())
             self.adopt(self._child)
         return None
 
