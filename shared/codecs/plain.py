@@ -20,20 +20,17 @@ _SHORT = frozenset({"uuid", "double precision", "real", "interval", "money", "in
 class WholeNumber(Codec):
     """A smallint, integer or bigint."""
 
-    bits: ClassVar[int]
+    bound: ClassVar[int]  # every value is below it, and none below its negative
 
     @property
     def key_form(self) -> str:
-        limit = 2 ** (self.bits - 1)
-        return f"a whole number from {-limit} to {limit - 1}"
+        return f"a whole number from {-self.bound} to {self.bound - 1}"
 
     def shown(self, value: Any) -> Any:
         return int(value)
 
     def parsed_key(self, text: str) -> int | str:
-        if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) or not -(2 ** (self.bits - 1)) <= int(text) < 2 ** (
-            self.bits - 1
-        ):
+        if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) or not -self.bound <= int(text) < self.bound:
             raise ValueError(text)
         return int(text)
 
@@ -42,7 +39,7 @@ class Integer(WholeNumber):
     """INTEGER."""
 
     accepted = re.compile(r"smallint|integer")
-    bits = 32
+    bound = 2**31
 
     def loaded(self, value: str) -> str:
         return f"{value}::integer"
@@ -52,7 +49,7 @@ class Bigint(WholeNumber):
     """BIGINT."""
 
     accepted = re.compile(r"smallint|integer|bigint")
-    bits = 64
+    bound = 2**63
 
 
 class Numeric(Codec):
