@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,33 +22,11 @@ from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home, StackState
 from services.operator.local.totesys.fill import connect, create, fill
+from tests.fixtures.command import Answer, run_starlift
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
 
-ROOT = Path(__file__).parents[2]
 ORDERS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command said. `out` and `err` are as a person sees them where there is no terminal."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one document of `--json`."""
-        return json.loads(self.out)
-
-    def complains(self, code: int) -> str:
-        """The one sentence of a command that ended with `code`."""
-        assert (self.code, self.out) == (code, ""), self
-        lines = [line for line in self.err.splitlines() if not line.startswith("waiting: ")]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("starlift: "), self.err
-        return lines[0].removeprefix("starlift: ")
 
 
 @dataclass
@@ -65,18 +41,8 @@ class Starlift:
 
     def __call__(self, *arguments: str, expected: int | None = 0, **environment: str) -> Answer:
         """Run a command to its end. Fails unless it exits with `expected` (None: with whatever)."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=HANG_S,
-            cwd=ROOT,
-        )
-        answer = Answer(done.returncode, done.stdout, done.stderr)
+        answer = run_starlift(*arguments, environment=self.environment(**environment))
         self._note()
-        assert "Traceback" not in answer.out + answer.err, answer.err
         assert expected is None or answer.code == expected, f"{arguments} ended with {answer.code}: {answer.out}{answer.err}"
         return answer
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.end_to_end.conftest import Answer, Databases, Starlift
+from tests.end_to_end.conftest import Databases, Starlift
 from tests.end_to_end.test_mishaps import assert_equal, sell, sold
+from tests.fixtures.command import Answer
 
 
 def lines(answer: Answer) -> list[Any]:

@@ -5,7 +5,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.end_to_end.conftest import ROOT, Starlift, wait_until
+from tests.end_to_end.conftest import Starlift, wait_until
+from tests.fixtures.command import ROOT
 from tests.fixtures.limits import HANG_S
 
 

@@ -14,7 +14,8 @@ from infra.local import processes
 from infra.local.processes import Child
 from infra.local.stack import Stack
 from infra.local.state import service_environment
-from tests.end_to_end.conftest import ROOT, Databases, Starlift, databases_of, wait_until
+from tests.end_to_end.conftest import Databases, Starlift, databases_of, wait_until
+from tests.fixtures.command import ROOT
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
 

@@ -94,7 +94,7 @@ class Fuzzer:
         await self._load()
         await self._stand.until_idle()
         listed = await self._stand.starlift("dlq", "list", "--json")
-        groups = [group for line in listed.text.splitlines() for group in json.loads(line)["groups"]]
+        groups = [group for line in listed.out.splitlines() for group in json.loads(line)["groups"]]
         chosen = self._draw.choice(groups)["letter"]
         for words in [("dlq", "show", chosen), *self._draw.sample(DEAD_LETTER_LOOKS, 1)]:
             await self._stand.starlift(*words)
@@ -154,7 +154,7 @@ class Fuzzer:
             looks = [("dlq", "audit"), ("dlq", "audit", operation), ("dlq", "discard", "ingestion", "--reason", "x")]
         answers = [await self._stand.starlift(*words) for words in looks]
         await self._stand.until_idle()
-        complaints = [(answer, match) for answer in answers for match in DAMAGED.finditer(answer.text)]
+        complaints = [(answer, match) for answer in answers for match in DAMAGED.finditer(answer.out + answer.err)]
         for answer, match in complaints:
             assert (match["place"], answer.code > 0) == (f"{bucket}/{key}", True), answer
         if complaints:
@@ -168,7 +168,7 @@ class Fuzzer:
         await self._equal()  # first: a status reports a proof that failed until another one is made
         for words in {answer.words for answer, _ in complaints}:
             answer = await self._stand.starlift(*words)
-            assert DAMAGED.search(answer.text) is None, answer
+            assert DAMAGED.search(answer.out + answer.err) is None, answer
 
     async def _documents(self) -> list[tuple[str, str]]:
         """Bucket and key of a document to damage, each kind with equal probability."""
@@ -202,7 +202,7 @@ class Fuzzer:
 
     async def _equal(self) -> None:
         answer = await self._stand.starlift("verify", "--settle", "1")
-        assert (answer.code, "EQUAL" in answer.text) == (0, True), answer
+        assert (answer.code, "EQUAL" in answer.out) == (0, True), answer
 
 
 @contextmanager

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from contracts.totesys import CONTRACT
@@ -27,6 +23,7 @@ from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler, Rules
 from shared.queue import Delivery
 from shared.service import Clients, World, aws_probes, open_clients
+from tests.fixtures.command import Answer, run_starlift
 from tests.fixtures.localstack import REGION
 
 _RULES = Rules(
@@ -40,7 +37,6 @@ _RULES = Rules(
     drain_budget=timedelta(seconds=5),
     defer_limit=timedelta(0),
 )
-_COMMANDS = multiprocessing.get_context("forkserver")
 
 
 class Hasty(Random):
@@ -49,15 +45,6 @@ class Hasty(Random):
     def random(self) -> float:
         """Nearly nothing."""
         return super().random() / 100
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command printed, on both streams, and its exit code."""
-
-    words: tuple[str, ...]
-    code: int
-    text: str
 
 
 @dataclass
@@ -73,16 +60,9 @@ class Stand:
 
     async def starlift(self, *words: str) -> Answer:
         """Run a command. Raises: AssertionError for a traceback, an unexpected error, or a service that has ended."""
-        with TemporaryDirectory(prefix="starlift-fuzz-") as directory:
-            output = Path(directory) / "output"
-            process = _COMMANDS.Process(target=run_command, args=(words, dict(self.environment), str(output)))
-            await asyncio.to_thread(process.start)  # the first starts the server, which imports everything
-            await asyncio.to_thread(process.join)
-            answer = Answer(words, process.exitcode or 0, output.read_text(errors="replace"))
-            process.close()
+        answer = await asyncio.to_thread(partial(run_starlift, *words, environment=self.environment))
         self.commands[words[0]] += 1
-        assert "Traceback" not in answer.text, answer
-        assert "this is a bug" not in answer.text, answer
+        assert "this is a bug" not in answer.err, answer
         self.require_alive()
         return answer
 
@@ -150,24 +130,9 @@ class Stand:
             await asyncio.gather(*self.running)
 
 
-def run_command(words: tuple[str, ...], environment: Mapping[str, str], output: str) -> None:
-    """Run `starlift WORDS` in a process of its own, and return what a person would see."""
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["starlift", *words]
-    from services.operator.terminal.app import main  # noqa: PLC0415 (the streams must be in place)
-
-    main()
-
-
 @asynccontextmanager
 async def open_stand(source_url: str, warehouse_url: str) -> AsyncIterator[Stand]:
     """Queues and buckets of its own on the LocalStack that the environment names; they are removed at the end."""
-    commands = [f"services.operator.terminal.{name}" for name in ("app", "ingest", "status", "trace", "verify")]
-    _COMMANDS.set_forkserver_preload([*commands, "tests.fuzz.stand"])
     name = f"fuzz-{uuid4().hex[:12]}"
     async with AsyncExitStack() as stack:
         clients = await stack.enter_async_context(open_clients(REGION))
