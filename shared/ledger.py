@@ -5,6 +5,7 @@ Each function reads what `warehouse`, a connection in a transaction of the calle
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,8 @@ import asyncpg
 from contracts.messages import BatchLoaded, KeyList, decode
 from contracts.tables import WarehouseTable
 from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, TOMBSTONE
+from shared.key_lists import Key, unpacked
+from shared.object_store import ObjectStore
 from shared.stored_documents import read_stored
 
 RUNS = f"""
@@ -84,6 +87,13 @@ class Comparison:
     keys: KeyList
     run: int
     found_at: datetime
+
+    async def listed(self, objects: ObjectStore, wanted: Collection[Key]) -> set[Key]:
+        """Those of the `wanted` keys that the source had then. Raises: DependencyDownError, PermanentError, TransientError."""
+        found, missing = set[Key](), set(wanted)
+        for part in self.keys.objects:
+            found |= missing.intersection(await asyncio.to_thread(unpacked, await objects.get(part)))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

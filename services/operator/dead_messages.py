@@ -24,11 +24,12 @@ class DeadMessages:
     """What the dead-letter queues hold, by the id of the message and by that of its batch.
 
     Looking hides letters for a moment, so a queue is read again only when its count has changed, or when another command
-    had letters of it in hand.
+    had letters of it in hand. Of each queue `limit` letters are read; None: all.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, limit: int | None = None) -> None:
         self._queues = system.dead_letters
+        self._limit = limit
         self._counts: dict[str, int] = {}
         self._messages: dict[str, dict[str, DeadMessage]] = {}
 
@@ -47,7 +48,11 @@ class DeadMessages:
         found: dict[str, DeadMessage] = {}
         if count:
             async with holding(self._queues[service]) as hold:
+                seen = 0
                 async for delivery in hold.letters():
+                    if seen == self._limit:
+                        break
+                    seen += 1
                     letter = read_letter(service, delivery)
                     dead = DeadMessage(service, letter.id, letter.run)
                     names = (letter.event_id, letter.data.get("batch_id"))

@@ -28,7 +28,7 @@ from contracts.messages import (
 )
 from contracts.objects import BatchKeys, ObjectRef
 from contracts.tables import ContractError, SourceTable
-from services.remodelling.quarantine import quarantine_lines
+from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
 from shared.errors import PermanentError
@@ -146,11 +146,11 @@ async def _write_quarantine(
         lines: list[str] = []
         for table, base in rows.base.items():
             refused = [result for result in results if result.table.source == table and result.problems]
-            lines += quarantine_lines(deps.contract.source_table(table), base, refused)
+            lines += [f"{row.model_dump_json()}\n" for row in refused_rows(deps.contract.source_table(table), base, refused)]
         return lines
 
     lines = await asyncio.to_thread(refused_lines)
     if not lines:
         return None
-    body = "".join(f"{line}\n" for line in lines).encode()
+    body = "".join(lines).encode()
     return await put_addressed(deps.objects, deps.processed_bucket, keys.quarantine, body, row_count=len(lines))

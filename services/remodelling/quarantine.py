@@ -1,13 +1,14 @@
-"""The rows that could not become star rows, as JSON lines: which row, which table, why, and the row itself."""
+"""The rows that could not become star rows, for the quarantine: which row, which table, why, and the row itself."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
+from contracts.column_types import ColumnType
+from contracts.quarantine import Problem, RefusedRow
 from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled
 from shared.codecs import codec_of
@@ -16,41 +17,33 @@ from shared.key_lists import keys_of
 LONG_VALUE = 10_000  # characters shown of a text; a replay reads the row from the landing bucket
 
 
-def quarantine_lines(source: SourceTable, base: pd.DataFrame, results: Iterable[Remodelled]) -> list[str]:
-    """One line per row and warehouse table that refused it."""
-    lines = []
+def refused_rows(source: SourceTable, base: pd.DataFrame, results: Iterable[Remodelled]) -> Iterator[RefusedRow]:
+    """One entry per row of `base` and warehouse table that refused it."""
     for result in results:
-        reasons: dict[int, list[dict[str, str]]] = {}
+        reasons: dict[int, list[Problem]] = {}
         for problem in result.problems:
             for position in base.index[problem.rows]:
-                reasons.setdefault(position, []).append({"column": problem.column, "reason": problem.reason})
+                reasons.setdefault(position, []).append(Problem(column=problem.column, reason=problem.reason))
         refused = base.loc[list(reasons)]
         keys = keys_of(source, refused)
         columns = {
-            column.name: [
-                None if pd.isna(value) else codec_of(column.type).shown(value) for value in refused[column.name].tolist()
-            ]
-            for column in source.columns
+            column.name: [_shown(value, column.type) for value in refused[column.name].tolist()] for column in source.columns
         }
-        for number, why in enumerate(reasons.values()):
-            row = {name: values[number] for name, values in columns.items()}
-            key = dict(zip(source.key, keys[number], strict=True))
-            entry = {
-                "table": result.table.name,
-                "source_table": source.name,
-                "key": key,
-                "problems": why,
-                "row": _cut(row),
-            }
-            lines.append(json.dumps(entry, ensure_ascii=False))
-    return lines
+        for number, problems in enumerate(reasons.values()):
+            yield RefusedRow(
+                table=result.table.name,
+                source_table=source.name,
+                key=dict(zip(source.key, keys[number], strict=True)),
+                problems=tuple(problems),
+                row={name: values[number] for name, values in columns.items()},
+            )
 
 
-def _cut(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without the rest of its long texts."""
-    return {
-        name: f"{value[:LONG_VALUE]}… ({len(value):,} characters)"
-        if isinstance(value, str) and len(value) > LONG_VALUE
-        else value
-        for name, value in row.items()
-    }
+def _shown(value: Any, kind: ColumnType) -> int | bool | str | None:
+    """A value as a person writes it, without the rest of a long text."""
+    if pd.isna(value):
+        return None
+    shown: int | bool | str = codec_of(kind).shown(value)
+    if isinstance(shown, str) and len(shown) > LONG_VALUE:
+        return f"{shown[:LONG_VALUE]}… ({len(shown):,} characters)"
+    return shown

@@ -27,7 +27,7 @@ from contracts.totesys import CONTRACT
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from services.operator.local.up import interrupted_by_sigterm, start_services
-from services.operator.proof.visible import relation
+from services.operator.proof.actual import relation
 from services.operator.system import OperatorSettings, open_system
 from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio

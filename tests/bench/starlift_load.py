@@ -13,7 +13,7 @@ from contracts.contract import Contract
 from infra.local.stack import Stack
 from services.operator.errors import NotLoadedError
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.proof.verify import Proof
+from services.operator.proof.verify import verify
 from services.operator.system import System
 from shared.postgres import Database
 
@@ -62,7 +62,7 @@ async def first_load(system: System, stack: Stack) -> FirstLoad:
         read_seconds=(manifest.completed_at - began).total_seconds(),
         loaded_seconds=loaded_seconds,
         whole_seconds=max(loaded_seconds, whole_at - clock),
-        is_equal=(await Proof.of(system).run()).is_equal,
+        is_equal=(await verify(system)).is_equal,
         peak_rss_bytes={service: peak for service, peak in peaks.items() if peak is not None},
     )
 

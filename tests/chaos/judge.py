@@ -17,7 +17,7 @@ from contracts.state import Manifest, SourceState
 from contracts.tables import Fact
 from services.operator.ingest import request_run, resend_missing, wait_until_loaded
 from services.operator.progress import read_progress
-from services.operator.proof.verify import Proof
+from services.operator.proof.verify import verify
 from services.operator.system import System
 from shared.parquet import decode_parquet
 from shared.sql import quoted
@@ -67,7 +67,7 @@ async def judge(system: System, *, amnesia: bool) -> Findings:
     await _wait_until_idle(system)
     await _check_history(system, findings)
     await _check_leftovers(system, findings)
-    verdict = await Proof.of(system).run()
+    verdict = await verify(system)
     findings.rows_compared = sum(table.expected for table in verdict.tables)
     findings.quarantined = verdict.quarantined
     if verdict.in_flight:  # nobody writes any more

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from contracts.proofs import Outcome
 from infra.topology import read_topology
-from services.operator.proof.render import verdict_words
-from services.operator.proof.verdict import Outcome, Verdict
+from services.operator.progress import Progress
+from services.operator.proof.verdict import judge
 from tests.infra.conftest import STACK, Applied
 from tests.infra.offline.core import Resource
 from tests.infra.offline.tools import CHECKOUT
@@ -137,19 +137,9 @@ def test_what_an_alarm_counts_is_logged(applied: Applied) -> None:
 
 def said(sentence: str) -> bool:
     """Whether the operator's verdict begins so, whatever the outcome."""
-    progress = SimpleNamespace(consistent_through=SimpleNamespace(run=1795391228915), overdue=[])
-    rest: dict[str, Any] = {
-        "in_flight": 0,
-        "stuck": 0,
-        "reasons": {},
-        "quarantined": 0,
-        "settled_at": None,
-        "sample": 1.0,
-        "tables": [],
-        "taken_at": datetime.now(UTC),
-    }
-    verdicts = [cast("Verdict", SimpleNamespace(progress=progress, outcome=outcome, **rest)) for outcome in Outcome]
-    return any(verdict_words(verdict).startswith(f"{sentence} 1795391228915") for verdict in verdicts)
+    equal = judge(Progress(None, (), None), datetime.now(UTC), []).model_copy(update={"as_of_run": 1795391228915})
+    verdicts = [equal.model_copy(update={"outcome": outcome}) for outcome in Outcome]
+    return any(verdict.sentence.startswith(f"{sentence} 1795391228915") for verdict in verdicts)
 
 
 def test_a_silent_ingestion_is_noticed_only_while_its_schedule_asks(applied: Applied) -> None:

@@ -9,7 +9,7 @@ from contracts.column_types import DATE, ColumnType
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, FromSource
 from contracts.tables import Calendar, Column, Dimension, SourceColumn, SourceTable, WarehouseTable
-from services.operator.proof.quarantine import open_entries
+from services.operator.quarantine.entries import open_entries
 from tests.fixtures.pipeline import Pipeline
 
 DIM_DATE = Calendar("dim_date", ("d",), (Column("d", DATE, CalendarPart("date")),))
@@ -41,5 +41,5 @@ async def require_equal(pipeline: Pipeline, quarantined: int = 0) -> None:
 
 async def keys_in_quarantine(pipeline: Pipeline) -> dict[str, list[tuple[object, ...]]]:
     async with pipeline.warehouse.connection() as connection:
-        found = await open_entries(pipeline.store, pipeline.contract, connection)
+        found = await open_entries(pipeline.system, connection)
     return {table: sorted(entries) for table, entries in found.items()}

@@ -17,8 +17,8 @@ from contracts.objects import SourceKeys
 from contracts.state import Lease, SourceState
 from services.operator.ingest import resend_missing
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.record import keep_record, last_record
-from services.operator.quarantine import quarantined
+from services.operator.proof.records import keep_verdict, last_record
+from services.operator.quarantine.replay import quarantined
 from services.operator.status.look import Asking, read_status
 from services.operator.system import System
 from services.operator.trace.reading import read_life
@@ -85,7 +85,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
         await pipeline.run(mode)
 
     async def record() -> None:
-        await keep_record(system, await pipeline.verify(), is_regular=True)
+        await keep_verdict(system, await pipeline.verify(), is_regular=True)
 
     state = SourceKeys(SOURCE).state
     readers: list[Reader] = [pipeline.ingest, pipeline.progress, lambda: answered(system)]

@@ -12,8 +12,7 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.ingestion.source import BatchLimits
-from services.operator.proof.history import check_history
-from services.operator.proof.history_verdict import Flaw
+from services.operator.proof.history import Flaw, check_history
 from services.operator.trace.life import AtSource
 from shared.sql import literal
 from tests.fixtures.pipeline import PROCESSED, Pipeline, open_pipeline, tables_read
@@ -177,10 +176,10 @@ async def test_updates_and_deletes_of_values_reach_every_kind(shop: asyncpg.Conn
 async def test_every_version_of_the_history_is_recognised(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, *EXTREMES)
     await pipeline.run()
-    (sales,) = (await check_history(pipeline.proof)).facts
+    (sales,) = (await check_history(pipeline.system)).facts
     assert (sales.versions, sales.rows, sales.flawed) == (len(EXTREMES), len(EXTREMES), 0)
     lost = await pipeline.select("DELETE FROM fact_sale RETURNING item_id::text, sold_date::text, sold_time::text")
-    (sales,) = (await check_history(pipeline.proof)).facts
+    (sales,) = (await check_history(pipeline.system)).facts
     assert sorted((*problem.key, *problem.version) for problem in sales.problems) == sorted(lost)
     assert {problem.flaw for problem in sales.problems} == {Flaw.LOST}
 

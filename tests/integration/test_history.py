@@ -12,10 +12,8 @@ from contracts.objects import SourceKeys
 from services.loading.schema import create_current_view
 from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
-from services.operator.proof.baseline import keep_baseline
-from services.operator.proof.history import check_history
-from services.operator.proof.history_render import verdict_sentence
-from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem
+from services.operator.proof.history import FactHistory, Flaw, HistoryVerdict, Problem, check_history
+from services.operator.proof.records import keep_baseline
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 
@@ -35,7 +33,7 @@ async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
 
 
 async def checked(pipeline: Pipeline, *tables: str) -> HistoryVerdict:
-    return await check_history(pipeline.proof, tables)
+    return await check_history(pipeline.system, tables)
 
 
 async def of_payment(pipeline: Pipeline) -> FactHistory:
@@ -84,7 +82,7 @@ async def test_a_loaded_history_is_complete(loaded: Pipeline) -> None:
     payments = verdict.facts[2]
     assert [fact.table for fact in verdict.facts] == ["fact_sales_order", "fact_purchase_order", "fact_payment"]
     assert [fact.batches for fact in verdict.facts] == [1, 1, 3]
-    assert (payments.versions, payments.unread, payments.unread_until) == (payments.rows, 0, None)
+    assert (payments.versions, payments.unread_batches, payments.unread_until) == (payments.rows, 0, None)
     assert await loaded.select("SELECT count(*) FROM fact_payment") == [(payments.rows,)]
 
 
@@ -94,13 +92,13 @@ async def test_batches_of_another_source_are_not_looked_for(loaded: Pipeline) ->
         "INSERT INTO starlift.ledger (batch_id, source_name, run, batch_index, event, snapshot_at) "
         "SELECT gen_random_uuid(), 'another', run, batch_index, event, snapshot_at FROM starlift.ledger"
     )
-    assert [fact.unread for fact in (await checked(loaded)).facts] == [0, 0, 0]
+    assert [fact.unread_batches for fact in (await checked(loaded)).facts] == [0, 0, 0]
     assert (await of_payment(loaded)).batches == 3
 
 
 async def test_only_the_facts_that_are_named_are_checked(loaded: Pipeline) -> None:
     heard: list[str] = []
-    verdict = await check_history(loaded.proof, ["fact_payment", "dim_date"], heard.append)
+    verdict = await check_history(loaded.system, ["fact_payment", "dim_date"], heard.append)
     assert [fact.table for fact in verdict.facts] == heard == ["fact_payment"]
 
 
@@ -229,7 +227,7 @@ async def test_objects_that_have_expired_are_said_and_not_missed(loaded: Pipelin
     await loaded.select("DELETE FROM fact_payment WHERE last_updated_date <> '2026-12-01' AND payment_id = 3")
     payments = await of_payment(loaded)
     ((loaded_at,),) = await loaded.select("SELECT loaded_at FROM starlift.ledger WHERE run = $1", first)
-    assert (payments.batches, payments.unread, payments.unread_until) == (2, 1, loaded_at)
+    assert (payments.batches, payments.unread_batches, payments.unread_until) == (2, 1, loaded_at)
     assert [(problem.flaw, problem.version) for problem in payments.problems] == [(Flaw.LOST, THIRD)]
 
 
@@ -237,7 +235,7 @@ async def test_an_object_with_other_bytes_than_its_key_says_is_not_believed(load
     (key,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch((await runs(loaded))[1], 0).prefix}fact_payment-")
     loaded.objects.buckets[PROCESSED][key] += b"x"
     payments = await of_payment(loaded)
-    assert (payments.batches, payments.unread, payments.flawed) == (2, 1, 0)
+    assert (payments.batches, payments.unread_batches, payments.flawed) == (2, 1, 0)
 
 
 async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believed(loaded: Pipeline) -> None:
@@ -252,16 +250,16 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     payments = await of_payment(loaded)
     assert (payments.batches, payments.flawed) == (3, 0)
     del objects[one]
-    assert (await of_payment(loaded)).unread == 1
+    assert (await of_payment(loaded)).unread_batches == 1
 
 
 async def test_a_history_whose_ledger_was_lost_can_be_started_over(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await loaded.select("TRUNCATE starlift.ledger")
     assert not (await checked(loaded)).is_complete
-    await keep_baseline(loaded.proof)
+    await keep_baseline(loaded.system)
     verdict = await checked(loaded)  # what was loaded before is taken as it stands
     assert (verdict.is_complete, [fact.batches for fact in verdict.facts]) == (True, [0, 0, 0])
-    assert f"started over at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict_sentence(verdict)
+    assert f"started over at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict.sentence
     await source.execute(PAID, 3, "2026-12-03 00:00:00")
     await loaded.run()
     assert ((await of_payment(loaded)).batches, await found(loaded)) == (1, [])
@@ -274,10 +272,10 @@ async def test_a_history_whose_ledger_was_lost_can_be_started_over(source: async
 
 
 async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.operator.proof.history_verdict.NAMED_MAXIMUM", 2)
+    monkeypatch.setattr("services.operator.proof.history.NAMED_MAXIMUM", 2)
     await loaded.select("DELETE FROM fact_payment WHERE payment_id <= 5")
     payments = await of_payment(loaded)
-    assert (len(payments.problems), payments.unnamed, payments.flawed) == (2, 5, 7)
+    assert (len(payments.problems), payments.flawed) == (2, 7)
 
 
 async def test_versions_of_every_key_and_moment_are_told_as_postgresql_tells_them(

@@ -19,17 +19,17 @@ async def test_a_history_of_many_batches_is_checked_in_groups(
     await fill(source, orders=60, seed=1)
     await pipeline.cut(25).run()
     groups: list[list[int]] = []
-    check = history._History._check_group
+    check = history._FactCheck._check_group
 
-    async def spy(self: history._History, group: history.Group, written: int) -> None:
+    async def spy(self: history._FactCheck, group: history.Group, written: int) -> None:
         groups.append([len(versions) for _, versions in group])
         await check(self, group, written)
 
-    monkeypatch.setattr(history._History, "_check_group", spy)
+    monkeypatch.setattr(history._FactCheck, "_check_group", spy)
     monkeypatch.setattr(history, "GROUP_ROWS", rows)
     monkeypatch.setattr(history, "GROUP_BATCHES", batches)
     monkeypatch.setattr(history, "LOOKED_UP_ROWS", 7)
-    (payments,) = (await check_history(pipeline.proof, ["fact_payment"])).facts
+    (payments,) = (await check_history(pipeline.system, ["fact_payment"])).facts
     assert (payments.flawed, payments.versions) == (0, payments.rows)
     assert payments.batches == sum(map(len, groups))
     assert len(groups) > 1
@@ -39,5 +39,5 @@ async def test_a_history_of_many_batches_is_checked_in_groups(
         "RETURNING payment_id"
     )
     in_order = [(str(key),) for (key,) in sorted(lost)]  # pages are cut in the order of keys
-    (payments,) = (await check_history(pipeline.proof, ["fact_payment"])).facts
+    (payments,) = (await check_history(pipeline.system, ["fact_payment"])).facts
     assert [problem.key for problem in payments.problems] == in_order

@@ -26,7 +26,8 @@ from services.loading import handler as loading
 from services.loading.warehouse import Warehouse
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
-from services.operator.proof.verify import Proof
+from services.operator.proof.verify import verify
+from services.operator.system import System
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler
 from shared.envelope import opening
@@ -73,9 +74,10 @@ class Place:
         return SourceStore(self.objects, SOURCE, self.bucket, self.bucket)
 
     @property
-    def proof(self) -> Proof:
-        known = self.pipeline
-        return Proof(known.contract, known.source, known.warehouse, self.store)
+    def system(self) -> System:
+        system = self.pipeline.system
+        settings = system.settings.model_copy(update={"landing_bucket": self.bucket, "processed_bucket": self.bucket})
+        return replace(system, settings=settings, objects=self.objects)
 
     async def announced(self) -> list[BatchIngested]:
         """One run into the bucket; its batches, not yet sent."""
@@ -196,9 +198,9 @@ async def test_poison_ends_explained_and_good_batches_are_loaded_beside_it(
         batches = [batch.data.batch_id for batch in manifest.batches]
         while await not_in_ledger(place.pipeline.warehouse, batches):  # noqa: ASYNC110 (the ledger tells nobody)
             await asyncio.sleep(0.1)
-    verdict = await place.proof.run()
+    verdict = await verify(place.system)
     assert verdict.is_equal
-    assert verdict.progress.consistent_through == manifest
+    assert verdict.as_of_run == manifest.run
     for name, body in poison.items():
         record = FailureRecord.model_validate_json(letters[body].attributes[FAILURE_ATTRIBUTE])
         reason, attempts, explanation = EXPLAINED[name]

@@ -10,12 +10,12 @@ import pytest
 
 from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import SourceKeys
+from contracts.proofs import Outcome as ProofOutcome
 from contracts.state import Manifest
 from services.operator import progress as progress_module
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
 from services.operator.proof.comparison import Kind
-from services.operator.proof.verdict import Outcome as ProofOutcome
 from services.operator.runs import Outcome, last_runs
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
@@ -203,7 +203,7 @@ async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overd
     lost = await change(filled, pipeline, "Ada")
     monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
     verdict = await pipeline.verify()
-    assert (verdict.outcome, verdict.progress.overdue, verdict.in_flight, verdict.stuck) == (ProofOutcome.PENDING, 1, 0, 1)
+    assert (verdict.outcome, verdict.overdue_batches, verdict.in_flight, verdict.stuck) == (ProofOutcome.PENDING, 1, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
     assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 
@@ -216,5 +216,6 @@ async def test_a_loaded_full_run_closes_the_gaps_before_it(
     await pipeline.run(Mode.FULL)
     monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
     verdict = await pipeline.verify()
-    assert (verdict.is_equal, verdict.in_flight, verdict.progress.missing) == (True, 0, ())
-    assert [batch.data.batch_id for batch in verdict.progress.superseded] == [lost.data.batch_id]
+    assert (verdict.is_equal, verdict.in_flight) == (True, 0)
+    progress = await pipeline.progress()
+    assert (progress.missing, [batch.data.batch_id for batch in progress.superseded]) == ((), [lost.data.batch_id])

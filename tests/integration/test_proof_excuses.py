@@ -14,8 +14,8 @@ from contracts.messages import RowsOf
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.repair import wishes
+from services.operator.proof.comparison import Both, Difference, Kind
+from services.operator.proof.repair import plan_repair
 from services.operator.proof.verdict import Scope, Verdict
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
@@ -76,7 +76,7 @@ async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connec
     assert (verdict.is_equal, verdict.quarantined) == (True, 0)
     await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 3 AND payment_amount = 7")
     assert found(await loaded.verify()) == [
-        ("fact_payment", Difference(Kind.DIFFERENT, (3,), {"payment_amount": ("7.00", "7.77")}))
+        ("fact_payment", Difference(Kind.DIFFERENT, (3,), {"payment_amount": Both("7.00", "7.77")}))
     ]
 
 
@@ -91,7 +91,7 @@ async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
     verdict = await loaded.verify()
     assert found(verdict) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
-    (wish,) = await wishes(loaded.contract, loaded.source, verdict)
+    (wish,) = await plan_repair(loaded.system, verdict)
     assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
 
 
@@ -144,7 +144,7 @@ async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
         await loaded.run(compare_keys=compare_keys)
 
     verdict, _ = await asyncio.gather(
-        loaded.proof.run(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
+        loaded.verify(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
     )
     assert (verdict.in_flight + verdict.quarantined, len(found(verdict))) == ((0, 1) if compare_keys else (1, 0))
 
@@ -180,7 +180,7 @@ async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table
         await loaded.run()
 
     verdict, _ = await asyncio.gather(
-        loaded.proof.run(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
+        loaded.verify(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
     )
     assert [(table, difference.key) for table, difference in found(verdict)] == [("dim_transaction", (1,))]
 

@@ -10,11 +10,11 @@ import pytest
 from contracts.column_types import DATE, TEXT
 from contracts.messages import RowsOf
 from contracts.origins import FromLookup, FromSource
+from contracts.proofs import Outcome
 from contracts.tables import Column, Lookup, SourceColumn
-from services.operator.proof import statements
-from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.repair import wishes
-from services.operator.proof.verdict import Outcome
+from services.operator.proof import canonical
+from services.operator.proof.comparison import Both, Difference, Kind
+from services.operator.proof.repair import plan_repair
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
 
@@ -32,7 +32,7 @@ async def test_a_key_of_any_kind_of_text_is_compared(kind: str, source_url: str,
     assert (await shop.verify()).is_equal
     await shop.select("UPDATE dim_shelf SET width = 4 WHERE row = 1")
     (shelf,) = [table for table in (await shop.verify()).tables if table.table == "dim_shelf"]
-    assert shelf.differences == [Difference(Kind.DIFFERENT, (1, "calm"), {"width": ("3", "4")})]
+    assert shelf.differences == (Difference(Kind.DIFFERENT, (1, "calm"), {"width": Both("3", "4")}),)
     await owner.close()
 
 
@@ -70,8 +70,8 @@ async def test_a_date_of_a_partner_is_in_the_calendar(source_url: str, pipeline:
     await shop.select("ALTER TABLE fact_sale DROP CONSTRAINT fact_sale_founded_fkey")
     await shop.select("DELETE FROM dim_day WHERE day = '1815-12-10'")
     verdict = await shop.verify()
-    assert verdict.tables[0].differences == [Difference(Kind.MISSING, ("1815-12-10",))]
-    (wish,) = await wishes(shop.contract, shop.source, verdict)
+    assert verdict.tables[0].differences == (Difference(Kind.MISSING, ("1815-12-10",)),)
+    (wish,) = await plan_repair(shop.system, verdict)
     assert wish.reread == (RowsOf(table="item", keys=((1,),)),)
     await shop.run(reread=wish.reread)
     await owner.execute("UPDATE maker SET founded = '1815-12-11' WHERE maker_id = 1")
@@ -88,7 +88,7 @@ async def test_keys_that_are_multiples_of_a_power_of_two_are_in_many_buckets(sou
     for shift in (12, 22, 48):
         numbers = f"SELECT number << {shift} AS k0 FROM generate_series(1::bigint, 1000) AS number"
         await source.execute(f"CREATE TEMP TABLE made AS {numbers}")
-        bucket = statements._bucket(SHOP.warehouse_table("dim_item"))
+        bucket = canonical._bucket(SHOP.warehouse_table("dim_item"))
         assert await source.fetchval(f"SELECT count(DISTINCT {bucket}) FROM made") == 1000
         assert await source.fetchval(
             f"SELECT min({bucket}) >= 0 AND max({bucket}) < 4096 FROM (SELECT -k0 AS k0 FROM made) AS _"

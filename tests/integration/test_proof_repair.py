@@ -10,7 +10,7 @@ import pytest
 from contracts.messages import RowsOf
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Kind
-from services.operator.proof.repair import ROWS_MAXIMUM, Wish, wishes
+from services.operator.proof.repair import ROWS_MAXIMUM, RepairRun, plan_repair
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import Pipeline, tables_read
@@ -86,8 +86,8 @@ def named(verdict: Verdict) -> Iterator[tuple[str, Kind, object, str | None]]:
             yield table.table, difference.kind, key, next(iter(difference.columns), None)
 
 
-async def mended(pipeline: Pipeline, verdict: Verdict) -> list[Wish]:
-    found = await wishes(pipeline.contract, pipeline.source, verdict)
+async def mended(pipeline: Pipeline, verdict: Verdict) -> list[RepairRun]:
+    found = await plan_repair(pipeline.system, verdict)
     for wish in found:
         await pipeline.run(reread=wish.reread, compare_keys=wish.compare_keys)
     return found
@@ -130,13 +130,13 @@ async def test_a_day_that_the_calendar_lacks_comes_with_a_row_that_refers_to_it(
 
 async def test_exactly_the_rows_that_differ_are_read_again(loaded: Pipeline) -> None:
     await loaded.select("UPDATE fact_payment SET paid = NOT paid WHERE payment_id IN (3, 4)")
-    (wish,) = await wishes(loaded.contract, loaded.source, await loaded.verify())
-    assert wish == Wish((RowsOf(table="payment", keys=((3,), (4,))),), compare_keys=False)
+    (wish,) = await plan_repair(loaded.system, await loaded.verify())
+    assert wish == RepairRun((RowsOf(table="payment", keys=((3,), (4,))),), compare_keys=False)
     assert tables_read(await loaded.ingest(reread=wish.reread)) == {"payment": 2}
 
 
 async def test_an_equal_warehouse_needs_no_run(loaded: Pipeline) -> None:
-    assert await wishes(loaded.contract, loaded.source, await loaded.verify()) == []
+    assert await plan_repair(loaded.system, await loaded.verify()) == []
 
 
 async def test_many_rows_are_asked_for_in_several_commands(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,17 @@ import pytest
 
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
+from contracts.proofs import Outcome
 from contracts.state import SourceState
 from infra.local.databases import LOADER
 from infra.local.sql import execute
-from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.errors import UsageError
 from services.operator.local.totesys.fill import fill
+from services.operator.proof.canonical import BUCKETS
 from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.render import verdict_words
-from services.operator.proof.statements import BUCKETS
-from services.operator.proof.verdict import Outcome, Scope, Verdict
+from services.operator.proof.look import open_look
+from services.operator.proof.verdict import Scope, Verdict
+from services.operator.proof.verify import later_run_is_loaded
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -45,7 +47,7 @@ async def held_back(source: asyncpg.Connection, pipeline: Pipeline) -> AsyncIter
 
 def facts(verdict: Verdict) -> tuple[int, list[Difference]]:
     (found,) = [table for table in verdict.tables if table.table == "fact_sales_order"]
-    return found.in_flight, found.differences
+    return found.in_flight, list(found.differences)
 
 
 async def corrupt(pipeline: Pipeline, order: int) -> None:
@@ -64,7 +66,7 @@ async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: 
             await source.execute(CHANGE, order)
         await pipeline.run(Mode.CHANGES, **wish)
 
-    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT, on_table=lambda _: has_looked.set()), work())
+    verdict, _ = await asyncio.gather(pipeline.verify(PATIENT, on_table=lambda _: has_looked.set()), work())
     return verdict
 
 
@@ -79,7 +81,7 @@ async def test_what_a_later_run_did_not_mend_differs(held_back: Pipeline, source
     verdict = await proved_while(held_back, source)
     in_flight, (difference,) = facts(verdict)
     assert (in_flight, difference.kind, difference.key) == (0, Kind.DIFFERENT, (2,))
-    assert difference.columns["units_sold"][1] == "-1"
+    assert difference.columns["units_sold"].actual == "-1"
     assert not verdict.is_equal
     assert verdict.settled_at is not None
     assert verdict.settled_at > verdict.taken_at
@@ -116,7 +118,7 @@ async def changed_while_loading(pipeline: Pipeline, source: asyncpg.Connection, 
         await source.execute(change)
         await pipeline.load(*messages)
 
-    verdict, _ = await asyncio.gather(pipeline.proof.run(PATIENT, on_table=lambda _: has_looked.set()), work())
+    verdict, _ = await asyncio.gather(pipeline.verify(PATIENT, on_table=lambda _: has_looked.set()), work())
     return verdict
 
 
@@ -174,22 +176,21 @@ async def test_a_deleted_row_that_a_comparison_left_alive_differs(
 
 async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> None:
     await corrupt(held_back, 2)
-    verdict = await held_back.proof.run(Scope(settle=timedelta(seconds=1)))
+    verdict = await held_back.verify(Scope(settle=timedelta(seconds=1)))
     assert facts(verdict) == (1, [])
     assert (verdict.is_equal, verdict.settled_at) == (True, None)
 
 
 async def test_a_proof_of_some_tables_compares_only_them(held_back: Pipeline) -> None:
-    verdict = await held_back.proof.run(Scope(tables=("dim_staff", "fact_payment")))
+    verdict = await held_back.verify(Scope(tables=("dim_staff", "fact_payment")))
     assert [table.table for table in verdict.tables] == ["dim_staff", "fact_payment"]
-    with pytest.raises(ComplaintError, match="has no warehouse table 'dim_stuff'; it has dim_date, ") as refused:
-        await held_back.proof.run(Scope(tables=("dim_stuff",)))
-    assert refused.value.code == ExitCode.USAGE
+    with pytest.raises(UsageError, match="has no warehouse table 'dim_stuff'; it has dim_date, "):
+        await held_back.verify(Scope(tables=("dim_stuff",)))
 
 
 async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_back: Pipeline) -> None:
     await held_back.select("UPDATE fact_sales_order SET units_sold = -1")
-    verdict = await held_back.proof.run(Scope(sample=8 / BUCKETS))
+    verdict = await held_back.verify(Scope(sample=8 / BUCKETS))
     _, differences = facts(verdict)
     assert [difference.key for difference in differences] == [(key,) for key in range(1, 8) if key != 2]
     assert verdict.sample == 8 / BUCKETS
@@ -197,8 +198,7 @@ async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_bac
 
 async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_clock_says(held_back: Pipeline) -> None:
     """Between a snapshot and the reading of its clock a busy machine may let others commit."""
-    proof = held_back.proof
-    async with proof.look() as look:
+    async with open_look(held_back.system) as look:
         pass
     key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])
@@ -206,9 +206,9 @@ async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_
     late = state.checkpoint.snapshot.model_copy(update={"taken_at": look.taken_at + timedelta(seconds=1)})
     checkpoint = state.checkpoint.model_copy(update={"snapshot": late})
     held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
-    assert not await proof._is_passed(look, timedelta(seconds=1))
+    assert not await later_run_is_loaded(held_back.system, look, timedelta(seconds=1))
     await held_back.run()
-    assert await proof._is_passed(look, timedelta(seconds=1))
+    assert await later_run_is_loaded(held_back.system, look, timedelta(seconds=1))
 
 
 async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
@@ -236,7 +236,7 @@ async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
     snapshot = state.checkpoint.snapshot.model_copy(update={"taken_at": old})
     checkpoint = state.checkpoint.model_copy(update={"snapshot": snapshot})
     held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
-    verdict = await held_back.proof.run(Scope(settle=timedelta(seconds=0.5)))
+    verdict = await held_back.verify(Scope(settle=timedelta(seconds=0.5)))
     is_stuck = outcome is Outcome.PENDING
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (outcome, 473 * (not is_stuck), 473 * is_stuck)
-    assert (f"473 rows: no run has read the source for {minutes} min" in verdict_words(verdict)) is is_stuck
+    assert (f"473 rows: no run has read the source for {minutes} min" in verdict.sentence) is is_stuck

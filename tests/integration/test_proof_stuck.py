@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
 
 import asyncpg
 import pytest
 
-from contracts.messages import BatchRemodelled, Mode
+from contracts.messages import BatchRemodelled, Mode, encode
+from contracts.proofs import Outcome
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.causes import DeadBatch
 from services.operator.proof.comparison import Difference, Kind
-from services.operator.proof.repair import wishes
-from services.operator.proof.verdict import Outcome, Scope, Verdict
+from services.operator.proof.repair import plan_repair
+from services.operator.proof.verdict import Scope, Verdict
+from shared.testing import FakeQueue
 from tests.fixtures.pipeline import Pipeline
 
 RENAME = "UPDATE design SET design_name = 'renamed' WHERE design_id = 1"
@@ -45,13 +44,13 @@ async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, payments)  # no comparison of keys was due yet
     for _ in range(3):
         await loaded.run(compare_keys=True)
-        verdict = await loaded.proof.run(PATIENT)
+        verdict = await loaded.verify(PATIENT)
         assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, payments)
         ((reason, rows),) = verdict.reasons.items()
         assert rows == payments
         assert reason.startswith("source table 'payment' is empty")
         assert "`starlift ingest --compare-keys --believe-empty`" in reason
-        assert await wishes(loaded.contract, loaded.source, verdict) == []
+        assert await plan_repair(loaded.system, verdict) == []
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 0)")
     verdict = await loaded.verify()
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_payment_type", Kind.EXTRA, 99)])
@@ -61,14 +60,12 @@ async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
     assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(0,)]
 
 
-def burying(pipeline: Pipeline, *batches: BatchRemodelled) -> Pipeline:
-    """The same, with these batches among the dead letters."""
-    dead = {batch.data.batch_id: DeadBatch("loading", "letter-1") for batch in batches}
-
-    async def find(wanted: Collection[UUID]) -> Mapping[UUID, DeadBatch]:
-        return {batch: letter for batch, letter in dead.items() if batch in wanted}
-
-    return replace(pipeline, dead=find)
+async def burying(pipeline: Pipeline, *batches: BatchRemodelled) -> Pipeline:
+    """The same, with these batches among the dead letters of loading."""
+    letters = FakeQueue("loading-dlq")
+    for batch in batches:
+        await letters.send(encode(batch))
+    return replace(pipeline, dead_letters={"loading": letters})
 
 
 async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Connection, loaded: Pipeline) -> None:
@@ -78,16 +75,18 @@ async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Conn
     await loaded.run()
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
-    verdict = await burying(loaded, *late).proof.run(PATIENT)
+    buried = await burying(loaded, *late)
+    verdict = await buried.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
-    assert (rows, reason.partition(":")[0]) == (1, f"a batch of run {late[0].data.run} is dead letter letter-1 of loading")
+    letter = buried.dead_letters["loading"].messages[0].message_id
+    assert (rows, reason.partition(":")[0]) == (1, f"a batch of run {late[0].data.run} is dead letter {letter} of loading")
     await loaded.select(FORGED)  # which a loaded run has read, though the one before it is not loaded
-    for pipeline in (loaded, burying(loaded, *late)):
+    for pipeline in (loaded, await burying(loaded, *late)):
         verdict = await pipeline.verify()
         assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
     await loaded.load(*late)
-    await loaded.run(reread=(await wishes(loaded.contract, loaded.source, verdict))[0].reread)
+    await loaded.run(reread=(await plan_repair(loaded.system, verdict))[0].reread)
     assert (await loaded.verify()).outcome is Outcome.EQUAL
 
 
@@ -100,7 +99,7 @@ async def test_a_gap_excuses_no_table_that_its_missing_batches_do_not_bring(
     assert [rows.table for batch in late for rows in batch.data.tables] == ["dim_design"]
     await loaded.load(*(batch for batch in batches if batch not in late))
     await loaded.select(FORGED)
-    for pipeline in (loaded, burying(loaded, *late)):
+    for pipeline in (loaded, await burying(loaded, *late)):
         verdict = await pipeline.verify()
         assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
         assert verdict.in_flight + verdict.stuck == 1
@@ -114,7 +113,7 @@ async def test_a_row_that_a_stuck_batch_brings_and_a_later_run_has_read_again_di
     await source.execute("UPDATE design SET file_name = 'again' WHERE design_id = 1")
     await loaded.run()
     await loaded.select("UPDATE dim_design SET design_name = 'forged' WHERE design_id = 1")
-    verdict = await burying(loaded, *late).verify()
+    verdict = await (await burying(loaded, *late)).verify()
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_design", Kind.DIFFERENT, 1)])
 
 
@@ -123,7 +122,7 @@ async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
 ) -> None:
     late = await loaded.read(Mode.FULL)
     await loaded.select(FORGED)
-    verdict = await burying(loaded, *late).verify()
+    verdict = await (await burying(loaded, *late)).verify()
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
 
 
@@ -144,7 +143,7 @@ async def test_deleted_rows_are_stuck_when_no_comparison_of_keys_comes(source: a
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
     await loaded.select("UPDATE starlift.comparison SET found_at = found_at - interval '20 min'")
-    verdict = await loaded.proof.run(PATIENT)
+    verdict = await loaded.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
     assert "keys were last compared 20 min ago" in next(iter(verdict.reasons))
     await loaded.run(compare_keys=True)
@@ -169,7 +168,7 @@ async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source:
     verdict = await loaded.verify()
     expected = [("dim_payment_type", Kind.EXTRA, 98), ("dim_payment_type", Kind.EXTRA, 99), ("dim_design", Kind.EXTRA, 470)]
     assert sorted(found(verdict), key=str) == sorted([*expected, ("fact_payment", Kind.EXTRA, 99)], key=str)
-    (wish,) = await wishes(loaded.contract, loaded.source, verdict)
+    (wish,) = await plan_repair(loaded.system, verdict)
     assert (wish.reread, wish.compare_keys) == ((), True)
     await loaded.run(compare_keys=True)
     assert (await loaded.verify()).outcome is Outcome.EQUAL
@@ -187,7 +186,7 @@ async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source:
     )
     verdict = await loaded.verify()
     (design,) = [table for table in verdict.tables if table.table == "dim_design"]
-    assert (design.differences, design.in_flight) == ([Difference(Kind.EXTRA, (901,))], 1)
+    assert (design.differences, design.in_flight) == ((Difference(Kind.EXTRA, (901,)),), 1)
 
 
 async def test_nothing_is_equal_while_a_table_has_no_unique_key(loaded: Pipeline) -> None:

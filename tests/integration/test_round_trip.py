@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from iso4217 import Currency
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from services.operator.proof.quarantine import open_entries
+from services.operator.quarantine.entries import open_entries
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline, open_pipeline
@@ -130,7 +130,7 @@ async def texts_of(
 async def refused(pipeline: Pipeline, table: str) -> set[int]:
     """The items that lie in quarantine."""
     async with pipeline.warehouse.connection() as warehouse:
-        entries = await open_entries(pipeline.store, pipeline.contract, warehouse)
+        entries = await open_entries(pipeline.system, warehouse)
     return {key[0] for key in entries.get(table, {})}
 
 

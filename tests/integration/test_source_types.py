@@ -15,7 +15,7 @@ from infra.local.databases import LOADER, READER
 from services.loading.evolution import SchemaNotReadyError
 from services.operator.local.preflight import check_warehouse
 from services.operator.proof.history import check_history
-from services.operator.proof.repair import wishes
+from services.operator.proof.repair import plan_repair
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import Pipeline, row_count
 from tests.fixtures.postgres_cluster import TestCluster
@@ -251,13 +251,13 @@ async def test_a_row_named_by_a_moment_is_found_repaired_and_traced(owner: async
     verdict = await pipeline.verify()
     first, last = "2026-03-05 10:00:00.5", "2026-03-05 19:00:00.5"
     assert [difference.key for table in verdict.tables for difference in table.differences] == [(first,), (last,)]
-    (wish,) = await wishes(pipeline.contract, pipeline.source, verdict)
+    (wish,) = await plan_repair(pipeline.system, verdict)
     await pipeline.run(reread=wish.reread)
     await require_equal(pipeline)
     await owner.execute("DELETE FROM reading WHERE v = 9; UPDATE reading SET v = NULL, seen = now() WHERE v = 0")
     await pipeline.run(compare_keys=True)
     await require_equal(pipeline, quarantined=1)
-    assert (await check_history(pipeline.proof)).facts[0].problems == []
+    assert (await check_history(pipeline.system)).facts[0].problems == ()
     assert "2026-03-05 19:00:00.5" in await told(pipeline, "fact_reading", "2026-03-05T19:00:00.500")
     assert (await life(pipeline, "fact_reading", last)).tombstone is not None
     assert (await life(pipeline, "fact_reading", first)).quarantine

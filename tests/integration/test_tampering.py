@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 
 from contracts.column_types import ColumnType, Kind
+from contracts.proofs import Outcome
 from contracts.tables import Calendar, Fact, WarehouseTable
 from infra.local.databases import LOADER
-from services.operator.proof.verdict import Outcome
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster

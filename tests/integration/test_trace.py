@@ -185,7 +185,7 @@ async def test_a_row_of_a_batch_that_was_replayed_is_told_with_both_ids(filled: 
     assert [hop.message for hop in hops[1:3]] == [announced.id, message.id]
     assert len(found.landing) == 2
     assert "sent again later under another batch id" in await told(filled, "dim_staff", "3")
-    assert (await check_history(filled.proof)).is_complete
+    assert (await check_history(filled.system)).is_complete
 
 
 async def test_a_row_that_something_else_wrote_is_told_so(filled: Pipeline) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute
-from services.operator.proof.repair import wishes
+from services.operator.proof.repair import plan_repair
 from services.operator.trace.life import AtSource
 from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
@@ -179,7 +179,7 @@ async def test_a_day_that_the_calendar_lacks_is_asked_for_by_the_uuid_of_a_row(
     ):
         await pipeline.select(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     await pipeline.select("""DELETE FROM "dwh.2026"."Day" """)
-    (wish,) = await wishes(pipeline.contract, pipeline.source, await pipeline.verify())
+    (wish,) = await plan_repair(pipeline.system, await pipeline.verify())
     ((table, keys),) = [(rows.table, rows.keys) for rows in wish.reread]
     assert (table, UUID(str(keys[0][0])) in {FIRST, SECOND}, len(keys)) == ("line", True, 1)
     await pipeline.run(reread=wish.reread)

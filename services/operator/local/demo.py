@@ -10,19 +10,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
 from contracts.messages import Trigger
+from contracts.proofs import Outcome
 from contracts.state import Manifest
 from services.operator.exit_codes import ExitCode
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.latency import Latency, Watch, read_latency
 from services.operator.local.stage import stage
 from services.operator.local.totesys.writer import start_writing
-from services.operator.proof.render import COLOURS, verdict_sentence
-from services.operator.proof.verdict import Outcome, Verdict
-from services.operator.proof.verify import Proof
+from services.operator.proof.verdict import Verdict
+from services.operator.proof.verify import verify
 from services.operator.system import OperatorSettings, System, open_system
 from shared.ledger import row_count, run_count
 
@@ -33,6 +34,7 @@ LAST_RUNS = 5
 EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 LOOK_EVERY = timedelta(milliseconds=100)
 SEED = 7
+COLOURS = {Outcome.EQUAL: "green", Outcome.PENDING: "yellow", Outcome.DIFFERENT: "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ async def _prove(system: System) -> Verdict:
     while True:
         await _timed_run(system)
         runs += 1
-        verdict = await Proof.of(system).run()
+        verdict = await verify(system)
         if _outcome(verdict) is not Outcome.PENDING or runs == LAST_RUNS:
             return verdict
 
@@ -145,5 +147,7 @@ def summary(result: Result) -> Panel:
     facts.add_row("runs loaded", f"{result.runs:,}")
     still = f"[bold {COLOURS[result.outcome]}]PENDING[/]: rows are still in flight after {LAST_RUNS} runs"
     is_proved = result.outcome is result.verdict.outcome
-    facts.add_row("verdict", verdict_sentence(result.verdict) if is_proved else still)
+    word, _, rest = result.verdict.sentence.partition(" ")
+    proved = f"[bold {COLOURS[result.outcome]}]{word}[/] {escape(rest)}"
+    facts.add_row("verdict", proved if is_proved else still)
     return Panel(Group(rows, "", facts), title="Starlift", border_style=COLOURS[result.outcome], expand=False)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from contracts.contract import Contract
 from contracts.tables import Fact
-from services.operator.proof.statements import BASE, expected_value
+from services.operator.proof.expected import BASE, expected_value
 from shared.ledger import loaded_batches
 from shared.postgres import Database
 from shared.sql import quoted

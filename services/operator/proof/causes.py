@@ -1,4 +1,4 @@
-"""What a row that differs may wait for, and whether it is in flight or stuck. Plain data."""
+"""Why a row may differ although nothing is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,10 @@ class Wait(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a row may differ although nothing is wrong with it.
-
-    It is *in flight* while what it waits for is on its way, and *stuck* once that is late or will not come by itself; `reason`
-    then says what it waits for and what to do.
-    """
+    """What a row waits for. It is *in flight* while that is on its way, and *stuck* once that is late or needs a person."""
 
     wait: Wait
-    reason: str = ""
+    reason: str = ""  # of a stuck row: what it waits for, and what to do
 
     @property
     def is_stuck(self) -> bool:
@@ -42,26 +38,13 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadBatch:
-    """The dead letter that holds a batch."""
-
-    service: str
-    letter: str
-
-
-@dataclass(frozen=True, slots=True)
 class Unseen:
-    """What the rows of a table wait for, as places in a list of causes; None for a row that the warehouse should have.
+    """What the rows of a table wait for, as places in a list of causes; None for a row that the warehouse should have."""
 
-    `steps` are pairs of a horizon and a cause, youngest first: a row not older than the horizon waits for the cause. `beyond`
-    is the cause of all older rows, `orphans` that of rows whose partner is gone. The role may not read the transaction ids of
-    `versionless` source tables.
-    """
-
-    steps: tuple[tuple[int, int | None], ...] = ()
-    beyond: int | None = None
-    orphans: int | None = None
-    versionless: frozenset[str] = frozenset()
+    steps: tuple[tuple[int, int | None], ...] = ()  # (horizon, place), youngest first, of rows not older than the horizon
+    beyond: int | None = None  # the place of all older rows
+    orphans: int | None = None  # the place of rows whose partner is gone
+    versionless: frozenset[str] = frozenset()  # source tables whose transaction ids the role may not read
 
 
 def sources_of(table: RemodelledTable) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Comparing two ordered streams of rows, in bounded memory. Pure: async iterators in, differences out."""
+"""Two streams of rows, ordered by key, compared side by side in bounded memory. Pure: async iterators in, findings out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from types import MappingProxyType
-from typing import Any
 
 from services.operator.proof.causes import Cause, Wait
+from services.operator.proof.expected import ORPHAN
+from services.operator.render import printable
+from services.operator.star_keys import Key
 
-Key = tuple[Any, ...]
 Values = tuple[str | None, ...]
 LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together
-ORPHAN = "gone"
 NAMED_MAXIMUM = 10_000  # rows of one table that differ, or wait; any others are only counted
 DELETED = Cause(Wait.COMPARISON)
 
@@ -31,16 +31,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A star row: its key and every value in its canonical text, None for NULL.
-
-    `cause` is why the warehouse may not have it. `version` changes whenever the row is written; ORPHAN in it marks a partner
-    that is gone.
-    """
+    """A star row in its canonical form, of either side."""
 
     key: Key
-    values: Values
-    cause: Cause | None = None
-    version: str = ""
+    values: Values  # every value's text in the order of the table's columns; None for NULL
+    cause: Cause | None = None  # why the warehouse may not have the row
+    version: str = ""  # changes whenever the row is written; ORPHAN in it marks a partner that is gone
 
     @property
     def is_orphan(self) -> bool:
@@ -49,72 +45,82 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Both:
+    """The canonical texts of a column that differs; None for NULL."""
+
+    expected: str | None
+    actual: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that differs; `columns` maps each differing column to (expected, actual)."""
+    """A row that differs."""
 
     kind: Kind
     key: Key
-    columns: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    columns: dict[str, Both] = field(default_factory=dict)  # the columns that differ, if the row is in both
+
+    def __str__(self) -> str:
+        """Which row, and for each column that differs what was expected and what was found."""
+        key = ", ".join(map(printable, self.key))
+        columns = "; ".join(f"{name}: expected {both.expected!r}, found {both.actual!r}" for name, both in self.columns.items())
+        return f"{key} is {self.kind}" + (f" ({columns})" if columns else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last time that the warehouse could not hold a row: in run `run`, whose horizon is known if a later run is loaded."""
+    """The last time that the warehouse could not hold a row."""
 
-    run: int
-    horizon: int | None = None
+    run: int  # the run that read the row
+    horizon: int | None = None  # that run's horizon, known once a later run is loaded
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A row that waits: its version in the source, and whether the warehouse had no such row at all."""
+    """A row that waits."""
 
-    version: str
-    is_missing: bool
+    version: str  # as the source had it at the first look
+    is_missing: bool  # whether the warehouse had no row of this key
 
 
 @dataclass
-class TableVerdict:
-    """What the comparison of one table found. `waiting` counts the rows that differ for a cause, `quarantined` those refused.
-
-    The others are named, up to NAMED_MAXIMUM; `unnamed` counts the rest. `awaited` are rows that wait, `deleted` those that
-    the source no longer has. `digest` is a hash over all compared rows of the source.
-    """
+class TableFindings:
+    """What is found of one table while its rows are compared; sums are of rows."""
 
     table: str
-    expected: int = 0
-    actual: int = 0
-    waiting: Counter[Cause] = field(default_factory=Counter)
-    quarantined: int = 0
-    differences: list[Difference] = field(default_factory=list)
-    unnamed: int = 0
-    digest: str = ""
-    awaited: dict[Key, Awaited] = field(default_factory=dict)
-    deleted: set[Key] = field(default_factory=set)
+    expected: int = 0  # in the source
+    actual: int = 0  # in the warehouse
+    waiting: Counter[Cause] = field(default_factory=Counter)  # rows that differ for a cause
+    quarantined: int = 0  # rows that the warehouse could not hold
+    differences: list[Difference] = field(default_factory=list)  # all others that differ, up to NAMED_MAXIMUM
+    unnamed: int = 0  # those beyond NAMED_MAXIMUM
+    digest: str = ""  # a hash over all compared rows of the source
+    awaited: dict[Key, Awaited] = field(default_factory=dict)  # rows that wait, up to NAMED_MAXIMUM
+    deleted: set[Key] = field(default_factory=set)  # rows that the source no longer has, up to NAMED_MAXIMUM
+
+    @property
+    def stuck(self) -> int:
+        """How many rows wait for something that is late or needs a person."""
+        return sum(count for cause, count in self.waiting.items() if cause.is_stuck)
 
     @property
     def in_flight(self) -> int:
         """How many rows wait for something that is on its way."""
-        return sum(count for cause, count in self.waiting.items() if not cause.is_stuck)
-
-    @property
-    def stuck(self) -> int:
-        """How many rows wait for something that is late, or does not come by itself."""
-        return sum(count for cause, count in self.waiting.items() if cause.is_stuck)
+        return self.waiting.total() - self.stuck
 
     @property
     def different(self) -> int:
-        """How many rows differ for no reason that is known."""
+        """How many rows differ for no known cause."""
         return len(self.differences) + self.unnamed
 
-    def differs(self, difference: Difference) -> None:
-        """One row more that differs."""
+    def add_difference(self, difference: Difference) -> None:
+        """Count a row that differs for no known cause."""
         if len(self.differences) < NAMED_MAXIMUM:
             self.differences.append(difference)
         else:
             self.unnamed += 1
 
-    def is_deleted(self, key: Key, cause: Cause) -> None:
+    def add_deleted(self, key: Key, cause: Cause) -> None:
         """Count a row that was deleted at the source since keys were compared."""
         self.waiting[cause] += 1
         if len(self.deleted) < NAMED_MAXIMUM:
@@ -130,7 +136,7 @@ class TableVerdict:
         elif is_held:
             self.quarantined += 1
         else:
-            self.differs(difference)
+            self.add_difference(difference)
 
 
 Known = Callable[[Collection[Key]], Awaitable[set[Key]]]
@@ -142,46 +148,45 @@ async def nothing_known(_keys: Collection[Key]) -> set[Key]:
 
 
 async def compare(
-    verdict: TableVerdict,
+    findings: TableFindings,
     expected: AsyncIterator[Row],
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     refused: Mapping[Key, Refusal] = MappingProxyType({}),
     known: Known = nothing_known,
     deleted: Cause = DELETED,
-) -> TableVerdict:
-    """Walk both streams, ordered by key, side by side, and put what is found into `verdict`.
+) -> None:
+    """Walk both streams, ordered by key, side by side, and add what is found to `findings`.
 
     `known` returns those of the keys missing at the source that it had after the last comparison: they wait for `deleted`.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source
     async for left, right in _side_by_side(expected, actual):
-        verdict.expected += left is not None
-        verdict.actual += right is not None
+        findings.expected += left is not None
+        findings.actual += right is not None
         last = last if left is None else left.key
         if left is None and right is not None:
             if right.key == last:  # there twice, which no delete explains
-                verdict.differs(Difference(Kind.EXTRA, right.key))
+                findings.add_difference(Difference(Kind.EXTRA, right.key))
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
-                    await _judge_extra(verdict, extra, known, deleted)
+                    await _judge_extra(findings, extra, known, deleted)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
-            verdict.judge(difference_of(left, right, columns), left, left.cause, refused)
-    await _judge_extra(verdict, extra, known, deleted)
-    verdict.differences.sort(key=lambda difference: difference.key)
-    return verdict
+            findings.judge(difference_of(left, right, columns), left, left.cause, refused)
+    await _judge_extra(findings, extra, known, deleted)
+    findings.differences.sort(key=lambda difference: difference.key)
 
 
-async def _judge_extra(verdict: TableVerdict, extra: list[Key], known: Known, deleted: Cause) -> None:
+async def _judge_extra(findings: TableFindings, extra: list[Key], known: Known, deleted: Cause) -> None:
     had = await known(extra) if extra else set()
     for key in extra:
         if key in had:
-            verdict.is_deleted(key, deleted)
+            findings.add_deleted(key, deleted)
         else:
-            verdict.differs(Difference(Kind.EXTRA, key))
+            findings.add_difference(Difference(Kind.EXTRA, key))
 
 
 async def _side_by_side(
@@ -202,7 +207,7 @@ async def _side_by_side(
 
 
 def is_excused(row: Row, refused: Mapping[Key, Refusal]) -> bool:
-    """Whether the row is in quarantine still.
+    """Whether the row is still in quarantine.
 
     A row that was written, or whose partner was, behind the horizon of the run that refused it was read again by a later one.
     If that is loaded, and has not refused it, the warehouse had the row once and has lost it since.
@@ -219,4 +224,4 @@ def difference_of(expected: Row, actual: Row | None, columns: tuple[str, ...]) -
     if actual is None:
         return Difference(Kind.MISSING, expected.key)
     pairs = zip(columns, expected.values, actual.values, strict=True)
-    return Difference(Kind.DIFFERENT, expected.key, {name: (left, right) for name, left, right in pairs if left != right})
+    return Difference(Kind.DIFFERENT, expected.key, {name: Both(*both) for name, *both in pairs if both[0] != both[1]})

@@ -1,38 +1,45 @@
-"""Both databases in one snapshot each, and what is known of them at that moment."""
+"""One look: both databases in a snapshot each, and what was known of the star's progress at that moment."""
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import RemodelledTable, WarehouseTable
-from services.operator.progress import Progress
-from services.operator.proof.causes import Cause, DeadBatch, Unseen, sources_of
-from services.operator.proof.comparison import Key, Refusal, Row
+from services.operator.dead_messages import DeadMessage, DeadMessages
+from services.operator.errors import NotLoadedError
+from services.operator.progress import Progress, read_progress
+from services.operator.proof.actual import relation
+from services.operator.proof.causes import Cause, Unseen, sources_of
+from services.operator.proof.comparison import Refusal, Row
 from services.operator.proof.cursor import read_in_parts
-from services.operator.proof.deleted import Comparisons
 from services.operator.proof.waiting import (
-    of_comparison,
-    of_empty_table,
-    of_gap,
-    of_lost_key,
-    of_next_run,
-    of_versionless,
-    steps_of,
+    comparison_cause,
+    empty_table_cause,
+    gap_cause,
+    lost_key_cause,
+    next_run_cause,
+    unseen_steps,
+    versionless_cause,
 )
+from services.operator.quarantine.entries import open_batches
+from services.operator.star_keys import Key
+from services.operator.system import System
+from shared import ledger
+from shared.errors import PermanentError
 from shared.postgres import Database, classed_errors
-from shared.source_snapshot import SourceSnapshot, distrust, redefined
+from shared.source_snapshot import SourceSnapshot, distrust, read_snapshot, redefined, versionless
+from shared.source_store import SourceStore
 from shared.sql import quoted
 
 PREFETCH_ROWS = 10_000
+LETTERS_MAXIMUM = 1_000  # per service: naming a missing batch is not worth receiving a million
 HAS_KEY = """
 SELECT EXISTS (
     SELECT FROM pg_index AS i
@@ -45,9 +52,6 @@ SELECT EXISTS (
     )
 )
 """
-
-Left = TypeVar("Left")
-Right = TypeVar("Right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Side:
     async def rows(
         self, statement: str, table: WarehouseTable, causes: Sequence[Cause], *arguments: object
     ) -> AsyncIterator[Row]:
-        """Yield the star rows of one of the proof's queries; `causes` are what they may wait for. Raises: as `fetch`."""
+        """Yield the star rows of a statement of the proof; `causes` are what they may wait for. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
                 *key, values, waits, version = record
@@ -74,7 +78,7 @@ class Side:
 
 
 @asynccontextmanager
-async def snapshot(database: Database) -> AsyncIterator[Side]:
+async def _snapshot(database: Database) -> AsyncIterator[Side]:
     """A transaction that sees the database as it was at its first statement."""
     async with database.transaction(isolation="repeatable_read", readonly=True) as connection:
         yield Side(database.name, connection)
@@ -82,26 +86,22 @@ async def snapshot(database: Database) -> AsyncIterator[Side]:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Both databases at one instant each, the warehouse's first. `begun` is the highest run that had begun a moment later.
+    """Both databases at one instant each, the warehouse's first."""
 
-    A run above it opened its snapshot after ours, whatever the clocks of the source and of ingestion said. `redefined` source
-    tables may have changed since the last run without a transaction id, `versionless` ones have none that the role may read,
-    `emptied` ones had no row when their keys should have been compared, and have none now. `dead` are the batches that
-    are dead letters, `lost_keys` the causes for star tables whose unique key was dropped.
-    """
-
+    contract: Contract
+    store: SourceStore
     source: Side
     warehouse: Side
-    progress: Progress
-    taken_at: dt.datetime
-    begun: int
-    refused: Mapping[str, Mapping[Key, Refusal]]
-    comparisons: Comparisons
-    redefined: frozenset[str]
-    versionless: frozenset[str]
-    emptied: frozenset[str] = frozenset()
-    dead: Mapping[UUID, DeadBatch] = field(default_factory=dict)
-    lost_keys: tuple[Cause, ...] = ()
+    progress: Progress  # of the warehouse's snapshot
+    taken_at: datetime  # of the source's snapshot, on its clock
+    begun: int  # the highest run that had begun a moment after; one above it opened its snapshot later, whatever clocks said
+    refused: Mapping[str, Mapping[Key, Refusal]]  # rows in quarantine, by warehouse table
+    comparisons: Mapping[str, ledger.Comparison]  # the last comparison of keys, by warehouse table
+    redefined: frozenset[str]  # source tables that may have changed since the last run without a transaction id
+    versionless: frozenset[str]  # source tables whose transaction ids the role may not read
+    emptied: frozenset[str]  # source tables without a row when their keys should have been compared, and without one now
+    dead: Mapping[UUID, DeadMessage]  # the missing batches that are dead letters
+    lost_keys: tuple[Cause, ...]  # the causes for star tables whose unique key was dropped
 
     @property
     def newest(self) -> int:
@@ -110,59 +110,110 @@ class Look:
 
     @property
     def through(self) -> int:
-        """The run N through which the warehouse holds all; 0 before the first."""
+        """The run N through which the warehouse holds everything; 0 before the first."""
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
     def causes(self, table: RemodelledTable) -> tuple[Cause, ...]:
         """Everything that rows of `table` may wait for: the next run, missing batches, a comparison, a grant."""
-        hidden = of_versionless(sources_of(table) & self.versionless)
-        return (of_next_run(self.progress, self.taken_at), *self.gaps, self.deleted(table), hidden)
+        hidden = versionless_cause(sources_of(table) & self.versionless)
+        return (next_run_cause(self.progress, self.taken_at), *self._gaps, self.deleted_cause(table), hidden)
 
     @property
-    def gaps(self) -> tuple[Cause, ...]:
+    def _gaps(self) -> tuple[Cause, ...]:
         """The cause for rows of missing batches, gap by gap."""
         is_first = self.progress.consistent_through is None
-        return tuple(of_gap(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
+        return tuple(gap_cause(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
 
     @property
     def standing(self) -> tuple[Cause, ...]:
         """The causes that hold whether or not a row is seen to wait for them."""
-        return (*self.gaps, *self.lost_keys)
+        return (*self._gaps, *self.lost_keys)
 
-    def deleted(self, table: RemodelledTable) -> Cause:
+    def deleted_cause(self, table: RemodelledTable) -> Cause:
         """The cause for a row of `table` that was deleted at the source since keys were compared."""
         if table.source in self.emptied:
-            return of_empty_table(table.source)
-        return of_comparison(self.comparisons.at.get(table.name), self.taken_at)
+            return empty_table_cause(table.source)
+        comparison = self.comparisons.get(table.name)
+        return comparison_cause(None if comparison is None else comparison.found_at, self.taken_at)
 
     def unseen(self, table: RemodelledTable) -> Unseen:
-        """What the rows of `table` wait for, as places in the list of causes."""
+        """What the rows of `table` wait for, as places in `causes`."""
         sources, deleted = sources_of(table), len(self.progress.gaps) + 1
         if sources & self.redefined:
             unseen = Unseen(beyond=0)
         elif sources & self.versionless:
             unseen = Unseen(beyond=deleted + 1)
         else:
-            unseen = steps_of(self.progress, sources, run=0, gaps=range(1, deleted))
-        orphans = None if self.comparisons.run(table) is None else deleted
+            unseen = unseen_steps(self.progress, sources, run=0, gaps=range(1, deleted))
+        orphans = deleted if table.name in self.comparisons else None
         return replace(unseen, orphans=orphans, versionless=self.versionless)
 
 
-async def both(left: Awaitable[Left], right: Awaitable[Right]) -> tuple[Left, Right]:
-    """What both sides answer, asked at once.
+@asynccontextmanager
+async def open_look(system: System) -> AsyncIterator[Look]:
+    """Look at both databases. Raises: NotLoadedError; DependencyDownError, PermanentError, TransientError."""
+    contract, store = system.contract, system.store
+    async with _snapshot(system.warehouse) as warehouse:
+        seen = warehouse.connection
+        await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
+        progress = await read_progress(store, seen)
+        await _require_star(seen, contract, is_loaded=progress.consistent_through is not None)
+        missing = {batch.data.batch_id for batch in progress.missing}
+        dead = await DeadMessages(system, limit=LETTERS_MAXIMUM).find(missing) if missing else {}
+        comparisons = await ledger.last_comparisons(seen)
+        # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
+        refused = await _refused(system, seen, progress)
+        async with _snapshot(system.source) as source:
+            now = await read_snapshot(source.connection, contract)
+            yield Look(
+                contract=contract,
+                store=store,
+                source=source,
+                warehouse=warehouse,
+                progress=progress,
+                taken_at=now.snapshot.taken_at,
+                begun=await store.highest_run(),  # after the snapshot
+                refused=refused,
+                comparisons=comparisons,
+                redefined=_redefined_tables(now, progress),
+                versionless=versionless(now),
+                emptied=await _emptied_tables(source, contract, progress),
+                dead=dead,
+                lost_keys=await _lost_keys(warehouse, contract),
+            )
 
-    If one fails the other is waited for: a connection that is left while it works would tell of that, and not of the failure.
-    """
-    first, second = await asyncio.gather(left, right, return_exceptions=True)
-    if isinstance(first, BaseException):
-        raise first
-    if isinstance(second, BaseException):
-        raise second
-    return first, second
+
+async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is_loaded: bool) -> None:
+    for table in contract.warehouse_tables:
+        if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(contract, table)):
+            continue
+        if is_loaded:
+            raise PermanentError(
+                f"the warehouse has lost table '{table.name}'; restore it, or restart loading, which creates it again, and "
+                "read everything: `starlift ingest --full --wait`"
+            )
+        raise NotLoadedError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
 
 
-async def emptied_tables(source: Side, contract: Contract, progress: Progress) -> frozenset[str]:
-    """The source tables that had no row when their keys should have been compared, and have none now."""
+async def _refused(system: System, warehouse: asyncpg.Connection, progress: Progress) -> dict[str, dict[Key, Refusal]]:
+    """The rows in quarantine, with the horizons of runs after which everything is loaded."""
+    refused = await open_batches(system, warehouse)
+    runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
+    through = progress.consistent_through.run if progress.consistent_through else 0
+    horizons = await ledger.horizons(warehouse, system.store.source, [run for run in runs if run < through]) if runs else {}
+    refusals = {run: Refusal(run, horizons.get(run)) for run in runs}
+    return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
+
+
+def _redefined_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
+    """The source tables that the next run reads in full, because any of their rows may have changed without a trace."""
+    before = progress.checkpoint
+    if before is None:
+        return frozenset()
+    return frozenset(now.tables) if distrust(now, before) else redefined(now, before)
+
+
+async def _emptied_tables(source: Side, contract: Contract, progress: Progress) -> frozenset[str]:
     known = progress.checkpoint.empty_tables if progress.checkpoint is not None else frozenset[str]()
     found = set[str]()
     for table in contract.source_tables:
@@ -172,20 +223,12 @@ async def emptied_tables(source: Side, contract: Contract, progress: Progress) -
     return frozenset(found)
 
 
-async def lost_keys(warehouse: Side, contract: Contract) -> tuple[Cause, ...]:
+async def _lost_keys(warehouse: Side, contract: Contract) -> tuple[Cause, ...]:
     """The causes for star tables that have lost the unique key that tells their rows apart."""
     causes = list[Cause]()
     for table in contract.warehouse_tables:
         name = quoted(contract.warehouse_schema, table.name)
         ((has_key,),) = await warehouse.fetch(HAS_KEY, name, sorted(table.identity))
         if not has_key:
-            causes.append(of_lost_key(table.name, table.identity))
+            causes.append(lost_key_cause(table.name, table.identity))
     return tuple(causes)
-
-
-def redefined_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
-    """The source tables that the next run reads in full, because any of their rows may have changed without a trace."""
-    before = progress.checkpoint
-    if before is None:
-        return frozenset()
-    return frozenset(now.tables) if distrust(now, before) else redefined(now, before)

@@ -8,75 +8,76 @@ from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 
-from contracts.contract import Contract
 from contracts.messages import RowsOf
 from contracts.tables import Calendar
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.proof.comparison import Key, Kind
-from services.operator.proof.statements import rows_with_date
+from services.operator.proof.comparison import Kind
+from services.operator.proof.expected import rows_with_date
 from services.operator.proof.verdict import Verdict
+from services.operator.star_keys import Key
 from services.operator.system import System
-from shared.postgres import Database
 
 ROWS_MAXIMUM = 5_000  # in one command, far below what a message may hold
 REPAIR_LIMIT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RepairRun:
     """What one run is asked for."""
 
-    reread: tuple[RowsOf, ...]
+    reread: tuple[RowsOf, ...]  # rows of source tables
     compare_keys: bool
 
 
 async def repair(system: System, verdict: Verdict) -> list[int]:
-    """Have every named difference read again and loaded; the runs that did it. What is missing comes, what is extra is marked.
+    """Have every named difference read again and loaded; return the runs that did it.
 
-    Raises: NotLoadedError, and the errors of queues, objects and databases.
+    What is missing is loaded, what is extra is marked as deleted. Raises: NotLoadedError, and the errors of queues, objects and
+    databases.
     """
     runs = []
-    for wish in await wishes(system.contract, system.source, verdict):
-        request = await request_run(system, reread=wish.reread, compare_keys=wish.compare_keys)
+    for wanted in await plan_repair(system, verdict):
+        request = await request_run(system, reread=wanted.reread, compare_keys=wanted.compare_keys)
         runs.append((await wait_until_loaded(system, request, limit=REPAIR_LIMIT)).run)
     return runs
 
 
-async def wishes(contract: Contract, source: Database, verdict: Verdict) -> list[Wish]:
-    """The runs that would mend what was found."""
-    differences = [difference for table in verdict.tables for difference in table.differences]
-    has_extra = any(difference.kind is Kind.EXTRA for difference in differences)
-    reread = list(_commands(await _rows(contract, source, verdict))) or ([()] if has_extra else [])
-    return [Wish(rows, compare_keys=has_extra and not index) for index, rows in enumerate(reread)]
+async def plan_repair(system: System, verdict: Verdict) -> list[RepairRun]:
+    """The runs that would correct what was found."""
+    has_extra = any(one.kind is Kind.EXTRA for table in verdict.tables for one in table.differences)
+    reread = list(_in_commands(await _rows_to_read(system, verdict))) or ([()] if has_extra else [])
+    return [RepairRun(rows, compare_keys=has_extra and not index) for index, rows in enumerate(reread)]
 
 
-async def _rows(contract: Contract, source: Database, verdict: Verdict) -> dict[str, set[Key]]:
+async def _rows_to_read(system: System, verdict: Verdict) -> dict[str, set[Key]]:
     """By source table, the keys of the rows that the differing star rows are made of."""
     wanted: dict[str, set[Key]] = {}
     for found in verdict.tables:
-        table = contract.warehouse_table(found.table)
+        table = system.contract.warehouse_table(found.table)
         keys = [difference.key for difference in found.differences if difference.kind is not Kind.EXTRA]
         if isinstance(table, Calendar):
-            for name, dated in (await _rows_of_days(contract, source, table, keys)).items():
-                wanted.setdefault(name, set()).update(dated)
+            for source, dated in (await _rows_of_days(system, table, keys)).items():
+                wanted.setdefault(source, set()).update(dated)
         else:
             wanted.setdefault(table.source, set()).update(keys)
     return wanted
 
 
-async def _rows_of_days(contract: Contract, source: Database, calendar: Calendar, days: list[Key]) -> Mapping[str, set[Key]]:
+async def _rows_of_days(system: System, calendar: Calendar, days: list[Key]) -> Mapping[str, set[Key]]:
     """For each day of the calendar a row that refers to it: the day comes with it."""
     found: dict[str, set[Key]] = {}
-    async with source.transaction(readonly=True) as connection:
-        for fact, column in contract.references if days else ():
+    if not days:
+        return found
+    async with system.source.transaction(readonly=True) as connection:
+        for table, column in system.contract.references:
             if column.references == calendar.name:
-                rows = await connection.fetch(rows_with_date(contract, fact, column), [str(day) for (day,) in days])
-                found.setdefault(fact.source, set()).update(tuple(row) for row in rows)
+                rows = await connection.fetch(rows_with_date(system.contract, table, column), [str(day) for (day,) in days])
+                found.setdefault(table.source, set()).update(tuple(row) for row in rows)
     return found
 
 
-def _commands(wanted: Mapping[str, set[Key]]) -> Iterator[tuple[RowsOf, ...]]:
-    """Cut into commands of ROWS_MAXIMUM rows."""
+def _in_commands(wanted: Mapping[str, set[Key]]) -> Iterator[tuple[RowsOf, ...]]:
+    """The rows to read, cut into commands of ROWS_MAXIMUM rows."""
     rows = [(table, key) for table, keys in sorted(wanted.items()) for key in sorted(keys)]
     for start in range(0, len(rows), ROWS_MAXIMUM):
         part = groupby(rows[start : start + ROWS_MAXIMUM], itemgetter(0))

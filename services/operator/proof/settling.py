@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from contracts.contract import Contract
 from contracts.tables import Calendar
+from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Awaited, Key, Row, TableVerdict, difference_of
+from services.operator.proof.comparison import Awaited, Row, TableFindings, difference_of
 from services.operator.proof.look import Look
-from services.operator.proof.statements import by_column, rows_of
-from services.operator.proof.table_comparison import TableComparison, compare_table
-from services.operator.proof.verdict import Verdict
+from services.operator.proof.table_comparison import TableComparison, compare_calendar
+from services.operator.star_keys import by_column
 
 SETTLE_KEYS = 1_000  # in one statement
 
 
-async def compare_again(contract: Contract, first: Look, look: Look, verdict: Verdict, buckets: int) -> Verdict:
-    """The verdict after a second look; between the two, a run that began after the `first` was loaded.
+async def compare_again(first: Look, look: Look, findings: Sequence[TableFindings], buckets: int) -> list[TableFindings]:
+    """What a second `look` finds; between the two, a run that began after the `first` was loaded.
 
-    A table whose waiting rows are not all remembered, such as the calendar, is compared again in full.
+    A table whose waiting rows are not all remembered is compared again in full, as is the calendar, which remembers none.
     Raises: DependencyDownError, PermanentError, TransientError.
     """
-    tables = []
-    for found in verdict.tables:
-        table = contract.warehouse_table(found.table)
-        if isinstance(table, Calendar) or found.waiting.total() > len(found.awaited) + len(found.deleted):
-            tables.append(await compare_table(contract, look, table, buckets) if found.waiting else found)
+    again = []
+    for found in findings:
+        table = look.contract.warehouse_table(found.table)
+        if isinstance(table, Calendar):
+            again.append(await compare_calendar(look, table) if found.waiting else found)
+            continue
+        comparison = TableComparison(look, table)
+        if found.waiting.total() > len(found.awaited) + len(found.deleted):
+            again.append(await comparison.run(buckets))
         else:
-            await _Settling(first, TableComparison(contract, look, table), found).settle()
-            tables.append(found)
-    return replace(verdict, progress=look.progress, standing=look.standing, tables=tuple(tables), settled_at=look.taken_at)
+            await _Settling(first, comparison, found).settle()
+            again.append(found)
+    return again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,43 +43,46 @@ class _Settling:
 
     first: Look
     comparison: TableComparison
-    found: TableVerdict
+    found: TableFindings
 
     async def settle(self) -> None:
         """Judge every row that waited again."""
         if self.found.waiting:
             self.found.waiting.clear()
-            await self.deleted()
-            await self.awaited()
+            await self._settle_deleted()
+            await self._settle_awaited()
 
-    async def deleted(self) -> None:
+    async def _settle_deleted(self) -> None:
         """A row that keys were compared for since, and that is still there, differs."""
         found, table = self.found, self.comparison.table
-        deleted, found.deleted = found.deleted, set()
+        deleted, found.deleted = list(found.deleted), set()
         expected, actual = self.comparison.queries()
-        for keys in _chunks(list(deleted), SETTLE_KEYS):
-            sides = rows_of(expected, table), rows_of(actual, table)
-            again = await self.comparison.walk(TableVerdict(table.name), sides, *by_column(table, keys))
+        for start in range(0, len(deleted), SETTLE_KEYS):
+            keys = by_column(table, deleted[start : start + SETTLE_KEYS])
+            again = TableFindings(table.name)  # of its own: these rows are in the sums already
+            await self.comparison.walk(again, (rows_of_keys(expected, table), rows_of_keys(actual, table)), *keys)
             found.waiting += again.waiting
             found.quarantined += again.quarantined
             for difference in again.differences:
-                found.differs(difference)
+                found.add_difference(difference)
 
-    async def awaited(self) -> None:
+    async def _settle_awaited(self) -> None:
         """A row that the warehouse has not got differs, unless a run brought what it was and it was written again since."""
         found, table, look = self.found, self.comparison.table, self.comparison.look
         awaited, found.awaited = found.awaited, {}
-        expected, actual = self.comparison.queries()
+        expected, actual = (rows_of_keys(query, table) for query in self.comparison.queries())
         causes, refused = look.causes(table), look.refused.get(table.name, {})
-        for keys in _chunks(list(awaited), SETTLE_KEYS):
+        remembered = list(awaited)
+        for start in range(0, len(remembered), SETTLE_KEYS):
+            keys = remembered[start : start + SETTLE_KEYS]
             given = by_column(table, keys)
-            wanted = {row.key: row async for row in look.source.rows(rows_of(expected, table), table, causes, *given)}
-            held = {row.key: row async for row in look.warehouse.rows(rows_of(actual, table), table, causes, *given)}
+            wanted = {row.key: row async for row in look.source.rows(expected, table, causes, *given)}
+            held = {row.key: row async for row in look.warehouse.rows(actual, table, causes, *given)}
             found.actual += sum(awaited[key].is_missing for key in held)
             for key in set(keys) - wanted.keys():  # deleted at the source meanwhile
                 found.expected -= 1
                 if key in held:
-                    found.is_deleted(key, look.deleted(table))
+                    found.add_deleted(key, look.deleted_cause(table))
             for key, row in wanted.items():
                 if key in held and held[key].values == row.values:
                     continue
@@ -91,16 +97,12 @@ class _Settling:
         since; without that, it differs however often it is written.
         """
         look, table = self.comparison.look, self.comparison.table
-        if row.is_orphan and (look.comparisons.run(table) or 0) <= self.first.begun:
-            return look.deleted(table)
+        compared = look.comparisons.get(table.name)
+        if row.is_orphan and (compared is None or compared.run <= self.first.begun):
+            return look.deleted_cause(table)
         if row.cause is None or row.cause.wait is Wait.BATCH:
             return row.cause
         refusal = look.refused.get(table.name, {}).get(row.key)
         runs = [int(held.version) if held else 0, refusal.run if refusal else 0]
         has_come = any(self.first.through < run <= look.newest for run in runs)
         return Cause(Wait.RUN) if row.cause.wait is Wait.RUN and has_come and row.version != before.version else None
-
-
-def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:
-    for start in range(0, len(keys), size):
-        yield keys[start : start + size]

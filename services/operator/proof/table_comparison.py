@@ -2,95 +2,94 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from typing import cast
 
 import asyncpg
 
-from contracts.contract import Contract
-from contracts.tables import Calendar, RemodelledTable, WarehouseTable
+from contracts.tables import Calendar, RemodelledTable
+from services.operator.proof.actual import actual_rows, wrong_dates
+from services.operator.proof.canonical import digests, rows_in_buckets
 from services.operator.proof.causes import Cause
-from services.operator.proof.comparison import Difference, Kind, TableVerdict, compare
-from services.operator.proof.look import Look, both
-from services.operator.proof.statements import actual_rows, by_column, digests, expected_dates, expected_rows, rows, wrong_dates
-
-
-async def compare_table(contract: Contract, look: Look, table: WarehouseTable, buckets: int) -> TableVerdict:
-    """Compare the first `buckets` buckets of a table; a calendar always whole.
-
-    Raises: DependencyDownError, PermanentError, TransientError.
-    """
-    if isinstance(table, Calendar):
-        return await _compare_calendar(contract, look, table)
-    return await TableComparison(contract, look, table).run(buckets)
+from services.operator.proof.comparison import Difference, Kind, TableFindings, compare
+from services.operator.proof.expected import expected_dates, expected_rows
+from services.operator.proof.loaded import once_at_source
+from services.operator.proof.look import Look
+from services.operator.star_keys import by_column
 
 
 @dataclass(frozen=True, slots=True)
 class TableComparison:
-    """A table that is remodelled from a source table, seen in one look at both databases."""
+    """A dimension or a fact, seen in one look at both databases."""
 
-    contract: Contract
     look: Look
     table: RemodelledTable
 
-    async def run(self, buckets: int) -> TableVerdict:
+    async def run(self, buckets: int) -> TableFindings:
         """Compare the rows of the first `buckets` buckets. Raises: DependencyDownError, PermanentError, TransientError."""
         expected, actual = self.queries()
-        left, right = await both(
+        fetched = await asyncio.gather(
             self.look.source.fetch(digests(expected, self.table), buckets),
             self.look.warehouse.fetch(digests(actual, self.table), buckets),
+            return_exceptions=True,  # if one fails the other is waited for: a connection that is left busy would raise that
         )
-        equal = set(left) & set(right)
-        differing = sorted({record["bucket"] for record in (set(left) ^ set(right))})
-        row_count = sum(record["row_count"] for record in equal)
-        verdict = TableVerdict(self.table.name, expected=row_count, actual=row_count, digest=_digest(left))
-        if not differing:
-            return verdict
-        return await self.walk(verdict, (rows(expected, self.table), rows(actual, self.table)), differing)
+        for answer in fetched:
+            if isinstance(answer, BaseException):
+                raise answer
+        left, right = (set(cast("list[asyncpg.Record]", answer)) for answer in fetched)
+        row_count = sum(record["row_count"] for record in left & right)
+        findings = TableFindings(self.table.name, expected=row_count, actual=row_count, digest=_digest(left))
+        if differing := sorted({record["bucket"] for record in left ^ right}):
+            sides = rows_in_buckets(expected, self.table), rows_in_buckets(actual, self.table)
+            await self.walk(findings, sides, differing)
+        return findings
 
     def queries(self) -> tuple[str, str]:
-        """On the source, and on the warehouse."""
-        return (
-            expected_rows(self.contract, self.table, self.look.unseen(self.table)),
-            actual_rows(self.contract, self.table),
-        )
+        """The table's two sides: on the source, and on the warehouse."""
+        contract = self.look.contract
+        return expected_rows(contract, self.table, self.look.unseen(self.table)), actual_rows(contract, self.table)
 
-    async def walk(self, verdict: TableVerdict, sides: tuple[str, str], *arguments: object) -> TableVerdict:
-        """Row by row."""
+    async def walk(self, findings: TableFindings, sides: tuple[str, str], *arguments: object) -> None:
+        """Compare row by row what the statements of both sides return, and add to `findings`."""
         look, table = self.look, self.table
         causes = look.causes(table)
-        return await compare(
-            verdict,
+        await compare(
+            findings,
             look.source.rows(sides[0], table, causes, *arguments),
             look.warehouse.rows(sides[1], table, causes, *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
-            partial(look.comparisons.known, table),
-            look.deleted(table),
+            partial(once_at_source, look.store, look.warehouse.connection, table, look.comparisons.get(table.name)),
+            look.deleted_cause(table),
         )
 
 
-async def _compare_calendar(contract: Contract, look: Look, calendar: Calendar) -> TableVerdict:
-    """Dates of older versions stay in the calendar, so none is extra."""
-    dates = await _expected_dates(contract, look, calendar)
-    verdict = TableVerdict(calendar.name, expected=len(dates), actual=len(dates))
-    for row in await look.warehouse.fetch(wrong_dates(contract, calendar), list(dates)):
-        verdict.actual -= row["is_missing"]
+async def compare_calendar(look: Look, calendar: Calendar) -> TableFindings:
+    """Compare the dates that facts refer to, and describe, with those of the calendar.
+
+    Dates of older versions stay in the calendar, so none is extra.
+    """
+    dates = await _expected_dates(look, calendar)
+    findings = TableFindings(calendar.name, expected=len(dates), actual=len(dates))
+    for row in await look.warehouse.fetch(wrong_dates(look.contract, calendar), list(dates)):
+        findings.actual -= row["is_missing"]
         if row["is_missing"] and (cause := dates[row["date"]]) is not None:
-            verdict.waiting[cause] += 1
+            findings.waiting[cause] += 1
         else:
-            verdict.differs(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
-    return verdict
+            findings.add_difference(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
+    return findings
 
 
-async def _expected_dates(contract: Contract, look: Look, calendar: Calendar) -> dict[str, Cause | None]:
+async def _expected_dates(look: Look, calendar: Calendar) -> dict[str, Cause | None]:
     """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
-    dates: dict[str, Cause | None] = {}
-    for fact in contract.facts:
-        statement = expected_dates(contract, calendar, fact, look.unseen(fact))
+    dates = dict[str, Cause | None]()
+    for fact in look.contract.facts:
+        statement = expected_dates(look.contract, calendar, fact, look.unseen(fact))
         if statement is not None:
             causes, refused = look.causes(fact), by_column(fact, look.refused.get(fact.name, {}))
             for row in await look.source.fetch(statement, *refused):

@@ -1,30 +1,29 @@
-"""What a proof is asked, and what it found."""
+"""What a proof is asked and what it found, as data: `--json` prints these models as they are."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum, unique
-from typing import Any
+from datetime import datetime, timedelta
 
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
+
+from contracts.proofs import Outcome
 from services.operator.progress import Progress
+from services.operator.proof.canonical import BUCKETS
 from services.operator.proof.causes import Cause
-from services.operator.proof.comparison import TableVerdict
-from services.operator.proof.statements import BUCKETS
+from services.operator.proof.comparison import Difference, TableFindings
+from services.operator.render import clock, counted, reasons_in_words
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to compare: all tables, or those named; of each the share `sample` of its rows, chosen by their keys.
+    """What to compare."""
 
-    Rows in flight are compared again once a later run is loaded, within `settle`.
-    """
-
-    tables: tuple[str, ...] = ()
-    sample: float = 1.0
-    settle: timedelta = timedelta(0)
+    tables: tuple[str, ...] = ()  # warehouse tables; none: all
+    sample: float = 1.0  # the share of each table's rows, chosen by their keys
+    settle: timedelta = timedelta(0)  # how long to wait for a later run, after which rows in flight are compared again
 
     @property
     def is_everything(self) -> bool:
@@ -40,109 +39,127 @@ class Scope:
 EVERYTHING = Scope()
 
 
-@unique
-class Outcome(StrEnum):
-    """The verdict as one word."""
+class StuckReason(BaseModel):
+    """Why rows are stuck."""
 
-    EQUAL = "equal"  # every row is right, apart from rows in flight and in quarantine
-    DIFFERENT = "different"  # a loaded run should have brought rows that differ
-    PENDING = "pending"  # rows differ for a known cause that the next run does not remove
+    model_config = ConfigDict(frozen=True)
+
+    reason: str  # what they wait for, and what to do
+    rows: int  # 0 where a batch or a key is missing although no row is seen to wait for it
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the proof found: as of which run, at which time of the source, table by table.
+class TableVerdict(BaseModel):
+    """What the comparison of one warehouse table found, in rows."""
 
-    `sample` is the share of the rows that were compared; `settled_at` is when rows in flight were compared again, if they were.
-    `standing` are causes that hold whether or not a row waits for them: missing batches, lost keys.
-    """
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    progress: Progress
-    taken_at: dt.datetime
-    tables: tuple[TableVerdict, ...]
-    sample: float = 1.0
-    settled_at: dt.datetime | None = None
-    standing: tuple[Cause, ...] = ()
+    table: str
+    expected: int  # rows that the source says there should be
+    actual: int  # rows that the warehouse has
+    in_flight: int  # rows that wait for something that is on its way
+    stuck: int  # rows that wait for something that is late or needs a person
+    quarantined: int  # rows that the warehouse could not hold
+    different: int  # rows that differ for no known cause
+    unnamed: int = Field(0, exclude=True)  # those of `different` that are beyond the limit of `differences`
+    digest: str  # a hash over all compared rows of the source; empty for the calendar
+    differences: tuple[Difference, ...]  # in the order of the keys
 
-    @property
-    def outcome(self) -> Outcome:
-        """DIFFERENT outranks PENDING, and while a row or a batch is stuck, nothing is EQUAL."""
-        if any(table.different for table in self.tables):
-            return Outcome.DIFFERENT
-        return Outcome.PENDING if self.reasons else Outcome.EQUAL
 
+class Verdict(BaseModel):
+    """What a proof found."""
+
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True, validate_by_name=True)
+
+    outcome: Outcome = Field(alias="verdict")
+    as_of_run: int | None  # the run up to which the warehouse holds everything; None before the first load
+    taken_at: datetime  # when the source was looked at, on its clock
+    sample: float  # the share of the rows that was compared
+    settled_at: datetime | None  # when rows in flight were compared again, on the source's clock; None if they were not
+    overdue_batches: int  # announced more than five minutes ago and not loaded
+    in_flight: int  # rows, over all tables
+    stuck: int  # rows, over all tables
+    stuck_reasons: tuple[StuckReason, ...]
+    quarantined: int  # rows, over all tables
+    tables: tuple[TableVerdict, ...]  # in the order of the contract
+
+    @field_serializer("tables")
+    def _by_table(self, tables: tuple[TableVerdict, ...]) -> dict[str, TableVerdict]:
+        return {found.table: found for found in tables}
+
+    @computed_field(alias="equal")  # type: ignore[prop-decorator]
     @property
     def is_equal(self) -> bool:
-        """Whether the warehouse holds what it should, rows in flight and in quarantine aside."""
+        """Whether the warehouse holds what it should, apart from rows in flight and in quarantine."""
         return self.outcome is Outcome.EQUAL
 
     @property
-    def in_flight(self) -> int:
-        """How many rows differ because what brings them is on its way."""
-        return sum(table.in_flight for table in self.tables)
-
-    @property
-    def stuck(self) -> int:
-        """How many rows differ because what brings them is late or does not come by itself."""
-        return sum(table.stuck for table in self.tables)
-
-    @property
-    def may_settle(self) -> bool:
-        """Whether a run that is loaded in the next seconds may change the verdict."""
-        return any(cause.may_pass for table in self.tables for cause in table.waiting)
-
-    @property
     def reasons(self) -> dict[str, int]:
-        """Each reason why rows are stuck with their number, including causes that no row waits for."""
-        found = Counter({cause.reason: 0 for cause in self.standing if cause.is_stuck})
-        for table in self.tables:
-            for cause, count in table.waiting.items():
-                if cause.is_stuck:
-                    found[cause.reason] += count
-        return dict(found)
+        """The number of rows that are stuck for each reason."""
+        return {stuck.reason: stuck.rows for stuck in self.stuck_reasons}
 
     @property
-    def quarantined(self) -> int:
-        """Rows that differ because the warehouse can't hold them."""
-        return sum(table.quarantined for table in self.tables)
+    def rows(self) -> int:
+        """How many rows of the source were compared."""
+        return sum(table.expected for table in self.tables)
+
+    @property
+    def different(self) -> int:
+        """How many rows differ for no known cause."""
+        return sum(table.different for table in self.tables)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, whose first word is the outcome."""
+        as_of = "before any load" if self.as_of_run is None else f"as of run {self.as_of_run}"
+        aside = f"{counted(self.in_flight, 'row', 'rows')} in flight, {self.quarantined:,} in quarantine"
+        if self.settled_at is not None:
+            aside += f" (rows in flight were compared again at {clock(self.settled_at)})"
+        if self.sample < 1:
+            aside += f"; a sample of {self.sample:.2%} of the rows"
+        at = clock(self.taken_at)
+        reasons = "".join(f"; {reason}" for reason in reasons_in_words(self.reasons))
+        match self.outcome:
+            case Outcome.EQUAL:
+                return f"EQUAL {as_of}: {self.rows:,} rows compared at {at}, {aside}."
+            case Outcome.PENDING:
+                stuck = counted(self.stuck, "row", "rows")
+                return f"PENDING {as_of}: {stuck} stuck, {self.rows:,} compared at {at}, {aside}{reasons}."
+            case Outcome.DIFFERENT:
+                stuck = f"{self.stuck:,} stuck, " if self.stuck else ""
+                return f"DIFFERENT {as_of}: {self.different:,} of {self.rows:,} rows differ at {at}, {stuck}{aside}{reasons}."
 
 
-def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
-    """For scripts: names are stable, times ISO 8601, keys and values in their canonical text."""
-    through = verdict.progress.consistent_through
-    return {
-        "verdict": verdict.outcome.value,
-        "equal": verdict.is_equal,
-        "as_of_run": through.run if through else None,
-        "taken_at": verdict.taken_at.isoformat(),
-        "sample": verdict.sample,
-        "settled_at": verdict.settled_at.isoformat() if verdict.settled_at else None,
-        "overdue_batches": verdict.progress.overdue,
-        "in_flight": verdict.in_flight,
-        "stuck": verdict.stuck,
-        "stuck_reasons": [{"reason": reason, "rows": count} for reason, count in verdict.reasons.items()],
-        "quarantined": verdict.quarantined,
-        "tables": {
-            table.table: {
-                "expected": table.expected,
-                "actual": table.actual,
-                "in_flight": table.in_flight,
-                "stuck": table.stuck,
-                "quarantined": table.quarantined,
-                "different": table.different,
-                "digest": table.digest,
-                "differences": [
-                    {
-                        "kind": difference.kind.value,
-                        "key": list(difference.key),
-                        "columns": {
-                            name: {"expected": expected, "actual": actual}
-                            for name, (expected, actual) in difference.columns.items()
-                        },
-                    }
-                    for difference in table.differences
-                ],
-            }
-            for table in verdict.tables
-        },
-    }
+def judge(
+    progress: Progress,
+    taken_at: datetime,
+    findings: Collection[TableFindings],
+    *,
+    sample: float = 1.0,
+    settled_at: datetime | None = None,
+    standing: Iterable[Cause] = (),
+) -> Verdict:
+    """The verdict: DIFFERENT outranks PENDING, and while a row or a batch is stuck, nothing is EQUAL.
+
+    `standing` are causes that hold whether or not a row is seen to wait for them: missing batches, lost keys.
+    """
+    reasons = Counter({cause.reason: 0 for cause in standing if cause.is_stuck})
+    for found in findings:
+        for cause, rows in found.waiting.items():
+            if cause.is_stuck:
+                reasons[cause.reason] += rows
+    outcome = Outcome.PENDING if reasons else Outcome.EQUAL
+    if any(found.different for found in findings):
+        outcome = Outcome.DIFFERENT
+    return Verdict(
+        outcome=outcome,
+        as_of_run=progress.consistent_through.run if progress.consistent_through else None,
+        taken_at=taken_at,
+        sample=sample,
+        settled_at=settled_at,
+        overdue_batches=progress.overdue,
+        in_flight=sum(found.in_flight for found in findings),
+        stuck=sum(found.stuck for found in findings),
+        stuck_reasons=tuple(StuckReason(reason=reason, rows=rows) for reason, rows in reasons.items()),
+        quarantined=sum(found.quarantined for found in findings),
+        tables=tuple(TableVerdict.model_validate(found) for found in findings),
+    )

@@ -1,145 +1,118 @@
-"""The proof, run: both databases in one snapshot each, table by table.
+"""The proof: both databases in one snapshot each, compared table by table.
 
 The warehouse's snapshot is opened first and shows how far it has come (N); the source's follows. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
 horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and
-counts as different if it still differs. A row is *stuck* when what brings it is late or does not come by
-itself (services/operator/proof/waiting.py).
+counts as different if it still differs. A row is *stuck* when what brings it is late or does not come by itself (causes.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Self
-from uuid import UUID
 
-import asyncpg
-
-from contracts.contract import Contract
-from contracts.tables import WarehouseTable
-from services.operator.exit_codes import ComplaintError, ExitCode
+from contracts.tables import Calendar, WarehouseTable
+from services.operator.errors import OperatorError
 from services.operator.naming import table_named
 from services.operator.progress import read_progress
-from services.operator.proof.causes import DeadBatch
-from services.operator.proof.dead_batches import find_dead, none_dead
-from services.operator.proof.deleted import last_comparisons
-from services.operator.proof.look import Look, emptied_tables, lost_keys, redefined_tables, snapshot
-from services.operator.proof.quarantine import open_refusals, read_horizons
+from services.operator.proof.comparison import TableFindings
+from services.operator.proof.look import Look, open_look
+from services.operator.proof.records import keep_failure, keep_verdict
 from services.operator.proof.settling import compare_again
-from services.operator.proof.table_comparison import compare_table
-from services.operator.proof.verdict import EVERYTHING, Scope, Verdict
-from services.operator.proof.visible import relation
+from services.operator.proof.table_comparison import TableComparison, compare_calendar
+from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
 from services.operator.system import System
-from shared.errors import PermanentError
-from shared.postgres import Database
-from shared.source_snapshot import read_snapshot, versionless
-from shared.source_store import SourceStore
+from shared.errors import DependencyDownError, PermanentError, TransientError
 
 SETTLE_POLL = timedelta(milliseconds=500)
+_CLASSED = (DependencyDownError, PermanentError, TransientError)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a proof works with. `dead` finds the batches that are dead letters."""
+    """A verdict, and the error that kept it from being recorded, if one did."""
 
-    contract: Contract
-    source: Database
-    warehouse: Database
-    store: SourceStore
-    dead: Callable[[Collection[UUID]], Awaitable[Mapping[UUID, DeadBatch]]] = field(default=none_dead)
+    verdict: Verdict
+    not_kept: DependencyDownError | PermanentError | TransientError | None = None
 
-    @classmethod
-    def of(cls, system: System) -> Self:
-        """The proof of a running system."""
-        return cls(
-            contract=system.contract,
-            source=system.source,
-            warehouse=system.warehouse,
-            store=system.store,
-            dead=partial(find_dead, system),
-        )
 
-    async def run(self, scope: Scope = EVERYTHING, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
-        """Compare the star with the source. `on_table` is told of each table before it is compared.
+async def prove(
+    system: System, scope: Scope = EVERYTHING, *, is_regular: bool, on_table: Callable[[str], None] = lambda _: None
+) -> Proof:
+    """Compare as `verify` does, and keep the verdict on the whole star, or why there is none, for `starlift status`.
 
-        Raises: ComplaintError; DependencyDownError, PermanentError, TransientError.
-        """
-        async with self.look() as look:
-            verdicts = []
-            for table in self.chosen(scope):
-                on_table(table.name)
-                verdicts.append(await compare_table(self.contract, look, table, scope.buckets))
-        verdict = Verdict(look.progress, look.taken_at, tuple(verdicts), scope.sample, standing=look.standing)
-        if verdict.may_settle and await self._is_passed(look, scope.settle):
-            async with self.look() as again:
-                return await compare_again(self.contract, look, again, verdict, scope.buckets)
-        return verdict
-
-    def chosen(self, scope: Scope) -> list[WarehouseTable]:
-        """The tables to compare, in the contract's order. Raises: ComplaintError for a name that the contract does not have."""
-        named = [table_named(self.contract, name) for name in scope.tables]
-        return [table for table in self.contract.warehouse_tables if not named or table in named]
-
-    @asynccontextmanager
-    async def look(self) -> AsyncIterator[Look]:
-        """A snapshot of each database."""
-        async with snapshot(self.warehouse) as warehouse:
-            seen = warehouse.connection
-            await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
-            progress = await read_progress(self.store, seen)
-            await self._require_star(seen, is_loaded=progress.consistent_through is not None)
-            dead = await self.dead({batch.data.batch_id for batch in progress.missing}) if progress.missing else {}
-            comparisons = await last_comparisons(self.store, seen)
-            # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
-            through = progress.consistent_through.run if progress.consistent_through else 0
-            refusals = await open_refusals(self.store, self.contract, seen)
-            refused = await read_horizons(seen, self.store.source, refusals, through)
-            async with snapshot(self.source) as source:
-                now = await read_snapshot(source.connection, self.contract)
-                begun = await self.store.highest_run()  # after the snapshot
-                yield Look(
-                    source,
-                    warehouse,
-                    progress,
-                    now.snapshot.taken_at,
-                    begun,
-                    refused,
-                    comparisons,
-                    redefined_tables(now, progress),
-                    versionless(now),
-                    await emptied_tables(source, self.contract, progress),
-                    dead,
-                    await lost_keys(warehouse, self.contract),
-                )
-
-    async def _require_star(self, warehouse: asyncpg.Connection, *, is_loaded: bool) -> None:
-        for table in self.contract.warehouse_tables:
-            if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(self.contract, table)):
-                continue
-            if is_loaded:
-                raise PermanentError(
-                    f"the warehouse has lost table '{table.name}'; restore it, or restart loading, which creates it again, and "
-                    "read everything: `starlift ingest --full --wait`"
-                )
-            raise ComplaintError(
-                f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`", ExitCode.NOT_LOADED
-            )
-
-    async def _is_passed(self, look: Look, limit: timedelta) -> bool:
-        """Whether, within `limit`, a run that began after `look` is in the warehouse."""
-        through = look.progress.consistent_through
+    `is_regular`: a schedule makes the proof, which fails if it can't be kept. Raises: as `verify`.
+    """
+    try:
+        verdict = await verify(system, scope, on_table)
+    except OperatorError:
+        raise
+    except Exception as error:  # a proof that can't be made must not fail silently, whatever the error
+        if scope.is_everything:
+            with suppress(*_CLASSED):
+                reason = str(error) if isinstance(error, _CLASSED) else f"unexpected {type(error).__name__}; see the log"
+                await keep_failure(system, reason)
+        raise
+    if scope.is_everything:
         try:
-            async with asyncio.timeout(limit.total_seconds()):
-                while True:
-                    async with self.warehouse.transaction(readonly=True) as warehouse:
-                        progress = await read_progress(self.store, warehouse, since=through.run if through else 1)
-                    if progress.loaded > look.begun:
-                        return True
-                    await asyncio.sleep(SETTLE_POLL.total_seconds())
-        except TimeoutError:
-            return False
+            await keep_verdict(system, verdict, is_regular=is_regular)
+        except _CLASSED as error:
+            if is_regular:
+                raise
+            return Proof(verdict, not_kept=error)
+    return Proof(verdict)
+
+
+async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
+    """Compare the star with the source. `on_table` is called with the name of each table before it is compared.
+
+    Raises: OperatorError; DependencyDownError, PermanentError, TransientError.
+    """
+    async with open_look(system) as look:
+        findings = []
+        for table in chosen_tables(system, scope):
+            on_table(table.name)
+            findings.append(await _compare(look, table, scope.buckets))
+    may_settle = any(cause.may_pass for found in findings for cause in found.waiting)
+    if may_settle and await later_run_is_loaded(system, look, scope.settle):
+        async with open_look(system) as again:
+            findings = await compare_again(look, again, findings, scope.buckets)
+        return judge(
+            again.progress,
+            look.taken_at,
+            findings,
+            sample=scope.sample,
+            settled_at=again.taken_at,
+            standing=again.standing,
+        )
+    return judge(look.progress, look.taken_at, findings, sample=scope.sample, standing=look.standing)
+
+
+def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
+    """The tables to compare, in the contract's order. Raises: OperatorError for a name that the contract does not have."""
+    named = [table_named(system.contract, name) for name in scope.tables]
+    return [table for table in system.contract.warehouse_tables if not named or table in named]
+
+
+async def _compare(look: Look, table: WarehouseTable, buckets: int) -> TableFindings:
+    if isinstance(table, Calendar):
+        return await compare_calendar(look, table)
+    return await TableComparison(look, table).run(buckets)
+
+
+async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:
+    """Whether, within `limit`, a run that began after `look` is in the warehouse."""
+    since = look.through or 1
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            while True:
+                async with system.warehouse.transaction(readonly=True) as warehouse:
+                    progress = await read_progress(system.store, warehouse, since=since)
+                if progress.loaded > look.begun:
+                    return True
+                await asyncio.sleep(SETTLE_POLL.total_seconds())
+    except TimeoutError:
+        return False

@@ -1,4 +1,4 @@
-"""Why rows of a table wait (for a run, a batch, a comparison of keys, a person), and which transactions decide it."""
+"""What rows wait for (a run, a batch, a comparison of keys, a person), and which transactions decide it."""
 
 from __future__ import annotations
 
@@ -6,72 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from services.operator.dead_messages import DeadMessage
 from services.operator.progress import OVERDUE, Gap, Progress
-from services.operator.proof.causes import Cause, DeadBatch, Unseen, Wait
+from services.operator.proof.causes import Cause, Unseen, Wait
 
 MINUTE = timedelta(minutes=1)
 COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule compare keys every ten minutes
+BATCHES_NAMED = 3
 
 
-def of_next_run(progress: Progress, taken_at: datetime) -> Cause:
-    """The cause for rows written after the last run began, or kept above the horizon by an open transaction."""
-    last = progress.checkpoint
-    if last is None and progress.consistent_through is None and not progress.gaps:
-        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` starts one")
-    snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
-    if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
-        advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
-        return Cause(Wait.RUN, f"no run has read the source for {_minutes(silence)} min: {advice}")
-    if last is not None and last.held_back_since is not None and (age := taken_at - last.held_back_since) > OVERDUE:
-        advice = "every run reads again what has changed since; end it, or verify with a longer --settle"
-        return Cause(Wait.RUN, f"a transaction at the source has been open for {_minutes(age)} min: {advice}")
-    return Cause(Wait.RUN)
-
-
-def of_versionless(tables: Collection[str]) -> Cause:
-    """The cause for rows whose transaction ids may not be read: only a later run shows whether they are new."""
-    named = ", ".join(f"'{table}'" for table in sorted(tables))
-    advice = "verify with a longer --settle, or grant SELECT on the whole table"
-    return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
-
-
-def of_gap(gap: Gap, dead: Mapping[UUID, DeadBatch], *, is_first: bool) -> Cause:
-    """The cause for rows in a batch that is not loaded. `is_first`: nothing was loaded before its run."""
-    run = f"run {gap.manifest.run}"
-    for batch in gap.missing:
-        if (letter := dead.get(batch.data.batch_id)) is not None:
-            advice = f"`starlift dlq show {letter.letter}` prints why, `starlift dlq replay {letter.service}` sends it again"
-            return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
-    if gap.is_overdue:
-        named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:3])
-        more = "" if len(gap.missing) <= 3 else f" and {len(gap.missing) - 3:,} more"  # noqa: PLR2004 (as many as above)
-        advice = "`starlift dlq list` shows whether it is a dead letter, `starlift resend` sends it again"
-        return Cause(Wait.BATCH, f"{run} is overdue, batch {named}{more} is not loaded: {advice}")
-    return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
-
-
-def of_comparison(compared_at: datetime | None, taken_at: datetime) -> Cause:
-    """The cause for rows deleted at the source, or whose partner was: only a run that compares keys finds them."""
-    if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
-        return Cause(Wait.COMPARISON)
-    advice = "`starlift ingest --compare-keys --wait` does it now"
-    return Cause(Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, rows were deleted since: {advice}")
-
-
-def of_empty_table(source_table: str) -> Cause:
-    """The cause for rows whose source table was empty when its keys should have been compared."""
-    advice = "if its rows were deleted, `starlift ingest --compare-keys --believe-empty` marks them"
-    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
-
-
-def of_lost_key(table: str, columns: Collection[str]) -> Cause:
-    """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
-    advice = "loading creates it again when it starts, or reports the rows that prevent it"
-    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so rows may be in it twice: {advice}")
-
-
-def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
-    """Map the transactions that wrote rows of the source tables `tables` to causes; `run` and `gaps` are places in the list.
+def unseen_steps(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
+    """Map the transactions that wrote rows of the source tables `tables` to causes; `run` and `gaps` are their places.
 
     A row version with a horizon between those of two runs is read by the later one, and a row is read again with everything
     it is joined from whenever any of it changes. So only the youngest of its transactions counts: once the run that read
@@ -96,6 +41,63 @@ def steps_of(progress: Progress, tables: Collection[str], run: int, gaps: Sequen
             oldest = gap.since
             steps.append((oldest, place))
     return Unseen(tuple(steps))
+
+
+def next_run_cause(progress: Progress, taken_at: datetime) -> Cause:
+    """The cause for rows written after the last run began, or kept above the horizon by an open transaction."""
+    last = progress.checkpoint
+    if last is None and progress.consistent_through is None and not progress.gaps:
+        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` starts one")
+    snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
+    if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
+        advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
+        return Cause(Wait.RUN, f"no run has read the source for {_minutes(silence)} min: {advice}")
+    if last is not None and last.held_back_since is not None and (age := taken_at - last.held_back_since) > OVERDUE:
+        advice = "every run reads again what has changed since; end it, or verify with a longer --settle"
+        return Cause(Wait.RUN, f"a transaction at the source has been open for {_minutes(age)} min: {advice}")
+    return Cause(Wait.RUN)
+
+
+def versionless_cause(tables: Collection[str]) -> Cause:
+    """The cause for rows whose transaction ids may not be read: only a later run shows whether they are new."""
+    named = ", ".join(f"'{table}'" for table in sorted(tables))
+    advice = "verify with a longer --settle, or grant SELECT on the whole table"
+    return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
+
+
+def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> Cause:
+    """The cause for rows in a batch that is not loaded. `is_first`: nothing was loaded before its run."""
+    run = f"run {gap.manifest.run}"
+    for batch in gap.missing:
+        if (letter := dead.get(batch.data.batch_id)) is not None:
+            advice = f"`starlift dlq show {letter.letter}` prints why, `starlift dlq replay {letter.service}` sends it again"
+            return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
+    if gap.is_overdue:
+        named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:BATCHES_NAMED])
+        more = f" and {len(gap.missing) - BATCHES_NAMED:,} more" if len(gap.missing) > BATCHES_NAMED else ""
+        advice = "`starlift dlq list` shows whether it is a dead letter, `starlift resend` sends it again"
+        return Cause(Wait.BATCH, f"{run} is overdue, batch {named}{more} is not loaded: {advice}")
+    return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
+
+
+def comparison_cause(compared_at: datetime | None, taken_at: datetime) -> Cause:
+    """The cause for rows deleted at the source, or whose partner was: only a run that compares keys finds them."""
+    if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
+        return Cause(Wait.COMPARISON)
+    advice = "`starlift ingest --compare-keys --wait` does it now"
+    return Cause(Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, rows were deleted since: {advice}")
+
+
+def empty_table_cause(source_table: str) -> Cause:
+    """The cause for rows whose source table was empty when its keys should have been compared."""
+    advice = "if its rows were deleted, `starlift ingest --compare-keys --believe-empty` marks them"
+    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
+
+
+def lost_key_cause(table: str, columns: Collection[str]) -> Cause:
+    """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
+    advice = "loading creates it again when it starts, or reports the rows that prevent it"
+    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so rows may be in it twice: {advice}")
 
 
 def _minutes(span: timedelta) -> str:

@@ -13,8 +13,8 @@ import asyncpg
 
 from contracts.contract import Contract
 from services.operator.progress import Progress, read_progress
-from services.operator.proof.record import last_failure, last_record
-from services.operator.quarantine import quarantined
+from services.operator.proof.records import last_failure, last_record
+from services.operator.quarantine.replay import quarantined
 from services.operator.status.report import Answers, RowCount, Service, StatusReport, freshness, report_of
 from services.operator.system import OperatorSettings, System, open_system
 from shared.errors import DependencyDownError, PermanentError, TransientError

@@ -10,9 +10,9 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from contracts.contract import Contract
+from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import Calendar, WarehouseTable
 from services.operator.progress import Progress
-from services.operator.proof.record import ProofFailure, ProofRecord
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contracts.proofs import Outcome
 from services.operator.locate import local_stack, operator_settings
-from services.operator.proof.verdict import Outcome
 from services.operator.render import clock, counted, printable, reach_sentence, reasons_in_words
 from services.operator.status.look import look
 from services.operator.status.report import StatusReport

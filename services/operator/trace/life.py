@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from contracts.messages import Snapshot
+from contracts.quarantine import Problem
 
 
 class _Model(BaseModel):
@@ -67,13 +68,6 @@ class StarRow(_Model):
     current: bool  # whether it is what the warehouse shows of its key
     inferred: bool  # whether the loader made it up because a fact refers to it
     batch: Passage | None = None
-
-
-class Problem(_Model):
-    """Why a row was refused."""
-
-    column: str  # empty if the reason concerns the whole row
-    reason: str
 
 
 class Refusal(_Model):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from contracts.tables import Calendar, RemodelledTable
 from services.operator.naming import table_named
+from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Unseen, sources_of
-from services.operator.proof.comparison import Key
-from services.operator.proof.quarantine import Entry, quarantine_objects, read_entries
-from services.operator.proof.statements import by_column, expected_rows, rows_of
+from services.operator.proof.expected import expected_rows
+from services.operator.quarantine.entries import Entry, read_entries
+from services.operator.star_keys import Key, by_column
 from services.operator.system import System
-from services.operator.trace.life import AtSource, Life, Problem, Refusal, Tombstone
+from services.operator.trace.life import AtSource, Life, Refusal, Tombstone
 from services.operator.trace.passage import read_passages
 from services.operator.trace.row import parsed_key, read_rows
 from shared.errors import DependencyDownError
@@ -50,8 +51,11 @@ async def read_refusals(system: System, life: Life) -> tuple[Refusal, ...]:
 
     The quarantine has one object for each batch that had such rows, and nothing tells which keys are in it: all are read.
     """
-    entries = read_entries(system.store, await quarantine_objects(system.store))
-    found = [refusal_of(entry, life) async for entry in entries if (entry.table, entry.key) == (life.table, life.key)]
+    found = [
+        refusal_of(entry, life)
+        async for entry in read_entries(system.store)
+        if (entry.table, entry.key) == (life.table, life.key)
+    ]
     return tuple(reversed(found))
 
 
@@ -63,7 +67,7 @@ def refusal_of(entry: Entry, life: Life) -> Refusal:
         batch_index=entry.index,
         open=not is_gone and all(row.run < entry.run for row in life.rows),
         gone=is_gone,
-        problems=tuple(Problem(column=column, reason=reason) for column, reason in entry.problems),
+        problems=entry.problems,
         row=dict(entry.row),
     )
 
@@ -78,7 +82,7 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
             else:
                 unseen = Unseen(((checkpoint.snapshot.horizon, 0),), versionless=hidden)
             expected = expected_rows(system.contract, table, unseen)
-            row = await source.fetchrow(rows_of(expected, table), *by_column(table, [key]))
+            row = await source.fetchrow(rows_of_keys(expected, table), *by_column(table, [key]))
     except DependencyDownError:
         return AtSource.UNKNOWN
     if row is None:

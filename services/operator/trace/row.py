@@ -9,8 +9,8 @@ import asyncpg
 from contracts.contract import Contract
 from contracts.tables import Calendar, Fact, WarehouseTable
 from services.operator.errors import UsageError
-from services.operator.proof.comparison import Key
 from services.operator.render import printable
+from services.operator.star_keys import Key
 from services.operator.trace.life import StarRow
 from shared.codecs import codec_of
 from shared.ledger import key_parameter

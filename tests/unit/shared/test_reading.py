@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.operator.proof.quarantine import read_entries
+from services.operator.quarantine.entries import read_entries
 from shared.reading import AT_ONCE, all_of, in_order
 from tests.unit.services.operator.scene import Scene
 

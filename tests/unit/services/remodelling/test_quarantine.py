@@ -4,7 +4,7 @@ import datetime as dt
 import json
 from typing import Any
 
-from services.remodelling.quarantine import quarantine_lines
+from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import SourceRows, remodel
 from tests.fixtures.small_contract import ITEM, SHELF, SHOP
 from tests.fixtures.source_rows import EPOCH, items, shelves
@@ -15,7 +15,7 @@ LAST_DAY = (dt.date.max - EPOCH).days
 def entries(rows: SourceRows) -> list[dict[str, Any]]:
     (source,) = rows.base
     results = [result for result in remodel(SHOP, rows) if result.problems]
-    return [json.loads(line) for line in quarantine_lines(SHOP.source_table(source), rows.base[source], results)]
+    return [json.loads(row.model_dump_json()) for row in refused_rows(SHOP.source_table(source), rows.base[source], results)]
 
 
 def test_a_line_says_which_row_of_which_table_and_why() -> None:
@@ -56,7 +56,8 @@ def test_a_row_that_two_tables_refuse_has_a_line_for_each() -> None:
 
 def test_a_line_is_one_line_whatever_the_row_holds() -> None:
     rows = items({"due": "so\non\r"})
-    (line,) = quarantine_lines(ITEM, rows.base["item"], [r for r in remodel(SHOP, rows) if r.problems])
+    (row,) = refused_rows(ITEM, rows.base["item"], [r for r in remodel(SHOP, rows) if r.problems])
+    line = row.model_dump_json()
     assert "\n" not in line
     assert "\r" not in line
 

@@ -7,29 +7,29 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
+from contracts.proofs import Outcome
 from services.operator.exit_codes import ExitCode
-from services.operator.local.demo import EXIT_CODES, Result, summary
+from services.operator.local.demo import COLOURS, EXIT_CODES, Result, summary
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Difference, Kind, TableVerdict
-from services.operator.proof.render import COLOURS
-from services.operator.proof.verdict import Outcome, Verdict
-from services.operator.proof.waiting import of_empty_table
+from services.operator.proof.comparison import Difference, Kind, TableFindings
+from services.operator.proof.verdict import judge
+from services.operator.proof.waiting import empty_table_cause
 from tests.unit.services.operator.scene import BEGAN
 
 
 @pytest.mark.parametrize(
     ("table", "outcome", "code"),
     [
-        (TableVerdict("t", 2, 2), Outcome.EQUAL, ExitCode.DONE),
-        (TableVerdict("t", 2, 1, Counter({Cause(Wait.RUN): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
-        (TableVerdict("t", 2, 1, Counter({of_empty_table("t"): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
-        (TableVerdict("t", 2, 1, differences=[Difference(Kind.MISSING, (1,))]), Outcome.DIFFERENT, ExitCode.DIFFERENT),
+        (TableFindings("t", 2, 2), Outcome.EQUAL, ExitCode.DONE),
+        (TableFindings("t", 2, 1, Counter({Cause(Wait.RUN): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
+        (TableFindings("t", 2, 1, Counter({empty_table_cause("t"): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
+        (TableFindings("t", 2, 1, differences=[Difference(Kind.MISSING, (1,))]), Outcome.DIFFERENT, ExitCode.DIFFERENT),
     ],
 )
-def test_verdict_colour_and_exit_code_agree(table: TableVerdict, outcome: Outcome, code: ExitCode) -> None:
+def test_verdict_colour_and_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:
     """Nothing writes any more when the demo proves, so a row in flight is not EQUAL here, unlike in other proofs."""
-    result = Result(2, timedelta(seconds=1), 1, None, Verdict(Progress(None, (), None), BEGAN, (table,)))
+    result = Result(2, timedelta(seconds=1), 1, None, judge(Progress(None, (), None), BEGAN, (table,)))
     page = summary(result)
     console = Console(file=io.StringIO(), width=200)
     console.print(page)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from services.operator.proof import comparison
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Difference, Key, Kind, Refusal, Row, TableVerdict, compare, is_excused
+from services.operator.proof.comparison import Both, Difference, Kind, Refusal, Row, TableFindings, compare, is_excused
+from services.operator.star_keys import Key
 
 COLUMNS = ("id", "name")
 YOUNG = Cause(Wait.RUN)
@@ -25,10 +26,12 @@ async def stream(rows: Iterable[Row]) -> AsyncIterator[Row]:
 
 def compared(
     expected: Rows, actual: Rows, in_flight: frozenset[Key] = frozenset(), quarantined: frozenset[Key] = frozenset()
-) -> TableVerdict:
+) -> TableFindings:
     left = (Row(key, expected[key], YOUNG if key in in_flight else None) for key in sorted(expected))
     right = (Row(key, actual[key]) for key in sorted(actual))
-    return asyncio.run(compare(TableVerdict("t"), stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7))))
+    found = TableFindings("t")
+    asyncio.run(compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7))))
+    return found
 
 
 def row(key: int, name: str | None = "a") -> tuple[Key, Values]:
@@ -50,13 +53,13 @@ def test_nothing_equals_nothing() -> None:
 
 def test_a_row_that_differs_is_named_with_both_values() -> None:
     found = compared(rows(row(1)), rows(row(1, "b")))
-    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": ("a", "b")})]
+    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": Both("a", "b")})]
     assert found.different == 1
 
 
 def test_null_is_no_empty_text() -> None:
     found = compared(rows(row(1, None)), rows(row(1, "")))
-    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": (None, "")})]
+    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": Both(None, "")})]
 
 
 def test_missing_and_extra_rows_are_named_wherever_they_stand() -> None:
@@ -105,9 +108,11 @@ async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_ha
         return set(keys)
 
     right = [Row((1,), ("1", "a"))] * 2
-    found = await compare(TableVerdict("t"), stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, known=known)
+    found = TableFindings("t")
+    await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, known=known)
     assert (found.differences, found.in_flight) == ([Difference(Kind.EXTRA, (1,))], 0)
-    found = await compare(TableVerdict("t"), stream([]), stream(right), COLUMNS, known=known)
+    found = TableFindings("t")
+    await compare(found, stream([]), stream(right), COLUMNS, known=known)
     assert (found.differences, found.in_flight) == ([], 2)
 
 
@@ -122,7 +127,8 @@ async def test_rows_that_the_source_lacks_are_judged_a_few_at_a_time(monkeypatch
         return {key for key in keys if key[0] % 2}
 
     tracemalloc.start()
-    found = await compare(TableVerdict("t"), stream([]), stream(Row((key,), ()) for key in range(30_500)), (), known=known)
+    found = TableFindings("t")
+    await compare(found, stream([]), stream(Row((key,), ()) for key in range(30_500)), (), known=known)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert asked == [1_000] * 30 + [500]
@@ -151,6 +157,6 @@ def test_it_finds_what_two_dictionaries_would(
     assert [difference.key for difference in found.differences] == sorted(difference.key for difference in found.differences)
     assert (found.expected, found.actual) == (len(expected), len(actual))
     for difference in found.differences:
-        for name, (left, right) in difference.columns.items():
+        for name, both in difference.columns.items():
             index = COLUMNS.index(name)
-            assert (left, right) == (expected[difference.key][index], actual[difference.key][index])
+            assert (both.expected, both.actual) == (expected[difference.key][index], actual[difference.key][index])

@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from contracts.objects import SourceKeys
+from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import NAMED_MAXIMUM, Difference, Kind, Row, TableVerdict
-from services.operator.proof.record import keep_failure, keep_record, last_failure, last_record
+from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Difference, Kind, Row, TableFindings
+from services.operator.proof.records import keep_failure, keep_verdict, last_failure, last_record
 from services.operator.proof.report import report
-from services.operator.proof.verdict import Outcome, Verdict
-from services.operator.proof.waiting import of_empty_table
+from services.operator.proof.verdict import Verdict, judge
+from services.operator.proof.waiting import empty_table_cause
 from tests.unit.services.operator.scene import BEGAN, LANDING, SOURCE, Scene
 
 NOTHING = Progress(None, (), None)
@@ -38,26 +38,26 @@ class Page(HTMLParser):
         self.words += data
 
 
-def verdict(*tables: TableVerdict) -> Verdict:
-    return Verdict(NOTHING, BEGAN, tables)
+def verdict(*tables: TableFindings) -> Verdict:
+    return judge(NOTHING, BEGAN, tables)
 
 
 def test_a_report_says_the_verdict_and_a_line_for_each_table() -> None:
-    page = Page(report(verdict(TableVerdict("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2, digest="abc")), "totesys"))
+    page = Page(report(verdict(TableFindings("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2, digest="abc")), "totesys"))
     assert "The warehouse equals totesys" in page.words
     assert "EQUAL before any load: 20 rows compared" in page.words
     assert "dim_staff20201020abc" in page.words.replace("\n", "")
 
 
 def test_a_report_needs_nothing_else_and_runs_nothing() -> None:
-    page = Page(report(verdict(TableVerdict("dim_staff", 1, 1)), "totesys"))
+    page = Page(report(verdict(TableFindings("dim_staff", 1, 1)), "totesys"))
     assert page.loads == []
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
 
 
 def test_a_value_of_a_row_stays_text_in_a_report() -> None:
     value = "<script>alert('x')</script>&amp;"
-    found = TableVerdict("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": (value, None)})])
+    found = TableFindings("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": Both(value, None)})])
     page = Page(report(verdict(found), "<b>source</b>"))
     assert not {"script", "b"} & set(page.tags)
     assert f"1 is different (location: expected {value!r}, found None)" in page.words
@@ -66,15 +66,15 @@ def test_a_value_of_a_row_stays_text_in_a_report() -> None:
 
 def test_a_report_counts_what_it_does_not_name() -> None:
     many = [Difference(Kind.MISSING, (key,)) for key in range(1_500)]
-    page = Page(report(verdict(TableVerdict("dim_staff", 1_500, 0, differences=many, unnamed=3)), "totesys"))
+    page = Page(report(verdict(TableFindings("dim_staff", 1_500, 0, differences=many, unnamed=3)), "totesys"))
     assert page.tags.count("li") == 1_000
     assert "503 more" in page.words
 
 
 def test_more_differences_than_can_be_named_are_counted() -> None:
-    found = TableVerdict("dim_staff")
+    found = TableFindings("dim_staff")
     for key in range(NAMED_MAXIMUM + 5):
-        found.differs(Difference(Kind.MISSING, (key,)))
+        found.add_difference(Difference(Kind.MISSING, (key,)))
         found.judge(Difference(Kind.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
     assert (len(found.differences), found.different) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
     assert (len(found.awaited), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
@@ -83,14 +83,14 @@ def test_more_differences_than_can_be_named_are_counted() -> None:
 async def test_the_last_proof_is_kept_and_every_one_by_its_time() -> None:
     scene = Scene()
     assert await last_record(scene.system) is None
-    equal = verdict(TableVerdict("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2))
-    first = await keep_record(scene.system, equal, is_regular=True)
-    stuck = TableVerdict("dim_staff", 3, 2, Counter({of_empty_table("staff"): 4}))
-    later = replace(verdict(stuck), taken_at=BEGAN.replace(hour=11))
-    second = await keep_record(scene.system, later, is_regular=False)
+    equal = verdict(TableFindings("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2))
+    first = await keep_verdict(scene.system, equal, is_regular=True)
+    stuck = TableFindings("dim_staff", 3, 2, Counter({empty_table_cause("staff"): 4}))
+    later = judge(NOTHING, BEGAN.replace(hour=11), (stuck,))
+    second = await keep_verdict(scene.system, later, is_regular=False)
     assert await last_record(scene.system) == second
     assert (first.outcome, first.rows, first.reasons) == (Outcome.EQUAL, 20, {})
-    assert (second.outcome, second.stuck, second.reasons) == (Outcome.PENDING, 4, {of_empty_table("staff").reason: 4})
+    assert (second.outcome, second.stuck, second.reasons) == (Outcome.PENDING, 4, {empty_table_cause("staff").reason: 4})
     assert second.is_regular  # one by hand ends no series
     assert len(scene.objects.buckets[LANDING]) == 4  # with that none failed
 
@@ -108,12 +108,12 @@ async def test_a_record_of_an_earlier_build_is_read(*, is_equal: bool, outcome: 
 
 async def test_a_failed_proof_is_kept_until_one_is_made_and_hides_no_verdict() -> None:
     scene = Scene()
-    kept = await keep_record(scene.system, verdict(TableVerdict("dim_staff", 20, 20)), is_regular=True)
+    kept = await keep_verdict(scene.system, verdict(TableFindings("dim_staff", 20, 20)), is_regular=True)
     assert await last_failure(scene.system) is None
     await keep_failure(scene.system, "the source database cannot be reached")
     failure = await last_failure(scene.system)
     assert failure is not None
     assert failure.reason == "the source database cannot be reached"
     assert await last_record(scene.system) == kept
-    await keep_record(scene.system, verdict(TableVerdict("dim_staff", 20, 20)), is_regular=True)
+    await keep_verdict(scene.system, verdict(TableFindings("dim_staff", 20, 20)), is_regular=True)
     assert await last_failure(scene.system) is None

@@ -5,36 +5,37 @@ from collections.abc import Collection
 
 import pytest
 
+from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Awaited, Difference, Key, Kind, Row, TableVerdict, compare
-from services.operator.proof.render import verdict_words
-from services.operator.proof.verdict import Outcome, Scope, Verdict
-from services.operator.proof.waiting import of_empty_table
+from services.operator.proof.comparison import Awaited, Difference, Kind, Row, TableFindings, compare
+from services.operator.proof.verdict import Scope, judge
+from services.operator.proof.waiting import empty_table_cause
+from services.operator.star_keys import Key
 from tests.unit.services.operator.proof.test_comparison import stream
 from tests.unit.services.operator.scene import BEGAN
 
 NOTHING = Progress(None, (), None)
-STUCK = of_empty_table("payment")
-WRONG = TableVerdict("t", 1, 0, differences=[Difference(Kind.MISSING, (1,))])
+STUCK = empty_table_cause("payment")
+WRONG = TableFindings("t", 1, 0, differences=[Difference(Kind.MISSING, (1,))])
 
 
 @pytest.mark.parametrize(
     ("tables", "gaps", "outcome"),
     [
-        ((TableVerdict("t", 1, 1),), (), Outcome.EQUAL),
-        ((TableVerdict("t", 1, 1, Counter({Cause(Wait.RUN): 1})),), (Cause(Wait.BATCH),), Outcome.EQUAL),
-        ((TableVerdict("t", 1, 1),), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.PENDING),  # also where nothing differs
-        ((TableVerdict("t", 1, 1, Counter({STUCK: 1})),), (), Outcome.PENDING),
-        ((TableVerdict("t", 1, 1, Counter({STUCK: 1})), WRONG), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.DIFFERENT),
+        ((TableFindings("t", 1, 1),), (), Outcome.EQUAL),
+        ((TableFindings("t", 1, 1, Counter({Cause(Wait.RUN): 1})),), (Cause(Wait.BATCH),), Outcome.EQUAL),
+        ((TableFindings("t", 1, 1),), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.PENDING),  # also where nothing differs
+        ((TableFindings("t", 1, 1, Counter({STUCK: 1})),), (), Outcome.PENDING),
+        ((TableFindings("t", 1, 1, Counter({STUCK: 1})), WRONG), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.DIFFERENT),
     ],
 )
 def test_what_differs_is_worse_than_what_is_stuck_and_nothing_stuck_is_equal(
-    tables: tuple[TableVerdict, ...], gaps: tuple[Cause, ...], outcome: Outcome
+    tables: tuple[TableFindings, ...], gaps: tuple[Cause, ...], outcome: Outcome
 ) -> None:
-    verdict = Verdict(NOTHING, BEGAN, tables, standing=gaps)
+    verdict = judge(NOTHING, BEGAN, tables, standing=gaps)
     assert (verdict.outcome, verdict.is_equal) == (outcome, outcome is Outcome.EQUAL)
-    assert verdict_words(verdict).startswith(f"{outcome.value.upper()} before any load: ")
+    assert verdict.sentence.startswith(f"{outcome.value.upper()} before any load: ")
 
 
 @pytest.mark.parametrize(("sample", "buckets"), [(1, 4096), (0.05, 205), (0.0005, 2), (0.00001, 1)])
@@ -44,7 +45,8 @@ def test_a_sample_has_its_share_of_the_buckets_and_at_least_one(sample: float, b
 
 async def test_rows_in_flight_are_remembered_with_their_version_and_whether_they_were_there() -> None:
     left = [Row((key,), ("new",), Cause(Wait.RUN), f"v{key}") for key in (1, 2)]
-    found = await compare(TableVerdict("t"), stream(left), stream([Row((2,), ("old",))]), ("name",))
+    found = TableFindings("t")
+    await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",))
     assert found.awaited == {(1,): Awaited("v1", is_missing=True), (2,): Awaited("v2", is_missing=False)}
 
 
@@ -54,5 +56,6 @@ async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:
         return {(1,)}
 
     right = [Row((1,), ("a",)), Row((2,), ("a",))]
-    found = await compare(TableVerdict("t"), stream([]), stream(right), ("name",), known=known)
+    found = TableFindings("t")
+    await compare(found, stream([]), stream(right), ("name",), known=known)
     assert (found.deleted, found.in_flight, found.differences) == ({(1,)}, 1, [Difference(Kind.EXTRA, (2,))])

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from contracts.messages import Extract, Role
 from contracts.objects import ObjectRef
+from contracts.proofs import Outcome, ProofFailure, ProofRecord
 from contracts.totesys import CONTRACT
 from services.operator.progress import Progress
-from services.operator.proof.record import ProofFailure, ProofRecord
-from services.operator.proof.verdict import Outcome
 from services.operator.status.report import Answers, RowCount, Service, freshness, problems_of, report_of
 from services.operator.terminal.status import show_status
 from shared.lock_waits import LockWait

@@ -12,7 +12,8 @@ import pytest
 
 from contracts.messages import BatchLoaded, BatchLoadedData
 from contracts.objects import SourceKeys
-from services.operator.proof.quarantine import Entry
+from contracts.quarantine import Problem
+from services.operator.quarantine.entries import Entry
 from services.operator.terminal.trace import lines_of
 from services.operator.trace.life import AtSource, Life, Piece, StarRow, Tombstone
 from services.operator.trace.passage import Traces
@@ -61,7 +62,8 @@ def life(*runs: int, **known: Any) -> Life:
 
 
 def entry(run: int) -> Entry:
-    return Entry("dim_staff", "staff", (3,), run, 0, (("first_name", "is NULL"),), {})
+    problem = Problem(column="first_name", reason="is NULL")
+    return Entry(table="dim_staff", key=(3,), run=run, index=0, problems=(problem,), source_table="staff", row={})
 
 
 def test_a_hop_is_timed_from_the_last_one_whose_time_is_known() -> None:

@@ -5,12 +5,21 @@ import io
 from rich.console import Console
 
 from contracts.messages import BatchIngested
-from services.operator.proof.quarantine import Entry
-from services.operator.quarantine import Replayed
-from services.operator.quarantine_command import replay_sentence, show_entries
+from contracts.quarantine import Problem
+from services.operator.quarantine.entries import Entry
+from services.operator.quarantine.replay import Replayed
+from services.operator.terminal.quarantine import replay_sentence, show_entries
 from tests.unit.services.operator.scene import ingested
 
-ENTRY = Entry("dim_shelf", "shelf", (1, "[red]"), 7, 0, (("", "x is NaN"), ("label", "is NULL")), {"row": 1})
+ENTRY = Entry(
+    table="dim_shelf",
+    key=(1, "[red]"),
+    run=7,
+    index=0,
+    problems=(Problem(column="", reason="x is NaN"), Problem(column="label", reason="is NULL")),
+    source_table="shelf",
+    row={"row": 1},
+)
 
 
 def shown(*entries: Entry) -> str:
@@ -35,7 +44,8 @@ def test_an_empty_quarantine_is_a_sentence() -> None:
 
 def test_what_was_replayed_is_a_sentence() -> None:
     assert replay_sentence(Replayed(3, batches(2), []), None) == "sent again: 3 rows in 2 batches"
-    assert replay_sentence(Replayed(1, batches(1), []), 0) == "sent again: 1 row in 1 batch; in quarantine still: 0 rows"
+    assert replay_sentence(Replayed(1, batches(1), []), 0) == "sent again: 1 row in 1 batch; still in quarantine: 0 rows"
     assert replay_sentence(Replayed(0, [], [ENTRY]), None) == (
-        "sent again: 0 rows in 0 batches; 1 row of forgotten batches: `starlift ingest --full` reads them anew"
+        "sent again: 0 rows in 0 batches; "
+        "not sent: 1 row whose batch is no longer known, which `starlift ingest --full` reads again"
     )

@@ -10,19 +10,24 @@ from pathlib import Path
 import pytest
 import typer
 
-from services.operator.exit_codes import ComplaintError, ExitCode
+from services.operator.errors import OperatorError
 from services.operator.progress import Progress
-from services.operator.proof.command import repaired_sentence, require_history, scope_of, tell, verify
-from services.operator.proof.comparison import Difference, Kind, TableVerdict
-from services.operator.proof.history_verdict import FactHistory, Flaw, HistoryVerdict, Problem
-from services.operator.proof.record import last_failure
-from services.operator.proof.verdict import EVERYTHING, Scope, Verdict
-from services.operator.proof.waiting import of_empty_table
+from services.operator.proof.comparison import Difference, Kind, TableFindings
+from services.operator.proof.history import Flaw, HistoryVerdict, Problem
+from services.operator.proof.records import last_failure
+from services.operator.proof.verdict import EVERYTHING, Scope, judge
+from services.operator.proof.verify import prove
+from services.operator.proof.waiting import empty_table_cause
+from services.operator.terminal.app import starlift
+from services.operator.terminal.harness import ExitCode, run_command
+from services.operator.terminal.verify import deliver, repaired_sentence, scope_of
 from shared.errors import DependencyDownError
+from tests.unit.services.operator.proof.test_history import fact_history
 from tests.unit.services.operator.scene import BEGAN, FakeLedger, Scene
 
-EQUAL = Verdict(Progress(None, (), None), BEGAN, (TableVerdict("dim_staff", 1, 1),))
-FLAWED = HistoryVerdict((FactHistory("fact_payment", problems=[Problem(Flaw.LOST, ("3",), ("2026-01-01",))]),))
+NOTHING = Progress(None, (), None)
+EQUAL = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1)])
+FLAWED = HistoryVerdict(facts=(fact_history(Problem(Flaw.LOST, ("3",), ("2026-01-01",))),))
 
 
 @pytest.mark.parametrize(("sample", "settle"), [(nan, 0), (1, inf), (1, nan)])
@@ -32,54 +37,48 @@ def test_what_is_no_number_is_wrong_usage(sample: float, settle: float) -> None:
 
 
 def test_a_report_into_no_directory_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
-    with pytest.raises(typer.BadParameter, match=r"'.*nowhere' is no directory; make it, or name another"):
+    with pytest.raises(typer.BadParameter, match=r"'.*nowhere' is not a directory; create it, or name another"):
         scope_of(None, 1, 0, record=False, report=tmp_path / "nowhere" / "proof.html")
     assert scope_of(None, 1, 0, record=False, report=Path("proof.html")).tables == ()
 
 
 def test_a_report_that_can_t_be_written_is_told_after_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ComplaintError, match=r"the report can't be written to '.*': Is a directory") as complaint:
-        tell(EQUAL, as_json=True, report=tmp_path, source_name="totesys")
-    assert complaint.value.code == ExitCode.FAILED
+    with pytest.raises(OperatorError, match=r"the report can't be written to '.*': Is a directory"):
+        deliver(EQUAL, None, as_json=True, report=tmp_path, source_name="totesys")
     assert json.loads(capsys.readouterr().out)["equal"] is True
 
 
 def test_a_report_says_what_the_exit_code_says_of_the_history_too(tmp_path: Path) -> None:
     page = tmp_path / "proof.html"
-    with pytest.raises(typer.Exit) as ended:
-        tell(EQUAL, FLAWED, as_json=True, report=page, source_name="totesys")
-    assert ended.value.exit_code == ExitCode.DIFFERENT
+    assert deliver(EQUAL, FLAWED, as_json=True, report=page, source_name="totesys") is ExitCode.DIFFERENT
     text = page.read_text()
     assert '<h1 class="different">The warehouse equals totesys, but its history is flawed</h1>' in text
     assert "<li><code>3 of 2026-01-01 is lost</code></li>" in text
-    tell(EQUAL, HistoryVerdict(()), as_json=True, report=page, source_name="totesys")
+    assert deliver(EQUAL, HistoryVerdict(facts=()), as_json=True, report=page, source_name="totesys") is ExitCode.DONE
     assert '<h1 class="equal">The warehouse equals totesys, and its history is complete</h1>' in page.read_text()
 
 
 def test_what_is_stuck_exits_with_4_and_a_flawed_history_with_3(capsys: pytest.CaptureFixture[str]) -> None:
-    found = TableVerdict("dim_staff", 1, 1, Counter({of_empty_table("staff"): 3}))
-    pending = Verdict(EQUAL.progress, BEGAN, (found,))
+    pending = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1, Counter({empty_table_cause("staff"): 3}))])
     for past, code in ((None, ExitCode.NOT_LOADED), (FLAWED, ExitCode.DIFFERENT)):
-        with pytest.raises(typer.Exit) as ended:
-            tell(pending, past, as_json=False, report=None, source_name="totesys")
-        assert ended.value.exit_code == code
+        assert deliver(pending, past, as_json=False, report=None, source_name="totesys") is code
     assert "3 rows: source table 'staff' is empty, which may be a mistake: if its rows were deleted, `starlift ingest" in (
         capsys.readouterr().out
     )
 
 
-def test_a_history_that_is_not_checked_cannot_begin_anew() -> None:
-    with pytest.raises(typer.BadParameter, match="--begin-anew needs --history; pass both"):
-        require_history(history=False, begin_anew=True)
+def test_a_history_that_is_not_checked_cannot_begin_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["verify", "--begin-anew"]) == ExitCode.USAGE
+    assert "--begin-anew needs --history; pass both" in capsys.readouterr().err
 
 
 def test_a_repair_says_which_runs_made_it_and_what_is_left() -> None:
     assert repaired_sentence(EQUAL, []) == "no differing row can be read again"
     assert repaired_sentence(EQUAL, [7]) == "repaired by run 7; comparing again"
-    many = Verdict(EQUAL.progress, BEGAN, (TableVerdict("t", differences=[Difference(Kind.MISSING, (1,))], unnamed=5),))
+    many = judge(NOTHING, BEGAN, [TableFindings("t", differences=[Difference(Kind.MISSING, (1,))], unnamed=5)])
     assert repaired_sentence(many, [7, 8]) == (
-        "repaired by runs 7, 8; of each table 10,000 rows at most: 5 rows left, which `--repair` again or `ingest --full` mends"
-        "; comparing again"
+        "repaired by runs 7, 8; 5 rows left, because a repair reads 10,000 rows of a table at most: repeat --repair, or run "
+        "`starlift ingest --full`; comparing again"
     )
 
 
@@ -100,11 +99,11 @@ async def test_a_proof_that_cannot_be_made_is_kept_for_the_status() -> None:
     ):
         scene = Scene(ledger=ledger)
         with pytest.raises(error):
-            await verify(scene.system, EVERYTHING, is_regular=False)
+            await prove(scene.system, EVERYTHING, is_regular=False)
         failure = await last_failure(scene.system)
         assert failure is not None
         assert str(failure.reason).startswith(reason)
     scene = Scene(ledger=DownLedger())
     with pytest.raises(DependencyDownError):
-        await verify(scene.system, Scope(tables=("dim_staff",)), is_regular=False)
+        await prove(scene.system, Scope(tables=("dim_staff",)), is_regular=False)
     assert await last_failure(scene.system) is None  # of one table that is no news

@@ -9,9 +9,8 @@ import pytest
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, ColumnType, numeric
 from contracts.objects import SourceKeys
 from contracts.origins import FromSource
-from contracts.tables import Column, WarehouseTable
-from services.operator.proof.history_statements import LoadedBatch
-from services.operator.proof.versions import read_versions, spelled
+from contracts.tables import Column, Dimension, Fact
+from services.operator.proof.loaded import LoadedBatch, read_versions, spelled
 from shared.parquet import NewerColumnsError, encode_parquet
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore
@@ -23,7 +22,7 @@ BATCH = LoadedBatch(ingested(7).data.batch_id, 7, 0, BEGAN, 2)
 DAY_US = 86_400_000_000
 
 
-async def versions(fact: WarehouseTable, *, name: str = "fact_sale") -> list[tuple[str, ...]] | None:
+async def versions(fact: Dimension | Fact, *, name: str = "fact_sale") -> list[tuple[str, ...]] | None:
     """Of the two sales that a batch has written as rows of `name`."""
     rows = remodelled(items({}, {"sold_at": -1}), "fact_sale").rows
     body = encode_parquet(rows, FACT_SALE.star_types)
@@ -86,5 +85,5 @@ async def test_an_object_that_a_later_build_wrote_can_t_be_read(monkeypatch: pyt
     def refuse(*_: Any) -> None:
         raise NewerColumnsError
 
-    monkeypatch.setattr("services.operator.proof.versions.decode_columns", refuse)
+    monkeypatch.setattr("shared.parquet.decode_columns", refuse)
     assert await versions(FACT_SALE) is None

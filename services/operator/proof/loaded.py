@@ -1,29 +1,67 @@
-"""The rows of a table that a batch has loaded, by name, read from its object in the processed bucket."""
+"""What batches have loaded, read from their objects in the processed bucket: the evidence that a row was once at the source."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Collection
+from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
+
+import asyncpg
 
 from contracts.column_types import TIMESTAMP, ColumnType, Kind
 from contracts.objects import rows_in
-from contracts.tables import WarehouseTable
-from services.operator.proof.history_statements import LoadedBatch
-from services.operator.proof.history_verdict import Texts
-from shared.parquet import NewerColumnsError, decode_columns
+from contracts.tables import RemodelledTable
+from services.operator.star_keys import Key
+from shared.ledger import TABLE_BATCHES, Comparison
 from shared.source_store import SourceStore
 
 EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are without time zone)
+Texts = tuple[str, ...]  # the texts of a version's key, then those of its version columns
 
 
-async def read_versions(store: SourceStore, table: WarehouseTable, batch: LoadedBatch) -> list[Texts] | None:
-    """The key, and for a fact the version, of each row of `table` that `batch` loaded, as texts.
+@dataclass(frozen=True, slots=True)
+class LoadedBatch:
+    """What the ledger records about one batch and one table: a row of shared.ledger.TABLE_BATCHES."""
 
-    None if no object holds them any more. A batch that a later build remodelled again has several objects; the right one has
-    as many rows as were loaded.
+    batch_id: UUID
+    run: int
+    index: int
+    loaded_at: dt.datetime
+    row_count: int
+
+
+async def once_at_source(
+    store: SourceStore,
+    warehouse: asyncpg.Connection,
+    table: RemodelledTable,
+    compared: Comparison | None,
+    keys: Collection[Key],
+) -> set[Key]:
+    """Those of `keys` that the source had when keys were last compared, or that a later run has loaded.
+
+    A row's own `_run` is not evidence: a made-up row has a made-up run. Raises: DependencyDownError, PermanentError,
+    TransientError.
+    """
+    if compared is None:
+        return set()
+    found = await compared.listed(store.objects, keys)
+    by_text = {tuple(map(str, key)): key for key in set(keys) - found}
+    if by_text:
+        for record in await warehouse.fetch(TABLE_BATCHES, store.source, table.name, compared.run):
+            rows = await read_versions(store, table, LoadedBatch(*record))
+            found.update(by_text[key] for row in rows or () if (key := row[: len(table.key)]) in by_text)
+    return found
+
+
+async def read_versions(store: SourceStore, table: RemodelledTable, batch: LoadedBatch) -> list[Texts] | None:
+    """The key, and for a fact the version, of each row of `table` that `batch` loaded; None if its object is gone.
+
+    A batch that a later build remodelled again has several objects; the right one has as many rows as were loaded.
     """
     objects, bucket = store.objects, store.processed_bucket
     for key in await objects.keys(bucket, store.keys.batch(batch.run, batch.index).star_rows_prefix(table.name)):
@@ -36,8 +74,10 @@ async def read_versions(store: SourceStore, table: WarehouseTable, batch: Loaded
     return None
 
 
-def _versions(body: bytes, digest: str, table: WarehouseTable) -> list[Texts] | None:
+def _versions(body: bytes, digest: str, table: RemodelledTable) -> list[Texts] | None:
     """None for bytes that are not those of the key, or that were made under a contract with another key."""
+    from shared.parquet import NewerColumnsError, decode_columns  # noqa: PLC0415 (pandas: half a second for every command)
+
     if not sha256(body).hexdigest().startswith(digest):
         return None
     types = {name: table.column(name).type for name in table.identity}

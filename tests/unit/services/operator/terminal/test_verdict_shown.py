@@ -8,11 +8,11 @@ from rich.console import Console
 
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Difference, Kind, TableVerdict
-from services.operator.proof.render import describe, show_verdict, verdict_sentence
-from services.operator.proof.verdict import Verdict, verdict_as_json
-from services.operator.proof.waiting import of_empty_table
+from services.operator.proof.comparison import Both, Difference, Kind, TableFindings
+from services.operator.proof.verdict import Verdict, judge
+from services.operator.proof.waiting import empty_table_cause
 from services.operator.render import counted
+from services.operator.terminal.verify import show_verdict, verdict_sentence
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, snapshot
 
@@ -45,20 +45,20 @@ def words(text: str, first: str) -> list[str]:
         (Difference(Kind.EXTRA, (7, "b")), "7, b is extra"),
         (Difference(Kind.EXTRA, ("é\x1b[31m\x9b",)), r"é\x1b[31m\x9b is extra"),  # would steer a terminal
         (
-            Difference(Kind.DIFFERENT, (7,), {"city": ("Leeds", None), "phone": ("", "1")}),
+            Difference(Kind.DIFFERENT, (7,), {"city": Both("Leeds", None), "phone": Both("", "1")}),
             "7 is different (city: expected 'Leeds', found None; phone: expected '', found '1')",
         ),
     ],
 )
 def test_a_difference_in_words(difference: Difference, text: str) -> None:
-    assert describe(difference) == text
+    assert str(difference) == text
 
 
 def test_equal_is_said_with_run_rows_and_time() -> None:
-    equal = Verdict(
+    equal = judge(
         NOTHING,
         BEGAN,
-        (TableVerdict("dim_date", expected=1000, actual=1000, waiting=Counter({Cause(Wait.RUN): 2}), quarantined=1),),
+        (TableFindings("dim_date", expected=1000, actual=1000, waiting=Counter({Cause(Wait.RUN): 2}), quarantined=1),),
     )
     assert verdict_sentence(equal) == (
         "[bold green]EQUAL[/] before any load: 1,000 rows compared at 2026-11-01 09:30:00 UTC, "
@@ -67,8 +67,8 @@ def test_equal_is_said_with_run_rows_and_time() -> None:
 
 
 async def test_different_is_said_with_how_many_rows() -> None:
-    found = TableVerdict("dim_staff", expected=3, actual=2, differences=[Difference(Kind.MISSING, (1,))])
-    verdict = Verdict(await loaded_progress(), BEGAN, (found, TableVerdict("dim_date", 2, 2)))
+    found = TableFindings("dim_staff", expected=3, actual=2, differences=[Difference(Kind.MISSING, (1,))])
+    verdict = judge(await loaded_progress(), BEGAN, (found, TableFindings("dim_date", 2, 2)))
     assert verdict_sentence(verdict) == (
         "[bold red]DIFFERENT[/] as of run 7: 1 of 5 rows differ at 2026-11-01 09:30:00 UTC, 0 rows in flight, 0 in quarantine."
     )
@@ -76,8 +76,8 @@ async def test_different_is_said_with_how_many_rows() -> None:
 
 def test_a_verdict_names_the_first_differences_of_each_table() -> None:
     many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
-    names = TableVerdict("dim_staff", 9, 2, Counter({Cause(Wait.RUN): 1}), 0, many), TableVerdict("fact_purchase_order", 5, 5)
-    text = shown(Verdict(NOTHING, BEGAN, names))
+    names = TableFindings("dim_staff", 9, 2, Counter({Cause(Wait.RUN): 1}), 0, many), TableFindings("fact_purchase_order", 5, 5)
+    text = shown(judge(NOTHING, BEGAN, names))
     assert all(header in text for header in ("expected", "found", "in flight", "quarantine", "different"))
     assert words(text, "fact_purchase") == ["fact_purchase_order", "5", "5", "0", "0", "0"]
     assert "dim_staff 1 is missing" in text
@@ -89,37 +89,38 @@ def test_a_verdict_names_the_first_differences_of_each_table() -> None:
 
 @pytest.mark.parametrize("value", ["[/]", "[bold]a[/bold]", "[/nothing]", "a\\", "[link=x]", ":smile:"])
 def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
-    found = TableVerdict("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": (value, "b")})])
-    text = shown(Verdict(NOTHING, BEGAN, (found,)))
+    found = TableFindings("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": Both(value, "b")})])
+    text = shown(judge(NOTHING, BEGAN, (found,)))
     assert f"dim_staff 1 is different (location: expected {value!r}, found 'b')" in text
 
 
 def test_a_table_with_brackets_is_named_as_it_is() -> None:
     many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
-    found = TableVerdict("dim [/x]", 9, 2, Counter({of_empty_table("[bold]odd"): 1}), 0, many)
-    text = shown(Verdict(NOTHING, BEGAN, (found,)))
+    found = TableFindings("dim [/x]", 9, 2, Counter({empty_table_cause("[bold]odd"): 1}), 0, many)
+    text = shown(judge(NOTHING, BEGAN, (found,)))
     assert text.count("dim [/x]") == 1 + 5 + 1  # in the table, five differences, and how many more there are
     assert "source table '[bold]odd' is empty" in text
 
 
 async def test_a_verdict_for_scripts_has_stable_names() -> None:
-    different = Difference(Kind.DIFFERENT, (1,), {"city": ("Leeds", None)})
-    waiting = Counter({Cause(Wait.RUN): 1, of_empty_table("address"): 4})
-    found = TableVerdict("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
-    assert verdict_as_json(Verdict(await loaded_progress(), snapshot(5).taken_at, (found,))) == {
+    different = Difference(Kind.DIFFERENT, (1,), {"city": Both("Leeds", None)})
+    waiting = Counter({Cause(Wait.RUN): 1, empty_table_cause("address"): 4})
+    found = TableFindings("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
+    assert judge(await loaded_progress(), snapshot(5).taken_at, (found,)).model_dump(mode="json") == {
         "verdict": "different",
         "equal": False,
         "as_of_run": 7,
-        "taken_at": "2026-11-01T09:30:05+00:00",
+        "taken_at": "2026-11-01T09:30:05Z",
         "sample": 1.0,
         "settled_at": None,
         "overdue_batches": 0,
         "in_flight": 1,
         "stuck": 4,
-        "stuck_reasons": [{"reason": of_empty_table("address").reason, "rows": 4}],
+        "stuck_reasons": [{"reason": empty_table_cause("address").reason, "rows": 4}],
         "quarantined": 1,
         "tables": {
             "dim_location": {
+                "table": "dim_location",
                 "expected": 3,
                 "actual": 2,
                 "in_flight": 1,

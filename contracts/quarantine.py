@@ -1,0 +1,28 @@
+"""The rows that the warehouse could not hold, as the quarantine stores them: JSON lines in the processed bucket."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Problem(BaseModel):
+    """Why a row was refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    column: str  # of the warehouse table; empty if the row as a whole is the problem
+    reason: str  # a clause that follows the column's name: "is longer than 3"
+
+
+class RefusedRow(BaseModel):
+    """One line: a source row that one warehouse table could not hold, as one batch saw it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    table: str  # the warehouse table
+    source_table: str
+    key: dict[
+        str, int | str
+    ]  # the source's key, in the order of its columns: whole numbers, anything else as PostgreSQL's text
+    problems: tuple[Problem, ...]
+    row: dict[str, int | bool | str | None]  # every source column as a person writes it; long texts are cut

@@ -1,0 +1,176 @@
+"""The rows that the warehouse should hold, computed from the source by the contract. Pure SQL text, for the source."""
+
+from __future__ import annotations
+
+from iso4217 import Currency
+
+from contracts.column_types import Kind
+from contracts.contract import Contract
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
+from services.operator.proof.canonical import side
+from services.operator.proof.causes import Unseen
+from services.operator.star_keys import key_arrays, key_value
+from shared.codecs import codec_of
+from shared.codecs.codec import VALUE_BYTES_MAXIMUM
+from shared.equality import compared_text
+from shared.sql import literal, quoted
+
+BASE = "the row"  # partners are called by their tables' names; none is likely to be this one
+ORPHAN = "gone"  # in the version of a row: a partner that the source lacks
+_OLDEST = 2**31 - 1  # PostgreSQL's age of a frozen row
+
+
+def expected_rows(contract: Contract, table: RemodelledTable, unseen: Unseen) -> str:
+    """The rows that `table` should hold; for a fact, its current versions."""
+    gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
+    versions = [_version(BASE, contract.source_table(table.source), unseen)]
+    versions += [
+        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {_version(partner, contract.source_table(partner), unseen)} END"
+        for partner, is_gone in gone.items()
+    ]
+    waits = _waits(table, unseen)
+    if gone and unseen.orphans is not None:
+        waits = f"coalesce({waits}, CASE WHEN {' OR '.join(gone.values())} THEN {unseen.orphans} END)"
+    return side(
+        keys=_keys(contract, table),
+        values=[_text(contract, table, column) for column in table.columns],
+        waits=waits,
+        version=f"ARRAY[{', '.join(versions)}]::text",
+        origin=_origin(contract, table),
+    )
+
+
+def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTable, unseen: Unseen) -> str | None:
+    """Each date that rows of `table` refer to, as text, and what all of them wait for; None if no column refers to dates.
+
+    Rows whose keys are given (`by_column`) don't count. The caller has to check whether a text is a date.
+    """
+    dates = [
+        f"({expected_value(contract, table, column)})::text" for column in table.columns if column.references == calendar.name
+    ]
+    if not dates:
+        return None
+    return (
+        f"SELECT date, CASE WHEN bool_and(waits IS NOT NULL) THEN min(waits) END AS waits "
+        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_waits(table, unseen)} AS waits "
+        f"FROM {_origin(contract, table)} WHERE ({', '.join(_keys(contract, table))}) "
+        f"NOT IN (SELECT * FROM unnest({', '.join(key_arrays(table))}))) AS every WHERE date IS NOT NULL GROUP BY date"
+    )
+
+
+def rows_with_date(contract: Contract, table: RemodelledTable, column: Column) -> str:
+    """For each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
+    date = f"({expected_value(contract, table, column)})::text"
+    keys = ", ".join(_keys(contract, table))
+    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_origin(contract, table)} WHERE {date} = ANY ($1::text[])"
+
+
+def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
+    """A column's value as SQL; the base table is called BASE, its partners by their names."""
+    match column.origin:
+        case FromSource(name, absent):
+            return _present(_source_value(contract, table.source, name, BASE), column, absent)
+        case FromLookup(lookup, name, absent):
+            return _present(_source_value(contract, lookup, name, lookup), column, absent)
+        case DateOf(name, absent):
+            return f"{_moment(name, absent)}::date"
+        case TimeOf(name, absent):
+            return f"{_moment(name, absent)}::time"
+        case ParsedDate(name):
+            return quoted(BASE, name)  # a date renders as the text it was read from, or the text was not a date
+        case CurrencyNameOf(name):
+            names = ", ".join(f"({literal(currency.code)}, {literal(currency.currency_name)})" for currency in Currency)
+            return (
+                f'(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)}::text COLLATE "C")'
+            )
+        case CalendarPart():
+            raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
+
+
+def _keys(contract: Contract, table: RemodelledTable) -> list[str]:
+    """The columns of the key, in the form of a key."""
+    columns = (table.column(name) for name in table.key)
+    return [key_value(expected_value(contract, table, column), column) for column in columns]
+
+
+def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
+    """A column's value as text; for one too large to travel, a text that no row has."""
+    text = f"({expected_value(contract, table, column)})::text"
+    match column.origin:
+        case FromSource(name) | ParsedDate(name):
+            origin, value = contract.source_table(table.source).column(name), quoted(BASE, name)
+        case FromLookup(lookup, name):
+            origin, value = contract.source_table(lookup).column(name), quoted(lookup, name)
+        case _:
+            return text
+    if column.name in table.key or not (codec := codec_of(origin.type)).is_wide:
+        return text
+    return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
+
+
+def _present(value: str, column: Column, absent: str | None) -> str:
+    """A copied value in the column's type, or `absent` where it is NULL."""
+    if column.type.kind is Kind.NUMERIC:  # a value of an unbounded column may not fit: its row is in quarantine
+        limit, scale = 10 ** (column.type.precision - column.type.scale), column.type.scale
+        fits = f"abs({value}) < {limit} AND {value} = round({value}, {scale})"
+        return f"CASE WHEN {fits} THEN {value}::{column.type.sql} ELSE {value} END"
+    return value if absent is None else f"coalesce({value}::text, {literal(absent)})"
+
+
+def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
+    """A column of a source table; a text in its compared form."""
+    value = quoted(alias, name)
+    kind = contract.source_table(table).column(name).type
+    return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
+
+
+def _moment(name: str, absent: str | None) -> str:
+    return quoted(BASE, name) if absent is None else f"coalesce({quoted(BASE, name)}, {quoted(BASE, absent)})"
+
+
+def _origin(contract: Contract, table: RemodelledTable) -> str:
+    """The base table, called BASE, and its partners, called by their names."""
+    joins = []
+    for lookup in table.lookups:
+        partner = contract.source_table(lookup.table)
+        key = partner.column(partner.key[0])
+        joins.append(
+            f" LEFT JOIN {quoted(contract.source_schema, partner.name)} AS {quoted(partner.name)}"
+            f" ON {quoted(partner.name, key.name)}{'::text' if key.type.is_text else ''}"  # an enum is not compared with a text
+            f" = {_source_value(contract, table.source, lookup.on, BASE)}"
+        )
+    return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{''.join(joins)}"
+
+
+def _is_gone(contract: Contract, lookup: Lookup) -> str:
+    """Whether a row refers to a partner that the source lacks."""
+    partner = quoted(lookup.table, contract.source_table(lookup.table).key[0])
+    return f"({partner} IS NULL AND {quoted(BASE, lookup.on)} IS NOT NULL)"
+
+
+def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
+    """An expression that changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash.
+
+    The hash has no digits, which would be read as transaction ids.
+    """
+    if table.name not in unseen.versionless:
+        return f"{quoted(alias)}.xmin::text"
+    row = ", ".join(quoted(alias, column.name) for column in table.columns)
+    return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
+
+
+def _waits(table: RemodelledTable, unseen: Unseen) -> str:
+    """The place of a row's cause, by the youngest of the transactions that wrote it and its partners.
+
+    A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
+    """
+    beyond = "NULL" if unseen.beyond is None else str(unseen.beyond)
+    if not unseen.steps:
+        return f"{beyond}::integer"
+    aliases = [BASE, *(lookup.table for lookup in table.lookups)]
+    each = ", ".join(f"CASE WHEN age({quoted(alias)}.xmin) >= 0 THEN age({quoted(alias)}.xmin) END" for alias in aliases)
+    older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in unseen.steps)
+    causes = ", ".join([*("NULL" if cause is None else str(cause) for _, cause in unseen.steps), beyond])
+    step = f"width_bucket(coalesce(least({each}), {_OLDEST})::bigint, (SELECT ARRAY[{older}])) + 1"
+    return f"(ARRAY[{causes}]::integer[])[{step}]"

@@ -1,0 +1,141 @@
+"""The entries of the quarantine, and which are open: an entry closes when its row is loaded by that run or a later one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+
+import asyncpg
+from pydantic import BaseModel, ConfigDict
+
+from contracts.contract import Contract
+from contracts.quarantine import Problem, RefusedRow
+from contracts.tables import WarehouseTable
+from contracts.warehouse import RUN
+from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
+from services.operator.system import System
+from shared.ledger import batches_without_refusals
+from shared.reading import in_order
+from shared.source_store import SourceStore
+from shared.sql import quoted
+from shared.stored_documents import read_stored
+
+REMEDY = "delete it, then run `starlift ingest --full`: rows that are still refused return to quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Batch `index` of run `run`: all that is kept in memory of an entry, of which there may be very many."""
+
+    run: int
+    index: int
+
+
+class Entry(BaseModel):
+    """A source row that a warehouse table could not hold, as one batch saw it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table: str  # the warehouse table
+    key: Key
+    run: int  # the run that read the row
+    index: int  # of the batch within the run, from 0
+    problems: tuple[Problem, ...]
+    source_table: str
+    row: dict[str, int | bool | str | None]  # the source's values as a person writes them; long texts are cut
+
+    @property
+    def batch(self) -> Batch:
+        """The batch that saw the row."""
+        return Batch(self.run, self.index)
+
+
+async def read_entries(store: SourceStore, keys: Sequence[str] | None = None) -> AsyncIterator[Entry]:
+    """Yield every entry, or those in the objects `keys`, also closed ones, oldest run first.
+
+    The quarantine has one object for each batch that had such rows, and nothing says which rows are in it: all are read.
+    Raises: DamagedDocumentError; DependencyDownError, PermanentError, TransientError.
+    """
+    if keys is None:
+        keys = await store.objects.keys(store.processed_bucket, store.keys.quarantine)
+    async for key, read in in_order(keys, partial(store.objects.read, store.processed_bucket)):
+        for entry in [] if read is None else _entries_in(store, key, read.body):
+            yield entry
+
+
+async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Batch]]:
+    """By warehouse table and key, the last batch in which the table could not hold a row that it has not got since.
+
+    A row has come since if the table has its key from that run or a later one, or if a replay of the batch refused nothing.
+    """
+    refused: dict[str, dict[Key, Batch]] = {}
+    async for entry in read_entries(system.store):
+        refused.setdefault(entry.table, {})[entry.key] = entry.batch
+    contract = system.contract
+    for table in contract.warehouse_tables:
+        batches = refused.get(table.name)
+        name = quoted(contract.warehouse_schema, table.name)
+        if batches and await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", name):  # NULL: before the first load
+            refused_by = [batch.run for batch in batches.values()]
+            for closed in await warehouse.fetch(_loaded_since(contract, table), *by_column(table, batches), refused_by):
+                del batches[tuple(closed)]
+    runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
+    replayed = {Batch(*batch) for batch in await batches_without_refusals(warehouse, system.store.source, runs)}
+    return {table: {key: batch for key, batch in by_key.items() if batch not in replayed} for table, by_key in refused.items()}
+
+
+async def open_entries(system: System, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Entry]]:
+    """As `open_batches`, but the entries themselves."""
+    refused = await open_batches(system, warehouse)
+    batches = {batch for by_key in refused.values() for batch in by_key.values()}
+    store = system.store
+    keys = await store.objects.keys(store.processed_bucket, store.keys.quarantine)
+    found: dict[str, dict[Key, Entry]] = {}
+    async for entry in read_entries(store, [key for key in keys if _batch_of(store, key) in batches]):
+        if refused.get(entry.table, {}).get(entry.key) == entry.batch:
+            found.setdefault(entry.table, {})[entry.key] = entry
+    return found
+
+
+def _loaded_since(contract: Contract, table: WarehouseTable) -> str:
+    """Of the keys that were refused (`by_column`, then their runs), those that `table` has of that run or a later one."""
+    names = key_names(table)
+    same = " AND ".join(
+        f"{key_value(quoted('t', name), table.column(name))} = r.{key}" for key, name in zip(names, table.key, strict=True)
+    )
+    given = ", ".join([*key_arrays(table), f"${len(names) + 1}::bigint[]"])
+    return (
+        f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run) WHERE EXISTS "
+        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t.{RUN} >= r.run)"
+    )
+
+
+def _entries_in(store: SourceStore, key: str, body: bytes) -> list[Entry]:
+    batch = _batch_of(store, key)
+
+    def parse(body: bytes) -> list[Entry]:
+        if not key.endswith(f"-{sha256(body).hexdigest()[:16]}.jsonl"):
+            raise ValueError(key)
+        # Split as bytes: lines of a text would also end at U+2028, which JSON does not escape.
+        return [_entry(batch, RefusedRow.model_validate_json(line)) for line in body.splitlines()]
+
+    return read_stored(parse, f"{store.processed_bucket}/{key}", body, what="list of refused rows", remedy=REMEDY)
+
+
+def _entry(batch: Batch, line: RefusedRow) -> Entry:
+    return Entry(
+        table=line.table,
+        key=tuple(line.key.values()),
+        run=batch.run,
+        index=batch.index,
+        problems=line.problems,
+        source_table=line.source_table,
+        row=line.row,
+    )
+
+
+def _batch_of(store: SourceStore, key: str) -> Batch:
+    place = f"{store.processed_bucket}/{key}"
+    return Batch(*read_stored(store.keys.batch_of_quarantine, place, key, what="name of refused rows", remedy=REMEDY))
