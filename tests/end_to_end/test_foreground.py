@@ -46,5 +46,6 @@ def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift
     assert "reads in full: first run" in told
     assert told.endswith("stopping\n")
     assert "Traceback" not in told
+    assert "this is a bug" not in told
     assert len(everything) == 8
     assert starlift.alive == set()

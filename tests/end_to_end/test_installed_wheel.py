@@ -84,4 +84,4 @@ def test_the_demo_of_an_installed_wheel_proves_the_warehouse_equal_from_any_fold
     answer = run(environment, folder, "starlift", "demo", "--orders", "50", "--seconds", "2")
     assert answer.returncode == 0, answer
     assert "EQUAL" in answer.stdout
-    assert "Traceback" not in answer.stdout + answer.stderr
+    assert not any(sign in answer.stdout + answer.stderr for sign in ("Traceback", "this is a bug"))

@@ -48,7 +48,7 @@ MESSAGES = 20  # of the first round
 MANY_MESSAGES = 100  # of the others
 HALF = 0.5
 LOOKS: list[tuple[str, ...]] = [
-    *(("status", "--json"), ("ingest",), ("resend",), ("verify", "--settle", "1"), ("quarantine", "list")),
+    *(("status", "--json"), ("runs",), ("ingest",), ("resend",), ("verify", "--settle", "1"), ("quarantine", "list")),
     *(("quarantine", "show", "fact_sales_order", "1"), ("trace", "dim_staff", "1"), ("trace", "fact_sales_order", "1")),
 ]
 DEAD_LETTER_LOOKS: list[tuple[str, ...]] = [

@@ -127,6 +127,7 @@ def test_a_program_starts_and_says_what_it_lacks(image: Image) -> None:
     assert answer.returncode == 2, answer.stderr
     assert SENTENCES[image.name] in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert "this is a bug" not in answer.stderr
 
 
 def test_the_other_programs_of_an_image_have_what_they_import(image: Image) -> None:
