@@ -137,6 +137,18 @@ def test_a_status_for_people_tells_how_fresh_the_warehouse_is(shared: Starlift) 
     assert "the warehouse shows the source as of" in shared("status", "--timeout", "600").out
 
 
+def test_the_runs_are_listed_with_what_became_of_them(shared: Starlift) -> None:
+    asked = shared("ingest", "--wait").out.split()[1]
+    runs = shared("runs", "--limit", "1000", "--json").json["runs"]
+    assert runs == sorted(runs, key=lambda run: -run["run"])
+    (own,) = [run for run in runs if str(run["run"]) == asked]
+    assert (own["outcome"], own["trigger"]) == ("loaded", "operator")
+    first = runs[-1]
+    assert (first["outcome"], first["full"]) == ("loaded", True)
+    assert first["rows_read"] > 1000
+    assert f"│ {first['run']} │" in shared("runs", "--limit", "1000").out
+
+
 def test_a_warehouse_that_someone_has_touched_differs_until_a_full_read(shared: Starlift, databases: Databases) -> None:
     (before,) = databases.read("SELECT design_name FROM dim_design WHERE design_id = 7")
     databases.read("UPDATE dim_design SET design_name = '[/x]' WHERE design_id = 7")
