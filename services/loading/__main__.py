@@ -11,8 +11,8 @@ import structlog
 
 from services.loading.evolution import SCHEMA
 from services.loading.handler import Dependencies, handle
+from services.loading.postgres import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.loading.warehouse import Warehouse
 from shared.database_url import database_url
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import Database
@@ -28,7 +28,7 @@ async def serve(settings: LoadingSettings) -> None:
     )
     pool = Database("warehouse", await read_url(), connections=settings.slots + 1, writes=True, reread=read_url)
     async with open_world(settings) as world, aclosing(pool) as database:
-        warehouse = Warehouse(database, settings.contract)
+        warehouse = PostgresWarehouse(database, settings.contract)
         deps = Dependencies(world.objects, warehouse, settings.contract)
         buckets = (settings.processed_bucket,)
         probes = {"warehouse": database.probe, SCHEMA: warehouse.ensure_schema}
@@ -37,7 +37,7 @@ async def serve(settings: LoadingSettings) -> None:
             await consume(settings, world, partial(handle, deps=deps), buckets, probes)
 
 
-async def _check_schema(warehouse: Warehouse) -> None:
+async def _check_schema(warehouse: PostgresWarehouse) -> None:
     """Log an obstacle before the first batch meets it; batches wait until it is gone."""
     try:
         await warehouse.ensure_schema()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
 from contracts.contract import Contract
 from contracts.tables import Fact, WarehouseTable
-from contracts.warehouse import TECHNICAL_COLUMNS, current_name
+from contracts.warehouse import RUN, TECHNICAL_COLUMNS, current_name
 from services.loading.schema import (
-    Key,
     create_current_view,
     create_statements,
+    current_view,
     definitions,
     keys_of,
     relation,
 )
-from services.loading.star import FoundIndex, FoundView, Star
-from services.loading.views import is_extension, recreate
+from services.loading.star import FoundView, Star
 from shared.errors import DependencyDownError
-from shared.sql import quoted
+from shared.sql import literal, quoted
 
 SCHEMA = "warehouse schema"  # the dependency that the consumer waits for, beside the warehouse itself
 
@@ -77,17 +76,18 @@ def _refuse_dependants(contract: Contract, star: Star) -> None:
     found = []
     for table in contract.warehouse_tables:
         widened = [name for name, _ in _widenings(contract, table, star)]
-        view = star.views.get(current_name(table.name))
-        is_remade = view is not None and (bool(widened) or _is_replaced(star, view))
+        name = current_name(table.name)
+        view = star.views.get(name)
+        is_dropped = view is not None and (bool(widened) or _has_to_be_dropped(view, star.wanted_views.get(name)))
         for one in star.dependants:
             if one.relation == table.name and widened and (one.column is None or one.column in widened):
                 found.append(f"{one.name} on {one.relation}.{one.column or '*'}")
-            elif one.relation == current_name(table.name) and is_remade:
+            elif one.relation == name and is_dropped:
                 found.append(f"{one.name} on {one.relation}")
     if found:
         raise SchemaNotReadyError(
             f"the warehouse can't follow contract '{contract.name}' while other objects depend on what has to change: "
-            f"{'; '.join(dict.fromkeys(found))}; drop them, and create them again once the loader has gone on by itself"
+            f"{'; '.join(dict.fromkeys(found))}; drop them, and create them again once the loader has continued by itself"
         )
 
 
@@ -110,7 +110,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> It
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
     view = star.views.get(current_name(table.name))
     if isinstance(table, Fact) and widened and view is not None:
-        statements = recreate(contract, table, view, names | set(types), between=statements)
+        statements = _recreate(contract, table, view, names | set(types), between=statements)
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
@@ -118,7 +118,7 @@ def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterato
     """The columns whose type the contract has widened, with the new type. Raises: SchemaNotReadyError."""
     for column in star.columns_of(table.name):
         wanted = table.star_types.get(column.name)
-        actual = _spelled(column.type)
+        actual = _SPELLINGS.get(column.type, column.type.replace("character varying(", "varchar("))
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
             continue  # a wider type, made by a newer build while this one still runs, also holds every value
         if not is_widening(actual, wanted.sql):
@@ -136,10 +136,10 @@ def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
     for column in star.columns_of(table.name):
         if column.is_required and not column.is_key and column.name not in kept:
             yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
-        if column.name == "_run" and column.has_default:
-            yield "ALTER COLUMN _run DROP DEFAULT"
-        if column.name == "_run" and not column.is_required:
-            yield "ALTER COLUMN _run SET NOT NULL"
+        if column.name == RUN and column.has_default:
+            yield f"ALTER COLUMN {RUN} DROP DEFAULT"
+        if column.name == RUN and not column.is_required:
+            yield f"ALTER COLUMN {RUN} SET NOT NULL"
 
 
 def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
@@ -154,7 +154,9 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Itera
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
         if not own and not (key.columns == (surrogate,) and has_primary):
             columns = ", ".join(map(quoted, key.columns))
-            statement = f"CREATE UNIQUE INDEX {quoted(_free_name(key, indexes))} ON {relation(contract, table)} ({columns})"
+            is_taken = any(index.name == key.name for index in indexes)  # by an index that ON CONFLICT can't use
+            name = quoted(f"starlift_{key.name}"[:60] if is_taken else key.name)
+            statement = f"CREATE UNIQUE INDEX {name} ON {relation(contract, table)} ({columns})"
             yield Change(f"key '{key.name}' ({', '.join(key.columns)}) of table '{table.name}'", (statement,))
         elif not any(index.is_constraint for index in own) and not (key.is_primary and has_primary):
             for index in own:
@@ -165,27 +167,18 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Itera
                     yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
 
 
-def _free_name(key: Key, indexes: list[FoundIndex]) -> str:
-    """The key's name, or another one if a useless index has it."""
-    return f"starlift_{key.name}"[:60] if any(index.name == key.name for index in indexes) else key.name
-
-
 def _view_change(contract: Contract, table: Fact, star: Star) -> Change | None:
-    view, wanted = star.views.get(current_name(table.name)), star.wanted_views.get(current_name(table.name))
-    subject = f"view '{current_name(table.name)}'"
+    name = current_name(table.name)
+    view, wanted = star.views.get(name), star.wanted_views.get(name)
     if view is None:
-        return Change(subject, (create_current_view(contract, table),))
-    if wanted is None or view.definition == wanted.definition:
+        statements = [create_current_view(contract, table)]
+    elif wanted is None or view.definition == wanted.definition:
         return None
-    if is_extension(view, wanted):
-        return Change(subject, (create_current_view(contract, table, view.options),))
-    return Change(subject, tuple(recreate(contract, table, view, {name for name, _ in wanted.columns})))
-
-
-def _is_replaced(star: Star, view: FoundView) -> bool:
-    """Whether the view is not ours, so that ours can't replace it without a DROP."""
-    wanted = star.wanted_views.get(view.name)
-    return wanted is not None and view.definition != wanted.definition and not is_extension(view, wanted)
+    elif _has_to_be_dropped(view, wanted):
+        statements = _recreate(contract, table, view, {column for column, _ in wanted.columns})
+    else:
+        statements = [create_current_view(contract, table, view.options)]
+    return Change(f"view '{name}'", tuple(statements))
 
 
 def is_widening(actual: str, wanted: str) -> bool:
@@ -207,6 +200,45 @@ def is_widening(actual: str, wanted: str) -> bool:
             return False
 
 
-def _spelled(type_name: str) -> str:
-    """`format_type`'s name of a type as a contract spells it."""
-    return _SPELLINGS.get(type_name, type_name.replace("character varying(", "varchar("))
+def _has_to_be_dropped(view: FoundView, wanted: FoundView | None) -> bool:
+    """Whether CREATE OR REPLACE can't turn `view` into the wanted one: it can only add columns at the end."""
+    if wanted is None or view.definition == wanted.definition:
+        return False
+    return wanted.columns[: len(view.columns)] != view.columns
+
+
+def _recreate(
+    contract: Contract, table: Fact, view: FoundView, columns: Collection[str], between: Sequence[str] = ()
+) -> list[str]:
+    """Drop a fact's view and create it again after the statements `between`, with its owner, grants, options and comments.
+
+    `columns` are the columns it will have. Grants made by others become the owner's.
+    """
+    name = current_view(contract, table)
+    return [
+        f"DROP VIEW {name}",
+        *between,
+        create_current_view(contract, table, view.options),
+        *_attachments(view, name, columns),
+        *([] if view.is_own else [f"ALTER VIEW {name} OWNER TO {quoted(view.owner)}"]),
+    ]
+
+
+def _attachments(view: FoundView, name: str, columns: Collection[str]) -> Iterator[str]:
+    """The grants, after those that ALTER DEFAULT PRIVILEGES gives a new view are revoked, and the comments."""
+    for role in view.granted_by_default:
+        yield f"REVOKE ALL ON {name} FROM {_role(role)}"
+    for grant in view.grants:
+        if grant.column is None or grant.column in columns:
+            column = "" if grant.column is None else f" ({quoted(grant.column)})"
+            option = " WITH GRANT OPTION" if grant.may_grant else ""
+            yield f"GRANT {grant.privilege}{column} ON {name} TO {_role(grant.role)}{option}"
+    if view.comment is not None:
+        yield f"COMMENT ON VIEW {name} IS {literal(view.comment)}"
+    for column, comment in view.column_comments.items():
+        if column in columns:
+            yield f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(comment)}"
+
+
+def _role(name: str | None) -> str:
+    return "PUBLIC" if name is None else quoted(name)

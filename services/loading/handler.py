@@ -1,4 +1,4 @@
-"""One batch: unless the ledger has it, read its star rows and merge them in one transaction with the ledger."""
+"""One batch: unless the ledger has it, read its star rows and load them in one step with the ledger."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from contracts.contract import Contract
 from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
 from contracts.objects import ObjectRef
 from contracts.tables import ContractError
-from services.loading.deletes import Keys
-from services.loading.warehouse import Warehouse
+from services.loading.warehouse import Batch, KeyLists, Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.key_lists import Key, unpacked
@@ -25,7 +24,7 @@ from shared.stored_rows import read_rows
 
 SERVICE = "starlift/loading"
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, deps)
     except NewerColumnsError as newer:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
-    log.info(
+    _log.info(
         "batch_already_loaded" if gone is None else "batch_loaded",
         run=event.data.run,
         batch_id=str(event.data.batch_id),
@@ -57,7 +56,11 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone=gone or 0,
         quarantined=event.data.quarantined,
     )
-    await _ensure_foreign_keys(event, deps)
+    try:
+        await deps.warehouse.finish_run(event.data.source_name, event.data.run)
+    except (TransientError, PermanentError, ServerBusyError) as error:
+        # The batch is in: what a complete run still waits for is no reason to retry the message or to give it up.
+        _log.warning("foreign_keys_wait", reason=str(error))
     return Done()
 
 
@@ -65,7 +68,7 @@ async def _load(message: BatchRemodelled, event: BatchLoaded, deps: Dependencies
     """How many rows were found gone; None if another loader was first."""
     frames = await asyncio.gather(*(_read(rows, deps) for rows in message.data.tables))
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
-    return await deps.warehouse.load(event, rows, Keys(message.data.keys, partial(_read_keys, deps)))
+    return await deps.warehouse.load(Batch(event, rows, KeyLists(message.data.keys, partial(_read_keys, deps))))
 
 
 async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
@@ -90,11 +93,3 @@ def _loaded(message: BatchRemodelled) -> BatchLoaded:
         quarantined=message.data.quarantine.row_count if message.data.quarantine else 0,
     )
     return BatchLoaded(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_loaded"), data=data)
-
-
-async def _ensure_foreign_keys(event: BatchLoaded, deps: Dependencies) -> None:
-    """The batch is in: a foreign key that has to wait, or can't be added, is no reason to try the message again or bury it."""
-    try:
-        await deps.warehouse.ensure_foreign_keys(event.data.source_name, event.data.run)
-    except (TransientError, PermanentError, ServerBusyError) as error:
-        log.warning("foreign_keys_wait", reason=str(error))

@@ -1,31 +1,62 @@
-"""Migrate the warehouse's schema to this build's contract and exit: `python -m services.loading.migrate`.
+"""Migrate the warehouse's schema to this build's contract: one transaction per change, none of which waits long for its lock.
 
-A deployment runs it before the first loader of a new build starts. Obstacles are found before anything is changed, and the
-loaders of the previous build keep loading: they leave a new column NULL. `--check` changes nothing; it exits with 1 if objects
-of others, or a type that may lose a value, are in the way.
+`python -m services.loading.migrate` migrates and exits. A deployment runs it before the first loader of a new build starts; the
+loaders of the previous build keep loading and leave a new column NULL. With `--check` it changes nothing, and exits with 1 if
+objects of others, or a type that may lose a value, are in the way. Loaders migrate also, when they start.
+
+A waiting request for an exclusive lock makes every later reader wait behind it. So it is given up after LOCK_LIMIT and repeated
+later; in between, readers read and loaders load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+import asyncpg
 import structlog
 
 from contracts.contract import Contract
-from services.loading.migration import SchemaLockedError, bring_up_to_date, next_change
+from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES
+from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.settings import LoadingSettings
+from services.loading.star import find_foreign_tables, read_star
 from shared.database_url import database_url
+from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.ledger import applied_contracts
+from shared.lock_waits import LockWait, lock_waits
 from shared.postgres import Database
 from shared.service import run_service
+from shared.sql import literal
+from shared.warehouse_types import require_types
 
-PATIENCE = timedelta(minutes=10)  # with sessions that hold a lock
-PAUSE = timedelta(seconds=10)  # between two attempts, so that others get the lock
+# An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
+# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
+SCHEMA_LOCK = 0x57A2_11F7
+LOCK_LIMIT = timedelta(seconds=3)
+LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
+LOOK_EVERY = timedelta(seconds=1)  # at the holders of a lock
+PATIENCE = timedelta(minutes=10)  # of the command, with sessions that hold a lock
+PAUSE = timedelta(seconds=10)  # between two attempts of the command, so that others get the lock
+
+_REFUSED = (
+    asyncpg.DependentObjectsStillExistError,
+    asyncpg.DuplicateTableError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.NotNullViolationError,
+    asyncpg.WrongObjectTypeError,
+)
 
 _log = structlog.stdlib.get_logger()
+
+
+class SchemaLockedError(SchemaNotReadyError):
+    """Another session holds a lock. Recovery: wait until that session ends its transaction, or end it."""
 
 
 async def migrate(settings: LoadingSettings, *, is_check: bool = False, patience: timedelta = PATIENCE) -> None:
@@ -33,28 +64,158 @@ async def migrate(settings: LoadingSettings, *, is_check: bool = False, patience
 
     Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
     """
+    contract = settings.contract
     url = await database_url(
         "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
     )
     async with aclosing(Database("warehouse", url, connections=2, writes=True)) as database:
         if is_check:
-            await next_change(database, settings.contract)
+            await next_change(database, contract)
             return
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
-        while not await _is_up_to_date(database, settings.contract, deadline):  # noqa: ASYNC110 (PostgreSQL has no event for it)
+        while True:
+            try:
+                await migrate_schema(database, contract)
+                break
+            except SchemaLockedError as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                _log.warning("schema_not_ready", reason=str(error))
             await asyncio.sleep(PAUSE.total_seconds())
-    _log.info("warehouse_shaped", contract=settings.contract.name, fingerprint=settings.contract.fingerprint)
+    _log.info("warehouse_migrated", contract=contract.name, fingerprint=contract.fingerprint)
 
 
-async def _is_up_to_date(database: Database, contract: Contract, deadline: float) -> bool:
+async def migrate_schema(database: Database, contract: Contract) -> None:
+    """Carry out every change that the star needs; if it needs none, nothing is locked.
+
+    Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
+    """
+    while (change := await next_change(database, contract)) is not None:
+        await _carry_out(database, contract, change)
+        _log.info("schema_changed", subject=change.subject)
+
+
+async def next_change(database: Database, contract: Contract) -> Change | None:
+    """The first change that the star needs. Raises: SchemaNotReadyError if any change can't be made."""
+    async with database.transaction() as connection, _classed("the schema"):
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
+        return await _next_change(connection, contract)
+
+
+async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
+    """Find every obstacle before anything is changed."""
+    missing = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
+    if await connection.fetchval(missing, OWN_TABLES):
+        return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
+    applied = await applied_contracts(connection)
+    _refuse_second_star(contract, applied)
+    await _refuse_foreign_tables(connection, contract)
     try:
-        await bring_up_to_date(database, contract)
+        await require_types(connection, contract)
+    except PermanentError as error:
+        raise SchemaNotReadyError(str(error)) from error
+    found = changes(contract, await read_star(connection, contract))
+    if found:
+        return found[0]
+    if applied.get(contract.name) == contract.fingerprint:
+        return None
+    record = (
+        f"INSERT INTO {APPLIED_CONTRACT} (name, fingerprint) "
+        f"VALUES ({literal(contract.name)}, {literal(contract.fingerprint)}) "
+        "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()"
+    )
+    return Change(f"the record of contract '{contract.name}'", (record,))
+
+
+def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
+    """Tombstones and key comparisons belong to a database's only star. Raises: SchemaNotReadyError."""
+    for other in applied.keys() - {contract.name}:
+        raise SchemaNotReadyError(
+            f"the warehouse holds the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
+            f"it is the same contract renamed, update {APPLIED_CONTRACT}"
+        )
+
+
+async def _refuse_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> None:
+    """A table of the same name that Starlift did not create stays untouched. Raises: SchemaNotReadyError."""
+    foreign = await find_foreign_tables(connection, contract)
+    if foreign:
+        found = ", ".join(f"'{name}'" for name in foreign)
+        raise SchemaNotReadyError(
+            f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create ({found}); move "
+            "them away, or give Starlift an empty database"
+        )
+
+
+async def _carry_out(database: Database, contract: Contract, change: Change) -> None:
+    waits: list[LockWait] = []
+    try:
+        async with (
+            database.transaction() as connection,
+            _classed(change.subject),
+            log_lock_waits(database, connection, waits, subject=change.subject),
+        ):
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
+            if await _next_change(connection, contract) == change:  # otherwise another loader made it first
+                for statement in change.statements:
+                    await connection.execute(statement)
     except SchemaLockedError as error:
-        if asyncio.get_running_loop().time() >= deadline:
-            raise
-        _log.warning("schema_not_ready", reason=str(error))
-        return False
-    return True
+        holders = f"; it is held by {'; '.join(map(str, waits))}" if waits else ""
+        raise SchemaLockedError(f"{error}{holders}") from error
+
+
+@asynccontextmanager
+async def _classed(subject: str) -> AsyncIterator[None]:
+    """Raises: SchemaNotReadyError, whose text contains names but no values."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise SchemaLockedError(
+            f"changing {subject} of the warehouse waits for a lock, and will be tried again until the session that holds "
+            "it ends its transaction"
+        ) from error
+    except asyncpg.UniqueViolationError as error:
+        raise SchemaNotReadyError(
+            f"{subject} of the warehouse can't be created again while several rows have the same key; of each key keep the row "
+            "with the highest _run, delete the others, and the loader continues by itself"
+        ) from error
+    except _REFUSED as error:
+        detail = f" ({error.detail})" if isinstance(error, asyncpg.DependentObjectsStillExistError) else ""
+        raise SchemaNotReadyError(
+            f"{subject} of the warehouse can't be changed: {error.args[0]}{detail}; remove the obstacle, and the loader "
+            "continues by itself"
+        ) from error
+
+
+@asynccontextmanager
+async def log_lock_waits(
+    database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
+) -> AsyncIterator[None]:
+    """Log each holder of a lock that the transaction inside waits for, once; `waits` receives those of the last look."""
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+
+    async def look() -> None:
+        logged: set[int] = set()
+        while True:
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+            try:
+                async with database.connection() as other:
+                    waits[:] = await lock_waits(other, pid) or waits
+            except (DependencyDownError, TransientError):  # every connection is busy; an outage shows in the session itself
+                continue
+            for wait in waits:
+                if wait.pid not in logged:
+                    logged.add(wait.pid)
+                    _log.warning("lock_awaited", holder=str(wait), holder_pid=wait.pid, **subject)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
 
 
 if __name__ == "__main__":

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from contracts.contract import Contract
 from contracts.tables import NAME_BYTES_MAXIMUM, Fact, WarehouseTable
 from contracts.warehouse import TECHNICAL_COLUMNS, current_name
 from shared.sql import quoted
-
-QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
 
 
 def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> Iterator[str]:

@@ -1,18 +1,20 @@
-"""The star as it is in the warehouse's catalog."""
+"""The star as the warehouse's catalog has it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.tables import Fact, WarehouseTable
-from contracts.warehouse import current_name
-from services.loading.schema import QUERIES, select_current
+from contracts.warehouse import DELETED_AT, RUN, current_name
+from services.loading.schema import select_current
 from shared.sql import quoted
+
+QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,13 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     )
 
 
+async def find_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> list[str]:
+    """Tables with a name of the star that Starlift did not create: they lack the column that every table of ours has."""
+    names = [table.name for table in contract.warehouse_tables]
+    rows = await connection.fetch(QUERIES["foreign_tables.sql"], contract.warehouse_schema, names)
+    return [row["name"] for row in rows]
+
+
 def _view(row: asyncpg.Record) -> FoundView:
     read: dict[str, Any] = {name: json.loads(row[name]) for name in ("columns", "column_comments", "grants")}
     return FoundView(
@@ -133,11 +142,11 @@ async def _wanted_views(
     connection: asyncpg.Connection, contract: Contract, columns: dict[str, list[FoundColumn]]
 ) -> dict[str, FoundView]:
     """PostgreSQL's own text of the views: they are created as temporary ones, read and rolled back."""
-    wanted = {
-        current_name(table.name): select_current(contract, table)
-        for table in contract.warehouse_tables
-        if isinstance(table, Fact) and _shows(table).issubset(column.name for column in columns.get(table.name, ()))
-    }
+    wanted = {}
+    for table in contract.facts:
+        needed = {*table.identity, RUN, DELETED_AT}  # without these columns the view can't be created
+        if needed.issubset(column.name for column in columns.get(table.name, ())):
+            wanted[current_name(table.name)] = select_current(contract, table)
     if not wanted:
         return {}
     attempt = connection.transaction()
@@ -147,8 +156,3 @@ async def _wanted_views(
     rows = await connection.fetch(QUERIES["views.sql"], temporary, list(wanted))
     await attempt.rollback()
     return {row["name"]: _view(row) for row in rows}
-
-
-def _shows(table: WarehouseTable) -> set[str]:
-    """The columns without which the view of a fact can't be defined."""
-    return {*table.identity, "_run", "_deleted_at"}

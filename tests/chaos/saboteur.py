@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, TypeVar
 
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from shared.object_store import S3ObjectStore
 from shared.queue import NO_ATTRIBUTES, SqsQueue
 from tests.chaos.points import Point
@@ -91,8 +91,8 @@ def sabotage(saboteur: Saboteur) -> None:
     queue: Any = SqsQueue
     queue.send = saboteur.unreliable(SqsQueue.send)
     queue.delete = saboteur.after(SqsQueue.delete, lambda *_: Point.INPUT_DELETED)
-    warehouse: Any = Warehouse
-    warehouse.load = saboteur.after(Warehouse.load, lambda *_: Point.BATCH_COMMITTED)
+    warehouse: Any = PostgresWarehouse
+    warehouse.load = saboteur.after(PostgresWarehouse.load, lambda *_: Point.BATCH_COMMITTED)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.loading import handler as loading
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.system import SERVICES, OperatorSettings, System, open_system
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler, Rules
@@ -94,7 +94,7 @@ class Stand:
         system = self.system
         read = ingestion.Dependencies(PostgresSource(system.source, CONTRACT), system.store, system.queues["remodelling"])
         remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, system.store.processed_bucket)
-        load = loading.Dependencies(system.objects, Warehouse(system.warehouse, CONTRACT), CONTRACT)
+        load = loading.Dependencies(system.objects, PostgresWarehouse(system.warehouse, CONTRACT), CONTRACT)
         return {
             "ingestion": partial(ingestion.handle, deps=read),
             "remodelling": partial(remodelling.handle, deps=remodel),

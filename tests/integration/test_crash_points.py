@@ -21,7 +21,7 @@ from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
@@ -244,7 +244,7 @@ async def test_a_loader_that_is_killed_before_its_commit_or_behind_it_loads_once
     await change(source, 1)
     for number, message in enumerate(await loaded.read(), start=1):
         with monkeypatch.context() as patch:
-            patch.setattr(Warehouse, method, killing(getattr(Warehouse, method)))
+            patch.setattr(PostgresWarehouse, method, killing(getattr(PostgresWarehouse, method)))
             with pytest.raises(KilledError):
                 await loaded.load(message)
         assert await loaded.select(ledger) == [(before + number - (not is_in),)]

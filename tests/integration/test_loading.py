@@ -17,9 +17,10 @@ from contracts.tables import Column, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
 from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
-from services.loading.migration import SCHEMA_LOCK
+from services.loading.migrate import SCHEMA_LOCK
+from services.loading.postgres import PostgresWarehouse
 from services.loading.schema import foreign_keys
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError, TransientError
 from tests.fixtures.limits import HANG_S
@@ -68,7 +69,7 @@ async def test_a_batch_made_anew_under_its_old_run_replaces_its_rows_and_those_o
 
 async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """Both lock several tables, in opposite order: without one lock before them they would run into a deadlock."""
-    warehouse = Warehouse(pipeline.warehouse, pipeline.contract)
+    warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
     deps = Dependencies(pipeline.objects, warehouse, pipeline.contract)
     first, second = (await pipeline.cut(600).read())[:2]
     await handle(first, deps)
@@ -88,7 +89,7 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
 async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """The calendar comes first: whoever locks a date that is there already has it until the end of the load."""
     await filled.execute("UPDATE payment SET payment_date = '2026-01-01'")
-    deps = Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, CONTRACT), CONTRACT)
+    deps = Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, CONTRACT), CONTRACT)
     for message in await pipeline.read():
         await handle(message, deps)
     await filled.execute("UPDATE staff SET first_name = 'Ada'")
@@ -180,7 +181,7 @@ async def test_a_load_does_not_fail_because_foreign_keys_have_to_wait(
     async def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("services.loading.warehouse.Warehouse.ensure_foreign_keys", fail)
+    monkeypatch.setattr("services.loading.postgres.PostgresWarehouse.finish_run", fail)
     await pipeline.run()
     assert (await pipeline.verify()).is_equal
 
@@ -216,7 +217,7 @@ async def test_a_table_that_starlift_did_not_make_is_refused_untouched(filled: a
     await pipeline.select("INSERT INTO dim_staff VALUES (1, 'mine')")
     (message,) = await pipeline.read()
     expected = (
-        r"^schema 'public' of the warehouse has tables that Starlift did not make \('dim_staff'\); "
+        r"^schema 'public' of the warehouse has tables that Starlift did not create \('dim_staff'\); "
         "move them away, or give Starlift an empty database$"
     )
     with pytest.raises(SchemaNotReadyError, match=expected):

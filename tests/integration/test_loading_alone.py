@@ -10,9 +10,9 @@ import pytest
 
 from infra.local.databases import LOADER
 from services.loading import handler as loading
-from services.loading.migration import SCHEMA_LOCK
-from services.loading.schema import QUERIES
-from services.loading.warehouse import Warehouse
+from services.loading.migrate import SCHEMA_LOCK
+from services.loading.deletes import KEEP_COMPARISON
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import TransientError
 from shared.outcome import Done
@@ -46,7 +46,7 @@ async def until_waiting(another: asyncpg.Connection) -> None:
 async def loader(source: asyncpg.Connection, pipeline: Pipeline) -> loading.Dependencies:
     """A loader that has loaded before: the schema, whose change waits for the same lock, is as it should be."""
     await fill(source, orders=20, seed=1)
-    deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
     for message in await pipeline.read():
         assert await loading.handle(message, deps) == Done()
     return deps
@@ -79,7 +79,7 @@ async def test_a_batch_that_waited_for_a_comparison_is_tried_again_and_compared(
         task = asyncio.create_task(loading.handle(late, loader))
         await until_waiting(another)
         told = ("dim_design", comparison.data.run, comparison.data.snapshot.taken_at, keys.model_dump_json())
-        await another.execute(QUERIES["keep_comparison.sql"], *told)
+        await another.execute(KEEP_COMPARISON, *told)
     with pytest.raises(TransientError, match=r"^keys were compared while batch .* waited; the next attempt compares them"):
         await task
     await loading.handle(late, loader)

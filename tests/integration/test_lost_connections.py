@@ -15,7 +15,7 @@ import pytest
 
 from contracts.messages import encode
 from services.loading import handler as loading
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from shared.consumer import Consumer
 from shared.errors import DependencyDownError
 from shared.testing import FakeQueue
@@ -90,7 +90,7 @@ async def test_a_batch_whose_copy_is_cut_off_is_loaded_and_no_attempt_is_counted
     (message,) = await shop.read()
     queue, dead_letters = FakeQueue("loading"), FakeQueue("loading-dlq")
     await queue.send(encode(message))
-    deps = loading.Dependencies(shop.objects, Warehouse(shop.warehouse, SHOP), SHOP)
+    deps = loading.Dependencies(shop.objects, PostgresWarehouse(shop.warehouse, SHOP), SHOP)
     consumer = Consumer(
         partial(loading.handle, deps=deps),
         replace(RULES, poll_wait=timedelta(seconds=1)),

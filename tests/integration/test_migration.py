@@ -22,11 +22,10 @@ from contracts.messages import BatchRemodelled, encode
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.loading import handler as loading
 from services.loading.evolution import SCHEMA, SchemaNotReadyError
-from services.loading.migrate import migrate
-from services.loading.migration import LOCK_LIMIT, next_change
-from services.loading.schema import QUERIES
+from services.loading.migrate import LOCK_LIMIT, migrate, next_change
+from services.loading.postgres import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.loading.warehouse import Warehouse
+from services.loading.star import QUERIES
 from shared.consumer import Consumer
 from shared.errors import TransientError
 from shared.testing import FakeQueue
@@ -84,7 +83,7 @@ async def consuming(shop: Pipeline, message: BatchRemodelled) -> AsyncIterator[t
     """A loader with its queue and its dead letters."""
     queue, dead_letters = FakeQueue("loading"), FakeQueue("loading-dlq")
     await queue.send(encode(message))
-    warehouse = Warehouse(shop.warehouse, shop.contract)
+    warehouse = PostgresWarehouse(shop.warehouse, shop.contract)
     consumer = Consumer(
         partial(loading.handle, deps=loading.Dependencies(shop.objects, warehouse, shop.contract)),
         replace(RULES, poll_wait=timedelta(seconds=1)),
@@ -188,7 +187,7 @@ async def test_views_of_others_are_named_before_anything_changes_and_loading_goe
     expected = (
         "the warehouse can't follow contract 'shop' while other objects depend on what has to change: view report on "
         "dim_item.item_id; materialized view board on fact_sale_current; drop them, and create them again once the loader has "
-        "gone on by itself"
+        "continued by itself"
     )
     wide = shop.reading(WIDE)
     settings = LoadingSettings(
@@ -223,7 +222,7 @@ async def test_where_nothing_differs_nothing_is_locked(old_shop: Pipeline, analy
     names = ", ".join(table.name for table in OLD.warehouse_tables)
     async with analyst.transaction():
         await analyst.execute(f"LOCK TABLE {names}, fact_sale_current, starlift.contract IN ACCESS SHARE MODE")
-        await Warehouse(old_shop.warehouse, OLD).ensure_schema()
+        await PostgresWarehouse(old_shop.warehouse, OLD).ensure_schema()
         assert await next_change(old_shop.warehouse, OLD) is None
 
 
@@ -241,7 +240,7 @@ async def test_what_was_dropped_from_the_star_is_made_again(
         "DROP TABLE starlift.comparison",
     )
     shape = await constraints(analyst)
-    deps = loading.Dependencies(old_shop.objects, Warehouse(old_shop.warehouse, OLD), OLD)
+    deps = loading.Dependencies(old_shop.objects, PostgresWarehouse(old_shop.warehouse, OLD), OLD)
     for damage in damages:
         await analyst.execute(damage)
         await source.execute("UPDATE item SET price = price + 1; UPDATE maker SET town = town || '!'")
@@ -279,8 +278,8 @@ async def test_a_key_that_duplicates_keep_from_being_made_again_is_named_and_wai
             await until(lambda: not queue.messages)
     (reason,) = reasons(logs, "dependency_down")
     assert reason == (
-        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be made again while several rows have the "
-        "same key; keep one of each, that with the highest _run, delete the others, and the loader goes on by itself"
+        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be created again while several rows have "
+        "the same key; of each key keep the row with the highest _run, delete the others, and the loader continues by itself"
     )
     assert (queue.sent[0].receive_count, dead_letters.messages) == (1, [])
 

@@ -23,7 +23,7 @@ from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from services.loading import handler as loading
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
 from services.operator.proof.verify import verify
@@ -95,7 +95,7 @@ class Place:
         """Remodelling and loading at work."""
         contract = self.pipeline.contract
         remodel = partial(remodelling.handle, deps=remodelling.Dependencies(self.objects, self.loading, contract, self.bucket))
-        warehouse = Warehouse(self.pipeline.warehouse, contract)
+        warehouse = PostgresWarehouse(self.pipeline.warehouse, contract)
         load = partial(loading.handle, deps=loading.Dependencies(self.objects, warehouse, contract))
         consumers = [self._consumer(remodel, self.remodelling), self._consumer(load, self.loading)]
         async with asyncio.TaskGroup() as running:

@@ -17,8 +17,9 @@ from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER
 from services.loading import handler as loading
 from services.loading.migrate import migrate
+from services.loading.postgres import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.errors import PermanentError
@@ -39,7 +40,7 @@ async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def load(pipeline: Pipeline, message: BatchRemodelled) -> Outcome:
-    deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
     return await loading.handle(message, deps)
 
 

@@ -13,7 +13,7 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column
 from services.loading.evolution import SchemaNotReadyError, is_widening
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
 
@@ -79,7 +79,7 @@ async def test_a_loader_of_the_build_before_goes_on_behind_a_widening(shop: Pipe
     newer = shop.reading(retyped(retyped(retyped(older.contract, "item_id", BIGINT), "price", numeric(18, 4)), "code", TEXT))
     await older.run()
     for number in (2, 3):
-        await Warehouse(shop.warehouse, newer.contract).ensure_schema()
+        await PostgresWarehouse(shop.warehouse, newer.contract).ensure_schema()
         await source.execute("UPDATE item SET code = 'cba', price = price + 1")
         await older.run()
         for relation in ("dim_item", "fact_sale", "fact_sale_current"):

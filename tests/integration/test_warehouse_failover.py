@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from infra.local.databases import LOADER
 from infra.local.sql import execute
 from services.loading import handler as loading
-from services.loading.warehouse import Warehouse
+from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
@@ -64,7 +64,7 @@ async def test_a_connection_that_breaks_inside_a_transaction_is_an_outage(
 
 async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
-    deps = loading.Dependencies(pipeline.objects, Warehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
     assert await loading.handle(message, deps) == Done()
     await pipeline.select("DROP SCHEMA starlift CASCADE")
     await pipeline.select("DROP SCHEMA public CASCADE")

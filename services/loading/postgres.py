@@ -1,0 +1,229 @@
+"""A star in PostgreSQL: one transaction per batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from uuid import UUID
+
+import asyncpg
+import pandas as pd
+
+from contracts.calendar import CALENDAR_PARTS
+from contracts.contract import Contract
+from contracts.origins import CalendarPart
+from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
+from contracts.warehouse import LEDGER
+from services.loading.deletes import Deletes
+from services.loading.merge import (
+    create_staging,
+    insert_inferred_members,
+    merge_date,
+    merge_staged,
+    read_staged,
+    select_referred_dates,
+    staging_name,
+)
+from services.loading.migrate import SCHEMA_LOCK, log_lock_waits, migrate_schema
+from services.loading.schema import foreign_keys, relation
+from services.loading.warehouse import Batch, StarRow
+from shared.errors import PermanentError, TransientError
+from shared.ledger import is_complete, loaded_batches, other_source
+from shared.postgres import Database
+from shared.sql import quoted
+
+LOCK_LIMIT = "10s"  # for the lock that adding foreign keys needs
+
+# No row comes back if the ledger has the batch already. A second loader of the batch waits here until the first has ended.
+_CLAIM_BATCH = f"""
+INSERT INTO {LEDGER} (batch_id, source_name, run, batch_index, event, snapshot_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (batch_id) DO NOTHING
+RETURNING batch_id
+"""
+# The last statement before the commit: from now on readers see the rows.
+_CLOSE_BATCH = f"UPDATE {LEDGER} SET loaded_at = clock_timestamp() WHERE batch_id = $1"
+_FOREIGN_KEYS = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND connamespace = $1::text::regnamespace"
+_DAMAGED = (
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidColumnReferenceError,  # no key for ON CONFLICT
+)
+
+
+class PostgresWarehouse:
+    """One star in one database. See Warehouse."""
+
+    def __init__(self, database: Database, contract: Contract) -> None:
+        self._database = database
+        self._contract = contract
+        self._has_schema = False
+        self._migration: asyncio.Task[None] | None = None
+        self._has_foreign_keys = False
+        self._only_source: str | None = None
+
+    async def has(self, batch_id: UUID) -> bool:
+        """See Warehouse."""
+        await self.ensure_schema()
+        async with self._database.transaction(readonly=True) as connection:
+            with self._schema_checked_if_damaged():
+                return batch_id in await loaded_batches(connection, [batch_id])
+
+    async def load(self, batch: Batch) -> int | None:
+        """See Warehouse."""
+        await self.ensure_schema()
+        async with self._database.transaction(readonly=True) as connection:
+            await self._refuse_second_source(connection, batch.event.data.source_name)
+        async with self._database.transaction() as connection:
+            with self._schema_checked_if_damaged():
+                async with log_lock_waits(self._database, connection, [], batch_id=str(batch.event.data.batch_id)):
+                    return await self._load(connection, batch)
+
+    async def _load(self, connection: asyncpg.Connection, batch: Batch) -> int | None:
+        data = batch.event.data
+        deletes = Deletes(connection, self._contract, batch)
+        # Comparing keys needs the exclusive lock: a concurrent load could merge rows the comparison never sees.
+        is_exclusive = bool(batch.keys.lists or await deletes.later_comparisons())
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", SCHEMA_LOCK)
+        record = batch.event.model_dump_json()
+        claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
+        if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
+            return None
+        await self._merge(connection, batch)
+        later = await deletes.later_comparisons()
+        if later and not is_exclusive:
+            raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
+        gone = await deletes.apply(later)
+        await connection.execute(_CLOSE_BATCH, data.batch_id)
+        return gone
+
+    async def finish_run(self, source_name: str, run: int) -> None:
+        """Add the missing foreign keys. Every load keeps them true, so adding them can't fail.
+
+        Raises: TransientError when a long load holds the tables; a later run tries again.
+        """
+        if self._has_foreign_keys:
+            return
+        async with self._database.transaction() as connection:
+            if not await is_complete(connection, source_name, run):
+                return
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            found = await connection.fetch(_FOREIGN_KEYS, quoted(self._contract.warehouse_schema))
+            known = {row["conname"] for row in found}
+            for name, statement in foreign_keys(self._contract):
+                if name not in known:
+                    await connection.execute(statement)
+        self._has_foreign_keys = True
+
+    async def rows(self, table: WarehouseTable) -> list[StarRow]:
+        """See Warehouse."""
+        names = ", ".join(map(quoted, table.star_types))
+        query = f"SELECT _run, _deleted_at, {names} FROM {relation(self._contract, table)}"
+        async with self._database.transaction(readonly=True) as connection:
+            found = await connection.fetch(query)
+        return [StarRow({name: row[name] for name in table.star_types}, row["_run"], row["_deleted_at"]) for row in found]
+
+    async def ensure_schema(self) -> None:
+        """Migrate the schema when the loader starts, and after a load has found it damaged.
+
+        All callers share one attempt, which continues when a caller stops waiting. See Warehouse.
+        """
+        if self._has_schema:
+            return
+        if self._migration is None or self._migration.done():
+            self._migration = asyncio.create_task(self._migrate())
+        await asyncio.shield(self._migration)
+
+    async def _migrate(self) -> None:
+        await migrate_schema(self._database, self._contract)
+        self._has_schema = True
+
+    @contextmanager
+    def _schema_checked_if_damaged(self) -> Iterator[None]:
+        """Have the next attempt check the schema if the warehouse lost a table, a column or a key since this process started.
+
+        Raises: TransientError.
+        """
+        try:
+            yield
+        except _DAMAGED as error:
+            self._has_schema = self._has_foreign_keys = False
+            raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
+
+    async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
+        if self._only_source == source_name:
+            return
+        other = await other_source(connection, source_name)
+        if other is not None:
+            raise PermanentError(
+                f"the warehouse holds the rows of source '{other}'; give source '{source_name}' a database of its own, or, if "
+                f"it is the same one renamed, update {LEDGER}, then replay the dead letters"
+            )
+        self._only_source = source_name
+
+    async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> None:
+        """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
+        contract, rows = self._contract, batch.rows
+        staged = [table for table in contract.warehouse_tables if table.name in rows]
+        facts = tuple(table for table in staged if isinstance(table, Fact))
+        for table in staged:
+            await _stage(connection, table, rows)
+        for table in contract.warehouse_tables:
+            if isinstance(table, Calendar):
+                await self._fill_calendar(connection, table, facts)
+                continue
+            if table in staged:
+                async with _unreadable_column_named(connection, table):
+                    await connection.execute(merge_staged(contract, table), batch.event.data.run, batch.event.data.batch_id)
+            if isinstance(table, Dimension) and (inferred := insert_inferred_members(contract, table, facts)):
+                await connection.execute(inferred)
+
+    async def _fill_calendar(
+        self, connection: asyncpg.Connection, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]
+    ) -> None:
+        referred = select_referred_dates(calendar, facts)
+        if referred is None:
+            return
+        parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
+        dates = [row["date"] for row in await connection.fetch(referred)]
+        await connection.executemany(merge_date(self._contract, calendar), [[str(part(date)) for part in parts] for date in dates])
+
+
+async def _stage(connection: asyncpg.Connection, table: WarehouseTable, rows: Mapping[str, pd.DataFrame]) -> None:
+    """Copy rows into a temporary table, as Python objects with None for NULL."""
+    frame, names = rows[table.name], list(table.star_types)
+    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in names]
+    await connection.execute(create_staging(table))
+    await connection.copy_records_to_table(staging_name(table), records=zip(*columns, strict=True), columns=names)
+
+
+@asynccontextmanager
+async def _unreadable_column_named(connection: asyncpg.Connection, table: WarehouseTable) -> AsyncIterator[None]:
+    """Around the merge of staged rows: find the column whose value the warehouse can't read.
+
+    PostgreSQL names no column when a cast fails, and its text quotes the value. Only what travels as PostgreSQL's own text can
+    fail: it is read by another server, maybe an older one, or one whose type of that name is another.
+    Raises: PermanentError, which names the column.
+    """
+    verbatim = [column for column in table.columns if column.type.is_verbatim]
+    if not verbatim:
+        yield
+        return
+    try:
+        async with connection.transaction():  # a savepoint: after an error nothing else could be asked
+            yield
+    except asyncpg.DataError as error:
+        for column in verbatim:
+            try:
+                async with connection.transaction():
+                    await connection.execute(read_staged(table, column))
+            except asyncpg.DataError:
+                raise PermanentError(
+                    f"column '{column.name}' of '{table.name}' has a value that the warehouse can't read as {column.type.sql} "
+                    f"({type(error).__name__}; the text is withheld, it may quote a row); correct it at the source or leave "
+                    "the column out of the contract, then run `starlift ingest --full`"
+                ) from error
+        raise
