@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from shared.consumer import Consumer, Handler, Probe, Rules
 from shared.consumer.dependencies import PROBE_TIMEOUT
-from shared.consumer.executor import decisive
+from shared.consumer.outcomes import decisive
 from shared.consumer.task_protection import protection
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import configure_logs

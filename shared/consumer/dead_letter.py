@@ -13,26 +13,24 @@ from contracts.failure import (
     read_failure,
 )
 from contracts.messages import NewerMessageError, UndecodableMessageError
-from shared.consumer.attempts import attempt_number, failing_since, given
+from shared.consumer.attempt import Attempt, given
 from shared.consumer.rules import Rules
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.logs import frames_of, place_of
 from shared.outcome import DeadLetter
-from shared.queue import Delivery
 from shared.wire_form import attributes_beside
 
 _LOGGED_BYTES_MAXIMUM = 4096
 _OURS = (TransientError, PermanentError, DependencyDownError, UndecodableMessageError, NewerMessageError)
 
 
-def dead_letter_attributes(
-    delivery: Delivery, outcome: DeadLetter, *, rules: Rules, queue: str, now: datetime
-) -> dict[str, str]:
+def dead_letter_attributes(attempt: Attempt, outcome: DeadLetter, *, rules: Rules, queue: str, now: datetime) -> dict[str, str]:
     """The attributes of the dead letter: the failure record, and the message's own as far as there is room.
 
     The time of the first failure and the number of replays are those of an earlier failure record, if there is one: a replay
     counts itself there.
     """
+    delivery = attempt.delivery
     earlier = read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, ""))
     record = FailureRecord(
         reason=outcome.reason,
@@ -40,8 +38,8 @@ def dead_letter_attributes(
         message=_message(outcome.error),
         fingerprint=fingerprint(outcome.error),
         fingerprint_version=2,
-        attempts=attempt_number(delivery),
-        first_failed_at=earlier.first_failed_at if earlier else failing_since(delivery, now),
+        attempts=attempt.number,
+        first_failed_at=earlier.first_failed_at if earlier else attempt.failing_since or now,
         last_failed_at=now,
         source_queue=queue,
         service=rules.service,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, NewerMessageError, UndecodableMessageError, decode
-from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
 from shared.wire_form import PACKED_ATTRIBUTE
 
 RECORD = {

@@ -14,7 +14,7 @@ from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, r
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
-from shared.consumer.attempts import given
+from shared.consumer.attempt import given
 from shared.queue import Delivery, Outgoing
 
 _DEPTH_MAXIMUM = 100  # of the JSON in a letter; a message of ours has eight levels

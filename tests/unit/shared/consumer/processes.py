@@ -15,7 +15,7 @@ import structlog
 
 from contracts.messages import Message
 from shared.consumer import Consumer, Rules
-from shared.consumer.attempts import attempt_number
+from shared.consumer.attempt import read_attempt
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Done, Outcome
 from shared.queue import NO_ATTRIBUTES, Delivery, Depth, Failures, Outgoing
@@ -194,7 +194,7 @@ class Connection:
             self._process.holdings[receipt].is_given_up = True
 
     def _require_unburnt(self, delivery: Delivery) -> None:
-        attempt, failed = attempt_number(delivery), self._world.failed[delivery.body]
+        attempt, failed = read_attempt(delivery, loop_now()).number, self._world.failed[delivery.body]
         is_right = attempt == 1 + failed or delivery.body in self._world.excused
         kind = self._world.kinds[delivery.body].value
         self._world.require(is_right, f"attempt {attempt} of a '{kind}' message at {now():.3f} s, where {failed} failed")

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import Message
-from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE
 from shared.consumer.consumer import CLEAN_UP, FLUSH, SHOW_AGAIN
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import Done, Outcome

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason
 from contracts.messages import Message
-from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.outcome import DeadLetter, Defer, Done, Outcome, Retry
 from shared.testing import EPOCH, loop_now, throttled

@@ -15,6 +15,7 @@ from contracts.failure import FAILURE_TEXT_BYTES_MAXIMUM, FailureReason, Failure
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, decode
 from shared import health
 from shared.aws_errors import aws_errors
+from shared.consumer.attempt import read_attempt
 from shared.consumer.backoff import probe_delay, retry_delay
 from shared.consumer.dead_letter import dead_letter_attributes, fingerprint
 from shared.consumer.task_protection import protection
@@ -41,9 +42,9 @@ def test_a_probe_is_delayed_by_nothing_to_all_of_a_doubling_span(failures: int, 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=200))
 def test_a_failure_record_holds_any_text_cut_to_its_size_in_characters_that_sqs_takes(text: str) -> None:
-    delivery = Delivery("id", "body", "receipt", 1, EPOCH, EPOCH)
+    attempt = read_attempt(Delivery("id", "body", "receipt", 1, EPOCH, EPOCH), EPOCH)
     outcome = DeadLetter(FailureReason.PERMANENT, PermanentError(text))
-    (attribute,) = dead_letter_attributes(delivery, outcome, rules=RULES, queue="loading", now=EPOCH).values()
+    (attribute,) = dead_letter_attributes(attempt, outcome, rules=RULES, queue="loading", now=EPOCH).values()
     message = FailureRecord.model_validate_json(attribute).message
     assert attribute.isascii()
     assert min(attribute) >= " "

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -28,11 +28,10 @@ from hypothesis.stateful import (
 )
 
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
-from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, attempt_number, handed_over
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, Attempt
 from shared.consumer.consumer import CLEAN_UP, FLUSH
 from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease
-from shared.queue import Delivery
 from shared.testing import AnswerLost, FakeQueue, Fault, Hangs, Partial, connection_reset, throttled
 from tests.fixtures.virtual_clock import VirtualClockLoop
 from tests.unit.shared.consumer.processes import LEASE_S, Kind, Process, World
@@ -245,12 +244,12 @@ TestFaultsAndKills = ConsumersUnderFaults.TestCase
 TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 150)
 
 
-def counting_the_stop(delivery: Delivery, at: datetime) -> dict[str, str]:
-    return {**handed_over(delivery, at), ATTEMPTS_ATTRIBUTE: str(attempt_number(delivery))}
+def counting_the_stop(attempt: Attempt) -> dict[str, str]:
+    return {ATTEMPTS_ATTRIBUTE: str(attempt.number)}
 
 
-def forgetting_failures(delivery: Delivery, at: datetime) -> dict[str, str]:
-    return {**handed_over(delivery, at), ATTEMPTS_ATTRIBUTE: "0"}
+def forgetting_failures(_attempt: Attempt) -> dict[str, str]:
+    return {ATTEMPTS_ATTRIBUTE: "0"}
 
 
 async def showing_again(executor: Executor, lease: Lease, _until: float | None) -> None:
@@ -260,8 +259,8 @@ async def showing_again(executor: Executor, lease: Lease, _until: float | None) 
 @pytest.mark.parametrize(
     ("machine", "protection", "fault", "found"),
     [
-        (Consumers, "executor.handed_over", counting_the_stop, r"attempt \d of a '.*' message at .* where \d failed"),
-        (Consumers, "executor.handed_over", forgetting_failures, r"attempt \d of a '.*' message at .* where [1-4] failed"),
+        (Consumers, "attempt.Attempt.copied", counting_the_stop, r"attempt \d of a '.*' message at .* where \d failed"),
+        (Consumers, "attempt.Attempt.copied", forgetting_failures, r"attempt \d of a '.*' message at .* where [1-4] failed"),
         (Consumers, "executor.Executor.hand_over", showing_again, r"attempt \d of a '.*' message at .* where \d failed"),
         (ConsumersUnderFaults, "lease.Lease.is_held", True, "deleted after its lease was lost"),
     ],

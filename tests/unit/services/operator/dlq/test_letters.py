@@ -14,7 +14,7 @@ from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import encode
 from services.operator.dlq.letters import Archived, Letter, read_letter
 from services.operator.dlq.render import json_line, letter_as_json, show_letter
-from shared.consumer.attempts import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
 from shared.queue import Delivery
 from shared.testing import EPOCH
 from tests.unit.services.operator.dlq.scene import SERVICE, failure

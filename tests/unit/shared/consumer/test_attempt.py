@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
@@ -9,19 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Message
-from shared.consumer.attempts import (
-    ATTEMPTS_ATTRIBUTE,
-    DEFERRED_ATTRIBUTE,
-    FAILING_ATTRIBUTE,
-    attempt_number,
-    deferred,
-    deferred_since,
-    failing_since,
-    handed_over,
-)
-from shared.consumer.attempts import (
-    given as given_attributes,
-)
+from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE, Attempt, read_attempt
+from shared.consumer.attempt import given as given_attributes
 from shared.errors import DependencyDownError
 from shared.outcome import Done, Outcome
 from shared.queue import Delivery
@@ -37,42 +26,48 @@ def delivery(receive_count: int = 1, attributes: dict[str, str] | None = None) -
     return Delivery("id", "body", "receipt", receive_count, EPOCH, EPOCH + A_MINUTE, attributes or {})
 
 
+def attempt(receive_count: int = 1, attributes: dict[str, str] | None = None) -> Attempt:
+    return read_attempt(delivery(receive_count, attributes), LATER)
+
+
 @given(receive_counts=st.lists(st.integers(1, 9), min_size=1))
 def test_however_often_a_message_is_handed_over_every_receipt_but_the_last_of_each_copy_is_an_attempt(
     receive_counts: list[int],
 ) -> None:
     attributes: dict[str, str] = {}
     for count in receive_counts:
-        attributes = handed_over(delivery(count, attributes), LATER)
-    assert attempt_number(delivery(1, attributes)) == 1 + sum(count - 1 for count in receive_counts)
+        attributes = attempt(count, attributes).copied()
+    assert attempt(1, attributes).number == 1 + sum(count - 1 for count in receive_counts)
 
 
 def test_a_copy_remembers_since_when_its_message_fails() -> None:
-    assert FAILING_ATTRIBUTE not in handed_over(delivery(), LATER)
-    first = handed_over(delivery(2), LATER)
-    assert failing_since(delivery(1, first), LATER) == EPOCH + A_MINUTE
-    assert failing_since(delivery(1, handed_over(delivery(2, first), LATER + A_MINUTE)), LATER) == EPOCH + A_MINUTE
-    assert failing_since(delivery(), LATER) == LATER
+    assert FAILING_ATTRIBUTE not in attempt().copied()
+    first = attempt(2).copied()
+    assert attempt(1, first).failing_since == EPOCH + A_MINUTE
+    assert attempt(1, read_attempt(delivery(2, first), LATER + A_MINUTE).copied()).failing_since == EPOCH + A_MINUTE
+    assert attempt().failing_since is None
 
 
 def test_a_deferral_remembers_when_the_first_one_was() -> None:
-    first = deferred(delivery(), EPOCH)
-    assert deferred_since(delivery(1, deferred(delivery(1, first), LATER)), LATER) == EPOCH
+    first = attempt().deferred(EPOCH)
+    assert attempt(1, attempt(1, first).deferred(LATER)).deferred_since == EPOCH
 
 
 @pytest.mark.parametrize("text", ["", "-1", "two", "٣", "1e3", "9" * 5000])
 def test_a_hand_made_count_counts_nothing(text: str) -> None:
-    assert attempt_number(delivery(3, {ATTEMPTS_ATTRIBUTE: text})) == 3
+    assert attempt(3, {ATTEMPTS_ATTRIBUTE: text}).number == 3
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2999-01-01T00:00:00+00:00", "2999-01-01"])
-def test_a_hand_made_time_is_now_at_the_latest(text: str) -> None:
-    made = delivery(1, {DEFERRED_ATTRIBUTE: text, FAILING_ATTRIBUTE: text})
-    assert (deferred_since(made, LATER), failing_since(made, LATER)) == (LATER, LATER)
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", None), ("yesterday", None), ("2999-01-01T00:00:00+00:00", LATER), ("2999-01-01", LATER)]
+)
+def test_a_hand_made_time_is_ignored_or_now_at_the_latest(text: str, expected: datetime | None) -> None:
+    made = attempt(1, {DEFERRED_ATTRIBUTE: text, FAILING_ATTRIBUTE: text})
+    assert (made.deferred_since, made.failing_since) == (expected, expected)
 
 
 def test_what_is_ours_is_not_among_what_the_message_was_given() -> None:
-    copied = handed_over(delivery(2, deferred(delivery(1, {"origin": "x"}), LATER)), LATER)
+    copied = attempt(2, attempt(1, {"origin": "x"}).deferred(LATER)).copied()
     assert set(copied) == {"origin", ATTEMPTS_ATTRIBUTE, FAILING_ATTRIBUTE, DEFERRED_ATTRIBUTE}
     assert given_attributes(delivery(1, copied)) == {"origin": "x"}
 
