@@ -1,4 +1,4 @@
-"""The wall clock, for what people read and for what outlives a process. Spans within one are measured by the event loop's."""
+"""The wall clock, for what people read and for what outlives a process. Spans are measured by the event loop's clock."""
 
 from __future__ import annotations
 

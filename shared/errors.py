@@ -1,24 +1,24 @@
 """Errors by what recovers them.
 
-They are raised where the cause is known and turned into an outcome in one place, shared/consumer/executor.py. Their texts are
-written by us and hold no row data; the text of any other error may quote a row and is therefore never logged or sent.
+They are raised where the cause is known, and become outcomes in one place, shared/consumer/outcomes.py. Their texts are written
+by us and hold no row data; the text of any other error may quote a row and is therefore never logged or sent.
 """
 
 from __future__ import annotations
 
 
 class TransientError(Exception):
-    """May pass by itself. Recovery: try the message again later; it counts as an attempt."""
+    """May pass by itself. Recovery: retry the message later; it counts as an attempt."""
 
 
 class PermanentError(Exception):
-    """Trying again can't help. Recovery: a person repairs the cause and replays the dead letter."""
+    """No retry can help. Recovery: a person removes the cause and replays the dead letter."""
 
 
 class DependencyDownError(Exception):
     """A database or a service that every message needs can't be reached.
 
-    Recovery: the consumer stops receiving, keeps the messages it holds, and goes on when `dependency` answers again.
+    Recovery: the consumer stops receiving, keeps the messages it holds, and continues when `dependency` answers again.
     No attempt is counted.
     """
 

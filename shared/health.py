@@ -1,4 +1,4 @@
-"""Whether a service is alive: its loop writes a file at every turn.
+"""Whether a service is alive: its consumer writes a file at every turn of its loop.
 
 `python -m shared.health FILE MAX_AGE_S` exits with 0 while the file is young enough, else with 1.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def beat(file: Path, waiting_for: Sequence[str]) -> None:
-    """Says that the loop turns; the text says whether the service is ready or which dependencies it waits for."""
+    """Record a turn of the loop: write `ready`, or which dependencies the service waits for."""
     file.write_text(f"waiting for {', '.join(waiting_for)}\n" if waiting_for else "ready\n")
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a delivery: one of four."""
+"""What becomes of a delivery: one of four outcomes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Too early, nothing failed: send a copy that shows up after `delay` (SQS: at most 15 minutes), then delete this one.
+    """Too early, but nothing failed: send a copy that is visible after `delay` (SQS: at most 15 minutes), then delete this one.
 
-    The copy counts its attempts from one, and remembers when the message was deferred first: after the consumer's `defer_limit`
+    The copy counts its attempts from one, and remembers when the message was first deferred: after the consumer's `defer_limit`
     it becomes a dead letter, since what it waits for does not come.
     """
 
@@ -35,7 +35,7 @@ class Defer:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """No attempt will help: to the dead-letter queue, with `error` in its failure record."""
+    """No attempt will help: move the message to the dead-letter queue, with `error` in its failure record."""
 
     reason: FailureReason
     error: BaseException

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
 VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
-CONTROL_TIMEOUT, ANSWER_TIMEOUT = timedelta(seconds=5), timedelta(seconds=15)  # of what a lease waits for; of other calls
-POLL_GRACE = timedelta(seconds=10)  # a long poll without an answer so long after it should have ended has hung
-HOLD_MAXIMUM = VISIBILITY_MAXIMUM - timedelta(minutes=15)  # how long we keep one delivery: SQS then shows it, whatever we ask
+CONTROL_TIMEOUT = timedelta(seconds=5)  # of the calls that leases wait for
+ANSWER_TIMEOUT = timedelta(seconds=15)  # of other calls
+POLL_GRACE = timedelta(seconds=10)  # a long poll that is this late counts as hung
+HOLD_MAXIMUM = VISIBILITY_MAXIMUM - timedelta(minutes=15)  # how long we keep one delivery: SQS shows it again soon after
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One handing-over of a message; the same message has the same `message_id` and a new `receipt_handle` each time.
+    """One delivery of a message; the same message has the same `message_id` and a new `receipt_handle` each time.
 
     `receive_count` starts at 1. `sent_at` and `first_received_at` are aware UTC.
     """
@@ -53,7 +54,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Receipts that a batch request did not serve: `gone` ones hold their message no longer, `transient` ones may yet."""
+    """Receipts for which a batch request failed: `gone` ones no longer hold their message, `transient` ones may be retried."""
 
     gone: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
@@ -61,7 +62,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many messages a queue holds, approximately: to be received, received and not deleted, not yet to be seen."""
+    """How many messages a queue holds, approximately: visible, received and not deleted, delayed."""
 
     visible: int
     in_flight: int
@@ -77,33 +78,34 @@ class Queue(Protocol):
         ...
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
-        """Up to `limit` (and 10) deliveries, hidden from others for `visibility`; waits for the first one up to `wait`.
+        """Receive up to `limit` (and 10) deliveries, hidden from others for `visibility`; wait for the first one up to `wait`.
 
-        Never cancel it: messages on their way would be hidden and held by nobody. It ends within `wait` and POLL_GRACE.
+        Never cancel it: messages on their way would be hidden although nobody works on them. It ends within `wait` and
+        POLL_GRACE.
         """
         ...
 
     async def delete(self, receipts: Iterable[str]) -> Failures:
-        """Removes messages for good. May be repeated."""
+        """Delete messages. May be repeated."""
         ...
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
-        """Hides each receipt's message for so long from now; zero hands it back at once."""
+        """Hide each receipt's message for so long from now; zero shows it again at once."""
         ...
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
-        """The id of the new message, which shows up after `delay` (at most 15 minutes)."""
+        """Send a message, visible after `delay` (at most 15 minutes), and return its id."""
         ...
 
     async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
-        """The id of each new message, in the order given, in few requests; None for one that SQS did not take.
+        """Send messages in few requests, and return their ids in the order given; None for one that SQS refused.
 
-        When it raises, each request before (see `requests_of`) was answered, and nobody is told how: send one at a time.
+        When it raises, the answers to the requests before (see `requests_of`) are lost: send one request at a time.
         """
         ...
 
     async def depth(self) -> Depth:
-        """How much is waiting."""
+        """How many messages the queue holds."""
         ...
 
 
@@ -111,7 +113,7 @@ class SqsQueue:
     """An SQS queue.
 
     `receiver` and `control` are two clients: ten long polls on the only pool of 10 connections delayed a heartbeat by 7.4 s.
-    `once` repeats no request by itself: who sends many wants to know what may have been sent twice.
+    `once` retries no request by itself: a caller that sends many has to know what may have been sent twice.
     """
 
     def __init__(self, url: str, *, receiver: SQSClient, control: SQSClient, once: SQSClient) -> None:
@@ -141,36 +143,42 @@ class SqsQueue:
 
     async def delete(self, receipts: Iterable[str]) -> Failures:
         """See Queue."""
-        wanted = list(receipts)
-        failed: list[tuple[str, BatchResultErrorEntryTypeDef]] = []
-        for start in range(0, len(wanted), BATCH_MAXIMUM):
-            batch = wanted[start : start + BATCH_MAXIMUM]
-            with aws_errors("sqs", self.name):
-                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
-                    answer = await self._control.delete_message_batch(
-                        QueueUrl=self._url,
-                        Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)],
-                    )
-            failed += [(batch[int(entry["Id"])], entry) for entry in answer.get("Failed", ())]
-        return _failures(failed)
+
+        async def request(batch: Sequence[str]) -> Sequence[BatchResultErrorEntryTypeDef]:
+            answer = await self._control.delete_message_batch(
+                QueueUrl=self._url,
+                Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)],
+            )
+            return answer.get("Failed", ())
+
+        return await self._in_batches(list(receipts), request)
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
         """See Queue."""
-        wanted = list(changes.items())
-        failed: list[tuple[str, BatchResultErrorEntryTypeDef]] = []
-        for start in range(0, len(wanted), BATCH_MAXIMUM):
-            batch = wanted[start : start + BATCH_MAXIMUM]
+
+        async def request(batch: Sequence[str]) -> Sequence[BatchResultErrorEntryTypeDef]:
+            answer = await self._control.change_message_visibility_batch(
+                QueueUrl=self._url,
+                Entries=[
+                    {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": _seconds(changes[receipt])}
+                    for index, receipt in enumerate(batch)
+                ],
+            )
+            return answer.get("Failed", ())
+
+        return await self._in_batches(list(changes), request)
+
+    async def _in_batches(
+        self, receipts: Sequence[str], request: Callable[[Sequence[str]], Awaitable[Sequence[BatchResultErrorEntryTypeDef]]]
+    ) -> Failures:
+        failed: dict[str, BatchResultErrorEntryTypeDef] = {}
+        for start in range(0, len(receipts), BATCH_MAXIMUM):
+            batch = receipts[start : start + BATCH_MAXIMUM]
             with aws_errors("sqs", self.name):
                 async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
-                    answer = await self._control.change_message_visibility_batch(
-                        QueueUrl=self._url,
-                        Entries=[
-                            {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": _seconds(hidden)}
-                            for index, (receipt, hidden) in enumerate(batch)
-                        ],
-                    )
-            failed += [(batch[int(entry["Id"])][0], entry) for entry in answer.get("Failed", ())]
-        return _failures(failed)
+                    failed |= {batch[int(entry["Id"])]: entry for entry in await request(batch)}
+        gone = frozenset(receipt for receipt, entry in failed.items() if _is_gone(entry))
+        return Failures(gone=gone, transient=frozenset(failed) - gone)
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """See Queue."""
@@ -227,10 +235,7 @@ class SqsQueue:
 
 
 def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mapping[str, str]) -> None:
-    """Refuses what SQS would refuse.
-
-    Raises: PermanentError.
-    """
+    """Check a message for what SQS would refuse. Raises: PermanentError."""
     size = byte_count(body)
     if size <= MESSAGE_BYTES_MAXIMUM:
         size = packed_byte_count(body, attributes)
@@ -244,7 +249,7 @@ def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mappin
 
 
 def requests_of(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
-    """As many as one request takes: ten, and together half of what SQS takes, so that JSON's escapes have room."""
+    """Cut messages into requests of at most ten, and of half the bytes that SQS takes, so that JSON's escapes have room."""
     batch: list[Outgoing] = []
     total = 0
     for message in messages:
@@ -259,7 +264,7 @@ def requests_of(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
 
 
 def _seconds(span: timedelta) -> int:
-    """Whole seconds for SQS, rounded up: a short span must not become zero, which hands a message back."""
+    """Whole seconds for SQS, rounded up: a short span must not become zero, which shows a message again."""
     return -int(-span.total_seconds() // 1)
 
 
@@ -281,12 +286,7 @@ def _from_milliseconds(text: str) -> datetime:
     return datetime.fromtimestamp(int(text) / 1000, UTC)
 
 
-def _failures(failed: Sequence[tuple[str, BatchResultErrorEntryTypeDef]]) -> Failures:
-    """The sender's fault is a receipt that no longer holds its message (or has held it for 12 hours); the rest may pass."""
-    gone = frozenset(receipt for receipt, entry in failed if _is_gone(entry))
-    return Failures(gone=gone, transient=frozenset(receipt for receipt, _ in failed) - gone)
-
-
 def _is_gone(entry: BatchResultErrorEntryTypeDef) -> bool:
+    """Whether the receipt no longer holds its message, or has held it for 12 hours: SQS calls that the sender's fault."""
     code = entry["Code"]
     return code == "ReceiptHandleIsInvalid" or (entry["SenderFault"] and not is_throttling(code))

@@ -53,7 +53,7 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The AWS clients of one process. `receiver` does nothing but long polls; `once` repeats nothing by itself."""
+    """The AWS clients of one process. `receiver` makes nothing but long polls; `once` retries nothing by itself."""
 
     receiver: SQSClient
     control: SQSClient
@@ -71,7 +71,7 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every service meets. `outlet` is the next service's queue, where there is one."""
+    """The queues and objects of a service. `outlet` is the queue that it sends to, if it sends."""
 
     queue: Queue
     dead_letters: Queue
@@ -88,12 +88,12 @@ class World:
 
 @asynccontextmanager
 async def open_clients(region: str) -> AsyncIterator[Clients]:
-    """Clients of AWS, or of what AWS_ENDPOINT_URL says. Every wait has an end; botocore's own repetitions are few.
+    """Clients of AWS, or of the endpoint in AWS_ENDPOINT_URL. Every wait has an end; botocore retries little by itself.
 
-    Raises: PermanentError when the environment says something of AWS that does not exist: a profile, a region.
+    Raises: PermanentError when the environment names a profile, a region or an endpoint that does not exist.
     """
     session = get_session()
-    polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop repeats
+    polls = _config(read_timeout=_POLL_READ_TIMEOUT, tries=1)  # the consumer's loop retries
     control = _config(read_timeout=ANSWER_TIMEOUT, tries=2)
     single = _config(read_timeout=ANSWER_TIMEOUT, tries=1)
     objects = _config(read_timeout=timedelta(seconds=30), tries=4)
@@ -127,9 +127,9 @@ async def consume(
     buckets: Collection[str],
     probes: Mapping[str, Probe] | None = None,
 ) -> None:
-    """Runs the consumer until SIGTERM or SIGINT. Raises: PermanentError when AWS refuses a queue or a bucket at the start.
+    """Run the consumer until SIGTERM or SIGINT. Raises: PermanentError when AWS refuses a queue or a bucket at the start.
 
-    `buckets` are those that the service reads or writes; `probes` ask its own dependencies, beside sqs and s3.
+    `buckets` are those that the service reads or writes; `probes` are for its dependencies other than SQS and S3.
     """
     of_aws = aws_probes(world, buckets)
     await require_access(of_aws)
@@ -150,7 +150,7 @@ async def consume(
 
 
 def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Coroutine[None, None, None]]) -> int:
-    """The exit code of a service: 0 after a stop, 1 when it can't go on, 2 when its settings don't hold."""
+    """Run a service and return its exit code: 0 after a stop, 1 when it can't continue, 2 for invalid settings."""
     try:
         settings = settings_type()
     except ValidationError as error:
@@ -169,7 +169,7 @@ def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Cor
 
 
 def consumer_rules(settings: ServiceSettings) -> Rules:
-    """What the settings say to the consumer."""
+    """The settings that the consumer needs."""
     return Rules(
         service=settings.service,
         version=settings.version,
@@ -185,9 +185,9 @@ def consumer_rules(settings: ServiceSettings) -> Rules:
 
 
 def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
-    """Ask every queue and bucket of the service, and no other's: on AWS its role may not.
+    """Probes of every queue and bucket of the service, and no others: its role on AWS has no access to those.
 
-    A local stack that was restarted answers, and has lost them.
+    Asking SQS and S3 alone is not enough: a local stack that was restarted answers, and has lost its queues and buckets.
     """
 
     async def ask_sqs() -> None:
@@ -197,13 +197,13 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
 
     async def ask_s3() -> None:
         for bucket in buckets:
-            await world.objects.keys(bucket, "is-it-there")  # who writes only may list, too, and may not read
+            await world.objects.keys(bucket, "is-it-there")  # a role that only writes may list, and may not read
 
     return {"sqs": ask_sqs, "s3": ask_s3}
 
 
 async def require_access(probes: Mapping[str, Probe]) -> None:
-    """Ask each dependency once, so that a missing permission is found before a message meets it; an outage is tolerated.
+    """Probe each dependency once, so that a missing permission is found before a message meets it; an outage is tolerated.
 
     Raises: PermanentError.
     """

@@ -1,4 +1,4 @@
-"""What a service is told by its environment, checked as a whole before anything starts."""
+"""The settings of a service, read from its environment and checked as a whole before anything starts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PREFIX = "STARLIFT_"
 STOP_MARGIN = timedelta(seconds=15)
 # The last renewal may come at HOLD_MAXIMUM, and SQS refuses one that would end 12 hours after the receipt.
 RENEWABLE_MAXIMUM = VISIBILITY_MAXIMUM - HOLD_MAXIMUM
-VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a heartbeat that times out and its repetition
+VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a renewal that times out and its retry
 POLL_WAIT_MINIMUM = timedelta(seconds=1)  # below, an idle service would ask without a pause
 POLL_WAIT_MAXIMUM = timedelta(seconds=20)  # SQS
 
 
 def _from_seconds(value: object) -> object:
-    """A text is a number of seconds: that is what the suffix _S of the variable says."""
+    """A text from the environment is a number of seconds, as the suffix _S of the variable promises."""
     if not isinstance(value, str):
         return value
     try:
@@ -44,37 +44,36 @@ ContractModule = Annotated[InstanceOf[Contract], NoDecode, BeforeValidator(load_
 class ServiceSettings(BaseSettings):
     """What every service needs; a service subclasses it, names itself and adds its own.
 
-    `slots` messages are worked on at once, each for at most `handler_limit`. `attempts` failed deliveries make a dead letter;
-    `max_receive_count` is the queue's redrive policy, a backstop for messages that kill the process. `drain_budget` is what
-    handlers get to finish after SIGTERM, `stop_timeout` what the platform grants until SIGKILL (Fargate: at most 120 s).
-    A message that is deferred for longer than `defer_limit` becomes a dead letter: what it waits for does not come.
+    Each field is read from STARLIFT_ and its name in capitals, or from the variable that it names itself.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
     )
 
-    service: str
-    version: str = Field(default_factory=lambda: metadata.version("starlift"))
+    service: str  # named in logs and failure records
+    version: str = Field(default_factory=lambda: metadata.version("starlift"))  # likewise
     region: str
     source_name: Name = "totesys"
-    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)
-    queue_url: str
+    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)  # the module that has it
+    queue_url: str  # the queue that the service consumes
     dead_letter_url: str
-    next_queue_url: str | None = None
+    next_queue_url: str | None = None  # the queue that it sends to, if it sends
     landing_bucket: str
     processed_bucket: str
-    slots: Annotated[int, Field(ge=1, le=100)]
-    attempts: Annotated[int, Field(ge=1)] = 5
-    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 10
-    handler_limit: Seconds = Field(validation_alias="STARLIFT_HANDLER_LIMIT_S")
+    slots: Annotated[int, Field(ge=1, le=100)]  # how many messages are worked on at once
+    attempts: Annotated[int, Field(ge=1)] = 5  # as many failed attempts make a dead letter
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 10  # of the queue's redrive policy: for messages that kill us
+    handler_limit: Seconds = Field(validation_alias="STARLIFT_HANDLER_LIMIT_S")  # of one attempt
     visibility_timeout: Seconds = Field(timedelta(seconds=60), validation_alias="STARLIFT_VISIBILITY_TIMEOUT_S")
-    poll_wait: Seconds = Field(POLL_WAIT_MAXIMUM, validation_alias="STARLIFT_POLL_WAIT_S")
+    poll_wait: Seconds = Field(POLL_WAIT_MAXIMUM, validation_alias="STARLIFT_POLL_WAIT_S")  # of a long poll
+    # How long handlers get to finish after SIGTERM, and how long the platform waits until SIGKILL (Fargate: at most 120 s).
     drain_budget: Seconds = Field(timedelta(seconds=80), validation_alias="STARLIFT_DRAIN_BUDGET_S")
-    defer_limit: Seconds = Field(timedelta(days=1), validation_alias="STARLIFT_DEFER_LIMIT_S")
     stop_timeout: Seconds = Field(timedelta(seconds=120), validation_alias="STARLIFT_STOP_TIMEOUT_S")
-    health_file: Path | None = None
-    ecs_agent_uri: str | None = Field(None, validation_alias="ECS_AGENT_URI")
+    # A message that is deferred for longer becomes a dead letter: what it waits for does not come.
+    defer_limit: Seconds = Field(timedelta(days=1), validation_alias="STARLIFT_DEFER_LIMIT_S")
+    health_file: Path | None = None  # see shared/health.py
+    ecs_agent_uri: str | None = Field(None, validation_alias="ECS_AGENT_URI")  # set by Amazon ECS in each task
     log_level: Level = "info"
 
     @model_validator(mode="after")
@@ -98,12 +97,12 @@ class ServiceSettings(BaseSettings):
         if self.defer_limit <= DELAY_MAXIMUM:
             yield (
                 f"STARLIFT_DEFER_LIMIT_S={_s(self.defer_limit)} must be above {_s(DELAY_MAXIMUM)}, the longest deferral: "
-                "else a message dies before it comes back; 86400 suits most"
+                "otherwise a message becomes a dead letter before it comes back; 86400 suits most"
             )
         if not POLL_WAIT_MINIMUM <= self.poll_wait <= min(POLL_WAIT_MAXIMUM, self.drain_budget):
             yield (
                 f"STARLIFT_POLL_WAIT_S={_s(self.poll_wait)} must be from 1 to {_s(POLL_WAIT_MAXIMUM)} and at most "
-                f"STARLIFT_DRAIN_BUDGET_S={_s(self.drain_budget)}: a poll in flight is waited for; shorten it"
+                f"STARLIFT_DRAIN_BUDGET_S={_s(self.drain_budget)}: a stop waits for the poll in flight; shorten it"
             )
         if self.drain_budget + STOP_MARGIN > self.stop_timeout:
             yield (
@@ -112,13 +111,13 @@ class ServiceSettings(BaseSettings):
             )
         if self.attempts >= self.max_receive_count:
             yield (
-                f"STARLIFT_MAX_RECEIVE_COUNT={self.max_receive_count} must be above STARLIFT_ATTEMPTS={self.attempts}: else "
-                "SQS moves a message away before its failure is written down; raise the queue's maxReceiveCount"
+                f"STARLIFT_MAX_RECEIVE_COUNT={self.max_receive_count} must be above STARLIFT_ATTEMPTS={self.attempts}: "
+                "otherwise SQS moves a message away before its failure is recorded; raise the queue's maxReceiveCount"
             )
 
 
 def explained(error: ValidationError, settings: type[BaseSettings]) -> str:
-    """What is wrong with the environment, in one sentence of variables, and without a value that may be secret."""
+    """What is wrong with the environment, in one sentence that names the variables and quotes no secret."""
     parts = []
     for detail in error.errors(include_url=False):
         message = detail["msg"].removeprefix("Value error, ")
@@ -130,10 +129,10 @@ def explained(error: ValidationError, settings: type[BaseSettings]) -> str:
         if detail["type"] == "missing":
             parts.append(f"{name} is missing; set it")
         elif _is_secret(settings, field):
-            parts.append(f"{name} is wrong: {message}")
+            parts.append(f"{name} is invalid: {message}")
         else:
-            parts.append(f"{name}={detail['input']} is wrong: {message}")
-    return "the settings don't hold: " + "; ".join(parts)
+            parts.append(f"{name}={detail['input']} is invalid: {message}")
+    return "invalid settings: " + "; ".join(parts)
 
 
 def _is_secret(settings: type[BaseSettings], name: str) -> bool:

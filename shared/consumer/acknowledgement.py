@@ -14,15 +14,15 @@ from shared.consumer.lease import Lease, Leases
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Failures, Queue
 
-LINGER = timedelta(milliseconds=50)  # how long a message waits for others to be deleted with
-_WAITING_MAXIMUM = 100  # then slots stay taken until deletes work again
+LINGER = timedelta(milliseconds=50)  # how long a message waits for others to share its request
+_WAITING_MAXIMUM = 100  # then slots stay taken until deletes succeed again
 _REMEMBERED_MAXIMUM = 10_000
 
 _log = structlog.stdlib.get_logger()
 
 
 class Acknowledger:
-    """Deletes in batches and remembers what is done: a redelivery of that is deleted without being worked on."""
+    """Deletes in batches, and remembers what is done: a redelivery of it is deleted without being worked on."""
 
     def __init__(self, queue: Queue, leases: Leases, rng: Random) -> None:
         self._queue = queue
@@ -36,14 +36,14 @@ class Acknowledger:
         return message_id in self._done
 
     async def acknowledge(self, lease: Lease) -> None:
-        """The message has had its effect: to be deleted soon. Its lease is renewed until then."""
+        """Have a message deleted soon: it has had its effect. Its lease is renewed until then."""
         self._done[lease.delivery.message_id] = None
         if len(self._done) > _REMEMBERED_MAXIMUM:
             self._done.popitem(last=False)
         await self._waiting.put(lease)
 
     async def flush(self) -> None:
-        """Returns when nothing waits to be deleted."""
+        """Wait until nothing is left to delete."""
         await self._waiting.join()
 
     async def run(self) -> None:
@@ -59,9 +59,9 @@ class Acknowledger:
             failures = failures + 1 if remaining else 0
 
     async def _next(self, remaining: list[Lease], failures: int) -> list[Lease]:
-        """The next lease that waits. While some could not be deleted it is waited for only until they are to be tried again.
+        """The next lease to delete; none if leases `remaining` from a failed request are due for another attempt first.
 
-        What comes then need not wait as long as they: one message that SQS keeps failing must not hold up all others.
+        A message that arrives meanwhile is deleted at once: one that SQS keeps failing must not delay all others.
         """
         if not remaining:
             return [await self._waiting.get()]
@@ -76,19 +76,17 @@ class Acknowledger:
             return []
 
     async def _delete(self, batch: list[Lease]) -> list[Lease]:
-        """The leases of `batch` that are to be tried again. A lost one never is: the message may be in other hands."""
+        """Delete a batch, and return the leases to retry. A lost one never is: another consumer may have the message."""
         ours = [lease for lease in batch if lease.is_held]
-        failures = await self._request([lease.delivery.receipt_handle for lease in ours])
+        receipts = [lease.delivery.receipt_handle for lease in ours]
+        try:
+            failures = await self._queue.delete(receipts)
+        except (TransientError, PermanentError, DependencyDownError) as error:
+            _log.warning("messages_not_deleted", count=len(receipts), reason=str(error))
+            failures = Failures(transient=frozenset(receipts))
         remaining = [lease for lease in ours if lease.delivery.receipt_handle in failures.transient]
         for lease in batch:
             if lease not in remaining:
                 self._leases.release(lease)
                 self._waiting.task_done()
         return remaining
-
-    async def _request(self, receipts: list[str]) -> Failures:
-        try:
-            return await self._queue.delete(receipts)
-        except (TransientError, PermanentError, DependencyDownError) as error:
-            _log.warning("messages_not_deleted", count=len(receipts), reason=str(error))
-            return Failures(transient=frozenset(receipts))

@@ -1,4 +1,4 @@
-"""The loop: receives for free slots, starts a task per delivery, and drains when it is told to stop."""
+"""The loop: receives for free slots, starts a task per delivery, and drains when it is stopped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from shared.consumer.rules import Handler, Probe, Rules
 from shared.errors import PermanentError
 from shared.queue import Delivery, Queue
 
-TURN = timedelta(seconds=5)  # the loop turns at least so often while it has nothing to receive for
-# After the drain budget: cancelled handlers end and what they held is copied, until this much is left of their time; then it
-# is shown again. Last, what waits to be deleted is. Together they fit into STOP_MARGIN of shared/settings.py.
+TURN = timedelta(seconds=5)  # the longest turn of the loop while it has no free slot
+# After the drain budget, handlers are cancelled and get CLEAN_UP to end. What they held is copied until SHOW_AGAIN is left of
+# it, and shown again after that. Then FLUSH is left for the last deletes. Together they fit into STOP_MARGIN of
+# shared/settings.py.
 CLEAN_UP = timedelta(seconds=9)
 SHOW_AGAIN = timedelta(seconds=3)
 FLUSH = timedelta(seconds=5)
@@ -71,20 +72,20 @@ class Consumer:
         self._stop_at = 0.0
 
     def is_working(self) -> bool:
-        """Whether a message is in hand."""
+        """Whether a message is being worked on."""
         return bool(self._running)
 
     def stop(self) -> None:
-        """Receives no more, lets handlers finish within the drain budget, hands the rest over; `run` then returns."""
+        """Receive no more, let handlers finish within the drain budget, hand over the rest; `run` then returns."""
         if not self._stopping.is_set():
             self._stop_at = asyncio.get_running_loop().time() + self._rules.drain_budget.total_seconds()
             self._stopping.set()
             self._slot_freed.set()
             self._dependencies.abandon()
-            _log.info("stopping", in_hand=len(self._running))
+            _log.info("stopping", working_on=len(self._running))
 
     async def run(self) -> None:
-        """Returns after `stop`. Raises: an ExceptionGroup of a PermanentError when the queue refuses our first request."""
+        """Run until `stop`. Raises: an ExceptionGroup of a PermanentError if the queue refuses our first request."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._leases.keep()), group.create_task(self._acknowledger.run())]
             receiving = group.create_task(self._receive_until_stopped(group))
@@ -94,16 +95,20 @@ class Consumer:
                 task.cancel()
 
     async def _receive_until_stopped(self, group: asyncio.TaskGroup) -> None:
+        """Receive as many deliveries as there are slots for; none while a dependency is down."""
         failures = 0
         was_served = False
         while not self._stopping.is_set():
             self._beat()
-            limit = self._receivable()
+            limit = 0 if self._dependencies.down else self._rules.slots - len(self._running)
             if limit == 0:
-                await self._slot_or_turn()
+                self._slot_freed.clear()
+                await _at_most(TURN, self._slot_freed.wait())
                 continue
             try:
-                deliveries = await self._poll(limit)
+                deliveries = await self._queue.receive(
+                    limit, wait=self._rules.poll_wait, visibility=self._rules.visibility_timeout
+                )
             except Exception as error:
                 if isinstance(error, PermanentError) and not was_served:
                     raise
@@ -119,22 +124,11 @@ class Consumer:
             return
         try:
             health.beat(self._rules.health_file, self._dependencies.down)
-        except OSError as error:  # a full disk: the file gets old, and its watcher decides
+        except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
             _log.warning("health_file_not_written", reason=error.strerror)
 
-    def _receivable(self) -> int:
-        """How many deliveries there are slots for; none while a dependency is down."""
-        return 0 if self._dependencies.down else self._rules.slots - len(self._running)
-
-    async def _slot_or_turn(self) -> None:
-        self._slot_freed.clear()
-        await _at_most(TURN, self._slot_freed.wait())
-
-    async def _poll(self, limit: int) -> list[Delivery]:
-        return await self._queue.receive(limit, wait=self._rules.poll_wait, visibility=self._rules.visibility_timeout)
-
     async def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:
-        """Starts a task for each; what a poll brings after `stop` is handed over."""
+        """Start a task for each; what a poll brings after `stop` is handed over."""
         for delivery in deliveries:
             lease = self._leases.take(delivery)
             lease.task = group.create_task(self._hand_over(lease) if self._stopping.is_set() else self._work(lease))
@@ -148,7 +142,7 @@ class Consumer:
         self._slot_freed.set()
 
     async def _work(self, lease: Lease) -> None:
-        """Works on a delivery. Where we stop it ourselves, nothing has failed: it is handed over."""
+        """Work on a delivery. If we interrupt it ourselves, nothing has failed: it is handed over."""
         try:
             await self._executor.execute(lease)
         except asyncio.CancelledError:
@@ -161,7 +155,7 @@ class Consumer:
         await self._executor.hand_over(lease, until)
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
-        """Waits for the poll in flight first: it brings more to hand over, and meanwhile the handlers run on."""
+        """Wait for the poll in flight first: it brings more to hand over, and meanwhile the handlers continue."""
         for tasks in ({receiving}, self._running):
             await _ended_within(self._stop_at - asyncio.get_running_loop().time(), tasks)
         receiving.cancel()
@@ -178,7 +172,7 @@ async def _ended_within(seconds: float, tasks: Collection[asyncio.Task[None]]) -
 
 
 async def _at_most(span: timedelta, waiting: Awaitable[object]) -> None:
-    """Waits, but not for longer than `span`."""
+    """Wait, but not for longer than `span`."""
     try:
         async with asyncio.timeout(span.total_seconds()):
             await waiting

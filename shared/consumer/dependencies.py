@@ -1,4 +1,4 @@
-"""Waiting for what every message needs: while a database is away nothing is received and no attempt is counted."""
+"""Waiting for what every message needs: while a database is down nothing is received and no attempt is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Dependencies:
 
     @property
     def down(self) -> list[str]:
-        """What is waited for, by name."""
+        """The names of the dependencies that are down."""
         return sorted(self._outages)
 
     def has_probe(self, dependency: str) -> bool:
@@ -39,16 +39,16 @@ class Dependencies:
         return dependency in self._probes
 
     def abandon(self) -> None:
-        """Cancels whoever waits, now and from now on: a service that stops waits for nothing to come back."""
+        """Cancel every wait, now and from now on: a service that stops waits for no dependency."""
         self._is_abandoned = True
         for wait in self._waits:
             wait.cancel()
 
     async def wait_until_up(self, error: DependencyDownError, outages: int) -> None:
-        """Returns when the dependency answers its probe. The first message that found it down asks, the others wait for that.
+        """Wait until the dependency answers its probe. The first message that found it down probes, the others wait for that.
 
-        `outages` counts, from 1, how often the message has met this: a dependency that answers its probe and fails the
-        message is asked ever more slowly. An unknown error of a probe passes.
+        `outages` counts, from 1, how often the message has met an outage: one that meets a dependency which answers its probe
+        and fails the message waits longer each time. An unknown error of a probe is raised.
         """
         if self._is_abandoned:
             raise asyncio.CancelledError
@@ -65,15 +65,13 @@ class Dependencies:
             await outage.wait()
             return
         # A busy dependency answers its probe, so the message meets it again and again.
-        if isinstance(error, ServerBusyError) and outages > 1:
-            _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
-        else:
-            _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
+        log = _log.debug if isinstance(error, ServerBusyError) and outages > 1 else _log.warning
+        log("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)
             _log.info("dependency_up", dependency=error.dependency)
-        finally:  # a cancelled one leaves the asking to the next message
+        finally:  # a cancelled message leaves the probing to the next one
             del self._outages[error.dependency]
             outage.set()
 
@@ -81,16 +79,12 @@ class Dependencies:
         failures = 1
         while True:
             await asyncio.sleep(probe_delay(failures, self._rng).total_seconds())
-            if await self._answers(dependency):
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
+                    await self._probes[dependency]()
+            except PermanentError:
+                return  # a refusal is an answer: the message will meet it, and have its own error
+            except (TransientError, DependencyDownError, TimeoutError):
+                failures += 1
+            else:
                 return
-            failures += 1
-
-    async def _answers(self, dependency: str) -> bool:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
-                await self._probes[dependency]()
-        except PermanentError:
-            return True  # a refusal is an answer: the message will meet it, and have its own error
-        except (TransientError, DependencyDownError, TimeoutError):
-            return False
-        return True

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from shared.errors import DependencyDownError, PermanentError, TransientError
-from shared.queue import HOLD_MAXIMUM, Delivery, Failures, Queue
+from shared.queue import HOLD_MAXIMUM, Delivery, Queue
 
 _TURNS_PER_LEASE = 12  # a renewal that fails at half-life is tried again five times
 
@@ -19,9 +19,9 @@ _log = structlog.stdlib.get_logger()
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One delivery in our hand. Times are the event loop's monotonic seconds; a lost lease never comes back.
+    """The lease of one delivery. Times are the event loop's monotonic seconds; a lost lease never comes back.
 
-    An old one has been held for nearly as long as SQS allows; what works on it is stopped, and it is handed over as a copy.
+    An old one has been held for nearly as long as SQS allows: its task is interrupted, and it is handed over as a copy.
     """
 
     delivery: Delivery
@@ -34,29 +34,29 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether nobody else can have the message now. Time alone ends that, too: the process may have been paused."""
+        """Whether no other consumer can have the message. Time alone ends this also: the process may have been paused."""
         return not self.is_lost and asyncio.get_running_loop().time() < self.expires_at
 
     def lose(self) -> None:
-        """Somebody else may have the message now: what works on it here stops, and must not delete it."""
+        """Another consumer may have the message now: cancel its task, which must not delete it."""
         self.is_lost = True
         if self.task is not None:
             self.task.cancel()
 
     def grow_old(self) -> None:
-        """What works on it stops, once."""
+        """Interrupt its task, once."""
         if not self.is_old:
             self.interrupt()
         self.is_old = True
 
     def interrupt(self) -> None:
-        """What works on it stops. An outcome that is being carried out is not interrupted: half of it may be done."""
+        """Cancel its task, unless it is carrying out an outcome: half of that may be done."""
         if self.task is not None and not self.is_settling:
             self.task.cancel()
 
 
 class Leases:
-    """Every lease we hold, of messages that are worked on and of messages that wait to be deleted."""
+    """Every lease we hold: of messages being worked on, and of messages waiting to be deleted."""
 
     def __init__(self, queue: Queue, visibility: timedelta) -> None:
         self._queue = queue
@@ -71,7 +71,7 @@ class Leases:
         return lease
 
     def release(self, lease: Lease) -> None:
-        """Renews it no more."""
+        """Stop renewing a lease."""
         self._held.discard(lease)
 
     async def keep(self) -> None:
@@ -89,7 +89,7 @@ class Leases:
                 await self._renew(due)
 
     async def hand_back(self, leases: Iterable[Lease], delay: timedelta = timedelta(0)) -> None:
-        """Gives messages up, to be shown to anybody after `delay`; where that fails, the visibility timeout does it later."""
+        """Show messages to every consumer again after `delay`; if that fails, the visibility timeout does it later."""
         ours = [lease for lease in leases if lease.is_held]
         for lease in ours:
             self.release(lease)
@@ -102,7 +102,12 @@ class Leases:
 
     async def _renew(self, due: list[Lease]) -> None:
         asked_at = asyncio.get_running_loop().time()  # before the request: the queue counts from a later moment
-        failures = await self._extend(due)
+        receipts = [lease.delivery.receipt_handle for lease in due]
+        try:
+            failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
+        except (TransientError, PermanentError, DependencyDownError) as error:
+            _log.warning("leases_not_renewed", count=len(due), reason=str(error))
+            return
         for lease in due:
             receipt = lease.delivery.receipt_handle
             if receipt not in failures.gone | failures.transient:
@@ -114,11 +119,3 @@ class Leases:
         self.release(lease)
         lease.lose()
         _log.warning("lease_lost", message_id=lease.delivery.message_id)
-
-    async def _extend(self, due: list[Lease]) -> Failures:
-        receipts = [lease.delivery.receipt_handle for lease in due]
-        try:
-            return await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
-        except (TransientError, PermanentError, DependencyDownError) as error:
-            _log.warning("leases_not_renewed", count=len(due), reason=str(error))
-            return Failures(transient=frozenset(receipts))

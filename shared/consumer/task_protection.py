@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 
 _TURN = timedelta(seconds=10)
-EXPIRY = timedelta(minutes=20)  # a hung task loses it by itself, and before .github/release.sh loses its patience
+EXPIRY = timedelta(minutes=20)  # a hung task loses its protection before .github/release.sh gives up waiting
 _RENEWAL = EXPIRY / 2
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -23,20 +23,20 @@ _log = structlog.stdlib.get_logger()
 
 @asynccontextmanager
 async def protection(agent_uri: str | None, is_working: Callable[[], bool]) -> AsyncIterator[None]:
-    """Keeps the agent at $ECS_AGENT_URI told whether the task works; without an agent there is nobody to tell."""
+    """Keep the task protected while it works, by the agent at $ECS_AGENT_URI; without an agent do nothing."""
     if agent_uri is None:
         yield
         return
-    telling = asyncio.create_task(_keep_told(agent_uri, is_working))
+    updating = asyncio.create_task(_keep_up_to_date(agent_uri, is_working))
     try:
         yield
     finally:
-        telling.cancel()
-        await asyncio.wait([telling])
+        updating.cancel()
+        await asyncio.wait([updating])
 
 
-async def _keep_told(agent_uri: str, is_working: Callable[[], bool]) -> None:
-    """A request that fails or is refused is logged and tried again at the next turn."""
+async def _keep_up_to_date(agent_uri: str, is_working: Callable[[], bool]) -> None:
+    """A request that fails or is refused is logged and repeated at the next turn."""
     loop = asyncio.get_running_loop()
     is_protected = False
     asked_at = loop.time()
@@ -50,7 +50,7 @@ async def _keep_told(agent_uri: str, is_working: Callable[[], bool]) -> None:
 
 
 async def _set_protection(session: aiohttp.ClientSession, agent_uri: str, *, is_enabled: bool) -> bool:
-    """Whether it is done. A refusal, as while a deployment waits for the task, is HTTP 200 with a `failure` in the body."""
+    """Whether it succeeded. A refusal, as while a deployment waits for the task, is HTTP 200 with a `failure` in the body."""
     wanted: dict[str, bool | int] = {"ProtectionEnabled": is_enabled}
     if is_enabled:
         wanted["ExpiresInMinutes"] = int(EXPIRY / timedelta(minutes=1))

@@ -102,7 +102,7 @@ def test_no_starlift_here(starlift: Starlift) -> None:
 
 def test_an_incomplete_environment(starlift: Starlift) -> None:
     sentence = starlift("status", expected=2, STARLIFT_INGESTION_QUEUE_URL="https://sqs/1/q").complains(2)
-    assert sentence.startswith("the settings don't hold: STARLIFT_REGION is missing; set it; ")
+    assert sentence.startswith("invalid settings: STARLIFT_REGION is missing; set it; ")
 
 
 def test_a_contract_that_does_not_exist(starlift: Starlift) -> None:

@@ -22,9 +22,9 @@ STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", DOCKERFILE, re.
 IMAGES = [name for name in STAGES if name not in {"base", "wheel", "environment", "runtime"}]
 # Without an environment each program says what it lacks, in one sentence.
 SENTENCES = {
-    "ingestion": "the settings don't hold: STARLIFT_REGION is missing",
-    "remodelling": "the settings don't hold: STARLIFT_REGION is missing",
-    "loading": "the settings don't hold: STARLIFT_REGION is missing",
+    "ingestion": "invalid settings: STARLIFT_REGION is missing",
+    "remodelling": "invalid settings: STARLIFT_REGION is missing",
+    "loading": "invalid settings: STARLIFT_REGION is missing",
     "operator": "the environment describes no Starlift",
     "bootstrap": "the set-up needs AWS_ENDPOINT_URL",
 }

@@ -62,7 +62,7 @@ def test_wrong_settings_end_with_two_and_one_sentence(capsys: pytest.CaptureFixt
 
     assert run_service(ServiceSettings, serve) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("the settings don't hold: STARLIFT_SERVICE is missing; set it; ")
+    assert captured.err.startswith("invalid settings: STARLIFT_SERVICE is missing; set it; ")
     assert captured.err.count("\n") == 1
 
 

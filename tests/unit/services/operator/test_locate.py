@@ -97,7 +97,7 @@ def test_the_environment_wins(home: Path) -> None:
 
 def test_an_incomplete_environment_names_what_is_missing() -> None:
     os.environ.update(told("ingestion"))
-    with pytest.raises(WrongSettingsError, match=r"the settings don't hold: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
+    with pytest.raises(WrongSettingsError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
         operator_settings()
 
 
@@ -121,7 +121,7 @@ def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None
 def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:
     write_stack(home, own_id())
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
-    with pytest.raises(WrongSettingsError, match=r"STARLIFT_CONTRACT=contracts\.nothing is wrong"):
+    with pytest.raises(WrongSettingsError, match=r"STARLIFT_CONTRACT=contracts\.nothing is invalid"):
         operator_settings()
 
 
