@@ -11,7 +11,7 @@ import structlog
 
 from services.loading.evolution import SCHEMA
 from services.loading.handler import Dependencies, handle
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url
 from shared.errors import DependencyDownError, PermanentError, TransientError

@@ -1,7 +1,7 @@
 """The port between loading and a warehouse: what a batch is, and what every warehouse promises about loading one.
 
-PostgreSQL keeps the promises in services/loading/postgres.py, memory in services/loading/fake.py; tests/conformance runs one
-suite on both.
+PostgreSQL keeps the promises in services/loading/postgres_warehouse.py, memory in services/loading/memory_warehouse.py;
+tests/conformance runs one suite on both.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, TypeVar
 
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.object_store import S3ObjectStore
 from shared.queue import NO_ATTRIBUTES, SqsQueue
 from tests.chaos.points import Point

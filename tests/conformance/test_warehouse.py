@@ -15,13 +15,13 @@ from pydantic import SecretStr
 from contracts.messages import BatchLoaded, BatchLoadedData, KeyList, LoadedTable, Snapshot
 from contracts.objects import ObjectRef
 from infra.local.databases import LOADER
-from services.loading.fake import FakeWarehouse
-from services.loading.postgres import PostgresWarehouse
+from services.loading.memory_warehouse import MemoryWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.warehouse import Batch, KeyLists, Warehouse
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.key_lists import Key
-from shared.parquet import PANDAS_TYPES
+from shared.codecs import codec_of
 from shared.postgres import Database
 from shared.testing import reference
 from tests.fixtures.postgres_cluster import TestCluster
@@ -38,7 +38,7 @@ Row = Sequence[object]
 @pytest.fixture(params=["fake", "postgres"])
 async def warehouse(request: pytest.FixtureRequest) -> AsyncIterator[Warehouse]:
     if request.param == "fake":
-        yield FakeWarehouse(SHOP)
+        yield MemoryWarehouse(SHOP)
         return
     cluster: TestCluster = request.getfixturevalue("postgres_cluster")
     url = cluster.url(request.getfixturevalue("warehouse_database"), LOADER)
@@ -60,7 +60,7 @@ def batch(run: int, rows: Mapping[str, Sequence[Row]], keys: Mapping[str, str] |
     for name, values in rows.items():
         types = SHOP.warehouse_table(name).star_types
         frame = pd.DataFrame(list(values), columns=list(types))
-        frames[name] = frame.astype({column: PANDAS_TYPES[kind.kind] for column, kind in types.items()})
+        frames[name] = frame.astype({column: codec_of(kind).frame for column, kind in types.items()})
     snapshot = Snapshot(taken_at=BEGAN + timedelta(seconds=run), horizon=3 + run, wal_position="0/1")
     data = BatchLoadedData(
         source_name=SOURCE,

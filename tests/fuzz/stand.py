@@ -17,7 +17,7 @@ from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.loading import handler as loading
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.system import SERVICES, OperatorSettings, System, open_system
 from services.remodelling import handler as remodelling
 from shared.consumer import Consumer, Handler, Rules

@@ -18,7 +18,7 @@ from contracts.totesys import CONTRACT
 from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
 from services.loading.migrate import SCHEMA_LOCK
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
 from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
@@ -181,7 +181,7 @@ async def test_a_load_does_not_fail_because_foreign_keys_have_to_wait(
     async def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("services.loading.postgres.PostgresWarehouse.finish_run", fail)
+    monkeypatch.setattr("services.loading.postgres_warehouse.PostgresWarehouse.finish_run", fail)
     await pipeline.run()
     assert (await pipeline.verify()).is_equal
 

@@ -15,7 +15,7 @@ import pytest
 
 from contracts.messages import encode
 from services.loading import handler as loading
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.consumer import Consumer
 from shared.errors import DependencyDownError
 from shared.testing import FakeQueue

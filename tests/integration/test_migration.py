@@ -23,7 +23,7 @@ from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.loading import handler as loading
 from services.loading.evolution import SCHEMA, SchemaNotReadyError
 from services.loading.migrate import LOCK_LIMIT, migrate, next_change
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from services.loading.star import QUERIES
 from shared.consumer import Consumer

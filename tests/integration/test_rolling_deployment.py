@@ -17,7 +17,7 @@ from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER
 from services.loading import handler as loading
 from services.loading.migrate import migrate
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill

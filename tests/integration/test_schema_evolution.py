@@ -13,7 +13,7 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column
 from services.loading.evolution import SchemaNotReadyError, is_widening
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
 

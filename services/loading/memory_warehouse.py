@@ -42,7 +42,7 @@ class _Row:
     run: int
 
 
-class FakeWarehouse:
+class MemoryWarehouse:
     """A star in memory; see Warehouse. A test may read `ledger` and `finished_runs`."""
 
     def __init__(self, contract: Contract) -> None:

@@ -189,7 +189,8 @@ class PostgresWarehouse:
             return
         parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
         dates = [row["date"] for row in await connection.fetch(referred)]
-        await connection.executemany(merge_date(self._contract, calendar), [[str(part(date)) for part in parts] for date in dates])
+        rows = [[str(part(date)) for part in parts] for date in dates]
+        await connection.executemany(merge_date(self._contract, calendar), rows)
 
 
 async def _stage(connection: asyncpg.Connection, table: WarehouseTable, rows: Mapping[str, pd.DataFrame]) -> None:
