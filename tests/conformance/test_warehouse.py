@@ -18,10 +18,10 @@ from infra.local.databases import LOADER
 from services.loading.memory_warehouse import MemoryWarehouse
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.warehouse import Batch, KeyLists, Warehouse
+from shared.codecs import codec_of
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.key_lists import Key
-from shared.codecs import codec_of
 from shared.postgres import Database
 from shared.testing import reference
 from tests.fixtures.postgres_cluster import TestCluster
