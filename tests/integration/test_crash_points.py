@@ -21,7 +21,7 @@ from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.envelope import opening

@@ -20,7 +20,6 @@ from services.loading.handler import Dependencies, handle
 from services.loading.migrate import SCHEMA_LOCK
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
-from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError, TransientError
 from tests.fixtures.limits import HANG_S

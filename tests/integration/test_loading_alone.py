@@ -10,9 +10,9 @@ import pytest
 
 from infra.local.databases import LOADER
 from services.loading import handler as loading
-from services.loading.migrate import SCHEMA_LOCK
 from services.loading.deletes import KEEP_COMPARISON
-from services.loading.postgres import PostgresWarehouse
+from services.loading.migrate import SCHEMA_LOCK
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import TransientError
 from shared.outcome import Done

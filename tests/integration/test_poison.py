@@ -23,7 +23,7 @@ from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from services.loading import handler as loading
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import not_in_ledger
 from services.operator.proof.verify import verify

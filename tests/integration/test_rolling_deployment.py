@@ -19,7 +19,6 @@ from services.loading import handler as loading
 from services.loading.migrate import migrate
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.loading.postgres import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.errors import PermanentError

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from infra.local.databases import LOADER
 from infra.local.sql import execute
 from services.loading import handler as loading
-from services.loading.postgres import PostgresWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
