@@ -33,16 +33,12 @@ async def keep_verdict(system: System, verdict: Verdict, *, is_regular: bool) ->
     )
     await store.write_document(store.keys.proof(record.taken_at), record)
     await store.write_document(store.keys.last_proof, record)
-    await _write_failure(system, None)
+    await keep_failure(system, None)
     return record
 
 
-async def keep_failure(system: System, reason: str) -> None:
-    """Keep the reason why a proof of everything failed."""
-    await _write_failure(system, reason)
-
-
-async def _write_failure(system: System, reason: str | None) -> None:
+async def keep_failure(system: System, reason: str | None) -> None:
+    """Keep the reason why a proof of everything failed; None once one has succeeded."""
     await system.store.write_document(system.store.keys.proof_failure, ProofFailure(failed_at=utc_now(), reason=reason))
 
 

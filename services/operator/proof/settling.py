@@ -10,7 +10,7 @@ from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import Awaited, Row, TableFindings, difference_of
 from services.operator.proof.look import Look
-from services.operator.proof.table_comparison import TableComparison, compare_calendar
+from services.operator.proof.table_comparison import TableComparison, compare_table
 from services.operator.star_keys import by_column
 
 SETTLE_KEYS = 1_000  # in one statement
@@ -25,14 +25,15 @@ async def compare_again(first: Look, look: Look, findings: Sequence[TableFinding
     again = []
     for found in findings:
         table = look.contract.warehouse_table(found.table)
-        if isinstance(table, Calendar):
-            again.append(await compare_calendar(look, table) if found.waiting else found)
-            continue
-        comparison = TableComparison(look, table)
-        if found.waiting.total() > len(found.awaited) + len(found.deleted):
-            again.append(await comparison.run(buckets))
+        if not found.waiting:
+            again.append(found)
+        elif isinstance(table, Calendar) or found.waiting.total() > len(found.awaited) + len(found.deleted):
+            again.append(await compare_table(look, table, buckets))
         else:
-            await _Settling(first, comparison, found).settle()
+            found.waiting.clear()
+            settling = _Settling(first, TableComparison(look, table), found)
+            await settling.settle_deleted()
+            await settling.settle_awaited()
             again.append(found)
     return again
 
@@ -45,14 +46,7 @@ class _Settling:
     comparison: TableComparison
     found: TableFindings
 
-    async def settle(self) -> None:
-        """Judge every row that waited again."""
-        if self.found.waiting:
-            self.found.waiting.clear()
-            await self._settle_deleted()
-            await self._settle_awaited()
-
-    async def _settle_deleted(self) -> None:
+    async def settle_deleted(self) -> None:
         """A row that keys were compared for since, and that is still there, differs."""
         found, table = self.found, self.comparison.table
         deleted, found.deleted = list(found.deleted), set()
@@ -66,7 +60,7 @@ class _Settling:
             for difference in again.differences:
                 found.add_difference(difference)
 
-    async def _settle_awaited(self) -> None:
+    async def settle_awaited(self) -> None:
         """A row that the warehouse has not got differs, unless a run brought what it was and it was written again since."""
         found, table, look = self.found, self.comparison.table, self.comparison.look
         awaited, found.awaited = found.awaited, {}

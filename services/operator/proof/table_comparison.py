@@ -12,7 +12,7 @@ from typing import cast
 
 import asyncpg
 
-from contracts.tables import Calendar, RemodelledTable
+from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.proof.actual import actual_rows, wrong_dates
 from services.operator.proof.canonical import digests, rows_in_buckets
 from services.operator.proof.causes import Cause
@@ -23,6 +23,16 @@ from services.operator.proof.look import Look
 from services.operator.star_keys import by_column
 
 
+async def compare_table(look: Look, table: WarehouseTable, buckets: int) -> TableFindings:
+    """Compare the rows of the first `buckets` buckets of a table; of the calendar, which is small, every row.
+
+    Raises: DependencyDownError, PermanentError, TransientError.
+    """
+    if isinstance(table, Calendar):
+        return await _compare_calendar(look, table)
+    return await TableComparison(look, table).run(buckets)
+
+
 @dataclass(frozen=True, slots=True)
 class TableComparison:
     """A dimension or a fact, seen in one look at both databases."""
@@ -31,7 +41,7 @@ class TableComparison:
     table: RemodelledTable
 
     async def run(self, buckets: int) -> TableFindings:
-        """Compare the rows of the first `buckets` buckets. Raises: DependencyDownError, PermanentError, TransientError."""
+        """Compare hashes of buckets, then row by row those that differ."""
         expected, actual = self.queries()
         fetched = await asyncio.gather(
             self.look.source.fetch(digests(expected, self.table), buckets),
@@ -69,7 +79,7 @@ class TableComparison:
         )
 
 
-async def compare_calendar(look: Look, calendar: Calendar) -> TableFindings:
+async def _compare_calendar(look: Look, calendar: Calendar) -> TableFindings:
     """Compare the dates that facts refer to, and describe, with those of the calendar.
 
     Dates of older versions stay in the calendar, so none is extra.

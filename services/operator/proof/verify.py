@@ -2,8 +2,8 @@
 
 The warehouse's snapshot is opened first and shows how far it has come (N); the source's follows. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
-horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and
-counts as different if it still differs. A row is *stuck* when what brings it is late or does not come by itself (causes.py).
+horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and counts as different if
+it still differs. A row is *stuck* when what brings it is late or does not come by itself (waiting.py).
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from contracts.tables import Calendar, WarehouseTable
+from contracts.tables import WarehouseTable
 from services.operator.errors import OperatorError
 from services.operator.naming import table_named
 from services.operator.progress import read_progress
-from services.operator.proof.comparison import TableFindings
 from services.operator.proof.look import Look, open_look
 from services.operator.proof.records import keep_failure, keep_verdict
 from services.operator.proof.settling import compare_again
-from services.operator.proof.table_comparison import TableComparison, compare_calendar
+from services.operator.proof.table_comparison import compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
 from services.operator.system import System
 from shared.errors import DependencyDownError, PermanentError, TransientError
@@ -75,32 +74,20 @@ async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[
         findings = []
         for table in chosen_tables(system, scope):
             on_table(table.name)
-            findings.append(await _compare(look, table, scope.buckets))
+            findings.append(await compare_table(look, table, scope.buckets))
+    last, settled_at = look, None
     may_settle = any(cause.may_pass for found in findings for cause in found.waiting)
     if may_settle and await later_run_is_loaded(system, look, scope.settle):
         async with open_look(system) as again:
             findings = await compare_again(look, again, findings, scope.buckets)
-        return judge(
-            again.progress,
-            look.taken_at,
-            findings,
-            sample=scope.sample,
-            settled_at=again.taken_at,
-            standing=again.standing,
-        )
-    return judge(look.progress, look.taken_at, findings, sample=scope.sample, standing=look.standing)
+        last, settled_at = again, again.taken_at
+    return judge(last.progress, look.taken_at, findings, sample=scope.sample, settled_at=settled_at, standing=last.standing)
 
 
 def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
     """The tables to compare, in the contract's order. Raises: OperatorError for a name that the contract does not have."""
     named = [table_named(system.contract, name) for name in scope.tables]
     return [table for table in system.contract.warehouse_tables if not named or table in named]
-
-
-async def _compare(look: Look, table: WarehouseTable, buckets: int) -> TableFindings:
-    if isinstance(table, Calendar):
-        return await compare_calendar(look, table)
-    return await TableComparison(look, table).run(buckets)
 
 
 async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:

@@ -21,7 +21,7 @@ _COMMANDS = (
     ("verify", "services.operator.terminal.verify:app", "Compare the star with the source, row by row."),
     ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its runs, messages, objects and times."),
     ("dlq", "services.operator.dlq.commands:dlq_app", "See, understand, repair and replay dead letters."),
-    ("quarantine", "services.operator.terminal.quarantine:app", "See the rows that the warehouse can't hold."),
+    ("quarantine", "services.operator.terminal.quarantine:app", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
     ("up", "services.operator.local.commands:local_app", "Start the local stack and the three services."),

@@ -22,7 +22,7 @@ from services.operator.terminal.session import with_system
 
 app = typer.Typer(
     name="quarantine",
-    help="List the rows that the warehouse can't hold, and load them again.",
+    help="List the rows that the warehouse can't hold. After a correction, load them again.",
     epilog="A row that is corrected at the source leaves by itself. After a correction of the contract: `replay`.",
     no_args_is_help=True,
 )
