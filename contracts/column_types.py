@@ -12,7 +12,7 @@ MAX_SCALED_DIGITS = 18  # the digits that every int64 can hold: an exact decimal
 
 @unique
 class Kind(StrEnum):
-    """Families of types; one value of a family has one physical form in Parquet."""
+    """Families of types; the values of a family have one physical form in Parquet."""
 
     INTEGER = "integer"
     BIGINT = "bigint"
@@ -24,15 +24,13 @@ class Kind(StrEnum):
     TIMESTAMP = "timestamp"
     ENUM = "enum"
     TIMESTAMPTZ = "timestamptz"
-    VERBATIM = "verbatim"  # any other type: travels as the text that PostgreSQL makes of it, and reads again
+    VERBATIM = "verbatim"  # any other type: it travels as the text that PostgreSQL makes of it and can read again
 
 
 # The spellings of format_type(): names, quoted where necessary, with or without a schema; bounds; words; an array. They hold no
 # semicolon, and no quote outside a quoted name, so none can end the statement that contains it.
 _NAME = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
 _TYPE_NAME = re.compile(rf"{_NAME}(\.{_NAME})?( [a-z]+)*(\(-?\w+(,-?\w+)*\))?( [a-z]+)*(\[\])?")
-
-
 _IN_A_SCHEMA = re.compile(rf"{_NAME}\.(?={_NAME})")
 
 
@@ -45,18 +43,14 @@ def is_same_type(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """One PostgreSQL type.
-
-    `precision` and `scale` belong to NUMERIC (digits in all, digits behind the point), `length` to a bounded TEXT, `labels` to
-    ENUM, `name` to VERBATIM: the type as PostgreSQL's format_type() spells it. A TIMESTAMP is without time zone and means UTC.
-    """
+    """One PostgreSQL type. A TIMESTAMP is without time zone and means UTC."""
 
     kind: Kind
-    precision: int = 0
-    scale: int = 0
-    length: int = 0
-    labels: tuple[str, ...] = ()
-    name: str = ""
+    precision: int = 0  # of a NUMERIC: digits in all
+    scale: int = 0  # of a NUMERIC: digits behind the point
+    length: int = 0  # of a TEXT: the most code points; 0 if unbounded
+    labels: tuple[str, ...] = ()  # of an ENUM: those known when the contract was written
+    name: str = ""  # of a VERBATIM: the type as PostgreSQL's format_type() spells it
 
     def __post_init__(self) -> None:
         if self.kind is Kind.VERBATIM and not _TYPE_NAME.fullmatch(self.name):
@@ -72,7 +66,7 @@ class ColumnType:
 
     @property
     def sql(self) -> str:
-        """The type as a warehouse column declares it; an enum becomes varchar there, a new label must not stop a load."""
+        """The type as a warehouse column declares it. An enum becomes varchar: a new label must not stop a load."""
         if self.kind is Kind.NUMERIC:
             return f"numeric({self.precision},{self.scale})"
         if self.kind is Kind.ENUM:
@@ -103,12 +97,12 @@ class ColumnType:
 
     @property
     def is_whole_number(self) -> bool:
-        """Whether a value in a key is a number; every other key value is the text that PostgreSQL renders."""
+        """Whether a key holds the values as numbers; every other type it holds as the text that PostgreSQL renders."""
         return self.kind in {Kind.INTEGER, Kind.BIGINT}
 
     @property
     def travels_as_text(self) -> bool:
-        """Whether the physical form of the values is a text; that of all others is a whole number or a boolean."""
+        """Whether the physical form of the values is a text; that of every other type is a whole number or a boolean."""
         return self.is_text or self.is_verbatim
 
 
@@ -138,7 +132,7 @@ def varchar(length: int) -> ColumnType:
 
 
 def enum(*labels: str) -> ColumnType:
-    """An enum; the labels are those known when the contract was written."""
+    """An enum with these labels."""
     return ColumnType(Kind.ENUM, labels=labels)
 
 

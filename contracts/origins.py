@@ -40,14 +40,14 @@ class TimeOf:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDate:
-    """The date that a text column of the base table spells as YYYY-MM-DD; any other text is quarantined."""
+    """The date that a text of the base table spells as YYYY-MM-DD; any other text sends its row to quarantine."""
 
     column: str
 
 
 @dataclass(frozen=True, slots=True)
 class CurrencyNameOf:
-    """The ISO 4217 name of the alphabetic code in a column of the base table; an unknown code is quarantined."""
+    """The ISO 4217 name of the alphabetic code in a column of the base table; an unknown code sends its row to quarantine."""
 
     column: str
 

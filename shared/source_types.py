@@ -1,4 +1,4 @@
-"""The types that the source's columns have, and whether every value of them can be carried and compared as a contract says."""
+"""The types that the source's columns have, and whether their texts compare as a contract needs it. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ _COMPARED_BY_ITS_TEXT = frozenset({"text", "character varying", "bpchar"})
 
 @dataclass(frozen=True, slots=True)
 class SourceType:
-    """A column's type as format_type() spells it; for a domain its base type, with its own name in `domain`.
+    """The type of a column; for a domain, its base type."""
 
-    `unbounded` is the type without its bounds. `is_foreign` if it does not ship with PostgreSQL. `loose_collation` is the name
-    of a collation under which different texts are equal.
-    """
-
-    name: str
-    unbounded: str
-    domain: str | None
+    name: str  # as format_type() spells it
+    unbounded: str  # the name without bounds
+    domain: str | None  # the domain's own name
     is_enum: bool
-    is_string: bool
-    is_foreign: bool
-    loose_collation: str | None
+    is_string: bool  # of PostgreSQL's category of string types
+    is_foreign: bool  # it does not ship with PostgreSQL
+    loose_collation: str | None  # a collation under which different texts are equal
 
     def __str__(self) -> str:
         return f"{self.domain} (a domain over {self.name})" if self.domain else self.name

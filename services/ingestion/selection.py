@@ -10,8 +10,8 @@ relative to the transaction that computes it, so horizon and rows must be compar
 above its parent's, so rows written under a savepoint are covered. `BETWEEN 0` drops rows more than 2^31 transactions old, whose
 32-bit age is negative.
 
-A row is *affected* when it changed or when one of its lookup partners did. What was deleted has no row version to read: now and
-then a run reads every key instead.
+A row is *affected* when it changed or when one of its lookup partners did. A deleted row has no version to read: now and then a
+run reads every key instead.
 """
 
 from __future__ import annotations
@@ -38,19 +38,14 @@ IS_ROW_HELD = f"{ROW_BYTES} <= {ROW_BYTES_MAXIMUM}"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a run reads of each table: everything of the tables in `full_tables`, of the others what changed since `horizon`.
-
-    With `orphans` also the rows whose partner does not exist: deleting a partner changes no row that refers to it. `reread` are
-    keys, by table, of rows that are read whatever has happened to them. `carried` are the columns, by table, that come along as
-    text although the contract does not know them.
-    """
+    """What a run reads of each table."""
 
     contract: Contract
-    full_tables: frozenset[str]
-    horizon: int | None
-    orphans: bool = False
-    reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
-    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    full_tables: frozenset[str]  # tables of which every row is read
+    horizon: int | None  # of the other tables, what changed since is read; None: every row
+    orphans: bool = False  # also rows whose partner is gone: deleting it changes no row that refers to it
+    reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # by table: keys of rows that are read in any case
+    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by table: columns that no contract knows, as text
 
     @property
     def is_full(self) -> bool:
@@ -85,7 +80,8 @@ class Selection:
     def _bounded(self, table: SourceTable, condition: str, limit: int, byte_limit: int) -> str:
         """A page's rows. Bytes are summed up before any text is made; the length of a large value is known without reading it.
 
-        The inner query has `limit` rows with the bytes of their wide values, the next sums them by row, the next runs a total.
+        The innermost query has `limit` rows with the bytes of their wide values, the next one sums them up by row, and the next
+        one adds a running total.
         """
         key = _key_columns(table)
         ordered = f"FROM {self._from(table, 't')} WHERE {condition} ORDER BY {key} LIMIT {limit}"
@@ -134,7 +130,7 @@ class Selection:
         return self._text(table, column) if column.type.is_text else codec_of(column.type).read(quoted("t", column.name))
 
     def _text(self, table: SourceTable, column: SourceColumn) -> str:
-        """A column as text; character(n) without its padding, which PostgreSQL treats as meaningless."""
+        """A column as text; character(n) without its padding, which PostgreSQL ignores."""
         return compared_text(self.contract, table.name, column.name, quoted("t", column.name))
 
     def _affected(self, table: SourceTable) -> str:

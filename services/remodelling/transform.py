@@ -1,7 +1,7 @@
 """From source rows to star rows, driven by the contract. Pure: data frames in, data frames out.
 
-Values keep the physical form of shared.parquet throughout: whole numbers and texts. A row that the warehouse can't hold leaves
-with its reasons, the others go through.
+Values keep the form of shared.codecs throughout: whole numbers and texts. A row that the warehouse can't hold is left
+out, with its reasons; the others go through.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for c
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the rows at `rows` (a boolean mask) can't become star rows."""
+    """Why some rows of a base table can't become star rows."""
 
-    column: str
-    reason: str
-    rows: pd.Series
+    column: str  # of the star table, or the base table's column of a lookup; empty for the whole row
+    reason: str  # what the column's value is, as the rest of a sentence
+    rows: pd.Series  # a boolean mask over the base table's frame
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """The rows of one batch by source table: those to be remodelled, and those only to be joined."""
+    """The rows of one batch, by source table."""
 
-    base: Mapping[str, pd.DataFrame]
-    partners: Mapping[str, pd.DataFrame]
+    base: Mapping[str, pd.DataFrame]  # rows to be remodelled
+    partners: Mapping[str, pd.DataFrame]  # rows that are only joined
 
 
 @dataclass(frozen=True, slots=True)
 class Remodelled:
-    """The star rows of one warehouse table; the index of `problems` rows is that of the base table's frame."""
+    """The star rows of one warehouse table, and why others of its base table are missing."""
 
     table: RemodelledTable
     rows: pd.DataFrame
@@ -132,9 +132,9 @@ def _origin_values(
         case TimeOf(name, absent):
             return _moments(base, name, absent) % MICROSECONDS_PER_DAY, []
         case ParsedDate(name):
-            return _looked_up(base[name], _days_by_text(base[name]), column, "is no date (YYYY-MM-DD)")
+            return _looked_up(base[name], _days_by_text(base[name]), column, "is not a date (YYYY-MM-DD)")
         case CurrencyNameOf(name):
-            return _looked_up(base[name], CURRENCY_NAMES, column, "is no ISO 4217 currency code")
+            return _looked_up(base[name], CURRENCY_NAMES, column, "is not an ISO 4217 currency code")
         case CalendarPart():
             raise AssertionError(f"'{column.name}' belongs to the calendar, which the loader fills")
         case _:

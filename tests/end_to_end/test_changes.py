@@ -30,8 +30,8 @@ def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shar
     (line,) = shared("quarantine", "list", "--json").out.splitlines()
     entry = json.loads(line)
     assert (entry["table"], entry["key"]) == ("fact_payment", [23])
-    assert entry["problems"] == [{"column": "payment_date", "reason": "is no date (YYYY-MM-DD)"}]
-    assert "payment_date is no date (YYYY-MM-DD)" in " ".join(shared("quarantine", "list", "fact_payment").out.split())
+    assert entry["problems"] == [{"column": "payment_date", "reason": "is not a date (YYYY-MM-DD)"}]
+    assert "payment_date is not a date (YYYY-MM-DD)" in " ".join(shared("quarantine", "list", "fact_payment").out.split())
     assert shared("quarantine", "show", "fact_payment", "23").json["row"]["payment_date"] == "soon"
     complaint = shared("quarantine", "show", "fact_payment", "24", expected=4).complains(4)
     assert complaint == "no row (24) of 'fact_payment' is in quarantine"

@@ -202,5 +202,5 @@ async def test_a_key_that_was_refused_is_found_by_all_of_its_columns(shop: async
     (message,) = await pipeline.run()
     (refusal,) = (await life(pipeline, "fact_sale", "1")).quarantine
     (problem,) = refusal.problems
-    assert (refusal.run, problem.column, problem.reason) == (message.data.run, "due_date", "is no date (YYYY-MM-DD)")
+    assert (refusal.run, problem.column, problem.reason) == (message.data.run, "due_date", "is not a date (YYYY-MM-DD)")
     assert (await life(pipeline, "dim_item", "1")).quarantine == ()

@@ -63,7 +63,7 @@ async def test_money_is_exact_to_the_limits_of_its_type(filled: asyncpg.Connecti
     assert (await pipeline.verify()).is_equal
 
 
-NO_DATE, NO_YEAR = "is no date (YYYY-MM-DD)", "is outside the years 0001 to 9999"
+NO_DATE, NO_YEAR = "is not a date (YYYY-MM-DD)", "is outside the years 0001 to 9999"
 # By payment: what is done to it, and the problem that this makes.
 BROKEN = {
     1: ("payment_amount = 'NaN'", ("", "payment_amount is NaN")),
@@ -95,7 +95,7 @@ async def test_a_row_that_the_warehouse_cannot_hold_is_quarantined_with_its_reas
         for entry in quarantine(pipeline)
     }
     expected = {("fact_payment", key): [problem] for key, (_, problem) in BROKEN.items()}
-    assert found == expected | {("dim_currency", 3): [("currency_name", "is no ISO 4217 currency code")]}
+    assert found == expected | {("dim_currency", 3): [("currency_name", "is not an ISO 4217 currency code")]}
     assert message.data.quarantine is not None
     assert message.data.quarantine.row_count == len(found)
     verdict = await pipeline.verify()

@@ -22,8 +22,8 @@ def test_a_line_says_which_row_of_which_table_and_why() -> None:
     (entry,) = entries(items({}, {"due": "soon", "currency": "?"}))
     assert (entry["table"], entry["source_table"], entry["key"]) == ("fact_sale", "item", {"item_id": 2})
     assert entry["problems"] == [
-        {"column": "due_date", "reason": "is no date (YYYY-MM-DD)"},
-        {"column": "currency_name", "reason": "is no ISO 4217 currency code"},
+        {"column": "due_date", "reason": "is not a date (YYYY-MM-DD)"},
+        {"column": "currency_name", "reason": "is not an ISO 4217 currency code"},
     ]
 
 

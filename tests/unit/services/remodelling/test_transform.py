@@ -67,7 +67,7 @@ def test_a_text_becomes_the_date_it_spells() -> None:
 )
 def test_a_text_that_is_no_date_is_quarantined_and_the_rows_beside_it_go_through(text: str) -> None:
     result = remodelled(items({}, {"due": text}, {}), "fact_sale")
-    assert reasons(result) == [("due_date", "is no date (YYYY-MM-DD)", [1])]
+    assert reasons(result) == [("due_date", "is not a date (YYYY-MM-DD)", [1])]
     assert values(result, "item_id") == [1, 3]
 
 
@@ -80,7 +80,7 @@ def test_a_currency_gets_its_name() -> None:
 @pytest.mark.parametrize("code", ["gbp", "XQX", "", "GB", "£"])
 def test_a_code_that_is_no_currency_is_quarantined(code: str) -> None:
     result = remodelled(items({"currency": code}, {}), "fact_sale")
-    assert reasons(result) == [("currency_name", "is no ISO 4217 currency code", [0])]
+    assert reasons(result) == [("currency_name", "is not an ISO 4217 currency code", [0])]
     assert values(result, "item_id") == [2]
 
 
@@ -155,8 +155,8 @@ def test_a_year_that_no_calendar_has_is_quarantined(moment: int) -> None:
 def test_a_row_with_several_problems_leaves_once_and_names_them_all() -> None:
     result = remodelled(items({"due": "soon", "currency": "?"}, {}), "fact_sale")
     assert [reason[:2] for reason in reasons(result)] == [
-        ("due_date", "is no date (YYYY-MM-DD)"),
-        ("currency_name", "is no ISO 4217 currency code"),
+        ("due_date", "is not a date (YYYY-MM-DD)"),
+        ("currency_name", "is not an ISO 4217 currency code"),
     ]
     assert values(result, "item_id") == [2]
 
