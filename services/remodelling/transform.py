@@ -151,7 +151,7 @@ def _moments(base: pd.DataFrame, name: str, absent: str | None) -> pd.Series:
 
 def _lost(values: pd.Series, defects: pd.Series, lookup: str, column: Column) -> list[Problem]:
     """Which values of a partner may be NULL only because they could not travel, as its defects name their columns."""
-    is_named = defects.str.contains(f"{values.name} is ", regex=False).fillna(value=False).astype(bool)
+    is_named = defects.str.contains(rf"(?:^|; ){re.escape(str(values.name))} is ").fillna(value=False).astype(bool)
     defects = defects.where(values.isna() & is_named)
     unreadable = f"comes from a row of '{lookup}' that could not be read"
     return [Problem(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]

@@ -143,6 +143,13 @@ def test_a_partner_s_value_that_could_not_travel_is_no_null() -> None:
     assert reasons(result) == [("maker_capital", "comes from a row of 'maker' that could not be read: capital is NaN", [0])]
 
 
+def test_a_partner_s_null_is_null_beside_a_broken_value_of_a_longer_name() -> None:
+    broken = {**A_MAKER, "capital": None, "_defect": "born is infinite; working_capital is NaN"}
+    result = remodelled(items({}, makers=[broken]), "dim_item")
+    assert reasons(result) == []
+    assert values(result, "maker_capital") == [None]
+
+
 @pytest.mark.parametrize("moment", [A_DAY_EARLY, A_DAY_LATE])
 def test_a_year_that_no_calendar_has_is_quarantined(moment: int) -> None:
     result = remodelled(items({}, {"sold_at": moment}), "fact_sale")
