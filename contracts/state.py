@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from contracts.messages import BatchIngested, Snapshot, Trigger, upcast
 
@@ -16,6 +16,19 @@ class _Stored(BaseModel):
     """Read by later and by earlier builds, so unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def lsn(text: str) -> int:
+    """A pg_lsn ('16/B374D848') as a number of bytes."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def _comparable(snapshot: Snapshot) -> Snapshot:
+    """Refuse a position that PostgreSQL would not take."""
+    if snapshot.horizon >= 2**63 or lsn(snapshot.wal_position) < 0:
+        raise ValueError(snapshot)
+    return snapshot
 
 
 class Lease(_Stored):
@@ -39,7 +52,7 @@ class Checkpoint(_Stored):
 
     run: int
     started_at: AwareDatetime  # before its snapshot was opened
-    snapshot: Snapshot  # its position: the next run reads what has changed since
+    snapshot: Annotated[Snapshot, AfterValidator(_comparable)]  # its position: the next run reads what has changed since
     identity: SourceIdentity
     contract: str  # the contract's fingerprint
     tables: dict[str, str]  # the catalog fingerprint of each source table

@@ -1,26 +1,38 @@
-"""The source's tables as its catalog describes them, and whether they still fit the contract."""
+"""Reading a PostgreSQL snapshot: its position, and the source's tables as the catalog describes them.
+
+A source that no longer fits the contract is refused here, before a row is read.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.resources import files
 
 import asyncpg
 
 from contracts.contract import Contract
+from contracts.messages import Snapshot
+from contracts.state import SourceIdentity
 from contracts.tables import SourceTable
 from shared.codecs import codec_of
 from shared.equality import keys_met
 from shared.errors import PermanentError
+from shared.source_snapshot import UNKNOWN_POSITION, SourceSnapshot, SourceTableFacts
 from shared.source_types import SourceType, comparison_problem
 
+SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
+LOG_POSITION_QUERY = (files("shared") / "queries" / "log_position.sql").read_text()
 CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
 UNKNOWN_ROW_BYTES = 512
 UNKNOWN_ROWS = 1_000
-
-
+# Errors of a server that withholds its log's position.
+_WITHHELD = (
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.UndefinedFunctionError,
+)
 _VERSIONLESS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 
 
@@ -28,21 +40,27 @@ class SourceMismatchError(PermanentError):
     """The source does not fit the contract. Recovery: restore it or change the contract, then replay the dead letters."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTableFacts:
-    """What the catalog records about one table."""
+async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
+    """Describe the snapshot of the transaction, whose first statement this must be. Raises: SourceMismatchError."""
+    row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
+    row |= await _log_position(connection)
+    return SourceSnapshot(
+        snapshot=Snapshot(taken_at=row["taken_at"], horizon=row["horizon"], wal_position=row["wal_position"]),
+        next_xid=row["next_xid"],
+        identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),
+        tables=await read_catalog(connection, contract),
+    )
 
-    fingerprint: str  # of all that changes rows without a new transaction id: see queries/catalog.sql
-    row_bytes: int  # of an average row, roughly, with what is stored out of line
-    new_columns: Mapping[str, str] = field(default_factory=dict)  # name and type of the columns that the contract does not know
-    unreadable: frozenset[str] = frozenset()  # those of them that the role may not read
-    # Whether the role may read xmin. If not, changed rows cannot be recognised: every run reads the table in full.
-    has_row_versions: bool = True
 
-    @property
-    def described_columns(self) -> tuple[str, ...]:
-        """The new columns, each as name and type: 'colour text'."""
-        return tuple(f"{name} {kind}" for name, kind in self.new_columns.items())
+async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
+    """The position and timeline of the log. A position that the server withholds is UNKNOWN_POSITION, and never compared."""
+    try:
+        async with connection.transaction():  # a savepoint: the rest of the snapshot is still to be read
+            row = await connection.fetchrow(LOG_POSITION_QUERY)
+    except _WITHHELD:
+        row = None
+    found = {name: value for name, value in dict(row or {}).items() if value is not None}
+    return {"wal_position": UNKNOWN_POSITION} | found
 
 
 async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> dict[str, SourceTableFacts]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, field
 
-import asyncpg
-
-from contracts.contract import Contract
 from contracts.messages import Snapshot
-from contracts.state import Checkpoint, SourceIdentity
-from shared.catalog import SourceTableFacts, read_catalog
+from contracts.state import Checkpoint, SourceIdentity, lsn
 
-SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
-LOG_POSITION_QUERY = (files("shared") / "queries" / "log_position.sql").read_text()
 UNKNOWN_POSITION = "0/0"  # PostgreSQL's own invalid position
-_WITHHELD = (
-    asyncpg.FeatureNotSupportedError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.UndefinedFunctionError,
-)
 HORIZON_AGE_MAXIMUM = 2**30  # transactions; beyond 2^31 a 32-bit age would turn negative and hide new rows
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTableFacts:
+    """What the catalog records about one table."""
+
+    fingerprint: str  # of all that changes rows without a new transaction id: see queries/catalog.sql
+    row_bytes: int  # of an average row, roughly, with what is stored out of line
+    new_columns: Mapping[str, str] = field(default_factory=dict)  # name and type of the columns that the contract does not know
+    unreadable: frozenset[str] = frozenset()  # those of them that the role may not read
+    # Whether the role may read xmin. If not, changed rows cannot be recognised: every run reads the table in full.
+    has_row_versions: bool = True
+
+    @property
+    def described_columns(self) -> tuple[str, ...]:
+        """The new columns, each as name and type: 'colour text'."""
+        return tuple(f"{name} {kind}" for name, kind in self.new_columns.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +37,6 @@ class SourceSnapshot:
     next_xid: int  # the first transaction id that it does not know, in 64 bits
     identity: SourceIdentity
     tables: Mapping[str, SourceTableFacts]  # by name, every source table of the contract
-
-
-async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
-    """Describe the snapshot of the transaction, whose first statement this must be. Raises: SourceMismatchError."""
-    row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
-    row |= await _log_position(connection)
-    return SourceSnapshot(
-        snapshot=Snapshot(taken_at=row["taken_at"], horizon=row["horizon"], wal_position=row["wal_position"]),
-        next_xid=row["next_xid"],
-        identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),
-        tables=await read_catalog(connection, contract),
-    )
-
-
-async def _log_position(connection: asyncpg.Connection) -> dict[str, object]:
-    """The position and timeline of the log. A position that the server withholds is UNKNOWN_POSITION, and never compared."""
-    try:
-        async with connection.transaction():  # a savepoint: the rest of the snapshot is still to be read
-            row = await connection.fetchrow(LOG_POSITION_QUERY)
-    except _WITHHELD:
-        row = None
-    found = {name: value for name, value in dict(row or {}).items() if value is not None}
-    return {"wal_position": UNKNOWN_POSITION} | found
 
 
 def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
@@ -83,9 +64,3 @@ def redefined(now: SourceSnapshot, before: Checkpoint) -> frozenset[str]:
 def versionless(now: SourceSnapshot) -> frozenset[str]:
     """The tables whose rows' transaction ids the role may not read: any of their rows may have changed."""
     return frozenset(name for name, facts in now.tables.items() if not facts.has_row_versions)
-
-
-def lsn(text: str) -> int:
-    """A pg_lsn ('16/B374D848') as a number of bytes."""
-    high, low = text.split("/")
-    return (int(high, 16) << 32) + int(low, 16)

@@ -13,10 +13,7 @@ from contracts.state import Checkpoint, Manifest, SourceState
 from shared.errors import TransientError
 from shared.object_store import ObjectStore, put_addressed, replace_ours
 from shared.reading import all_of
-from shared.source_snapshot import lsn
 from shared.stored_documents import read_stored
-
-_BIGINT = 2**63
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -29,9 +26,9 @@ class SourceStore:
     """
 
     objects: ObjectStore
-    source: str
-    landing_bucket: str
-    processed_bucket: str
+    source: str  # its name
+    landing_bucket: str  # state, manifests, extracts, key lists, proofs
+    processed_bucket: str  # star rows, key lists, quarantine
 
     @property
     def keys(self) -> SourceKeys:
@@ -60,8 +57,9 @@ class SourceStore:
         )
 
     def _parsed_state(self, body: bytes) -> SourceState:
+        place = f"{self.landing_bucket}/{self.keys.state}"
         remedy = "delete it: the next run then reads every row again"
-        return read_stored(_state, f"{self.landing_bucket}/{self.keys.state}", body, what="state of a source", remedy=remedy)
+        return read_stored(SourceState.model_validate_json, place, body, what="state of a source", remedy=remedy)
 
     async def highest_run(self) -> int:
         """The highest run number ever taken; 0 before the first."""
@@ -127,12 +125,3 @@ class SourceStore:
     async def write_document(self, key: str, document: BaseModel) -> None:
         """Write a JSON document to the landing bucket."""
         await self.objects.put(self.landing_bucket, key, document.model_dump_json().encode())
-
-
-def _state(body: bytes) -> SourceState:
-    state = SourceState.model_validate_json(body)
-    if state.checkpoint is not None:
-        snapshot = state.checkpoint.snapshot
-        if snapshot.horizon >= _BIGINT or lsn(snapshot.wal_position) < 0:
-            raise ValueError
-    return state

@@ -20,10 +20,9 @@ from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, plan_run
 from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
-from shared.catalog import SourceTableFacts
 from shared.clock import utc_now
 from shared.codecs import codec_of
-from shared.source_snapshot import SourceSnapshot
+from shared.source_snapshot import SourceSnapshot, SourceTableFacts
 from shared.testing.faults import Faults
 
 IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")

@@ -20,11 +20,12 @@ from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, plan_run
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, Page
+from shared.catalog import read_snapshot
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_lists import keys_of
 from shared.postgres import Database, copy_out
-from shared.source_snapshot import SourceSnapshot, read_snapshot
+from shared.source_snapshot import SourceSnapshot
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
 PARTNER_KEYS = 10_000  # in one IN list

@@ -14,11 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.messages import BatchIngested
+from contracts.state import lsn
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.sql import execute, fetch_value
 from services.operator.local.totesys.fill import connect, create, fill
 from shared.errors import DependencyDownError
-from shared.source_snapshot import lsn
 from tests.end_to_end.conftest import wait_until
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read

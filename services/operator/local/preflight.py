@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from contracts.contract import Contract
 from infra.local.processes import python
+from shared.catalog import read_snapshot
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
-from shared.source_snapshot import read_snapshot
 from shared.warehouse_types import require_types
 
 CHECK_LIMIT = timedelta(minutes=2)  # of a process that has to start first

@@ -32,9 +32,10 @@ from services.operator.quarantine.entries import open_batches
 from services.operator.star_keys import Key
 from services.operator.system import System
 from shared import ledger
+from shared.catalog import read_snapshot
 from shared.errors import PermanentError
 from shared.postgres import Database, classed_errors
-from shared.source_snapshot import SourceSnapshot, distrust, read_snapshot, redefined, versionless
+from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless
 from shared.source_store import SourceStore
 from shared.sql import quoted
 

@@ -15,9 +15,10 @@ from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, Tombstone
 from services.operator.trace.passage import read_passages
 from services.operator.trace.row import parsed_key, read_rows
+from shared.catalog import read_snapshot
 from shared.errors import DependencyDownError
 from shared.ledger import find_tombstone
-from shared.source_snapshot import read_snapshot, versionless
+from shared.source_snapshot import versionless
 
 
 async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
-from contracts.state import Checkpoint, SourceIdentity
+from contracts.state import Checkpoint, SourceIdentity, lsn
 from contracts.totesys import CONTRACT
 from services.ingestion.plan import Plan, held_back_since, plan_run
-from shared.catalog import SourceTableFacts
-from shared.source_snapshot import HORIZON_AGE_MAXIMUM, SourceSnapshot, lsn
+from shared.source_snapshot import HORIZON_AGE_MAXIMUM, SourceSnapshot, SourceTableFacts
 from shared.testing import EPOCH
 
 IDENTITY = SourceIdentity(system_identifier=7, timeline=1, database_oid=16384, statistics_reset="2026-01-01")
