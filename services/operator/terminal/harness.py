@@ -108,7 +108,10 @@ def _explained(error: Exception) -> int:
     if code is not None:
         complain("; ".join([str(error), *getattr(error, "__notes__", ())]))
         return code
-    # Not the text of an error that is not ours: it may quote a row.
+    if isinstance(error, OSError):  # a full disk, a file that may not be read: its text is the system's, not a row's
+        complain(f"{error}; make room, or correct the path or its permissions")
+        return ExitCode.FAILED
+    # Not the text of another error: it may quote a row.
     from shared.logs import place_of  # noqa: PLC0415 (structlog takes a while to import, and this is a bug)
 
     is_shown = os.environ.get("STARLIFT_LOG_LEVEL", "").lower() == "debug"

@@ -129,6 +129,13 @@ def test_a_command_that_returns_is_done() -> None:
     assert run_command(one_command(lambda: None), ["work"]) == 0
 
 
+def test_a_file_that_can_t_be_written_is_not_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(PermissionError(13, "Permission denied", "/etc/x")) == 1
+    assert capsys.readouterr().err == (
+        "starlift: [Errno 13] Permission denied: '/etc/x'; make room, or correct the path or its permissions\n"
+    )
+
+
 def bug() -> None:
     try:
         dict[str, str]().pop("a secret row value")
