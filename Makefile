@@ -45,7 +45,8 @@ bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders be
 
 ##@ Work on it
 .PHONY: test
-test: create-environments check coverage ## Set everything up and pass every check and test (needs no Docker)
+test: create-environments check $(VENV)-infra/.installed ## Set everything up and pass every check and test (needs no Docker)
+	$(BIN)/pytest --numprocesses $(WORKERS) tests
 
 .PHONY: check
 check: create-environments ## Every check that runs no test
