@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from types import MappingProxyType
 
-from services.operator.proof.causes import Cause, Wait
+from services.operator.proof.causes import Cause
 from services.operator.proof.expected import ORPHAN
 from services.operator.render import printable
 from services.operator.star_keys import Key
@@ -17,7 +16,6 @@ from services.operator.star_keys import Key
 Values = tuple[str | None, ...]
 LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together
 NAMED_MAXIMUM = 10_000  # rows of one table that differ, or wait; any others are only counted
-DELETED = Cause(Wait.COMPARISON)
 
 
 @unique
@@ -126,7 +124,7 @@ class TableFindings:
         if len(self.deleted) < NAMED_MAXIMUM:
             self.deleted.add(key)
 
-    def judge(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
+    def add_mismatch(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
         """Count a row that is not as in the source: it waits for `cause`, is in quarantine, or differs."""
         is_held = is_excused(row, refused)
         if cause is not None and not (row.is_orphan and is_held):  # most such rows are refused because of their lost partner
@@ -142,19 +140,14 @@ class TableFindings:
 Known = Callable[[Collection[Key]], Awaitable[set[Key]]]
 
 
-async def nothing_known(_keys: Collection[Key]) -> set[Key]:
-    """Report that the source had none of the keys."""
-    return set()
-
-
 async def compare(
     findings: TableFindings,
     expected: AsyncIterator[Row],
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
-    refused: Mapping[Key, Refusal] = MappingProxyType({}),
-    known: Known = nothing_known,
-    deleted: Cause = DELETED,
+    refused: Mapping[Key, Refusal],
+    known: Known,
+    deleted: Cause,
 ) -> None:
     """Walk both streams, ordered by key, side by side, and add what is found to `findings`.
 
@@ -175,7 +168,7 @@ async def compare(
                     await _judge_extra(findings, extra, known, deleted)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
-            findings.judge(difference_of(left, right, columns), left, left.cause, refused)
+            findings.add_mismatch(difference_of(left, right, columns), left, left.cause, refused)
     await _judge_extra(findings, extra, known, deleted)
     findings.differences.sort(key=lambda difference: difference.key)
 

@@ -61,7 +61,7 @@ class _Settling:
                 found.add_difference(difference)
 
     async def settle_awaited(self) -> None:
-        """A row that the warehouse has not got differs, unless a run brought what it was and it was written again since."""
+        """A row that the warehouse still lacks differs, unless a run brought what it was and it was written again since."""
         found, table, look = self.found, self.comparison.table, self.comparison.look
         awaited, found.awaited = found.awaited, {}
         expected, actual = (rows_of_keys(query, table) for query in self.comparison.queries())
@@ -81,7 +81,7 @@ class _Settling:
                 if key in held and held[key].values == row.values:
                     continue
                 difference = difference_of(row, held.get(key), tuple(table.star_types))
-                found.judge(difference, row, self._cause_now(row, awaited[key], held.get(key)), refused)
+                found.add_mismatch(difference, row, self._cause_now(row, awaited[key], held.get(key)), refused)
 
     def _cause_now(self, row: Row, before: Awaited, held: Row | None) -> Cause | None:
         """What the row still waits for after a run that began after the first look was loaded; usually nothing.

@@ -66,7 +66,7 @@ async def read_entries(store: SourceStore, keys: Sequence[str] | None = None) ->
 
 
 async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Batch]]:
-    """By warehouse table and key, the last batch in which the table could not hold a row that it has not got since.
+    """By warehouse table and key, the last batch in which the table could not hold a row that it still lacks.
 
     A row has come since if the table has its key from that run or a later one, or if a replay of the batch refused nothing.
     """

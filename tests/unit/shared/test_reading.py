@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.operator.quarantine.entries import read_entries
 from shared.reading import AT_ONCE, all_of, in_order
-from tests.unit.services.operator.scene import Scene
 
 
 class Counter:
@@ -35,8 +33,3 @@ async def test_what_is_not_needed_is_not_asked_for() -> None:
         if number == 20:
             break
     assert counter.asked == 2 * AT_ONCE
-
-
-async def test_an_object_that_vanished_meanwhile_has_no_entries() -> None:
-    gone = f"quarantine/totesys/runs/{7:020d}/00000-{'0' * 16}.jsonl"
-    assert [entry async for entry in read_entries(Scene().system.store, [gone])] == []

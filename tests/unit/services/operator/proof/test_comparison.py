@@ -15,6 +15,7 @@ from services.operator.star_keys import Key
 
 COLUMNS = ("id", "name")
 YOUNG = Cause(Wait.RUN)
+DELETED = Cause(Wait.COMPARISON)
 Values = tuple[str | None, ...]
 Rows = dict[Key, Values]
 
@@ -24,13 +25,20 @@ async def stream(rows: Iterable[Row]) -> AsyncIterator[Row]:
         yield row
 
 
+async def nothing_known(_keys: Collection[Key]) -> set[Key]:
+    """The source had none of the keys."""
+    return set()
+
+
 def compared(
     expected: Rows, actual: Rows, in_flight: frozenset[Key] = frozenset(), quarantined: frozenset[Key] = frozenset()
 ) -> TableFindings:
     left = (Row(key, expected[key], YOUNG if key in in_flight else None) for key in sorted(expected))
     right = (Row(key, actual[key]) for key in sorted(actual))
     found = TableFindings("t")
-    asyncio.run(compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7))))
+    asyncio.run(
+        compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7)), nothing_known, DELETED)
+    )
     return found
 
 
@@ -109,10 +117,10 @@ async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_ha
 
     right = [Row((1,), ("1", "a"))] * 2
     found = TableFindings("t")
-    await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, known=known)
+    await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, {}, known, DELETED)
     assert (found.differences, found.in_flight) == ([Difference(Kind.EXTRA, (1,))], 0)
     found = TableFindings("t")
-    await compare(found, stream([]), stream(right), COLUMNS, known=known)
+    await compare(found, stream([]), stream(right), COLUMNS, {}, known, DELETED)
     assert (found.differences, found.in_flight) == ([], 2)
 
 
@@ -128,7 +136,7 @@ async def test_rows_that_the_source_lacks_are_judged_a_few_at_a_time(monkeypatch
 
     tracemalloc.start()
     found = TableFindings("t")
-    await compare(found, stream([]), stream(Row((key,), ()) for key in range(30_500)), (), known=known)
+    await compare(found, stream([]), stream(Row((key,), ()) for key in range(30_500)), (), {}, known, DELETED)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert asked == [1_000] * 30 + [500]

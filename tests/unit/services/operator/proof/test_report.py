@@ -75,7 +75,7 @@ def test_more_differences_than_can_be_named_are_counted() -> None:
     found = TableFindings("dim_staff")
     for key in range(NAMED_MAXIMUM + 5):
         found.add_difference(Difference(Kind.MISSING, (key,)))
-        found.judge(Difference(Kind.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
+        found.add_mismatch(Difference(Kind.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
     assert (len(found.differences), found.different) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
     assert (len(found.awaited), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
 

@@ -12,7 +12,7 @@ from services.operator.proof.comparison import Awaited, Difference, Kind, Row, T
 from services.operator.proof.verdict import Scope, judge
 from services.operator.proof.waiting import empty_table_cause
 from services.operator.star_keys import Key
-from tests.unit.services.operator.proof.test_comparison import stream
+from tests.unit.services.operator.proof.test_comparison import DELETED, nothing_known, stream
 from tests.unit.services.operator.scene import BEGAN
 
 NOTHING = Progress(None, (), None)
@@ -46,7 +46,7 @@ def test_a_sample_has_its_share_of_the_buckets_and_at_least_one(sample: float, b
 async def test_rows_in_flight_are_remembered_with_their_version_and_whether_they_were_there() -> None:
     left = [Row((key,), ("new",), Cause(Wait.RUN), f"v{key}") for key in (1, 2)]
     found = TableFindings("t")
-    await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",))
+    await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",), {}, nothing_known, DELETED)
     assert found.awaited == {(1,): Awaited("v1", is_missing=True), (2,): Awaited("v2", is_missing=False)}
 
 
@@ -57,5 +57,5 @@ async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:
 
     right = [Row((1,), ("a",)), Row((2,), ("a",))]
     found = TableFindings("t")
-    await compare(found, stream([]), stream(right), ("name",), known=known)
+    await compare(found, stream([]), stream(right), ("name",), {}, known, DELETED)
     assert (found.deleted, found.in_flight, found.differences) == ({(1,)}, 1, [Difference(Kind.EXTRA, (2,))])
