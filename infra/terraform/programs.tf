@@ -68,8 +68,7 @@ locals {
       Effect   = "Allow"
       Resource = [for queue in module.queue : queue.dead_letter_arn]
       Action = [
-        "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ListMessageMoveTasks", "sqs:ReceiveMessage",
-        "sqs:SendMessage", "sqs:StartMessageMoveTask",
+        "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage",
       ]
     },
   ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.operator.dlq.hold import holding
-from services.operator.dlq.letters import read_letter
 from services.operator.system import System
 
 
@@ -47,15 +46,13 @@ class DeadMessages:
             return
         found: dict[str, DeadMessage] = {}
         if count:
-            async with holding(self._queues[service]) as hold:
+            async with holding(service, self._queues[service]) as hold:
                 seen = 0
-                async for delivery in hold.letters():
+                async for letter in hold.letters():
                     if seen == self._limit:
                         break
                     seen += 1
-                    letter = read_letter(service, delivery)
-                    dead = DeadMessage(service, letter.id, letter.run)
-                    names = (letter.event_id, letter.data.get("batch_id"))
-                    found |= {name: dead for name in names if isinstance(name, str)}
+                    names = {str(letter.event_id), str(letter.batch_id)}
+                    found |= dict.fromkeys(names, DeadMessage(service, letter.id, letter.run))
             count = -1 if hold.elsewhere else count
         self._counts[service], self._messages[service] = count, found

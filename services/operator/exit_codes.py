@@ -18,21 +18,6 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-@unique
-class DeadLetterExit(IntEnum):
-    """Of `starlift dlq`, likewise stable."""
-
-    DONE = 0
-    INTERNAL = 1
-    USAGE = 2
-    PARTIAL = 3  # some letters stayed where they are; the table, or --json, says why
-    NOTHING = 4  # no letter matched
-    STOPPED = 5  # by a safety limit
-    LOCKED = 6  # somebody else works on these letters
-    NO_ACCESS = 7  # a queue or a bucket is missing, can't be reached, or refuses us
-    INTERRUPTED = 130  # `starlift dlq resume` goes on
-
-
 class ComplaintError(Exception):
     """One sentence for the person, and the exit code."""
 

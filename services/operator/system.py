@@ -11,7 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.contract import Contract
 from contracts.objects import Name
-from services.operator.dlq.native import MoveTasks, SqsMoveTasks
 from shared.database_url import database_url
 from shared.object_store import ObjectStore
 from shared.postgres import Database
@@ -56,7 +55,6 @@ class System:
     contract: Contract
     queues: Mapping[str, Queue]
     dead_letters: Mapping[str, Queue]
-    move_tasks: Mapping[str, MoveTasks]
     objects: ObjectStore
     source: Database
     warehouse: Database
@@ -85,14 +83,6 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
             contract=settings.contract,
             queues={service: clients.queue(getattr(settings, f"{service}_queue_url")) for service in SERVICES},
             dead_letters={service: clients.queue(getattr(settings, f"{service}_dead_letter_url")) for service in SERVICES},
-            move_tasks={
-                service: SqsMoveTasks(
-                    clients.control,
-                    dead_url=getattr(settings, f"{service}_dead_letter_url"),
-                    url=getattr(settings, f"{service}_queue_url"),
-                )
-                for service in SERVICES
-            },
             objects=clients.objects(),
             source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
             warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=4))),

@@ -22,13 +22,11 @@ ACTIONS = {
     "get_object": "s3:GetObject",
     "get_queue_attributes": "sqs:GetQueueAttributes",
     "get_secret_value": "secretsmanager:GetSecretValue",
-    "list_message_move_tasks": "sqs:ListMessageMoveTasks",
     "list_objects_v2": "s3:ListBucket",
     "put_object": "s3:PutObject",
     "receive_message": "sqs:ReceiveMessage",
     "send_message": "sqs:SendMessage",
     "send_message_batch": "sqs:SendMessage",
-    "start_message_move_task": "sqs:StartMessageMoveTask",
 }
 TOPOLOGY = read_topology()
 PROGRAMS = [*TOPOLOGY.services, "operator"]
@@ -107,13 +105,12 @@ def test_a_service_may_do_what_its_edges_need_and_nothing_else(applied: Applied,
 
 
 def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applied) -> None:
-    moves = ("ListMessageMoveTasks", "StartMessageMoveTask")
     expected = {
         *((f"sqs:{action}", TOPOLOGY.queue_name(queue)) for queue in TOPOLOGY.queues for action in TO_SEND),
         *(
             (f"sqs:{action}", TOPOLOGY.dead_letter_name(queue))
             for queue in TOPOLOGY.queues
-            for action in (*TO_CONSUME, *TO_SEND, *moves)
+            for action in (*TO_CONSUME, *TO_SEND)
         ),
     }
     found = policies(applied)['module.program["operator"].aws_iam_role_policy.task']

@@ -14,7 +14,6 @@ from contracts.messages import Extract, Role, encode
 from contracts.objects import ObjectRef
 from infra.local.aws import client, create_bucket
 from infra.local.localstack import LocalStack
-from services.operator.dlq.native import SqsMoveTasks
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.postgres import Database
 from shared.queue import BATCH_MAXIMUM, Delivery, Outgoing, Queue
@@ -70,14 +69,6 @@ def system_of(stand: Stand, clients: Clients) -> System:
         contract=settings.contract,
         queues={one: clients.queue(getattr(settings, f"{one}_queue_url")) for one in SERVICES},
         dead_letters={one: clients.queue(getattr(settings, f"{one}_dead_letter_url")) for one in SERVICES},
-        move_tasks={
-            one: SqsMoveTasks(
-                clients.control,
-                dead_url=getattr(settings, f"{one}_dead_letter_url"),
-                url=getattr(settings, f"{one}_queue_url"),
-            )
-            for one in SERVICES
-        },
         objects=clients.objects(),
         source=nowhere,
         warehouse=nowhere,
@@ -91,6 +82,7 @@ def letters(count: int, *, run: int, extracts: int = 0) -> list[Outgoing]:
         error_type="SourceMismatchError",
         message="table 'staff' lacks column 'email'",
         fingerprint="0123456789abcdef",
+        fingerprint_version=2,
         attempts=1,
         first_failed_at=BEGAN,
         last_failed_at=BEGAN,
@@ -100,10 +92,11 @@ def letters(count: int, *, run: int, extracts: int = 0) -> list[Outgoing]:
     )
     attributes = {FAILURE_ATTRIBUTE: record.model_dump_json()}
     ref = ObjectRef(bucket="landing", key="k" * 100, byte_count=1, row_count=1, sha256="0" * 64)
-    told = {"extracts": tuple(Extract(table=f"table_{one}", role=Role.BASE, object=ref) for one in range(extracts))}
+    given = {"extracts": tuple(Extract(table=f"table_{one}", role=Role.BASE, object=ref) for one in range(extracts))}
     batches = (ingested(run, index) for index in range(count))
     return [
-        Outgoing(encode(batch.model_copy(update={"data": batch.data.model_copy(update=told)})), attributes) for batch in batches
+        Outgoing(encode(batch.model_copy(update={"data": batch.data.model_copy(update=given)})), attributes)
+        for batch in batches
     ]
 
 

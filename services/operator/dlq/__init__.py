@@ -1,1 +1,1 @@
-"""`starlift dlq`: see, understand, repair and replay dead letters. See docs/decisions/0007."""
+"""Dead letters: what they are, and what an operator does with them. Nothing here knows of a terminal."""

@@ -9,41 +9,40 @@ from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from contracts.messages import TYPE_PATTERN
 from services.operator.dlq.letters import Letter
+from services.operator.errors import UsageError
 
 _AGO = re.compile(r"^(?P<count>[0-9]{1,6})(?P<unit>[smhd])$")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _RUNS = re.compile(r"^(?P<first>[0-9]{1,18})(\.\.(?P<last>[0-9]{1,18}))?$")
+_BARE_NUMBER = re.compile(r"[<>=]\s*-?[0-9]|(^|[\s(,])-?[0-9][0-9.]*\s*[<>=!]")
 
 
-class WrongFilterError(Exception):
+class WrongFilterError(UsageError):
     """A filter can't be understood. Recovery: write it as the text says."""
 
 
 class Filter(BaseModel):
-    """All that is given must hold; what is None or empty is not asked.
-
-    `ids` are beginnings of SQS's id or of the message's; `fingerprint` is a beginning, too. `type` is a message type, whole or
-    its name alone. `runs` are the first and the last one. `since` (or later) and `until` (or earlier, and not then) are about
-    the last failure. `where` is a JMESPath over {"body": …, "failure": …}; where it can't be computed, a letter does not match.
-    """
+    """Every condition that is given must hold. The descriptions are the help of the command's options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ids: tuple[str, ...] = ()
-    fingerprint: str | None = None
-    error: str | None = None
-    type: str | None = None
-    version: int | None = None
-    runs: tuple[int, int] | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
-    where: str | None = None
-    replays: int | None = None
-    max_replays: int | None = None
+    ids: tuple[str, ...] = Field((), description="Beginning of a letter's or a message's id; repeatable.")
+    fingerprint: str | None = Field(None, description="Beginning of a failure's fingerprint.")
+    error: str | None = Field(None, description="Type of the error, such as SourceMismatchError.")
+    type: str | None = Field(None, description="Type of the message: batch_ingested, or starlift.batch_ingested.v1.")
+    version: int | None = Field(None, description="Version of the message's type.")
+    runs: tuple[int, int] | None = Field(None, description="Run 17, or runs 17..21.")
+    since: AwareDatetime | None = Field(None, description="Failed last at or after: 15m, 2h, 3d ago, or ISO 8601.")
+    until: AwareDatetime | None = Field(None, description="Failed last before.")
+    # A letter for which it can't be computed does not match.
+    where: str | None = Field(None, description="JMESPath over body and failure, in single quotes: 'body.data.index > `3`'.")
+    replays: int | None = Field(None, description="Replayed exactly this many times.")
+    max_replays: int | None = Field(None, description="Replayed at most this many times.")
+    loaded: bool = Field(default=False, description="Only letters whose batch was loaded since.")  # looking.py asks the ledger
 
     @field_validator("where")
     @classmethod
@@ -51,41 +50,51 @@ class Filter(BaseModel):
         try:
             jmespath.compile(where or "@")
         except JMESPathError as error:
-            reason = str(error).splitlines()[0]
-            raise WrongFilterError(f"--where '{where}' is no JMESPath ({reason}); see jmespath.org") from error
+            hint = "write numbers in backticks: '… > `3`'" if _BARE_NUMBER.search(where or "") else "see jmespath.org"
+            raise WrongFilterError(f"--where '{where}' is not JMESPath ({str(error).splitlines()[0]}); {hint}") from error
         return where
 
     def matches(self, letter: Letter) -> bool:
-        """Whether a command with this filter is about `letter`."""
-        failure = letter.failure
-        asked: list[tuple[Any, Callable[[], bool]]] = [
-            (self.ids or None, lambda: any(_begins(letter, one) for one in self.ids)),
-            (self.fingerprint, lambda: failure.fingerprint.startswith(str(self.fingerprint))),
-            (self.error, lambda: failure.error_type == self.error),
-            (self.type, lambda: self.type in _names_of(letter.type)),
-            (self.version, lambda: _version(letter.type) == self.version),
-            (self.runs, lambda: letter.run is not None and self._has_run(letter.run)),
-            (self.since, lambda: self.since is not None and failure.last_failed_at >= self.since),
-            (self.until, lambda: self.until is not None and failure.last_failed_at < self.until),
-            (self.where, lambda: self._where_holds(letter)),
-            (self.replays, lambda: failure.replays == self.replays),
-            (self.max_replays, lambda: self.max_replays is not None and failure.replays <= self.max_replays),
+        """Whether all that is asked of the letter itself holds."""
+        failure, found = letter.failure, TYPE_PATTERN.match(letter.type or "")
+        conditions: list[tuple[Any, Callable[[Any], bool]]] = [
+            (self.ids or None, lambda ids: letter.id.startswith(ids) or (letter.event_id or "").startswith(ids)),
+            (self.fingerprint, failure.fingerprint.startswith),
+            (self.error, lambda error: failure.error_type == error),
+            (self.type, lambda kind: kind in (letter.type, found and found["name"])),
+            (self.version, lambda version: found is not None and int(found["version"]) == version),
+            (self.runs, lambda runs: letter.run is not None and runs[0] <= letter.run <= runs[1]),
+            (self.since, lambda since: failure.last_failed_at >= since),
+            (self.until, lambda until: failure.last_failed_at < until),
+            (self.where, lambda where: _holds(where, letter)),
+            (self.replays, lambda replays: failure.replays == replays),
+            (self.max_replays, lambda replays: failure.replays <= replays),
         ]
-        return all(holds() for given, holds in asked if given is not None)
+        return all(holds(asked) for asked, holds in conditions if asked is not None)
 
-    def _has_run(self, run: int) -> bool:
-        return self.runs is not None and self.runs[0] <= run <= self.runs[1]
 
-    def _where_holds(self, letter: Letter) -> bool:
-        document = {"body": letter.document, "failure": letter.failure.model_dump(mode="json")}
-        try:
-            return bool(jmespath.search(self.where, document))
-        except (JMESPathError, ValueError, TypeError, ArithmeticError):  # a slice of step zero, say, is none of its own errors
-            return False
+def _holds(where: str, letter: Letter) -> bool:
+    document = {"body": letter.document, "failure": letter.failure.model_dump(mode="json")}
+    try:
+        return bool(jmespath.search(where, document))
+    except (JMESPathError, ValueError, TypeError, ArithmeticError):  # a slice of step zero, say, is not one of its own errors
+        return False
+
+
+def read_filter(given: dict[str, Any], now: datetime) -> Filter:
+    """The filter that a person has written, by the options' names. Raises: WrongFilterError."""
+    for name, value in given.items():
+        if value == "" or (isinstance(value, list) and "" in value):  # an unset variable of a script must not mean all letters
+            raise WrongFilterError(f"the value of --{name.rstrip('s')} is empty; leave the option out, or give it one")
+    read = {name: value for name, value in given.items() if value not in (None, [])}
+    read |= {name: read_moment(read[name], now) for name in ("since", "until") if name in read}
+    if "runs" in read:
+        read["runs"] = read_runs(read["runs"])
+    return Filter(**read)
 
 
 def read_moment(text: str, now: datetime) -> datetime:
-    """A moment: `2h` is two hours before `now` (s, m, h, d), otherwise ISO 8601, UTC if it says no zone.
+    """A moment: `2h` is two hours before `now` (s, m, h, d), otherwise ISO 8601, in UTC unless it has a zone.
 
     Raises: WrongFilterError.
     """
@@ -95,7 +104,7 @@ def read_moment(text: str, now: datetime) -> datetime:
             return now - timedelta(**{_UNITS[ago["unit"]]: int(ago["count"])})
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise WrongFilterError(f"'{text}' is no time; write 90s, 15m, 2h, 3d, or 2026-11-05T08:00:00Z") from None
+        raise WrongFilterError(f"'{text}' is not a time; write 90s, 15m, 2h, 3d, or 2026-11-05T08:00:00Z") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -104,20 +113,5 @@ def read_runs(text: str) -> tuple[int, int]:
     runs = _RUNS.match(text)
     first, last = (int(runs["first"]), int(runs["last"] or runs["first"])) if runs else (1, 0)
     if first > last:
-        raise WrongFilterError(f"'{text}' is no run; write 17, or 17..21 for several")
+        raise WrongFilterError(f"'{text}' is not a run; write 17, or 17..21 for several")
     return first, last
-
-
-def _begins(letter: Letter, beginning: str) -> bool:
-    return letter.id.startswith(beginning) or (letter.event_id or "").startswith(beginning)
-
-
-def _names_of(kind: str | None) -> tuple[str, ...]:
-    """What a person may call a type: whole, and its name alone."""
-    found = TYPE_PATTERN.match(kind or "")
-    return () if kind is None else (kind, found["name"]) if found else (kind,)
-
-
-def _version(kind: str | None) -> int | None:
-    found = TYPE_PATTERN.match(kind or "")
-    return None if found is None else int(found["version"])

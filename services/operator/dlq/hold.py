@@ -1,30 +1,58 @@
-"""Taking dead letters in hand: SQS can't be asked what a queue holds, only be told to hand it out.
+"""Receiving dead letters and keeping them: SQS can't list what a queue holds, it only hands messages out.
 
-What is received is hidden from everybody else until it is handed back, deleted, or its visibility ends. Receive counts rise by
-looking; that harms nothing, a dead-letter queue gives no message up.
+A received letter is hidden from everybody else until it is handed back, deleted, or its visibility ends: that visibility is the
+lock of the letter, and the queue is the list of what is left to do. Receiving raises the receive count, which harms nothing: no
+dead-letter queue gives a message up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
-from services.operator.dlq.calls import REQUESTS_AT_ONCE, persistently, shares, tens, together
-from services.operator.dlq.operation import now
+from services.operator.dlq.letters import Letter, read_letter
+from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Delivery, Depth, Queue
 
 WAIT = timedelta(seconds=1)  # of a poll, long enough to ask every server of SQS
-VISIBILITY_MINIMUM = timedelta(seconds=60)  # what a killed command hides its letters for, at least
-VISIBILITY_PER_LETTER = timedelta(milliseconds=60)  # and for each: renewing them all must not be all that is done
+VISIBILITY_MINIMUM = timedelta(seconds=60)  # a killed command hides its letters for at least so long
+VISIBILITY_PER_LETTER = timedelta(milliseconds=60)  # longer for many: renewing them must not take all the time there is
 VISIBILITY_MAXIMUM = timedelta(minutes=15)
-MANY_LETTERS = 100  # for another poll at a time: of few letters it would get none, and wait
-EMPTY_POLLS = 3  # in a row, and nothing more is expected
-AT_ONCE = timedelta(0)
-PATIENCE = timedelta(minutes=1)  # with others who have letters in hand: a look takes seconds
+MANY_LETTERS = 100  # for each poll at a time: with few letters most polls would wait and return none
+EMPTY_POLLS = 3  # in a row; then no more letters are expected
+PATIENCE = timedelta(minutes=1)  # with letters that others hold: looking takes seconds, a killed command's hold a minute
+POLLS_AT_ONCE = 5
+TRIES = 5
+PAUSE = timedelta(seconds=1)  # between tries
+
+Result = TypeVar("Result")
+Clock = Callable[[], datetime]
+
+
+async def persistently(call: Callable[[], Awaitable[Result]]) -> Result:
+    """What `call` returns, after a few failures that may pass. Raises: the last of them."""
+    for _ in range(TRIES - 1):
+        try:
+            return await call()
+        except (TransientError, DependencyDownError):
+            await asyncio.sleep(PAUSE.total_seconds())
+    return await call()
+
+
+async def together(calls: Iterable[Awaitable[Result]]) -> list[Result]:
+    """The result of each call. When it returns or raises, none is running. Raises: the first error."""
+    results: list[Result] = []
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
 
 
 @dataclass(slots=True)
@@ -34,39 +62,35 @@ class _Held:
 
 
 class Hold:
-    """The letters of one queue that this process has in hand, by SQS's id.
+    """The letters of one queue that this process holds, by SQS's id."""
 
-    `elsewhere` is how many others had in hand when we looked last, approximately.
-    """
-
-    def __init__(self, queue: Queue, depth: Depth) -> None:
-        self.elsewhere = 0
+    def __init__(self, service: str, queue: Queue, depth: Depth, clock: Clock) -> None:
+        self.elsewhere = 0  # about how many letters others held when we looked last
+        self._service = service
         self._queue = queue
+        self._clock = clock
         visibility = max(VISIBILITY_MINIMUM, VISIBILITY_PER_LETTER * (depth.visible + depth.in_flight))
         self._visibility = min(visibility, VISIBILITY_MAXIMUM)
-        self._polls = max(1, min(REQUESTS_AT_ONCE, depth.visible // MANY_LETTERS))
+        self._polls = max(1, min(POLLS_AT_ONCE, depth.visible // MANY_LETTERS))
         self._held: dict[str, _Held] = {}
 
     def __contains__(self, one: str) -> bool:
         held = self._held.get(one)
-        return held is not None and now() < held.until
+        return held is not None and self._clock() < held.until
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._held))
-
-    async def letters(self, *, patience: timedelta = AT_ONCE) -> AsyncIterator[Delivery]:
-        """Every letter that nobody else has in hand, once each, until no more come; those that others have, for `patience`."""
+    async def letters(self, *, patience: timedelta = timedelta(0)) -> AsyncIterator[Letter]:
+        """Every letter that nobody else holds, once each, until no more come; waits `patience` for those that others hold."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         empty = 0
-        seen: set[str] = set()  # what can't be renewed is handed out again
+        seen: set[str] = set()  # a letter that can't be renewed is handed out again
         while empty < EMPTY_POLLS:
             polls = await together(persistently(self._poll) for _ in range(self._polls))
             found = [delivery for poll in polls for delivery in poll]
             for delivery in found:
                 if delivery.message_id not in seen:
                     seen.add(delivery.message_id)
-                    yield delivery
+                    yield read_letter(self._service, delivery)
             if found:
                 empty = 0
                 continue
@@ -77,36 +101,40 @@ class Hold:
                 return
             empty += not is_waiting
 
-    async def hand_back(self, ids: Iterable[str]) -> None:
-        """Let others see these again. A failure costs them the rest of their visibility, no more."""
-        receipts = self._receipts(ids)
+    async def hand_back(self, *, but: Iterable[str] = ()) -> None:
+        """Let others see the letters again, `but` some. A failure costs them the rest of their visibility, no more."""
+        receipts = self._receipts(self._held.keys() - set(but))
         for one in receipts.values():
             del self._held[one]
         with suppress(TransientError, DependencyDownError):
-            await together(self._queue.set_visibility(dict.fromkeys(share, AT_ONCE)) for share in shares(receipts))
+            await self._queue.set_visibility(dict.fromkeys(receipts, timedelta(0)))
 
-    async def delete(self, ids: Iterable[str]) -> list[str]:
-        """Remove letters for good; the ids of those that are. The others may be in somebody else's hand by now."""
+    async def delete(self, ids: Iterable[str]) -> set[str]:
+        """Delete letters for good, with a few tries; the ids of those that are. The others may be seen by others by now."""
         receipts = self._receipts(ids)
-        failures = await together(self._queue.delete(share) for share in shares(receipts))
-        gone = frozenset[str]().union(*(one.gone for one in failures))
-        transient = frozenset[str]().union(*(one.transient for one in failures))
-        for receipt in receipts.keys() - transient:
+        left, gone = list(receipts), set[str]()
+        for _ in range(TRIES):
+            failures = await persistently(partial(self._queue.delete, left))
+            gone |= failures.gone
+            left = [receipt for receipt in left if receipt in failures.transient]
+            if not left:
+                break
+            await asyncio.sleep(PAUSE.total_seconds())
+        for receipt in receipts.keys() - set(left):
             self._held.pop(receipts[receipt], None)
-        return [one for receipt, one in receipts.items() if receipt not in gone | transient]
+        return {one for receipt, one in receipts.items() if receipt not in gone and receipt not in left}
 
     async def keep(self) -> None:
-        """Renew all of them, for ever, and so often that one failure costs nothing."""
+        """Renew all of them forever, so often that one failure costs nothing."""
         while True:
             await asyncio.sleep(self._visibility.total_seconds() / 3)
-            for ids in tens(list(self)):
-                with suppress(TransientError, DependencyDownError, PermanentError):  # then they end, and are not sent
-                    await self._renew(ids)
+            with suppress(TransientError, DependencyDownError, PermanentError):  # then the hold ends, and nothing is sent
+                await self._renew()
 
-    async def _renew(self, ids: Iterable[str]) -> None:
+    async def _renew(self) -> None:
         """What was handed back meanwhile is not hidden again: it is not in flight, SQS says MessageNotInflight."""
-        receipts = self._receipts(ids)
-        until = now() + self._visibility
+        receipts = self._receipts(self._held)
+        until = self._clock() + self._visibility
         failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
         for receipt, one in receipts.items():
             held = self._held.get(one)
@@ -118,8 +146,8 @@ class Hold:
                 held.until = until
 
     async def _poll(self) -> list[Delivery]:
-        """Letters that were not in hand. A poll is never cancelled: what it brings would be hidden, and in nobody's hand."""
-        until = now() + self._visibility
+        """Letters that were not held. A poll is never cancelled: the letters it brings would be hidden and held by nobody."""
+        until = self._clock() + self._visibility
         poll = asyncio.ensure_future(self._queue.receive(BATCH_MAXIMUM, wait=WAIT, visibility=self._visibility))
         try:
             return self._take(await asyncio.shield(poll), until)
@@ -134,17 +162,17 @@ class Hold:
         return new
 
     def _receipts(self, ids: Iterable[str]) -> dict[str, str]:
-        """The receipts of those that are in hand, with their ids."""
+        """The receipts of those that are held, with their ids."""
         return {self._held[one].receipt: one for one in ids if one in self}
 
 
 @asynccontextmanager
-async def holding(queue: Queue) -> AsyncIterator[Hold]:
-    """Letters taken inside are kept until the end, and then handed back, but for those that were deleted."""
-    hold = Hold(queue, await queue.depth())
+async def holding(service: str, queue: Queue, clock: Clock = utc_now) -> AsyncIterator[Hold]:
+    """Hold what is received inside until the end; then hand it back, but for what was deleted."""
+    hold = Hold(service, queue, await queue.depth(), clock)
     keeping = asyncio.create_task(hold.keep())
     try:
         yield hold
     finally:
         keeping.cancel()
-        await hold.hand_back(hold)
+        await hold.hand_back()

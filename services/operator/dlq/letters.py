@@ -1,16 +1,17 @@
-"""A dead letter as an operator sees it: the message, why it died, and whether it could go back."""
+"""A dead letter as an operator sees it: the message, why it failed, and whether it could go back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, read_failure
+from contracts.dead_letters import Archived
+from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, fingerprint_of, read_failure
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
@@ -19,26 +20,23 @@ from shared.queue import Delivery, Outgoing
 
 _DEPTH_MAXIMUM = 100  # of the JSON in a letter; a message of ours has eight levels
 _CONSUMED = {route.service: route.kind for route in ROUTES}
+_EDIT = "for the message inside it, `starlift dlq edit` replaces the letter by that"
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter of a service. `document` is the body as JSON; None for other text, or JSON that is nested absurdly deep.
-
-    `problem` says why it can't go back.
-    `message` is the body, validated and upcast to this build's version; None exactly if there is a problem.
-    """
+    """A dead letter of a service."""
 
     service: str
     delivery: Delivery
     failure: FailureRecord
-    document: Any
-    message: Message | None
-    problem: str | None
+    document: Any  # the body as JSON; None for other text, and for JSON that is nested absurdly deep
+    message: Message | None  # the body, validated and upcast to this build's version; None exactly if there is a problem
+    problem: str | None  # why the letter can't go back
 
     @property
     def id(self) -> str:
-        """SQS's id: that of this letter, not of the message in it, which another letter may hold, too."""
+        """SQS's id: of this letter, not of the message in it, which another letter may also hold."""
         return self.delivery.message_id
 
     @property
@@ -53,7 +51,7 @@ class Letter:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """What the message says; nothing if it is none of ours."""
+        """What the message says; empty if it is not one of ours."""
         data = self.document.get("data") if isinstance(self.document, dict) else None
         return data if isinstance(data, dict) else {}
 
@@ -62,6 +60,19 @@ class Letter:
         """The run that the message belongs to; a command belongs to none."""
         run = self.data.get("run")
         return run if isinstance(run, int) else None
+
+    @property
+    def batch_id(self) -> UUID | None:
+        """The batch that the message is about; a command is about none."""
+        try:
+            return UUID(str(self.data.get("batch_id")))
+        except ValueError:
+            return None
+
+    @property
+    def snapshot_at(self) -> str | None:
+        """When the rows of the message were read, in ISO 8601; a command has none."""
+        return _text(self.data.get("snapshot"), "taken_at")
 
     @property
     def outgoing(self) -> Outgoing:
@@ -76,54 +87,39 @@ class Letter:
         return Outgoing(body, {**given(self.delivery), FAILURE_ATTRIBUTE: counted.model_dump_json(ensure_ascii=True)})
 
     @property
-    def snapshot_at(self) -> str | None:
-        """When the rows of the message were read, in ISO 8601; a command has none."""
-        return _text(self.data.get("snapshot"), "taken_at")
-
-    def objects(self) -> Iterator[ObjectRef]:
-        """Every object that the message refers to."""
-        return _references(self.data)
-
-
-class Archived(BaseModel):
-    """A dead letter as a line of JSON: of an archive, and of `export` and `restore`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    service: str
-    message_id: str
-    body: str
-    attributes: dict[str, str]
-    sent_at: AwareDatetime
-
-    @classmethod
-    def of(cls, letter: Letter) -> Archived:
+    def archived(self) -> Archived:
         """All that is needed to make the letter again."""
-        delivery = letter.delivery
-        return cls(
-            service=letter.service,
-            message_id=delivery.message_id,
-            body=delivery.body,
-            attributes=dict(delivery.attributes),
-            sent_at=delivery.sent_at,
+        return Archived(
+            service=self.service,
+            message_id=self.id,
+            body=self.delivery.body,
+            attributes=dict(self.delivery.attributes),
+            sent_at=self.delivery.sent_at,
         )
 
-    def letter(self) -> Letter:
-        """The letter again, without a receipt: it can be read and sent, and not deleted."""
-        delivery = Delivery(self.message_id, self.body, "", 1, self.sent_at, self.sent_at, self.attributes)
-        return read_letter(self.service, delivery)
+    def objects(self) -> list[ObjectRef]:
+        """Every object that the message refers to, once."""
+        return list({(ref.bucket, ref.key): ref for ref in _references(self.data)}.values())
 
 
 def read_letter(service: str, delivery: Delivery) -> Letter:
-    """What a delivery of a service's dead-letter queue holds. Never fails: anything may lie there."""
-    message, problem = validated(service, delivery.body)
+    """What a delivery of a service's dead-letter queue holds. Never fails: anybody may have sent it."""
     try:
         document = json.loads(delivery.body)
     except (ValueError, RecursionError):
         document = None
     if not _is_shallow(document):  # whatever shows it or searches it recurses
         document = None
+    message, problem = validated(service, delivery.body)
+    if problem is not None and (foreign := _foreign(document)) is not None:
+        problem = foreign
     return Letter(service, delivery, _failure(service, delivery), document, message, problem)
+
+
+def letter_of(archived: Archived) -> Letter:
+    """An archived letter, without a receipt: it can be read and sent, and not deleted."""
+    delivery = Delivery(archived.message_id, archived.body, "", 1, archived.sent_at, archived.sent_at, archived.attributes)
+    return read_letter(archived.service, delivery)
 
 
 def validated(service: str, body: str) -> tuple[Message | None, str | None]:
@@ -137,14 +133,32 @@ def validated(service: str, body: str) -> tuple[Message | None, str | None]:
     return message, None
 
 
+def _foreign(document: Any) -> str | None:
+    """What AWS put into the queue that is not a message of Starlift, and what to do about it."""
+    match document:
+        case {"Service": "Amazon S3", "Event": "s3:TestEvent"}:
+            return "this is an S3 test event, sent when the notifications of a bucket were set up; discard it"
+        case {"Records": [{"eventSource": "aws:s3"}, *_]}:
+            return "this is an S3 event notification, which Starlift does not use; remove it from the bucket, then discard it"
+        case {"Type": "Notification", "TopicArn": _, "Message": _}:
+            return f"this is an SNS notification; turn on raw message delivery of the subscription; {_EDIT}"
+        case {"Type": "SubscriptionConfirmation" | "UnsubscribeConfirmation", "TopicArn": _}:
+            return "this is an SNS subscription's confirmation; remove the queue's subscription, then discard it"
+        case {"detail-type": _, "source": _, "detail": _}:
+            return f"this is an EventBridge event; have the rule's target send `$.detail` alone; {_EDIT}"
+        case _:
+            return None
+
+
 def _failure(service: str, delivery: Delivery) -> FailureRecord:
-    """The record that the consumer wrote, or what little is known of a letter that SQS has moved by itself."""
+    """The record that the consumer wrote, or what is known without one. Receives are no attempts: every look counts as one."""
     return read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, "")) or FailureRecord(
         reason=FailureReason.EXHAUSTED,
         error_type="unknown",
-        message="no service recorded why: SQS moved it after too many receives (does it kill its process?), or a person did",
-        fingerprint=sha256(f"{service} unknown".encode()).hexdigest()[:16],
-        attempts=max(1, delivery.receive_count),
+        message="no service recorded why: a person sent it, or SQS moved it after too many receives (does it crash a service?)",
+        fingerprint=fingerprint_of(service, "unknown"),
+        fingerprint_version=2,
+        attempts=None,
         first_failed_at=delivery.sent_at,
         last_failed_at=delivery.sent_at,
         source_queue=service,
@@ -176,5 +190,6 @@ def _references(value: Any) -> Iterator[ObjectRef]:
 
 
 def _text(document: Any, name: str) -> str | None:
+    """A text of the document; lone surrogates, which JSON can escape and UTF-8 can't encode, are spelled out."""
     value = document.get(name) if isinstance(document, dict) else None
-    return value if isinstance(value, str) else None
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else None

@@ -1,16 +1,29 @@
-"""What becomes of replayed letters: loaded, dead again, or still on their way."""
+"""What becomes of replayed letters: loaded, dead again, or still on their way. It stops a replay that does harm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum, auto
+from uuid import UUID
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message, Trigger
-from services.operator.dlq.hold import holding
-from services.operator.dlq.letters import Letter, read_letter
-from services.operator.progress import not_in_ledger
+from services.operator.dlq.hold import holding, persistently
+from services.operator.dlq.letters import Letter
 from services.operator.system import System
+from shared.ledger import loaded_batches
+
+REFILL_MINIMUM = 5  # dead letters that may fall while we replay
+REFILL_SHARE = 0.10  # or this part of what was sent
+LOOKS_EVERY = timedelta(seconds=2)
+CANARY_INTERVAL = timedelta(milliseconds=500)
+CANARY_LIMIT = timedelta(minutes=10)  # five attempts with their backoff take less
+
+
+class StoppedError(Exception):
+    """A safety limit: going on would do harm. Recovery: find out why the letters die again."""
 
 
 class Fate(Enum):
@@ -21,35 +34,30 @@ class Fate(Enum):
     DEAD_AGAIN = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Fallen:
-    """What is remembered of a dead letter that fell because of our replay."""
-
-    event_id: str | None
-    batch_id: str | None
-    run: int | None
-
-
 @dataclass
 class Watch:
-    """Sees which of the messages that we replay to `service` fall again, there or further down the road.
+    """Sees which of the messages that we replay to `service` die again, there or in a service further down.
 
-    No clock tells old letters from new ones: in the service's own queue a letter is ours when its failure record counts our
-    replay; in the others when it was not there before and has a batch, or a run, that comes from us.
+    No clock tells old letters from new ones: in the service's own queue a letter is ours if its failure record counts our
+    replay; in the others if it was not there before and has a batch, or a run, that comes from us.
     """
 
     system: System
     service: str
-    fallen: dict[str, Fallen] = field(default_factory=dict)  # by SQS's id
-    _sent: dict[str, int] = field(default_factory=dict)  # replays, ours counted, by id of the message
-    _has_commanded: bool = False  # a run
-    _batches: set[str] = field(default_factory=set)
-    _run: int = 0  # the last that was complete; a later one may be ours
+    canary: int  # letters that are watched alone, before the others follow
+    sent: int = 0
+    _canaries: list[Message] = field(default_factory=list)
+    _fallen: dict[str, Letter] = field(default_factory=dict)  # by SQS's id
+    _replays: dict[str, int] = field(default_factory=dict)  # ours counted, by the id of the message
+    _has_commanded: bool = False  # whether we have sent a command to run
+    _batches: set[UUID] = field(default_factory=set)
+    _run: int = 0  # the last one that was complete; a later one may be ours
     _known: set[str] = field(default_factory=set)
     _visible: dict[str, int] = field(default_factory=dict)
+    _next_look: float = 0.0
 
     async def begin(self) -> None:
-        """Remember how things are."""
+        """Remember what there is before anything is sent."""
         for service, queue in self.system.dead_letters.items():
             if service == self.service:
                 self._visible[service] = (await queue.depth()).visible
@@ -58,72 +66,99 @@ class Watch:
         checkpoint = await self.system.store.find_checkpoint()
         self._run = 0 if checkpoint is None else checkpoint.run
 
-    def note_sent(self, letter: Letter) -> None:
-        """A letter is on its way."""
-        if letter.message is not None:
-            self._sent[str(letter.message.id)] = letter.failure.replays + 1
+    def note_sent(self, letters: Iterable[Letter]) -> None:
+        """Letters are on their way."""
+        for letter in letters:
+            if letter.message is None:
+                continue
+            if self.sent < self.canary:
+                self._canaries.append(letter.message)
+            self.sent += 1
+            self._replays[str(letter.message.id)] = letter.failure.replays + 1
             self._has_commanded |= isinstance(letter.message, IngestSource)
-        if isinstance(letter.message, BatchIngested | BatchRemodelled):
-            self._batches.add(str(letter.message.data.batch_id))
+            if letter.batch_id is not None:
+                self._batches.add(letter.batch_id)
 
-    async def look(self) -> None:
-        """Find out what has fallen."""
+    async def await_canaries(self) -> None:
+        """Return when each canary is loaded. Raises: StoppedError."""
+        deadline = asyncio.get_running_loop().time() + CANARY_LIMIT.total_seconds()
+        while self._canaries:
+            fates = await persistently(self._fates)
+            dead = [message.id for message, fate in fates if fate is Fate.DEAD_AGAIN]
+            if dead:
+                raise StoppedError(f"a canary died again (message {dead[0]}); the others stay where they are")
+            self._canaries = [message for message, fate in fates if fate is Fate.ON_ITS_WAY]
+            if not self._canaries:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                limit = f"{CANARY_LIMIT.total_seconds() / 60:g} minutes"
+                raise StoppedError(f"{len(self._canaries)} canaries are neither loaded nor dead after {limit}; see `status`")
+            await asyncio.sleep(CANARY_INTERVAL.total_seconds())
+
+    async def require_no_refill(self) -> None:
+        """Raises: StoppedError when too many of the replayed letters have died again."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look:
+            return
+        await persistently(self._look)
+        self._next_look = now + LOOKS_EVERY.total_seconds()
+        fallen = len(self._fallen)
+        if fallen > max(REFILL_MINIMUM, REFILL_SHARE * self.sent):
+            raise StoppedError(f"{fallen} letters died again while {self.sent} were replayed; the others stay where they are")
+
+    async def _look(self) -> None:
         for service in self.system.dead_letters:
-            await self._look_into(service, self._note)
+            await self._look_into(service, self._note_fallen)
 
     async def _look_into(self, service: str, note: Callable[[Letter], None]) -> None:
-        """A count tells whether to look, and only what is seen is believed."""
+        """A count says whether to look; only what is seen is believed."""
         queue = self.system.dead_letters[service]
         if (await queue.depth()).visible == self._visible.get(service, 0):
             return
         self._visible[service] = 0
-        async with holding(queue) as hold:
-            async for delivery in hold.letters():
+        async with holding(service, queue) as hold:
+            async for letter in hold.letters():
                 self._visible[service] += 1
-                note(read_letter(service, delivery))
+                note(letter)
 
-    def _note(self, letter: Letter) -> None:
-        batch = letter.data.get("batch_id")
-        fallen = Fallen(letter.event_id, batch if isinstance(batch, str) else None, letter.run)
+    def _note_fallen(self, letter: Letter) -> None:
         if letter.service == self.service:
-            replays = self._sent.get(letter.event_id or "")
+            replays = self._replays.get(letter.event_id or "")
             is_ours = replays is not None and letter.failure.replays >= replays
         else:
-            is_ours = letter.id not in self._known and (fallen.batch_id in self._batches or self._is_of_later_run(fallen))
+            is_ours = letter.id not in self._known and (letter.batch_id in self._batches or self._is_of_later_run(letter))
         if is_ours:
-            self.fallen[letter.id] = fallen
+            self._fallen[letter.id] = letter
 
-    def _is_of_later_run(self, fallen: Fallen) -> bool:
-        return self._has_commanded and fallen.run is not None and fallen.run > self._run
+    def _is_of_later_run(self, letter: Letter) -> bool:
+        return self._has_commanded and letter.run is not None and letter.run > self._run
 
-    async def fate(self, letter: Letter) -> Fate:
-        """What has become of a letter that was sent."""
-        message = letter.message
-        if message is None or any(self._is_kin(one, message) for one in self.fallen.values()):
-            return Fate.DEAD_AGAIN
+    async def _fates(self) -> list[tuple[Message, Fate]]:
+        await self._look()
+        return [(message, await self._fate(message)) for message in self._canaries]
+
+    async def _fate(self, message: Message) -> Fate:
+        batch = message.data.batch_id if isinstance(message, BatchIngested | BatchRemodelled) else None
+        for letter in self._fallen.values():  # the message again, or the same batch or run further down
+            is_of_run = isinstance(message, IngestSource) and self._is_of_later_run(letter)
+            if letter.event_id == str(message.id) or is_of_run or (batch is not None and letter.batch_id == batch):
+                return Fate.DEAD_AGAIN
         return Fate.LOADED if await self._is_loaded(message) else Fate.ON_ITS_WAY
 
-    def _is_kin(self, fallen: Fallen, message: Message) -> bool:
-        """Whether a dead letter is the message again, or the same batch or run further down the road."""
-        if isinstance(message, BatchIngested | BatchRemodelled) and fallen.batch_id == str(message.data.batch_id):
-            return True
-        is_of_run = isinstance(message, IngestSource) and self._is_of_later_run(fallen)
-        return fallen.event_id == str(message.id) or is_of_run
-
     async def _is_loaded(self, message: Message) -> bool:
-        system = self.system
         match message:
             case BatchIngested() | BatchRemodelled():
-                return not await not_in_ledger(system.warehouse, [message.data.batch_id])
+                wanted = {message.data.batch_id}
             case IngestSource():
-                checkpoint = await system.store.find_checkpoint()  # before the manifests: a run writes its own before it
-                manifests = await system.store.manifests_after(self._run)
+                checkpoint = await self.system.store.find_checkpoint()  # before the manifests: a run writes its own before it
+                manifests = await self.system.store.manifests_after(self._run)
                 asked_for = [manifest for manifest in manifests if manifest.requested_by == message.id]
-                if asked_for:
-                    wanted = [batch.data.batch_id for manifest in asked_for for batch in manifest.batches]
-                    return not await not_in_ledger(system.warehouse, wanted)
-                # Only of a schedule an empty run leaves no manifest, and a run that began later answers it: ingestion drops it.
-                is_scheduled = message.data.trigger is Trigger.SCHEDULE
-                return is_scheduled and checkpoint is not None and message.time < checkpoint.started_at
+                if not asked_for:
+                    # A scheduled run that finds nothing leaves no manifest, and ingestion drops what a later run answers.
+                    is_scheduled = message.data.trigger is Trigger.SCHEDULE
+                    return is_scheduled and checkpoint is not None and message.time < checkpoint.started_at
+                wanted = {batch.data.batch_id for manifest in asked_for for batch in manifest.batches}
             case _:
                 return True  # nothing is loaded because of it
+        async with self.system.warehouse.transaction(readonly=True) as connection:
+            return wanted <= await loaded_batches(connection, wanted)

@@ -20,7 +20,7 @@ _COMMANDS = (
     ("runs", "services.operator.terminal.runs:app", "Show the last runs, and what became of them."),
     ("verify", "services.operator.terminal.verify:app", "Compare the star with the source, row by row."),
     ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its runs, messages, objects and times."),
-    ("dlq", "services.operator.dlq.commands:dlq_app", "See, understand, repair and replay dead letters."),
+    ("dlq", "services.operator.terminal.dlq:app", "See, understand, repair and replay dead letters."),
     ("quarantine", "services.operator.terminal.quarantine:app", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (

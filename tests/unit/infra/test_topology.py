@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from contracts.dead_letters import begun_key
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from contracts.objects import SourceKeys
 from infra.local.bootstrap import Resources
@@ -18,7 +19,6 @@ from infra.local.state import environment_for
 from infra.topology import FILE, Bucket, Schedule, Topology, read_topology
 from services.ingestion.settings import IngestionSettings
 from services.loading.settings import LoadingSettings
-from services.operator.dlq.journal import PREFIX
 from services.operator.system import OperatorSettings
 from services.remodelling.settings import RemodellingSettings
 from shared.service import World
@@ -93,7 +93,7 @@ def test_every_object_expires_and_what_people_look_into_last(schedule: Schedule)
     sha256 = "0" * 64
     keys = SourceKeys(schedule.source)
     batch = keys.batch(1, 0)
-    landing = [batch.extract("staff", "base", sha256), keys.manifest(1), f"{PREFIX}x/begun.json"]
+    landing = [batch.extract("staff", "base", sha256), keys.manifest(1), begun_key("x")]
     processed = [batch.star_rows("dim_staff", sha256), batch.quarantine(sha256)]
     found = [kept(buckets[bucket], key) for bucket, held in (("landing", landing), ("processed", processed)) for key in held]
     assert found == [90, 90, 365, 90, 365]

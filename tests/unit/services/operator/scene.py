@@ -80,33 +80,18 @@ class FakeLedger:
 
 
 @dataclass
-class FakeMoveTasks:
-    """SQS's move tasks of one queue, which never end by themselves."""
-
-    running: bool = False
-
-    async def is_running(self) -> bool:
-        return self.running
-
-    async def start(self, rate: int) -> None:
-        assert 1 <= rate <= 500
-        self.running = True
-
-
-@dataclass
 class Scene:
     """What a command meets. Queues and dead letters are by service."""
 
     queues: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(name) for name in SERVICES})
     dead_letters: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(f"{name}-dlq") for name in SERVICES})
-    move_tasks: dict[str, FakeMoveTasks] = field(default_factory=lambda: {name: FakeMoveTasks() for name in SERVICES})
     objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, PROCESSED))
     ledger: FakeLedger = field(default_factory=FakeLedger)
 
     @property
     def system(self) -> System:
         database = cast("Database", self.ledger)
-        return System(SETTINGS, CONTRACT, self.queues, self.dead_letters, self.move_tasks, self.objects, database, database)
+        return System(SETTINGS, CONTRACT, self.queues, self.dead_letters, self.objects, database, database)
 
     async def end_run(
         self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0, is_full: bool = False

@@ -1,4 +1,4 @@
-"""Letters in hand: hidden while they are, handed back afterwards, and known to be lost when they are."""
+"""Held letters: hidden while they are held, handed back afterwards, and known to be lost when they are."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.operator.dlq import hold as hold_module
 from services.operator.dlq.hold import VISIBILITY_MAXIMUM, VISIBILITY_MINIMUM, Hold, holding
+from services.operator.dlq.letters import Letter
 from shared.errors import PermanentError
 from shared.queue import Delivery, Failures
 from shared.testing import FakeQueue, Partial, connection_reset, loop_now, throttled
-from tests.unit.services.operator.dlq.scene import on_loop_clock
+from tests.unit.services.operator.dlq.scene import SERVICE, ids_of
 
 pytestmark = pytest.mark.virtual_clock
-
-
-@pytest.fixture(autouse=True)
-def loop_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_loop_clock(monkeypatch)
 
 
 def queue_of(count: int) -> FakeQueue:
@@ -30,8 +25,8 @@ def queue_of(count: int) -> FakeQueue:
     return queue
 
 
-async def taken(hold: Hold, **options: timedelta) -> list[Delivery]:
-    return [delivery async for delivery in hold.letters(**options)]
+async def taken(hold: Hold, **options: timedelta) -> list[Letter]:
+    return [letter async for letter in hold.letters(**options)]
 
 
 async def visible(queue: FakeQueue) -> int:
@@ -40,8 +35,8 @@ async def visible(queue: FakeQueue) -> int:
 
 async def test_every_letter_is_taken_once_and_handed_back() -> None:
     queue = queue_of(37)
-    async with holding(queue) as hold:
-        assert len({delivery.message_id for delivery in await taken(hold)}) == 37
+    async with holding(SERVICE, queue, loop_now) as hold:
+        assert len({letter.id for letter in await taken(hold)}) == 37
         assert await visible(queue) == 0
         assert await taken(hold) == []
     assert await visible(queue) == 37
@@ -50,31 +45,31 @@ async def test_every_letter_is_taken_once_and_handed_back() -> None:
 
 async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
     queue = queue_of(25)
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         await taken(hold)
         for _ in range(30):
             await asyncio.sleep(100)
             assert await visible(queue) == 0
-            assert sum(one in hold for one in hold) == 25
+            assert sum(one in hold for one in ids_of(queue.messages)) == 25
     assert await visible(queue) == 25
 
 
-async def test_a_letter_that_is_shown_again_while_we_look_is_told_once() -> None:
+async def test_a_letter_that_is_shown_again_while_we_look_is_seen_once() -> None:
     queue = queue_of(25)
     seen: list[str] = []
-    async with holding(queue) as hold:
-        async for delivery in hold.letters():
-            seen.append(delivery.message_id)
+    async with holding(SERVICE, queue, loop_now) as hold:
+        async for letter in hold.letters():
+            seen.append(letter.id)
             if len(seen) == 25:  # whoever reads them takes long, and none can be renewed
                 queue.faults.during(0, 61, connection_reset(), "set_visibility")
                 await asyncio.sleep(61)
-        assert sum(one in hold for one in hold) == 25
+        assert sum(one in hold for one in ids_of(queue.messages)) == 25
     assert len(seen) == len(set(seen)) == 25
 
 
-async def test_letters_that_were_lost_to_somebody_are_in_their_hand_not_in_ours() -> None:
+async def test_letters_that_were_lost_to_another_command_are_counted_as_held_elsewhere() -> None:
     queue = queue_of(3)
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         await taken(hold)
         queue.faults.during(0, 70, connection_reset(), "set_visibility")
         await asyncio.sleep(61)
@@ -86,58 +81,57 @@ async def test_letters_that_were_lost_to_somebody_are_in_their_hand_not_in_ours(
 @pytest.mark.parametrize("fault", [throttled(), connection_reset(), Partial()], ids=lambda one: type(one).__name__)
 async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
     queue = queue_of(25)
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         await taken(hold)
         queue.faults.add("set_visibility", fault)
         await asyncio.sleep(200)
         assert await visible(queue) == 0
-        assert sum(one in hold for one in hold) == 25
+        assert sum(one in hold for one in ids_of(queue.messages)) == 25
 
 
 async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -> None:
     queue = queue_of(3)
-    async with holding(queue) as hold:
-        letters = [delivery.message_id for delivery in await taken(hold)]
+    async with holding(SERVICE, queue, loop_now) as hold:
+        letters = [letter.id for letter in await taken(hold)]
         queue.faults.during(1, 70, connection_reset(), "set_visibility")
         await asyncio.sleep(61)
         assert await visible(queue) == 3
         assert not any(one in hold for one in letters)
-        assert await hold.delete(letters) == []
+        assert await hold.delete(letters) == set()
     assert len(queue.messages) == 3
 
 
-async def test_a_laptop_that_slept_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_laptop_that_slept_holds_nothing_any_more() -> None:
     """While it sleeps its event loop's clock stands still, and SQS's goes on."""
-    queue = queue_of(3)
-    async with holding(queue) as hold:
-        letters = [delivery.message_id for delivery in await taken(hold)]
-        monkeypatch.setattr(hold_module, "now", lambda: loop_now() + timedelta(hours=8))
+    queue, slept = queue_of(3), timedelta(0)
+    async with holding(SERVICE, queue, lambda: loop_now() + slept) as hold:
+        letters = [letter.id for letter in await taken(hold)]
+        slept = timedelta(hours=8)
         assert not any(one in hold for one in letters)
-        assert await hold.delete(letters) == []
+        assert await hold.delete(letters) == set()
 
 
-async def test_a_void_receipt_deletes_nothing_and_is_told_beside_one_that_may_be_tried_again() -> None:
+async def test_a_void_receipt_deletes_nothing_and_what_fails_for_a_moment_is_tried_again() -> None:
     queue = queue_of(4)
-    async with holding(queue) as hold:
-        letters = [delivery.message_id for delivery in await taken(hold)]
+    async with holding(SERVICE, queue, loop_now) as hold:
+        letters = [letter.id for letter in await taken(hold)]
         queue.invalidate(queue.messages[1])  # gone, while the first and the third fail for a moment
-        queue.faults.add("delete", Partial())
-        assert await hold.delete(letters) == [letters[3]]
+        queue.faults.add("delete", Partial(), connection_reset())
+        assert await hold.delete(letters) == {letters[0], letters[2], letters[3]}
         assert letters[1] not in hold
-        assert await hold.delete(letters) == [letters[0], letters[2]]
     assert [message.body for message in queue.messages] == ["1"]
 
 
 async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() -> None:
     queue = queue_of(25)
-    async with holding(queue) as hold:
-        letters = [delivery.message_id for delivery in await taken(hold)]
-        for _ in range(40):
+    async with holding(SERVICE, queue, loop_now) as hold:
+        kept = [letter.id for letter in await taken(hold)][20:]
+        await hold.hand_back(but=kept)
+        for _ in range(100):
             await asyncio.sleep(1)
-            await hold.hand_back(letters[:5])
-            letters = letters[5:]
-        await asyncio.sleep(1)
-        assert await visible(queue) == 25
+            assert await visible(queue) == 20
+        assert all(one in hold for one in kept)
+    assert await visible(queue) == 25
 
 
 async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +144,10 @@ async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monk
         return await set_visibility(changes)
 
     monkeypatch.setattr(queue, "set_visibility", slow)
-    async with holding(queue) as hold:
-        letters = [delivery.message_id for delivery in await taken(hold)]
+    async with holding(SERVICE, queue, loop_now) as hold:
+        await taken(hold)
         await asyncio.sleep(VISIBILITY_MINIMUM.total_seconds() / 3 - 0.5)  # looking took a second
-        await hold.hand_back(letters)
+        await hold.hand_back()
         await asyncio.sleep(5)
         assert await visible(queue) == 1
 
@@ -162,7 +156,7 @@ async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_b
     queue = queue_of(0)
 
     async def look() -> None:
-        async with holding(queue) as hold:
+        async with holding(SERVICE, queue, loop_now) as hold:
             await taken(hold, patience=timedelta(minutes=5))
 
     looking = asyncio.create_task(look())
@@ -177,10 +171,10 @@ async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_b
     assert await visible(queue) == 1
 
 
-async def test_the_patient_wait_for_what_others_have_in_hand_and_no_longer() -> None:
+async def test_with_patience_letters_that_others_hold_are_waited_for_and_no_longer() -> None:
     queue = queue_of(5)
     await queue.receive(5, wait=timedelta(0), visibility=timedelta(seconds=300))
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         assert await taken(hold) == []
         assert hold.elsewhere == 5
         assert asyncio.get_running_loop().time() < 2
@@ -192,13 +186,13 @@ async def test_the_patient_wait_for_what_others_have_in_hand_and_no_longer() -> 
 async def test_patience_has_an_end() -> None:
     queue = queue_of(1)
     await queue.receive(1, wait=timedelta(0), visibility=timedelta(hours=3))
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         assert await taken(hold, patience=timedelta(minutes=1)) == []
     assert 60 <= asyncio.get_running_loop().time() < 70
 
 
 async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_it_is_empty() -> None:
-    """SQS asks some of its servers only: an empty answer is no end while the count says that there are more."""
+    """SQS asks some of its servers only: an empty answer is not the end while the count says that there are more."""
     queue = queue_of(3)
     receive, empty = queue.receive, [True, True, False]
 
@@ -206,7 +200,7 @@ async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_
         return [] if empty and empty.pop(0) else await receive(limit, wait=wait, visibility=visibility)
 
     queue.receive = forgetful  # type: ignore[method-assign]
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         assert len(await taken(hold)) == 3
 
 
@@ -217,28 +211,28 @@ async def test_many_letters_are_hidden_for_longer_since_renewing_them_takes_long
     queue = queue_of(1)
     depth = queue.depth
 
-    async def told():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def many():  # type: ignore[no-untyped-def]  # noqa: ANN202
         return type(await depth())(visible=count, in_flight=0, delayed=0)
 
-    queue.depth = told  # type: ignore[method-assign]
-    async with holding(queue) as hold:
+    queue.depth = many  # type: ignore[method-assign]
+    async with holding(SERVICE, queue, loop_now) as hold:
         async for _ in hold.letters():
             break
         assert queue.messages[0].visible_at == pytest.approx(hidden.total_seconds())
 
 
-async def test_who_may_not_change_visibility_is_told() -> None:
+async def test_an_operator_who_may_not_change_visibility_gets_the_error() -> None:
     queue = queue_of(1)
     queue.faults.add("set_visibility", PermanentError("sqs refused ChangeMessageVisibilityBatch"))
     with pytest.raises(PermanentError, match="refused"):
-        async with holding(queue) as hold:
+        async with holding(SERVICE, queue, loop_now) as hold:
             await taken(hold)
 
 
 async def test_a_hand_back_that_fails_costs_time_and_nothing_else() -> None:
     queue = queue_of(1)
     queue.faults.add("set_visibility", connection_reset())
-    async with holding(queue) as hold:
+    async with holding(SERVICE, queue, loop_now) as hold:
         await taken(hold)
     await asyncio.sleep(61)
     assert await visible(queue) == 1

@@ -1,31 +1,29 @@
-"""A process that is killed anywhere: from one call on nothing of it reaches the world any more. Then `resume`."""
+"""A process that is killed anywhere: from one call on nothing of it reaches the world any more. Then the same again."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from contracts.dead_letters import End, Kind
 from contracts.messages import decode, encode
-from services.operator.dlq import actions
-from services.operator.dlq.actions import Replay
+from services.operator.dlq.audit import audit, removed
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.lock import LIFE, LockedError
-from services.operator.dlq.operation import End, Kind, Operation, Step
+from services.operator.dlq.looking import find
+from services.operator.dlq.operations import Task, carry_out, edited, put_back
 from services.operator.system import System
-from shared.testing import loop_now
 from tests.fixtures.virtual_clock import run_on_virtual_clock
-from tests.unit.services.operator.dlq.scene import ANN, SERVICE, Graves, ids_of, on_loop_clock
-from tests.unit.services.operator.scene import ingested
+from tests.unit.services.operator.dlq.scene import ANN, SERVICE, DeadScene, ended_of, ids_of
 
-LETTERS, LIMIT = 9, 7
-EFFECTS = frozenset({"receive", "delete", "set_visibility", "send_all", "put", "replace"})
-SLOW = Replay(rate=4.0)  # batches of four: a kill between them
+LETTERS, BATCH = 9, 4
+EFFECTS = frozenset({"receive", "delete", "set_visibility", "send_all", "put"})
+CHOSEN = Filter(runs=(7, 7))
+HIDDEN_S = 61  # a killed process hides its letters for a minute
 
 
 class KilledError(BaseException):
@@ -34,7 +32,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Life:
-    """Ends at the n-th effect: `is_before` it, or when it has happened and nobody has been told."""
+    """Ends at the n-th effect: `is_before` it, or when it has happened and the process has not been told."""
 
     effect: int
     is_before: bool
@@ -74,40 +72,21 @@ def mortal(system: System, life: Life) -> System:
     def each(some: Any) -> Any:
         return {name: Mortal(one, life) for name, one in some.items()}
 
-    return replace(
-        system,
-        queues=each(system.queues),
-        dead_letters=each(system.dead_letters),
-        move_tasks=each(system.move_tasks),
-        objects=Mortal(system.objects, life),
-    )
+    objects: Any = Mortal(system.objects, life)
+    return replace(system, queues=each(system.queues), dead_letters=each(system.dead_letters), objects=objects)
 
 
-async def killed(graves: Graves, operation: Operation, life: Life) -> bool:
+async def is_killed(work: Awaitable[object]) -> bool:
     """Whether it was killed, and did not come to its end before."""
     try:
-        await actions.do(mortal(graves.system, life), operation)
+        await work
     except KilledError:
         return True
     return False
 
 
-async def resumed(graves: Graves) -> bool:
-    """Another process goes on, as soon as the lock of the killed one has ended."""
-    found = await actions.interrupted(graves.system)
-    if not found:
-        return False
-    if "dead-letters/locks/remodelling.json" in graves.objects.buckets["landing"]:
-        with pytest.raises(LockedError, match="wait until they have"):
-            await actions.resume(graves.system, found[0], ANN)
-    await asyncio.sleep(LIFE.total_seconds() + 6)
-    await actions.resume(graves.system, found[0], ANN)
-    return True
-
-
-def at_every_effect(monkeypatch: pytest.MonkeyPatch, play: Callable[[Life], Awaitable[bool]]) -> int:
+def at_every_effect(play: Callable[[Life], Awaitable[bool]]) -> int:
     """Play it once for each point at which a process can be killed; how many there are."""
-    on_loop_clock(monkeypatch)
     for effect in range(1000):
         for is_before in (True, False):
             if not run_on_virtual_clock(play(Life(effect, is_before))):  # type: ignore[arg-type]
@@ -115,133 +94,97 @@ def at_every_effect(monkeypatch: pytest.MonkeyPatch, play: Callable[[Life], Awai
     raise AssertionError("it never ends")
 
 
-async def set_up() -> tuple[Graves, list[str], list[str]]:
-    """Letters that a replay of run 7 is about, among others; and the ids of both."""
-    graves = Graves()
-    wanted, others = graves.bury(LETTERS, run=7), graves.bury(3, run=8)
-    return graves, wanted, others
+def set_up() -> tuple[DeadScene, list[str], list[str]]:
+    """Letters that an operation is about, among others; and the ids of both."""
+    scene = DeadScene()
+    return scene, scene.add(LETTERS, run=7), scene.add(3, run=8)
 
 
-async def replayed_in_doubt(graves: Graves) -> set[str]:
-    """The messages of letters that the journal calls SENDING."""
-    if not await actions.interrupted(graves.system):
-        return set()
-    journal = await graves.journal()
-    bodies = {one.message_id: one.body for one in graves.dead.messages}
-    return {str(decode(bodies[one]).id) for one in journal.at(Step.SENDING)}
-
-
-async def die_again(graves: Graves) -> list[str]:
-    """What has come through dies again, and nobody has chosen that: the ids of the new letters."""
-    before = set(ids_of(graves.dead.messages))
-    for message in graves.alive.sent:
-        graves.die(decode(message.body))
-    return [one for one in ids_of(graves.dead.messages) if one not in before]
-
-
-@pytest.mark.parametrize("limit", [None, LIMIT])
-def test_a_replay_loses_nothing_and_doubles_only_what_was_being_sent(
-    monkeypatch: pytest.MonkeyPatch, limit: int | None
-) -> None:
+@pytest.mark.parametrize("limit", [None, 7])
+def test_a_killed_replay_loses_nothing_and_the_same_again_doubles_at_most_one_batch(limit: int | None) -> None:
     async def play(life: Life) -> bool:
-        graves, _, others = await set_up()
-        messages = {str(decode(body).id) for body in graves.dead.bodies[:LETTERS]}
-        operation = actions.replay_operation(SERVICE, Filter(runs=(7, 7)), ANN, SLOW, limit)
-        if not await killed(graves, operation, life):
+        scene, letters, others = set_up()
+        messages = {str(decode(body).id) for body in scene.dead.bodies[:LETTERS]}
+        task = Task(Kind.REPLAY, CHOSEN, limit, rate=BATCH)
+        if not await is_killed(carry_out(mortal(scene.system, life), SERVICE, task, ANN)):
             return False
-        in_doubt = await replayed_in_doubt(graves)
-        newcomers = await die_again(graves)
-        if not await resumed(graves):
-            assert len(set(graves.replayed)) in (0, limit or LETTERS)
-            assert len(graves.dead.messages) == LETTERS + 3 - len(set(graves.replayed)) + len(newcomers)
-            return True
-        (pair,) = await actions.audit(graves.system)
-        assert pair[1] is not None
-        assert (pair[1].end, pair[1].counts) == (End.DONE, {"deleted": limit or LETTERS})
-        sent = Counter(graves.replayed)
-        assert sent.keys() <= messages
-        assert len(sent) == (limit or LETTERS)
-        assert {one for one, count in sent.items() if count > 1} <= in_doubt
-        assert max(sent.values()) <= 2
-        assert {*others, *newcomers} <= set(ids_of(graves.dead.messages))
-        assert graves.hidden() == []
+        sent = set(scene.replayed)
+        before = set(ids_of(scene.dead.messages))
+        still_there = {str(decode(one.body).id) for one in scene.dead.messages} & messages
+        assert sent | still_there == messages  # a letter is always somewhere
+        assert len(sent & still_there) <= BATCH
+        await asyncio.sleep(HIDDEN_S)
+        ended = ended_of(await carry_out(scene.system, SERVICE, replace(task, limit=None), ANN))
+        assert ended.counts.get("replayed", 0) == len(before & set(letters))
+        assert set(scene.replayed) == messages
+        assert max(scene.replayed.values()) <= 2
+        assert scene.replayed.total() - LETTERS == len(sent & still_there)
+        assert ids_of(scene.dead.messages) == others
+        assert scene.hidden() == []
         return True
 
-    assert at_every_effect(monkeypatch, play) > 15
+    assert at_every_effect(play) >= 10
 
 
-def test_a_discard_loses_nothing_and_all_of_it_can_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_discard_loses_nothing_and_all_of_it_can_come_back() -> None:
     async def play(life: Life) -> bool:
-        graves, _, others = await set_up()
-        before = {one.message_id: (one.body, dict(one.attributes)) for one in graves.dead.messages}
-        if not await killed(graves, actions.discard_operation(SERVICE, Filter(runs=(7, 7)), ANN), life):
+        scene, letters, others = set_up()
+        before = {one.body: dict(one.attributes) for one in scene.dead.messages}
+        task = Task(Kind.DISCARD, CHOSEN)
+        if not await is_killed(carry_out(mortal(scene.system, life), SERVICE, task, ANN)):
             return False
-        if not await resumed(graves) and graves.keys("ended") == []:
-            assert len(graves.dead.messages) == LETTERS + 3
-            return True
-        assert ids_of(graves.dead.messages) == others
-        assert graves.alive.sent == []
-        kept = [one async for one in await actions.removed(graves.system, await graves.operation())]
-        assert {one.message_id: (one.body, one.attributes) for one in kept} == {
-            one: told for one, told in before.items() if one not in others
-        }
-        assert len(kept) == LETTERS
+        await asyncio.sleep(HIDDEN_S)
+        left = set(ids_of(scene.dead.messages)) & set(letters)
+        await carry_out(scene.system, SERVICE, task, ANN)
+        assert ids_of(scene.dead.messages) == others
+        assert scene.alive.sent == []
+        counts = [(await scene.restore(one.id)).counts.get("restored", 0) for one in await audit(scene.system)]
+        assert {one.body: dict(one.attributes) for one in scene.dead.messages} == before
+        assert counts[-1] == len(left)
         return True
 
-    assert at_every_effect(monkeypatch, play) > 10
+    assert at_every_effect(play) > 6
 
 
-def test_an_edited_letter_is_there_and_its_original_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    edited = encode(ingested(99))
-
+def test_a_killed_edit_loses_neither_the_original_nor_the_edited_letter() -> None:
     async def play(life: Life) -> bool:
-        graves, wanted, _ = await set_up()
-        original = graves.dead.messages[LETTERS - 1].body
-        operation = Operation(
-            id="1", kind=Kind.EDIT, service=SERVICE, operator="ann", reason="", began_at=loop_now(),
-            filter=Filter(ids=(wanted[-1],)), limit=1, body=edited,
-        )  # fmt: skip
-        if not await killed(graves, operation, life):
+        scene, letters, _ = set_up()
+        (letter,) = await find(scene.system, letters[-1], 1)
+        original, instead = letter.delivery.body, edited(letter, letter.document | {"source": "ann"})
+        task = Task(Kind.EDIT, Filter(ids=(letter.id,)), limit=1, instead=instead)
+        if not await is_killed(carry_out(mortal(scene.system, life), SERVICE, task, ANN)):
             return False
-        in_doubt = await replayed_in_doubt(graves)
-        if not await resumed(graves) and graves.keys("ended") == []:
-            assert graves.dead.bodies.count(original) == 1
-            return True
-        assert graves.dead.bodies.count(original) == 0
-        assert 1 <= graves.dead.bodies.count(edited) <= 1 + len(in_doubt)
-        assert [one.body async for one in await actions.removed(graves.system, operation)] == [original]
-        assert len(graves.dead.messages) - graves.dead.bodies.count(edited) == LETTERS + 2
+        await asyncio.sleep(HIDDEN_S)
+        there = scene.dead.bodies.count(original), scene.dead.bodies.count(instead.body)
+        assert there in ((1, 0), (1, 1), (0, 1))
+        for operation in await audit(scene.system):
+            _, removed_letters = await removed(scene.system, operation.id)
+            assert [one.body async for one in removed_letters] == [original] * (there == (0, 1))
+        ended = ended_of(await carry_out(scene.system, SERVICE, task, ANN))
+        assert ended.end == (End.NOTHING if there == (0, 1) else End.DONE)
+        assert scene.dead.bodies.count(original) == 0
+        assert scene.dead.bodies.count(instead.body) == 1 + (there == (1, 1))
+        assert encode(decode(instead.body)) == instead.body
         return True
 
-    assert at_every_effect(monkeypatch, play) > 10
+    assert at_every_effect(play) > 6
 
 
-def test_a_restore_that_is_killed_says_what_it_has_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can't be resumed, and above all not as if it were a replay: that would empty the queue."""
+def test_a_killed_restore_and_the_same_again_put_back_everything() -> None:
+    """What the killed one had put back is there twice, which ids make harmless."""
 
     async def play(life: Life) -> bool:
-        graves, _, _ = await set_up()
-        await graves.discard()
-        discarded = await graves.operation()
-        await asyncio.sleep(1)
-
-        async def restore(system: System) -> None:
-            await actions.restore(system, SERVICE, await actions.removed(system, discarded), ANN)
-
-        try:
-            await restore(mortal(graves.system, life))
-        except KilledError:
-            pass
-        else:
+        scene, _, _ = set_up()
+        before = set(scene.dead.bodies)
+        await scene.discard()
+        discarded = (await scene.latest()).id
+        service, letters = await removed(scene.system, discarded)
+        if not await is_killed(put_back(mortal(scene.system, life), service, letters, ANN)):
             return False
-        assert await actions.interrupted(graves.system) == []
-        told = {} if (await graves.operation()) == discarded else await graves.steps()
-        put_back = len(graves.dead.messages)
-        assert sum(step == "sent" for step in told.values()) <= put_back
-        assert put_back <= sum(step in {"sent", "sending"} for step in told.values())
-        await asyncio.sleep(LIFE.total_seconds() + 6)
-        await restore(graves.system)
-        assert len(graves.dead.messages) == put_back + LETTERS + 3
+        put = len(scene.dead.messages)
+        await scene.restore(discarded)
+        assert set(scene.dead.bodies) == before
+        assert len(scene.dead.messages) == LETTERS + 3 + put
         return True
 
-    assert at_every_effect(monkeypatch, play) > 5
+    assert at_every_effect(play) >= 3

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
+from contracts.dead_letters import Archived
 from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import encode
-from services.operator.dlq.letters import Archived, Letter, read_letter
-from services.operator.dlq.render import json_line, letter_as_json, show_letter
+from services.operator.dlq.letters import Letter, read_letter
+from services.operator.dlq.looking import described
+from services.operator.terminal.dlq_render import letter_text
 from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
 from shared.queue import Delivery
 from shared.testing import EPOCH
+from tests.fixtures.virtual_clock import run_on_virtual_clock
 from tests.unit.services.operator.dlq.scene import SERVICE, failure
-from tests.unit.services.operator.scene import ingested
+from tests.unit.services.operator.scene import Scene, ingested
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -39,21 +40,24 @@ def letter(body: str, attributes: dict[str, str] | None = None, receive_count: i
 @example(body="[" * 100_000, attribute="[" * 100_000)
 @example(body='{"data": {"snapshot": 3}}', attribute="")
 @example(body='{"data": {"snapshot": null, "x": "\\ud800"}}', attribute="")
+@example(body='{"id": "\\ud800", "type": "\\udfff"}', attribute="")
 @example(body='{"data": {"snapshot": {"taken_at": "\x1b[2J\x9b2J"}}}', attribute="")
 @example(body='{"id": "\\u001b[2J", "data": {"snapshot": {"taken_at": "\\u009b2J"}}}', attribute="")
 @example(body="NaN", attribute="{}")
-def test_whatever_lies_there_can_be_read_shown_archived_and_written_as_json(body: str, attribute: str) -> None:
+@example(body="1e999", attribute="{}")
+def test_whatever_is_in_the_queue_can_be_read_shown_archived_and_written_as_json(body: str, attribute: str) -> None:
     found = letter(body, {FAILURE_ATTRIBUTE: attribute})
-    shown = Console(file=(file := StringIO()), width=80)
-    show_letter(shown, found, [])
-    file.getvalue().encode()
-    assert "\x1b" not in file.getvalue()
+    view = run_on_virtual_clock(described(Scene().system, found))
+    shown = "\n".join(letter_text(view))
+    shown.encode()
+    assert "\x1b" not in shown
     assert (found.message is None) == (found.problem is not None)
-    line = json_line(letter_as_json(found))
+    line = json.dumps(view.model_dump(mode="json"))
     assert "\n" not in line
-    assert json.loads(line)["letter"] == "1"
+    assert json.loads(line)["body"] == body
     if body.isprintable():
-        assert Archived.model_validate_json(Archived.of(found).model_dump_json()).body == body
+        assert Archived.model_validate_json(found.archived.model_dump_json()).body == body
+        assert body in shown or json.loads(body) == json.loads(shown[shown.index("loaded since") :].partition("\n")[2])
 
 
 def test_a_replay_starts_afresh_and_counts_itself() -> None:
@@ -69,12 +73,35 @@ def test_what_can_t_go_back_is_not_made_up() -> None:
         _ = letter("{").outgoing
 
 
-def test_a_letter_without_a_failure_record_was_moved_by_sqs_or_a_person() -> None:
-    found = letter(encode(ingested(7)), receive_count=11)
-    assert found.failure.error_type == "unknown"
-    assert found.failure.attempts == 11
-    assert found.failure.message.startswith("no service recorded why: SQS moved it after too many receives")
+def test_a_letter_without_a_failure_record_was_sent_by_a_person_or_moved_by_sqs_and_has_no_attempts() -> None:
+    """Its receive count grows with every look."""
+    found = letter(encode(ingested(7)), receive_count=26)
+    assert (found.failure.error_type, found.failure.attempts) == ("unknown", None)
+    assert found.failure.message.startswith("no service recorded why: a person sent it, or SQS moved it")
     assert found.failure.fingerprint == letter("{").failure.fingerprint
+    view = run_on_virtual_clock(described(Scene().system, found))
+    assert "        failed  not recorded" in list(letter_text(view))
+
+
+@pytest.mark.parametrize(
+    ("document", "name", "advice"),
+    [
+        ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "landing"}, "an S3 test event", "discard it"),
+        ({"Records": [{"eventSource": "aws:s3", "s3": {}}]}, "an S3 event notification", "remove it from the bucket"),
+        ({"Type": "Notification", "TopicArn": "arn", "Message": "{}"}, "an SNS notification", "raw message delivery"),
+        ({"Type": "SubscriptionConfirmation", "TopicArn": "arn", "Token": "t"}, "an SNS subscription", "remove the queue"),
+        (
+            {"version": "0", "detail-type": "Event", "source": "aws", "detail": {}},
+            "an EventBridge",
+            "$.detail",
+        ),
+    ],
+)
+def test_what_aws_itself_sends_is_recognised_by_name_with_what_to_do(document: object, name: str, advice: str) -> None:
+    problem = letter(json.dumps(document)).problem
+    assert problem is not None
+    assert name in problem
+    assert advice in problem
 
 
 def test_a_failure_record_of_a_later_build_keeps_its_count_of_replays() -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import encode
-from services.operator.dlq.editing import WrongInputError, edited, merged, services_in
 from services.operator.dlq.letters import Letter, read_letter
+from services.operator.errors import UsageError
+from services.operator.terminal.dlq_files import edited_by_person, merged, services_in
 from shared.queue import Delivery
 from shared.testing import EPOCH
 from tests.unit.services.operator.dlq.scene import SERVICE
@@ -78,17 +79,17 @@ def letter(body: str | None = None) -> Letter:
 def test_a_patch_is_read_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "patch.json"
     path.write_text('{"data": {"index": 3}, "causationid": null}', encoding="utf-8")
-    document = edited(letter(), path, as_it_is)
+    document = edited_by_person(path, letter(), as_it_is)
     assert document["data"]["index"] == 3
     assert document["data"]["run"] == 7
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
-def test_a_patch_that_is_no_json_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_patch_that_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "patch.json"
     path.write_bytes(content)
-    with pytest.raises(WrongInputError, match=r"patch\.json' is no JSON"):
-        edited(letter(), path, as_it_is)
+    with pytest.raises(UsageError, match=r"patch\.json' is not JSON"):
+        edited_by_person(path, letter(), as_it_is)
 
 
 def editor(monkeypatch: pytest.MonkeyPatch, program: str, variable: str = "EDITOR") -> None:
@@ -103,12 +104,12 @@ REPLACE = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
 def test_the_editor_of_the_person_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     editor(monkeypatch, REPLACE, variable)
-    assert edited(letter(), None, as_it_is)["source"] == "ann"
+    assert edited_by_person(None, letter(), as_it_is)["source"] == "ann"
 
 
-def test_what_is_no_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     editor(monkeypatch, 'import sys; p = sys.argv[1]; assert open(p).read() == "{"; open(p, "a").write("}")')
-    assert edited(letter("{"), None, as_it_is) == {}
+    assert edited_by_person(None, letter("{"), as_it_is) == {}
 
 
 @pytest.mark.parametrize(
@@ -116,30 +117,30 @@ def test_what_is_no_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("pass", "nothing was changed; save the message in the editor, or use --patch"),
         ("raise SystemExit(1)", "failed .*; set \\$EDITOR, or use --patch"),
-        ('import sys; open(sys.argv[1], "w").write("{")', "what you saved is no JSON"),
+        ('import sys; open(sys.argv[1], "w").write("{")', "what you saved is not JSON"),
     ],
 )
 def test_an_editor_that_changes_nothing_or_fails_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, program: str, complaint: str
 ) -> None:
     editor(monkeypatch, program)
-    with pytest.raises(WrongInputError, match=complaint):
-        edited(letter(), None, as_it_is)
+    with pytest.raises(UsageError, match=complaint):
+        edited_by_person(None, letter(), as_it_is)
 
 
 @pytest.mark.parametrize("program", ["pass", 'import sys; open(sys.argv[1], "w").write("{")', REPLACE])
 def test_only_what_was_changed_and_is_of_no_use_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     editor(monkeypatch, program)
-    with suppress(WrongInputError):
-        edited(letter(), None, as_it_is)
+    with suppress(UsageError):
+        edited_by_person(None, letter(), as_it_is)
     assert [path.read_text() for path in tmp_path.rglob("*.json")] == (["{"] if "{" in program else [])
 
 
-def test_an_editor_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editor_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL", "no-such-editor")
-    with pytest.raises(WrongInputError, match="the editor 'no-such-editor' failed"):
-        edited(letter(), None, as_it_is)
+    with pytest.raises(UsageError, match="the editor 'no-such-editor' failed"):
+        edited_by_person(None, letter(), as_it_is)
 
 
 GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {}, "sent_at": "2026-01-01T00:00:00Z"}'
@@ -148,15 +149,15 @@ GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {},
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("{", "line 2 of '.*' is no exported dead letter; nothing was restored"),
-        ('{"service": "loading"}', "is no exported dead letter"),
-        ("\udcff", "is no exported dead letter"),
-        ("", "is no exported dead letter"),
-        (GOOD.replace("loading", "lodging"), "a letter of 'lodging', which is none of ingestion, remodelling, loading"),
+        ("{", "line 2 of '.*' is not an exported dead letter; nothing was restored"),
+        ('{"service": "loading"}', "is not an exported dead letter"),
+        ("\udcff", "is not an exported dead letter"),
+        ("", "is not an exported dead letter"),
+        (GOOD.replace("loading", "lodging"), "a letter of 'lodging', not of ingestion, remodelling, loading"),
     ],
 )
 def test_a_file_with_one_wrong_line_restores_nothing(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "letters.jsonl"
     path.write_text(f"{GOOD}\n{line}\n{GOOD}\n", encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(WrongInputError, match=complaint):
+    with pytest.raises(UsageError, match=complaint):
         services_in(path)

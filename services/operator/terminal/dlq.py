@@ -1,0 +1,300 @@
+"""`starlift dlq …`: look at dead letters, replay, edit, discard, export and restore them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from contracts.dead_letters import End, Kind
+from services.operator.dlq import audit as kept
+from services.operator.dlq.audit import Audited, Author
+from services.operator.dlq.filters import Filter
+from services.operator.dlq.hold import holding, together
+from services.operator.dlq.letters import Letter
+from services.operator.dlq.looking import described, find, matching, plan, survey
+from services.operator.dlq.operations import Report, Task, carry_out, edited, put_back
+from services.operator.errors import NotFoundError, UsageError
+from services.operator.render import counted
+from services.operator.system import SERVICES, System
+from services.operator.terminal.dlq_files import edited_by_person, letters_in, services_in
+from services.operator.terminal.dlq_options import (
+    AsJson,
+    Ident,
+    Limit,
+    Operator,
+    Service,
+    Services,
+    Why,
+    not_empty,
+    takes_filter,
+)
+from services.operator.terminal.dlq_render import NONE, audit_text, ended_text, letter_text, piles_text, plans_text
+from services.operator.terminal.harness import ExitCode, complain
+from services.operator.terminal.session import with_system
+
+SHOWN_AT_ONCE = 5
+_CODES = {  # the gravest first
+    End.STOPPED: ExitCode.STOPPED,
+    End.PARTIAL: ExitCode.PARTIAL,
+    End.DONE: ExitCode.DONE,
+    End.NOTHING: ExitCode.NOTHING,
+}
+
+app = typer.Typer(
+    name="dlq",
+    help="See, understand, repair and replay dead letters.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 some letters stayed, 4 nothing matched, 5 stopped by a safety limit, "
+    "130 interrupted, 143 terminated: the same command goes on with the letters that are left.",
+    no_args_is_help=True,
+)
+
+
+@app.command("list")
+def list_letters(service: Services = None, *, as_json: AsJson = False) -> None:
+    """Show every dead-letter queue: how many letters, since when, and of which failures."""
+    piles = with_system(lambda system: together(survey(system, name) for name in _names(service)))
+    _print(piles, piles_text(piles), as_json=as_json)
+
+
+@app.command()
+def show(ident: Ident, *, as_json: AsJson = False) -> None:
+    """Show a dead letter: why it failed, its message, the objects it refers to, how often it was replayed."""
+
+    async def work(system: System) -> None:
+        letters = await _found(system, ident, SHOWN_AT_ONCE + 1)
+        for letter in letters[:SHOWN_AT_ONCE]:
+            view = await described(system, letter)
+            _print([view], letter_text(view), as_json=as_json)
+        if len(letters) > SHOWN_AT_ONCE:
+            complain(f"more than {SHOWN_AT_ONCE} letters begin with '{ident}', these are some; write more of the id")
+
+    with_system(work)
+
+
+@app.command()
+@takes_filter
+def replay(  # noqa: PLR0913 (each parameter is an option of the command)
+    service: Services = None,
+    *,
+    chosen: Filter,
+    execute: Annotated[bool, typer.Option("--execute", help="Send them; without it, only show what would be sent.")] = False,
+    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and go on only when they are loaded.")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Letters a second.")] = 10.0,
+    force: Annotated[bool, typer.Option("--force", help="Also letters that were replayed three times.")] = False,
+    limit: Limit = None,
+    operator: Operator = "",
+    reason: Why = "",
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to their service's queue. Without --execute only show what would be sent."""
+    if not execute:
+        plans = with_system(lambda system: together(plan(system, name, chosen, limit, force=force) for name in _names(service)))
+        decisions = [decision for one in plans for decision in one.decisions]
+        _print(decisions, plans_text(plans), as_json=as_json)
+        unseen = [one for one in plans if not _saw_all(one.service, one.in_hand_elsewhere)]
+        _leave_after_looking(len(decisions), is_whole=not unseen and all(one.decision == "send" for one in decisions))
+        return
+    task = Task(Kind.REPLAY, chosen, limit, rate, canary, force)
+    _carry_out(_names(service), task, _author(operator, reason), as_json=as_json)
+
+
+@app.command()
+def edit(
+    ident: Ident,
+    *,
+    patch: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON Merge Patch (RFC 7386).")] = None,
+    operator: Operator = "",
+    reason: Why = "",
+    as_json: AsJson = False,
+) -> None:
+    """Correct a dead letter's message in $EDITOR, or by a patch. It stays a dead letter until it is replayed."""
+    letters = with_system(lambda system: _found(system, ident, 2))
+    if len(letters) > 1:
+        raise UsageError(f"more than one letter begins with '{ident}'; write more of the id")
+    (letter,) = letters  # not held meanwhile: a person may take an hour
+    instead = edited_by_person(patch, letter, lambda document: edited(letter, document))
+    task = Task(Kind.EDIT, Filter(ids=(letter.id,)), limit=1, instead=instead)
+    _carry_out([letter.service], task, _author(operator, reason), as_json=as_json)
+
+
+@app.command()
+@takes_filter
+def discard(
+    service: Services = None,
+    *,
+    chosen: Filter,
+    reason: Annotated[str, typer.Option(help="Why, for the audit.")],
+    limit: Limit = None,
+    operator: Operator = "",
+    as_json: AsJson = False,
+) -> None:
+    """Delete dead letters; they are archived first, and `restore` brings them back."""
+    if chosen == Filter() and limit is None and service is None:
+        raise UsageError("say which letters: a service, a filter or --limit")
+    if not reason.strip():
+        raise UsageError("say why: --reason is kept in the audit")
+    _carry_out(_names(service), Task(Kind.DISCARD, chosen, limit), _author(operator, reason), as_json=as_json)
+
+
+@app.command()
+@takes_filter
+def export(
+    service: Services = None,
+    *,
+    chosen: Filter,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="A file that does not exist yet; without: stdout.")
+    ] = None,
+    limit: Limit = None,
+) -> None:
+    """Write dead letters as JSON lines, as `restore` reads them. They stay where they are."""
+
+    async def work(system: System) -> tuple[int, bool]:
+        count, is_whole = 0, True
+        with nullcontext(sys.stdout) if output is None else _created(output) as file:
+            for name in _names(service):
+                async with holding(name, system.dead_letters[name]) as hold:
+                    async for letter in matching(system, hold, chosen, limit):
+                        file.write(f"{letter.archived.model_dump_json()}\n")
+                        count += 1
+                is_whole &= _saw_all(name, hold.elsewhere)
+        return count, is_whole
+
+    count, is_whole = with_system(work)
+    _leave_after_looking(count, is_whole=is_whole)
+
+
+@app.command()
+def restore(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|OPERATION", help="JSON lines of `export`, or the id of an operation.", callback=not_empty),
+    ],
+    *,
+    operator: Operator = "",
+    reason: Why = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put exported, discarded or replayed letters back into their dead-letter queues."""
+    file, who = Path(what), _author(operator, reason)
+    exported = services_in(file) if os.path.isfile(file) else None  # noqa: PTH113 (Path.is_file raises where it may not look)
+
+    async def work(system: System) -> list[Audited]:
+        if exported is None:
+            service, letters = await kept.removed(system, what)
+            return [await put_back(system, service, letters, who)]
+        names = [name for name in SERVICES if name in exported]
+        return [await put_back(system, name, letters_in(file, name), who) for name in names]
+
+    _end(with_system(work), as_json=as_json)
+
+
+@app.command()
+def audit(
+    ident: Annotated[str, typer.Argument(metavar="OPERATION", help="Beginning of an id; shows each letter of it.")] = "",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show who did what to dead letters, when and why."""
+    found = with_system(lambda system: kept.audit(system, ident))
+    if not found:
+        raise NotFoundError("there is no such operation")
+    _print(found, audit_text(found, is_one=bool(ident) and len(found) == 1), as_json=as_json)
+
+
+def _names(service: Service | None) -> tuple[str, ...]:
+    return SERVICES if service is None else (service.value,)
+
+
+def _author(operator: str, reason: str) -> Author:
+    """Who does it: as they say, or as they are logged in. The user of a container has a number, and often no name."""
+    try:
+        return Author(operator or getpass.getuser(), reason)
+    except (KeyError, OSError):
+        return Author(f"uid {os.getuid()}", reason)
+
+
+async def _found(system: System, beginning: str, limit: int) -> list[Letter]:
+    letters = await find(system, beginning, limit)
+    if not letters:
+        raise NotFoundError(
+            f"no dead letter's id begins with '{beginning}'; `starlift dlq list` shows some, another command may hold others"
+        )
+    return letters
+
+
+def _carry_out(services: Iterable[str], task: Task, author: Author, *, as_json: bool) -> None:
+    """One operation for each service, until a safety limit stops one.
+
+    No count says beforehand that a service has no letters: SQS counts late. What is there is known by looking.
+    """
+
+    async def work(system: System) -> list[Audited]:
+        found: list[Audited] = []
+        for service in services:
+            with _progress(f"{task.kind} of {service}") as report:
+                found.append(await carry_out(system, service, task, author, report))
+            if found[-1].ended and found[-1].ended.end == End.STOPPED:
+                break
+        return found
+
+    _end(with_system(work), as_json=as_json)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Report]:
+    """Show a bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(shown, completed=done, total=total)
+
+
+def _end(found: Sequence[Audited], *, as_json: bool) -> None:
+    """Print how operations ended, and exit with the gravest end; of one that found nothing nothing is printed."""
+    ends = [End(one.ended.end) for one in found if one.ended]
+    told = [one for one, end in zip(found, ends, strict=True) if end is not End.NOTHING]
+    _print(told, map(ended_text, told) if told else [NONE], as_json=as_json)
+    code = _CODES[min(ends, key=list(_CODES).index, default=End.NOTHING)]
+    if code:
+        raise typer.Exit(code)
+
+
+def _leave_after_looking(count: int, *, is_whole: bool) -> None:
+    if not is_whole:
+        raise typer.Exit(ExitCode.PARTIAL)
+    if not count:
+        raise typer.Exit(ExitCode.NOTHING)
+
+
+def _saw_all(service: str, elsewhere: int) -> bool:
+    """Whether nobody else held letters when we looked; complains if somebody did."""
+    if elsewhere:
+        letters = counted(elsewhere, "more letter", "more letters")
+        complain(f"another command holds {letters} of {service}, which were not looked at; try again in a minute")
+    return not elsewhere
+
+
+def _created(output: Path) -> Any:
+    try:
+        return output.open("x", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{output}' can't be written ({error.strerror}); choose another name") from error
+
+
+def _print(models: Iterable[BaseModel], lines: Iterable[str], *, as_json: bool) -> None:
+    """The models as JSON lines, or the text for people."""
+    for line in (json.dumps(model.model_dump(mode="json")) for model in models) if as_json else lines:
+        typer.echo(line)

@@ -1,0 +1,111 @@
+"""What is seen of dead letters without changing anything: groups, what was loaded since, what a replay would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from contracts.messages import encode
+from services.operator.dlq.filters import Filter
+from services.operator.dlq.looking import described, find, plan, survey
+from shared.errors import DependencyDownError
+from tests.unit.services.operator.dlq.scene import ALL, SERVICE, DeadScene, put_dead
+from tests.unit.services.operator.scene import LANDING, PROCESSED, ingested
+
+pytestmark = pytest.mark.virtual_clock
+
+
+async def test_letters_are_grouped_by_fingerprint_and_handed_back() -> None:
+    scene = DeadScene()
+    first, *_ = scene.add(3)
+    scene.add(2, error_type="KeyError", fingerprint="f" * 16, message="unexpected KeyError")
+    put_dead(scene.dead, "{")
+    scene.ledger.load(ingested(1, 0), ingested(1, 2))
+    pile = await survey(scene.system, SERVICE)
+    assert (pile.service, pile.letters, pile.in_hand_elsewhere) == (SERVICE, 6, 0)
+    assert [(group.error_type, group.count, group.unsendable, group.loaded) for group in pile.groups] == [
+        ("SourceMismatchError", 4, 1, 2),
+        ("KeyError", 2, 0, 1),
+    ]
+    assert (pile.groups[0].letter, pile.groups[0].problem) == (first, None)
+    assert scene.hidden() == []
+
+
+async def test_two_causes_of_one_type_at_one_place_are_two_groups_also_of_an_older_build() -> None:
+    scene = DeadScene()
+    for message in ("table 'staff' lacks column 'email'", "table 'x' lacks column 'y'", "table 'staff' is not in the contract"):
+        scene.add(1, error_type="PermanentError", message=message, fingerprint_version=1)
+    pile = await survey(scene.system, SERVICE)
+    assert [group.count for group in pile.groups] == [2, 1]
+    chosen = Filter(fingerprint=pile.groups[1].fingerprint)
+    assert [one.run for one in (await plan(scene.system, SERVICE, chosen)).decisions] == [1]
+
+
+async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since() -> None:
+    scene = DeadScene()
+    scene.add(1)
+
+    @asynccontextmanager
+    async def down(**_options: object) -> AsyncIterator[None]:
+        raise DependencyDownError("warehouse", "away")
+        yield
+
+    scene.ledger.transaction = down  # type: ignore[method-assign,assignment]
+    (group,) = (await survey(scene.system, SERVICE)).groups
+    assert (group.count, group.loaded) == (1, None)
+    (letter,) = await find(scene.system, group.letter, 5)
+    assert (await described(scene.system, letter)).loaded is None
+
+
+async def test_a_letter_says_whether_its_batch_was_loaded_since() -> None:
+    scene = DeadScene()
+    ids = scene.add(2)
+    scene.ledger.load(ingested(1, 1))
+    found = [await described(scene.system, letter) for one in ids for letter in await find(scene.system, one, 1)]
+    assert [one.loaded for one in found] == [False, True]
+
+
+async def test_what_is_wrong_with_an_object_comes_with_advice_that_needs_no_versions_of_it() -> None:
+    scene = DeadScene()
+    body = json.loads(encode(ingested(1)))
+    ref = {"bucket": LANDING, "key": "k", "byte_count": 1, "row_count": 1, "sha256": "0" * 64}
+    extract = {"table": "staff", "role": "base", "object": ref}
+    others = [{**extract, "object": {**ref, "bucket": bucket}} for bucket in (PROCESSED, "nowhere")]
+    body["data"]["extracts"] = [extract, extract, *others]
+    (letter,) = put_dead(scene.dead, json.dumps(body))
+    (found,) = await find(scene.system, letter, 1)
+    landing, processed, nowhere = (await described(scene.system, found)).objects
+    assert landing.problem is not None
+    assert landing.problem.startswith("a message refers to 'landing/k', which does not exist")
+    assert landing.problem.endswith("where the bucket keeps no versions, `starlift ingest --full` reads its rows again")
+    assert processed.problem is not None
+    assert processed.problem.endswith("where the bucket keeps no versions, `starlift resend` has it written again")
+    assert nowhere.problem is not None
+    assert nowhere.problem.startswith("'nowhere' does not exist")
+
+
+async def test_a_plan_changes_nothing_and_decides_as_the_replay_does() -> None:
+    scene = DeadScene()
+    scene.add(3)
+    scene.add(1, replays=5)
+    put_dead(scene.dead, "{")
+    planned = await plan(scene.system, SERVICE, ALL)
+    assert scene.hidden() == []
+    assert (scene.alive.sent, scene.objects.buckets[LANDING]) == ([], {})
+    ended = await scene.replay()
+    assert ended.outcomes is not None
+    assert {(one.because or "replayed", one.letter) for one in planned.decisions} == {
+        (outcome, letter) for outcome, letters in ended.outcomes.items() for letter in letters
+    }
+
+
+async def test_a_limit_that_is_reached_looks_no_further_and_misses_nothing() -> None:
+    scene = DeadScene()
+    scene.add(3)
+    await scene.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1))
+    assert (await plan(scene.system, SERVICE, ALL)).in_hand_elsewhere == 2
+    assert (await plan(scene.system, SERVICE, ALL, limit=1)).in_hand_elsewhere == 0
