@@ -8,6 +8,7 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import Calendar, Fact, WarehouseTable
+from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
 from services.operator.render import printable
 from services.operator.star_keys import Key
@@ -42,10 +43,10 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
     surrogate, version = (table.surrogate, table.version) if isinstance(table, Fact) else (None, ())
     names = [*([surrogate] if surrogate else []), *table.star_types]
     values = ", ".join(f"{quoted(name)}::text" for name in names)
-    newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *version))
+    newest_first = ", ".join(f"{quoted(name)} DESC" for name in (RUN, *version))
     same = " AND ".join(f"{quoted(name)} = {key_parameter(table, position)}" for position, name in enumerate(table.key))
     found = await warehouse.fetch(
-        f"SELECT ARRAY[{values}] AS values, _run, _batch_id, _loaded_at, _deleted_at "
+        f"SELECT ARRAY[{values}] AS values, {RUN}, {BATCH_ID}, {LOADED_AT}, {DELETED_AT} "
         f"FROM {relation} WHERE {same} ORDER BY {newest_first}",
         *map(str, key),
     )
@@ -56,12 +57,12 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
             StarRow(
                 values=texts,
                 version=tuple(texts[name] for name in version),
-                run=row["_run"],
-                batch_id=row["_batch_id"],
-                loaded_at=row["_loaded_at"],
-                deleted_at=row["_deleted_at"],
-                current=place == 0 and row["_deleted_at"] is None,
-                inferred=row["_run"] == 0 and not isinstance(table, Calendar),
+                run=row[RUN],
+                batch_id=row[BATCH_ID],
+                loaded_at=row[LOADED_AT],
+                deleted_at=row[DELETED_AT],
+                current=place == 0 and row[DELETED_AT] is None,
+                inferred=row[RUN] == 0 and not isinstance(table, Calendar),
             )
         )
     return tuple(rows)
