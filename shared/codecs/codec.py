@@ -34,6 +34,9 @@ class Codec:
     staged: ClassVar[str] = "bigint"  # SQL type in a staged table: those that COPY fastest
     logical: ClassVar[LogicalType | None] = None  # in a Parquet file; None where the physical type says all
     limits: ClassVar[tuple[int, int] | None] = None  # the least and the greatest number that the star may hold
+    read_sql: ClassVar[str] = "{0}"  # on the source, for {0}: the form in which it travels
+    defect_sql: ClassVar[tuple[tuple[str, str], ...]] = ()  # when {0} can't travel, and what it then is
+    loaded_sql: ClassVar[str] = "{0}"  # on the warehouse, for the staged form {0}: the value
 
     @property
     def stand_in(self) -> str | None:
@@ -66,15 +69,15 @@ class Codec:
 
     def read(self, value: str) -> str:
         """SQL on the source for the form in which `value` travels; NULL for a value without one, which has a defect."""
-        return value
+        return self.read_sql.format(value)
 
-    def defects(self, value: str) -> tuple[tuple[str, str], ...]:  # noqa: ARG002 (most types have none)
+    def defects(self, value: str) -> list[tuple[str, str]]:
         """Conditions as SQL on the source under which `value` can't travel, each with what the value then is."""
-        return ()
+        return [(condition.format(value), what) for condition, what in self.defect_sql]
 
     def loaded(self, value: str) -> str:
         """SQL on the warehouse for the value whose staged form is `value`."""
-        return value
+        return self.loaded_sql.format(value)
 
     def shown(self, value: Any) -> Any:
         """A value of a data frame that is not NULL, as a person writes it: a JSON value."""

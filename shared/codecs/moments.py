@@ -14,7 +14,7 @@ _EPOCH = dt.date(1970, 1, 1)
 _MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
 # PostgreSQL goes on to the year 5874897; the calendar, and most readers of the warehouse, do not.
 _FIRST_DAY, _LAST_DAY = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
-_LAST_MOMENT = "290000-01-01"  # the microseconds since 1970 of PostgreSQL's last decades are more than 64 bits hold
+_MICROSECONDS_OF_DAY = "(date_part('epoch', {0}) * 1000000)::bigint"  # of a time
 
 
 class Date(Codec):
@@ -26,15 +26,9 @@ class Date(Codec):
     logical = LogicalType("DATE", "DATE")
     stand_in = "date '0001-01-01'"
     key_form = "a date (YYYY-MM-DD)"
-
-    def read(self, value: str) -> str:
-        return f"CASE WHEN isfinite({value}) THEN {value} - date '1970-01-01' END"
-
-    def defects(self, value: str) -> tuple[tuple[str, str], ...]:
-        return ((f"NOT isfinite({value})", "infinite"),)
-
-    def loaded(self, value: str) -> str:
-        return f"(date '1970-01-01' + {value}::integer)"
+    read_sql = "CASE WHEN isfinite({0}) THEN {0} - date '1970-01-01' END"
+    defect_sql = (("NOT isfinite({0})", "infinite"),)
+    loaded_sql = "(date '1970-01-01' + {0}::integer)"
 
     def shown(self, value: Any) -> Any:
         return _shown(int(value), 0, lambda moment: str(moment.date()))
@@ -49,15 +43,9 @@ class Time(Codec):
     accepted = re.compile(r"time(\(\d\))? without time zone")
     logical = LogicalType("TIME", "TIME_MICROS")
     stand_in = "time '00:00'"
-
-    def read(self, value: str) -> str:
-        return f"CASE WHEN {value} < time '24:00' THEN {_microseconds_of_day(value)} END"
-
-    def defects(self, value: str) -> tuple[tuple[str, str], ...]:
-        return ((f"{value} = time '24:00'", "24:00:00"),)  # PostgreSQL's last time of day, and no other system's
-
-    def loaded(self, value: str) -> str:
-        return f"(time '00:00' + {value} * interval '1 microsecond')"
+    read_sql = f"CASE WHEN {{0}} < time '24:00' THEN {_MICROSECONDS_OF_DAY} END"
+    defect_sql = (("{0} = time '24:00'", "24:00:00"),)  # PostgreSQL's last time of day, and no other system's
+    loaded_sql = "(time '00:00' + {0} * interval '1 microsecond')"
 
     def shown(self, value: Any) -> Any:
         return _shown(0, int(value), lambda moment: str(moment.time()))
@@ -79,14 +67,11 @@ class Timestamp(Codec):
         since version 14.
         """
         days = f"({value}::date - date '1970-01-01')::bigint * {MICROSECONDS_PER_DAY}"
-        return f"CASE WHEN {self._travels(value)} THEN {days} + {_microseconds_of_day(f'{value}::time')} END"
+        return f"CASE WHEN {_travels(value)} THEN {days} + {_MICROSECONDS_OF_DAY.format(f'{value}::time')} END"
 
-    def defects(self, value: str) -> tuple[tuple[str, str], ...]:
-        too_late = f"isfinite({value}) AND NOT ({self._travels(value)})"
-        return (f"NOT isfinite({value})", "infinite"), (too_late, "too late")
-
-    def _travels(self, value: str) -> str:
-        return f"isfinite({value}) AND {value} < '{_LAST_MOMENT}'"
+    def defects(self, value: str) -> list[tuple[str, str]]:
+        too_late = f"isfinite({value}) AND NOT ({_travels(value)})"
+        return [(f"NOT isfinite({value})", "infinite"), (too_late, "too late")]
 
     def loaded(self, value: str) -> str:
         """In two steps: PostgreSQL multiplies an interval by a double, in which 285 years of microseconds have no room."""
@@ -125,8 +110,9 @@ class Timestamptz(Timestamp):
         return f"{_spelled(moment.astimezone(dt.UTC) if moment.tzinfo else moment)}+00"
 
 
-def _microseconds_of_day(value: str) -> str:
-    return f"(date_part('epoch', {value}) * 1000000)::bigint"
+def _travels(value: str) -> str:
+    """Whether a timestamp has a number of microseconds: those of PostgreSQL's last decades are more than 64 bits hold."""
+    return f"isfinite({value}) AND {value} < '290000-01-01'"
 
 
 def _shown(days: int, microseconds: int, spell: Callable[[dt.datetime], str]) -> str:

@@ -40,9 +40,7 @@ class Integer(WholeNumber):
 
     accepted = re.compile(r"smallint|integer")
     bound = 2**31
-
-    def loaded(self, value: str) -> str:
-        return f"{value}::integer"
+    loaded_sql = "{0}::integer"
 
 
 class Bigint(WholeNumber):
@@ -68,9 +66,9 @@ class Numeric(Codec):
     def read(self, value: str) -> str:
         return f"CASE WHEN {self._fits(value)} THEN ({value} * {10**self.type.scale})::bigint END"
 
-    def defects(self, value: str) -> tuple[tuple[str, str], ...]:
+    def defects(self, value: str) -> list[tuple[str, str]]:
         is_nan = f"{value} = 'NaN'::numeric"
-        return (is_nan, "NaN"), (f"NOT ({is_nan} OR {self._fits(value)})", f"not exactly a {self.type.sql}")
+        return [(is_nan, "NaN"), (f"NOT ({is_nan} OR {self._fits(value)})", f"not exactly a {self.type.sql}")]
 
     def _fits(self, value: str) -> str:
         """Whether a numeric, maybe of an unbounded column, is exactly a value of the type; NaN and infinity are above all."""
@@ -90,9 +88,7 @@ class Boolean(Codec):
     accepted = re.compile(r"boolean")
     frame = file = staged = "boolean"
     stand_in = "false"
-
-    def read(self, value: str) -> str:
-        return f"{value}::integer"
+    read_sql = "{0}::integer"
 
     def shown(self, value: Any) -> Any:
         return bool(value)
@@ -103,6 +99,7 @@ class Text(Codec):
 
     frame = file = "object"
     staged = "text"
+    read_sql = "{0}::text"
 
     @property
     def is_wide(self) -> bool:
@@ -118,9 +115,6 @@ class Text(Codec):
 
     def byte_count(self, value: str) -> str:
         return f"octet_length({value}::text)"
-
-    def read(self, value: str) -> str:
-        return f"{value}::text"
 
 
 class Enum(Text):
