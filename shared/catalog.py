@@ -18,7 +18,7 @@ from contracts.tables import SourceTable
 from shared.codecs import codec_of
 from shared.equality import keys_met
 from shared.errors import PermanentError
-from shared.source_snapshot import UNKNOWN_POSITION, SourceSnapshot, SourceTableFacts
+from shared.source_facts import UNKNOWN_POSITION, SourceFacts, SourceTableFacts
 from shared.source_types import SourceType, comparison_problem
 
 SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
@@ -40,11 +40,11 @@ class SourceMismatchError(PermanentError):
     """The source does not fit the contract. Recovery: restore it or change the contract, then replay the dead letters."""
 
 
-async def read_snapshot(connection: asyncpg.Connection, contract: Contract) -> SourceSnapshot:
+async def read_source_facts(connection: asyncpg.Connection, contract: Contract) -> SourceFacts:
     """Describe the snapshot of the transaction, whose first statement this must be. Raises: SourceMismatchError."""
     row = dict(await connection.fetchrow(SNAPSHOT_QUERY) or {})
     row |= await _log_position(connection)
-    return SourceSnapshot(
+    return SourceFacts(
         snapshot=Snapshot(taken_at=row["taken_at"], horizon=row["horizon"], wal_position=row["wal_position"]),
         next_xid=row["next_xid"],
         identity=SourceIdentity.model_validate({name: row[name] for name in SourceIdentity.model_fields}),

@@ -41,7 +41,7 @@ class Dependencies:
 async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
     if not isinstance(message, IngestSource):
-        raise PermanentError(f"ingestion obeys starlift.ingest_source, not '{message.type}'; move the message to its own queue")
+        raise PermanentError(f"ingestion takes starlift.ingest_source, not '{message.type}'; move the message to its own queue")
     if message.data.source_name != deps.store.source:
         raise PermanentError(
             f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"
@@ -69,7 +69,7 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
     started_at, before = deps.now(), lease.state.checkpoint
     async with deps.source.open_snapshot() as snapshot:
         plan = snapshot.plan(before, command.data, deps.compare_keys_every)
-        run = Run(lease.run, command, started_at, before, snapshot.seen, plan, deps.store.keys)
+        run = Run(lease.run, command, started_at, before, snapshot.facts, plan, deps.store.keys)
         report_plan(run, deps.held_back_limit)
         batches = await _ingest_batches(run, snapshot, deps)
     if run.leaves_manifest(batches):

@@ -22,7 +22,7 @@ from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
 from shared.clock import utc_now
 from shared.codecs import codec_of
-from shared.source_snapshot import SourceSnapshot, SourceTableFacts
+from shared.source_facts import SourceFacts, SourceTableFacts
 from shared.testing.faults import Faults
 
 IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")
@@ -42,12 +42,12 @@ class Version:
 
 @dataclass
 class MemorySource:
-    """A source whose rows a test writes. `identity` and `facts` are for a test to change, `faults` strike "open_snapshot"."""
+    """A source whose rows a test writes. `identity` and `tables` are for a test to change, `faults` strike "open_snapshot"."""
 
     contract: Contract
     now: Callable[[], datetime] = utc_now
     identity: SourceIdentity = IDENTITY
-    facts: dict[str, SourceTableFacts] = field(default_factory=dict)
+    tables: dict[str, SourceTableFacts] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     delay: timedelta = timedelta(0)  # until a snapshot is open
     opened: int = 0  # snapshots
@@ -58,7 +58,7 @@ class MemorySource:
     def __post_init__(self) -> None:
         """Begin with tables that have no rows."""
         self._rows = {table.name: {} for table in self.contract.source_tables}
-        self.facts = {name: SourceTableFacts("as created", ROW_BYTES) for name in self._rows} | self.facts
+        self.tables = {name: SourceTableFacts("as created", ROW_BYTES) for name in self._rows} | self.tables
 
     @contextmanager
     def transaction(self) -> Iterator[MemoryTransaction]:
@@ -85,9 +85,9 @@ class MemorySource:
         async with self.faults.call("open_snapshot"):
             horizon = min(self._open, default=self._next_xid)
             position = Snapshot(taken_at=self.now(), horizon=horizon, wal_position=f"0/{self._next_xid:X}")
-            seen = SourceSnapshot(position, self._next_xid, self.identity, dict(self.facts))
+            facts = SourceFacts(position, self._next_xid, self.identity, dict(self.tables))
             rows = {name: dict(versions) for name, versions in self._rows.items()}
-        yield MemorySnapshot(self.contract, seen, rows)
+        yield MemorySnapshot(self.contract, facts, rows)
 
 
 @dataclass
@@ -112,12 +112,12 @@ class MemorySnapshot:
     """The rows of one instant."""
 
     contract: Contract
-    seen: SourceSnapshot
+    facts: SourceFacts
     rows: Mapping[str, Mapping[Key, Version]]
 
     def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
-        return plan_run(self.contract, self.seen, before, wish, compare_keys_every)
+        return plan_run(self.contract, self.facts, before, wish, compare_keys_every)
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """See OpenSnapshot."""

@@ -12,7 +12,7 @@ from contracts.state import Checkpoint
 from contracts.tables import Drift, SourceTable
 from services.ingestion.selection import Key
 from shared.errors import PermanentError
-from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless
+from shared.source_facts import SourceFacts, distrust, redefined, versionless
 
 COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan_run(
-    contract: Contract, now: SourceSnapshot, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int
+    contract: Contract, now: SourceFacts, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int
 ) -> Plan:
     """Plan a full read if the last position cannot be trusted; otherwise what changed, and each redefined table in full.
 
@@ -85,7 +85,7 @@ def plan_run(
     )
 
 
-def _doubts(contract: Contract, now: SourceSnapshot, before: Checkpoint) -> tuple[str, ...]:
+def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[str, ...]:
     """Why the position of the last run says nothing about this source."""
     anew = ("the contract changed",) if before.contract != contract.fingerprint else ()
     return (*anew, *distrust(now, before))
@@ -102,7 +102,7 @@ def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, 
     return {rows.table: rows.keys for rows in wish.reread if rows.keys}
 
 
-def held_back_since(now: SourceSnapshot, before: Checkpoint | None) -> datetime | None:
+def held_back_since(now: SourceFacts, before: Checkpoint | None) -> datetime | None:
     """When a transaction that is still open began to hold the horizon back, as far as runs have seen it; usually None."""
     if now.snapshot.horizon == now.next_xid:
         return None

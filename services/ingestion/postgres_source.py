@@ -20,12 +20,12 @@ from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, plan_run
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, Page
-from shared.catalog import read_snapshot
+from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_lists import keys_of
 from shared.postgres import Database, copy_out
-from shared.source_snapshot import SourceSnapshot
+from shared.source_facts import SourceFacts
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
 PARTNER_KEYS = 10_000  # in one IN list
@@ -43,7 +43,7 @@ class PostgresSource:
     async def open_snapshot(self) -> AsyncIterator[PostgresSnapshot]:
         """See Source."""
         async with self.database.transaction(isolation="repeatable_read", readonly=True) as connection:
-            yield PostgresSnapshot(connection, self.contract, await read_snapshot(connection, self.contract))
+            yield PostgresSnapshot(connection, self.contract, await read_source_facts(connection, self.contract))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ class PostgresSnapshot:
 
     connection: asyncpg.Connection
     contract: Contract
-    seen: SourceSnapshot
+    facts: SourceFacts
 
     def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
-        return plan_run(self.contract, self.seen, before, wish, compare_keys_every)
+        return plan_run(self.contract, self.facts, before, wish, compare_keys_every)
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
         selection, byte_limit = _selection(plan), limits.byte_count // 2
         for table in self.contract.source_tables:
-            row_bytes, after = self.seen.tables[table.name].row_bytes, None
+            row_bytes, after = self.facts.tables[table.name].row_bytes, None
             while True:
                 row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))
                 limit = min(limits.rows, max(1, byte_limit // row_bytes))

@@ -16,14 +16,14 @@ log = structlog.get_logger()
 
 def report_plan(run: Run, held_back_limit: timedelta) -> None:
     """Log why tables are read in full, and once each whatever a person may want to change at the source."""
-    before, now, plan = run.before, run.seen, run.plan
+    before, now, plan = run.before, run.facts, run.plan
     if plan.reasons:
         log.info("full_read", run=run.number, reasons=plan.reasons, tables=sorted(plan.full_tables))
-    for name, facts in sorted(now.tables.items()):
-        if facts.new_columns and (before is None or facts.described_columns != before.new_columns.get(name)):
+    for name, table in sorted(now.tables.items()):
+        if table.new_columns and (before is None or table.described_columns != before.new_columns.get(name)):
             carried = plan.carried.get(name, ())
-            log.warning("new_columns", run=run.number, table=name, columns=facts.described_columns, carried=carried)
-        if not facts.has_row_versions and (before is None or facts.fingerprint != before.tables.get(name)):
+            log.warning("new_columns", run=run.number, table=name, columns=table.described_columns, carried=carried)
+        if not table.has_row_versions and (before is None or table.fingerprint != before.tables.get(name)):
             advice = f"GRANT SELECT (xmin) ON {name} to the role that Starlift uses"
             log.warning("row_versions_unreadable", run=run.number, table=name, advice=advice)
     since = held_back_since(now, before)

@@ -11,7 +11,7 @@ from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest
 from services.ingestion.plan import Plan, held_back_since
 from shared.envelope import caused_by
-from shared.source_snapshot import SourceSnapshot
+from shared.source_facts import SourceFacts
 
 SERVICE = "starlift/ingestion"
 
@@ -24,7 +24,7 @@ class Run:
     command: IngestSource  # what asked for the run
     started_at: datetime  # before the snapshot was opened
     before: Checkpoint | None  # what the last completed run left; None in the first run
-    seen: SourceSnapshot
+    facts: SourceFacts
     plan: Plan
     keys: SourceKeys  # of its objects
 
@@ -39,7 +39,7 @@ class Run:
             batch_id=batch_id,
             index=index,
             is_last=is_last,
-            snapshot=self.seen.snapshot,
+            snapshot=self.facts.snapshot,
             extracts=extracts,
             keys=keys,
         )
@@ -56,7 +56,7 @@ class Run:
             run=self.number,
             requested_by=self.command.id,
             trigger=self.command.data.trigger,
-            snapshot=self.seen.snapshot,
+            snapshot=self.facts.snapshot,
             completed_at=completed_at,
             is_full=self.plan.is_full,
             redefined=self.plan.redefined,
@@ -70,14 +70,14 @@ class Run:
         return Checkpoint(
             run=self.number,
             started_at=self.started_at,
-            snapshot=self.seen.snapshot,
-            identity=self.seen.identity,
+            snapshot=self.facts.snapshot,
+            identity=self.facts.identity,
             contract=self.plan.contract.fingerprint,
-            tables={name: facts.fingerprint for name, facts in self.seen.tables.items()},
+            tables={name: table.fingerprint for name, table in self.facts.tables.items()},
             runs_since_comparison=self.plan.runs_since_comparison,
-            new_columns={name: facts.described_columns for name, facts in self.seen.tables.items() if facts.new_columns},
+            new_columns={name: table.described_columns for name, table in self.facts.tables.items() if table.new_columns},
             empty_tables=(self.known_empty - due) | (due - compared),
-            held_back_since=held_back_since(self.seen, self.before),
+            held_back_since=held_back_since(self.facts, self.before),
         )
 
     @property

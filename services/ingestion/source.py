@@ -18,7 +18,7 @@ from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from services.ingestion.plan import Plan
 from services.ingestion.selection import ROW_BYTES_MAXIMUM
-from shared.source_snapshot import SourceSnapshot
+from shared.source_facts import SourceFacts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class OpenSnapshot(Protocol):
     """A source as of one instant. Every method reads that instant, however long the run takes."""
 
     @property
-    def seen(self) -> SourceSnapshot:
+    def facts(self) -> SourceFacts:
         """The position of the snapshot, the identity of the source, and what its catalog says of each table."""
         ...
 

@@ -25,7 +25,7 @@ described AS (
                 relation,
                 c.relrowsecurity,
                 c.relforcerowsecurity,
-                -- A role that may pass it by, or is granted another one that a policy is for, sees more rows.
+                -- A role that bypasses row security, or is a member of a role that a policy names, sees more rows.
                 CASE WHEN c.relrowsecurity THEN row_security_active(relation) END,
                 (SELECT string_agg(
                     concat_ws(

@@ -163,6 +163,6 @@ async def test_the_position_of_a_snapshot_never_goes_back(scene: Scene) -> None:
         await scene.put("item", item(1))
     async with scene.source.open_snapshot() as second:
         pass
-    assert second.seen.snapshot.horizon >= first.seen.snapshot.horizon
-    assert second.seen.snapshot.taken_at >= first.seen.snapshot.taken_at
-    assert second.seen.identity == first.seen.identity
+    assert second.facts.snapshot.horizon >= first.facts.snapshot.horizon
+    assert second.facts.snapshot.taken_at >= first.facts.snapshot.taken_at
+    assert second.facts.identity == first.facts.identity

@@ -23,7 +23,7 @@ from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.proof.cursor import read_in_parts
 from shared.errors import DependencyDownError, PermanentError
 from shared.postgres import Database
-from shared.source_snapshot import UNKNOWN_POSITION
+from shared.source_facts import UNKNOWN_POSITION
 from tests.fixtures.dropping_pooler import dropping_pooler
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster

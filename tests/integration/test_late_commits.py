@@ -19,7 +19,7 @@ from services.ingestion.plan import Plan
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
 from services.operator.local.totesys.fill import connect, fill
-from shared.source_snapshot import SourceSnapshot
+from shared.source_facts import SourceFacts
 from tests.fixtures.pipeline import Pipeline, tables_read
 
 INSERT = """
@@ -55,8 +55,8 @@ class ChangingSnapshot:
     change: Callable[[], Awaitable[None]]
 
     @property
-    def seen(self) -> SourceSnapshot:
-        return self.snapshot.seen
+    def facts(self) -> SourceFacts:
+        return self.snapshot.facts
 
     def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
         return self.snapshot.plan(before, wish, compare_keys_every)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from contracts.contract import Contract
 from infra.local.processes import python
-from shared.catalog import read_snapshot
+from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
@@ -40,7 +40,7 @@ async def check_source(url: str, contract: Contract) -> None:
         database.transaction(isolation="repeatable_read", readonly=True) as connection,
     ):
         _require_version("source", connection)
-        await read_snapshot(connection, contract)
+        await read_source_facts(connection, contract)
 
 
 async def check_warehouse(url: str, contract: Contract) -> None:

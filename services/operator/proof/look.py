@@ -32,10 +32,10 @@ from services.operator.quarantine.entries import open_batches
 from services.operator.star_keys import Key
 from services.operator.system import System
 from shared import ledger
-from shared.catalog import read_snapshot
+from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.postgres import Database, classed_errors
-from shared.source_snapshot import SourceSnapshot, distrust, redefined, versionless
+from shared.source_facts import SourceFacts, distrust, redefined, versionless
 from shared.source_store import SourceStore
 from shared.sql import quoted
 
@@ -165,7 +165,7 @@ async def open_look(system: System) -> AsyncIterator[Look]:
         # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
         refused = await _refused(system, seen, progress)
         async with _snapshot(system.source) as source:
-            now = await read_snapshot(source.connection, contract)
+            now = await read_source_facts(source.connection, contract)
             yield Look(
                 contract=contract,
                 store=store,
@@ -206,7 +206,7 @@ async def _refused(system: System, warehouse: asyncpg.Connection, progress: Prog
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 
 
-def _redefined_tables(now: SourceSnapshot, progress: Progress) -> frozenset[str]:
+def _redefined_tables(now: SourceFacts, progress: Progress) -> frozenset[str]:
     """The source tables that the next run reads in full, because any of their rows may have changed without a trace."""
     before = progress.checkpoint
     if before is None:

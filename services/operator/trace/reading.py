@@ -15,10 +15,10 @@ from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, Tombstone
 from services.operator.trace.passage import read_passages
 from services.operator.trace.row import parsed_key, read_rows
-from shared.catalog import read_snapshot
+from shared.catalog import read_source_facts
 from shared.errors import DependencyDownError
 from shared.ledger import find_tombstone
-from shared.source_snapshot import versionless
+from shared.source_facts import versionless
 
 
 async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:
@@ -77,7 +77,7 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
     checkpoint = await system.store.find_checkpoint()
     try:
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
-            hidden = versionless(await read_snapshot(source, system.contract))
+            hidden = versionless(await read_source_facts(source, system.contract))
             if checkpoint is None or hidden & sources_of(table):
                 unseen = Unseen(beyond=0, versionless=hidden)
             else:

@@ -22,7 +22,7 @@ def example(name: str) -> Message:
 
 @pytest.mark.parametrize("stray", ["batch_ingested", "batch_remodelled", "batch_loaded"])
 async def test_ingestion_obeys_one_command(stray: str) -> None:
-    with pytest.raises(PermanentError, match=rf"^ingestion obeys starlift.ingest_source, not 'starlift.{stray}.v[12]'; move "):
+    with pytest.raises(PermanentError, match=rf"^ingestion takes starlift.ingest_source, not 'starlift.{stray}.v[12]'; move "):
         await ingest(example(stray), NOTHING)
 
 

@@ -10,7 +10,7 @@ from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity, lsn
 from contracts.totesys import CONTRACT
 from services.ingestion.plan import Plan, held_back_since, plan_run
-from shared.source_snapshot import HORIZON_AGE_MAXIMUM, SourceSnapshot, SourceTableFacts
+from shared.source_facts import HORIZON_AGE_MAXIMUM, SourceFacts, SourceTableFacts
 from shared.testing import EPOCH
 
 IDENTITY = SourceIdentity(system_identifier=7, timeline=1, database_oid=16384, statistics_reset="2026-01-01")
@@ -23,7 +23,7 @@ BEFORE = Checkpoint(
     contract=CONTRACT.fingerprint,
     tables=dict.fromkeys(EVERYTHING, "same"),
 )
-NOW = SourceSnapshot(
+NOW = SourceFacts(
     snapshot=Snapshot(taken_at=EPOCH, horizon=1010, wal_position="1/20"),
     next_xid=1012,
     identity=IDENTITY,
@@ -31,16 +31,16 @@ NOW = SourceSnapshot(
 )
 
 
-def now(**changes: Any) -> SourceSnapshot:
+def now(**changes: Any) -> SourceFacts:
     return replace(NOW, **changes)
 
 
-def identity(**changes: Any) -> SourceSnapshot:
+def identity(**changes: Any) -> SourceFacts:
     return now(identity=IDENTITY.model_copy(update=changes))
 
 
 def plan(
-    source: SourceSnapshot = NOW, before: Checkpoint | None = BEFORE, mode: Mode = Mode.CHANGES, every: int = 0, **wish: bool
+    source: SourceFacts = NOW, before: Checkpoint | None = BEFORE, mode: Mode = Mode.CHANGES, every: int = 0, **wish: bool
 ) -> Plan:
     data = IngestSourceData(source_name="totesys", mode=mode, trigger=Trigger.SCHEDULE, **wish)
     return plan_run(CONTRACT, source, before, data, every)
@@ -88,7 +88,7 @@ def test_the_first_run_reads_everything() -> None:
     ],
 )
 def test_a_horizon_that_cannot_be_trusted_means_everything(
-    source: SourceSnapshot, before: Checkpoint, mode: Mode, reason: str
+    source: SourceFacts, before: Checkpoint, mode: Mode, reason: str
 ) -> None:
     found = plan(source, before, mode)
     assert (found.reasons, found.full_tables, since(found)) == ((reason,), EVERYTHING, None)

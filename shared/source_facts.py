@@ -30,8 +30,8 @@ class SourceTableFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceSnapshot:
-    """One REPEATABLE READ snapshot: everything a run reads, it reads as of this instant."""
+class SourceFacts:
+    """One REPEATABLE READ snapshot, as it describes itself: everything a run reads, it reads as of this instant."""
 
     snapshot: Snapshot  # its position
     next_xid: int  # the first transaction id that it does not know, in 64 bits
@@ -39,7 +39,7 @@ class SourceSnapshot:
     tables: Mapping[str, SourceTableFacts]  # by name, every source table of the contract
 
 
-def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
+def distrust(now: SourceFacts, before: Checkpoint) -> list[str]:
     """The reasons why the horizon of an earlier run means nothing here; usually none."""
     identity, known = now.identity, before.identity
     checks = {
@@ -56,11 +56,11 @@ def distrust(now: SourceSnapshot, before: Checkpoint) -> list[str]:
     return [reason for reason, holds in checks.items() if holds]
 
 
-def redefined(now: SourceSnapshot, before: Checkpoint) -> frozenset[str]:
+def redefined(now: SourceFacts, before: Checkpoint) -> frozenset[str]:
     """The tables whose definition changed: any of their rows may have changed without a new transaction id."""
     return frozenset(name for name, facts in now.tables.items() if facts.fingerprint != before.tables.get(name))
 
 
-def versionless(now: SourceSnapshot) -> frozenset[str]:
+def versionless(now: SourceFacts) -> frozenset[str]:
     """The tables whose rows' transaction ids the role may not read: any of their rows may have changed."""
     return frozenset(name for name, facts in now.tables.items() if not facts.has_row_versions)
