@@ -21,6 +21,7 @@ from shared.ledger import LoadedEvent, loaded_events
 from shared.reading import all_of
 from shared.source_store import SourceStore
 
+LETTERS_READ = 1_000  # of each queue: naming a dead letter is not worth receiving a million
 # A run's number is about the time of its start in milliseconds, so the last runs are found without listing 90 days of them.
 _LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=14))
 
@@ -82,7 +83,7 @@ async def last_runs(system: System, limit: int) -> Runs:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         loaded = await loaded_events(warehouse, announced)
     missing = [batch for batch in announced if batch not in loaded]
-    dead = await DeadMessages(system).find(missing) if missing else {}
+    dead = await DeadMessages(system, LETTERS_READ).find(missing) if missing else {}
     runs: list[Run] = []
     is_superseded = False  # by a full run among those that came later
     for manifest in reversed(manifests):
