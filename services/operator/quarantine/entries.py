@@ -116,7 +116,7 @@ def _entries_in(store: SourceStore, key: str, body: bytes) -> list[Entry]:
     batch = _batch_of(store, key)
 
     def parse(body: bytes) -> list[Entry]:
-        if not key.endswith(f"-{sha256(body).hexdigest()[:16]}.jsonl"):
+        if key != store.keys.batch(batch.run, batch.index).quarantine(sha256(body).hexdigest()):  # the key holds the hash
             raise ValueError(key)
         # Split as bytes: lines of a text would also end at U+2028, which JSON does not escape.
         return [_entry(batch, RefusedRow.model_validate_json(line)) for line in body.splitlines()]

@@ -44,7 +44,8 @@ def list_entries(
         show_entries(people, entries)
 
 
-@app.command()
+# A key may be a negative number, which looks like an option.
+@app.command(context_settings={"ignore_unknown_options": True})
 def show(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A warehouse table.")],
     key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, a value for each of its columns.")],

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 
+import typer
 from rich.console import Console
 
 from contracts.messages import BatchIngested
 from contracts.quarantine import Problem
 from services.operator.quarantine.entries import Entry
 from services.operator.quarantine.replay import Replayed
-from services.operator.terminal.quarantine import replay_sentence, show_entries
+from services.operator.terminal.quarantine import app, replay_sentence, show_entries
 from tests.unit.services.operator.scene import ingested
 
 ENTRY = Entry(
@@ -36,6 +37,11 @@ def test_a_row_is_a_line_with_its_reasons_and_a_value_is_no_markup() -> None:
     line = next(line for line in shown(ENTRY).splitlines() if "dim_shelf" in line)
     assert [cell.strip() for cell in line.strip("│ ").split("│")] == ["dim_shelf", "1, [red]", "x is NaN; label is NULL", "7"]
     assert "1 row; `starlift quarantine show TABLE KEY` shows one" in shown(ENTRY)
+
+
+def test_a_key_may_be_a_negative_number() -> None:
+    context = typer.main.get_group(app).commands["show"].make_context("show", ["dim_shelf", "-1", "a"])
+    assert context.params == {"table": "dim_shelf", "key": ["-1", "a"]}
 
 
 def test_an_empty_quarantine_is_a_sentence() -> None:
