@@ -1,6 +1,6 @@
 """What travels over the queues: CloudEvents 1.0 in structured JSON, one closed union, no row ever.
 
-Commands are imperative and go to the service that obeys them; events are past tense and tell what has happened. A model
+Commands are imperative and go to the service that obeys them; events are past tense and report what has happened. A model
 never changes once it is released: a change is a new version, and `upcast` leads from the old one to it.
 """
 
@@ -22,7 +22,7 @@ TYPE_PATTERN = re.compile(r"^starlift\.(?P<name>[a-z_]+)\.v(?P<version>[1-9][0-9
 
 
 class UndecodableMessageError(ValueError):
-    """The body is no message of ours. Recovery: none by itself; a person looks at the dead letter."""
+    """The body is not a message of ours. Recovery: a person looks at the dead letter."""
 
 
 class NewerMessageError(ValueError):
@@ -34,20 +34,16 @@ class _Closed(BaseModel):
 
 
 class _Event(_Closed):
-    """The CloudEvents attributes that all messages share.
-
-    `id` is derived from what the message says, so that a message sent twice is recognised. `causationid` is the id of the
-    message that led to this one. `traceparent` is W3C Trace Context; a scheduler can't make one up, the receiver then opens a
-    trace.
-    """
+    """The CloudEvents attributes that all messages share."""
 
     specversion: Literal["1.0"] = "1.0"
-    id: UUID
-    source: str
-    time: AwareDatetime
+    id: UUID  # of a message about a batch: derived from the batch, so that one that is sent twice has one id
+    source: str  # who sent it, such as starlift/loading
+    time: AwareDatetime  # when it was made, by the sender's clock
     datacontenttype: Literal["application/json"] = "application/json"
+    # W3C Trace Context. A scheduler can't make one up; the receiver then opens a trace.
     traceparent: Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
-    causationid: UUID | None = None
+    causationid: UUID | None = None  # the id of the message that led to this one
 
 
 @unique
@@ -60,21 +56,18 @@ class Mode(StrEnum):
 
 @unique
 class Trigger(StrEnum):
-    """Who asked for a run. A scheduled request that an earlier run has answered already is dropped, an operator's never."""
+    """Who asked for a run. A scheduled request that a run has already answered is dropped, an operator's never is."""
 
     SCHEDULE = "schedule"
     OPERATOR = "operator"
 
 
 class Snapshot(_Closed):
-    """The source snapshot that a batch was read in.
+    """The source snapshot that a batch was read in."""
 
-    `horizon` is pg_snapshot_xmin, in 64 bits: every transaction below it had ended. `wal_position` is a pg_lsn as text.
-    """
-
-    taken_at: AwareDatetime
-    horizon: Annotated[int, Field(ge=3)]
-    wal_position: str
+    taken_at: AwareDatetime  # by the source's clock
+    horizon: Annotated[int, Field(ge=3)]  # pg_snapshot_xmin, in 64 bits: every transaction below it had ended
+    wal_position: str  # a pg_lsn as text; 0/0 if the server withholds it
 
 
 @unique
@@ -88,93 +81,85 @@ class Role(StrEnum):
 class Extract(_Closed):
     """Rows of one source table in the landing bucket."""
 
-    table: Name
+    table: Name  # of the source
     role: Role
-    object: ObjectRef
+    object: ObjectRef  # Parquet
 
 
 class StarRows(_Closed):
     """Rows of one warehouse table in the processed bucket."""
 
-    table: Name
-    object: ObjectRef
+    table: Name  # of the warehouse
+    object: ObjectRef  # Parquet
 
 
 class KeyList(_Closed):
-    """Every key that one table had in the snapshot, in gzipped JSON lines, an array of the key's columns a line.
+    """Every key that one table had in the snapshot. A table without a list was not compared."""
 
-    All objects of a list together are the list; the table is a source table's in the landing bucket, a warehouse table's in the
-    processed bucket. A table without a list was not compared.
-    """
-
-    table: Name
-    objects: tuple[ObjectRef, ...]
+    table: Name  # of the source in a BatchIngested, of the warehouse in a BatchRemodelled
+    objects: tuple[ObjectRef, ...]  # together they are the list: gzipped JSON lines, an array of the key's columns a line
 
 
 class LoadedTable(_Closed):
     """How many rows of one warehouse table a batch merged."""
 
-    table: Name
+    table: Name  # of the warehouse
     row_count: Annotated[int, Field(ge=0)]
 
 
 class _BatchData(_Closed):
-    """Which batch: `index` counts from 0 within its run, `is_last` closes the run."""
+    """Which batch."""
 
-    source_name: Name
+    source_name: Name  # STARLIFT_SOURCE_NAME of the ingestion that read it
     run: Annotated[int, Field(ge=1)]
-    batch_id: UUID
-    index: Annotated[int, Field(ge=0)]
-    is_last: bool
+    batch_id: UUID  # derived from source, run and index; a replay of the quarantine has an id of its own
+    index: Annotated[int, Field(ge=0)]  # within its run, from 0
+    is_last: bool  # whether the run has no later batch
     snapshot: Snapshot
 
     def head(self) -> dict[str, Any]:
-        """Which batch it is, as keyword arguments of what the next service says of it."""
+        """The fields that name the batch, as keyword arguments for the next service's message about it."""
         return {name: getattr(self, name) for name in _BatchData.model_fields}
 
 
 class RowsOf(_Closed):
     """Rows of one source table, by their primary keys."""
 
-    table: Name
-    keys: tuple[tuple[int | str, ...], ...]
+    table: Name  # of the source
+    keys: tuple[tuple[int | str, ...], ...]  # the columns of each key; what is not a whole number is a text
 
 
 class IngestSourceData(_Closed):
-    """Please read a source.
-
-    `compare_keys`: find what was deleted, too, although it is not due. `believe_empty`: even in a table that has no row left.
-    `reread`: these rows besides, although nothing in them changed; those that do not exist are passed over.
-    """
+    """Which source to read, and how."""
 
     source_name: Name
     mode: Mode = Mode.CHANGES
     trigger: Trigger
-    compare_keys: bool = False
-    believe_empty: bool = False
-    reread: tuple[RowsOf, ...] = ()
+    compare_keys: bool = False  # also find what was deleted, although a comparison is not due
+    believe_empty: bool = False  # treat an empty source table as really empty: mark all its rows as deleted
+    reread: tuple[RowsOf, ...] = ()  # also read these rows, although they did not change; those that don't exist are skipped
 
 
 class BatchIngestedData(_BatchData):
-    """Rows of one snapshot lie in the landing bucket, each with its partners."""
+    """Rows of one snapshot are in the landing bucket, with their partners."""
 
     extracts: tuple[Extract, ...]
-    keys: tuple[KeyList, ...]
+    keys: tuple[KeyList, ...]  # of the source tables whose keys the run compares
 
 
 class BatchRemodelledData(_BatchData):
-    """The star rows of one batch lie in the processed bucket; `quarantine` holds the rows that could not become one."""
+    """The star rows of one batch are in the processed bucket."""
 
     tables: tuple[StarRows, ...]
-    keys: tuple[KeyList, ...]
-    quarantine: ObjectRef | None = None
+    keys: tuple[KeyList, ...]  # of the warehouse tables whose keys are compared
+    quarantine: ObjectRef | None = None  # the rows that the warehouse can't hold, as JSON lines
 
 
 class BatchLoadedData(_BatchData):
-    """One batch is in the warehouse, in one transaction. Kept in the ledger, written by that transaction."""
+    """One batch is in the warehouse. The transaction that merged its rows writes this into the ledger."""
 
     tables: tuple[LoadedTable, ...]
-    quarantined: Annotated[int, Field(ge=0)]
+    quarantined: Annotated[int, Field(ge=0)]  # how many rows of the batch are in quarantine
 
 
 class IngestSource(_Event):
@@ -218,13 +203,13 @@ UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def _without_keys(document: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A batch of before there were key lists. What is no object is left for the model to refuse."""
+    """Upcast a batch without key lists. Data that is not an object is left for the model to reject."""
     data = document.get("data")
     return {**document, "type": kind, "data": {**data, "keys": []} if isinstance(data, dict) else data}
 
 
 def message_type(model: type[BaseModel]) -> str:
-    """The `type` that a message model stands for."""
+    """The CloudEvents `type` of a message model."""
     return str(model.model_fields["type"].default)
 
 

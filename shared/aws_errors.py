@@ -1,4 +1,4 @@
-"""What an AWS error means for us, by recovery."""
+"""AWS errors, classed by what recovers them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-# Credentials come from outside, change while we run, and concern every message, as a clock that is wrong does: never a reason
-# to give one message up.
+# Credentials come from outside, change while we run, and concern every message, as a wrong clock does: never a reason to give
+# up a single message.
 _CREDENTIALS = frozenset(
     {
         "ExpiredToken",
@@ -64,7 +64,7 @@ _STALLED = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 @contextmanager
 def aws_errors(dependency: str, target: str) -> Iterator[None]:
-    """Turns what botocore and aiohttp raise about `target` into our errors; `dependency` names the probe: sqs, s3.
+    """Turn what botocore and aiohttp raise about `target` into our errors; `dependency` names the probe: sqs, s3.
 
     Raises: TransientError when throttled; DependencyDownError when AWS can't be reached, fails, or lacks the queue or bucket;
     PermanentError when AWS refuses the request.
@@ -96,7 +96,7 @@ def is_throttling(code: str) -> bool:
 
 
 def classed(error: ClientError, dependency: str, target: str) -> Exception:
-    """Our error for an answer of AWS."""
+    """Our error for an error response of AWS."""
     code = error_code(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _ABSENT:

@@ -21,7 +21,7 @@ class Envelope(TypedDict):
 
 
 def opening(source: str) -> Envelope:
-    """The envelope of a message that nothing of ours caused: it opens a trace."""
+    """The envelope of a message that no message of ours caused: it opens a trace."""
     return Envelope(id=uuid4(), source=source, time=datetime.now(UTC), traceparent=_traceparent(), causationid=None)
 
 
@@ -37,7 +37,7 @@ def caused_by(cause: Message, source: str, *, subject: UUID, name: str) -> Envel
 
 
 def message_id(subject: UUID, name: str) -> UUID:
-    """The id of the message `name` about `subject`: the same each time it is sent, and to whoever asks for it later."""
+    """The id of the message `name` about `subject`: the same each time, also for a reader who looks for the message later."""
     return uuid5(subject, name)
 
 

@@ -1,6 +1,6 @@
-"""Every question that is asked of the loader's tables in the warehouse (contracts/warehouse.py).
+"""Every query of the loader's own tables in the warehouse (contracts/warehouse.py).
 
-Each function reads what `warehouse`, a connection in a transaction of the caller, sees.
+Each function reads through `warehouse`, a connection of the caller, whose transaction decides what it sees.
 """
 
 from __future__ import annotations

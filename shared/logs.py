@@ -1,4 +1,4 @@
-"""Logs: one JSON line per event on stdout. An event names what happened, values stand beside it, never row data or secrets."""
+"""Logs: one JSON line per event on stdout: the event's name and its values, never row data or secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIRST = ("timestamp", "level", "service", "event")
 
 
 def configure_logs(service: str, *, level: Level = "info") -> None:
-    """Sends our events, and what libraries log from `warning` on, to stdout.
+    """Send our events, and what libraries log from `warning` on, to stdout.
 
     `structlog.contextvars.bind_contextvars(run=…)` adds a value to every later event of the same asyncio task.
     """

@@ -21,7 +21,7 @@ SESSION_SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
-    "lc_monetary": "C",  # how many digits of money stand behind the point
+    "lc_monetary": "C",  # decides how many decimals a money value has
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "standard_conforming_strings": "on",  # shared.sql.literal() relies on it
@@ -59,10 +59,10 @@ _UNREACHABLE = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-# It answers but can't do the work: the cause is the server or its other sessions, not the message.
+# The server answers but can't do the work, because of its own state or of other sessions, not because of the message.
 _BUSY = (
     asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,  # on a standby that cancels reads, too
+    asyncpg.SerializationError,  # also on a standby that cancels reads
     asyncpg.LockNotAvailableError,
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
@@ -124,7 +124,7 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
 
 
 def _withheld(dependency: str, error: BaseException) -> PermanentError:
-    """Which error it is, and of which table and column as far as PostgreSQL says."""
+    """Name the error, and the table and column as far as PostgreSQL names them."""
     names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
     where = ".".join(name for name in names if name)
     what = f"{type(error).__name__} in {where}" if where else type(error).__name__
@@ -247,7 +247,7 @@ class Database:
                 )
 
     async def probe(self) -> None:
-        """Do nothing but ask. Raises: DependencyDownError while the database can't be reached, or takes no writes it should."""
+        """Raises: DependencyDownError while the database can't be reached, or takes no writes although it should."""
         async with self.connection() as connection:
             is_read_only = await connection.fetchval(_IS_READ_ONLY)
         if is_read_only and self._writes:
@@ -290,7 +290,7 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 
 async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> tuple[bytes, int]:
-    """What a query returns, as CSV without a header, NULL written as `null`; and how many rows it is."""
+    """The result of a query as CSV without a header, with `null` for NULL; and how many rows it has."""
     pieces: list[bytes] = []
 
     async def collect(piece: bytes) -> None:

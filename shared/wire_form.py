@@ -1,4 +1,4 @@
-"""A message as it travels over SQS, which counts its attributes among its bytes.
+"""A message as it travels over SQS, which counts a message's attributes among its bytes.
 
 A body that leaves no room for its attributes travels gzipped, as a binary attribute. UTF-8 never uses 13 of the 256 bytes, and
 SQS refuses 29 control characters: gzip makes room for more than any record of ours in every body that SQS takes.
@@ -39,7 +39,7 @@ def packed_byte_count(body: str, attributes: Mapping[str, str]) -> int:
 
 
 def attributes_beside(body: str, ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The attributes of a copy of a message: `ours`, then those it was `given`, smallest first, as far as SQS has room."""
+    """The attributes of a copy of a message: `ours`, and those it was `given`, smallest first, as far as there is room."""
     kept = dict(ours)
     for name, value in sorted(given.items(), key=lambda attribute: len(attribute[1])):
         more = {name: value, **kept}
@@ -59,7 +59,7 @@ def packed(body: str, attributes: Mapping[str, str]) -> tuple[str, dict[str, Mes
 
 
 def unpacked(message: MessageTypeDef) -> str:
-    """The body as it was sent. An attribute without a valid body, or with one that SQS would refuse, was made by hand."""
+    """The body as it was sent. An attribute without a valid body, or with one that SQS would refuse, is hand-made: ignored."""
     attribute = message.get("MessageAttributes", {}).get(PACKED_ATTRIBUTE)
     if attribute is None or "BinaryValue" not in attribute:
         return message["Body"]

@@ -22,7 +22,7 @@ _log = structlog.stdlib.get_logger()
 
 
 async def serve(settings: LoadingSettings) -> None:
-    """Build what batches need, and consume until told to stop."""
+    """Build what batches need, and consume until stopped."""
     read_url = partial(
         database_url, "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
     )
@@ -38,7 +38,7 @@ async def serve(settings: LoadingSettings) -> None:
 
 
 async def _check_schema(warehouse: PostgresWarehouse) -> None:
-    """Log an obstacle before the first batch meets it; batches wait until it is gone."""
+    """Log an obstacle before the first batch meets it; batches wait until it is removed."""
     try:
         await warehouse.ensure_schema()
     except (DependencyDownError, TransientError, PermanentError) as error:

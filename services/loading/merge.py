@@ -102,7 +102,7 @@ def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable,
 
 
 def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
-    """One date of the calendar, also where somebody has changed what it says of it; parameters in contract order.
+    """One date of the calendar, also correcting a row that was changed by hand; parameters in contract order.
 
     A date that is there and right is only read: ON CONFLICT locks the row it meets, even one that it leaves as it is, and all
     loads of that date would wait for each other's end. Parameters are texts, because asyncpg sends the last date that Python

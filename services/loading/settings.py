@@ -1,4 +1,4 @@
-"""What loading is told by its environment, beyond what every service is."""
+"""The settings of loading, beyond those of every service."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from shared.settings import ServiceSettings
 
 
 class LoadingSettings(ServiceSettings):
-    """`warehouse_url` or the secret `warehouse_secret` says where the warehouse is."""
+    """Where the warehouse is: its URL, or a secret that holds the URL or the login."""
 
     service: str = "loading"
-    warehouse_url: SecretStr | None = None
-    warehouse_secret: str | None = None
+    warehouse_url: SecretStr | None = None  # see shared/database_url.py
+    warehouse_secret: str | None = None  # the id of a secret in AWS Secrets Manager

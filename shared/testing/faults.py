@@ -26,19 +26,19 @@ def connection_reset() -> DependencyDownError:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLost:
-    """The call has its effect, and the caller never learns of it. `is_slow`: the caller waits for as long as it ever does."""
+    """The call has its effect, but its answer is lost. `is_slow`: the caller waits until its timeout."""
 
     is_slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hangs:
-    """Nothing is done, and the caller waits for as long as it ever does."""
+    """The call has no effect, and the caller waits until its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Of a batch request the 1st, 3rd, 5th … entry fail and may be tried again. For other requests no fault at all."""
+    """Of a batch request the 1st, 3rd, 5th … entry fail and may be retried. For other requests no fault at all."""
 
 
 Fault = Exception | AnswerLost | Hangs | Partial  # an exception is raised before anything is done
@@ -75,7 +75,7 @@ class Faults:
 
     @asynccontextmanager
     async def call(self, method: str, *, patience: timedelta = CONTROL_TIMEOUT) -> AsyncIterator[bool]:
-        """Wraps the effect of one call, and tells whether it is to serve its batch in part only.
+        """Wrap the effect of one call; yields whether it has to serve its batch only in part.
 
         Lets others run first, as every network call does. `patience` is when the caller gives up a call without an answer.
         Raises: what was added for the method.

@@ -139,7 +139,7 @@ class FakeQueue:
     def put(
         self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES
     ) -> StoredMessage:
-        """Somebody else sends a message: no fault strikes."""
+        """Put a message into the queue as another sender: no fault strikes."""
         require_sendable(self._name, body, delay, attributes)
         visible_at = asyncio.get_running_loop().time() + delay.total_seconds()
         message = StoredMessage(f"{self._name}-{len(self.sent) + 1}", body, dict(attributes), loop_now(), visible_at)
@@ -148,17 +148,17 @@ class FakeQueue:
         return message
 
     def expire(self, message: StoredMessage) -> None:
-        """SQS no longer counts the message as in flight: whoever holds it is told MessageNotInflight when it renews."""
+        """End the message's visibility timeout: a renewal then fails with MessageNotInflight."""
         message.visible_at = min(message.visible_at, asyncio.get_running_loop().time())
         self._changed.set()
 
     def invalidate(self, message: StoredMessage) -> None:
-        """The receipt is no longer valid, for whatever request; the message stays hidden until its visibility has passed."""
+        """Make the receipt invalid for every request; the message stays hidden until its visibility timeout ends."""
         self._invalid.add(message.receipt)
         message.receipt = f"{message.receipt}, expired"
 
     def duplicate(self, message: StoredMessage) -> StoredMessage:
-        """The message is handed out once more, as by a server of SQS that missed its receipt or its deletion."""
+        """Deliver the message once more, as a server of SQS does that missed its receipt or its deletion."""
         again = replace(message, receipt="", visible_at=asyncio.get_running_loop().time())
         self._store(again)
         return again
