@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
 from contracts.messages import BatchIngested, Role
 from contracts.state import Checkpoint, Manifest
+from shared.clock import Clock, utc_now
 from shared.ledger import loaded_batches, loaded_runs
 from shared.postgres import Database
 from shared.reading import AT_ONCE, all_of
@@ -58,7 +59,9 @@ class Progress:
         return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
 
 
-async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, since: int = 1) -> Progress:
+async def read_progress(
+    store: SourceStore, warehouse: asyncpg.Connection, *, since: int = 1, clock: Clock = utc_now
+) -> Progress:
     """Compare every manifest that the landing bucket still has with the ledger that `warehouse` sees.
 
     However old a gap is, what comes after it is not consistent: a batch may be a dead letter for a fortnight. A caller that
@@ -85,7 +88,7 @@ async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, si
                 superseded, gaps = [*superseded, *(batch for gap in gaps for batch in gap.missing)], []
             if not is_complete:
                 before = known[runs[place - 1]].snapshot.horizon if place else None
-                gaps += _gap(manifest, before, ledger[run].batches if run in ledger else frozenset())
+                gaps += _gap(manifest, before, ledger[run].batches if run in ledger else frozenset(), clock() - OVERDUE)
         loaded = loaded if gaps and gaps[-1].manifest.run == run else run
         consistent = consistent if gaps else run
     missing = tuple(batch for gap in gaps for batch in gap.missing)
@@ -102,10 +105,9 @@ async def read_progress(store: SourceStore, warehouse: asyncpg.Connection, *, si
     )
 
 
-def _gap(manifest: Manifest, since: int | None, loaded: frozenset[UUID]) -> list[Gap]:
+def _gap(manifest: Manifest, since: int | None, loaded: frozenset[UUID], overdue: datetime) -> list[Gap]:
     missing = tuple(batch for batch in manifest.batches if batch.data.batch_id not in loaded)
-    is_overdue = manifest.completed_at < datetime.now(UTC) - OVERDUE
-    return [Gap(manifest, missing, since, is_overdue)] if missing else []
+    return [Gap(manifest, missing, since, manifest.completed_at < overdue)] if missing else []
 
 
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:

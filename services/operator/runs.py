@@ -16,7 +16,6 @@ from contracts.messages import Role, Trigger
 from contracts.state import Manifest, SourceState
 from services.operator.dead_messages import DeadMessage, DeadMessages
 from services.operator.system import System
-from shared.clock import utc_now
 from shared.ledger import LoadedEvent, loaded_events
 from shared.reading import all_of
 from shared.source_store import SourceStore
@@ -91,7 +90,7 @@ async def last_runs(system: System, limit: int) -> Runs:
         is_superseded |= manifest.is_full and run.outcome is Outcome.LOADED
         runs.append(run)
     if state.run > (manifests[-1].run if manifests else 0):
-        runs.insert(0, run_without_manifest(state, utc_now()))
+        runs.insert(0, run_without_manifest(state, system.clock()))
     return Runs(source=store.source, runs=tuple(runs[:limit]))
 
 

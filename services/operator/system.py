@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.contract import Contract
 from contracts.objects import Name
+from shared.clock import Clock, utc_now
 from shared.database_url import database_url
 from shared.object_store import ObjectStore
 from shared.postgres import Database
@@ -58,6 +59,7 @@ class System:
     objects: ObjectStore
     source: Database
     warehouse: Database
+    clock: Clock = utc_now
 
     @property
     def store(self) -> SourceStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.resources import files
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from services.operator.proof.records import last_failure, last_record
 from services.operator.quarantine.replay import quarantined
 from services.operator.status.report import Answers, RowCount, Service, StatusReport, freshness, report_of
 from services.operator.system import OperatorSettings, System, open_system
+from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.lock_waits import LockWait, lock_waits
 from shared.queue import Depth
@@ -46,7 +47,7 @@ async def look(
         system = await asking.answer("queues, warehouse", stack.enter_async_context(open_system(settings)))
         if system is not None:
             return await read_status(system, asking, services=services, psql=psql)
-        return report_of(Answers(datetime.now(UTC), services=services, psql=psql, silent=asking.silent, late=asking.late))
+        return report_of(Answers(utc_now(), services=services, psql=psql, silent=asking.silent, late=asking.late))
 
 
 async def read_status(
@@ -67,7 +68,7 @@ async def read_status(
     queues, dead_letters = depths or ({}, {})
     record, failure = proof or (None, None)
     answers = Answers(
-        at=datetime.now(UTC),
+        at=system.clock(),
         queues=queues,
         dead_letters=dead_letters,
         progress=progress,
@@ -124,7 +125,7 @@ async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
 async def _progress(system: System, limit: timedelta) -> Progress:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
-        return await read_progress(system.store, warehouse)
+        return await read_progress(system.store, warehouse, clock=system.clock)
 
 
 async def _lock_waits(system: System) -> list[LockWait]:
