@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.checks import join_alike
 from contracts.column_types import (
     BIGINT,
     BOOLEAN,
@@ -13,7 +12,6 @@ from contracts.column_types import (
     TIMESTAMP,
     TIMESTAMPTZ,
     UUID,
-    ColumnType,
     enum,
     is_same_type,
     numeric,
@@ -104,25 +102,3 @@ def test_a_type_that_format_type_never_spells_is_refused(name: str) -> None:
 )
 def test_a_type_is_called_as_format_type_spells_it(name: str) -> None:
     assert verbatim(name).sql == name
-
-
-@pytest.mark.parametrize(
-    ("on", "key", "joins"),
-    [
-        (INTEGER, BIGINT, True),
-        (BIGINT, INTEGER, True),
-        (varchar(3), TEXT, True),
-        (enum("A"), TEXT, True),
-        (UUID, UUID, True),
-        (DATE, DATE, True),
-        (TEXT, INTEGER, False),
-        (numeric(10, 2), INTEGER, False),
-        (INTEGER, TEXT, False),
-        (UUID, TEXT, False),
-        (verbatim("citext"), TEXT, False),
-        (DATE, TIMESTAMP, False),
-        (TIMESTAMPTZ, TIMESTAMPTZ, False),
-    ],
-)
-def test_a_join_is_between_types_that_compare_alike(on: ColumnType, key: ColumnType, *, joins: bool) -> None:
-    assert join_alike(on, key) is joins

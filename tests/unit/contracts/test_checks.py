@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.calendar import CALENDAR_PARTS
+from contracts.checks import join_alike
 from contracts.column_types import (
     BIGINT,
     DATE,
@@ -12,17 +13,18 @@ from contracts.column_types import (
     JSONB,
     TEXT,
     TIME,
+    TIMESTAMP,
     TIMESTAMPTZ,
     UUID,
     ColumnType,
     enum,
     numeric,
     varchar,
+    verbatim,
 )
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, ContractError, Dimension, Lookup, SourceColumn, SourceTable, WarehouseTable
-from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import (
     DIM_DAY,
     DIM_ITEM,
@@ -176,39 +178,6 @@ def test_a_wider_number_and_an_enum_as_text_fit() -> None:
     replace(SHOP, source_tables=(MAKER, wider, SHELF), warehouse_tables=tables)
 
 
-@pytest.mark.parametrize("contract", [SHOP, TOTESYS])
-def test_the_fingerprint_moves_with_any_change(contract: Contract) -> None:
-    others = {
-        replace(contract, name="other").fingerprint,
-        replace(contract, warehouse_schema="star").fingerprint,
-        replace(contract, warehouse_tables=contract.warehouse_tables[:-1]).fingerprint,
-        replace(contract, source_tables=(*contract.source_tables, replace(MAKER, name="builder"))).fingerprint,
-    }
-    assert len({contract.fingerprint, *others}) == 5
-    assert replace(contract).fingerprint == contract.fingerprint
-
-
-def test_what_is_not_there_is_named() -> None:
-    with pytest.raises(ContractError, match="contract 'shop' has no source table 'x'"):
-        SHOP.source_table("x")
-    with pytest.raises(ContractError, match="contract 'shop' has no warehouse table 'x'"):
-        SHOP.warehouse_table("x")
-    with pytest.raises(ContractError, match="source table 'maker' has no column 'x'"):
-        MAKER.column("x")
-    with pytest.raises(ContractError, match="warehouse table 'dim_maker' has no column 'x'"):
-        DIM_MAKER.column("x")
-
-
-def test_what_is_derived_from_a_source_table() -> None:
-    assert [table.name for table in SHOP.remodelled_from("item")] == ["dim_item", "fact_sale"]
-    assert SHOP.lookups_of("item") == (Lookup("maker", on="maker_id"),)
-    assert SHOP.lookups_of("maker") == ()
-    assert SHOP.calendar is DIM_DAY
-    assert replace(SHOP, warehouse_tables=(DIM_MAKER,)).calendar is None
-    assert list(MAKER.extract_types) == ["_defect", "maker_id", "maker_name", "town", "capital"]
-    assert FACT_SALE.identity == ("item_id", "sold_date", "sold_time")
-
-
 def test_only_a_fact_may_refer_to_a_dimension() -> None:
     assert "which only a fact may" in refused(
         with_column(DIM_ITEM, Column("day", DATE, DateOf("sold_at"), references="dim_day"))
@@ -247,13 +216,6 @@ def test_a_table_is_not_called_as_the_view_of_a_fact() -> None:
         replace(SHOP, warehouse_tables=(*SHOP.warehouse_tables, replace(DIM_MAKER, name="fact_sale_current")))
 
 
-def test_a_column_of_the_product_s_name_moves_the_product_s() -> None:
-    odd = replace(SHELF, columns=(*SHELF.columns, SourceColumn("_defect", TEXT), SourceColumn("_defect_", TEXT)))
-    assert list(odd.extract_types) == ["_defect__", "row", "label", "width", "_defect", "_defect_"]
-    by_day = replace(odd, key=("_key",), columns=(SourceColumn("_key", DATE), SourceColumn("_key_", TEXT)))
-    assert list(by_day.extract_types) == ["_defect", "_key__", "_key", "_key_"]
-
-
 def test_a_uuid_may_be_a_key_and_no_other_type_takes_its_place() -> None:
     thing = SourceTable("thing", ("thing_id",), (SourceColumn("thing_id", UUID),))
     dimension = Dimension("dim_thing", ("thing_id",), (Column("thing_id", UUID, FromSource("thing_id")),), "thing")
@@ -276,3 +238,27 @@ def test_a_key_is_of_a_kind_that_pages_can_be_cut_by(kind: ColumnType) -> None:
     odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
     with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be integer, bigint, text, .*, not \w+$"):
         replace(SHOP, source_tables=(*SHOP.source_tables, odd))
+
+
+@pytest.mark.parametrize(
+    ("on", "key", "joins"),
+    [
+        (INTEGER, BIGINT, True),
+        (BIGINT, INTEGER, True),
+        (varchar(3), TEXT, True),
+        (enum("A"), TEXT, True),
+        (UUID, UUID, True),
+        (DATE, DATE, True),
+        (TEXT, INTEGER, False),
+        (numeric(10, 2), INTEGER, False),
+        (INTEGER, TEXT, False),
+        (UUID, TEXT, False),
+        (verbatim("citext"), TEXT, False),
+        (DATE, TIMESTAMP, False),
+        (TIMESTAMPTZ, TIMESTAMPTZ, False),
+    ],
+)
+def test_two_types_are_joined_where_postgresql_and_a_data_frame_join_the_same_rows(
+    on: ColumnType, key: ColumnType, *, joins: bool
+) -> None:
+    assert join_alike(on, key) is joins
