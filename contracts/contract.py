@@ -69,10 +69,9 @@ class Contract:
         lookups = (lookup for table in self.remodelled_from(source) for lookup in table.lookups)
         return tuple(dict.fromkeys(lookups))
 
-    @cached_property
-    def references(self) -> tuple[tuple[Fact, Column], ...]:
-        """Every column that refers to a dimension, with its table."""
-        return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references)
+    def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
+        """Every column of a fact that refers to the warehouse table `table`, with its fact."""
+        return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references == table)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from contracts.messages import Snapshot
 from contracts.state import SourceIdentity
 from contracts.tables import SourceTable
 from shared.codecs import codec_of
-from shared.equality import keys_met
+from shared.equality import keys_compared_with
 from shared.errors import PermanentError
 from shared.source_facts import UNKNOWN_POSITION, SourceFacts, SourceTableFacts
 from shared.source_types import SourceType, comparison_problem
@@ -156,10 +156,10 @@ def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, Sou
     """Raises: SourceMismatchError if texts in keys may differ although PostgreSQL compares them as equal."""
     for table in contract.source_tables:
         for column in table.columns:
-            met = keys_met(contract, table.name, column.name) if column.type.is_text else ()
-            if not column.type.is_text or not (met or column.name in table.key):
+            compared = keys_compared_with(contract, table.name, column.name) if column.type.is_text else ()
+            if not column.type.is_text or not (compared or column.name in table.key):
                 continue
-            keys = {other.name: types[other.name][other.key[0]] for other in met}
+            keys = {other.name: types[other.name][other.key[0]] for other in compared}
             problem = comparison_problem(table, column.name, types[table.name][column.name], keys)
             if problem is not None:
                 raise SourceMismatchError(f"column '{table.name}.{column.name}' {problem}, then replay the dead letters")

@@ -151,10 +151,7 @@ def _rows_to_compare(contract: Contract, table: WarehouseTable) -> str:
     """The rows of `table` except inferred members that facts refer to."""
     name = relation(contract, table)
     references = [
-        f"SELECT {quoted(column.name)} FROM {relation(contract, fact)}"
-        for fact in contract.warehouse_tables
-        for column in fact.columns
-        if column.references == table.name
+        f"SELECT {quoted(column.name)} FROM {relation(contract, fact)}" for fact, column in contract.references_to(table.name)
     ]
     if not references:
         return name

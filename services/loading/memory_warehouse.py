@@ -143,9 +143,7 @@ class MemoryWarehouse:
             highest[key] = max(highest.get(key, 0), row.run)
         referred = {
             row.columns[column.name]
-            for fact in self._contract.warehouse_tables
-            for column in fact.columns
-            if column.references == table.name
+            for fact, column in self._contract.references_to(table.name)
             for row in self._rows[fact.name].values()
         }
         gone = {

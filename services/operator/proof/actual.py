@@ -56,8 +56,7 @@ def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
     name = relation(contract, table)
     references = [
         f"SELECT {quoted(column.name)} FROM {quoted(contract.warehouse_schema, fact.name)}"
-        for fact, column in contract.references
-        if column.references == table.name
+        for fact, column in contract.references_to(table.name)
     ]
     if not references:
         return f"(SELECT * FROM {name} WHERE {DELETED_AT} IS NULL)"

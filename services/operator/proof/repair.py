@@ -69,10 +69,9 @@ async def _rows_of_days(system: System, calendar: Calendar, days: list[Key]) -> 
     if not days:
         return found
     async with system.source.transaction(readonly=True) as connection:
-        for table, column in system.contract.references:
-            if column.references == calendar.name:
-                rows = await connection.fetch(rows_with_date(system.contract, table, column), [str(day) for (day,) in days])
-                found.setdefault(table.source, set()).update(tuple(row) for row in rows)
+        for fact, column in system.contract.references_to(calendar.name):
+            rows = await connection.fetch(rows_with_date(system.contract, fact, column), [str(day) for (day,) in days])
+            found.setdefault(fact.source, set()).update(tuple(row) for row in rows)
     return found
 
 
