@@ -34,9 +34,9 @@ def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shar
     assert "payment_date is not a date (YYYY-MM-DD)" in " ".join(shared("quarantine", "list", "fact_payment").out.split())
     assert shared("quarantine", "show", "fact_payment", "23").json["row"]["payment_date"] == "soon"
     complaint = shared("quarantine", "show", "fact_payment", "24", expected=4).complains(4)
-    assert complaint == "no row (24) of 'fact_payment' is in quarantine"
+    assert complaint == "no row (24) of 'fact_payment' is in quarantine; `starlift quarantine list` lists them"
     told = shared("quarantine", "replay", "--wait").out
-    assert told == "sent again: 1 row in 1 batch; in quarantine still: 1 row\n"
+    assert told == "sent again: 1 row in 1 batch; still in quarantine: 1 row\n"
     databases.write("UPDATE payment SET payment_date = '2027-01-01' WHERE payment_id = 23")
     shared("ingest", "--wait")
     assert shared("quarantine", "list").out == "nothing is in quarantine\n"
