@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
+# Only a bucket that keeps versions can give an object back; rows can always be read, and remodelled, again.
+_RESTORE = (
+    "restore it and replay the dead letters; if the bucket keeps no versions, `starlift resend` has remodelled rows written "
+    "again, `starlift ingest --full` extracts"
+)
+
+
 class ObjectMissingError(PermanentError):
     """A message refers to an object that does not exist."""
 
@@ -190,14 +197,12 @@ def verified(ref: ObjectRef, body: bytes | None) -> bytes:
     """The bytes, if they are those that `ref` describes. Raises: ObjectMissingError, ObjectDamagedError."""
     place = f"{ref.bucket}/{ref.key}"
     if body is None:
-        raise ObjectMissingError(
-            f"a message refers to '{place}', which does not exist; restore it, then replay the dead letters"
-        )
+        raise ObjectMissingError(f"a message refers to '{place}', which does not exist; {_RESTORE}")
     digest = sha256(body).hexdigest()
     if (len(body), digest) != (ref.byte_count, ref.sha256):
         raise ObjectDamagedError(
             f"'{place}' has {len(body)} bytes with sha256 {digest}, the message says {ref.byte_count} bytes with sha256 "
-            f"{ref.sha256}; restore that version, then replay the dead letters"
+            f"{ref.sha256}; {_RESTORE}"
         )
     return body
 

@@ -31,14 +31,14 @@ async def test_an_empty_object_is_an_object(objects: Objects) -> None:
 
 
 async def test_an_object_that_is_missing_is_told_with_what_to_do(objects: Objects) -> None:
-    with pytest.raises(ObjectMissingError, match=f"'{objects.bucket}/nowhere', which does not exist; restore it, then replay"):
+    with pytest.raises(ObjectMissingError, match=f"'{objects.bucket}/nowhere', which does not exist; restore it and replay"):
         await objects.store.get(reference(objects.bucket, "nowhere", BODY, row_count=1))
 
 
 @pytest.mark.parametrize("other", [BODY + b"!", BODY[:-1] + b"!"], ids=["longer", "changed"])
 async def test_an_object_with_other_bytes_is_never_handed_out(objects: Objects, other: bytes) -> None:
     await objects.store.put(objects.bucket, "key", other)
-    with pytest.raises(ObjectDamagedError, match="restore that version, then replay the dead letters"):
+    with pytest.raises(ObjectDamagedError, match=r"restore it and replay the dead letters; .* `starlift resend`"):
         await objects.store.get(reference(objects.bucket, "key", BODY, row_count=1))
 
 

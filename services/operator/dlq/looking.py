@@ -17,7 +17,6 @@ from services.operator.dlq.letters import Letter
 from services.operator.system import System
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.ledger import loaded_batches
-from shared.object_store import ObjectDamagedError, ObjectMissingError
 from shared.queue import require_sendable
 
 REPLAYS_MAXIMUM = 3  # of one message, without force
@@ -240,13 +239,9 @@ async def _loaded_if_known(system: System, batches: Collection[UUID | None]) -> 
 
 
 async def _problem(system: System, ref: ObjectRef) -> str | None:
-    """What is wrong with an object. Only a bucket on AWS keeps versions; elsewhere the object has to be made again."""
+    """What is wrong with an object, and what to do."""
     try:
         await system.objects.get(ref)
-    except (ObjectMissingError, ObjectDamagedError) as error:
-        is_landing = ref.bucket == system.settings.landing_bucket
-        command = "starlift ingest --full` reads its rows" if is_landing else "starlift resend` has it written"
-        return f"{error}; where the bucket keeps no versions, `{command} again"
     except (PermanentError, DependencyDownError) as error:  # a bucket that does not exist is a dependency that is down
         return str(error)
     return None
