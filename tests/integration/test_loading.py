@@ -21,7 +21,7 @@ from services.loading.migrate import SCHEMA_LOCK
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
 from services.operator.local.totesys.fill import fill
-from shared.errors import PermanentError, TransientError
+from shared.errors import PermanentError
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
@@ -167,24 +167,6 @@ async def test_foreign_keys_wait_until_every_batch_of_the_run_is_in(filled: asyn
     assert len(await pipeline.select(VALIDATED)) == 24
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        TransientError("warehouse: canceling statement due to lock timeout"),
-        PermanentError("warehouse: ForeignKeyViolationError: insert or update on table violates foreign key constraint"),
-    ],
-)
-async def test_a_load_does_not_fail_because_foreign_keys_have_to_wait(
-    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    async def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("services.loading.postgres_warehouse.PostgresWarehouse.finish_run", fail)
-    await pipeline.run()
-    assert (await pipeline.verify()).is_equal
-
-
 def extended(contract: Contract, name: str, *columns: Column) -> Contract:
     """The contract with more columns in one warehouse table."""
 
@@ -252,13 +234,6 @@ async def test_a_second_source_in_one_star_is_refused(filled: asyncpg.Connection
         with pytest.raises(PermanentError, match=rf"rows of source 'totesys'; give source '{name}' a database of its"):
             await pipeline.load(other)
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
-
-
-async def test_star_rows_of_another_contract_are_refused_by_name(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    (message,) = await pipeline.read()
-    wider = extended(CONTRACT, "dim_staff", Column("department_id", INTEGER, FromSource("department_id")))
-    with pytest.raises(PermanentError, match=r"dim_staff-.*parquet' does not fit contract 'totesys': .*department_id"):
-        await pipeline.reading(wider).load(message)
 
 
 async def test_extracts_of_another_contract_are_refused_by_name(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
