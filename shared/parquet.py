@@ -1,6 +1,6 @@
-"""Data frames in the form of shared.codecs as Parquet files, by fastparquet, with every value exact.
+"""Parquet files of data frames in the form of shared.codecs, by fastparquet, with every value exact.
 
-In the file the numbers carry their logical types (DECIMAL, DATE, TIME, TIMESTAMP), so that any other reader sees true values.
+In the file the numbers carry their logical types (DECIMAL, DATE, TIME, TIMESTAMP), so that every other reader sees true values.
 fastparquet would write Decimal objects as DOUBLE and read a DECIMAL as float; therefore the annotation is put on after its
 writer has encoded the numbers, and taken off before its reader sees them. The functions used for that are not public: the
 version is pinned, and a test reads the files with another engine.
@@ -40,7 +40,7 @@ def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
 def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried: Collection[str] = ()) -> bytes:
     """The Parquet file of `frame`, whose columns are those of `types` in their physical form. Zstandard, one row group.
 
-    The columns `carried`, some of them, are noted in the file as those that no contract knows.
+    Those of the columns that are `carried` are noted in the file's metadata as columns that no contract knows.
     """
     physical = frame[list(types)].astype({name: codec_of(kind).file for name, kind in types.items()})
     texts = {name: "utf8" for name, kind in types.items() if kind.travels_as_text}
@@ -71,7 +71,7 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     """
     file = fastparquet.ParquetFile(io.BytesIO(body))
     unknown = [name for name in _known_columns(file) if name not in types]
-    if unknown:  # a column left out would be lost without a word
+    if unknown:  # leaving a column out would lose it silently
         raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
     return _decoded(file, types)
 
@@ -100,13 +100,13 @@ def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> 
 
 
 def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
-    """Those of some contract. What was carried is text, whatever type a later contract gives it."""
+    """The columns that a contract names; a carried column is a text, whatever type a later contract gives it."""
     carried = json.loads(file.key_value_metadata.get(CARRIED, "[]"))
     return [name for name in file.columns if name not in carried]
 
 
 def _require_scales(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:
-    """A decimal of another scale would be another number."""
+    """Check the scale of decimals: at another one they would be other numbers. Raises: NewerColumnsError."""
     scales = {_name(element): element.scale or 0 for element in file._schema[1:]}  # noqa: SLF001
     for name, kind in types.items():
         if scales.get(name, kind.scale) != kind.scale:

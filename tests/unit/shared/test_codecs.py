@@ -75,3 +75,10 @@ def test_the_kinds_of_types_are_told_apart_in_few_places() -> None:
         if member.search(path.read_text(encoding="utf-8"))
     }
     assert {path for path in found if not path.startswith("services/operator/proof/")} == places
+
+
+def test_a_column_s_name_may_hold_what_a_template_holds() -> None:
+    name = '"of {0} {which}"'
+    assert codec_of(DATE).loaded(name) == f"(date '1970-01-01' + {name}::integer)"
+    assert codec_of(TIMESTAMPTZ).read(name).count(name) == codec_of(TIMESTAMPTZ).read('"at"').count('"at"') > 0
+    assert [condition for condition, _ in codec_of(TIME).defects(name)] == [f"{name} = time '24:00'"]
