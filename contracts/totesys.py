@@ -8,49 +8,50 @@ from __future__ import annotations
 from contracts.column_types import BOOLEAN, DATE, INTEGER, TEXT, TIME, TIMESTAMP, ColumnType, enum, numeric, varchar
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import UNKNOWN, Calendar, Column, Dimension, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
+from contracts.tables import UNKNOWN, Calendar, Column, Dimension, Fact, Lookup, SourceColumn, SourceTable
 
 MONEY = numeric(10, 2)
 
 
-def _source(name: str, **columns: ColumnType | tuple[ColumnType, None]) -> SourceTable:
-    """A source table with its serial key and its two timestamps around `columns`; `(type, None)` marks a nullable column."""
-    business = tuple(
-        SourceColumn(column, kind[0], nullable=True) if isinstance(kind, tuple) else SourceColumn(column, kind)
-        for column, kind in columns.items()
+def _source(name: str, *, nullable: tuple[str, ...] = (), **columns: ColumnType) -> SourceTable:
+    """A source table: its serial key, `columns`, of which those in `nullable` may be NULL, and its two timestamps."""
+    every = {f"{name}_id": INTEGER, **columns, "created_at": TIMESTAMP, "last_updated": TIMESTAMP}
+    return SourceTable(
+        name, (f"{name}_id",), tuple(SourceColumn(column, kind, nullable=column in nullable) for column, kind in every.items())
     )
-    stamps = (SourceColumn("created_at", TIMESTAMP), SourceColumn("last_updated", TIMESTAMP))
-    return SourceTable(name, (f"{name}_id",), (SourceColumn(f"{name}_id", INTEGER), *business, *stamps))
 
 
 SOURCE_TABLES = (
     _source("currency", currency_code=varchar(3)),
     _source("payment_type", payment_type_name=enum("SALES_RECEIPT", "SALES_REFUND", "PURCHASE_PAYMENT", "PURCHASE_REFUND")),
-    _source("department", department_name=TEXT, location=(TEXT, None), manager=(TEXT, None)),
+    _source("department", department_name=TEXT, location=TEXT, manager=TEXT, nullable=("location", "manager")),
     _source("design", design_name=TEXT, file_location=TEXT, file_name=TEXT),
     _source(
         "address",
         address_line_1=TEXT,
-        address_line_2=(TEXT, None),
-        district=(TEXT, None),
+        address_line_2=TEXT,
+        district=TEXT,
         city=TEXT,
         postal_code=TEXT,
         country=TEXT,
         phone=TEXT,
+        nullable=("address_line_2", "district"),
     ),
     _source("staff", first_name=TEXT, last_name=TEXT, department_id=INTEGER, email_address=TEXT),
     _source(
         "counterparty",
         counterparty_legal_name=TEXT,
         legal_address_id=INTEGER,
-        commercial_contact=(TEXT, None),
-        delivery_contact=(TEXT, None),
+        commercial_contact=TEXT,
+        delivery_contact=TEXT,
+        nullable=("commercial_contact", "delivery_contact"),
     ),
     _source(
         "transaction",
         transaction_type=enum("SALE", "PURCHASE"),
-        sales_order_id=(INTEGER, None),
-        purchase_order_id=(INTEGER, None),
+        sales_order_id=INTEGER,
+        purchase_order_id=INTEGER,
+        nullable=("sales_order_id", "purchase_order_id"),
     ),
     _source(
         "sales_order",
@@ -122,12 +123,13 @@ DIM_DATE = Calendar(
 )
 
 
-def _dimension(name: str, source: str, key: str, *columns: Column, lookups: tuple[Lookup, ...] = ()) -> WarehouseTable:
+def _dimension(name: str, source: str, key: str, *columns: Column, lookups: tuple[Lookup, ...] = ()) -> Dimension:
+    """A dimension with its key before `columns`."""
     key_column = Column(key, INTEGER, FromSource(f"{source}_id"))
     return Dimension(name, (key,), (key_column, *columns), source, lookups)
 
 
-def _fact(name: str, source: str, surrogate: str, *columns: Column) -> WarehouseTable:
+def _fact(name: str, source: str, surrogate: str, *columns: Column) -> Fact:
     """A fact with its business key and its two timestamps, each split into date and time, before `columns`."""
     stamps = (
         Column("created_date", DATE, DateOf("created_at"), references="dim_date"),
