@@ -26,8 +26,9 @@ from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import connect, create, fill
-from services.operator.local.up import interrupted_by_sigterm, start_services
+from services.operator.local.up import start_services
 from services.operator.system import OperatorSettings, open_system
+from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench import copy_limit, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
 
@@ -124,7 +125,7 @@ def main() -> None:
         parser.error(f"there is no {arguments.peer_python}; run `make .venv-bench/.installed`")
     if arguments.orders < 1:
         parser.error(f"--orders {arguments.orders} leaves nothing to load; give at least 1")
-    with TemporaryDirectory(prefix="starlift-bench-") as directory, interrupted_by_sigterm():
+    with TemporaryDirectory(prefix="starlift-bench-") as directory, sigterm_as_interrupt():
         home = Path(directory) / "stack"
         try:
             with Stack(home) as stack:

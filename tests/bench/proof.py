@@ -26,9 +26,10 @@ from contracts.tables import Calendar
 from contracts.totesys import CONTRACT
 from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
-from services.operator.local.up import interrupted_by_sigterm, start_services
+from services.operator.local.up import start_services
 from services.operator.proof.actual import relation
 from services.operator.system import OperatorSettings, open_system
+from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the figures; without it they are printed")
     arguments = parser.parse_args()
-    with TemporaryDirectory(prefix="starlift-bench-") as directory, interrupted_by_sigterm():
+    with TemporaryDirectory(prefix="starlift-bench-") as directory, sigterm_as_interrupt():
         home = Path(directory) / "stack"
         try:
             with Stack(home) as stack:

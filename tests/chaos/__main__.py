@@ -18,8 +18,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.stack import Stack
-from services.operator.local.up import interrupted_by_sigterm
 from services.operator.system import OperatorSettings, open_system
+from services.operator.terminal.harness import sigterm_as_interrupt
 from shared.errors import DependencyDownError, TransientError
 from tests.chaos.arena import TICK_EVERY, Arena
 from tests.chaos.judge import Findings, judge
@@ -75,7 +75,7 @@ def run(seed: int, lasting: timedelta, home: Path, tell: Callable[[str], None]) 
     """Play one seed. The same seed draws the same faults; what they meet depends on the machine."""
     draw = Random(seed)  # noqa: S311 (repeatable on purpose)
     timeline = Timeline(tell)
-    with interrupted_by_sigterm(), Stack(home) as stack:
+    with sigterm_as_interrupt(), Stack(home) as stack:
         arena = Arena(stack, home, draw, timeline)
         arena.start(orders=ORDERS, writes_per_second=WRITES_PER_SECOND, lasting=lasting)
         timeline.note("seed", str(seed))

@@ -65,13 +65,15 @@ def test_a_host_that_nobody_knows(starlift: Starlift) -> None:
 def test_a_source_that_does_not_fit(mistake: str, repair: str, expected: str, starlift: Starlift, own: Databases) -> None:
     own.write(mistake)
     try:
-        assert starlift("up", *own.options, expected=1).complains(1).startswith(expected)
+        sentence = starlift("up", *own.options, expected=2).complains(2)
+        assert sentence.startswith(expected)
+        assert "dead letters" not in sentence, "nothing runs yet"
     finally:
         own.write(repair)
 
 
 def test_a_url_that_can_t_be_read_is_not_repeated(starlift: Starlift) -> None:
-    sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=1).complains(1)
+    sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=2).complains(2)
     assert sentence.startswith("the source database's URL can't be read; it should look like postgresql://user:password@host")
     assert "ter2" not in sentence
 
@@ -91,7 +93,7 @@ def test_a_taken_port(arguments: tuple[str, ...], starlift: Starlift) -> None:
 def test_a_warehouse_without_a_source(arguments: tuple[str, ...], starlift: Starlift) -> None:
     url = "postgresql://me:hunter2@dwh/star"
     sentence = starlift(*arguments, expected=2, STARLIFT_UP_WAREHOUSE_URL=url).complains(2)
-    assert sentence.startswith("--warehouse-url without --source-url would fill your warehouse with simulated rows; give both")
+    assert sentence.startswith("--warehouse-url without --source-url would fill your warehouse with simulated rows; pass both")
 
 
 def test_no_starlift_here(starlift: Starlift) -> None:
@@ -136,4 +138,4 @@ def test_a_second_demo_does_not_end_the_first(starlift: Starlift, play: tuple[st
         sentence = starlift(*play, expected=1).complains(1)
     finally:
         first.release()
-    assert sentence == "another demo plays here; wait until it has ended, or set STARLIFT_HOME to another place"
+    assert sentence == "another demo runs here; wait until it has ended, or set STARLIFT_HOME to another place"

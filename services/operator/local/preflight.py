@@ -1,8 +1,9 @@
-"""Is a person's own database what Starlift needs? Asked before anything starts, so that the answer is one sentence."""
+"""Checks of a person's own databases, made before anything starts, so that a refusal is one sentence and exit code 2."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from contracts.contract import Contract
 from infra.local.processes import python
+from services.operator.locate import WrongSettingsError
 from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
@@ -30,6 +32,18 @@ WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
 """
 
 
+async def require_databases(source_url: str | None, warehouse_url: str | None, contract: Contract) -> None:
+    """Check the databases whose URLs were given. Raises: WrongSettingsError for one that is refused; DependencyDownError."""
+    try:
+        if source_url is not None:
+            await check_source(source_url, contract)
+        if warehouse_url is not None:
+            await check_warehouse(warehouse_url, contract)
+    except PermanentError as error:
+        # The checks are those of a running service, whose messages would be dead letters by now. Nothing runs yet.
+        raise WrongSettingsError(re.sub(r",? then replay the dead letters", "", str(error))) from error
+
+
 async def check_source(url: str, contract: Contract) -> None:
     """Check that the source is reachable and new enough, and answers every query that a run begins with.
 
@@ -44,7 +58,7 @@ async def check_source(url: str, contract: Contract) -> None:
 
 
 async def check_warehouse(url: str, contract: Contract) -> None:
-    """Reachable, new enough, the role may create the star, and no table of another's is in its place.
+    """Check that the warehouse is reachable and new enough, that the role may create the star, and that its names are free.
 
     Raises: DependencyDownError, PermanentError.
     """

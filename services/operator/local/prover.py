@@ -1,4 +1,4 @@
-"""`starlift up` proves the warehouse again and again, in a process of its own, as a scheduled task does on AWS."""
+"""The proofs of `starlift up`: a process of its own every so often, as a scheduled task does on AWS."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 
 from infra.local import processes
 from infra.local.processes import Child
-from services.operator.exit_codes import ExitCode
 
 COMMAND = ("verify", "--record", "--settle", "10")
-PENDING = "PENDING "  # how such a verdict begins
+VERDICTS = ("EQUAL ", "DIFFERENT ", "PENDING ")  # how the last line of a proof begins
+NOT_LOADED = 4  # the exit code of `starlift verify` before the first load
 
 
 @dataclass
 class Prover:
-    """Starts a proof every `interval` in the `environment` of that moment, never two at once; `adopt` gets each process."""
+    """Starts a proof every `interval` in the `environment` of that moment, never two at once; `adopt` gets each process.
+
+    `log` takes the output of the last one.
+    """
 
     interval: timedelta
     log: Path
@@ -33,10 +36,10 @@ class Prover:
         self._due = self.clock() + self.interval.total_seconds()
 
     def look(self) -> str | None:
-        """What a proof that has ended says, for a person who watches; starts one when it is time."""
+        """Start a proof when it is time; return the result of one that has ended, as a line for a person who watches."""
         if self._child is not None and (code := self._child.exit_code()) is not None:
             self._child = None
-            return self._told(code)
+            return self._reported(code)
         if self._child is None and self.clock() >= self._due:
             self._due = self.clock() + self.interval.total_seconds()
             self.log.unlink(missing_ok=True)
@@ -45,11 +48,11 @@ class Prover:
             self.adopt(self._child)
         return None
 
-    def _told(self, code: int) -> str | None:
+    def _reported(self, code: int) -> str | None:
         """Report nothing before the first load, when there is no warehouse to prove, and a lasting failure only once."""
-        last = (self.log.read_text(errors="replace").strip().splitlines() or ["it ended without a word"])[-1]
-        is_proof = code in {ExitCode.DONE, ExitCode.DIFFERENT} or (code == ExitCode.NOT_LOADED and last.startswith(PENDING))
-        if not is_proof and (code == ExitCode.NOT_LOADED or last == self._failure):
+        last = (self.log.read_text(errors="replace").strip().splitlines() or ["it ended without a message"])[-1]
+        is_proof = last.startswith(VERDICTS)
+        if not is_proof and (code == NOT_LOADED or last == self._failure):
             return None
         self._failure = "" if is_proof else last
         return f"{datetime.now(UTC):%H:%M:%S}  {'proof':<12} {last if is_proof else f'failed: {last}'}"

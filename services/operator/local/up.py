@@ -6,28 +6,27 @@ import asyncio
 import os
 import re
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 
 from contracts.contract import Contract
 from infra.local import processes
 from infra.local.disk import disk_errors, full_disk, has_any_room
 from infra.local.errors import StackError
+from infra.local.localstack import environment_directory, is_installed
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.local.events import LogTail, is_start, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
-from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
+from services.operator.local.preflight import is_shaped_otherwise, require_databases, require_schema
 from services.operator.local.prover import Prover
+from services.operator.local.screen import Screen
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
 from services.operator.locate import WrongSettingsError, chosen_settings
@@ -43,11 +42,15 @@ ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
 SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE = f"{PREFIX}UP_SOURCE_URL", f"{PREFIX}UP_WAREHOUSE_URL"
 FOR_EVER = timedelta(days=3650)
+_USAGE = 2  # the exit code of a `starlift up` that refused its options or settings
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `starlift up` was told. Without URLs the databases are embedded, and the simulator writes to the source."""
+    """The options of `starlift up`. Without URLs the databases are embedded, and the simulator writes to the source.
+
+    `every` is the time between two runs, `prove_every` between two proofs.
+    """
 
     source_url: str | None
     warehouse_url: str | None
@@ -59,11 +62,11 @@ class UpOptions:
         """Raises: WrongSettingsError for a warehouse that the simulator's rows would be loaded into."""
         if self.warehouse_url is not None and self.source_url is None:
             raise WrongSettingsError(
-                "--warehouse-url without --source-url would fill your warehouse with simulated rows; give both, or neither"
+                "--warehouse-url without --source-url would fill your warehouse with simulated rows; pass both, or neither"
             )
 
     def arguments(self) -> list[str]:
-        """The same, as another process is told on its command line; URLs go by the environment, which others can't read."""
+        """The command line of a process with these options, without the URLs: other users can read a command line."""
         port = [] if self.localstack_port is None else ["--localstack-port", str(self.localstack_port)]
         spans = {"--every": self.every, "--prove-every": self.prove_every}
         return ["up", *(text for name, span in spans.items() for text in (name, str(span.total_seconds()))), *port]
@@ -74,52 +77,52 @@ class UpOptions:
         return {name: url for name, url in urls.items() if url is not None}
 
 
-def up_in_foreground(options: UpOptions, console: Console) -> None:
-    """Start everything, tell what happens until SIGINT or SIGTERM, stop everything.
+def up_in_foreground(options: UpOptions, screen: Screen) -> None:
+    """Start everything, report events until SIGINT or SIGTERM, stop everything.
 
     Raises: WrongSettingsError, PermanentError, DependencyDownError, TransientError.
     """
     home = default_home()
-    with interrupted_by_sigterm(), Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
-        start(stack, options, console)
+    with Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
+        start(stack, options, screen)
         tails = start_services(stack, home)
         owner_url = stack.source_owner_url
         if owner_url is not None:
-            seed = int(time.time())  # other errands than last time
+            seed = int(time.time())  # other changes than last time
             log = home / "application.log"
             writer = start_writing(owner_url, per_second=WRITES_PER_SECOND, lasting=FOR_EVER, seed=seed, log=log)
             stack.adopt("application", writer)
         write_password_file(stack, home)
-        console.print(
-            f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.", highlight=False
-        )
-        console.print(reach_sentence(LocalStack(home).psql()), highlight=False, markup=False, soft_wrap=True)
+        screen.say(f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.")
+        screen.say(reach_sentence(LocalStack(home).psql()))
         prover = Prover(
             options.prove_every,
             home / "proof.log",
             lambda: chosen_settings() | service_environment(OPERATOR, stack.state, os.environ),
             lambda child: stack.adopt("proof", child),
         )
-        tell_until_stopped(stack, tails, options.every, console, prover.look)
+        report_until_stopped(stack, tails, options.every, screen.say, prover.look)
 
 
-def start(stack: Stack, options: UpOptions, console: Console, *, orders: int = ORDERS) -> None:
-    """LocalStack, the databases, and the data of an embedded source."""
+def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int = ORDERS) -> None:
+    """Start LocalStack and the databases, and fill an embedded source."""
     forget_other_clients()
     contract = load_contract_of_environment()
-    asyncio.run(_check(options, contract))
-    with console.status("starting LocalStack and PostgreSQL"):
+    asyncio.run(require_databases(options.source_url, options.warehouse_url, contract))
+    if not is_installed(environment_directory()):
+        screen.say(f"installing LocalStack in {environment_directory()}, once; this takes a minute or two")
+    with screen.doing("starting LocalStack and PostgreSQL"):
         stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url, localstack_port=options.localstack_port)
     if asyncio.run(is_shaped_otherwise(stack.database_url("warehouse"), contract)):
         require_schema(service_environment("loading", stack.state, os.environ) | chosen_settings())
     if stack.source_owner_url is not None:
-        with console.status("filling the source"):
+        with screen.doing("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))
-        console.print(f"source: {rows:,} rows made" if rows else "source: goes on with its data", highlight=False)
+        screen.say(f"source: {rows:,} rows made" if rows else "source: keeps its data")
 
 
 def start_services(stack: Stack, home: Path) -> list[LogTail]:
-    """Start the three services and wait until each listens; their logs from here on. Raises: StackError."""
+    """Start the three services and wait until each listens; return their logs from here on. Raises: StackError."""
     tails = [LogTail(home / f"{service}.log") for service in SERVICES]
     stack.start_services()
     silent = {tail.path: LogTail(tail.path, tail.position) for tail in tails}
@@ -133,39 +136,43 @@ def start_services(stack: Stack, home: Path) -> list[LogTail]:
     return tails
 
 
-def tell_until_stopped(
-    stack: Stack, tails: list[LogTail], every: timedelta, console: Console, look_at_proof: Callable[[], str | None]
+def report_until_stopped(
+    stack: Stack,
+    tails: list[LogTail],
+    every: timedelta,
+    say: Callable[[str], None],
+    look_at_proof: Callable[[], str | None],
 ) -> None:
-    """Ask for runs and proofs, repair what dies, print what the services log; ends by KeyboardInterrupt only."""
+    """Ask for runs and proofs, restart what dies, print what the services log; ends by KeyboardInterrupt only."""
     ticker = stack.ticker(every)
     try:
         while True:
             for event in stack.tend():
-                console.print(event, highlight=False, markup=False, soft_wrap=True)
+                say(event)
             try:
                 ticker.tick()
             except (BotoCoreError, ClientError) as error:  # what has died is started again at the next look
-                console.print(f"could not ask for a run: {error}", highlight=False, markup=False, soft_wrap=True)
+                say(f"could not ask for a run: {error}")
             proved = look_at_proof()
-            for told in (*told_lines(tails), *([proved] if proved else [])):
-                console.print(told, highlight=False, markup=False, soft_wrap=True)
+            for line in (*new_sentences(tails), *([proved] if proved else [])):
+                say(line)
             time.sleep(LOOK_EVERY.total_seconds())
     except KeyboardInterrupt:
-        console.print("stopping")
+        say("stopping")
 
 
-def told_lines(tails: list[LogTail]) -> Iterator[str]:
-    """What is new in the logs and worth telling."""
+def new_sentences(tails: list[LogTail]) -> Iterator[str]:
+    """What is new in the logs and concerns a person who watches."""
     for tail in tails:
         for line in tail.new_lines():
-            if (told := sentence(line)) is not None:
-                yield told
+            if (text := sentence(line)) is not None:
+                yield text
 
 
-def up_detached(options: UpOptions, console: Console) -> None:
+def up_detached(options: UpOptions, screen: Screen) -> None:
     """Start `starlift up` as a process of its own and wait until it is up.
 
-    Raises: WrongSettingsError; StackError with its last words.
+    Raises: WrongSettingsError; StackError with the last line that it printed.
     """
     load_contract_of_environment()
     home = default_home()
@@ -182,29 +189,24 @@ def up_detached(options: UpOptions, console: Console) -> None:
             start_new_session=True,
         )
     try:
-        with console.status("starting"):
+        with screen.doing("starting"):
             _wait_until_up(child, log)
     except BaseException:
         child.terminate()
         raise
-    told = f"up in {home}; `starlift status` shows how it is, `starlift down` stops it; events are in {log}"
-    console.print(told, highlight=False, soft_wrap=True)
-    console.print(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}", highlight=False, soft_wrap=True)
-    console.print(reach_sentence(LocalStack(home).psql()), highlight=False, markup=False, soft_wrap=True)
-
-
-def stop_stack() -> str:
-    """Stop the stack of this directory; what was done, in words."""
-    return "stopped" if Stack.stop_found() else f"nothing runs in {default_home()}"
+    screen.say(f"up in {home}; `starlift status` shows how it is, `starlift down` stops it; events are in {log}")
+    screen.say(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}")
+    screen.say(reach_sentence(LocalStack(home).psql()))
 
 
 def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + DETACHED_LIMIT.total_seconds()
     while time.monotonic() < deadline:
-        if child.poll() is not None:
+        if (code := child.poll()) is not None:
             words = log.read_text(errors="replace")
-            has_no_room = COMPLAINT not in words and not has_any_room(log.parent)
-            raise full_disk(log.parent) if has_no_room else StackError(last_words(words))
+            if COMPLAINT not in words and not has_any_room(log.parent):
+                raise full_disk(log.parent)
+            raise (WrongSettingsError if code == _USAGE else StackError)(last_words(words))
         found = Stack.found()
         if found is not None and found.owner.pid == child.pid and set(SERVICES) <= set(found.processes):
             return
@@ -213,16 +215,9 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def last_words(log: str) -> str:
-    """Why `starlift up` ended: its complaint, which may have several lines, else its last line."""
+    """Why `starlift up` ended: its one sentence on stderr, which may have several lines, else its last line."""
     complaint = re.search(rf"^{COMPLAINT}(.+)", log, re.MULTILINE | re.DOTALL)
-    return complaint[1].strip() if complaint else (log.strip().splitlines() or ["it ended without a word"])[-1]
-
-
-async def _check(options: UpOptions, contract: Contract) -> None:
-    if options.source_url is not None:
-        await check_source(options.source_url, contract)
-    if options.warehouse_url is not None:
-        await check_warehouse(options.warehouse_url, contract)
+    return complaint[1].strip() if complaint else (log.strip().splitlines() or ["it ended without a message"])[-1]
 
 
 def load_contract_of_environment() -> Contract:
@@ -234,17 +229,3 @@ def load_contract_of_environment() -> Contract:
     if not isinstance(contract, Contract):
         raise WrongSettingsError("STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py")
     return contract
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

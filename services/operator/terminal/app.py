@@ -24,9 +24,9 @@ _COMMANDS = (
     ("quarantine", "services.operator.terminal.quarantine:app", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
-    ("up", "services.operator.local.commands:local_app", "Start the local stack and the three services."),
-    ("down", "services.operator.local.commands:local_app", "Stop what `starlift up` started."),
-    ("demo", "services.operator.local.commands:local_app", "Fill a source, load it, write to it for a while."),
+    ("up", "services.operator.terminal.local:app", "Start the local stack and the three services."),
+    ("down", "services.operator.terminal.local:app", "Stop what `starlift up` started."),
+    ("demo", "services.operator.terminal.local:app", "Fill a source, load it, write to it for a while."),
 )
 
 

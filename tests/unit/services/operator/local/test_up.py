@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -13,7 +11,6 @@ from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from rich.console import Console
 
 from contracts.totesys import CONTRACT
 from infra.local import disk
@@ -25,11 +22,10 @@ from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.local.up import (
     UpOptions,
     _wait_until_up,
-    interrupted_by_sigterm,
     last_words,
     load_contract_of_environment,
-    tell_until_stopped,
-    told_lines,
+    new_sentences,
+    report_until_stopped,
 )
 from services.operator.locate import WrongSettingsError, chosen_settings
 from shared.errors import DependencyDownError, PermanentError
@@ -67,7 +63,7 @@ def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
         ("starlift: the port is taken\n", "the port is taken"),
         ("source: 9 rows made\nstarlift: it ended; its log ends with:\na\nb\n", "it ended; its log ends with:\na\nb"),
         ("Traceback (most recent call last):\n  File\nKeyError: 'x'\n", "KeyError: 'x'"),
-        ("", "it ended without a word"),
+        ("", "it ended without a message"),
     ],
 )
 def test_the_last_words_of_a_stack_that_did_not_come_up(log: str, words: str) -> None:
@@ -117,7 +113,7 @@ def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
     log = tmp_path / "ingestion.log"
     tails = [LogTail(log), LogTail(tmp_path / "loading.log")]
     log.write_text(f"{line('message_received')}\n{line('dependency_up', dependency='source')}\nnot JSON\n")
-    assert list(told_lines(tails)) == ["09:30:15  ingestion    source answers again"]
+    assert list(new_sentences(tails)) == ["09:30:15  ingestion    source answers again"]
 
 
 @dataclass
@@ -138,22 +134,15 @@ class RestlessStack:
 
 
 def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
-    console = Console(file=io.StringIO(), record=True)
+    said: list[str] = []
     stack = RestlessStack()
-    tell_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), console, lambda: None)
+    report_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), said.append, lambda: None)
     assert stack.asked == 2
-    assert console.export_text().splitlines() == [
+    assert said == [
         'could not ask for a run: Could not connect to the endpoint URL: "http://127.0.0.1:4566"',
         "LocalStack had ended and was started again",
         "stopping",
     ]
-
-
-def test_sigterm_ends_a_block_as_ctrl_c_does() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import asyncpg
-from rich.console import Console, Group
-from rich.panel import Panel
-from rich.table import Table
 
 from contracts.messages import Role
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.local.stage import stage
+from services.operator.local.demo import stage
+from services.operator.local.screen import Screen
 from services.operator.local.totesys.fill import connect
 from services.operator.system import OperatorSettings, System, open_system
 
@@ -51,25 +48,34 @@ class Poller:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happens at the source, and how many rows each of the two then reads."""
+    """What happens at the source, and how many rows the watermark and Starlift then read."""
 
     event: str
     polled: int
     read: int
 
 
-def run(console: Console) -> bool:
-    """Play it; whether the warehouse has every row."""
-    with stage(console, orders=ORDERS, every=LIMIT) as (owner_url, _):
-        steps, polled, held = asyncio.run(_play(owner_url))
-    console.print(_summary(steps, polled, held))
-    lost = [sum(name not in found for name in SLOW) for found in (polled, held)]
-    verdict = f"Of 3 rows that were committed late the watermark lost {lost[0]}, for good; Starlift {lost[1]}."
-    console.print(verdict, highlight=False, soft_wrap=True)
-    return held.issuperset((*SLOW, *QUICK))
+@dataclass(frozen=True, slots=True)
+class LateCommits:
+    """What became of the rows of QUICK and SLOW: the names that the watermark copied, and those that the warehouse holds."""
+
+    steps: list[Step]
+    copied: set[str]
+    loaded: set[str]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the warehouse has every row."""
+        return self.loaded.issuperset((*SLOW, *QUICK))
 
 
-async def _play(owner_url: str) -> tuple[list[Step], set[str], set[str]]:
+def run(screen: Screen) -> LateCommits:
+    """Commit rows late, and read them in both ways."""
+    with stage(screen, orders=ORDERS, every=LIMIT) as (owner_url, _):
+        return asyncio.run(_play(owner_url))
+
+
+async def _play(owner_url: str) -> LateCommits:
     slow, quick, reader = [await connect(owner_url) for _ in range(3)]
     poller = Poller(reader)
     try:
@@ -94,7 +100,7 @@ async def _play(owner_url: str) -> tuple[list[Step], set[str], set[str]]:
     finally:
         for connection in (slow, quick, reader):
             await connection.close()
-    return steps, poller.names, held
+    return LateCommits(steps, poller.names, held)
 
 
 async def _run(system: System) -> int:
@@ -102,18 +108,3 @@ async def _run(system: System) -> int:
     manifest = await wait_until_loaded(system, await request_run(system), limit=LIMIT)
     extracts = (extract for batch in manifest.batches for extract in batch.data.extracts)
     return sum(one.object.row_count for one in extracts if one.table in NAMES and one.role is Role.BASE)
-
-
-def _summary(steps: Sequence[Step], polled: set[str], held: set[str]) -> Panel:
-    """The page at the end."""
-    told = Table("at the source", "last_updated > watermark reads", "Starlift reads", box=None, pad_edge=False)
-    rows = Table("row", "copied by the watermark", "in the warehouse", box=None, pad_edge=False)
-    for step in steps:
-        told.add_row(step.event, f"{step.polled:,}", f"{step.read:,}")
-    for name in (*QUICK, *SLOW):
-        rows.add_row(name, _mark(is_there=name in polled), _mark(is_there=name in held))
-    return Panel(Group(told, "", rows), title="Late commits", expand=False)
-
-
-def _mark(*, is_there: bool) -> str:
-    return "[green]yes[/]" if is_there else "[bold red]LOST[/]"

@@ -8,13 +8,15 @@ import pytest
 from rich.console import Console
 
 from contracts.proofs import Outcome
-from services.operator.exit_codes import ExitCode
-from services.operator.local.demo import COLOURS, EXIT_CODES, Result, summary
+from services.operator.local.demo import Result
 from services.operator.progress import Progress
 from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import Difference, Kind, TableFindings
 from services.operator.proof.verdict import judge
 from services.operator.proof.waiting import empty_table_cause
+from services.operator.terminal.harness import ExitCode
+from services.operator.terminal.local import EXIT_CODES, demo_panel
+from services.operator.terminal.verify import COLOURS
 from tests.unit.services.operator.scene import BEGAN
 
 
@@ -30,7 +32,7 @@ from tests.unit.services.operator.scene import BEGAN
 def test_verdict_colour_and_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:
     """Nothing writes any more when the demo proves, so a row in flight is not EQUAL here, unlike in other proofs."""
     result = Result(2, timedelta(seconds=1), 1, None, judge(Progress(None, (), None), BEGAN, (table,)))
-    page = summary(result)
+    page = demo_panel(result)
     console = Console(file=io.StringIO(), width=200)
     console.print(page)
     assert isinstance(console.file, io.StringIO)
