@@ -18,7 +18,7 @@ from shared.parquet import NewerColumnsError, decode_parquet
 async def read_rows(
     objects: ObjectStore, ref: ObjectRef, types: Mapping[str, ColumnType], contract: Contract, what: str
 ) -> pd.DataFrame:
-    """The rows of an object, in the physical form of shared.parquet. An error names it by `what` and its key.
+    """The rows of an object, in the form of shared.codecs. An error names it by `what` and its key.
 
     Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError.
     """

@@ -29,7 +29,7 @@ IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, stati
 FIRST_XID = 1_000
 ROW_BYTES = 100  # of every row, as CSV
 
-Row = Mapping[str, Any]  # values in the physical form of shared.parquet; a column that is left out is NULL
+Row = Mapping[str, Any]  # values in the form of shared.codecs; a column that is left out is NULL
 
 
 @dataclass(frozen=True, slots=True)

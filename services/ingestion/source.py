@@ -44,7 +44,7 @@ class Page:
     types: Mapping[str, ColumnType]  # of the columns; some may be unknown to the contract, and are carried
     row_count: int
     byte_count: int  # of its CSV
-    frame: asyncio.Future[pd.DataFrame]  # in the physical form of shared.parquet; parsed while the next page is read
+    frame: asyncio.Future[pd.DataFrame]  # in the form of shared.codecs; parsed while the next page is read
 
 
 class OpenSnapshot(Protocol):

@@ -33,7 +33,7 @@ class KeyLists:
 class Batch:
     """What is loaded in one step.
 
-    `event` becomes the batch's record in the ledger. `rows` are by warehouse table, in the physical form of shared.parquet.
+    `event` becomes the batch's record in the ledger. `rows` are by warehouse table, in the form of shared.codecs.
     """
 
     event: BatchLoaded

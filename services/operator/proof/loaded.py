@@ -90,7 +90,7 @@ def _versions(body: bytes, digest: str, table: RemodelledTable) -> list[Texts] |
 
 
 def spelled(value: Any, kind: ColumnType) -> str:
-    """A value in its physical form (shared.parquet) as PostgreSQL spells it."""
+    """A value in its form in a data frame (shared.codecs) as PostgreSQL spells it."""
     match kind.kind:
         case Kind.NUMERIC:
             return f"{Decimal(value).scaleb(-kind.scale):f}"
