@@ -42,15 +42,15 @@ class Version:
 
 @dataclass
 class MemorySource:
-    """A source whose rows a test writes. `identity` and `tables` are for a test to change, `faults` strike "open_snapshot"."""
+    """A source whose rows a test writes, and whose identity, tables and behaviour it may change."""
 
     contract: Contract
     now: Callable[[], datetime] = utc_now
     identity: SourceIdentity = IDENTITY
-    tables: dict[str, SourceTableFacts] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
+    tables: dict[str, SourceTableFacts] = field(default_factory=dict)  # what the catalog says of each, by name
+    faults: Faults = field(default_factory=Faults)  # of the method "open_snapshot"
     delay: timedelta = timedelta(0)  # until a snapshot is open
-    opened: int = 0  # snapshots
+    opened: int = 0  # how many snapshots were asked for
     _next_xid: int = FIRST_XID
     _open: set[int] = field(default_factory=set)  # transactions that have not ended
     _rows: dict[str, dict[Key, Version]] = field(default_factory=dict)
