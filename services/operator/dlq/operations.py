@@ -35,14 +35,13 @@ REFUSED = "SQS did not take it; run the command again"
 STILL_THERE = "sent, and not deleted: it may be sent again"
 
 Report = Callable[[int, int], None]  # letters done, of how many
-_silently: Report = lambda _done, _all: None  # noqa: E731
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """What to do with which dead letters of a service."""
 
-    kind: Kind
+    kind: Kind  # a replay, an edit or a discard
     chosen: Filter
     limit: int | None = None  # letters at most
     rate: float = 10.0  # of a replay, letters a second
@@ -59,6 +58,7 @@ async def carry_out(
     Raises: what queues and objects raise; nothing is lost then, and the same task again goes on with the letters that are left.
     """
     is_replay = task.kind is Kind.REPLAY
+    target = {Kind.REPLAY: system.queues[service], Kind.EDIT: system.dead_letters[service], Kind.DISCARD: None}[task.kind]
     record = await Record.begin(
         system,
         task.kind,
@@ -71,7 +71,6 @@ async def carry_out(
         canary=task.canary,
         force=task.force,
     )
-    target = {Kind.REPLAY: system.queues[service], Kind.EDIT: system.dead_letters[service]}.get(task.kind)
     work = _Work(record, task, report, target, Watch(system, service, task.canary) if is_replay else None)
     end, detail = None, ""
     try:

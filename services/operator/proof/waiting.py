@@ -70,7 +70,8 @@ def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> 
     run = f"run {gap.manifest.run}"
     for batch in gap.missing:
         if (letter := dead.get(batch.data.batch_id)) is not None:
-            advice = f"`starlift dlq show {letter.letter}` prints why, `starlift dlq replay {letter.service}` sends it again"
+            replay = f"`starlift dlq replay {letter.service} --execute` sends it again"
+            advice = f"`starlift dlq show {letter.letter}` prints why, {replay}"
             return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
     if gap.is_overdue:
         named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:BATCHES_NAMED])
