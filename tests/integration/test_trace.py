@@ -211,8 +211,7 @@ async def test_for_scripts_everything_has_a_stable_name(filled: Pipeline) -> Non
         "tombstone": None,
         "at_source": None,
     }
-    batch = row.pop("batch")
-    values = row.pop("values")
+    batch, values = row.pop("batch"), row.pop("values")
     assert values["payment_id"] == "3"
     assert datetime.fromisoformat(row.pop("loaded_at")) <= datetime.now(UTC)
     assert row == {
