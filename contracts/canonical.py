@@ -1,4 +1,4 @@
-"""A contract as one plain document, whose hash is the contract's identity.
+"""A contract as one plain document, whose hash is the contract's identity (docs/decisions/0013-identity-of-a-contract.md).
 
 The names in it are spelled here, not taken from Python's classes, so that renaming a field changes no identity. What has its
 default is left out, so that a field that is added later changes no contract that does not use it.
