@@ -1,18 +1,21 @@
-"""PostgreSQL by asyncpg: a pool that may be created while the server is down, errors classed by recovery."""
+"""A PostgreSQL database by asyncpg: a pool that may be created while the server is down."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any, Literal
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 from pydantic import SecretStr
 
-from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.errors import DependencyDownError, PermanentError
+from shared.postgres_errors import classed_errors, explain_read_only
 from shared.postgres_url import CONNECT_LIMIT, read_url
-from shared.watched_connection import limit_silence, watched
 
 # Every transaction renders and reads values the same way and waits as long as it takes, whatever the defaults of the server and
 # the role are. Set in the transaction itself: a pooler drops start-up parameters and may give each transaction another session.
@@ -41,143 +44,14 @@ SELECT 'search_path', pg_catalog.set_config(
     'search_path', pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.current_setting('search_path'), '')), true
 )
 """
-
-_STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
-# asyncpg keeps no reason that the server gave between two statements.
-_SEE_LOG = f"its log has the reason (a standby that cancels long reads: {_STANDBY_ADVICE})"
 _IS_READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 
-_UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, a primary that was demoted, a disk that ran full
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
-# The server answers but can't do the work, because of its own state or of other sessions, not because of the message.
-_BUSY = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,  # also on a standby that cancels reads
-    asyncpg.LockNotAvailableError,
-    asyncpg.DiskFullError,
-    asyncpg.OutOfMemoryError,
-)
-_MAY_PASS = (
-    asyncpg.QueryCanceledError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ObjectInUseError,
-    asyncpg.InternalClientError,
-)
-_RAISED = (*_UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# Their texts quote the value ("invalid input syntax for type uuid: …"), or are whatever the author of a trigger liked.
-_QUOTING = (asyncpg.DataError, asyncpg.RaiseError)
-
-
-@contextmanager
-def classed_errors(dependency: str) -> Iterator[None]:
-    """Class what asyncpg raises inside by what recovers it.
-
-    Their texts hold no row data: PostgreSQL's primary message without its details, or none where that quotes values.
-    Raises: DependencyDownError, TransientError, PermanentError.
-    """
-    try:
-        yield
-    except _RAISED as error:
-        raise _classed(dependency, error) from error
-
-
-def _classed(dependency: str, error: BaseException) -> Exception:
-    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):  # PgBouncer speaks English
-        advice = f"remove the parameter from the {dependency} URL, or point it at the server itself"
-        return PermanentError(f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}")
-    if isinstance(error, _UNREACHABLE):  # first: too many connections are a kind of insufficient resources
-        return DependencyDownError(dependency, explain_unreachable(dependency, error))
-    if isinstance(error, _BUSY):
-        return ServerBusyError(dependency, _explain_busy(dependency, error))
-    if isinstance(error, _MAY_PASS):
-        return TransientError(f"{dependency}: {error.args[0]}")
-    if isinstance(error, (*_QUOTING, ValueError)):  # the latter: an argument that does not fit
-        return _withheld(dependency, error)
-    if isinstance(error, asyncpg.InterfaceError):
-        return _classed_misuse(dependency, error)
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        advice = "grant it to the role that Starlift uses, then replay the dead letters"
-        return PermanentError(f"{dependency}: {error}; {advice}")
-    return PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}")
-
-
-def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception:
-    """Class an InterfaceError: usually the connection ended between two statements, and asyncpg keeps no reason."""
-    if isinstance(error.__context__, _RAISED):  # raised on leaving a transaction whose connection has ended
-        return _classed(dependency, error.__context__)
-    if "closed" in str(error) or "released" in str(error):
-        return ServerBusyError(
-            dependency,
-            f"the {dependency} database ended the connection between two statements; {_SEE_LOG}",
-        )
-    return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
-
-
-def _withheld(dependency: str, error: BaseException) -> PermanentError:
-    """Name the error, and the table and column as far as PostgreSQL names them."""
-    names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
-    where = ".".join(name for name in names if name)
-    what = f"{type(error).__name__} in {where}" if where else type(error).__name__
-    return PermanentError(f"{dependency}: {what}; its text is withheld, it may quote a row")
-
-
-def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
-    """What keeps the server from its work, and what to do unless waiting is enough, in one sentence."""
-    # The function that raises: the texts are in the server's language. A deadlock of two clients comes from DeadLockReport.
-    is_conflict = (error.server_source_function or "").startswith("Process")
-    match error:
-        case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError() if is_conflict:
-            return f"the {dependency} database is a standby that cancels long reads ({error.args[0]}); {_STANDBY_ADVICE}"
-        case asyncpg.DiskFullError():
-            return f"the {dependency} database's disk is full ({error.args[0]}); free or add space"
-        case asyncpg.OutOfMemoryError():
-            return f"the {dependency} database is out of memory ({error.args[0]}); raise its limits"
-        case _:
-            return f"{dependency}: {error.args[0]}"
-
-
-def explain_unreachable(dependency: str, error: BaseException) -> str:
-    """One sentence: what is wrong with reaching a database, and what to do."""
-    match error:
-        case asyncpg.InvalidPasswordError():
-            return (
-                f"the {dependency} database refuses the user or the password; correct its URL or secret (PGPASSWORD and "
-                "~/.pgpass are not read)"
-            )
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
-        case asyncpg.InvalidCatalogNameError():
-            return f"the {dependency} server has no such database ({error}); create it or correct the URL"
-        case asyncpg.ReadOnlySQLTransactionError():
-            return _read_only(dependency)
-        case TimeoutError():
-            return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
-        case ssl.SSLCertVerificationError():
-            return (
-                f"the {dependency} database's certificate can't be verified ({error}); set sslrootcert in its "
-                "URL to the certificate of the authority that signed it, and the host to a name that it is valid for"
-            )
-        case ConnectionRefusedError():
-            return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
-        case OSError():
-            return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
-        case _:
-            advice = f"; {_SEE_LOG}" if isinstance(error, asyncpg.ConnectionDoesNotExistError) else ""
-            return f"the {dependency} database can't be reached: {error}{advice}"
-
-
-def _read_only(dependency: str) -> str:
-    return f"the {dependency} database takes no writes; end its recovery or its read-only mode, or point the URL to the primary"
+# A statement that notices the loss by itself raises at once, with the server's reason; only a wait that does not is cancelled.
+GRACE = timedelta(seconds=1)
+# How long a peer may acknowledge nothing. Linux applies the same limit to a peer that acknowledges but stops reading
+# (tcp(7), TCP_USER_TIMEOUT), so it has to be longer than a busy server's pauses.
+SILENCE_MAXIMUM = timedelta(minutes=2)
+_KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, probes
 
 
 class Database:
@@ -253,7 +127,7 @@ class Database:
         if is_read_only and self._writes:
             if self._pool is not None:  # after a failover the host's name leads to the new primary: connect again
                 await self._pool.expire_connections()
-            raise DependencyDownError(self.name, _read_only(self.name))
+            raise DependencyDownError(self.name, explain_read_only(self.name))
 
     async def aclose(self) -> None:
         """Close every connection, at once."""
@@ -267,7 +141,7 @@ class Database:
             reset=_keep,
             min_size=0,
             max_size=self._connections,
-            init=_prepare,
+            init=limit_silence,
             statement_cache_size=0,  # a pooler may hand the next statement to a session that has not prepared it
         )
 
@@ -285,10 +159,6 @@ async def _keep(_connection: asyncpg.Connection) -> None:
     """Reset nothing between two uses of a connection: our settings end with their transaction."""
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    limit_silence(connection)
-
-
 async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> tuple[bytes, int]:
     """The result of a query as CSV without a header, with `null` for NULL; and how many rows it has."""
     pieces: list[bytes] = []
@@ -298,3 +168,61 @@ async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> 
 
     status = await connection.copy_from_query(query, output=collect, format="csv", null=null)
     return b"".join(pieces), int(status.split()[-1])
+
+
+@asynccontextmanager
+async def watched(connection: asyncpg.Connection | PoolConnectionProxy) -> AsyncIterator[None]:
+    """End what waits inside when the connection ends.
+
+    In asyncpg 0.32 `copy_records_to_table`, `copy_to_table` and `executemany` wait for room to write on an event that a lost
+    connection never sets: when the server ends the connection in the middle of a COPY, the call waits forever.
+    Raises: asyncpg.ConnectionDoesNotExistError in place of the wait.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    cancelled_before = task.cancelling() if task is not None else 0
+    grace: asyncio.TimerHandle | None = None
+    has_ended = is_over = is_cancelled = False
+
+    def end_wait() -> None:
+        nonlocal is_cancelled
+        is_cancelled = task is not None and task.cancel()
+
+    def start_grace(_connection: object) -> None:
+        nonlocal grace, has_ended
+        has_ended = True
+        if not is_over:
+            grace = loop.call_later(GRACE.total_seconds(), end_wait)
+
+    connection.add_termination_listener(start_grace)
+    try:
+        yield
+    except (asyncio.CancelledError, asyncpg.InterfaceError) as error:  # on leaving a transaction, or in a later call
+        is_wanted = is_cancelled and task is not None and task.uncancel() <= cancelled_before
+        if is_wanted or (has_ended and isinstance(error, asyncpg.InterfaceError)):
+            raise asyncpg.ConnectionDoesNotExistError("the server ended the connection in the middle of a call") from error
+        raise
+    finally:
+        is_over = True
+        if grace is not None:
+            grace.cancel()
+        with suppress(asyncpg.InterfaceError):  # the pool has taken back one that has ended
+            connection.remove_termination_listener(start_grace)
+
+
+async def limit_silence(connection: asyncpg.Connection) -> None:
+    """Let the kernel end a TCP connection whose peer is silent for SILENCE_MAXIMUM.
+
+    A peer that vanishes without closing the connection (a failover, a NAT entry that expired) goes unnoticed by a statement
+    that waits for its answer.
+    """
+    transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001 (asyncpg has no public way to it)
+    plain = transport.get_extra_info("socket")
+    if plain is None or plain.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_OPTIONS.items():
+        if hasattr(socket, name):  # macOS names some of them differently
+            plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = int(SILENCE_MAXIMUM / timedelta(milliseconds=1))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

@@ -18,8 +18,8 @@ from services.loading import handler as loading
 from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.consumer import Consumer
 from shared.errors import DependencyDownError
+from shared.postgres import GRACE, SILENCE_MAXIMUM
 from shared.testing import FakeQueue
-from shared.watched_connection import GRACE, SILENCE_MAXIMUM
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster

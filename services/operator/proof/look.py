@@ -34,7 +34,8 @@ from services.operator.system import System
 from shared import ledger
 from shared.catalog import read_source_facts
 from shared.errors import PermanentError
-from shared.postgres import Database, classed_errors
+from shared.postgres import Database
+from shared.postgres_errors import classed_errors
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
 from shared.source_store import SourceStore
 from shared.sql import quoted

@@ -8,7 +8,7 @@ from importlib.resources import files
 import asyncpg
 from pydantic import SecretStr
 
-from shared.postgres import classed_errors
+from shared.postgres_errors import classed_errors
 from shared.postgres_url import read_url
 from shared.sql import quoted
 

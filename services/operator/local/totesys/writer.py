@@ -19,7 +19,7 @@ from infra.local.state import neutral_environment
 from services.operator.local.totesys.clerk import ChangedMindError, Clerk
 from services.operator.local.totesys.fill import connect
 from shared.errors import DependencyDownError, TransientError
-from shared.postgres import classed_errors
+from shared.postgres_errors import classed_errors
 from shared.postgres_url import CONNECT_LIMIT
 
 Errand = Callable[[Clerk], Awaitable[None]]

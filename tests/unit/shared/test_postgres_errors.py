@@ -9,7 +9,7 @@ import pytest
 from asyncpg.exceptions._base import DataError as ArgumentError
 
 from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
-from shared.postgres import classed_errors
+from shared.postgres_errors import classed_errors
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""PostgreSQL's errors, classed by what recovers them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.postgres_url import CONNECT_LIMIT
+
+_STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
+# asyncpg keeps no reason that the server gave between two statements.
+_SEE_LOG = f"its log has the reason (a standby that cancels long reads: {_STANDBY_ADVICE})"
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, a primary that was demoted, a disk that ran full
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+# The server answers but can't do the work, because of its own state or of other sessions, not because of the message.
+_BUSY = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,  # also on a standby that cancels reads
+    asyncpg.LockNotAvailableError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+)
+_MAY_PASS = (
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ObjectInUseError,
+    asyncpg.InternalClientError,
+)
+_RAISED = (*_UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# Their texts quote the value ("invalid input syntax for type uuid: …"), or are whatever the author of a trigger liked.
+_QUOTING = (asyncpg.DataError, asyncpg.RaiseError)
+
+
+@contextmanager
+def classed_errors(dependency: str) -> Iterator[None]:
+    """Class what asyncpg raises inside by what recovers it.
+
+    Their texts hold no row data: PostgreSQL's primary message without its details, or none where that quotes values.
+    Raises: DependencyDownError, TransientError, PermanentError.
+    """
+    try:
+        yield
+    except _RAISED as error:
+        raise _classed(dependency, error) from error
+
+
+def _classed(dependency: str, error: BaseException) -> Exception:
+    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):  # PgBouncer speaks English
+        advice = f"remove the parameter from the {dependency} URL, or point it at the server itself"
+        return PermanentError(f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}")
+    if isinstance(error, _UNREACHABLE):  # first: too many connections are a kind of insufficient resources
+        return DependencyDownError(dependency, explain_unreachable(dependency, error))
+    if isinstance(error, _BUSY):
+        return ServerBusyError(dependency, _explain_busy(dependency, error))
+    if isinstance(error, _MAY_PASS):
+        return TransientError(f"{dependency}: {error.args[0]}")
+    if isinstance(error, (*_QUOTING, ValueError)):  # the latter: an argument that does not fit
+        names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
+        where = ".".join(name for name in names if name)
+        what = f"{type(error).__name__} in {where}" if where else type(error).__name__
+        return PermanentError(f"{dependency}: {what}; its text is withheld, it may quote a row")
+    if isinstance(error, asyncpg.InterfaceError):
+        return _classed_misuse(dependency, error)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        advice = "grant it to the role that Starlift uses, then replay the dead letters"
+        return PermanentError(f"{dependency}: {error}; {advice}")
+    return PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}")
+
+
+def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception:
+    """Class an InterfaceError: usually the connection ended between two statements, and asyncpg keeps no reason."""
+    if isinstance(error.__context__, _RAISED):  # raised on leaving a transaction whose connection has ended
+        return _classed(dependency, error.__context__)
+    if "closed" in str(error) or "released" in str(error):
+        return ServerBusyError(
+            dependency,
+            f"the {dependency} database ended the connection between two statements; {_SEE_LOG}",
+        )
+    return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
+
+
+def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
+    """What keeps the server from its work, and what to do unless waiting is enough, in one sentence."""
+    # The function that raises: the texts are in the server's language. A deadlock of two clients comes from DeadLockReport.
+    is_conflict = (error.server_source_function or "").startswith("Process")
+    match error:
+        case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError() if is_conflict:
+            return f"the {dependency} database is a standby that cancels long reads ({error.args[0]}); {_STANDBY_ADVICE}"
+        case asyncpg.DiskFullError():
+            return f"the {dependency} database's disk is full ({error.args[0]}); free or add space"
+        case asyncpg.OutOfMemoryError():
+            return f"the {dependency} database is out of memory ({error.args[0]}); raise its limits"
+        case _:
+            return f"{dependency}: {error.args[0]}"
+
+
+def explain_unreachable(dependency: str, error: BaseException) -> str:
+    """One sentence: what is wrong with reaching a database, and what to do."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return (
+                f"the {dependency} database refuses the user or the password; correct its URL or secret (PGPASSWORD and "
+                "~/.pgpass are not read)"
+            )
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
+        case asyncpg.InvalidCatalogNameError():
+            return f"the {dependency} server has no such database ({error}); create it or correct the URL"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return explain_read_only(dependency)
+        case TimeoutError():
+            return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the {dependency} database's certificate can't be verified ({error}); set sslrootcert in its "
+                "URL to the certificate of the authority that signed it, and the host to a name that it is valid for"
+            )
+        case ConnectionRefusedError():
+            return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
+        case OSError():
+            return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
+        case _:
+            advice = f"; {_SEE_LOG}" if isinstance(error, asyncpg.ConnectionDoesNotExistError) else ""
+            return f"the {dependency} database can't be reached: {error}{advice}"
+
+
+def explain_read_only(dependency: str) -> str:
+    """What to do about a database that is read-only, in one sentence."""
+    return f"the {dependency} database takes no writes; end its recovery or its read-only mode, or point the URL to the primary"
