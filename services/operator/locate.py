@@ -23,25 +23,17 @@ if TYPE_CHECKING:
 _OURS = (f"{PREFIX}CONTRACT", f"{PREFIX}LOG_LEVEL")
 
 
-class WrongSettingsError(UsageError):
-    """The environment is incomplete, or names something that does not exist. Recovery: correct it."""
-
-
-class NowhereError(WrongSettingsError):
-    """The environment describes no Starlift, and none runs on this machine."""
-
-
 def operator_settings() -> OperatorSettings:
     """The settings of the environment if it has any of ours, else those of the local stack that is up.
 
-    Raises: NowhereError; WrongSettingsError for an incomplete environment.
+    Raises: UsageError for an incomplete environment, or if there is no Starlift.
     """
     if not _is_described():
         enter(_local_environment())
     try:
         return OperatorSettings()
     except ValidationError as error:
-        raise WrongSettingsError(explained(error, OperatorSettings)) from error
+        raise UsageError(explained(error, OperatorSettings)) from error
 
 
 def enter(environment: Mapping[str, str]) -> None:
@@ -76,10 +68,10 @@ def _is_described() -> bool:
 
 
 def _local_environment() -> dict[str, str]:
-    """The environment of a service of the local stack. Raises: NowhereError if no stack is up."""
+    """The environment of a service of the local stack. Raises: UsageError if no stack is up."""
     describe = "set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator"
     if not has_local_stack():
-        raise NowhereError(f"the environment describes no Starlift; {describe}")
+        raise UsageError(f"the environment describes no Starlift; {describe}")
     from infra.local.stack import Stack  # noqa: PLC0415 (needs the extra `local`)
     from infra.local.state import OPERATOR, default_home, service_environment  # noqa: PLC0415 (likewise)
     from services.operator.local.inspection import stacks_of_this_user  # noqa: PLC0415 (likewise)
@@ -89,7 +81,7 @@ def _local_environment() -> dict[str, str]:
         return _set_among(*_OURS) | service_environment(OPERATOR, state, os.environ)
     found = ", ".join(f"STARLIFT_HOME={home}" for home in stacks_of_this_user())
     elsewhere = f"one runs elsewhere: set {found}" if found else "start one with `starlift up --detach`"
-    raise NowhereError(f"no Starlift runs in {default_home()}; {elsewhere}, or {describe}")
+    raise UsageError(f"no Starlift runs in {default_home()}; {elsewhere}, or {describe}")
 
 
 def _set_among(*names: str) -> dict[str, str]:

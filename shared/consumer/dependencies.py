@@ -64,9 +64,10 @@ class Dependencies:
         if outage is not None:
             await outage.wait()
             return
-        # A busy dependency answers its probe, so the message meets it again and again.
-        log = _log.debug if isinstance(error, ServerBusyError) and outages > 1 else _log.warning
-        log("dependency_down", dependency=error.dependency, reason=error_text(error))
+        if isinstance(error, ServerBusyError) and outages > 1:  # it answers its probe, so the message meets it again and again
+            _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
+        else:
+            _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
         outage = self._outages[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from services.operator.render import counted
+from services.operator.wording import counted
 
 Event = Mapping[str, Any]
 

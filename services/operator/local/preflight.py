@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from contracts.contract import Contract
 from infra.local.processes import python
-from services.operator.locate import WrongSettingsError
+from services.operator.errors import UsageError
 from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
@@ -33,7 +33,7 @@ WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
 
 
 async def require_databases(source_url: str | None, warehouse_url: str | None, contract: Contract) -> None:
-    """Check the databases whose URLs were given. Raises: WrongSettingsError for one that is refused; DependencyDownError."""
+    """Check the databases whose URLs were given. Raises: UsageError for one that is refused; DependencyDownError."""
     try:
         if source_url is not None:
             await check_source(source_url, contract)
@@ -41,7 +41,7 @@ async def require_databases(source_url: str | None, warehouse_url: str | None, c
             await check_warehouse(warehouse_url, contract)
     except PermanentError as error:
         # The checks are those of a running service, whose messages would be dead letters by now. Nothing runs yet.
-        raise WrongSettingsError(re.sub(r",? then replay the dead letters", "", str(error))) from error
+        raise UsageError(re.sub(r",? then replay the dead letters", "", str(error))) from error
 
 
 async def check_source(url: str, contract: Contract) -> None:

@@ -22,6 +22,7 @@ from infra.local.errors import StackError
 from infra.local.localstack import environment_directory, is_installed
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
+from services.operator.errors import UsageError
 from services.operator.local.events import LogTail, is_start, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
 from services.operator.local.preflight import is_shaped_otherwise, require_databases, require_schema
@@ -29,9 +30,9 @@ from services.operator.local.prover import Prover
 from services.operator.local.screen import Screen
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
-from services.operator.locate import WrongSettingsError, chosen_settings
-from services.operator.render import COMPLAINT, reach_sentence
+from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
+from services.operator.wording import COMPLAINT, reach_sentence
 from shared.contract_module import load_contract
 from shared.settings import PREFIX
 
@@ -59,9 +60,9 @@ class UpOptions:
     prove_every: timedelta = timedelta(minutes=1)
 
     def require_agreement(self) -> None:
-        """Raises: WrongSettingsError for a warehouse that the simulator's rows would be loaded into."""
+        """Raises: UsageError for a warehouse that the simulator's rows would be loaded into."""
         if self.warehouse_url is not None and self.source_url is None:
-            raise WrongSettingsError(
+            raise UsageError(
                 "--warehouse-url without --source-url would fill your warehouse with simulated rows; pass both, or neither"
             )
 
@@ -80,7 +81,7 @@ class UpOptions:
 def up_in_foreground(options: UpOptions, screen: Screen) -> None:
     """Start everything, report events until SIGINT or SIGTERM, stop everything.
 
-    Raises: WrongSettingsError, PermanentError, DependencyDownError, TransientError.
+    Raises: UsageError, PermanentError, DependencyDownError, TransientError.
     """
     home = default_home()
     with Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
@@ -172,7 +173,7 @@ def new_sentences(tails: list[LogTail]) -> Iterator[str]:
 def up_detached(options: UpOptions, screen: Screen) -> None:
     """Start `starlift up` as a process of its own and wait until it is up.
 
-    Raises: WrongSettingsError; StackError with the last line that it printed.
+    Raises: UsageError; StackError with the last line that it printed.
     """
     load_contract_of_environment()
     home = default_home()
@@ -206,7 +207,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
             words = log.read_text(errors="replace")
             if COMPLAINT not in words and not has_any_room(log.parent):
                 raise full_disk(log.parent)
-            raise (WrongSettingsError if code == _USAGE else StackError)(last_words(words))
+            raise (UsageError if code == _USAGE else StackError)(last_words(words))
         found = Stack.found()
         if found is not None and found.owner.pid == child.pid and set(SERVICES) <= set(found.processes):
             return
@@ -221,11 +222,11 @@ def last_words(log: str) -> str:
 
 
 def load_contract_of_environment() -> Contract:
-    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: WrongSettingsError."""
+    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: UsageError."""
     try:
         contract = load_contract(os.environ.get(f"{PREFIX}CONTRACT", "contracts.totesys"))
     except ValueError as error:
-        raise WrongSettingsError(f"STARLIFT_CONTRACT is wrong: {error}") from error
+        raise UsageError(f"STARLIFT_CONTRACT is wrong: {error}") from error
     if not isinstance(contract, Contract):
-        raise WrongSettingsError("STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py")
+        raise UsageError("STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py")
     return contract

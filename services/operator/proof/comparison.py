@@ -10,8 +10,8 @@ from enum import StrEnum, unique
 
 from services.operator.proof.causes import Cause
 from services.operator.proof.expected import ORPHAN
-from services.operator.render import printable
 from services.operator.star_keys import Key
+from services.operator.wording import printable
 
 Values = tuple[str | None, ...]
 LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together

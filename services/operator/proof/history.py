@@ -24,8 +24,8 @@ from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.history_sql import FactHistorySql
 from services.operator.proof.loaded import LoadedBatch, Texts, read_versions
 from services.operator.proof.records import read_baseline
-from services.operator.render import clock, counted, printable
 from services.operator.system import System
+from services.operator.wording import clock, counted, printable
 from shared.errors import PermanentError
 from shared.ledger import TABLE_BATCHES
 

@@ -8,7 +8,7 @@ from html import escape
 from contracts.proofs import Outcome
 from services.operator.proof.history import HistoryVerdict
 from services.operator.proof.verdict import Verdict
-from services.operator.render import clock
+from services.operator.wording import clock
 
 DIFFERENCES_NAMED = 1_000  # of one table, or problems of one fact
 _COLUMNS = ("table", "expected", "found", "in flight", "stuck", "quarantine", "different", "hash")

@@ -14,7 +14,7 @@ from services.operator.progress import Progress
 from services.operator.proof.canonical import BUCKETS
 from services.operator.proof.causes import Cause
 from services.operator.proof.comparison import Difference, TableFindings
-from services.operator.render import clock, counted, reasons_in_words
+from services.operator.wording import clock, counted, reasons_in_words
 
 
 @dataclass(frozen=True, slots=True)

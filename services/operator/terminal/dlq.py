@@ -25,7 +25,6 @@ from services.operator.dlq.letters import Letter
 from services.operator.dlq.looking import described, find, matching, plan, survey
 from services.operator.dlq.operations import Report, Task, carry_out, edited, put_back
 from services.operator.errors import NotFoundError, UsageError
-from services.operator.render import counted
 from services.operator.system import SERVICES, System
 from services.operator.terminal.dlq_files import edited_by_person, letters_in, services_in
 from services.operator.terminal.dlq_options import (
@@ -42,6 +41,7 @@ from services.operator.terminal.dlq_options import (
 from services.operator.terminal.dlq_render import NONE, audit_text, ended_text, letter_text, piles_text, plans_text
 from services.operator.terminal.harness import ExitCode, complain
 from services.operator.terminal.session import with_system
+from services.operator.wording import counted
 
 SHOWN_AT_ONCE = 5
 _CODES = {  # the gravest first

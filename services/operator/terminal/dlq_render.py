@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from services.operator.dlq.audit import Audited
 from services.operator.dlq.looking import Group, LetterView, Pile, Plan
-from services.operator.render import clock, counted, printable
+from services.operator.wording import clock, counted, printable
 
 _SHORT = 8  # digits of an id, enough to name it
 REASONS_SHOWN = 20

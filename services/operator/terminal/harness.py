@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from services.operator.errors import NotFoundError, NotLoadedError, OperatorError, UsageError
-from services.operator.exit_codes import ComplaintError
+from services.operator.wording import COMPLAINT
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 if TYPE_CHECKING:
@@ -97,13 +97,10 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 def complain(sentence: str) -> None:
     """Print what is not a result, on stderr."""
-    typer.echo(f"starlift: {sentence}", err=True)
+    typer.echo(f"{COMPLAINT}{sentence}", err=True)
 
 
 def _explained(error: Exception) -> int:
-    if isinstance(error, ComplaintError):
-        complain(str(error))
-        return error.code
     code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
     if code is not None:
         complain("; ".join([str(error), *getattr(error, "__notes__", ())]))

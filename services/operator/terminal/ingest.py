@@ -15,10 +15,10 @@ from rich.text import Text
 from contracts.messages import Mode
 from services.operator.ingest import Waiting, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import local_stack
-from services.operator.render import counted
 from services.operator.status.report import Service
 from services.operator.system import System
 from services.operator.terminal.session import with_system
+from services.operator.wording import counted
 
 LINE_EVERY = timedelta(seconds=5)  # where there is no terminal to show a spinner
 

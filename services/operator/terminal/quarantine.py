@@ -16,9 +16,9 @@ from services.operator.errors import NotFoundError
 from services.operator.ingest import wait_until_in_ledger
 from services.operator.quarantine.entries import Entry
 from services.operator.quarantine.replay import Replayed, quarantined, replay
-from services.operator.render import counted, printable
 from services.operator.system import System
 from services.operator.terminal.session import with_system
+from services.operator.wording import counted, printable
 
 app = typer.Typer(
     name="quarantine",

@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.operator.render import clock, counted
 from services.operator.runs import Outcome, Run, Runs, last_runs
 from services.operator.terminal.session import with_system
+from services.operator.wording import clock, counted
 
 PIPE_WIDTH = 160  # where there is no terminal: a line for each run
 

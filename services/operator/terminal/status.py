@@ -13,11 +13,11 @@ from rich.text import Text
 
 from contracts.proofs import Outcome
 from services.operator.locate import local_stack, operator_settings
-from services.operator.render import clock, counted, printable, reach_sentence, reasons_in_words
 from services.operator.status.look import look
 from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import run
+from services.operator.wording import clock, counted, printable, reach_sentence, reasons_in_words
 
 MINUTE_S = 60
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from services.operator.render import counted, printable
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import with_system
 from services.operator.trace.life import AtSource, Hop, Life, Passage, Piece, Refusal, StarRow
 from services.operator.trace.reading import read_life
+from services.operator.wording import counted, printable
 
 AT_SOURCE = {
     AtSource.NOWHERE: "The source has no such row.",

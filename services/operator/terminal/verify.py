@@ -25,10 +25,10 @@ from services.operator.proof.repair import repair
 from services.operator.proof.report import report as as_html
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import chosen_tables, prove
-from services.operator.render import counted
 from services.operator.system import System
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import with_system
+from services.operator.wording import counted
 
 DIFFERENCES_SHOWN = 5  # per table
 COLOURS = {Outcome.EQUAL: "green", Outcome.PENDING: "yellow", Outcome.DIFFERENT: "red"}

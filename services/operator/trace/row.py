@@ -10,9 +10,9 @@ from contracts.contract import Contract
 from contracts.tables import Calendar, Fact, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
-from services.operator.render import printable
 from services.operator.star_keys import Key
 from services.operator.trace.life import StarRow
+from services.operator.wording import printable
 from shared.codecs import codec_of
 from shared.ledger import key_parameter
 from shared.sql import quoted

@@ -13,7 +13,8 @@ from infra.local.bootstrap import Resources
 from infra.local.processes import ProcessId, own_id
 from infra.local.state import StackState
 from infra.topology import read_topology
-from services.operator.locate import NowhereError, WrongSettingsError, has_local_stack, operator_settings
+from services.operator.errors import UsageError
+from services.operator.locate import has_local_stack, operator_settings
 
 QUEUES = ("ingestion", "remodelling", "loading")
 
@@ -61,7 +62,7 @@ def write_stack(home: Path, owner: ProcessId, **more: dict[str, str]) -> None:
 
 def test_nowhere_is_said_so() -> None:
     with pytest.raises(
-        NowhereError,
+        UsageError,
         match=r"no Starlift runs in \S+/home; (start one with `starlift up|one runs elsewhere: set STARLIFT_HOME=)",
     ):
         operator_settings()
@@ -76,7 +77,7 @@ def test_the_local_stack_that_is_up_is_found(home: Path) -> None:
 
 def test_a_stack_whose_owner_is_gone_is_none(home: Path) -> None:
     write_stack(home, ProcessId(own_id().pid, 1.0))
-    with pytest.raises(NowhereError):
+    with pytest.raises(UsageError):
         operator_settings()
 
 
@@ -84,7 +85,7 @@ def test_a_stack_whose_owner_is_gone_is_none(home: Path) -> None:
 def test_a_state_that_says_nothing_is_no_stack(content: bytes, home: Path) -> None:
     home.mkdir()
     (home / "stack.json").write_bytes(content)
-    with pytest.raises(NowhereError):
+    with pytest.raises(UsageError):
         operator_settings()
 
 
@@ -97,7 +98,7 @@ def test_the_environment_wins(home: Path) -> None:
 
 def test_an_incomplete_environment_names_what_is_missing() -> None:
     os.environ.update(told("ingestion"))
-    with pytest.raises(WrongSettingsError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
+    with pytest.raises(UsageError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
         operator_settings()
 
 
@@ -121,7 +122,7 @@ def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None
 def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:
     write_stack(home, own_id())
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
-    with pytest.raises(WrongSettingsError, match=r"STARLIFT_CONTRACT=contracts\.nothing is invalid"):
+    with pytest.raises(UsageError, match=r"STARLIFT_CONTRACT=contracts\.nothing is invalid"):
         operator_settings()
 
 

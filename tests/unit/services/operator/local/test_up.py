@@ -17,6 +17,7 @@ from infra.local import disk
 from infra.local.errors import StackError
 from infra.local.stack import Stack
 from infra.local.ticker import Ticker
+from services.operator.errors import UsageError
 from services.operator.local.events import LogTail
 from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.local.up import (
@@ -27,7 +28,7 @@ from services.operator.local.up import (
     new_sentences,
     report_until_stopped,
 )
-from services.operator.locate import WrongSettingsError, chosen_settings
+from services.operator.locate import chosen_settings
 from shared.errors import DependencyDownError, PermanentError
 from tests.unit.services.operator.local.test_events import line
 
@@ -49,9 +50,7 @@ def test_what_was_not_told_is_not_passed_on() -> None:
 
 
 def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
-    with pytest.raises(
-        WrongSettingsError, match="--warehouse-url without --source-url would fill your warehouse with simulated"
-    ):
+    with pytest.raises(UsageError, match="--warehouse-url without --source-url would fill your warehouse with simulated"):
         UpOptions(None, "postgresql://me:hunter2@dwh/star", EVERY).require_agreement()
     UpOptions("postgresql://me:hunter2@db/shop", None, EVERY).require_agreement()
     UpOptions(None, None, EVERY).require_agreement()
@@ -96,7 +95,7 @@ def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkey
 def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARLIFT_CONTRACT", name)
     monkeypatch.setitem(sys.modules, "pretended_contract", cast("ModuleType", SimpleNamespace(CONTRACT="a text")))
-    with pytest.raises(WrongSettingsError) as caught:
+    with pytest.raises(UsageError) as caught:
         load_contract_of_environment()
     assert str(caught.value).startswith(text)
 

@@ -31,9 +31,9 @@ NOT_FOR_HELP = {
 }
 OURS_FOR_HELP = {
     "services.operator.errors",
-    "services.operator.exit_codes",
     "services.operator.terminal.app",
     "services.operator.terminal.harness",
+    "services.operator.wording",
     "shared.errors",
 }
 PACKAGES = {"services", "services.operator", "services.operator.terminal", "shared"}

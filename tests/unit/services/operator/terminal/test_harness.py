@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from infra.local.errors import StackError
 from services.operator.errors import NotFoundError, NotLoadedError, OperatorError, UsageError
-from services.operator.locate import NowhereError, WrongSettingsError
 from services.operator.terminal.harness import EXIT_CODES, ExitCode, TerminatedError, run_command, sigterm_as_interrupt
 from services.operator.terminal.session import run
 from shared.catalog import SourceMismatchError
@@ -46,8 +45,6 @@ def failing(error: BaseException) -> int:
         (DependencyDownError("source", SENTENCE), 1),
         (OperatorError(SENTENCE), 1),
         (UsageError(SENTENCE), 2),
-        (WrongSettingsError(SENTENCE), 2),
-        (NowhereError(SENTENCE), 2),
         (NotLoadedError(SENTENCE), 4),
         (NotFoundError(SENTENCE), 4),
     ],

@@ -11,8 +11,8 @@ from services.operator.proof.causes import Cause, Wait
 from services.operator.proof.comparison import Both, Difference, Kind, TableFindings
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.proof.waiting import empty_table_cause
-from services.operator.render import counted
 from services.operator.terminal.verify import show_verdict, verdict_sentence
+from services.operator.wording import counted
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, snapshot
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 REASONS_SHOWN = 5
-COMPLAINT = "starlift: "  # how the one sentence begins that ends a command
+COMPLAINT = "starlift: "  # begins the sentence that a failed command prints
 
 
 def reach_sentence(command: str | None) -> str:
