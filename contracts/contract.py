@@ -27,7 +27,7 @@ from contracts.tables import (
 class Contract:
     """A source and the star made of it. Constructing one checks that it does not contradict itself."""
 
-    name: str
+    name: str  # of the star: a warehouse remembers it and refuses another
     source_schema: str  # the schema that holds the source tables
     warehouse_schema: str  # the schema in which the star is created
     source_tables: tuple[SourceTable, ...]

@@ -32,8 +32,8 @@ class ContractError(ValueError):
 class SourceColumn:
     """A column that Starlift reads."""
 
-    name: str
-    type: ColumnType
+    name: str  # as the source spells it, unquoted
+    type: ColumnType  # the form in which its values travel
     # As the source declares it, like the labels of an enum. A test holds both against the real schema; a run refuses nothing
     # because of them: NULL and a new label are the warehouse column's affair.
     nullable: bool = False
@@ -43,9 +43,9 @@ class SourceColumn:
 class SourceTable:
     """A table that Starlift reads."""
 
-    name: str
+    name: str  # as the source spells it, unquoted, without its schema
     key: tuple[str, ...]  # its primary key, or the columns of a unique index on NOT NULL columns
-    columns: tuple[SourceColumn, ...]
+    columns: tuple[SourceColumn, ...]  # those that Starlift reads; the table may have others
     drift: Drift = Drift.FREEZE  # what becomes of columns that are not listed here
 
     @cached_property
@@ -92,15 +92,15 @@ class Column:
     """A business column of a warehouse table."""
 
     name: str
-    type: ColumnType
-    origin: Origin
+    type: ColumnType  # of its values in the processed bucket; `type.sql` is the type in the warehouse
+    origin: Origin  # where its values come from
     nullable: bool = False  # a NULL in a column that isn't nullable sends its row to quarantine
     references: str | None = None  # of a fact's column: the dimension, or the calendar, whose key it holds
 
 
 @dataclass(frozen=True)
 class _StarTable:
-    name: str
+    name: str  # unquoted, without the schema
     key: tuple[str, ...]  # the business key: names of columns
     columns: tuple[Column, ...]  # in the warehouse's order
 
@@ -129,7 +129,7 @@ class Dimension(_StarTable):
     """The latest state of a source table: one row per business key."""
 
     source: str  # the base table
-    lookups: tuple[Lookup, ...] = ()
+    lookups: tuple[Lookup, ...] = ()  # the joins that its columns of origin FromLookup need
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Fact(_StarTable):
     """The history of a source table: one row per business key and version."""
 
     source: str  # the base table
-    lookups: tuple[Lookup, ...] = ()
+    lookups: tuple[Lookup, ...] = ()  # the joins that its columns of origin FromLookup need
     version: tuple[str, ...] = ()  # the columns that tell versions apart; without them the fact keeps only the newest row
     surrogate: str | None = None  # an identity column, which the warehouse fills
 
