@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import BaseModel
@@ -26,7 +25,7 @@ from services.operator.dlq.looking import described, find, matching, plan, surve
 from services.operator.dlq.operations import Report, Task, carry_out, edited, put_back
 from services.operator.errors import NotFoundError, UsageError
 from services.operator.system import SERVICES, System
-from services.operator.terminal.dlq_files import edited_by_person, letters_in, services_in
+from services.operator.terminal.dlq_files import created, edited_by_person, letters_in, services_in
 from services.operator.terminal.dlq_options import (
     AsJson,
     Ident,
@@ -35,6 +34,7 @@ from services.operator.terminal.dlq_options import (
     Service,
     Services,
     Why,
+    author_of,
     not_empty,
     takes_filter,
 )
@@ -106,7 +106,7 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
         _leave_after_looking(len(decisions), is_whole=not unseen and all(one.decision == "send" for one in decisions))
         return
     task = Task(Kind.REPLAY, chosen, limit, rate, canary, force)
-    _carry_out(_names(service), task, _author(operator, reason), as_json=as_json)
+    _carry_out(_names(service), task, author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -125,7 +125,7 @@ def edit(
     (letter,) = letters  # not held meanwhile: a person may take an hour
     instead = edited_by_person(patch, letter, lambda document: edited(letter, document))
     task = Task(Kind.EDIT, Filter(ids=(letter.id,)), limit=1, instead=instead)
-    _carry_out([letter.service], task, _author(operator, reason), as_json=as_json)
+    _carry_out([letter.service], task, author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -144,7 +144,7 @@ def discard(
         raise UsageError("say which letters: a service, a filter or --limit")
     if not reason.strip():
         raise UsageError("say why: --reason is kept in the audit")
-    _carry_out(_names(service), Task(Kind.DISCARD, chosen, limit), _author(operator, reason), as_json=as_json)
+    _carry_out(_names(service), Task(Kind.DISCARD, chosen, limit), author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -162,7 +162,7 @@ def export(
 
     async def work(system: System) -> tuple[int, bool]:
         count, is_whole = 0, True
-        with nullcontext(sys.stdout) if output is None else _created(output) as file:
+        with nullcontext(sys.stdout) if output is None else created(output) as file:
             for name in _names(service):
                 async with holding(name, system.dead_letters[name]) as hold:
                     async for letter in matching(system, hold, chosen, limit):
@@ -187,17 +187,17 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Put exported, discarded or replayed letters back into their dead-letter queues."""
-    file, who = Path(what), _author(operator, reason)
+    file, who = Path(what), author_of(operator, reason)
     exported = services_in(file) if os.path.isfile(file) else None  # noqa: PTH113 (Path.is_file raises where it may not look)
 
-    async def work(system: System) -> list[Audited]:
+    async def work(system: System) -> list[End]:
         if exported is None:
-            service, letters = await kept.removed(system, what)
-            return [await put_back(system, service, letters, who)]
-        names = [name for name in SERVICES if name in exported]
-        return [await put_back(system, name, letters_in(file, name), who) for name in names]
+            sources = dict([await kept.removed(system, what)])
+        else:
+            sources = {name: letters_in(file, name) for name in SERVICES if name in exported}
+        return [_shown(await put_back(system, *source, who), as_json=as_json) for source in sources.items()]
 
-    _end(with_system(work), as_json=as_json)
+    _leave(with_system(work), as_json=as_json)
 
 
 @app.command()
@@ -217,14 +217,6 @@ def _names(service: Service | None) -> tuple[str, ...]:
     return SERVICES if service is None else (service.value,)
 
 
-def _author(operator: str, reason: str) -> Author:
-    """Who does it: as they say, or as they are logged in. The user of a container has a number, and often no name."""
-    try:
-        return Author(operator or getpass.getuser(), reason)
-    except (KeyError, OSError):
-        return Author(f"uid {os.getuid()}", reason)
-
-
 async def _found(system: System, beginning: str, limit: int) -> list[Letter]:
     letters = await find(system, beginning, limit)
     if not letters:
@@ -240,16 +232,17 @@ def _carry_out(services: Iterable[str], task: Task, author: Author, *, as_json: 
     No count says beforehand that a service has no letters: SQS counts late. What is there is known by looking.
     """
 
-    async def work(system: System) -> list[Audited]:
-        found: list[Audited] = []
+    async def work(system: System) -> list[End]:
+        ends: list[End] = []
         for service in services:
             with _progress(f"{task.kind} of {service}") as report:
-                found.append(await carry_out(system, service, task, author, report))
-            if found[-1].ended and found[-1].ended.end == End.STOPPED:
+                operation = await carry_out(system, service, task, author, report)
+            ends.append(_shown(operation, as_json=as_json))
+            if ends[-1] is End.STOPPED:
                 break
-        return found
+        return ends
 
-    _end(with_system(work), as_json=as_json)
+    _leave(with_system(work), as_json=as_json)
 
 
 @contextmanager
@@ -262,14 +255,21 @@ def _progress(title: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
-def _end(found: Sequence[Audited], *, as_json: bool) -> None:
-    """Print how operations ended, and exit with the gravest end; of one that found nothing nothing is printed."""
-    ends = [End(one.ended.end) for one in found if one.ended]
-    told = [one for one, end in zip(found, ends, strict=True) if end is not End.NOTHING]
-    _print(told, map(ended_text, told) if told else [NONE], as_json=as_json)
-    code = _CODES[min(ends, key=list(_CODES).index, default=End.NOTHING)]
-    if code:
-        raise typer.Exit(code)
+def _shown(operation: Audited, *, as_json: bool) -> End:
+    """Print how an operation ended, unless it found nothing: most services have no dead letters."""
+    end = End(operation.ended.end) if operation.ended else End.INTERRUPTED
+    if end is not End.NOTHING:
+        _print([operation], [ended_text(operation)], as_json=as_json)
+    return end
+
+
+def _leave(ends: Sequence[End], *, as_json: bool) -> None:
+    """Exit with the gravest end."""
+    gravest = min(ends, key=list(_CODES).index, default=End.NOTHING)
+    if gravest is End.NOTHING and not as_json:
+        typer.echo(NONE)
+    if _CODES[gravest]:
+        raise typer.Exit(_CODES[gravest])
 
 
 def _leave_after_looking(count: int, *, is_whole: bool) -> None:
@@ -285,13 +285,6 @@ def _saw_all(service: str, elsewhere: int) -> bool:
         letters = counted(elsewhere, "more letter", "more letters")
         complain(f"another command holds {letters} of {service}, which were not looked at; try again in a minute")
     return not elsewhere
-
-
-def _created(output: Path) -> Any:
-    try:
-        return output.open("x", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"'{output}' can't be written ({error.strerror}); choose another name") from error
 
 
 def _print(models: Iterable[BaseModel], lines: Iterable[str], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -52,6 +52,14 @@ def merged(document: Any, patch: Any) -> Any:
         else:
             result[name] = merged(result.get(name), value)
     return result
+
+
+def created(output: Path) -> TextIO:
+    """A new file, to write. Raises: UsageError."""
+    try:
+        return output.open("x", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{output}' can't be written ({error.strerror}); choose another name") from error
 
 
 def services_in(path: Path) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import inspect
+import os
 from collections.abc import Callable
 from enum import StrEnum, unique
 from typing import Annotated, Any, get_type_hints
@@ -11,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
+from services.operator.dlq.audit import Author
 from services.operator.dlq.filters import Filter, read_filter
 from services.operator.errors import UsageError
 from shared.clock import utc_now
@@ -43,6 +46,14 @@ Operator = Annotated[
 ]
 Why = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
 Ident = Annotated[str, typer.Argument(metavar="ID", help="Beginning of a letter's id or of its message's.", callback=not_empty)]
+
+
+def author_of(operator: str, reason: str) -> Author:
+    """Who does it: as they say, or as they are logged in. The user of a container has a number, and often no name."""
+    try:
+        return Author(operator or getpass.getuser(), reason)
+    except (KeyError, OSError):
+        return Author(f"uid {os.getuid()}", reason)
 
 
 def takes_filter(command: Callable[..., None]) -> Callable[..., None]:

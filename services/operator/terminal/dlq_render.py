@@ -50,20 +50,18 @@ def letter_text(letter: LetterView) -> Iterator[str]:
         times = f"{clock(failure.first_failed_at)} to {clock(failure.last_failed_at)}"
         attempts = counted(failure.attempts, "attempt", "attempts")
         failed = f"{attempts}, {times}, in {printable(failure.service)} {printable(failure.version)}"
-    loaded = {True: "yes, the letter can be discarded", False: "no", None: "not known"}[letter.loaded]
-    yield from (
-        f"{name:>14}  {printable(text)}"
-        for name, text in {
-            "letter": f"{letter.letter} of {letter.service}",
-            "died of": f"{failure.error_type} ({failure.reason}), fingerprint {failure.fingerprint}",
-            "it said": failure.message,
-            "failed": failed,
-            "replayed": counted(failure.replays, "time", "times"),
-            "snapshot": letter.snapshot_at or "none",
-            "could go back": "yes" if letter.problem is None else f"no: {letter.problem}",
-            "loaded since": loaded,
-        }.items()
-    )
+    facts = {
+        "letter": f"{letter.letter} of {letter.service}",
+        "error": f"{failure.error_type} ({failure.reason}), fingerprint {failure.fingerprint}",
+        "error text": failure.message,
+        "failed": failed,
+        "replayed": counted(failure.replays, "time", "times"),
+        "snapshot": letter.snapshot_at or "none",
+        "could go back": "yes" if letter.problem is None else f"no: {letter.problem}",
+    }
+    if letter.loaded is not None:
+        facts["loaded since"] = "yes, the letter can be discarded" if letter.loaded else "no"
+    yield from (f"{name:>14}  {printable(text)}" for name, text in facts.items())
     for one in letter.objects:
         state = "there, as announced" if one.problem is None else one.problem
         yield f"{'object':>14}  {printable(f'{one.bucket}/{one.key}')}: {printable(state)}"
@@ -82,7 +80,7 @@ def plans_text(plans: Sequence[Plan]) -> Iterator[str]:
     sent = Counter((one.service, one.type, one.error) for one in decisions if one.decision == "send")
     for (service, kind, error), count in sent.most_common():
         letters = counted(count, "letter", "letters")
-        yield f"{letters} would go to {service}: {printable(kind)}, died of {printable(error)}"
+        yield f"{letters} would go to {service}: {printable(kind)}, failed with {printable(error)}"
     stayed = Counter((one.service, one.because) for one in decisions if one.decision == "skip")
     example = {(one.service, one.because): one.letter[:_SHORT] for one in reversed(decisions)}
     for (service, because), count in stayed.most_common(REASONS_SHOWN):

@@ -57,7 +57,7 @@ def test_whatever_is_in_the_queue_can_be_read_shown_archived_and_written_as_json
     assert json.loads(line)["body"] == body
     if body.isprintable():
         assert Archived.model_validate_json(found.archived.model_dump_json()).body == body
-        assert body in shown or json.loads(body) == json.loads(shown[shown.index("loaded since") :].partition("\n")[2])
+        assert body in shown or json.loads(body) == json.loads(shown[shown.index("could go back") :].partition("\n")[2])
 
 
 def test_a_replay_starts_afresh_and_counts_itself() -> None:

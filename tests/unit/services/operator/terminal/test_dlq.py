@@ -121,7 +121,7 @@ def test_a_replay_is_a_dry_run_by_default(dlq: Terminal) -> None:
     (broken,) = dlq.put("{")
     answer = dlq("replay")
     assert answer.code == ExitCode.PARTIAL
-    assert "3 letters would go to remodelling: starlift.batch_ingested.v2, died of SourceMismatchError" in answer.out
+    assert "3 letters would go to remodelling: starlift.batch_ingested.v2, failed with SourceMismatchError" in answer.out
     assert f"1 letter of remodelling would stay, such as {broken[:8]}: the body is not JSON" in answer.out
     assert "3 letters of 4 would be sent; --execute sends them" in answer.out
     assert dlq.scene.alive.sent == []

@@ -67,6 +67,15 @@ def test_what_fails_in_the_middle_says_that_nothing_is_lost(dlq: Terminal, error
     assert dlq("replay", "--execute").code == 0
 
 
+def test_what_was_done_for_one_service_is_printed_before_another_one_fails(dlq: Terminal) -> None:
+    dlq.add(1)
+    dlq.scene.dead_letters["loading"].faults.add("depth", PermanentError("sqs refused GetQueueAttributes"))
+    answer = dlq("discard", "--limit", "5", "--reason", "test")
+    assert answer.code == ExitCode.FAILED
+    assert answer.out.startswith("discard of remodelling done: 1 discarded (operation ")
+    assert answer.err.startswith("starlift: sqs refused GetQueueAttributes; nothing is lost")
+
+
 def test_a_bug_quotes_no_letter(dlq: Terminal) -> None:
     dlq.add(1)
     dlq.scene.alive.faults.add("send_all", ZeroDivisionError("row 17"))
