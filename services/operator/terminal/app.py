@@ -12,36 +12,35 @@ from typer.core import TyperCommand, TyperGroup
 
 from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_as_interrupt
 
-# Name, where its typer application is, and its line in the help.
+# Name, the module of this package whose `app` has it, and its line in the help.
 _COMMANDS = (
-    ("ingest", "services.operator.terminal.ingest:app", "Ask for a run: read what has changed, and load it."),
-    ("resend", "services.operator.terminal.ingest:app", "Send batches again that were announced and never loaded."),
-    ("status", "services.operator.terminal.status:app", "Show services, queues, dead letters, rows and freshness."),
-    ("runs", "services.operator.terminal.runs:app", "Show the last runs, and what became of them."),
-    ("verify", "services.operator.terminal.verify:app", "Compare the star with the source, row by row."),
-    ("trace", "services.operator.terminal.trace:app", "Show the life of a row: its runs, messages, objects and times."),
-    ("dlq", "services.operator.terminal.dlq:app", "See, understand, repair and replay dead letters."),
-    ("quarantine", "services.operator.terminal.quarantine:app", "List the rows that the warehouse can't hold."),
+    ("ingest", "ingest", "Ask for a run: read what has changed, and load it."),
+    ("resend", "ingest", "Send batches again that were announced and never loaded."),
+    ("status", "status", "Show services, queues, dead letters, rows and freshness."),
+    ("runs", "runs", "Show the last runs, and what became of them."),
+    ("verify", "verify", "Compare the star with the source, row by row."),
+    ("trace", "trace", "Show the life of a row: its runs, messages, objects and times."),
+    ("dlq", "dlq", "See, understand, repair and replay dead letters."),
+    ("quarantine", "quarantine", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
-    ("up", "services.operator.terminal.local:app", "Start the local stack and the three services."),
-    ("down", "services.operator.terminal.local:app", "Stop what `starlift up` started."),
-    ("demo", "services.operator.terminal.local:app", "Fill a source, load it, write to it for a while."),
+    ("up", "local", "Start the local stack and the three services."),
+    ("down", "local", "Stop what `starlift up` started."),
+    ("demo", "local", "Fill a source, load it, write to it for a while."),
 )
 
 
 class LazyCommand(TyperCommand):
     """A command, or a group of commands, that is imported when it is used; until then only its line of help is known."""
 
-    def __init__(self, name: str, place: str, line: str) -> None:
+    def __init__(self, name: str, module: str, line: str) -> None:
         super().__init__(name, help=line)
         self._name = name
-        self._place = place
+        self._module = module
 
     def load(self) -> TyperCommand | TyperGroup:
         """Import the command."""
-        module, _, attribute = self._place.partition(":")
-        application = getattr(import_module(module), attribute)
+        application = import_module(f"{__package__}.{self._module}").app
         application.rich_markup_mode = None  # plain text: typer's help in boxes costs more than the rest of the command
         group = typer.main.get_group(application)
         return cast("TyperCommand | TyperGroup", group.commands.get(self._name, group))
@@ -56,7 +55,7 @@ def starlift() -> TyperGroup:
     known = _COMMANDS + (_LOCAL_COMMANDS if find_spec("localstack_client") is not None else ())
     return TyperGroup(
         name="starlift",
-        commands={name: LazyCommand(name, place, line) for name, place, line in known},
+        commands={name: LazyCommand(name, module, line) for name, module, line in known},
         help="Keep a star-schema warehouse equal to an OLTP PostgreSQL database, and prove it.",
         epilog=EXIT_CODES,
         no_args_is_help=True,
