@@ -1,9 +1,9 @@
-"""How a service starts: settings, logs, clients, consumer, and the way out.
+"""How a service starts and ends: settings, logs, clients, consumer, exit code.
 
 async def serve(settings: LoadingSettings) -> None:
     url = await database_url("warehouse", url=settings.warehouse_url, ...)
     async with open_world(settings) as world, aclosing(Database("warehouse", url, ...)) as database:
-        deps = Dependencies(world.objects, Warehouse(database, settings.contract), settings.contract)
+        deps = Dependencies(world.objects, PostgresWarehouse(database, settings.contract), settings.contract)
         buckets = (settings.processed_bucket,)
         await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe})
 

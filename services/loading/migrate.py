@@ -24,7 +24,7 @@ from contracts.contract import Contract
 from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES
 from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.settings import LoadingSettings
-from services.loading.star import find_foreign_tables, read_star
+from services.loading.star import read_star
 from shared.database_url import database_url
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.ledger import applied_contracts
@@ -32,7 +32,7 @@ from shared.lock_waits import LockWait, lock_waits
 from shared.postgres import Database
 from shared.service import run_service
 from shared.sql import literal
-from shared.warehouse_types import require_types
+from shared.warehouse_fit import foreign_tables, require_types
 
 # An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
 # locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
@@ -138,7 +138,7 @@ def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
 
 async def _refuse_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> None:
     """A table of the same name that Starlift did not create stays untouched. Raises: SchemaNotReadyError."""
-    foreign = await find_foreign_tables(connection, contract)
+    foreign = await foreign_tables(connection, contract)
     if foreign:
         found = ", ".join(f"'{name}'" for name in foreign)
         raise SchemaNotReadyError(

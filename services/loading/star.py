@@ -115,13 +115,6 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     )
 
 
-async def find_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> list[str]:
-    """Tables with a name of the star that Starlift did not create: they lack the column that every table of ours has."""
-    names = [table.name for table in contract.warehouse_tables]
-    rows = await connection.fetch(QUERIES["foreign_tables.sql"], contract.warehouse_schema, names)
-    return [row["name"] for row in rows]
-
-
 def _view(row: asyncpg.Record) -> FoundView:
     read: dict[str, Any] = {name: json.loads(row[name]) for name in ("columns", "column_comments", "grants")}
     return FoundView(

@@ -92,7 +92,7 @@ async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
     finally:
         await connection.close()
     with pytest.raises(
-        PermanentError, match=r"did not make \(dim_date, dim_staff: no column '_run'\); rename or drop them, or"
+        PermanentError, match=r"did not create \(dim_date, dim_staff: no column '_run'\); rename or drop them, or"
     ):
         await check_warehouse(warehouse_url, CONTRACT)
 

@@ -13,23 +13,17 @@ import asyncpg
 from pydantic import SecretStr
 
 from contracts.contract import Contract
+from contracts.warehouse import RUN
 from infra.local.processes import python
 from services.operator.errors import UsageError
 from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
-from shared.warehouse_types import require_types
+from shared.warehouse_fit import foreign_tables, require_types
 
 CHECK_LIMIT = timedelta(minutes=2)  # of a process that has to start first
 VERSION_MINIMUM = 13  # pg_current_snapshot()
-_FOREIGN_TABLES = """
-SELECT string_agg(relname, ', ' ORDER BY relname)
-FROM pg_class
-WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
-  AND relname = ANY($2)
-  AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = '_run' AND NOT attisdropped)
-"""
 
 
 async def require_databases(source_url: str | None, warehouse_url: str | None, contract: Contract) -> None:
@@ -76,12 +70,11 @@ async def check_warehouse(url: str, contract: Contract) -> None:
             )
         if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
             raise PermanentError("the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it")
-        names = [table.name for table in contract.warehouse_tables]
-        foreign = await connection.fetchval(_FOREIGN_TABLES, contract.warehouse_schema, names)
+        foreign = await foreign_tables(connection, contract)
         if foreign:
             raise PermanentError(
-                f"the warehouse has tables that Starlift did not make ({foreign}: no column '_run'); rename or drop them, or "
-                "give another database"
+                f"the warehouse has tables that Starlift did not create ({', '.join(foreign)}: no column '{RUN}'); rename or "
+                "drop them, or give another database"
             )
         await require_types(connection, contract)
 

@@ -1,13 +1,28 @@
-"""Which types of the contract the warehouse lacks: an extension's, or one of the source's own."""
+"""What in a warehouse may keep the star from being created there: types that it lacks, and tables that are not Starlift's."""
 
 from __future__ import annotations
 
 import asyncpg
 
 from contracts.contract import Contract
+from contracts.warehouse import RUN
 from shared.errors import PermanentError
 
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"
+_FOREIGN_TABLES = """
+SELECT c.relname AS name
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = ANY ($2::text[])
+    AND NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped)
+ORDER BY c.relname
+"""
+
+
+async def foreign_tables(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
+    """Tables with a name of the star that Starlift did not create: they lack the column that every table of ours has."""
+    names = [table.name for table in contract.warehouse_tables]
+    return [row["name"] for row in await warehouse.fetch(_FOREIGN_TABLES, contract.warehouse_schema, names, RUN)]
 
 
 async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> None:
