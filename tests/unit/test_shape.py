@@ -46,6 +46,13 @@ def test_the_packages_are_found() -> None:
     assert {path.parts[0] for path in TEXTS} == set(PACKAGES)
 
 
+def test_unit_tests_mirror_the_folders_of_the_source() -> None:
+    tests = ROOT / "tests" / "unit"
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    strays = [str(folder) for folder in folders if not (ROOT / folder).is_dir()]
+    assert not strays, f"tests of folders that the source does not have: {strays}; move them to what they test"
+
+
 def test_a_body_is_measured_without_its_docstring() -> None:
     source = 'def f():\n    """Doc.\n\n    More.\n    """\n    a = 1\n    return a\n\n\nasync def g():\n    """Only this."""\n'
     f, g = ast.parse(source).body

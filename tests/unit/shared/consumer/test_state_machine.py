@@ -230,7 +230,7 @@ class ConsumersUnderFaults(Consumers):
 
 
 SETTINGS = settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 50,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -241,7 +241,7 @@ SETTINGS = settings(
 TestStopsAndOutages = Consumers.TestCase
 TestStopsAndOutages.settings = SETTINGS
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
-TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 150)
+TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 120)
 
 
 def counting_the_stop(attempt: Attempt) -> dict[str, str]:
