@@ -1,4 +1,4 @@
-"""From a dropped column to an equal warehouse: what docs/dead-letters.md tells, played."""
+"""From a dropped column to an equal warehouse: the walk of docs/dead-letters.md."""
 
 from __future__ import annotations
 

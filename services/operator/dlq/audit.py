@@ -33,6 +33,7 @@ from shared.reading import all_of
 from shared.stored_documents import read_stored
 
 NOT_REACHED = "not reached before the operation ended"
+NOT_KNOWN = "left, or what became of it is not known: the operation was interrupted"
 _DONE = frozenset(kind.done for kind in Kind)
 Document = TypeVar("Document")
 
@@ -86,7 +87,8 @@ class Record:
     async def end(self, end: End | None = None, detail: str = "") -> Audited:
         """Keep how it ended. Without an `end`: done, partly done, or there was nothing to do, as the outcomes say."""
         known = {one for ids in self.outcomes.values() for one in ids}
-        self.outcomes[NOT_REACHED] += [one for part in self.parts for one in part if one not in known]
+        rest = NOT_KNOWN if end is End.INTERRUPTED else NOT_REACHED
+        self.outcomes[rest] += [one for part in self.parts for one in part if one not in known]
         outcomes = {outcome: tuple(ids) for outcome, ids in self.outcomes.items() if ids}
         done = Kind(self.operation.kind).done
         counts = {done: len(outcomes.get(done, ())), "left": sum(len(ids) for name, ids in outcomes.items() if name != done)}
@@ -130,24 +132,24 @@ async def archived(system: System, operation: str, number: int) -> list[Archived
 async def removed(system: System, beginning: str) -> tuple[str, AsyncIterator[Archived]]:
     """The service of an operation, and the letters that it took from the dead-letter queue, as they were.
 
-    Of an operation that was killed, and of one of an earlier build, what it removed is what was archived and is no longer in
-    the queue. Raises: NotFoundError; OperatorError while others hold letters, which may be some of these.
+    An operation that was killed or interrupted, or is of an earlier build, has removed what it archived and what is no longer
+    in the queue. Raises: NotFoundError; OperatorError while others hold letters, which may be some of these.
     """
     found = await audit(system, beginning)
     if len(found) != 1:
         text = f"there is no file '{beginning}', and {len(found)} operations begin so; `starlift dlq audit` lists them"
         raise NotFoundError(text)
     (operation,) = found
-    outcomes = operation.ended.outcomes if operation.ended else None
-    if outcomes is not None:
-        wanted = frozenset(one for outcome in _DONE for one in outcomes.get(outcome, ()))
+    ended = operation.ended
+    if ended is not None and ended.end != End.INTERRUPTED and ended.outcomes is not None:
+        wanted = frozenset(one for outcome in _DONE for one in ended.outcomes.get(outcome, ()))
         return operation.service, _letters(system, operation.id, wanted.__contains__)
     async with holding(operation.service, system.dead_letters[operation.service]) as hold:
         there = {letter.id async for letter in hold.letters()}
     if hold.elsewhere:
         raise OperatorError(
-            f"operation {operation.id} was killed, and others hold {hold.elsewhere:,} letters of {operation.service}, perhaps "
-            "some that it left; try again when they have finished, or, if they were killed as well, in a minute"
+            f"operation {operation.id} was interrupted, and others hold {hold.elsewhere:,} letters of {operation.service}, "
+            "perhaps some that it left; try again when they have finished, or, if they were killed, in a minute"
         )
     return operation.service, _letters(system, operation.id, lambda one: one not in there)
 

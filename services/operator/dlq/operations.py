@@ -30,7 +30,7 @@ from shared.queue import BATCH_MAXIMUM, Outgoing, Queue, requests_of, require_se
 
 ARCHIVE_LETTERS = 200  # in one object
 ARCHIVE_BYTES = 4 * 1024 * 1024  # likewise: what is in memory at once
-LOST = "no longer held: somebody else may have it"
+LOST = "no longer held: another command may hold it"
 REFUSED = "SQS did not take it; run the command again"
 STILL_THERE = "sent, and not deleted: it may be sent again"
 

@@ -38,8 +38,8 @@ class Fate(Enum):
 class Watch:
     """Sees which of the messages that we replay to `service` die again, there or in a service further down.
 
-    No clock tells old letters from new ones: in the service's own queue a letter is ours if its failure record counts our
-    replay; in the others if it was not there before and has a batch, or a run, that comes from us.
+    No clock distinguishes old letters from new ones: in the service's own queue a letter is ours if its failure record counts
+    our replay; in the others if it was not there before and has a batch, or a run, that comes from us.
     """
 
     system: System

@@ -209,7 +209,7 @@ def audit(
     """Show who did what to dead letters, when and why."""
     found = with_system(lambda system: kept.audit(system, ident))
     if not found:
-        raise NotFoundError("there is no such operation")
+        raise NotFoundError(f"no operation's id begins with '{ident}'" if ident else "there are no operations")
     _print(found, audit_text(found, is_one=bool(ident) and len(found) == 1), as_json=as_json)
 
 
@@ -280,7 +280,7 @@ def _leave_after_looking(count: int, *, is_whole: bool) -> None:
 
 
 def _saw_all(service: str, elsewhere: int) -> bool:
-    """Whether nobody else held letters when we looked; complains if somebody did."""
+    """Whether no other command held letters when we looked; complains if one did."""
     if elsewhere:
         letters = counted(elsewhere, "more letter", "more letters")
         complain(f"another command holds {letters} of {service}, which were not looked at; try again in a minute")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from services.operator.dlq.audit import audit
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.operations import put_back
 from services.operator.errors import NotFoundError, OperatorError
+from shared.errors import PermanentError
+from shared.queue import Failures
 from shared.stored_documents import DamagedDocumentError
 from shared.testing import EPOCH, Partial
 from tests.unit.services.operator.dlq.scene import ANN, SERVICE, DeadScene, ended_of, put_dead
@@ -88,12 +90,31 @@ async def test_of_a_killed_operation_what_is_no_longer_in_the_queue_is_restored(
     scene.dead.messages += scene.dead.sent[:1]  # as if the process had been killed before it deleted the first one
     del scene.objects.buckets[LANDING][f"dead-letters/ended/{identifier}.json"]
     await scene.dead.receive(1, wait=timedelta(0), visibility=timedelta(seconds=60))
-    with pytest.raises(OperatorError, match="was killed, and others hold 1 letters of remodelling, perhaps some that it left"):
+    with pytest.raises(
+        OperatorError, match="was interrupted, and others hold 1 letters of remodelling, perhaps some that it left"
+    ):
         await scene.restore(identifier)
     await asyncio.sleep(61)
     ended = await scene.restore(identifier)
     assert ended.outcomes == {"restored": tuple(letters[1:])}
     assert len(scene.dead.messages) == 4
+
+
+async def test_what_an_interrupted_discard_has_deleted_is_restored_although_it_does_not_know_of_it() -> None:
+    scene = DeadScene()
+    scene.add(3)
+    before, delete = contents(scene), scene.dead.delete
+
+    async def interrupted(receipts: Iterable[str]) -> Failures:
+        await delete(receipts)
+        raise PermanentError("refused")
+
+    scene.dead.delete = interrupted  # type: ignore[method-assign]
+    with pytest.raises(PermanentError):
+        await scene.discard()
+    assert scene.dead.messages == []
+    assert (await scene.restore((await scene.latest()).id)).counts == {"restored": 3}
+    assert contents(scene) == before
 
 
 async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:

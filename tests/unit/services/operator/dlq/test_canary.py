@@ -63,7 +63,7 @@ async def test_a_canary_s_batch_that_dies_further_down_stops_it() -> None:
 
 
 async def test_letters_that_were_there_before_are_no_canary_s_death() -> None:
-    """The same message twice among the dead, and its batch, from long ago, in the loading service's, too."""
+    """The same message twice among the dead, and its batch, from long ago, also in the loading service's."""
     scene = DeadScene()
     first = ingested(7)
     put_dead(scene.dead, encode(first), encode(first), record=failure(replays=1))

@@ -32,7 +32,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Life:
-    """Ends at the n-th effect: `is_before` it, or when it has happened and the process has not been told."""
+    """Ends at the n-th effect: `is_before` it, or when it has happened and the process has not learned of it."""
 
     effect: int
     is_before: bool

@@ -26,7 +26,7 @@ NONE = "no matching dead letters\n"
 
 def test_there_are_no_letters(dlq: Terminal) -> None:
     assert dlq("list") == Answer(0, "ingestion: 0 dead letters\nremodelling: 0 dead letters\nloading: 0 dead letters\n", "")
-    assert dlq("audit") == Answer(ExitCode.NOTHING, "", "starlift: there is no such operation\n")
+    assert dlq("audit") == Answer(ExitCode.NOTHING, "", "starlift: there are no operations\n")
     assert dlq("replay") == Answer(ExitCode.NOTHING, NONE, "")
     assert dlq("replay", "--execute") == Answer(ExitCode.NOTHING, NONE, "")
     assert dlq("replay", "--execute", "--json") == Answer(ExitCode.NOTHING, "", "")
