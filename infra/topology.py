@@ -71,7 +71,7 @@ class Operator(_Closed):
 
 
 class Alarms(_Closed):
-    """When a person is told (on AWS).
+    """When an alarm notifies a person (on AWS).
 
     When a message waits for so long, or for so long a scheduled service has done nothing, or no proof has found equality.
     """
@@ -99,7 +99,7 @@ class Schedule(_Closed):
         """Of a rate. Raises: ValueError for a cron expression, which only AWS understands."""
         rate = _RATE.match(self.expression)
         if rate is None:
-            raise ValueError(f"the schedule '{self.expression}' is no rate(…) of minutes, hours or days; it has no interval")
+            raise ValueError(f"the schedule '{self.expression}' is not a rate(…) of minutes, hours or days; it has no interval")
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
 

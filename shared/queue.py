@@ -80,7 +80,7 @@ class Queue(Protocol):
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
         """Receive up to `limit` (and 10) deliveries, hidden from others for `visibility`; wait for the first one up to `wait`.
 
-        Never cancel it: messages on their way would be hidden although nobody works on them. It ends within `wait` and
+        Never cancel it: messages on their way would be hidden although no consumer works on them. It ends within `wait` and
         POLL_GRACE.
         """
         ...

@@ -126,7 +126,7 @@ def _dead_letter_trait() -> Document:
         "contentSchema": {"$ref": f"./{FAILURE_RECORD_TYPE}.json"},
     }
     return {
-        "summary": "The body as it was received, byte for byte; one that could not be decoded is no event at all.",
+        "summary": "The body as it was received, byte for byte; one that could not be decoded is not an event.",
         "headers": {"type": "object", "properties": {FAILURE_ATTRIBUTE: attribute}, "required": [FAILURE_ATTRIBUTE]},
     }
 

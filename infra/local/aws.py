@@ -31,6 +31,6 @@ def client(service: str, endpoint_url: str, region: str) -> Any:
 
 
 def create_bucket(s3: Any, name: str, region: str) -> None:
-    """Creates a bucket; S3 wants its own region told, and us-east-1 not."""
+    """Create a bucket. S3 wants the region named, except us-east-1."""
     where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     s3.create_bucket(Bucket=name, **where)

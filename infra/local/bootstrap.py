@@ -42,7 +42,7 @@ class Resources(BaseModel):
 
 
 def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: Mapping[str, str]) -> Resources:
-    """Makes what is missing and sets what differs. `database_urls` are by secret: one that isn't told is not made.
+    """Makes what is missing and sets what differs. `database_urls` are by secret: a secret without one is not made.
 
     Raises: StackError.
     """

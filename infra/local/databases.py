@@ -22,7 +22,7 @@ def set_up_warehouse(cluster: Cluster) -> str:
 
 
 def set_up_database(cluster: Cluster, name: str, *, owner: str, reader: str | None = None) -> None:
-    """A database that nobody but `owner` changes. `reader` may connect, and SELECT what the owner has made or will make."""
+    """A database that only `owner` changes. `reader` may connect, and SELECT what the owner has made or will make."""
     for role in (owner, reader) if reader else (owner,):
         _set_up_role(cluster, role)
     if not fetch_value(cluster.url(), "SELECT true FROM pg_database WHERE datname = $1", name):
@@ -50,7 +50,7 @@ def _read_only(owner: str, reader: str) -> tuple[str, ...]:
 
 
 def _set_up_role(cluster: Cluster, role: str) -> None:
-    """The password is told each time: the file that keeps it may be newer than the role. A failure must not log it."""
+    """The password is set each time: the file that keeps it may be newer than the role. A failure must not log it."""
     if not fetch_value(cluster.url(), "SELECT true FROM pg_roles WHERE rolname = $1", role):
         execute(cluster.url(), f'CREATE ROLE "{role}" LOGIN')
     execute(cluster.url(), "SET log_min_error_statement = panic", f"ALTER ROLE \"{role}\" PASSWORD '{cluster.password(role)}'")

@@ -167,7 +167,7 @@ def stop(process_ids: Iterable[ProcessId], *, within: timedelta, first: signal.S
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """A zombie is not: in a container without an init process, nobody may ever collect it."""
+    """A zombie is not: in a container without an init process, it may never be collected."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

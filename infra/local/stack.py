@@ -121,7 +121,7 @@ class Stack:
         return self._database_urls[name]
 
     def environment_for(self, service: str) -> dict[str, str]:
-        """What a service, or the `operator`, must be told to work on this stack."""
+        """The environment for a service, or the `operator`, on this stack."""
         return self.state.environment_for(service)
 
     def start(

@@ -56,7 +56,7 @@ class StackState(BaseModel):
         return self.resources is not None and find(self.owner) is not None
 
     def environment_for(self, service: str) -> dict[str, str]:
-        """What a service, or the `operator`, must be told to work on this stack. Raises: StackError while it isn't up."""
+        """The environment for a service, or the `operator`, on this stack. Raises: StackError while it isn't up."""
         if self.resources is None:
             raise StackError("the local stack is not up yet; wait until `starlift up` says so")
         # Whatever proxy leads out of this machine, the way to LocalStack is not through it.

@@ -46,7 +46,7 @@ class Run:
         return BatchIngested(**caused_by(self.command, SERVICE, subject=batch_id, name="batch_ingested"), data=data)
 
     def leaves_manifest(self, batches: Sequence[BatchIngested]) -> bool:
-        """Whether the run leaves a manifest. An empty run that nobody waits for leaves only its checkpoint."""
+        """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint."""
         return bool(batches) or self.command.data.trigger is Trigger.OPERATOR
 
     def manifest(self, batches: Sequence[BatchIngested], completed_at: datetime) -> Manifest:

@@ -79,7 +79,7 @@ class Hold:
         return held is not None and self._clock() < held.until
 
     async def letters(self, *, patience: timedelta = timedelta(0)) -> AsyncIterator[Letter]:
-        """Every letter that nobody else holds, once each, until no more come; waits `patience` for those that others hold."""
+        """Letters that no other process holds, once each, until no more come; waits `patience` for those of others."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         empty = 0
@@ -146,7 +146,7 @@ class Hold:
                 held.until = until
 
     async def _poll(self) -> list[Delivery]:
-        """Letters that were not held. A poll is never cancelled: the letters it brings would be hidden and held by nobody."""
+        """Letters that were not held. A poll is never cancelled: the letters it brings would be hidden and not held."""
         until = self._clock() + self._visibility
         poll = asyncio.ensure_future(self._queue.receive(BATCH_MAXIMUM, wait=WAIT, visibility=self._visibility))
         try:

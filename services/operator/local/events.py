@@ -63,7 +63,7 @@ def _quarantined(event: Event) -> str:
 
 
 def sentence(line: str) -> str | None:
-    """A log line as `time service: what happened`; None where a watcher need not know, or the line is no event."""
+    """A log line as `time service: what happened`; None where a watcher need not know, or the line is not an event."""
     try:
         event = json.loads(line)
         told = SENTENCES[event["event"]](event)

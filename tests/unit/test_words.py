@@ -1,0 +1,43 @@
+"""Words that no English-speaking engineer would use in a text for users: a cheap first net, cast over all of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+SOURCES = [path for package in ("contracts", "infra", "services", "shared", "tools") for path in (ROOT / package).rglob("*.py")]
+BETTER = {
+    r"\btold\b(?! apart)": "reported, printed, logged",
+    r"\bmend(s|ed|ing)?\b": "repair, fix, correct",
+    r"(?<![Tt]here )\bis no (?!longer\b|more\b)": "is not a …",
+    r"(?<!['`])\b(some|no)body\b(?!$)": "the subject that acts, or the passive",
+    r"\btoo\.(?=\s|$)": "also, before the verb",
+}
+
+
+def texts_of_code(path: Path) -> Iterator[str]:
+    """Every text of a module: error texts, logs, help, and docstrings, from which the help of commands is made."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def prose_of(document: str) -> str:
+    """A document without its code: names of tests and functions may be made of any words."""
+    return re.sub(r"^```.*?^```|`[^`\n]+`", "", document, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_no_text_for_users_has_to_be_translated_back() -> None:
+    texts = [(path, text) for path in SOURCES for text in texts_of_code(path)]
+    texts += [(path, prose_of(path.read_text(encoding="utf-8"))) for path in DOCUMENTS]
+    found = [
+        f"{path.relative_to(ROOT)}: {text[max(0, match.start() - 40) : match.end() + 20]!r} (better: {better})"
+        for path, text in texts
+        for word, better in BETTER.items()
+        for match in re.finditer(word, text)
+    ]
+    assert not found, "\n".join(found)
