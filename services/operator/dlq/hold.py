@@ -125,15 +125,17 @@ class Hold:
         return {one for receipt, one in receipts.items() if receipt not in gone and receipt not in left}
 
     async def keep(self) -> None:
-        """Renew all of them forever, so often that one failure costs nothing."""
+        """Renew all of them forever, ten at a time, so often that one failure costs nothing."""
         while True:
             await asyncio.sleep(self._visibility.total_seconds() / 3)
-            with suppress(TransientError, DependencyDownError, PermanentError):  # then the hold ends, and nothing is sent
-                await self._renew()
+            ids = list(self._held)
+            for start in range(0, len(ids), BATCH_MAXIMUM):
+                with suppress(TransientError, DependencyDownError, PermanentError):  # then their hold ends: they are not sent
+                    await self._renew(ids[start : start + BATCH_MAXIMUM])
 
-    async def _renew(self) -> None:
+    async def _renew(self, ids: Iterable[str]) -> None:
         """What was handed back meanwhile is not hidden again: it is not in flight, SQS says MessageNotInflight."""
-        receipts = self._receipts(self._held)
+        receipts = self._receipts(ids)
         until = self._clock() + self._visibility
         failures = await self._queue.set_visibility(dict.fromkeys(receipts, self._visibility))
         for receipt, one in receipts.items():

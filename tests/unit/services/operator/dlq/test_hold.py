@@ -89,6 +89,22 @@ async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
         assert sum(one in hold for one in ids_of(queue.messages)) == 25
 
 
+async def test_one_request_of_each_renewal_that_fails_costs_the_letters_of_that_request_alone() -> None:
+    queue = queue_of(25)
+    set_visibility, first = queue.set_visibility, queue.messages[0]
+
+    async def failing(changes: Mapping[str, timedelta]) -> Failures:
+        if first.receipt in changes:
+            raise throttled()
+        return await set_visibility(changes)
+
+    queue.set_visibility = failing  # type: ignore[method-assign]
+    async with holding(SERVICE, queue, loop_now) as hold:
+        await taken(hold)
+        await asyncio.sleep(200)
+        assert sum(one in hold for one in ids_of(queue.messages)) == 15
+
+
 async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -> None:
     queue = queue_of(3)
     async with holding(SERVICE, queue, loop_now) as hold:
