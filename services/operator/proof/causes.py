@@ -39,12 +39,24 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What the rows of a table wait for, as places in a list of causes; None for a row that the warehouse should have."""
+    """What the rows of a table wait for; None for a row that the warehouse should have."""
 
-    steps: tuple[tuple[int, int | None], ...] = ()  # (horizon, place), youngest first, of rows not older than the horizon
-    beyond: int | None = None  # the place of all older rows
-    orphans: int | None = None  # the place of rows whose partner is gone
+    steps: tuple[tuple[int, Cause | None], ...] = ()  # of rows not older than a horizon, youngest horizon first
+    beyond: Cause | None = None  # of all older rows
+    orphans: Cause | None = None  # of rows whose partner is gone
     versionless: frozenset[str] = frozenset()  # source tables whose transaction ids the role may not read
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Each cause once: SQL returns its place here. After the next run come the batches that are missing longest."""
+        younger = [cause for _, cause in self.steps]
+        ordered = (*younger[:1], self.beyond, *reversed(younger[1:]), self.orphans)
+        return tuple(dict.fromkeys(cause for cause in ordered if cause is not None))
+
+    @property
+    def places(self) -> dict[Cause | None, str]:
+        """The place of each cause, as SQL."""
+        return {None: "NULL"} | {cause: str(place) for place, cause in enumerate(self.causes)}
 
 
 def sources_of(table: RemodelledTable) -> frozenset[str]:

@@ -31,7 +31,7 @@ def expected_rows(contract: Contract, table: RemodelledTable, unseen: Unseen) ->
     ]
     waits = _waits(table, unseen)
     if gone and unseen.orphans is not None:
-        waits = f"coalesce({waits}, CASE WHEN {' OR '.join(gone.values())} THEN {unseen.orphans} END)"
+        waits = f"coalesce({waits}, CASE WHEN {' OR '.join(gone.values())} THEN {unseen.places[unseen.orphans]} END)"
     return side(
         keys=_keys(contract, table),
         values=[_text(contract, table, column) for column in table.columns],
@@ -165,12 +165,12 @@ def _waits(table: RemodelledTable, unseen: Unseen) -> str:
 
     A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
     """
-    beyond = "NULL" if unseen.beyond is None else str(unseen.beyond)
+    places = unseen.places
     if not unseen.steps:
-        return f"{beyond}::integer"
+        return f"{places[unseen.beyond]}::integer"
     aliases = [BASE, *(lookup.table for lookup in table.lookups)]
     each = ", ".join(f"CASE WHEN age({quoted(alias)}.xmin) >= 0 THEN age({quoted(alias)}.xmin) END" for alias in aliases)
     older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in unseen.steps)
-    causes = ", ".join([*("NULL" if cause is None else str(cause) for _, cause in unseen.steps), beyond])
+    causes = ", ".join([*(places[cause] for _, cause in unseen.steps), places[unseen.beyond]])
     step = f"width_bucket(coalesce(least({each}), {_OLDEST})::bigint, (SELECT ARRAY[{older}])) + 1"
     return f"(ARRAY[{causes}]::integer[])[{step}]"

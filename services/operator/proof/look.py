@@ -25,7 +25,7 @@ from services.operator.proof.waiting import (
     gap_cause,
     lost_key_cause,
     next_run_cause,
-    unseen_steps,
+    unseen_rows,
     versionless_cause,
 )
 from services.operator.quarantine.entries import open_batches
@@ -71,7 +71,7 @@ class Side:
     async def rows(
         self, statement: str, table: WarehouseTable, causes: Sequence[Cause], *arguments: object
     ) -> AsyncIterator[Row]:
-        """Yield the star rows of a statement of the proof; `causes` are what they may wait for. Raises: as `fetch`."""
+        """Yield the star rows of a statement, whose `waits` are places in `causes`. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
                 *key, values, waits, version = record
@@ -115,11 +115,6 @@ class Look:
         """The run N through which the warehouse holds everything; 0 before the first."""
         return self.progress.consistent_through.run if self.progress.consistent_through else 0
 
-    def causes(self, table: RemodelledTable) -> tuple[Cause, ...]:
-        """Everything that rows of `table` may wait for: the next run, missing batches, a comparison, a grant."""
-        hidden = versionless_cause(sources_of(table) & self.versionless)
-        return (next_run_cause(self.progress, self.taken_at), *self._gaps, self.deleted_cause(table), hidden)
-
     @property
     def _gaps(self) -> tuple[Cause, ...]:
         """The cause for rows of missing batches, gap by gap."""
@@ -139,15 +134,15 @@ class Look:
         return comparison_cause(None if comparison is None else comparison.found_at, self.taken_at)
 
     def unseen(self, table: RemodelledTable) -> Unseen:
-        """What the rows of `table` wait for, as places in `causes`."""
-        sources, deleted = sources_of(table), len(self.progress.gaps) + 1
+        """What the rows of `table` wait for: the next run, missing batches, a comparison, a grant."""
+        sources, next_run = sources_of(table), next_run_cause(self.progress, self.taken_at)
         if sources & self.redefined:
-            unseen = Unseen(beyond=0)
-        elif sources & self.versionless:
-            unseen = Unseen(beyond=deleted + 1)
+            unseen = Unseen(beyond=next_run)
+        elif hidden := sources & self.versionless:
+            unseen = Unseen(beyond=versionless_cause(hidden))
         else:
-            unseen = unseen_steps(self.progress, sources, run=0, gaps=range(1, deleted))
-        orphans = deleted if table.name in self.comparisons else None
+            unseen = unseen_rows(self.progress, sources, next_run, self._gaps)
+        orphans = self.deleted_cause(table) if table.name in self.comparisons else None
         return replace(unseen, orphans=orphans, versionless=self.versionless)
 
 

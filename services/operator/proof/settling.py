@@ -65,13 +65,13 @@ class _Settling:
         found, table, look = self.found, self.comparison.table, self.comparison.look
         awaited, found.awaited = found.awaited, {}
         expected, actual = (rows_of_keys(query, table) for query in self.comparison.queries())
-        causes, refused = look.causes(table), look.refused.get(table.name, {})
+        causes, refused = look.unseen(table).causes, look.refused.get(table.name, {})
         remembered = list(awaited)
         for start in range(0, len(remembered), SETTLE_KEYS):
             keys = remembered[start : start + SETTLE_KEYS]
             given = by_column(table, keys)
             wanted = {row.key: row async for row in look.source.rows(expected, table, causes, *given)}
-            held = {row.key: row async for row in look.warehouse.rows(actual, table, causes, *given)}
+            held = {row.key: row async for row in look.warehouse.rows(actual, table, (), *given)}
             found.actual += sum(awaited[key].is_missing for key in held)
             for key in set(keys) - wanted.keys():  # deleted at the source meanwhile
                 found.expected -= 1

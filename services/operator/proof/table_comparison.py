@@ -67,11 +67,10 @@ class TableComparison:
     async def walk(self, findings: TableFindings, sides: tuple[str, str], *arguments: object) -> None:
         """Compare row by row what the statements of both sides return, and add to `findings`."""
         look, table = self.look, self.table
-        causes = look.causes(table)
         await compare(
             findings,
-            look.source.rows(sides[0], table, causes, *arguments),
-            look.warehouse.rows(sides[1], table, causes, *arguments),
+            look.source.rows(sides[0], table, look.unseen(table).causes, *arguments),
+            look.warehouse.rows(sides[1], table, (), *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
             partial(once_at_source, look.store, look.warehouse.connection, table, look.comparisons.get(table.name)),
@@ -99,9 +98,10 @@ async def _expected_dates(look: Look, calendar: Calendar) -> dict[str, Cause | N
     """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
     dates = dict[str, Cause | None]()
     for fact in look.contract.facts:
-        statement = expected_dates(look.contract, calendar, fact, look.unseen(fact))
+        unseen = look.unseen(fact)
+        statement = expected_dates(look.contract, calendar, fact, unseen)
         if statement is not None:
-            causes, refused = look.causes(fact), by_column(fact, look.refused.get(fact.name, {}))
+            causes, refused = unseen.causes, by_column(fact, look.refused.get(fact.name, {}))
             for row in await look.source.fetch(statement, *refused):
                 if _is_date(date := row["date"]):
                     cause = None if row["waits"] is None else causes[row["waits"]]

@@ -15,8 +15,8 @@ COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule c
 BATCHES_NAMED = 3
 
 
-def unseen_steps(progress: Progress, tables: Collection[str], run: int, gaps: Sequence[int]) -> Unseen:
-    """Map the transactions that wrote rows of the source tables `tables` to causes; `run` and `gaps` are their places.
+def unseen_rows(progress: Progress, tables: Collection[str], run: Cause, gaps: Sequence[Cause]) -> Unseen:
+    """Map the transactions that wrote rows of the source tables `tables` to what they wait for: the next run, or a gap.
 
     A row version with a horizon between those of two runs is read by the later one, and a row is read again with everything
     it is joined from whenever any of it changes. So only the youngest of its transactions counts: once the run that read
@@ -28,18 +28,18 @@ def unseen_steps(progress: Progress, tables: Collection[str], run: int, gaps: Se
     if not ended:
         return Unseen(beyond=run)
     _, oldest = max(ended)
-    steps: list[tuple[int, int | None]] = [(oldest, run)]
-    for gap, place in zip(reversed(progress.gaps), reversed(gaps), strict=True):
+    steps: list[tuple[int, Cause | None]] = [(oldest, run)]
+    for gap, cause in zip(reversed(progress.gaps), reversed(gaps), strict=True):
         if gap.tables.isdisjoint(tables):
             continue
         if gap.manifest.snapshot.horizon < oldest:
             oldest = gap.manifest.snapshot.horizon
             steps.append((oldest, None))
         if gap.since is None or not gap.manifest.redefined.isdisjoint(tables):
-            return Unseen(tuple(steps), beyond=place)
+            return Unseen(tuple(steps), beyond=cause)
         if gap.since < oldest:
             oldest = gap.since
-            steps.append((oldest, place))
+            steps.append((oldest, cause))
     return Unseen(tuple(steps))
 
 

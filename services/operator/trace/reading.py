@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contracts.tables import Calendar, RemodelledTable
 from services.operator.naming import table_named
 from services.operator.proof.canonical import rows_of_keys
-from services.operator.proof.causes import Unseen, sources_of
+from services.operator.proof.causes import Cause, Unseen, Wait, sources_of
 from services.operator.proof.expected import expected_rows
 from services.operator.quarantine.entries import Entry, read_entries
 from services.operator.star_keys import Key, by_column
@@ -79,9 +79,9 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
             hidden = versionless(await read_source_facts(source, system.contract))
             if checkpoint is None or hidden & sources_of(table):
-                unseen = Unseen(beyond=0, versionless=hidden)
+                unseen = Unseen(beyond=Cause(Wait.RUN), versionless=hidden)
             else:
-                unseen = Unseen(((checkpoint.snapshot.horizon, 0),), versionless=hidden)
+                unseen = Unseen(((checkpoint.snapshot.horizon, Cause(Wait.RUN)),), versionless=hidden)
             expected = expected_rows(system.contract, table, unseen)
             row = await source.fetchrow(rows_of_keys(expected, table), *by_column(table, [key]))
     except DependencyDownError:
