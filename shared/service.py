@@ -30,7 +30,7 @@ from botocore.exceptions import BotoCoreError
 from pydantic import ValidationError
 
 from shared.consumer import Consumer, Handler, Probe, Rules
-from shared.consumer.dependencies import PROBE_TIMEOUT
+from shared.consumer.outages import PROBE_TIMEOUT
 from shared.consumer.outcomes import decisive
 from shared.consumer.task_protection import protection
 from shared.errors import DependencyDownError, PermanentError, TransientError

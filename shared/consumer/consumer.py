@@ -14,9 +14,9 @@ from shared.clock import utc_now
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.backoff import probe_delay
 from shared.consumer.dead_letter import error_text
-from shared.consumer.dependencies import Dependencies
 from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease, Leases
+from shared.consumer.outages import Outages
 from shared.consumer.rules import Handler, Probe, Rules
 from shared.errors import PermanentError
 from shared.queue import Delivery, Queue
@@ -54,7 +54,7 @@ class Consumer:
         self._rng = rng
         self._leases = Leases(queue, rules.visibility_timeout)
         self._acknowledger = Acknowledger(queue, self._leases, rng)
-        self._dependencies = Dependencies(probes, rng)
+        self._outages = Outages(probes, rng)
         self._executor = Executor(
             handler,
             rules,
@@ -62,7 +62,7 @@ class Consumer:
             dead_letters=dead_letters,
             leases=self._leases,
             acknowledger=self._acknowledger,
-            dependencies=self._dependencies,
+            outages=self._outages,
             rng=rng,
             now=now,
         )
@@ -81,7 +81,7 @@ class Consumer:
             self._stop_at = asyncio.get_running_loop().time() + self._rules.drain_budget.total_seconds()
             self._stopping.set()
             self._slot_freed.set()
-            self._dependencies.abandon()
+            self._outages.abandon()
             _log.info("stopping", working_on=len(self._running))
 
     async def run(self) -> None:
@@ -100,7 +100,7 @@ class Consumer:
         was_served = False
         while not self._stopping.is_set():
             self._beat()
-            limit = 0 if self._dependencies.down else self._rules.slots - len(self._running)
+            limit = 0 if self._outages.down else self._rules.slots - len(self._running)
             if limit == 0:
                 self._slot_freed.clear()
                 await _at_most(TURN, self._slot_freed.wait())
@@ -123,7 +123,7 @@ class Consumer:
         if self._rules.health_file is None:
             return
         try:
-            health.beat(self._rules.health_file, self._dependencies.down)
+            health.beat(self._rules.health_file, self._outages.down)
         except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
             _log.warning("health_file_not_written", reason=error.strerror)
 

@@ -16,8 +16,8 @@ from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.attempt import Attempt, read_attempt
 from shared.consumer.backoff import retry_delay
 from shared.consumer.dead_letter import dead_letter_attributes, error_text, fingerprint
-from shared.consumer.dependencies import Dependencies
 from shared.consumer.lease import Lease, Leases
+from shared.consumer.outages import Outages
 from shared.consumer.outcomes import decisive, outcome_of, within_limits
 from shared.consumer.rules import Handler, Rules
 from shared.errors import DependencyDownError, ServerBusyError, TransientError
@@ -43,7 +43,7 @@ class Executor:
         dead_letters: Queue,
         leases: Leases,
         acknowledger: Acknowledger,
-        dependencies: Dependencies,
+        outages: Outages,
         rng: Random,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -53,7 +53,7 @@ class Executor:
         self._dead_letters = dead_letters
         self._leases = leases
         self._acknowledger = acknowledger
-        self._dependencies = dependencies
+        self._outages = outages
         self._rng = rng
         self._now = now
 
@@ -112,13 +112,13 @@ class Executor:
         while True:
             try:
                 if outage is not None:
-                    await self._dependencies.wait_until_up(outage, outages)
+                    await self._outages.wait_until_up(outage, outages)
                     if self._acknowledger.is_done(attempt.delivery.message_id):  # SQS delivered it twice, and we did the other
                         return Done()
                 return await self._handle(decode(attempt.delivery.body))
             except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
                 cause = decisive(error)
-            if isinstance(cause, DependencyDownError) and self._dependencies.has_probe(cause.dependency):
+            if isinstance(cause, DependencyDownError) and self._outages.has_probe(cause.dependency):
                 if outages < OUTAGES_MAXIMUM:
                     outage, outages = cause, outages + 1
                     continue

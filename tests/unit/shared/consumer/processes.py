@@ -120,7 +120,7 @@ class Connection:
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
         self._require_alive()
-        self._world.require(not self._process.consumer._dependencies.down, "received while it waited for a dependency")
+        self._world.require(not self._process.consumer._outages.down, "received while it waited for a dependency")
         try:
             deliveries = await self._queue.receive(limit, wait=wait, visibility=visibility)
         except UNANSWERED:

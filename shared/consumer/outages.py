@@ -19,20 +19,20 @@ PROBE_TIMEOUT = timedelta(seconds=10)
 _log = structlog.stdlib.get_logger()
 
 
-class Dependencies:
-    """The dependencies with their probes, and which of them are down."""
+class Outages:
+    """Which dependencies are down, and the probes that find out when they are up again."""
 
     def __init__(self, probes: Mapping[str, Probe], rng: Random) -> None:
         self._probes = probes
         self._rng = rng
-        self._outages: dict[str, asyncio.Event] = {}
+        self._down: dict[str, asyncio.Event] = {}
         self._waits: set[asyncio.Task[None]] = set()
         self._is_abandoned = False
 
     @property
     def down(self) -> list[str]:
         """The names of the dependencies that are down."""
-        return sorted(self._outages)
+        return sorted(self._down)
 
     def has_probe(self, dependency: str) -> bool:
         """Whether an outage of it can be waited for."""
@@ -60,7 +60,7 @@ class Dependencies:
     async def _wait(self, error: DependencyDownError, outages: int) -> None:
         if outages > 1:  # it answers its probe: only the message that fails on it waits longer
             await asyncio.sleep(probe_delay(outages, self._rng).total_seconds())
-        outage = self._outages.get(error.dependency)
+        outage = self._down.get(error.dependency)
         if outage is not None:
             await outage.wait()
             return
@@ -68,12 +68,12 @@ class Dependencies:
             _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
         else:
             _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
-        outage = self._outages[error.dependency] = asyncio.Event()
+        outage = self._down[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)
             _log.info("dependency_up", dependency=error.dependency)
         finally:  # a cancelled message leaves the probing to the next one
-            del self._outages[error.dependency]
+            del self._down[error.dependency]
             outage.set()
 
     async def _probe_until_up(self, dependency: str) -> None:
