@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from shared.ledger import loaded_batches
 from shared.queue import require_sendable
 
 REPLAYS_MAXIMUM = 3  # of one message, without force
+LEDGER_TIMEOUT = timedelta(seconds=5)  # of a warehouse that does not answer; letters are shown without what it knows
 _NOW = timedelta(0)
 
 
@@ -233,8 +235,9 @@ async def _loaded(system: System, batches: Collection[UUID | None]) -> set[UUID]
 async def _loaded_if_known(system: System, batches: Collection[UUID | None]) -> set[UUID] | None:
     """As `_loaded`; None when the warehouse can't be asked: dead letters are looked at because something does not work."""
     try:
-        return await _loaded(system, batches)
-    except (DependencyDownError, PermanentError, TransientError):
+        async with asyncio.timeout(LEDGER_TIMEOUT.total_seconds()):
+            return await _loaded(system, batches)
+    except (DependencyDownError, PermanentError, TransientError, TimeoutError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,12 +46,14 @@ async def test_two_causes_of_one_type_at_one_place_are_two_groups_also_of_an_old
     assert [one.run for one in (await plan(scene.system, SERVICE, chosen)).decisions] == [1]
 
 
-async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since() -> None:
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since(*, is_silent: bool) -> None:
     scene = DeadScene()
     scene.add(1)
 
     @asynccontextmanager
     async def down(**_options: object) -> AsyncIterator[None]:
+        await asyncio.sleep(3600 * is_silent)
         raise DependencyDownError("warehouse", "away")
         yield
 
@@ -59,6 +62,7 @@ async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since() -> No
     assert (group.count, group.loaded) == (1, None)
     (letter,) = await find(scene.system, group.letter, 5)
     assert (await described(scene.system, letter)).loaded is None
+    assert asyncio.get_running_loop().time() < 60
 
 
 async def test_a_letter_says_whether_its_batch_was_loaded_since() -> None:
