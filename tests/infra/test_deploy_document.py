@@ -188,7 +188,7 @@ def test_what_is_taken_away_goes_before_what_it_lives_in() -> None:
     text = TEXT.partition("### Take it all away\n")[2]
     order = [
         "terraform apply",
-        "Drain, as above",
+        "Drain, as above,",
         "rds delete-db-instance",
         "rds wait db-instance-deleted",
         "rds delete-db-subnet-group",

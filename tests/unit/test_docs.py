@@ -16,7 +16,7 @@ from tests.unit.services.operator.local.test_events import logged_events
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
-ELSEWHERE = (".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
+ELSEWHERE = ("dist/", ".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
 ON_AWS = ("starlift/", "service/", "task/", "environments/", "repos/", "linux/")  # names there, and values of infra/terraform
 COMMANDS: dict[str, Any] = {
     name: command.load() for name, command in starlift().commands.items() if isinstance(command, LazyCommand)

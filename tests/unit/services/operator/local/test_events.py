@@ -16,7 +16,6 @@ from shared.logs import configure_logs
 
 ROOT = Path(__file__).parents[5]
 SOURCES = [path for package in ("services", "shared") for path in (ROOT / package).rglob("*.py")]
-LEVELS = {"debug", "info", "warning", "error"}
 
 
 def logged_events() -> Iterator[tuple[str, set[str]]]:
@@ -24,13 +23,17 @@ def logged_events() -> Iterator[tuple[str, set[str]]]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level), args=[name, *_]) if (
-                    level in LEVELS
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr="debug" | "info" | "warning" | "error")
+                    | ast.Name(id="log"),
+                    args=[name, *_],
                 ):
                     fields = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
                     for constant in ast.walk(name):
                         if isinstance(constant, ast.Constant):
                             yield str(constant.value), fields
+                case _:
+                    pass
 
 
 class Asked(dict[str, Any]):
