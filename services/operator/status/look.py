@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from importlib.resources import files
 from typing import TypeVar
@@ -16,7 +16,7 @@ from services.operator.progress import Progress, read_progress
 from services.operator.proof.records import last_failure, last_record
 from services.operator.quarantine.replay import quarantined
 from services.operator.status.report import Answers, RowCount, Service, StatusReport, freshness, report_of
-from services.operator.system import OperatorSettings, System, open_system
+from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.lock_waits import LockWait, lock_waits
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 
 async def look(
-    settings: OperatorSettings,
+    opening: AbstractAsyncContextManager[System],
     limit: timedelta = LIMIT,
     *,
     services: Mapping[str, Service] | None = None,
@@ -44,7 +44,7 @@ async def look(
     """
     asking = Asking(limit)
     async with AsyncExitStack() as stack:
-        system = await asking.answer("queues, warehouse", stack.enter_async_context(open_system(settings)))
+        system = await asking.answer("queues, warehouse", stack.enter_async_context(opening))
         if system is not None:
             return await read_status(system, asking, services=services, psql=psql)
         return report_of(Answers(utc_now(), services=services, psql=psql, silent=asking.silent, late=asking.late))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -17,13 +17,7 @@ Result = TypeVar("Result")
 Opener = Callable[[], AbstractAsyncContextManager[System]]
 
 
-@asynccontextmanager
-async def _described() -> AsyncIterator[System]:
-    async with open_system(operator_settings()) as system:
-        yield system
-
-
-_OPENER: ContextVar[Opener] = ContextVar("opener", default=_described)
+_OPENER: ContextVar[Opener] = ContextVar("opener", default=lambda: open_system(operator_settings()))
 
 
 @contextmanager
@@ -36,6 +30,11 @@ def opened_by(opener: Opener) -> Iterator[None]:
         _OPENER.reset(token)
 
 
+def opening() -> AbstractAsyncContextManager[System]:
+    """The system that the command works on, to be opened."""
+    return _OPENER.get()()
+
+
 def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
     """Do `work` on the Starlift that the environment describes, or that runs on this machine.
 
@@ -43,7 +42,7 @@ def with_system(work: Callable[[System], Awaitable[Result]]) -> Result:
     """
 
     async def opened() -> Result:
-        async with _OPENER.get()() as system:
+        async with opening() as system:
             return await work(system)
 
     return run(opened())

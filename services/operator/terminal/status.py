@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.proofs import Outcome
-from services.operator.locate import local_stack, operator_settings
+from services.operator.locate import local_stack
 from services.operator.status.look import look
 from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
-from services.operator.terminal.session import run
+from services.operator.terminal.session import opening, run
 from services.operator.wording import clock, counted, printable, reach_sentence, reasons_in_words
 
 MINUTE_S = 60
@@ -36,7 +36,7 @@ def status(
     """
     local = local_stack()  # before the settings of the local stack replace our environment
     services, psql = (local.services(), local.psql()) if local else (None, None)
-    report = run(look(operator_settings(), timedelta(seconds=timeout), services=services, psql=psql))
+    report = run(look(opening(), timedelta(seconds=timeout), services=services, psql=psql))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:

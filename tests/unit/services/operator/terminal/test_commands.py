@@ -15,6 +15,7 @@ from services.operator.system import System
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import run_command
 from services.operator.terminal.session import opened_by
+from shared.errors import DependencyDownError
 from tests.unit.services.operator.scene import Scene
 
 
@@ -64,6 +65,33 @@ def test_resend_prints_how_many_batches_it_sent(capsys: pytest.CaptureFixture[st
 def test_runs_prints_one_document_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Scene(), "runs", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"source": "totesys", "runs": []}
+
+
+@pytest.mark.parametrize(
+    ("is_late", "code", "sentence"),
+    [
+        (True, 1, "not known: queues, warehouse: no answer within 0.1 s; `--timeout` sets how long to wait"),
+        (False, 5, "not healthy: queues, warehouse: the region is down"),
+    ],
+)
+def test_a_status_that_is_not_known_exits_with_1_and_one_that_is_bad_with_5(
+    is_late: bool,  # noqa: FBT001
+    code: int,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[System]:
+        if is_late:
+            await asyncio.Event().wait()
+        raise DependencyDownError("sqs", "the region is down")
+        yield Scene().system
+
+    with opened_by(opened):
+        assert run_command(starlift(), ["status", "--timeout", "0.1"]) == code
+        assert sentence in capsys.readouterr().out
+        assert run_command(starlift(), ["status", "--timeout", "0.1", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["healthy"] is (None if is_late else False)
 
 
 def test_a_table_that_does_not_exist_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
