@@ -20,9 +20,8 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.aws import client, create_bucket
-from infra.local.errors import StackError
-from infra.local.ports import LOOPBACK
+from infra.local.bootstrap import client, create_bucket
+from infra.local.machine import LOOPBACK, StackError
 from infra.local.processes import Child, start
 
 ENVIRONMENT_VARIABLE = "STARLIFT_LOCALSTACK"  # the directory of LocalStack's virtual environment
@@ -65,7 +64,7 @@ class LocalStack:
         return True
 
     def stop(self) -> None:
-        """Ends it, and waits until it is gone."""
+        """End it, and waits until it is gone."""
         self.child.stop(within=_STOP)
 
 

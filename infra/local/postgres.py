@@ -16,19 +16,22 @@ from urllib.parse import quote
 
 import asyncpg
 
-from infra.local.disk import found_no_room, full_disk, is_no_room
-from infra.local.errors import OWN_DATABASES, StackError
-from infra.local.ports import LOOPBACK
-from infra.local.postgres_binaries import Binaries, find_binaries, readable_by
-from infra.local.processes import Child, ProcessId, start
-from infra.local.sql import fetch_value
-from infra.local.unprivileged import (
+from infra.local.databases import fetch_value
+from infra.local.machine import (
+    LOOPBACK,
+    OWN_DATABASES,
+    StackError,
+    found_no_room,
+    full_disk,
+    is_no_room,
     popen_options,
     reachable_directory,
     remove_unused_place,
     require_name,
     unprivileged_account,
 )
+from infra.local.postgres_binaries import Binaries, find_binaries, readable_by
+from infra.local.processes import Child, ProcessId, start
 
 SUPERUSER = "postgres"
 _FAST_SHUTDOWN = signal.SIGINT  # aborts transactions, writes a checkpoint; SIGTERM would wait for clients to leave
@@ -47,7 +50,7 @@ _SETTINGS = {
 
 
 class Cluster:
-    """One server and its data directory, called `name`. A second start goes on with the data of the first.
+    """One server and its data directory, called `name`. A second start continues with the data of the first.
 
     `state` keeps its passwords and its log. It keeps its data too, unless we are root and `state` is out of reach for the
     account that PostgreSQL then runs as (`unprivileged.py`).
@@ -91,7 +94,7 @@ class Cluster:
         return known[role]
 
     def start(self, port: int) -> None:
-        """Initialises the data directory if there is none, starts the server, waits until it answers. Raises: StackError."""
+        """Initialise the data directory if there is none, starts the server, waits until it answers. Raises: StackError."""
         self.port = port
         try:
             self._child = self._start(port)
@@ -142,7 +145,7 @@ class Cluster:
         except asyncpg.InvalidPasswordError:
             raise StackError(
                 f"the data of PostgreSQL '{self.name}' has other passwords than {self._passwords}; "
-                f"remove {self._state} and begin anew"
+                f"remove {self._state} and start again"
             ) from None
         except (OSError, TimeoutError, asyncpg.PostgresError):
             return False
@@ -158,7 +161,7 @@ class Cluster:
             self._child.stop(within=_STOP, first=signal.SIGKILL)
 
     def _initialise(self, binaries: Binaries, data: Path) -> None:
-        """Makes the data directory under another name first, so that what is called `data` is always whole."""
+        """Make the data directory under another name first, so that what is called `data` is always whole."""
         require_name()
         unfinished, password = data.with_suffix(".unfinished"), data.with_suffix(".password")
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.local.errors import StackError
-from infra.local.unprivileged import COPY_PREFIX, Account, is_noexec, may_reach
+from infra.local.machine import COPY_PREFIX, Account, StackError, is_noexec, may_reach
 
 OLDEST_MAJOR = 15
 PROGRAMS_VARIABLE = "PG_BIN"
@@ -61,7 +60,7 @@ def find_binaries(major: int | None = None) -> Binaries:
 
 
 def _candidates() -> Iterator[Binaries]:
-    """The best first; PG_BIN is an order and tolerates no other."""
+    """The best first; PG_BIN excludes every other one."""
     chosen = os.environ.get(PROGRAMS_VARIABLE)
     if chosen:
         binaries = _binaries_in(Path(chosen))

@@ -1,8 +1,8 @@
 """Child processes that end when they should: known by pid and creation time, stopped with all below them, gone with us.
 
-Two things stand against a `kill -9` of ours. On Linux the kernel sends each child a signal when the *thread* that started it
-ends, so start children from the main thread. Elsewhere, and for what outlives the signal, the next start stops what the
-state file still names (`infra/local/stack.py`).
+Two things limit what a `kill -9` of our process leaves behind. On Linux the kernel sends each child a signal when the *thread*
+that started it ends, so start children from the main thread. Elsewhere, and for what outlives the signal, the next start stops
+what the state file still names (`infra/local/stack.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.local.disk import FREE_SOME, found_no_room, has_any_room
-from infra.local.errors import StackError
-from infra.local.unprivileged import Account, popen_options
+from infra.local.machine import FREE_SOME, Account, StackError, found_no_room, has_any_room, popen_options
 
 CREATION_TOLERANCE_S = 2.0  # creation times are derived from the clock, which may be set; a pid is not reused that fast
 LOG_BYTES_MAXIMUM = 20 * 1024 * 1024
@@ -35,7 +33,7 @@ _AFTER_FAILED_START = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """One process for ever: a pid alone is reused. `created` is in seconds since 1970."""
+    """One process, and never another: a pid alone is reused. `created` is in seconds since 1970."""
 
     pid: int
     created: float
@@ -54,12 +52,12 @@ class Child:
         return self.popen.poll()
 
     def stop(self, *, within: timedelta, first: signal.Signals = signal.SIGTERM) -> None:
-        """Ends it, as `stop` does."""
+        """End it, as `stop` does."""
         stop([self.id], within=within, first=first)
         self.popen.wait()
 
     def await_ready(self, name: str, is_ready: Callable[[], bool], *, within: timedelta) -> None:
-        """Waits until `is_ready`; else ends the process. Raises: StackError with the end of its log."""
+        """Wait until `is_ready`; else ends the process. Raises: StackError with the end of its log."""
         try:
             wait_until(lambda: self.exit_code() is not None or is_ready(), within=within)
             self._require_ready(name, is_ready)
@@ -91,7 +89,7 @@ def start(
     directory: Path | None = None,
     at_our_death: signal.Signals = signal.SIGTERM,
 ) -> Child:
-    """Starts a process with nothing but `environment`; both its outputs are appended to `log`, which only we may read.
+    """Start a process with nothing but `environment`; both its outputs are appended to `log`, which only we may read.
 
     `at_our_death` is the signal that it gets when we end without stopping it (Linux).
     """
@@ -150,7 +148,7 @@ def find(process_id: ProcessId) -> psutil.Process | None:
 
 
 def stop(process_ids: Iterable[ProcessId], *, within: timedelta, first: signal.Signals = signal.SIGTERM) -> None:
-    """Ends processes and all below them, at once: `first` to each group, and SIGKILL to what is left after `within`.
+    """End processes and all below them, at once: `first` to each group, and SIGKILL to what is left after `within`.
 
     May be repeated, and called for processes that an earlier one of us started.
     """
@@ -188,7 +186,7 @@ def _signal_group(leader: psutil.Process, number: signal.Signals) -> None:
 
 
 def wait_until(holds: Callable[[], bool], *, within: timedelta, every_s: float = 0.05) -> bool:
-    """Asks `holds` until it says yes; False when it has not after `within`."""
+    """Ask `holds` until it says yes; False when it has not after `within`."""
     deadline = time.monotonic() + within.total_seconds()
     while not holds():
         if time.monotonic() > deadline:
@@ -204,3 +202,68 @@ def tail(log: Path, lines: int) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 30.0
+_RAN_WELL_S = 60.0  # who ran this long begins with the first delay again
+
+
+@dataclass(slots=True)
+class _Running:
+    child: Child
+    since: float
+    crashes: int = 0
+    restart_at: float | None = None
+    restarts: int = 0
+
+
+class Services:
+    """Whoever drives it calls `tend` a few times a second."""
+
+    def __init__(self, start: Callable[[str], Child], clock: Callable[[], float] = time.monotonic) -> None:
+        self._start = start
+        self._clock = clock
+        self._running: dict[str, _Running] = {}
+
+    @property
+    def process_ids(self) -> dict[str, ProcessId]:
+        """By service."""
+        return {name: running.child.id for name, running in self._running.items()}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each service was restarted."""
+        return {name: running.restarts for name, running in self._running.items()}
+
+    def start(self, names: Iterable[str]) -> None:
+        """Start those that don't run yet."""
+        for name in names:
+            if name not in self._running:
+                self._running[name] = _Running(self._start(name), self._clock())
+
+    def tend(self) -> list[str]:
+        """Restart, after a growing delay, what has ended; return one sentence per event."""
+        return [event for name, running in self._running.items() if (event := self._tend(name, running)) is not None]
+
+    def stop(self, *, within: timedelta) -> None:
+        """Drain them all at once, and kills what is left after `within`."""
+        children = [running.child for running in self._running.values()]
+        stop((child.id for child in children), within=within)
+        for child in children:
+            child.popen.wait()
+        self._running.clear()
+
+    def _tend(self, name: str, running: _Running) -> str | None:
+        code, now = running.child.exit_code(), self._clock()
+        if code is None:
+            return None
+        if running.restart_at is None:
+            running.crashes = 1 if now - running.since > _RAN_WELL_S else running.crashes + 1
+            delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (running.crashes - 1))
+            running.restart_at = now + delay
+            return f"{name} ended with {code} and starts again in {delay:g} s; its log is {running.child.log}"
+        if now < running.restart_at:
+            return None
+        self._running[name] = _Running(self._start(name), now, running.crashes, restarts=running.restarts + 1)
+        return f"{name} has started again"

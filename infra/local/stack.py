@@ -26,17 +26,13 @@ import asyncpg
 
 from infra.local import processes
 from infra.local.bootstrap import Resources, bootstrap
-from infra.local.databases import SOURCE, SOURCE_OWNER, set_up_source, set_up_warehouse
-from infra.local.errors import StackError
+from infra.local.databases import SOURCE, SOURCE_OWNER, fetch_value, set_up_source, set_up_warehouse
 from infra.local.localstack import LocalStack, start_localstack
-from infra.local.ports import free_port, require_free
+from infra.local.machine import StackError, free_port, remove_place, require_free
 from infra.local.postgres import Cluster
-from infra.local.processes import Child
-from infra.local.services import Services
-from infra.local.sql import fetch_value
+from infra.local.processes import Child, Services
 from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
 from infra.local.ticker import Ticker, send_ingest
-from infra.local.unprivileged import remove_place
 from infra.topology import Topology, read_topology
 
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
@@ -74,7 +70,7 @@ class Stack:
 
     @staticmethod
     def stop_found(home: Path | None = None) -> bool:
-        """Stops what runs in `home`, or what a killed owner left there; False if there was nothing."""
+        """Stop what runs in `home`, or what a killed owner left there; False if there was nothing."""
         place = Home(home or default_home())
         state = place.read()
         if state is None:
@@ -91,7 +87,7 @@ class Stack:
 
     @staticmethod
     def remove(home: Path | None = None) -> None:
-        """Stops what runs in `home`, and removes its data."""
+        """Stop what runs in `home`, and removes its data."""
         directory = home or default_home()
         Stack.stop_found(directory)
         remove_place(directory)
@@ -113,7 +109,7 @@ class Stack:
 
     @property
     def source_owner_url(self) -> str | None:
-        """Where the application writes; None for a source that was there before us."""
+        """Where the application writes; None for a source of the person's own."""
         return self.clusters["source"].url(SOURCE, SOURCE_OWNER) if "source" in self.clusters else None
 
     def database_url(self, name: str) -> str:
@@ -127,7 +123,7 @@ class Stack:
     def start(
         self, *, source_url: str | None = None, warehouse_url: str | None = None, localstack_port: int | None = None
     ) -> Resources:
-        """Starts LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError."""
+        """Start LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError."""
         urls = {"source": source_url, "warehouse": warehouse_url}
         if localstack_port is not None:
             require_free(localstack_port, "LocalStack")
@@ -152,7 +148,7 @@ class Stack:
             raise
 
     def ensure(self) -> Resources:
-        """Starts again what has died of LocalStack and the databases, and repeats the set-up: LocalStack forgets everything."""
+        """Start again what has died of LocalStack and the databases, and repeats the set-up: LocalStack forgets everything."""
         for name, cluster in self.clusters.items():
             if not cluster.is_running():
                 self._start_cluster(name, cluster)
@@ -161,23 +157,23 @@ class Stack:
         return self._bootstrap()
 
     def start_services(self) -> None:
-        """Starts the three services, each a process."""
+        """Start the three services, each a process."""
         self._services.start(self.topology.services)
         self._save()
 
     def stop_services(self) -> None:
-        """Drains the services."""
+        """Drain the services."""
         self._services.stop(within=timedelta(seconds=self.topology.drain_budget_s) + _AFTER_DRAIN)
         if self._state is not None:
             self._save()
 
     def adopt(self, name: str, child: Child) -> None:
-        """Lets a process that works on the stack, such as a simulated application, be stopped with it."""
+        """Let a process that works on the stack, such as a simulated application, be stopped with it."""
         self._adopted[name] = child
         self._save()
 
     def tend(self) -> list[str]:
-        """Repairs what has died since the last call, a few times a second, please. What happened, a sentence each."""
+        """Restart whatever died since the last call; return one sentence per restart. Call it a few times a second."""
         died = [f"PostgreSQL '{name}'" for name, cluster in self.clusters.items() if not cluster.is_running()]
         if self.localstack is not None and self.localstack.child.exit_code() is not None:
             died.append("LocalStack")
@@ -190,7 +186,7 @@ class Stack:
         return events
 
     def ticker(self, interval: timedelta | None = None) -> Ticker:
-        """Asks for runs, by default as often as the first schedule of the topology."""
+        """Ask for runs, by default as often as the first schedule of the topology."""
         schedule = next(iter(self.topology.schedules.values()))
         source = self._settings.get(SOURCE_NAME_VARIABLE, schedule.source)
 
@@ -201,7 +197,7 @@ class Stack:
         return Ticker(send, interval or schedule.interval)
 
     def stop(self) -> None:
-        """Ends everything, services first; the databases keep their data. May be repeated."""
+        """End everything, services first; the databases keep their data. May be repeated."""
         for child in self._adopted.values():
             child.stop(within=_LEFT_BEHIND)
         self._adopted.clear()
@@ -267,7 +263,7 @@ class Stack:
 
 
 def _sweep(state: StackState) -> None:
-    """Stops what a killed owner left. SIGINT is PostgreSQL's fast shutdown, and stops the others just as SIGTERM does."""
+    """Stop what a killed owner left. SIGINT is PostgreSQL's fast shutdown, and stops the others just as SIGTERM does."""
     processes.stop(state.processes.values(), within=_LEFT_BEHIND, first=signal.SIGINT)
 
 

@@ -11,8 +11,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.local.bootstrap import Resources
-from infra.local.disk import require_room
-from infra.local.errors import StackError
+from infra.local.machine import StackError, require_room
 from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
 from infra.topology import Topology, read_topology
@@ -58,7 +57,7 @@ class StackState(BaseModel):
     def environment_for(self, service: str) -> dict[str, str]:
         """The environment for a service, or the `operator`, on this stack. Raises: StackError while it isn't up."""
         if self.resources is None:
-            raise StackError("the local stack is not up yet; wait until `starlift up` says so")
+            raise StackError("the local stack is not up yet; wait until `starlift up` reports that it is")
         # Whatever proxy leads out of this machine, the way to LocalStack is not through it.
         direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         topology = read_topology()
@@ -122,7 +121,7 @@ class Home:
         self._lock: IO[str] | None = None
 
     def take(self) -> None:
-        """Makes the directory ours until `release`, or until we end in any way. Raises: StackError."""
+        """Make the directory ours until `release`, or until we end in any way. Raises: StackError."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             lock = (self.directory / "lock").open("a")
@@ -144,12 +143,12 @@ class Home:
         self._lock = lock
 
     def require_free(self) -> None:
-        """Says whether `take` would succeed now. Raises: StackError."""
+        """Check that `take` would succeed now. Raises: StackError."""
         self.take()
         self.release()
 
     def release(self) -> None:
-        """Lets the next one in."""
+        """Let the next one in."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -177,7 +176,7 @@ class Home:
             return None
 
     def write(self, state: StackState) -> None:
-        """Replaces `stack.json`, which only we may read."""
+        """Replace `stack.json`, which only we may read."""
         unfinished = self._file.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)

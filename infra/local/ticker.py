@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from contracts.messages import IngestSource, IngestSourceData, Trigger, encode
-from infra.local.aws import client
+from infra.local.bootstrap import client
 from infra.topology import read_topology
 from shared.envelope import opening
 from shared.health import beat
@@ -40,7 +40,7 @@ class Ticker:
 
 
 def send_ingest(endpoint_url: str, region: str, queue_url: str, source_name: str) -> None:
-    """Puts a scheduled request for a run into the ingestion queue."""
+    """Put a scheduled request for a run into the ingestion queue."""
     message = IngestSource(
         **opening("starlift/schedule"), data=IngestSourceData(source_name=source_name, trigger=Trigger.SCHEDULE)
     )
@@ -49,7 +49,7 @@ def send_ingest(endpoint_url: str, region: str, queue_url: str, source_name: str
 
 
 def main() -> None:
-    """Ticks as often as the first schedule of the topology, until it is stopped. A failure ends it; compose restarts it."""
+    """Tick as often as the first schedule of the topology, until it is stopped. A failure ends it; compose restarts it."""
     topology = read_topology()
     schedule = next(iter(topology.schedules.values()))
     endpoint_url, queue_url = os.environ["AWS_ENDPOINT_URL"], os.environ["STARLIFT_INGESTION_QUEUE_URL"]

@@ -20,9 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from contracts.totesys import SOURCE_TABLES
-from infra.local.databases import LOADER, set_up_database
-from infra.local.errors import StackError
-from infra.local.sql import execute, fetch_value
+from infra.local.databases import LOADER, execute, fetch_value, set_up_database
+from infra.local.machine import StackError
 from infra.local.stack import Stack
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import connect, create, fill

@@ -24,7 +24,7 @@ from typing import Any
 from contracts.contract import Contract
 from contracts.tables import Calendar
 from contracts.totesys import CONTRACT
-from infra.local.sql import execute, fetch_value
+from infra.local.databases import execute, fetch_value
 from infra.local.stack import Stack
 from services.operator.local.up import start_services
 from services.operator.proof.actual import relation

@@ -16,9 +16,8 @@ import asyncpg
 import pytest
 
 from infra.local import processes
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value
 from infra.local.processes import ProcessId
-from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home, StackState
 from services.operator.local.totesys.fill import connect, create, fill

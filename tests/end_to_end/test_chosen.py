@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-from infra.local.ports import free_port
+from infra.local.machine import free_port
 from tests.end_to_end.conftest import Starlift, databases_of
 from tests.fixtures.postgres_cluster import TestCluster
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.ports import free_port
+from infra.local.machine import free_port
 from tests.end_to_end.conftest import Starlift
 from tests.fixtures.limits import HANG_S
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from contracts.failure import FAILURE_ATTRIBUTE
-from infra.local.aws import client
+from infra.local.bootstrap import client
 from infra.local.processes import find
 from tests.end_to_end.conftest import Databases, Starlift, wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.ports import LOOPBACK, free_port
+from infra.local.machine import LOOPBACK, free_port
 from infra.local.state import Home
 from tests.end_to_end.conftest import Databases, Starlift, databases_of
 from tests.fixtures.postgres_cluster import TestCluster

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.local.sql import execute, fetch_value
+from infra.local.databases import execute, fetch_value
 from tests.end_to_end.conftest import Databases, Starlift
 from tests.fixtures.limits import HANG_S
 

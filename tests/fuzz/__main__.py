@@ -30,8 +30,7 @@ from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSource, IngestSource
 from contracts.objects import SourceKeys
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from infra.local.localstack import start_localstack
-from infra.local.ports import free_port
-from infra.local.unprivileged import remove_place
+from infra.local.machine import free_port, remove_place
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.totesys.fill import connect, create, fill
 from services.remodelling import handler as remodelling

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.aws import client
-from infra.local.bootstrap import Resources, bootstrap
+from infra.local.bootstrap import Resources, bootstrap, client
 from infra.local.localstack import LocalStack
 from infra.topology import read_topology
 from tests.infra.offline.core import Resource, Terraform, opened

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.messages import IngestSource, Mode, Trigger, decode
-from infra.local.aws import client
-from infra.local.bootstrap import Resources
+from infra.local.bootstrap import Resources, client
 from infra.local.state import environment_for
 from infra.topology import read_topology
 from tests.infra import checks

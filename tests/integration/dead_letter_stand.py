@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord
 from contracts.messages import Extract, Role, encode
 from contracts.objects import ObjectRef
-from infra.local.aws import client, create_bucket
+from infra.local.bootstrap import client, create_bucket
 from infra.local.localstack import LocalStack
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.postgres import Database

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.messages import IngestSource, decode
 from infra.local import bootstrap, ticker
-from infra.local.aws import client
+from infra.local.bootstrap import client
 from infra.local.localstack import LocalStack
 
 SOURCE = "postgresql://starlift_reader@127.0.0.1/totesys"

@@ -17,8 +17,7 @@ from contracts.column_types import INTEGER, TIMESTAMPTZ, verbatim
 from contracts.contract import Contract
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, SourceColumn, SourceTable
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.proof.cursor import read_in_parts
 from shared.errors import DependencyDownError, PermanentError

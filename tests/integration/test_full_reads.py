@@ -10,8 +10,7 @@ import pytest
 from contracts.messages import Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
-from infra.local.databases import READER
-from infra.local.sql import execute
+from infra.local.databases import READER, execute
 from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster

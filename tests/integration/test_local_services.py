@@ -5,8 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from infra.local.processes import Child, start, stop, wait_until
-from infra.local.services import Services
+from infra.local.processes import Child, Services, start, stop, wait_until
 from infra.local.stack import Stack
 from tests.fixtures.limits import HANG
 

@@ -14,14 +14,13 @@ import psutil
 import pytest
 
 from contracts.messages import IngestSource, Trigger, decode
-from infra.local import disk
 from infra.local import localstack as localstack_module
+from infra.local import machine
 from infra.local import state as state_module
-from infra.local.aws import client
-from infra.local.errors import StackError
-from infra.local.ports import LOOPBACK, free_port
+from infra.local.bootstrap import client
+from infra.local.databases import execute, fetch_value
+from infra.local.machine import LOOPBACK, StackError, free_port
 from infra.local.processes import ProcessId, find, start, stop, tail, wait_until
-from infra.local.sql import execute, fetch_value
 from infra.local.stack import Stack
 from infra.local.state import Home
 from tests.fixtures.limits import HANG
@@ -254,7 +253,7 @@ def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "FREE_BYTES_MINIMUM", 2**62)
+    monkeypatch.setattr(machine, "FREE_BYTES_MINIMUM", 2**62)
     with pytest.raises(StackError, match="MiB of free space and the local stack needs"):
         Stack(tmp_path).start()
     monkeypatch.undo()

@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, set_up_database
-from infra.local.sql import execute, fetch_value
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value, set_up_database
 from tests.fixtures.postgres_cluster import TestCluster
 
 

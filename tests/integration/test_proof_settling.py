@@ -13,8 +13,7 @@ from contracts.messages import Mode
 from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from contracts.state import SourceState
-from infra.local.databases import LOADER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, execute
 from services.operator.errors import UsageError
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.canonical import BUCKETS

@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from contracts.messages import BatchIngested
 from contracts.state import lsn
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.sql import execute, fetch_value
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value
 from services.operator.local.totesys.fill import connect, create, fill
 from shared.errors import DependencyDownError
 from tests.end_to_end.conftest import wait_until

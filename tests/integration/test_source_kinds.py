@@ -15,8 +15,7 @@ from contracts.contract import Contract
 from contracts.messages import BatchIngested
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.local.preflight import check_source
 from services.operator.local.totesys.fill import connect
 from shared.catalog import SourceMismatchError

@@ -7,8 +7,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.local.totesys.fill import fill
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError

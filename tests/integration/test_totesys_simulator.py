@@ -14,9 +14,8 @@ import pytest
 from contracts.column_types import ColumnType, Kind
 from contracts.tables import SourceTable
 from contracts.totesys import SOURCE_TABLES
-from infra.local.databases import READER
+from infra.local.databases import READER, execute, fetch_value
 from infra.local.processes import wait_until
-from infra.local.sql import execute, fetch_value
 from services.operator.local.totesys.__main__ import main
 from services.operator.local.totesys.fill import NotEmptyError, connect, create, fill
 from tests.fixtures.limits import HANG, HANG_S

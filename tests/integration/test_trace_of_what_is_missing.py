@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.messages import Mode
-from infra.local.ports import free_port
+from infra.local.machine import free_port
 from services.operator.local.totesys.fill import fill
 from services.operator.trace.life import AtSource
 from shared.postgres import Database

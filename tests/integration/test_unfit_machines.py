@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import disk
-from infra.local.errors import StackError
-from infra.local.ports import free_port
+from infra.local import machine
+from infra.local.machine import Account, StackError, free_port, is_noexec, reachable_directory, remove_place
 from infra.local.postgres import Cluster
 from infra.local.postgres_binaries import Binaries, readable_by
 from infra.local.stack import Stack
-from infra.local.unprivileged import Account, is_noexec, reachable_directory, remove_place
 from tests.end_to_end.conftest import Starlift
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -53,13 +51,13 @@ def mounted() -> Iterator[Mounted]:
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that had room when the stack was started."""
-    monkeypatch.setattr(disk, "FREE_BYTES_MINIMUM", 0)
+    monkeypatch.setattr(machine, "FREE_BYTES_MINIMUM", 0)
 
 
 @pytest.mark.parametrize("size", ["16k", "30m", "44m"], ids=["the state", "a data directory", "a server"])
 def test_a_disk_that_runs_full_while_databases_are_made(size: str, mounted: Mounted, tight: None) -> None:
     home = mounted(f"size={size}") / "home"
-    with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, disk.disk_errors(home):
+    with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, machine.disk_errors(home):
         stack.start()
     assert Stack.found(home) is None
 
@@ -67,7 +65,7 @@ def test_a_disk_that_runs_full_while_databases_are_made(size: str, mounted: Moun
 def test_a_disk_that_runs_full_while_localstack_is_made(mounted: Mounted, tight: None, postgres_cluster: TestCluster) -> None:
     home = mounted("size=16k") / "home"
     url = postgres_cluster.url()
-    with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, disk.disk_errors(home):
+    with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, machine.disk_errors(home):
         stack.start(source_url=url, warehouse_url=url)
     assert Stack.found(home) is None
 

@@ -9,8 +9,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from infra.local.databases import LOADER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, execute
 from services.loading import handler as loading
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill

@@ -8,8 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from infra.local.sql import execute
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.proof.repair import plan_repair
 from services.operator.trace.life import AtSource
 from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read

@@ -14,7 +14,7 @@ from pathlib import Path
 from contracts.messages import Trigger
 from contracts.proofs import Outcome
 from contracts.state import Manifest
-from infra.local.disk import disk_errors
+from infra.local.machine import disk_errors
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, service_environment
 from services.operator.errors import OperatorError

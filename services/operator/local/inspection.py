@@ -18,8 +18,7 @@ import psutil
 
 from infra.local import processes
 from infra.local.databases import LOADER, WAREHOUSE
-from infra.local.errors import StackError
-from infra.local.ports import LOOPBACK
+from infra.local.machine import LOOPBACK, StackError
 from infra.local.postgres_binaries import find_binaries
 from infra.local.stack import Stack
 from infra.local.state import DEFAULT_PLACE, Home, StackState

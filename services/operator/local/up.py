@@ -17,9 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contracts.contract import Contract
 from infra.local import processes
-from infra.local.disk import disk_errors, full_disk, has_any_room
-from infra.local.errors import StackError
 from infra.local.localstack import environment_directory, is_installed
+from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.errors import UsageError

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import disk
-from infra.local.disk import disk_errors
-from infra.local.errors import StackError
+from infra.local import machine
+from infra.local.machine import StackError, disk_errors
 from shared.errors import DependencyDownError
 
 
@@ -26,6 +25,6 @@ def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_database_that_ended_for_want_of_room_is_the_same_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_WAL_SEGMENT_BYTES", 2**62)
+    monkeypatch.setattr(machine, "_WAL_SEGMENT_BYTES", 2**62)
     with pytest.raises(StackError, match="no space left on the disk of"), disk_errors(tmp_path):
         raise DependencyDownError("source", "it ended the connection")

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.local import postgres_binaries
-from infra.local.errors import StackError
+from infra.local.machine import Account, StackError, may_reach, reachable_directory, remove_place, remove_unused_place
 from infra.local.postgres_binaries import find_binaries, readable_by
-from infra.local.unprivileged import Account, may_reach, reachable_directory, remove_place, remove_unused_place
 
 NOBODY = Account(65534, 65534)
 

@@ -13,8 +13,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from contracts.totesys import CONTRACT
-from infra.local import disk
-from infra.local.errors import StackError
+from infra.local import machine
+from infra.local.machine import StackError
 from infra.local.stack import Stack
 from infra.local.ticker import Ticker
 from services.operator.errors import UsageError
@@ -72,7 +72,7 @@ def test_the_last_words_of_a_stack_that_did_not_come_up(log: str, words: str) ->
 def test_a_detached_stack_that_had_no_room_for_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "up.log"
     log.write_text("source: 9 rows made\n")
-    monkeypatch.setattr(disk, "_WAL_SEGMENT_BYTES", 2**62)
+    monkeypatch.setattr(machine, "_WAL_SEGMENT_BYTES", 2**62)
     with subprocess.Popen(["/bin/true"]) as ended:
         ended.wait()
         with pytest.raises(StackError, match="no space left on the disk of"):

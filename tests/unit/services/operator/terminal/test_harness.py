@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from infra.local.errors import StackError
+from infra.local.machine import StackError
 from services.operator.errors import NotFoundError, NotLoadedError, OperatorError, UsageError
 from services.operator.terminal.harness import EXIT_CODES, ExitCode, TerminatedError, run_command, sigterm_as_interrupt
 from services.operator.terminal.session import run

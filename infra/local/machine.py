@@ -1,18 +1,119 @@
-"""Whom a server runs as that refuses root, and where that account can work."""
+"""What this machine offers: TCP ports, free disk space, and an account for a server that refuses to run as root."""
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
+import socket
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local.disk import FREE_BYTES_MINIMUM, has_room
-from infra.local.errors import OWN_DATABASES, StackError
+from shared.errors import DependencyDownError, PermanentError, TransientError
+
+# The advice where no PostgreSQL can be embedded.
+OWN_DATABASES = "give `starlift up` databases of your own with STARLIFT_UP_SOURCE_URL and STARLIFT_UP_WAREHOUSE_URL"
+
+
+class StackError(PermanentError):
+    """The local stack cannot do its work. The text is the sentence for the person at the terminal: rule, value, what to do."""
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port(preferred: int | None = None) -> int:
+    """`preferred` when nothing listens there, else one that the system chose. Another process may take it before its use."""
+    if preferred is not None and is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free(port: int, purpose: str) -> int:
+    """`port`, which a person has asked for. Raises: StackError when it is taken."""
+    if not is_free(port):
+        raise StackError(f"{purpose} needs port {port} of {LOOPBACK}, which is taken; stop its owner or choose another")
+    return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed connection's remains don't count
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+FREE_BYTES_MINIMUM = 500 * 1024 * 1024
+_WAL_SEGMENT_BYTES = 16 * 1024 * 1024  # PostgreSQL allocates this much at once
+FREE_SOME = "free some, or set STARLIFT_HOME to another disk"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM_TEXTS = tuple(os.strerror(number) for number in _NO_ROOM)  # in the words of programs that hit it
+
+
+def has_room(directory: Path) -> bool:
+    """Whether the disk of `directory` has room for a stack."""
+    return shutil.disk_usage(directory).free >= FREE_BYTES_MINIMUM
+
+
+def require_room(directory: Path) -> None:
+    """Raises: StackError if the disk of `directory` has too little room."""
+    if not has_room(directory):
+        raise StackError(
+            f"{directory} has {shutil.disk_usage(directory).free // 1024**2} MiB of free space and the local stack needs "
+            f"{FREE_BYTES_MINIMUM // 1024**2}; {FREE_SOME}"
+        )
+
+
+def has_any_room(directory: Path) -> bool:
+    """Whether PostgreSQL can continue; a program without room may not have had room to log that."""
+    return shutil.disk_usage(directory).free >= _WAL_SEGMENT_BYTES
+
+
+def full_disk(place: str | Path) -> StackError:
+    """The error for a full disk."""
+    return StackError(f"no space left on the disk of {place}; {FREE_SOME}")
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether a write failed for lack of space."""
+    return error.errno in _NO_ROOM
+
+
+def found_no_room(words: str) -> bool:
+    """Whether the last log lines of a program are about a full disk."""
+    return any(text in words for text in _NO_ROOM_TEXTS)
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """Turn every failure for lack of space into one error, also when a database with data below `directory` caused it.
+
+    Raises: StackError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        raise full_disk(error.filename or directory) from error
+    except (DependencyDownError, TransientError) as error:
+        full = [found for found in (directory, directory / "place") if found.exists() and not has_any_room(found)]
+        if not full:
+            raise
+        raise full_disk(full[0]) from error
+
 
 COPY_PREFIX = "postgresql-"  # a copy of its programs
 _NOEXEC = getattr(os, "ST_NOEXEC", 0)  # Linux
@@ -106,13 +207,13 @@ def is_noexec(directory: Path) -> bool:
 
 
 def remove_unused_place(state: Path) -> None:
-    """Removes what `reachable_directory` made outside of `state`, unless there is more in it than a copy of programs."""
+    """Remove what `reachable_directory` made outside of `state`, unless there is more in it than a copy of programs."""
     if all(found.name.startswith(COPY_PREFIX) for found in (state / "place").glob("*")):
         remove_place(state)
 
 
 def remove_place(state: Path) -> None:
-    """Removes what `reachable_directory` made outside of `state`."""
+    """Remove what `reachable_directory` made outside of `state`."""
     link = state / "place"
     if link.is_symlink():
         shutil.rmtree(link.resolve(), ignore_errors=True)
