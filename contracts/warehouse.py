@@ -11,6 +11,10 @@ TOMBSTONE = "starlift.tombstone"
 COMPARISON = "starlift.comparison"
 OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON)
 
+# An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
+# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
+STAR_LOCK = 0x57A2_11F7
+
 CREATE_OWN_TABLES = """
 CREATE SCHEMA IF NOT EXISTS starlift;
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.resources import files
 
 import asyncpg
+import structlog
+
+from shared.errors import DependencyDownError, TransientError
+from shared.postgres import Database
 
 _QUERY = (files("shared") / "queries" / "lock_waits.sql").read_text()
 _QUERY_LENGTH = 200
+_LOOK_EVERY = timedelta(seconds=1)
 # Quoted names are kept, comments are removed, and texts and numbers become a question mark, also a text at the end of a query
 # that PostgreSQL has truncated.
 _PIECE = re.compile(
@@ -18,6 +27,8 @@ _PIECE = re.compile(
     | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|$) | '(?:[^']|'')*(?:'|$) | (?<![\w$])\d[\w.]*""",
     re.DOTALL | re.VERBOSE,
 )
+
+_log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,35 @@ class LockWait:
 async def lock_waits(connection: asyncpg.Connection, pid: int | None = None) -> list[LockWait]:
     """The lock waits of the session `pid` or, without one, of every session of Starlift in the database."""
     return [LockWait(**row) for row in await connection.fetch(_QUERY, pid)]
+
+
+@asynccontextmanager
+async def log_lock_waits(
+    database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
+) -> AsyncIterator[None]:
+    """Log each holder of a lock that the transaction inside waits for, once; `waits` receives those of the last look."""
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+
+    async def look() -> None:
+        logged: set[int] = set()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            try:
+                async with database.connection() as other:
+                    waits[:] = await lock_waits(other, pid) or waits
+            except (DependencyDownError, TransientError):  # every connection is busy; an outage shows in the session itself
+                continue
+            for wait in waits:
+                if wait.pid not in logged:
+                    logged.add(wait.pid)
+                    _log.warning("lock_awaited", holder=str(wait), holder_pid=wait.pid, **subject)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
 
 
 def without_literals(query: str) -> str:

@@ -9,7 +9,7 @@ from contracts.warehouse import RUN
 from shared.errors import PermanentError
 
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"
-_FOREIGN_TABLES = """
+_TABLES_OF_OTHERS = """
 SELECT c.relname AS name
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -19,10 +19,10 @@ ORDER BY c.relname
 """
 
 
-async def foreign_tables(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
+async def tables_of_others(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
     """Tables with a name of the star that Starlift did not create: they lack the column that every table of ours has."""
     names = [table.name for table in contract.warehouse_tables]
-    return [row["name"] for row in await warehouse.fetch(_FOREIGN_TABLES, contract.warehouse_schema, names, RUN)]
+    return [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
 
 
 async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> None:

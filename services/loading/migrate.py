@@ -21,26 +21,22 @@ import asyncpg
 import structlog
 
 from contracts.contract import Contract
-from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES
+from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES, STAR_LOCK
 from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.settings import LoadingSettings
 from services.loading.star import read_star
 from shared.database_url import database_url
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import PermanentError
 from shared.ledger import applied_contracts
-from shared.lock_waits import LockWait, lock_waits
+from shared.lock_waits import LockWait, log_lock_waits
 from shared.postgres import Database
 from shared.service import run_service
 from shared.sql import literal
-from shared.warehouse_fit import foreign_tables, require_types
+from shared.warehouse_fit import require_types, tables_of_others
 
-# An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
-# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
-SCHEMA_LOCK = 0x57A2_11F7
 LOCK_LIMIT = timedelta(seconds=3)
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
-LOOK_EVERY = timedelta(seconds=1)  # at the holders of a lock
-PATIENCE = timedelta(minutes=10)  # of the command, with sessions that hold a lock
+PATIENCE = timedelta(minutes=10)  # of the command, while another session holds a lock
 PAUSE = timedelta(seconds=10)  # between two attempts of the command, so that others get the lock
 
 _REFUSED = (
@@ -59,8 +55,8 @@ class SchemaLockedError(SchemaNotReadyError):
     """Another session holds a lock. Recovery: wait until that session ends its transaction, or end it."""
 
 
-async def migrate(settings: LoadingSettings, *, is_check: bool = False, patience: timedelta = PATIENCE) -> None:
-    """Change what differs; while another session holds a lock, try again until `patience` ends.
+async def migrate(settings: LoadingSettings, *, is_check: bool = False) -> None:
+    """Change what differs; while another session holds a lock, try again for PATIENCE. With `is_check`, change nothing.
 
     Raises: SchemaNotReadyError, DependencyDownError, TransientError, PermanentError.
     """
@@ -72,7 +68,7 @@ async def migrate(settings: LoadingSettings, *, is_check: bool = False, patience
         if is_check:
             await next_change(database, contract)
             return
-        deadline = asyncio.get_running_loop().time() + patience.total_seconds()
+        deadline = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
         while True:
             try:
                 await migrate_schema(database, contract)
@@ -97,7 +93,7 @@ async def migrate_schema(database: Database, contract: Contract) -> None:
 
 async def next_change(database: Database, contract: Contract) -> Change | None:
     """The first change that the star needs. Raises: SchemaNotReadyError if any change can't be made."""
-    async with database.transaction() as connection, _classed("the schema"):
+    async with database.transaction() as connection, _classed_errors("the schema"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
         return await _next_change(connection, contract)
 
@@ -109,7 +105,7 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
         return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
     applied = await applied_contracts(connection)
     _refuse_second_star(contract, applied)
-    await _refuse_foreign_tables(connection, contract)
+    await _refuse_tables_of_others(connection, contract)
     try:
         await require_types(connection, contract)
     except PermanentError as error:
@@ -136,11 +132,11 @@ def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
         )
 
 
-async def _refuse_foreign_tables(connection: asyncpg.Connection, contract: Contract) -> None:
+async def _refuse_tables_of_others(connection: asyncpg.Connection, contract: Contract) -> None:
     """A table of the same name that Starlift did not create stays untouched. Raises: SchemaNotReadyError."""
-    foreign = await foreign_tables(connection, contract)
-    if foreign:
-        found = ", ".join(f"'{name}'" for name in foreign)
+    others = await tables_of_others(connection, contract)
+    if others:
+        found = ", ".join(f"'{name}'" for name in others)
         raise SchemaNotReadyError(
             f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create ({found}); move "
             "them away, or give Starlift an empty database"
@@ -152,11 +148,11 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
     try:
         async with (
             database.transaction() as connection,
-            _classed(change.subject),
+            _classed_errors(change.subject),
             log_lock_waits(database, connection, waits, subject=change.subject),
         ):
             await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
             if await _next_change(connection, contract) == change:  # otherwise another loader made it first
                 for statement in change.statements:
@@ -167,7 +163,7 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
 
 
 @asynccontextmanager
-async def _classed(subject: str) -> AsyncIterator[None]:
+async def _classed_errors(subject: str) -> AsyncIterator[None]:
     """Raises: SchemaNotReadyError, whose text contains names but no values."""
     try:
         yield
@@ -187,35 +183,6 @@ async def _classed(subject: str) -> AsyncIterator[None]:
             f"{subject} of the warehouse can't be changed: {error.args[0]}{detail}; remove the obstacle, and the loader "
             "continues by itself"
         ) from error
-
-
-@asynccontextmanager
-async def log_lock_waits(
-    database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
-) -> AsyncIterator[None]:
-    """Log each holder of a lock that the transaction inside waits for, once; `waits` receives those of the last look."""
-    pid = await connection.fetchval("SELECT pg_backend_pid()")
-
-    async def look() -> None:
-        logged: set[int] = set()
-        while True:
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
-            try:
-                async with database.connection() as other:
-                    waits[:] = await lock_waits(other, pid) or waits
-            except (DependencyDownError, TransientError):  # every connection is busy; an outage shows in the session itself
-                continue
-            for wait in waits:
-                if wait.pid not in logged:
-                    logged.add(wait.pid)
-                    _log.warning("lock_awaited", holder=str(wait), holder_pid=wait.pid, **subject)
-
-    looking = asyncio.create_task(look())
-    try:
-        yield
-    finally:
-        looking.cancel()
-        await asyncio.wait([looking])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
-from contracts.warehouse import LEDGER
+from contracts.warehouse import LEDGER, STAR_LOCK
 from services.loading.deletes import Deletes
 from services.loading.merge import (
     create_staging,
@@ -25,11 +25,12 @@ from services.loading.merge import (
     select_referred_dates,
     staging_name,
 )
-from services.loading.migrate import SCHEMA_LOCK, log_lock_waits, migrate_schema
+from services.loading.migrate import migrate_schema
 from services.loading.schema import foreign_keys, relation
 from services.loading.warehouse import Batch, StarRow
 from shared.errors import PermanentError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
+from shared.lock_waits import log_lock_waits
 from shared.postgres import Database
 from shared.sql import quoted
 
@@ -86,7 +87,7 @@ class PostgresWarehouse:
         deletes = Deletes(connection, self._contract, batch)
         # Comparing keys needs the exclusive lock: a concurrent load could merge rows the comparison never sees.
         is_exclusive = bool(batch.keys.lists or await deletes.later_comparisons())
-        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", SCHEMA_LOCK)
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", STAR_LOCK)
         record = batch.event.model_dump_json()
         claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
         if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
@@ -110,7 +111,7 @@ class PostgresWarehouse:
             if not await is_complete(connection, source_name, run):
                 return
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
             found = await connection.fetch(_FOREIGN_KEYS, quoted(self._contract.warehouse_schema))
             known = {row["conname"] for row in found}
             for name, statement in foreign_keys(self._contract):

@@ -15,9 +15,9 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn, WarehouseTable
 from contracts.totesys import CONTRACT
+from contracts.warehouse import STAR_LOCK
 from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
-from services.loading.migrate import SCHEMA_LOCK
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
 from services.operator.local.totesys.fill import fill
@@ -74,7 +74,7 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
     await handle(first, deps)
     async with pipeline.warehouse.connection() as schema_change:
         async with schema_change.transaction():
-            await schema_change.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+            await schema_change.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
             load = asyncio.create_task(handle(second, deps))
             async with asyncio.timeout(HANG_S):
                 while not await schema_change.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):

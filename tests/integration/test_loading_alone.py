@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from contracts.warehouse import STAR_LOCK
 from infra.local.databases import LOADER
 from services.loading import handler as loading
 from services.loading.deletes import KEEP_COMPARISON
-from services.loading.migrate import SCHEMA_LOCK
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
 from shared.errors import TransientError
@@ -57,7 +57,7 @@ async def test_a_comparison_waits_for_a_load_under_way_and_sees_its_rows(
 ) -> None:
     (comparison,) = await pipeline.read(compare_keys=True)
     async with another.transaction():
-        await another.execute("SELECT pg_advisory_xact_lock_shared($1)", SCHEMA_LOCK)
+        await another.execute("SELECT pg_advisory_xact_lock_shared($1)", STAR_LOCK)
         task = asyncio.create_task(loading.handle(comparison, loader))
         await until_waiting(another)
         await another.execute("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'gone', 1)")
@@ -75,7 +75,7 @@ async def test_a_batch_that_waited_for_a_comparison_is_tried_again_and_compared(
     (comparison,) = await pipeline.read(compare_keys=True)
     (keys,) = [keys for keys in comparison.data.keys if keys.table == "dim_design"]
     async with another.transaction():
-        await another.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+        await another.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
         task = asyncio.create_task(loading.handle(late, loader))
         await until_waiting(another)
         told = ("dim_design", comparison.data.run, comparison.data.snapshot.taken_at, keys.model_dump_json())

@@ -20,7 +20,7 @@ from shared.catalog import read_source_facts
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
-from shared.warehouse_fit import foreign_tables, require_types
+from shared.warehouse_fit import require_types, tables_of_others
 
 CHECK_LIMIT = timedelta(minutes=2)  # of a process that has to start first
 VERSION_MINIMUM = 13  # pg_current_snapshot()
@@ -70,10 +70,10 @@ async def check_warehouse(url: str, contract: Contract) -> None:
             )
         if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
             raise PermanentError("the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it")
-        foreign = await foreign_tables(connection, contract)
-        if foreign:
+        others = await tables_of_others(connection, contract)
+        if others:
             raise PermanentError(
-                f"the warehouse has tables that Starlift did not create ({', '.join(foreign)}: no column '{RUN}'); rename or "
+                f"the warehouse has tables that Starlift did not create ({', '.join(others)}: no column '{RUN}'); rename or "
                 "drop them, or give another database"
             )
         await require_types(connection, contract)
