@@ -1,4 +1,4 @@
-"""The URL of a database: from the environment, or from a secret of AWS Secrets Manager."""
+"""Where the URL of a database comes from: the environment, or a secret of AWS Secrets Manager."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from shared.aws_errors import aws_errors, error_code
 from shared.errors import PermanentError
-from shared.postgres_url import has_login, read_url
+from shared.postgres_url import has_login, parse_url
 
 _CONFIG = AioConfig(connect_timeout=5, read_timeout=10)
 
@@ -28,9 +28,9 @@ async def database_url(name: str, *, url: SecretStr | None, secret_id: str | Non
         variables = f"STARLIFT_{name.upper()}_URL or STARLIFT_{name.upper()}_SECRET"
         raise PermanentError(f"no {name} database configured: set {variables}")
     if url is None or (secret_id is not None and not has_login(url)):
-        text = await _secret(str(secret_id), region)
+        text = await _read_secret(str(secret_id), region)
         url = SecretStr(_url_of(name, text, url) if text.startswith("{") else text)
-    read_url(name, url)
+    parse_url(name, url)  # so that a wrong one is found before a connection is needed
     return url
 
 
@@ -56,7 +56,7 @@ def _url_of(name: str, text: str, place: SecretStr | None) -> str:
     return f"{scheme}://{login}@{rest}"
 
 
-async def _secret(secret_id: str, region: str) -> str:
+async def _read_secret(secret_id: str, region: str) -> str:
     with aws_errors("secretsmanager", secret_id):
         async with get_session().create_client("secretsmanager", region_name=region, config=_CONFIG) as client:
             try:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from shared.errors import DependencyDownError, PermanentError
 from shared.postgres_errors import classed_errors, explain_read_only
-from shared.postgres_url import CONNECT_LIMIT, read_url
+from shared.postgres_url import CONNECT_LIMIT, parse_url
 
 # Every transaction renders and reads values the same way and waits as long as it takes, whatever the defaults of the server and
 # the role are. Set in the transaction itself: a pooler drops start-up parameters and may give each transaction another session.
@@ -36,7 +36,7 @@ SESSION_SETTINGS = {
 }
 _SETTINGS_OF_17 = {"transaction_timeout": "0"}
 # PostgreSQL's own functions come before any that a schema of the role's search path has under the same name.
-_MAKE_SETTINGS = """
+_SET_SETTINGS = """
 SELECT name, pg_catalog.set_config(name, wanted, true) AS found
 FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS setting (name, wanted)
 UNION ALL
@@ -73,7 +73,7 @@ class Database:
         reread: Callable[[], Awaitable[SecretStr]] | None = None,
     ) -> None:
         self.name = name
-        self._url = read_url(name, url)
+        self._url = parse_url(name, url)
         self._connections = connections
         self._writes = writes
         self._reread = reread
@@ -100,23 +100,23 @@ class Database:
         Raises: as `connection`; PermanentError also if the server refuses one of the settings.
         """
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=readonly):
-            await self._make_settings(connection)
+            await self._set_settings(connection)
             yield connection
 
-    async def _make_settings(self, connection: asyncpg.Connection) -> None:
+    async def _set_settings(self, connection: asyncpg.Connection) -> None:
         has_17 = connection.get_server_version().major >= 17  # noqa: PLR2004 (PostgreSQL's)
         wanted = SESSION_SETTINGS | (_SETTINGS_OF_17 if has_17 else {})
         try:
-            made = await connection.fetch(_MAKE_SETTINGS, list(wanted), list(wanted.values()))
+            found = await connection.fetch(_SET_SETTINGS, list(wanted), list(wanted.values()))
         except (asyncpg.InsufficientPrivilegeError, asyncpg.CantChangeRuntimeParamError) as error:
             raise PermanentError(
-                f"the {self.name} database does not let role '{self._url.user}' make its session settings ({error.args[0]}); "
+                f"the {self.name} database does not let role '{self._url.user}' change its session settings ({error.args[0]}); "
                 "permit it, or point the URL at the server itself"
             ) from error
-        for name, found in made:
-            if found != wanted.get(name, found):
+        for name, value in found:
+            if value != wanted.get(name, value):
                 raise PermanentError(
-                    f"the {self.name} database has {name} = {found} for role '{self._url.user}' although {wanted[name]} was "
+                    f"the {self.name} database has {name} = {value} for role '{self._url.user}' although {wanted[name]} was "
                     "set; a pooler in front of it changes settings: point the URL at the server itself"
                 )
 
@@ -151,7 +151,7 @@ class Database:
         except asyncpg.InvalidPasswordError:
             if self._reread is None:
                 raise
-            self._url = read_url(self.name, await self._reread())
+            self._url = parse_url(self.name, await self._reread())
             return await self._url.connect(**options)
 
 

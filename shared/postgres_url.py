@@ -26,7 +26,7 @@ DEFAULT_PORT = 5432
 _URL = re.compile(r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#@]*))?(?:\?(?P<query>[^#@]*))?")
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_PLACES = {"host", "port", "user", "password", "dbname"}  # libpq also accepts them as parameters
+_PARTS = {"host", "port", "user", "password", "dbname"}  # of a URL that libpq also accepts as parameters
 _TLS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslnegotiation"}
 _PASSED_ON = {"target_session_attrs", "options"}
 # libpq's, without effect here: how it keeps a connection alive, what it prefers, what Starlift sets itself.
@@ -101,7 +101,7 @@ class PostgresUrl:
         }
 
 
-def read_url(name: str, url: SecretStr) -> PostgresUrl:
+def parse_url(name: str, url: SecretStr) -> PostgresUrl:
     """The URL of the database called `name` in error texts, which never quote a part of the URL that may be secret.
 
     Raises: PermanentError for a URL that can't be read, an unknown parameter, or a file that it names and that can't be read.
@@ -137,18 +137,6 @@ def read_url(name: str, url: SecretStr) -> PostgresUrl:
     )
 
 
-@contextmanager
-def _naming_files(name: str, given: Mapping[str, str], *parameters: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # SSLError is one: the file holds no certificate
-        files = " and ".join(f"{parameter}={given[parameter]}" for parameter in parameters if parameter in given)
-        raise PermanentError(
-            f"the {name} database's URL has {files}, which can't be used ({error.strerror or 'not PEM'}); correct the path or "
-            "its permissions"
-        ) from error
-
-
 def has_login(url: SecretStr) -> bool:
     """Whether a URL names a user."""
     match = _URL.fullmatch(url.get_secret_value().strip())
@@ -177,7 +165,7 @@ def _parameters(name: str, query: str) -> dict[str, str]:
         if value not in _CHOICES.get(parameter, (value,)):
             choices = ", ".join(_CHOICES[parameter])
             raise PermanentError(f"the {name} database's URL has {parameter}={value}; use one of {choices}")
-        if parameter not in _PLACES | _TLS | _PASSED_ON | _DROPPED:
+        if parameter not in _PARTS | _TLS | _PASSED_ON | _DROPPED:
             raise PermanentError(
                 f"the {name} database's URL has a parameter '{parameter}' that Starlift does not support; remove it from the "
                 f"{name} URL"
@@ -210,9 +198,21 @@ def _tls(name: str, given: Mapping[str, str]) -> tuple[ssl.SSLContext | bool, ..
     if is_verified and root in {None, "system"}:
         context.load_default_certs()
     elif is_verified:
-        with _naming_files(name, given, "sslrootcert"):
+        with _unusable_files_named(name, given, "sslrootcert"):
             context.load_verify_locations(cafile=root)
     if "sslcert" in given:
-        with _naming_files(name, given, "sslcert", "sslkey"):
+        with _unusable_files_named(name, given, "sslcert", "sslkey"):
             context.load_cert_chain(given["sslcert"], given.get("sslkey"), password=given.get("sslpassword", ""))
     return (context, False) if mode in {"allow", "prefer"} else (context,)
+
+
+@contextmanager
+def _unusable_files_named(name: str, given: Mapping[str, str], *parameters: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # SSLError is one: the file holds no certificate
+        files = " and ".join(f"{parameter}={given[parameter]}" for parameter in parameters if parameter in given)
+        raise PermanentError(
+            f"the {name} database's URL has {files}, which can't be used ({error.strerror or 'not PEM'}); correct the path or "
+            "its permissions"
+        ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
-from shared.postgres_url import read_url
+from shared.postgres_url import parse_url
 
 if TYPE_CHECKING:
     from infra.local.postgres import Cluster  # which runs statements of this module
@@ -29,7 +29,7 @@ def fetch_value(url: str, query: str, *arguments: object) -> Any:
 
 
 async def _execute(url: str, statements: tuple[str, ...]) -> None:
-    connection = await read_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
+    connection = await parse_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -38,7 +38,7 @@ async def _execute(url: str, statements: tuple[str, ...]) -> None:
 
 
 async def _fetch_value(url: str, query: str, arguments: tuple[object, ...]) -> Any:
-    connection = await read_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
+    connection = await parse_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
     try:
         return await connection.fetchval(query, *arguments)
     finally:

@@ -168,7 +168,7 @@ async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
     [
         (
             "RAISE EXCEPTION 'permission denied to set parameter \"%\"', name USING ERRCODE = '42501';",
-            rf"does not let role '{READER}' make its session settings \(permission denied to set parameter \"client_enc",
+            rf"does not let role '{READER}' change its session settings \(permission denied to set parameter \"client_enc",
         ),
         (
             "RETURN CASE name WHEN 'extra_float_digits' THEN '0' ELSE value END;",

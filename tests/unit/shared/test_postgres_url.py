@@ -7,13 +7,13 @@ import pytest
 from pydantic import SecretStr
 
 from shared.errors import PermanentError
-from shared.postgres_url import PostgresUrl, has_login, read_url
+from shared.postgres_url import PostgresUrl, has_login, parse_url
 
 BASE = "postgresql://reader:hunter2@db/shop"
 
 
 def read(url: str) -> PostgresUrl:
-    return read_url("source", SecretStr(url))
+    return parse_url("source", SecretStr(url))
 
 
 def login(url: PostgresUrl) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from shared.postgres_errors import classed_errors
-from shared.postgres_url import read_url
+from shared.postgres_url import parse_url
 from shared.sql import quoted
 
 END = datetime(2026, 11, 1)  # noqa: DTZ001 - the source's timestamps are UTC without a zone
@@ -72,7 +72,7 @@ async def ensure_filled(url: str, *, orders: int, seed: int = 1) -> int:
 async def connect(url: str) -> asyncpg.Connection:
     """A session of the application, whose CURRENT_TIMESTAMP is UTC. Raises: DependencyDownError, TransientError."""
     with classed_errors("source"):
-        return await read_url("source", SecretStr(url)).connect(
+        return await parse_url("source", SecretStr(url)).connect(
             command_timeout=STATEMENT_LIMIT.total_seconds(), server_settings={"TimeZone": "UTC"}
         )
 
