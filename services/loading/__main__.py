@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from services.loading.evolution import SCHEMA
+from services.loading.evolution import SCHEMA_DEPENDENCY
 from services.loading.handler import Dependencies, handle
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
@@ -31,7 +31,7 @@ async def serve(settings: LoadingSettings) -> None:
         warehouse = PostgresWarehouse(database, settings.contract)
         deps = Dependencies(world.objects, warehouse, settings.contract)
         buckets = (settings.processed_bucket,)
-        probes = {"warehouse": database.probe, SCHEMA: warehouse.ensure_schema}
+        probes = {"warehouse": database.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema}
         async with asyncio.TaskGroup() as group:
             group.create_task(_check_schema(warehouse))
             await consume(settings, world, partial(handle, deps=deps), buckets, probes)

@@ -58,36 +58,36 @@ class Deletes:
         gone = 0
         for table in self.contract.warehouse_tables:
             is_staged = table.name in self.batch.rows
-            if table.name in later:  # it knows all that an earlier list would say
+            if table.name in later:  # the later comparison knows all that this batch's own list would say
                 gone += await self._compare_again(table, later[table.name]) if is_staged else 0
             elif table.name in own:
-                found = own[table.name]
-                gone += await self._compare(table, found)
-                record = (table.name, found.run, found.found_at, found.keys.model_dump_json())
+                comparison = own[table.name]
+                gone += await self._compare(table, comparison)
+                record = (table.name, data.run, comparison.found_at, comparison.keys.model_dump_json())
                 await self.connection.execute(KEEP_COMPARISON, *record)
             if is_staged:
                 rows = await self.connection.fetch(select_staged_tombstones(table))
                 await self._mark(table, [row["key"] for row in rows])
         return gone
 
-    async def _compare(self, table: WarehouseTable, found: Comparison) -> int:
-        """Insert a tombstone for each row that the list lacks; how many. Raises: ObjectMissingError."""
+    async def _compare(self, table: WarehouseTable, comparison: Comparison) -> int:
+        """Insert a tombstone for each row that the list lacks, and return how many. Raises: ObjectMissingError."""
         # Without a row of an earlier run, as in a first load, there is nothing to compare.
         older = f"SELECT EXISTS (SELECT FROM {relation(self.contract, table)} WHERE _run < $1::bigint)"
-        if not await self.connection.fetchval(older, found.run):
+        if not await self.connection.fetchval(older, comparison.run):
             return 0
         await self.connection.execute(create_keys(table))
-        for part in found.keys.objects:
+        for part in comparison.keys.objects:
             keys = await self.batch.keys.read(part)
             await self.connection.execute(insert_keys(table), *zip(*keys, strict=True))
-        gone = await self.connection.fetch(insert_tombstones(self.contract, table), found.run, found.found_at)
+        gone = await self.connection.fetch(insert_tombstones(self.contract, table), comparison.run, comparison.found_at)
         await self._mark(table, [row["key"] for row in gone])
         return len(gone)
 
-    async def _compare_again(self, table: WarehouseTable, found: Comparison) -> int:
-        """As `_compare`; if the bucket has lost the list, a row may live until the next comparison."""
+    async def _compare_again(self, table: WarehouseTable, comparison: Comparison) -> int:
+        """As `_compare`; a list that the bucket no longer has is skipped, and a row may live until the next comparison."""
         try:
-            return await self._compare(table, found)
+            return await self._compare(table, comparison)
         except ObjectMissingError as error:
             _log.warning("comparison_not_repeated", run=self.batch.event.data.run, table=table.name, reason=str(error))
             return 0

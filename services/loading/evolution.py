@@ -15,14 +15,14 @@ from services.loading.schema import (
     create_statements,
     current_view,
     definitions,
-    keys_of,
+    key_constraints,
     relation,
 )
-from services.loading.star import FoundView, Star
+from services.loading.star import FoundStar, FoundView
 from shared.errors import DependencyDownError
 from shared.sql import literal, quoted
 
-SCHEMA = "warehouse schema"  # the dependency that the consumer waits for, beside the warehouse itself
+SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
 
 _SPELLINGS = {  # what format_type says, and how a contract says it
     "character varying": "varchar",
@@ -41,7 +41,7 @@ class SchemaNotReadyError(DependencyDownError):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(SCHEMA, text)
+        super().__init__(SCHEMA_DEPENDENCY, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Change:
     statements: tuple[str, ...]
 
 
-def changes(contract: Contract, star: Star) -> list[Change]:
+def changes(contract: Contract, star: FoundStar) -> list[Change]:
     """The changes that make the star follow the contract; none where nothing differs.
 
     Carry out only the first: the ones after it may depend on its result.
@@ -71,7 +71,7 @@ def changes(contract: Contract, star: Star) -> list[Change]:
     return [*found, *(change for table in contract.facts if (change := _view_change(contract, table, star)) is not None)]
 
 
-def _refuse_dependants(contract: Contract, star: Star) -> None:
+def _refuse_dependants(contract: Contract, star: FoundStar) -> None:
     """Raises: SchemaNotReadyError naming every object of others that would be lost or would stop a change."""
     found = []
     for table in contract.warehouse_tables:
@@ -79,11 +79,11 @@ def _refuse_dependants(contract: Contract, star: Star) -> None:
         name = current_name(table.name)
         view = star.views.get(name)
         is_dropped = view is not None and (bool(widened) or _has_to_be_dropped(view, star.wanted_views.get(name)))
-        for one in star.dependants:
-            if one.relation == table.name and widened and (one.column is None or one.column in widened):
-                found.append(f"{one.name} on {one.relation}.{one.column or '*'}")
-            elif one.relation == name and is_dropped:
-                found.append(f"{one.name} on {one.relation}")
+        for dependant in star.dependants:
+            if dependant.relation == table.name and widened and (dependant.column is None or dependant.column in widened):
+                found.append(f"{dependant.name} on {dependant.relation}.{dependant.column or '*'}")
+            elif dependant.relation == name and is_dropped:
+                found.append(f"{dependant.name} on {dependant.relation}")
     if found:
         raise SchemaNotReadyError(
             f"the warehouse can't follow contract '{contract.name}' while other objects depend on what has to change: "
@@ -91,7 +91,7 @@ def _refuse_dependants(contract: Contract, star: Star) -> None:
         )
 
 
-def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
+def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
     """One ALTER TABLE for all columns: one lock, and one scan of the rows.
 
     A view keeps the columns that it shows from changing their types, so the view of a widened fact is created again.
@@ -114,7 +114,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: Star) -> It
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
-def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[tuple[str, str]]:
+def _widenings(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str]]:
     """The columns whose type the contract has widened, with the new type. Raises: SchemaNotReadyError."""
     for column in star.columns_of(table.name):
         wanted = table.star_types.get(column.name)
@@ -129,7 +129,7 @@ def _widenings(contract: Contract, table: WarehouseTable, star: Star) -> Iterato
         yield column.name, wanted.sql
 
 
-def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
+def _constraint_changes(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
     """Drop NOT NULL where the contract has no such column or allows NULL, and require a `_run` of every row."""
     surrogate = table.surrogate if isinstance(table, Fact) else None
     kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, surrogate}
@@ -142,13 +142,13 @@ def _constraint_changes(table: WarehouseTable, star: Star) -> Iterator[str]:
             yield f"ALTER COLUMN {RUN} SET NOT NULL"
 
 
-def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Iterator[Change]:
+def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns_of(table.name)}
     indexes = star.indexes_of(table.name)
     surrogate = table.surrogate if isinstance(table, Fact) else None
     has_primary = any(index.is_primary for index in indexes)
-    for key in keys_of(table):
+    for key in key_constraints(table):
         if not names.issuperset(key.columns):
             continue  # the table or a column is yet to be created
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
@@ -167,7 +167,7 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: Star) -> Itera
                     yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
 
 
-def _view_change(contract: Contract, table: Fact, star: Star) -> Change | None:
+def _view_change(contract: Contract, table: Fact, star: FoundStar) -> Change | None:
     name = current_name(table.name)
     view, wanted = star.views.get(name), star.wanted_views.get(name)
     if view is None:

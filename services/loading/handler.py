@@ -42,7 +42,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"loading takes starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
-    event = _loaded(message)
+    event = _batch_loaded(message)
     try:
         # A duplicate costs one query, even when its objects have expired. The load asks again inside its transaction.
         gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, deps)
@@ -66,12 +66,12 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 async def _load(message: BatchRemodelled, event: BatchLoaded, deps: Dependencies) -> int | None:
     """How many rows were found gone; None if another loader was first."""
-    frames = await asyncio.gather(*(_read(rows, deps) for rows in message.data.tables))
+    frames = await asyncio.gather(*(_read_rows(rows, deps) for rows in message.data.tables))
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
     return await deps.warehouse.load(Batch(event, rows, KeyLists(message.data.keys, partial(_read_keys, deps))))
 
 
-async def _read(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
+async def _read_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
     """The star rows of one table. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
     try:
         types = deps.contract.warehouse_table(rows.table).star_types
@@ -86,7 +86,8 @@ async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:
     return await asyncio.to_thread(unpacked, await deps.objects.get(part))
 
 
-def _loaded(message: BatchRemodelled) -> BatchLoaded:
+def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:
+    """What the ledger records once the batch is loaded."""
     data = BatchLoadedData(
         **message.data.head(),
         tables=tuple(LoadedTable(table=rows.table, row_count=rows.object.row_count) for rows in message.data.tables),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contracts.contract import Contract
 from contracts.tables import Column, WarehouseTable
+from services.loading.schema import relation
 from shared.codecs import codec_of
 from shared.sql import quoted
 
@@ -47,7 +48,7 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
     ]
     ordered = ", ".join(quoted("s", name) for name in table.identity)
     return (
-        f"INSERT INTO {quoted(contract.warehouse_schema, table.name)} AS t ({', '.join(names)}, _run, _batch_id, _loaded_at) "
+        f"INSERT INTO {relation(contract, table)} AS t ({', '.join(names)}, _run, _batch_id, _loaded_at) "
         f"SELECT DISTINCT ON ({ordered}) {', '.join(values)}, $1::bigint, $2::uuid, clock_timestamp() "
         f"FROM {quoted(staging_name(table))} AS s ORDER BY {ordered} "
         f"ON CONFLICT ({identity}) DO UPDATE SET {', '.join([*changed, *technical])} WHERE excluded._run >= t._run"
@@ -69,7 +70,7 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
         return None
     key = dimension.column(dimension.key[0])
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
-    name, referred_key = quoted(contract.warehouse_schema, dimension.name), codec_of(key.type).loaded("k.key")
+    name, referred_key = relation(contract, dimension), codec_of(key.type).loaded("k.key")
     values = [referred_key, *(codec_of(column.type).stand_in or "NULL" for column in required)]
     return (
         f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
@@ -108,7 +109,7 @@ def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
     loads of that date would wait for each other's end. Parameters are texts, because asyncpg sends the last date that Python
     has, 9999-12-31, as infinity.
     """
-    name, key = quoted(contract.warehouse_schema, calendar.name), quoted(calendar.key[0])
+    name, key = relation(contract, calendar), quoted(calendar.key[0])
     names = [quoted(column.name) for column in calendar.columns]
     parameters = (f"${n}::text::{column.type.sql}" for n, column in enumerate(calendar.columns, start=1))
     wanted, held, excluded = (", ".join(f"{alias}.{column}" for column in names) for alias in ("w", "d", "excluded"))

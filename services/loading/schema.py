@@ -48,7 +48,7 @@ def _constraint_name(table: WarehouseTable, *columns: str, kind: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class KeyConstraint:
     """A primary key, or a unique constraint, of a warehouse table."""
 
     name: str
@@ -56,13 +56,13 @@ class Key:
     is_primary: bool
 
 
-def keys_of(table: WarehouseTable) -> tuple[Key, ...]:
+def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
     """The keys of a table; the last one tells two rows apart, and merges rely on it."""
     if not isinstance(table, Fact) or table.surrogate is None:
-        return (Key(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
+        return (KeyConstraint(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
     return (
-        Key(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
-        Key(_constraint_name(table, *table.identity, kind="key"), table.identity, is_primary=False),
+        KeyConstraint(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
+        KeyConstraint(_constraint_name(table, *table.identity, kind="key"), table.identity, is_primary=False),
     )
 
 
@@ -76,7 +76,7 @@ def definitions(table: WarehouseTable) -> dict[str, str]:
 
 def _create_table(contract: Contract, table: WarehouseTable) -> str:
     parts = [f"{quoted(name)} {definition}" for name, definition in definitions(table).items()]
-    for key in keys_of(table):
+    for key in key_constraints(table):
         kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
         parts.append(f"CONSTRAINT {quoted(key.name)} {kind} ({', '.join(map(quoted, key.columns))})")
     return f"CREATE TABLE {relation(contract, table)} ({', '.join(parts)})"

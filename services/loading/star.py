@@ -1,4 +1,4 @@
-"""The star as the warehouse's catalog has it."""
+"""The star as it is found in the warehouse's catalog; services/loading/schema.py has the star that the contract wants."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FoundDependant:
 
 
 @dataclass(frozen=True, slots=True)
-class Star:
+class FoundStar:
     """The whole star, by table or view. `wanted_views` are the views as the contract defines them on the existing tables."""
 
     columns: dict[str, list[FoundColumn]]
@@ -95,7 +95,7 @@ class Star:
         return self.indexes.get(table, [])
 
 
-async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
+async def read_star(connection: asyncpg.Connection, contract: Contract) -> FoundStar:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
     views = [current_name(fact.name) for fact in contract.facts]
@@ -106,7 +106,7 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Star:
     for row in await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables):
         indexes.setdefault(row["table"], []).append(FoundIndex(**{**row, "columns": frozenset(row["columns"])}))
     dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *views], views)
-    return Star(
+    return FoundStar(
         columns=columns,
         indexes=indexes,
         views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, views)},

@@ -61,7 +61,7 @@ class Warehouse(Protocol):
     """
 
     async def ensure_schema(self) -> None:
-        """Make the star follow the contract. Does nothing where it does."""
+        """Make the star follow the contract; do nothing if it already does."""
         ...
 
     async def has(self, batch_id: UUID) -> bool:
@@ -77,7 +77,7 @@ class Warehouse(Protocol):
         ...
 
     async def finish_run(self, source_name: str, run: int) -> None:
-        """Do what the warehouse can only do once every batch of a run is loaded; nothing before."""
+        """Do what has to wait until every batch of a run is loaded; do nothing if one is missing."""
         ...
 
     async def rows(self, table: WarehouseTable) -> list[StarRow]:

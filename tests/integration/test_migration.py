@@ -21,7 +21,7 @@ from contracts.column_types import BIGINT, numeric
 from contracts.messages import BatchRemodelled, encode
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.loading import handler as loading
-from services.loading.evolution import SCHEMA, SchemaNotReadyError
+from services.loading.evolution import SCHEMA_DEPENDENCY, SchemaNotReadyError
 from services.loading.migrate import LOCK_LIMIT, migrate, next_change
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
@@ -89,7 +89,7 @@ async def consuming(shop: Pipeline, message: BatchRemodelled) -> AsyncIterator[t
         replace(RULES, poll_wait=timedelta(seconds=1)),
         queue=queue,
         dead_letters=dead_letters,
-        probes={"warehouse": shop.warehouse.probe, SCHEMA: warehouse.ensure_schema},
+        probes={"warehouse": shop.warehouse.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema},
         rng=Random(1),  # noqa: S311 (the same delays each time)
     )
     running = asyncio.create_task(consumer.run())
