@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -34,7 +35,7 @@ from shared.lock_waits import log_lock_waits
 from shared.postgres import Database
 from shared.sql import quoted
 
-LOCK_LIMIT = "10s"  # for the lock that adding foreign keys needs
+FOREIGN_KEYS_LOCK_LIMIT = timedelta(seconds=10)  # loads under way hold the tables
 
 # No row comes back if the ledger has the batch already. A second loader of the batch waits here until the first has ended.
 _CLAIM_BATCH = f"""
@@ -65,6 +66,21 @@ class PostgresWarehouse:
         self._has_foreign_keys = False
         self._only_source: str | None = None
 
+    async def ensure_schema(self) -> None:
+        """Migrate the schema when the loader starts, and after a load has found it damaged.
+
+        All callers share one attempt, which continues when a caller stops waiting. See Warehouse.
+        """
+        if self._has_schema:
+            return
+        if self._migration is None or self._migration.done():
+            self._migration = asyncio.create_task(self._migrate())
+        await asyncio.shield(self._migration)
+
+    async def _migrate(self) -> None:
+        await migrate_schema(self._database, self._contract)
+        self._has_schema = True
+
     async def has(self, batch_id: UUID) -> bool:
         """See Warehouse."""
         await self.ensure_schema()
@@ -81,66 +97,6 @@ class PostgresWarehouse:
             with self._schema_checked_if_damaged():
                 async with log_lock_waits(self._database, connection, [], batch_id=str(batch.event.data.batch_id)):
                     return await self._load(connection, batch)
-
-    async def _load(self, connection: asyncpg.Connection, batch: Batch) -> int | None:
-        data = batch.event.data
-        deletes = Deletes(connection, self._contract, batch)
-        # Comparing keys needs the exclusive lock: a concurrent load could merge rows the comparison never sees.
-        is_exclusive = bool(batch.keys.lists or await deletes.later_comparisons())
-        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", STAR_LOCK)
-        record = batch.event.model_dump_json()
-        claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
-        if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
-            return None
-        await self._merge(connection, batch)
-        later = await deletes.later_comparisons()
-        if later and not is_exclusive:
-            raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
-        gone = await deletes.apply(later)
-        await connection.execute(_CLOSE_BATCH, data.batch_id)
-        return gone
-
-    async def finish_run(self, source_name: str, run: int) -> None:
-        """Add the missing foreign keys. Every load keeps them true, so adding them can't fail.
-
-        Raises: TransientError when a long load holds the tables; a later run tries again.
-        """
-        if self._has_foreign_keys:
-            return
-        async with self._database.transaction() as connection:
-            if not await is_complete(connection, source_name, run):
-                return
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT}'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
-            found = await connection.fetch(_FOREIGN_KEYS, quoted(self._contract.warehouse_schema))
-            known = {row["conname"] for row in found}
-            for name, statement in foreign_keys(self._contract):
-                if name not in known:
-                    await connection.execute(statement)
-        self._has_foreign_keys = True
-
-    async def rows(self, table: WarehouseTable) -> list[StarRow]:
-        """See Warehouse."""
-        names = ", ".join(map(quoted, table.star_types))
-        query = f"SELECT _run, _deleted_at, {names} FROM {relation(self._contract, table)}"
-        async with self._database.transaction(readonly=True) as connection:
-            found = await connection.fetch(query)
-        return [StarRow({name: row[name] for name in table.star_types}, row["_run"], row["_deleted_at"]) for row in found]
-
-    async def ensure_schema(self) -> None:
-        """Migrate the schema when the loader starts, and after a load has found it damaged.
-
-        All callers share one attempt, which continues when a caller stops waiting. See Warehouse.
-        """
-        if self._has_schema:
-            return
-        if self._migration is None or self._migration.done():
-            self._migration = asyncio.create_task(self._migrate())
-        await asyncio.shield(self._migration)
-
-    async def _migrate(self) -> None:
-        await migrate_schema(self._database, self._contract)
-        self._has_schema = True
 
     @contextmanager
     def _schema_checked_if_damaged(self) -> Iterator[None]:
@@ -165,13 +121,31 @@ class PostgresWarehouse:
             )
         self._only_source = source_name
 
+    async def _load(self, connection: asyncpg.Connection, batch: Batch) -> int | None:
+        data = batch.event.data
+        deletes = Deletes(connection, self._contract, batch)
+        # Comparing keys needs the exclusive lock: a concurrent load could merge rows the comparison never sees.
+        is_exclusive = bool(batch.keys.lists or await deletes.later_comparisons())
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", STAR_LOCK)
+        record = batch.event.model_dump_json()
+        claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
+        if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
+            return None
+        await self._merge(connection, batch)
+        later = await deletes.later_comparisons()
+        if later and not is_exclusive:
+            raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
+        gone = await deletes.apply(later)
+        await connection.execute(_CLOSE_BATCH, data.batch_id)
+        return gone
+
     async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> None:
         """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
         contract, rows = self._contract, batch.rows
         staged = [table for table in contract.warehouse_tables if table.name in rows]
         facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in staged:
-            await _stage(connection, table, rows)
+            await _stage(connection, table, rows[table.name])
         for table in contract.warehouse_tables:
             if isinstance(table, Calendar):
                 await self._fill_calendar(connection, table, facts)
@@ -193,11 +167,38 @@ class PostgresWarehouse:
         rows = [[str(part(date)) for part in parts] for date in dates]
         await connection.executemany(merge_date(self._contract, calendar), rows)
 
+    async def finish_run(self, source_name: str, run: int) -> None:
+        """Add the missing foreign keys. Every load keeps them true, so adding them can't fail.
 
-async def _stage(connection: asyncpg.Connection, table: WarehouseTable, rows: Mapping[str, pd.DataFrame]) -> None:
+        Raises: ServerBusyError when a long load holds the tables; a later run tries again.
+        """
+        if self._has_foreign_keys:
+            return
+        async with self._database.transaction() as connection:
+            if not await is_complete(connection, source_name, run):
+                return
+            await connection.execute(f"SET LOCAL lock_timeout = '{FOREIGN_KEYS_LOCK_LIMIT.seconds}s'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+            found = await connection.fetch(_FOREIGN_KEYS, quoted(self._contract.warehouse_schema))
+            known = {row["conname"] for row in found}
+            for name, statement in foreign_keys(self._contract):
+                if name not in known:
+                    await connection.execute(statement)
+        self._has_foreign_keys = True
+
+    async def rows(self, table: WarehouseTable) -> list[StarRow]:
+        """See Warehouse."""
+        names = ", ".join(map(quoted, table.star_types))
+        query = f"SELECT _run, _deleted_at, {names} FROM {relation(self._contract, table)}"
+        async with self._database.transaction(readonly=True) as connection:
+            found = await connection.fetch(query)
+        return [StarRow({name: row[name] for name in table.star_types}, row["_run"], row["_deleted_at"]) for row in found]
+
+
+async def _stage(connection: asyncpg.Connection, table: WarehouseTable, rows: pd.DataFrame) -> None:
     """Copy rows into a temporary table, as Python objects with None for NULL."""
-    frame, names = rows[table.name], list(table.star_types)
-    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in names]
+    names = list(table.star_types)
+    columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in names]
     await connection.execute(create_staging(table))
     await connection.copy_records_to_table(staging_name(table), records=zip(*columns, strict=True), columns=names)
 
