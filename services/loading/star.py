@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -58,13 +58,13 @@ class FoundView:
     name: str
     definition: str
     columns: tuple[tuple[str, str], ...]
-    owner: str = ""
-    is_own: bool = True
-    options: tuple[str, ...] = ()
-    comment: str | None = None
-    column_comments: dict[str, str] = field(default_factory=dict)
-    grants: tuple[Grant, ...] = ()
-    granted_by_default: tuple[str | None, ...] = ()
+    owner: str
+    is_own: bool  # whether the loader's role owns it
+    options: tuple[str, ...]
+    comment: str | None
+    column_comments: dict[str, str]
+    grants: tuple[Grant, ...]
+    granted_by_default: tuple[str | None, ...]  # the roles to which ALTER DEFAULT PRIVILEGES grants something; None: PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
