@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mode, RowsOf, Trigger, encode
 from contracts.state import Manifest
-from services.operator.dead_messages import DeadMessages
 from services.operator.errors import NotLoadedError
-from services.operator.progress import not_in_ledger, read_progress
+from services.operator.progress import DeadMessages, not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
 
 POLL = timedelta(milliseconds=200)
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
 SOURCE = "starlift/operator"
-ASK_STATUS = "look at `starlift status`: are the services up, are messages waiting?"
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +84,9 @@ async def wait_until_loaded(
 
     Raises: NotLoadedError when the request or a missing batch is a dead letter, or `limit` is over.
     """
-    wait = _Wait(system, request)
-    try:
-        async with asyncio.timeout(limit.total_seconds()):
-            async for is_due in _polls():
-                manifest = await wait.look(look_around=is_due)
-                on_progress(wait.waiting)
-                if manifest is not None:
-                    return manifest
-    except TimeoutError:
-        text = f"not loaded after {limit.total_seconds():g} s: {wait.waiting.sentence}; {ASK_STATUS}"
-        raise NotLoadedError(text) from None
-    raise AssertionError("the polls never end by themselves")
+    wait = _Wait(system, request, on_progress)
+    after = f"not loaded after {limit.total_seconds():g} s"
+    return await _until(wait.loaded, wait.look_around, limit, lambda: f"{after}: {wait.waiting.sentence}")
 
 
 async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: timedelta) -> None:
@@ -103,17 +95,14 @@ async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: ti
     Raises: NotLoadedError when one of them is a dead letter, or `limit` is over.
     """
     missing, dead = batches, DeadMessages(system)
-    try:
-        async with asyncio.timeout(limit.total_seconds()):
-            async for is_due in _polls():
-                missing = await not_in_ledger(system.warehouse, missing)
-                if not missing:
-                    return
-                if is_due:
-                    await _require_none(dead, missing)
-    except TimeoutError:
-        still = f"{len(missing)} of {len(batches)} batches are not loaded after {limit.total_seconds():g} s"
-        raise NotLoadedError(f"{still}; {ASK_STATUS}") from None
+
+    async def loaded() -> list[UUID] | None:
+        nonlocal missing
+        missing = await not_in_ledger(system.warehouse, missing)
+        return None if missing else batches
+
+    late = f"of {len(batches)} batches are not loaded after {limit.total_seconds():g} s"
+    await _until(loaded, lambda: dead.require_none(missing), limit, lambda: f"{len(missing)} {late}")
 
 
 async def resend_missing(system: System) -> int:
@@ -129,27 +118,28 @@ async def resend_missing(system: System) -> int:
     return len(batches)
 
 
-async def _polls() -> AsyncIterator[bool]:
-    """Yield once every POLL, forever; True, also the first time, when dead letters and earlier runs are due for a look."""
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    while True:
-        is_due = loop.time() >= due
-        if is_due:
-            due = loop.time() + LOOK_AROUND.total_seconds()
-        yield is_due
-        await asyncio.sleep(POLL.total_seconds())
+async def _until(
+    loaded: Callable[[], Awaitable[Loaded | None]],
+    look_around: Callable[[], Awaitable[None]],
+    limit: timedelta,
+    late: Callable[[], str],
+) -> Loaded:
+    """Ask once every POLL what is `loaded` until it is something; also look around, at the first time and every LOOK_AROUND.
 
-
-async def _require_none(dead: DeadMessages, wanted: Iterable[UUID]) -> None:
-    """Raises: NotLoadedError naming a dead letter that holds one of the messages or batches."""
-    for one in (await dead.find(wanted)).values():
-        what = "the request for this run" if one.run is None else f"a batch of run {one.run}"
-        raise NotLoadedError(
-            f"{what} is not loaded: it is dead letter {one.letter} of {one.service}; "
-            f"`starlift dlq show {one.letter}` prints why, "
-            f"`starlift dlq replay {one.service} --execute` sends it again once the cause is fixed"
-        )
+    Raises: NotLoadedError with the sentence `late` when `limit` is over; what `look_around` raises.
+    """
+    clock = asyncio.get_running_loop().time
+    due = clock()
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            while (found := await loaded()) is None:
+                if clock() >= due:
+                    due = clock() + LOOK_AROUND.total_seconds()
+                    await look_around()
+                await asyncio.sleep(POLL.total_seconds())
+            return found
+    except TimeoutError:
+        raise NotLoadedError(f"{late()}; look at `starlift status`: are the services up, are messages waiting?") from None
 
 
 class _Wait:
@@ -158,34 +148,40 @@ class _Wait:
     Runs hold the lease one after the other, so no manifest of an earlier run appears once the run's own is there.
     """
 
-    def __init__(self, system: System, request: Request) -> None:
+    def __init__(self, system: System, request: Request, on_progress: Callable[[Waiting], None]) -> None:
         self.waiting = Waiting()
         self._system = system
         self._request = request
+        self._on_progress = on_progress
         self._seen = request.after  # no manifest up to this run is the awaited one
         self._whole_through = 1
+        self._is_new = False  # the gaps were read together with the manifest
         self._dead = DeadMessages(system)
 
-    async def look(self, *, look_around: bool) -> Manifest | None:
-        """The manifest when nothing is missing any more. Raises: NotLoadedError."""
-        manifest = self.waiting.manifest
-        if manifest is None:
-            manifest = await self._find_manifest()
-            look_around |= manifest is not None
-        if manifest is None:
-            if look_around:
-                await _require_none(self._dead, [self._request.command.id])
-            return None
-        missing = await (self._gaps(manifest) if look_around else self._still_missing())
-        self.waiting = Waiting(manifest, missing)
-        if missing and look_around:
-            await _require_none(self._dead, [batch.data.batch_id for batch in missing])
-        return None if missing else manifest
+    async def loaded(self) -> Manifest | None:
+        """The manifest of the run when nothing is missing any more."""
+        if self.waiting.manifest is not None:
+            missing = {batch.data.batch_id: batch for batch in self.waiting.missing}
+            still = await not_in_ledger(self._system.warehouse, list(missing))
+            self.waiting = replace(self.waiting, missing=tuple(missing[one] for one in still))
+        else:
+            ended = await self._system.store.manifests_after(self._seen)
+            self._seen = ended[-1].run if ended else self._seen
+            for manifest in ended:
+                if manifest.requested_by == self._request.command.id:
+                    self.waiting, self._is_new = Waiting(manifest, await self._gaps(manifest)), True
+        self._on_progress(self.waiting)
+        return None if self.waiting.missing else self.waiting.manifest
 
-    async def _find_manifest(self) -> Manifest | None:
-        ended = await self._system.store.manifests_after(self._seen)
-        self._seen = ended[-1].run if ended else self._seen
-        return next((one for one in ended if one.requested_by == self._request.command.id), None)
+    async def look_around(self) -> None:
+        """Look which earlier runs are still needed, and whether what is missing has died. Raises: NotLoadedError."""
+        if self.waiting.manifest is None:
+            await self._dead.require_none([self._request.command.id])
+        else:
+            if not self._is_new:
+                self.waiting = replace(self.waiting, missing=await self._gaps(self.waiting.manifest))
+            self._is_new = False
+            await self._dead.require_none([batch.data.batch_id for batch in self.waiting.missing])
 
     async def _gaps(self, manifest: Manifest) -> tuple[BatchIngested, ...]:
         """The missing batches that the run needs; a full run, itself or a later loaded one, makes earlier runs needless."""
@@ -195,7 +191,3 @@ class _Wait:
             self._whole_through = progress.consistent_through.run
         first = manifest.run if manifest.is_full else 0
         return tuple(batch for batch in progress.missing if first <= batch.data.run <= manifest.run)
-
-    async def _still_missing(self) -> tuple[BatchIngested, ...]:
-        missing = {batch.data.batch_id: batch for batch in self.waiting.missing}
-        return tuple(missing[one] for one in await not_in_ledger(self._system.warehouse, list(missing)))

@@ -1,8 +1,8 @@
-"""How far the warehouse has come: the manifests of the landing bucket against the ledger of the warehouse."""
+"""How far the warehouse has come: the manifests of the landing bucket against its ledger, and what is a dead letter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,6 +11,9 @@ import asyncpg
 
 from contracts.messages import BatchIngested, Role
 from contracts.state import Checkpoint, Manifest
+from services.operator.dlq.hold import holding
+from services.operator.errors import NotLoadedError
+from services.operator.system import System
 from shared.clock import Clock, utc_now
 from shared.ledger import loaded_batches, loaded_runs
 from shared.postgres import Database
@@ -115,3 +118,65 @@ async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUI
     async with warehouse.transaction(readonly=True) as connection:
         loaded = await loaded_batches(connection, wanted)
     return [batch for batch in wanted if batch not in loaded]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message in the dead-letter queue of `service`; `letter` is SQS's id of it, `run` is None for the request of a run."""
+
+    service: str
+    letter: str
+    run: int | None
+
+    @property
+    def sentence(self) -> str:
+        """What is a dead letter, and what to do about it."""
+        what = "the request for this run" if self.run is None else f"a batch of run {self.run}"
+        return (
+            f"{what} is dead letter {self.letter} of {self.service}: `starlift dlq show {self.letter}` prints why, "
+            f"`starlift dlq replay {self.service} --execute` sends it again once the cause is fixed"
+        )
+
+
+class DeadMessages:
+    """What the dead-letter queues hold, by the id of the message and by that of its batch.
+
+    Looking hides letters for a moment, so a queue is read again only when its count has changed, or when another command
+    had letters of it in hand. Of each queue `limit` letters are read; None: all.
+    """
+
+    def __init__(self, system: System, limit: int | None = None) -> None:
+        self._queues = system.dead_letters
+        self._limit = limit
+        self._counts: dict[str, int] = {}
+        self._messages: dict[str, dict[str, DeadMessage]] = {}
+
+    async def find(self, wanted: Iterable[UUID]) -> dict[UUID, DeadMessage]:
+        """Those of the messages and batches that are dead letters."""
+        for service in self._queues:
+            await self._read(service)
+        ids = {str(one): one for one in wanted}
+        return {ids[name]: found[name] for found in self._messages.values() for name in ids.keys() & found.keys()}
+
+    async def require_none(self, wanted: Iterable[UUID]) -> None:
+        """Raises: NotLoadedError naming a dead letter that holds one of the messages or batches."""
+        for one in (await self.find(wanted)).values():
+            raise NotLoadedError(one.sentence)
+
+    async def _read(self, service: str) -> None:
+        depth = await self._queues[service].depth()
+        count = depth.visible + depth.in_flight
+        if count == self._counts.get(service):
+            return
+        found: dict[str, DeadMessage] = {}
+        if count:
+            async with holding(service, self._queues[service]) as hold:
+                seen = 0
+                async for letter in hold.letters():
+                    if seen == self._limit:
+                        break
+                    seen += 1
+                    names = {str(letter.event_id), str(letter.batch_id)}
+                    found |= dict.fromkeys(names, DeadMessage(service, letter.id, letter.run))
+            count = -1 if hold.elsewhere else count
+        self._counts[service], self._messages[service] = count, found

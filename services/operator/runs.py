@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from contracts.messages import Role, Trigger
 from contracts.state import Manifest, SourceState
-from services.operator.dead_messages import DeadMessage, DeadMessages
+from services.operator.progress import DeadMessage, DeadMessages
 from services.operator.system import System
 from shared.ledger import LoadedEvent, loaded_events
 from shared.reading import all_of

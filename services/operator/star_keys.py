@@ -1,6 +1,6 @@
-"""Keys of star rows, in the form in which key lists, the quarantine and the proof have them, as SQL. Pure text.
+"""How tables of the star are named, and keys of their rows: in the form of key lists, quarantine and proof, as SQL. Pure.
 
-A whole number stays one; anything else is the text that PostgreSQL makes of it: no padding, no enum.
+In a key a whole number stays one; anything else is the text that PostgreSQL makes of it: no padding, no enum.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from contracts.tables import Column, WarehouseTable
+from contracts.contract import Contract
+from contracts.tables import Column, ContractError, WarehouseTable
+from services.operator.errors import UsageError
 
 Key = tuple[Any, ...]  # one value for each column of the key: int or str
 
@@ -33,3 +35,12 @@ def key_arrays(table: WarehouseTable) -> list[str]:
 def by_column(table: WarehouseTable, keys: Collection[Key]) -> list[list[object]]:
     """Keys as the arguments of `key_arrays`: one list for each column of the key."""
     return [[key[position] for key in keys] for position in range(len(table.key))]
+
+
+def table_named(contract: Contract, name: str) -> WarehouseTable:
+    """The warehouse table that a person means. Raises: UsageError."""
+    try:
+        return contract.warehouse_table(name)
+    except ContractError as error:
+        known = ", ".join(table.name for table in contract.warehouse_tables)
+        raise UsageError(f"{error}; it has {known}") from error

@@ -12,9 +12,8 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import RemodelledTable, WarehouseTable
-from services.operator.dead_messages import DeadMessage, DeadMessages
 from services.operator.errors import NotLoadedError
-from services.operator.progress import Progress, read_progress
+from services.operator.progress import DeadMessage, DeadMessages, Progress, read_progress
 from services.operator.proof.actual import relation
 from services.operator.proof.causes import Cause, Unseen, sources_of
 from services.operator.proof.comparison import Refusal, Row

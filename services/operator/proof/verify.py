@@ -16,13 +16,13 @@ from datetime import timedelta
 
 from contracts.tables import WarehouseTable
 from services.operator.errors import OperatorError
-from services.operator.naming import table_named
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
 from services.operator.proof.records import keep_failure, keep_verdict
 from services.operator.proof.settling import compare_again
 from services.operator.proof.table_comparison import compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
+from services.operator.star_keys import table_named
 from services.operator.system import System
 from shared.errors import DependencyDownError, PermanentError, TransientError
 

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.operator.dead_messages import DeadMessage
-from services.operator.progress import OVERDUE, Gap, Progress
+from services.operator.progress import OVERDUE, DeadMessage, Gap, Progress
 from services.operator.proof.causes import Cause, Unseen, Wait
 
 MINUTE = timedelta(minutes=1)
@@ -70,9 +69,7 @@ def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> 
     run = f"run {gap.manifest.run}"
     for batch in gap.missing:
         if (letter := dead.get(batch.data.batch_id)) is not None:
-            replay = f"`starlift dlq replay {letter.service} --execute` sends it again"
-            advice = f"`starlift dlq show {letter.letter}` prints why, {replay}"
-            return Cause(Wait.BATCH, f"a batch of {run} is dead letter {letter.letter} of {letter.service}: {advice}")
+            return Cause(Wait.BATCH, letter.sentence)
     if gap.is_overdue:
         named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:BATCHES_NAMED])
         more = f" and {len(gap.missing) - BATCHES_NAMED:,} more" if len(gap.missing) > BATCHES_NAMED else ""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from contracts.messages import BatchIngested, encode
-from services.operator.naming import table_named
 from services.operator.quarantine.entries import Batch, Entry, open_entries
+from services.operator.star_keys import table_named
 from services.operator.system import System
 from shared.envelope import opening
 from shared.ledger import last_comparisons

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contracts.tables import Calendar, RemodelledTable
-from services.operator.naming import table_named
 from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Cause, Unseen, Wait, sources_of
 from services.operator.proof.expected import expected_rows
 from services.operator.quarantine.entries import Entry, read_entries
-from services.operator.star_keys import Key, by_column
+from services.operator.star_keys import Key, by_column, table_named
 from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, Tombstone
 from services.operator.trace.passage import read_passages

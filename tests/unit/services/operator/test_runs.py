@@ -11,7 +11,7 @@ from rich.console import Console
 
 from contracts.messages import BatchIngested, BatchLoaded, BatchLoadedData, LoadedTable
 from contracts.state import Lease, SourceState
-from services.operator.dead_messages import DeadMessage
+from services.operator.progress import DeadMessage
 from services.operator.runs import Outcome, Run, Runs, last_runs, run_of, run_without_manifest
 from services.operator.terminal.runs import PIPE_WIDTH, outcome_of, seconds_of, show_runs
 from shared.envelope import opening
