@@ -111,7 +111,7 @@ async def resend_missing(system: System) -> int:
     One that is still on its way is loaded once all the same.
     """
     async with system.warehouse.transaction(readonly=True) as warehouse:
-        progress = await read_progress(system.store, warehouse)
+        progress = await read_progress(system, warehouse)
     batches = (*progress.superseded, *progress.missing)
     for batch in batches:
         await system.queues["remodelling"].send(encode(batch))
@@ -186,7 +186,7 @@ class _Wait:
     async def _gaps(self, manifest: Manifest) -> tuple[BatchIngested, ...]:
         """The missing batches that the run needs; a full run, itself or a later loaded one, makes earlier runs needless."""
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
-            progress = await read_progress(self._system.store, warehouse, since=self._whole_through)
+            progress = await read_progress(self._system, warehouse, since=self._whole_through)
         if progress.consistent_through is not None:
             self._whole_through = progress.consistent_through.run
         first = manifest.run if manifest.is_full else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -14,8 +14,7 @@ from contracts.state import Checkpoint, Manifest
 from services.operator.dlq.hold import holding
 from services.operator.errors import NotLoadedError
 from services.operator.system import System
-from shared.clock import Clock, utc_now
-from shared.ledger import loaded_batches, loaded_runs
+from shared.ledger import LoadedRun, loaded_batches, loaded_runs
 from shared.postgres import Database
 from shared.reading import AT_ONCE, all_of
 from shared.source_store import SourceStore
@@ -62,55 +61,57 @@ class Progress:
         return None if self.consistent_through is None else self.consistent_through.snapshot.taken_at
 
 
-async def read_progress(
-    store: SourceStore, warehouse: asyncpg.Connection, *, since: int = 1, clock: Clock = utc_now
-) -> Progress:
+async def read_progress(system: System, warehouse: asyncpg.Connection, *, since: int = 1) -> Progress:
     """Compare every manifest that the landing bucket still has with the ledger that `warehouse` sees.
 
     However old a gap is, what comes after it is not consistent: a batch may be a dead letter for a fortnight. A caller that
     knows a run through which everything is loaded passes it as `since`: listing 90 days of a run a minute takes 130 requests.
     """
+    store = system.store
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
     checkpoint = await store.find_checkpoint()
     runs = await store.manifest_runs(after=since - 1)
     ledger = await loaded_runs(warehouse, store.source, runs[0] if runs else 0)
-    consistent: int | None = None
-    loaded = 0
+    gaps, superseded = await _gaps(store, runs, ledger, system.clock() - OVERDUE)
+    missing = tuple(batch for gap in gaps for batch in gap.missing)
+    whole = [run for run in runs if not gaps or run < gaps[0].manifest.run]
+    # An idle source leaves no manifests, only a newer checkpoint.
+    ended = {*runs, checkpoint.run} if checkpoint is not None else set(runs)
+    return Progress(
+        consistent_through=await store.read_manifest(whole[-1]) if whole else None,
+        missing=missing,
+        checkpoint=checkpoint,
+        overdue=sum(len(gap.missing) for gap in gaps if gap.is_overdue),
+        superseded=superseded,
+        gaps=gaps,
+        loaded=max(ended - {gap.manifest.run for gap in gaps}, default=0),
+    )
+
+
+async def _gaps(
+    store: SourceStore, runs: Sequence[int], ledger: Mapping[int, LoadedRun], overdue: datetime
+) -> tuple[tuple[Gap, ...], tuple[BatchIngested, ...]]:
+    """The runs with missing batches since the last loaded full run, and the missing batches that it supersedes."""
     gaps: list[Gap] = []
     superseded: list[BatchIngested] = []
     known: dict[int, Manifest] = {}
     for place, run in enumerate(runs):
-        is_complete = run in ledger and ledger[run].is_complete
-        if gaps or not is_complete:
-            if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
-                # The gap begins at the horizon of the run before.
-                ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
-                known |= dict(zip(ahead, await all_of(ahead, store.read_manifest), strict=True))
-            manifest = known[run]
-            if is_complete and manifest.is_full:
-                superseded, gaps = [*superseded, *(batch for gap in gaps for batch in gap.missing)], []
-            if not is_complete:
-                before = known[runs[place - 1]].snapshot.horizon if place else None
-                gaps += _gap(manifest, before, ledger[run].batches if run in ledger else frozenset(), clock() - OVERDUE)
-        loaded = loaded if gaps and gaps[-1].manifest.run == run else run
-        consistent = consistent if gaps else run
-    missing = tuple(batch for gap in gaps for batch in gap.missing)
-    if checkpoint is not None and checkpoint.run not in {batch.data.run for batch in missing}:
-        loaded = max(loaded, checkpoint.run)  # an idle source leaves no manifests, only a newer checkpoint
-    return Progress(
-        consistent_through=None if consistent is None else await store.read_manifest(consistent),
-        missing=missing,
-        checkpoint=checkpoint,
-        overdue=sum(len(gap.missing) for gap in gaps if gap.is_overdue),
-        superseded=tuple(superseded),
-        gaps=tuple(gaps),
-        loaded=loaded,
-    )
-
-
-def _gap(manifest: Manifest, since: int | None, loaded: frozenset[UUID], overdue: datetime) -> list[Gap]:
-    missing = tuple(batch for batch in manifest.batches if batch.data.batch_id not in loaded)
-    return [Gap(manifest, missing, since, manifest.completed_at < overdue)] if missing else []
+        loaded = ledger.get(run, LoadedRun(run, frozenset(), is_complete=False))
+        if loaded.is_complete and not gaps:
+            continue
+        if run not in known:  # behind a gap each is needed: weeks of them, one by one, take minutes
+            # The gap begins at the horizon of the run before.
+            ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
+            known |= dict(zip(ahead, await all_of(ahead, store.read_manifest), strict=True))
+        manifest = known[run]
+        if loaded.is_complete and manifest.is_full:
+            superseded += [batch for gap in gaps for batch in gap.missing]
+            gaps = []
+        missing = tuple(batch for batch in manifest.batches if batch.data.batch_id not in loaded.batches)
+        if missing and not loaded.is_complete:
+            since = known[runs[place - 1]].snapshot.horizon if place else None
+            gaps.append(Gap(manifest, missing, since, manifest.completed_at < overdue))
+    return tuple(gaps), tuple(superseded)
 
 
 async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:

@@ -150,7 +150,7 @@ async def _check_leftovers(system: System, findings: Findings) -> None:
     settings = system.settings
     async with system.warehouse.connection() as connection:
         findings.rows_gone = await connection.fetchval("SELECT count(*) FROM starlift.tombstone")
-        progress = await read_progress(system.store, connection)
+        progress = await read_progress(system, connection)
     findings.left_behind += [f"batch {batch.data.batch_id} of run {batch.data.run} is not loaded" for batch in progress.missing]
     found = await system.objects.read(settings.landing_bucket, SourceKeys(settings.source_name).state)
     state = None if found is None else SourceState.model_validate_json(found.body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
@@ -12,13 +12,18 @@ from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.proofs import Outcome as ProofOutcome
 from contracts.state import Manifest
-from services.operator import progress as progress_module
 from services.operator.local.totesys.fill import fill
-from services.operator.progress import not_in_ledger
+from services.operator.progress import OVERDUE, not_in_ledger
 from services.operator.proof.comparison import Kind
 from services.operator.runs import Outcome, last_runs
+from shared.clock import utc_now
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
+
+
+def later() -> datetime:
+    """When a batch that is announced now is overdue."""
+    return utc_now() + OVERDUE + timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -197,25 +202,21 @@ async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
 
 
 async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overdue(
-    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
-    monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
-    verdict = await pipeline.verify()
+    verdict = await replace(pipeline, clock=later).verify()
     assert (verdict.outcome, verdict.overdue_batches, verdict.in_flight, verdict.stuck) == (ProofOutcome.PENDING, 1, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
     assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 
 
-async def test_a_loaded_full_run_closes_the_gaps_before_it(
-    filled: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_loaded_full_run_closes_the_gaps_before_it(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
     await pipeline.run(Mode.FULL)
-    monkeypatch.setattr(progress_module, "OVERDUE", timedelta(0))
-    verdict = await pipeline.verify()
+    verdict = await replace(pipeline, clock=later).verify()
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
     progress = await pipeline.progress()
     assert (progress.missing, [batch.data.batch_id for batch in progress.superseded]) == ((), [lost.data.batch_id])

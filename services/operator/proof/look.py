@@ -152,7 +152,7 @@ async def open_look(system: System) -> AsyncIterator[Look]:
     async with _snapshot(system.warehouse) as warehouse:
         seen = warehouse.connection
         await seen.fetchval("SELECT pg_current_snapshot()")  # the snapshot is taken by the first statement
-        progress = await read_progress(store, seen)
+        progress = await read_progress(system, seen)
         await _require_star(seen, contract, is_loaded=progress.consistent_through is not None)
         missing = {batch.data.batch_id for batch in progress.missing}
         dead = await DeadMessages(system, limit=LETTERS_MAXIMUM).find(missing) if missing else {}

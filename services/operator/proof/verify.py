@@ -97,7 +97,7 @@ async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> b
         async with asyncio.timeout(limit.total_seconds()):
             while True:
                 async with system.warehouse.transaction(readonly=True) as warehouse:
-                    progress = await read_progress(system.store, warehouse, since=since)
+                    progress = await read_progress(system, warehouse, since=since)
                 if progress.loaded > look.begun:
                     return True
                 await asyncio.sleep(SETTLE_POLL.total_seconds())

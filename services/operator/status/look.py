@@ -125,7 +125,7 @@ async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
 async def _progress(system: System, limit: timedelta) -> Progress:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
-        return await read_progress(system.store, warehouse, clock=system.clock)
+        return await read_progress(system, warehouse)
 
 
 async def _lock_waits(system: System) -> list[LockWait]:

@@ -15,7 +15,7 @@ from tests.unit.services.operator.scene import LANDING, SOURCE, Scene, ingested,
 
 
 async def progress_of(scene: Scene) -> Progress:
-    return await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger))
+    return await read_progress(scene.system, cast("asyncpg.Connection", scene.ledger))
 
 
 async def test_before_the_first_run_nothing_is_known() -> None:
@@ -152,10 +152,10 @@ async def test_who_knows_that_all_is_whole_through_a_run_reads_no_older_manifest
     await scene.end_run(5)  # never loaded: whoever reads it goes no further
     for run in (6, 7):
         scene.ledger.load(*(await scene.end_run(run)).batches)
-    progress = await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger), since=6)
+    progress = await read_progress(scene.system, cast("asyncpg.Connection", scene.ledger), since=6)
     assert progress.consistent_through is not None
     assert (progress.consistent_through.run, progress.missing) == (7, ())
     await scene.end_run(8)
-    progress = await read_progress(scene.system.store, cast("asyncpg.Connection", scene.ledger), since=7)
+    progress = await read_progress(scene.system, cast("asyncpg.Connection", scene.ledger), since=7)
     assert progress.consistent_through is not None
     assert (progress.consistent_through.run, len(progress.missing)) == (7, 1)
