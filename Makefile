@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 LOCALSTACK := .starlift/localstack
 # LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
 LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 13) else "py313")').txt
+COVERAGE :=
 COVERAGE_MINIMUM := 90
+COVERAGE_OPTIONS = --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM)
 WORKERS := 2
 ORDERS ?= 100000
 SEED := 1
@@ -45,8 +47,9 @@ bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders be
 
 ##@ Work on it
 .PHONY: test
-test: create-environments check $(VENV)-infra/.installed ## Set everything up and pass every check and test (needs no Docker)
-	$(BIN)/pytest --numprocesses $(WORKERS) tests
+test: create-environments check $(VENV)-infra/.installed ## Set everything up, pass every check and test; COVERAGE=1 measures
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(if $(COVERAGE),$(COVERAGE_OPTIONS)) tests
 
 .PHONY: check
 check: create-environments ## Every check that runs no test
@@ -58,7 +61,7 @@ lint: create-environments ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 .PHONY: format
-format: create-environments ## Let ruff mend what it can
+format: create-environments ## Let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -97,7 +100,7 @@ aws-schema: create-environments ## Write the AWS provider's schema of the resour
 .PHONY: coverage
 coverage: create-environments $(VENV)-infra/.installed ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
 	$(BIN)/coverage erase
-	$(BIN)/pytest --numprocesses $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM) tests
+	$(BIN)/pytest --numprocesses $(WORKERS) $(COVERAGE_OPTIONS) tests
 
 .PHONY: run-checks
 run-checks: create-environments security audit lint coverage ## bandit, dependency audit, lint, coverage
