@@ -12,7 +12,6 @@ import io
 import json
 import struct
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from typing import Any
 
 import fastparquet
@@ -24,8 +23,7 @@ from fastparquet.writer import MARKER, iter_dataframe, make_metadata, make_row_g
 from contracts.column_types import ColumnType
 from shared.codecs import codec_of
 
-NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
-CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
+_CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
 
 
 class NewerColumnsError(ValueError):
@@ -56,7 +54,7 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
     metadata.row_groups = groups
     metadata.num_rows = len(physical)
     if carried:
-        noted = ThriftObject.from_fields("KeyValue", key=CARRIED, value=json.dumps(list(carried)))
+        noted = ThriftObject.from_fields("KeyValue", key=_CARRIED, value=json.dumps(list(carried)))
         metadata.key_value_metadata = [*metadata.key_value_metadata, noted]
     footer_bytes = write_thrift(file, metadata)
     file.write(struct.pack("<I", footer_bytes))
@@ -101,7 +99,7 @@ def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> 
 
 def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
     """The columns that a contract names; a carried column is a text, whatever type a later contract gives it."""
-    carried = json.loads(file.key_value_metadata.get(CARRIED, "[]"))
+    carried = json.loads(file.key_value_metadata.get(_CARRIED, "[]"))
     return [name for name in file.columns if name not in carried]
 
 
@@ -123,9 +121,11 @@ def _name(element: Any) -> str:
 def _annotated(element: Any, types: Mapping[str, ColumnType]) -> Any:
     """The schema element with the logical type of its column."""
     kind = types[_name(element)]
-    logical, bounds, meaning = codec_of(kind).logical, dict[str, int](), dict[str, Any]()
+    logical = codec_of(kind).logical
     if logical is None:
         return element
+    bounds: dict[str, int] = {}
+    meaning: dict[str, Any] = {}
     if kind.precision:
         bounds = {"precision": kind.precision, "scale": kind.scale}
         meaning = {"i32": True, **bounds}

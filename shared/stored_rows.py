@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 
 import pandas as pd
 
@@ -13,6 +14,8 @@ from contracts.objects import ObjectRef
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.parquet import NewerColumnsError, decode_parquet
+
+NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
 
 
 async def read_rows(

@@ -19,8 +19,8 @@ from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.key_lists import Key, unpacked
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
-from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError
-from shared.stored_rows import read_rows
+from shared.parquet import NewerColumnsError
+from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 SERVICE = "starlift/loading"
 

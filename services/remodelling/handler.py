@@ -34,9 +34,9 @@ from shared.envelope import caused_by
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore, put_addressed
 from shared.outcome import Defer, Done, Outcome
-from shared.parquet import NEWER_COLUMNS_DELAY, NewerColumnsError, encode_parquet
+from shared.parquet import NewerColumnsError, encode_parquet
 from shared.queue import Queue
-from shared.stored_rows import read_rows
+from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 SERVICE = "starlift/remodelling"
 

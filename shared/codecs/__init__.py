@@ -43,6 +43,6 @@ _CODECS: Mapping[Kind, type[Codec]] = {
 
 
 @cache
-def codec_of(kind: ColumnType) -> Codec:
+def codec_of(column_type: ColumnType) -> Codec:
     """The codec of a column type."""
-    return _CODECS[kind.kind](kind)
+    return _CODECS[column_type.kind](column_type)

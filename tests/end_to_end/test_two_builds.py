@@ -26,8 +26,8 @@ SERVICES = ("ingestion", "remodelling", "loading")
 IMPATIENT = """
 import runpy, sys
 from datetime import timedelta
-import shared.parquet
-shared.parquet.NEWER_COLUMNS_DELAY = timedelta(seconds=2)
+import shared.stored_rows
+shared.stored_rows.NEWER_COLUMNS_DELAY = timedelta(seconds=2)
 sys.argv = ["service"]
 runpy.run_module("services.{service}", run_name="__main__")
 """
