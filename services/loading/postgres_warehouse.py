@@ -91,10 +91,9 @@ class PostgresWarehouse:
     async def load(self, batch: Batch) -> int | None:
         """See Warehouse."""
         await self.ensure_schema()
-        async with self._database.transaction(readonly=True) as connection:
-            await self._refuse_second_source(connection, batch.event.data.source_name)
         async with self._database.transaction() as connection:
             with self._schema_checked_if_damaged():
+                await self._refuse_second_source(connection, batch.event.data.source_name)
                 async with log_lock_waits(self._database, connection, [], batch_id=str(batch.event.data.batch_id)):
                     return await self._load(connection, batch)
 

@@ -72,3 +72,17 @@ async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg
     assert await loading.handle(message, deps) == Done()
     assert (await pipeline.verify()).is_equal
     assert len(await pipeline.select("SELECT FROM pg_constraint WHERE contype = 'f'")) > 0
+
+
+async def test_a_warehouse_that_is_emptied_before_the_first_batch_of_a_loader_is_shaped_again(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    (message,) = await pipeline.read()
+    warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract)
+    await warehouse.ensure_schema()
+    await pipeline.select("DROP SCHEMA starlift CASCADE")
+    with pytest.raises(TransientError, match=r"^warehouse: relation .* does not exist; the next attempt repairs the schema"):
+        await loading.handle(message, deps)
+    assert await loading.handle(message, deps) == Done()
+    assert (await pipeline.verify()).is_equal
