@@ -17,6 +17,7 @@ from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
 from shared.consumer.attempt import given
 from shared.queue import Delivery, Outgoing
+from shared.wire_form import attributes_beside
 
 _DEPTH_MAXIMUM = 100  # of the JSON in a letter; a message of ours has eight levels
 _CONSUMED = {route.service: route.kind for route in ROUTES}
@@ -84,7 +85,8 @@ class Letter:
             raise ValueError(f"letter {self.id} can't be replayed: {self.problem}")
         body = self.delivery.body if self.message.type == self.type else encode(self.message)
         counted = self.failure.model_copy(update={"replays": self.failure.replays + 1})
-        return Outgoing(body, {**given(self.delivery), FAILURE_ATTRIBUTE: counted.model_dump_json(ensure_ascii=True)})
+        ours = {FAILURE_ATTRIBUTE: counted.model_dump_json(ensure_ascii=True)}
+        return Outgoing(body, attributes_beside(body, ours, given(self.delivery)))
 
     @property
     def archived(self) -> Archived:

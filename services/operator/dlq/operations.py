@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from contracts.dead_letters import Archived, End, Kind
+from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import encode
 from services.operator.dlq.audit import Audited, Author, Record, archived
 from services.operator.dlq.filters import Filter
@@ -27,6 +28,7 @@ from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Outgoing, Queue, requests_of, require_sendable
+from shared.wire_form import attributes_beside
 
 ARCHIVE_LETTERS = 200  # in one object
 ARCHIVE_BYTES = 4 * 1024 * 1024  # likewise: what is in memory at once
@@ -93,7 +95,9 @@ def edited(letter: Letter, document: Any) -> Outgoing:
     message, problem = validated(letter.service, json.dumps(document))
     if message is None:
         raise UsageError(f"the edited message can't go back to {letter.service}: {problem}")
-    outgoing = Outgoing(encode(message), letter.delivery.attributes)
+    body, attributes = encode(message), letter.delivery.attributes
+    record = {name: value for name, value in attributes.items() if name == FAILURE_ATTRIBUTE}
+    outgoing = Outgoing(body, attributes_beside(body, record, attributes))
     try:
         require_sendable(letter.service, outgoing.body, timedelta(0), outgoing.attributes)
     except PermanentError as error:

@@ -13,6 +13,7 @@ from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import encode
 from services.operator.dlq.letters import Letter, read_letter
 from services.operator.dlq.looking import described
+from services.operator.dlq.operations import edited
 from services.operator.terminal.dlq_render import letter_text
 from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE
 from shared.queue import Delivery
@@ -66,6 +67,15 @@ def test_a_replay_starts_afresh_and_counts_itself() -> None:
     found = letter(body, {**ours, "theirs": "x", FAILURE_ATTRIBUTE: failure(replays=1).model_dump_json()})
     assert found.outgoing.body == body
     assert found.outgoing.attributes == {"theirs": "x", FAILURE_ATTRIBUTE: failure(replays=2).model_dump_json()}
+
+
+def test_ten_attributes_of_a_sender_leave_room_for_the_failure_record() -> None:
+    """SQS takes ten, and no message that has more."""
+    theirs = {f"theirs-{number}": "x" * number for number in range(1, 11)}
+    found = letter(encode(ingested(7)), theirs)
+    record = found.failure.model_copy(update={"replays": 1}).model_dump_json(ensure_ascii=True)
+    assert found.outgoing.attributes == dict(list(theirs.items())[:8]) | {FAILURE_ATTRIBUTE: record}
+    assert len(edited(found, found.document | {"source": "ann"}).attributes) == 9  # one is left for a body that is packed
 
 
 def test_what_can_t_go_back_is_not_made_up() -> None:
