@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import ArityError, JMESPathError, UnknownFunctionError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from contracts.messages import TYPE_PATTERN
@@ -50,12 +50,13 @@ class Filter(BaseModel):
         try:
             jmespath.compile(where or "@")
         except JMESPathError as error:
-            hint = "write numbers in backticks: '… > `3`'" if _BARE_NUMBER.search(where or "") else "see jmespath.org"
-            raise WrongFilterError(f"--where '{where}' is not JMESPath ({str(error).splitlines()[0]}); {hint}") from error
+            raise _wrong_where(where, str(error).splitlines()[0]) from error
+        except RecursionError:
+            raise _wrong_where(where, "it is nested too deeply") from None
         return where
 
     def matches(self, letter: Letter) -> bool:
-        """Whether all that is asked of the letter itself holds."""
+        """Whether all that is asked of the letter itself holds. Raises: WrongFilterError."""
         failure, found = letter.failure, TYPE_PATTERN.match(letter.type or "")
         conditions: list[tuple[Any, Callable[[Any], bool]]] = [
             (self.ids or None, lambda ids: letter.id.startswith(ids) or (letter.event_id or "").startswith(ids)),
@@ -77,8 +78,15 @@ def _holds(where: str, letter: Letter) -> bool:
     document = {"body": letter.document, "failure": letter.failure.model_dump(mode="json")}
     try:
         return bool(jmespath.search(where, document))
+    except (UnknownFunctionError, ArityError) as error:  # wrong for every letter, and known only when it is computed
+        raise _wrong_where(where, str(error)) from error
     except (JMESPathError, ValueError, TypeError, ArithmeticError):  # a slice of step zero, say, is not one of its own errors
         return False
+
+
+def _wrong_where(where: str | None, why: str) -> WrongFilterError:
+    hint = "write numbers in backticks: '… > `3`'" if _BARE_NUMBER.search(where or "") else "see jmespath.org"
+    return WrongFilterError(f"--where '{where}' is not JMESPath ({why}); {hint}")
 
 
 def read_filter(given: dict[str, Any], now: datetime) -> Filter:
