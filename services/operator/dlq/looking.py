@@ -104,8 +104,9 @@ async def matching(
 ) -> AsyncIterator[Letter]:
     """The letters that `chosen` matches, `limit` at most; `hold.elsewhere` then counts those that could not be looked at."""
     count = 0
+    loaded = await _loaded(system, None) if chosen.loaded else set()  # all at once: a question for each letter takes an hour
     async for letter in hold.letters(patience=patience):
-        if chosen.matches(letter) and (not chosen.loaded or letter.batch_id in await _loaded(system, [letter.batch_id])):
+        if chosen.matches(letter) and (not chosen.loaded or letter.batch_id in loaded):
             yield letter
             count += 1
             if count == limit:
@@ -223,10 +224,10 @@ def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
     return None
 
 
-async def _loaded(system: System, batches: Collection[UUID | None]) -> set[UUID]:
-    """Those of the batches that are in the warehouse."""
-    wanted = [one for one in batches if one is not None]
-    if not wanted:
+async def _loaded(system: System, batches: Collection[UUID | None] | None) -> set[UUID]:
+    """The batches that are in the warehouse: those of `batches`, or all."""
+    wanted = None if batches is None else [one for one in batches if one is not None]
+    if wanted == []:
         return set()
     async with system.warehouse.transaction(readonly=True) as connection:
         return await loaded_batches(connection, wanted)

@@ -169,6 +169,7 @@ async def test_only_letters_whose_batch_was_loaded_since_are_discarded_when_that
     assert (await scene.discard(Filter(loaded=True))).counts == {"discarded": 1}
     assert len(scene.dead.messages) == 3
     assert encode(ingested(1, 1))[80:] not in {body[80:] for body in scene.dead.bodies}
+    assert scene.ledger.questions == 1  # not one for each letter: there may be 50,000
 
 
 async def test_an_edited_letter_takes_the_place_of_the_original_which_is_kept() -> None:
