@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, TextIO, TypeVar
@@ -54,12 +55,19 @@ def merged(document: Any, patch: Any) -> Any:
     return result
 
 
-def created(output: Path) -> TextIO:
-    """A new file, to write. Raises: UsageError."""
+@contextmanager
+def created(output: Path) -> Iterator[TextIO]:
+    """A new file, to write; an error takes it away again, so that no part of an export looks whole. Raises: UsageError."""
     try:
-        return output.open("x", encoding="utf-8")
+        file = output.open("x", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"'{output}' can't be written ({error.strerror}); choose another name") from error
+    try:
+        with file:
+            yield file
+    except BaseException:
+        output.unlink()
+        raise
 
 
 def services_in(path: Path) -> set[str]:

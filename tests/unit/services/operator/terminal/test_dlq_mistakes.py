@@ -76,6 +76,15 @@ def test_what_was_done_for_one_service_is_printed_before_another_one_fails(dlq: 
     assert answer.err.startswith("starlift: sqs refused GetQueueAttributes; nothing is lost")
 
 
+def test_an_export_that_fails_leaves_no_file_that_looks_whole(dlq: Terminal, tmp_path: Path) -> None:
+    dlq.add(1)
+    dlq.scene.dead_letters["loading"].faults.add("depth", PermanentError("sqs refused GetQueueAttributes"))
+    file = tmp_path / "letters.jsonl"
+    assert dlq("export", "--output", str(file)).code == ExitCode.FAILED
+    assert not file.exists()
+    assert dlq("export", "--output", str(file)).code == 0  # the same command again
+
+
 def test_a_bug_quotes_no_letter(dlq: Terminal) -> None:
     dlq.add(1)
     dlq.scene.alive.faults.add("send_all", ZeroDivisionError("row 17"))
