@@ -62,11 +62,11 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many messages a queue holds, approximately: visible, received and not deleted, delayed."""
+    """How many messages a queue holds, as SQS counts them: approximately, and up to a minute late."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int  # wait to be received
+    in_flight: int  # were received and are not deleted
+    delayed: int  # were sent with a delay that is not over
 
 
 class Queue(Protocol):

@@ -9,11 +9,6 @@ REASONS_SHOWN = 5
 COMPLAINT = "starlift: "  # begins the sentence that a failed command prints
 
 
-def reach_sentence(command: str | None) -> str:
-    """The command that opens the star."""
-    return f"The star: {command}"
-
-
 def reasons_in_words(reasons: Mapping[str, int]) -> Iterator[str]:
     """Each reason why rows are stuck with the number of rows, up to REASONS_SHOWN reasons."""
     for reason, count in list(reasons.items())[:REASONS_SHOWN]:
@@ -27,9 +22,9 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-def clock(moment: datetime) -> str:
-    """A time of UTC, to the second."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def clock(moment: datetime, precision: str = "seconds") -> str:
+    """A time of UTC, to the second or as `precision` says: "microseconds"."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(' ', precision)} UTC"
 
 
 def printable(value: object) -> str:

@@ -31,7 +31,7 @@ from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
 from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
-from services.operator.wording import COMPLAINT, reach_sentence
+from services.operator.wording import COMPLAINT
 from shared.contract_module import load_contract
 from shared.settings import PREFIX
 
@@ -94,7 +94,7 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
             stack.adopt("application", writer)
         write_password_file(stack, home)
         screen.say(f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.")
-        screen.say(reach_sentence(LocalStack(home).psql()))
+        screen.say(f"The star: {LocalStack(home).psql()}")
         prover = Prover(
             options.prove_every,
             home / "proof.log",
@@ -196,7 +196,7 @@ def up_detached(options: UpOptions, screen: Screen) -> None:
         raise
     screen.say(f"up in {home}; `starlift status` shows how it is, `starlift down` stops it; events are in {log}")
     screen.say(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}")
-    screen.say(reach_sentence(LocalStack(home).psql()))
+    screen.say(f"The star: {LocalStack(home).psql()}")
 
 
 def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:

@@ -20,7 +20,7 @@ from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.lock_waits import LockWait, lock_waits
-from shared.queue import Depth
+from shared.queue import Depth, Queue
 from shared.sql import quoted
 
 LIMIT = timedelta(seconds=2)  # for all answers; with its start-up time the command takes three seconds
@@ -55,7 +55,7 @@ async def read_status(
 ) -> StatusReport:
     """The report made of the answers of queues, buckets and warehouse that came in time."""
     depths, progress, rows, held, proof, waits = await asyncio.gather(
-        asking.answer("queues", _depths(system)),
+        asking.answer("queues", asyncio.gather(_depths(system.queues), _depths(system.dead_letters))),
         asking.answer("progress", _progress(system, asking.limit / 2)),
         asking.answer("rows", _rows(system, asking.limit / 2)),
         asking.answer("quarantine", quarantined(system)),
@@ -116,10 +116,8 @@ class Asking:
             return None
 
 
-async def _depths(system: System) -> tuple[dict[str, Depth], dict[str, Depth]]:
-    names = list(system.queues)
-    depths = await asyncio.gather(*(queue.depth() for queue in (*system.queues.values(), *system.dead_letters.values())))
-    return dict(zip(names, depths[: len(names)], strict=True)), dict(zip(names, depths[len(names) :], strict=True))
+async def _depths(queues: Mapping[str, Queue]) -> dict[str, Depth]:
+    return dict(zip(queues, await asyncio.gather(*(queue.depth() for queue in queues.values())), strict=True))
 
 
 async def _progress(system: System, limit: timedelta) -> Progress:

@@ -32,14 +32,6 @@ class Service(_Model):
     waits_for: str | None = None  # the dependency that is down, by the service's log; None while it waits for nothing
 
 
-class QueueDepth(_Model):
-    """The messages of a service's queue, as SQS counts them: approximately, and up to a minute late."""
-
-    visible: int  # wait to be received
-    in_flight: int  # are being worked on
-    delayed: int  # were sent with a delay that is not over
-
-
 @dataclass(frozen=True, slots=True)
 class RowCount:
     """Rows of a table, deleted ones included; None if the table does not exist (`exists`), or is locked and has no estimate."""
@@ -78,7 +70,7 @@ class StatusReport(_Model):
     silent: dict[str, str]  # the reason why there is no answer, by part: it is down, or was late
     late: tuple[str, ...]  # those of `silent` that did not answer in time, which says nothing about their health
     services: dict[str, Service] | None  # by name; None on AWS, where only ECS knows them
-    queues: dict[str, QueueDepth]  # by the service that consumes the queue
+    queues: dict[str, Depth]  # by the service that consumes the queue
     dead_letters: dict[str, int]  # how many, by service
     last_run: int | None  # the last completed run, by the source's checkpoint
     last_run_at: AwareDatetime | None  # when it started, by ingestion's clock
@@ -121,10 +113,7 @@ def report_of(answers: Answers) -> StatusReport:
         silent={**answers.silent, **answers.late},
         late=tuple(answers.late),
         services=None if answers.services is None else dict(answers.services),
-        queues={
-            name: QueueDepth(visible=depth.visible, in_flight=depth.in_flight, delayed=depth.delayed)
-            for name, depth in answers.queues.items()
-        },
+        queues=dict(answers.queues),
         dead_letters={name: depth.visible + depth.in_flight for name, depth in answers.dead_letters.items()},
         last_run=checkpoint.run if checkpoint else None,
         last_run_at=checkpoint.started_at if checkpoint else None,

@@ -17,7 +17,7 @@ from services.operator.status.look import look
 from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import opening, run
-from services.operator.wording import clock, counted, printable, reach_sentence, reasons_in_words
+from services.operator.wording import clock, counted, printable, reasons_in_words
 
 MINUTE_S = 60
 
@@ -49,9 +49,8 @@ def status(
 
 def show_status(console: Console, report: StatusReport) -> None:
     """Print services, queues, rows and freshness, and in the end what needs a person."""
-    for table in (_services_table(report), _queues_table(report), _rows_table(report)):
-        if table is not None:
-            console.print(table)
+    for table in _tables(report):
+        console.print(table)
     if report.missing_batches is not None:
         console.print(_freshness(report), soft_wrap=True)  # one line, also through a pipe
     if "proof" not in report.silent:
@@ -59,49 +58,43 @@ def show_status(console: Console, report: StatusReport) -> None:
     for sentence in _warnings(report):
         console.print(Text(sentence, "yellow"), soft_wrap=True)
     if report.psql is not None:
-        console.print(reach_sentence(report.psql), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"The star: {report.psql}", highlight=False, markup=False, soft_wrap=True)
     if report.services is None:
         console.print("Services are shown for a local stack only; on AWS ask ECS.", highlight=False, soft_wrap=True)
     for problem in report.problems:
         console.print(Text(f"not healthy: {problem}", "bold red"), soft_wrap=True)
 
 
-def _services_table(report: StatusReport) -> Table | None:
-    if report.services is None:
-        return None
-    table = Table("service", "alive since", "restarts", "waits for", title="Services", title_justify="left")
-    for name, service in report.services.items():
-        since = clock(service.alive_since) if service.alive_since else "[bold red]not running[/]"
-        table.add_row(name, since, f"{service.restarts:,}", Text(printable(service.waits_for or "")))
-    return table
+def _tables(report: StatusReport) -> Iterator[Table]:
+    """Services, queues and the warehouse, as far as they answered."""
+    if report.services is not None:
+        table = Table("service", "alive since", "restarts", "waits for", title="Services", title_justify="left")
+        for name, service in report.services.items():
+            since = clock(service.alive_since) if service.alive_since else "[bold red]not running[/]"
+            table.add_row(name, since, f"{service.restarts:,}", Text(printable(service.waits_for or "")))
+        yield table
+    if report.queues:
+        table = Table("service", "waiting", "in flight", "delayed", "dead letters", title="Queues", title_justify="left")
+        for name, depth in report.queues.items():
+            dead = report.dead_letters[name]
+            shown = f"[bold red]{dead}[/]" if dead else "0"
+            table.add_row(name, str(depth.visible), str(depth.in_flight), str(depth.delayed), shown)
+        yield table
+    if report.rows:
+        table = Table("table", "rows", "fresh as of", title="Warehouse", title_justify="left")
+        table.columns[1].justify = "right"
+        for name, rows in report.rows.items():
+            fresh = report.tables_fresh_as_of.get(name)
+            table.add_row(Text(name), _rows(report, name, rows), clock(fresh) if fresh else "")
+        yield table
 
 
-def _queues_table(report: StatusReport) -> Table | None:
-    if not report.queues:
-        return None
-    table = Table("service", "waiting", "in flight", "delayed", "dead letters", title="Queues", title_justify="left")
-    for name, depth in report.queues.items():
-        dead = report.dead_letters[name]
-        shown = f"[bold red]{dead}[/]" if dead else "0"
-        table.add_row(name, str(depth.visible), str(depth.in_flight), str(depth.delayed), shown)
-    return table
-
-
-def _rows_table(report: StatusReport) -> Table | None:
-    if not report.rows:
-        return None
-    table = Table("table", "rows", "fresh as of", title="Warehouse", title_justify="left")
-    table.columns[1].justify = "right"
-    for name, rows in report.rows.items():
-        if name in report.tables_not_created:
-            shown = "not created yet"
-        elif rows is None:
-            shown = "locked or large, never analysed"
-        else:
-            shown = f"{'about ' if name in report.rows_estimated else ''}{rows:,}"
-        fresh = report.tables_fresh_as_of.get(name)
-        table.add_row(Text(name), shown, clock(fresh) if fresh else "")
-    return table
+def _rows(report: StatusReport, name: str, rows: int | None) -> str:
+    if name in report.tables_not_created:
+        return "not created yet"
+    if rows is None:
+        return "locked or large, never analysed"
+    return f"{'about ' if name in report.rows_estimated else ''}{rows:,}"
 
 
 def _warnings(report: StatusReport) -> Iterator[str]:

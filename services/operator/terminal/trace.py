@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import with_system
 from services.operator.trace.life import AtSource, Hop, Life, Passage, Piece, Refusal, StarRow
 from services.operator.trace.reading import read_life
-from services.operator.wording import counted, printable
+from services.operator.wording import clock, counted, printable
 
 AT_SOURCE = {
     AtSource.NOWHERE: "The source has no such row.",
@@ -71,7 +70,7 @@ def _row_lines(life: Life, row: StarRow) -> Iterator[str]:
         return
     if row.deleted_at is not None:
         by = f", which the key comparison of run {life.tombstone.run} found" if life.tombstone else ""
-        yield f"  gone at the source by {_clock(row.deleted_at)}{by}"
+        yield f"  gone at the source by {clock(row.deleted_at)}{by}"
     if row.batch is None:
         yield f"  run {row.run}, of no batch: Starlift did not load it"
     else:
@@ -85,7 +84,7 @@ def _passage_lines(batch: Passage) -> Iterator[str]:
     yield f"  run {batch.run}, batch{place} {batch.id}" + (f", trace {batch.trace_id}" if batch.trace_id else "")
     if batch.run_completed_at is not None:
         kind = "a full run" if batch.full else "a run"
-        yield f"  asked for by command {batch.asked_by}: {kind}, read by {_clock(batch.run_completed_at)}"
+        yield f"  asked for by command {batch.asked_by}: {kind}, read by {clock(batch.run_completed_at)}"
     else:
         yield "  no manifest: it has expired, or the run did not complete; who asked for it is not known"
     if not batch.in_ledger:
@@ -99,7 +98,7 @@ def _passage_lines(batch: Passage) -> Iterator[str]:
 
 
 def _hop_line(hop: Hop) -> str:
-    at = "time not known" if hop.at is None else _clock(hop.at, "seconds" if hop.to_the_second else "microseconds")
+    at = "time not known" if hop.at is None else clock(hop.at, "seconds" if hop.to_the_second else "microseconds")
     waited = "" if hop.seconds is None else f"about {hop.seconds:.0f} s" if hop.estimate else f"{hop.seconds:+.3f} s"
     message = f", message {hop.message}" if hop.message else ""
     return f"  {at:30} {waited:>11}  {hop.name}{message}"
@@ -129,7 +128,3 @@ def _refusal_line(refusal: Refusal) -> str:
     reasons = "; ".join(f"{problem.column} {problem.reason}".strip() for problem in refusal.problems)
     brought = "the source has it no longer" if refusal.gone else "a later image of it is loaded"
     return f"quarantine: run {refusal.run} refused it: {printable(reasons)} ({'still missing' if refusal.open else brought})"
-
-
-def _clock(moment: datetime, precision: str = "seconds") -> str:
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(' ', precision)} UTC"

@@ -7,7 +7,7 @@ the messages. What has expired is missing here, which is not an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from contracts.messages import BatchIngested, BatchLoaded, Role
-from contracts.objects import ObjectRef, SourceKeys, extract_name, rows_in
+from contracts.objects import SourceKeys, extract_name, rows_in
 from contracts.state import Manifest
 from contracts.tables import RemodelledTable
 from services.operator.system import System
@@ -107,7 +107,7 @@ def _timed(*hops: Hop) -> tuple[Hop, ...]:
 
 async def read_passages(
     system: System, warehouse: asyncpg.Connection, table: RemodelledTable, rows: Sequence[StarRow]
-) -> dict[UUID, Passage]:
+) -> dict[UUID | None, Passage]:
     """The passages of the batches that wrote the rows of `table`, by the batch's id. The ledger knows a batch's run best."""
     written = {row.batch_id: row for row in rows if row.batch_id is not None}
     ledger = await loaded_events(warehouse, list(written))
@@ -133,26 +133,28 @@ async def _with_objects(system: System, table: RemodelledTable, traces: Traces) 
     )
     names = {extract_name(table.source, Role.BASE), *(extract_name(one.table, Role.PARTNER) for one in table.lookups)}
     if traces.announced is None:
-        landed = [_piece(store.landing_bucket, one) for one in landing if _name_in(one.key) in names]
+        landed = _pieces(store.landing_bucket, landing, names)
     else:
-        listed = {one.key: one for one in landing}
+        written_at = {one.key: one.written_at for one in landing}
         refs = [one.object for one in traces.announced.data.extracts if extract_name(one.table, one.role) in names]
-        landed = [_piece_of(ref, listed.get(ref.key)) for ref in refs]
-    remodelled = [_piece(store.processed_bucket, one) for one in processed if _name_in(one.key) == table.name]
-    return replace(traces, landing=tuple(landed), processed=tuple(remodelled))
+        landed = tuple(
+            Piece(
+                bucket=ref.bucket,
+                key=ref.key,
+                rows=ref.row_count,
+                bytes=ref.byte_count,
+                written_at=written_at.get(ref.key),
+                expired=ref.key not in written_at,
+            )
+            for ref in refs
+        )
+    return replace(traces, landing=landed, processed=_pieces(store.processed_bucket, processed, {table.name}))
 
 
-def _piece(bucket: str, one: Listed) -> Piece:
-    return Piece(bucket=bucket, key=one.key, rows=None, bytes=one.byte_count, written_at=one.written_at, expired=False)
-
-
-def _piece_of(ref: ObjectRef, listed: Listed | None) -> Piece:
-    written_at = listed.written_at if listed else None
-    return Piece(
-        bucket=ref.bucket, key=ref.key, rows=ref.row_count, bytes=ref.byte_count, written_at=written_at, expired=listed is None
+def _pieces(bucket: str, listing: Iterable[Listed], names: Container[str]) -> tuple[Piece, ...]:
+    """The listed objects that hold rows of one of `names`."""
+    return tuple(
+        Piece(bucket=bucket, key=one.key, rows=None, bytes=one.byte_count, written_at=one.written_at, expired=False)
+        for one in listing
+        if (named := rows_in(one.key)) is not None and named[0] in names
     )
-
-
-def _name_in(key: str) -> str | None:
-    named = rows_in(key)
-    return named[0] if named else None

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contracts.tables import Calendar, RemodelledTable
+import asyncpg
+
+from contracts.contract import Contract
+from contracts.tables import Calendar, Fact, RemodelledTable, WarehouseTable
+from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
+from services.operator.errors import UsageError
 from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Cause, Unseen, Wait, sources_of
 from services.operator.proof.expected import expected_rows
 from services.operator.quarantine.entries import Entry, read_entries
 from services.operator.star_keys import Key, by_column, table_named
 from services.operator.system import System
-from services.operator.trace.life import AtSource, Life, Refusal, Tombstone
+from services.operator.trace.life import AtSource, Life, Refusal, StarRow, Tombstone
 from services.operator.trace.passage import read_passages
-from services.operator.trace.row import parsed_key, read_rows
+from services.operator.wording import printable
 from shared.catalog import read_source_facts
+from shared.codecs import codec_of
 from shared.errors import DependencyDownError
-from shared.ledger import find_tombstone
+from shared.ledger import find_tombstone, key_parameter
 from shared.source_facts import versionless
+from shared.sql import quoted
 
 
 async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Life:
@@ -29,21 +36,70 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
     key = parsed_key(table, texts)
     async with system.warehouse.transaction(readonly=True) as warehouse:
         rows = await read_rows(warehouse, system.contract, table, key)
-        life = Life(table=table.name, key=key, known=bool(rows), computed=isinstance(table, Calendar), rows=rows)
         if isinstance(table, Calendar):
-            return life
+            return Life(table=table.name, key=key, known=bool(rows), computed=True, rows=rows)
         found = await find_tombstone(warehouse, table, key)
         passages = await read_passages(system, warehouse, table, rows)
-    life = life.model_copy(
-        update={
-            "rows": tuple(
-                row.model_copy(update={"batch": passages.get(row.batch_id)}) if row.batch_id else row for row in rows
-            ),
-            "tombstone": Tombstone(run=found.run, found_at=found.found_at) if found else None,
-            "at_source": await _at_source(system, table, key) if all(row.inferred for row in rows) else None,
-        }
+    life = Life(
+        table=table.name,
+        key=key,
+        known=bool(rows),
+        computed=False,
+        rows=tuple(row.model_copy(update={"batch": passages.get(row.batch_id)}) for row in rows),
+        tombstone=Tombstone(run=found.run, found_at=found.found_at) if found else None,
+        at_source=await _at_source(system, table, key) if all(row.inferred for row in rows) else None,
     )
     return life.model_copy(update={"quarantine": await read_refusals(system, life)})
+
+
+def parsed_key(table: WarehouseTable, texts: Sequence[str]) -> Key:
+    """The key that a person has typed, a value for each column. Raises: UsageError."""
+    if len(texts) != len(table.key):
+        raise UsageError(
+            f"a row of '{table.name}' is named by {len(table.key)} of its columns ({', '.join(table.key)}), "
+            f"not by {len(texts)} values; give one value for each, in this order"
+        )
+    key = []
+    for name, text in zip(table.key, texts, strict=True):
+        codec = codec_of(table.column(name).type)
+        try:
+            key.append(codec.parsed_key(text))
+        except ValueError:
+            raise UsageError(f"'{name}' is {codec.key_form}, not '{printable(text)}'; correct the key") from None
+    return tuple(key)
+
+
+async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: WarehouseTable, key: Key) -> tuple[StarRow, ...]:
+    """What the warehouse has of a key, the newest first; nothing before the first load."""
+    relation = quoted(contract.warehouse_schema, table.name)
+    if await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation):
+        return ()
+    surrogate, version = (table.surrogate, table.version) if isinstance(table, Fact) else (None, ())
+    names = [*([surrogate] if surrogate else []), *table.star_types]
+    values = ", ".join(f"{quoted(name)}::text" for name in names)
+    newest_first = ", ".join(f"{quoted(name)} DESC" for name in (RUN, *version))
+    same = " AND ".join(f"{quoted(name)} = {key_parameter(table, position)}" for position, name in enumerate(table.key))
+    found = await warehouse.fetch(
+        f"SELECT ARRAY[{values}] AS values, {RUN}, {BATCH_ID}, {LOADED_AT}, {DELETED_AT} "
+        f"FROM {relation} WHERE {same} ORDER BY {newest_first}",
+        *map(str, key),
+    )
+    rows = []
+    for place, row in enumerate(found):
+        texts = dict(zip(names, row["values"], strict=True))
+        rows.append(
+            StarRow(
+                values=texts,
+                version=tuple(texts[name] for name in version),
+                run=row[RUN],
+                batch_id=row[BATCH_ID],
+                loaded_at=row[LOADED_AT],
+                deleted_at=row[DELETED_AT],
+                current=place == 0 and row[DELETED_AT] is None,
+                inferred=row[RUN] == 0 and not isinstance(table, Calendar),
+            )
+        )
+    return tuple(rows)
 
 
 async def read_refusals(system: System, life: Life) -> tuple[Refusal, ...]:

@@ -8,7 +8,7 @@ from contracts.tables import Column, Dimension
 from contracts.totesys import CONTRACT
 from services.operator.errors import UsageError
 from services.operator.star_keys import table_named
-from services.operator.trace.row import parsed_key
+from services.operator.trace.reading import parsed_key
 from shared.ledger import key_parameter
 
 
