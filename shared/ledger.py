@@ -104,14 +104,9 @@ class Tombstone:
     found_at: datetime
 
 
-async def has_ledger(warehouse: asyncpg.Connection) -> bool:
-    """Whether the loader has created its tables: it does so when it first starts."""
-    return await _exists(warehouse, LEDGER)
-
-
 async def loaded_runs(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, LoadedRun]:
     """What is loaded of each run from `since` on, by run; nothing before the first load."""
-    if not await has_ledger(warehouse):
+    if not await _exists(warehouse, LEDGER):
         return {}
     rows = await warehouse.fetch(RUNS, source_name, since)
     return {row["run"]: LoadedRun(row["run"], frozenset(row["batches"]), row["is_complete"]) for row in rows}
@@ -124,14 +119,14 @@ async def is_complete(warehouse: asyncpg.Connection, source_name: str, run: int)
 
 async def loaded_batches(warehouse: asyncpg.Connection, wanted: Collection[UUID] | None = None) -> set[UUID]:
     """The batches that are loaded: those of `wanted`, or all."""
-    if not await has_ledger(warehouse):
+    if not await _exists(warehouse, LEDGER):
         return set()
     return {row["batch_id"] for row in await warehouse.fetch(BATCHES, None if wanted is None else list(wanted))}
 
 
 async def loaded_events(warehouse: asyncpg.Connection, batches: Sequence[UUID]) -> dict[UUID, LoadedEvent]:
     """The records of those of `batches` that are loaded. Raises: DamagedDocumentError."""
-    if not await has_ledger(warehouse):
+    if not await _exists(warehouse, LEDGER):
         return {}
     found: dict[UUID, LoadedEvent] = {}
     query = f"SELECT batch_id, event, loaded_at FROM {LEDGER} WHERE batch_id = ANY ($1::uuid[])"
@@ -169,7 +164,7 @@ async def batches_without_refusals(
     warehouse: asyncpg.Connection, source_name: str, runs: Collection[int]
 ) -> set[tuple[int, int]]:
     """The batches of `runs`, as pairs of run and index, that had no row refused when they were loaded last."""
-    if not runs or not await has_ledger(warehouse):
+    if not runs or not await _exists(warehouse, LEDGER):
         return set()
     return {(row["run"], row["batch_index"]) for row in await warehouse.fetch(_WITHOUT_REFUSALS, source_name, list(runs))}
 
@@ -222,4 +217,5 @@ async def applied_contracts(warehouse: asyncpg.Connection) -> dict[str, str]:
 
 
 async def _exists(warehouse: asyncpg.Connection, table: str) -> bool:
+    """Whether a table of the loader exists: it creates them when it first starts."""
     return bool(await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", table))

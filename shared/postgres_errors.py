@@ -63,7 +63,7 @@ def _classed(dependency: str, error: BaseException) -> Exception:
         advice = f"remove the parameter from the {dependency} URL, or point it at the server itself"
         return PermanentError(f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}")
     if isinstance(error, _UNREACHABLE):  # first: too many connections are a kind of insufficient resources
-        return DependencyDownError(dependency, explain_unreachable(dependency, error))
+        return DependencyDownError(dependency, _explain_unreachable(dependency, error))
     if isinstance(error, _BUSY):
         return ServerBusyError(dependency, _explain_busy(dependency, error))
     if isinstance(error, _MAY_PASS):
@@ -108,7 +108,7 @@ def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
             return f"{dependency}: {error.args[0]}"
 
 
-def explain_unreachable(dependency: str, error: BaseException) -> str:
+def _explain_unreachable(dependency: str, error: BaseException) -> str:
     """One sentence: what is wrong with reaching a database, and what to do."""
     match error:
         case asyncpg.InvalidPasswordError():

@@ -76,10 +76,10 @@ class Deletes:
         older = f"SELECT EXISTS (SELECT FROM {relation(self.contract, table)} WHERE _run < $1::bigint)"
         if not await self.connection.fetchval(older, comparison.run):
             return 0
-        await self.connection.execute(create_keys(table))
+        await self.connection.execute(create_key_list(table))
         for part in comparison.keys.objects:
             keys = await self.batch.keys.read(part)
-            await self.connection.execute(insert_keys(table), *zip(*keys, strict=True))
+            await self.connection.execute(insert_listed_keys(table), *zip(*keys, strict=True))
         gone = await self.connection.fetch(insert_tombstones(self.contract, table), comparison.run, comparison.found_at)
         await self._mark(table, [row["key"] for row in gone])
         return len(gone)
@@ -100,24 +100,24 @@ class Deletes:
 # The statements. They name a row's business key as the tombstone table does, as a JSON array.
 
 
-def keys_name(table: WarehouseTable) -> str:
+def key_list_name(table: WarehouseTable) -> str:
     """The temporary table that a key list of `table` is copied into."""
     return f"keys_of_{table.name}"
 
 
-def create_keys(table: WarehouseTable) -> str:
+def create_key_list(table: WarehouseTable) -> str:
     """A temporary table that ends with the transaction."""
     columns = ", ".join(f"{quoted(name)} {table.column(name).type.sql}" for name in table.key)
-    return f"CREATE TEMPORARY TABLE {quoted(keys_name(table))} ({columns}) ON COMMIT DROP"
+    return f"CREATE TEMPORARY TABLE {quoted(key_list_name(table))} ({columns}) ON COMMIT DROP"
 
 
-def insert_keys(table: WarehouseTable) -> str:
+def insert_listed_keys(table: WarehouseTable) -> str:
     """Keys into that table; one parameter per column of the key, an array of its values."""
     kinds = [table.column(name).type for name in table.key]
     arrays = (f"${n}::{kind.sql if kind.is_whole_number else 'text'}[]" for n, kind in enumerate(kinds, start=1))
     values = ", ".join(f"k{n}::{kind.sql}" for n, kind in enumerate(kinds))
     names = ", ".join(f"k{n}" for n in range(len(kinds)))
-    return f"INSERT INTO {quoted(keys_name(table))} SELECT {values} FROM unnest({', '.join(arrays)}) AS k ({names})"
+    return f"INSERT INTO {quoted(key_list_name(table))} SELECT {values} FROM unnest({', '.join(arrays)}) AS k ({names})"
 
 
 def insert_tombstones(contract: Contract, table: WarehouseTable) -> str:
@@ -134,7 +134,7 @@ def insert_tombstones(contract: Contract, table: WarehouseTable) -> str:
     unlisted = (
         f"SELECT jsonb_build_array({key}) AS key, max(t._run) AS run, {newest} AS is_marked "
         f"FROM {_rows_to_compare(contract, table)} AS t "
-        f"WHERE NOT EXISTS (SELECT FROM {quoted(keys_name(table))} AS k WHERE {listed}) "
+        f"WHERE NOT EXISTS (SELECT FROM {quoted(key_list_name(table))} AS k WHERE {listed}) "
         f"GROUP BY {key} HAVING max(t._run) < $1::bigint"
     )
     return (

@@ -74,7 +74,7 @@ class MemoryWarehouse:
         for name, rows in staged.items():
             self._merge(self._contract.warehouse_table(name), rows, data.run)
         self.ledger[data.batch_id] = batch
-        return sum(self._compare(table, found, keys) for table, found, keys in comparisons)
+        return sum(self._compare(table, comparison, keys) for table, comparison, keys in comparisons)
 
     async def finish_run(self, source_name: str, run: int) -> None:
         """See Warehouse. Notes the run."""
@@ -126,17 +126,17 @@ class MemoryWarehouse:
         own = {keys.table: Comparison(keys, data.run, data.snapshot.taken_at) for keys in batch.keys.lists}
         for name in dict.fromkeys((*own, *batch.rows)):
             last = self._comparisons.get(name)
-            found = own.get(name)
+            comparison = own.get(name)
             if last is not None and last.run > data.run:  # it knows all that an earlier list would say
-                found = last if name in batch.rows else None
-            if found is not None:
-                keys = {tuple(key) for part in found.keys.objects for key in await batch.keys.read(part)}
-                due.append((self._contract.warehouse_table(name), found, keys))
+                comparison = last if name in batch.rows else None
+            if comparison is not None:
+                keys = {tuple(key) for part in comparison.keys.objects for key in await batch.keys.read(part)}
+                due.append((self._contract.warehouse_table(name), comparison, keys))
         return due
 
-    def _compare(self, table: WarehouseTable, found: Comparison, keys: set[Key]) -> int:
+    def _compare(self, table: WarehouseTable, comparison: Comparison, keys: set[Key]) -> int:
         """Insert tombstones for the rows that the list lacks; how many are new."""
-        self._comparisons[table.name] = found
+        self._comparisons[table.name] = comparison
         highest: dict[Key, int] = {}
         for row in self._rows[table.name].values():
             key = _key(table, row.columns)
@@ -149,12 +149,12 @@ class MemoryWarehouse:
         gone = {
             key
             for key, run in highest.items()
-            if run < found.run
+            if run < comparison.run
             and key not in keys
             and not (run == 0 and key[0] in referred)
             and self._tombstones[table.name].get(key, (0, None))[0] <= run
         }
-        self._tombstones[table.name].update(dict.fromkeys(gone, (found.run, found.found_at)))
+        self._tombstones[table.name].update(dict.fromkeys(gone, (comparison.run, comparison.found_at)))
         return len(gone)
 
 
