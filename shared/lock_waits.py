@@ -62,11 +62,10 @@ async def lock_waits(connection: asyncpg.Connection, pid: int | None = None) -> 
 
 
 @asynccontextmanager
-async def log_lock_waits(
-    database: Database, connection: asyncpg.Connection, waits: list[LockWait], **subject: str
-) -> AsyncIterator[None]:
-    """Log each holder of a lock that the transaction inside waits for, once; `waits` receives those of the last look."""
+async def log_lock_waits(database: Database, connection: asyncpg.Connection, **subject: str) -> AsyncIterator[list[LockWait]]:
+    """Log once each session that holds a lock for which the transaction inside waits; yield a list of the last ones seen."""
     pid = await connection.fetchval("SELECT pg_backend_pid()")
+    waits: list[LockWait] = []
 
     async def look() -> None:
         logged: set[int] = set()
@@ -84,7 +83,7 @@ async def log_lock_waits(
 
     looking = asyncio.create_task(look())
     try:
-        yield
+        yield waits
     finally:
         looking.cancel()
         await asyncio.wait([looking])

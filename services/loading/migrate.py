@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -144,33 +144,29 @@ async def _refuse_tables_of_others(connection: asyncpg.Connection, contract: Con
 
 
 async def _carry_out(database: Database, contract: Contract, change: Change) -> None:
-    waits: list[LockWait] = []
-    try:
-        async with (
-            database.transaction() as connection,
-            _classed_errors(change.subject),
-            log_lock_waits(database, connection, waits, subject=change.subject),
-        ):
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
-            if await _next_change(connection, contract) == change:  # otherwise another loader made it first
-                for statement in change.statements:
-                    await connection.execute(statement)
-    except SchemaLockedError as error:
-        holders = f"; it is held by {'; '.join(map(str, waits))}" if waits else ""
-        raise SchemaLockedError(f"{error}{holders}") from error
+    async with (
+        database.transaction() as connection,
+        log_lock_waits(database, connection, subject=change.subject) as waits,
+        _classed_errors(change.subject, waits),
+    ):
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
+        if await _next_change(connection, contract) == change:  # otherwise another loader made it first
+            for statement in change.statements:
+                await connection.execute(statement)
 
 
 @asynccontextmanager
-async def _classed_errors(subject: str) -> AsyncIterator[None]:
-    """Raises: SchemaNotReadyError, whose text contains names but no values."""
+async def _classed_errors(subject: str, waits: Sequence[LockWait] = ()) -> AsyncIterator[None]:
+    """Raises: SchemaNotReadyError, whose text contains names but no values. That of a lock names its holders in `waits`."""
     try:
         yield
     except asyncpg.LockNotAvailableError as error:
+        holders = f"; it is held by {'; '.join(map(str, waits))}" if waits else ""
         raise SchemaLockedError(
             f"changing {subject} of the warehouse waits for a lock, and will be tried again until the session that holds "
-            "it ends its transaction"
+            f"it ends its transaction{holders}"
         ) from error
     except asyncpg.UniqueViolationError as error:
         raise SchemaNotReadyError(

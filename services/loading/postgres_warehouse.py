@@ -94,7 +94,7 @@ class PostgresWarehouse:
         async with self._database.transaction() as connection:
             with self._schema_checked_if_damaged():
                 await self._refuse_second_source(connection, batch.event.data.source_name)
-                async with log_lock_waits(self._database, connection, [], batch_id=str(batch.event.data.batch_id)):
+                async with log_lock_waits(self._database, connection, batch_id=str(batch.event.data.batch_id)):
                     return await self._load(connection, batch)
 
     @contextmanager
