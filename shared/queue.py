@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 BATCH_MAXIMUM = 10  # entries of one SQS request
 DELAY_MAXIMUM = timedelta(minutes=15)  # SQS: DelaySeconds <= 900
 VISIBILITY_MAXIMUM = timedelta(hours=12)  # SQS, counted from when the message was received
-CONTROL_TIMEOUT = timedelta(seconds=5)  # of the calls that leases wait for
-ANSWER_TIMEOUT = timedelta(seconds=15)  # of other calls
+RECEIPT_TIMEOUT = timedelta(seconds=5)  # of deletes and changes of visibility: leases wait for them
+ANSWER_TIMEOUT = timedelta(seconds=15)  # of every other request but a poll
 POLL_GRACE = timedelta(seconds=10)  # a long poll that is this late counts as hung
 HOLD_MAXIMUM = VISIBILITY_MAXIMUM - timedelta(minutes=15)  # how long we keep one delivery: SQS shows it again soon after
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
@@ -151,7 +152,7 @@ class SqsQueue:
             )
             return answer.get("Failed", ())
 
-        return await self._in_batches(list(receipts), request)
+        return await self._change(list(receipts), request)
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
         """See Queue."""
@@ -166,23 +167,24 @@ class SqsQueue:
             )
             return answer.get("Failed", ())
 
-        return await self._in_batches(list(changes), request)
+        return await self._change(list(changes), request)
 
-    async def _in_batches(
+    async def _change(
         self, receipts: Sequence[str], request: Callable[[Sequence[str]], Awaitable[Sequence[BatchResultErrorEntryTypeDef]]]
     ) -> Failures:
+        """Make a `request` for every ten receipts; it returns the entries that SQS reports as failed."""
         failed: dict[str, BatchResultErrorEntryTypeDef] = {}
         for start in range(0, len(receipts), BATCH_MAXIMUM):
             batch = receipts[start : start + BATCH_MAXIMUM]
             with aws_errors("sqs", self.name):
-                async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                async with asyncio.timeout(RECEIPT_TIMEOUT.total_seconds()):
                     failed |= {batch[int(entry["Id"])]: entry for entry in await request(batch)}
         gone = frozenset(receipt for receipt, entry in failed.items() if _is_gone(entry))
         return Failures(gone=gone, transient=frozenset(failed) - gone)
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
         """See Queue."""
-        require_sendable(self.name, body, delay, attributes)
+        require_sendable(self.name, Outgoing(body, attributes), delay)
         wire_body, wire_attributes = packed(body, attributes)
         with aws_errors("sqs", self.name):
             async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
@@ -197,17 +199,17 @@ class SqsQueue:
     async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
         """See Queue."""
         for message in messages:
-            require_sendable(self.name, message.body, timedelta(0), message.attributes)
+            require_sendable(self.name, message)
         ids: list[str | None] = []
         for batch in requests_of(messages):
-            wired = [packed(message.body, message.attributes) for message in batch]
+            as_sent = [packed(message.body, message.attributes) for message in batch]
             with aws_errors("sqs", self.name):
                 async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
                     answer = await self._once.send_message_batch(
                         QueueUrl=self._url,
                         Entries=[
                             {"Id": str(index), "MessageBody": body, "MessageAttributes": attributes}
-                            for index, (body, attributes) in enumerate(wired)
+                            for index, (body, attributes) in enumerate(as_sent)
                         ],
                     )
             taken = {int(entry["Id"]): entry["MessageId"] for entry in answer.get("Successful", ())}
@@ -234,11 +236,11 @@ class SqsQueue:
         )
 
 
-def require_sendable(queue: str, body: str, delay: timedelta, attributes: Mapping[str, str]) -> None:
+def require_sendable(queue: str, message: Outgoing, delay: timedelta = timedelta(0)) -> None:
     """Check a message for what SQS would refuse. Raises: PermanentError."""
-    size = byte_count(body)
-    if size <= MESSAGE_BYTES_MAXIMUM:
-        size = packed_byte_count(body, attributes)
+    size = byte_count(message.body, NO_ATTRIBUTES)
+    if size <= MESSAGE_BYTES_MAXIMUM:  # a receiver unpacks no longer body, however small gzip makes it
+        size = packed_byte_count(message.body, message.attributes)
     if size > MESSAGE_BYTES_MAXIMUM:
         raise PermanentError(
             f"a message to '{queue}' has {size} bytes, SQS takes {MESSAGE_BYTES_MAXIMUM}; put the data into an object "
@@ -265,7 +267,7 @@ def requests_of(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
 
 def _seconds(span: timedelta) -> int:
     """Whole seconds for SQS, rounded up: a short span must not become zero, which shows a message again."""
-    return -int(-span.total_seconds() // 1)
+    return math.ceil(span.total_seconds())
 
 
 def _delivery(message: MessageTypeDef) -> Delivery:

@@ -22,10 +22,9 @@ _PACKED_BODY = f"the body is in attribute {PACKED_ATTRIBUTE}, gzipped"
 _ATTRIBUTES_MAXIMUM = 10  # SQS, of one message
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _UNSENDABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NONE: Mapping[str, str] = {}
 
 
-def byte_count(body: str, attributes: Mapping[str, str] = _NONE) -> int:
+def byte_count(body: str, attributes: Mapping[str, str]) -> int:
     """The bytes that SQS counts: those of the body, and of the name, type and value of each attribute."""
     return _length(body) + sum(_length(f"{name}String{value}") for name, value in attributes.items())
 
@@ -50,12 +49,12 @@ def attributes_beside(body: str, ours: Mapping[str, str], given: Mapping[str, st
 
 def packed(body: str, attributes: Mapping[str, str]) -> tuple[str, dict[str, MessageAttributeValueTypeDef]]:
     """Body and attributes as they travel."""
-    wired: dict[str, MessageAttributeValueTypeDef] = {
+    as_sent: dict[str, MessageAttributeValueTypeDef] = {
         name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
     }
     if byte_count(body, attributes) <= MESSAGE_BYTES_MAXIMUM:
-        return body, wired
-    return _PACKED_BODY, {**wired, PACKED_ATTRIBUTE: {"DataType": "Binary", "BinaryValue": _gzipped(body)}}
+        return body, as_sent
+    return _PACKED_BODY, {**as_sent, PACKED_ATTRIBUTE: {"DataType": "Binary", "BinaryValue": _gzipped(body)}}
 
 
 def unpacked(message: MessageTypeDef) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import NamedTuple, assert_never
 
 from shared.errors import DependencyDownError, TransientError
-from shared.queue import CONTROL_TIMEOUT
+from shared.queue import RECEIPT_TIMEOUT
 
 
 def throttled() -> TransientError:
@@ -74,7 +74,7 @@ class Faults:
         self._coming.clear()
 
     @asynccontextmanager
-    async def call(self, method: str, *, patience: timedelta = CONTROL_TIMEOUT) -> AsyncIterator[bool]:
+    async def call(self, method: str, *, patience: timedelta = RECEIPT_TIMEOUT) -> AsyncIterator[bool]:
         """Wrap the effect of one call; yields whether it has to serve its batch only in part.
 
         Lets others run first, as every network call does. `patience` is when the caller gives up a call without an answer.

@@ -120,7 +120,7 @@ class FakeQueue:
     async def send_all(self, messages: Sequence[Outgoing]) -> list[str | None]:
         """See Queue. A partial failure refuses every other message."""
         for message in messages:
-            require_sendable(self._name, message.body, timedelta(0), message.attributes)
+            require_sendable(self._name, message)
         async with self.faults.call("send_all") as is_partial:
             refused = set(range(0, len(messages), 2)) if is_partial else set()
             return [
@@ -140,7 +140,7 @@ class FakeQueue:
         self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES
     ) -> StoredMessage:
         """Put a message into the queue as another sender: no fault strikes."""
-        require_sendable(self._name, body, delay, attributes)
+        require_sendable(self._name, Outgoing(body, attributes), delay)
         visible_at = asyncio.get_running_loop().time() + delay.total_seconds()
         message = StoredMessage(f"{self._name}-{len(self.sent) + 1}", body, dict(attributes), loop_now(), visible_at)
         self.sent.append(message)

@@ -22,7 +22,6 @@ from shared.queue import require_sendable
 
 REPLAYS_MAXIMUM = 3  # of one message, without force
 LEDGER_TIMEOUT = timedelta(seconds=5)  # of a warehouse that does not answer; letters are shown without what it knows
-_NOW = timedelta(0)
 
 
 class _View(BaseModel):
@@ -100,7 +99,7 @@ class Plan(_View):
 
 
 async def matching(
-    system: System, hold: Hold, chosen: Filter, limit: int | None = None, *, patience: timedelta = _NOW
+    system: System, hold: Hold, chosen: Filter, limit: int | None = None, *, patience: timedelta = timedelta(0)
 ) -> AsyncIterator[Letter]:
     """The letters that `chosen` matches, `limit` at most; `hold.elsewhere` then counts those that could not be looked at."""
     count = 0
@@ -218,7 +217,7 @@ def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
         return f"it was replayed {letter.failure.replays} times already; find out why it dies, or use --force"
     outgoing = letter.outgoing
     try:
-        require_sendable(letter.service, outgoing.body, _NOW, outgoing.attributes)
+        require_sendable(letter.service, outgoing)
     except PermanentError as error:
         return str(error)
     return None

@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from contracts.dead_letters import Archived, End, Kind
@@ -99,7 +98,7 @@ def edited(letter: Letter, document: Any) -> Outgoing:
     record = {name: value for name, value in attributes.items() if name == FAILURE_ATTRIBUTE}
     outgoing = Outgoing(body, attributes_beside(body, record, attributes))
     try:
-        require_sendable(letter.service, outgoing.body, timedelta(0), outgoing.attributes)
+        require_sendable(letter.service, outgoing)
     except PermanentError as error:
         raise UsageError(str(error)) from error
     return outgoing

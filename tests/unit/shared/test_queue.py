@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 
 from shared.errors import DependencyDownError
-from shared.queue import ANSWER_TIMEOUT, CONTROL_TIMEOUT, POLL_GRACE, Failures, Outgoing, SqsQueue
+from shared.queue import ANSWER_TIMEOUT, POLL_GRACE, RECEIPT_TIMEOUT, Failures, Outgoing, SqsQueue
 from tests.unit.shared.consumer.scene import now
 
 pytestmark = pytest.mark.virtual_clock
@@ -48,8 +48,8 @@ def queue_of(receiver: Any, control: Any, once: Any = None) -> SqsQueue:
 
 
 REQUESTS: list[tuple[Callable[[SqsQueue], Awaitable[object]], timedelta]] = [
-    (lambda queue: queue.delete(["a"]), CONTROL_TIMEOUT),
-    (lambda queue: queue.set_visibility({"a": WAIT}), CONTROL_TIMEOUT),
+    (lambda queue: queue.delete(["a"]), RECEIPT_TIMEOUT),
+    (lambda queue: queue.set_visibility({"a": WAIT}), RECEIPT_TIMEOUT),
     (lambda queue: queue.send("x"), ANSWER_TIMEOUT),
     (lambda queue: queue.depth(), ANSWER_TIMEOUT),
 ]
