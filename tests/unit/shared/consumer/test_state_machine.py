@@ -270,6 +270,13 @@ def test_the_machine_meets_what_it_is_to_find(
 ) -> None:
     """Stops meet messages that have failed before, deletes meet lost leases: without its protection each is found out."""
     monkeypatch.setattr(f"shared.consumer.{protection}", fault)
-    once = settings(machine.TestCase.settings, phases=[Phase.generate], print_blob=False, report_multiple_bugs=False)
+    # Which examples are drawn depends on the modules that are imported, so the search goes on until it has found one.
+    once = settings(
+        machine.TestCase.settings,
+        max_examples=5_000,
+        phases=[Phase.generate],
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
     with pytest.raises(AssertionError, match=found):
         run_state_machine_as_test(machine, settings=once)
