@@ -1,6 +1,6 @@
 """Errors by what recovers them.
 
-They are raised where the cause is known, and become outcomes in one place, shared/consumer/outcomes.py. Their texts are written
+They are raised where the cause is known, and become outcomes in one place, shared/consumer/executor.py. Their texts are written
 by us and hold no row data; the text of any other error may quote a row and is therefore never logged or sent.
 """
 
@@ -32,3 +32,15 @@ class ServerBusyError(DependencyDownError):
 
     Recovery: as for an outage. If it lasts although the probe is answered, the message is deferred; no attempt is counted.
     """
+
+
+def decisive(error: Exception) -> Exception:
+    """The error of a group that decides: an outage first, since the others may follow from it; then what no attempt helps."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = [decisive(leaf) for leaf in error.exceptions]
+    for kind in (DependencyDownError, PermanentError):
+        found = next((leaf for leaf in leaves if isinstance(leaf, kind)), None)
+        if found is not None:
+            return found
+    return leaves[0]

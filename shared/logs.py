@@ -11,9 +11,14 @@ from typing import Any, Literal
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from contracts.messages import NewerMessageError, UndecodableMessageError
+from shared.errors import DependencyDownError, PermanentError, TransientError
+
 Level = Literal["debug", "info", "warning", "error"]
 
 OUR_PACKAGES = ("contracts", "services", "shared")
+_OUR_ERRORS = (TransientError, PermanentError, DependencyDownError, UndecodableMessageError, NewerMessageError)
+_TEXT_BYTES_MAXIMUM = 4096
 _FIRST = ("timestamp", "level", "service", "event")
 
 
@@ -48,6 +53,18 @@ def configure_logs(service: str, *, level: Level = "info") -> None:
 def frames_of(error: BaseException) -> tuple[str, ...]:
     """Where an error passed through our code, outermost first: module and function, without line numbers."""
     return tuple(frame for frame, _ in _own_frames(error.__traceback__))
+
+
+def error_text(error: BaseException, bytes_maximum: int = _TEXT_BYTES_MAXIMUM) -> str:
+    """The text of one of our errors; for any other only its place, because its text may quote a row.
+
+    A text may quote an object's key from a message, which may be of any length and hold lone surrogates.
+    """
+    if isinstance(error, _OUR_ERRORS):
+        text = str(error)
+    else:
+        text = f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
+    return text.encode(errors="backslashreplace")[:bytes_maximum].decode(errors="ignore")
 
 
 def place_of(error: BaseException) -> str:

@@ -31,9 +31,8 @@ from pydantic import ValidationError
 
 from shared.consumer import Consumer, Handler, Probe, Rules
 from shared.consumer.outages import PROBE_TIMEOUT
-from shared.consumer.outcomes import decisive
 from shared.consumer.task_protection import protection
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, TransientError, decisive
 from shared.logs import configure_logs
 from shared.object_store import ObjectStore, S3ObjectStore
 from shared.queue import ANSWER_TIMEOUT, Queue, SqsQueue

@@ -7,6 +7,7 @@ sending the copy and deleting the original leaves both: ids make that harmless.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,19 +30,22 @@ class Attempt:
     failing_since: datetime | None  # when the first attempt failed, or began; None if none has failed
     deferred_since: datetime | None  # when the message was first deferred; None if it never was
 
-    def copied(self) -> dict[str, str]:
+    def copy_attributes(self) -> dict[str, str]:
         """The attributes of a copy that takes the place of a delivery in which nothing failed: this attempt is not counted."""
         ours = {ATTEMPTS_ATTRIBUTE: str(self.number - 1)}
         if self.number > 1 and self.failing_since is not None:
             ours[FAILING_ATTRIBUTE] = self.failing_since.isoformat()
         if self.deferred_since is not None:
             ours[DEFERRED_ATTRIBUTE] = self.deferred_since.isoformat()
-        return attributes_beside(self.delivery.body, ours, given(self.delivery))
+        return self.attributes_with(ours)
 
-    def deferred(self, now: datetime) -> dict[str, str]:
+    def deferral_attributes(self, now: datetime) -> dict[str, str]:
         """The attributes of a copy for later: it counts its attempts from one, and says since when the message has waited."""
-        ours = {DEFERRED_ATTRIBUTE: (self.deferred_since or now).isoformat()}
-        return attributes_beside(self.delivery.body, ours, given(self.delivery))
+        return self.attributes_with({DEFERRED_ATTRIBUTE: (self.deferred_since or now).isoformat()})
+
+    def attributes_with(self, ours: Mapping[str, str]) -> dict[str, str]:
+        """Attributes of ours, and beside them the sender's, as far as there is room."""
+        return attributes_beside(self.delivery.body, ours, sender_attributes(self.delivery))
 
 
 def read_attempt(delivery: Delivery, now: datetime) -> Attempt:
@@ -54,8 +58,8 @@ def read_attempt(delivery: Delivery, now: datetime) -> Attempt:
     return Attempt(delivery, number, failing and min(failing, now), deferred and min(deferred, now))
 
 
-def given(delivery: Delivery) -> dict[str, str]:
-    """The attributes of a message without ours: a dead letter that is replayed starts afresh."""
+def sender_attributes(delivery: Delivery) -> dict[str, str]:
+    """The attributes of a delivery without what they say about earlier attempts: a replayed dead letter starts afresh."""
     return {name: value for name, value in delivery.attributes.items() if name not in _OURS}
 
 

@@ -13,21 +13,19 @@ from shared import health
 from shared.clock import utc_now
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.backoff import probe_delay
-from shared.consumer.dead_letter import error_text
 from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease, Leases
 from shared.consumer.outages import Outages
 from shared.consumer.rules import Handler, Probe, Rules
 from shared.errors import PermanentError
+from shared.logs import error_text
 from shared.queue import Delivery, Queue
 
 TURN = timedelta(seconds=5)  # the longest turn of the loop while it has no free slot
-# After the drain budget, handlers are cancelled and get CLEAN_UP to end. What they held is copied until SHOW_AGAIN is left of
-# it, and shown again after that. Then FLUSH is left for the last deletes. Together they fit into STOP_MARGIN of
-# shared/settings.py.
-CLEAN_UP = timedelta(seconds=9)
-SHOW_AGAIN = timedelta(seconds=3)
-FLUSH = timedelta(seconds=5)
+# A stop, once the drain budget is over. CLEAN_UP and FLUSH together fit into STOP_MARGIN of shared/settings.py.
+CLEAN_UP = timedelta(seconds=9)  # for cancelled handlers to end, and for their messages to be handed over as copies
+SHOW_AGAIN = timedelta(seconds=3)  # the end of CLEAN_UP: too late for a copy, so a message is shown again
+FLUSH = timedelta(seconds=5)  # for the last deletes
 
 _log = structlog.stdlib.get_logger()
 
@@ -117,7 +115,7 @@ class Consumer:
                 await _at_most(probe_delay(failures, self._rng), self._stopping.wait())
                 continue
             failures, was_served = 0, True
-            await self._start(deliveries, group)
+            self._start(deliveries, group)
 
     def _beat(self) -> None:
         if self._rules.health_file is None:
@@ -127,15 +125,15 @@ class Consumer:
         except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
             _log.warning("health_file_not_written", reason=error.strerror)
 
-    async def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:
+    def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:
         """Start a task for each; what a poll brings after `stop` is handed over."""
         for delivery in deliveries:
             lease = self._leases.take(delivery)
             lease.task = group.create_task(self._hand_over(lease) if self._stopping.is_set() else self._work(lease))
             self._running[lease.task] = lease
-            lease.task.add_done_callback(self._ended)
+            lease.task.add_done_callback(self._free_slot)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _free_slot(self, task: asyncio.Task[None]) -> None:
         lease = self._running.pop(task)
         if task.cancelled():
             self._leases.release(lease)
@@ -157,16 +155,16 @@ class Consumer:
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
         """Wait for the poll in flight first: it brings more to hand over, and meanwhile the handlers continue."""
         for tasks in ({receiving}, self._running):
-            await _ended_within(self._stop_at - asyncio.get_running_loop().time(), tasks)
+            await _wait_for(self._stop_at - asyncio.get_running_loop().time(), tasks)
         receiving.cancel()
         for lease in self._running.values():
             lease.interrupt()
-        await _ended_within(CLEAN_UP.total_seconds(), self._running)
+        await _wait_for(CLEAN_UP.total_seconds(), self._running)
         await _at_most(FLUSH, self._acknowledger.flush())
         _log.info("stopped", left=len(self._running))
 
 
-async def _ended_within(seconds: float, tasks: Collection[asyncio.Task[None]]) -> None:
+async def _wait_for(seconds: float, tasks: Collection[asyncio.Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=max(0, seconds))
 

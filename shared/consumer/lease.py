@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,60 +18,45 @@ _log = structlog.stdlib.get_logger()
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """The lease of one delivery. Times are the event loop's monotonic seconds; a lost lease never comes back.
-
-    An old one has been held for nearly as long as SQS allows: its task is interrupted, and it is handed over as a copy.
-    """
+    """The lease of one delivery. Times are the event loop's monotonic seconds."""
 
     delivery: Delivery
-    expires_at: float
-    old_at: float
-    is_lost: bool = False
-    is_old: bool = False
-    is_settling: bool = False
-    task: asyncio.Task[None] | None = None
+    expires_at: float  # moves on with each renewal
+    old_at: float  # when we have held the delivery for nearly as long as SQS allows
+    is_lost: bool = False  # another consumer may have the message: for good
+    is_old: bool = False  # `old_at` has passed: the task was interrupted, and hands the message over as a copy
+    is_settling: bool = False  # the task carries out an outcome
+    task: asyncio.Task[None] | None = None  # works on the delivery
 
     @property
     def is_held(self) -> bool:
         """Whether no other consumer can have the message. Time alone ends this also: the process may have been paused."""
         return not self.is_lost and asyncio.get_running_loop().time() < self.expires_at
 
-    def lose(self) -> None:
-        """Another consumer may have the message now: cancel its task, which must not delete it."""
-        self.is_lost = True
-        if self.task is not None:
-            self.task.cancel()
-
-    def grow_old(self) -> None:
-        """Interrupt its task, once."""
-        if not self.is_old:
-            self.interrupt()
-        self.is_old = True
-
     def interrupt(self) -> None:
-        """Cancel its task, unless it is carrying out an outcome: half of that may be done."""
+        """Cancel the task, unless it is carrying out an outcome: half of that may be done."""
         if self.task is not None and not self.is_settling:
             self.task.cancel()
 
 
 class Leases:
-    """Every lease we hold: of messages being worked on, and of messages waiting to be deleted."""
+    """The leases that we renew: of messages being worked on, and of messages waiting to be deleted."""
 
     def __init__(self, queue: Queue, visibility: timedelta) -> None:
         self._queue = queue
         self._visibility = visibility
-        self._held: set[Lease] = set()
+        self._renewed: set[Lease] = set()
 
     def take(self, delivery: Delivery) -> Lease:
         """The lease of a delivery that has just been received."""
         now = asyncio.get_running_loop().time()
         lease = Lease(delivery, now + self._visibility.total_seconds(), now + HOLD_MAXIMUM.total_seconds())
-        self._held.add(lease)
+        self._renewed.add(lease)
         return lease
 
     def release(self, lease: Lease) -> None:
         """Stop renewing a lease."""
-        self._held.discard(lease)
+        self._renewed.discard(lease)
 
     async def keep(self) -> None:
         """Renew the leases that are past half of their life, forever."""
@@ -80,25 +64,24 @@ class Leases:
         whole = self._visibility.total_seconds()
         while True:
             await asyncio.sleep(whole / _TURNS_PER_LEASE)
-            for lease in [lease for lease in self._held if not lease.is_held]:
+            for lease in [lease for lease in self._renewed if not lease.is_held]:
                 self._lose(lease)
-            for lease in [lease for lease in self._held if lease.old_at <= loop.time()]:
-                lease.grow_old()
-            due = [lease for lease in self._held if lease.expires_at - loop.time() <= whole / 2]
+            for lease in [lease for lease in self._renewed if lease.old_at <= loop.time() and not lease.is_old]:
+                lease.is_old = True
+                lease.interrupt()
+            due = [lease for lease in self._renewed if lease.expires_at - loop.time() <= whole / 2]
             if due:
                 await self._renew(due)
 
-    async def hand_back(self, leases: Iterable[Lease], delay: timedelta = timedelta(0)) -> None:
-        """Show messages to every consumer again after `delay`; if that fails, the visibility timeout does it later."""
-        ours = [lease for lease in leases if lease.is_held]
-        for lease in ours:
-            self.release(lease)
-        if not ours:
+    async def show_again(self, lease: Lease, delay: timedelta = timedelta(0)) -> None:
+        """Show a message to every consumer again after `delay`; if that fails, the visibility timeout does it later."""
+        if not lease.is_held:
             return
+        self.release(lease)
         try:
-            await self._queue.set_visibility({lease.delivery.receipt_handle: delay for lease in ours})
+            await self._queue.set_visibility({lease.delivery.receipt_handle: delay})
         except (TransientError, PermanentError, DependencyDownError) as error:
-            _log.warning("messages_not_handed_back", count=len(ours), reason=str(error))
+            _log.warning("message_not_shown_again", message_id=lease.delivery.message_id, reason=str(error))
 
     async def _renew(self, due: list[Lease]) -> None:
         asked_at = asyncio.get_running_loop().time()  # before the request: the queue counts from a later moment
@@ -112,10 +95,13 @@ class Leases:
             receipt = lease.delivery.receipt_handle
             if receipt not in failures.gone | failures.transient:
                 lease.expires_at = asked_at + self._visibility.total_seconds()
-            elif lease in self._held and receipt in failures.gone:
+            elif lease in self._renewed and receipt in failures.gone:
                 self._lose(lease)
 
     def _lose(self, lease: Lease) -> None:
+        """Another consumer may have the message now: cancel the task, which must not delete it."""
         self.release(lease)
-        lease.lose()
+        lease.is_lost = True
+        if lease.task is not None:
+            lease.task.cancel()
         _log.warning("lease_lost", message_id=lease.delivery.message_id)

@@ -10,9 +10,9 @@ from random import Random
 import structlog
 
 from shared.consumer.backoff import probe_delay
-from shared.consumer.dead_letter import error_text
 from shared.consumer.rules import Probe
 from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.logs import error_text
 
 PROBE_TIMEOUT = timedelta(seconds=10)
 
@@ -44,37 +44,37 @@ class Outages:
         for wait in self._waits:
             wait.cancel()
 
-    async def wait_until_up(self, error: DependencyDownError, outages: int) -> None:
+    async def wait_until_up(self, error: DependencyDownError, times: int) -> None:
         """Wait until the dependency answers its probe. The first message that found it down probes, the others wait for that.
 
-        `outages` counts, from 1, how often the message has met an outage: one that meets a dependency which answers its probe
-        and fails the message waits longer each time. An unknown error of a probe is raised.
+        `times` is how often this attempt has met an outage, from 1: where the dependency answers its probe and fails the
+        message, that message waits longer each time. An unknown error of a probe is raised.
         """
         if self._is_abandoned:
             raise asyncio.CancelledError
-        wait = asyncio.create_task(self._wait(error, outages))
+        wait = asyncio.create_task(self._wait(error, times))
         self._waits.add(wait)
         wait.add_done_callback(self._waits.discard)
         await wait
 
-    async def _wait(self, error: DependencyDownError, outages: int) -> None:
-        if outages > 1:  # it answers its probe: only the message that fails on it waits longer
-            await asyncio.sleep(probe_delay(outages, self._rng).total_seconds())
-        outage = self._down.get(error.dependency)
-        if outage is not None:
-            await outage.wait()
+    async def _wait(self, error: DependencyDownError, times: int) -> None:
+        if times > 1:  # it answers its probe: only the message that fails on it waits longer
+            await asyncio.sleep(probe_delay(times, self._rng).total_seconds())
+        outage_over = self._down.get(error.dependency)
+        if outage_over is not None:
+            await outage_over.wait()
             return
-        if isinstance(error, ServerBusyError) and outages > 1:  # it answers its probe, so the message meets it again and again
+        if isinstance(error, ServerBusyError) and times > 1:  # this message meets it again and again: one warning is enough
             _log.debug("dependency_down", dependency=error.dependency, reason=error_text(error))
         else:
             _log.warning("dependency_down", dependency=error.dependency, reason=error_text(error))
-        outage = self._down[error.dependency] = asyncio.Event()
+        outage_over = self._down[error.dependency] = asyncio.Event()
         try:
             await self._probe_until_up(error.dependency)
             _log.info("dependency_up", dependency=error.dependency)
         finally:  # a cancelled message leaves the probing to the next one
             del self._down[error.dependency]
-            outage.set()
+            outage_over.set()
 
     async def _probe_until_up(self, dependency: str) -> None:
         failures = 1

@@ -74,7 +74,7 @@ async def test_every_message_is_worked_on_once_and_the_bad_one_becomes_a_dead_le
 async def test_poison_ends_explained_and_good_messages_flow_on_beside_it(
     queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.consumer.outcomes.NEWER_MESSAGE_DELAY", timedelta(seconds=1))
+    monkeypatch.setattr("shared.consumer.executor.NEWER_MESSAGE_DELAY", timedelta(seconds=1))
     newer = json.dumps({**json.loads(body(1)), "type": "starlift.ingest_source.v99"})
     unknown = json.dumps({**json.loads(body(1)), "type": "starlift.brew_coffee.v1"})
     done: list[Message] = []

@@ -185,7 +185,7 @@ EXPLAINED = {  # how each ends: reason, attempts, and a part of what its failure
 async def test_poison_ends_explained_and_good_batches_are_loaded_beside_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.consumer.outcomes.NEWER_MESSAGE_DELAY", timedelta(seconds=1))
+    monkeypatch.setattr("shared.consumer.executor.NEWER_MESSAGE_DELAY", timedelta(seconds=1))
     good = await place.announced()
     poison = await poison_of(place, good[0])
     bodies = [*poison.values(), *(encode(batch) for batch in good)]

@@ -15,7 +15,7 @@ from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, f
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
-from shared.consumer.attempt import given
+from shared.consumer.attempt import sender_attributes
 from shared.queue import Delivery, Outgoing
 from shared.wire_form import attributes_beside
 
@@ -86,7 +86,7 @@ class Letter:
         body = self.delivery.body if self.message.type == self.type else encode(self.message)
         counted = self.failure.model_copy(update={"replays": self.failure.replays + 1})
         ours = {FAILURE_ATTRIBUTE: counted.model_dump_json(ensure_ascii=True)}
-        return Outgoing(body, attributes_beside(body, ours, given(self.delivery)))
+        return Outgoing(body, attributes_beside(body, ours, sender_attributes(self.delivery)))
 
     @property
     def archived(self) -> Archived:

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Message
-from shared.consumer.attempt import ATTEMPTS_ATTRIBUTE, DEFERRED_ATTRIBUTE, FAILING_ATTRIBUTE, Attempt, read_attempt
-from shared.consumer.attempt import given as given_attributes
+from shared.consumer.attempt import (
+    ATTEMPTS_ATTRIBUTE,
+    DEFERRED_ATTRIBUTE,
+    FAILING_ATTRIBUTE,
+    Attempt,
+    read_attempt,
+    sender_attributes,
+)
 from shared.errors import DependencyDownError
 from shared.outcome import Done, Outcome
 from shared.queue import Delivery
@@ -36,21 +42,21 @@ def test_however_often_a_message_is_handed_over_every_receipt_but_the_last_of_ea
 ) -> None:
     attributes: dict[str, str] = {}
     for count in receive_counts:
-        attributes = attempt(count, attributes).copied()
+        attributes = attempt(count, attributes).copy_attributes()
     assert attempt(1, attributes).number == 1 + sum(count - 1 for count in receive_counts)
 
 
 def test_a_copy_remembers_since_when_its_message_fails() -> None:
-    assert FAILING_ATTRIBUTE not in attempt().copied()
-    first = attempt(2).copied()
+    assert FAILING_ATTRIBUTE not in attempt().copy_attributes()
+    first = attempt(2).copy_attributes()
     assert attempt(1, first).failing_since == EPOCH + A_MINUTE
-    assert attempt(1, read_attempt(delivery(2, first), LATER + A_MINUTE).copied()).failing_since == EPOCH + A_MINUTE
+    assert attempt(1, read_attempt(delivery(2, first), LATER + A_MINUTE).copy_attributes()).failing_since == EPOCH + A_MINUTE
     assert attempt().failing_since is None
 
 
 def test_a_deferral_remembers_when_the_first_one_was() -> None:
-    first = attempt().deferred(EPOCH)
-    assert attempt(1, attempt(1, first).deferred(LATER)).deferred_since == EPOCH
+    first = attempt().deferral_attributes(EPOCH)
+    assert attempt(1, attempt(1, first).deferral_attributes(LATER)).deferred_since == EPOCH
 
 
 @pytest.mark.parametrize("text", ["", "-1", "two", "٣", "1e3", "9" * 5000])
@@ -67,9 +73,9 @@ def test_a_hand_made_time_is_ignored_or_now_at_the_latest(text: str, expected: d
 
 
 def test_what_is_ours_is_not_among_what_the_message_was_given() -> None:
-    copied = attempt(2, attempt(1, {"origin": "x"}).deferred(LATER)).copied()
+    copied = attempt(2, attempt(1, {"origin": "x"}).deferral_attributes(LATER)).copy_attributes()
     assert set(copied) == {"origin", ATTEMPTS_ATTRIBUTE, FAILING_ATTRIBUTE, DEFERRED_ATTRIBUTE}
-    assert given_attributes(delivery(1, copied)) == {"origin": "x"}
+    assert sender_attributes(delivery(1, copied)) == {"origin": "x"}
 
 
 @pytest.mark.virtual_clock

@@ -199,14 +199,14 @@ async def test_a_renewed_lease_never_outlasts_what_sqs_counts_however_slow_the_a
         assert 89 < lease.expires_at <= scene.queue.messages[0].visible_at
 
 
-async def test_what_is_no_longer_ours_is_not_handed_back() -> None:
+async def test_what_is_no_longer_ours_is_not_shown_again() -> None:
     queue = FakeQueue()
     leases = Leases(queue, timedelta(seconds=60))
     queue.put("somebody's")
     (delivery,) = await queue.receive(1, wait=timedelta(0), visibility=timedelta(seconds=60))
     lease = leases.take(delivery)
-    lease.lose()
-    await leases.hand_back([lease])
+    lease.is_lost = True
+    await leases.show_again(lease)
     assert queue.messages[0].visible_at == 60
 
 

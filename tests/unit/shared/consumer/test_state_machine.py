@@ -41,6 +41,7 @@ MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=t
 DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # to look every second
 ENOUGH = timedelta(hours=3)  # for the longest backoff and the longest deferral
 EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
+COPY = "attempt.Attempt.copy_attributes"
 A_MOMENT_S = 0.01  # until what is sent is received and worked on
 METHODS = ("receive", "delete", "set_visibility", "send")
 ENDS = {  # why a message that can't be done is a dead letter, and after how many attempts
@@ -253,14 +254,14 @@ def forgetting_failures(_attempt: Attempt) -> dict[str, str]:
 
 
 async def showing_again(executor: Executor, lease: Lease, _until: float | None) -> None:
-    await executor._leases.hand_back([lease])
+    await executor._leases.show_again(lease)
 
 
 @pytest.mark.parametrize(
     ("machine", "protection", "fault", "found"),
     [
-        (Consumers, "attempt.Attempt.copied", counting_the_stop, r"attempt \d of a '.*' message at .* where \d failed"),
-        (Consumers, "attempt.Attempt.copied", forgetting_failures, r"attempt \d of a '.*' message at .* where [1-4] failed"),
+        (Consumers, COPY, counting_the_stop, r"attempt \d of a '.*' message at .* where \d failed"),
+        (Consumers, COPY, forgetting_failures, r"attempt \d of a '.*' message at .* where [1-4] failed"),
         (Consumers, "executor.Executor.hand_over", showing_again, r"attempt \d of a '.*' message at .* where \d failed"),
         (ConsumersUnderFaults, "lease.Lease.is_held", True, "deleted after its lease was lost"),
     ],
