@@ -45,18 +45,18 @@ class Leases:
     def __init__(self, queue: Queue, visibility: timedelta) -> None:
         self._queue = queue
         self._visibility = visibility
-        self._renewed: set[Lease] = set()
+        self._renewed: dict[Lease, None] = {}  # in their order, so that the same events lead to the same requests
 
     def take(self, delivery: Delivery) -> Lease:
         """The lease of a delivery that has just been received."""
         now = asyncio.get_running_loop().time()
         lease = Lease(delivery, now + self._visibility.total_seconds(), now + HOLD_MAXIMUM.total_seconds())
-        self._renewed.add(lease)
+        self._renewed[lease] = None
         return lease
 
     def release(self, lease: Lease) -> None:
         """Stop renewing a lease."""
-        self._renewed.discard(lease)
+        self._renewed.pop(lease, None)
 
     async def keep(self) -> None:
         """Renew the leases that are past half of their life, forever."""

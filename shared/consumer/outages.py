@@ -26,7 +26,7 @@ class Outages:
         self._probes = probes
         self._rng = rng
         self._down: dict[str, asyncio.Event] = {}
-        self._waits: set[asyncio.Task[None]] = set()
+        self._waits: dict[asyncio.Task[None], None] = {}  # in their order, in which a stop cancels them
         self._is_abandoned = False
 
     @property
@@ -53,8 +53,8 @@ class Outages:
         if self._is_abandoned:
             raise asyncio.CancelledError
         wait = asyncio.create_task(self._wait(error, times))
-        self._waits.add(wait)
-        wait.add_done_callback(self._waits.discard)
+        self._waits[wait] = None
+        wait.add_done_callback(self._waits.pop)
         await wait
 
     async def _wait(self, error: DependencyDownError, times: int) -> None:
