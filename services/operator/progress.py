@@ -147,14 +147,14 @@ class DeadMessages:
     """
 
     def __init__(self, system: System, limit: int | None = None) -> None:
-        self._queues = system.dead_letters
+        self._system = system
         self._limit = limit
         self._counts: dict[str, int] = {}
         self._messages: dict[str, dict[str, DeadMessage]] = {}
 
     async def find(self, wanted: Iterable[UUID]) -> dict[UUID, DeadMessage]:
         """Those of the messages and batches that are dead letters."""
-        for service in self._queues:
+        for service in self._system.dead_letters:
             await self._read(service)
         ids = {str(one): one for one in wanted}
         return {ids[name]: found[name] for found in self._messages.values() for name in ids.keys() & found.keys()}
@@ -165,13 +165,13 @@ class DeadMessages:
             raise NotLoadedError(one.sentence)
 
     async def _read(self, service: str) -> None:
-        depth = await self._queues[service].depth()
+        depth = await self._system.dead_letters[service].depth()
         count = depth.visible + depth.in_flight
         if count == self._counts.get(service):
             return
         found: dict[str, DeadMessage] = {}
         if count:
-            async with holding(service, self._queues[service]) as hold:
+            async with holding(self._system, service) as hold:
                 seen = 0
                 async for letter in hold.letters():
                     if seen == self._limit:

@@ -24,7 +24,7 @@ from contracts.dead_letters import (
     new_operation_id,
     to_lines,
 )
-from services.operator.dlq.hold import Clock, holding
+from services.operator.dlq.hold import holding
 from services.operator.dlq.letters import Letter
 from services.operator.errors import NotFoundError, OperatorError
 from services.operator.system import System
@@ -52,20 +52,28 @@ class Audited(Operation):
     ended: Ended | None = None  # None: it is running, or was killed
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Letters that were in the dead-letter queue of a service, as they were."""
+
+    service: str
+    letters: AsyncIterator[Archived]
+    expected: frozenset[str] = frozenset()  # SQS's ids of those that must be among them
+
+
 @dataclass
 class Record:
     """What is kept of one operation while it runs. Only this process writes it, and no object of it twice."""
 
     system: System
     operation: Operation
-    clock: Clock
     outcomes: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # ids by what became of them
     parts: list[list[str]] = field(default_factory=list)  # ids of the letters in each archive object
 
     @classmethod
-    async def begin(cls, system: System, kind: Kind, service: str, author: Author, clock: Clock, **asked: Any) -> Record:
+    async def begin(cls, system: System, kind: Kind, service: str, author: Author, **asked: Any) -> Record:
         """Keep what is asked, before anything is done."""
-        began_at = clock()
+        began_at = system.clock()
         operation = Operation(
             id=new_operation_id(began_at),
             kind=kind,
@@ -76,7 +84,7 @@ class Record:
             **asked,
         )
         await system.objects.put(_bucket(system), begun_key(operation.id), operation.model_dump_json().encode())
-        return cls(system, operation, clock)
+        return cls(system, operation)
 
     async def archive(self, letters: Sequence[Letter]) -> None:
         """Keep letters as they are."""
@@ -95,7 +103,7 @@ class Record:
         if end is None:
             end = End.PARTIAL if counts["left"] or detail else End.DONE if counts[done] else End.NOTHING
         counts = {name: count for name, count in counts.items() if count}
-        ended = Ended(at=self.clock(), end=end, counts=counts, detail=detail, outcomes=outcomes)
+        ended = Ended(at=self.system.clock(), end=end, counts=counts, detail=detail, outcomes=outcomes)
         await self.system.objects.put(_bucket(self.system), ended_key(self.operation.id), ended.model_dump_json().encode())
         return Audited(**self.operation.model_dump(), ended=ended)
 
@@ -120,17 +128,16 @@ async def audit(system: System, beginning: str = "") -> list[Audited]:
     return sorted(found, key=lambda one: (one.began_at, one.id))
 
 
-async def archived(system: System, operation: str, number: int) -> list[Archived]:
-    """The letters in one archive object of an operation. Raises: DamagedDocumentError, PermanentError."""
-    key = archive_key(operation, number)
+async def archived(system: System, key: str) -> list[Archived]:
+    """The letters in one archive object. Raises: DamagedDocumentError, PermanentError."""
     letters = await _read(system, key, from_lines)
     if letters is None:
         raise PermanentError(f"'{_bucket(system)}/{key}' is gone, and the letters in it; `starlift resend` sends lost batches")
     return letters
 
 
-async def removed(system: System, beginning: str) -> tuple[str, AsyncIterator[Archived]]:
-    """The service of an operation, and the letters that it took from the dead-letter queue, as they were.
+async def removed(system: System, beginning: str) -> Removed:
+    """What an operation took from the dead-letter queue.
 
     An operation that was killed or interrupted, or is of an earlier build, has removed what it archived and what is no longer
     in the queue. Raises: NotFoundError; OperatorError while others hold letters, which may be some of these.
@@ -143,22 +150,22 @@ async def removed(system: System, beginning: str) -> tuple[str, AsyncIterator[Ar
     ended = operation.ended
     if ended is not None and ended.end != End.INTERRUPTED and ended.outcomes is not None:
         wanted = frozenset(one for outcome in _DONE for one in ended.outcomes.get(outcome, ()))
-        return operation.service, _letters(system, operation.id, wanted.__contains__)
-    async with holding(operation.service, system.dead_letters[operation.service]) as hold:
+        return Removed(operation.service, _letters(system, operation.id, wanted.__contains__), wanted)
+    async with holding(system, operation.service) as hold:
         there = {letter.id async for letter in hold.letters()}
     if hold.elsewhere:
         raise OperatorError(
             f"operation {operation.id} was interrupted, and others hold {hold.elsewhere:,} letters of {operation.service}, "
             "perhaps some that it left; try again when they have finished, or, if they were killed, in a minute"
         )
-    return operation.service, _letters(system, operation.id, lambda one: one not in there)
+    return Removed(operation.service, _letters(system, operation.id, lambda one: one not in there))
 
 
 async def _letters(system: System, operation: str, is_wanted: Callable[[str], bool]) -> AsyncIterator[Archived]:
     """Each once: an earlier build that was killed may have archived a letter twice."""
     seen: set[str] = set()
-    for number in range(len(await system.objects.keys(_bucket(system), archive_prefix(operation)))):
-        for letter in await archived(system, operation, number):
+    for key in await system.objects.keys(_bucket(system), archive_prefix(operation)):
+        for letter in await archived(system, key):
             if is_wanted(letter.message_id) and letter.message_id not in seen:
                 seen.add(letter.message_id)
                 yield letter

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TypeVar
 
 from services.operator.dlq.letters import Letter, read_letter
-from shared.clock import utc_now
+from services.operator.system import System
+from shared.clock import Clock
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Delivery, Depth, Queue
 
@@ -32,7 +33,6 @@ TRIES = 5
 PAUSE = timedelta(seconds=1)  # between tries
 
 Result = TypeVar("Result")
-Clock = Callable[[], datetime]
 
 
 async def persistently(call: Callable[[], Awaitable[Result]]) -> Result:
@@ -169,9 +169,10 @@ class Hold:
 
 
 @asynccontextmanager
-async def holding(service: str, queue: Queue, clock: Clock = utc_now) -> AsyncIterator[Hold]:
-    """Hold what is received inside until the end; then hand it back, but for what was deleted."""
-    hold = Hold(service, queue, await queue.depth(), clock)
+async def holding(system: System, service: str) -> AsyncIterator[Hold]:
+    """Hold the dead letters of a service that are received inside until the end; then hand back what was not deleted."""
+    queue = system.dead_letters[service]
+    hold = Hold(service, queue, await queue.depth(), system.clock)
     keeping = asyncio.create_task(hold.keep())
     try:
         yield hold

@@ -117,7 +117,7 @@ async def survey(system: System, service: str) -> Pile:
     """Look through the dead letters of a service."""
     groups: dict[str, Group] = {}
     batches: dict[str, list[UUID | None]] = {}
-    async with holding(service, system.dead_letters[service]) as hold:
+    async with holding(system, service) as hold:
         async for letter in hold.letters():
             key = letter.failure.fingerprint
             groups[key] = _grown(groups.get(key), letter)
@@ -160,8 +160,8 @@ def _grown(group: Group | None, letter: Letter) -> Group:
 async def find(system: System, beginning: str, limit: int) -> list[Letter]:
     """The letters, of every service, whose id (SQS's, or the message's) begins so; `limit` of them."""
     found: list[Letter] = []
-    for service, queue in system.dead_letters.items():
-        async with holding(service, queue) as hold:
+    for service in system.dead_letters:
+        async with holding(system, service) as hold:
             found += [one async for one in matching(system, hold, Filter(ids=(beginning,)), limit - len(found))]
         if len(found) >= limit:
             break
@@ -189,7 +189,7 @@ async def described(system: System, letter: Letter) -> LetterView:
 
 async def plan(system: System, service: str, chosen: Filter, limit: int | None = None, *, force: bool = False) -> Plan:
     """What a replay would do with the letters of a service."""
-    async with holding(service, system.dead_letters[service]) as hold:
+    async with holding(system, service) as hold:
         decisions = [_decision(one, force=force) async for one in matching(system, hold, chosen, limit)]
         return Plan(service=service, decisions=tuple(decisions), in_hand_elsewhere=hold.elsewhere)
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.dead_letters import Archived, End, Kind
+from contracts.dead_letters import Archived, End, Kind, archive_key
 from contracts.failure import FAILURE_ATTRIBUTE
 from contracts.messages import encode
-from services.operator.dlq.audit import Audited, Author, Record, archived
+from services.operator.dlq.audit import Audited, Author, Record, Removed, archived
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.hold import PATIENCE, PAUSE, TRIES, Clock, Hold, holding, persistently
+from services.operator.dlq.hold import PATIENCE, PAUSE, TRIES, Hold, holding, persistently
 from services.operator.dlq.letters import Letter, letter_of, validated
 from services.operator.dlq.looking import matching, reason_to_skip
 from services.operator.dlq.watch import StoppedError, Watch
 from services.operator.errors import UsageError
 from services.operator.system import System
-from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Outgoing, Queue, requests_of, require_sendable
 from shared.wire_form import attributes_beside
@@ -33,6 +32,7 @@ ARCHIVE_LETTERS = 200  # in one object
 ARCHIVE_BYTES = 4 * 1024 * 1024  # likewise: what is in memory at once
 LOST = "no longer held: another command may hold it"
 REFUSED = "SQS did not take it; run the command again"
+GONE = "no longer in the archive; `starlift resend` sends lost batches"
 STILL_THERE = "sent, and not deleted: it may be sent again"
 
 Report = Callable[[int, int], None]  # letters done, of how many
@@ -52,7 +52,7 @@ class Task:
 
 
 async def carry_out(
-    system: System, service: str, task: Task, author: Author, report: Report = lambda _done, _all: None, clock: Clock = utc_now
+    system: System, service: str, task: Task, author: Author, report: Report = lambda _done, _all: None
 ) -> Audited:
     """Replay, edit or discard the letters that the task's filter matches; letters that arrive later are left alone.
 
@@ -65,7 +65,6 @@ async def carry_out(
         task.kind,
         service,
         author,
-        clock,
         filter=task.chosen.model_dump(mode="json", exclude_defaults=True),
         limit=task.limit,
         rate=task.rate if is_replay else None,
@@ -75,7 +74,7 @@ async def carry_out(
     work = _Work(record, task, report, target, Watch(system, service, task.canary) if is_replay else None)
     end, detail = None, ""
     try:
-        async with holding(service, system.dead_letters[service], clock) as hold:
+        async with holding(system, service) as hold:
             await work.choose(hold)
             if hold.elsewhere:
                 detail = f"others held {hold.elsewhere:,} more, which were not looked at"
@@ -104,28 +103,29 @@ def edited(letter: Letter, document: Any) -> Outgoing:
     return outgoing
 
 
-async def put_back(
-    system: System, service: str, letters: AsyncIterator[Archived], author: Author, *, clock: Clock = utc_now
-) -> Audited:
+async def put_back(system: System, removed: Removed, author: Author) -> Audited:
     """Put letters back into a service's dead-letter queue. Killed and run again, it puts some of them back twice."""
-    record = await Record.begin(system, Kind.RESTORE, service, author, clock)
+    record = await Record.begin(system, Kind.RESTORE, removed.service, author)
+    seen: set[str] = set()
     batch: list[Archived] = []
 
     async def send_batch() -> None:
-        taken = await send(system.dead_letters[service], [Outgoing(one.body, one.attributes) for one in batch])
+        taken = await send(system.dead_letters[removed.service], [Outgoing(one.body, one.attributes) for one in batch])
         for one, is_taken in zip(batch, taken, strict=True):
             record.outcomes[Kind.RESTORE.done if is_taken else REFUSED].append(one.message_id)
         batch.clear()
 
     try:
-        async for letter in letters:
+        async for letter in removed.letters:
             batch.append(letter)
+            seen.add(letter.message_id)
             if len(batch) == BATCH_MAXIMUM:
                 await send_batch()
         await send_batch()
     except BaseException as error:
         await record.interrupted(error)
         raise
+    record.outcomes[GONE] += sorted(removed.expected - seen)
     return await record.end()
 
 
@@ -182,7 +182,9 @@ class _Work:
         if self.watch and total:
             await persistently(self.watch.begin)
         for number in range(len(self.record.parts)):
-            letters = [letter_of(one) for one in await archived(self.record.system, self.record.operation.id, number)]
+            letters = [
+                letter_of(one) for one in await archived(self.record.system, archive_key(self.record.operation.id, number))
+            ]
             while letters:
                 batch = letters[: self._batch_size()]
                 letters = letters[len(batch) :]

@@ -112,11 +112,10 @@ class Watch:
 
     async def _look_into(self, service: str, note: Callable[[Letter], None]) -> None:
         """A count says whether to look; only what is seen is believed."""
-        queue = self.system.dead_letters[service]
-        if (await queue.depth()).visible == self._visible.get(service, 0):
+        if (await self.system.dead_letters[service].depth()).visible == self._visible.get(service, 0):
             return
         self._visible[service] = 0
-        async with holding(service, queue) as hold:
+        async with holding(self.system, service) as hold:
             async for letter in hold.letters():
                 self._visible[service] += 1
                 note(letter)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from contracts.dead_letters import End, Kind
 from services.operator.dlq import audit as kept
-from services.operator.dlq.audit import Audited, Author
+from services.operator.dlq.audit import Audited, Author, Removed
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.hold import holding, together
 from services.operator.dlq.letters import Letter
@@ -164,7 +164,7 @@ def export(
         count, is_whole = 0, True
         with nullcontext(sys.stdout) if output is None else created(output) as file:
             for name in _names(service):
-                async with holding(name, system.dead_letters[name]) as hold:
+                async with holding(system, name) as hold:
                     async for letter in matching(system, hold, chosen, limit):
                         file.write(f"{letter.archived.model_dump_json()}\n")
                         count += 1
@@ -192,10 +192,11 @@ def restore(
 
     async def work(system: System) -> list[End]:
         if exported is None:
-            sources = dict([await kept.removed(system, what)])
+            operations = [await put_back(system, await kept.removed(system, what), who)]
         else:
-            sources = {name: letters_in(file, name) for name in SERVICES if name in exported}
-        return [_shown(await put_back(system, *source, who), as_json=as_json) for source in sources.items()]
+            sources = [Removed(name, letters_in(file, name)) for name in SERVICES if name in exported]
+            operations = [await put_back(system, source, who) for source in sources]
+        return [_shown(operation, as_json=as_json) for operation in operations]
 
     _leave(with_system(work), as_json=as_json)
 

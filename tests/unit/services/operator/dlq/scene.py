@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from contracts.messages import BatchIngested, Message, decode, encode
 from services.operator.dlq.audit import Audited, Author, audit, removed
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.operations import Task, carry_out, put_back
+from services.operator.system import System
 from shared.testing import EPOCH, FakeQueue, StoredMessage, loop_now
 from tests.unit.services.operator.scene import LANDING, Scene, ingested
 
@@ -51,6 +53,10 @@ class DeadScene(Scene):
     """The dead letters of one service, and what an operator does with them."""
 
     @property
+    def system(self) -> System:
+        return replace(super().system, clock=loop_now)
+
+    @property
     def dead(self) -> FakeQueue:
         return self.dead_letters[SERVICE]
 
@@ -79,8 +85,7 @@ class DeadScene(Scene):
         return await self.do(Kind.DISCARD, chosen, **more)
 
     async def restore(self, operation: str) -> Ended:
-        service, letters = await removed(self.system, operation)
-        return ended_of(await put_back(self.system, service, letters, ANN))
+        return ended_of(await put_back(self.system, await removed(self.system, operation), ANN))
 
     async def latest(self) -> Audited:
         """The latest operation."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from contracts.dead_letters import Archived, End
-from services.operator.dlq.audit import audit
+from services.operator.dlq.audit import Removed, audit
 from services.operator.dlq.filters import Filter
-from services.operator.dlq.operations import put_back
+from services.operator.dlq.operations import ARCHIVE_LETTERS, put_back
 from services.operator.errors import NotFoundError, OperatorError
 from shared.errors import PermanentError
 from shared.queue import Failures
@@ -117,6 +117,18 @@ async def test_what_an_interrupted_discard_has_deleted_is_restored_although_it_d
     assert contents(scene) == before
 
 
+@pytest.mark.parametrize("part", [0, 1])
+async def test_letters_whose_archive_was_removed_are_reported_and_the_others_come_back(part: int) -> None:
+    scene = DeadScene()
+    scene.add(ARCHIVE_LETTERS + 5)
+    await scene.discard()
+    identifier = (await scene.latest()).id
+    del scene.objects.buckets[LANDING][scene.keys("archive")[part]]
+    ended = await scene.restore(identifier)
+    counts = {"restored": 5, "left": ARCHIVE_LETTERS} if part == 0 else {"restored": ARCHIVE_LETTERS, "left": 5}
+    assert (ended.end, ended.counts) == (End.PARTIAL, counts)
+
+
 async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:
     scene = DeadScene()
     scene.add(5)
@@ -135,9 +147,9 @@ async def test_two_lines_with_one_id_are_two_letters_and_none_is_an_end_of_its_o
         for body in bodies:
             yield Archived(service=SERVICE, message_id="1", body=body, attributes={}, sent_at=EPOCH)
 
-    await put_back(scene.system, SERVICE, copied("a", "b"), ANN)
+    await put_back(scene.system, Removed(SERVICE, copied("a", "b")), ANN)
     assert scene.dead.bodies == ["a", "b"]
-    assert ended_of(await put_back(scene.system, SERVICE, copied(), ANN)).end == End.NOTHING
+    assert ended_of(await put_back(scene.system, Removed(SERVICE, copied()), ANN)).end == End.NOTHING
 
 
 async def test_an_operation_that_does_not_exist_can_t_be_restored() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from services.operator.dlq.hold import VISIBILITY_MAXIMUM, VISIBILITY_MINIMUM, Hold, holding
+from services.operator.dlq import hold
+from services.operator.dlq.hold import VISIBILITY_MAXIMUM, VISIBILITY_MINIMUM, Hold
 from services.operator.dlq.letters import Letter
+from shared.clock import Clock
 from shared.errors import PermanentError
 from shared.queue import Delivery, Failures
 from shared.testing import FakeQueue, Partial, connection_reset, loop_now, throttled
 from tests.unit.services.operator.dlq.scene import SERVICE, ids_of
+from tests.unit.services.operator.scene import Scene
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -25,8 +30,12 @@ def queue_of(count: int) -> FakeQueue:
     return queue
 
 
-async def taken(hold: Hold, **options: timedelta) -> list[Letter]:
-    return [letter async for letter in hold.letters(**options)]
+def holding(queue: FakeQueue, clock: Clock = loop_now) -> AbstractAsyncContextManager[Hold]:
+    return hold.holding(replace(Scene().system, dead_letters={SERVICE: queue}, clock=clock), SERVICE)
+
+
+async def taken(held: Hold, **options: timedelta) -> list[Letter]:
+    return [letter async for letter in held.letters(**options)]
 
 
 async def visible(queue: FakeQueue) -> int:
@@ -35,58 +44,58 @@ async def visible(queue: FakeQueue) -> int:
 
 async def test_every_letter_is_taken_once_and_handed_back() -> None:
     queue = queue_of(37)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        assert len({letter.id for letter in await taken(hold)}) == 37
+    async with holding(queue) as held:
+        assert len({letter.id for letter in await taken(held)}) == 37
         assert await visible(queue) == 0
-        assert await taken(hold) == []
+        assert await taken(held) == []
     assert await visible(queue) == 37
     assert {message.receive_count for message in queue.messages} == {1}
 
 
 async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
     queue = queue_of(25)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
         for _ in range(30):
             await asyncio.sleep(100)
             assert await visible(queue) == 0
-            assert sum(one in hold for one in ids_of(queue.messages)) == 25
+            assert sum(one in held for one in ids_of(queue.messages)) == 25
     assert await visible(queue) == 25
 
 
 async def test_a_letter_that_is_shown_again_while_we_look_is_seen_once() -> None:
     queue = queue_of(25)
     seen: list[str] = []
-    async with holding(SERVICE, queue, loop_now) as hold:
-        async for letter in hold.letters():
+    async with holding(queue) as held:
+        async for letter in held.letters():
             seen.append(letter.id)
             if len(seen) == 25:  # whoever reads them takes long, and none can be renewed
                 queue.faults.during(0, 61, connection_reset(), "set_visibility")
                 await asyncio.sleep(61)
-        assert sum(one in hold for one in ids_of(queue.messages)) == 25
+        assert sum(one in held for one in ids_of(queue.messages)) == 25
     assert len(seen) == len(set(seen)) == 25
 
 
 async def test_letters_that_were_lost_to_another_command_are_counted_as_held_elsewhere() -> None:
     queue = queue_of(3)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
         queue.faults.during(0, 70, connection_reset(), "set_visibility")
         await asyncio.sleep(61)
         await queue.receive(2, wait=timedelta(0), visibility=timedelta(hours=1))
-        await taken(hold)
-        assert hold.elsewhere == 2
+        await taken(held)
+        assert held.elsewhere == 2
 
 
 @pytest.mark.parametrize("fault", [throttled(), connection_reset(), Partial()], ids=lambda one: type(one).__name__)
 async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
     queue = queue_of(25)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
         queue.faults.add("set_visibility", fault)
         await asyncio.sleep(200)
         assert await visible(queue) == 0
-        assert sum(one in hold for one in ids_of(queue.messages)) == 25
+        assert sum(one in held for one in ids_of(queue.messages)) == 25
 
 
 async def test_one_request_of_each_renewal_that_fails_costs_the_letters_of_that_request_alone() -> None:
@@ -99,54 +108,54 @@ async def test_one_request_of_each_renewal_that_fails_costs_the_letters_of_that_
         return await set_visibility(changes)
 
     queue.set_visibility = failing  # type: ignore[method-assign]
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
         await asyncio.sleep(200)
-        assert sum(one in hold for one in ids_of(queue.messages)) == 15
+        assert sum(one in held for one in ids_of(queue.messages)) == 15
 
 
 async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -> None:
     queue = queue_of(3)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        letters = [letter.id for letter in await taken(hold)]
+    async with holding(queue) as held:
+        letters = [letter.id for letter in await taken(held)]
         queue.faults.during(1, 70, connection_reset(), "set_visibility")
         await asyncio.sleep(61)
         assert await visible(queue) == 3
-        assert not any(one in hold for one in letters)
-        assert await hold.delete(letters) == set()
+        assert not any(one in held for one in letters)
+        assert await held.delete(letters) == set()
     assert len(queue.messages) == 3
 
 
 async def test_a_laptop_that_slept_holds_nothing_any_more() -> None:
     """While it sleeps its event loop's clock stands still, and SQS's goes on."""
     queue, slept = queue_of(3), timedelta(0)
-    async with holding(SERVICE, queue, lambda: loop_now() + slept) as hold:
-        letters = [letter.id for letter in await taken(hold)]
+    async with holding(queue, lambda: loop_now() + slept) as held:
+        letters = [letter.id for letter in await taken(held)]
         slept = timedelta(hours=8)
-        assert not any(one in hold for one in letters)
-        assert await hold.delete(letters) == set()
+        assert not any(one in held for one in letters)
+        assert await held.delete(letters) == set()
 
 
 async def test_a_void_receipt_deletes_nothing_and_what_fails_for_a_moment_is_tried_again() -> None:
     queue = queue_of(4)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        letters = [letter.id for letter in await taken(hold)]
+    async with holding(queue) as held:
+        letters = [letter.id for letter in await taken(held)]
         queue.invalidate(queue.messages[1])  # gone, while the first and the third fail for a moment
         queue.faults.add("delete", Partial(), connection_reset())
-        assert await hold.delete(letters) == {letters[0], letters[2], letters[3]}
-        assert letters[1] not in hold
+        assert await held.delete(letters) == {letters[0], letters[2], letters[3]}
+        assert letters[1] not in held
     assert [message.body for message in queue.messages] == ["1"]
 
 
 async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() -> None:
     queue = queue_of(25)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        kept = [letter.id for letter in await taken(hold)][20:]
-        await hold.hand_back(but=kept)
+    async with holding(queue) as held:
+        kept = [letter.id for letter in await taken(held)][20:]
+        await held.hand_back(but=kept)
         for _ in range(100):
             await asyncio.sleep(1)
             assert await visible(queue) == 20
-        assert all(one in hold for one in kept)
+        assert all(one in held for one in kept)
     assert await visible(queue) == 25
 
 
@@ -160,10 +169,10 @@ async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monk
         return await set_visibility(changes)
 
     monkeypatch.setattr(queue, "set_visibility", slow)
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
         await asyncio.sleep(VISIBILITY_MINIMUM.total_seconds() / 3 - 0.5)  # looking took a second
-        await hold.hand_back()
+        await held.hand_back()
         await asyncio.sleep(5)
         assert await visible(queue) == 1
 
@@ -172,8 +181,8 @@ async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_b
     queue = queue_of(0)
 
     async def look() -> None:
-        async with holding(SERVICE, queue, loop_now) as hold:
-            await taken(hold, patience=timedelta(minutes=5))
+        async with holding(queue) as held:
+            await taken(held, patience=timedelta(minutes=5))
 
     looking = asyncio.create_task(look())
     await asyncio.sleep(0.5)
@@ -190,20 +199,20 @@ async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_b
 async def test_with_patience_letters_that_others_hold_are_waited_for_and_no_longer() -> None:
     queue = queue_of(5)
     await queue.receive(5, wait=timedelta(0), visibility=timedelta(seconds=300))
-    async with holding(SERVICE, queue, loop_now) as hold:
-        assert await taken(hold) == []
-        assert hold.elsewhere == 5
+    async with holding(queue) as held:
+        assert await taken(held) == []
+        assert held.elsewhere == 5
         assert asyncio.get_running_loop().time() < 2
-        assert len(await taken(hold, patience=timedelta(minutes=15))) == 5
+        assert len(await taken(held, patience=timedelta(minutes=15))) == 5
         assert asyncio.get_running_loop().time() == pytest.approx(303, abs=5)
-        assert hold.elsewhere == 0
+        assert held.elsewhere == 0
 
 
 async def test_patience_has_an_end() -> None:
     queue = queue_of(1)
     await queue.receive(1, wait=timedelta(0), visibility=timedelta(hours=3))
-    async with holding(SERVICE, queue, loop_now) as hold:
-        assert await taken(hold, patience=timedelta(minutes=1)) == []
+    async with holding(queue) as held:
+        assert await taken(held, patience=timedelta(minutes=1)) == []
     assert 60 <= asyncio.get_running_loop().time() < 70
 
 
@@ -216,8 +225,8 @@ async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_
         return [] if empty and empty.pop(0) else await receive(limit, wait=wait, visibility=visibility)
 
     queue.receive = forgetful  # type: ignore[method-assign]
-    async with holding(SERVICE, queue, loop_now) as hold:
-        assert len(await taken(hold)) == 3
+    async with holding(queue) as held:
+        assert len(await taken(held)) == 3
 
 
 @pytest.mark.parametrize(
@@ -231,8 +240,8 @@ async def test_many_letters_are_hidden_for_longer_since_renewing_them_takes_long
         return type(await depth())(visible=count, in_flight=0, delayed=0)
 
     queue.depth = many  # type: ignore[method-assign]
-    async with holding(SERVICE, queue, loop_now) as hold:
-        async for _ in hold.letters():
+    async with holding(queue) as held:
+        async for _ in held.letters():
             break
         assert queue.messages[0].visible_at == pytest.approx(hidden.total_seconds())
 
@@ -241,14 +250,14 @@ async def test_an_operator_who_may_not_change_visibility_gets_the_error() -> Non
     queue = queue_of(1)
     queue.faults.add("set_visibility", PermanentError("sqs refused ChangeMessageVisibilityBatch"))
     with pytest.raises(PermanentError, match="refused"):
-        async with holding(SERVICE, queue, loop_now) as hold:
-            await taken(hold)
+        async with holding(queue) as held:
+            await taken(held)
 
 
 async def test_a_hand_back_that_fails_costs_time_and_nothing_else() -> None:
     queue = queue_of(1)
     queue.faults.add("set_visibility", connection_reset())
-    async with holding(SERVICE, queue, loop_now) as hold:
-        await taken(hold)
+    async with holding(queue) as held:
+        await taken(held)
     await asyncio.sleep(61)
     assert await visible(queue) == 1

@@ -158,8 +158,8 @@ def test_a_killed_edit_loses_neither_the_original_nor_the_edited_letter() -> Non
         there = scene.dead.bodies.count(original), scene.dead.bodies.count(instead.body)
         assert there in ((1, 0), (1, 1), (0, 1))
         for operation in await audit(scene.system):
-            _, removed_letters = await removed(scene.system, operation.id)
-            assert [one.body async for one in removed_letters] == [original] * (there == (0, 1))
+            taken = await removed(scene.system, operation.id)
+            assert [one.body async for one in taken.letters] == [original] * (there == (0, 1))
         ended = ended_of(await carry_out(scene.system, SERVICE, task, ANN))
         assert ended.end == (End.NOTHING if there == (0, 1) else End.DONE)
         assert scene.dead.bodies.count(original) == 0
@@ -178,8 +178,8 @@ def test_a_killed_restore_and_the_same_again_put_back_everything() -> None:
         before = set(scene.dead.bodies)
         await scene.discard()
         discarded = (await scene.latest()).id
-        service, letters = await removed(scene.system, discarded)
-        if not await is_killed(put_back(mortal(scene.system, life), service, letters, ANN)):
+        taken = await removed(scene.system, discarded)
+        if not await is_killed(put_back(mortal(scene.system, life), taken, ANN)):
             return False
         put = len(scene.dead.messages)
         await scene.restore(discarded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -133,7 +134,7 @@ async def test_a_laptop_that_slept_touches_nothing_of_what_it_held(kind: Kind) -
         slept += timedelta(hours=8) if "archive" in key else timedelta(0)
 
     scene.objects.put = sleeping  # type: ignore[method-assign]
-    ended = ended_of(await carry_out(scene.system, SERVICE, task, ANN, clock=lambda: loop_now() + slept))
+    ended = ended_of(await carry_out(replace(scene.system, clock=lambda: loop_now() + slept), SERVICE, task, ANN))
     assert (ended.end, ended.outcomes) == (End.PARTIAL, {LOST: tuple(letters)})
     assert len(scene.dead.messages) == 3
     assert scene.alive.sent == []
