@@ -197,13 +197,13 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 # From a released type to the document of the next version of it.
 UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "starlift.ingest_source.v1": lambda document: {**document, "type": "starlift.ingest_source.v2"},
-    "starlift.batch_ingested.v1": lambda document: _without_keys(document, "starlift.batch_ingested.v2"),
-    "starlift.batch_remodelled.v1": lambda document: _without_keys(document, "starlift.batch_remodelled.v2"),
+    "starlift.batch_ingested.v1": lambda document: _batch_without_keys(document, "starlift.batch_ingested.v2"),
+    "starlift.batch_remodelled.v1": lambda document: _batch_without_keys(document, "starlift.batch_remodelled.v2"),
 }
 
 
-def _without_keys(document: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Upcast a batch without key lists. Data that is not an object is left for the model to reject."""
+def _batch_without_keys(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Version 2 of a batch of version 1, which had no key lists. Data that is not an object is left for the model to reject."""
     data = document.get("data")
     return {**document, "type": kind, "data": {**data, "keys": []} if isinstance(data, dict) else data}
 
@@ -253,14 +253,12 @@ def _require_known(kind: str) -> None:
     if kind in KNOWN_TYPES:
         return
     match = TYPE_PATTERN.match(kind)
-    if match is None:
-        raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is not one of {sorted(KNOWN_TYPES)}")
     versions = [
         int(found["version"])
         for known in KNOWN_TYPES
-        if (found := TYPE_PATTERN.match(known)) and found["name"] == match["name"]
+        if match and (found := TYPE_PATTERN.match(known)) and found["name"] == match["name"]
     ]
-    if versions and int(match["version"]) > max(versions):
+    if match and versions and int(match["version"]) > max(versions):
         raise NewerMessageError(f"'{_excerpt(kind)}' is newer than version {max(versions)}, which this build knows")
     raise UndecodableMessageError(f"the type '{_excerpt(kind)}' is not one of {sorted(KNOWN_TYPES)}")
 
