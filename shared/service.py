@@ -70,19 +70,18 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The queues and objects of a service. `outlet` is the queue that it sends to, if it sends."""
+    """The queues and objects of a service."""
 
     queue: Queue
     dead_letters: Queue
-    outlet: Queue | None
+    next_queue: Queue | None  # that the service sends to, if it sends
     objects: ObjectStore
 
-    @property
-    def next_queue(self) -> Queue:
+    def require_next_queue(self) -> Queue:
         """The queue that the service sends to. Raises: PermanentError when the settings name none."""
-        if self.outlet is None:
+        if self.next_queue is None:
             raise PermanentError("this service sends messages and has no queue to send to; set STARLIFT_NEXT_QUEUE_URL")
-        return self.outlet
+        return self.next_queue
 
 
 @asynccontextmanager
@@ -115,8 +114,8 @@ async def open_clients(region: str) -> AsyncIterator[Clients]:
 async def open_world(settings: ServiceSettings) -> AsyncIterator[World]:
     """The queues and objects that the settings name."""
     async with open_clients(settings.region) as clients:
-        outlet = None if settings.next_queue_url is None else clients.queue(settings.next_queue_url)
-        yield World(clients.queue(settings.queue_url), clients.queue(settings.dead_letter_url), outlet, clients.objects())
+        next_queue = None if settings.next_queue_url is None else clients.queue(settings.next_queue_url)
+        yield World(clients.queue(settings.queue_url), clients.queue(settings.dead_letter_url), next_queue, clients.objects())
 
 
 async def consume(
@@ -130,14 +129,14 @@ async def consume(
 
     `buckets` are those that the service reads or writes; `probes` are for its dependencies other than SQS and S3.
     """
-    of_aws = aws_probes(world, buckets)
-    await require_access(of_aws)
+    probes_of_aws = aws_probes(world, buckets)
+    await require_access(probes_of_aws)
     consumer = Consumer(
         handler,
         consumer_rules(settings),
         queue=world.queue,
         dead_letters=world.dead_letters,
-        probes={**of_aws, **(probes or {})},
+        probes={**probes_of_aws, **(probes or {})},
         rng=SystemRandom(),
     )
     loop = asyncio.get_running_loop()
@@ -190,7 +189,7 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
     """
 
     async def ask_sqs() -> None:
-        for queue in (world.queue, world.dead_letters, world.outlet):
+        for queue in (world.queue, world.dead_letters, world.next_queue):
             if queue is not None:
                 await queue.depth()
 

@@ -26,7 +26,7 @@ async def serve(settings: IngestionSettings) -> None:
         deps = Dependencies(
             source=PostgresSource(database, settings.contract),
             store=SourceStore(world.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket),
-            remodelling=world.next_queue,
+            remodelling=world.require_next_queue(),
             limits=BatchLimits(rows=settings.batch_rows),
             compare_keys_every=settings.compare_keys_every,
         )

@@ -13,7 +13,7 @@ from shared.service import consume, open_world, run_service
 async def serve(settings: RemodellingSettings) -> None:
     """Build what batches need, and consume until SIGTERM."""
     async with open_world(settings) as world:
-        deps = Dependencies(world.objects, world.next_queue, settings.contract, settings.processed_bucket)
+        deps = Dependencies(world.objects, world.require_next_queue(), settings.contract, settings.processed_bucket)
         await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket, settings.processed_bucket))
 
 

@@ -93,9 +93,9 @@ def test_the_contract_is_there_without_being_named() -> None:
 
 def test_a_service_without_a_next_queue_says_what_to_set() -> None:
     outlet = FakeQueue("next")
-    assert world(outlet).next_queue is outlet
+    assert world(outlet).require_next_queue() is outlet
     with pytest.raises(PermanentError, match="set STARLIFT_NEXT_QUEUE_URL"):
-        _ = world().next_queue
+        world().require_next_queue()
 
 
 async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
