@@ -31,7 +31,7 @@ def _comparable(snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
-class Lease(_Stored):
+class StoredLease(_Stored):
     """The lease of the run in progress. A run whose token is no longer here has lost it."""
 
     token: UUID  # random, one per lease
@@ -67,7 +67,7 @@ class SourceState(_Stored):
     """The state object of a source."""
 
     run: Annotated[int, Field(ge=0, le=RUN_MAXIMUM)] = 0  # the highest number ever taken
-    lease: Lease | None = None  # None while no run is in progress
+    lease: StoredLease | None = None  # None while no run is in progress
     checkpoint: Checkpoint | None = None  # None before a run has completed
 
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from contracts.state import Checkpoint, Lease, SourceState
+from contracts.state import Checkpoint, SourceState, StoredLease
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError
 from shared.source_store import SourceStore
@@ -60,7 +60,7 @@ class SourceLease:
         """Extend the lease by its full life. Raises: LeaseLostError."""
         async with self.writing:
             if self.state.lease is not None:
-                await self._write(lease=Lease(token=self.token, until=self.now() + LEASE_LIFE))
+                await self._write(lease=StoredLease(token=self.token, until=self.now() + LEASE_LIFE))
 
     async def complete(self, checkpoint: Checkpoint) -> None:
         """End the run; the next one reads what changed since `checkpoint`. Raises: LeaseLostError."""
@@ -73,7 +73,7 @@ class SourceLease:
             with suppress(LeaseLostError):
                 await self._write(lease=None)
 
-    async def _write(self, **changes: Lease | Checkpoint | None) -> None:
+    async def _write(self, **changes: StoredLease | Checkpoint | None) -> None:
         state = self.state.model_copy(update=changes)
         try:
             self.etag = await self.store.replace_state(state, expected=self.etag, is_ours=self._is_ours)
@@ -95,7 +95,7 @@ async def take_lease(store: SourceStore, now: Callable[[], datetime], new_token:
         raise LeaseHeldError(f"a run of '{store.source}' is under way until {state.lease.until:%H:%M:%S} at the latest")
     token = new_token()
     run = max(state.run + 1, int(now().timestamp() * 1000))
-    taken = state.model_copy(update={"run": run, "lease": Lease(token=token, until=now() + LEASE_LIFE)})
+    taken = state.model_copy(update={"run": run, "lease": StoredLease(token=token, until=now() + LEASE_LIFE)})
     try:
         etag = await store.replace_state(taken, expected=etag)
     except ConflictError as error:

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
-from contracts.state import Lease, SourceState
+from contracts.state import SourceState, StoredLease
 from services.operator.ingest import resend_missing
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.records import keep_verdict, last_record
@@ -141,6 +141,6 @@ async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(sys
 async def test_a_lease_that_no_run_can_have_written_holds_back_none(system: System, pipeline: Pipeline) -> None:
     objects = pipeline.objects.buckets[LANDING]
     state = SourceState.model_validate_json(objects[SourceKeys(SOURCE).state])
-    lease = Lease(token=uuid4(), until=datetime.max.replace(tzinfo=UTC))
+    lease = StoredLease(token=uuid4(), until=datetime.max.replace(tzinfo=UTC))
     objects[SourceKeys(SOURCE).state] = state.model_copy(update={"lease": lease}).model_dump_json().encode()
     await pipeline.run()

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from contracts.messages import BatchIngested, BatchLoaded, BatchLoadedData, LoadedTable
-from contracts.state import Lease, SourceState
+from contracts.state import SourceState, StoredLease
 from services.operator.progress import DeadMessage
 from services.operator.runs import Outcome, Run, Runs, last_runs, run_of, run_without_manifest
 from services.operator.terminal.runs import PIPE_WIDTH, outcome_of, seconds_of, show_runs
@@ -57,8 +57,8 @@ async def test_a_run_of_which_a_batch_is_missing_names_its_dead_letter() -> None
     ("state", "outcome"),
     [
         (SourceState(run=8, checkpoint=checkpoint(8)), Outcome.UNCHANGED),
-        (SourceState(run=8, checkpoint=checkpoint(7), lease=Lease(token=uuid4(), until=at(60))), Outcome.RUNNING),
-        (SourceState(run=8, checkpoint=checkpoint(7), lease=Lease(token=uuid4(), until=at(-60))), Outcome.VOID),
+        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(60))), Outcome.RUNNING),
+        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(-60))), Outcome.VOID),
         (SourceState(run=8), Outcome.VOID),
     ],
 )
