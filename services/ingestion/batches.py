@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from operator import add, gt
 
 from contracts.contract import Contract
 from contracts.messages import Extract, KeyList, Role
@@ -28,20 +29,22 @@ async def write_extracts(
 
     Holds the rows of one batch and one page in memory.
     """
-    index, most = 0, (limits.rows, limits.byte_count, limits.objects)
-    counts, writes = [0, 0, 0], list[asyncio.Task[Extract]]()
+    maxima = (limits.rows, limits.byte_count, limits.objects)
+    index, batch_sizes, writes = 0, (0, 0, 0), list[asyncio.Task[Extract]]()
     try:
         async for pages in snapshot.pages(run.plan, limits):
-            more = [
+            page_sizes = (
                 sum(page.row_count for page in pages),
                 sum(page.byte_count for page in pages),
                 sum(object_count(run.plan.contract, page.table.name, page.role) for page in pages),
-            ]
-            counts = [count + further for count, further in zip(counts, more, strict=True)]
-            if writes and any(count > limit for count, limit in zip(counts, most, strict=True)):
+            )
+            batch_sizes = tuple(map(add, batch_sizes, page_sizes))
+            if writes and any(map(gt, batch_sizes, maxima)):
                 yield tuple(await asyncio.gather(*writes))
-                index, counts, writes = index + 1, more, []
-            writes += [asyncio.create_task(_write_page(page, run.keys.batch(run.number, index), store)) for page in pages]
+                index, batch_sizes, writes = index + 1, page_sizes, []
+            writes += [
+                asyncio.create_task(_write_page(page, run.object_keys.batch(run.number, index), store)) for page in pages
+            ]
         if writes:
             yield tuple(await asyncio.gather(*writes))
     finally:
@@ -49,10 +52,10 @@ async def write_extracts(
             write.cancel()
 
 
-async def _write_page(page: Page, keys: BatchKeys, store: SourceStore) -> Extract:
+async def _write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> Extract:
     carried = [name for name in page.types if name not in page.table.extract_types]
     body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, carried)
-    key_of = partial(keys.extract, page.table.name, page.role)
+    key_of = partial(object_keys.extract, page.table.name, page.role)
     return Extract(
         table=page.table.name, role=page.role, object=await store.put_landing(key_of, body, row_count=page.row_count)
     )
@@ -64,10 +67,10 @@ def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
 
 
 async def write_key_list(
-    table: SourceTable, snapshot: OpenSnapshot, keys: BatchKeys, store: SourceStore, part_bytes: int
+    table: SourceTable, snapshot: OpenSnapshot, object_keys: BatchKeys, store: SourceStore, part_bytes: int
 ) -> KeyList:
     """Write every key of a table, as objects of about `part_bytes`. A list without objects is that of a table without rows."""
-    parts = _Parts(table.name, keys, store, part_bytes)
+    parts = _Parts(table.name, object_keys, store, part_bytes)
     await snapshot.copy_keys(table, parts.take)
     await parts.end()
     return KeyList(table=table.name, objects=tuple(parts.refs))
@@ -78,7 +81,7 @@ class _Parts:
     """Takes the lines of a key list as they come, and writes an object whenever there are enough."""
 
     table: str
-    keys: BatchKeys
+    object_keys: BatchKeys
     store: SourceStore
     part_bytes: int
     refs: list[ObjectRef] = field(default_factory=list)
@@ -97,7 +100,7 @@ class _Parts:
 
     async def _write(self, lines: bytes) -> None:
         body = await asyncio.to_thread(packed, lines)
-        key_of = partial(self.keys.key_list, self.table)
+        key_of = partial(self.object_keys.key_list, self.table)
         self.refs.append(await self.store.put_landing(key_of, body, row_count=lines.count(b"\n")))
 
 
@@ -109,11 +112,11 @@ def grouped_lists(
     A list is never cut: the keys it lacks would be taken for deleted.
     """
     count, group = sum(object_count(contract, extract.table, extract.role) for extract in first), list[KeyList]()
-    for keys in lists:
-        more = len(keys.objects) * object_count(contract, keys.table)
+    for key_list in lists:
+        more = len(key_list.objects) * object_count(contract, key_list.table)
         if count and count + more > object_limit:
             yield tuple(group)
             count, group = 0, []
         count += more
-        group.append(keys)
+        group.append(key_list)
     yield tuple(group)

@@ -94,8 +94,8 @@ async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) 
     lists = await _write_key_lists(run, snapshot, len(sent), deps)
     if waiting is not None or lists:
         groups = list(grouped_lists(run.plan.contract, lists, deps.limits.objects, waiting or ()))
-        for number, keys in enumerate(groups, start=1):
-            event = run.batch_ingested(len(sent), waiting or (), keys, is_last=number == len(groups))
+        for number, key_lists in enumerate(groups, start=1):
+            event = run.batch_ingested(len(sent), waiting or (), key_lists, is_last=number == len(groups))
             sent.append(await _announce(event, deps))
             waiting = None
     return sent
@@ -109,8 +109,8 @@ async def _write_key_lists(run: Run, snapshot: OpenSnapshot, index: int, deps: D
     """
     lists = []
     for table in run.plan.compared_tables:
-        keys = run.keys.batch(run.number, index)
-        listed = await write_key_list(table, snapshot, keys, deps.store, deps.limits.key_list_bytes)
+        object_keys = run.object_keys.batch(run.number, index)
+        listed = await write_key_list(table, snapshot, object_keys, deps.store, deps.limits.key_list_bytes)
         if listed.objects or run.command.data.believe_empty:
             lists.append(listed)
         else:

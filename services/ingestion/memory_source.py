@@ -115,9 +115,9 @@ class MemorySnapshot:
     facts: SourceFacts
     rows: Mapping[str, Mapping[Key, Version]]
 
-    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
-        return plan_run(self.contract, self.facts, before, wish, compare_keys_every)
+        return plan_run(self.contract, self.facts, before, request, compare_keys_every)
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """See OpenSnapshot."""

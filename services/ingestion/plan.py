@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from contracts.contract import Contract
 from contracts.messages import IngestSourceData, Mode, Snapshot
@@ -51,7 +50,7 @@ class Plan:
 
 
 def plan_run(
-    contract: Contract, now: SourceFacts, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int
+    contract: Contract, now: SourceFacts, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int
 ) -> Plan:
     """Plan a full read if the last position cannot be trusted; otherwise what changed, and each redefined table in full.
 
@@ -65,7 +64,7 @@ def plan_run(
         for table in contract.source_tables
         if table.drift is Drift.CARRY
     }
-    asked = ("asked for",) if wish.mode is Mode.FULL else ()
+    asked = ("asked for",) if request.mode is Mode.FULL else ()
     doubts = ("first run",) if before is None else _doubts(contract, now, before)
     everything = frozenset(table.name for table in contract.source_tables)
     changed = everything if before is None or doubts else redefined(now, before)
@@ -79,8 +78,8 @@ def plan_run(
         changed | versionless(now),
         tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
         changed,
-        0 if wish.compare_keys or is_due else ago,
-        _reread(contract, wish),
+        0 if request.compare_keys or is_due else ago,
+        _reread(contract, request),
         carried,
     )
 
@@ -91,21 +90,12 @@ def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[s
     return (*anew, *distrust(now, before))
 
 
-def _reread(contract: Contract, wish: IngestSourceData) -> dict[str, tuple[Key, ...]]:
+def _reread(contract: Contract, request: IngestSourceData) -> dict[str, tuple[Key, ...]]:
     tables = {table.name: table for table in contract.source_tables}
-    for rows in wish.reread:
+    for rows in request.reread:
         table = tables.get(rows.table)
         if table is None or any(len(key) != len(table.key) for key in rows.keys):
             raise PermanentError(
                 f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
             )
-    return {rows.table: rows.keys for rows in wish.reread if rows.keys}
-
-
-def held_back_since(now: SourceFacts, before: Checkpoint | None) -> datetime | None:
-    """When a transaction that is still open began to hold the horizon back, as far as runs have seen it; usually None."""
-    if now.snapshot.horizon == now.next_xid:
-        return None
-    if before is None or before.snapshot.horizon != now.snapshot.horizon:
-        return now.snapshot.taken_at
-    return before.held_back_since or before.snapshot.taken_at
+    return {rows.table: rows.keys for rows in request.reread if rows.keys}

@@ -8,8 +8,7 @@ from datetime import timedelta
 import structlog
 
 from contracts.messages import BatchIngested, Role
-from services.ingestion.plan import held_back_since
-from services.ingestion.run import Run
+from services.ingestion.run import Run, held_back_since
 
 log = structlog.get_logger()
 

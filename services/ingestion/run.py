@@ -9,11 +9,11 @@ from datetime import datetime
 from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, KeyList, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import Checkpoint, Manifest
-from services.ingestion.plan import Plan, held_back_since
+from services.ingestion.plan import Plan
 from shared.envelope import caused_by
 from shared.source_facts import SourceFacts
 
-SERVICE = "starlift/ingestion"
+EVENT_SOURCE = "starlift/ingestion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +26,24 @@ class Run:
     before: Checkpoint | None  # what the last completed run left; None in the first run
     facts: SourceFacts
     plan: Plan
-    keys: SourceKeys  # of its objects
+    object_keys: SourceKeys
 
     def batch_ingested(
-        self, index: int, extracts: tuple[Extract, ...], keys: tuple[KeyList, ...] = (), *, is_last: bool = False
+        self, index: int, extracts: tuple[Extract, ...], key_lists: tuple[KeyList, ...] = (), *, is_last: bool = False
     ) -> BatchIngested:
         """The event that announces batch `index`."""
-        batch_id = self.keys.batch(self.number, index).batch_id
+        batch_id = self.object_keys.batch(self.number, index).batch_id
         data = BatchIngestedData(
-            source_name=self.keys.source,
+            source_name=self.object_keys.source,
             run=self.number,
             batch_id=batch_id,
             index=index,
             is_last=is_last,
             snapshot=self.facts.snapshot,
             extracts=extracts,
-            keys=keys,
+            keys=key_lists,
         )
-        return BatchIngested(**caused_by(self.command, SERVICE, subject=batch_id, name="batch_ingested"), data=data)
+        return BatchIngested(**caused_by(self.command, EVENT_SOURCE, subject=batch_id, name="batch_ingested"), data=data)
 
     def leaves_manifest(self, batches: Sequence[BatchIngested]) -> bool:
         """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint."""
@@ -52,7 +52,7 @@ class Run:
     def manifest(self, batches: Sequence[BatchIngested], completed_at: datetime) -> Manifest:
         """Every batch of the run, as it was announced."""
         return Manifest(
-            source_name=self.keys.source,
+            source_name=self.object_keys.source,
             run=self.number,
             requested_by=self.command.id,
             trigger=self.command.data.trigger,
@@ -84,3 +84,12 @@ class Run:
     def known_empty(self) -> frozenset[str]:
         """The tables that had no row when their keys should last have been compared."""
         return self.before.empty_tables if self.before else frozenset()
+
+
+def held_back_since(now: SourceFacts, before: Checkpoint | None) -> datetime | None:
+    """When a transaction that is still open began to hold the horizon back, as far as runs have seen it; usually None."""
+    if now.snapshot.horizon == now.next_xid:
+        return None
+    if before is None or before.snapshot.horizon != now.snapshot.horizon:
+        return now.snapshot.taken_at
+    return before.held_back_since or before.snapshot.taken_at

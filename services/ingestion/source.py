@@ -55,7 +55,7 @@ class OpenSnapshot(Protocol):
         """The position of the snapshot, the identity of the source, and what its catalog says of each table."""
         ...
 
-    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
         """What to read, given what the last run left and what the command asks for. Raises: PermanentError."""
         ...
 

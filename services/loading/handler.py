@@ -22,7 +22,7 @@ from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
 from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
-SERVICE = "starlift/loading"
+EVENT_SOURCE = "starlift/loading"
 
 _log = structlog.get_logger()
 
@@ -93,4 +93,4 @@ def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:
         tables=tuple(LoadedTable(table=rows.table, row_count=rows.object.row_count) for rows in message.data.tables),
         quarantined=message.data.quarantine.row_count if message.data.quarantine else 0,
     )
-    return BatchLoaded(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_loaded"), data=data)
+    return BatchLoaded(**caused_by(message, EVENT_SOURCE, subject=data.batch_id, name="batch_loaded"), data=data)

@@ -1,6 +1,6 @@
 """Remodelling of one batch: read its extracts, make star rows of them, write these, announce them.
 
-A pure function of the message: no state, no order.
+The result depends on the message alone: the service keeps no state, and batches may come in any order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from shared.parquet import NewerColumnsError, encode_parquet
 from shared.queue import Queue
 from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
-SERVICE = "starlift/remodelling"
+EVENT_SOURCE = "starlift/remodelling"
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
     results = await asyncio.to_thread(lambda: list(remodel(deps.contract, rows)))
     data = await _write_objects(message.data, rows, results, deps)
-    event = BatchRemodelled(**caused_by(message, SERVICE, subject=data.batch_id, name="batch_remodelled"), data=data)
+    event = BatchRemodelled(**caused_by(message, EVENT_SOURCE, subject=data.batch_id, name="batch_remodelled"), data=data)
     await deps.loading.send(encode(event))
     log.info(
         "batch_remodelled",
@@ -107,38 +107,38 @@ def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
 async def _write_objects(
     batch: BatchIngestedData, rows: SourceRows, results: Sequence[Remodelled], deps: Dependencies
 ) -> BatchRemodelledData:
-    """Write star rows, key lists and refused rows to the processed bucket; return what the next message says of them."""
-    keys = BatchKeys(batch.source_name, batch.run, batch.index)
+    """Write star rows, key lists and refused rows to the processed bucket; return the data of the next message."""
+    object_keys = BatchKeys(batch.source_name, batch.run, batch.index)
     return BatchRemodelledData(
         **batch.head(),
-        tables=tuple(await asyncio.gather(*(_write_star_rows(result, keys, deps) for result in results))),
-        keys=await _copy_key_lists(batch, keys, deps),
-        quarantine=await _write_quarantine(rows, results, keys, deps),
+        tables=tuple(await asyncio.gather(*(_write_star_rows(result, object_keys, deps) for result in results))),
+        keys=await _copy_key_lists(batch, object_keys, deps),
+        quarantine=await _write_quarantine(rows, results, object_keys, deps),
     )
 
 
-async def _write_star_rows(result: Remodelled, keys: BatchKeys, deps: Dependencies) -> StarRows:
+async def _write_star_rows(result: Remodelled, object_keys: BatchKeys, deps: Dependencies) -> StarRows:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
-    key_of = partial(keys.star_rows, result.table.name)
+    key_of = partial(object_keys.star_rows, result.table.name)
     ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
     return StarRows(table=result.table.name, object=ref)
 
 
-async def _copy_key_lists(batch: BatchIngestedData, keys: BatchKeys, deps: Dependencies) -> tuple[KeyList, ...]:
-    """The list of each source table for every star table made of it, whose key it is by the rules of a contract."""
+async def _copy_key_lists(batch: BatchIngestedData, object_keys: BatchKeys, deps: Dependencies) -> tuple[KeyList, ...]:
+    """Copy the list of each source table for every star table made of it: by the rules of a contract they share their key."""
     lists: list[KeyList] = []
     for listed in batch.keys:
         table = _known_table(listed.table, f"the key list of '{listed.table}' in run {batch.run}", deps.contract)
         copies: list[ObjectRef] = []
         for ref in listed.objects:
-            body, key_of = await deps.objects.get(ref), partial(keys.key_list, table.name)
+            body, key_of = await deps.objects.get(ref), partial(object_keys.key_list, table.name)
             copies.append(await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count))
         lists += [KeyList(table=star.name, objects=tuple(copies)) for star in deps.contract.remodelled_from(table.name)]
     return tuple(lists)
 
 
 async def _write_quarantine(
-    rows: SourceRows, results: Sequence[Remodelled], keys: BatchKeys, deps: Dependencies
+    rows: SourceRows, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
 ) -> ObjectRef | None:
     """Write the rows that were refused, if there are any."""
 
@@ -153,4 +153,4 @@ async def _write_quarantine(
     if not lines:
         return None
     body = "".join(lines).encode()
-    return await put_addressed(deps.objects, deps.processed_bucket, keys.quarantine, body, row_count=len(lines))
+    return await put_addressed(deps.objects, deps.processed_bucket, object_keys.quarantine, body, row_count=len(lines))

@@ -58,8 +58,8 @@ class ChangingSnapshot:
     def facts(self) -> SourceFacts:
         return self.snapshot.facts
 
-    def plan(self, before: Checkpoint | None, wish: IngestSourceData, compare_keys_every: int) -> Plan:
-        return self.snapshot.plan(before, wish, compare_keys_every)
+    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
+        return self.snapshot.plan(before, request, compare_keys_every)
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         await self.change()

@@ -9,7 +9,8 @@ import pytest
 from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity, lsn
 from contracts.totesys import CONTRACT
-from services.ingestion.plan import Plan, held_back_since, plan_run
+from services.ingestion.plan import Plan, plan_run
+from services.ingestion.run import held_back_since
 from shared.source_facts import HORIZON_AGE_MAXIMUM, SourceFacts, SourceTableFacts
 from shared.testing import EPOCH
 
