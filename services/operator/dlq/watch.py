@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum, auto
 from uuid import UUID
 
 from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Message, Trigger
@@ -24,14 +23,6 @@ CANARY_LIMIT = timedelta(minutes=10)  # five attempts with their backoff take le
 
 class StoppedError(Exception):
     """A safety limit: going on would do harm. Recovery: find out why the letters die again."""
-
-
-class Fate(Enum):
-    """What has become of a replayed message."""
-
-    ON_ITS_WAY = auto()
-    LOADED = auto()
-    DEAD_AGAIN = auto()
 
 
 @dataclass
@@ -83,17 +74,16 @@ class Watch:
         """Return when each canary is loaded. Raises: StoppedError."""
         deadline = asyncio.get_running_loop().time() + CANARY_LIMIT.total_seconds()
         while self._canaries:
-            fates = await persistently(self._fates)
-            dead = [message.id for message, fate in fates if fate is Fate.DEAD_AGAIN]
-            if dead:
-                raise StoppedError(f"a canary died again (message {dead[0]}); the others stay where they are")
-            self._canaries = [message for message, fate in fates if fate is Fate.ON_ITS_WAY]
-            if not self._canaries:
-                return
-            if asyncio.get_running_loop().time() > deadline:
+            await persistently(self._look)
+            for message in self._canaries:
+                if any(self._is_death_of(message, letter) for letter in self._fallen.values()):
+                    raise StoppedError(f"a canary died again (message {message.id}); the others stay where they are")
+            self._canaries = await persistently(self._canaries_on_their_way)
+            if self._canaries and asyncio.get_running_loop().time() > deadline:
                 limit = f"{CANARY_LIMIT.total_seconds() / 60:g} minutes"
                 raise StoppedError(f"{len(self._canaries)} canaries are neither loaded nor dead after {limit}; see `status`")
-            await asyncio.sleep(CANARY_INTERVAL.total_seconds())
+            if self._canaries:
+                await asyncio.sleep(CANARY_INTERVAL.total_seconds())
 
     async def require_no_refill(self) -> None:
         """Raises: StoppedError when too many of the replayed letters have died again."""
@@ -132,17 +122,15 @@ class Watch:
     def _is_of_later_run(self, letter: Letter) -> bool:
         return self._has_commanded and letter.run is not None and letter.run > self._run
 
-    async def _fates(self) -> list[tuple[Message, Fate]]:
-        await self._look()
-        return [(message, await self._fate(message)) for message in self._canaries]
+    def _is_death_of(self, message: Message, letter: Letter) -> bool:
+        """Whether a letter that has fallen is the message again, or of the same batch, or of its run, further down."""
+        if isinstance(message, IngestSource) and self._is_of_later_run(letter):
+            return True
+        is_of_batch = isinstance(message, BatchIngested | BatchRemodelled) and letter.batch_id == message.data.batch_id
+        return is_of_batch or letter.event_id == str(message.id)
 
-    async def _fate(self, message: Message) -> Fate:
-        batch = message.data.batch_id if isinstance(message, BatchIngested | BatchRemodelled) else None
-        for letter in self._fallen.values():  # the message again, or the same batch or run further down
-            is_of_run = isinstance(message, IngestSource) and self._is_of_later_run(letter)
-            if letter.event_id == str(message.id) or is_of_run or (batch is not None and letter.batch_id == batch):
-                return Fate.DEAD_AGAIN
-        return Fate.LOADED if await self._is_loaded(message) else Fate.ON_ITS_WAY
+    async def _canaries_on_their_way(self) -> list[Message]:
+        return [message for message in self._canaries if not await self._is_loaded(message)]
 
     async def _is_loaded(self, message: Message) -> bool:
         match message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +38,7 @@ from services.operator.terminal.dlq_options import (
     not_empty,
     takes_filter,
 )
-from services.operator.terminal.dlq_render import NONE, audit_text, ended_text, letter_text, piles_text, plans_text
+from services.operator.terminal.dlq_render import audit_text, ended_text, letter_text, piles_text, plans_text
 from services.operator.terminal.harness import ExitCode, complain
 from services.operator.terminal.session import with_system
 from services.operator.wording import counted
@@ -103,7 +103,8 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
         decisions = [decision for one in plans for decision in one.decisions]
         _print(decisions, plans_text(plans), as_json=as_json)
         unseen = [one for one in plans if not _saw_all(one.service, one.in_hand_elsewhere)]
-        _leave_after_looking(len(decisions), is_whole=not unseen and all(one.decision == "send" for one in decisions))
+        is_whole = not unseen and all(one.decision == "send" for one in decisions)
+        _leave([_looked(len(decisions), is_whole=is_whole)], is_silent=as_json)
         return
     task = Task(Kind.REPLAY, chosen, limit, rate, canary, force)
     _carry_out(_names(service), task, author_of(operator, reason), as_json=as_json)
@@ -160,7 +161,7 @@ def export(
 ) -> None:
     """Write dead letters as JSON lines, as `restore` reads them. They stay where they are."""
 
-    async def work(system: System) -> tuple[int, bool]:
+    async def work(system: System) -> End:
         count, is_whole = 0, True
         with nullcontext(sys.stdout) if output is None else created(output) as file:
             for name in _names(service):
@@ -169,10 +170,9 @@ def export(
                         file.write(f"{letter.archived.model_dump_json()}\n")
                         count += 1
                 is_whole &= _saw_all(name, hold.elsewhere)
-        return count, is_whole
+        return _looked(count, is_whole=is_whole)
 
-    count, is_whole = with_system(work)
-    _leave_after_looking(count, is_whole=is_whole)
+    _leave([with_system(work)], is_silent=True)
 
 
 @app.command()
@@ -198,7 +198,7 @@ def restore(
             operations = [await put_back(system, source, who) for source in sources]
         return [_shown(operation, as_json=as_json) for operation in operations]
 
-    _leave(with_system(work), as_json=as_json)
+    _leave(with_system(work), is_silent=as_json)
 
 
 @app.command()
@@ -243,7 +243,7 @@ def _carry_out(services: Iterable[str], task: Task, author: Author, *, as_json: 
                 break
         return ends
 
-    _leave(with_system(work), as_json=as_json)
+    _leave(with_system(work), is_silent=as_json)
 
 
 @contextmanager
@@ -258,26 +258,24 @@ def _progress(title: str) -> Iterator[Report]:
 
 def _shown(operation: Audited, *, as_json: bool) -> End:
     """Print how an operation ended, unless it found nothing: most services have no dead letters."""
-    end = End(operation.ended.end) if operation.ended else End.INTERRUPTED
+    end = End(operation.ended.end if operation.ended else End.INTERRUPTED)
     if end is not End.NOTHING:
         _print([operation], [ended_text(operation)], as_json=as_json)
     return end
 
 
-def _leave(ends: Sequence[End], *, as_json: bool) -> None:
+def _looked(count: int, *, is_whole: bool) -> End:
+    """How a look at so many letters ended, that saw all and would do with all what was asked, or not."""
+    return End.PARTIAL if not is_whole else End.DONE if count else End.NOTHING
+
+
+def _leave(ends: Iterable[End], *, is_silent: bool) -> None:
     """Exit with the gravest end."""
     gravest = min(ends, key=list(_CODES).index, default=End.NOTHING)
-    if gravest is End.NOTHING and not as_json:
-        typer.echo(NONE)
+    if gravest is End.NOTHING and not is_silent:
+        typer.echo("no matching dead letters")
     if _CODES[gravest]:
         raise typer.Exit(_CODES[gravest])
-
-
-def _leave_after_looking(count: int, *, is_whole: bool) -> None:
-    if not is_whole:
-        raise typer.Exit(ExitCode.PARTIAL)
-    if not count:
-        raise typer.Exit(ExitCode.NOTHING)
 
 
 def _saw_all(service: str, elsewhere: int) -> bool:

@@ -12,7 +12,6 @@ from services.operator.wording import clock, counted, printable
 
 _SHORT = 8  # digits of an id, enough to name it
 REASONS_SHOWN = 20
-NONE = "no matching dead letters"
 
 
 def piles_text(piles: Sequence[Pile]) -> Iterator[str]:
@@ -87,8 +86,9 @@ def plans_text(plans: Sequence[Plan]) -> Iterator[str]:
         such_as = printable(example[service, because])
         letters = counted(count, "letter", "letters")
         yield f"{letters} of {service} would stay, such as {such_as}: {printable(because)}"
-    hint = "; --execute sends them" if sent else ""
-    yield f"{counted(sent.total(), 'letter', 'letters')} of {len(decisions):,} would be sent{hint}" if decisions else NONE
+    if decisions:
+        hint = "; --execute sends them" if sent else ""
+        yield f"{counted(sent.total(), 'letter', 'letters')} of {len(decisions):,} would be sent{hint}"
 
 
 def ended_text(operation: Audited) -> str:

@@ -14,7 +14,7 @@ from contracts.dead_letters import Archived, End
 from services.operator.dlq.audit import Removed, audit
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.operations import ARCHIVE_LETTERS, put_back
-from services.operator.errors import NotFoundError, OperatorError
+from services.operator.errors import OperatorError
 from shared.errors import PermanentError
 from shared.queue import Failures
 from shared.stored_documents import DamagedDocumentError
@@ -150,8 +150,3 @@ async def test_two_lines_with_one_id_are_two_letters_and_none_is_an_end_of_its_o
     await put_back(scene.system, Removed(SERVICE, copied("a", "b")), ANN)
     assert scene.dead.bodies == ["a", "b"]
     assert ended_of(await put_back(scene.system, Removed(SERVICE, copied()), ANN)).end == End.NOTHING
-
-
-async def test_an_operation_that_does_not_exist_can_t_be_restored() -> None:
-    with pytest.raises(NotFoundError, match="there is no file 'typo', and 0 operations begin so"):
-        await DeadScene().restore("typo")

@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from contracts.dead_letters import End, Ended
+from contracts.dead_letters import End
 from contracts.messages import BatchIngested, encode
 from services.operator.dlq.audit import NOT_REACHED
 from services.operator.dlq.filters import Filter
@@ -126,56 +126,34 @@ async def test_a_moment_without_an_answer_does_not_end_the_watch() -> None:
         assert (await scene.replay(canary=2)).end == End.DONE
 
 
-async def replay_slowly(scene: DeadScene, count: int, deaths: int, rate: float = 10.0) -> Ended:
-    """The first `deaths` of `count` letters die again."""
-    scene.add(count)
-    left = [deaths]
-
-    def work(batch: BatchIngested) -> None:
-        left[0] -= 1
-        if left[0] >= 0:
-            scene.die(batch)
-
-    async with scene.serving(work):
-        return await scene.replay(rate=rate)
+def dying(is_death: Callable[[int], bool], scene: DeadScene) -> Callable[[BatchIngested], None]:
+    """A service in which the n-th message dies, or not."""
+    numbers = count(1)
+    return lambda batch: scene.die(batch) if is_death(next(numbers)) else None
 
 
-async def test_a_refill_by_more_than_five_stops_it() -> None:
+@pytest.mark.parametrize(
+    ("letters", "rate", "is_death", "end", "most"),
+    [
+        (40, 10.0, lambda number: number <= 5, End.DONE, 40),
+        (100, 10.0, lambda number: number <= 6, End.STOPPED, 30),
+        (400, 50.0, lambda number: number > 100 and number % 11 == 0, End.DONE, 400),
+        (400, 50.0, lambda number: number > 100 and number % 6 == 0, End.STOPPED, 399),  # 11 % of 300, 12.5 % of 400
+    ],
+    ids=["five", "six", "a tenth", "more than a tenth"],
+)
+async def test_a_refill_by_more_than_five_and_a_tenth_stops_it(
+    letters: int, rate: float, is_death: Callable[[int], bool], end: End, most: int
+) -> None:
     scene = DeadScene()
-    ended = await replay_slowly(scene, 100, 6)
-    assert ended.end == End.STOPPED
-    assert "6 letters died again while " in ended.detail
-    assert ended.counts["replayed"] <= 30
-
-
-async def test_five_deaths_are_borne() -> None:
-    assert (await replay_slowly(DeadScene(), 40, 5)).end == End.DONE
-
-
-async def test_of_many_a_tenth_is_borne_and_no_more() -> None:
-    scene = DeadScene()
-    scene.add(300)
-
-    def dying(share: int) -> Callable[[BatchIngested], None]:
-        """From the hundredth on one in `share` dies."""
-        numbers = count(1)
-
-        def work(batch: BatchIngested) -> None:
-            number = next(numbers)
-            if number > 100 and number % share == 0:
-                scene.die(batch)
-
-        return work
-
-    async with scene.serving(dying(11)):
-        assert (await scene.replay(rate=50.0)).end == End.DONE
-    scene.dead.messages.clear()
-    scene.add(300, run=2)
-    async with scene.serving(dying(2)):
-        ended = await scene.replay(rate=50.0)
-    assert ended.end == End.STOPPED
-    fell, sent = (int(word) for word in ended.detail.split() if word.isdigit())
-    assert fell > max(5, 0.1 * sent)
+    scene.add(letters)
+    async with scene.serving(dying(is_death, scene)):
+        ended = await scene.replay(rate=rate)
+    assert ended.end == end
+    if end is End.STOPPED:
+        fell, sent = (int(word) for word in ended.detail.split() if word.isdigit())
+        assert fell > max(5, 0.1 * sent)
+        assert ended.counts["replayed"] == sent <= most
 
 
 async def test_what_others_let_fall_is_no_refill_of_ours() -> None:
@@ -196,17 +174,3 @@ async def test_what_others_let_fall_is_no_refill_of_ours() -> None:
         ended = await scene.replay(Filter(runs=(1, 1)), rate=10.0)
     await restoring
     assert (ended.end, ended.counts) == (End.DONE, {"replayed": 50})
-
-
-async def test_more_than_a_tenth_of_many_stops_it() -> None:
-    scene = DeadScene()
-    scene.add(400)
-    numbers = count(1)
-
-    def work(batch: BatchIngested) -> None:
-        if (number := next(numbers)) > 100 and number % 6 == 0:  # 11 % of 300, 12.5 % of 400
-            scene.die(batch)
-
-    async with scene.serving(work):
-        ended = await scene.replay(rate=50.0)
-    assert ended.end == End.STOPPED

@@ -120,12 +120,6 @@ def test_each_filter_alone_matches_what_the_manual_says(name: str, data: st.Data
     assert Filter(**wanted).matches(letter(delivery)) == oracle(wanted, delivery)
 
 
-@settings(max_examples=30, deadline=None)
-@given(deliveries())
-def test_no_filter_matches_everything(delivery: Delivery) -> None:
-    assert Filter().matches(letter(delivery))
-
-
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # jmespath, of a literal that is not JSON
 @settings(deadline=None)
 @example(delivery=Delivery("1", "{}", "", 1, EPOCH, EPOCH), where="``")

@@ -126,16 +126,6 @@ async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -
     assert len(queue.messages) == 3
 
 
-async def test_a_laptop_that_slept_holds_nothing_any_more() -> None:
-    """While it sleeps its event loop's clock stands still, and SQS's goes on."""
-    queue, slept = queue_of(3), timedelta(0)
-    async with holding(queue, lambda: loop_now() + slept) as held:
-        letters = [letter.id for letter in await taken(held)]
-        slept = timedelta(hours=8)
-        assert not any(one in held for one in letters)
-        assert await held.delete(letters) == set()
-
-
 async def test_a_void_receipt_deletes_nothing_and_what_fails_for_a_moment_is_tried_again() -> None:
     queue = queue_of(4)
     async with holding(queue) as held:
@@ -206,14 +196,6 @@ async def test_with_patience_letters_that_others_hold_are_waited_for_and_no_long
         assert len(await taken(held, patience=timedelta(minutes=15))) == 5
         assert asyncio.get_running_loop().time() == pytest.approx(303, abs=5)
         assert held.elsewhere == 0
-
-
-async def test_patience_has_an_end() -> None:
-    queue = queue_of(1)
-    await queue.receive(1, wait=timedelta(0), visibility=timedelta(hours=3))
-    async with holding(queue) as held:
-        assert await taken(held, patience=timedelta(minutes=1)) == []
-    assert 60 <= asyncio.get_running_loop().time() < 70
 
 
 async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_it_is_empty() -> None:

@@ -89,16 +89,6 @@ async def test_what_is_invalid_or_too_large_or_was_replayed_too_often_stays_with
     assert FailureRecord.model_validate_json(scene.alive.sent[-1].attributes[FAILURE_ATTRIBUTE]).replays == 4
 
 
-async def test_an_old_version_is_upcast_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = DeadScene()
-    old = encode(ingested(7)).replace("batch_ingested.v2", "batch_ingested_once.v1")
-    monkeypatch.setitem(UPCASTS, "starlift.batch_ingested_once.v1", lambda one: one | {"type": "starlift.batch_ingested.v2"})
-    put_dead(scene.dead, old)
-    assert (await scene.replay()).end == End.DONE
-    (sent,) = scene.alive.sent
-    assert sent.body == old.replace("batch_ingested_once.v1", "batch_ingested.v2")
-
-
 async def test_a_limit_takes_so_many_and_looks_no_further() -> None:
     scene = DeadScene()
     scene.add(100)

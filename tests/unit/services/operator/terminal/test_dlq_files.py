@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +62,12 @@ def test_a_patch_twice_is_a_patch_once_and_leaves_the_document_alone(document: A
     assert merged(once, patch) == once
 
 
-@given(document=JSON)
-def test_an_empty_patch_changes_no_object(document: Any) -> None:
-    assert merged(document, {}) == (document if isinstance(document, dict) else {})
-
-
 def as_it_is(document: Any) -> Any:
     return document
 
 
 def letter(body: str | None = None) -> Letter:
     return read_letter(SERVICE, Delivery("1", body or encode(ingested(7)), "", 1, EPOCH, EPOCH))
-
-
-def test_a_patch_is_read_from_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "patch.json"
-    path.write_text('{"data": {"index": 3}, "causationid": null}', encoding="utf-8")
-    document = edited_by_person(path, letter(), as_it_is)
-    assert document["data"]["index"] == 3
-    assert document["data"]["run"] == 7
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
@@ -102,9 +88,13 @@ REPLACE = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_the_editor_of_the_person_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_the_editor_of_the_person_is_used_and_leaves_no_copy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     editor(monkeypatch, REPLACE, variable)
     assert edited_by_person(None, letter(), as_it_is)["source"] == "ann"
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_what_is_not_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,34 +103,24 @@ def test_what_is_not_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("program", "complaint"),
+    ("program", "complaint", "kept"),
     [
-        ("pass", "nothing was changed; save the message in the editor, or use --patch"),
-        ("raise SystemExit(1)", "failed .*; set \\$EDITOR, or use --patch"),
-        ('import sys; open(sys.argv[1], "w").write("{")', "what you saved is not JSON"),
+        ("pass", "nothing was changed; save the message in the editor, or use --patch", []),
+        ("raise SystemExit(1)", "failed .*; set \\$EDITOR, or use --patch", []),
+        ('import sys; open(sys.argv[1], "w").write("{")', "what you saved is not JSON", ["{"]),
+        (None, "the editor 'no-such-editor' failed", []),
     ],
 )
-def test_an_editor_that_changes_nothing_or_fails_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, program: str, complaint: str
+def test_an_editor_that_changes_nothing_or_fails_changes_nothing_and_what_was_saved_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, complaint: str, kept: list[str]
 ) -> None:
-    editor(monkeypatch, program)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    editor(monkeypatch, program or "")
+    if program is None:
+        monkeypatch.setenv("EDITOR", "no-such-editor")
     with pytest.raises(UsageError, match=complaint):
         edited_by_person(None, letter(), as_it_is)
-
-
-@pytest.mark.parametrize("program", ["pass", 'import sys; open(sys.argv[1], "w").write("{")', REPLACE])
-def test_only_what_was_changed_and_is_of_no_use_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    editor(monkeypatch, program)
-    with suppress(UsageError):
-        edited_by_person(None, letter(), as_it_is)
-    assert [path.read_text() for path in tmp_path.rglob("*.json")] == (["{"] if "{" in program else [])
-
-
-def test_an_editor_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISUAL", "no-such-editor")
-    with pytest.raises(UsageError, match="the editor 'no-such-editor' failed"):
-        edited_by_person(None, letter(), as_it_is)
+    assert [path.read_text() for path in tmp_path.rglob("*.json")] == kept
 
 
 GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {}, "sent_at": "2026-01-01T00:00:00Z"}'
