@@ -104,7 +104,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
     types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
     added = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in types.items() if name not in names]
     widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in _widenings(contract, table, star)]
-    actions = [*added, *widened, *_constraint_changes(table, star)]
+    actions = [*added, *widened, *_constraint_actions(table, star)]
     if not actions:
         return
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
@@ -129,8 +129,8 @@ def _widenings(contract: Contract, table: WarehouseTable, star: FoundStar) -> It
         yield column.name, wanted.sql
 
 
-def _constraint_changes(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
-    """Drop NOT NULL where the contract has no such column or allows NULL, and require a `_run` of every row."""
+def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
+    """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL, and a `_run` in every row."""
     surrogate = table.surrogate if isinstance(table, Fact) else None
     kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, surrogate}
     for column in star.columns_of(table.name):
