@@ -21,12 +21,12 @@ def keys_of(table: SourceTable, rows: pd.DataFrame) -> list[Key]:
     return list(zip(*(rows[name].tolist() for name in table.key), strict=True))
 
 
-def packed(lines: bytes) -> bytes:
+def packed_keys(lines: bytes) -> bytes:
     """The object of a part of a list; the same lines make the same bytes."""
     return gzip.compress(lines, compresslevel=1, mtime=0)
 
 
-def unpacked(body: bytes) -> list[Key]:
+def unpacked_keys(body: bytes) -> list[Key]:
     """The keys of a part."""
     lines = gzip.decompress(body).splitlines()
     return [tuple(key) for key in json.loads(b"[" + b",".join(lines) + b"]")]

@@ -17,7 +17,7 @@ import asyncpg
 from contracts.messages import BatchLoaded, KeyList, decode
 from contracts.tables import WarehouseTable
 from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, TOMBSTONE
-from shared.key_lists import Key, unpacked
+from shared.key_lists import Key, unpacked_keys
 from shared.object_store import ObjectStore
 from shared.stored_documents import read_stored
 
@@ -92,7 +92,7 @@ class Comparison:
         """Those of the `wanted` keys that the source had then. Raises: DependencyDownError, PermanentError, TransientError."""
         found, missing = set[Key](), set(wanted)
         for part in self.keys.objects:
-            found |= missing.intersection(await asyncio.to_thread(unpacked, await objects.get(part)))
+            found |= missing.intersection(await asyncio.to_thread(unpacked_keys, await objects.get(part)))
         return found
 
 

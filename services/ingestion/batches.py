@@ -17,7 +17,7 @@ from contracts.objects import BatchKeys, ObjectRef
 from contracts.tables import SourceTable
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
-from shared.key_lists import packed
+from shared.key_lists import packed_keys
 from shared.parquet import encode_parquet
 from shared.source_store import SourceStore
 
@@ -99,7 +99,7 @@ class _Parts:
             await self._write(bytes(self.waiting))
 
     async def _write(self, lines: bytes) -> None:
-        body = await asyncio.to_thread(packed, lines)
+        body = await asyncio.to_thread(packed_keys, lines)
         key_of = partial(self.object_keys.key_list, self.table)
         self.refs.append(await self.store.put_landing(key_of, body, row_count=lines.count(b"\n")))
 

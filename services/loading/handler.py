@@ -16,7 +16,7 @@ from contracts.tables import ContractError
 from services.loading.warehouse import Batch, KeyLists, Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, ServerBusyError, TransientError
-from shared.key_lists import Key, unpacked
+from shared.key_lists import Key, unpacked_keys
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
@@ -66,12 +66,12 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 async def _load(message: BatchRemodelled, event: BatchLoaded, deps: Dependencies) -> int | None:
     """How many rows were found gone; None if another loader was first."""
-    frames = await asyncio.gather(*(_read_rows(rows, deps) for rows in message.data.tables))
+    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in message.data.tables))
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
     return await deps.warehouse.load(Batch(event, rows, KeyLists(message.data.keys, partial(_read_keys, deps))))
 
 
-async def _read_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
+async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
     """The star rows of one table. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
     try:
         types = deps.contract.warehouse_table(rows.table).star_types
@@ -82,8 +82,8 @@ async def _read_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
 
 
 async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:
-    """A part of a key list. Raises: PermanentError, TransientError, DependencyDownError."""
-    return await asyncio.to_thread(unpacked, await deps.objects.get(part))
+    """The keys of a part of a key list. Raises: PermanentError, TransientError, DependencyDownError."""
+    return await asyncio.to_thread(unpacked_keys, await deps.objects.get(part))
 
 
 def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:

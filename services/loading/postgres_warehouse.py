@@ -131,7 +131,7 @@ class PostgresWarehouse:
         if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
             return None
         await self._merge(connection, batch)
-        later = await deletes.later_comparisons()
+        later = await deletes.later_comparisons()  # again: one may have been committed while this load waited
         if later and not is_exclusive:
             raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
         gone = await deletes.apply(later)

@@ -14,7 +14,7 @@ from services.ingestion.memory_source import MemorySource
 from services.ingestion.source import BatchLimits
 from shared.envelope import opening
 from shared.errors import TransientError
-from shared.key_lists import unpacked
+from shared.key_lists import unpacked_keys
 from shared.outcome import Done
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore, FakeQueue, loop_now
@@ -82,7 +82,7 @@ async def test_key_lists_that_do_not_fit_follow_in_batches_of_their_own(deps: De
 async def test_a_key_list_is_cut_into_objects_between_two_keys(deps: Dependencies) -> None:
     (batch,) = await run(replace(deps, limits=BatchLimits(key_list_bytes=8)))
     (items,) = [keys for keys in batch.data.keys if keys.table == "item"]
-    parts = [unpacked(await deps.store.objects.get(part)) for part in items.objects]
+    parts = [unpacked_keys(await deps.store.objects.get(part)) for part in items.objects]
     assert len(parts) > 1
     assert [key for part in parts for key in part] == [(number,) for number in range(1, 6)]
     assert [part.row_count for part in items.objects] == [len(part) for part in parts]
