@@ -141,15 +141,8 @@ async def _write_quarantine(
     rows: SourceRows, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
 ) -> ObjectRef | None:
     """Write the rows that were refused, if there are any."""
-
-    def refused_lines() -> list[str]:
-        lines: list[str] = []
-        for table, base in rows.base.items():
-            refused = [result for result in results if result.table.source == table and result.problems]
-            lines += [f"{row.model_dump_json()}\n" for row in refused_rows(deps.contract.source_table(table), base, refused)]
-        return lines
-
-    lines = await asyncio.to_thread(refused_lines)
+    refused = refused_rows(deps.contract, rows.base, results)
+    lines = await asyncio.to_thread(lambda: [f"{row.model_dump_json()}\n" for row in refused])
     if not lines:
         return None
     body = "".join(lines).encode()

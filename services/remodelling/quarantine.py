@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from contracts.column_types import ColumnType
+from contracts.contract import Contract
 from contracts.quarantine import Problem, RefusedRow
-from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled
 from shared.codecs import codec_of
 from shared.key_lists import keys_of
@@ -17,13 +17,16 @@ from shared.key_lists import keys_of
 LONG_VALUE = 10_000  # characters shown of a text; a replay reads the row from the landing bucket
 
 
-def refused_rows(source: SourceTable, base: pd.DataFrame, results: Iterable[Remodelled]) -> Iterator[RefusedRow]:
-    """One entry per row of `base` and warehouse table that refused it."""
+def refused_rows(
+    contract: Contract, base_rows: Mapping[str, pd.DataFrame], results: Iterable[Remodelled]
+) -> Iterator[RefusedRow]:
+    """One entry per base row and warehouse table that refused it. `base_rows` are by source table."""
     for result in results:
+        source, base = contract.source_table(result.table.source), base_rows[result.table.source]
         reasons: dict[int, list[Problem]] = {}
-        for problem in result.problems:
-            for position in base.index[problem.rows]:
-                reasons.setdefault(position, []).append(Problem(column=problem.column, reason=problem.reason))
+        for refusal in result.refusals:
+            for position in base.index[refusal.rows]:
+                reasons.setdefault(position, []).append(Problem(column=refusal.column, reason=refusal.reason))
         refused = base.loc[list(reasons)]
         keys = keys_of(source, refused)
         columns = {

@@ -28,7 +28,7 @@ CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for c
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Refusal:
     """Why some rows of a base table can't become star rows."""
 
     column: str  # of the star table, or the base table's column of a lookup; empty for the whole row
@@ -50,7 +50,7 @@ class Remodelled:
 
     table: RemodelledTable
     rows: pd.DataFrame
-    problems: list[Problem] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
 
 
 def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
@@ -64,33 +64,33 @@ def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
 def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
     partners, whole_rows = _join(contract, table, base, rows.partners)
     defects = base[contract.source_table(table.source).defect]
-    whole_rows += [Problem("", str(reason), defects == reason) for reason in defects.dropna().unique()]
-    problems = list(whole_rows)
+    whole_rows += [Refusal("", str(reason), defects == reason) for reason in defects.dropna().unique()]
+    refusals = list(whole_rows)
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
         columns[column.name], found = _column(contract, column, base, partners)
         if not column.nullable:
-            found.append(Problem(column.name, "is NULL", columns[column.name].isna() & ~_any(base, [*whole_rows, *found])))
-        problems += found
+            found.append(Refusal(column.name, "is NULL", columns[column.name].isna() & ~_any(base, [*whole_rows, *found])))
+        refusals += found
     star = pd.DataFrame(columns, index=base.index)
-    refused = _any(base, problems)
-    return Remodelled(table, star[~refused].reset_index(drop=True), [problem for problem in problems if problem.rows.any()])
+    refused = _any(base, refusals)
+    return Remodelled(table, star[~refused].reset_index(drop=True), [refusal for refusal in refusals if refusal.rows.any()])
 
 
-def _any(base: pd.DataFrame, problems: list[Problem]) -> pd.Series:
-    """Which rows have one of the problems."""
+def _any(base: pd.DataFrame, refusals: list[Refusal]) -> pd.Series:
+    """Which rows have one of the refusals."""
     rows = pd.Series(data=False, index=base.index)
-    for problem in problems:
-        rows |= problem.rows
+    for refusal in refusals:
+        rows |= refusal.rows
     return rows
 
 
 def _join(
     contract: Contract, table: RemodelledTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
-    """For each lookup its partner rows, one per base row; a row whose partner does not exist is a problem."""
+) -> tuple[dict[str, pd.DataFrame], list[Refusal]]:
+    """For each lookup its partner rows, one per base row; a row whose partner does not exist is a refusal."""
     joined: dict[str, pd.DataFrame] = {}
-    problems: list[Problem] = []
+    refusals: list[Refusal] = []
     for lookup in table.lookups:
         partner = contract.source_table(lookup.table)
         known = (
@@ -100,27 +100,27 @@ def _join(
         )
         joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
         orphans = base[lookup.on].notna() & ~base[lookup.on].isin(known.index)
-        problems.append(Problem(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
-    return joined, problems
+        refusals.append(Refusal(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
+    return joined, refusals
 
 
 def _column(
     contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[pd.Series, list[Problem]]:
+) -> tuple[pd.Series, list[Refusal]]:
     """The values of a column, and which rows can't have theirs."""
-    values, problems = _origin_values(contract, column, base, partners)
+    values, refusals = _origin_values(contract, column, base, partners)
     if column.type.length:
-        problems.append(Problem(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
+        refusals.append(Refusal(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
     codec = codec_of(column.type)
     if codec.limits is not None:
         outside = values.notna() & ~values.between(*codec.limits).fillna(value=False)
-        problems.append(Problem(column.name, "is outside the years 0001 to 9999", outside))
-    return values.astype(codec.frame), problems
+        refusals.append(Refusal(column.name, "is outside the years 0001 to 9999", outside))
+    return values.astype(codec.frame), refusals
 
 
 def _origin_values(
     contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[pd.Series, list[Problem]]:
+) -> tuple[pd.Series, list[Refusal]]:
     match column.origin:
         case FromSource(name, absent):
             return _present(base[name], absent), []
@@ -149,18 +149,18 @@ def _moments(base: pd.DataFrame, name: str, absent: str | None) -> pd.Series:
     return base[name] if absent is None else base[name].fillna(base[absent])
 
 
-def _lost(values: pd.Series, defects: pd.Series, lookup: str, column: Column) -> list[Problem]:
+def _lost(values: pd.Series, defects: pd.Series, lookup: str, column: Column) -> list[Refusal]:
     """Which values of a partner may be NULL only because they could not travel, as its defects name their columns."""
     is_named = defects.str.contains(rf"(?:^|; ){re.escape(str(values.name))} is ").fillna(value=False).astype(bool)
     defects = defects.where(values.isna() & is_named)
     unreadable = f"comes from a row of '{lookup}' that could not be read"
-    return [Problem(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]
+    return [Refusal(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]
 
 
-def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Problem]]:
-    """Each value's entry in `known`; a value without one is a problem, NULL stays NULL."""
+def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Refusal]]:
+    """Each value's entry in `known`; a value without one is a refusal, NULL stays NULL."""
     unknown = values.notna() & ~values.isin(known.keys())
-    return values.map(known), [Problem(column.name, reason, unknown)]
+    return values.map(known), [Refusal(column.name, reason, unknown)]
 
 
 def _days_by_text(texts: pd.Series) -> dict[str, int]:

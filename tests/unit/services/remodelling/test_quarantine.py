@@ -6,16 +6,14 @@ from typing import Any
 
 from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import SourceRows, remodel
-from tests.fixtures.small_contract import ITEM, SHELF, SHOP
+from tests.fixtures.small_contract import SHELF, SHOP
 from tests.fixtures.source_rows import EPOCH, items, shelves
 
 LAST_DAY = (dt.date.max - EPOCH).days
 
 
 def entries(rows: SourceRows) -> list[dict[str, Any]]:
-    (source,) = rows.base
-    results = [result for result in remodel(SHOP, rows) if result.problems]
-    return [json.loads(row.model_dump_json()) for row in refused_rows(SHOP.source_table(source), rows.base[source], results)]
+    return [json.loads(row.model_dump_json()) for row in refused_rows(SHOP, rows.base, remodel(SHOP, rows))]
 
 
 def test_a_line_says_which_row_of_which_table_and_why() -> None:
@@ -56,7 +54,7 @@ def test_a_row_that_two_tables_refuse_has_a_line_for_each() -> None:
 
 def test_a_line_is_one_line_whatever_the_row_holds() -> None:
     rows = items({"due": "so\non\r"})
-    (row,) = refused_rows(ITEM, rows.base["item"], [r for r in remodel(SHOP, rows) if r.problems])
+    (row,) = refused_rows(SHOP, rows.base, remodel(SHOP, rows))
     line = row.model_dump_json()
     assert "\n" not in line
     assert "\r" not in line

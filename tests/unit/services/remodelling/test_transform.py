@@ -199,7 +199,7 @@ ITEMS = st.lists(
 
 def refused(result: Remodelled) -> int:
     """How many rows left with a reason."""
-    masks = [problem.rows for problem in result.problems]
+    masks = [refusal.rows for refusal in result.refusals]
     return int(pd.concat(masks, axis=1).any(axis=1).sum()) if masks else 0
 
 
