@@ -59,9 +59,9 @@ class Acknowledger:
             failures = failures + 1 if remaining else 0
 
     async def _next(self, remaining: list[Lease], failures: int) -> list[Lease]:
-        """The next lease to delete; none if leases `remaining` from a failed request are due for another attempt first.
+        """Wait for a lease to delete. While `remaining` ones wait to be retried, give up after a pause and return none.
 
-        A message that arrives meanwhile is deleted at once: one that SQS keeps failing must not delay all others.
+        A message that arrives during the pause is deleted at once: one that SQS keeps failing must not delay all others.
         """
         if not remaining:
             return [await self._waiting.get()]

@@ -17,7 +17,7 @@ Probe = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Checked against each other by shared/settings.py, where each is explained."""
+    """The settings that a consumer needs. ServiceSettings explains each and checks them against each other."""
 
     service: str
     version: str
