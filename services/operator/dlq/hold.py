@@ -79,21 +79,24 @@ class Hold:
         return held is not None and self._clock() < held.until
 
     async def letters(self, *, patience: timedelta = timedelta(0)) -> AsyncIterator[Letter]:
-        """Letters that no other process holds, once each, until no more come; waits `patience` for those of others."""
+        """Letters that no other process holds, once each, until only newcomers come or none; waits `patience` for others'."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         empty = 0
         seen: set[str] = set()  # a letter that can't be renewed is handed out again
+        began: datetime | None = None  # by SQS's clock, which also dates the letters: when one was first received
         while empty < EMPTY_POLLS:
             polls = await together(persistently(self._poll) for _ in range(self._polls))
             found = [delivery for poll in polls for delivery in poll]
             for delivery in found:
+                if began is None and delivery.receive_count == 1:
+                    began = delivery.first_received_at
                 if delivery.message_id not in seen:
                     seen.add(delivery.message_id)
                     yield read_letter(self._service, delivery)
-            if found:
+            if any(began is None or delivery.sent_at <= began for delivery in found):
                 empty = 0
-                continue
+                continue  # newcomers alone may come without end
             depth = await persistently(self._queue.depth)
             self.elsewhere = max(0, depth.in_flight - sum(one in self for one in self._held))
             is_waiting = self.elsewhere > 0 and loop.time() < deadline

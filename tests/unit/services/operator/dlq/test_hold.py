@@ -198,6 +198,26 @@ async def test_with_patience_letters_that_others_hold_are_waited_for_and_no_long
         assert held.elsewhere == 0
 
 
+@pytest.mark.parametrize("are_known", [False, True])
+async def test_a_look_ends_although_letters_keep_coming(*, are_known: bool) -> None:
+    """While a service fails on every message, or another operator's replay dies."""
+    queue = queue_of(25)
+    if are_known:
+        async with holding(queue) as held:
+            await taken(held)
+
+    async def come() -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            queue.put("late")
+
+    coming = asyncio.create_task(come())
+    async with asyncio.timeout(30), holding(queue) as held:
+        found = [letter.delivery.body for letter in await taken(held)]
+    coming.cancel()
+    assert {str(number) for number in range(25)} <= set(found)
+
+
 async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_it_is_empty() -> None:
     """SQS asks some of its servers only: an empty answer is not the end while the count says that there are more."""
     queue = queue_of(3)
