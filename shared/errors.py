@@ -6,6 +6,9 @@ by us and hold no row data; the text of any other error may quote a row and is t
 
 from __future__ import annotations
 
+# The end of texts that both read: whoever runs a command, and whoever looks at the dead letter of a service.
+TRY_AGAIN = "then run the command again or replay the dead letters"
+
 
 class TransientError(Exception):
     """May pass by itself. Recovery: retry the message later; it counts as an attempt."""

@@ -15,7 +15,9 @@ from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
 ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"
-REMEDY = "required by contract 'totesys'; restore it or change the contract, then replay the dead letters"
+REMEDY = (
+    "required by contract 'totesys'; restore it or change the contract, then run the command again or replay the dead letters"
+)
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ async def test_a_foreign_table_below_a_table_is_refused(
         await filled.execute(statement)
     sentence = (
         "table 'payment' has foreign tables below it (public.old), whose rows have no transaction ids: changes there would "
-        "never be read; detach them or make them tables of the source, then replay the dead letters"
+        "never be read; detach them or make them tables of the source, then run the command again or replay the dead letters"
     )
     with pytest.raises(SourceMismatchError, match=f"^{re.escape(sentence)}$"):
         await pipeline.ingest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
@@ -17,7 +16,7 @@ from contracts.warehouse import RUN
 from infra.local.processes import python
 from services.operator.errors import UsageError
 from shared.catalog import read_source_facts
-from shared.errors import PermanentError
+from shared.errors import TRY_AGAIN, PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
 from shared.warehouse_fit import require_types, tables_of_others
@@ -35,7 +34,7 @@ async def require_databases(source_url: str | None, warehouse_url: str | None, c
             await check_warehouse(warehouse_url, contract)
     except PermanentError as error:
         # The checks are those of a running service, whose messages would be dead letters by now. Nothing runs yet.
-        raise UsageError(re.sub(r",? then replay the dead letters", "", str(error))) from error
+        raise UsageError(str(error).replace(f", {TRY_AGAIN}", "")) from error
 
 
 async def check_source(url: str, contract: Contract) -> None:
