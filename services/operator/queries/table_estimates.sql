@@ -3,3 +3,4 @@ SELECT c.relname AS name, c.reltuples::bigint AS estimate, c.relpages AS pages
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p')
+ORDER BY array_position($2::text[], c.relname::text)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import timedelta
 from importlib.resources import files
 from typing import TypeVar
 
 import asyncpg
 
-from contracts.contract import Contract
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.records import last_failure, last_record
 from services.operator.quarantine.replay import quarantined
@@ -132,39 +131,27 @@ async def _lock_waits(system: System) -> list[LockWait]:
 
 
 async def _rows(system: System, limit: timedelta) -> dict[str, RowCount]:
-    async with system.warehouse.connection() as warehouse:
-        return await count_rows(warehouse, system.contract, limit)
-
-
-async def count_rows(connection: asyncpg.Connection, contract: Contract, limit: timedelta) -> dict[str, RowCount]:
-    """Count the rows of every warehouse table within `limit`; a large or locked table gets the planner's estimate."""
+    """The rows of every warehouse table, counted within `limit`; a large or locked table gets the planner's estimate."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + limit.total_seconds()
-    names = [table.name for table in contract.warehouse_tables]
-    found = {row["name"]: row for row in await connection.fetch(_ESTIMATES, contract.warehouse_schema, names)}
-    counts: dict[str, RowCount] = {}
-    for name in names:
-        if name not in found:
-            counts[name] = RowCount(None, exists=False)
-            continue
-        counted = None
-        if found[name]["pages"] <= COUNTED_PAGES and clock() < deadline:
-            counted = await _count(connection, quoted(contract.warehouse_schema, name), limit / 2)
-        estimate = found[name]["estimate"]  # -1 before the first ANALYZE
-        counts[name] = RowCount(max(estimate, 0) or None, is_estimate=True) if counted is None else RowCount(counted)
+    schema = system.contract.warehouse_schema
+    counts = {table.name: RowCount(None, exists=False) for table in system.contract.warehouse_tables}
+    async with system.warehouse.connection() as warehouse:
+        for found in await warehouse.fetch(_ESTIMATES, schema, list(counts)):
+            estimate = max(found["estimate"], 0) or None  # -1 before the first ANALYZE
+            counts[found["name"]] = RowCount(estimate, is_estimate=True)
+            if found["pages"] <= COUNTED_PAGES and clock() < deadline:
+                with suppress(asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):  # locked, or the scan takes too long
+                    counts[found["name"]] = RowCount(await _count(warehouse, quoted(schema, found["name"]), limit / 2))
     return counts
 
 
-async def _count(connection: asyncpg.Connection, relation: str, limit: timedelta) -> int | None:
-    """The exact count; None if the table is locked or the scan takes too long."""
-    try:
-        async with connection.transaction(readonly=True):
-            await connection.execute(
-                f"SET LOCAL lock_timeout = {_milliseconds(LOCK_LIMIT)}; SET LOCAL statement_timeout = {_milliseconds(limit)}"
-            )
-            return int(await connection.fetchval(f"SELECT count(*) FROM {relation}"))
-    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
-        return None
+async def _count(warehouse: asyncpg.Connection, relation: str, limit: timedelta) -> int:
+    async with warehouse.transaction(readonly=True):
+        await warehouse.execute(
+            f"SET LOCAL lock_timeout = {_milliseconds(LOCK_LIMIT)}; SET LOCAL statement_timeout = {_milliseconds(limit)}"
+        )
+        return int(await warehouse.fetchval(f"SELECT count(*) FROM {relation}"))
 
 
 def _milliseconds(span: timedelta) -> int:

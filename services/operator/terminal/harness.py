@@ -44,15 +44,12 @@ EXIT_CODES = (
 )
 
 # The first class that fits decides, so a subclass stands before its base.
-_CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
-    (UsageError, ExitCode.USAGE),
-    (NotLoadedError, ExitCode.NOT_LOADED),
-    (NotFoundError, ExitCode.NOTHING),
-    (OperatorError, ExitCode.FAILED),
-    (DependencyDownError, ExitCode.FAILED),
-    (PermanentError, ExitCode.FAILED),
-    (TransientError, ExitCode.FAILED),
-)
+_CODES: dict[type[Exception] | tuple[type[Exception], ...], ExitCode] = {
+    UsageError: ExitCode.USAGE,
+    NotLoadedError: ExitCode.NOT_LOADED,
+    NotFoundError: ExitCode.NOTHING,
+    (OperatorError, DependencyDownError, PermanentError, TransientError): ExitCode.FAILED,
+}
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -101,7 +98,7 @@ def complain(sentence: str) -> None:
 
 
 def _explained(error: Exception) -> int:
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is not None:
         complain("; ".join([str(error), *getattr(error, "__notes__", ())]))
         return code
