@@ -6,7 +6,7 @@ by us and hold no row data; the text of any other error may quote a row and is t
 
 from __future__ import annotations
 
-# The end of texts that both read: whoever runs a command, and whoever looks at the dead letter of a service.
+# Ends an error text that has two readers: the person who ran a command, and the one who looks at a service's dead letter.
 TRY_AGAIN = "then run the command again or replay the dead letters"
 
 

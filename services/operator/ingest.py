@@ -124,7 +124,7 @@ async def _until(
     limit: timedelta,
     late: Callable[[], str],
 ) -> Loaded:
-    """Ask once every POLL what is `loaded` until it is something; also look around, at the first time and every LOOK_AROUND.
+    """Call `loaded` every POLL until it returns something; call `look_around` after the first call, and every LOOK_AROUND.
 
     Raises: NotLoadedError with the sentence `late` when `limit` is over; what `look_around` raises.
     """
@@ -174,7 +174,7 @@ class _Wait:
         return None if self.waiting.missing else self.waiting.manifest
 
     async def look_around(self) -> None:
-        """Look which earlier runs are still needed, and whether what is missing has died. Raises: NotLoadedError."""
+        """Leave out batches that a loaded full run supersedes, then check the dead letters. Raises: NotLoadedError."""
         if self.waiting.manifest is None:
             await self._dead.require_none([self._request.command.id])
         else:

@@ -1,4 +1,4 @@
-"""How tables of the star are named, and keys of their rows: in the form of key lists, quarantine and proof, as SQL. Pure.
+"""Tables of the star as people name them, and keys of their rows as key lists, quarantine and proof write them, as SQL. Pure.
 
 In a key a whole number stays one; anything else is the text that PostgreSQL makes of it: no padding, no enum.
 """
@@ -38,7 +38,7 @@ def by_column(table: WarehouseTable, keys: Collection[Key]) -> list[list[object]
 
 
 def table_named(contract: Contract, name: str) -> WarehouseTable:
-    """The warehouse table that a person means. Raises: UsageError."""
+    """Return the warehouse table that a person named. Raises: UsageError."""
     try:
         return contract.warehouse_table(name)
     except ContractError as error:
