@@ -149,7 +149,7 @@ class DeadMessages:
     def __init__(self, system: System, limit: int | None = None) -> None:
         self._system = system
         self._limit = limit
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] = {}  # of the letters in each queue when it was read; -1: it has to be read again
         self._messages: dict[str, dict[str, DeadMessage]] = {}
 
     async def find(self, wanted: Iterable[UUID]) -> dict[UUID, DeadMessage]:

@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 async def look(
     opening: AbstractAsyncContextManager[System],
-    limit: timedelta = LIMIT,
+    limit: timedelta,
     *,
     services: Mapping[str, Service] | None = None,
     psql: str | None = None,

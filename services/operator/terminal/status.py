@@ -13,7 +13,7 @@ from rich.text import Text
 
 from contracts.proofs import Outcome
 from services.operator.locate import local_stack
-from services.operator.status.look import look
+from services.operator.status.look import LIMIT, look
 from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import opening, run
@@ -27,7 +27,9 @@ app = typer.Typer()
 @app.command()
 def status(
     *,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")] = 2.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")
+    ] = LIMIT.total_seconds(),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
     """Show services, queues, dead letters, rows and freshness.
