@@ -58,7 +58,7 @@ _CREDENTIALS = frozenset(
     }
 )
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError)  # likewise
-_KEYS = ("Kms", "KMS.")  # of SQS, of S3: the key of a queue or a bucket concerns every message, as credentials do
+_ENCRYPTION_KEY = ("Kms", "KMS.")  # of SQS, of S3: the key of a queue or a bucket concerns every message, as credentials do
 _STALLED = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 
@@ -110,7 +110,7 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
     if code in _STALLED or status >= _SERVER_FAULT:
         what = f"{dependency} fails about '{target}' ({code or status}); try again when it has recovered"
         return DependencyDownError(dependency, what)
-    if code.startswith(_KEYS):
+    if code.startswith(_ENCRYPTION_KEY):
         what = f"the encryption key of '{target}' can't be used ({code}); enable it, or grant its use to the task's role"
         return DependencyDownError(dependency, what)
     what = f"{dependency} refused {error.operation_name} on '{target}' ({code or status})"

@@ -70,15 +70,15 @@ def plan_run(
     changed = everything if before is None or doubts else redefined(now, before)
     if before is None or asked or doubts:
         return Plan(contract, None, everything, (*asked, *doubts), changed, carried=carried)
-    ago = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
-    is_due = compare_keys_every > 0 and (ago is None or ago >= compare_keys_every)
+    runs_since = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
+    is_due = compare_keys_every > 0 and (runs_since is None or runs_since >= compare_keys_every)
     return Plan(
         contract,
         before.snapshot,
         changed | versionless(now),
         tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
         changed,
-        0 if request.compare_keys or is_due else ago,
+        0 if request.compare_keys or is_due else runs_since,
         _reread(contract, request),
         carried,
     )

@@ -165,6 +165,7 @@ class Consumer:
 
 
 async def _wait_for(seconds: float, tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait for tasks to end, but not for longer than `seconds`; they are not cancelled."""
     if tasks:
         await asyncio.wait(tasks, timeout=max(0, seconds))
 
