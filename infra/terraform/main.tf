@@ -1,16 +1,16 @@
 # Everything that Starlift needs in one account and region. Queues, buckets, services and schedules are those of topology.json,
-# from which the local stack is made, too.
+# which the local stack also reads.
 
 data "aws_caller_identity" "current" {}
 
 locals {
   topology = jsondecode(file("${path.module}/../topology.json"))
   name     = coalesce(var.name, local.topology.name)
-  stack    = "${var.environment}-${local.account}" # bucket names are unique among all of AWS
+  stack    = "${var.environment}-${local.account}" # bucket names are unique across AWS
   account  = data.aws_caller_identity.current.account_id
   region   = local.topology.region
 
-  is_scheduled = var.is_scheduled && var.has_images # before there is an image, nobody would answer
+  is_scheduled = var.is_scheduled && var.has_images # before there are images, no service would answer
 }
 
 module "queue" {
@@ -51,8 +51,8 @@ module "schedule" {
     for name, schedule in local.topology.schedules : name => {
       expression = schedule.expression
       queue_arn  = module.queue[schedule.queue].arn
-      # starlift.ingest_source.v1. EventBridge Scheduler can make up neither a UUID nor a trace: the id names the schedule, and
-      # what is unique, as CloudEvents wants it, is the id together with the source.
+      # EventBridge Scheduler can generate neither a UUID nor a trace: the id names the schedule, and id and source together are
+      # unique, as CloudEvents requires.
       message = {
         specversion     = "1.0"
         id              = uuidv5("url", "${local.name}/${var.environment}/${name}")

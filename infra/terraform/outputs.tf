@@ -8,7 +8,7 @@ output "repositories" { value = { for name, program in module.program : name => 
 output "pipeline_roles" { value = { for name, pipeline in module.pipeline : name => pipeline.role_arn } }
 
 output "network" {
-  description = "As `aws ecs run-task --network-configuration` wants it, by program; the databases must let these groups in."
+  description = "The value of `aws ecs run-task --network-configuration`, by program; the databases must admit these security groups."
   value = {
     for name, program in module.program : name => {
       awsvpcConfiguration = { subnets = local.network.subnet_ids, securityGroups = [program.security_group_id], assignPublicIp = "DISABLED" }

@@ -1,4 +1,4 @@
-# What the pipelines on GitHub may do here: one role for each program, which jobs of one environment may take.
+# What the pipelines on GitHub may do here: one role for each program, which jobs of one environment may assume.
 
 resource "aws_iam_openid_connect_provider" "github" {
   count          = var.github_provider_arn == null ? 1 : 0

@@ -1,4 +1,4 @@
-# The services, and the operator's commands. What each may do is what the topology's edges say, and the code calls.
+# The services, and the operator's commands. The permissions of each follow from the topology's edges and the calls of the code.
 
 locals {
   programs = merge(local.topology.services, { operator = local.topology.operator })
@@ -36,7 +36,7 @@ locals {
   statements_of_service = {
     for name, service in local.topology.services : name => [
       {
-        Sid      = "Consume" # and send again what is deferred
+        Sid      = "Consume" # and send deferred messages again
         Effect   = "Allow"
         Resource = module.queue[service.consumes].arn
         Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
@@ -73,7 +73,7 @@ locals {
     },
   ]
 
-  # A missing object is "not there" to those only who may list the bucket; to others it is "forbidden".
+  # S3 answers 404 for a missing object only to roles that may list the bucket; others get 403.
   statements_of_data = {
     for name, program in local.programs : name => concat(
       [for bucket in distinct(concat(program.reads, program.writes)) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
@@ -125,6 +125,6 @@ module "service" {
   max                  = each.value.max
   backlog_per_task     = each.value.backlog_per_task
   rollback_alarm_names = module.service_alarms[each.key].rollback_alarm_names
-  # A task fails to start without its roles, its way to AWS, or Spot beside the one that stays.
+  # A task can't start without its roles, access to AWS, and the capacity provider for Spot.
   depends_on = [module.program, module.network, module.endpoints, module.egress, module.cluster]
 }

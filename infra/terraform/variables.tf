@@ -1,40 +1,40 @@
 variable "environment" {
-  description = "Names the buckets and secrets, and the environments on GitHub."
+  description = "The environment's short name; part of the names of buckets and secrets, and of the environments on GitHub."
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9]{1,9}$", var.environment))
-    error_message = "An environment has a short name of lower-case letters and digits, such as dev or prod."
+    error_message = "environment must be 2 to 10 lower-case letters and digits, such as dev or prod."
   }
 }
 
 variable "name" {
-  description = "Of everything else. Two environments in one account and region need two; null: as infra/topology.json says."
+  description = "The prefix of all other names. Two environments in one account and region need different ones; null: the name in infra/topology.json."
   type        = string
   default     = null
 }
 
 variable "github_repository" {
-  description = "Whose pipelines may deploy, as GitHub's tokens name it: OWNER@ID/NAME@ID, or OWNER/NAME if it is older than July 2026."
+  description = "The repository whose pipelines may deploy, as GitHub's tokens name it: OWNER@ID/NAME@ID, or OWNER/NAME if it is older than July 2026."
   type        = string
   validation {
     condition     = can(regex("^[\\w.-]+(@\\d+)?/[\\w.-]+(@\\d+)?$", var.github_repository))
-    error_message = "A repository is OWNER@ID/NAME@ID or OWNER/NAME, and one only."
+    error_message = "github_repository must be one repository, written OWNER@ID/NAME@ID or OWNER/NAME."
   }
 }
 
 variable "github_provider_arn" {
-  description = "The account's identity provider for GitHub, of which there can be one only; null: make it."
+  description = "The ARN of the account's identity provider for GitHub, of which there can be only one; null: create it."
   type        = string
   default     = null
 }
 
 variable "alarm_email" {
-  description = "Who is told when something goes wrong."
+  description = "The address that receives the alarms."
   type        = string
 }
 
 variable "network" {
-  description = "A network of yours, from which the databases can be reached, with its private subnets; null: make one."
+  description = "Your own network, from which the databases can be reached, with its private subnets; null: create one."
   type = object({
     vpc_id          = string
     cidr            = string
@@ -45,37 +45,37 @@ variable "network" {
 }
 
 variable "new_network" {
-  description = "What the network is like if it is made. Each zone costs an interface endpoint for each AWS service; RDS wants two."
+  description = "The network to create if `network` is null. Each zone costs an interface endpoint per AWS service; RDS needs two zones."
   type        = object({ cidr = string, zones = list(string) })
   default     = { cidr = "10.64.0.0/20", zones = ["a", "b"] }
 }
 
 variable "has_internet" {
-  description = "Whether the private subnets of your network lead to AWS by themselves (NAT, or endpoints that are there already)."
+  description = "Whether the private subnets of your network already reach AWS (through NAT or existing endpoints)."
   type        = bool
   default     = false
 }
 
 variable "database_cidrs" {
-  description = "Where the databases are, by secret; what is not named is in the network itself."
+  description = "The address ranges of the databases, by secret; a database that is not listed is in the network itself."
   type        = map(list(string))
   default     = {}
 }
 
 variable "database_ports" {
-  description = "Where they listen, by secret."
+  description = "The ports of the databases, by secret."
   type        = map(number)
   default     = { source = 5432, warehouse = 5432 }
 }
 
 variable "has_images" {
-  description = "Whether every program's repository holds an image. The first apply makes the repositories, and nothing that needs an image."
+  description = "Whether every program's repository contains an image. The first apply creates the repositories, and nothing that needs an image."
   type        = bool
   default     = false
 }
 
 variable "settings" {
-  description = "More of what every program is told, such as STARLIFT_CONTRACT or STARLIFT_LOG_LEVEL."
+  description = "Additional environment variables of every program, such as STARLIFT_CONTRACT or STARLIFT_LOG_LEVEL."
   type        = map(string)
   default     = {}
 }
@@ -92,7 +92,7 @@ variable "log_retention_days" {
 }
 
 variable "may_destroy_data" {
-  description = "Whether `terraform destroy` may take objects, images and secrets along."
+  description = "Whether `terraform destroy` may also delete objects, images and secrets."
   type        = bool
   default     = false
 }

@@ -1,5 +1,5 @@
 terraform {
-  required_version = ">= 1.11" # the state is locked by S3 itself
+  required_version = ">= 1.11" # first version that can lock the state in S3 alone
 
   required_providers {
     aws = {

@@ -1,4 +1,4 @@
-# The values of every test in this folder that says no others; `terraform test` reads them by itself.
+# The default values of the tests in this folder; `terraform test` reads this file automatically.
 environment       = "test"
 github_repository = "example/starlift"
 alarm_email       = "starlift@example.com"

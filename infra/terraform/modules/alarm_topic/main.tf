@@ -1,10 +1,10 @@
-# Where alarms go: one topic, and a person's mailbox behind it.
+# The topic that alarms are published to, and the mailbox that subscribes to it.
 
 variable "name" { type = string }
 variable "account" { type = string }
 variable "email" { type = string }
 
-resource "aws_kms_key" "this" { # CloudWatch can't publish to a topic under the key that AWS manages
+resource "aws_kms_key" "this" { # CloudWatch can't publish to a topic encrypted with the AWS managed key
   description             = "Alarms of ${var.name}"
   enable_key_rotation     = true
   deletion_window_in_days = 7

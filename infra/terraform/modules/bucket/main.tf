@@ -5,14 +5,14 @@ variable "noncurrent_days" { type = number }
 variable "may_be_destroyed_with_objects" { type = bool }
 
 variable "expire_days" {
-  description = "By prefix. What has none of these prefixes stays."
+  description = "Days until objects expire, by prefix. Objects with none of these prefixes are kept."
   type        = map(number)
 }
 
 resource "aws_s3_bucket" "this" {
-  #checkov:skip=CKV_AWS_18:Who reads and writes is three roles; CloudTrail's data events log that where somebody must know.
-  #checkov:skip=CKV_AWS_144:What lies here can be read again from the source; a copy in another region would only cost.
-  #checkov:skip=CKV_AWS_145:SSE-S3. A key of our own would cost a request an object and keep nobody out whom the roles let in.
+  #checkov:skip=CKV_AWS_18:Only a few roles read and write it; where access must be logged, use CloudTrail's data events.
+  #checkov:skip=CKV_AWS_144:The objects can be read again from the source; a copy in another region would only cost money.
+  #checkov:skip=CKV_AWS_145:SSE-S3. A key of our own would cost a request per object and exclude no principal that the roles admit.
   #checkov:skip=CKV2_AWS_62:Messages are sent by the services; nothing listens to the bucket.
   bucket        = var.name
   force_destroy = var.may_be_destroyed_with_objects
@@ -67,7 +67,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     id     = "old-versions"
     status = "Enabled"
     filter {}
-    expiration { expired_object_delete_marker = true } # what is left of an object when its last version has gone
+    expiration { expired_object_delete_marker = true } # what remains of an object when its last version is gone
     abort_incomplete_multipart_upload { days_after_initiation = 7 }
     noncurrent_version_expiration { noncurrent_days = var.noncurrent_days }
   }

@@ -1,4 +1,4 @@
-# Where the tasks run: Fargate, and Fargate Spot.
+# The cluster for all tasks: Fargate and Fargate Spot.
 
 variable "name" { type = string }
 
@@ -6,7 +6,7 @@ resource "aws_ecs_cluster" "this" {
   name = var.name
   setting {
     name  = "containerInsights"
-    value = "enabled" # RunningTaskCount, by which the scaling divides, comes from here
+    value = "enabled" # provides RunningTaskCount, by which the scaling divides
   }
 }
 

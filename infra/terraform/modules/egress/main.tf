@@ -1,9 +1,9 @@
-# What a program's tasks may reach.
+# The destinations that a program's tasks may reach.
 
 variable "security_group_id" { type = string }
 
 variable "destinations" {
-  description = "By what they are: a security group, a prefix list or a range of addresses, one of the three."
+  description = "The destinations by description; each is a security group, a prefix list or an address range."
   type = map(object({
     port              = number
     security_group_id = optional(string)

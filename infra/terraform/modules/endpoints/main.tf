@@ -1,4 +1,4 @@
-# The ways to the AWS services that tasks use, without the internet.
+# Private access to the AWS services that tasks use, without the internet.
 
 variable "name" { type = string }
 variable "region" { type = string }
@@ -7,7 +7,7 @@ variable "subnet_ids" { type = list(string) }
 variable "route_table_ids" { type = list(string) }
 
 variable "security_group_ids" {
-  description = "Of the tasks, by program."
+  description = "The security groups of the tasks, by program."
   type        = map(string)
 }
 
@@ -38,7 +38,7 @@ resource "aws_vpc_endpoint" "interface" {
   tags                = { Name = "${var.name}-${each.key}" }
 }
 
-resource "aws_vpc_endpoint" "s3" { # free; the layers of images lie in S3, too
+resource "aws_vpc_endpoint" "s3" { # free; image layers are also in S3
   vpc_id            = var.vpc_id
   service_name      = "com.amazonaws.${var.region}.s3"
   vpc_endpoint_type = "Gateway"

@@ -1,23 +1,23 @@
-# A network for those who bring none: private subnets, no way in from the internet and none out.
+# A network for deployments without one: private subnets, no traffic from or to the internet.
 
 variable "name" { type = string }
 variable "cidr" { type = string }
 variable "region" { type = string }
 
 variable "zones" {
-  description = "Letters. Named, not counted: a zone that AWS adds must not move a subnet."
+  description = "The letters of the zones. Named, not counted, so that a zone that AWS adds does not move a subnet."
   type        = list(string)
 }
 
 resource "aws_vpc" "this" {
-  #checkov:skip=CKV2_AWS_11:There is no way to or from the internet, so a flow log would show our own traffic to our own databases.
+  #checkov:skip=CKV2_AWS_11:No traffic reaches the internet, so a flow log would only show our tasks talking to our databases.
   cidr_block           = var.cidr
   enable_dns_support   = true
   enable_dns_hostnames = true
   tags                 = { Name = var.name }
 }
 
-resource "aws_default_security_group" "nothing" { # whoever forgets to choose a group reaches nothing
+resource "aws_default_security_group" "nothing" { # a resource without an explicit group reaches nothing
   vpc_id = aws_vpc.this.id
 }
 

@@ -1,4 +1,4 @@
-# What a pipeline on GitHub may do for one program: push its image, and put it in the place of the one before. Nothing else.
+# What a pipeline on GitHub may do for one program: push its image, and replace the previous one. Nothing else.
 
 variable "name" { type = string }
 variable "region" { type = string }
@@ -8,17 +8,17 @@ variable "repository_arn" { type = string }
 variable "passed_role_arns" { type = list(string) }
 
 variable "github_subject" {
-  description = "Which jobs may take the role: repo:OWNER@ID/NAME@ID:environment:ENVIRONMENT-PROGRAM"
+  description = "The jobs that may assume the role: repo:OWNER@ID/NAME@ID:environment:ENVIRONMENT-PROGRAM"
   type        = string
 }
 
 variable "service_arn" {
-  description = "Of the service that is deployed; null for a program that is none."
+  description = "The service to deploy; null for a program that is not a service."
   type        = string
 }
 
 variable "runs_migrations" {
-  description = "Whether a task of the new image is run before the service changes."
+  description = "Whether to run a task of the new image before the service is updated."
   type        = bool
 }
 
@@ -53,7 +53,7 @@ resource "aws_iam_role_policy" "this" {
     Version = "2012-10-17"
     Statement = concat(
       [
-        { Sid = "LogIn", Effect = "Allow", Action = "ecr:GetAuthorizationToken", Resource = "*" },     # knows no resource
+        { Sid = "LogIn", Effect = "Allow", Action = "ecr:GetAuthorizationToken", Resource = "*" },     # does not support resources
         { Sid = "Describe", Effect = "Allow", Action = "ecs:DescribeTaskDefinition", Resource = "*" }, # likewise
         {
           Sid      = "Push"

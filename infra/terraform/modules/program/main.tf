@@ -1,4 +1,4 @@
-# One program of Starlift as Fargate can run it: image repository, log, roles, firewall, task definition.
+# One program of Starlift as Fargate runs it: image repository, log, roles, firewall, task definition.
 
 variable "name" { type = string }
 variable "cluster" { type = string }
@@ -12,22 +12,22 @@ variable "log_retention_days" { type = number }
 variable "may_be_destroyed_with_images" { type = bool }
 
 variable "has_image" {
-  description = "False while the repository is empty."
+  description = "Whether the repository contains an image; false for the first apply."
   type        = bool
 }
 
 variable "environment" {
-  description = "What the program is told. No secret: who may describe the task definition can read it."
+  description = "The program's environment variables. No secrets: everyone who may describe the task definition can read them."
   type        = map(string)
 }
 
 variable "statements" {
-  description = "What the code itself may do: the statements of an IAM policy."
+  description = "The permissions of the program: the statements of an IAM policy."
   type        = any
 }
 
 variable "is_service" {
-  description = "Whether it runs on, and beats: a command that ends has no health to check."
+  description = "Whether the program runs continuously and has a health check; false for a command that ends."
   type        = bool
 }
 
@@ -45,7 +45,7 @@ locals {
       }
     }]
   })
-  health_check = { # there is no port to ask: the loop writes the file at every turn
+  health_check = { # the program has no port: its loop writes the file in every iteration
     command     = ["CMD", "python", "-m", "shared.health", "/tmp/alive", "60"]
     interval    = 15
     timeout     = 5
@@ -62,10 +62,10 @@ resource "aws_ecr_repository" "this" {
   image_scanning_configuration { scan_on_push = true }
 }
 
-# What the pipeline has pushed since must not be replaced by an older image, only because something else of the container changes.
+# A change to another part of the container must not replace an image that the pipeline has pushed by an older one.
 data "aws_ecr_image" "newest" {
   count           = var.has_image ? 1 : 0
-  repository_name = aws_ecr_repository.this.id # known when the repository is there
+  repository_name = aws_ecr_repository.this.id # known once the repository exists
   most_recent     = true
 }
 
@@ -73,7 +73,7 @@ resource "aws_ecr_lifecycle_policy" "this" {
   repository = aws_ecr_repository.this.name
   policy = jsonencode({ rules = [{
     rulePriority = 1
-    description  = "the last 30 images can be rolled back to"
+    description  = "keep the last 30 images for rollbacks"
     selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
     action       = { type = "expire" }
   }] })
@@ -81,12 +81,12 @@ resource "aws_ecr_lifecycle_policy" "this" {
 
 resource "aws_cloudwatch_log_group" "this" {
   #checkov:skip=CKV_AWS_158:Events carry no row and no secret (shared/logs.py), so a key of our own would protect nothing.
-  #checkov:skip=CKV_AWS_338:How long logs are kept is a value of the environment; nothing is proved by them.
+  #checkov:skip=CKV_AWS_338:The retention of logs is set per environment; the logs are not evidence.
   name              = "/${var.cluster}/${var.name}"
   retention_in_days = var.log_retention_days
 }
 
-resource "aws_iam_role" "execution" { # what ECS does before the code runs: pull and log
+resource "aws_iam_role" "execution" { # for ECS itself, before the code runs: pull and log
   name               = "${var.name}-execution"
   assume_role_policy = local.trust_of_ecs
 }
@@ -97,7 +97,7 @@ resource "aws_iam_role_policy" "execution" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      { Sid = "LogIn", Effect = "Allow", Action = "ecr:GetAuthorizationToken", Resource = "*" }, # knows no resource
+      { Sid = "LogIn", Effect = "Allow", Action = "ecr:GetAuthorizationToken", Resource = "*" }, # does not support resources
       {
         Sid      = "Pull"
         Effect   = "Allow"
@@ -114,7 +114,7 @@ resource "aws_iam_role_policy" "execution" {
   })
 }
 
-resource "aws_iam_role" "task" { # what the code itself may do
+resource "aws_iam_role" "task" { # for the code
   name               = "${var.name}-task"
   assume_role_policy = local.trust_of_ecs
 }
@@ -126,9 +126,9 @@ resource "aws_iam_role_policy" "task" {
 }
 
 resource "aws_security_group" "this" {
-  #checkov:skip=CKV2_AWS_5:The service, or who runs a command, attaches it; a network interface is made for each task.
+  #checkov:skip=CKV2_AWS_5:The service or the caller of run-task attaches it; each task gets its own network interface.
   name        = var.name
-  description = "Tasks of ${var.name}: nothing comes in"
+  description = "Tasks of ${var.name}: no inbound traffic"
   vpc_id      = var.vpc_id
 }
 
@@ -140,15 +140,15 @@ resource "aws_ecs_task_definition" "this" {
   memory                   = var.memory
   execution_role_arn       = aws_iam_role.execution.arn
   task_role_arn            = aws_iam_role.task.arn
-  skip_destroy             = true # a deployment that is rolled back needs the revision before
-  track_latest             = true # the pipeline's revision is ours, as long as it says the same
+  skip_destroy             = true # a rollback needs the previous revision
+  track_latest             = true # accept the pipeline's revision as long as its content is the same
 
   runtime_platform {
     operating_system_family = "LINUX"
     cpu_architecture        = "ARM64"
   }
 
-  volume { name = "tmp" } # the only place that can be written to
+  volume { name = "tmp" } # the only writable directory
 
   container_definitions = jsonencode([merge(
     {
@@ -187,5 +187,5 @@ output "container_definitions" { value = aws_ecs_task_definition.this.container_
 output "execution_policy" { value = aws_iam_role_policy.execution.policy }
 output "task_policy" {
   value      = aws_iam_role_policy.task.policy
-  depends_on = [aws_iam_role_policy.execution] # who waits for the policies, waits for both
+  depends_on = [aws_iam_role_policy.execution] # waiting for the policies waits for both
 }

@@ -1,5 +1,5 @@
-# The proof, again and again: `starlift verify --record` as a task of the operator. Who is told: when the warehouse differs,
-# and when nobody has proved it equal for long.
+# The scheduled proof: `starlift verify --record` as a task of the operator, with an alarm when the warehouse differs, and one
+# when it has not been proved equal for a long time.
 
 variable "name" { type = string }
 variable "account" { type = string }
@@ -15,18 +15,18 @@ variable "topic_arn" { type = string }
 variable "silent_minutes" { type = number }
 
 variable "family" {
-  description = "Of the operator's task definition; its newest revision runs, which the pipeline may have made."
+  description = "The family of the operator's task definition; its newest revision runs, which the pipeline may have registered."
   type        = string
 }
 
 variable "role_arns" {
-  description = "The roles of that task definition, which who starts it must be allowed to pass on."
+  description = "The roles of that task definition, which the scheduler must be allowed to pass."
   type        = list(string)
 }
 
 locals {
   task_definition_arn = "arn:aws:ecs:${var.region}:${var.account}:task-definition/${var.family}"
-  verdicts            = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # how the verdict's sentence begins
+  verdicts            = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # the beginning of the verdict's sentence
 }
 
 module "role" {
@@ -38,7 +38,7 @@ module "role" {
       Sid       = "Start"
       Effect    = "Allow"
       Action    = "ecs:RunTask"
-      Resource  = ["${local.task_definition_arn}:*"] # the newest revision, whichever the pipeline made
+      Resource  = ["${local.task_definition_arn}:*"] # any revision, so that the newest one runs
       Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
     },
     {
@@ -52,7 +52,7 @@ module "role" {
 }
 
 resource "aws_scheduler_schedule" "this" {
-  #checkov:skip=CKV_AWS_297:A schedule says nothing but a command; AWS's own key will do.
+  #checkov:skip=CKV_AWS_297:A schedule contains only a command; AWS's own key is enough.
   name                = "${var.name}-proof"
   group_name          = module.role.group_name
   schedule_expression = var.expression
@@ -63,7 +63,7 @@ resource "aws_scheduler_schedule" "this" {
   target {
     arn      = var.cluster_arn
     role_arn = module.role.arn
-    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] }) # runs come each minute
+    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] }) # the schedule requests a run each minute
 
     ecs_parameters {
       task_definition_arn = local.task_definition_arn
@@ -76,7 +76,7 @@ resource "aws_scheduler_schedule" "this" {
       }
     }
 
-    retry_policy { # a proof that could not be started is made by the next one
+    retry_policy { # no retry: the next proof replaces one that could not start
       maximum_event_age_in_seconds = 60
       maximum_retry_attempts       = 1
     }
@@ -98,7 +98,7 @@ resource "aws_cloudwatch_log_metric_filter" "verdict" {
 
 resource "aws_cloudwatch_metric_alarm" "different" {
   alarm_name          = "${var.name}-different"
-  alarm_description   = "A proof found that the warehouse differs from the source. `starlift verify` names the rows, --repair mends them."
+  alarm_description   = "A proof found that the warehouse differs from the source. `starlift verify` lists the rows, `--repair` has them read again."
   namespace           = var.namespace
   metric_name         = "${var.name}.proof_different"
   statistic           = "Sum"
@@ -115,7 +115,7 @@ resource "aws_cloudwatch_metric_alarm" "different" {
 resource "aws_cloudwatch_metric_alarm" "unproved" {
   count               = var.is_enabled ? 1 : 0
   alarm_name          = "${var.name}-unproved"
-  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, though a schedule asks: proofs fail, or rows are stuck. docs/deploy.md says what to do."
+  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, although the schedule is on: proofs fail, or rows are stuck. See docs/deploy.md."
   namespace           = var.namespace
   metric_name         = "${var.name}.proof_equal"
   statistic           = "Sum"

@@ -27,7 +27,7 @@ resource "aws_sqs_queue" "dead_letter" {
   sqs_managed_sse_enabled   = true
 }
 
-resource "aws_sqs_queue_redrive_allow_policy" "this" { # as an argument of the dead-letter queue it would be a cycle
+resource "aws_sqs_queue_redrive_allow_policy" "this" { # a separate resource: as an argument of the dead-letter queue it would be a cycle
   queue_url = aws_sqs_queue.dead_letter.id
   redrive_allow_policy = jsonencode({
     redrivePermission = "byQueue"

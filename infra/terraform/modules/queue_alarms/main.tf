@@ -1,10 +1,10 @@
-# Somebody must look: dead letters lie there, or messages wait for too long.
+# Alarms for dead letters, and for messages that wait too long.
 
 variable "dead_letter_name" { type = string }
 variable "topic_arn" { type = string }
 
 variable "queue_name" {
-  description = "Null for a dead-letter queue whose messages come from no queue of ours."
+  description = "The queue whose oldest message is watched; null for a dead-letter queue that belongs to no queue of ours."
   type        = string
   default     = null
 }
@@ -16,7 +16,7 @@ variable "oldest_message_s" {
 
 resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   alarm_name          = "${var.dead_letter_name}-not-empty"
-  alarm_description   = "Dead letters: their attribute starlift.failure says why. docs/deploy.md says what to do."
+  alarm_description   = "Dead letters: `starlift dlq list` prints why they failed. See docs/deploy.md."
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = var.dead_letter_name }
@@ -25,7 +25,7 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
-  treat_missing_data  = "notBreaching" # a queue that was idle for six hours stops telling
+  treat_missing_data  = "notBreaching" # a queue that was idle for six hours publishes no metrics
   alarm_actions       = [var.topic_arn]
   ok_actions          = [var.topic_arn]
 }

@@ -1,4 +1,4 @@
-# Asks for a run of a source, every so often. What can't be delivered ends in a dead-letter queue of its own.
+# Requests a run of a source at a fixed rate. Requests that can't be delivered go to a separate dead-letter queue.
 
 variable "name" { type = string }
 variable "account" { type = string }
@@ -6,7 +6,7 @@ variable "is_enabled" { type = bool }
 variable "dead_letter_retention_s" { type = number }
 
 variable "schedules" {
-  description = "By name. `queue_arn` is where the message goes, `message` what it says."
+  description = "The schedules by name; each sends `message` to `queue_arn`."
   type        = map(object({ expression = string, queue_arn = string, message = any }))
 }
 
@@ -44,7 +44,7 @@ module "role" {
 }
 
 resource "aws_scheduler_schedule" "this" {
-  #checkov:skip=CKV_AWS_297:A schedule says nothing but the name of a source; AWS's own key will do.
+  #checkov:skip=CKV_AWS_297:A schedule contains only the name of a source; AWS's own key is enough.
   for_each            = var.schedules
   name                = each.key
   group_name          = module.role.group_name
@@ -59,7 +59,7 @@ resource "aws_scheduler_schedule" "this" {
     input    = replace(replace(jsonencode(each.value.message), "\\u003c", "<"), "\\u003e", ">") # <aws.scheduler.…>, which jsonencode escapes
 
     retry_policy {
-      maximum_event_age_in_seconds = 600 # the next one asks for the same
+      maximum_event_age_in_seconds = 600 # the next request has the same effect
       maximum_retry_attempts       = 10
     }
     dead_letter_config { arn = aws_sqs_queue.dead_letter.arn }

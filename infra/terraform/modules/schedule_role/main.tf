@@ -1,4 +1,4 @@
-# A group of schedules, and the role that EventBridge Scheduler takes for them and for no others, nor for another account's.
+# A group of schedules, and the role that EventBridge Scheduler may assume for these schedules of this account only.
 
 variable "name" { type = string }
 variable "account" { type = string }

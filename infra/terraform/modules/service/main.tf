@@ -1,4 +1,4 @@
-# A program that keeps running, as many tasks of it as its queue's backlog asks for.
+# A program that runs continuously, with as many tasks as its queue's backlog requires.
 
 variable "name" { type = string }
 variable "cluster_name" { type = string }
@@ -12,12 +12,12 @@ variable "max" { type = number }
 variable "backlog_per_task" { type = number }
 
 variable "rollback_alarm_names" {
-  description = "A deployment during which one of them goes off is rolled back."
+  description = "The alarms that roll back a deployment if one of them is raised."
   type        = list(string)
 }
 
 locals {
-  # Messages in hand count: without them a queue that is being worked on looks idle, and its workers are taken away.
+  # Messages in flight count: otherwise a queue that is being worked on looks idle, and scaling in stops its workers.
   backlog = {
     visible  = "ApproximateNumberOfMessagesVisible"
     inflight = "ApproximateNumberOfMessagesNotVisible"
@@ -29,12 +29,12 @@ resource "aws_ecs_service" "this" {
   cluster                            = var.cluster_arn
   task_definition                    = var.task_definition_arn
   desired_count                      = var.min
-  deployment_minimum_healthy_percent = 100 # the new one runs before the old one stops
+  deployment_minimum_healthy_percent = 100 # start the new task before stopping the old one
   deployment_maximum_percent         = 200
   enable_ecs_managed_tags            = true
   propagate_tags                     = "SERVICE"
 
-  capacity_provider_strategy { # one task that Spot never takes away
+  capacity_provider_strategy { # one task that Spot can't reclaim
     capacity_provider = "FARGATE"
     base              = 1
     weight            = 0
@@ -61,7 +61,7 @@ resource "aws_ecs_service" "this" {
   }
 
   lifecycle {
-    ignore_changes = [desired_count, task_definition] # the scaling's, and the pipeline's
+    ignore_changes = [desired_count, task_definition] # set by autoscaling and by the pipeline
   }
 }
 
@@ -73,7 +73,7 @@ resource "aws_appautoscaling_target" "this" {
   max_capacity       = var.max
 }
 
-# A task that works is protected (shared/consumer/task_protection.py): scaling in takes an idle one, or waits.
+# A busy task is protected (shared/consumer/task_protection.py): scaling in stops an idle one, or waits.
 resource "aws_appautoscaling_policy" "backlog" {
   name               = "backlog-per-task"
   policy_type        = "TargetTrackingScaling"

@@ -1,4 +1,4 @@
-# What a service's own log says of its health: {"event": "message_done", ...} becomes a metric, without an agent.
+# A service's health, from its own log: {"event": "message_done", ...} becomes a metric, without an agent.
 
 variable "name" { type = string }
 variable "namespace" { type = string }
@@ -6,14 +6,14 @@ variable "log_group_name" { type = string }
 variable "topic_arn" { type = string }
 
 variable "silent_minutes" {
-  description = "How long nothing may be done before somebody is told; null where idleness is no news."
+  description = "How many minutes the service may do nothing before the alarm; null where idleness is normal."
   type        = number
   default     = null
 }
 
 locals {
   events = toset(["message_dead_lettered", "message_done", "message_retried"])
-  # In five minutes, while a deployment is watched: more than this, and it is rolled back.
+  # The maximum in five minutes; if a deployment exceeds it, it is rolled back.
   tolerated = { message_dead_lettered = 0, message_retried = 10 }
 }
 
@@ -34,7 +34,7 @@ resource "aws_cloudwatch_log_metric_filter" "event" {
 resource "aws_cloudwatch_metric_alarm" "failing" {
   for_each            = local.tolerated
   alarm_name          = "${var.name}-${replace(each.key, "_", "-")}"
-  alarm_description   = "${var.name} logged ${each.key} more than ${each.value} times in five minutes. docs/deploy.md says what to do."
+  alarm_description   = "${var.name} logged ${each.key} more than ${each.value} times in five minutes. See docs/deploy.md, \"When an alarm comes\"."
   namespace           = var.namespace
   metric_name         = "${var.name}.${each.key}"
   statistic           = "Sum"
@@ -51,7 +51,7 @@ resource "aws_cloudwatch_metric_alarm" "failing" {
 resource "aws_cloudwatch_metric_alarm" "silent" {
   count               = var.silent_minutes == null ? 0 : 1
   alarm_name          = "${var.name}-silent"
-  alarm_description   = "${var.name} has done nothing for ${var.silent_minutes} minutes, though its schedule asks."
+  alarm_description   = "${var.name} has done nothing for ${var.silent_minutes} minutes, although its schedule is on."
   namespace           = var.namespace
   metric_name         = "${var.name}.message_done"
   statistic           = "Sum"
