@@ -48,7 +48,7 @@ def computed(expression: str) -> float:
 
 def cost_rows() -> list[list[str]]:
     _, _, costs = TEXT.partition("## What it costs a month")
-    table = [line for line in costs.partition("## Afterwards")[0].splitlines() if line.startswith("| ")]
+    table = [line for line in costs.partition("## Operation")[0].splitlines() if line.startswith("| ")]
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table]
 
 
@@ -185,10 +185,10 @@ def test_only_the_protected_main_gets_into_an_environment_and_into_prod_only_wha
 
 
 def test_what_is_taken_away_goes_before_what_it_lives_in() -> None:
-    text = TEXT.partition("### Take it all away\n")[2]
+    text = TEXT.partition("### Remove everything\n")[2]
     order = [
         "terraform apply",
-        "Drain, as above,",
+        "Drain as above,",
         "rds delete-db-instance",
         "rds wait db-instance-deleted",
         "rds delete-db-subnet-group",

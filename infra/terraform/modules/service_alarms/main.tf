@@ -34,7 +34,7 @@ resource "aws_cloudwatch_log_metric_filter" "event" {
 resource "aws_cloudwatch_metric_alarm" "failing" {
   for_each            = local.tolerated
   alarm_name          = "${var.name}-${replace(each.key, "_", "-")}"
-  alarm_description   = "${var.name} logged ${each.key} more than ${each.value} times in five minutes. See docs/deploy.md, \"When an alarm comes\"."
+  alarm_description   = "${var.name} logged ${each.key} more than ${each.value} times in five minutes. See docs/deploy.md, \"When an alarm is raised\"."
   namespace           = var.namespace
   metric_name         = "${var.name}.${each.key}"
   statistic           = "Sum"
