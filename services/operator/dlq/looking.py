@@ -245,6 +245,10 @@ async def _problem(system: System, ref: ObjectRef) -> str | None:
     """What is wrong with an object, and what to do."""
     try:
         await system.objects.get(ref)
-    except (PermanentError, DependencyDownError) as error:  # a bucket that does not exist is a dependency that is down
+    except (
+        PermanentError,
+        TransientError,
+        DependencyDownError,
+    ) as error:  # a bucket that does not exist is a dependency that is down
         return str(error)
     return None

@@ -81,7 +81,7 @@ async def carry_out(
             try:
                 await work.do(hold)
             except StoppedError as error:
-                end, detail = End.STOPPED, str(error)
+                end, detail = End.STOPPED, "; ".join(filter(None, (str(error), detail)))
     except BaseException as error:
         await record.interrupted(error)
         raise

@@ -54,6 +54,16 @@ async def test_a_canary_that_dies_again_stops_it_and_the_others_stay() -> None:
     assert scene.hidden() == []
 
 
+async def test_a_replay_that_is_stopped_also_says_which_letters_it_did_not_look_at() -> None:
+    scene = DeadScene()
+    scene.add(5)
+    await scene.dead.receive(1, wait=timedelta(0), visibility=timedelta(minutes=10))
+    async with scene.serving(scene.die):
+        ended = await scene.replay(canary=1)
+    assert ended.end == End.STOPPED
+    assert ended.detail.endswith("the others stay where they are; others held 1 more, which were not looked at")
+
+
 async def test_a_canary_s_batch_that_dies_further_down_stops_it() -> None:
     scene = DeadScene()
     scene.add(5)

@@ -14,6 +14,7 @@ from contracts.messages import encode
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.looking import described, find, plan, survey
 from shared.errors import DependencyDownError
+from shared.testing import throttled
 from tests.unit.services.operator.dlq.scene import ALL, SERVICE, DeadScene, put_dead
 from tests.unit.services.operator.scene import LANDING, ingested
 
@@ -85,6 +86,8 @@ async def test_what_is_wrong_with_an_object_comes_with_advice_that_needs_no_vers
     assert gone.startswith("a message refers to 'landing/k', which does not exist; restore it and replay the dead letters; ")
     assert gone.endswith("`starlift resend` has remodelled rows written again, `starlift ingest --full` extracts")
     assert nowhere.startswith("'nowhere' does not exist")
+    scene.objects.faults.add("get", throttled())  # which hides neither the letter nor the other object
+    assert [one.problem for one in (await described(scene.system, found)).objects] == [str(throttled()), nowhere]
 
 
 async def test_a_plan_changes_nothing_and_decides_as_the_replay_does() -> None:
