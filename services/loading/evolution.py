@@ -59,7 +59,7 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
     Raises: SchemaNotReadyError if one might lose a value, or if objects of others are in the way.
     """
     _refuse_dependants(contract, star)
-    missing = [table for table in contract.warehouse_tables if not star.columns_of(table.name)]
+    missing = [table for table in contract.warehouse_tables if not star.columns[table.name]]
     found = [
         change
         for table in contract.warehouse_tables
@@ -96,7 +96,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
 
     A view keeps the columns that it shows from changing their types, so the view of a widened fact is created again.
     """
-    found = star.columns_of(table.name)
+    found = star.columns[table.name]
     if not found:
         return
     names = {column.name for column in found}
@@ -116,7 +116,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
 
 def _widenings(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str]]:
     """The columns whose type the contract has widened, with the new type. Raises: SchemaNotReadyError."""
-    for column in star.columns_of(table.name):
+    for column in star.columns[table.name]:
         wanted = table.star_types.get(column.name)
         actual = _SPELLINGS.get(column.type, column.type.replace("character varying(", "varchar("))
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
@@ -133,7 +133,7 @@ def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]
     """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL, and a `_run` in every row."""
     surrogate = table.surrogate if isinstance(table, Fact) else None
     kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, surrogate}
-    for column in star.columns_of(table.name):
+    for column in star.columns[table.name]:
         if column.is_required and not column.is_key and column.name not in kept:
             yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
         if column.name == RUN and column.has_default:
@@ -144,8 +144,8 @@ def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]
 
 def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
-    names = {column.name for column in star.columns_of(table.name)}
-    indexes = star.indexes_of(table.name)
+    names = {column.name for column in star.columns[table.name]}
+    indexes = star.indexes[table.name]
     surrogate = table.surrogate if isinstance(table, Fact) else None
     has_primary = any(index.is_primary for index in indexes)
     for key in key_constraints(table):

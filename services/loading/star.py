@@ -80,31 +80,23 @@ class FoundDependant:
 class FoundStar:
     """The whole star, by table or view. `wanted_views` are the views as the contract defines them on the existing tables."""
 
-    columns: dict[str, list[FoundColumn]]
+    columns: dict[str, list[FoundColumn]]  # none of a table that does not exist
     indexes: dict[str, list[FoundIndex]]
     views: dict[str, FoundView]
     wanted_views: dict[str, FoundView]
     dependants: tuple[FoundDependant, ...]
-
-    def columns_of(self, table: str) -> list[FoundColumn]:
-        """The columns of a table; none where it does not exist."""
-        return self.columns.get(table, [])
-
-    def indexes_of(self, table: str) -> list[FoundIndex]:
-        """The unique indexes of a table."""
-        return self.indexes.get(table, [])
 
 
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> FoundStar:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
     views = [current_name(fact.name) for fact in contract.facts]
-    columns: dict[str, list[FoundColumn]] = {}
+    columns: dict[str, list[FoundColumn]] = {table: [] for table in tables}
     for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):
-        columns.setdefault(row["table"], []).append(FoundColumn(**row))
-    indexes: dict[str, list[FoundIndex]] = {}
+        columns[row["table"]].append(FoundColumn(**row))
+    indexes: dict[str, list[FoundIndex]] = {table: [] for table in tables}
     for row in await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables):
-        indexes.setdefault(row["table"], []).append(FoundIndex(**{**row, "columns": frozenset(row["columns"])}))
+        indexes[row["table"]].append(FoundIndex(**{**row, "columns": frozenset(row["columns"])}))
     dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *views], views)
     return FoundStar(
         columns=columns,
@@ -138,7 +130,7 @@ async def _wanted_views(
     wanted = {}
     for table in contract.facts:
         needed = {*table.identity, RUN, DELETED_AT}  # without these columns the view can't be created
-        if needed.issubset(column.name for column in columns.get(table.name, ())):
+        if needed.issubset(column.name for column in columns[table.name]):
             wanted[current_name(table.name)] = select_current(contract, table)
     if not wanted:
         return {}
