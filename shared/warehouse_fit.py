@@ -19,10 +19,15 @@ ORDER BY c.relname
 """
 
 
-async def tables_of_others(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
-    """Tables with a name of the star that Starlift did not create: they lack the column that every table of ours has."""
+async def require_own_tables(warehouse: asyncpg.Connection, contract: Contract) -> None:
+    """Check that every table with a name of the star has the column that Starlift's have. Raises: PermanentError."""
     names = [table.name for table in contract.warehouse_tables]
-    return [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
+    found = [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
+    if found:
+        raise PermanentError(
+            f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create "
+            f"({', '.join(found)}: no column '{RUN}'); move them away, or give Starlift an empty database"
+        )
 
 
 async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> None:

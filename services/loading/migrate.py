@@ -32,7 +32,7 @@ from shared.lock_waits import LockWait, log_lock_waits
 from shared.postgres import Database
 from shared.service import run_service
 from shared.sql import literal
-from shared.warehouse_fit import require_types, tables_of_others
+from shared.warehouse_fit import require_own_tables, require_types
 
 LOCK_LIMIT = timedelta(seconds=3)
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
@@ -105,8 +105,8 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
         return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
     applied = await applied_contracts(connection)
     _refuse_second_star(contract, applied)
-    await _refuse_tables_of_others(connection, contract)
     try:
+        await require_own_tables(connection, contract)
         await require_types(connection, contract)
     except PermanentError as error:
         raise SchemaNotReadyError(str(error)) from error
@@ -129,17 +129,6 @@ def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
         raise SchemaNotReadyError(
             f"the warehouse holds the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
             f"it is the same contract renamed, update {APPLIED_CONTRACT}"
-        )
-
-
-async def _refuse_tables_of_others(connection: asyncpg.Connection, contract: Contract) -> None:
-    """A table of the same name that Starlift did not create stays untouched. Raises: SchemaNotReadyError."""
-    others = await tables_of_others(connection, contract)
-    if others:
-        found = ", ".join(f"'{name}'" for name in others)
-        raise SchemaNotReadyError(
-            f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create ({found}); move "
-            "them away, or give Starlift an empty database"
         )
 
 

@@ -198,7 +198,7 @@ async def test_a_table_that_starlift_did_not_make_is_refused_untouched(filled: a
     await pipeline.select("INSERT INTO dim_staff VALUES (1, 'mine')")
     (message,) = await pipeline.read()
     expected = (
-        r"^schema 'public' of the warehouse has tables that Starlift did not create \('dim_staff'\); "
+        r"^schema 'public' of the warehouse has tables that Starlift did not create \(dim_staff: no column '_run'\); "
         "move them away, or give Starlift an empty database$"
     )
     with pytest.raises(SchemaNotReadyError, match=expected):

@@ -12,14 +12,13 @@ import asyncpg
 from pydantic import SecretStr
 
 from contracts.contract import Contract
-from contracts.warehouse import RUN
 from infra.local.processes import python
 from services.operator.errors import UsageError
 from shared.catalog import read_source_facts
 from shared.errors import TRY_AGAIN, PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
-from shared.warehouse_fit import require_types, tables_of_others
+from shared.warehouse_fit import require_own_tables, require_types
 
 CHECK_LIMIT = timedelta(minutes=2)  # of a process that has to start first
 VERSION_MINIMUM = 13  # pg_current_snapshot()
@@ -69,12 +68,7 @@ async def check_warehouse(url: str, contract: Contract) -> None:
             )
         if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
             raise PermanentError("the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it")
-        others = await tables_of_others(connection, contract)
-        if others:
-            raise PermanentError(
-                f"the warehouse has tables that Starlift did not create ({', '.join(others)}: no column '{RUN}'); rename or "
-                "drop them, or give another database"
-            )
+        await require_own_tables(connection, contract)
         await require_types(connection, contract)
 
 
