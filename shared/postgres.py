@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal
+from uuid import uuid4
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -226,3 +227,21 @@ async def limit_silence(connection: asyncpg.Connection) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = int(SILENCE_MAXIMUM / timedelta(milliseconds=1))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+async def read_in_parts(
+    connection: asyncpg.Connection, query: str, *arguments: object, rows: int
+) -> AsyncIterator[asyncpg.Record]:
+    """Yield the rows of a query, fetching `rows` at a time, inside the connection's transaction.
+
+    asyncpg's own cursors prepare a statement under a name, and a pooler in transaction mode hands the session to the next
+    process, whose statement has the same name.
+    """
+    name = f"starlift_{uuid4().hex}"
+    await connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {query}", *arguments)
+    while part := await connection.fetch(f"FETCH {rows} FROM {name}"):
+        for record in part:
+            yield record
+        if len(part) < rows:
+            break
+    await connection.execute(f"CLOSE {name}")

@@ -19,9 +19,8 @@ from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.local.preflight import check_source, check_warehouse
-from services.operator.proof.cursor import read_in_parts
 from shared.errors import DependencyDownError, PermanentError
-from shared.postgres import Database
+from shared.postgres import Database, read_in_parts
 from shared.source_facts import UNKNOWN_POSITION
 from tests.fixtures.dropping_pooler import dropping_pooler
 from tests.fixtures.pipeline import Pipeline, open_pipeline

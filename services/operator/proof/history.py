@@ -20,7 +20,6 @@ from contracts.proofs import HistoryBaseline
 from contracts.tables import Fact
 from contracts.warehouse import LEDGER
 from services.operator.proof.actual import relation
-from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.history_sql import FactHistorySql
 from services.operator.proof.loaded import LoadedBatch, Texts, read_versions
 from services.operator.proof.records import read_baseline
@@ -28,6 +27,7 @@ from services.operator.system import System
 from services.operator.wording import clock, counted, printable
 from shared.errors import PermanentError
 from shared.ledger import TABLE_BATCHES
+from shared.postgres import read_in_parts
 
 Group = list[tuple[LoadedBatch, list[Texts]]]  # batches, and the versions that each brought
 GROUP_ROWS = 250_000  # of one fact in memory at once; a batch has no more

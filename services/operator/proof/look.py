@@ -17,7 +17,6 @@ from services.operator.progress import DeadMessage, DeadMessages, Progress, read
 from services.operator.proof.actual import relation
 from services.operator.proof.causes import Cause, Unseen, sources_of
 from services.operator.proof.comparison import Refusal, Row
-from services.operator.proof.cursor import read_in_parts
 from services.operator.proof.waiting import (
     comparison_cause,
     empty_table_cause,
@@ -27,13 +26,13 @@ from services.operator.proof.waiting import (
     unseen_rows,
     versionless_cause,
 )
-from services.operator.quarantine.entries import open_batches
+from services.operator.quarantine import open_batches
 from services.operator.star_keys import Key
 from services.operator.system import System
 from shared import ledger
 from shared.catalog import read_source_facts
 from shared.errors import PermanentError
-from shared.postgres import Database
+from shared.postgres import Database, read_in_parts
 from shared.postgres_errors import classed_errors
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
 from shared.source_store import SourceStore
