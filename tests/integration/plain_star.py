@@ -9,7 +9,7 @@ from contracts.column_types import DATE, ColumnType
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, FromSource
 from contracts.tables import Calendar, Column, Dimension, SourceColumn, SourceTable, WarehouseTable
-from services.operator.quarantine.entries import open_entries
+from services.operator.quarantine import open_entries
 from tests.fixtures.pipeline import Pipeline
 
 DIM_DATE = Calendar("dim_date", ("d",), (Column("d", DATE, CalendarPart("date")),))

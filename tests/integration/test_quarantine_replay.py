@@ -16,8 +16,7 @@ from contracts.quarantine import Problem
 from contracts.tables import Column
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.errors import UsageError
-from services.operator.quarantine.entries import Entry
-from services.operator.quarantine.replay import Replayed, quarantined, replay
+from services.operator.quarantine import Entry, Replayed, quarantined, replay
 from services.operator.status.look import Asking, read_status
 from services.operator.system import SERVICES, System
 from shared.testing import FakeQueue

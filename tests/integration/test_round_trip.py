@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from iso4217 import Currency
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
-from services.operator.quarantine.entries import open_entries
+from services.operator.quarantine import open_entries
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline, open_pipeline

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from services.operator.errors import NotFoundError
 from services.operator.ingest import wait_until_in_ledger
-from services.operator.quarantine.entries import Entry
-from services.operator.quarantine.replay import Replayed, quarantined, replay
+from services.operator.quarantine import Entry, Replayed, quarantined, replay
 from services.operator.system import System
 from services.operator.terminal.session import with_system
 from services.operator.wording import counted, printable

@@ -13,7 +13,7 @@ from services.operator.errors import UsageError
 from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.causes import Cause, Unseen, Wait, sources_of
 from services.operator.proof.expected import expected_rows
-from services.operator.quarantine.entries import Entry, read_entries
+from services.operator.quarantine import Entry, read_entries
 from services.operator.star_keys import Key, by_column, table_named
 from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, StarRow, Tombstone

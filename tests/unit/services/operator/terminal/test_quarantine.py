@@ -7,8 +7,7 @@ from rich.console import Console
 
 from contracts.messages import BatchIngested
 from contracts.quarantine import Problem
-from services.operator.quarantine.entries import Entry
-from services.operator.quarantine.replay import Replayed
+from services.operator.quarantine import Entry, Replayed
 from services.operator.terminal.quarantine import app, replay_sentence, show_entries
 from tests.unit.services.operator.scene import ingested
 

@@ -13,7 +13,7 @@ import pytest
 from contracts.messages import BatchLoaded, BatchLoadedData
 from contracts.objects import SourceKeys
 from contracts.quarantine import Problem
-from services.operator.quarantine.entries import Entry
+from services.operator.quarantine import Entry
 from services.operator.terminal.trace import lines_of
 from services.operator.trace.life import AtSource, Life, Piece, StarRow, Tombstone
 from services.operator.trace.passage import Traces

@@ -1,4 +1,7 @@
-"""The entries of the quarantine, and which are open: an entry closes when its row is loaded by that run or a later one."""
+"""The quarantine: the rows that the warehouse could not hold, which of them it still lacks, and how to load them again.
+
+An entry is open until its row is loaded by the run that read it or a later one.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,26 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from uuid import uuid4
 
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
 from contracts.contract import Contract
+from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
 from contracts.tables import WarehouseTable
 from contracts.warehouse import RUN
-from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
+from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
-from shared.ledger import batches_without_refusals
+from shared.envelope import opening
+from shared.ledger import batches_without_refusals, last_comparisons
 from shared.reading import in_order
 from shared.source_store import SourceStore
 from shared.sql import quoted
 from shared.stored_documents import read_stored
 
+SOURCE = "starlift/operator"
 REMEDY = "delete it, then run `starlift ingest --full`: rows that are still refused return to quarantine"
 
 
@@ -50,6 +57,18 @@ class Entry(BaseModel):
     def batch(self) -> Batch:
         """The batch that saw the row."""
         return Batch(self.run, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many `rows` of the quarantine were sent again, and in which batches.
+
+    `lost` are those whose batch is unknown by now: its run did not complete, or its manifest has expired.
+    """
+
+    rows: int
+    batches: list[BatchIngested]
+    lost: list[Entry]
 
 
 async def read_entries(store: SourceStore, keys: Sequence[str] | None = None) -> AsyncIterator[Entry]:
@@ -97,6 +116,50 @@ async def open_entries(system: System, warehouse: asyncpg.Connection) -> dict[st
         if refused.get(entry.table, {}).get(entry.key) == entry.batch:
             found.setdefault(entry.table, {})[entry.key] = entry
     return found
+
+
+async def quarantined(system: System, table: str | None = None) -> list[Entry]:
+    """The open entries of one warehouse table or of all, by table and key, without rows that were deleted at the source since.
+
+    Raises: UsageError; DependencyDownError, PermanentError, TransientError.
+    """
+    contract = system.contract
+    chosen = contract.warehouse_tables if table is None else [table_named(contract, table)]
+    async with system.warehouse.transaction(readonly=True) as warehouse:
+        entries = await open_entries(system, warehouse)
+        comparisons = await last_comparisons(warehouse)
+    still: list[Entry] = []
+    for name in (one.name for one in chosen):
+        of_table = entries.get(name, {})
+        gone = set[object]()
+        if (comparison := comparisons.get(name)) is not None:
+            older = {key for key, entry in of_table.items() if entry.run < comparison.run}
+            gone |= older - await comparison.listed(system.objects, older) if older else set()
+        still += [of_table[key] for key in sorted(of_table.keys() - gone)]
+    return still
+
+
+async def replay(system: System, entries: Sequence[Entry]) -> Replayed:
+    """Send the batches of the entries again, as new batches of the same run: they overwrite nothing newer."""
+    sent: dict[Batch, BatchIngested | None] = {}
+    lost: list[Entry] = []
+    for entry in entries:
+        if entry.batch not in sent:
+            sent[entry.batch] = await _send_again(system, entry.batch)
+        if sent[entry.batch] is None:
+            lost.append(entry)
+    return Replayed(len(entries) - len(lost), [event for event in sent.values() if event is not None], lost)
+
+
+async def _send_again(system: System, batch: Batch) -> BatchIngested | None:
+    """All rows of the batch, also those that are loaded: a batch of the ledger is never a part of what it was."""
+    manifest = await system.store.find_manifest(batch.run)
+    former = next((one for one in manifest.batches if one.data.index == batch.index), None) if manifest else None
+    if former is None:
+        return None
+    event = BatchIngested(**opening(SOURCE), data=former.data.model_copy(update={"batch_id": uuid4()}))
+    await system.queues["remodelling"].send(encode(event))
+    return event
 
 
 def _loaded_since(contract: Contract, table: WarehouseTable) -> str:

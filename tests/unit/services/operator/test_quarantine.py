@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 
 from contracts.quarantine import Problem
-from services.operator.quarantine.entries import read_entries
+from services.operator.quarantine import read_entries
 from tests.unit.services.operator.scene import PROCESSED, Scene
 
 OF_AN_EARLIER_BUILD = {
