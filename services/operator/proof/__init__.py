@@ -5,6 +5,9 @@ It shares nothing with the remodelling but the contract and the ISO 4217 table, 
 
 The way of a value: `expected` makes its text on the source, `actual` on the warehouse; `canonical` hashes both sides by bucket
 and lists the rows of buckets that differ; `table_comparison` asks for them, `comparison` compares them row by row, and
-`verdict` judges what was found. `verify` runs all of it: `look` opens both snapshots, `causes` and `waiting` define what a row
-may wait for, `settling` compares again once a later run is loaded.
+`verdict` judges what was found.
+
+Around it: `verify` runs all of it and keeps the verdict; `look` opens both snapshots; `causes` says what a row may wait for;
+`loaded` reads what batches have brought; `repair` asks for the rows that differ; `report` prints the verdict as HTML. `history`
+checks the older versions of facts, which the source no longer has.
 """

@@ -7,7 +7,7 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import UNKNOWN, Calendar, Column, Fact, WarehouseTable
 from contracts.warehouse import DELETED_AT, RUN, current_name
-from services.operator.proof.canonical import side
+from services.operator.proof.canonical import canonical_query
 from services.operator.star_keys import key_value
 from shared.sql import literal, quoted
 
@@ -34,10 +34,10 @@ _CALENDAR_SQL = {
 
 def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     """The rows that a reader of `table` sees; for a fact, the current version of each key."""
-    return side(
+    return canonical_query(
         keys=[key_value(quoted("a", name), table.column(name)) for name in table.key],
         values=[f"{quoted('a', column.name)}::text" for column in table.columns],
-        waits="NULL::integer",
+        cause="NULL::integer",
         version=f"a.{RUN}::text",
         origin=f"{_visible_rows(contract, table)} AS a",
     )

@@ -1,6 +1,6 @@
 """The canonical form in which both sides of the proof are compared. Pure SQL text.
 
-Each side of a table is one query of (k0, k1, …: the key, values: text[], waits: integer, version: text). The statements here
+Each side of a table is one query of (k0, k1, …: the key, values: text[], cause: integer, version: text). The statements here
 hash the rows of such a query by bucket, or list them in the order of the key; only the inner query differs between the sides.
 """
 
@@ -10,16 +10,17 @@ from contracts.tables import WarehouseTable
 from services.operator.star_keys import key_arrays, key_names
 
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
+ORPHAN = "gone"  # in the version of a row: a partner that the source lacks
 LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 
 
-def side(*, keys: list[str], values: list[str], waits: str, version: str, origin: str) -> str:
-    """One side: `values` are SQL texts in the order of the table's columns.
+def canonical_query(*, keys: list[str], values: list[str], cause: str, version: str, origin: str) -> str:
+    """One side of a table: `values` are SQL texts in the order of its columns.
 
-    `waits` is the place of the row's cause, NULL if it waits for nothing; `version` changes when the row is written again.
+    `cause` is the place of the row's cause, NULL if it waits for nothing; `version` changes when the row is written again.
     """
     named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {waits} AS waits, {version} AS version FROM {origin}"
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {cause} AS cause, {version} AS version FROM {origin}"
 
 
 def digests(query: str, table: WarehouseTable) -> str:
@@ -59,7 +60,7 @@ def _rows(query: str, table: WarehouseTable, condition: str) -> str:
     )
     return (
         f"SELECT {', '.join(key_names(table))}, "
-        f"ARRAY(SELECT {value} FROM unnest(values) WITH ORDINALITY AS u (v, n) ORDER BY n) AS values, waits, version "
+        f"ARRAY(SELECT {value} FROM unnest(values) WITH ORDINALITY AS u (v, n) ORDER BY n) AS values, cause, version "
         f"FROM ({query}) AS q WHERE {condition} ORDER BY {order}"
     )
 

@@ -1,64 +1,103 @@
-"""Why a row may differ although nothing is wrong with it."""
+"""What rows wait for (a run, a batch, a comparison of keys, a person), and which transactions decide it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum, unique
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
 
-from contracts.tables import RemodelledTable
+from services.operator.progress import OVERDUE, DeadMessage, Gap, Progress
+from services.operator.proof.comparison import Cause, Wait
+from services.operator.proof.expected import CausesByAge
 
-
-@unique
-class Wait(StrEnum):
-    """What brings a row that differs."""
-
-    RUN = "run"  # the next run: the row was written after the last one began
-    BATCH = "batch"  # a batch that was announced and is not loaded
-    COMPARISON = "comparison"  # the next comparison of keys: the row, or its partner, was deleted at the source
-    EMPTY = "empty"  # a person's decision: the source table has no row left
-    KEY = "key"  # the loader: the table's unique key was dropped, so a row may be in it twice
+MINUTE = timedelta(minutes=1)
+COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule compare keys every ten minutes
+BATCHES_NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What a row waits for. It is *in flight* while that is on its way, and *stuck* once that is late or needs a person."""
+def causes_by_age(progress: Progress, tables: Collection[str], run: Cause, gaps: Sequence[Cause]) -> CausesByAge:
+    """Map the transactions that wrote rows of the source tables `tables` to what they wait for: the next run, or a gap.
 
-    wait: Wait
-    reason: str = ""  # of a stuck row: what it waits for, and what to do
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether the row is late, or will not arrive without a person."""
-        return bool(self.reason)
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether a run that is loaded in the next seconds may bring the row."""
-        return not self.is_stuck or self.wait is Wait.RUN
-
-
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """What the rows of a table wait for; None for a row that the warehouse should have."""
-
-    steps: tuple[tuple[int, Cause | None], ...] = ()  # of rows not older than a horizon, youngest horizon first
-    beyond: Cause | None = None  # of all older rows
-    orphans: Cause | None = None  # of rows whose partner is gone
-    versionless: frozenset[str] = frozenset()  # source tables whose transaction ids the role may not read
-
-    @property
-    def causes(self) -> tuple[Cause, ...]:
-        """Each cause once: SQL returns its place here. After the next run come the batches that are missing longest."""
-        younger = [cause for _, cause in self.steps]
-        ordered = (*younger[:1], self.beyond, *reversed(younger[1:]), self.orphans)
-        return tuple(dict.fromkeys(cause for cause in ordered if cause is not None))
-
-    @property
-    def places(self) -> dict[Cause | None, str]:
-        """The place of each cause, as SQL."""
-        return {None: "NULL"} | {cause: str(place) for place, cause in enumerate(self.causes)}
+    A row version with a horizon between those of two runs is read by the later one, and a row is read again with everything
+    it is joined from whenever any of it changes. So only the youngest of its transactions counts: once the run that read
+    that transaction is loaded, so is the row, whatever earlier runs lack. Changes that leave no transaction id (all rows of a
+    table that a run had to read in full) count as older than any transaction.
+    """
+    manifests = [gap.manifest for gap in progress.gaps] + [one for one in (progress.consistent_through,) if one is not None]
+    ended = [(one.run, one.snapshot.horizon) for one in (*manifests, progress.checkpoint) if one is not None]
+    if not ended:
+        return CausesByAge(beyond=run)
+    _, oldest = max(ended)
+    steps: list[tuple[int, Cause | None]] = [(oldest, run)]
+    for gap, cause in zip(reversed(progress.gaps), reversed(gaps), strict=True):
+        if gap.tables.isdisjoint(tables):
+            continue
+        if gap.manifest.snapshot.horizon < oldest:
+            oldest = gap.manifest.snapshot.horizon
+            steps.append((oldest, None))
+        if gap.since is None or not gap.manifest.redefined.isdisjoint(tables):
+            return CausesByAge(tuple(steps), beyond=cause)
+        if gap.since < oldest:
+            oldest = gap.since
+            steps.append((oldest, cause))
+    return CausesByAge(tuple(steps))
 
 
-def sources_of(table: RemodelledTable) -> frozenset[str]:
-    """The source tables that rows of `table` are built from."""
-    return frozenset((table.source, *(lookup.table for lookup in table.lookups)))
+def next_run_cause(progress: Progress, taken_at: datetime) -> Cause:
+    """The cause for rows written after the last run began, or kept above the horizon by an open transaction."""
+    last = progress.checkpoint
+    if last is None and progress.consistent_through is None and not progress.gaps:
+        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` starts one")
+    snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
+    if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
+        advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
+        return Cause(Wait.RUN, f"no run has read the source for {_minutes(silence)} min: {advice}")
+    if last is not None and last.held_back_since is not None and (age := taken_at - last.held_back_since) > OVERDUE:
+        advice = "every run reads again what has changed since; end it, or verify with a longer --settle"
+        return Cause(Wait.RUN, f"a transaction at the source has been open for {_minutes(age)} min: {advice}")
+    return Cause(Wait.RUN)
+
+
+def versionless_cause(tables: Collection[str]) -> Cause:
+    """The cause for rows whose transaction ids may not be read: only a later run shows whether they are new."""
+    named = ", ".join(f"'{table}'" for table in sorted(tables))
+    advice = "verify with a longer --settle, or grant SELECT on the whole table"
+    return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
+
+
+def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> Cause:
+    """The cause for rows in a batch that is not loaded. `is_first`: nothing was loaded before its run."""
+    run = f"run {gap.manifest.run}"
+    for batch in gap.missing:
+        if (letter := dead.get(batch.data.batch_id)) is not None:
+            return Cause(Wait.BATCH, letter.sentence)
+    if gap.is_overdue:
+        named = ", ".join(str(batch.data.batch_id) for batch in gap.missing[:BATCHES_NAMED])
+        more = f" and {len(gap.missing) - BATCHES_NAMED:,} more" if len(gap.missing) > BATCHES_NAMED else ""
+        advice = "`starlift dlq list` shows whether it is a dead letter, `starlift resend` sends it again"
+        return Cause(Wait.BATCH, f"{run} is overdue, batch {named}{more} is not loaded: {advice}")
+    return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
+
+
+def comparison_cause(compared_at: datetime | None, taken_at: datetime) -> Cause:
+    """The cause for rows deleted at the source, or whose partner was: only a run that compares keys finds them."""
+    if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
+        return Cause(Wait.COMPARISON)
+    advice = "`starlift ingest --compare-keys --wait` does it now"
+    return Cause(Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, rows were deleted since: {advice}")
+
+
+def empty_table_cause(source_table: str) -> Cause:
+    """The cause for rows whose source table was empty when its keys should have been compared."""
+    advice = "if its rows were deleted, `starlift ingest --compare-keys --believe-empty` marks them"
+    return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
+
+
+def lost_key_cause(table: str, columns: Collection[str]) -> Cause:
+    """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
+    advice = "loading creates it again when it starts, or reports the rows that prevent it"
+    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so rows may be in it twice: {advice}")
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span / MINUTE:,.0f}"

@@ -8,14 +8,42 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
-from services.operator.proof.causes import Cause
-from services.operator.proof.expected import ORPHAN
+from services.operator.proof.canonical import ORPHAN
 from services.operator.star_keys import Key
 from services.operator.wording import printable
 
 Values = tuple[str | None, ...]
 LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together
 NAMED_MAXIMUM = 10_000  # rows of one table that differ, or wait; any others are only counted
+
+
+@unique
+class Wait(StrEnum):
+    """What brings a row that differs."""
+
+    RUN = "run"  # the next run: the row was written after the last one began
+    BATCH = "batch"  # a batch that was announced and is not loaded
+    COMPARISON = "comparison"  # the next comparison of keys: the row, or its partner, was deleted at the source
+    EMPTY = "empty"  # a person's decision: the source table has no row left
+    KEY = "key"  # the loader: the table's unique key was dropped, so a row may be in it twice
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a row waits for. It is *in flight* while that is on its way, and *stuck* once that is late or needs a person."""
+
+    wait: Wait
+    reason: str = ""  # of a stuck row: what it waits for, and what to do
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the row is late, or will not arrive without a person."""
+        return bool(self.reason)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a run that is loaded in the next seconds may bring the row."""
+        return not self.is_stuck or self.wait is Wait.RUN
 
 
 @unique
@@ -74,7 +102,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class WaitingRow:
     """A row that waits."""
 
     version: str  # as the source had it at the first look
@@ -93,7 +121,7 @@ class TableFindings:
     differences: list[Difference] = field(default_factory=list)  # all others that differ, up to NAMED_MAXIMUM
     unnamed: int = 0  # those beyond NAMED_MAXIMUM
     digest: str = ""  # a hash over all compared rows of the source
-    awaited: dict[Key, Awaited] = field(default_factory=dict)  # rows that wait, up to NAMED_MAXIMUM
+    waiting_rows: dict[Key, WaitingRow] = field(default_factory=dict)  # rows that wait, up to NAMED_MAXIMUM
     deleted: set[Key] = field(default_factory=set)  # rows that the source no longer has, up to NAMED_MAXIMUM
 
     @property
@@ -129,8 +157,8 @@ class TableFindings:
         is_held = is_excused(row, refused)
         if cause is not None and not (row.is_orphan and is_held):  # most such rows are refused because of their lost partner
             self.waiting[cause] += 1
-            if len(self.awaited) < NAMED_MAXIMUM:
-                self.awaited[row.key] = Awaited(row.version, difference.kind is Kind.MISSING)
+            if len(self.waiting_rows) < NAMED_MAXIMUM:
+                self.waiting_rows[row.key] = WaitingRow(row.version, difference.kind is Kind.MISSING)
         elif is_held:
             self.quarantined += 1
         else:

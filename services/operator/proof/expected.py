@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
-from services.operator.proof.canonical import side
-from services.operator.proof.causes import Unseen
+from services.operator.proof.canonical import ORPHAN, canonical_query
+from services.operator.proof.comparison import Cause
 from services.operator.star_keys import key_arrays, key_value
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
@@ -17,31 +19,57 @@ from shared.equality import compared_text
 from shared.sql import literal, quoted
 
 BASE = "the row"  # partners are called by their tables' names; none is likely to be this one
-ORPHAN = "gone"  # in the version of a row: a partner that the source lacks
 _OLDEST = 2**31 - 1  # PostgreSQL's age of a frozen row
 
 
-def expected_rows(contract: Contract, table: RemodelledTable, unseen: Unseen) -> str:
+@dataclass(frozen=True, slots=True)
+class CausesByAge:
+    """What rows of a table wait for, by the youngest transaction that wrote them; None for rows that should be loaded."""
+
+    steps: tuple[tuple[int, Cause | None], ...] = ()  # of rows not older than a horizon, youngest horizon first
+    beyond: Cause | None = None  # of all older rows
+    orphans: Cause | None = None  # of rows whose partner is gone
+    versionless: frozenset[str] = frozenset()  # source tables whose transaction ids the role may not read
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Each cause once: SQL returns its place here. After the next run come the batches that are missing longest."""
+        younger = [cause for _, cause in self.steps]
+        ordered = (*younger[:1], self.beyond, *reversed(younger[1:]), self.orphans)
+        return tuple(dict.fromkeys(cause for cause in ordered if cause is not None))
+
+    @property
+    def places(self) -> dict[Cause | None, str]:
+        """The place of each cause, as SQL."""
+        return {None: "NULL"} | {cause: str(place) for place, cause in enumerate(self.causes)}
+
+
+def sources_of(table: RemodelledTable) -> frozenset[str]:
+    """The source tables that rows of `table` are built from."""
+    return frozenset((table.source, *(lookup.table for lookup in table.lookups)))
+
+
+def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAge) -> str:
     """The rows that `table` should hold; for a fact, its current versions."""
     gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
-    versions = [_version(BASE, contract.source_table(table.source), unseen)]
+    versions = [_version(BASE, contract.source_table(table.source), by_age)]
     versions += [
-        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {_version(partner, contract.source_table(partner), unseen)} END"
+        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {_version(partner, contract.source_table(partner), by_age)} END"
         for partner, is_gone in gone.items()
     ]
-    waits = _waits(table, unseen)
-    if gone and unseen.orphans is not None:
-        waits = f"coalesce({waits}, CASE WHEN {' OR '.join(gone.values())} THEN {unseen.places[unseen.orphans]} END)"
-    return side(
+    cause = _cause(table, by_age)
+    if gone and by_age.orphans is not None:
+        cause = f"coalesce({cause}, CASE WHEN {' OR '.join(gone.values())} THEN {by_age.places[by_age.orphans]} END)"
+    return canonical_query(
         keys=_keys(contract, table),
         values=[_text(contract, table, column) for column in table.columns],
-        waits=waits,
+        cause=cause,
         version=f"ARRAY[{', '.join(versions)}]::text",
         origin=_origin(contract, table),
     )
 
 
-def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTable, unseen: Unseen) -> str | None:
+def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTable, by_age: CausesByAge) -> str | None:
     """Each date that rows of `table` refer to, as text, and what all of them wait for; None if no column refers to dates.
 
     Rows whose keys are given (`by_column`) don't count. The caller has to check whether a text is a date.
@@ -52,8 +80,8 @@ def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTabl
     if not dates:
         return None
     return (
-        f"SELECT date, CASE WHEN bool_and(waits IS NOT NULL) THEN min(waits) END AS waits "
-        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_waits(table, unseen)} AS waits "
+        f"SELECT date, CASE WHEN bool_and(cause IS NOT NULL) THEN min(cause) END AS cause "
+        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_cause(table, by_age)} AS cause "
         f"FROM {_origin(contract, table)} WHERE ({', '.join(_keys(contract, table))}) "
         f"NOT IN (SELECT * FROM unnest({', '.join(key_arrays(table))}))) AS every WHERE date IS NOT NULL GROUP BY date"
     )
@@ -149,28 +177,28 @@ def _is_gone(contract: Contract, lookup: Lookup) -> str:
     return f"({partner} IS NULL AND {quoted(BASE, lookup.on)} IS NOT NULL)"
 
 
-def _version(alias: str, table: SourceTable, unseen: Unseen) -> str:
+def _version(alias: str, table: SourceTable, by_age: CausesByAge) -> str:
     """An expression that changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash.
 
     The hash has no digits, which would be read as transaction ids.
     """
-    if table.name not in unseen.versionless:
+    if table.name not in by_age.versionless:
         return f"{quoted(alias)}.xmin::text"
     row = ", ".join(quoted(alias, column.name) for column in table.columns)
     return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
 
 
-def _waits(table: RemodelledTable, unseen: Unseen) -> str:
+def _cause(table: RemodelledTable, by_age: CausesByAge) -> str:
     """The place of a row's cause, by the youngest of the transactions that wrote it and its partners.
 
     A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
     """
-    places = unseen.places
-    if not unseen.steps:
-        return f"{places[unseen.beyond]}::integer"
+    places = by_age.places
+    if not by_age.steps:
+        return f"{places[by_age.beyond]}::integer"
     aliases = [BASE, *(lookup.table for lookup in table.lookups)]
     each = ", ".join(f"CASE WHEN age({quoted(alias)}.xmin) >= 0 THEN age({quoted(alias)}.xmin) END" for alias in aliases)
-    older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in unseen.steps)
-    causes = ", ".join([*(places[cause] for _, cause in unseen.steps), places[unseen.beyond]])
+    older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in by_age.steps)
+    causes = ", ".join([*(places[cause] for _, cause in by_age.steps), places[by_age.beyond]])
     step = f"width_bucket(coalesce(least({each}), {_OLDEST})::bigint, (SELECT ARRAY[{older}])) + 1"
     return f"(ARRAY[{causes}]::integer[])[{step}]"

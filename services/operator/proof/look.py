@@ -15,17 +15,17 @@ from contracts.tables import RemodelledTable, WarehouseTable
 from services.operator.errors import NotLoadedError
 from services.operator.progress import DeadMessage, DeadMessages, Progress, read_progress
 from services.operator.proof.actual import relation
-from services.operator.proof.causes import Cause, Unseen, sources_of
-from services.operator.proof.comparison import Refusal, Row
-from services.operator.proof.waiting import (
+from services.operator.proof.causes import (
+    causes_by_age,
     comparison_cause,
     empty_table_cause,
     gap_cause,
     lost_key_cause,
     next_run_cause,
-    unseen_rows,
     versionless_cause,
 )
+from services.operator.proof.comparison import Cause, Refusal, Row
+from services.operator.proof.expected import CausesByAge, sources_of
 from services.operator.quarantine import open_batches
 from services.operator.star_keys import Key
 from services.operator.system import System
@@ -69,11 +69,11 @@ class Side:
     async def rows(
         self, statement: str, table: WarehouseTable, causes: Sequence[Cause], *arguments: object
     ) -> AsyncIterator[Row]:
-        """Yield the star rows of a statement, whose `waits` are places in `causes`. Raises: as `fetch`."""
+        """Yield the star rows of a statement, whose causes are places in `causes`. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
-                *key, values, waits, version = record
-                cause = None if waits is None else causes[waits]
+                *key, values, place, version = record
+                cause = None if place is None else causes[place]
                 yield Row(tuple(key[: len(table.key)]), tuple(values), cause, version)
 
 
@@ -131,17 +131,17 @@ class Look:
         comparison = self.comparisons.get(table.name)
         return comparison_cause(None if comparison is None else comparison.found_at, self.taken_at)
 
-    def unseen(self, table: RemodelledTable) -> Unseen:
+    def causes_by_age(self, table: RemodelledTable) -> CausesByAge:
         """What the rows of `table` wait for: the next run, missing batches, a comparison, a grant."""
         sources, next_run = sources_of(table), next_run_cause(self.progress, self.taken_at)
         if sources & self.redefined:
-            unseen = Unseen(beyond=next_run)
+            by_age = CausesByAge(beyond=next_run)
         elif hidden := sources & self.versionless:
-            unseen = Unseen(beyond=versionless_cause(hidden))
+            by_age = CausesByAge(beyond=versionless_cause(hidden))
         else:
-            unseen = unseen_rows(self.progress, sources, next_run, self._gaps)
+            by_age = causes_by_age(self.progress, sources, next_run, self._gaps)
         orphans = self.deleted_cause(table) if table.name in self.comparisons else None
-        return replace(unseen, orphans=orphans, versionless=self.versionless)
+        return replace(by_age, orphans=orphans, versionless=self.versionless)
 
 
 @asynccontextmanager

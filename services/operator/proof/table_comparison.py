@@ -1,10 +1,13 @@
-"""One table of the star against the source: hashes of buckets first, then the rows of those that differ."""
+"""One table of the star against the source: hashes of buckets first, then the rows of those that differ.
+
+Once a later run is loaded, the rows that waited are compared again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -12,15 +15,30 @@ from typing import cast
 
 import asyncpg
 
+from contracts.contract import Contract
+from contracts.state import Checkpoint
 from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.proof.actual import actual_rows, wrong_dates
-from services.operator.proof.canonical import digests, rows_in_buckets
-from services.operator.proof.causes import Cause
-from services.operator.proof.comparison import Difference, Kind, TableFindings, compare
-from services.operator.proof.expected import expected_dates, expected_rows
+from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys
+from services.operator.proof.comparison import (
+    Cause,
+    Difference,
+    Kind,
+    Row,
+    TableFindings,
+    Wait,
+    WaitingRow,
+    compare,
+    difference_of,
+)
+from services.operator.proof.expected import CausesByAge, expected_dates, expected_rows, sources_of
 from services.operator.proof.loaded import once_at_source
 from services.operator.proof.look import Look
-from services.operator.star_keys import by_column
+from services.operator.star_keys import Key, by_column
+from shared.catalog import read_source_facts
+from shared.source_facts import versionless
+
+SETTLE_KEYS = 1_000  # in one statement
 
 
 async def compare_table(look: Look, table: WarehouseTable, buckets: int) -> TableFindings:
@@ -30,19 +48,40 @@ async def compare_table(look: Look, table: WarehouseTable, buckets: int) -> Tabl
     """
     if isinstance(table, Calendar):
         return await _compare_calendar(look, table)
-    return await TableComparison(look, table).run(buckets)
+    return await _TableComparison(look, table).compare(buckets)
+
+
+async def compare_again(first: Look, look: Look, findings: Sequence[TableFindings], buckets: int) -> list[TableFindings]:
+    """What a second `look` finds; between the two, a run that began after the `first` was loaded.
+
+    A table whose waiting rows are not all remembered is compared again in full, as is the calendar, which remembers none.
+    Raises: DependencyDownError, PermanentError, TransientError.
+    """
+    again = []
+    for found in findings:
+        table = look.contract.warehouse_table(found.table)
+        if not found.waiting:
+            again.append(found)
+        elif isinstance(table, Calendar) or found.waiting.total() > len(found.waiting_rows) + len(found.deleted):
+            again.append(await compare_table(look, table, buckets))
+        else:
+            found.waiting.clear()
+            await _TableComparison(look, table).settle_deleted(found)
+            await _TableComparison(look, table).settle_waiting(found, first)
+            again.append(found)
+    return again
 
 
 @dataclass(frozen=True, slots=True)
-class TableComparison:
+class _TableComparison:
     """A dimension or a fact, seen in one look at both databases."""
 
     look: Look
     table: RemodelledTable
 
-    async def run(self, buckets: int) -> TableFindings:
+    async def compare(self, buckets: int) -> TableFindings:
         """Compare hashes of buckets, then row by row those that differ."""
-        expected, actual = self.queries()
+        expected, actual = self._queries()
         fetched = await asyncio.gather(
             self.look.source.fetch(digests(expected, self.table), buckets),
             self.look.warehouse.fetch(digests(actual, self.table), buckets),
@@ -55,27 +94,94 @@ class TableComparison:
         row_count = sum(record["row_count"] for record in left & right)
         findings = TableFindings(self.table.name, expected=row_count, actual=row_count, digest=_digest(left))
         if differing := sorted({record["bucket"] for record in left ^ right}):
-            sides = rows_in_buckets(expected, self.table), rows_in_buckets(actual, self.table)
-            await self.walk(findings, sides, differing)
+            await self._compare_rows(findings, rows_in_buckets, differing)
         return findings
 
-    def queries(self) -> tuple[str, str]:
-        """The table's two sides: on the source, and on the warehouse."""
-        contract = self.look.contract
-        return expected_rows(contract, self.table, self.look.unseen(self.table)), actual_rows(contract, self.table)
+    async def settle_deleted(self, found: TableFindings) -> None:
+        """A row that keys were compared for since, and that is still there, differs."""
+        deleted, found.deleted = list(found.deleted), set()
+        for start in range(0, len(deleted), SETTLE_KEYS):
+            again = TableFindings(self.table.name)  # of its own: these rows are in the sums already
+            await self._compare_rows(again, rows_of_keys, *by_column(self.table, deleted[start : start + SETTLE_KEYS]))
+            found.waiting += again.waiting
+            found.quarantined += again.quarantined
+            for difference in again.differences:
+                found.add_difference(difference)
 
-    async def walk(self, findings: TableFindings, sides: tuple[str, str], *arguments: object) -> None:
-        """Compare row by row what the statements of both sides return, and add to `findings`."""
+    async def settle_waiting(self, found: TableFindings, first: Look) -> None:
+        """A row that the warehouse still lacks differs, unless a run brought what it was and it was written again since."""
+        look, table = self.look, self.table
+        refused = look.refused.get(table.name, {})
+        waited, found.waiting_rows = found.waiting_rows, {}
+        remembered = list(waited)
+        for start in range(0, len(remembered), SETTLE_KEYS):
+            keys = remembered[start : start + SETTLE_KEYS]
+            expected, actual = self._rows(rows_of_keys, *by_column(table, keys))
+            wanted = {row.key: row async for row in expected}
+            held = {row.key: row async for row in actual}
+            found.actual += sum(waited[key].is_missing for key in held)
+            for key in set(keys) - wanted.keys():  # deleted at the source meanwhile
+                found.expected -= 1
+                if key in held:
+                    found.add_deleted(key, look.deleted_cause(table))
+            for key, row in wanted.items():
+                if key in held and held[key].values == row.values:
+                    continue
+                difference = difference_of(row, held.get(key), tuple(table.star_types))
+                found.add_mismatch(difference, row, self._cause_now(row, waited[key], held.get(key), first), refused)
+
+    def _cause_now(self, row: Row, before: WaitingRow, held: Row | None, first: Look) -> Cause | None:
+        """What the row still waits for after a run that began after the first look was loaded; usually nothing.
+
+        It waits for a comparison of keys if its partner is gone and none was made since, and for a batch if a run that is not
+        loaded read it last. It waits for another run if it was written again and its former version was loaded or refused
+        since; without that, it differs however often it is written.
+        """
+        look, table = self.look, self.table
+        compared = look.comparisons.get(table.name)
+        if row.is_orphan and (compared is None or compared.run <= first.begun):
+            return look.deleted_cause(table)
+        if row.cause is None or row.cause.wait is Wait.BATCH:
+            return row.cause
+        refusal = look.refused.get(table.name, {}).get(row.key)
+        runs = [int(held.version) if held else 0, refusal.run if refusal else 0]
+        has_come = any(first.through < run <= look.newest for run in runs)
+        return Cause(Wait.RUN) if row.cause.wait is Wait.RUN and has_come and row.version != before.version else None
+
+    async def _compare_rows(
+        self, findings: TableFindings, listed: Callable[[str, WarehouseTable], str], *arguments: object
+    ) -> None:
+        """Compare row by row, and add to `findings`."""
         look, table = self.look, self.table
         await compare(
             findings,
-            look.source.rows(sides[0], table, look.unseen(table).causes, *arguments),
-            look.warehouse.rows(sides[1], table, (), *arguments),
+            *self._rows(listed, *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
             partial(once_at_source, look.store, look.warehouse.connection, table, look.comparisons.get(table.name)),
             look.deleted_cause(table),
         )
+
+    def _rows(
+        self, listed: Callable[[str, WarehouseTable], str], *arguments: object
+    ) -> tuple[AsyncIterator[Row], AsyncIterator[Row]]:
+        """The rows of both sides that the statement `listed` (of canonical.py) selects by `arguments`."""
+        (expected, actual), causes = self._queries(), self.look.causes_by_age(self.table).causes
+        return (
+            self.look.source.rows(listed(expected, self.table), self.table, causes, *arguments),
+            self.look.warehouse.rows(listed(actual, self.table), self.table, (), *arguments),
+        )
+
+    def _queries(self) -> tuple[str, str]:
+        """The table's two sides: on the source, and on the warehouse."""
+        look, table = self.look, self.table
+        return expected_rows(look.contract, table, look.causes_by_age(table)), actual_rows(look.contract, table)
+
+
+def _digest(buckets: Iterable[asyncpg.Record]) -> str:
+    """One hash of a table's buckets, short enough to be read out."""
+    lines = sorted(f"{record['bucket']}:{record['row_count']}:{record['digest']}" for record in buckets)
+    return sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 async def _compare_calendar(look: Look, calendar: Calendar) -> TableFindings:
@@ -98,21 +204,14 @@ async def _expected_dates(look: Look, calendar: Calendar) -> dict[str, Cause | N
     """Each date that a fact refers to, with a cause if all rows that refer to it wait; rows in quarantine don't count."""
     dates = dict[str, Cause | None]()
     for fact in look.contract.facts:
-        unseen = look.unseen(fact)
-        statement = expected_dates(look.contract, calendar, fact, unseen)
+        by_age = look.causes_by_age(fact)
+        statement = expected_dates(look.contract, calendar, fact, by_age)
         if statement is not None:
-            causes, refused = unseen.causes, by_column(fact, look.refused.get(fact.name, {}))
-            for row in await look.source.fetch(statement, *refused):
+            for row in await look.source.fetch(statement, *by_column(fact, look.refused.get(fact.name, {}))):
                 if _is_date(date := row["date"]):
-                    cause = None if row["waits"] is None else causes[row["waits"]]
+                    cause = None if row["cause"] is None else by_age.causes[row["cause"]]
                     dates[date] = dates.get(date, cause) and cause
     return dates
-
-
-def _digest(buckets: Iterable[asyncpg.Record]) -> str:
-    """One hash of a table's buckets, short enough to be read out."""
-    lines = sorted(f"{record['bucket']}:{record['row_count']}:{record['digest']}" for record in buckets)
-    return sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _is_date(text: str) -> bool:
@@ -120,3 +219,20 @@ def _is_date(text: str) -> bool:
         return dt.date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
+
+
+async def was_read(
+    source: asyncpg.Connection, contract: Contract, table: RemodelledTable, key: Key, checkpoint: Checkpoint | None
+) -> bool | None:
+    """Whether runs up to `checkpoint` have read the source's row of `key` as it is now; None if the source has no such row.
+
+    For `starlift trace`, with no look at the warehouse. A row whose transaction ids may not be read counts as not read.
+    """
+    next_run, hidden = Cause(Wait.RUN), versionless(await read_source_facts(source, contract))
+    if checkpoint is None or hidden & sources_of(table):
+        by_age = CausesByAge(beyond=next_run, versionless=hidden)
+    else:
+        by_age = CausesByAge(((checkpoint.snapshot.horizon, next_run),), versionless=hidden)
+    statement = rows_of_keys(expected_rows(contract, table, by_age), table)
+    row = await source.fetchrow(statement, *by_column(table, [key]))
+    return None if row is None else row["cause"] is None

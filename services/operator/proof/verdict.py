@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, field_seriali
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.canonical import BUCKETS
-from services.operator.proof.causes import Cause
-from services.operator.proof.comparison import Difference, TableFindings
+from services.operator.proof.comparison import Cause, Difference, TableFindings
 from services.operator.wording import clock, counted, reasons_in_words
 
 

@@ -3,7 +3,7 @@
 The warehouse's snapshot is opened first and shows how far it has come (N); the source's follows. Each side hashes its rows by
 bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
 horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and counts as different if
-it still differs. A row is *stuck* when what brings it is late or does not come by itself (waiting.py).
+it still differs. A row is *stuck* when what brings it is late or does not come by itself (causes.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from services.operator.errors import OperatorError
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
 from services.operator.proof.records import keep_failure, keep_verdict
-from services.operator.proof.settling import compare_again
-from services.operator.proof.table_comparison import compare_table
+from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
 from services.operator.star_keys import table_named
 from services.operator.system import System

@@ -10,20 +10,16 @@ from contracts.contract import Contract
 from contracts.tables import Calendar, Fact, RemodelledTable, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
-from services.operator.proof.canonical import rows_of_keys
-from services.operator.proof.causes import Cause, Unseen, Wait, sources_of
-from services.operator.proof.expected import expected_rows
+from services.operator.proof.table_comparison import was_read
 from services.operator.quarantine import Entry, read_entries
-from services.operator.star_keys import Key, by_column, table_named
+from services.operator.star_keys import Key, table_named
 from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, StarRow, Tombstone
 from services.operator.trace.passage import read_passages
 from services.operator.wording import printable
-from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import DependencyDownError
 from shared.ledger import find_tombstone, key_parameter
-from shared.source_facts import versionless
 from shared.sql import quoted
 
 
@@ -132,15 +128,9 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
     checkpoint = await system.store.find_checkpoint()
     try:
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
-            hidden = versionless(await read_source_facts(source, system.contract))
-            if checkpoint is None or hidden & sources_of(table):
-                unseen = Unseen(beyond=Cause(Wait.RUN), versionless=hidden)
-            else:
-                unseen = Unseen(((checkpoint.snapshot.horizon, Cause(Wait.RUN)),), versionless=hidden)
-            expected = expected_rows(system.contract, table, unseen)
-            row = await source.fetchrow(rows_of_keys(expected, table), *by_column(table, [key]))
+            is_read = await was_read(source, system.contract, table, key, checkpoint)
     except DependencyDownError:
         return AtSource.UNKNOWN
-    if row is None:
+    if is_read is None:
         return AtSource.NOWHERE
-    return AtSource.READ if row["waits"] is None else AtSource.WAITING
+    return AtSource.READ if is_read else AtSource.WAITING

@@ -9,8 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.operator.proof import comparison
-from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Both, Difference, Kind, Refusal, Row, TableFindings, compare, is_excused
+from services.operator.proof.comparison import (
+    Both,
+    Cause,
+    Difference,
+    Kind,
+    Refusal,
+    Row,
+    TableFindings,
+    Wait,
+    compare,
+    is_excused,
+)
 from services.operator.star_keys import Key
 
 COLUMNS = ("id", "name")

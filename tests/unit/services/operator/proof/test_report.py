@@ -9,12 +9,11 @@ import pytest
 from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
-from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Difference, Kind, Row, TableFindings
+from services.operator.proof.causes import empty_table_cause
+from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Cause, Difference, Kind, Row, TableFindings, Wait
 from services.operator.proof.records import keep_failure, keep_verdict, last_failure, last_record
 from services.operator.proof.report import report
 from services.operator.proof.verdict import Verdict, judge
-from services.operator.proof.waiting import empty_table_cause
 from tests.unit.services.operator.scene import BEGAN, LANDING, SOURCE, Scene
 
 NOTHING = Progress(None, (), None)
@@ -77,7 +76,7 @@ def test_more_differences_than_can_be_named_are_counted() -> None:
         found.add_difference(Difference(Kind.MISSING, (key,)))
         found.add_mismatch(Difference(Kind.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
     assert (len(found.differences), found.different) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
-    assert (len(found.awaited), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
+    assert (len(found.waiting_rows), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
 
 
 async def test_the_last_proof_is_kept_and_every_one_by_its_time() -> None:

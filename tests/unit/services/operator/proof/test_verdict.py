@@ -7,10 +7,9 @@ import pytest
 
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
-from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Awaited, Difference, Kind, Row, TableFindings, compare
+from services.operator.proof.causes import empty_table_cause
+from services.operator.proof.comparison import Cause, Difference, Kind, Row, TableFindings, Wait, WaitingRow, compare
 from services.operator.proof.verdict import Scope, judge
-from services.operator.proof.waiting import empty_table_cause
 from services.operator.star_keys import Key
 from tests.unit.services.operator.proof.test_comparison import DELETED, nothing_known, stream
 from tests.unit.services.operator.scene import BEGAN
@@ -47,7 +46,7 @@ async def test_rows_in_flight_are_remembered_with_their_version_and_whether_they
     left = [Row((key,), ("new",), Cause(Wait.RUN), f"v{key}") for key in (1, 2)]
     found = TableFindings("t")
     await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",), {}, nothing_known, DELETED)
-    assert found.awaited == {(1,): Awaited("v1", is_missing=True), (2,): Awaited("v2", is_missing=False)}
+    assert found.waiting_rows == {(1,): WaitingRow("v1", is_missing=True), (2,): WaitingRow("v2", is_missing=False)}
 
 
 async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:

@@ -10,10 +10,9 @@ from rich.console import Console
 from contracts.proofs import Outcome
 from services.operator.local.demo import Result
 from services.operator.progress import Progress
-from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Difference, Kind, TableFindings
+from services.operator.proof.causes import empty_table_cause
+from services.operator.proof.comparison import Cause, Difference, Kind, TableFindings, Wait
 from services.operator.proof.verdict import judge
-from services.operator.proof.waiting import empty_table_cause
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.local import EXIT_CODES, demo_panel
 from services.operator.terminal.verify import COLOURS

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from services.operator.progress import Progress
-from services.operator.proof.causes import Cause, Wait
-from services.operator.proof.comparison import Both, Difference, Kind, TableFindings
+from services.operator.proof.causes import empty_table_cause
+from services.operator.proof.comparison import Both, Cause, Difference, Kind, TableFindings, Wait
 from services.operator.proof.verdict import Verdict, judge
-from services.operator.proof.waiting import empty_table_cause
 from services.operator.terminal.verify import show_verdict, verdict_sentence
 from services.operator.wording import counted
 from shared.queue import Depth

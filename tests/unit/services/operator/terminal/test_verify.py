@@ -12,12 +12,12 @@ import typer
 
 from services.operator.errors import OperatorError
 from services.operator.progress import Progress
+from services.operator.proof.causes import empty_table_cause
 from services.operator.proof.comparison import Difference, Kind, TableFindings
 from services.operator.proof.history import Flaw, HistoryVerdict, Problem
 from services.operator.proof.records import last_failure
 from services.operator.proof.verdict import EVERYTHING, Scope, judge
 from services.operator.proof.verify import prove
-from services.operator.proof.waiting import empty_table_cause
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import ExitCode, run_command
 from services.operator.terminal.verify import deliver, repaired_sentence, scope_of
