@@ -17,7 +17,7 @@ from contracts.objects import SourceKeys
 from contracts.state import SourceState, StoredLease
 from services.operator.ingest import resend_missing
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.records import keep_verdict, last_record
+from services.operator.proof.verify import keep_verdict, last_record
 from services.operator.quarantine import quarantined
 from services.operator.status.look import Asking, read_status
 from services.operator.system import System

@@ -12,8 +12,7 @@ from contracts.objects import SourceKeys
 from services.loading.schema import create_current_view
 from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
-from services.operator.proof.history import FactHistory, Flaw, HistoryVerdict, Problem, check_history
-from services.operator.proof.records import keep_baseline
+from services.operator.proof.history import FactHistory, Flaw, HistoryVerdict, Problem, check_history, keep_baseline
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 

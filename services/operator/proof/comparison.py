@@ -154,12 +154,13 @@ class TableFindings:
 
     def add_mismatch(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
         """Count a row that is not as in the source: it waits for `cause`, is in quarantine, or differs."""
-        is_held = is_excused(row, refused)
-        if cause is not None and not (row.is_orphan and is_held):  # most such rows are refused because of their lost partner
+        in_quarantine = is_in_quarantine(row, refused)
+        # Quarantine outranks the cause of an orphan: most such rows are refused because of their lost partner.
+        if cause is not None and not (row.is_orphan and in_quarantine):
             self.waiting[cause] += 1
             if len(self.waiting_rows) < NAMED_MAXIMUM:
                 self.waiting_rows[row.key] = WaitingRow(row.version, difference.kind is Kind.MISSING)
-        elif is_held:
+        elif in_quarantine:
             self.quarantined += 1
         else:
             self.add_difference(difference)
@@ -227,7 +228,7 @@ async def _side_by_side(
             left, right = await anext(expected, None), await anext(actual, None)
 
 
-def is_excused(row: Row, refused: Mapping[Key, Refusal]) -> bool:
+def is_in_quarantine(row: Row, refused: Mapping[Key, Refusal]) -> bool:
     """Whether the row is still in quarantine.
 
     A row that was written, or whose partner was, behind the horizon of the run that refused it was read again by a later one.

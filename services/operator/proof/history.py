@@ -22,7 +22,6 @@ from contracts.warehouse import LEDGER
 from services.operator.proof.actual import relation
 from services.operator.proof.history_sql import FactHistorySql
 from services.operator.proof.loaded import LoadedBatch, Texts, read_versions
-from services.operator.proof.records import read_baseline
 from services.operator.system import System
 from services.operator.wording import clock, counted, printable
 from shared.errors import PermanentError
@@ -134,6 +133,23 @@ async def check_history(
                 on_fact(fact.name)
                 facts.append(await _FactCheck(system, warehouse, fact, baseline).check())
     return HistoryVerdict(facts=tuple(facts), begun_at=None if baseline is None else baseline.begun_at)
+
+
+async def keep_baseline(system: System) -> None:
+    """Let the checked history begin now. Raises: DependencyDownError, PermanentError, TransientError."""
+    highest = await system.store.highest_run()
+    async with system.warehouse.connection() as warehouse:
+        now = await warehouse.fetchval("SELECT clock_timestamp()")
+    # After a lost state, runs are numbered from the milliseconds since 1970. The highest run in the facts may be made up.
+    baseline = HistoryBaseline(begun_at=now, run=max(highest, int(now.timestamp() * 1000)))
+    await system.store.write_document(system.store.keys.history, baseline)
+
+
+async def read_baseline(system: System) -> HistoryBaseline | None:
+    """Where the history begins; None if it is checked as far back as the ledger goes."""
+    remedy = "run `starlift verify --history --begin-anew`, which replaces it"
+    key = system.store.keys.history
+    return await system.store.read_document(key, HistoryBaseline, what="beginning of a history", remedy=remedy)
 
 
 @dataclass(slots=True)

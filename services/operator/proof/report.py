@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from contracts.proofs import Outcome
@@ -24,43 +24,29 @@ th:first-child, td:first-child { text-align: left } code { overflow-wrap: anywhe
 
 def report(verdict: Verdict, source_name: str, history: HistoryVerdict | None = None) -> str:
     """The page: verdict, time, a line for each table, the differences by name; and the history, if it was checked."""
-    is_flawed = history is not None and not history.is_complete
-    word = (Outcome.DIFFERENT if is_flawed else verdict.outcome).value
-    title = f"The warehouse {_STATES[verdict.outcome]} {source_name}"
+    word, title = verdict.outcome, f"The warehouse {_STATES[verdict.outcome]} {source_name}"
+    state = "complete" if history is None or history.is_complete else "flawed"
     if history is not None:
-        title += f"{', and' if verdict.is_equal == history.is_complete else ', but'} its history is {_state(history)}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    names = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'
-        f'<body><h1 class="{word}">{escape(title)}</h1>\n<p>{escape(verdict.sentence)}</p>\n'
-        f"<table><tr>{names}</tr>\n{''.join(_lines(verdict))}</table>\n{''.join(_differences(verdict))}"
-        f"{''.join(_history(history)) if history else ''}"
-        f"<p>Compared by Starlift, source at {clock(verdict.taken_at)}.</p></body></html>\n"
-    )
-
-
-def _lines(verdict: Verdict) -> Iterator[str]:
-    for table in verdict.tables:
-        numbers = (table.expected, table.actual, table.in_flight, table.stuck, table.quarantined, table.different)
+        word = verdict.outcome if history.is_complete else Outcome.DIFFERENT
+        title += f"{', and' if verdict.is_equal == history.is_complete else ', but'} its history is {state}"
+    page = [
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>',
+        f'<body><h1 class="{word.value}">{escape(title)}</h1>\n<p>{escape(verdict.sentence)}</p>',
+        f"<table><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr>",
+    ]
+    for found in verdict.tables:
+        numbers = (found.expected, found.actual, found.in_flight, found.stuck, found.quarantined, found.different)
         cells = "".join(f"<td>{number:,}</td>" for number in numbers)
-        yield f"<tr><td>{escape(table.table)}</td>{cells}<td><code>{escape(table.digest)}</code></td></tr>\n"
-
-
-def _differences(verdict: Verdict) -> Iterator[str]:
-    for table in verdict.tables:
-        if table.different:
-            yield f"<h2>{escape(table.table)}</h2>{_list(table.differences, table.different)}\n"
-
-
-def _history(history: HistoryVerdict) -> Iterator[str]:
-    yield f"<h2>History {_state(history)}</h2><p>{escape(history.sentence)}</p>\n"
-    for fact in history.facts:
-        yield f"<p>{escape(fact.sentence)}</p>\n{_list(fact.problems, fact.flawed)}"
-
-
-def _state(history: HistoryVerdict) -> str:
-    return "complete" if history.is_complete else "flawed"
+        page.append(f"<tr><td>{escape(found.table)}</td>{cells}<td><code>{escape(found.digest)}</code></td></tr>")
+    page.append("</table>")
+    differing = [found for found in verdict.tables if found.different]
+    page += [f"<h2>{escape(found.table)}</h2>{_list(found.differences, found.different)}" for found in differing]
+    if history is not None:
+        page.append(f"<h2>History {state}</h2><p>{escape(history.sentence)}</p>")
+        page += [f"<p>{escape(fact.sentence)}</p>\n{_list(fact.problems, fact.flawed)}" for fact in history.facts]
+    page.append(f"<p>Compared by Starlift, source at {clock(verdict.taken_at)}.</p></body></html>\n")
+    return "\n".join(page)
 
 
 def _list(named: Sequence[object], count: int) -> str:

@@ -38,15 +38,6 @@ class Scope:
 EVERYTHING = Scope()
 
 
-class StuckReason(BaseModel):
-    """Why rows are stuck."""
-
-    model_config = ConfigDict(frozen=True)
-
-    reason: str  # what they wait for, and what to do
-    rows: int  # 0 where a batch or a key is missing although no row is seen to wait for it
-
-
 class TableVerdict(BaseModel):
     """What the comparison of one warehouse table found, in rows."""
 
@@ -77,7 +68,8 @@ class Verdict(BaseModel):
     overdue_batches: int  # announced more than five minutes ago and not loaded
     in_flight: int  # rows, over all tables
     stuck: int  # rows, over all tables
-    stuck_reasons: tuple[StuckReason, ...]
+    # What rows are stuck for and what to do, with their number: 0 where none is seen to wait for a missing batch or key.
+    reasons: dict[str, int] = Field(alias="stuck_reasons")
     quarantined: int  # rows, over all tables
     tables: tuple[TableVerdict, ...]  # in the order of the contract
 
@@ -85,16 +77,15 @@ class Verdict(BaseModel):
     def _by_table(self, tables: tuple[TableVerdict, ...]) -> dict[str, TableVerdict]:
         return {found.table: found for found in tables}
 
+    @field_serializer("reasons")
+    def _listed(self, reasons: dict[str, int]) -> list[dict[str, str | int]]:
+        return [{"reason": reason, "rows": rows} for reason, rows in reasons.items()]
+
     @computed_field(alias="equal")  # type: ignore[prop-decorator]
     @property
     def is_equal(self) -> bool:
         """Whether the warehouse holds what it should, apart from rows in flight and in quarantine."""
         return self.outcome is Outcome.EQUAL
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """The number of rows that are stuck for each reason."""
-        return {stuck.reason: stuck.rows for stuck in self.stuck_reasons}
 
     @property
     def rows(self) -> int:
@@ -158,7 +149,7 @@ def judge(
         overdue_batches=progress.overdue,
         in_flight=sum(found.in_flight for found in findings),
         stuck=sum(found.stuck for found in findings),
-        stuck_reasons=tuple(StuckReason(reason=reason, rows=rows) for reason, rows in reasons.items()),
+        reasons=dict(reasons),
         quarantined=sum(found.quarantined for found in findings),
         tables=tuple(TableVerdict.model_validate(found) for found in findings),
     )

@@ -14,17 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import WarehouseTable
 from services.operator.errors import OperatorError
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
-from services.operator.proof.records import keep_failure, keep_verdict
 from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
 from services.operator.star_keys import table_named
 from services.operator.system import System
+from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.stored_documents import DamagedDocumentError
 
+REMEDY = "run `starlift verify`, which replaces it"
 SETTLE_POLL = timedelta(milliseconds=500)
 _CLASSED = (DependencyDownError, PermanentError, TransientError)
 
@@ -37,10 +40,10 @@ class Proof:
     not_kept: DependencyDownError | PermanentError | TransientError | None = None
 
 
-async def prove(
+async def verify_and_keep(
     system: System, scope: Scope = EVERYTHING, *, is_regular: bool, on_table: Callable[[str], None] = lambda _: None
 ) -> Proof:
-    """Compare as `verify` does, and keep the verdict on the whole star, or why there is none, for `starlift status`.
+    """Verify, and keep the verdict on the whole star, or why there is none, for `starlift status`.
 
     `is_regular`: a schedule makes the proof, which fails if it can't be kept. Raises: as `verify`.
     """
@@ -102,3 +105,45 @@ async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> b
                 await asyncio.sleep(SETTLE_POLL.total_seconds())
     except TimeoutError:
         return False
+
+
+async def keep_verdict(system: System, verdict: Verdict, *, is_regular: bool) -> ProofRecord:
+    """Keep a verdict on everything as the last proof and under its time. A regular series stays one after a proof by hand."""
+    store = system.store
+    with suppress(DamagedDocumentError):  # it is replaced
+        before = await last_record(system)
+        is_regular = is_regular or (before is not None and before.is_regular)
+    record = ProofRecord(
+        taken_at=verdict.taken_at,
+        outcome=verdict.outcome,
+        run=verdict.as_of_run,
+        rows=verdict.rows,
+        different=verdict.different,
+        in_flight=verdict.in_flight,
+        quarantined=verdict.quarantined,
+        stuck=verdict.stuck,
+        reasons=verdict.reasons,
+        is_regular=is_regular,
+    )
+    await store.write_document(store.keys.proof(record.taken_at), record)
+    await store.write_document(store.keys.last_proof, record)
+    await keep_failure(system, None)
+    return record
+
+
+async def keep_failure(system: System, reason: str | None) -> None:
+    """Keep the reason why a proof of everything failed; None once one has succeeded."""
+    await system.store.write_document(system.store.keys.proof_failure, ProofFailure(failed_at=utc_now(), reason=reason))
+
+
+async def last_record(system: System) -> ProofRecord | None:
+    """The last proof that was kept; None if there is none."""
+    key = system.store.keys.last_proof
+    return await system.store.read_document(key, ProofRecord, what="record of a proof", remedy=REMEDY)
+
+
+async def last_failure(system: System) -> ProofFailure | None:
+    """Why the last proof failed; None if it did not, or if there was none."""
+    key = system.store.keys.proof_failure
+    failure = await system.store.read_document(key, ProofFailure, what="record of a proof", remedy=REMEDY)
+    return failure if failure is not None and failure.reason is not None else None

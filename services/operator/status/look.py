@@ -12,7 +12,7 @@ from typing import TypeVar
 import asyncpg
 
 from services.operator.progress import Progress, read_progress
-from services.operator.proof.records import last_failure, last_record
+from services.operator.proof.verify import last_failure, last_record
 from services.operator.quarantine import quarantined
 from services.operator.status.report import Answers, RowCount, Service, StatusReport, freshness, report_of
 from services.operator.system import System

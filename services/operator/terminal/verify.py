@@ -19,12 +19,11 @@ from rich.text import Text
 from contracts.proofs import Outcome
 from services.operator.errors import OperatorError
 from services.operator.proof.comparison import NAMED_MAXIMUM
-from services.operator.proof.history import HistoryVerdict, check_history
-from services.operator.proof.records import keep_baseline
+from services.operator.proof.history import HistoryVerdict, check_history, keep_baseline
 from services.operator.proof.repair import repair
 from services.operator.proof.report import report as as_html
 from services.operator.proof.verdict import Scope, Verdict
-from services.operator.proof.verify import chosen_tables, prove
+from services.operator.proof.verify import chosen_tables, verify_and_keep
 from services.operator.system import System
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import with_system
@@ -109,7 +108,7 @@ async def _compare(system: System, scope: Scope, *, is_regular: bool) -> Verdict
     bar = Progress(TextColumn("comparing {task.description}"), BarColumn(), MofNCompleteColumn(), console=aside, transient=True)
     with bar:
         task = bar.add_task("", total=len(chosen_tables(system, scope)))
-        proof = await prove(
+        proof = await verify_and_keep(
             system, scope, is_regular=is_regular, on_table=lambda table: bar.update(task, description=table, advance=1)
         )
     if proof.not_kept is not None:

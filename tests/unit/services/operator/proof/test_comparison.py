@@ -19,7 +19,7 @@ from services.operator.proof.comparison import (
     TableFindings,
     Wait,
     compare,
-    is_excused,
+    is_in_quarantine,
 )
 from services.operator.star_keys import Key
 
@@ -113,12 +113,12 @@ def test_a_row_in_flight_that_is_equal_already_counts_as_equal() -> None:
         (2**32 + 5, "{4294967295}", True),
     ],
 )
-def test_a_row_is_excused_by_the_quarantine_until_a_later_run_has_read_it_again(
+def test_a_row_is_in_quarantine_by_the_quarantine_until_a_later_run_has_read_it_again(
     horizon: int | None, version: str, *, is_so: bool
 ) -> None:
     refused = {(1,): Refusal(7, horizon)}
-    assert is_excused(Row((1,), (), version=version), refused) is is_so
-    assert not is_excused(Row((2,), (), version=version), refused)
+    assert is_in_quarantine(Row((1,), (), version=version), refused) is is_so
+    assert not is_in_quarantine(Row((2,), (), version=version), refused)
 
 
 async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_had() -> None:

@@ -15,9 +15,8 @@ from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
 from services.operator.proof.comparison import Difference, Kind, TableFindings
 from services.operator.proof.history import Flaw, HistoryVerdict, Problem
-from services.operator.proof.records import last_failure
 from services.operator.proof.verdict import EVERYTHING, Scope, judge
-from services.operator.proof.verify import prove
+from services.operator.proof.verify import last_failure, verify_and_keep
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import ExitCode, run_command
 from services.operator.terminal.verify import deliver, repaired_sentence, scope_of
@@ -99,11 +98,11 @@ async def test_a_proof_that_cannot_be_made_is_kept_for_the_status() -> None:
     ):
         scene = Scene(ledger=ledger)
         with pytest.raises(error):
-            await prove(scene.system, EVERYTHING, is_regular=False)
+            await verify_and_keep(scene.system, EVERYTHING, is_regular=False)
         failure = await last_failure(scene.system)
         assert failure is not None
         assert str(failure.reason).startswith(reason)
     scene = Scene(ledger=DownLedger())
     with pytest.raises(DependencyDownError):
-        await prove(scene.system, Scope(tables=("dim_staff",)), is_regular=False)
+        await verify_and_keep(scene.system, Scope(tables=("dim_staff",)), is_regular=False)
     assert await last_failure(scene.system) is None  # of one table that is no news
