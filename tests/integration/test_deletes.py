@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from contracts.messages import Mode, Trigger
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.verdict import Verdict
 from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read
 
@@ -101,7 +101,7 @@ async def test_a_row_that_no_run_since_the_comparison_can_have_seen_differs(
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
     await source.execute(DELETE)
     verdict = await loaded.verify()
-    assert differences(verdict) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+    assert differences(verdict) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
     assert verdict.in_flight == 1
     await loaded.run(compare_keys=True)
     await require_equal(loaded)

@@ -12,7 +12,7 @@ from contracts.objects import SourceKeys
 from services.loading.schema import create_current_view
 from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
-from services.operator.proof.history import FactHistory, Flaw, HistoryVerdict, Problem, check_history, keep_baseline
+from services.operator.proof.history import FactHistory, Flaw, FlawedVersion, HistoryVerdict, check_history, keep_baseline
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 
@@ -118,7 +118,7 @@ async def test_a_version_that_was_deleted_is_lost(version: tuple[str, str], load
 async def test_what_is_lost_is_told_with_the_batch_that_brought_it(loaded: Pipeline) -> None:
     ((batch, run),) = await loaded.select(f"DELETE {OF_THREE} AND last_updated_date = '2026-12-01' RETURNING _batch_id, _run")
     (problem,) = (await of_payment(loaded)).problems
-    assert problem == Problem(Flaw.LOST, ("3",), SECOND, f"batch {batch} of run {run} brought it")
+    assert problem == FlawedVersion(Flaw.LOST, ("3",), SECOND, f"batch {batch} of run {run} brought it")
 
 
 @pytest.mark.parametrize("batches_at_once", [1, 32])
@@ -148,7 +148,7 @@ async def test_a_row_of_a_batch_that_was_never_loaded_is_unknown(loaded: Pipelin
     batch = uuid4()
     await doubled(loaded, f"last_updated_time = '23:59', _run = 1, _batch_id = '{batch}'")
     (problem,) = (await of_payment(loaded)).problems
-    assert problem == Problem(Flaw.UNKNOWN, ("3",), ("2026-12-02", "23:59:00"), f"the ledger has no batch {batch}")
+    assert problem == FlawedVersion(Flaw.UNKNOWN, ("3",), ("2026-12-02", "23:59:00"), f"the ledger has no batch {batch}")
 
 
 @pytest.mark.parametrize("change", ["_run - 1", "_run + 1"])
@@ -156,7 +156,9 @@ async def test_a_row_with_another_run_than_its_batch_is_named(change: str, loade
     await loaded.select(f"UPDATE fact_payment SET _run = {change} WHERE last_updated_date = '2026-12-02'")
     ((run,),) = await loaded.select(f"SELECT max(_run) {OF_THREE}")
     (problem,) = (await of_payment(loaded)).problems
-    assert problem == Problem(Flaw.WRONG_RUN, ("3",), THIRD, f"_run is {run}, its batch is of run {(await runs(loaded))[-1]}")
+    assert problem == FlawedVersion(
+        Flaw.WRONG_RUN, ("3",), THIRD, f"_run is {run}, its batch is of run {(await runs(loaded))[-1]}"
+    )
 
 
 async def test_a_row_with_the_run_of_its_batch_and_the_id_of_another_is_named_once(
@@ -168,7 +170,7 @@ async def test_a_row_with_the_run_of_its_batch_and_the_id_of_another_is_named_on
     await loaded.select("UPDATE fact_payment SET _batch_id = $1 WHERE last_updated_date = '2026-12-02'", *before[0])
     third, fourth = (await runs(loaded))[-2:]
     (problem,) = (await of_payment(loaded)).problems
-    assert problem == Problem(Flaw.WRONG_RUN, ("3",), THIRD, f"_run is {fourth}, its batch is of run {third}")
+    assert problem == FlawedVersion(Flaw.WRONG_RUN, ("3",), THIRD, f"_run is {fourth}, its batch is of run {third}")
 
 
 async def test_a_row_that_an_earlier_batch_holds_against_a_later_one_is_named(

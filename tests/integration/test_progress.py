@@ -14,7 +14,7 @@ from contracts.proofs import Outcome as ProofOutcome
 from contracts.state import Manifest
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import OVERDUE, not_in_ledger
-from services.operator.proof.comparison import Kind
+from services.operator.proof.comparison import Mismatch
 from services.operator.runs import Outcome, last_runs
 from shared.clock import utc_now
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
@@ -191,12 +191,12 @@ async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
     verdict = await pipeline.verify()
     found = {(table.table, d.kind, d.key) for table in verdict.tables for d in table.differences if table.table != "dim_date"}
     assert found == {
-        ("fact_payment", Kind.DIFFERENT, (2,)),
-        ("fact_sales_order", Kind.MISSING, (3,)),
-        ("dim_payment_type", Kind.EXTRA, (77,)),
+        ("fact_payment", Mismatch.DIFFERENT, (2,)),
+        ("fact_sales_order", Mismatch.MISSING, (3,)),
+        ("dim_payment_type", Mismatch.EXTRA, (77,)),
     }
     (date,) = next(table.differences for table in verdict.tables if table.table == "dim_date")
-    assert date.kind is Kind.DIFFERENT
+    assert date.kind is Mismatch.DIFFERENT
     (payment,) = next(table.differences for table in verdict.tables if table.table == "fact_payment")
     assert list(payment.columns) == ["payment_amount"]
 

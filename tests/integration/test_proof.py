@@ -8,7 +8,7 @@ import pytest
 from contracts.objects import SourceKeys
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Both, Difference, Kind
+from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
@@ -99,7 +99,7 @@ async def test_every_value_that_differs_is_named_and_no_other(loaded: Pipeline) 
         before = await value(loaded, column, origin)
         await loaded.select(f"UPDATE {table} SET {column} = {corrupt} WHERE {origin.partition(' WHERE ')[2]}")
         differing: Columns = {column: Both(before, await value(loaded, column, origin))}
-        expected.append((table, Difference(Kind.DIFFERENT, (key,), differing)))
+        expected.append((table, Difference(Mismatch.DIFFERENT, (key,), differing)))
     assert found(await loaded.verify()) == expected
 
 
@@ -109,30 +109,30 @@ async def test_swapped_dates_are_two_differences_of_one_row(loaded: Pipeline) ->
         "agreed_payment_date": Both("2025-01-02", "2025-01-03"),
         "agreed_delivery_date": Both("2025-01-03", "2025-01-02"),
     }
-    assert found(await loaded.verify()) == [("fact_sales_order", Difference(Kind.DIFFERENT, (2,), swapped))]
+    assert found(await loaded.verify()) == [("fact_sales_order", Difference(Mismatch.DIFFERENT, (2,), swapped))]
 
 
 async def test_a_row_that_is_gone_is_missing(loaded: Pipeline) -> None:
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
-    assert found(await loaded.verify()) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
+    assert found(await loaded.verify()) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
 
 
 async def test_a_row_that_the_source_never_had_is_extra(loaded: Pipeline) -> None:
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
-    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
 async def test_a_row_made_up_under_a_run_that_is_yet_to_come_is_extra_at_once(loaded: Pipeline) -> None:
     """No comparison of keys would ever be later than it."""
     made_up = "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', $1)"
     await loaded.select(made_up, 2**62)
-    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Kind.EXTRA, (99,)))]
+    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
 async def test_a_row_of_a_dimension_that_stands_there_twice_is_extra_once(loaded: Pipeline) -> None:
     await loaded.select("ALTER TABLE dim_staff DROP CONSTRAINT dim_staff_pkey CASCADE")
     await loaded.select("INSERT INTO dim_staff SELECT * FROM dim_staff WHERE staff_id = 3")
-    assert found(await loaded.verify()) == [("dim_staff", Difference(Kind.EXTRA, (3,)))]
+    assert found(await loaded.verify()) == [("dim_staff", Difference(Mismatch.EXTRA, (3,)))]
 
 
 async def test_after_the_state_was_lost_a_deleted_row_is_in_flight_still(source: asyncpg.Connection, loaded: Pipeline) -> None:
@@ -162,9 +162,9 @@ async def test_where_keys_were_never_compared_every_row_that_the_source_lacks_is
     """As in a warehouse that a version loaded which did not compare."""
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     await loaded.select("DELETE FROM starlift.comparison")
-    assert found(await loaded.verify()) == [("fact_payment", Difference(Kind.EXTRA, (3,)))]
+    assert found(await loaded.verify()) == [("fact_payment", Difference(Mismatch.EXTRA, (3,)))]
     await loaded.select("DROP TABLE starlift.comparison")
-    assert found(await loaded.verify()) == [("fact_payment", Difference(Kind.EXTRA, (3,)))]
+    assert found(await loaded.verify()) == [("fact_payment", Difference(Mismatch.EXTRA, (3,)))]
 
 
 async def test_an_older_version_in_the_place_of_the_current_one_differs(source: asyncpg.Connection, loaded: Pipeline) -> None:
@@ -173,27 +173,27 @@ async def test_an_older_version_in_the_place_of_the_current_one_differs(source: 
     assert (await loaded.verify()).is_equal
     await loaded.select("UPDATE fact_payment SET _run = _run + 10^12 WHERE payment_id = 3 AND last_updated_date < '2026-12-01'")
     ((table, difference),) = found(await loaded.verify())
-    assert (table, difference.kind, difference.key) == ("fact_payment", Kind.DIFFERENT, (3,))
+    assert (table, difference.kind, difference.key) == ("fact_payment", Mismatch.DIFFERENT, (3,))
     assert set(difference.columns) == {"paid", "last_updated_date", "last_updated_time"}
 
 
 async def test_a_day_of_the_calendar_that_is_described_wrongly_differs(loaded: Pipeline) -> None:
     await loaded.select(f"UPDATE dim_date SET quarter = 5 - quarter WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
-    assert found(await loaded.verify()) == [("dim_date", Difference(Kind.DIFFERENT, (day,))) for day in DAYS]
+    assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, (day,))) for day in DAYS]
 
 
 async def test_a_day_that_is_in_the_calendar_twice_differs(loaded: Pipeline) -> None:
     """A join with the calendar would count its facts twice."""
     await loaded.select("ALTER TABLE dim_date DROP CONSTRAINT dim_date_pkey CASCADE")
     await loaded.select("INSERT INTO dim_date SELECT * FROM dim_date WHERE date_id = '2025-01-02'")
-    assert found(await loaded.verify()) == [("dim_date", Difference(Kind.DIFFERENT, ("2025-01-02",)))]
+    assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, ("2025-01-02",)))]
 
 
 async def test_a_day_that_a_fact_refers_to_and_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:
     await without_foreign_keys(loaded)
     await loaded.select(f"DELETE FROM dim_date WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
     verdict = await loaded.verify()
-    assert found(verdict) == [("dim_date", Difference(Kind.MISSING, (day,))) for day in DAYS]
+    assert found(verdict) == [("dim_date", Difference(Mismatch.MISSING, (day,))) for day in DAYS]
     assert verdict.tables[0].expected == verdict.tables[0].actual + 3
 
 

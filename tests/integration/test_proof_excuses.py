@@ -14,7 +14,7 @@ from contracts.messages import RowsOf
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Both, Difference, Kind
+from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.verdict import Scope, Verdict
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
@@ -76,7 +76,7 @@ async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connec
     assert (verdict.is_equal, verdict.quarantined) == (True, 0)
     await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 3 AND payment_amount = 7")
     assert found(await loaded.verify()) == [
-        ("fact_payment", Difference(Kind.DIFFERENT, (3,), {"payment_amount": Both("7.00", "7.77")}))
+        ("fact_payment", Difference(Mismatch.DIFFERENT, (3,), {"payment_amount": Both("7.00", "7.77")}))
     ]
 
 
@@ -90,7 +90,7 @@ async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
     await loaded.run()
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
     verdict = await loaded.verify()
-    assert found(verdict) == [("fact_payment", Difference(Kind.MISSING, (3,)))]
+    assert found(verdict) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
     (wish,) = await plan_repair(loaded.system, verdict)
     assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
 

@@ -13,7 +13,7 @@ from contracts.origins import FromLookup, FromSource
 from contracts.proofs import Outcome
 from contracts.tables import Column, Lookup, SourceColumn
 from services.operator.proof import canonical
-from services.operator.proof.comparison import Both, Difference, Kind
+from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.repair import plan_repair
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
@@ -32,7 +32,7 @@ async def test_a_key_of_any_kind_of_text_is_compared(kind: str, source_url: str,
     assert (await shop.verify()).is_equal
     await shop.select("UPDATE dim_shelf SET width = 4 WHERE row = 1")
     (shelf,) = [table for table in (await shop.verify()).tables if table.table == "dim_shelf"]
-    assert shelf.differences == (Difference(Kind.DIFFERENT, (1, "calm"), {"width": Both("3", "4")}),)
+    assert shelf.differences == (Difference(Mismatch.DIFFERENT, (1, "calm"), {"width": Both("3", "4")}),)
     await owner.close()
 
 
@@ -70,7 +70,7 @@ async def test_a_date_of_a_partner_is_in_the_calendar(source_url: str, pipeline:
     await shop.select("ALTER TABLE fact_sale DROP CONSTRAINT fact_sale_founded_fkey")
     await shop.select("DELETE FROM dim_day WHERE day = '1815-12-10'")
     verdict = await shop.verify()
-    assert verdict.tables[0].differences == (Difference(Kind.MISSING, ("1815-12-10",)),)
+    assert verdict.tables[0].differences == (Difference(Mismatch.MISSING, ("1815-12-10",)),)
     (wish,) = await plan_repair(shop.system, verdict)
     assert wish.reread == (RowsOf(table="item", keys=((1,),)),)
     await shop.run(reread=wish.reread)

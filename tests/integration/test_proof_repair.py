@@ -9,18 +9,18 @@ import pytest
 
 from contracts.messages import RowsOf
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Kind
+from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import ROWS_MAXIMUM, RepairRun, plan_repair
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import Pipeline, tables_read
 
-MISSING, EXTRA, DIFFERENT = Kind.MISSING, Kind.EXTRA, Kind.DIFFERENT
+MISSING, EXTRA, DIFFERENT = Mismatch.MISSING, Mismatch.EXTRA, Mismatch.DIFFERENT
 COPY = """
 INSERT INTO fact_payment ({columns}, last_updated_time)
 SELECT {columns}, last_updated_time + interval '1 ms' FROM fact_payment WHERE payment_id = 3
 """
-CORRUPTIONS: tuple[tuple[str, str, tuple[tuple[str, Kind, object, str | None], ...]], ...] = (
+CORRUPTIONS: tuple[tuple[str, str, tuple[tuple[str, Mismatch, object, str | None], ...]], ...] = (
     # what it is, how it comes about, and what is to be named: table, kind, key, column
     ("a cent", "UPDATE fact_payment SET payment_amount = payment_amount + 0.01 WHERE payment_id = 3",
      (("fact_payment", DIFFERENT, 3, "payment_amount"),)),
@@ -78,7 +78,7 @@ async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def named(verdict: Verdict) -> Iterator[tuple[str, Kind, object, str | None]]:
+def named(verdict: Verdict) -> Iterator[tuple[str, Mismatch, object, str | None]]:
     """Every difference as CORRUPTIONS tells them: a key of one column, and the column that differs."""
     for table in verdict.tables:
         for difference in table.differences:

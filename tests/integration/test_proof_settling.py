@@ -17,7 +17,7 @@ from infra.local.databases import LOADER, execute
 from services.operator.errors import UsageError
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.canonical import BUCKETS
-from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.look import open_look
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import later_run_is_loaded
@@ -79,7 +79,7 @@ async def test_what_a_later_run_did_not_mend_differs(held_back: Pipeline, source
     await corrupt(held_back, 2)
     verdict = await proved_while(held_back, source)
     in_flight, (difference,) = facts(verdict)
-    assert (in_flight, difference.kind, difference.key) == (0, Kind.DIFFERENT, (2,))
+    assert (in_flight, difference.kind, difference.key) == (0, Mismatch.DIFFERENT, (2,))
     assert difference.columns["units_sold"].actual == "-1"
     assert not verdict.is_equal
     assert verdict.settled_at is not None
@@ -104,7 +104,7 @@ async def test_a_row_that_was_missing_and_came_is_found(held_back: Pipeline, sou
 async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await corrupt(held_back, 2)
     await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")
-    assert facts(await proved_while(held_back, source)) == (0, [Difference(Kind.MISSING, (2,))])
+    assert facts(await proved_while(held_back, source)) == (0, [Difference(Mismatch.MISSING, (2,))])
 
 
 async def changed_while_loading(pipeline: Pipeline, source: asyncpg.Connection, change: str) -> Verdict:
@@ -133,7 +133,7 @@ async def test_a_row_that_changes_again_and_again_and_is_never_loaded_differs(
     in_flight, (difference,) = facts(await proved_while(held_back, source, 2))
     assert (in_flight, difference.key) == (0, (2,))
     await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")
-    assert facts(await proved_while(held_back, source, 2)) == (0, [Difference(Kind.MISSING, (2,))])
+    assert facts(await proved_while(held_back, source, 2)) == (0, [Difference(Mismatch.MISSING, (2,))])
 
 
 async def test_a_row_that_was_refused_and_then_changed_is_in_flight_again(
@@ -170,7 +170,7 @@ async def test_a_deleted_row_that_a_comparison_left_alive_differs(
 ) -> None:
     execute(postgres_cluster.url(warehouse_database, LOADER), UNTRUE)
     await source.execute(DELETE)
-    assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [Difference(Kind.EXTRA, (3,))])
+    assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [Difference(Mismatch.EXTRA, (3,))])
 
 
 async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> None:

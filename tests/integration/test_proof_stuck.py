@@ -11,7 +11,7 @@ import pytest
 from contracts.messages import BatchRemodelled, Mode, encode
 from contracts.proofs import Outcome
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Difference, Kind
+from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.verdict import Scope, Verdict
 from shared.testing import FakeQueue
@@ -30,7 +30,7 @@ async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def found(verdict: Verdict) -> list[tuple[str, Kind, object]]:
+def found(verdict: Verdict) -> list[tuple[str, Mismatch, object]]:
     """Every difference: table, kind, key."""
     return [(table.table, one.kind, one.key[0]) for table in verdict.tables for one in table.differences]
 
@@ -53,7 +53,7 @@ async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
         assert await plan_repair(loaded.system, verdict) == []
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 0)")
     verdict = await loaded.verify()
-    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_payment_type", Kind.EXTRA, 99)])
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_payment_type", Mismatch.EXTRA, 99)])
     await loaded.run(compare_keys=True, believe_empty=True)
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight, verdict.reasons) == (Outcome.EQUAL, 0, {})
@@ -84,7 +84,7 @@ async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Conn
     await loaded.select(FORGED)  # which a loaded run has read, though the one before it is not loaded
     for pipeline in (loaded, await burying(loaded, *late)):
         verdict = await pipeline.verify()
-        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
     await loaded.load(*late)
     await loaded.run(reread=(await plan_repair(loaded.system, verdict))[0].reread)
     assert (await loaded.verify()).outcome is Outcome.EQUAL
@@ -101,7 +101,7 @@ async def test_a_gap_excuses_no_table_that_its_missing_batches_do_not_bring(
     await loaded.select(FORGED)
     for pipeline in (loaded, await burying(loaded, *late)):
         verdict = await pipeline.verify()
-        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+        assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
         assert verdict.in_flight + verdict.stuck == 1
 
 
@@ -114,7 +114,7 @@ async def test_a_row_that_a_stuck_batch_brings_and_a_later_run_has_read_again_di
     await loaded.run()
     await loaded.select("UPDATE dim_design SET design_name = 'forged' WHERE design_id = 1")
     verdict = await (await burying(loaded, *late)).verify()
-    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_design", Kind.DIFFERENT, 1)])
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_design", Mismatch.DIFFERENT, 1)])
 
 
 async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
@@ -123,7 +123,7 @@ async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
     late = await loaded.read(Mode.FULL)
     await loaded.select(FORGED)
     verdict = await (await burying(loaded, *late)).verify()
-    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Kind.DIFFERENT, 3)])
+    assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
 
 
 async def test_a_first_load_that_is_not_complete_is_pending(source: asyncpg.Connection, pipeline: Pipeline) -> None:
@@ -166,8 +166,12 @@ async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source:
     for statement in (*MADE_UP, f"INSERT INTO fact_payment ({columns}, _run) SELECT {changed}, 0 FROM fact_payment LIMIT 1"):
         await loaded.select(statement)
     verdict = await loaded.verify()
-    expected = [("dim_payment_type", Kind.EXTRA, 98), ("dim_payment_type", Kind.EXTRA, 99), ("dim_design", Kind.EXTRA, 470)]
-    assert sorted(found(verdict), key=str) == sorted([*expected, ("fact_payment", Kind.EXTRA, 99)], key=str)
+    expected = [
+        ("dim_payment_type", Mismatch.EXTRA, 98),
+        ("dim_payment_type", Mismatch.EXTRA, 99),
+        ("dim_design", Mismatch.EXTRA, 470),
+    ]
+    assert sorted(found(verdict), key=str) == sorted([*expected, ("fact_payment", Mismatch.EXTRA, 99)], key=str)
     (wish,) = await plan_repair(loaded.system, verdict)
     assert (wish.reread, wish.compare_keys) == ((), True)
     await loaded.run(compare_keys=True)
@@ -186,7 +190,7 @@ async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source:
     )
     verdict = await loaded.verify()
     (design,) = [table for table in verdict.tables if table.table == "dim_design"]
-    assert (design.differences, design.in_flight) == ((Difference(Kind.EXTRA, (901,)),), 1)
+    assert (design.differences, design.in_flight) == ((Difference(Mismatch.EXTRA, (901,)),), 1)
 
 
 async def test_nothing_is_equal_while_a_table_has_no_unique_key(loaded: Pipeline) -> None:

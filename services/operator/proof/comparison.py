@@ -47,7 +47,7 @@ class Cause:
 
 
 @unique
-class Kind(StrEnum):
+class Mismatch(StrEnum):
     """How a row differs."""
 
     MISSING = "missing"  # in the source, not in the warehouse
@@ -82,7 +82,7 @@ class Both:
 class Difference:
     """A row that differs."""
 
-    kind: Kind
+    kind: Mismatch
     key: Key
     columns: dict[str, Both] = field(default_factory=dict)  # the columns that differ, if the row is in both
 
@@ -159,7 +159,7 @@ class TableFindings:
         if cause is not None and not (row.is_orphan and in_quarantine):
             self.waiting[cause] += 1
             if len(self.waiting_rows) < NAMED_MAXIMUM:
-                self.waiting_rows[row.key] = WaitingRow(row.version, difference.kind is Kind.MISSING)
+                self.waiting_rows[row.key] = WaitingRow(row.version, difference.kind is Mismatch.MISSING)
         elif in_quarantine:
             self.quarantined += 1
         else:
@@ -190,7 +190,7 @@ async def compare(
         last = last if left is None else left.key
         if left is None and right is not None:
             if right.key == last:  # there twice, which no delete explains
-                findings.add_difference(Difference(Kind.EXTRA, right.key))
+                findings.add_difference(Difference(Mismatch.EXTRA, right.key))
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
@@ -208,7 +208,7 @@ async def _judge_extra(findings: TableFindings, extra: list[Key], known: Known, 
         if key in had:
             findings.add_deleted(key, deleted)
         else:
-            findings.add_difference(Difference(Kind.EXTRA, key))
+            findings.add_difference(Difference(Mismatch.EXTRA, key))
 
 
 async def _side_by_side(
@@ -244,6 +244,6 @@ def is_in_quarantine(row: Row, refused: Mapping[Key, Refusal]) -> bool:
 def difference_of(expected: Row, actual: Row | None, columns: tuple[str, ...]) -> Difference:
     """How a row of the warehouse differs from what it should be: it is missing, or some columns have other values."""
     if actual is None:
-        return Difference(Kind.MISSING, expected.key)
+        return Difference(Mismatch.MISSING, expected.key)
     pairs = zip(columns, expected.values, actual.values, strict=True)
-    return Difference(Kind.DIFFERENT, expected.key, {name: Both(*both) for name, *both in pairs if both[0] != both[1]})
+    return Difference(Mismatch.DIFFERENT, expected.key, {name: Both(*both) for name, *both in pairs if both[0] != both[1]})

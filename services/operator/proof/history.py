@@ -50,7 +50,7 @@ class Flaw(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FlawedVersion:
     """A version with a flaw."""
 
     flaw: Flaw
@@ -76,7 +76,7 @@ class FactHistory(BaseModel):
     unread_batches: int  # whose object is gone: what they brought is not checked
     unread_until: datetime | None  # when the last of those was loaded, on the warehouse's clock
     flawed: int  # problems
-    problems: tuple[Problem, ...]  # the first NAMED_MAXIMUM of them
+    problems: tuple[FlawedVersion, ...]  # the first NAMED_MAXIMUM of them
 
     @property
     def sentence(self) -> str:
@@ -163,7 +163,7 @@ class _FactCheck:
     versions: int = 0
     batches: int = 0
     unread: list[datetime] = field(default_factory=list)  # when each batch whose object is gone was loaded
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FlawedVersion] = field(default_factory=list)
     flawed: int = 0
 
     async def check(self) -> FactHistory:
@@ -229,21 +229,18 @@ class _FactCheck:
             arguments = ([batch.batch_id for batch, _ in chunk], *_columns(version for _, version in chunk))
             rows = await self.warehouse.fetch(self._sql.versions_elsewhere(), *arguments)
             elsewhere += len(rows)
-            for row in rows:
-                self._judge(*chunk[row["position"] - 1], rows_found=row["rows_found"], run=row["run"])
+            for row in rows:  # no row of its own batch holds the version: fine if a later batch has replaced it
+                batch, version = chunk[row["position"] - 1]
+                detail = f"batch {batch.batch_id} of run {batch.run} brought it"
+                if not row["rows_found"]:
+                    self._add(Flaw.LOST, version, detail)
+                elif row["run"] is not None and row["run"] < batch.run:
+                    self._add(Flaw.WRONG_RUN, version, f"{detail}, its row is of a batch of run {row['run']}")
         if written > len(brought) - elsewhere:
             arguments = ([batch.batch_id for batch, _ in group], *_columns(version for _, version in brought))
             await self._add_rows(
                 Flaw.UNKNOWN, self._sql.strangers(), *arguments, detail=lambda row: f"batch {row['batch']} did not bring it"
             )
-
-    def _judge(self, batch: LoadedBatch, version: Texts, *, rows_found: int, run: int | None) -> None:
-        """A version that its batch brought, and that no row of this batch holds: fine if a later batch has replaced it."""
-        brought = f"batch {batch.batch_id} of run {batch.run} brought it"
-        if not rows_found:
-            self._add(Flaw.LOST, version, brought)
-        elif run is not None and run < batch.run:
-            self._add(Flaw.WRONG_RUN, version, f"{brought}, its row is of a batch of run {run}")
 
     async def _check_table(self) -> None:
         """What the table alone shows, also of batches that can't be read any more."""
@@ -268,7 +265,7 @@ class _FactCheck:
         self.flawed += 1
         if len(self.problems) < NAMED_MAXIMUM:
             keys = len(self.fact.key)
-            self.problems.append(Problem(flaw, identity[:keys], identity[keys:], detail))
+            self.problems.append(FlawedVersion(flaw, identity[:keys], identity[keys:], detail))
 
 
 def _columns(versions: Iterable[Texts]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from contracts.messages import RowsOf
 from contracts.tables import Calendar
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.proof.comparison import Kind
+from services.operator.proof.comparison import Mismatch
 from services.operator.proof.expected import rows_with_date
 from services.operator.proof.verdict import Verdict
 from services.operator.star_keys import Key
@@ -44,7 +44,7 @@ async def repair(system: System, verdict: Verdict) -> list[int]:
 
 async def plan_repair(system: System, verdict: Verdict) -> list[RepairRun]:
     """The runs that would correct what was found."""
-    has_extra = any(one.kind is Kind.EXTRA for table in verdict.tables for one in table.differences)
+    has_extra = any(one.kind is Mismatch.EXTRA for table in verdict.tables for one in table.differences)
     reread = list(_in_commands(await _rows_to_read(system, verdict))) or ([()] if has_extra else [])
     return [RepairRun(rows, compare_keys=has_extra and not index) for index, rows in enumerate(reread)]
 
@@ -54,7 +54,7 @@ async def _rows_to_read(system: System, verdict: Verdict) -> dict[str, set[Key]]
     wanted: dict[str, set[Key]] = {}
     for found in verdict.tables:
         table = system.contract.warehouse_table(found.table)
-        keys = [difference.key for difference in found.differences if difference.kind is not Kind.EXTRA]
+        keys = [difference.key for difference in found.differences if difference.kind is not Mismatch.EXTRA]
         if isinstance(table, Calendar):
             for source, dated in (await _rows_of_days(system, table, keys)).items():
                 wanted.setdefault(source, set()).update(dated)

@@ -23,7 +23,7 @@ from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_
 from services.operator.proof.comparison import (
     Cause,
     Difference,
-    Kind,
+    Mismatch,
     Row,
     TableFindings,
     Wait,
@@ -196,7 +196,7 @@ async def _compare_calendar(look: Look, calendar: Calendar) -> TableFindings:
         if row["is_missing"] and (cause := dates[row["date"]]) is not None:
             findings.waiting[cause] += 1
         else:
-            findings.add_difference(Difference(Kind.MISSING if row["is_missing"] else Kind.DIFFERENT, (row["date"],)))
+            findings.add_difference(Difference(Mismatch.MISSING if row["is_missing"] else Mismatch.DIFFERENT, (row["date"],)))
     return findings
 
 

@@ -13,7 +13,7 @@ from services.operator.proof.comparison import (
     Both,
     Cause,
     Difference,
-    Kind,
+    Mismatch,
     Refusal,
     Row,
     TableFindings,
@@ -71,22 +71,22 @@ def test_nothing_equals_nothing() -> None:
 
 def test_a_row_that_differs_is_named_with_both_values() -> None:
     found = compared(rows(row(1)), rows(row(1, "b")))
-    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": Both("a", "b")})]
+    assert found.differences == [Difference(Mismatch.DIFFERENT, (1,), {"name": Both("a", "b")})]
     assert found.different == 1
 
 
 def test_null_is_no_empty_text() -> None:
     found = compared(rows(row(1, None)), rows(row(1, "")))
-    assert found.differences == [Difference(Kind.DIFFERENT, (1,), {"name": Both(None, "")})]
+    assert found.differences == [Difference(Mismatch.DIFFERENT, (1,), {"name": Both(None, "")})]
 
 
 def test_missing_and_extra_rows_are_named_wherever_they_stand() -> None:
     found = compared(rows(row(1), row(3), row(6)), rows(row(2), row(3), row(4)))
     assert found.differences == [
-        Difference(Kind.MISSING, (1,)),
-        Difference(Kind.EXTRA, (2,)),
-        Difference(Kind.EXTRA, (4,)),
-        Difference(Kind.MISSING, (6,)),
+        Difference(Mismatch.MISSING, (1,)),
+        Difference(Mismatch.EXTRA, (2,)),
+        Difference(Mismatch.EXTRA, (4,)),
+        Difference(Mismatch.MISSING, (6,)),
     ]
 
 
@@ -128,7 +128,7 @@ async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_ha
     right = [Row((1,), ("1", "a"))] * 2
     found = TableFindings("t")
     await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, {}, known, DELETED)
-    assert (found.differences, found.in_flight) == ([Difference(Kind.EXTRA, (1,))], 0)
+    assert (found.differences, found.in_flight) == ([Difference(Mismatch.EXTRA, (1,))], 0)
     found = TableFindings("t")
     await compare(found, stream([]), stream(right), COLUMNS, {}, known, DELETED)
     assert (found.differences, found.in_flight) == ([], 2)
@@ -168,9 +168,11 @@ def test_it_finds_what_two_dictionaries_would(
     wrong = {key for key in expected if actual.get(key) != expected[key]}
     assert found.in_flight == len(wrong & flying)
     assert found.quarantined == len(wrong & held - flying)
-    assert {difference.key for difference in found.differences if difference.kind is not Kind.EXTRA} == wrong - flying - held
     assert {
-        difference.key for difference in found.differences if difference.kind is Kind.EXTRA
+        difference.key for difference in found.differences if difference.kind is not Mismatch.EXTRA
+    } == wrong - flying - held
+    assert {
+        difference.key for difference in found.differences if difference.kind is Mismatch.EXTRA
     } == actual.keys() - expected.keys()
     assert [difference.key for difference in found.differences] == sorted(difference.key for difference in found.differences)
     assert (found.expected, found.actual) == (len(expected), len(actual))

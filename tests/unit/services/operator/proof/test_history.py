@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from services.operator.proof.history import FactHistory, Flaw, HistoryVerdict, Problem
+from services.operator.proof.history import FactHistory, Flaw, FlawedVersion, HistoryVerdict
 from services.operator.terminal.verify import show_history
 
-LOST = Problem(Flaw.LOST, ("3",), ("2026-12-01", "10:00:00"), "batch 1 of run 7 brought it")
+LOST = FlawedVersion(Flaw.LOST, ("3",), ("2026-12-01", "10:00:00"), "batch 1 of run 7 brought it")
 UNTIL = datetime(2026, 8, 1, 9, 30, tzinfo=UTC)
 
 
 def fact_history(
-    *problems: Problem, table: str = "fact_payment", unread: int = 0, unnamed: int = 0, rows: int = 12
+    *problems: FlawedVersion, table: str = "fact_payment", unread: int = 0, unnamed: int = 0, rows: int = 12
 ) -> FactHistory:
     """11 versions of 2 batches, looked up in `rows` rows."""
     return FactHistory(
@@ -50,7 +50,7 @@ def test_what_has_expired_is_said() -> None:
 
 def test_a_problem_in_words() -> None:
     assert str(LOST) == "3 of 2026-12-01 10:00:00 is lost (batch 1 of run 7 brought it)"
-    assert str(Problem(Flaw.NOT_CURRENT, ("3", "[/x]"), ("1",))) == "3, [/x] of 1 is not current"
+    assert str(FlawedVersion(Flaw.NOT_CURRENT, ("3", "[/x]"), ("1",))) == "3, [/x] of 1 is not current"
 
 
 def test_the_first_problems_of_each_fact_are_named_and_all_are_counted() -> None:

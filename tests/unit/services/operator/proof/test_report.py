@@ -10,7 +10,7 @@ from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Cause, Difference, Kind, Row, TableFindings, Wait
+from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Cause, Difference, Mismatch, Row, TableFindings, Wait
 from services.operator.proof.report import report
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.proof.verify import keep_failure, keep_verdict, last_failure, last_record
@@ -56,7 +56,9 @@ def test_a_report_needs_nothing_else_and_runs_nothing() -> None:
 
 def test_a_value_of_a_row_stays_text_in_a_report() -> None:
     value = "<script>alert('x')</script>&amp;"
-    found = TableFindings("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": Both(value, None)})])
+    found = TableFindings(
+        "dim_staff", 1, 1, differences=[Difference(Mismatch.DIFFERENT, (1,), {"location": Both(value, None)})]
+    )
     page = Page(report(verdict(found), "<b>source</b>"))
     assert not {"script", "b"} & set(page.tags)
     assert f"1 is different (location: expected {value!r}, found None)" in page.words
@@ -64,7 +66,7 @@ def test_a_value_of_a_row_stays_text_in_a_report() -> None:
 
 
 def test_a_report_counts_what_it_does_not_name() -> None:
-    many = [Difference(Kind.MISSING, (key,)) for key in range(1_500)]
+    many = [Difference(Mismatch.MISSING, (key,)) for key in range(1_500)]
     page = Page(report(verdict(TableFindings("dim_staff", 1_500, 0, differences=many, unnamed=3)), "totesys"))
     assert page.tags.count("li") == 1_000
     assert "503 more" in page.words
@@ -73,8 +75,8 @@ def test_a_report_counts_what_it_does_not_name() -> None:
 def test_more_differences_than_can_be_named_are_counted() -> None:
     found = TableFindings("dim_staff")
     for key in range(NAMED_MAXIMUM + 5):
-        found.add_difference(Difference(Kind.MISSING, (key,)))
-        found.add_mismatch(Difference(Kind.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
+        found.add_difference(Difference(Mismatch.MISSING, (key,)))
+        found.add_mismatch(Difference(Mismatch.MISSING, (key,)), Row((key,), ()), Cause(Wait.RUN), {})
     assert (len(found.differences), found.different) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
     assert (len(found.waiting_rows), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
 

@@ -8,7 +8,7 @@ import pytest
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Cause, Difference, Kind, Row, TableFindings, Wait, WaitingRow, compare
+from services.operator.proof.comparison import Cause, Difference, Mismatch, Row, TableFindings, Wait, WaitingRow, compare
 from services.operator.proof.verdict import Scope, judge
 from services.operator.star_keys import Key
 from tests.unit.services.operator.proof.test_comparison import DELETED, nothing_known, stream
@@ -16,7 +16,7 @@ from tests.unit.services.operator.scene import BEGAN
 
 NOTHING = Progress(None, (), None)
 STUCK = empty_table_cause("payment")
-WRONG = TableFindings("t", 1, 0, differences=[Difference(Kind.MISSING, (1,))])
+WRONG = TableFindings("t", 1, 0, differences=[Difference(Mismatch.MISSING, (1,))])
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:
     right = [Row((1,), ("a",)), Row((2,), ("a",))]
     found = TableFindings("t")
     await compare(found, stream([]), stream(right), ("name",), {}, known, DELETED)
-    assert (found.deleted, found.in_flight, found.differences) == ({(1,)}, 1, [Difference(Kind.EXTRA, (2,))])
+    assert (found.deleted, found.in_flight, found.differences) == ({(1,)}, 1, [Difference(Mismatch.EXTRA, (2,))])

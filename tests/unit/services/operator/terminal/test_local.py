@@ -11,7 +11,7 @@ from contracts.proofs import Outcome
 from services.operator.local.demo import Result
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Cause, Difference, Kind, TableFindings, Wait
+from services.operator.proof.comparison import Cause, Difference, Mismatch, TableFindings, Wait
 from services.operator.proof.verdict import judge
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.local import EXIT_CODES, demo_panel
@@ -25,7 +25,7 @@ from tests.unit.services.operator.scene import BEGAN
         (TableFindings("t", 2, 2), Outcome.EQUAL, ExitCode.DONE),
         (TableFindings("t", 2, 1, Counter({Cause(Wait.RUN): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
         (TableFindings("t", 2, 1, Counter({empty_table_cause("t"): 1})), Outcome.PENDING, ExitCode.NOT_LOADED),
-        (TableFindings("t", 2, 1, differences=[Difference(Kind.MISSING, (1,))]), Outcome.DIFFERENT, ExitCode.DIFFERENT),
+        (TableFindings("t", 2, 1, differences=[Difference(Mismatch.MISSING, (1,))]), Outcome.DIFFERENT, ExitCode.DIFFERENT),
     ],
 )
 def test_verdict_colour_and_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Both, Cause, Difference, Kind, TableFindings, Wait
+from services.operator.proof.comparison import Both, Cause, Difference, Mismatch, TableFindings, Wait
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.terminal.verify import show_verdict, verdict_sentence
 from services.operator.wording import counted
@@ -40,11 +40,11 @@ def words(text: str, first: str) -> list[str]:
 @pytest.mark.parametrize(
     ("difference", "text"),
     [
-        (Difference(Kind.MISSING, (7,)), "7 is missing"),
-        (Difference(Kind.EXTRA, (7, "b")), "7, b is extra"),
-        (Difference(Kind.EXTRA, ("é\x1b[31m\x9b",)), r"é\x1b[31m\x9b is extra"),  # would steer a terminal
+        (Difference(Mismatch.MISSING, (7,)), "7 is missing"),
+        (Difference(Mismatch.EXTRA, (7, "b")), "7, b is extra"),
+        (Difference(Mismatch.EXTRA, ("é\x1b[31m\x9b",)), r"é\x1b[31m\x9b is extra"),  # would steer a terminal
         (
-            Difference(Kind.DIFFERENT, (7,), {"city": Both("Leeds", None), "phone": Both("", "1")}),
+            Difference(Mismatch.DIFFERENT, (7,), {"city": Both("Leeds", None), "phone": Both("", "1")}),
             "7 is different (city: expected 'Leeds', found None; phone: expected '', found '1')",
         ),
     ],
@@ -66,7 +66,7 @@ def test_equal_is_said_with_run_rows_and_time() -> None:
 
 
 async def test_different_is_said_with_how_many_rows() -> None:
-    found = TableFindings("dim_staff", expected=3, actual=2, differences=[Difference(Kind.MISSING, (1,))])
+    found = TableFindings("dim_staff", expected=3, actual=2, differences=[Difference(Mismatch.MISSING, (1,))])
     verdict = judge(await loaded_progress(), BEGAN, (found, TableFindings("dim_date", 2, 2)))
     assert verdict_sentence(verdict) == (
         "[bold red]DIFFERENT[/] as of run 7: 1 of 5 rows differ at 2026-11-01 09:30:00 UTC, 0 rows in flight, 0 in quarantine."
@@ -74,7 +74,7 @@ async def test_different_is_said_with_how_many_rows() -> None:
 
 
 def test_a_verdict_names_the_first_differences_of_each_table() -> None:
-    many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
+    many = [Difference(Mismatch.MISSING, (key,)) for key in range(1, 8)]
     names = TableFindings("dim_staff", 9, 2, Counter({Cause(Wait.RUN): 1}), 0, many), TableFindings("fact_purchase_order", 5, 5)
     text = shown(judge(NOTHING, BEGAN, names))
     assert all(header in text for header in ("expected", "found", "in flight", "quarantine", "different"))
@@ -88,13 +88,13 @@ def test_a_verdict_names_the_first_differences_of_each_table() -> None:
 
 @pytest.mark.parametrize("value", ["[/]", "[bold]a[/bold]", "[/nothing]", "a\\", "[link=x]", ":smile:"])
 def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
-    found = TableFindings("dim_staff", 1, 1, differences=[Difference(Kind.DIFFERENT, (1,), {"location": Both(value, "b")})])
+    found = TableFindings("dim_staff", 1, 1, differences=[Difference(Mismatch.DIFFERENT, (1,), {"location": Both(value, "b")})])
     text = shown(judge(NOTHING, BEGAN, (found,)))
     assert f"dim_staff 1 is different (location: expected {value!r}, found 'b')" in text
 
 
 def test_a_table_with_brackets_is_named_as_it_is() -> None:
-    many = [Difference(Kind.MISSING, (key,)) for key in range(1, 8)]
+    many = [Difference(Mismatch.MISSING, (key,)) for key in range(1, 8)]
     found = TableFindings("dim [/x]", 9, 2, Counter({empty_table_cause("[bold]odd"): 1}), 0, many)
     text = shown(judge(NOTHING, BEGAN, (found,)))
     assert text.count("dim [/x]") == 1 + 5 + 1  # in the table, five differences, and how many more there are
@@ -102,7 +102,7 @@ def test_a_table_with_brackets_is_named_as_it_is() -> None:
 
 
 async def test_a_verdict_for_scripts_has_stable_names() -> None:
-    different = Difference(Kind.DIFFERENT, (1,), {"city": Both("Leeds", None)})
+    different = Difference(Mismatch.DIFFERENT, (1,), {"city": Both("Leeds", None)})
     waiting = Counter({Cause(Wait.RUN): 1, empty_table_cause("address"): 4})
     found = TableFindings("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
     assert judge(await loaded_progress(), snapshot(5).taken_at, (found,)).model_dump(mode="json") == {

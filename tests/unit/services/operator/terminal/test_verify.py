@@ -13,8 +13,8 @@ import typer
 from services.operator.errors import OperatorError
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Difference, Kind, TableFindings
-from services.operator.proof.history import Flaw, HistoryVerdict, Problem
+from services.operator.proof.comparison import Difference, Mismatch, TableFindings
+from services.operator.proof.history import Flaw, FlawedVersion, HistoryVerdict
 from services.operator.proof.verdict import EVERYTHING, Scope, judge
 from services.operator.proof.verify import last_failure, verify_and_keep
 from services.operator.terminal.app import starlift
@@ -26,7 +26,7 @@ from tests.unit.services.operator.scene import BEGAN, FakeLedger, Scene
 
 NOTHING = Progress(None, (), None)
 EQUAL = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1)])
-FLAWED = HistoryVerdict(facts=(fact_history(Problem(Flaw.LOST, ("3",), ("2026-01-01",))),))
+FLAWED = HistoryVerdict(facts=(fact_history(FlawedVersion(Flaw.LOST, ("3",), ("2026-01-01",))),))
 
 
 @pytest.mark.parametrize(("sample", "settle"), [(nan, 0), (1, inf), (1, nan)])
@@ -74,7 +74,7 @@ def test_a_history_that_is_not_checked_cannot_begin_anew(capsys: pytest.CaptureF
 def test_a_repair_says_which_runs_made_it_and_what_is_left() -> None:
     assert repaired_sentence(EQUAL, []) == "no differing row can be read again"
     assert repaired_sentence(EQUAL, [7]) == "repaired by run 7; comparing again"
-    many = judge(NOTHING, BEGAN, [TableFindings("t", differences=[Difference(Kind.MISSING, (1,))], unnamed=5)])
+    many = judge(NOTHING, BEGAN, [TableFindings("t", differences=[Difference(Mismatch.MISSING, (1,))], unnamed=5)])
     assert repaired_sentence(many, [7, 8]) == (
         "repaired by runs 7, 8; 5 rows left, because a repair reads 10,000 rows of a table at most: repeat --repair, or run "
         "`starlift ingest --full`; comparing again"
