@@ -166,7 +166,7 @@ class TableFindings:
             self.add_difference(difference)
 
 
-Known = Callable[[Collection[Key]], Awaitable[set[Key]]]
+OnceAtSource = Callable[[Collection[Key]], Awaitable[set[Key]]]
 
 
 async def compare(
@@ -175,12 +175,13 @@ async def compare(
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     refused: Mapping[Key, Refusal],
-    known: Known,
-    deleted: Cause,
+    once_at_source: OnceAtSource,
+    deleted_cause: Cause,
 ) -> None:
     """Walk both streams, ordered by key, side by side, and add what is found to `findings`.
 
-    `known` returns those of the keys missing at the source that it had after the last comparison: they wait for `deleted`.
+    `once_at_source` returns those of the keys missing at the source that it had when keys were last compared, or
+    since: their rows wait for `deleted_cause`.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source
@@ -194,19 +195,19 @@ async def compare(
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
-                    await _judge_extra(findings, extra, known, deleted)
+                    await _judge_extra(findings, extra, once_at_source, deleted_cause)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
             findings.add_mismatch(difference_of(left, right, columns), left, left.cause, refused)
-    await _judge_extra(findings, extra, known, deleted)
+    await _judge_extra(findings, extra, once_at_source, deleted_cause)
     findings.differences.sort(key=lambda difference: difference.key)
 
 
-async def _judge_extra(findings: TableFindings, extra: list[Key], known: Known, deleted: Cause) -> None:
-    had = await known(extra) if extra else set()
+async def _judge_extra(findings: TableFindings, extra: list[Key], once_at_source: OnceAtSource, deleted_cause: Cause) -> None:
+    had = await once_at_source(extra) if extra else set()
     for key in extra:
         if key in had:
-            findings.add_deleted(key, deleted)
+            findings.add_deleted(key, deleted_cause)
         else:
             findings.add_difference(Difference(Mismatch.EXTRA, key))
 

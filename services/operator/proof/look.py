@@ -120,7 +120,7 @@ class Look:
         return tuple(gap_cause(gap, self.dead, is_first=is_first and not place) for place, gap in enumerate(self.progress.gaps))
 
     @property
-    def standing(self) -> tuple[Cause, ...]:
+    def standing_causes(self) -> tuple[Cause, ...]:
         """The causes that hold whether or not a row is seen to wait for them."""
         return (*self._gaps, *self.lost_keys)
 

@@ -126,13 +126,13 @@ def judge(
     *,
     sample: float = 1.0,
     settled_at: datetime | None = None,
-    standing: Iterable[Cause] = (),
+    standing_causes: Iterable[Cause] = (),
 ) -> Verdict:
     """The verdict: DIFFERENT outranks PENDING, and while a row or a batch is stuck, nothing is EQUAL.
 
-    `standing` are causes that hold whether or not a row is seen to wait for them: missing batches, lost keys.
+    `standing_causes` are causes that hold whether or not a row is seen to wait for them: missing batches, lost keys.
     """
-    reasons = Counter({cause.reason: 0 for cause in standing if cause.is_stuck})
+    reasons = Counter({cause.reason: 0 for cause in standing_causes if cause.is_stuck})
     for found in findings:
         for cause, rows in found.waiting.items():
             if cause.is_stuck:

@@ -83,7 +83,9 @@ async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[
         async with open_look(system) as again:
             findings = await compare_again(look, again, findings, scope.buckets)
         last, settled_at = again, again.taken_at
-    return judge(last.progress, look.taken_at, findings, sample=scope.sample, settled_at=settled_at, standing=last.standing)
+    return judge(
+        last.progress, look.taken_at, findings, sample=scope.sample, settled_at=settled_at, standing_causes=last.standing_causes
+    )
 
 
 def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:

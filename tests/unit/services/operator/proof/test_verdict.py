@@ -32,7 +32,7 @@ WRONG = TableFindings("t", 1, 0, differences=[Difference(Mismatch.MISSING, (1,))
 def test_what_differs_is_worse_than_what_is_stuck_and_nothing_stuck_is_equal(
     tables: tuple[TableFindings, ...], gaps: tuple[Cause, ...], outcome: Outcome
 ) -> None:
-    verdict = judge(NOTHING, BEGAN, tables, standing=gaps)
+    verdict = judge(NOTHING, BEGAN, tables, standing_causes=gaps)
     assert (verdict.outcome, verdict.is_equal) == (outcome, outcome is Outcome.EQUAL)
     assert verdict.sentence.startswith(f"{outcome.value.upper()} before any load: ")
 
