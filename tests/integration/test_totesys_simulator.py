@@ -17,7 +17,7 @@ from contracts.totesys import SOURCE_TABLES
 from infra.local.databases import READER, execute, fetch_value
 from infra.local.processes import wait_until
 from services.operator.local.totesys.__main__ import main
-from services.operator.local.totesys.fill import NotEmptyError, connect, create, fill
+from services.operator.local.totesys.fill import connect, create, fill
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.integration.totesys_rows import count_rows, digest
@@ -183,12 +183,6 @@ async def test_a_reader_meets_empty_and_absent_texts_and_cannot_write(
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await reader.execute("DELETE FROM payment")
     await reader.close()
-
-
-async def test_fill_refuses_a_database_that_holds_rows(source: asyncpg.Connection) -> None:
-    await fill(source, orders=0, seed=1)
-    with pytest.raises(NotEmptyError, match="empty database"):
-        await fill(source, orders=1, seed=1)
 
 
 def test_the_command_fills_and_writes_and_explains_failures_in_a_sentence(

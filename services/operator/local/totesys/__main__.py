@@ -27,7 +27,7 @@ async def _write(arguments: argparse.Namespace) -> str:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     errands = CANCELLING if arguments.cancel else ERRANDS
-    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, until=stop, errands=errands)
+    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, stop=stop, errands=errands)
     return (
         f"wrote {written.committed:,} transactions ({written.rolled_back:,} rolled back, {written.uncertain:,} uncertain,"
         f" {written.lost:,} connections lost)"

@@ -25,10 +25,6 @@ SELECT set_config('totesys.orders', $1::int::text, true), set_config('totesys.un
 """
 
 
-class NotEmptyError(Exception):
-    """The database holds rows already. Recovery: create the schema in an empty database and fill that."""
-
-
 async def create(connection: asyncpg.Connection) -> None:
     """Create the tables of totesys in the connection's current schema.
 
@@ -41,10 +37,8 @@ async def create(connection: asyncpg.Connection) -> None:
 async def fill(connection: asyncpg.Connection, *, orders: int, seed: int, until: datetime = END) -> dict[str, int]:
     """Fill the empty tables with `orders` sales orders and what belongs to them, in one transaction.
 
-    `until` is the end of the two years, UTC without a zone. Returns: the rows of each table. Raises: NotEmptyError.
+    `until` is the end of the two years, UTC without a zone. Returns: the rows of each table.
     """
-    if await connection.fetchval("SELECT EXISTS (SELECT FROM currency)"):
-        raise NotEmptyError("the database is not empty; create totesys in an empty database and fill that")
     async with connection.transaction():
         await connection.execute(_PARAMETERS, orders, until, seed)
         await connection.execute(_script("fill.sql"), timeout=_FILL_LIMIT.total_seconds())

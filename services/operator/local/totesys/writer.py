@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -49,7 +48,7 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to connect, doubl
 
 @dataclass
 class Written:
-    """What became of the transactions; `errands` counts them by name.
+    """What became of the transactions.
 
     `uncertain` counts those whose connection was lost during COMMIT: only the database knows whether they were committed.
     `lost` counts broken connections.
@@ -59,7 +58,6 @@ class Written:
     rolled_back: int = 0
     uncertain: int = 0
     lost: int = 0
-    errands: Counter[str] = field(default_factory=Counter)
 
 
 async def write(
@@ -67,21 +65,18 @@ async def write(
     *,
     rate_per_second: float,
     seed: int,
-    until: asyncio.Event | timedelta,
+    stop: asyncio.Event,
     connections: int = 4,
     errands: dict[Errand, int] = ERRANDS,
 ) -> Written:
-    """Write until the event is set or the time is over, then finish the open transactions.
+    """Write until `stop` is set, then finish the open transactions.
 
     One connection more than `connections` runs the long transactions, beside the rate. `errands` are drawn by their weights:
     those of CANCELLING also delete rows.
     Raises: DependencyDownError if the database cannot be reached at the start (later the writer waits for it); PermanentError
     if it refuses a statement, as when it is not totesys.
     """
-    stop = until if isinstance(until, asyncio.Event) else asyncio.Event()
     await (await connect(url)).close()
-    if isinstance(until, timedelta):
-        asyncio.get_running_loop().call_later(until.total_seconds(), stop.set)
     written = Written()
     desks = {f"{seed}/{number}": (errands, connections / rate_per_second) for number in range(connections)}
     desks[f"{seed}/slow"] = ({Clerk.work_slowly: 1}, BETWEEN_LONG.total_seconds())
@@ -153,7 +148,6 @@ class _Desk:
             self.written.rolled_back += not is_committing
         else:
             self.written.committed += 1
-        self.written.errands[errand.__name__] += 1
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until `stop` is set."""
