@@ -15,9 +15,7 @@ from contracts.objects import Name
 FILE = Path(__file__).with_name("topology.json")
 _RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)$")
 
-Seconds = Annotated[int, Field(ge=1)]
-Days = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class _Closed(BaseModel):
@@ -35,8 +33,8 @@ class Queue(_Closed):
 class Bucket(_Closed):
     """How long objects, by the prefix of their keys, and older versions are kept (on AWS; locally nothing outlives a stop)."""
 
-    expire_days: dict[str, Days]
-    noncurrent_days: Days
+    expire_days: dict[str, Positive]
+    noncurrent_days: Positive
 
 
 class Service(_Closed):
@@ -51,13 +49,13 @@ class Service(_Closed):
     reads: tuple[Name, ...]
     writes: tuple[Name, ...]
     secrets: tuple[Name, ...]
-    slots: Count
+    slots: Positive
     handler_limit_s: Annotated[int, Field(ge=1, le=43_200)]
-    cpu: Count
-    memory: Count
-    min: Count
-    max: Count
-    backlog_per_task: Count
+    cpu: Positive
+    memory: Positive
+    min: Positive
+    max: Positive
+    backlog_per_task: Positive
 
 
 class Operator(_Closed):
@@ -66,8 +64,8 @@ class Operator(_Closed):
     reads: tuple[Name, ...]
     writes: tuple[Name, ...]
     secrets: tuple[Name, ...]
-    cpu: Count
-    memory: Count
+    cpu: Positive
+    memory: Positive
 
 
 class Alarms(_Closed):
@@ -76,7 +74,7 @@ class Alarms(_Closed):
     When a message waits for so long, or for so long a scheduled service has done nothing, or no proof has found equality.
     """
 
-    oldest_message_s: Seconds
+    oldest_message_s: Positive
     silent_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
     unproved_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
 
@@ -116,9 +114,9 @@ class Topology(_Closed):
     secrets: tuple[Name, ...]
     services: dict[Name, Service]
     operator: Operator
-    attempts: Count
+    attempts: Positive
     stop_timeout_s: Annotated[int, Field(ge=1, le=120)]  # Fargate
-    drain_budget_s: Seconds
+    drain_budget_s: Positive
     alarms: Alarms
     proof: ProofSchedule
     schedules: dict[str, Schedule]
@@ -145,10 +143,6 @@ class Topology(_Closed):
     def secret_name(self, secret: str, stack: str) -> str:
         """Of a database's URL in Secrets Manager."""
         return f"{self.name}/{stack}/{secret}"
-
-    def next_queue(self, service: str) -> str | None:
-        """The queue that a service sends to, if any: never more than one."""
-        return next(iter(self.services[service].sends), None)
 
     def _broken_rules(self) -> Iterator[str]:
         known: dict[str, Collection[str]] = {"queue": self.queues, "bucket": self.buckets, "secret": self.secrets}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from pydantic import SecretStr
 
 from shared.postgres_url import parse_url
@@ -15,39 +16,35 @@ if TYPE_CHECKING:
     from infra.local.postgres import Cluster  # which runs statements of this module
 
 _CONNECT_S = 30.0
-ResultT = TypeVar("ResultT")
 
 
 def execute(url: str, *statements: str) -> None:
     """Run statements one after another, each in a transaction of its own."""
-    _outside_any_loop(_execute(url, statements))
+
+    async def work(connection: asyncpg.Connection) -> None:
+        for statement in statements:
+            await connection.execute(statement)
+
+    _connected(url, work)
 
 
 def fetch_value(url: str, query: str, *arguments: object) -> Any:
     """The first column of the first row; None if there is no row."""
-    return _outside_any_loop(_fetch_value(url, query, arguments))
+    return _connected(url, lambda connection: connection.fetchval(query, *arguments))
 
 
-async def _execute(url: str, statements: tuple[str, ...]) -> None:
-    connection = await parse_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
+def _connected(url: str, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
+    """Do `work` on a connection of its own, in a thread: the caller may be in an event loop."""
 
+    async def connect_and_work() -> Any:
+        connection = await parse_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
 
-async def _fetch_value(url: str, query: str, arguments: tuple[object, ...]) -> Any:
-    connection = await parse_url("local", SecretStr(url)).connect(timeout=_CONNECT_S)
-    try:
-        return await connection.fetchval(query, *arguments)
-    finally:
-        await connection.close()
-
-
-def _outside_any_loop(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return thread.submit(asyncio.run, connect_and_work()).result()
 
 
 SOURCE, SOURCE_OWNER, READER = "totesys", "totesys", "starlift_reader"

@@ -37,13 +37,6 @@ def free_port(preferred: int | None = None) -> int:
         return int(probe.getsockname()[1])
 
 
-def require_free(port: int, purpose: str) -> int:
-    """`port`, which a person has asked for. Raises: StackError when it is taken."""
-    if not is_free(port):
-        raise StackError(f"{purpose} needs port {port} of {LOOPBACK}, which is taken; stop its owner or choose another")
-    return port
-
-
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` now."""
     with socket.socket() as probe:
@@ -53,6 +46,15 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace `file` by one that only we may read, whole or not at all."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text)
+    unfinished.replace(file)
 
 
 FREE_BYTES_MINIMUM = 500 * 1024 * 1024
@@ -139,16 +141,6 @@ def unprivileged_account() -> Account | None:
             f"run as an ordinary user, or {OWN_DATABASES}"
         ) from None
     return Account(nobody.pw_uid, nobody.pw_gid)
-
-
-def require_name() -> None:
-    """Raises: StackError if our user has no name: PostgreSQL's initdb looks it up and fails without one."""
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        raise StackError(
-            f"user id {os.geteuid()} has no name, and PostgreSQL's initdb needs one; add it to /etc/passwd, or {OWN_DATABASES}"
-        ) from None
 
 
 def popen_options(account: Account | None) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from infra.local.machine import (
     popen_options,
     reachable_directory,
     remove_unused_place,
-    require_name,
     unprivileged_account,
+    write_private,
 )
 from infra.local.postgres_binaries import Binaries, find_binaries, readable_by
 from infra.local.processes import Child, ProcessId, start
@@ -53,7 +53,7 @@ class Cluster:
     """One server and its data directory, called `name`. A second start continues with the data of the first.
 
     `state` keeps its passwords and its log. It keeps its data too, unless we are root and `state` is out of reach for the
-    account that PostgreSQL then runs as (`unprivileged.py`).
+    account that PostgreSQL then runs as.
     """
 
     def __init__(self, name: str, state: Path) -> None:
@@ -87,10 +87,7 @@ class Cluster:
             known = json.loads(self._passwords.read_text())
         if role not in known:
             known[role] = secrets.token_urlsafe(24)
-            unfinished = self._passwords.with_suffix(".unfinished")
-            unfinished.touch(mode=0o600)
-            unfinished.write_text(json.dumps(known))
-            unfinished.replace(self._passwords)
+            write_private(self._passwords, json.dumps(known))
         return known[role]
 
     def start(self, port: int) -> None:
@@ -127,15 +124,13 @@ class Cluster:
         place = error.filename or self._state
         if is_no_room(error):
             return full_disk(place)
-        fault = f"PostgreSQL '{self.name}' can't be started: {place}: {error.strerror}"
-        if self._account is not None and error.errno in (
-            errno.EPERM,
-            errno.EINVAL,
-        ):  # EINVAL: the user namespace does not map the user
+        # EINVAL: the user namespace does not map the user.
+        if self._account is not None and error.errno in (errno.EPERM, errno.EINVAL):
             return StackError(
                 f"PostgreSQL refuses to run as root, and root may not become another user here ({error.strerror}); "
                 f"run as an ordinary user, or {OWN_DATABASES}"
             )
+        fault = f"PostgreSQL '{self.name}' can't be started: {place}: {error.strerror}"
         return StackError(f"{fault}; set TMPDIR or STARLIFT_HOME to another place")
 
     def is_answering(self) -> bool:
@@ -162,7 +157,6 @@ class Cluster:
 
     def _initialise(self, binaries: Binaries, data: Path) -> None:
         """Make the data directory under another name first, so that what is called `data` is always whole."""
-        require_name()
         unfinished, password = data.with_suffix(".unfinished"), data.with_suffix(".password")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -174,8 +168,7 @@ class Cluster:
 
     def _run_initdb(self, binaries: Binaries, unfinished: Path, password: Path) -> None:
         unfinished.mkdir(mode=0o700)
-        password.touch(mode=0o600)
-        password.write_text(self.password(SUPERUSER))
+        write_private(password, self.password(SUPERUSER))
         if self._account is not None:
             for path in (unfinished, password):
                 os.chown(path, self._account.uid, self._account.gid)
@@ -192,7 +185,8 @@ class Cluster:
         if answer.returncode != 0:
             if found_no_room(answer.stderr):
                 raise full_disk(unfinished.parent)
-            raise StackError(f"initdb of PostgreSQL '{self.name}' failed:\n{answer.stderr.strip()}")
+            reason = " ".join(answer.stderr.split()).removeprefix("initdb: error: ")
+            raise StackError(f"PostgreSQL's initdb failed: {reason}; correct that, or {OWN_DATABASES}")
 
 
 def _made_by(data: Path) -> int | None:

@@ -22,13 +22,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-import asyncpg
-
 from infra.local import processes
 from infra.local.bootstrap import Resources, bootstrap
-from infra.local.databases import SOURCE, SOURCE_OWNER, fetch_value, set_up_source, set_up_warehouse
+from infra.local.databases import SOURCE, SOURCE_OWNER, set_up_source, set_up_warehouse
 from infra.local.localstack import LocalStack, start_localstack
-from infra.local.machine import StackError, free_port, remove_place, require_free
+from infra.local.machine import LOOPBACK, StackError, free_port, is_free, remove_place
 from infra.local.postgres import Cluster
 from infra.local.processes import Child, Services
 from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
@@ -116,17 +114,15 @@ class Stack:
         """The URL that the services use for `source` or `warehouse`."""
         return self._database_urls[name]
 
-    def environment_for(self, service: str) -> dict[str, str]:
-        """The environment for a service, or the `operator`, on this stack."""
-        return self.state.environment_for(service)
-
     def start(
         self, *, source_url: str | None = None, warehouse_url: str | None = None, localstack_port: int | None = None
     ) -> Resources:
         """Start LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError."""
         urls = {"source": source_url, "warehouse": warehouse_url}
-        if localstack_port is not None:
-            require_free(localstack_port, "LocalStack")
+        if localstack_port is not None and not is_free(localstack_port):
+            raise StackError(
+                f"LocalStack needs port {localstack_port} of {LOOPBACK}, which is taken; stop its owner or choose another"
+            )
         self._home.take()
         try:
             before = self._home.read()
@@ -140,7 +136,7 @@ class Stack:
                 chosen={name: self._settings[name] for name in CHOSEN if name in self._settings},
             )
             for name, url in urls.items():
-                self._database_urls[name] = self._start_database(name) if url is None else _require_answer(name, url)
+                self._database_urls[name] = self._start_database(name) if url is None else url
             self._start_localstack(localstack_port)
             return self._bootstrap()
         except BaseException:
@@ -265,11 +261,3 @@ class Stack:
 def _sweep(state: StackState) -> None:
     """Stop what a killed owner left. SIGINT is PostgreSQL's fast shutdown, and stops the others just as SIGTERM does."""
     processes.stop(state.processes.values(), within=_LEFT_BEHIND, first=signal.SIGINT)
-
-
-def _require_answer(name: str, url: str) -> str:
-    try:
-        fetch_value(url, "SELECT 1")
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StackError(f"the {name} database doesn't answer: {error}; check its URL") from error
-    return url

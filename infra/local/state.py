@@ -11,7 +11,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.local.bootstrap import Resources
-from infra.local.machine import StackError, require_room
+from infra.local.machine import StackError, require_room, write_private
 from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
 from infra.topology import Topology, read_topology
@@ -124,6 +124,7 @@ class Home:
         """Make the directory ours until `release`, or until we end in any way. Raises: StackError."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            require_room(self.directory)
             lock = (self.directory / "lock").open("a")
         except OSError as error:
             raise StackError(
@@ -131,15 +132,11 @@ class Home:
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            require_room(self.directory)
         except BlockingIOError:
             lock.close()
             raise StackError(
                 f"a stack runs in {self.directory} already; stop it with `starlift down`, or set STARLIFT_HOME to another place"
             ) from None
-        except StackError:
-            lock.close()
-            raise
         self._lock = lock
 
     def require_free(self) -> None:
@@ -168,20 +165,12 @@ class Home:
         """What `stack.json` says; None if there is none, or it is of another version of Starlift."""
         try:
             return StackState.model_validate_json(self._file.read_text())
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-        ):  # ValidationError is one, and so is the error for bytes that are not text
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # pydantic's ValidationError is a ValueError
             return None
 
     def write(self, state: StackState) -> None:
         """Replace `stack.json`, which only we may read."""
-        unfinished = self._file.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(state.model_dump_json(indent=2))
-        unfinished.replace(self._file)
+        write_private(self._file, state.model_dump_json(indent=2))
 
 
 def service_environment(service: str, state: StackState, inherited: Mapping[str, str]) -> dict[str, str]:

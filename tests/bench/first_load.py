@@ -104,7 +104,7 @@ def _peer(stack: Stack, rows: int, python: Path) -> tuple[Measurement, str]:
 def _starlift(stack: Stack, home: Path) -> starlift_load.FirstLoad:
     start_services(stack, home)
     execute(stack.clusters["warehouse"].url(), "CHECKPOINT")
-    os.environ.update(stack.environment_for("operator"))
+    os.environ.update(stack.state.environment_for("operator"))
 
     async def load() -> starlift_load.FirstLoad:
         async with open_system(OperatorSettings()) as system:

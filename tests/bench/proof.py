@@ -49,7 +49,7 @@ def run(stack: Stack, home: Path, orders: int) -> dict[str, Any]:
     asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("loading ...")
     start_services(stack, home)
-    os.environ.update(stack.environment_for("operator"))
+    os.environ.update(stack.state.environment_for("operator"))
     asyncio.run(_load(stack))
     stack.stop_services()  # they would share the processors
     print("counting and proving ...")

@@ -70,7 +70,7 @@ class Arena:
         """The stack, its data, the services, the writer."""
         self.stack.start()
         self._kills_told.touch()
-        os.environ.update(self.stack.environment_for("operator"))
+        os.environ.update(self.stack.state.environment_for("operator"))
         owner_url = str(self.stack.source_owner_url)
         asyncio.run(ensure_filled(owner_url, orders=orders))
         self.seat_services()

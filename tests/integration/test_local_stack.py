@@ -153,7 +153,7 @@ def test_a_person_s_own_urls_stand_in_a_file_of_ours_and_in_no_secret(tmp_path: 
             assert found.database_urls == own
             assert state_file.stat().st_mode & 0o777 == 0o600
             assert (tmp_path / "localstack").stat().st_mode & 0o777 == 0o700
-            operator, ingestion = running.environment_for("operator"), running.environment_for("ingestion")
+            operator, ingestion = running.state.environment_for("operator"), running.state.environment_for("ingestion")
             assert (operator["STARLIFT_SOURCE_URL"], operator["STARLIFT_WAREHOUSE_URL"]) == (own["source"], own["warehouse"])
             assert ingestion["STARLIFT_SOURCE_URL"] == own["source"]
             assert not {"STARLIFT_WAREHOUSE_URL", "STARLIFT_SOURCE_SECRET", "STARLIFT_LOG_LEVEL"} & ingestion.keys()
@@ -266,8 +266,3 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match=r"can't be written .* set STARLIFT_HOME"):
         Stack(tmp_path / "file" / "stack").start()
-
-
-def test_a_database_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="the source database doesn't answer"):
-        Stack(tmp_path).start(source_url=f"postgresql://nobody@{LOOPBACK}:{free_port()}/nothing")

@@ -19,10 +19,9 @@ from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, service_environment
 from services.operator.errors import OperatorError
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.local import up
 from services.operator.local.latency import Latency, Watch, read_latency
-from services.operator.local.screen import Screen
 from services.operator.local.totesys.writer import start_writing
+from services.operator.local.up import Screen, UpOptions, start, start_services
 from services.operator.locate import enter
 from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import verify
@@ -70,9 +69,9 @@ def stage(screen: Screen, *, orders: int, every: timedelta) -> Iterator[tuple[st
     Stack.remove(home)
     try:
         with Stack(home) as stack, disk_errors(home):
-            up.start(stack, up.UpOptions(None, None, every), screen, orders=orders)
+            start(stack, UpOptions(None, None, every), screen, orders=orders)
             with screen.doing("starting the three services"):
-                up.start_services(stack, home)
+                start_services(stack, home)
             enter(service_environment(OPERATOR, stack.state, os.environ))
             yield stack.source_owner_url or "", home
     finally:

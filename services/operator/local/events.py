@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from services.operator.wording import counted
 
 Event = Mapping[str, Any]
+RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often than this
 
 # Only what a watcher wants to know; everything else stays in the log. A test holds these names against the services' code.
 SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
@@ -62,45 +63,65 @@ def _quarantined(event: Event) -> str:
     return f", {event['quarantined']:,} in quarantine" if event["quarantined"] else ""
 
 
-def sentence(line: str) -> str | None:
-    """A log line as `time service: what happened`; None where a watcher need not know, or the line is not an event."""
+def read_event(line: str) -> Event:
+    """The event of a log line; empty if the line is none, as the first of a log that was cut."""
     try:
         event = json.loads(line)
-        told = SENTENCES[event["event"]](event)
-        return f"{event['timestamp'][11:19]}  {event['service']:<12} {told}"
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def sentence(line: str) -> str | None:
+    """A log line as `time service: what happened`; None where a watcher need not know, or the line is not an event."""
+    event = read_event(line)
+    try:
+        happened = SENTENCES[event["event"]](event)
+        return f"{event['timestamp'][11:19]}  {event['service']:<12} {happened}"
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def is_start(line: str) -> bool:
-    """Whether a log line says that a service listens now."""
-    try:
-        return bool(json.loads(line)["event"] == "started")
-    except (ValueError, KeyError, TypeError):
-        return False
+def waits_in(lines: Iterable[str], now: datetime | None = None) -> str | None:
+    """What a service waits for, according to its last log lines."""
+    down: dict[str, str] = {}
+    unable: tuple[datetime, str] | None = None
+    for event in map(read_event, lines):
+        match event.get("event"):
+            case "started":
+                down, unable = {}, None
+            case "dependency_down":
+                down[event["dependency"]] = event["reason"]
+            case "dependency_up":
+                down.pop(event["dependency"], None)
+            case "receive_failed":
+                unable = datetime.fromisoformat(event["timestamp"]), event["reason"]
+            case "message_done":
+                unable = None
+            case _:
+                pass
+    if unable is not None and (now or datetime.now(UTC)) - unable[0] < RECEIVES_AGAIN_AFTER:
+        down.setdefault("sqs", unable[1])
+    return "; ".join(down.values()) or None
 
 
-@dataclass
 class LogTail:
-    """The lines that are appended to a log behind `position`, in bytes; without one, from now on."""
+    """The lines that are appended to a log from now on, or from `byte_count` before its end."""
 
-    path: Path
-    position: int = -1
-
-    def __post_init__(self) -> None:
-        if self.position < 0:
-            self.position = self.path.stat().st_size if self.path.exists() else 0
+    def __init__(self, path: Path, byte_count: int = 0) -> None:
+        self.path = path
+        self._position = max(0, path.stat().st_size - byte_count) if path.exists() else 0
 
     def new_lines(self) -> Iterator[str]:
         """Each complete line since the last call. A log that was cut begins anew."""
         if not self.path.exists():
             return
-        if self.path.stat().st_size < self.position:
-            self.position = 0
+        if self.path.stat().st_size < self._position:
+            self._position = 0
         with self.path.open("rb") as log:
-            log.seek(self.position)
+            log.seek(self._position)
             for line in log:
                 if not line.endswith(b"\n"):
                     return
-                self.position += len(line)
+                self._position += len(line)
                 yield line.decode(errors="replace")

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psutil
 
 from infra.local import processes
 from infra.local.databases import LOADER, WAREHOUSE
-from infra.local.machine import LOOPBACK, StackError
+from infra.local.machine import LOOPBACK, StackError, write_private
 from infra.local.postgres_binaries import find_binaries
 from infra.local.stack import Stack
 from infra.local.state import DEFAULT_PLACE, Home, StackState
+from services.operator.local.events import LogTail, waits_in
 from services.operator.status.report import Service
 from services.operator.system import SERVICES
 
 UP = "up"  # a word of the command line that started a stack
 PGPASS_FILE = "pgpass"
 LOG_END_BYTES = 256 * 1024
-RECEIVES_AGAIN_AFTER = timedelta(minutes=2)  # a service that can't receive logs so more often than this
 _SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
 
 
@@ -70,10 +67,7 @@ def write_password_file(stack: Stack, home: Path) -> None:
     cluster = stack.clusters.get("warehouse")
     if cluster is None:
         return
-    file = home / PGPASS_FILE
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(f"{LOOPBACK}:{cluster.port}:*:{LOADER}:{cluster.password(LOADER)}\n")
+    write_private(home / PGPASS_FILE, f"{LOOPBACK}:{cluster.port}:*:{LOADER}:{cluster.password(LOADER)}\n")
 
 
 def psql_command(url: str) -> str:
@@ -103,61 +97,8 @@ def _service(name: str, state: StackState, log: Path) -> Service:
     restarts = state.restarts.get(name, 0)
     if known is None or process is None:
         return Service(restarts=restarts)
-    waits_for = "its process is stopped; kill -CONT continues it" if _is_stopped(process) else waits_in(_end_of(log))
+    waits_for = waits_in(LogTail(log, LOG_END_BYTES).new_lines())
+    with suppress(psutil.NoSuchProcess):
+        if process.status() == psutil.STATUS_STOPPED:
+            waits_for = "its process is stopped; kill -CONT continues it"
     return Service(alive_since=datetime.fromtimestamp(known.created, UTC), restarts=restarts, waits_for=waits_for)
-
-
-def _is_stopped(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def waits_in(lines: Iterator[str], now: datetime | None = None) -> str | None:
-    """What a service waits for, according to its last log lines."""
-    down: dict[str, str] = {}
-    unable: tuple[datetime, str] | None = None
-    for event in _events(lines):
-        match event.get("event"):
-            case "started":
-                down, unable = {}, None
-            case "dependency_down":
-                down[str(event.get("dependency"))] = str(event.get("reason"))
-            case "dependency_up":
-                down.pop(str(event.get("dependency")), None)
-            case "receive_failed":
-                unable = _moment(event), str(event.get("reason"))
-            case "message_done":
-                unable = None
-            case _:
-                pass
-    if unable is not None and (now or datetime.now(UTC)) - unable[0] < RECEIVES_AGAIN_AFTER:
-        down.setdefault("sqs", unable[1])
-    return "; ".join(down.values()) or None
-
-
-def _events(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            yield event
-
-
-def _moment(event: Mapping[str, Any]) -> datetime:
-    try:
-        return datetime.fromisoformat(str(event.get("timestamp")))
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def _end_of(log: Path) -> Iterator[str]:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
-            yield from file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return

@@ -11,8 +11,8 @@ import asyncpg
 from contracts.messages import Role
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.demo import stage
-from services.operator.local.screen import Screen
 from services.operator.local.totesys.fill import connect
+from services.operator.local.up import Screen
 from services.operator.system import OperatorSettings, System, open_system
 
 LIMIT = timedelta(minutes=30)  # a guard against a hang, not against a slow machine

@@ -50,7 +50,7 @@ class Prover:
 
     def _reported(self, code: int) -> str | None:
         """Report nothing before the first load, when there is no warehouse to prove, and a lasting failure only once."""
-        last = (self.log.read_text(errors="replace").strip().splitlines() or ["it ended without a message"])[-1]
+        last = processes.tail(self.log, 1) or "it ended without a message"
         is_proof = last.startswith(VERDICTS)
         if not is_proof and (code == NOT_LOADED or last == self._failure):
             return None

@@ -9,9 +9,11 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -22,11 +24,10 @@ from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.errors import UsageError
-from services.operator.local.events import LogTail, is_start, sentence
+from services.operator.local.events import LogTail, read_event, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
 from services.operator.local.preflight import is_shaped_otherwise, require_databases, require_schema
 from services.operator.local.prover import Prover
-from services.operator.local.screen import Screen
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
 from services.operator.locate import chosen_settings
@@ -43,6 +44,16 @@ WRITES_PER_SECOND = 5.0
 SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE = f"{PREFIX}UP_SOURCE_URL", f"{PREFIX}UP_WAREHOUSE_URL"
 FOR_EVER = timedelta(days=3650)
 _USAGE = 2  # the exit code of a `starlift up` that refused its options or settings
+
+
+class Screen(Protocol):
+    """Where a command that takes a while reports what it does: a terminal, or what a test reads."""
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+
+    def doing(self, what: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Show what the block does while it does it; the function that it gets replaces the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +134,14 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int = ORD
 
 def start_services(stack: Stack, home: Path) -> list[LogTail]:
     """Start the three services and wait until each listens; return their logs from here on. Raises: StackError."""
-    tails = [LogTail(home / f"{service}.log") for service in SERVICES]
+    tails, silent = ([LogTail(home / f"{service}.log") for service in SERVICES] for _ in range(2))
     stack.start_services()
-    silent = {tail.path: LogTail(tail.path, tail.position) for tail in tails}
     deadline = time.monotonic() + SERVICES_LIMIT.total_seconds()
     while silent:
         if time.monotonic() > deadline:
-            raise StackError(f"{', '.join(path.stem for path in silent)} did not start; the log is {next(iter(silent))}")
+            raise StackError(f"{', '.join(tail.path.stem for tail in silent)} did not start; the log is {silent[0].path}")
         stack.tend()
-        silent = {path: tail for path, tail in silent.items() if not any(is_start(line) for line in tail.new_lines())}
+        silent = [tail for tail in silent if not any(read_event(line).get("event") == "started" for line in tail.new_lines())]
         time.sleep(LOOK_EVERY.total_seconds())
     return tails
 
@@ -215,7 +225,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def last_words(log: str) -> str:
-    """Why `starlift up` ended: its one sentence on stderr, which may have several lines, else its last line."""
+    """Why a command ended: its one sentence on stderr, which may have several lines, else its last line."""
     complaint = re.search(rf"^{COMPLAINT}(.+)", log, re.MULTILINE | re.DOTALL)
     return complaint[1].strip() if complaint else (log.strip().splitlines() or ["it ended without a message"])[-1]
 

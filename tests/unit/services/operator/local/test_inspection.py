@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.operator.local.inspection import psql_command, waits_in, without_secrets
+from services.operator.local.events import waits_in
+from services.operator.local.inspection import psql_command, without_secrets
 
 NOW = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
 
