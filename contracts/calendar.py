@@ -34,6 +34,6 @@ def part_problems(part: str, kind: Kind, *, is_key: bool) -> Iterator[str]:
     if part not in CALENDAR_PARTS:
         yield f"is not a part of a date; the calendar has {sorted(CALENDAR_PARTS)}"
     elif kind not in ({PART_KINDS[part]} if part in PART_KINDS else {Kind.INTEGER, Kind.BIGINT}):
-        yield f"is {kind} but holds the calendar's '{part}', which is {PART_KINDS.get(part, Kind.INTEGER)}"
+        yield f"is {kind} but contains the calendar's '{part}', which is {PART_KINDS.get(part, Kind.INTEGER)}"
     elif is_key and part != "date":
         yield "is in the key of a calendar, which must be the date alone"

@@ -75,13 +75,13 @@ def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str
     for lookup in table.lookups:
         partner, on = contract.source_table(lookup.table), contract.source_table(table.source).column(lookup.on)
         if sum(other.table == lookup.table for other in table.lookups) > 1:
-            yield f"has two joins '{lookup.table}'; make a dimension of it, carry both keys, and join them in a view"
+            yield f"joins '{lookup.table}' twice; make it a dimension, carry both keys, and join them in a view"
         if len(partner.key) != 1:
             yield f"joins '{lookup.table}', whose key is not one column"
         elif not join_alike(on.type, (key := partner.column(partner.key[0])).type):
             yield (
                 f"joins '{lookup.table}' by '{lookup.on}', which is {on.type.family}, but its key is {key.type.family}; "
-                "join integers or texts among each other, or uuids, or dates"
+                "join integers with integers, texts with texts, uuids with uuids, or dates with dates"
             )
 
 

@@ -55,7 +55,7 @@ class ColumnType:
     def __post_init__(self) -> None:
         if self.kind is Kind.VERBATIM and not _TYPE_NAME.fullmatch(self.name):
             raise ValueError(
-                f"'{self.name}' is not a type as format_type() spells it, such as 'jsonb', 'integer[]' or 'public.citext'; "
+                f"'{self.name}' is not a type as written by format_type(), such as 'jsonb', 'integer[]' or 'public.citext'; "
                 "copy the spelling from psql's \\d"
             )
         if self.kind is Kind.NUMERIC and not 0 < self.precision <= MAX_SCALED_DIGITS:

@@ -148,7 +148,7 @@ class Topology(_Closed):
         known: dict[str, Collection[str]] = {"queue": self.queues, "bucket": self.buckets, "secret": self.secrets}
         for kind, owner, name in self._references():
             if name not in known[kind]:
-                yield f"{owner} names the {kind} '{name}', which is none of {sorted(known[kind])}"
+                yield f"{owner} names the {kind} '{name}', which is not one of {sorted(known[kind])}"
         for name, service in self.services.items():
             if len(service.sends) > 1:
                 yield f"service '{name}' sends to {list(service.sends)}; a service sends to one queue at most"
@@ -165,7 +165,7 @@ class Topology(_Closed):
             if queue.max_receive_count <= self.attempts:
                 yield (
                     f"queue '{name}' has max_receive_count {queue.max_receive_count}, not above attempts {self.attempts}: "
-                    "SQS would move a message away before its failure is written down"
+                    "SQS would move a message away before its failure is recorded"
                 )
             if queue.retention_s > self.dead_letter_retention_s:
                 yield f"queue '{name}' keeps messages longer than its dead-letter queue, where they keep their age"

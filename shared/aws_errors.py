@@ -74,14 +74,14 @@ def aws_errors(dependency: str, target: str) -> Iterator[None]:
     except ClientError as error:
         raise classed(error, dependency, target) from error
     except ParamValidationError as error:
-        raise PermanentError(f"the request to {dependency} about '{target}' is malformed; this is a bug, report it") from error
+        raise PermanentError(
+            f"the request to {dependency} for '{target}' is malformed; this is a bug, please report it"
+        ) from error
     except _NO_CREDENTIALS as error:
-        text = (
-            f"{dependency} can't be asked about '{target}' without credentials ({type(error).__name__}); provide or renew them"
-        )
+        text = f"{dependency} can't be called for '{target}' without credentials ({type(error).__name__}); set or renew them"
         raise DependencyDownError(dependency, text) from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-        text = f"{dependency} can't be reached about '{target}' ({type(error).__name__}); check the network and the endpoint"
+        text = f"{dependency} can't be reached for '{target}' ({type(error).__name__}); check the network and the endpoint"
         raise DependencyDownError(dependency, text) from error
 
 
@@ -103,12 +103,12 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
         set_up = "rerun the set-up (`starlift up` on a local stack, `terraform apply` on AWS)"
         return DependencyDownError(dependency, f"'{target}' does not exist ({code}); {set_up}")
     if is_throttling(code) or status == _TOO_MANY_REQUESTS:
-        return TransientError(f"{dependency} throttles requests about '{target}' ({code or status}); trying later")
+        return TransientError(f"{dependency} throttles requests for '{target}' ({code or status}); they are retried later")
     if code in _CREDENTIALS:
-        what = f"{dependency} refuses our credentials or our clock about '{target}' ({code}); correct them"
+        what = f"{dependency} rejects the credentials or the clock of a request for '{target}' ({code}); correct them"
         return DependencyDownError(dependency, what)
     if code in _STALLED or status >= _SERVER_FAULT:
-        what = f"{dependency} fails about '{target}' ({code or status}); try again when it has recovered"
+        what = f"{dependency} fails requests for '{target}' ({code or status}); try again when it has recovered"
         return DependencyDownError(dependency, what)
     if code.startswith(_ENCRYPTION_KEY):
         what = f"the encryption key of '{target}' can't be used ({code}); enable it, or grant its use to the task's role"

@@ -67,7 +67,8 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
     """What the catalog records about each source table. Raises: SourceMismatchError if the source does not fit the contract."""
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SourceMismatchError(
-            "the source database's encoding is SQL_ASCII, in which a text may hold bytes that are not characters; copy it into "
+            "the source database's encoding is SQL_ASCII, in which a text may contain bytes that are not characters; copy "
+            "it into "
             "a database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
         )
     rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
@@ -115,8 +116,8 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
         )
     if found["heirs"]:
         raise SourceMismatchError(
-            f"table '{table.name}' has tables that inherit from it ({', '.join(found['heirs'])}), whose rows its key does not "
-            f"hold for; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own, "
+            f"table '{table.name}' has tables that inherit from it ({', '.join(found['heirs'])}), which its key does not "
+            f"cover; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own, "
             f"{TRY_AGAIN}"
         )
     types = _types(found)

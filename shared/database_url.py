@@ -63,6 +63,6 @@ async def _read_secret(secret_id: str, region: str) -> str:
                 answer = await client.get_secret_value(SecretId=secret_id)
             except ClientError as error:
                 if error_code(error) == "ResourceNotFoundException":
-                    raise PermanentError(f"there is no secret '{secret_id}' in {region}; rerun the set-up") from error
+                    raise PermanentError(f"secret '{secret_id}' does not exist in {region}; rerun the set-up") from error
                 raise
     return str(answer.get("SecretString", "")).strip()

@@ -63,7 +63,7 @@ def error_text(error: BaseException, bytes_maximum: int = _TEXT_BYTES_MAXIMUM) -
     if isinstance(error, _OUR_ERRORS):
         text = str(error)
     else:
-        text = f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld, it may quote a row"
+        text = f"unexpected {type(error).__qualname__} in {place_of(error)}; its text is withheld because it may quote a row"
     return text.encode(errors="backslashreplace")[:bytes_maximum].decode(errors="ignore")
 
 

@@ -201,7 +201,7 @@ def verified(ref: ObjectRef, body: bytes | None) -> bytes:
     digest = sha256(body).hexdigest()
     if (len(body), digest) != (ref.byte_count, ref.sha256):
         raise ObjectDamagedError(
-            f"'{place}' has {len(body)} bytes with sha256 {digest}, the message says {ref.byte_count} bytes with sha256 "
+            f"'{place}' has {len(body)} bytes with sha256 {digest}, but the message names {ref.byte_count} bytes with sha256 "
             f"{ref.sha256}; {_RESTORE}"
         )
     return body

@@ -70,7 +70,9 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     file = fastparquet.ParquetFile(io.BytesIO(body))
     unknown = [name for name in _known_columns(file) if name not in types]
     if unknown:  # leaving a column out would lose it silently
-        raise NewerColumnsError(f"the file has columns that this build's contract lacks: {unknown}; deploy the newer contract")
+        raise NewerColumnsError(
+            f"the file has columns that this build's contract does not have: {unknown}; deploy the newer contract"
+        )
     return _decoded(file, types)
 
 
@@ -109,7 +111,7 @@ def _require_scales(file: fastparquet.ParquetFile, types: Mapping[str, ColumnTyp
     for name, kind in types.items():
         if scales.get(name, kind.scale) != kind.scale:
             raise NewerColumnsError(
-                f"column '{name}' of the file has scale {scales[name]}, this build's contract says {kind.sql}; "
+                f"column '{name}' of the file has scale {scales[name]}, but this build's contract has {kind.sql}; "
                 "deploy the newer contract"
             )
 

@@ -72,7 +72,7 @@ def _classed(dependency: str, error: BaseException) -> Exception:
         names = [getattr(error, name, None) for name in ("schema_name", "table_name", "column_name")]
         where = ".".join(name for name in names if name)
         what = f"{type(error).__name__} in {where}" if where else type(error).__name__
-        return PermanentError(f"{dependency}: {what}; its text is withheld, it may quote a row")
+        return PermanentError(f"{dependency}: {what}; its text is withheld because it may quote a row")
     if isinstance(error, asyncpg.InterfaceError):
         return _classed_misuse(dependency, error)
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
@@ -119,7 +119,7 @@ def _explain_unreachable(dependency: str, error: BaseException) -> str:
         case asyncpg.InvalidAuthorizationSpecificationError():
             return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
         case asyncpg.InvalidCatalogNameError():
-            return f"the {dependency} server has no such database ({error}); create it or correct the URL"
+            return f"the {dependency} database does not exist on its server ({error}); create it or correct the URL"
         case asyncpg.ReadOnlySQLTransactionError():
             return explain_read_only(dependency)
         case TimeoutError():
@@ -140,4 +140,4 @@ def _explain_unreachable(dependency: str, error: BaseException) -> str:
 
 def explain_read_only(dependency: str) -> str:
     """What to do about a database that is read-only, in one sentence."""
-    return f"the {dependency} database takes no writes; end its recovery or its read-only mode, or point the URL to the primary"
+    return f"the {dependency} database is read-only; end its recovery or its read-only mode, or point the URL at the primary"

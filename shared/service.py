@@ -80,7 +80,7 @@ class World:
     def require_next_queue(self) -> Queue:
         """The queue that the service sends to. Raises: PermanentError when the settings name none."""
         if self.next_queue is None:
-            raise PermanentError("this service sends messages and has no queue to send to; set STARLIFT_NEXT_QUEUE_URL")
+            raise PermanentError("no queue to send messages to: set STARLIFT_NEXT_QUEUE_URL")
         return self.next_queue
 
 

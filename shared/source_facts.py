@@ -48,7 +48,7 @@ def distrust(now: SourceFacts, before: Checkpoint) -> list[str]:
         "another timeline: a failover or a restore": identity.timeline != known.timeline,
         # A crashed PostgreSQL hands out again the transaction ids whose log it had not yet written.
         "PostgreSQL recovered from a crash": identity.statistics_reset != known.statistics_reset,
-        "the source's log went back": now.snapshot.wal_position != UNKNOWN_POSITION
+        "the source's WAL position moved back": now.snapshot.wal_position != UNKNOWN_POSITION
         and lsn(now.snapshot.wal_position) < lsn(before.snapshot.wal_position),
         "the horizon is ahead of the source": before.snapshot.horizon > now.next_xid,
         "the horizon is too old": now.next_xid - before.snapshot.horizon > HORIZON_AGE_MAXIMUM,

@@ -95,7 +95,7 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
                 },
             )
     except (BotoCoreError, ClientError) as error:
-        raise StackError(f"LocalStack at {endpoint_url} did not take the set-up: {error}; look at its log") from error
+        raise StackError(f"LocalStack at {endpoint_url} rejected the set-up: {error}; see its log") from error
 
 
 def _dead_letter_queue(sqs: Any, topology: Topology, queue: str) -> str:
@@ -148,7 +148,7 @@ def main() -> int:
     names = ("AWS_ENDPOINT_URL", "STARLIFT_STACK", *(f"STARLIFT_{secret.upper()}_URL" for secret in topology.secrets))
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
-        print(f"the set-up needs {', '.join(missing)}; set them in the environment", file=sys.stderr)
+        print(f"the set-up needs environment variables: set {', '.join(missing)}", file=sys.stderr)
         return 2
     urls = {secret: os.environ[f"STARLIFT_{secret.upper()}_URL"] for secret in topology.secrets}
     try:

@@ -39,7 +39,7 @@ runpy.run_module("localstack.runtime.main", run_name="__main__")
 """
 _START = timedelta(minutes=10)  # a guard against a hang: 2 s on an idle machine, minutes on a busy one
 _STOP = timedelta(seconds=10)
-_ELSEWHERE = f"set {ENVIRONMENT_VARIABLE} to the directory of an environment that holds it"
+_ELSEWHERE = f"set {ENVIRONMENT_VARIABLE} to the directory of an environment that contains it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class Cluster:
         # EINVAL: the user namespace does not map the user.
         if self._account is not None and error.errno in (errno.EPERM, errno.EINVAL):
             return StackError(
-                f"PostgreSQL refuses to run as root, and root may not become another user here ({error.strerror}); "
+                f"PostgreSQL refuses to run as root, and root may not switch to another user here ({error.strerror}); "
                 f"run as an ordinary user, or {OWN_DATABASES}"
             )
         fault = f"PostgreSQL '{self.name}' can't be started: {place}: {error.strerror}"

@@ -65,7 +65,7 @@ def _candidates() -> Iterator[Binaries]:
     if chosen:
         binaries = _binaries_in(Path(chosen))
         if binaries is None or binaries.major < OLDEST_MAJOR:
-            raise StackError(f"PG_BIN={chosen} holds no PostgreSQL {OLDEST_MAJOR} or newer; correct it or unset it")
+            raise StackError(f"PG_BIN={chosen} contains no PostgreSQL {OLDEST_MAJOR} or newer; correct it or unset it")
         yield binaries
         return
     installed = [binaries for directory in _installed() if (binaries := _binaries_in(directory)) is not None]

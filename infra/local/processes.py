@@ -70,8 +70,8 @@ class Child:
         if code is None and is_ready():
             return
         if found_no_room(tail(self.log, _LAST_LINES)) or not has_any_room(self.log.parent):
-            raise StackError(f"{name} found no space left on the disk; {FREE_SOME}; its log is {self.log}")
-        fate = "is not ready in time" if code is None else f"ended with {code}"
+            raise StackError(f"{name} ran out of disk space; {FREE_SOME}; its log is {self.log}")
+        fate = "was not ready in time" if code is None else f"ended with {code}"
         raise StackError(f"{name} {fate}; its log {self.log} ends with:\n{tail(self.log, _LAST_LINES)}")
 
 

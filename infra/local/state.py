@@ -135,7 +135,8 @@ class Home:
         except BlockingIOError:
             lock.close()
             raise StackError(
-                f"a stack runs in {self.directory} already; stop it with `starlift down`, or set STARLIFT_HOME to another place"
+                f"a stack is already running in {self.directory}; stop it with `starlift down`, or set STARLIFT_HOME to "
+                "another place"
             ) from None
         self._lock = lock
 

@@ -41,7 +41,9 @@ class Dependencies:
 async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
     if not isinstance(message, IngestSource):
-        raise PermanentError(f"ingestion takes starlift.ingest_source, not '{message.type}'; move the message to its own queue")
+        raise PermanentError(
+            f"ingestion handles starlift.ingest_source, not '{message.type}'; move the message to its own queue"
+        )
     if message.data.source_name != deps.store.source:
         raise PermanentError(
             f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"

@@ -92,7 +92,7 @@ async def take_lease(store: SourceStore, now: Callable[[], datetime], new_token:
     """
     state, etag = await store.read_state()
     if state.lease is not None and now() - CLOCK_SKEW < state.lease.until < now() + _FAR_AHEAD:
-        raise LeaseHeldError(f"a run of '{store.source}' is under way until {state.lease.until:%H:%M:%S} at the latest")
+        raise LeaseHeldError(f"a run of '{store.source}' runs until {state.lease.until:%H:%M:%S} at the latest")
     token = new_token()
     run = max(state.run + 1, int(now().timestamp() * 1000))
     taken = state.model_copy(update={"run": run, "lease": StoredLease(token=token, until=now() + LEASE_LIFE)})

@@ -131,7 +131,8 @@ def _naming_undecodable(table: str) -> Iterator[None]:
         yield
     except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
         raise PermanentError(
-            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; it is withheld); correct it at the "
+            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; the text is withheld); correct "
+            "it at the "
             "source, then replay the dead letters"
         ) from error
 

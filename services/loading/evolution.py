@@ -86,7 +86,8 @@ def _refuse_dependants(contract: Contract, star: FoundStar) -> None:
                 found.append(f"{dependant.name} on {dependant.relation}")
     if found:
         raise SchemaNotReadyError(
-            f"the warehouse can't follow contract '{contract.name}' while other objects depend on what has to change: "
+            f"the warehouse can't be migrated to contract '{contract.name}' while other objects depend on columns that "
+            "have to change: "
             f"{'; '.join(dict.fromkeys(found))}; drop them, and create them again once the loader has continued by itself"
         )
 

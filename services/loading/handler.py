@@ -40,7 +40,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Load one batch. Raises: PermanentError, TransientError, DependencyDownError."""
     if not isinstance(message, BatchRemodelled):
         raise PermanentError(
-            f"loading takes starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
+            f"loading handles starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
     event = _batch_loaded(message)
     try:
@@ -76,7 +76,7 @@ async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
     try:
         types = deps.contract.warehouse_table(rows.table).star_types
     except ContractError as error:
-        advice = "deploy the contract that it was made under, then replay the dead letters"
+        advice = "deploy the contract that it was written with, then replay the dead letters"
         raise PermanentError(f"star rows '{rows.object.key}' can't be loaded: {error}; {advice}") from error
     return await read_rows(deps.objects, rows.object, types, deps.contract, "star rows")
 

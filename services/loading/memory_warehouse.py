@@ -65,7 +65,7 @@ class MemoryWarehouse:
         data = batch.event.data
         for other in self.ledger.values():
             if (source := other.event.data.source_name) != data.source_name:
-                raise PermanentError(f"the warehouse holds the rows of source '{source}'")
+                raise PermanentError(f"the warehouse contains the rows of source '{source}'")
         if data.batch_id in self.ledger:
             return None
         # What may fail, or lets others run, comes first: after it nothing can leave half a batch.

@@ -127,7 +127,8 @@ def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
     """Tombstones and key comparisons belong to a database's only star. Raises: SchemaNotReadyError."""
     for other in applied.keys() - {contract.name}:
         raise SchemaNotReadyError(
-            f"the warehouse holds the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
+            f"the warehouse contains the star of contract '{other}'; give contract '{contract.name}' a database of its own "
+            "or, if "
             f"it is the same contract renamed, update {APPLIED_CONTRACT}"
         )
 
@@ -159,8 +160,8 @@ async def _classed_errors(subject: str, waits: Sequence[LockWait] = ()) -> Async
         ) from error
     except asyncpg.UniqueViolationError as error:
         raise SchemaNotReadyError(
-            f"{subject} of the warehouse can't be created again while several rows have the same key; of each key keep the row "
-            "with the highest _run, delete the others, and the loader continues by itself"
+            f"{subject} of the warehouse can't be created again while several rows have the same key; for each key, keep the "
+            "row with the highest _run and delete the others; the loader then continues by itself"
         ) from error
     except _REFUSED as error:
         detail = f" ({error.detail})" if isinstance(error, asyncpg.DependentObjectsStillExistError) else ""

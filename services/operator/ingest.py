@@ -139,7 +139,7 @@ async def _until(
                 await asyncio.sleep(POLL.total_seconds())
             return found
     except TimeoutError:
-        raise NotLoadedError(f"{late()}; look at `starlift status`: are the services up, are messages waiting?") from None
+        raise NotLoadedError(f"{late()}; check `starlift status` for stopped services and waiting messages") from None
 
 
 class _Wait:

@@ -71,7 +71,7 @@ def _local_environment() -> dict[str, str]:
     """The environment of a service of the local stack. Raises: UsageError if no stack is up."""
     describe = "set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator"
     if not has_local_stack():
-        raise UsageError(f"the environment describes no Starlift; {describe}")
+        raise UsageError(f"the environment does not describe a Starlift; {describe}")
     from infra.local.stack import Stack  # noqa: PLC0415 (needs the extra `local`)
     from infra.local.state import OPERATOR, default_home, service_environment  # noqa: PLC0415 (likewise)
     from services.operator.local.inspection import stacks_of_this_user  # noqa: PLC0415 (likewise)
@@ -80,8 +80,8 @@ def _local_environment() -> dict[str, str]:
     if state is not None:
         return _set_among(*_OURS) | service_environment(OPERATOR, state, os.environ)
     found = ", ".join(f"STARLIFT_HOME={home}" for home in stacks_of_this_user())
-    elsewhere = f"one runs elsewhere: set {found}" if found else "start one with `starlift up --detach`"
-    raise UsageError(f"no Starlift runs in {default_home()}; {elsewhere}, or {describe}")
+    elsewhere = f"one is running elsewhere: set {found}" if found else "start one with `starlift up --detach`"
+    raise UsageError(f"no Starlift is running in {default_home()}; {elsewhere}, or {describe}")
 
 
 def _set_among(*names: str) -> dict[str, str]:

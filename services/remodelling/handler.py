@@ -57,7 +57,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Remodel one batch. Raises: PermanentError, TransientError, DependencyDownError."""
     if not isinstance(message, BatchIngested):
         raise PermanentError(
-            f"remodelling takes starlift.batch_ingested, not '{message.type}'; move the message to its own queue"
+            f"remodelling handles starlift.batch_ingested, not '{message.type}'; move the message to its own queue"
         )
     try:
         rows = await _read_extracts(message.data, deps)
@@ -100,7 +100,7 @@ def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
     try:
         return contract.source_table(name)
     except ContractError as error:
-        advice = "deploy the contract that it was made under, then replay the dead letters"
+        advice = "deploy the contract that it was written with, then replay the dead letters"
         raise PermanentError(f"{what} can't be remodelled: {error}; {advice}") from error
 
 

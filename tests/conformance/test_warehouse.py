@@ -185,6 +185,6 @@ async def test_a_second_source_is_refused(warehouse: Warehouse) -> None:
     await warehouse.load(batch(1, {"dim_maker": [(1, "Ada", "Leeds")]}))
     other = batch(2, {"dim_maker": [(1, "Eve", "Leeds")]})
     event = other.event.model_copy(update={"data": other.event.data.model_copy(update={"source_name": "other"})})
-    with pytest.raises(PermanentError, match="holds the rows of source 'shop'"):
+    with pytest.raises(PermanentError, match="contains the rows of source 'shop'"):
         await warehouse.load(Batch(event, other.rows, other.keys))
     assert await makers(warehouse) == {1: ("Ada", 1, False)}

@@ -22,7 +22,7 @@ def test_the_demo_ends_equal_and_leaves_nothing_on_one_core_beside_two_busy_loop
 
 def test_the_demo_of_late_commits_shows_what_a_watermark_loses(starlift: Starlift) -> None:
     answer = starlift("demo", "--late-commit")
-    assert "Of 3 rows that were committed late the watermark lost 3, for good; Starlift 0." in answer.out
+    assert "Of 3 rows that were committed late, the watermark lost 3, for good; Starlift 0." in answer.out
     lost = [line for line in answer.out.splitlines() if "LOST" in line]
     assert [line.split("LOST")[1].split()[0] for line in lost] == ["yes"] * 3
     assert not list(starlift.home.iterdir())

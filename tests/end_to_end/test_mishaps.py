@@ -126,7 +126,9 @@ def test_a_column_that_is_dropped_makes_dead_letters_until_it_is_back(shared: St
 
 def test_a_second_up_in_one_home_is_refused(shared: Starlift) -> None:
     sentence = shared("up", expected=1).complains(1)
-    assert sentence.startswith(f"a stack runs in {shared.home} already; stop it with `starlift down`, or set STARLIFT_HOME")
+    assert sentence.startswith(
+        f"a stack is already running in {shared.home}; stop it with `starlift down`, or set STARLIFT_HOME"
+    )
 
 
 def test_down_leaves_no_process_and_the_next_up_goes_on_from_the_warehouse(shared: Starlift, databases: Databases) -> None:
@@ -134,8 +136,8 @@ def test_down_leaves_no_process_and_the_next_up_goes_on_from_the_warehouse(share
     assert len(running) == 5  # the owner, LocalStack, three services
     assert shared("down").out == "stopped\n"
     wait_until(lambda: shared.alive == set())  # the owner gives up its place, and then ends
-    assert shared("down").out == f"nothing runs in {shared.home}\n"
-    assert shared("status", expected=2).complains(2).startswith(f"no Starlift runs in {shared.home}; ")
+    assert shared("down").out == f"nothing is running in {shared.home}\n"
+    assert shared("status", expected=2).complains(2).startswith(f"no Starlift is running in {shared.home}; ")
     sell(databases)
     shared("up", "--detach", *databases.options)
     shared("ingest", "--wait")

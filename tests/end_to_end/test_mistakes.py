@@ -85,7 +85,7 @@ def test_a_taken_port(arguments: tuple[str, ...], starlift: Starlift) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         sentence = starlift(*arguments, "--localstack-port", str(port), expected=1).complains(1)
-    assert sentence == f"LocalStack needs port {port} of 127.0.0.1, which is taken; stop its owner or choose another"
+    assert sentence == f"LocalStack needs port {port} of 127.0.0.1, which is in use; stop its owner or choose another"
     assert starlift.alive == set()
 
 
@@ -98,7 +98,7 @@ def test_a_warehouse_without_a_source(arguments: tuple[str, ...], starlift: Star
 
 def test_no_starlift_here(starlift: Starlift) -> None:
     sentence = starlift("verify", expected=2).complains(2)
-    assert sentence.startswith(f"no Starlift runs in {starlift.home}; ")
+    assert sentence.startswith(f"no Starlift is running in {starlift.home}; ")
     assert sentence.endswith(", or set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator")
 
 
@@ -138,4 +138,4 @@ def test_a_second_demo_does_not_end_the_first(starlift: Starlift, play: tuple[st
         sentence = starlift(*play, expected=1).complains(1)
     finally:
         first.release()
-    assert sentence == "another demo runs here; wait until it has ended, or set STARLIFT_HOME to another place"
+    assert sentence == "another demo is running here; wait until it has ended, or set STARLIFT_HOME to another place"

@@ -179,7 +179,7 @@ def test_a_row_that_somebody_changed_in_the_warehouse_is_named_and_repaired(
     execute(databases.warehouse, "UPDATE fact_sales_order SET units_sold = -1 WHERE sales_order_id = 3")
     page = tmp_path / "proof.html"
     different = shared("verify", "--record", "--settle", "0", "--report", str(page), "fact_sales_order", expected=2)
-    assert "--record is for proofs of everything" in different.err
+    assert "--record needs a proof of the whole star" in different.err
     different = shared("verify", "--record", "--settle", "0", "--report", str(page), expected=3)
     assert "fact_sales_order 3 is different (units_sold: expected" in different.out
     assert "found &#x27;-1&#x27;" in page.read_text()

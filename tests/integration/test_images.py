@@ -25,7 +25,7 @@ SENTENCES = {
     "ingestion": "invalid settings: STARLIFT_REGION is missing",
     "remodelling": "invalid settings: STARLIFT_REGION is missing",
     "loading": "invalid settings: STARLIFT_REGION is missing",
-    "operator": "the environment describes no Starlift",
+    "operator": "the environment does not describe a Starlift",
     "bootstrap": "the set-up needs AWS_ENDPOINT_URL",
 }
 

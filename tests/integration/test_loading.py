@@ -221,7 +221,7 @@ async def test_a_second_star_in_one_database_is_refused_and_takes_nothing_for_de
     second = pipeline.reading(replace(CONTRACT, name="second", warehouse_schema="second"))
     (message,) = await second.read(Mode.FULL, compare_keys=True)
     with pytest.raises(
-        SchemaNotReadyError, match=r"holds the star of contract 'totesys'; give contract 'second' a database of"
+        SchemaNotReadyError, match=r"contains the star of contract 'totesys'; give contract 'second' a database of"
     ):
         await second.load(message)
     assert (await pipeline.verify()).is_equal

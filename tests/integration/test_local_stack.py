@@ -99,7 +99,7 @@ def test_no_password_stands_where_others_may_read_it(stack: Stack, home: Path) -
 
 
 def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack, home: Path) -> None:
-    with pytest.raises(StackError, match=r"a stack runs in .* already; stop it"):
+    with pytest.raises(StackError, match=r"a stack is already running in .*; stop it"):
         Stack(home).start()
     assert Stack.found(home) is not None
 

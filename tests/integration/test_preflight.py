@@ -53,7 +53,7 @@ async def test_a_source_that_does_not_fit_is_told_table_and_column(
 async def test_a_wrong_password_and_a_database_that_is_none(reader_url: str) -> None:
     with pytest.raises(DependencyDownError, match="the source database refuses the user or the password; correct its URL"):
         await check_source(reader_url.replace(READER, "nobody"), CONTRACT)
-    with pytest.raises(DependencyDownError, match="the source server has no such database"):
+    with pytest.raises(DependencyDownError, match="the source database does not exist on its server"):
         await check_source(f"{reader_url}_nowhere", CONTRACT)
 
 

@@ -74,7 +74,9 @@ async def test_before_the_first_load_there_is_nothing_to_compare(source: asyncpg
 
 async def test_a_table_that_was_loaded_and_is_gone_is_not_taken_for_one_that_is_yet_to_come(loaded: Pipeline) -> None:
     await loaded.select("DROP TABLE fact_payment CASCADE")
-    with pytest.raises(PermanentError, match="the warehouse has lost table 'fact_payment'; restore it, or restart loading"):
+    with pytest.raises(
+        PermanentError, match="the warehouse no longer has table 'fact_payment'; restore it, or restart loading"
+    ):
         await loaded.verify()
 
 

@@ -130,7 +130,7 @@ async def test_a_source_that_was_restored_from_a_backup_is_read_in_full_and_what
         async with application_of(scratch_source, database) as application:
             await application.execute(INSERT, "after the restore")
         reasons, _ = await run(pipeline)
-        assert {"the source's log went back", "the horizon is ahead of the source"} & set(reasons)
+        assert {"the source's WAL position moved back", "the horizon is ahead of the source"} & set(reasons)
         alive = await pipeline.select("SELECT design_name FROM dim_design WHERE design_id > 473 AND _deleted_at IS NULL")
         assert alive == [("after the restore",)]
         await require_equal(pipeline)

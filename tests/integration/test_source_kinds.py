@@ -35,7 +35,7 @@ def contract_of(name: str) -> Contract:
 
 NO_VERSIONS = "no transaction id of its rows shows what changed; make contract 'things' read the tables that its rows come from"
 HEIRS = (
-    "table 'vehicle' has tables that inherit from it (public.truck), whose rows its key does not hold for; detach them "
+    "table 'vehicle' has tables that inherit from it (public.truck), which its key does not cover; detach them "
     "(ALTER TABLE … NO INHERIT vehicle) and read them as tables of their own"
 )
 TEST_KINDS = """

@@ -88,7 +88,7 @@ async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
     await filled.run(Mode.FULL)
     found = await life(filled, "fact_payment", "3")
     assert [refusal.open for refusal in found.quarantine] == [False]
-    assert "payment_amount is NaN (the source has it no longer)" in await told(filled, "fact_payment", "3")
+    assert "payment_amount is NaN (the source no longer has it)" in await told(filled, "fact_payment", "3")
 
 
 async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_that_is_asked_for_only(

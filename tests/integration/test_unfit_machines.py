@@ -20,7 +20,7 @@ from tests.fixtures.postgres_cluster import TestCluster
 
 NOBODY = Account(65534, 65534)
 WITHOUT_CHOWN = ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown")
-NO_CHOWN = "PostgreSQL refuses to run as root, and root may not become another user here (Operation not permitted); run as"
+NO_CHOWN = "PostgreSQL refuses to run as root, and root may not switch to another user here (Operation not permitted); run as"
 Mounted = Callable[[str], Path]
 
 

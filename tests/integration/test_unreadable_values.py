@@ -49,7 +49,8 @@ async def test_a_value_that_the_warehouse_cannot_read_is_told_by_its_column_and_
     await source.execute("UPDATE item SET size = '(wide,high)' WHERE item_id = 2")
     expected = (
         r"^column 'size' of 'dim_item' has a value that the warehouse can't read as pair \(InvalidTextRepresentationError; the "
-        r"text is withheld, it may quote a row\); correct it at the source or leave the column out of the contract, then run "
+        r"text is withheld because it may quote a row\); correct it at the source or leave the column out of the contract, "
+        r"then run "
         r"`starlift ingest --full`$"
     )
     with pytest.raises(PermanentError, match=expected):

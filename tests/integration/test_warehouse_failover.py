@@ -37,9 +37,9 @@ async def test_a_read_only_warehouse_is_down_until_it_takes_writes_again(
         aclosing(Database("warehouse", url, connections=1)) as read,
     ):
         loader = replace(pipeline, warehouse=written)
-        with pytest.raises(DependencyDownError, match=r"^the warehouse database takes no writes; end its recovery or"):
+        with pytest.raises(DependencyDownError, match=r"^the warehouse database is read-only; end its recovery or"):
             await loader.load(message)
-        with pytest.raises(DependencyDownError, match=r"^the warehouse database takes no writes; end its recovery or"):
+        with pytest.raises(DependencyDownError, match=r"^the warehouse database is read-only; end its recovery or"):
             await written.probe()
         await read.probe()
         execute(postgres_cluster.url(), f'ALTER DATABASE "{warehouse_database}" RESET default_transaction_read_only')

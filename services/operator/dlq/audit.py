@@ -33,7 +33,7 @@ from shared.reading import all_of
 from shared.stored_documents import read_stored
 
 NOT_REACHED = "not reached before the operation ended"
-NOT_KNOWN = "left, or what became of it is not known: the operation was interrupted"
+NOT_KNOWN = "left, or unknown: the operation was interrupted"
 _DONE = frozenset(kind.done for kind in Kind)
 Document = TypeVar("Document")
 
@@ -144,7 +144,7 @@ async def removed(system: System, beginning: str) -> Removed:
     """
     found = await audit(system, beginning)
     if len(found) != 1:
-        text = f"there is no file '{beginning}', and {len(found)} operations begin so; `starlift dlq audit` lists them"
+        text = f"'{beginning}' is not a file, and {len(found)} operations have ids that begin with it; see `starlift dlq audit`"
         raise NotFoundError(text)
     (operation,) = found
     ended = operation.ended

@@ -143,7 +143,7 @@ def _foreign(document: Any) -> str | None:
         case {"Records": [{"eventSource": "aws:s3"}, *_]}:
             return "this is an S3 event notification, which Starlift does not use; remove it from the bucket, then discard it"
         case {"Type": "Notification", "TopicArn": _, "Message": _}:
-            return f"this is an SNS notification; turn on raw message delivery of the subscription; {_EDIT}"
+            return f"this is an SNS notification; enable raw message delivery for the subscription; {_EDIT}"
         case {"Type": "SubscriptionConfirmation" | "UnsubscribeConfirmation", "TopicArn": _}:
             return "this is an SNS subscription's confirmation; remove the queue's subscription, then discard it"
         case {"detail-type": _, "source": _, "detail": _}:

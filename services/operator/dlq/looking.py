@@ -214,7 +214,7 @@ def reason_to_skip(letter: Letter, *, force: bool) -> str | None:
     if letter.problem is not None:
         return letter.problem
     if letter.failure.replays >= REPLAYS_MAXIMUM and not force:
-        return f"it was replayed {letter.failure.replays} times already; find out why it dies, or use --force"
+        return f"it was replayed {letter.failure.replays} times already; find out why it fails, or pass --force"
     outgoing = letter.outgoing
     try:
         require_sendable(letter.service, outgoing)

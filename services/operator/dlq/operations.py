@@ -33,7 +33,7 @@ ARCHIVE_BYTES = 4 * 1024 * 1024  # likewise: what is in memory at once
 LOST = "no longer held: another command may hold it"
 REFUSED = "SQS did not take it; run the command again"
 GONE = "no longer in the archive; `starlift resend` sends lost batches"
-STILL_THERE = "sent, and not deleted: it may be sent again"
+STILL_THERE = "sent but not deleted: it may be sent again"
 
 Report = Callable[[int, int], None]  # letters done, of how many
 
@@ -77,7 +77,7 @@ async def carry_out(
         async with holding(system, service) as hold:
             await work.choose(hold)
             if hold.elsewhere:
-                detail = f"others held {hold.elsewhere:,} more, which were not looked at"
+                detail = f"other commands held {hold.elsewhere:,} more, which were not examined"
             try:
                 await work.do(hold)
             except StoppedError as error:

@@ -77,7 +77,7 @@ class Watch:
             await persistently(self._look)
             for message in self._canaries:
                 if any(self._is_death_of(message, letter) for letter in self._fallen.values()):
-                    raise StoppedError(f"a canary died again (message {message.id}); the others stay where they are")
+                    raise StoppedError(f"a canary died again (message {message.id}); the other letters stay in the queue")
             self._canaries = await persistently(self._canaries_on_their_way)
             if self._canaries and asyncio.get_running_loop().time() > deadline:
                 limit = f"{CANARY_LIMIT.total_seconds() / 60:g} minutes"
@@ -94,7 +94,9 @@ class Watch:
         self._next_look = now + LOOKS_EVERY.total_seconds()
         fallen = len(self._fallen)
         if fallen > max(REFILL_MINIMUM, REFILL_SHARE * self.sent):
-            raise StoppedError(f"{fallen} letters died again while {self.sent} were replayed; the others stay where they are")
+            raise StoppedError(
+                f"{fallen} letters died again while {self.sent} were replayed; the other letters stay in the queue"
+            )
 
     async def _look(self) -> None:
         for service in self.system.dead_letters:

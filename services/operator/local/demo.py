@@ -65,7 +65,7 @@ def stage(screen: Screen, *, orders: int, every: timedelta) -> Iterator[tuple[st
     """
     home = default_home() / "demo"  # a directory of ours, since it is removed
     if Home(home).is_taken():
-        raise OperatorError("another demo runs here; wait until it has ended, or set STARLIFT_HOME to another place")
+        raise OperatorError("another demo is running here; wait until it has ended, or set STARLIFT_HOME to another place")
     Stack.remove(home)
     try:
         with Stack(home) as stack, disk_errors(home):

@@ -24,16 +24,16 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
         ),
         "batch_loaded": lambda event: f"run {event['run']} loaded {_rows(event)}{_gone(event)}{_quarantined(event)}",
         "horizon_held_back": lambda event: (
-            f"a transaction at the source does not end ({event['seconds']:,} s): each run reads again what has changed since"
+            f"a transaction at the source stays open ({event['seconds']:,} s): each run reads again what has changed since"
         ),
         "new_columns": lambda event: (
-            f"'{event['table']}' has columns that the contract does not know: {', '.join(event['columns'])}"
+            f"'{event['table']}' has columns that the contract does not name: {', '.join(event['columns'])}"
         ),
         "row_versions_unreadable": lambda event: (
             f"'{event['table']}' is read in full by every run, because xmin can't be read; {event['advice']}"
         ),
         "empty_table_not_compared": lambda event: (
-            f"'{event['table']}' has no row; what the warehouse has of it stays; {event['advice']}"
+            f"'{event['table']}' has no row; the warehouse keeps its rows; {event['advice']}"
         ),
         "message_retried": lambda event: (
             f"attempt {event['attempt']} failed, next in {event['delay_s']:g} s: {event['reason']}"

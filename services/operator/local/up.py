@@ -204,7 +204,7 @@ def up_detached(options: UpOptions, screen: Screen) -> None:
     except BaseException:
         child.terminate()
         raise
-    screen.say(f"up in {home}; `starlift status` shows how it is, `starlift down` stops it; events are in {log}")
+    screen.say(f"up in {home}; `starlift status` shows its state, `starlift down` stops it; events are in {log}")
     screen.say(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}")
     screen.say(f"The star: {LocalStack(home).psql()}")
 

@@ -184,7 +184,8 @@ async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is
             continue
         if is_loaded:
             raise PermanentError(
-                f"the warehouse has lost table '{table.name}'; restore it, or restart loading, which creates it again, and "
+                f"the warehouse no longer has table '{table.name}'; restore it, or restart loading, which creates it "
+                "again, and "
                 "read everything: `starlift ingest --full --wait`"
             )
         raise NotLoadedError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")

@@ -184,7 +184,7 @@ def _is_old(proof: ProofRecord, at: datetime) -> bool:
 
 
 def _clause(wait: LockWait) -> str:
-    return f"session {wait.waiting} of Starlift waits for a lock of {wait}"
+    return f"session {wait.waiting} of Starlift waits for a lock held by {wait}"
 
 
 def _seconds(span: timedelta) -> float:

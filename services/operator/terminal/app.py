@@ -15,18 +15,18 @@ from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_
 # Name, the module of this package whose `app` has it, and its line in the help.
 _COMMANDS = (
     ("ingest", "ingest", "Ask for a run: read what has changed, and load it."),
-    ("resend", "ingest", "Send batches again that were announced and never loaded."),
+    ("resend", "ingest", "Resend batches that were announced and never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),
-    ("runs", "runs", "Show the last runs, and what became of them."),
+    ("runs", "runs", "Show the last runs and their results."),
     ("verify", "verify", "Compare the star with the source, row by row."),
-    ("trace", "trace", "Show the life of a row: its runs, messages, objects and times."),
-    ("dlq", "dlq", "See, understand, repair and replay dead letters."),
+    ("trace", "trace", "Show the history of a row: its runs, messages, objects and times."),
+    ("dlq", "dlq", "Show, repair, replay and discard dead letters."),
     ("quarantine", "quarantine", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
     ("up", "local", "Start the local stack and the three services."),
     ("down", "local", "Stop what `starlift up` started."),
-    ("demo", "local", "Fill a source, load it, write to it for a while."),
+    ("demo", "local", "Fill a source, load it, follow its changes, prove the star equal."),
 )
 
 

@@ -53,9 +53,9 @@ _CODES = {  # the gravest first
 
 app = typer.Typer(
     name="dlq",
-    help="See, understand, repair and replay dead letters.",
+    help="Show, repair, replay and discard dead letters.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 some letters stayed, 4 nothing matched, 5 stopped by a safety limit, "
-    "130 interrupted, 143 terminated: the same command goes on with the letters that are left.",
+    "130 interrupted, 143 terminated: the same command continues with the remaining letters.",
     no_args_is_help=True,
 )
 
@@ -77,7 +77,7 @@ def show(ident: Ident, *, as_json: AsJson = False) -> None:
             view = await described(system, letter)
             _print([view], letter_text(view), as_json=as_json)
         if len(letters) > SHOWN_AT_ONCE:
-            complain(f"more than {SHOWN_AT_ONCE} letters begin with '{ident}', these are some; write more of the id")
+            complain(f"more than {SHOWN_AT_ONCE} letters begin with '{ident}', only some are shown; give more of the id")
 
     with_system(work)
 
@@ -89,9 +89,9 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
     *,
     chosen: Filter,
     execute: Annotated[bool, typer.Option("--execute", help="Send them; without it, only show what would be sent.")] = False,
-    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and go on only when they are loaded.")] = 0,
+    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and the rest only once they are loaded.")] = 0,
     rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Letters a second.")] = 10.0,
-    force: Annotated[bool, typer.Option("--force", help="Also letters that were replayed three times.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also send letters that were replayed three times.")] = False,
     limit: Limit = None,
     operator: Operator = "",
     reason: Why = "",
@@ -122,7 +122,7 @@ def edit(
     """Correct a dead letter's message in $EDITOR, or by a patch. It stays a dead letter until it is replayed."""
     letters = with_system(lambda system: _found(system, ident, 2))
     if len(letters) > 1:
-        raise UsageError(f"more than one letter begins with '{ident}'; write more of the id")
+        raise UsageError(f"more than one letter begins with '{ident}'; give more of the id")
     (letter,) = letters  # not held meanwhile: a person may take an hour
     instead = edited_by_person(patch, letter, lambda document: edited(letter, document))
     task = Task(Kind.EDIT, Filter(ids=(letter.id,)), limit=1, instead=instead)
@@ -142,9 +142,9 @@ def discard(
 ) -> None:
     """Delete dead letters; they are archived first, and `restore` brings them back."""
     if chosen == Filter() and limit is None and service is None:
-        raise UsageError("say which letters: a service, a filter or --limit")
+        raise UsageError("no letters selected: pass a service, a filter or --limit")
     if not reason.strip():
-        raise UsageError("say why: --reason is kept in the audit")
+        raise UsageError("no reason given: pass --reason, which is recorded in the audit")
     _carry_out(_names(service), Task(Kind.DISCARD, chosen, limit), author_of(operator, reason), as_json=as_json)
 
 
@@ -155,7 +155,7 @@ def export(
     *,
     chosen: Filter,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="A file that does not exist yet; without: stdout.")
+        Path | None, typer.Option(dir_okay=False, help="A file that does not exist yet; default: stdout.")
     ] = None,
     limit: Limit = None,
 ) -> None:
@@ -203,14 +203,16 @@ def restore(
 
 @app.command()
 def audit(
-    ident: Annotated[str, typer.Argument(metavar="OPERATION", help="Beginning of an id; shows each letter of it.")] = "",
+    ident: Annotated[
+        str, typer.Argument(metavar="OPERATION", help="Beginning of an operation's id; shows the outcome of each letter.")
+    ] = "",
     *,
     as_json: AsJson = False,
 ) -> None:
     """Show who did what to dead letters, when and why."""
     found = with_system(lambda system: kept.audit(system, ident))
     if not found:
-        raise NotFoundError(f"no operation's id begins with '{ident}'" if ident else "there are no operations")
+        raise NotFoundError(f"no operation has an id that begins with '{ident}'" if ident else "there are no operations")
     _print(found, audit_text(found, is_one=bool(ident) and len(found) == 1), as_json=as_json)
 
 
@@ -222,7 +224,7 @@ async def _found(system: System, beginning: str, limit: int) -> list[Letter]:
     letters = await find(system, beginning, limit)
     if not letters:
         raise NotFoundError(
-            f"no dead letter's id begins with '{beginning}'; `starlift dlq list` shows some, another command may hold others"
+            f"no dead letter's id begins with '{beginning}'; `starlift dlq list` shows some; another command may hold others"
         )
     return letters
 
@@ -282,7 +284,7 @@ def _saw_all(service: str, elsewhere: int) -> bool:
     """Whether no other command held letters when we looked; complains if one did."""
     if elsewhere:
         letters = counted(elsewhere, "more letter", "more letters")
-        complain(f"another command holds {letters} of {service}, which were not looked at; try again in a minute")
+        complain(f"another command holds {letters} of {service}, which were not examined; try again in a minute")
     return not elsewhere
 
 

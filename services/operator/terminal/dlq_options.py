@@ -37,7 +37,7 @@ def not_empty(text: str) -> str:
 
 Services = Annotated[Service | None, typer.Argument(metavar="SERVICE", help="ingestion, remodelling or loading; default: all.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many letters of each service.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
 Operator = Annotated[
     str,
     typer.Option(

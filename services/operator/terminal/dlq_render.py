@@ -20,11 +20,14 @@ def piles_text(piles: Sequence[Pile]) -> Iterator[str]:
         since = f", the oldest failed {clock(pile.oldest)}" if pile.oldest else ""
         yield f"{pile.service}: {counted(pile.letters, 'dead letter', 'dead letters')}{since}"
         if pile.in_hand_elsewhere:
-            yield f"  about {pile.in_hand_elsewhere:,} more are held by another command, or by one that was killed: look again"
+            yield (
+                f"  about {pile.in_hand_elsewhere:,} more are held by another command, or by one that was killed: run it "
+                "again in a minute"
+            )
         for group in pile.groups:
             yield from _group_text(pile.service, group)
     if any(pile.letters for pile in piles):
-        yield "Looking hides letters for a moment and raises their receive count; both are harmless."
+        yield "Listing hides letters for a moment and raises their receive count; both are harmless."
 
 
 def _group_text(service: str, group: Group) -> Iterator[str]:
@@ -38,7 +41,7 @@ def _group_text(service: str, group: Group) -> Iterator[str]:
         yield f"           {group.unsendable:,} can't go back; `starlift dlq replay {service}` says why"
     if group.loaded:
         command = f"starlift dlq discard {service} --loaded --reason …"
-        yield f"           {group.loaded:,} are about batches that were loaded since: `{command}`"
+        yield f"           {group.loaded:,} are about batches that have been loaded since: `{command}`"
 
 
 def letter_text(letter: LetterView) -> Iterator[str]:
@@ -113,7 +116,7 @@ def audit_text(operations: Sequence[Audited], *, is_one: bool) -> Iterator[str]:
 
 def _end(operation: Audited) -> str:
     if operation.ended is None:
-        return "not ended: it is running, or was killed; the same command again goes on with the letters that are left"
+        return "not ended: it is running, or was killed; running the same command again continues with the remaining letters"
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(operation.ended.counts.items())) or "no letters"
     detail = f"; {operation.ended.detail}" if operation.ended.detail else ""
     return f"{operation.ended.end}: {counts}{detail}"

@@ -30,7 +30,7 @@ def ingest(
     *,
     full: Annotated[bool, typer.Option("--full", help="Read every row again, not only what changed.")] = False,
     compare_keys: Annotated[
-        bool, typer.Option("--compare-keys", help="Find deleted rows now; a full run always does.")
+        bool, typer.Option("--compare-keys", help="Look for deleted rows now; a full run always does.")
     ] = False,
     believe_empty: Annotated[
         bool,
@@ -62,7 +62,7 @@ def ingest(
 
 @app.command()
 def resend() -> None:
-    """Send batches again that were announced and never loaded (a message that outlived its queue)."""
+    """Resend batches that were announced and never loaded (a message that outlived its queue)."""
     typer.echo(f"sent again: {counted(with_system(resend_missing), 'batch', 'batches')}")
 
 

@@ -73,16 +73,16 @@ def up(
 @app.command()
 def down() -> None:
     """Stop what `starlift up` started. Databases keep their data, queues and buckets do not."""
-    typer.echo("stopped" if Stack.stop_found() else f"nothing runs in {default_home()}")
+    typer.echo("stopped" if Stack.stop_found() else f"nothing is running in {default_home()}")
 
 
 @app.command()
 def demo(
     *,
     orders: Annotated[int, typer.Option(min=1, help="Sales orders in the source to begin with.")] = 11_187,
-    seconds: Annotated[float, typer.Option(min=1, help="How long the application writes.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds for which the application writes.")] = 20.0,
     late_commit: Annotated[
-        bool, typer.Option("--late-commit", help="Instead: what a watermark on last_updated loses, side by side.")
+        bool, typer.Option("--late-commit", help="Show instead, side by side, which rows a watermark on last_updated loses.")
     ] = False,
 ) -> None:
     """Fill a source, load it, write to it for a while, prove the warehouse equal; then take everything down.
@@ -138,4 +138,4 @@ def late_commits_panel(found: LateCommits) -> Panel:
 def late_commits_sentence(found: LateCommits) -> str:
     """How many of the late rows each of the two lost."""
     copied, loaded = (sum(name not in names for name in SLOW) for names in (found.copied, found.loaded))
-    return f"Of 3 rows that were committed late the watermark lost {copied}, for good; Starlift {loaded}."
+    return f"Of 3 rows that were committed late, the watermark lost {copied}, for good; Starlift {loaded}."

@@ -22,7 +22,10 @@ from services.operator.wording import counted, printable
 app = typer.Typer(
     name="quarantine",
     help="List the rows that the warehouse can't hold. After a correction, load them again.",
-    epilog="A row that is corrected at the source leaves by itself. After a correction of the contract: `replay`.",
+    epilog=(
+        "A row that is corrected at the source leaves the quarantine by itself. After a correction of the contract, use "
+        "`replay`."
+    ),
     no_args_is_help=True,
 )
 people = Console()
@@ -32,7 +35,7 @@ OfTable = Annotated[str | None, typer.Argument(metavar="TABLE", help="A warehous
 
 @app.command("list")
 def list_entries(
-    table: OfTable = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a row.")] = False
+    table: OfTable = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per row.")] = False
 ) -> None:
     """List the rows in quarantine, and why each was refused. Rows that were loaded or deleted since are left out."""
     entries = with_system(lambda system: quarantined(system, table))

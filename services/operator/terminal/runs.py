@@ -21,9 +21,9 @@ app = typer.Typer()
 def runs(
     *,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many runs to show.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Show the last runs, and what became of them.
+    """Show the last runs and their results.
 
     Each with who asked for it, how many rows it read, and the seconds of its hops.
     """
@@ -75,4 +75,4 @@ def outcome_of(run: Run) -> str:
         case Outcome.RUNNING:
             return "running"
         case Outcome.VOID:
-            return "void: it ended early, the next run reads again what it was to read"
+            return "void: it ended early, and the next run reads the same changes again"

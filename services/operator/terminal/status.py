@@ -28,9 +28,9 @@ app = typer.Typer()
 def status(
     *,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for answers; what takes longer is left out.")
+        float, typer.Option(min=0.1, help="Seconds to wait for each part; later answers are left out.")
     ] = LIMIT.total_seconds(),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
     """Show services, queues, dead letters, rows and freshness.
 
@@ -106,7 +106,7 @@ def _warnings(report: StatusReport) -> Iterator[str]:
         since = f"A transaction at the source has been open for {held_back_s:,.0f} s"
         yield f"{since}: every run reads again what has changed since."
     for name, columns in report.new_columns.items():
-        known = f"the contract does not know {counted(len(columns), 'column', 'columns')} of source table '{name}'"
+        known = f"the contract does not name {counted(len(columns), 'column', 'columns')} of source table '{name}'"
         yield f"{known}: {', '.join(columns)}"
     if report.quarantined:
         yield f"{counted(report.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` prints why"

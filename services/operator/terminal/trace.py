@@ -15,9 +15,9 @@ from services.operator.wording import clock, counted, printable
 
 AT_SOURCE = {
     AtSource.NOWHERE: "The source has no such row.",
-    AtSource.WAITING: "The source has it, written since the horizon of the last run: the next run reads it.",
-    AtSource.READ: "The source has it and a run has read it; `starlift status` says whether batches are on their way.",
-    AtSource.UNKNOWN: "The source can't be reached; whether it has such a row is not known.",
+    AtSource.WAITING: "The source has it, written since the horizon of the last run; the next run reads it.",
+    AtSource.READ: "The source has it and a run has read it; `starlift status` shows whether batches are on their way.",
+    AtSource.UNKNOWN: "The source can't be reached, so it is unknown whether it has such a row.",
 }
 
 app = typer.Typer()
@@ -29,9 +29,9 @@ def trace(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the warehouse.")],
     key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, a value for each of its columns.")],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
-    """Show the life of a row: its runs, messages, objects and times. Exit code 4 if it is not in the warehouse."""
+    """Show the history of a row: its runs, messages, objects and times. Exit code 4 if it is not in the warehouse."""
     life = with_system(lambda system: read_life(system, table, key))
     typer.echo(life.model_dump_json(indent=2) if as_json else "\n".join(lines_of(life)))
     if not life.known:
@@ -126,5 +126,5 @@ def _piece_lines(pieces: tuple[Piece, ...]) -> Iterator[str]:
 
 def _refusal_line(refusal: Refusal) -> str:
     reasons = "; ".join(f"{problem.column} {problem.reason}".strip() for problem in refusal.problems)
-    brought = "the source has it no longer" if refusal.gone else "a later image of it is loaded"
+    brought = "the source no longer has it" if refusal.gone else "a later image of it is loaded"
     return f"quarantine: run {refusal.run} refused it: {printable(reasons)} ({'still missing' if refusal.open else brought})"

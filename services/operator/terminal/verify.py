@@ -95,9 +95,9 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
 def scope_of(tables: list[str] | None, sample: float, settle: float, *, record: bool, report: Path | None = None) -> Scope:
     """What to compare. Raises: typer.BadParameter for what could not be done, before an hour is spent on it."""
     if record and (tables or sample < 1):
-        raise typer.BadParameter("--record is for proofs of everything; leave out tables and --sample")
+        raise typer.BadParameter("--record needs a proof of the whole star; leave out tables and --sample")
     if not isfinite(sample) or not isfinite(settle):
-        raise typer.BadParameter("--sample and --settle are numbers; give one, not nan or inf")
+        raise typer.BadParameter("--sample and --settle must be finite numbers")
     if report is not None and not report.absolute().parent.is_dir():
         raise typer.BadParameter(f"--report: '{report.parent}' is not a directory; create it, or name another")
     return Scope(tuple(tables or ()), sample, timedelta(seconds=settle))
@@ -112,7 +112,7 @@ async def _compare(system: System, scope: Scope, *, is_regular: bool) -> Verdict
             system, scope, is_regular=is_regular, on_table=lambda table: bar.update(task, description=table, advance=1)
         )
     if proof.not_kept is not None:
-        sentence = f"the verdict is not kept for `starlift status`: {proof.not_kept}"
+        sentence = f"the verdict could not be recorded for `starlift status`: {proof.not_kept}"
         aside.print(sentence, style="yellow", markup=False, soft_wrap=True)
     return proof.verdict
 

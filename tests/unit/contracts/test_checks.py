@@ -131,7 +131,7 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
         ),
         (
             with_column(DIM_DAY, Column("day", INTEGER, CalendarPart("date"))),
-            "'dim_day.day' is integer but holds the calendar's 'date', which is date",
+            "'dim_day.day' is integer but contains the calendar's 'date', which is date",
         ),
         (
             with_column(DIM_DAY, Column("weekday", TEXT, CalendarPart("day_of_week"))),
@@ -186,9 +186,7 @@ def test_only_a_fact_may_refer_to_a_dimension() -> None:
 
 def test_one_table_is_joined_once() -> None:
     twice = replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, *DIM_ITEM.lookups))
-    assert refused(twice) == (
-        "'dim_item' has two joins 'maker'; make a dimension of it, carry both keys, and join them in a view"
-    )
+    assert refused(twice) == ("'dim_item' joins 'maker' twice; make it a dimension, carry both keys, and join them in a view")
 
 
 @pytest.mark.parametrize("on", [TEXT, numeric(10, 2)])
@@ -197,8 +195,8 @@ def test_a_join_is_between_types_that_compare_alike(on: ColumnType) -> None:
     item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("city_code", on)))
     contract = replace(SHOP, source_tables=(MAKER, item, SHELF, city))
     assert refused(replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, Lookup("city", on="city_code"))), contract) == (
-        f"'dim_item' joins 'city' by 'city_code', which is {on.family}, but its key is integer; join integers or texts among "
-        "each other, or uuids, or dates"
+        f"'dim_item' joins 'city' by 'city_code', which is {on.family}, but its key is integer; join integers with "
+        "integers, texts with texts, uuids with uuids, or dates with dates"
     )
 
 

@@ -58,7 +58,7 @@ def test_names_are_those_that_aws_takes() -> None:
         (lambda it: it["services"]["loading"].update(sends=["ingestion", "loading"]), "a service sends to one queue at most"),
         (lambda it: it["services"]["loading"].update(min=9), "min 9 above max 4"),
         (lambda it: it["schedules"]["ingest-totesys"].update(queue="nowhere"), "names the queue 'nowhere'"),
-        (lambda it: it.update(attempts=10), "SQS would move a message away before its failure is written down"),
+        (lambda it: it.update(attempts=10), "SQS would move a message away before its failure is recorded"),
         (lambda it: it.update(dead_letter_retention_s=60), "keeps messages longer than its dead-letter queue"),
         (lambda it: it.update(drain_budget_s=120), "drain_budget_s 120 must be below stop_timeout_s 120"),
         (lambda it: it.update(stop_timeout_s=121), "less than or equal to 120"),

@@ -43,7 +43,7 @@ from shared.postgres_errors import classed_errors
         (asyncpg.TooManyConnectionsError("too many clients"), DependencyDownError, "too many clients"),
         (asyncpg.ReadOnlySQLTransactionError("read-only"), DependencyDownError, "takes no writes"),
         (asyncpg.InvalidPasswordError("password"), DependencyDownError, "refuses the user or the password"),
-        (asyncpg.InvalidCatalogNameError("no database"), DependencyDownError, "has no such database"),
+        (asyncpg.InvalidCatalogNameError("no database"), DependencyDownError, "does not exist on its server"),
         (asyncpg.InsufficientPrivilegeError("permission denied"), PermanentError, "grant it to the role that Starlift uses"),
         (asyncpg.CheckViolationError("violates check"), PermanentError, "CheckViolationError: violates check"),
         (asyncpg.UndefinedColumnError("no such column"), PermanentError, "UndefinedColumnError"),

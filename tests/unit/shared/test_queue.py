@@ -60,7 +60,7 @@ async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_en
     request_of: Callable[[SqsQueue], Awaitable[object]], limit: timedelta
 ) -> None:
     receiver, control = Client(), Client(takes=timedelta(hours=1))
-    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+    with pytest.raises(DependencyDownError, match="can't be reached for 'loading'"):
         await request_of(queue_of(receiver, control))
     assert now() == pytest.approx(limit.total_seconds())
     assert (receiver.asked, len(control.asked)) == ([], 1)
@@ -69,7 +69,7 @@ async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_en
 async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_must_know_what_may_be_there_twice() -> None:
     control, once = Client(), Client(takes=timedelta(hours=1))
     queue = queue_of(Client(), control, once)
-    with pytest.raises(DependencyDownError, match="can't be reached about 'loading'"):
+    with pytest.raises(DependencyDownError, match="can't be reached for 'loading'"):
         await queue.send_all([Outgoing("a"), Outgoing("b")])
     assert (once.asked, control.asked) == (["send_message_batch"], [])
 
@@ -79,7 +79,7 @@ async def test_who_has_no_credentials_is_told_what_is_missing_and_not_that_someb
         async def get_queue_attributes(self, **_request: object) -> None:
             raise NoCredentialsError
 
-    text = r"sqs can't be asked about 'loading' without credentials \(NoCredentialsError\); provide or renew them"
+    text = r"sqs can't be called for 'loading' without credentials \(NoCredentialsError\); set or renew them"
     with pytest.raises(DependencyDownError, match=text):
         await queue_of(Client(), Nameless()).depth()
 

@@ -51,7 +51,7 @@ def test_what_pg_bin_names_comes_first(machine: Path, wheel: Path, monkeypatch: 
 @pytest.mark.parametrize("version", ["14.9", "of no version"])
 def test_a_pg_bin_that_does_not_do_is_refused(machine: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setenv("PG_BIN", str(install(machine / "own", version)))
-    with pytest.raises(StackError, match="holds no PostgreSQL 15 or newer; correct it or unset it"):
+    with pytest.raises(StackError, match="contains no PostgreSQL 15 or newer; correct it or unset it"):
         find_binaries()
 
 

@@ -100,7 +100,7 @@ async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source
     outcome = await handle(command(Trigger.OPERATOR), deps)
     assert isinstance(outcome, Defer)
     assert (outcome.delay, source.opened) == (LEASE_HELD_DELAY, 0)
-    assert "a run of 'totesys' is under way until" in outcome.reason
+    assert "a run of 'totesys' runs until" in outcome.reason
 
 
 @pytest.mark.parametrize("failure", [SourceMismatchError("schema 'public' lacks table 'staff'"), TransientError("deadlock")])

@@ -104,7 +104,7 @@ async def test_two_that_read_the_same_version_do_not_both_win() -> None:
 
 async def test_a_held_lease_says_until_when(objects: AnswerLosingStore) -> None:
     await take(objects)
-    with pytest.raises(LeaseHeldError, match=r"a run of 'totesys' is under way until 00:00:30 at the latest"):
+    with pytest.raises(LeaseHeldError, match=r"a run of 'totesys' runs until 00:00:30 at the latest"):
         await take(objects)
 
 

@@ -82,7 +82,7 @@ def test_the_first_run_reads_everything() -> None:
             now(snapshot=NOW.snapshot.model_copy(update={"wal_position": "0/FFFFFFFF"})),
             BEFORE,
             Mode.CHANGES,
-            "the source's log went back",
+            "the source's WAL position moved back",
         ),
         (now(next_xid=999), BEFORE, Mode.CHANGES, "the horizon is ahead of the source"),
         (now(next_xid=1001 + HORIZON_AGE_MAXIMUM), BEFORE, Mode.CHANGES, "the horizon is too old"),

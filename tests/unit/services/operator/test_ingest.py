@@ -181,7 +181,7 @@ async def test_a_wait_has_an_end_and_its_error_says_how_far_the_run_came(*, is_r
     request = await request_run(scene.system)
     if is_read:
         await scene.end_run(7, requested_by=request.command.id)
-    with pytest.raises(NotLoadedError, match=f"not loaded after 30 s: {text}; look at `starlift status`"):
+    with pytest.raises(NotLoadedError, match=f"not loaded after 30 s: {text}; check `starlift status`"):
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 

@@ -63,7 +63,7 @@ def write_stack(home: Path, owner: ProcessId, **more: dict[str, str]) -> None:
 def test_nowhere_is_said_so() -> None:
     with pytest.raises(
         UsageError,
-        match=r"no Starlift runs in \S+/home; (start one with `starlift up|one runs elsewhere: set STARLIFT_HOME=)",
+        match=r"no Starlift is running in \S+/home; (start one with `starlift up|one is running elsewhere: set STARLIFT_HOME=)",
     ):
         operator_settings()
 

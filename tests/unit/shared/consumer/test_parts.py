@@ -123,7 +123,7 @@ def answer(code: str, status: int, operation: str = "SendMessage") -> ClientErro
         (answer("KmsDisabled", 400), DependencyDownError, "the encryption key of 'loading' can't be used (KmsDisabled)"),
         (answer("InternalError", 500), DependencyDownError, "fails"),
         (answer("", 503), DependencyDownError, "(503)"),
-        (answer("ExpiredToken", 403), DependencyDownError, "refuses our credentials or our clock"),
+        (answer("ExpiredToken", 403), DependencyDownError, "rejects the credentials or the clock"),
         (answer("RequestTimeout", 400), DependencyDownError, "fails"),
         (answer("AccessDenied", 403), PermanentError, "refused SendMessage on 'loading' (AccessDenied); check the permissions"),
         (
@@ -132,7 +132,7 @@ def answer(code: str, status: int, operation: str = "SendMessage") -> ClientErro
             "(AccessDenied), or the object is missing and s3:ListBucket is not granted on the bucket; check",
         ),
         (answer("InvalidParameterValue", 400), PermanentError, "refused"),
-        (EndpointConnectionError(endpoint_url="x"), DependencyDownError, "can't be reached about 'loading'"),
+        (EndpointConnectionError(endpoint_url="x"), DependencyDownError, "can't be reached for 'loading'"),
         (NoCredentialsError(), DependencyDownError, "NoCredentialsError"),
         (aiohttp.ClientPayloadError(), DependencyDownError, "ClientPayloadError"),
         (TimeoutError(), DependencyDownError, "TimeoutError"),

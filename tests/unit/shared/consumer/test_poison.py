@@ -68,7 +68,7 @@ POISON = {
         lambda: verified(REF, b"as Announced"),
         REFUSED,
         1,
-        f"the message says 12 bytes with sha256 {REF.sha256}; restore",
+        f"but the message names 12 bytes with sha256 {REF.sha256}; restore",
     ),
     "contract violated": Poison(body(10), violate_the_contract, REFUSED, 1, "table 'staff' lacks column 'email_address'"),
     "always raises": Poison(body(11), lambda: 1 / 0, TRIED, 5, "unexpected ZeroDivisionError in"),

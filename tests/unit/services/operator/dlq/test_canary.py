@@ -61,7 +61,7 @@ async def test_a_replay_that_is_stopped_also_says_which_letters_it_did_not_look_
     async with scene.serving(scene.die):
         ended = await scene.replay(canary=1)
     assert ended.end == End.STOPPED
-    assert ended.detail.endswith("the others stay where they are; others held 1 more, which were not looked at")
+    assert ended.detail.endswith("the other letters stay in the queue; other commands held 1 more, which were not examined")
 
 
 async def test_a_canary_s_batch_that_dies_further_down_stops_it() -> None:

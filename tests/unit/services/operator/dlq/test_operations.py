@@ -126,7 +126,7 @@ async def test_letters_that_others_hold_are_waited_for_a_minute_and_then_reporte
     ended = await scene.replay()
     assert (ended.end, ended.counts) == (End.PARTIAL, {"replayed": 2})
     assert 60 <= asyncio.get_running_loop().time() < 70
-    assert ended.detail == "others held 2 more, which were not looked at"
+    assert ended.detail == "other commands held 2 more, which were not examined"
 
 
 async def test_letters_that_were_not_chosen_are_seen_by_others_meanwhile_and_newcomers_are_left_alone() -> None:

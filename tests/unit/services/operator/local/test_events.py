@@ -99,12 +99,12 @@ def line(event: str, **fields: object) -> str:
         (
             "horizon_held_back",
             {"run": 7, "seconds": 75, "transactions": 3},
-            "a transaction at the source does not end (75 s): each run reads again what has changed since",
+            "a transaction at the source stays open (75 s): each run reads again what has changed since",
         ),
         (
             "new_columns",
             {"run": 7, "table": "staff", "columns": ["a text", "b integer"], "carried": []},
-            "'staff' has columns that the contract does not know: a text, b integer",
+            "'staff' has columns that the contract does not name: a text, b integer",
         ),
         (
             "row_versions_unreadable",
@@ -114,7 +114,7 @@ def line(event: str, **fields: object) -> str:
         (
             "empty_table_not_compared",
             {"run": 7, "table": "staff", "advice": "ask"},
-            "'staff' has no row; what the warehouse has of it stays; ask",
+            "'staff' has no row; the warehouse keeps its rows; ask",
         ),
         ("message_retried", {"attempt": 2, "delay_s": 7.5, "reason": "busy"}, "attempt 2 failed, next in 7.5 s: busy"),
         ("dependency_down", {"dependency": "source", "reason": "the source is away"}, "waiting: the source is away"),

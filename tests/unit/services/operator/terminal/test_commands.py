@@ -50,7 +50,7 @@ def test_a_run_that_is_not_loaded_in_time_exits_with_4(capsys: pytest.CaptureFix
     assert captured.out == ""
     assert captured.err.endswith(
         "starlift: not loaded after 1 s: the run has not been read yet; "
-        "look at `starlift status`: are the services up, are messages waiting?\n"
+        "check `starlift status` for stopped services and waiting messages\n"
     )
 
 

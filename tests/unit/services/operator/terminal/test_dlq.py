@@ -47,9 +47,9 @@ def test_list_shows_why_letters_failed_since_when_and_what_to_do(dlq: Terminal) 
         "4 x SourceMismatchError, fingerprint 0123456789abcdef",
         "table 'staff' lacks column 'email'",
         "1 can't go back; `starlift dlq replay remodelling` says why",
-        "1 are about batches that were loaded since: `starlift dlq discard remodelling --loaded --reason …`",
+        "1 are about batches that have been loaded since: `starlift dlq discard remodelling --loaded --reason …`",
         "2 x KeyError, fingerprint ffffffffffffffff",
-        "Looking hides letters for a moment and raises their receive count; both are harmless.",
+        "Listing hides letters for a moment and raises their receive count; both are harmless.",
     ):
         assert line in answer.out
     assert dlq.run(dlq.scene.dead.depth()).visible == 6
@@ -68,7 +68,7 @@ def test_what_another_command_holds_is_missing_and_every_command_says_so(dlq: Te
     dlq.hold_two()
     assert "about 2 more are held by another command" in dlq("list").out
     complaint = (
-        "starlift: another command holds 2 more letters of remodelling, which were not looked at; try again in a minute\n"
+        "starlift: another command holds 2 more letters of remodelling, which were not examined; try again in a minute\n"
     )
     answer = dlq("export", SERVICE)
     assert (answer.code, len(answer.lines), answer.err) == (ExitCode.PARTIAL, 1, complaint)
@@ -79,7 +79,9 @@ def test_what_another_command_holds_is_missing_and_every_command_says_so(dlq: Te
     assert (dlq("export").code, dlq("replay").code) == (ExitCode.PARTIAL, ExitCode.PARTIAL)
     answer = dlq("replay", SERVICE, "--execute")
     assert answer.code == ExitCode.PARTIAL
-    assert answer.out.startswith("replay of remodelling partial: no letters; others held 3 more, which were not looked at")
+    assert answer.out.startswith(
+        "replay of remodelling partial: no letters; other commands held 3 more, which were not examined"
+    )
 
 
 def test_show_shows_all_of_a_letter(dlq: Terminal) -> None:
@@ -112,7 +114,9 @@ def test_show_says_that_it_shows_some_of_many(dlq: Terminal) -> None:
     dlq.add(6)
     answer = dlq("show", "remodelling-dlq", "--json")
     assert (answer.code, len(answer.lines)) == (0, 5)
-    assert answer.err == "starlift: more than 5 letters begin with 'remodelling-dlq', these are some; write more of the id\n"
+    assert (
+        answer.err == "starlift: more than 5 letters begin with 'remodelling-dlq', only some are shown; give more of the id\n"
+    )
     assert dlq("show", "remodelling-dlq-3").err == ""
 
 

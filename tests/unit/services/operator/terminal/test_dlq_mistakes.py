@@ -27,8 +27,8 @@ NONE = "no matching dead letters\n"
         (["replay", "--where", "["], "--where '[' is not JMESPath"),
         (["replay", "--fingerprint", ""], "the value of --fingerprint is empty"),
         (["discard", "--id", "", "--reason", "x"], "the value of --id is empty"),
-        (["discard", "--reason", "x"], "say which letters: a service, a filter or --limit"),
-        (["discard", SERVICE, "--reason", " "], "say why: --reason is kept in the audit"),
+        (["discard", "--reason", "x"], "no letters selected: pass a service, a filter or --limit"),
+        (["discard", SERVICE, "--reason", " "], "no reason given: pass --reason, which is recorded in the audit"),
         (["restore", ""], "an id must not be empty"),
         (["show", ""], "an id must not be empty"),
         (["edit", ""], "an id must not be empty"),
@@ -145,5 +145,5 @@ def test_a_user_without_a_name_is_a_number(dlq: Terminal, monkeypatch: pytest.Mo
 def test_an_unknown_file_or_operation_can_t_be_restored(dlq: Terminal) -> None:
     dlq.add(1)
     answer = dlq("restore", "typo.jsonl")
-    sentence = "there is no file 'typo.jsonl', and 0 operations begin so; `starlift dlq audit` lists them"
+    sentence = "'typo.jsonl' is not a file, and 0 operations have ids that begin with it; see `starlift dlq audit`"
     assert (answer.code, answer.err) == (ExitCode.NOTHING, f"starlift: {sentence}\n")
