@@ -186,9 +186,8 @@ async def test_views_of_others_are_named_before_anything_changes_and_loading_goe
     )
     expected = (
         "the warehouse can't be migrated to contract 'shop' while other objects depend on columns that have to change: "
-        "view report on "
-        "dim_item.item_id; materialized view board on fact_sale_current; drop them, and create them again once the loader has "
-        "continued by itself"
+        "view report on dim_item.item_id; materialized view board on fact_sale_current; drop them, and create them again once "
+        "the loader has continued by itself"
     )
     wide = shop.reading(WIDE)
     settings = LoadingSettings(
@@ -279,9 +278,8 @@ async def test_a_key_that_duplicates_keep_from_being_made_again_is_named_and_wai
             await until(lambda: not queue.messages)
     (reason,) = reasons(logs, "dependency_down")
     assert reason == (
-        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be created again while several rows have "
-        "the same key; for each key, keep the row with the highest _run and delete the others; the loader then continues "
-        "by itself"
+        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be created again while several rows have the "
+        "same key; for each key, keep the row with the highest _run and delete the others; the loader then continues by itself"
     )
     assert (queue.sent[0].receive_count, dead_letters.messages) == (1, [])
 

@@ -74,7 +74,7 @@ async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_wit
         while not (waits := (await read_status(system, Asking(HANG))).lock_waits):
             assert not loading.done()
     (wait,) = waits
-    assert wait.startswith(f"session {loader.get_server_pid()} of Starlift waits for a lock of session {holder} (")
+    assert wait.startswith(f"session {loader.get_server_pid()} of Starlift waits for a lock held by session {holder} (")
     status = await read_status(system, Asking(HANG))
     assert status.rows_estimated == ("fact_payment",)
     assert status.silent == {}

@@ -85,7 +85,7 @@ def demo(
         bool, typer.Option("--late-commit", help="Show instead, side by side, which rows a watermark on last_updated loses.")
     ] = False,
 ) -> None:
-    """Fill a source, load it, write to it for a while, prove the warehouse equal; then take everything down.
+    """Fill a source, load it, follow its changes, prove the star equal; then remove everything.
 
     Exit code 0 if the warehouse equals the source.
     """

@@ -135,7 +135,7 @@ def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None
         ),
         (
             with_column(DIM_DAY, Column("weekday", TEXT, CalendarPart("day_of_week"))),
-            "'dim_day.weekday' is text but holds the calendar's 'day_of_week', which is integer",
+            "'dim_day.weekday' is text but contains the calendar's 'day_of_week', which is integer",
         ),
         (
             with_column(replace(DIM_DAY, key=("year",)), Column("year", INTEGER, CalendarPart("year"))),

@@ -41,7 +41,7 @@ from shared.postgres_errors import classed_errors
         (asyncpg.CrashShutdownError("crash of another server process"), DependencyDownError, "crash of another"),
         (asyncpg.ConnectionDoesNotExistError("closed in the middle"), DependencyDownError, "closed in the middle"),
         (asyncpg.TooManyConnectionsError("too many clients"), DependencyDownError, "too many clients"),
-        (asyncpg.ReadOnlySQLTransactionError("read-only"), DependencyDownError, "takes no writes"),
+        (asyncpg.ReadOnlySQLTransactionError("read-only"), DependencyDownError, "is read-only"),
         (asyncpg.InvalidPasswordError("password"), DependencyDownError, "refuses the user or the password"),
         (asyncpg.InvalidCatalogNameError("no database"), DependencyDownError, "does not exist on its server"),
         (asyncpg.InsufficientPrivilegeError("permission denied"), PermanentError, "grant it to the role that Starlift uses"),

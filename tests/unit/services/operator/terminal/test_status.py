@@ -125,7 +125,7 @@ async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_h
     waits = LockWait(7, "starlift", pid=9, role="ann", application="psql", state="idle in transaction", query=None)
     found = replace(status(await loaded_progress()), at=BEGAN + timedelta(minutes=31), lock_waits=(waits,))
     assert problems_of(found) == [
-        "session 7 of Starlift waits for a lock of session 9 (ann, psql, idle in transaction)",
+        "session 7 of Starlift waits for a lock held by session 9 (ann, psql, idle in transaction)",
         "the warehouse shows the source as of 31 min ago",
     ]
     assert as_json(found)["lock_waits"] == problems_of(found)[:1]
@@ -224,7 +224,7 @@ def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told:
 def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
     grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour text", "[b] integer")}})
     found = status(Progress(None, (), grown))
-    assert "the contract does not know 2 columns of source table 'design': colour text, [b] integer" in shown(found)
+    assert "the contract does not name 2 columns of source table 'design': colour text, [b] integer" in shown(found)
     assert as_json(found)["new_columns"] == {"design": ["colour text", "[b] integer"]}
 
 

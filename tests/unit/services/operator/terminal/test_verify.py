@@ -31,7 +31,7 @@ FLAWED = HistoryVerdict(facts=(fact_history(FlawedVersion(Flaw.LOST, ("3",), ("2
 
 @pytest.mark.parametrize(("sample", "settle"), [(nan, 0), (1, inf), (1, nan)])
 def test_what_is_no_number_is_wrong_usage(sample: float, settle: float) -> None:
-    with pytest.raises(typer.BadParameter, match="give one, not nan or inf"):
+    with pytest.raises(typer.BadParameter, match="must be finite numbers"):
         scope_of(None, sample, settle, record=False)
 
 
