@@ -73,5 +73,5 @@ async def test_a_json_secret_that_is_not_enough_is_refused_without_its_password(
 
 
 async def test_a_secret_that_does_not_exist_asks_for_the_set_up(secret_id: str) -> None:
-    with pytest.raises(PermanentError, match=f"there is no secret '{secret_id}-other' in {REGION}; rerun the set-up"):
+    with pytest.raises(PermanentError, match=f"secret '{secret_id}-other' does not exist in {REGION}; rerun the set-up"):
         await database_url("source", url=None, secret_id=f"{secret_id}-other", region=REGION)

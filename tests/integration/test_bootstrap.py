@@ -62,7 +62,7 @@ def test_a_localstack_that_is_not_there_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert bootstrap.main() == 1
-    assert "LocalStack at http://127.0.0.1:9 did not take the set-up" in capsys.readouterr().err
+    assert "LocalStack at http://127.0.0.1:9 rejected the set-up" in capsys.readouterr().err
 
 
 def test_the_schedule_asks_for_a_run_and_says_that_it_lives(
