@@ -121,7 +121,7 @@ class Stack:
         urls = {"source": source_url, "warehouse": warehouse_url}
         if localstack_port is not None and not is_free(localstack_port):
             raise StackError(
-                f"LocalStack needs port {localstack_port} of {LOOPBACK}, which is taken; stop its owner or choose another"
+                f"LocalStack needs port {localstack_port} of {LOOPBACK}, which is in use; stop its owner or choose another"
             )
         self._home.take()
         try:

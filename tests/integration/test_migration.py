@@ -278,8 +278,9 @@ async def test_a_key_that_duplicates_keep_from_being_made_again_is_named_and_wai
             await until(lambda: not queue.messages)
     (reason,) = reasons(logs, "dependency_down")
     assert reason == (
-        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be created again while several rows have the same "
-        "key; for each key, keep the row with the highest _run and delete the others; the loader then continues by itself"
+        "key 'dim_maker_pkey' (maker_id) of table 'dim_maker' of the warehouse can't be created again while several rows "
+        "have the same key; for each key, keep the row with the highest _run and delete the others; the loader then continues "
+        "by itself"
     )
     assert (queue.sent[0].receive_count, dead_letters.messages) == (1, [])
 

@@ -47,7 +47,7 @@ def next_run_cause(progress: Progress, taken_at: datetime) -> Cause:
     """The cause for rows written after the last run began, or kept above the horizon by an open transaction."""
     last = progress.checkpoint
     if last is None and progress.consistent_through is None and not progress.gaps:
-        return Cause(Wait.RUN, "no run has ended yet: `starlift ingest --wait` starts one")
+        return Cause(Wait.RUN, "no run has completed yet: `starlift ingest --wait` starts one")
     snapshot = last or progress.consistent_through or progress.gaps[-1].manifest
     if (silence := taken_at - snapshot.snapshot.taken_at) > OVERDUE:
         advice = "check that ingestion is running (`starlift status`), then `starlift ingest --wait`"
@@ -84,7 +84,9 @@ def comparison_cause(compared_at: datetime | None, taken_at: datetime) -> Cause:
     if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
         return Cause(Wait.COMPARISON)
     advice = "`starlift ingest --compare-keys --wait` does it now"
-    return Cause(Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, rows were deleted since: {advice}")
+    return Cause(
+        Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, and rows have been deleted since: {advice}"
+    )
 
 
 def empty_table_cause(source_table: str) -> Cause:
@@ -96,7 +98,7 @@ def empty_table_cause(source_table: str) -> Cause:
 def lost_key_cause(table: str, columns: Collection[str]) -> Cause:
     """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
     advice = "loading creates it again when it starts, or reports the rows that prevent it"
-    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so rows may be in it twice: {advice}")
+    return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so it may contain rows twice: {advice}")
 
 
 def _minutes(span: timedelta) -> str:

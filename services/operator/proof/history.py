@@ -253,7 +253,7 @@ class _FactCheck:
             sql.wrong_runs(),
             detail=lambda row: f"_run is {row['found']}, its batch is of run {row['expected']}",
         )
-        await self._add_rows(Flaw.DOUBLED, sql.doubled_versions(), detail=lambda row: f"{row['row_count']} rows hold it")
+        await self._add_rows(Flaw.DOUBLED, sql.doubled_versions(), detail=lambda row: f"{row['row_count']} rows contain it")
         async for row in read_in_parts(self.warehouse, sql.wrong_currents(), rows=PREFETCH_ROWS):
             self._add(Flaw.NOT_CURRENT if row["too_few"] > 0 else Flaw.WRONGLY_CURRENT, tuple(row)[: len(self.fact.identity)])
 
