@@ -143,6 +143,16 @@ def unprivileged_account() -> Account | None:
     return Account(nobody.pw_uid, nobody.pw_gid)
 
 
+def require_name() -> None:
+    """Raises: StackError if our user has no name: PostgreSQL's initdb looks it up and fails without one."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise StackError(
+            f"user id {os.geteuid()} has no name, and PostgreSQL's initdb needs one; add it to /etc/passwd, or {OWN_DATABASES}"
+        ) from None
+
+
 def popen_options(account: Account | None) -> dict[str, Any]:
     """What makes `subprocess` run a program as `account`, and as nothing else."""
     return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}

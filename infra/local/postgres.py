@@ -27,6 +27,7 @@ from infra.local.machine import (
     popen_options,
     reachable_directory,
     remove_unused_place,
+    require_name,
     unprivileged_account,
     write_private,
 )
@@ -157,6 +158,7 @@ class Cluster:
 
     def _initialise(self, binaries: Binaries, data: Path) -> None:
         """Make the data directory under another name first, so that what is called `data` is always whole."""
+        require_name()
         unfinished, password = data.with_suffix(".unfinished"), data.with_suffix(".password")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:

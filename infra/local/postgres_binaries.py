@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.local.machine import COPY_PREFIX, Account, StackError, may_reach
+from infra.local.machine import COPY_PREFIX, Account, StackError, is_noexec, may_reach
 
 OLDEST_MAJOR = 15
 PROGRAMS_VARIABLE = "PG_BIN"
@@ -106,6 +106,12 @@ def readable_by(account: Account | None, binaries: Binaries, place: Path) -> Bin
         raise StackError(
             f"PostgreSQL refuses to run as root, and {binaries.directory} can't be read by others; open it, or unset PG_BIN"
         )
+    package = binaries.bundle[0]
+    if is_noexec(place):
+        raise StackError(
+            f"PostgreSQL refuses to run as root, and a copy of it for another user can't be run in {place}, which is mounted "
+            "noexec; set TMPDIR or STARLIFT_HOME to another place"
+        )
     copy = place / f"{COPY_PREFIX}{binaries.major}"
     if not copy.exists():
         unfinished = copy.with_suffix(".unfinished")
@@ -115,7 +121,7 @@ def readable_by(account: Account | None, binaries: Binaries, place: Path) -> Bin
                 shutil.copytree(directory, unfinished / directory.name, symlinks=True)
         _open_to_all(unfinished)
         unfinished.replace(copy)
-    return Binaries(copy / binaries.bundle[0].name / "pginstall" / "bin", binaries.major, binaries.bundle)
+    return Binaries(copy / package.name / "pginstall" / "bin", binaries.major, binaries.bundle)
 
 
 def _open_to_all(directory: Path) -> None:

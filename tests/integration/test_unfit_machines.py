@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from infra.local import machine
-from infra.local.machine import Account, StackError, is_noexec, reachable_directory, remove_place
+from infra.local.machine import Account, StackError, free_port, is_noexec, reachable_directory, remove_place
+from infra.local.postgres import Cluster
+from infra.local.postgres_binaries import Binaries, readable_by
 from infra.local.stack import Stack
 from tests.end_to_end.conftest import Starlift
 from tests.fixtures.postgres_cluster import TestCluster
@@ -68,7 +70,7 @@ def test_a_disk_that_runs_full_while_localstack_is_made(mounted: Mounted, tight:
     assert Stack.found(home) is None
 
 
-def test_data_and_programs_go_where_programs_can_be_run(
+def test_programs_are_copied_to_where_they_can_be_run(
     mounted: Mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noexec = mounted("noexec,mode=1777")
@@ -80,6 +82,20 @@ def test_data_and_programs_go_where_programs_can_be_run(
         assert not is_noexec(place)
     finally:
         remove_place(state)
+    bundle = tmp_path / "wheel"
+    bundle.mkdir(mode=0o700)
+    for program in ("initdb", "postgres"):
+        (bundle / program).touch(mode=0o755)
+    with pytest.raises(StackError, match=r"can't be run in .*, which is mounted noexec; set TMPDIR or STARLIFT_HOME"):
+        readable_by(NOBODY, Binaries(bundle, 18, (bundle,)), noexec)
+    assert list(noexec.iterdir()) == []
+
+
+def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(StackError, match="user id 54321 has no name, and PostgreSQL's initdb needs one; add it to /etc/passwd"):
+        Cluster("source", tmp_path).start(free_port())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv")
