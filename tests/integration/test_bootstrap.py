@@ -54,7 +54,7 @@ def test_the_set_up_names_what_it_was_not_told(
     monkeypatch.delenv("STARLIFT_STACK")
     monkeypatch.delenv("STARLIFT_WAREHOUSE_URL")
     assert bootstrap.main() == 2
-    assert "needs STARLIFT_STACK, STARLIFT_WAREHOUSE_URL; set them" in capsys.readouterr().err
+    assert "set STARLIFT_STACK, STARLIFT_WAREHOUSE_URL" in capsys.readouterr().err
 
 
 def test_a_localstack_that_is_not_there_is_one_sentence(

@@ -123,7 +123,7 @@ async def test_a_star_that_can_t_follow_the_contract_is_refused_in_the_words_of_
             """
         )
         assert await is_shaped_otherwise(warehouse_url, CONTRACT)
-        with pytest.raises(PermanentError, match=r"follow contract .*: view report on fact_sales_order\.unit_price;"):
+        with pytest.raises(PermanentError, match=r"migrated to contract .*: view report on fact_sales_order\.unit_price;"):
             await asyncio.to_thread(require_schema, environment)
         await connection.execute("DROP VIEW report")
         await asyncio.to_thread(require_schema, environment)

@@ -19,14 +19,14 @@ _COMMANDS = (
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),
     ("runs", "runs", "Show the last runs and their results."),
     ("verify", "verify", "Compare the star with the source, row by row."),
-    ("trace", "trace", "Show the history of a row: its runs, messages, objects and times."),
+    ("trace", "trace", "Show the history of a row: runs, messages, objects and times."),
     ("dlq", "dlq", "Show, repair, replay and discard dead letters."),
     ("quarantine", "quarantine", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
     ("up", "local", "Start the local stack and the three services."),
     ("down", "local", "Stop what `starlift up` started."),
-    ("demo", "local", "Fill a source, load it, follow its changes, prove the star equal."),
+    ("demo", "local", "Fill a source, load it, follow its changes."),
 )
 
 

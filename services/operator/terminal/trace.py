@@ -31,7 +31,7 @@ def trace(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
-    """Show the history of a row: its runs, messages, objects and times. Exit code 4 if it is not in the warehouse."""
+    """Show the history of a row: runs, messages, objects and times. Exit code 4 if it is not in the warehouse."""
     life = with_system(lambda system: read_life(system, table, key))
     typer.echo(life.model_dump_json(indent=2) if as_json else "\n".join(lines_of(life)))
     if not life.known:
