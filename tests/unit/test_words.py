@@ -16,6 +16,7 @@ BETTER = {
     r"(?<![Tt]here )\bis no (?!longer\b|more\b)": "is not a …",
     r"(?<!['`])\b(some|no)body\b(?!$)": "the subject that acts, or the passive",
     r"\btoo\.(?=\s|$)": "also, before the verb",
+    r"\bbur(y|ied)\b|\bgone bad\b|\bgoes off\b": "delete, fail, is raised",
 }
 
 
