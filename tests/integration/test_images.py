@@ -26,7 +26,7 @@ SENTENCES = {
     "remodelling": "invalid settings: STARLIFT_REGION is missing",
     "loading": "invalid settings: STARLIFT_REGION is missing",
     "operator": "the environment does not describe a Starlift",
-    "bootstrap": "the set-up needs AWS_ENDPOINT_URL",
+    "bootstrap": "the set-up needs environment variables: set AWS_ENDPOINT_URL",
 }
 
 OTHER_PROGRAMS = {

@@ -228,7 +228,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         taken.bind((LOOPBACK, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=f"LocalStack needs port {port} of 127.0.0.1, which is taken"):
+        with pytest.raises(StackError, match=f"LocalStack needs port {port} of 127.0.0.1, which is in use"):
             Stack(tmp_path).start(localstack_port=port)
         assert free_port(port) != port
 

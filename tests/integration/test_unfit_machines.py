@@ -65,7 +65,7 @@ def test_a_disk_that_runs_full_while_databases_are_made(size: str, mounted: Moun
 def test_a_disk_that_runs_full_while_localstack_is_made(mounted: Mounted, tight: None, postgres_cluster: TestCluster) -> None:
     home = mounted("size=16k") / "home"
     url = postgres_cluster.url()
-    with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, machine.disk_errors(home):
+    with pytest.raises(StackError, match="LocalStack ran out of disk space"), Stack(home) as stack, machine.disk_errors(home):
         stack.start(source_url=url, warehouse_url=url)
     assert Stack.found(home) is None
 
