@@ -81,7 +81,7 @@ def test_a_type_may_be_spelled_with_its_schema_or_without(one: str, other: str, 
     ],
 )
 def test_a_type_that_format_type_never_spells_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a type as format_type\(\) spells it"):
+    with pytest.raises(ValueError, match=r"is not a type as written by format_type\(\)"):
         verbatim(name)
 
 
