@@ -143,7 +143,7 @@ class DeadMessages:
     """What the dead-letter queues hold, by the id of the message and by that of its batch.
 
     Looking hides letters for a moment, so a queue is read again only when its count has changed, or when another command
-    had letters of it in hand. Of each queue `limit` letters are read; None: all.
+    held letters of it. Of each queue `limit` letters are read; None: all.
     """
 
     def __init__(self, system: System, limit: int | None = None) -> None:

@@ -121,7 +121,7 @@ def orders(count: int) -> st.SearchStrategy[list[int]]:
 
 def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History) -> None:
     @given(orders(len(history.messages)))
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def holds(order: list[int]) -> None:
         assert asyncio.run(loaded(history, [history.messages[index] for index in order])) == history.in_order
 

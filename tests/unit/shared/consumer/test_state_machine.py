@@ -231,7 +231,7 @@ class ConsumersUnderFaults(Consumers):
 
 
 SETTINGS = settings(
-    max_examples=EXAMPLES or 50,
+    max_examples=EXAMPLES or 80,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -242,7 +242,7 @@ SETTINGS = settings(
 TestStopsAndOutages = Consumers.TestCase
 TestStopsAndOutages.settings = SETTINGS
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
-TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 120)
+TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 250)
 
 
 def counting_the_stop(attempt: Attempt) -> dict[str, str]:
