@@ -90,7 +90,7 @@ def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
 def _unreadable(found: asyncpg.Record) -> frozenset[str]:
     """The columns that the role has no privilege to read."""
     columns = zip(found["column_names"], found["column_is_readable"], strict=True)
-    return frozenset(name for name, is_readable in columns if not is_readable)
+    return frozenset(name for name, is_readable in columns if is_readable is False)
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
@@ -101,7 +101,7 @@ def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
 def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:
     """Raises: SourceMismatchError if the source lacks what the contract reads of `table`."""
     remedy = f"required by contract '{contract.name}'; restore it or change the contract, {TRY_AGAIN}"
-    if found is None:
+    if found is None or not _types(found):
         raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
     if (kind := _VERSIONLESS.get(found["kind"])) is not None:
         raise SourceMismatchError(
@@ -138,7 +138,7 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
 
 def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
     """Raises: SourceMismatchError if the role may not read a column that the contract names."""
-    named = [column.name for column in table.columns if column.name in found["column_names"]]
+    named = [column.name for column in table.columns if column.name in _types(found)]
     unreadable = _unreadable(found)
     if named and unreadable.issuperset(named):
         raise SourceMismatchError(
@@ -166,6 +166,9 @@ def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, Sou
 
 
 def _types(found: asyncpg.Record) -> dict[str, SourceType]:
-    """The types of a table's columns."""
-    described = zip(found["column_names"], found["column_types"], strict=True)
-    return {name: SourceType(**json.loads(kind)) for name, kind in described}
+    """The types of a table's columns, without those that were dropped since the snapshot.
+
+    PostgreSQL looks privileges up in the newest catalog, not in the snapshot's: for what was dropped since, it returns NULL.
+    """
+    described = zip(found["column_names"], found["column_types"], found["column_is_readable"], strict=True)
+    return {name: SourceType(**json.loads(kind)) for name, kind, is_readable in described if is_readable is not None}

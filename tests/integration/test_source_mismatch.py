@@ -7,9 +7,10 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
+from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from services.operator.local.totesys.fill import fill
-from shared.catalog import SourceMismatchError
+from shared.catalog import SourceMismatchError, read_catalog
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
@@ -69,6 +70,23 @@ async def test_a_source_that_no_longer_fits_stops_the_run_with_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("DROP TABLE payment", f"schema 'public' lacks table 'payment' {REMEDY}"),
+        ("ALTER TABLE staff DROP COLUMN email_address", f"table 'staff' lacks column 'email_address' {REMEDY}"),
+    ],
+)
+async def test_what_is_dropped_just_after_the_snapshot_is_not_reported_as_a_missing_privilege(
+    filled: asyncpg.Connection, pipeline: Pipeline, change: str, sentence: str
+) -> None:
+    async with pipeline.source.connection() as reader, reader.transaction(isolation="repeatable_read", readonly=True):
+        await reader.fetchval("SELECT pg_current_snapshot()")
+        await filled.execute(change)
+        with pytest.raises(SourceMismatchError, match=f"^{re.escape(sentence)}$"):
+            await read_catalog(reader, CONTRACT)
+
+
+@pytest.mark.parametrize(
     "change",
     [
         "ALTER TABLE payment ALTER payment_amount TYPE numeric(8, 2)",
@@ -89,7 +107,7 @@ async def test_a_source_whose_values_all_still_fit_is_read(filled: asyncpg.Conne
     assert (await pipeline.verify()).is_equal
 
 
-async def test_a_mismatch_keeps_the_horizon_and_mending_it_loses_nothing(
+async def test_a_mismatch_keeps_the_horizon_and_its_repair_loses_nothing(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
