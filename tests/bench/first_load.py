@@ -2,8 +2,8 @@
 
     python -m tests.bench.first_load --peer-python .venv-bench/bin/python [--orders 100000] [--json FILE]
 
-Three ways to move the same rows from one PostgreSQL server to another: COPY piped into COPY, which no loader can beat and which
-makes no star; dlt, which copies the tables as they are; and Starlift, through SQS and S3, to the star with its keys.
+Three methods to move the same rows from one PostgreSQL server to another: COPY piped into COPY, which no loader can beat
+and which makes no star; dlt, which copies the tables as they are; and Starlift, through SQS and S3, to the star with its keys.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.bench import copy_limit, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
 
 SEED = 1
-LIMIT_ROUNDS = 3  # the quickest counts: it is a limit
+LIMIT_ROUNDS = 3  # the fastest counts: it is a limit
 TABLES = tuple(table.name for table in SOURCE_TABLES)
 
 
@@ -40,9 +40,9 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
     """Measure everything, print the table, and return the document."""
     busy = os.getloadavg()[0]
     if busy > 0.5:
-        print(f"this machine is busy (load average {busy:.1f}): what else runs slows one way down more than another")
+        print(f"this machine is busy (load average {busy:.1f}): other programs may slow one method more than another")
     stack.start()
-    print(f"filling the source with {orders:,} sales orders and what belongs to them ...")
+    print(f"filling the source with {orders:,} sales orders and their related rows ...")
     rows = asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("COPY | COPY ...")
     limit = min((_copy_limit(stack, rows, number) for number in range(LIMIT_ROUNDS)), key=lambda one: one.seconds)
@@ -50,7 +50,7 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
     peer, peer_version = _peer(stack, rows, peer_python)
     print("Starlift ...")
     load = _starlift(stack, home)
-    ours = Measurement("Starlift", "the star, keys valid", rows, load.whole_seconds, load.peak_rss_bytes)
+    ours = Measurement("Starlift", "the star, keys and foreign keys valid", rows, load.whole_seconds, load.peak_rss_bytes)
     ratios = {"Starlift's speed / the limit's": speed_ratio(ours, limit), "Starlift's speed / dlt's": speed_ratio(ours, peer)}
     show(f"first load of {rows:,} source rows", (limit, peer, ours), ratios)
     print(
@@ -69,7 +69,7 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
 
 
 async def fill_source(owner_url: str, orders: int) -> int:
-    """How many rows were made."""
+    """Create and fill the source, and return its number of rows."""
     connection = await connect(owner_url)
     await create(connection)
     rows = await fill(connection, orders=orders, seed=SEED)
@@ -92,13 +92,13 @@ def _copy_limit(stack: Stack, rows: int, number: int) -> Measurement:
 
 
 def _peer(stack: Stack, rows: int, python: Path) -> tuple[Measurement, str]:
-    """What dlt took, and its version."""
+    """The measurement of dlt, and its version."""
     urls = ("--source", stack.database_url("source"), "--target", _empty_target(stack, "peer"))
     script = Path(__file__).with_name("peer_dlt.py")
     answer = subprocess.run([python, script, *urls, *TABLES], stdout=subprocess.PIPE, check=True)
-    said = json.loads(answer.stdout)
-    took = Measurement("dlt", "the tables, no key", rows, said["seconds"], {"dlt": said["peak_rss_bytes"]})
-    return took, str(said["version"])
+    printed = json.loads(answer.stdout)
+    measured = Measurement("dlt", "the tables, no keys", rows, printed["seconds"], {"dlt": printed["peak_rss_bytes"]})
+    return measured, str(printed["version"])
 
 
 def _starlift(stack: Stack, home: Path) -> starlift_load.FirstLoad:
@@ -114,7 +114,7 @@ def _starlift(stack: Stack, home: Path) -> starlift_load.FirstLoad:
 
 
 def main() -> None:
-    """Measure in a stack of its own, which is gone afterwards."""
+    """Measure in a stack of its own, and remove it afterwards."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.first_load", description=__doc__.partition("\n")[0])
     parser.add_argument("--peer-python", type=Path, required=True, help="the Python of the environment that has dlt")
     parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
@@ -130,7 +130,7 @@ def main() -> None:
             with Stack(home) as stack:
                 document = run(stack, home, orders=arguments.orders, peer_python=arguments.peer_python)
         except KeyboardInterrupt:
-            sys.exit("interrupted; everything is taken down")
+            sys.exit("interrupted; the stack is removed")
         except (NotLoadedError, StackError, subprocess.CalledProcessError) as error:
             sys.exit(f"the benchmark failed: {error}")
         finally:

@@ -3,7 +3,7 @@
     python -m tests.bench.proof [--orders 100000] [--json FILE]
 
 `starlift verify`, as its user starts it, against `count(*)` of every table that it compares, on both servers: no comparison can
-be quicker than that. Once with the warehouse equal, and once with a row in a thousand wrong.
+be faster than that. Once with the warehouse equal, and once with a row in a thousand wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load
 
-ROUNDS = 3  # the quickest counts
+ROUNDS = 3  # the fastest counts
 EQUAL, DIFFERENT = 0, 3
 CORRUPT = "UPDATE fact_sales_order SET units_sold = units_sold + 1 WHERE sales_order_id % 1000 = 0"
 _PEAK = "import resource, subprocess, sys; c = subprocess.run(sys.argv[1:]); "
@@ -45,7 +45,7 @@ def run(stack: Stack, home: Path, orders: int) -> dict[str, Any]:
     """Measure everything, print the table, and return the document."""
     busy = os.getloadavg()[0]
     stack.start()
-    print(f"filling the source with {orders:,} sales orders and what belongs to them ...")
+    print(f"filling the source with {orders:,} sales orders and their related rows ...")
     asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("loading ...")
     start_services(stack, home)
@@ -112,7 +112,7 @@ def _best(measure: Callable[[], Measurement]) -> Measurement:
 
 
 def main() -> None:
-    """Measure in a stack of its own, which is gone afterwards."""
+    """Measure in a stack of its own, and remove it afterwards."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.proof", description=__doc__.partition("\n")[0])
     parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the figures; without it they are printed")
@@ -123,7 +123,7 @@ def main() -> None:
             with Stack(home) as stack:
                 document = run(stack, home, arguments.orders)
         except KeyboardInterrupt:
-            sys.exit("interrupted; everything is taken down")
+            sys.exit("interrupted; the stack is removed")
         finally:
             Stack.remove(home)
     text = json.dumps(document, indent=2)

@@ -1,4 +1,4 @@
-"""What a benchmark says: a table for people, one JSON document for machines."""
+"""The report of a benchmark: a table for people, one JSON document for scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One way of moving `rows` source rows, and what it makes of them. `peak_rss_bytes` is by process, where it is known."""
+    """One method of moving `rows` source rows, and what it creates. `peak_rss_bytes` is by process, where it is known."""
 
     name: str
     makes: str
@@ -27,11 +27,11 @@ class Measurement:
 
     @property
     def rows_per_second(self) -> float:
-        """Source rows, so that ways that make different rows of them compare."""
+        """Source rows a second, so that methods that create different rows can be compared."""
         return self.rows / self.seconds
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts; the unit stands in the name."""
+        """The figures for scripts; each name contains its unit."""
         return {
             "name": self.name,
             "makes": self.makes,
@@ -43,12 +43,12 @@ class Measurement:
 
 
 def speed_ratio(one: Measurement, other: Measurement) -> float:
-    """How many times as fast `one` was as `other`, in the same run on the same machine."""
+    """Speed of `one` divided by that of `other`, in the same run on the same machine."""
     return one.rows_per_second / other.rows_per_second
 
 
 def machine(postgresql: str, *, load_average: float) -> dict[str, Any]:
-    """What the figures depend on; `load_average` is that of the minute before."""
+    """The machine that the figures depend on; `load_average` is that of the minute before."""
     return {
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -61,7 +61,7 @@ def machine(postgresql: str, *, load_average: float) -> dict[str, Any]:
 
 def show(title: str, measurements: Sequence[Measurement], ratios: dict[str, float]) -> None:
     """Print the figures for a person."""
-    table = Table("", "makes", "seconds", "rows/s", "peak memory", title=title, title_justify="left")
+    table = Table("method", "result", "seconds", "rows/s", "peak memory", title=title, title_justify="left")
     for figures in table.columns[2:]:
         figures.justify = "right"
     for one in measurements:

@@ -1,4 +1,4 @@
-"""Starlift's first load as its user meets it: one command in, through SQS and S3, until the star is whole."""
+"""Starlift's first load as its user sees it: from one command, through SQS and S3, to the complete star."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND conn
 
 @dataclass(frozen=True, slots=True)
 class FirstLoad:
-    """Seconds from sending the command until all rows were read, until they were loaded, and until the star was whole.
+    """Seconds from sending the command until all rows were read, until they were loaded, and until the star was complete.
 
-    Reading ends when the run's manifest is written, loading when the ledger has its last batch; a whole star has all its
+    Reading ends when the run's manifest is written, loading when the ledger has its last batch; a complete star has all its
     foreign keys, valid. The stages overlap.
     """
 
@@ -77,7 +77,7 @@ async def _wait_for_foreign_keys(contract: Contract, warehouse: Database) -> flo
 
 
 def peak_rss_bytes(pid: int) -> int | None:
-    """The most memory that a process ever had resident; only Linux tells."""
+    """The most memory that a process ever had resident; known only on Linux."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Break everything for a while, then judge: `python -m tests.chaos --seed 1 --minutes 10 [--report FILE]`."""
+"""Break everything for some minutes, then judge: `python -m tests.chaos --seed 1 --minutes 10 [--report FILE]`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WORLD_FAULTS: dict[str, tuple[int, Fault]] = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run of chaos did and found."""
+    """The actions and findings of a run of chaos."""
 
     seed: int
     seconds: float

@@ -110,7 +110,7 @@ class Arena:
 
     @property
     def is_down(self) -> bool:
-        """Whether a database refuses connections. Nothing but services is broken meanwhile: repairs come all at once."""
+        """True while a database refuses connections. Only services are broken meanwhile: repairs come all at once."""
         return bool(self._back_at)
 
     def kill_service(self) -> None:

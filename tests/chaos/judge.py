@@ -1,4 +1,4 @@
-"""The verdict when the faults are over: nothing lost, nothing doubled, nothing left behind."""
+"""The verdict when the faults are over: nothing lost, duplicated or left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPLAINED_BY_AMNESIA = frozenset({"ObjectMissingError"})
 
 @dataclass
 class Findings:
-    """What the judge found. Everything but the first block should be empty or zero."""
+    """The findings of the judge. Everything but the first block should be empty or zero."""
 
     runs: int = 0
     batches: int = 0
@@ -49,7 +49,7 @@ class Findings:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the guarantee held."""
+        """True if the guarantee held."""
         return not (self.lost or self.doubled or self.different or self.unexplained_dead_letters or self.left_behind)
 
     def as_json(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ async def _held_versions(system: System, table: Fact) -> list[tuple[int, int]]:
 
 
 async def _check_leftovers(system: System, findings: Findings) -> None:
-    """Every manifest is loaded, nobody holds the source's lease."""
+    """Every manifest is loaded, and the source's lease is free."""
     settings = system.settings
     async with system.warehouse.connection() as connection:
         findings.rows_gone = await connection.fetchval("SELECT count(*) FROM starlift.tombstone")

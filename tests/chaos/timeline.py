@@ -1,4 +1,4 @@
-"""What happened, when: every fault and every repair, with its second since the start; printed as it happens and kept."""
+"""The timeline: every fault and repair, with its second since the start, printed as it happens and kept."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Timeline:
         return dict(Counter(moment.kind for moment in self.moments).most_common())
 
     def has(self, kind: str) -> bool:
-        """Whether it ever happened."""
+        """True if it ever happened."""
         return any(moment.kind == kind for moment in self.moments)

@@ -55,7 +55,7 @@ class Starlift:
 
     @property
     def state(self) -> StackState:
-        """What runs, as the stack itself has written it down."""
+        """The processes that run, as the stack's file records them."""
         found = Home(self.home).read()
         assert found is not None
         return found

@@ -1,4 +1,4 @@
-"""What happens to rows, seen by a person at the command line: they are deleted, refused, corrected."""
+"""Rows that are deleted, refused or corrected, as a person at the command line sees them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAYMENTS = "SELECT payment_id FROM fact_payment_current WHERE payment_id = ANY (
 
 
 def held(databases: Databases, *payments: int) -> set[int]:
-    """Which of the payments the warehouse holds."""
+    """Those of the payments that the warehouse holds."""
     return {row["payment_id"] for row in databases.read(PAYMENTS, list(payments))}
 
 

@@ -1,4 +1,4 @@
-"""What a person chooses for a stack holds for every later command, in any shell."""
+"""Every later command, in any shell, uses the choices that were made for a stack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What befalls a stack that is up, and how it goes on."""
+"""A running stack continues after each mishap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person gets wrong: one clear sentence on stderr, the right exit code, no traceback."""
+"""A user's mistake results in one clear sentence on stderr, the right exit code and no traceback."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ VALUES (1, 1, 1, 1, 99999999.99, 1, '9999-12-31', '0001-01-01', 1, '2026-11-22 2
 
 @pytest.fixture(scope="module")
 def verdict(shared: Starlift, databases: Databases) -> Any:
-    """What verify says after a day's work at the source, with a run after each version of an order."""
+    """The verdict after a day's work at the source, with a run after each version of an order."""
     databases.write(CHANGES)
     for hour in (10, 11, 12):
         databases.write(

@@ -116,7 +116,7 @@ BODIES: list[Callable[[Random, str], str]] = [
 
 
 def is_no_message(body: str) -> bool:
-    """Whether no service accepts it as a message: a valid one with another run number would rightly be believed."""
+    """True if no service accepts it as a message: a valid one with another run number would rightly be processed."""
     try:
         decode(body)
     except (UndecodableMessageError, NewerMessageError):

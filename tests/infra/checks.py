@@ -56,7 +56,7 @@ def hadolint(tree: Path) -> str:
 
 
 def iam(resources: list[Resource]) -> str:
-    """Whether each action of each role exists and applies to what is named."""
+    """Check that each action of each role exists and applies to the named resources."""
     policies = {found.address: json.loads(found.values["policy"]) for found in resources if found.type == "aws_iam_role_policy"}
     answer = run_tool("python", "-m", "tests.infra.offline.policies", given=json.dumps(policies))
     return "" if answer.is_success else answer.text
@@ -74,7 +74,7 @@ def local_differences(resources: list[Resource], sqs: Any, urls: list[str]) -> s
 
 
 def understood(resources: list[Resource], program: str) -> str:
-    """Whether a program takes what its task definition tells it."""
+    """Check that a program accepts the variables of its task definition."""
     settings = OperatorSettings if program == "operator" else SETTINGS[program]
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, task_environment(resources, program))
@@ -86,7 +86,7 @@ def understood(resources: list[Resource], program: str) -> str:
 
 
 def task_environment(resources: list[Resource], program: str) -> dict[str, str]:
-    """What a task definition tells its program."""
+    """The variables that a task definition passes to its program."""
     (definition,) = [
         found
         for found in resources
@@ -120,7 +120,7 @@ def _local_queue(sqs: Any, url: str) -> Queue:
 
 
 def _redrive(policy: str | None) -> tuple[str, int] | None:
-    """Which queue dead letters go to, and after how many receives."""
+    """The queue that dead letters go to, and the number of receives before."""
     if not policy:
         return None
     document = json.loads(policy)

@@ -20,7 +20,7 @@ STACK = "dev-123456789012"  # as Terraform names the buckets of dev
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply on the stand-in made: nothing on AWS."""
+    """The state after an apply on the stand-in: nothing on AWS."""
 
     resources: list[Resource]
     outputs: dict[str, Any]

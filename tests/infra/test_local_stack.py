@@ -1,4 +1,4 @@
-"""What Terraform would make, against what the local stack really made: one topology, two ways to it."""
+"""The resources that Terraform would create equal those of the local stack: one topology, created in two ways."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_what_an_alarm_counts_is_logged(applied: Applied) -> None:
 
 
 def said(sentence: str) -> bool:
-    """Whether the operator's verdict begins so, whatever the outcome."""
+    """Check that the operator's verdict begins with this text, whatever the outcome."""
     equal = judge(Progress(None, (), None), datetime.now(UTC), []).model_copy(update={"as_of_run": 1795391228915})
     verdicts = [equal.model_copy(update={"outcome": outcome}) for outcome in Outcome]
     return any(verdict.sentence.startswith(f"{sentence} 1795391228915") for verdict in verdicts)

@@ -1,4 +1,4 @@
-"""What roles may do, against what AWS knows and what the code calls."""
+"""The permissions of each role, compared with the actions of AWS and the calls of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checkov finds in the configuration, and why we differ where we do."""
+"""The findings of checkov, and the reason for each exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Terraform's own core says, with a schema stand-in for the provider: nothing here was ever applied to AWS."""
+"""Validation by Terraform's own core, with a stand-in for the provider's schema: nothing here was ever applied to AWS."""
 
 from __future__ import annotations
 

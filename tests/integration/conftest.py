@@ -15,7 +15,7 @@ from tests.fixtures.postgres_cluster import TestCluster
 
 @pytest.fixture
 def source_url(postgres_cluster: TestCluster, source_database: str) -> str:
-    """Where the application, which owns the tables, finds the source."""
+    """The URL of the source for the application, which owns its tables."""
     return postgres_cluster.url(source_database, SOURCE_OWNER)
 
 

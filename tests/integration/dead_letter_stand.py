@@ -27,7 +27,7 @@ _SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where an operator works; `aws` is what the environment of its process says of AWS."""
+    """The surroundings of an operator; `aws` holds the AWS variables of its process."""
 
     values: dict[str, str]
     aws: dict[str, str]
@@ -61,7 +61,7 @@ def stands_on(localstack: LocalStack, count: int) -> list[Stand]:
 
 
 def system_of(stand: Stand, clients: Clients) -> System:
-    """What `open_system` makes, by clients that many share: making them takes longer than what most tests do with them."""
+    """The system of `open_system`, on shared clients: creating them takes longer than most tests do."""
     settings = stand.settings
     nowhere = Database("warehouse", SecretStr(_NOWHERE), connections=1)
     return System(

@@ -1,4 +1,4 @@
-"""What `docker compose` runs: the set-up and the schedule as programs of their own."""
+"""The programs that `docker compose` runs: the set-up and the schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/contracts.md tells a newcomer to write is a contract that works."""
+"""The contract that docs/contracts.md shows to a newcomer works."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ GARBAGE = [b"", b"\xff\xfe", b"null", b"[]", b'{"run": "\\ud800"}', b'{"run":' +
 
 @pytest.fixture
 async def system(source: asyncpg.Connection, pipeline: Pipeline) -> System:
-    """What a command works with, behind a first run in which the star refused one row."""
+    """The system of a command, after a first run in which the star refused one row."""
     await fill(source, orders=20, seed=1)
     await source.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 1")
     await pipeline.run(compare_keys=True)

@@ -1,4 +1,4 @@
-"""What managed servers, poolers and roles do to a session, and that the star is right all the same."""
+"""The star is right whatever managed servers, poolers and roles do to a session."""
 
 from __future__ import annotations
 

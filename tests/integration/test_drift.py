@@ -142,7 +142,7 @@ async def test_a_carried_column_that_is_dropped_again_stops_nothing(source: asyn
 async def test_a_contract_that_takes_the_column_up_reads_it_from_the_source(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
-    """What was carried is text: an extract of before it can't be remodelled under the new contract, and says so."""
+    """A carried column is text: an older extract can't be remodelled under the new contract, and the error names the reason."""
     await source.execute("ALTER TABLE design ADD COLUMN weight int")
     await source.execute("UPDATE design SET weight = design_id")
     (before,) = await loaded.ingest()

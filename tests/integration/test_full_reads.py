@@ -32,7 +32,7 @@ async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
 
 @pytest.fixture
 def may(postgres_cluster: TestCluster) -> Iterator[Callable[[str], None]]:
-    """What a superuser grants the reader, or some clerk; none of it outlives the test, since roles are the whole server's."""
+    """Grants of a superuser to the reader or a clerk, removed after the test, since roles belong to the whole server."""
     execute(postgres_cluster.url(), f"DROP ROLE IF EXISTS {CLERK}", f"CREATE ROLE {CLERK}")
     yield lambda statement: execute(postgres_cluster.url(), statement)
     execute(postgres_cluster.url(), f"ALTER ROLE {READER} NOBYPASSRLS", f"REVOKE {CLERK} FROM {READER}")

@@ -1,4 +1,4 @@
-"""What an image holds: made as its Dockerfile says, without an engine, in a clean environment."""
+"""The content of an image, built by the steps of its Dockerfile, without an engine, in a clean environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Image:
     python: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """What a container would do, but for its walls."""
+        """Run a program as a container would, but without its isolation."""
         variables = dict(re.findall(r"(STARLIFT_\w+)=(\S+)", STAGES["runtime"]))
         variables["PYTHONPYCACHEPREFIX"] = str(self.files.parent / "compiled")
         return subprocess.run(

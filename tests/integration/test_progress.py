@@ -22,7 +22,7 @@ from tests.unit.services.operator.scene import Scene
 
 
 def later() -> datetime:
-    """When a batch that is announced now is overdue."""
+    """The moment at which a batch that is announced now becomes overdue."""
     return utc_now() + OVERDUE + timedelta(seconds=1)
 
 

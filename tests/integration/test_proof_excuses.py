@@ -1,4 +1,4 @@
-"""What the proof excuses: rows in quarantine, rows whose partner was deleted. And for how long."""
+"""The rows that the proof excuses (in quarantine, or with a deleted partner), and for how long."""
 
 from __future__ import annotations
 

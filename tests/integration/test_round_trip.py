@@ -69,7 +69,7 @@ def dates_of(item: Item) -> tuple[str | None, ...]:
 
 
 def has_defect(item: Item) -> bool:
-    """Whether something of it can't travel at all."""
+    """True if one of its values can't travel at all."""
     is_late = item["sold_at"] == "294276-12-31"
     return is_late or item["price"] == "NaN" or item["opens"] == "24:00" or not INFINITE.isdisjoint(dates_of(item))
 

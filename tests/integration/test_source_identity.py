@@ -238,7 +238,7 @@ async def test_a_standby_that_cancels_reads_is_busy_and_says_what_to_set(
 async def test_a_source_that_failed_over_to_its_standby_is_read_in_full(
     scratch_source: ScratchCluster, standby: ScratchCluster, warehouse_url: str
 ) -> None:
-    """What was committed on the old primary and never reached the standby is gone from the star, too."""
+    """Rows that were committed on the old primary and never reached the standby also leave the star."""
     database = await filled_database(scratch_source)
     await until_replayed(scratch_source, standby)
     async with open_pipeline(scratch_source.url(database, READER), warehouse_url) as pipeline:

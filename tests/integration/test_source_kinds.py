@@ -1,4 +1,4 @@
-"""What a source table may be, in which encodings, and with which privileges on its columns."""
+"""The kinds of table, the encodings and the column privileges that a source may have."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def shop(source_url: str, pipeline: Pipeline) -> AsyncIterator[tuple[async
 
 
 async def changed(shop: tuple[asyncpg.Connection, Pipeline]) -> list[BatchIngested]:
-    """What the run reads that follows a change of a row, of a partner, and a deleted row; the star is then equal."""
+    """The rows read by the run after a changed row, a changed partner and a deleted row; the star is then equal."""
     source, pipeline = shop
     await source.execute("UPDATE customer SET full_name = full_name || '!' WHERE customer_id = 1")
     await source.execute("UPDATE city SET city_name = city_name || '!' WHERE city_id = 2")

@@ -1,4 +1,4 @@
-"""What `starlift status` shows while the warehouse, or a table of it, does not answer."""
+"""`starlift status` while the warehouse, or one of its tables, does not answer."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def forger(postgres_cluster: TestCluster, warehouse_database: str) -> Asyn
 
 
 async def seen(pipeline: Pipeline, table: WarehouseTable) -> Counter[tuple[Any, ...]]:
-    """What a reader of a table sees, by a query of its own."""
+    """The rows that a reader of a table sees, by a query of its own."""
     columns = ", ".join(f"{quoted(column.name)}::text" for column in table.columns)
     if isinstance(table, Fact):
         key = ", ".join(map(quoted, table.key))

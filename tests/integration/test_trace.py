@@ -29,7 +29,7 @@ async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
 
 
 async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, tuple[Hop, ...]]:
-    """That of the newest row."""
+    """The one of the newest row."""
     found = await life(pipeline, table, *key)
     batch = found.rows[0].batch
     assert batch is not None

@@ -1,4 +1,4 @@
-"""What a totesys holds, for comparison."""
+"""The rows of a totesys source, for comparison."""
 
 from __future__ import annotations
 

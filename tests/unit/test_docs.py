@@ -1,4 +1,4 @@
-"""What the documents name exists: commands, options, exit codes, make targets, files, variables, events."""
+"""Everything that the documents name exists: commands, options, exit codes, make targets, files, variables, events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def found(pattern: str, text: str) -> Iterator[re.Match[str]]:
 
 
 def code_of(text: str) -> str:
-    """What stands in fences and between backticks; a line that is continued is one line."""
+    """The texts in fences and between backticks; continued lines are joined."""
     fenced = [match[1] for match in found(r"^```[a-z]*\n((?:.*\n)*?)```$", text)]
     inline = [match[1] for match in found(r"(?<!`)`([^`\n]+)`(?!`)", text)]
     return "\n".join([*fenced, *inline]).replace("\\\n", " ")

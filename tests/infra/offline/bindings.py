@@ -85,7 +85,7 @@ class Binding:
         return self._block(f"{name}OutputReference", name, self._to_hcl[nested[1].lower()], depth + 1)
 
     def _add_computed(self, block: Block, class_name: str, depth: int) -> None:
-        """What nobody can give, only read."""
+        """The attributes that can only be read."""
         for name, getter in _ONLY_COMPUTED.findall(self._classes.get(class_name, "")):
             if name not in block["attributes"] and name not in block["block_types"]:
                 block["attributes"][name] = {"type": self._computed_type(name, getter, depth), "computed": True}
@@ -138,7 +138,7 @@ def _getter_type(getter: str) -> Any:
 
 
 def _is_attribute(value: str) -> bool:
-    """Whether nested objects are written as an attribute, with an equals sign."""
+    """True if nested objects are written as an attribute, with an equals sign."""
     mapper = re.search(r"(listMapperHcl|hashMapperHcl)\(\w+(, false)?\)", value)
     return mapper is not None and (mapper[1] == "hashMapperHcl" or mapper[2] is not None)
 

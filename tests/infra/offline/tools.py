@@ -15,14 +15,14 @@ LIMIT_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a program said, and whether it was content."""
+    """The output of a program, and whether it succeeded."""
 
     is_success: bool
     text: str
 
     @property
     def errors(self) -> str:
-        """What went wrong, without what went well before: as Terraform writes it."""
+        """The errors that Terraform printed, without the successes before them."""
         return self.text[max(0, self.text.find("Error: ")) :]
 
 
@@ -33,7 +33,7 @@ def run_tool(
     given: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Answer:
-    """What a program answers; `given` is its standard input. Raises: FileNotFoundError where `make infra-check` never ran."""
+    """Run a program with `given` as its standard input. Raises: FileNotFoundError where `make infra-check` never ran."""
     answer = subprocess.run(
         [TOOLS / name, *arguments],
         cwd=directory,

@@ -1,4 +1,4 @@
-"""What a program imports when it starts is in its own lock file, and not only in the development environment's."""
+"""Every package that a program imports at start is in its own lock file, not only in the development environment's."""
 
 from __future__ import annotations
 

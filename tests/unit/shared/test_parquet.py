@@ -87,7 +87,7 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
 
 
 def read_by_another(body: bytes, path: Path) -> tuple[dict[str, str], list[Row]]:
-    """What DuckDB makes of a file: each column's type, and the rows."""
+    """A file as DuckDB reads it: each column's type, and the rows."""
     path.write_bytes(body)
     found = duckdb.read_parquet(str(path))
     return dict(zip(found.columns, map(str, found.types), strict=True)), found.fetchall()

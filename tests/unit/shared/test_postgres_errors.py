@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means for a message, by what recovers it."""
+"""Errors of PostgreSQL are classified by what recovers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SqsQueue asks of which client, and for how long. What SQS answers is a matter of the conformance suite."""
+"""The calls of SqsQueue to each client, and their timeouts. The conformance suite tests the answers of SQS."""
 
 from __future__ import annotations
 

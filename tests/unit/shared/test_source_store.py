@@ -1,4 +1,4 @@
-"""What is kept of a source, on an object store in memory."""
+"""The objects kept for a source, on an object store in memory."""
 
 from __future__ import annotations
 

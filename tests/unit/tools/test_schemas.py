@@ -178,7 +178,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def resolved(reference: str) -> Any:
-    """What a reference leads to. A file name starts from the document's directory."""
+    """The target of a reference. A file name is relative to the document's directory."""
     name, _, pointer = reference.partition("#")
     target = json.loads((DIRECTORY / name).read_text(encoding="utf-8")) if name else DOCUMENT
     for step in pointer.split("/")[1:]:

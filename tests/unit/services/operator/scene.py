@@ -83,7 +83,7 @@ class FakeLedger:
 
 @dataclass
 class Scene:
-    """What a command meets. Queues and dead letters are by service."""
+    """The system that a command works on. Queues and dead letters are by service."""
 
     queues: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(name) for name in SERVICES})
     dead_letters: dict[str, FakeQueue] = field(default_factory=lambda: {name: FakeQueue(f"{name}-dlq") for name in SERVICES})
@@ -98,7 +98,7 @@ class Scene:
     async def end_run(
         self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0, is_full: bool = False
     ) -> Manifest:
-        """What a completed run leaves in the landing bucket: manifest and checkpoint."""
+        """Write what a completed run leaves in the landing bucket: manifest and checkpoint."""
         events = tuple(ingested(run, index, is_last=index == batches - 1) for index in range(batches))
         manifest = Manifest(
             source_name=SOURCE,

@@ -1,4 +1,4 @@
-"""What became of a run, by what it left behind."""
+"""The outcome of a run, read from the documents that it left."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ ITEMS = st.lists(
 
 
 def refused(result: Remodelled) -> int:
-    """How many rows left with a reason."""
+    """The number of rows refused with a reason."""
     masks = [refusal.rows for refusal in result.refusals]
     return int(pd.concat(masks, axis=1).any(axis=1).sum()) if masks else 0
 

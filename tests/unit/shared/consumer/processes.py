@@ -27,7 +27,7 @@ LEASE_S = RULES.visibility_timeout.total_seconds()
 
 
 class Kind(StrEnum):
-    """What becomes of a message when nothing else goes wrong."""
+    """The fate of a message when nothing else goes wrong."""
 
     GOOD = "good"
     SLOW = "slow"
@@ -59,7 +59,7 @@ def body_of(kind: Kind, number: int) -> str:
 
 @dataclass
 class World:
-    """What all processes share, and what happened in it. A body stands for its message: copies have the same.
+    """The world that all processes share, and its history. A body stands for its message: copies have the same.
 
     `excused` are the bodies that a fault other than a stop may have cost an attempt.
     """
@@ -79,7 +79,7 @@ class World:
         self.queue.put(text)
 
     def is_somewhere(self, text: str, *, beside: str | None = None) -> bool:
-        """Whether the message exists, not counting what a receipt holds."""
+        """True if the message exists, not counting copies held by a receipt."""
         others = [message.body for message in self.queue.messages if message.receipt != beside]
         return text in others or text in self.dead_letters.bodies
 
@@ -94,7 +94,7 @@ class World:
 
 @dataclass
 class Holding:
-    """What a process knows of a delivery: until when its lease lasts, and whether it was told that it is lost."""
+    """A process's view of a delivery: the end of its lease, and whether the process knows that the lease is lost."""
 
     body: str
     ends_at: float

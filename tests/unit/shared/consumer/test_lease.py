@@ -19,7 +19,7 @@ pytestmark = pytest.mark.virtual_clock
 
 
 def counted(queue: FakeQueue, method: str) -> list[int]:
-    """How many entries each request has, filled as they are made."""
+    """The number of entries of each request, added as requests are made."""
     requests: list[int] = []
     real = getattr(queue, method)
 

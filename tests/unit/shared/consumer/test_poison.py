@@ -29,7 +29,7 @@ def changed(number: int, **changes: object) -> str:
 
 @dataclass(frozen=True)
 class Poison:
-    """What is sent, what a handler does with it (None: it must not see it), and how it ends."""
+    """A sent message, the handler's action (None: it must not see the message), and the outcome."""
 
     body: str
     act: Callable[[], object] | None

@@ -203,7 +203,7 @@ class ConsumersUnderFaults(Consumers):
 
     @rule(fault=any_fault, kind=any_kind)
     def copy_fails(self, fault: Fault, kind: Kind) -> None:
-        """What next is to be sent, wherever to."""
+        """The message to send next, to whichever queue."""
         for queue in (self.world.queue, self.world.dead_letters):
             queue.faults.add("send", fault)
         self.send([kind])

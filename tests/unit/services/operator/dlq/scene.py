@@ -120,7 +120,7 @@ class DeadScene(Scene):
                 await running
 
     def die(self, message: Message, service: str = SERVICE) -> None:
-        """What a service does that can't work on a message: its failure record counts the replays that it came with."""
+        """Dead-letter a message as a service does: the failure record counts the replays that it arrived with."""
         came = [one for one in self.queues[service].sent if decode(one.body).id == message.id]
         records = [FailureRecord.model_validate_json(one.attributes[FAILURE_ATTRIBUTE]) for one in came]
         replays = records[-1].replays if records else 0

@@ -1,4 +1,4 @@
-"""What is kept of operations, and what comes back of it."""
+"""The records of operations, and how they are read back."""
 
 from __future__ import annotations
 

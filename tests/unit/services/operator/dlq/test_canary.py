@@ -1,4 +1,4 @@
-"""What stops a replay: a canary that dies again or never arrives, and a dead-letter queue that fills again.
+"""The stops of a replay: a canary that dies again or never arrives, and a dead-letter queue that fills again.
 
 A replay takes for its own dead the letters that count it, and batches that were not there before.
 """

@@ -1,4 +1,4 @@
-"""What becomes of a replayed command: its canary lives by the run that it asked for."""
+"""The canary of a replayed command succeeds when the run that it asked for is loaded."""
 
 from __future__ import annotations
 

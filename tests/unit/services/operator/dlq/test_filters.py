@@ -1,4 +1,4 @@
-"""Which letters a filter matches, against an oracle that is written from the manual, and how people write filters."""
+"""The letters that a filter matches, compared with an oracle written from the manual, and the syntax of filters."""
 
 from __future__ import annotations
 

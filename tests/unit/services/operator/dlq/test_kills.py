@@ -77,7 +77,7 @@ def mortal(system: System, life: Life) -> System:
 
 
 async def is_killed(work: Awaitable[object]) -> bool:
-    """Whether it was killed, and did not come to its end before."""
+    """True if it was killed before it ended."""
     try:
         await work
     except KilledError:
@@ -171,7 +171,7 @@ def test_a_killed_edit_loses_neither_the_original_nor_the_edited_letter() -> Non
 
 
 def test_a_killed_restore_and_the_same_again_put_back_everything() -> None:
-    """What the killed one had put back is there twice, which ids make harmless."""
+    """Letters that the killed operation had put back are in the queue twice; their ids make that harmless."""
 
     async def play(life: Life) -> bool:
         scene, _, _ = set_up()

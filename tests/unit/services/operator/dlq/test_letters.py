@@ -1,4 +1,4 @@
-"""What is read of a dead letter: anything may lie there, and nothing of it may end a command."""
+"""Reading dead letters: they may contain anything, and none of it may end a command."""
 
 from __future__ import annotations
 

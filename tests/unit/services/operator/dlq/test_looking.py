@@ -1,4 +1,4 @@
-"""What is seen of dead letters without changing anything: groups, what was loaded since, what a replay would do."""
+"""Reading dead letters without changing them: groups, batches loaded since, the plan of a replay."""
 
 from __future__ import annotations
 

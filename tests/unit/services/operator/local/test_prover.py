@@ -40,7 +40,7 @@ def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, 
 
 
 def told(prover: Prover) -> str | None:
-    """What the proof under way says when it has ended."""
+    """Wait for the proof under way and return its result."""
     deadline = time.monotonic() + HANG_S
     while prover._child is not None and prover._child.exit_code() is None:
         assert time.monotonic() < deadline

@@ -20,7 +20,7 @@ NOTHING = Progress(None, (), None)
 
 
 class Page(HTMLParser):
-    """Which tags a page has, and what it would load."""
+    """The tags of a page, and the addresses that it would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

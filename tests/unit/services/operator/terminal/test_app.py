@@ -1,4 +1,4 @@
-"""What `starlift` offers, and that its help costs next to nothing."""
+"""The commands of `starlift`, and the low cost of its help."""
 
 from __future__ import annotations
 

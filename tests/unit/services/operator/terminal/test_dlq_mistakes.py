@@ -1,4 +1,4 @@
-"""What goes wrong in `starlift dlq …` is one sentence and an exit code."""
+"""An error of `starlift dlq …` is reported as one sentence and an exit code."""
 
 from __future__ import annotations
 

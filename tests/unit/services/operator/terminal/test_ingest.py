@@ -1,4 +1,4 @@
-"""What `starlift ingest --wait` shows while it waits."""
+"""The output of `starlift ingest --wait` while it waits."""
 
 from __future__ import annotations
 

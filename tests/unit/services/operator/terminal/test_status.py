@@ -30,14 +30,14 @@ async def loaded_progress() -> Progress:
 
 
 def shown(answers: Answers) -> str:
-    """What a person reads on a narrow terminal, or through a pipe."""
+    """The output on a narrow terminal, or through a pipe."""
     console = Console(file=io.StringIO(), width=80, record=True)
     show_status(console, report_of(answers))
     return console.export_text()
 
 
 def as_json(answers: Answers) -> dict[str, Any]:
-    """What `--json` prints."""
+    """The output of `--json`."""
     return dict(json.loads(report_of(answers).model_dump_json()))
 
 

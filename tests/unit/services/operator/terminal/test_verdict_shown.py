@@ -25,7 +25,7 @@ async def loaded_progress() -> Progress:
 
 
 def shown(verdict: Verdict) -> str:
-    """What a person reads on a narrow terminal, or through a pipe."""
+    """The output on a narrow terminal, or through a pipe."""
     console = Console(file=io.StringIO(), width=80, record=True)
     show_verdict(console, verdict)
     return console.export_text()

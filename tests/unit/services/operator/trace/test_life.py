@@ -1,4 +1,4 @@
-"""What the traces of a batch, and the entries of the quarantine, add up to in the life of a row."""
+"""The life of a row, put together from the traces of its batches and its quarantine entries."""
 
 from __future__ import annotations
 
