@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum, unique
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 DEAD_LETTERS_PREFIX = "dead-letters/"
 BEGUN_PREFIX, ENDED_PREFIX = f"{DEAD_LETTERS_PREFIX}begun/", f"{DEAD_LETTERS_PREFIX}ended/"
@@ -47,10 +47,8 @@ class End(StrEnum):
     INTERRUPTED = "interrupted"  # by a person or an error; the letters that are left are still in the queue
 
 
-class _Stored(BaseModel):
+class _Stored(BaseModel, frozen=True, extra="ignore"):
     """Read by later and by earlier builds, so unknown fields are ignored, and kinds and ends are text."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Operation(_Stored):
@@ -81,10 +79,8 @@ class Ended(_Stored):
     )
 
 
-class Archived(BaseModel):
+class Archived(BaseModel, frozen=True, extra="forbid"):
     """A dead letter as a line of JSON: of the archive, and of what `export` writes and `restore` reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     service: str  # whose dead letter
     message_id: str  # SQS's; a letter that is put back gets another one

@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from hashlib import sha256
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 FAILURE_ATTRIBUTE = "starlift.failure"
 FAILURE_TEXT_BYTES_MAXIMUM = 512
@@ -31,14 +31,12 @@ class FailureReason(StrEnum):
     EXHAUSTED = "exhausted"  # every attempt failed
 
 
-class FailureRecord(BaseModel):
+class FailureRecord(BaseModel, frozen=True, extra="ignore"):
     """What the consumer knew when it gave up. Holds no row data.
 
     A letter waits for a fortnight and may be read by an earlier build, so unknown fields are ignored: a record that is rejected
     loses the number of replays.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     reason: FailureReason
     error_type: str  # name of the exception's class

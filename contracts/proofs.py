@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum, unique
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, computed_field, model_validator
+from pydantic import AwareDatetime, BaseModel, computed_field, model_validator
 
 
 @unique
@@ -17,10 +17,8 @@ class Outcome(StrEnum):
     PENDING = "pending"  # rows differ for a known cause that the next run does not remove
 
 
-class ProofRecord(BaseModel):
+class ProofRecord(BaseModel, frozen=True, extra="ignore"):
     """What a proof of everything found. Kept as the last proof, and under its time."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     taken_at: AwareDatetime  # when the source was looked at, on its clock
     outcome: Outcome
@@ -48,19 +46,15 @@ class ProofRecord(BaseModel):
         return self.outcome is Outcome.EQUAL
 
 
-class ProofFailure(BaseModel):
+class ProofFailure(BaseModel, frozen=True, extra="ignore"):
     """The last proof of everything that failed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     failed_at: AwareDatetime  # on the clock of the machine that made it
     reason: str | None  # None once a proof succeeds again
 
 
-class HistoryBaseline(BaseModel):
+class HistoryBaseline(BaseModel, frozen=True, extra="ignore"):
     """Where the checked history begins after a fresh start, as after the ledger, or the objects it refers to, were lost."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     begun_at: AwareDatetime  # the warehouse's clock
     run: int  # whatever runs up to this one had loaded by then is accepted unchecked

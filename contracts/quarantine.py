@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
-class Problem(BaseModel):
+class Problem(BaseModel, frozen=True, extra="ignore"):
     """Why a row was refused."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     column: str  # of the warehouse table; empty if the row as a whole is the problem
     reason: str  # a clause that follows the column's name: "is longer than 3"
 
 
-class RefusedRow(BaseModel):
+class RefusedRow(BaseModel, frozen=True, extra="ignore"):
     """One line: a source row that one warehouse table could not hold, as one batch saw it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     table: str  # the warehouse table
     source_table: str

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from contracts.messages import BatchIngested, Snapshot, Trigger, upcast
 
 RUN_MAXIMUM = 10**13  # milliseconds reach it in 2286: a run number far above all others would freeze the warehouse
 
 
-class _Stored(BaseModel):
+class _Stored(BaseModel, frozen=True, extra="ignore"):
     """Read by later and by earlier builds, so unknown fields are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def lsn(text: str) -> int:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from contracts.objects import Name
 
@@ -18,11 +18,7 @@ _RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)
 Positive = Annotated[int, Field(ge=1)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Queue(_Closed):
+class Queue(BaseModel, frozen=True, extra="forbid"):
     """One queue, and its dead-letter queue. SQS allows a retention of 14 days."""
 
     visibility_timeout_s: Annotated[int, Field(ge=1, le=900)]  # shared.settings.RENEWABLE_MAXIMUM
@@ -30,14 +26,14 @@ class Queue(_Closed):
     retention_s: Annotated[int, Field(ge=60, le=1_209_600)]
 
 
-class Bucket(_Closed):
+class Bucket(BaseModel, frozen=True, extra="forbid"):
     """How long objects, by the prefix of their keys, and older versions are kept (on AWS; locally nothing outlives a stop)."""
 
     expire_days: dict[str, Positive]
     noncurrent_days: Positive
 
 
-class Service(_Closed):
+class Service(BaseModel, frozen=True, extra="forbid"):
     """One service: what it may touch, how much it works on at once, how big and how many its tasks are.
 
     `cpu` is in 1/1024 of a core, `memory` in MiB; `backlog_per_task` messages a task are the target of the scaling.
@@ -58,7 +54,7 @@ class Service(_Closed):
     backlog_per_task: Positive
 
 
-class Operator(_Closed):
+class Operator(BaseModel, frozen=True, extra="forbid"):
     """What `starlift` may touch where it runs as a task: every queue, and these. It is started for one command at a time."""
 
     reads: tuple[Name, ...]
@@ -68,7 +64,7 @@ class Operator(_Closed):
     memory: Positive
 
 
-class Alarms(_Closed):
+class Alarms(BaseModel, frozen=True, extra="forbid"):
     """When an alarm notifies a person (on AWS).
 
     When a message waits for so long, or for so long a scheduled service has done nothing, or no proof has found equality.
@@ -79,13 +75,13 @@ class Alarms(_Closed):
     unproved_minutes: Annotated[int, Field(ge=5, multiple_of=5)]
 
 
-class ProofSchedule(_Closed):
+class ProofSchedule(BaseModel, frozen=True, extra="forbid"):
     """When the warehouse is proved without being asked (on AWS; `starlift up` has an option): as EventBridge spells it."""
 
     expression: str
 
 
-class Schedule(_Closed):
+class Schedule(BaseModel, frozen=True, extra="forbid"):
     """When a source is read without being asked: `expression` as EventBridge spells it."""
 
     expression: str
@@ -101,7 +97,7 @@ class Schedule(_Closed):
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
 
-class Topology(_Closed):
+class Topology(BaseModel, frozen=True, extra="forbid"):
     """The whole. Reading it checks that it does not contradict itself."""
 
     name: Name

@@ -21,7 +21,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from localstack_client.session import Session
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from infra.local.machine import StackError
 from infra.topology import Topology, read_topology
@@ -52,13 +52,11 @@ def create_bucket(s3: Any, name: str, region: str) -> None:
     s3.create_bucket(Bucket=name, **where)
 
 
-class Resources(BaseModel):
+class Resources(BaseModel, frozen=True):
     """What exists, by the names of topology.json: queue URLs, bucket names, secret names.
 
     `stack` tells this stack's buckets and secrets from another's.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     stack: str
     region: str

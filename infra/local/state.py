@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from infra.local.bootstrap import Resources
 from infra.local.machine import StackError, require_room, write_private
@@ -31,15 +31,13 @@ def default_home() -> Path:
     return Path(os.environ.get("STARLIFT_HOME") or DEFAULT_PLACE).absolute()
 
 
-class StackState(BaseModel):
+class StackState(BaseModel, frozen=True):
     """What a stack consists of, as kept in `stack.json`, which only its owner may read.
 
     `owner` is the process that runs the stack. `processes` and `ports` are by name; `resources` is None until all of it is up.
     `database_urls`, by secret, are a person's own, passwords included: LocalStack would give its secrets to anyone on this
     machine. `chosen` are variables of CHOSEN. `restarts` counts how often each service was restarted.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     stack: str
     owner: ProcessId

@@ -12,7 +12,7 @@ from hashlib import sha256
 from uuid import uuid4
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from contracts.contract import Contract
 from contracts.messages import BatchIngested, encode
@@ -40,10 +40,8 @@ class Batch:
     index: int
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, frozen=True):
     """A source row that a warehouse table could not hold, as one batch saw it."""
-
-    model_config = ConfigDict(frozen=True)
 
     table: str  # the warehouse table
     key: Key

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum, unique
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from contracts.messages import Role, Trigger
 from contracts.state import Manifest, SourceState
@@ -37,11 +37,7 @@ class Outcome(StrEnum):
     VOID = "void"  # it ended early: the next run reads again what it was to read
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Run(_Model):
+class RunSummary(BaseModel, frozen=True):
     """One run. Of a run without a manifest only number, time and outcome are known."""
 
     run: int
@@ -63,11 +59,11 @@ class Run(_Model):
     seconds_loading: float | None = None  # until the last batch was committed
 
 
-class Runs(_Model):
+class Runs(BaseModel, frozen=True):
     """The last runs of a source, the newest first."""
 
     source: str
-    runs: tuple[Run, ...]
+    runs: tuple[RunSummary, ...]
 
 
 async def last_runs(system: System, limit: int) -> Runs:
@@ -83,7 +79,7 @@ async def last_runs(system: System, limit: int) -> Runs:
         loaded = await loaded_events(warehouse, announced)
     missing = [batch for batch in announced if batch not in loaded]
     dead = await DeadMessages(system, LETTERS_READ).find(missing) if missing else {}
-    runs: list[Run] = []
+    runs: list[RunSummary] = []
     is_superseded = False  # by a full run among those that came later
     for manifest in reversed(manifests):
         run = run_of(manifest, loaded, dead, is_superseded=is_superseded)
@@ -104,7 +100,7 @@ async def _last_numbers(store: SourceStore, last: int, limit: int) -> list[int]:
 
 def run_of(
     manifest: Manifest, loaded: Mapping[UUID, LoadedEvent], dead: Mapping[UUID, DeadMessage], *, is_superseded: bool = False
-) -> Run:
+) -> RunSummary:
     """A completed run, by its manifest, the ledger and the dead letters."""
     ids = [batch.data.batch_id for batch in manifest.batches]
     events = [loaded[one] for one in ids if one in loaded]
@@ -112,7 +108,7 @@ def run_of(
     announced_at = max((batch.time for batch in manifest.batches), default=manifest.completed_at)
     began_at = max(one.event.time for one in events) if is_loaded and events else None
     extracts = [extract for batch in manifest.batches for extract in batch.data.extracts]
-    return Run(
+    return RunSummary(
         run=manifest.run,
         outcome=Outcome.LOADED if is_loaded else Outcome.SUPERSEDED if is_superseded else Outcome.MISSING,
         taken_at=manifest.snapshot.taken_at,
@@ -132,12 +128,12 @@ def run_of(
     )
 
 
-def run_without_manifest(state: SourceState, now: datetime) -> Run:
+def run_without_manifest(state: SourceState, now: datetime) -> RunSummary:
     """The run that took the last number and left no manifest, at least not yet."""
     if state.checkpoint is not None and state.checkpoint.run == state.run:
-        return Run(run=state.run, outcome=Outcome.UNCHANGED, taken_at=state.checkpoint.snapshot.taken_at)
+        return RunSummary(run=state.run, outcome=Outcome.UNCHANGED, taken_at=state.checkpoint.snapshot.taken_at)
     is_running = state.lease is not None and state.lease.until > now
-    return Run(run=state.run, outcome=Outcome.RUNNING if is_running else Outcome.VOID)
+    return RunSummary(run=state.run, outcome=Outcome.RUNNING if is_running else Outcome.VOID)
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:

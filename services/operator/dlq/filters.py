@@ -9,7 +9,7 @@ from typing import Any
 
 import jmespath
 from jmespath.exceptions import ArityError, JMESPathError, UnknownFunctionError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator
 
 from contracts.messages import TYPE_PATTERN
 from services.operator.dlq.letters import Letter
@@ -25,10 +25,8 @@ class WrongFilterError(UsageError):
     """A filter can't be understood. Recovery: write it as the text says."""
 
 
-class Filter(BaseModel):
+class Filter(BaseModel, frozen=True, extra="forbid"):
     """Every condition that is given must hold. The descriptions are the help of the command's options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ids: tuple[str, ...] = Field((), description="Beginning of a letter's or a message's id; repeatable.")
     fingerprint: str | None = Field(None, description="Beginning of a failure's fingerprint.")

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from contracts.failure import FailureRecord
 from contracts.objects import ObjectRef
@@ -24,11 +24,7 @@ REPLAYS_MAXIMUM = 3  # of one message, without force
 LEDGER_TIMEOUT = timedelta(seconds=5)  # of a warehouse that does not answer; letters are shown without what it knows
 
 
-class _View(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Group(_View):
+class Group(BaseModel, frozen=True):
     """Dead letters with one fingerprint."""
 
     fingerprint: str
@@ -43,7 +39,7 @@ class Group(_View):
     loaded: int | None = None  # of how many the batch is in the warehouse by now; None: the warehouse could not be asked
 
 
-class Pile(_View):
+class Pile(BaseModel, frozen=True):
     """The dead letters of one service."""
 
     service: str
@@ -59,7 +55,7 @@ class Reference(ObjectRef):
     problem: str | None  # what is wrong with it, and what to do
 
 
-class LetterView(_View):
+class LetterView(BaseModel, frozen=True):
     """A dead letter with all that is known of it."""
 
     letter: str  # SQS's id
@@ -76,7 +72,7 @@ class LetterView(_View):
     objects: tuple[Reference, ...]
 
 
-class Decision(_View):
+class Decision(BaseModel, frozen=True):
     """What a replay would do with a letter."""
 
     letter: str  # SQS's id
@@ -90,7 +86,7 @@ class Decision(_View):
     because: str | None  # why it is skipped
 
 
-class Plan(_View):
+class Plan(BaseModel, frozen=True):
     """What a replay would do with the letters of one service."""
 
     service: str

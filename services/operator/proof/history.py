@@ -14,7 +14,7 @@ from enum import StrEnum, unique
 from typing import Any
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict, computed_field, field_serializer
+from pydantic import BaseModel, computed_field, field_serializer
 
 from contracts.proofs import HistoryBaseline
 from contracts.tables import Fact
@@ -64,10 +64,8 @@ class FlawedVersion:
         return f"{name} ({self.detail})" if self.detail else name
 
 
-class FactHistory(BaseModel):
+class FactHistory(BaseModel, frozen=True):
     """The history of one fact."""
-
-    model_config = ConfigDict(frozen=True)
 
     table: str
     rows: int  # of the fact table
@@ -89,10 +87,8 @@ class FactHistory(BaseModel):
         return f"{sentence}; the objects of {gone} are gone (the last was loaded {clock(self.unread_until)})"
 
 
-class HistoryVerdict(BaseModel):
+class HistoryVerdict(BaseModel, frozen=True, serialize_by_alias=True):
     """The history of every fact that was checked."""
-
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
 
     begun_at: datetime | None = None  # when the history was started over, on the warehouse's clock; None if it never was
     facts: tuple[FactHistory, ...]  # in the order of the contract

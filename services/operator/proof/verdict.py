@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
+from pydantic import BaseModel, Field, computed_field, field_serializer
 
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
@@ -38,10 +38,8 @@ class Scope:
 EVERYTHING = Scope()
 
 
-class TableVerdict(BaseModel):
+class TableVerdict(BaseModel, frozen=True, from_attributes=True):
     """What the comparison of one warehouse table found, in rows."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     table: str
     expected: int  # rows that the source says there should be
@@ -55,10 +53,8 @@ class TableVerdict(BaseModel):
     differences: tuple[Difference, ...]  # in the order of the keys
 
 
-class Verdict(BaseModel):
+class Verdict(BaseModel, frozen=True, serialize_by_alias=True, validate_by_name=True):
     """What a proof found."""
-
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True, validate_by_name=True)
 
     outcome: Outcome = Field(alias="verdict")
     as_of_run: int | None  # the run up to which the warehouse holds everything; None before the first load

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from contracts.contract import Contract
 from contracts.proofs import ProofFailure, ProofRecord
@@ -20,11 +20,7 @@ PROOF_IS_OLD = timedelta(hours=1)  # as the alarm on AWS: infra/topology.json, u
 STALE = timedelta(minutes=30)  # likewise: silent_minutes
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Service(_Model):
+class Service(BaseModel, frozen=True):
     """A service of the local stack, as its process and its log show it."""
 
     alive_since: AwareDatetime | None = None  # when its process started; None while it does not run
@@ -61,7 +57,7 @@ class Answers:
     late: Mapping[str, str] = field(default_factory=dict)
 
 
-class StatusReport(_Model):
+class StatusReport(BaseModel, frozen=True):
     """One look at everything. What is not known, since a part did not answer, is null or empty."""
 
     at: AwareDatetime  # when the last answer was there, by this machine's clock

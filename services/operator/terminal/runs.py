@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.operator.runs import Outcome, Run, Runs, last_runs
+from services.operator.runs import Outcome, Runs, RunSummary, last_runs
 from services.operator.terminal.session import with_system
 from services.operator.wording import clock, counted
 
@@ -52,13 +52,13 @@ def show_runs(console: Console, found: Runs) -> None:
     console.print("seconds: ingesting + remodelling + loading, waits in queues included", highlight=False)
 
 
-def seconds_of(run: Run) -> str:
+def seconds_of(run: RunSummary) -> str:
     """The seconds of the hops that are over."""
     hops = (run.seconds_ingesting, run.seconds_remodelling, run.seconds_loading)
     return " + ".join(f"{seconds:.1f}" for seconds in hops if seconds is not None)
 
 
-def outcome_of(run: Run) -> str:
+def outcome_of(run: RunSummary) -> str:
     """What became of the run, in words."""
     batches = counted(run.batches or 0, "batch", "batches")
     match run.outcome:

@@ -6,17 +6,13 @@ from enum import StrEnum, unique
 from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from contracts.messages import Snapshot
 from contracts.quarantine import Problem
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Piece(_Model):
+class Piece(BaseModel, frozen=True):
     """An object of a batch."""
 
     bucket: str
@@ -27,7 +23,7 @@ class Piece(_Model):
     expired: bool  # whether the bucket no longer has it
 
 
-class Hop(_Model):
+class Hop(BaseModel, frozen=True):
     """A step on a batch's way."""
 
     name: str
@@ -38,7 +34,7 @@ class Hop(_Model):
     message: UUID | None = None  # the id of the message that announced it
 
 
-class Passage(_Model):
+class Passage(BaseModel, frozen=True):
     """What is known of the batch that wrote a row."""
 
     id: UUID
@@ -56,7 +52,7 @@ class Passage(_Model):
     hops: tuple[Hop, ...]  # in the order in which they were done
 
 
-class StarRow(_Model):
+class StarRow(BaseModel, frozen=True):
     """A row of the warehouse: of a fact, one version."""
 
     values: dict[str, str | None]  # PostgreSQL's text of each column, the surrogate first
@@ -70,7 +66,7 @@ class StarRow(_Model):
     batch: Passage | None = None
 
 
-class Refusal(_Model):
+class Refusal(BaseModel, frozen=True):
     """An entry of the quarantine: a batch brought the row, and the warehouse could not hold it."""
 
     run: int
@@ -81,7 +77,7 @@ class Refusal(_Model):
     row: dict[str, Any]  # the values of the source, by column
 
 
-class Tombstone(_Model):
+class Tombstone(BaseModel, frozen=True):
     """The last key comparison that found the row gone."""
 
     run: int
@@ -98,7 +94,7 @@ class AtSource(StrEnum):
     UNKNOWN = "unknown"  # the source can't be reached
 
 
-class Life(_Model):
+class Life(BaseModel, frozen=True):
     """The life of a row."""
 
     table: str  # of the warehouse

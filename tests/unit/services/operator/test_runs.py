@@ -12,7 +12,7 @@ from rich.console import Console
 from contracts.messages import BatchIngested, BatchLoaded, BatchLoadedData, LoadedTable
 from contracts.state import SourceState, StoredLease
 from services.operator.progress import DeadMessage
-from services.operator.runs import Outcome, Run, Runs, last_runs, run_of, run_without_manifest
+from services.operator.runs import Outcome, Runs, RunSummary, last_runs, run_of, run_without_manifest
 from services.operator.terminal.runs import PIPE_WIDTH, outcome_of, seconds_of, show_runs
 from shared.envelope import opening
 from shared.ledger import LoadedEvent
@@ -78,7 +78,7 @@ async def test_before_the_first_run_there_is_none() -> None:
 
 def test_through_a_pipe_every_run_is_one_line() -> None:
     console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True)
-    missing = Run(
+    missing = RunSummary(
         run=1796004681388, outcome=Outcome.MISSING, taken_at=BEGAN, full=True, batches=2, batches_loaded=1, rows_read=1234
     )
     show_runs(console, Runs(source="totesys", runs=(missing,)))
