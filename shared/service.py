@@ -148,7 +148,13 @@ async def consume(
 
 
 def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Coroutine[None, None, None]]) -> int:
-    """Run a service and return its exit code: 0 after a stop, 1 when it can't continue, 2 for invalid settings."""
+    """Run a service and return its exit code: 0 after a stop, 1 when it can't continue, 2 for invalid settings.
+
+    `--help` prints what the module that was started says of itself.
+    """
+    if "--help" in sys.argv[1:]:
+        sys.stdout.write(f"{sys.modules['__main__'].__doc__}\n")
+        return 0
     try:
         settings = settings_type()
     except ValidationError as error:

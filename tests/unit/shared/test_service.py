@@ -56,6 +56,15 @@ def test_a_service_works_until_a_signal_and_ends_with_success(number: signal.Sig
     assert run_service(GivenSettings, serve) == 0
 
 
+def test_help_needs_no_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def serve(_settings: ServiceSettings) -> None:
+        raise AssertionError("must not start")
+
+    monkeypatch.setattr("sys.argv", ["migrate", "--help"])
+    assert run_service(ServiceSettings, serve) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_wrong_settings_end_with_two_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     async def serve(_settings: ServiceSettings) -> None:
         raise AssertionError("must not start")
