@@ -16,7 +16,7 @@ from botocore.exceptions import (
     SSOError,
 )
 
-from shared.errors import TRY_AGAIN, DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, PermanentError, TransientError
 
 _SERVER_FAULT = 500
 _FORBIDDEN = 403
@@ -114,7 +114,7 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
         what = f"the encryption key of '{target}' can't be used ({code}); enable it, or grant its use to the task's role"
         return DependencyDownError(dependency, what)
     what = f"{dependency} refused {error.operation_name} on '{target}' ({code or status})"
-    advice = f"check the permissions of the role that asked, {TRY_AGAIN}"
+    advice = "check the permissions of the role that asked"
     if error.operation_name in _READS and status == _FORBIDDEN:
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html: 403 in place of 404 without s3:ListBucket
         return PermanentError(f"{what}, or the object is missing and s3:ListBucket is not granted on the bucket; {advice}")

@@ -17,7 +17,7 @@ from contracts.state import SourceIdentity
 from contracts.tables import SourceTable
 from shared.codecs import codec_of
 from shared.equality import keys_compared_with
-from shared.errors import TRY_AGAIN, PermanentError
+from shared.errors import PermanentError
 from shared.source_facts import UNKNOWN_POSITION, SourceFacts, SourceTableFacts
 from shared.source_types import SourceType, comparison_problem
 
@@ -100,25 +100,24 @@ def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
 
 def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:
     """Raises: SourceMismatchError if the source lacks what the contract reads of `table`."""
-    remedy = f"required by contract '{contract.name}'; restore it or change the contract, {TRY_AGAIN}"
+    remedy = f"required by contract '{contract.name}'; restore it or change the contract"
     if found is None or not _types(found):
         raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
     if (kind := _VERSIONLESS.get(found["kind"])) is not None:
         raise SourceMismatchError(
             f"'{table.name}' is a {kind}: no transaction id of its rows shows what changed; make contract '{contract.name}' "
-            f"read the tables that its rows come from, {TRY_AGAIN}"
+            "read the tables that its rows come from"
         )
     _require_readable(table, found)
     if found["foreign_tables"]:
         raise SourceMismatchError(
             f"table '{table.name}' has foreign tables below it ({', '.join(found['foreign_tables'])}), whose rows have no "
-            f"transaction ids: changes there would never be read; detach them or make them tables of the source, {TRY_AGAIN}"
+            "transaction ids: changes there would never be read; detach them or make them tables of the source"
         )
     if found["heirs"]:
         raise SourceMismatchError(
             f"table '{table.name}' has tables that inherit from it ({', '.join(found['heirs'])}), which its key does not "
-            f"cover; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own, "
-            f"{TRY_AGAIN}"
+            f"cover; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own"
         )
     types = _types(found)
     for column in table.columns:
@@ -148,7 +147,7 @@ def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
         if name in unreadable:
             raise SourceMismatchError(
                 f"no privilege to read column '{table.name}.{name}'; grant SELECT ({name}) ON {table.name} to the role that "
-                f"Starlift uses, or leave the column out of the contract, {TRY_AGAIN}"
+                "Starlift uses, or leave the column out of the contract"
             )
 
 
@@ -162,7 +161,7 @@ def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, Sou
             keys = {other.name: types[other.name][other.key[0]] for other in compared}
             problem = comparison_problem(table, column.name, types[table.name][column.name], keys)
             if problem is not None:
-                raise SourceMismatchError(f"column '{table.name}.{column.name}' {problem}, {TRY_AGAIN}")
+                raise SourceMismatchError(f"column '{table.name}.{column.name}' {problem}")
 
 
 def _types(found: asyncpg.Record) -> dict[str, SourceType]:

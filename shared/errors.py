@@ -6,9 +6,6 @@ by us and hold no row data; the text of any other error may quote a row and is t
 
 from __future__ import annotations
 
-# Ends an error text that has two readers: the person who ran a command, and the one who looks at a service's dead letter.
-TRY_AGAIN = "then run the command again or replay the dead letters"
-
 
 class TransientError(Exception):
     """May pass by itself. Recovery: retry the message later; it counts as an attempt."""

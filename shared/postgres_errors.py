@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from shared.errors import TRY_AGAIN, DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.postgres_url import CONNECT_LIMIT
 
 _STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
@@ -76,8 +76,7 @@ def _classed(dependency: str, error: BaseException) -> Exception:
     if isinstance(error, asyncpg.InterfaceError):
         return _classed_misuse(dependency, error)
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        advice = f"grant it to the role that Starlift uses, {TRY_AGAIN}"
-        return PermanentError(f"{dependency}: {error}; {advice}")
+        return PermanentError(f"{dependency}: {error}; grant it to the role that Starlift uses")
     return PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}")
 
 

@@ -15,7 +15,7 @@ from contracts.contract import Contract
 from infra.local.processes import python
 from services.operator.errors import UsageError
 from shared.catalog import read_source_facts
-from shared.errors import TRY_AGAIN, PermanentError
+from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
 from shared.warehouse_fit import require_own_tables, require_types
@@ -32,8 +32,7 @@ async def require_databases(source_url: str | None, warehouse_url: str | None, c
         if warehouse_url is not None:
             await check_warehouse(warehouse_url, contract)
     except PermanentError as error:
-        # The checks are those of a running service, whose messages would be dead letters by now. Nothing runs yet.
-        raise UsageError(str(error).replace(f", {TRY_AGAIN}", "")) from error
+        raise UsageError(str(error)) from error
 
 
 async def check_source(url: str, contract: Contract) -> None:

@@ -52,6 +52,7 @@ def letter_text(letter: LetterView) -> Iterator[str]:
         times = f"{clock(failure.first_failed_at)} to {clock(failure.last_failed_at)}"
         attempts = counted(failure.attempts, "attempt", "attempts")
         failed = f"{attempts}, {times}, in {printable(failure.service)} {printable(failure.version)}"
+    again = f"once the cause is removed: `starlift dlq replay {letter.service} --id {letter.letter[:_SHORT]} --execute`"
     facts = {
         "letter": f"{letter.letter} of {letter.service}",
         "error": f"{failure.error_type} ({failure.reason}), fingerprint {failure.fingerprint}",
@@ -59,7 +60,7 @@ def letter_text(letter: LetterView) -> Iterator[str]:
         "failed": failed,
         "replayed": counted(failure.replays, "time", "times"),
         "snapshot": letter.snapshot_at or "none",
-        "could go back": "yes" if letter.problem is None else f"no: {letter.problem}",
+        "could go back": f"yes, {again}" if letter.problem is None else f"no: {letter.problem}",
     }
     if letter.loaded is not None:
         facts["loaded since"] = "yes, the letter can be discarded" if letter.loaded else "no"

@@ -93,7 +93,7 @@ def test_show_shows_all_of_a_letter(dlq: Terminal) -> None:
         "SourceMismatchError (permanent)",
         "2 times",
         "2026-11-01T09:30:00Z",
-        "could go back  yes",
+        "could go back  yes, once the cause is removed: `starlift dlq replay remodelling --id ",
         "loaded since  no",
         f'  "id": "{event}"',
     ):
