@@ -152,7 +152,9 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
                 yield f"service '{name}' has min {service.min} above max {service.max}"
         yield from self._broken_rules_of_queues()
         for name, bucket in self.buckets.items():
-            yield from _overlaps(name, bucket)
+            for prefix in bucket.expire_days:
+                if any(other != prefix and other.startswith(prefix) for other in bucket.expire_days):
+                    yield f"bucket '{name}' has another prefix below '{prefix}'; S3 would expire objects after the shorter time"
         if self.drain_budget_s >= self.stop_timeout_s:
             yield f"drain_budget_s {self.drain_budget_s} must be below stop_timeout_s {self.stop_timeout_s}"
 
@@ -177,12 +179,6 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
         yield from (("secret", "the operator", secret) for secret in self.operator.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue
-
-
-def _overlaps(name: str, bucket: Bucket) -> Iterator[str]:
-    for prefix in bucket.expire_days:
-        if any(other != prefix and other.startswith(prefix) for other in bucket.expire_days):
-            yield f"bucket '{name}' has another prefix below '{prefix}'; S3 would expire its objects after the shorter time"
 
 
 def read_topology(file: Path = FILE) -> Topology:

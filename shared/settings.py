@@ -118,6 +118,7 @@ class ServiceSettings(BaseSettings):
 
 def explained(error: ValidationError, settings: type[BaseSettings]) -> str:
     """What is wrong with the environment, in one sentence that names the variables and quotes no secret."""
+    by_name = settings.model_fields | {str(one.validation_alias): one for one in settings.model_fields.values()}
     parts = []
     for detail in error.errors(include_url=False):
         message = detail["msg"].removeprefix("Value error, ")
@@ -128,17 +129,11 @@ def explained(error: ValidationError, settings: type[BaseSettings]) -> str:
         name = field if field.isupper() else PREFIX + field.upper()
         if detail["type"] == "missing":
             parts.append(f"{name} is missing; set it")
-        elif _is_secret(settings, field):
+        elif field not in by_name or SecretStr.__name__ in str(by_name[field].annotation):
             parts.append(f"{name} is invalid: {message}")
         else:
             parts.append(f"{name}={detail['input']} is invalid: {message}")
     return "invalid settings: " + "; ".join(parts)
-
-
-def _is_secret(settings: type[BaseSettings], name: str) -> bool:
-    fields = settings.model_fields
-    field = fields.get(name) or next((field for field in fields.values() if field.validation_alias == name), None)
-    return field is None or SecretStr.__name__ in str(field.annotation)
 
 
 def _s(span: timedelta) -> str:

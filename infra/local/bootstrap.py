@@ -78,7 +78,8 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
             closing(client("s3", endpoint_url, topology.region)) as s3,
             closing(client("secretsmanager", endpoint_url, topology.region)) as secrets,
         ):
-            dead_letter_urls = {queue: _dead_letter_queue(sqs, topology, queue) for queue in topology.queues}
+            kept = {"MessageRetentionPeriod": str(topology.dead_letter_retention_s)}
+            dead_letter_urls = {queue: _queue_with(sqs, topology.dead_letter_name(queue), kept) for queue in topology.queues}
             return Resources(
                 stack=stack,
                 region=topology.region,
@@ -94,10 +95,6 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
             )
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"LocalStack at {endpoint_url} rejected the set-up: {error}; see its log") from error
-
-
-def _dead_letter_queue(sqs: Any, topology: Topology, queue: str) -> str:
-    return _queue_with(sqs, topology.dead_letter_name(queue), {"MessageRetentionPeriod": str(topology.dead_letter_retention_s)})
 
 
 def _queue(sqs: Any, topology: Topology, queue: str, dead_letter_url: str) -> str:

@@ -66,7 +66,11 @@ def set_up_warehouse(cluster: Cluster) -> str:
 def set_up_database(cluster: Cluster, name: str, *, owner: str, reader: str | None = None) -> None:
     """A database that only `owner` changes. `reader` may connect, and SELECT what the owner has made or will make."""
     for role in (owner, reader) if reader else (owner,):
-        _set_up_role(cluster, role)
+        if not fetch_value(cluster.url(), "SELECT true FROM pg_roles WHERE rolname = $1", role):
+            execute(cluster.url(), f'CREATE ROLE "{role}" LOGIN')
+        # Each time: the file that keeps the password may be newer than the role. A failure must not log it.
+        password = f"ALTER ROLE \"{role}\" PASSWORD '{cluster.password(role)}'"
+        execute(cluster.url(), "SET log_min_error_statement = panic", password)
     if not fetch_value(cluster.url(), "SELECT true FROM pg_database WHERE datname = $1", name):
         execute(cluster.url(), f'CREATE DATABASE "{name}" OWNER "{owner}"')
     execute(
@@ -89,10 +93,3 @@ def _read_only(owner: str, reader: str) -> tuple[str, ...]:
         f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{reader}"',
         f'ALTER DEFAULT PRIVILEGES FOR ROLE "{owner}" IN SCHEMA public GRANT SELECT ON TABLES TO "{reader}"',
     )
-
-
-def _set_up_role(cluster: Cluster, role: str) -> None:
-    """The password is set each time: the file that keeps it may be newer than the role. A failure must not log it."""
-    if not fetch_value(cluster.url(), "SELECT true FROM pg_roles WHERE rolname = $1", role):
-        execute(cluster.url(), f'CREATE ROLE "{role}" LOGIN')
-    execute(cluster.url(), "SET log_min_error_statement = panic", f"ALTER ROLE \"{role}\" PASSWORD '{cluster.password(role)}'")

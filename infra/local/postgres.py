@@ -107,8 +107,9 @@ class Cluster:
         self._state.mkdir(parents=True, exist_ok=True)
         place = reachable_directory(self._state, self._account)
         data = place / self.name
-        binaries = readable_by(self._account, find_binaries(_made_by(data)), place)
-        if not data.exists():
+        made_by = int((data / "PG_VERSION").read_text()) if data.exists() else None  # the major version
+        binaries = readable_by(self._account, find_binaries(made_by), place)
+        if made_by is None:
             self._initialise(binaries, data)
         settings = _SETTINGS | {"port": str(port), "cluster_name": f"starlift-{self.name}"}
         return start(
@@ -189,14 +190,6 @@ class Cluster:
                 raise full_disk(unfinished.parent)
             reason = " ".join(answer.stderr.split()).removeprefix("initdb: error: ")
             raise StackError(f"PostgreSQL's initdb failed: {reason}; correct that, or {OWN_DATABASES}")
-
-
-def _made_by(data: Path) -> int | None:
-    """The major version that made a data directory."""
-    try:
-        return int((data / "PG_VERSION").read_text())
-    except FileNotFoundError:
-        return None
 
 
 def _environment() -> dict[str, str]:

@@ -93,7 +93,9 @@ def start(
 
     `at_our_death` is the signal that it gets when we end without stopping it (Linux).
     """
-    _make_room(log)
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > LOG_BYTES_MAXIMUM:
+            log.replace(log.with_suffix(".old.log"))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         popen = subprocess.Popen(  # noqa: S603 - our own programs, no shell
@@ -125,12 +127,6 @@ def _tied_to_us(death_signal: signal.Signals) -> Callable[[], None] | None:
             os._exit(1)
 
     return tie
-
-
-def _make_room(log: Path) -> None:
-    with suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_BYTES_MAXIMUM:
-            log.replace(log.with_suffix(".old.log"))
 
 
 def own_id() -> ProcessId:

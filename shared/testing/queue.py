@@ -82,7 +82,10 @@ class FakeQueue:
         async with self.faults.call("receive", patience=wait + POLL_GRACE):
             while True:
                 self._redrive()
-                ready = self._ready()[: min(limit, BATCH_MAXIMUM)]
+                ready = sorted(self._visible(), key=lambda message: message.visible_at)
+                if self._order is not None:
+                    self._order.shuffle(ready)
+                ready = ready[: min(limit, BATCH_MAXIMUM)]
                 if ready or loop.time() >= deadline:
                     return [self._deliver(message, visibility) for message in ready]
                 await self._change(until=min([deadline, *(message.visible_at for message in self.messages)]))
@@ -170,12 +173,6 @@ class FakeQueue:
     def _visible(self) -> list[StoredMessage]:
         now = asyncio.get_running_loop().time()
         return [message for message in self.messages if message.visible_at <= now]
-
-    def _ready(self) -> list[StoredMessage]:
-        ready = sorted(self._visible(), key=lambda message: message.visible_at)
-        if self._order is not None:
-            self._order.shuffle(ready)
-        return ready
 
     def _redrive(self) -> None:
         if self._dead_letters is None or self._max_receive_count is None:

@@ -45,8 +45,10 @@ class LocalStack:
         state = Home(self.home).read()
         if state is None:
             return None
-        own = state.database_urls.get("warehouse")
-        return psql_command(_embedded_url(self.home, state.ports["warehouse"]) if own is None else without_secrets(own))
+        if (own := state.database_urls.get("warehouse")) is not None:
+            return psql_command(without_secrets(own))
+        passfile = quote(str(self.home / PGPASS_FILE), safe="/")
+        return psql_command(f"postgresql://{LOADER}@{LOOPBACK}:{state.ports['warehouse']}/{WAREHOUSE}?passfile={passfile}")
 
 
 def stacks_of_this_user() -> list[Path]:
@@ -85,10 +87,6 @@ def without_secrets(url: str) -> str:
     user, at, hosts = parts.netloc.rpartition("@")
     options = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() not in _SECRET_OPTIONS]
     return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=urlencode(options)))
-
-
-def _embedded_url(home: Path, port: int) -> str:
-    return f"postgresql://{LOADER}@{LOOPBACK}:{port}/{WAREHOUSE}?passfile={quote(str(home / PGPASS_FILE), safe='/')}"
 
 
 def _service(name: str, state: StackState, log: Path) -> Service:

@@ -11,7 +11,6 @@ from statistics import median
 from uuid import UUID
 
 from contracts.contract import Contract
-from contracts.tables import Fact
 from services.operator.proof.expected import BASE, expected_value
 from shared.ledger import loaded_batches
 from shared.postgres import Database
@@ -44,18 +43,16 @@ class Watch:
             batches = await loaded_batches(connection) - self._batches
             if not batches:
                 return
-            rows = [
-                row for table in self.contract.facts for row in await connection.fetch(self._statement(table), list(batches))
-            ]
+            rows: list[Version] = []
+            for table in self.contract.facts:
+                identity = ", ".join(f"{quoted(name)}::text" for name in table.identity)
+                name = quoted(self.contract.warehouse_schema, table.name)
+                query = f"SELECT '{table.name}', {identity} FROM {name} WHERE _batch_id = ANY ($1::uuid[])"
+                rows += [tuple(row) for row in await connection.fetch(query, list(batches))]
             now = datetime.now(UTC)
             for row in rows:
-                self.seen.setdefault(tuple(row), now)
+                self.seen.setdefault(row, now)
             self._batches |= batches
-
-    def _statement(self, table: Fact) -> str:
-        identity = ", ".join(f"{quoted(name)}::text" for name in table.identity)
-        name = quoted(self.contract.warehouse_schema, table.name)
-        return f"SELECT '{table.name}', {identity} FROM {name} WHERE _batch_id = ANY ($1::uuid[])"
 
 
 async def read_latency(contract: Contract, source: Database, watch: Watch, since: datetime) -> Latency | None:

@@ -163,8 +163,10 @@ class _FactCheck:
     flawed: int = 0
 
     async def check(self) -> FactHistory:
-        await self._require_there()
         sql = self._sql
+        for name in (LEDGER, sql.table, relation(self.system.contract, self.fact)):
+            if await self.warehouse.fetchval("SELECT to_regclass($1) IS NULL", name):
+                raise PermanentError(f"the warehouse has no {name} yet; load it first: `starlift ingest --wait`")
         written = {row["batch"]: row["row_count"] for row in await self.warehouse.fetch(sql.rows_by_batch())}
         async for group in self._groups():
             await self._check_group(group, sum(written.get(batch.batch_id, 0) for batch, _ in group))
@@ -188,11 +190,6 @@ class _FactCheck:
     def _since(self) -> tuple[int, datetime]:
         """The run and the time after which everything is checked."""
         return (NO_RUN, EVER) if self.baseline is None else (self.baseline.run, self.baseline.begun_at)
-
-    async def _require_there(self) -> None:
-        for name in (LEDGER, self._sql.table, relation(self.system.contract, self.fact)):
-            if await self.warehouse.fetchval("SELECT to_regclass($1) IS NULL", name):
-                raise PermanentError(f"the warehouse has no {name} yet; load it first: `starlift ingest --wait`")
 
     async def _groups(self) -> AsyncIterator[Group]:
         """Every batch that can still be read, as many at once as there is room for in memory."""

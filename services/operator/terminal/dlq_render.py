@@ -68,13 +68,10 @@ def letter_text(letter: LetterView) -> Iterator[str]:
     for one in letter.objects:
         state = "there, as announced" if one.problem is None else one.problem
         yield f"{'object':>14}  {printable(f'{one.bucket}/{one.key}')}: {printable(state)}"
-    yield "\n".join(map(printable, _body(letter).split("\n")))
-
-
-def _body(letter: LetterView) -> str:
-    """The body as it is; indented only if that changes nothing but white space, as in messages of ours."""
+    # The body as it is; indented only if that changes nothing but white space, as in messages of ours.
     compact = json.dumps(letter.message, separators=(",", ":"), ensure_ascii=False)
-    return json.dumps(letter.message, indent=2, ensure_ascii=False) if compact == letter.body else letter.body
+    body = json.dumps(letter.message, indent=2, ensure_ascii=False) if compact == letter.body else letter.body
+    yield "\n".join(map(printable, body.split("\n")))
 
 
 def plans_text(plans: Sequence[Plan]) -> Iterator[str]:
