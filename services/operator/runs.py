@@ -26,7 +26,7 @@ _LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=14))
 
 
 @unique
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """What became of a run."""
 
     LOADED = "loaded"  # every batch is in the warehouse
@@ -41,7 +41,7 @@ class RunSummary(BaseModel, frozen=True):
     """One run. Of a run without a manifest only number, time and outcome are known."""
 
     run: int
-    outcome: Outcome
+    outcome: RunOutcome
     taken_at: AwareDatetime | None = None  # when its snapshot was taken, by the source's clock
     completed_at: AwareDatetime | None = None  # when its last batch had been announced, by ingestion's clock
     trigger: Trigger | None = None  # who asked for it; None for a run of an earlier build
@@ -83,7 +83,7 @@ async def last_runs(system: System, limit: int) -> Runs:
     is_superseded = False  # by a full run among those that came later
     for manifest in reversed(manifests):
         run = run_of(manifest, loaded, dead, is_superseded=is_superseded)
-        is_superseded |= manifest.is_full and run.outcome is Outcome.LOADED
+        is_superseded |= manifest.is_full and run.outcome is RunOutcome.LOADED
         runs.append(run)
     if state.run > (manifests[-1].run if manifests else 0):
         runs.insert(0, run_without_manifest(state, system.clock()))
@@ -110,7 +110,7 @@ def run_of(
     extracts = [extract for batch in manifest.batches for extract in batch.data.extracts]
     return RunSummary(
         run=manifest.run,
-        outcome=Outcome.LOADED if is_loaded else Outcome.SUPERSEDED if is_superseded else Outcome.MISSING,
+        outcome=RunOutcome.LOADED if is_loaded else RunOutcome.SUPERSEDED if is_superseded else RunOutcome.MISSING,
         taken_at=manifest.snapshot.taken_at,
         completed_at=manifest.completed_at,
         trigger=manifest.trigger,
@@ -131,9 +131,9 @@ def run_of(
 def run_without_manifest(state: SourceState, now: datetime) -> RunSummary:
     """The run that took the last number and left no manifest, at least not yet."""
     if state.checkpoint is not None and state.checkpoint.run == state.run:
-        return RunSummary(run=state.run, outcome=Outcome.UNCHANGED, taken_at=state.checkpoint.snapshot.taken_at)
+        return RunSummary(run=state.run, outcome=RunOutcome.UNCHANGED, taken_at=state.checkpoint.snapshot.taken_at)
     is_running = state.lease is not None and state.lease.until > now
-    return RunSummary(run=state.run, outcome=Outcome.RUNNING if is_running else Outcome.VOID)
+    return RunSummary(run=state.run, outcome=RunOutcome.RUNNING if is_running else RunOutcome.VOID)
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:

@@ -10,12 +10,12 @@ import pytest
 
 from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import SourceKeys
-from contracts.proofs import Outcome as ProofOutcome
+from contracts.proofs import Outcome
 from contracts.state import Manifest
 from services.operator.local.totesys.fill import fill
 from services.operator.progress import OVERDUE, not_in_ledger
 from services.operator.proof.comparison import Mismatch
-from services.operator.runs import Outcome, last_runs
+from services.operator.runs import RunOutcome, last_runs
 from shared.clock import utc_now
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
@@ -108,24 +108,24 @@ async def test_the_last_runs_tell_what_became_of_them(filled: asyncpg.Connection
     second = await change(filled, pipeline, "Ada")
     system = replace(Scene().system, objects=pipeline.objects, warehouse=pipeline.warehouse)
     newest, oldest = (await last_runs(system, 20)).runs
-    assert (newest.run, newest.outcome, newest.full, newest.rows_read) == (second.data.run, Outcome.MISSING, False, 1)
+    assert (newest.run, newest.outcome, newest.full, newest.rows_read) == (second.data.run, RunOutcome.MISSING, False, 1)
     assert (newest.trigger, newest.asked_by) == (
         Trigger.OPERATOR,
         (await pipeline.store.read_manifest(newest.run)).requested_by,
     )
     assert (newest.seconds_remodelling, newest.seconds_loading) == (None, None)
-    assert (oldest.run, oldest.outcome, oldest.full, oldest.batches) == (first.data.run, Outcome.LOADED, True, 1)
+    assert (oldest.run, oldest.outcome, oldest.full, oldest.batches) == (first.data.run, RunOutcome.LOADED, True, 1)
     assert oldest.rows_loaded == sum(rows.object.row_count for rows in first.data.tables)
     seconds = (oldest.seconds_ingesting, oldest.seconds_remodelling, oldest.seconds_loading)
     assert all(one is not None and one >= 0 for one in seconds)
     await pipeline.run(Mode.FULL)
     assert [run.outcome for run in (await last_runs(system, 20)).runs] == [
-        Outcome.LOADED,
-        Outcome.SUPERSEDED,
-        Outcome.LOADED,
+        RunOutcome.LOADED,
+        RunOutcome.SUPERSEDED,
+        RunOutcome.LOADED,
     ]
     assert await pipeline.ingest(trigger=Trigger.SCHEDULE) == []
-    assert [run.outcome for run in (await last_runs(system, 2)).runs] == [Outcome.UNCHANGED, Outcome.LOADED]
+    assert [run.outcome for run in (await last_runs(system, 2)).runs] == [RunOutcome.UNCHANGED, RunOutcome.LOADED]
 
 
 async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
@@ -207,7 +207,7 @@ async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overd
     await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
     verdict = await replace(pipeline, clock=later).verify()
-    assert (verdict.outcome, verdict.overdue_batches, verdict.in_flight, verdict.stuck) == (ProofOutcome.PENDING, 1, 0, 1)
+    assert (verdict.outcome, verdict.overdue_batches, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 1, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
     assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 

@@ -27,7 +27,6 @@ from services.operator.errors import NotFoundError, UsageError
 from services.operator.system import SERVICES, System
 from services.operator.terminal.dlq_files import created, edited_by_person, letters_in, services_in
 from services.operator.terminal.dlq_options import (
-    AsJson,
     Ident,
     Limit,
     Operator,
@@ -40,7 +39,7 @@ from services.operator.terminal.dlq_options import (
 )
 from services.operator.terminal.dlq_render import audit_text, ended_text, letter_text, piles_text, plans_text
 from services.operator.terminal.harness import ExitCode, complain
-from services.operator.terminal.session import with_system
+from services.operator.terminal.session import AsJson, with_system
 from services.operator.wording import counted
 
 SHOWN_AT_ONCE = 5
@@ -217,7 +216,7 @@ def audit(
 
 
 def _names(service: Service | None) -> tuple[str, ...]:
-    return SERVICES if service is None else (service.value,)
+    return SERVICES if service is None else (service,)
 
 
 async def _found(system: System, beginning: str, limit: int) -> list[Letter]:

@@ -7,8 +7,7 @@ import getpass
 import inspect
 import os
 from collections.abc import Callable
-from enum import StrEnum, unique
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -19,15 +18,6 @@ from services.operator.errors import UsageError
 from shared.clock import utc_now
 
 
-@unique
-class Service(StrEnum):
-    """Whose dead letters."""
-
-    INGESTION = "ingestion"
-    REMODELLING = "remodelling"
-    LOADING = "loading"
-
-
 def not_empty(text: str) -> str:
     """Refuse an empty id. Raises: UsageError."""
     if not text:  # an unset variable of a script must not mean any of them
@@ -35,9 +25,9 @@ def not_empty(text: str) -> str:
     return text
 
 
+Service = Literal["ingestion", "remodelling", "loading"]  # whose dead letters
 Services = Annotated[Service | None, typer.Argument(metavar="SERVICE", help="ingestion, remodelling or loading; default: all.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many letters of each service.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
 Operator = Annotated[
     str,
     typer.Option(

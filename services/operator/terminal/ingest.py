@@ -17,7 +17,7 @@ from services.operator.ingest import Waiting, request_run, resend_missing, wait_
 from services.operator.locate import local_stack
 from services.operator.status.report import Service
 from services.operator.system import System
-from services.operator.terminal.session import with_system
+from services.operator.terminal.session import WaitSeconds, with_system
 from services.operator.wording import counted
 
 LINE_EVERY = timedelta(seconds=5)  # where there is no terminal to show a spinner
@@ -42,7 +42,7 @@ def ingest(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the run and every run before it are in the warehouse.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
+    timeout: WaitSeconds = 600.0,
 ) -> None:
     """Ask for a run: read what has changed, and load it."""
     local = local_stack()

@@ -16,7 +16,7 @@ from services.operator.errors import NotFoundError
 from services.operator.ingest import wait_until_in_ledger
 from services.operator.quarantine import Entry, Replayed, quarantined, replay
 from services.operator.system import System
-from services.operator.terminal.session import with_system
+from services.operator.terminal.session import AsJson, WaitSeconds, with_system
 from services.operator.wording import counted, printable
 
 app = typer.Typer(
@@ -34,9 +34,7 @@ OfTable = Annotated[str | None, typer.Argument(metavar="TABLE", help="A warehous
 
 
 @app.command("list")
-def list_entries(
-    table: OfTable = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per row.")] = False
-) -> None:
+def list_entries(table: OfTable = None, *, as_json: AsJson = False) -> None:
     """List the rows in quarantine, and why each was refused. Rows that were loaded or deleted since are left out."""
     entries = with_system(lambda system: quarantined(system, table))
     if as_json:
@@ -67,7 +65,7 @@ def replay_entries(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the result and report how many rows are still quarantined.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 600.0,
+    timeout: WaitSeconds = 600.0,
 ) -> None:
     """Remodel and load the rows again, after the contract was corrected and the services run with it."""
 

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.operator.runs import Outcome, Runs, RunSummary, last_runs
-from services.operator.terminal.session import with_system
+from services.operator.runs import RunOutcome, Runs, RunSummary, last_runs
+from services.operator.terminal.session import AsJson, with_system
 from services.operator.wording import clock, counted
 
 PIPE_WIDTH = 160  # where there is no terminal: a line for each run
@@ -21,7 +21,7 @@ app = typer.Typer()
 def runs(
     *,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many runs to show.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the last runs and their results.
 
@@ -62,17 +62,17 @@ def outcome_of(run: RunSummary) -> str:
     """What became of the run, in words."""
     batches = counted(run.batches or 0, "batch", "batches")
     match run.outcome:
-        case Outcome.LOADED:
+        case RunOutcome.LOADED:
             refused = f", {counted(run.rows_quarantined, 'row', 'rows')} refused" if run.rows_quarantined else ""
             return f"loaded: {batches}, {counted(run.rows_loaded or 0, 'row', 'rows')}{refused}"
-        case Outcome.MISSING:
+        case RunOutcome.MISSING:
             dead = f"; dead letters: {', '.join(run.dead_letters)}" if run.dead_letters else ""
             return f"{run.batches_loaded} of {batches} loaded{dead}"
-        case Outcome.SUPERSEDED:
+        case RunOutcome.SUPERSEDED:
             return f"{run.batches_loaded} of {batches} loaded; superseded by a later full run"
-        case Outcome.UNCHANGED:
+        case RunOutcome.UNCHANGED:
             return "nothing had changed"
-        case Outcome.RUNNING:
+        case RunOutcome.RUNNING:
             return "running"
-        case Outcome.VOID:
+        case RunOutcome.VOID:
             return "void: it ended early, and the next run reads the same changes again"

@@ -1,4 +1,4 @@
-"""The Starlift that a command works on, open while it works."""
+"""The Starlift that a command works on, open while it works; and options that several commands take."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import typer
 
 from services.operator.locate import operator_settings
 from services.operator.system import System, open_system
 from services.operator.terminal.harness import TerminatedError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+WaitSeconds = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait at most.")]
 
 Result = TypeVar("Result")
 Opener = Callable[[], AbstractAsyncContextManager[System]]

@@ -16,7 +16,7 @@ from services.operator.locate import local_stack
 from services.operator.status.look import LIMIT, look
 from services.operator.status.report import StatusReport
 from services.operator.terminal.harness import ExitCode
-from services.operator.terminal.session import opening, run
+from services.operator.terminal.session import AsJson, opening, run
 from services.operator.wording import clock, counted, printable, reasons_in_words
 
 MINUTE_S = 60
@@ -30,7 +30,7 @@ def status(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for each part; later answers are left out.")
     ] = LIMIT.total_seconds(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show services, queues, dead letters, rows and freshness.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.operator.terminal.harness import ExitCode
-from services.operator.terminal.session import with_system
+from services.operator.terminal.session import AsJson, with_system
 from services.operator.trace.life import AtSource, Hop, Life, Passage, Piece, Refusal, StarRow
 from services.operator.trace.reading import read_life
 from services.operator.wording import clock, counted, printable
@@ -29,7 +29,7 @@ def trace(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the warehouse.")],
     key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key, a value for each of its columns.")],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the history of a row: runs, messages, objects and times. Exit code 4 if it is not in the warehouse."""
     life = with_system(lambda system: read_life(system, table, key))

@@ -26,7 +26,7 @@ from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import chosen_tables, verify_and_keep
 from services.operator.system import System
 from services.operator.terminal.harness import ExitCode
-from services.operator.terminal.session import with_system
+from services.operator.terminal.session import AsJson, with_system
 from services.operator.wording import counted
 
 DIFFERENCES_SHOWN = 5  # per table
@@ -69,7 +69,7 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     with_repair: Annotated[
         bool, typer.Option("--repair", help="Have the rows that differ read again, then compare again.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the star with the source, row by row. Exit code 3 if they differ, 4 if rows are stuck on their way."""
     scope = scope_of(tables, sample, settle, record=record, report=report)

@@ -12,7 +12,7 @@ from rich.console import Console
 from contracts.messages import BatchIngested, BatchLoaded, BatchLoadedData, LoadedTable
 from contracts.state import SourceState, StoredLease
 from services.operator.progress import DeadMessage
-from services.operator.runs import Outcome, Runs, RunSummary, last_runs, run_of, run_without_manifest
+from services.operator.runs import RunOutcome, Runs, RunSummary, last_runs, run_of, run_without_manifest
 from services.operator.terminal.runs import PIPE_WIDTH, outcome_of, seconds_of, show_runs
 from shared.envelope import opening
 from shared.ledger import LoadedEvent
@@ -38,7 +38,13 @@ async def test_a_loaded_run_has_the_seconds_of_each_hop() -> None:
     events = {first.data.batch_id: loaded(first, 5, 9), second.data.batch_id: loaded(second, 4, 6)}
     run = run_of(manifest, events, {})
     assert (run.seconds_ingesting, run.seconds_remodelling, run.seconds_loading) == (2, 3, 4)
-    assert (run.outcome, run.batches, run.batches_loaded, run.rows_loaded, run.rows_quarantined) == (Outcome.LOADED, 2, 2, 6, 2)
+    assert (run.outcome, run.batches, run.batches_loaded, run.rows_loaded, run.rows_quarantined) == (
+        RunOutcome.LOADED,
+        2,
+        2,
+        6,
+        2,
+    )
     assert seconds_of(run) == "2.0 + 3.0 + 4.0"
     assert outcome_of(run) == "loaded: 2 batches, 6 rows, 2 rows refused"
 
@@ -48,21 +54,21 @@ async def test_a_run_of_which_a_batch_is_missing_names_its_dead_letter() -> None
     first, second = manifest.batches
     dead = {second.data.batch_id: DeadMessage("loading", "a1b2", 7)}
     run = run_of(manifest, {first.data.batch_id: loaded(first, 5, 9)}, dead)
-    assert (run.outcome, run.dead_letters, run.seconds_loading) == (Outcome.MISSING, ("a1b2",), None)
+    assert (run.outcome, run.dead_letters, run.seconds_loading) == (RunOutcome.MISSING, ("a1b2",), None)
     assert outcome_of(run) == "1 of 2 batches loaded; dead letters: a1b2"
-    assert run_of(manifest, {}, {}, is_superseded=True).outcome is Outcome.SUPERSEDED
+    assert run_of(manifest, {}, {}, is_superseded=True).outcome is RunOutcome.SUPERSEDED
 
 
 @pytest.mark.parametrize(
     ("state", "outcome"),
     [
-        (SourceState(run=8, checkpoint=checkpoint(8)), Outcome.UNCHANGED),
-        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(60))), Outcome.RUNNING),
-        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(-60))), Outcome.VOID),
-        (SourceState(run=8), Outcome.VOID),
+        (SourceState(run=8, checkpoint=checkpoint(8)), RunOutcome.UNCHANGED),
+        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(60))), RunOutcome.RUNNING),
+        (SourceState(run=8, checkpoint=checkpoint(7), lease=StoredLease(token=uuid4(), until=at(-60))), RunOutcome.VOID),
+        (SourceState(run=8), RunOutcome.VOID),
     ],
 )
-def test_the_last_run_without_a_manifest_is_unchanged_running_or_void(state: SourceState, outcome: Outcome) -> None:
+def test_the_last_run_without_a_manifest_is_unchanged_running_or_void(state: SourceState, outcome: RunOutcome) -> None:
     run = run_without_manifest(state, BEGAN)
     assert (run.run, run.outcome) == (8, outcome)
     assert outcome_of(run)
@@ -79,7 +85,7 @@ async def test_before_the_first_run_there_is_none() -> None:
 def test_through_a_pipe_every_run_is_one_line() -> None:
     console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True)
     missing = RunSummary(
-        run=1796004681388, outcome=Outcome.MISSING, taken_at=BEGAN, full=True, batches=2, batches_loaded=1, rows_read=1234
+        run=1796004681388, outcome=RunOutcome.MISSING, taken_at=BEGAN, full=True, batches=2, batches_loaded=1, rows_read=1234
     )
     show_runs(console, Runs(source="totesys", runs=(missing,)))
     (line,) = [line for line in console.export_text().splitlines() if "1796004681388" in line]
