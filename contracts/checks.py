@@ -48,7 +48,7 @@ def _repeated(what: str, names: list[str]) -> Iterator[str]:
 
 
 def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
-    own = [table.surrogate] if isinstance(table, Fact) and table.surrogate else []
+    own = [table.surrogate] if table.surrogate else []
     yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns)])
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"

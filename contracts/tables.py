@@ -105,9 +105,19 @@ class _StarTable:
     columns: tuple[Column, ...]  # in the warehouse's order
 
     @property
+    def version(self) -> tuple[str, ...]:
+        """The columns that tell the versions of a row apart; only a fact has any."""
+        return ()
+
+    @property
+    def surrogate(self) -> str | None:
+        """An identity column, which the warehouse fills; only a fact may have one."""
+        return None
+
+    @property
     def identity(self) -> tuple[str, ...]:
-        """The columns that tell two rows apart."""
-        return self.key
+        """The columns that tell two rows apart: the key and the version."""
+        return self.key + self.version
 
     @cached_property
     def star_types(self) -> dict[str, ColumnType]:
@@ -140,11 +150,6 @@ class Fact(_StarTable):
     lookups: tuple[Lookup, ...] = ()  # the joins that its columns of origin FromLookup need
     version: tuple[str, ...] = ()  # the columns that tell versions apart; without them the fact keeps only the newest row
     surrogate: str | None = None  # an identity column, which the warehouse fills
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The columns that tell two rows apart: the key and the version."""
-        return self.key + self.version
 
 
 RemodelledTable = Dimension | Fact  # its rows are made from those of a source table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.tables import Calendar, Fact, RemodelledTable, WarehouseTable
+from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
 from services.operator.proof.table_comparison import was_read
@@ -70,10 +70,9 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
     relation = quoted(contract.warehouse_schema, table.name)
     if await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation):
         return ()
-    surrogate, version = (table.surrogate, table.version) if isinstance(table, Fact) else (None, ())
-    names = [*([surrogate] if surrogate else []), *table.star_types]
+    names = [*([table.surrogate] if table.surrogate else []), *table.star_types]
     values = ", ".join(f"{quoted(name)}::text" for name in names)
-    newest_first = ", ".join(f"{quoted(name)} DESC" for name in (RUN, *version))
+    newest_first = ", ".join(f"{quoted(name)} DESC" for name in (RUN, *table.version))
     same = " AND ".join(f"{quoted(name)} = {key_parameter(table, position)}" for position, name in enumerate(table.key))
     found = await warehouse.fetch(
         f"SELECT ARRAY[{values}] AS values, {RUN}, {BATCH_ID}, {LOADED_AT}, {DELETED_AT} "
@@ -86,7 +85,7 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
         rows.append(
             StarRow(
                 values=texts,
-                version=tuple(texts[name] for name in version),
+                version=tuple(texts[name] for name in table.version),
                 run=row[RUN],
                 batch_id=row[BATCH_ID],
                 loaded_at=row[LOADED_AT],
