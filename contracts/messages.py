@@ -93,13 +93,6 @@ class StarRows(_Closed):
     object: ObjectRef  # Parquet
 
 
-class KeyList(_Closed):
-    """Every key that one table had in the snapshot. A table without a list was not compared."""
-
-    table: Name  # of the source in a BatchIngested, of the warehouse in a BatchRemodelled
-    objects: tuple[ObjectRef, ...]  # together they are the list: gzipped JSON lines, an array of the key's columns a line
-
-
 class LoadedTable(_Closed):
     """How many rows of one warehouse table a batch merged."""
 
@@ -140,18 +133,30 @@ class IngestSourceData(_Closed):
     reread: tuple[RowsOf, ...] = ()  # also read these rows, although they did not change; those that don't exist are skipped
 
 
+class LookUpKeysData(_Closed):
+    """Rows of the warehouse that the source may have deleted."""
+
+    source_name: Name
+    rows: tuple[RowsOf, ...]
+    believe_empty: bool = False  # a source table without rows is really empty: every key asked for is gone
+
+
 class BatchIngestedData(_BatchData):
     """Rows of one snapshot are in the landing bucket, with their partners."""
 
     extracts: tuple[Extract, ...]
-    keys: tuple[KeyList, ...]  # of the source tables whose keys the run compares
+    hashes: ObjectRef | None = None  # KeyHashes of the rows that the run did not read, of each table whose keys it compares
+    gone: tuple[RowsOf, ...] = ()  # rows that the run looked up and did not find
+    answers: UUID | None = None  # the id of the LookUpKeys command that is answered with this batch
 
 
 class BatchRemodelledData(_BatchData):
     """The star rows of one batch are in the processed bucket."""
 
     tables: tuple[StarRows, ...]
-    keys: tuple[KeyList, ...]  # of the warehouse tables whose keys are compared
+    hashes: ObjectRef | None = None  # as in the BatchIngested, copied to the processed bucket
+    gone: tuple[RowsOf, ...] = ()  # as in the BatchIngested: of source tables
+    answers: UUID | None = None  # as in the BatchIngested
     quarantine: ObjectRef | None = None  # the rows that the warehouse can't hold, as JSON lines
 
 
@@ -169,17 +174,27 @@ class IngestSource(_Event):
     data: IngestSourceData
 
 
+class LookUpKeys(_Event):
+    """Command, from loading to ingestion: say which of these rows the source does not have.
+
+    Lost or repeated, it changes nothing: the next comparison of keys asks again, and an answer may come any number of times.
+    """
+
+    type: Literal["starlift.look_up_keys.v1"] = "starlift.look_up_keys.v1"
+    data: LookUpKeysData
+
+
 class BatchIngested(_Event):
     """Event, from ingestion to remodelling."""
 
-    type: Literal["starlift.batch_ingested.v2"] = "starlift.batch_ingested.v2"
+    type: Literal["starlift.batch_ingested.v3"] = "starlift.batch_ingested.v3"
     data: BatchIngestedData
 
 
 class BatchRemodelled(_Event):
     """Event, from remodelling to loading."""
 
-    type: Literal["starlift.batch_remodelled.v2"] = "starlift.batch_remodelled.v2"
+    type: Literal["starlift.batch_remodelled.v3"] = "starlift.batch_remodelled.v3"
     data: BatchRemodelledData
 
 
@@ -190,22 +205,28 @@ class BatchLoaded(_Event):
     data: BatchLoadedData
 
 
-MESSAGE_MODELS = (IngestSource, BatchIngested, BatchRemodelled, BatchLoaded)
-Message = Annotated[IngestSource | BatchIngested | BatchRemodelled | BatchLoaded, Field(discriminator="type")]
+MESSAGE_MODELS = (IngestSource, LookUpKeys, BatchIngested, BatchRemodelled, BatchLoaded)
+Message = Annotated[IngestSource | LookUpKeys | BatchIngested | BatchRemodelled | BatchLoaded, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 # From a released type to the document of the next version of it.
 UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "starlift.ingest_source.v1": lambda document: {**document, "type": "starlift.ingest_source.v2"},
-    "starlift.batch_ingested.v1": lambda document: _batch_without_keys(document, "starlift.batch_ingested.v2"),
-    "starlift.batch_remodelled.v1": lambda document: _batch_without_keys(document, "starlift.batch_remodelled.v2"),
+    "starlift.batch_ingested.v1": lambda document: {**document, "type": "starlift.batch_ingested.v3"},
+    "starlift.batch_remodelled.v1": lambda document: {**document, "type": "starlift.batch_remodelled.v3"},
+    "starlift.batch_ingested.v2": lambda document: _without_key_lists(document, "starlift.batch_ingested.v3"),
+    "starlift.batch_remodelled.v2": lambda document: _without_key_lists(document, "starlift.batch_remodelled.v3"),
 }
 
 
-def _batch_without_keys(document: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Version 2 of a batch of version 1, which had no key lists. Data that is not an object is left for the model to reject."""
+def _without_key_lists(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Version 3 of a batch of version 2, whose lists of all keys are dropped: the next comparison finds what they would have.
+
+    Data that is not an object is left for the model to reject.
+    """
     data = document.get("data")
-    return {**document, "type": kind, "data": {**data, "keys": []} if isinstance(data, dict) else data}
+    without = {name: value for name, value in data.items() if name != "keys"} if isinstance(data, dict) else data
+    return {**document, "type": kind, "data": without}
 
 
 def message_type(model: type[BaseModel]) -> str:

@@ -49,16 +49,16 @@ class BatchKeys:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the batch's rows and key lists, in either bucket."""
+        """The prefix of the batch's objects, in either bucket."""
         return f"{self.source}/runs/{self.run:020d}/{self.index:05d}/"
 
     def extract(self, table: str, role: str, sha256: str) -> str:
         """Source rows, in the landing bucket."""
         return f"{self.prefix}{extract_name(table, role)}-{sha256[:_HASH_DIGITS]}.parquet"
 
-    def key_list(self, table: str, sha256: str) -> str:
-        """One part of a source table's key list, in either bucket."""
-        return f"{self.prefix}{table}.keys-{sha256[:_HASH_DIGITS]}.jsonl.gz"
+    def key_hashes(self, sha256: str) -> str:
+        """The hashes of the keys of every table that the run compares, in either bucket."""
+        return f"{self.prefix}key_hashes-{sha256[:_HASH_DIGITS]}.json.gz"
 
     def star_rows(self, table: str, sha256: str) -> str:
         """Remodelled rows of a warehouse table, in the processed bucket."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, message_type
+from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, LookUpKeys, message_type
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A queue and the service that consumes it: what the queue carries, and who sends that."""
+    """A message that the queue of `service` carries, and who sends it."""
 
     service: str
     model: type[BaseModel]
@@ -19,12 +19,13 @@ class Route:
 
     @property
     def kind(self) -> str:
-        """The type of its messages, such as `starlift.batch_ingested.v2`."""
+        """The type of the message, such as `starlift.batch_ingested.v3`."""
         return message_type(self.model)
 
 
 ROUTES = (
     Route("ingestion", IngestSource, ("scheduler", "operator")),
+    Route("ingestion", LookUpKeys, ("loading",)),
     Route("remodelling", BatchIngested, ("ingestion", "operator")),
     Route("loading", BatchRemodelled, ("remodelling",)),
 )

@@ -8,11 +8,12 @@ from __future__ import annotations
 LEDGER = "starlift.ledger"
 APPLIED_CONTRACT = "starlift.contract"
 TOMBSTONE = "starlift.tombstone"
-COMPARISON = "starlift.comparison"
-OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON)
+COMPARISON = "starlift.key_comparison"
+QUESTION = "starlift.question"
+OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON, QUESTION)
 
-# An advisory lock: loads share it, a schema change or a key comparison holds it alone. Without it an ALTER TABLE, which
-# locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
+# An advisory lock: loads share it; a schema change, tombstones and the begin of a key comparison hold it alone. Without it an
+# ALTER TABLE, which locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
 STAR_LOCK = 0x57A2_11F7
 
 CREATE_OWN_TABLES = """
@@ -38,21 +39,33 @@ CREATE TABLE IF NOT EXISTS starlift.contract (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Every row that a key comparison found gone at the source. A row is alive when its highest _run is above its tombstone's.
+-- Every row that a run looked up at the source and did not find. A row is alive when its highest _run is above its tombstone's.
 CREATE TABLE IF NOT EXISTS starlift.tombstone (
     table_name text NOT NULL,
     key jsonb NOT NULL,                 -- the columns of the business key, as an array
-    run bigint NOT NULL,                -- the run that compared
+    run bigint NOT NULL,                -- the run that looked it up
     found_at timestamptz NOT NULL,      -- the source's clock: the row was gone by then
     PRIMARY KEY (table_name, key)
 );
 
--- The last key comparison of each table. It is repeated after a batch of an earlier run that arrives later.
-CREATE TABLE IF NOT EXISTS starlift.comparison (
+-- The last key comparison of each table. An image of an earlier run that is loaded after it began is asked about as well.
+CREATE TABLE IF NOT EXISTS starlift.key_comparison (
     table_name text PRIMARY KEY,
-    run bigint NOT NULL,
-    found_at timestamptz NOT NULL,      -- the source's clock
-    keys jsonb NOT NULL                 -- the key list as the message named it: objects in S3
+    source_name text NOT NULL,
+    run bigint NOT NULL,                -- the run whose hashes are compared
+    found_at timestamptz NOT NULL,      -- the run's snapshot, by the source's clock
+    hashes bytea,                       -- gzipped TableHashes, until the comparison has ended
+    begun_at timestamptz,               -- NULL while batches of this run or an earlier one are awaited
+    ended_at timestamptz                -- when every question was asked
+);
+
+-- The questions to ingestion that are not answered.
+CREATE TABLE IF NOT EXISTS starlift.question (
+    id uuid PRIMARY KEY,                -- of the command starlift.look_up_keys
+    table_name text NOT NULL,
+    run bigint NOT NULL,                -- the comparison, or the run of the image that came late
+    key_count integer NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 """
 

@@ -5,7 +5,6 @@ Each function reads through `warehouse`, a connection of the caller, whose trans
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +13,9 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.messages import BatchLoaded, KeyList, decode
+from contracts.messages import BatchLoaded, decode
 from contracts.tables import WarehouseTable
-from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, TOMBSTONE
-from shared.key_lists import Key, unpacked_keys
-from shared.object_store import ObjectStore
+from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, QUESTION, TOMBSTONE
 from shared.stored_documents import read_stored
 
 RUNS = f"""
@@ -54,6 +51,11 @@ SELECT min(source_name) FROM (
     (SELECT source_name FROM {LEDGER} WHERE source_name > $1 LIMIT 1)
 ) AS other
 """
+_COMPARISONS = f"""
+SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), min(q.asked_at)
+FROM {COMPARISON} AS c LEFT JOIN {QUESTION} AS q USING (table_name)
+GROUP BY c.table_name
+"""
 # The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs.
 TABLE_BATCHES = f"""
 SELECT l.batch_id, l.run, l.batch_index, l.loaded_at, (loaded ->> 'row_count')::bigint AS row_count
@@ -82,23 +84,23 @@ class LoadedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A key list, and the snapshot that it is true of: its run, and the source's clock."""
+    """The last key comparison of a table."""
 
-    keys: KeyList
-    run: int
-    found_at: datetime
+    run: int  # whose hashes are compared
+    found_at: datetime  # its snapshot, by the source's clock
+    has_ended: bool  # whether every key in question has been asked about
+    open_questions: int  # of the table, not yet answered: of this comparison, or of images that came late
+    asked_at: datetime | None  # when the oldest of them was asked, by the warehouse's clock
 
-    async def listed(self, objects: ObjectStore, wanted: Collection[Key]) -> set[Key]:
-        """Those of the `wanted` keys that the source had then. Raises: DependencyDownError, PermanentError, TransientError."""
-        found, missing = set[Key](), set(wanted)
-        for part in self.keys.objects:
-            found |= missing.intersection(await asyncio.to_thread(unpacked_keys, await objects.get(part)))
-        return found
+    @property
+    def is_answered(self) -> bool:
+        """Whether every row that was gone by then has its tombstone."""
+        return self.has_ended and not self.open_questions
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """The last key comparison that missed a row: its run, and the source's clock."""
+    """The last run that looked a row up and did not find it, and the source's clock."""
 
     run: int
     found_at: datetime
@@ -169,31 +171,15 @@ async def batches_without_refusals(
     return {(row["run"], row["batch_index"]) for row in await warehouse.fetch(_WITHOUT_REFUSALS, source_name, list(runs))}
 
 
-async def last_comparisons(
-    warehouse: asyncpg.Connection, tables: Collection[str] | None = None, *, above: int = 0
-) -> dict[str, Comparison]:
-    """The last key comparison of each table (of `tables`, or of all) whose run is above `above`.
-
-    Raises: DamagedDocumentError.
-    """
+async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Comparison]:
+    """The last key comparison of each table that has one, by table."""
     if not await _exists(warehouse, COMPARISON):
         return {}  # loaded by a version that did not compare
-    query = (
-        f"SELECT table_name, run, found_at, keys FROM {COMPARISON} "
-        "WHERE ($1::text[] IS NULL OR table_name = ANY ($1)) AND run > $2"
-    )
-    rows = await warehouse.fetch(query, None if tables is None else list(tables), above)
-    return {name: Comparison(_key_list(name, keys), run, found_at) for name, run, found_at, keys in rows}
-
-
-def _key_list(table: str, stored: str) -> KeyList:
-    place = f"{COMPARISON}, table_name = {table}"
-    remedy = "delete that row of the warehouse, then run `starlift ingest --compare-keys`"
-    return read_stored(KeyList.model_validate_json, place, stored, what="key list", remedy=remedy)
+    return {name: Comparison(*values) for name, *values in await warehouse.fetch(_COMPARISONS)}
 
 
 async def find_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Iterable[object]) -> Tombstone | None:
-    """The tombstone of a business key, given as a key list has it; None if the row was never found gone."""
+    """The tombstone of a business key, a whole number or a text for each column; None if the row was never found gone."""
     if not await _exists(warehouse, TOMBSTONE):
         return None
     columns = ", ".join(key_parameter(table, position, first=2) for position in range(len(table.key)))

@@ -17,7 +17,7 @@ from contracts.objects import BatchKeys, ObjectRef
 from contracts.tables import SourceTable
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
-from shared.key_lists import packed_keys
+from shared.source_keys import packed_keys
 from shared.parquet import encode_parquet
 from shared.source_store import SourceStore
 

@@ -23,7 +23,7 @@ from services.ingestion.source import BatchLimits, Page
 from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
-from shared.key_lists import keys_of
+from shared.source_keys import keys_of
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
 

@@ -7,17 +7,18 @@ source finds out what has changed: it asks an open snapshot for a plan and for t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from contracts.column_types import ColumnType
+from contracts.key_hashes import TableHashes
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSourceData, Role
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from services.ingestion.plan import Plan
-from services.ingestion.selection import ROW_BYTES_MAXIMUM
+from services.ingestion.selection import ROW_BYTES_MAXIMUM, Key
 from shared.source_facts import SourceFacts
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class BatchLimits:
     byte_count: int = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots holds two batches, each in several forms at a time
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
-    key_list_bytes: int = 4 * 1024 * 1024  # of JSON lines in one object: some 400,000 keys, which a reader holds in memory
+    gone_keys: int = 10_000  # named by one batch: their tombstones take the star's lock for less than a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,16 @@ class OpenSnapshot(Protocol):
         """
         ...
 
-    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
-        """Write the key of every row of `table` to `sink`: JSON arrays, one a line, in pieces that may end within a line."""
+    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
+        """Hashes of the keys of `table`, apart from those of the rows that `plan` reads: of these the batches tell."""
+        ...
+
+    async def is_empty(self, table: SourceTable) -> bool:
+        """Whether a table has no row at all."""
+        ...
+
+    async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
+        """Those of `keys` that no row of `table` has, in their order. A text equals only itself, whatever its collation."""
         ...
 
 

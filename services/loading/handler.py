@@ -16,7 +16,7 @@ from contracts.tables import ContractError
 from services.loading.warehouse import Batch, KeyLists, Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, ServerBusyError, TransientError
-from shared.key_lists import Key, unpacked_keys
+from shared.source_keys import Key, unpacked_keys
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError

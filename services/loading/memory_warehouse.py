@@ -18,7 +18,7 @@ from contracts.origins import CalendarPart
 from contracts.tables import UNKNOWN, Column, Fact, WarehouseTable
 from services.loading.warehouse import Batch, StarRow
 from shared.errors import PermanentError
-from shared.key_lists import Key
+from shared.source_keys import Key
 from shared.ledger import Comparison
 
 Values = dict[str, Any]

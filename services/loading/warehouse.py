@@ -12,21 +12,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from contracts.messages import BatchLoaded, KeyList
-from contracts.objects import ObjectRef
-from contracts.tables import WarehouseTable
-from shared.key_lists import Key
+from contracts.key_hashes import KeyHashes
+from contracts.messages import BatchLoaded, RowsOf
+from contracts.tables import RemodelledTable, WarehouseTable
+from shared.source_keys import Key
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, slots=True)
-class KeyLists:
-    """Which keys the source had in the batch's snapshot, of the tables that were compared, and how to read a part of a list."""
-
-    lists: tuple[KeyList, ...]
-    read: Callable[[ObjectRef], Awaitable[list[Key]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +30,23 @@ class Batch:
 
     event: BatchLoaded
     rows: Mapping[str, pd.DataFrame]
-    keys: KeyLists
+    hashes: KeyHashes | None = None  # of the source tables whose keys the run compares
+    gone: tuple[RowsOf, ...] = ()  # rows of source tables that the run looked up and did not find
+    answers: UUID | None = None  # the question that is answered with this batch
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Keys of one warehouse table whose rows the source may have deleted."""
+
+    id: UUID  # derived from what led to the question: asked again, it has the same id
+    table: RemodelledTable
+    run: int  # of the comparison, or of the images that came late
+    keys: tuple[Key, ...]
+    believe_empty: bool = False
+
+
+Ask = Callable[[Question], Awaitable[None]]  # sends a question to ingestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,8 @@ class Warehouse(Protocol):
     """A star, and the ledger of the batches that are loaded into it.
 
     Batches may be loaded in any order, several at once, and each any number of times: the rows and their runs are the same in
-    the end. Of two images of a row the one of the higher run stays. A row is dead while a comparison of a run above its own has
-    missed it. A fact whose dimension is not there yet gets an inferred member, which the real row replaces.
+    the end. Of two images of a row the one of the higher run stays. A row is dead while a run above its own has looked it up
+    and not found it. A fact whose dimension is not there yet gets an inferred member, which the real row replaces.
 
     Every method raises TransientError, PermanentError, and DependencyDownError for the warehouse or its schema.
     """
@@ -68,8 +76,12 @@ class Warehouse(Protocol):
         """Whether the ledger has a batch."""
         ...
 
-    async def load(self, batch: Batch) -> int | None:
-        """Merge the rows of a batch, apply its key lists and record it in the ledger, as one step: all of it or nothing.
+    async def load(self, batch: Batch, ask: Ask) -> int | None:
+        """Merge the rows of a batch, bury those that are gone and record it in the ledger, as one step: all of it or nothing.
+
+        Before it commits it asks about each row of the batch whose newest image is below the last comparison that has begun:
+        that comparison could not see it, and it may have been deleted before. Hashes are only recorded here; `compare_keys`
+        uses them.
 
         Returns how many rows were found gone, or None if the ledger had the batch already. Refuses a second source
         (PermanentError): two sources in one star would take each other's rows for deleted.
@@ -78,6 +90,15 @@ class Warehouse(Protocol):
 
     async def finish_run(self, source_name: str, run: int) -> None:
         """Do what has to wait until every batch of a run is loaded; do nothing if one is missing."""
+        ...
+
+    async def compare_keys(self, ask: Ask) -> int:
+        """Make each comparison that is recorded and whose batches are all loaded; return how many keys were asked about.
+
+        A comparison waits while batches of its run, or of a run before it that still makes progress, are missing: every bucket
+        of theirs would differ. It reads the star without a lock, asks about the keys that the star holds in each bucket that
+        differs, and changes no row.
+        """
         ...
 
     async def rows(self, table: WarehouseTable) -> list[StarRow]:

@@ -12,7 +12,7 @@ from contracts.contract import Contract
 from contracts.quarantine import Problem, RefusedRow
 from services.remodelling.transform import Remodelled
 from shared.codecs import codec_of
-from shared.key_lists import keys_of
+from shared.source_keys import keys_of
 
 LONG_VALUE = 10_000  # characters shown of a text; a replay reads the row from the landing bucket
 

@@ -21,7 +21,7 @@ from services.loading.warehouse import Batch, KeyLists, Warehouse
 from shared.codecs import codec_of
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
-from shared.key_lists import Key
+from shared.source_keys import Key
 from shared.postgres import Database
 from shared.testing import reference
 from tests.fixtures.postgres_cluster import TestCluster

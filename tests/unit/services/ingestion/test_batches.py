@@ -14,7 +14,7 @@ from services.ingestion.memory_source import MemorySource
 from services.ingestion.source import BatchLimits
 from shared.envelope import opening
 from shared.errors import TransientError
-from shared.key_lists import unpacked_keys
+from shared.source_keys import unpacked_keys
 from shared.outcome import Done
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore, FakeQueue, loop_now
