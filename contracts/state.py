@@ -54,7 +54,8 @@ class Checkpoint(_Stored):
     identity: SourceIdentity
     contract: str  # the contract's fingerprint
     tables: dict[str, str]  # the catalog fingerprint of each source table
-    runs_since_comparison: int | None = None  # since the keys of every table were compared; None: never
+    # Since the keys of every table were compared; None: never, or by an earlier build, which counted under another name.
+    runs_since_key_comparison: int | None = None
     new_columns: dict[str, tuple[str, ...]] = {}  # by table, those the contract does not know, as "name type"
     empty_tables: frozenset[str] = frozenset()  # had no row when their keys should have been compared
     # When a transaction that is still open began to hold the horizon back. Every run reads again what has changed since.
@@ -79,7 +80,7 @@ class Manifest(_Stored):
     source_name: str
     run: int
     requested_by: UUID  # the id of the command that asked for the run
-    trigger: Trigger | None = None  # None in a manifest of an earlier build
+    trigger: Trigger | None = None  # None if loading asked, by a question; also in a manifest of an early build
     snapshot: Snapshot
     completed_at: AwareDatetime  # by the clock of the run's host
     # A full run read every row of every table: once it is loaded, what earlier runs announced and never loaded matters only to

@@ -1,25 +1,34 @@
-"""What a run writes to the landing bucket: the extracts of each batch, and key lists.
+"""What a run's batches tell: the extracts of its rows, the hashes of other keys, and which rows are gone.
 
-Key lists let loading find the rows that are gone (docs/decisions/0006-deletes.md).
+Hashes let loading ask which rows are gone (docs/decisions/0015-deletes-by-look-up.md).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from operator import add, gt
 
 from contracts.contract import Contract
-from contracts.messages import Extract, KeyList, Role
+from contracts.key_hashes import KeyHashes, TableHashes
+from contracts.messages import Extract, Role, RowsOf
 from contracts.objects import BatchKeys, ObjectRef
-from contracts.tables import SourceTable
+from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
-from shared.source_keys import packed_keys
+from shared.key_hashes import packed
 from shared.parquet import encode_parquet
 from shared.source_store import SourceStore
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The source tables whose keys a run compares, and the object with their hashes."""
+
+    tables: frozenset[str]
+    hashes: ObjectRef
 
 
 async def write_extracts(
@@ -66,57 +75,36 @@ def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
     return max(1, len(contract.remodelled_from(table))) if role is Role.BASE else 1
 
 
-async def write_key_list(
-    table: SourceTable, snapshot: OpenSnapshot, object_keys: BatchKeys, store: SourceStore, part_bytes: int
-) -> KeyList:
-    """Write every key of a table, as objects of about `part_bytes`. A list without objects is that of a table without rows."""
-    parts = _Parts(table.name, object_keys, store, part_bytes)
-    await snapshot.copy_keys(table, parts.take)
-    await parts.end()
-    return KeyList(table=table.name, objects=tuple(parts.refs))
+async def write_key_hashes(run: Run, snapshot: OpenSnapshot, index: int, store: SourceStore) -> Compared | None:
+    """Write the hashes of the keys of every table that the run compares, as part of batch `index`; None if it compares none.
 
-
-@dataclass
-class _Parts:
-    """Takes the lines of a key list as they come, and writes an object whenever there are enough."""
-
-    table: str
-    object_keys: BatchKeys
-    store: SourceStore
-    part_bytes: int
-    refs: list[ObjectRef] = field(default_factory=list)
-    waiting: bytearray = field(default_factory=bytearray)
-
-    async def take(self, piece: bytes) -> None:
-        self.waiting += piece
-        if len(self.waiting) >= self.part_bytes and (end := self.waiting.rfind(b"\n") + 1):
-            lines = bytes(self.waiting[:end])
-            del self.waiting[:end]
-            await self._write(lines)
-
-    async def end(self) -> None:
-        if self.waiting:
-            await self._write(bytes(self.waiting))
-
-    async def _write(self, lines: bytes) -> None:
-        body = await asyncio.to_thread(packed_keys, lines)
-        key_of = partial(self.object_keys.key_list, self.table)
-        self.refs.append(await self.store.put_landing(key_of, body, row_count=lines.count(b"\n")))
-
-
-def grouped_lists(
-    contract: Contract, lists: Iterable[KeyList], object_limit: int, first: Iterable[Extract]
-) -> Iterator[tuple[KeyList, ...]]:
-    """Group the key lists into a run's last batches, the first of which also holds the extracts `first`.
-
-    A list is never cut: the keys it lacks would be taken for deleted.
+    A table without rows is left out, unless the command believes that it is really empty: every row of the star would be in
+    question.
     """
-    count, group = sum(object_count(contract, extract.table, extract.role) for extract in first), list[KeyList]()
-    for key_list in lists:
-        more = len(key_list.objects) * object_count(contract, key_list.table)
-        if count and count + more > object_limit:
-            yield tuple(group)
-            count, group = 0, []
-        count += more
-        group.append(key_list)
-    yield tuple(group)
+    tables = list[TableHashes]()
+    for table in run.plan.compared_tables:
+        if run.plan.believe_empty or not await snapshot.is_empty(table):
+            tables.append(await snapshot.key_hashes(run.plan, table))
+        else:
+            report_empty_table(run, table.name)
+    if not tables:
+        return None
+    hashes = KeyHashes(run=run.number, taken_at=run.facts.snapshot.taken_at, tables=tuple(tables))
+    body = await asyncio.to_thread(packed, hashes)
+    key_of = run.object_keys.batch(run.number, index).key_hashes
+    row_count = sum(sum(table.counts) for table in tables)
+    return Compared(frozenset(table.table for table in tables), await store.put_landing(key_of, body, row_count=row_count))
+
+
+async def missing_rows(run: Run, snapshot: OpenSnapshot, limits: BatchLimits) -> AsyncIterator[RowsOf]:
+    """Look up the keys that the plan asks for, and yield those that the source lacks, as many as one batch may name.
+
+    Nothing is missing from a table without rows, unless the command believes that it is really empty.
+    """
+    for table in run.plan.contract.source_tables:
+        keys = run.plan.looked_up.get(table.name, ())
+        if not keys or not (run.plan.believe_empty or not await snapshot.is_empty(table)):
+            continue
+        missing = await snapshot.missing_keys(table, keys)
+        for start in range(0, len(missing), limits.gone_keys):
+            yield RowsOf(table=table.name, keys=missing[start : start + limits.gone_keys])

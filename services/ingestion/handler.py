@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
-from contracts.messages import BatchIngested, Extract, IngestSource, KeyList, Message, Trigger, encode
+from contracts.messages import BatchIngested, IngestSource, LookUpKeys, Message, Trigger, encode
 from contracts.state import Checkpoint
-from services.ingestion.batches import grouped_lists, write_extracts, write_key_list
+from services.ingestion.batches import missing_rows, write_extracts, write_key_hashes
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY
-from services.ingestion.reports import report_batch, report_empty_table, report_end, report_plan
+from services.ingestion.reports import report_batch, report_end, report_plan
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Source
 from shared.clock import utc_now
@@ -40,9 +41,10 @@ class Dependencies:
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
     """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
-    if not isinstance(message, IngestSource):
+    if not isinstance(message, IngestSource | LookUpKeys):
         raise PermanentError(
-            f"ingestion handles starlift.ingest_source, not '{message.type}'; move the message to its own queue"
+            f"ingestion handles starlift.ingest_source and starlift.look_up_keys, not '{message.type}'; move the message to "
+            "its own queue"
         )
     if message.data.source_name != deps.store.source:
         raise PermanentError(
@@ -53,7 +55,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     except LeaseHeldError as held:
         return Defer(LEASE_HELD_DELAY, str(held))
     async with renewed(lease):
-        if not _is_answered(message, lease.state.checkpoint):
+        if not (isinstance(message, IngestSource) and _is_answered(message, lease.state.checkpoint)):
             await _run(message, lease, deps)
     return Done()
 
@@ -63,7 +65,7 @@ def _is_answered(command: IngestSource, checkpoint: Checkpoint | None) -> bool:
     return command.data.trigger is Trigger.SCHEDULE and checkpoint is not None and command.time < checkpoint.started_at
 
 
-async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) -> None:
+async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dependencies) -> None:
     """Effects in this order, each safe to repeat: objects, messages, manifest, state.
 
     A crash in between repeats the work under a higher run number.
@@ -73,51 +75,44 @@ async def _run(command: IngestSource, lease: SourceLease, deps: Dependencies) ->
         plan = snapshot.plan(before, command.data, deps.compare_keys_every)
         run = Run(lease.run, command, started_at, before, snapshot.facts, plan, deps.store.keys)
         report_plan(run, deps.held_back_limit)
-        batches = await _ingest_batches(run, snapshot, deps)
+        batches, compared = await _ingest_batches(run, snapshot, deps)
     if run.leaves_manifest(batches):
         await deps.store.write_manifest(run.manifest(batches, deps.now()))
-    await lease.complete(run.checkpoint(batches))
+    await lease.complete(run.checkpoint(compared))
     if run.leaves_manifest(batches):
-        report_end(run, batches, deps.now() - started_at)
+        report_end(run, batches, compared, deps.now() - started_at)
 
 
-async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> list[BatchIngested]:
-    """Write and announce every batch; return what was announced.
+async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> tuple[list[BatchIngested], frozenset[str]]:
+    """Write and announce every batch; return what was announced, and the tables whose keys are compared.
 
-    A batch is announced when the next one begins: only then is it known not to be the last, which carries the key lists. Lists
-    that do not fit into its message follow in batches of their own.
+    A batch is announced when the next one is known: only then is it known not to be the last. Rows that are gone have batches
+    of their own: loading takes the star's lock alone for them.
     """
     sent: list[BatchIngested] = []
-    waiting: tuple[Extract, ...] | None = None
-    async for extracts in write_extracts(run, snapshot, deps.store, deps.limits):
+    waiting: Callable[..., BatchIngested] | None = None
+    async for following in _batches(run, snapshot, deps):
         if waiting is not None:
-            sent.append(await _announce(run.batch_ingested(len(sent), waiting), deps))
-        waiting = extracts
-    lists = await _write_key_lists(run, snapshot, len(sent), deps)
-    if waiting is not None or lists:
-        groups = list(grouped_lists(run.plan.contract, lists, deps.limits.objects, waiting or ()))
-        for number, key_lists in enumerate(groups, start=1):
-            event = run.batch_ingested(len(sent), waiting or (), key_lists, is_last=number == len(groups))
-            sent.append(await _announce(event, deps))
-            waiting = None
-    return sent
+            sent.append(await _announce(waiting(len(sent)), deps))
+        waiting = following
+    compared = await write_key_hashes(run, snapshot, len(sent), deps.store)
+    if compared is not None:
+        waiting = partial(waiting or run.batch_ingested, hashes=compared.hashes)
+    if waiting is not None:
+        sent.append(await _announce(waiting(len(sent), is_last=True), deps))
+    return sent, compared.tables if compared is not None else frozenset()
 
 
-async def _write_key_lists(run: Run, snapshot: OpenSnapshot, index: int, deps: Dependencies) -> list[KeyList]:
-    """Write the key list of each table that is compared, as part of batch `index`.
-
-    A table without rows gets none, unless the command believes that it is really empty: a list without keys says that every
-    row was deleted.
-    """
-    lists = []
-    for table in run.plan.compared_tables:
-        object_keys = run.object_keys.batch(run.number, index)
-        listed = await write_key_list(table, snapshot, object_keys, deps.store, deps.limits.key_list_bytes)
-        if listed.objects or run.command.data.believe_empty:
-            lists.append(listed)
-        else:
-            report_empty_table(run, table.name)
-    return lists
+async def _batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> AsyncIterator[Callable[..., BatchIngested]]:
+    """Each batch of a run as a function of its index: first those with rows, then those with rows that are gone."""
+    async for extracts in write_extracts(run, snapshot, deps.store, deps.limits):
+        yield partial(run.batch_ingested, extracts=extracts)
+    if not run.plan.is_answer:
+        return
+    gone = [rows async for rows in missing_rows(run, snapshot, deps.limits)]
+    for rows in gone[:-1]:
+        yield partial(run.batch_ingested, gone=(rows,))
+    yield partial(run.batch_ingested, gone=tuple(gone[-1:]), is_answer=True)
 
 
 async def _announce(event: BatchIngested, deps: Dependencies) -> BatchIngested:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,14 +14,16 @@ import pandas as pd
 
 from contracts.column_types import TEXT
 from contracts.contract import Contract
-from contracts.messages import IngestSourceData, Role, Snapshot
+from contracts.key_hashes import TableHashes
+from contracts.messages import Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.tables import SourceTable
-from services.ingestion.plan import Plan, plan_run
+from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
 from shared.clock import utc_now
 from shared.codecs import codec_of
+from shared.key_hashes import sums_of, table_hashes
 from shared.source_facts import SourceFacts, SourceTableFacts
 from shared.testing.faults import Faults
 
@@ -115,7 +117,7 @@ class MemorySnapshot:
     facts: SourceFacts
     rows: Mapping[str, Mapping[Key, Version]]
 
-    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
         return plan_run(self.contract, self.facts, before, request, compare_keys_every)
 
@@ -129,10 +131,18 @@ class MemorySnapshot:
                 page = affected[start : start + size]
                 yield [_page(table, Role.BASE, plan, page), *self._partners(plan, table, page)]
 
-    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
         """See OpenSnapshot."""
-        for key in sorted(self.rows[table.name]):
-            await sink(json.dumps(list(key)).encode() + b"\n")
+        unread = [key for key, row in self.rows[table.name].items() if not self._affected(plan, table, key, row)]
+        return table_hashes(table.name, sums_of(unread), believe_empty=plan.believe_empty)
+
+    async def is_empty(self, table: SourceTable) -> bool:
+        """See OpenSnapshot."""
+        return not self.rows[table.name]
+
+    async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
+        """See OpenSnapshot."""
+        return tuple(key for key in keys if key not in self.rows[table.name])
 
     def _affected(self, plan: Plan, table: SourceTable, key: Key, version: Version) -> bool:
         if plan.since is None or table.name in plan.full_tables or key in plan.reread.get(table.name, ()):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from contracts.contract import Contract
-from contracts.messages import IngestSourceData, Mode, Snapshot
+from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, Snapshot
 from contracts.state import Checkpoint
 from contracts.tables import Drift, SourceTable
 from services.ingestion.selection import Key
 from shared.errors import PermanentError
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
+
+Request = IngestSourceData | LookUpKeysData
 
 COMPARE_KEYS_EVERY = 10  # runs: ten minutes on the shipped schedule
 
@@ -25,8 +27,12 @@ class Plan:
     full_tables: frozenset[str]  # tables read in full whatever changed
     reasons: tuple[str, ...] = ()  # for each full read that no ordinary run makes
     redefined: frozenset[str] = frozenset()  # tables whose rows may have changed without a new transaction id
-    runs_since_comparison: int | None = 0  # left to the next run; 0: this run compares the keys of every table
+    # Left to the next run. 0: this run compares the keys of every table; None: the next one has to.
+    runs_since_comparison: int | None = 0
     reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows asked for, by table: read whether changed or not
+    looked_up: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows whose absence is reported, by table
+    believe_empty: bool = False  # a table without rows is really empty
+    is_answer: bool = False  # to a question of loading: such a run compares no keys, or it would lead to the next question
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns that the contract lacks, by table
 
     @property
@@ -42,6 +48,8 @@ class Plan:
     @property
     def compared_tables(self) -> tuple[SourceTable, ...]:
         """The tables whose keys are compared, for rows that have gone without a trace. Only those a star table is made of."""
+        if self.is_answer:
+            return ()
         return tuple(
             table
             for table in self.contract.source_tables
@@ -50,37 +58,49 @@ class Plan:
 
 
 def plan_run(
-    contract: Contract, now: SourceFacts, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int
+    contract: Contract, now: SourceFacts, before: Checkpoint | None, request: Request, compare_keys_every: int
 ) -> Plan:
     """Plan a full read if the last position cannot be trusted; otherwise what changed, and each redefined table in full.
 
     A table whose rows' transaction ids the role may not read is read in full by every run. Keys are compared for every table
-    read in full, and for all tables in every `compare_keys_every`th run (0: only if asked for).
+    read in full, and for all tables in every `compare_keys_every`th run (0: only if asked for); an answer to loading compares
+    none.
 
-    Raises: PermanentError for a row to reread that the contract does not know.
+    Raises: PermanentError for a key that the contract does not know.
     """
     carried = {
         table.name: tuple(name for name in now.tables[table.name].new_columns if name not in now.tables[table.name].unreadable)
         for table in contract.source_tables
         if table.drift is Drift.CARRY
     }
-    asked = ("asked for",) if request.mode is Mode.FULL else ()
+    is_answer = isinstance(request, LookUpKeysData)
+    asked = ("asked for",) if not is_answer and request.mode is Mode.FULL else ()
     doubts = ("first run",) if before is None else _doubts(contract, now, before)
     everything = frozenset(table.name for table in contract.source_tables)
     changed = everything if before is None or doubts else redefined(now, before)
-    if before is None or asked or doubts:
-        return Plan(contract, None, everything, (*asked, *doubts), changed, carried=carried)
-    runs_since = None if before.runs_since_comparison is None else before.runs_since_comparison + 1
-    is_due = compare_keys_every > 0 and (runs_since is None or runs_since >= compare_keys_every)
-    return Plan(
+    common = Plan(
         contract,
-        before.snapshot,
-        changed | versionless(now),
-        tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
-        changed,
-        0 if request.compare_keys or is_due else runs_since,
-        _reread(contract, request),
-        carried,
+        since=None,
+        full_tables=everything,
+        reasons=(*asked, *doubts),
+        redefined=changed,
+        runs_since_comparison=None if is_answer else 0,
+        looked_up=_keys(contract, request.rows) if is_answer else {},
+        believe_empty=request.believe_empty,
+        is_answer=is_answer,
+        carried=carried,
+    )
+    if before is None or asked or doubts:
+        return common
+    runs_since = None if before.runs_since_key_comparison is None else before.runs_since_key_comparison + 1
+    is_due = compare_keys_every > 0 and (runs_since is None or runs_since >= compare_keys_every)
+    return replace(
+        common,
+        since=before.snapshot,
+        full_tables=changed | versionless(now),
+        reasons=tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
+        runs_since_comparison=0 if not is_answer and (request.compare_keys or is_due) else runs_since,
+        reread={} if is_answer else _keys(contract, request.reread),
     )
 
 
@@ -90,12 +110,12 @@ def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[s
     return (*anew, *distrust(now, before))
 
 
-def _reread(contract: Contract, request: IngestSourceData) -> dict[str, tuple[Key, ...]]:
+def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, ...]]:
     tables = {table.name: table for table in contract.source_tables}
-    for rows in request.reread:
+    for rows in asked:
         table = tables.get(rows.table)
         if table is None or any(len(key) != len(table.key) for key in rows.keys):
             raise PermanentError(
                 f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
             )
-    return {rows.table: rows.keys for rows in request.reread if rows.keys}
+    return {rows.table: rows.keys for rows in asked if rows.keys}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,22 +15,23 @@ import pandas as pd
 
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
-from contracts.messages import IngestSourceData, Role
+from contracts.key_hashes import TableHashes
+from contracts.messages import Role
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
-from services.ingestion.plan import Plan, plan_run
-from services.ingestion.selection import Selection
+from services.ingestion.plan import Plan, Request, plan_run
+from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, Page
 from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
-from shared.source_keys import keys_of
+from shared.key_hashes import select_sums, table_hashes
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
+from shared.source_keys import keys_of
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
-PARTNER_KEYS = 10_000  # in one IN list
-QUOTE, DELIMITER = "\x01", "\x02"  # JSON escapes both characters, so PostgreSQL writes each line of a key list as it is
+KEYS_IN_LIST = 10_000  # of one IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class PostgresSnapshot:
     contract: Contract
     facts: SourceFacts
 
-    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
         return plan_run(self.contract, self.facts, before, request, compare_keys_every)
 
@@ -76,10 +78,37 @@ class PostgresSnapshot:
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 (after,) = keys_of(table, (await page.frame).tail(1))
 
-    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
         """See OpenSnapshot."""
-        query = Selection(self.contract, frozenset(), None).keys(table)
-        await self.connection.copy_from_query(query, output=sink, format="csv", quote=QUOTE, delimiter=DELIMITER)
+        if (query := _selection(plan).unread_hashes(table)) is None:
+            return table_hashes(table.name, (), believe_empty=plan.believe_empty)
+        with _naming_undecodable(table.name):
+            found = await self.connection.fetch(select_sums(query))
+        sums = ((row["bucket"], row["count"], int(row["sum"])) for row in found)
+        return table_hashes(table.name, sums, believe_empty=plan.believe_empty)
+
+    async def is_empty(self, table: SourceTable) -> bool:
+        """See OpenSnapshot."""
+        return bool(await self.connection.fetchval(_every_row(self.contract).has_no_row(table)))
+
+    async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
+        """See OpenSnapshot."""
+        found = set[Key]()
+        for start in range(0, len(keys), KEYS_IN_LIST):
+            found |= await self._found_keys(table, keys[start : start + KEYS_IN_LIST])
+        return tuple(key for key in keys if key not in found)
+
+    async def _found_keys(self, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
+        """Those of `keys` that a row has. No row has a key that the column's type or the encoding of the source can't spell."""
+        try:
+            async with self.connection.transaction():  # a savepoint: after an error the snapshot would be lost
+                rows = await self.connection.fetch(_every_row(self.contract).keys_found(table, keys))
+        except (asyncpg.DataError, asyncpg.UntranslatableCharacterError):
+            if len(keys) == 1:
+                return set()
+            middle = len(keys) // 2
+            return await self._found_keys(table, keys[:middle]) | await self._found_keys(table, keys[middle:])
+        return {tuple(json.loads(row[0])) for row in rows}
 
     async def _with_partners(self, page: Page, selection: Selection, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """The page with the partners of its rows; if these have too many bytes, each half of the page with its own."""
@@ -98,8 +127,8 @@ class PostgresSnapshot:
         for lookup in self.contract.lookups_of(page.table.name):
             table = self.contract.source_table(lookup.table)
             keys = sorted((await page.frame)[lookup.on].dropna().unique().tolist())
-            for start in range(0, len(keys), PARTNER_KEYS):
-                query = selection.partners(lookup, keys[start : start + PARTNER_KEYS], byte_limit=max(1, byte_limit))
+            for start in range(0, len(keys), KEYS_IN_LIST):
+                query = selection.partners(lookup, keys[start : start + KEYS_IN_LIST], byte_limit=max(1, byte_limit))
                 partner = await self._page(table, Role.PARTNER, selection, query)
                 if partner.row_count:
                     pages.append(partner)
@@ -115,6 +144,10 @@ class PostgresSnapshot:
         types = selection.types(table)
         frame = asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null))
         return Page(table, role, types, row_count, len(csv), frame)
+
+
+def _every_row(contract: Contract) -> Selection:
+    return Selection(contract, frozenset(), None)
 
 
 def _selection(plan: Plan) -> Selection:

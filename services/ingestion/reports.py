@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -47,9 +47,11 @@ def report_batch(event: BatchIngested) -> None:
     log.info("batch_ingested", run=event.data.run, batch_id=str(event.data.batch_id), rows=rows)
 
 
-def report_end(run: Run, batches: Sequence[BatchIngested], took: timedelta) -> None:
-    """Log what a completed run read."""
+def report_end(run: Run, batches: Sequence[BatchIngested], compared: Iterable[str], took: timedelta) -> None:
+    """Log what a completed run read, and the tables whose keys are compared."""
     rows = sum(extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE)
-    compared = [keys.table for batch in batches for keys in batch.data.keys]
+    gone = sum(len(missing.keys) for batch in batches for missing in batch.data.gone)
     seconds = round(took.total_seconds(), 3)
-    log.info("run_completed", run=run.number, batches=len(batches), rows=rows, compared=compared, seconds=seconds)
+    log.info(
+        "run_completed", run=run.number, batches=len(batches), rows=rows, compared=sorted(compared), gone=gone, seconds=seconds
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, KeyList, Trigger
-from contracts.objects import SourceKeys
+from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, LookUpKeys, RowsOf, Trigger
+from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest
 from services.ingestion.plan import Plan
 from shared.envelope import caused_by
@@ -21,7 +21,7 @@ class Run:
     """A run of a source, from its open snapshot to its end."""
 
     number: int  # orders runs, and versions of rows: see services/ingestion/lease.py
-    command: IngestSource  # what asked for the run
+    command: IngestSource | LookUpKeys  # what asked for the run
     started_at: datetime  # before the snapshot was opened
     before: Checkpoint | None  # what the last completed run left; None in the first run
     facts: SourceFacts
@@ -29,9 +29,16 @@ class Run:
     object_keys: SourceKeys
 
     def batch_ingested(
-        self, index: int, extracts: tuple[Extract, ...], key_lists: tuple[KeyList, ...] = (), *, is_last: bool = False
+        self,
+        index: int,
+        extracts: tuple[Extract, ...] = (),
+        hashes: ObjectRef | None = None,
+        gone: tuple[RowsOf, ...] = (),
+        *,
+        is_answer: bool = False,
+        is_last: bool = False,
     ) -> BatchIngested:
-        """The event that announces batch `index`."""
+        """The event that announces batch `index`; one that `is_answer` answers the command."""
         batch_id = self.object_keys.batch(self.number, index).batch_id
         data = BatchIngestedData(
             source_name=self.object_keys.source,
@@ -41,13 +48,20 @@ class Run:
             is_last=is_last,
             snapshot=self.facts.snapshot,
             extracts=extracts,
-            keys=key_lists,
+            hashes=hashes,
+            gone=gone,
+            answers=self.command.id if is_answer else None,
         )
         return BatchIngested(**caused_by(self.command, EVENT_SOURCE, subject=batch_id, name="batch_ingested"), data=data)
 
     def leaves_manifest(self, batches: Sequence[BatchIngested]) -> bool:
         """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint."""
-        return bool(batches) or self.command.data.trigger is Trigger.OPERATOR
+        return bool(batches) or self.trigger is Trigger.OPERATOR
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """Who asked for the run; None for loading, by a question."""
+        return self.command.data.trigger if isinstance(self.command, IngestSource) else None
 
     def manifest(self, batches: Sequence[BatchIngested], completed_at: datetime) -> Manifest:
         """Every batch of the run, as it was announced."""
@@ -55,7 +69,7 @@ class Run:
             source_name=self.object_keys.source,
             run=self.number,
             requested_by=self.command.id,
-            trigger=self.command.data.trigger,
+            trigger=self.trigger,
             snapshot=self.facts.snapshot,
             completed_at=completed_at,
             is_full=self.plan.is_full,
@@ -63,10 +77,9 @@ class Run:
             batches=tuple(batches),
         )
 
-    def checkpoint(self, batches: Sequence[BatchIngested]) -> Checkpoint:
-        """What the run leaves to the next one."""
+    def checkpoint(self, compared: Collection[str]) -> Checkpoint:
+        """What the run leaves to the next one; `compared` are the tables whose keys were compared."""
         due = {table.name for table in self.plan.compared_tables}
-        compared = {keys.table for batch in batches for keys in batch.data.keys}
         return Checkpoint(
             run=self.number,
             started_at=self.started_at,
@@ -74,9 +87,9 @@ class Run:
             identity=self.facts.identity,
             contract=self.plan.contract.fingerprint,
             tables={name: table.fingerprint for name, table in self.facts.tables.items()},
-            runs_since_comparison=self.plan.runs_since_comparison,
+            runs_since_key_comparison=self.plan.runs_since_comparison,
             new_columns={name: table.described_columns for name, table in self.facts.tables.items() if table.new_columns},
-            empty_tables=(self.known_empty - due) | (due - compared),
+            empty_tables=(self.known_empty - due) | due.difference(compared),
             held_back_since=held_back_since(self.facts, self.before),
         )
 

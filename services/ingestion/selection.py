@@ -11,7 +11,7 @@ above its parent's, so rows written under a savepoint are covered. `BETWEEN 0` d
 32-bit age is negative.
 
 A row is *affected* when it changed or when one of its lookup partners did. A deleted row has no version to read: now and then a
-run reads every key instead.
+run hashes the keys of all rows that are not affected instead.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from contracts.tables import Lookup, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, partner_conditions
+from shared.key_hashes import hashed
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
+EVERY_ROW = "true"  # the condition that every row is affected
 XID_MODULUS = 2**32
 UNKNOWN_TYPE = verbatim("unknown")  # of a column that the contract does not know
 ROW_BYTES_MAXIMUM = 48 * MIB  # of the texts of one row
@@ -69,9 +71,22 @@ class Selection:
         wanted = ", ".join(codec_of(key.type).loaded(str(one)) if key.type.is_moment else _key_literal(one) for one in keys)
         return self._bounded(table, f"{_key_columns(table)} IN ({wanted})", len(keys), byte_limit)
 
-    def keys(self, table: SourceTable) -> str:
-        """The key of every row of `table`, as a JSON array."""
-        return f"SELECT {self._key(table)} FROM {self._from(table, 't')}"
+    def unread_hashes(self, table: SourceTable) -> str | None:
+        """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
+        affected = self._affected(table)
+        if affected == EVERY_ROW:
+            return None
+        columns = (table.column(name) for name in table.key)
+        texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else f"{self._text(table, c)}::text" for c in columns]
+        return f"SELECT {hashed(texts)} AS hash FROM {self._from(table, 't')} WHERE {affected} IS NOT TRUE"
+
+    def keys_found(self, table: SourceTable, keys: Iterable[Key]) -> str:
+        """Those of `keys` that a row of `table` has, as JSON arrays; some may be spelled otherwise, where its type allows that."""
+        return f"SELECT {self._key(table)} FROM {self._from(table, 't')} WHERE ({_key_columns(table)}) IN ({_keys(keys)})"
+
+    def has_no_row(self, table: SourceTable) -> str:
+        """Whether `table` is empty."""
+        return f"SELECT NOT EXISTS (SELECT FROM {self._from(table, 't')})"
 
     def types(self, table: SourceTable) -> dict[str, ColumnType]:
         """The columns of a page of `table`, in their order."""
@@ -135,13 +150,13 @@ class Selection:
 
     def _affected(self, table: SourceTable) -> str:
         if self.is_full or table.name in self.full_tables:
-            return "true"
+            return EVERY_ROW
         conditions = [self._changed("t")]
         if keys := self.reread.get(table.name):
             conditions.append(f"({', '.join(quoted('t', name) for name in table.key)}) IN ({_keys(keys)})")
         for lookup in self.contract.lookups_of(table.name):
             if lookup.table in self.full_tables:
-                return "true"
+                return EVERY_ROW
             conditions.append(self._has_partner(table, lookup, f" AND {self._changed('p')}"))
             if self.orphans:
                 conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT {self._has_partner(table, lookup)})")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from contracts.column_types import ColumnType
 from contracts.key_hashes import TableHashes
-from contracts.messages import MESSAGE_BYTES_MAXIMUM, IngestSourceData, Role
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, Role
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
-from services.ingestion.plan import Plan
+from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import ROW_BYTES_MAXIMUM, Key
 from shared.source_facts import SourceFacts
 
@@ -56,7 +56,7 @@ class OpenSnapshot(Protocol):
         """The position of the snapshot, the identity of the source, and what its catalog says of each table."""
         ...
 
-    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         """What to read, given what the last run left and what the command asks for. Raises: PermanentError."""
         ...
 

@@ -20,7 +20,6 @@ from contracts.messages import (
     BatchRemodelled,
     BatchRemodelledData,
     Extract,
-    KeyList,
     Message,
     Role,
     StarRows,
@@ -107,12 +106,14 @@ def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
 async def _write_objects(
     batch: BatchIngestedData, rows: SourceRows, results: Sequence[Remodelled], deps: Dependencies
 ) -> BatchRemodelledData:
-    """Write star rows, key lists and refused rows to the processed bucket; return the data of the next message."""
+    """Write star rows, hashes of keys and refused rows to the processed bucket; return the data of the next message."""
     object_keys = BatchKeys(batch.source_name, batch.run, batch.index)
     return BatchRemodelledData(
         **batch.head(),
         tables=tuple(await asyncio.gather(*(_write_star_rows(result, object_keys, deps) for result in results))),
-        keys=await _copy_key_lists(batch, object_keys, deps),
+        hashes=await _copy_hashes(batch, object_keys, deps),
+        gone=batch.gone,
+        answers=batch.answers,
         quarantine=await _write_quarantine(rows, results, object_keys, deps),
     )
 
@@ -124,17 +125,12 @@ async def _write_star_rows(result: Remodelled, object_keys: BatchKeys, deps: Dep
     return StarRows(table=result.table.name, object=ref)
 
 
-async def _copy_key_lists(batch: BatchIngestedData, object_keys: BatchKeys, deps: Dependencies) -> tuple[KeyList, ...]:
-    """Copy the list of each source table for every star table made of it: by the rules of a contract they share their key."""
-    lists: list[KeyList] = []
-    for listed in batch.keys:
-        table = _known_table(listed.table, f"the key list of '{listed.table}' in run {batch.run}", deps.contract)
-        copies: list[ObjectRef] = []
-        for ref in listed.objects:
-            body, key_of = await deps.objects.get(ref), partial(object_keys.key_list, table.name)
-            copies.append(await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=ref.row_count))
-        lists += [KeyList(table=star.name, objects=tuple(copies)) for star in deps.contract.remodelled_from(table.name)]
-    return tuple(lists)
+async def _copy_hashes(batch: BatchIngestedData, object_keys: BatchKeys, deps: Dependencies) -> ObjectRef | None:
+    """Copy the hashes of keys to the processed bucket, the only one that loading reads."""
+    if (ref := batch.hashes) is None:
+        return None
+    body = await deps.objects.get(ref)
+    return await put_addressed(deps.objects, deps.processed_bucket, object_keys.key_hashes, body, row_count=ref.row_count)
 
 
 async def _write_quarantine(
