@@ -73,8 +73,8 @@ def plan_run(
         for table in contract.source_tables
         if table.drift is Drift.CARRY
     }
-    is_answer = isinstance(request, LookUpKeysData)
-    asked = ("asked for",) if not is_answer and request.mode is Mode.FULL else ()
+    wish = None if isinstance(request, LookUpKeysData) else request  # None: the run answers loading
+    asked = ("asked for",) if wish is not None and wish.mode is Mode.FULL else ()
     doubts = ("first run",) if before is None else _doubts(contract, now, before)
     everything = frozenset(table.name for table in contract.source_tables)
     changed = everything if before is None or doubts else redefined(now, before)
@@ -84,10 +84,10 @@ def plan_run(
         full_tables=everything,
         reasons=(*asked, *doubts),
         redefined=changed,
-        runs_since_comparison=None if is_answer else 0,
-        looked_up=_keys(contract, request.rows) if is_answer else {},
+        runs_since_comparison=None if wish is None else 0,
+        looked_up=_keys(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
         believe_empty=request.believe_empty,
-        is_answer=is_answer,
+        is_answer=wish is None,
         carried=carried,
     )
     if before is None or asked or doubts:
@@ -99,8 +99,8 @@ def plan_run(
         since=before.snapshot,
         full_tables=changed | versionless(now),
         reasons=tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
-        runs_since_comparison=0 if not is_answer and (request.compare_keys or is_due) else runs_since,
-        reread={} if is_answer else _keys(contract, request.reread),
+        runs_since_comparison=0 if wish is not None and (wish.compare_keys or is_due) else runs_since,
+        reread={} if wish is None else _keys(contract, wish.reread),
     )
 
 

@@ -81,7 +81,7 @@ class Selection:
         return f"SELECT {hashed(texts)} AS hash FROM {self._from(table, 't')} WHERE {affected} IS NOT TRUE"
 
     def keys_found(self, table: SourceTable, keys: Iterable[Key]) -> str:
-        """Those of `keys` that a row of `table` has, as JSON arrays; some may be spelled otherwise, where its type allows that."""
+        """Those of `keys` that a row of `table` has, as JSON arrays. A type may find a key by another spelling."""
         return f"SELECT {self._key(table)} FROM {self._from(table, 't')} WHERE ({_key_columns(table)}) IN ({_keys(keys)})"
 
     def has_no_row(self, table: SourceTable) -> str:
