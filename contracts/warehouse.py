@@ -51,15 +51,15 @@ CREATE TABLE IF NOT EXISTS starlift.tombstone (
 -- The last key comparison of each table. An image of an earlier run that is loaded after it began is asked about as well.
 CREATE TABLE IF NOT EXISTS starlift.key_comparison (
     table_name text PRIMARY KEY,
-    source_name text NOT NULL,
     run bigint NOT NULL,                -- the run whose hashes are compared
     found_at timestamptz NOT NULL,      -- the run's snapshot, by the source's clock
+    batch_id uuid,                      -- that brought the hashes; the ids of its questions derive from it
     hashes bytea,                       -- gzipped TableHashes, until the comparison has ended
     begun_at timestamptz,               -- NULL while batches of this run or an earlier one are awaited
     ended_at timestamptz                -- when every question was asked
 );
 
--- The questions to ingestion that are not answered.
+-- The questions to ingestion that are not answered. A row is committed before its question is sent.
 CREATE TABLE IF NOT EXISTS starlift.question (
     id uuid PRIMARY KEY,                -- of the command starlift.look_up_keys
     table_name text NOT NULL,
@@ -67,6 +67,18 @@ CREATE TABLE IF NOT EXISTS starlift.question (
     key_count integer NOT NULL,
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- Earlier versions compared with lists of all keys.
+DO $$
+BEGIN
+    IF to_regclass('starlift.comparison') IS NOT NULL THEN
+        INSERT INTO starlift.key_comparison (table_name, run, found_at, begun_at, ended_at)
+        SELECT table_name, run, found_at, clock_timestamp(), clock_timestamp() FROM starlift.comparison
+        ON CONFLICT (table_name) DO NOTHING;
+        DROP TABLE starlift.comparison;
+    END IF;
+END
+$$;
 """
 
 # Technical columns stand after the business columns of every table of the star.

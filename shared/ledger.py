@@ -18,13 +18,13 @@ from contracts.tables import WarehouseTable
 from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, QUESTION, TOMBSTONE
 from shared.stored_documents import read_stored
 
+# Whether every batch of a run is loaded, of the rows of a run. A batch that was replayed from the quarantine is there twice.
+IS_COMPLETE = (
+    "coalesce("
+    "count(DISTINCT batch_index) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false)"
+)
 RUNS = f"""
-SELECT
-    run,
-    array_agg(batch_id) AS batches,
-    -- A batch that was replayed from the quarantine is in the ledger twice.
-    coalesce(count(DISTINCT batch_index) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false)
-        AS is_complete
+SELECT run, array_agg(batch_id) AS batches, {IS_COMPLETE} AS is_complete
 FROM {LEDGER}
 WHERE source_name = $1 AND run >= $2
 GROUP BY run

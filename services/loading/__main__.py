@@ -29,7 +29,7 @@ async def serve(settings: LoadingSettings) -> None:
     pool = Database("warehouse", await read_url(), connections=settings.slots + 1, writes=True, reread=read_url)
     async with open_world(settings) as world, aclosing(pool) as database:
         warehouse = PostgresWarehouse(database, settings.contract)
-        deps = Dependencies(world.objects, warehouse, settings.contract)
+        deps = Dependencies(world.objects, warehouse, settings.contract, world.require_next_queue())
         buckets = (settings.processed_bucket,)
         probes = {"warehouse": database.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema}
         async with asyncio.TaskGroup() as group:

@@ -10,16 +10,30 @@ import pandas as pd
 import structlog
 
 from contracts.contract import Contract
-from contracts.messages import BatchLoaded, BatchLoadedData, BatchRemodelled, LoadedTable, Message, StarRows
-from contracts.objects import ObjectRef
+from contracts.key_hashes import KeyHashes
+from contracts.messages import (
+    BatchLoaded,
+    BatchLoadedData,
+    BatchRemodelled,
+    BatchRemodelledData,
+    LoadedTable,
+    LookUpKeys,
+    LookUpKeysData,
+    Message,
+    RowsOf,
+    StarRows,
+    encode,
+)
 from contracts.tables import ContractError
-from services.loading.warehouse import Batch, KeyLists, Warehouse
+from services.loading.questions import Question
+from services.loading.warehouse import Batch, Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, ServerBusyError, TransientError
-from shared.source_keys import Key, unpacked_keys
+from shared.key_hashes import unpacked
 from shared.object_store import ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
+from shared.queue import Queue
 from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 EVENT_SOURCE = "starlift/loading"
@@ -34,6 +48,7 @@ class Dependencies:
     objects: ObjectStore
     warehouse: Warehouse
     contract: Contract
+    ingestion: Queue  # for questions
 
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
@@ -56,19 +71,48 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone=gone or 0,
         quarantined=event.data.quarantined,
     )
+    await _finish(event, deps)
+    return Done()
+
+
+async def _finish(event: BatchLoaded, deps: Dependencies) -> None:
+    """Do what waited for this batch. The batch is in: what fails here is no reason to retry its message, or to give it up."""
     try:
         await deps.warehouse.finish_run(event.data.source_name, event.data.run)
     except (TransientError, PermanentError, ServerBusyError) as error:
-        # The batch is in: what a complete run still waits for is no reason to retry the message or to give it up.
         _log.warning("foreign_keys_wait", reason=str(error))
-    return Done()
+    try:
+        await deps.warehouse.compare_keys(partial(_ask, deps, event))
+    except (TransientError, PermanentError) as error:
+        _log.warning("key_comparison_waits", reason=str(error))
 
 
 async def _load(message: BatchRemodelled, event: BatchLoaded, deps: Dependencies) -> int | None:
     """How many rows were found gone; None if another loader was first."""
-    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in message.data.tables))
-    rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
-    return await deps.warehouse.load(Batch(event, rows, KeyLists(message.data.keys, partial(_read_keys, deps))))
+    data = message.data
+    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in data.tables))
+    rows = {table.table: frame for table, frame in zip(data.tables, frames, strict=True)}
+    batch = Batch(event, rows, await _read_hashes(data, deps), data.gone, data.answers)
+    return await deps.warehouse.load(batch, partial(_ask, deps, event))
+
+
+async def _read_hashes(data: BatchRemodelledData, deps: Dependencies) -> KeyHashes | None:
+    """The hashes that a batch brings. Without their object, or with one that can't be read, the next comparison has to do."""
+    if data.hashes is None:
+        return None
+    try:
+        return unpacked(KeyHashes, await deps.objects.get(data.hashes))
+    except PermanentError as error:
+        _log.warning("keys_not_compared", run=data.run, reason=str(error))
+        return None
+
+
+async def _ask(deps: Dependencies, cause: BatchLoaded, question: Question) -> None:
+    """Send a question to ingestion. By the rules of a contract the key of a star table is that of its source table."""
+    rows = (RowsOf(table=question.table.source, keys=question.keys),)
+    data = LookUpKeysData(source_name=cause.data.source_name, rows=rows, believe_empty=question.believe_empty)
+    envelope = caused_by(cause, EVENT_SOURCE, subject=question.id, name="look_up_keys") | {"id": question.id}
+    await deps.ingestion.send(encode(LookUpKeys(**envelope, data=data)))
 
 
 async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
@@ -79,11 +123,6 @@ async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
         advice = "deploy the contract that it was written with, then replay the dead letters"
         raise PermanentError(f"star rows '{rows.object.key}' can't be loaded: {error}; {advice}") from error
     return await read_rows(deps.objects, rows.object, types, deps.contract, "star rows")
-
-
-async def _read_keys(deps: Dependencies, part: ObjectRef) -> list[Key]:
-    """The keys of a part of a key list. Raises: PermanentError, TransientError, DependencyDownError."""
-    return await asyncio.to_thread(unpacked_keys, await deps.objects.get(part))
 
 
 def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:

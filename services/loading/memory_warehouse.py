@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -14,12 +14,14 @@ import pandas as pd
 from contracts.calendar import CALENDAR_PARTS
 from contracts.column_types import ColumnType, Kind
 from contracts.contract import Contract
+from contracts.key_hashes import SUMMED_BITS, TableHashes
 from contracts.origins import CalendarPart
-from contracts.tables import UNKNOWN, Column, Fact, WarehouseTable
+from contracts.tables import UNKNOWN, Column, Fact, RemodelledTable, WarehouseTable
+from services.loading.questions import Ask, Question, buckets_in_question, questions
 from services.loading.warehouse import Batch, StarRow
 from shared.errors import PermanentError
+from shared.key_hashes import hash_of, sums_of
 from shared.source_keys import Key
-from shared.ledger import Comparison
 
 Values = dict[str, Any]
 
@@ -42,16 +44,26 @@ class _Row:
     run: int
 
 
+@dataclass
+class _Comparison:
+    table: RemodelledTable
+    run: int
+    batch_id: UUID
+    hashes: TableHashes
+    has_begun: bool = False
+
+
 class MemoryWarehouse:
-    """A star in memory; see Warehouse. A test may read `ledger` and `finished_runs`."""
+    """A star in memory; see Warehouse. A test may read `ledger`, `finished_runs` and `questions`."""
 
     def __init__(self, contract: Contract) -> None:
         self.ledger: dict[UUID, Batch] = {}
         self.finished_runs: list[tuple[str, int]] = []
+        self.questions: dict[UUID, Question] = {}  # that are not answered
         self._contract = contract
         self._rows: dict[str, dict[Key, _Row]] = {table.name: {} for table in contract.warehouse_tables}
         self._tombstones: dict[str, dict[Key, tuple[int, datetime]]] = {table.name: {} for table in contract.warehouse_tables}
-        self._comparisons: dict[str, Comparison] = {}
+        self._comparisons: dict[str, _Comparison] = {}
 
     async def ensure_schema(self) -> None:
         """See Warehouse."""
@@ -60,7 +72,7 @@ class MemoryWarehouse:
         """See Warehouse."""
         return batch_id in self.ledger
 
-    async def load(self, batch: Batch) -> int | None:
+    async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
         data = batch.event.data
         for other in self.ledger.values():
@@ -70,11 +82,36 @@ class MemoryWarehouse:
             return None
         # What may fail, or lets others run, comes first: after it nothing can leave half a batch.
         staged = {name: list(_values(self._contract.warehouse_table(name), frame)) for name, frame in batch.rows.items()}
-        comparisons = await self._due_comparisons(batch)
+        await self._ask_about_late(batch, staged, ask)
         for name, rows in staged.items():
             self._merge(self._contract.warehouse_table(name), rows, data.run)
         self.ledger[data.batch_id] = batch
-        return sum(self._compare(table, comparison, keys) for table, comparison, keys in comparisons)
+        for hashes in batch.hashes.tables if batch.hashes else ():
+            for table in self._contract.remodelled_from(hashes.table):
+                if table.name not in self._comparisons or self._comparisons[table.name].run < data.run:
+                    self._comparisons[table.name] = _Comparison(table, data.run, data.batch_id, hashes)
+        if batch.answers is not None:
+            self.questions.pop(batch.answers, None)
+        return sum(
+            self._bury(table, keys.keys, data.run, data.snapshot.taken_at)
+            for keys in batch.gone
+            for table in self._contract.remodelled_from(keys.table)
+        )
+
+    async def compare_keys(self, ask: Ask) -> int:
+        """See Warehouse. It has no clock: every earlier batch that is missing is waited for."""
+        asked = 0
+        for comparison in self._comparisons.values():
+            if comparison.has_begun or not self._is_ready(comparison.run):
+                continue
+            comparison.has_begun = True
+            table, theirs = comparison.table, comparison.hashes
+            held = [key for key, run in self._alive(table).items() if run < comparison.run]
+            buckets = buckets_in_question(theirs, sums_of(held, len(theirs.counts)), comparison.run)
+            keys = list(_asked(held, buckets, len(theirs.counts)))
+            subject, believe_empty = comparison.batch_id, theirs.believe_empty
+            asked += await self._ask(table, comparison.run, subject, keys, ask, believe_empty=believe_empty)
+        return asked
 
     async def finish_run(self, source_name: str, run: int) -> None:
         """See Warehouse. Notes the run."""
@@ -119,43 +156,74 @@ class MemoryWarehouse:
                 values[column.name] = None if column.nullable else _inferred(column)
         stored[value,] = _Row(values, 0)
 
-    async def _due_comparisons(self, batch: Batch) -> list[tuple[WarehouseTable, Comparison, set[Key]]]:
-        """The batch's own comparisons, and for its rows the later ones that it comes too late for, with their keys."""
-        data = batch.event.data
-        due = []
-        own = {keys.table: Comparison(keys, data.run, data.snapshot.taken_at) for keys in batch.keys.lists}
-        for name in dict.fromkeys((*own, *batch.rows)):
-            last = self._comparisons.get(name)
-            comparison = own.get(name)
-            if last is not None and last.run > data.run:  # it knows all that an earlier list would say
-                comparison = last if name in batch.rows else None
-            if comparison is not None:
-                keys = {tuple(key) for part in comparison.keys.objects for key in await batch.keys.read(part)}
-                due.append((self._contract.warehouse_table(name), comparison, keys))
-        return due
+    async def _ask(
+        self, table: RemodelledTable, run: int, subject: UUID, keys: Iterable[Key], ask: Ask, *, believe_empty: bool = False
+    ) -> int:
+        asked = 0
+        async for question in questions(table, run, subject, _each(keys), believe_empty=believe_empty):
+            self.questions[question.id] = question
+            await ask(question)
+            asked += len(question.keys)
+        return asked
 
-    def _compare(self, table: WarehouseTable, comparison: Comparison, keys: set[Key]) -> int:
-        """Insert tombstones for the rows that the list lacks; how many are new."""
-        self._comparisons[table.name] = comparison
+    async def _ask_about_late(self, batch: Batch, staged: Mapping[str, list[Values]], ask: Ask) -> None:
+        data = batch.event.data
+        for table in self._contract.remodelled_tables:
+            comparison, rows = self._comparisons.get(table.name), staged.get(table.name, [])
+            if comparison is not None and comparison.has_begun and comparison.run > data.run:
+                highest, tombstones = self._highest(table), self._tombstones[table.name]
+                newest = {key: max(data.run, highest.get(key, 0)) for key in (_key(table, row) for row in rows)}
+                late = [key for key, run in newest.items() if tombstones.get(key, (0, None))[0] < run < comparison.run]
+                await self._ask(table, data.run, data.batch_id, late, ask)
+
+    def _is_ready(self, run: int) -> bool:
+        batches = [batch.event.data for batch in self.ledger.values() if batch.event.data.run <= run]
+        last = {data.run: data.index for data in batches if data.is_last}
+        return all(len({one.index for one in batches if one.run == data.run}) == last.get(data.run, -1) + 1 for data in batches)
+
+    def _highest(self, table: WarehouseTable) -> dict[Key, int]:
         highest: dict[Key, int] = {}
         for row in self._rows[table.name].values():
             key = _key(table, row.columns)
             highest[key] = max(highest.get(key, 0), row.run)
+        return highest
+
+    def _alive(self, table: WarehouseTable) -> dict[Key, int]:
+        """The highest run of each row that is alive, except inferred members that facts refer to."""
         referred = {
-            row.columns[column.name]
+            _text(row.columns[column.name])
             for fact, column in self._contract.references_to(table.name)
             for row in self._rows[fact.name].values()
         }
-        gone = {
-            key
-            for key, run in highest.items()
-            if run < comparison.run
-            and key not in keys
-            and not (run == 0 and key[0] in referred)
-            and self._tombstones[table.name].get(key, (0, None))[0] <= run
+        tombstones = self._tombstones[table.name]
+        return {
+            key: run
+            for key, run in self._highest(table).items()
+            if tombstones.get(key, (0, None))[0] <= run and not (run == 0 and key[0] in referred)
         }
-        self._tombstones[table.name].update(dict.fromkeys(gone, (comparison.run, comparison.found_at)))
-        return len(gone)
+
+    def _bury(self, table: WarehouseTable, keys: Iterable[Key], run: int, found_at: datetime) -> int:
+        """Insert tombstones; how many rows died."""
+        before, tombstones = self._alive(table), self._tombstones[table.name]
+        for key in keys:
+            if run > tombstones.get(key, (0, None))[0]:
+                tombstones[key] = (run, found_at)
+        return len(before.keys() - self._alive(table))
+
+
+async def _each(keys: Iterable[Key]) -> AsyncIterator[Key]:
+    for key in keys:
+        yield key
+
+
+def _asked(keys: Iterable[Key], buckets: Mapping[int, int | None], count: int) -> Iterator[Key]:
+    """The keys in question, chosen as `select_keys` of services/loading/comparison.py does it."""
+    by_bucket: dict[int, list[Key]] = {}
+    for key in keys:
+        by_bucket.setdefault((hash_of(key) >> SUMMED_BITS) & (count - 1), []).append(key)
+    for bucket, part in buckets.items():
+        held = by_bucket.get(bucket, [])
+        yield from [key for key in held if hash_of(key) % 2**SUMMED_BITS == part] or held
 
 
 def _values(table: WarehouseTable, frame: pd.DataFrame) -> Iterator[Values]:
@@ -193,4 +261,9 @@ def _inferred(column: Column) -> object:
 
 
 def _key(table: WarehouseTable, values: Values) -> Key:
-    return tuple(values[name] for name in table.key)
+    """The key in the form in which questions have it."""
+    return tuple(_text(values[name]) for name in table.key)
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, int) else str(value)

@@ -16,6 +16,7 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
 from contracts.warehouse import LEDGER, STAR_LOCK
+from services.loading.comparison import KeyComparison, ask_each
 from services.loading.deletes import Deletes
 from services.loading.merge import (
     create_staging,
@@ -27,6 +28,7 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.migrate import migrate_schema
+from services.loading.questions import Ask, questions
 from services.loading.schema import foreign_keys, relation
 from services.loading.warehouse import Batch, StarRow
 from shared.errors import PermanentError, TransientError
@@ -88,14 +90,14 @@ class PostgresWarehouse:
             with self._schema_checked_if_damaged():
                 return batch_id in await loaded_batches(connection, [batch_id])
 
-    async def load(self, batch: Batch) -> int | None:
+    async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
         await self.ensure_schema()
         async with self._database.transaction() as connection:
             with self._schema_checked_if_damaged():
                 await self._refuse_second_source(connection, batch.event.data.source_name)
                 async with log_lock_waits(self._database, connection, batch_id=str(batch.event.data.batch_id)):
-                    return await self._load(connection, batch)
+                    return await self._load(connection, batch, ask)
 
     @contextmanager
     def _schema_checked_if_damaged(self) -> Iterator[None]:
@@ -121,21 +123,20 @@ class PostgresWarehouse:
             )
         self._only_source = source_name
 
-    async def _load(self, connection: asyncpg.Connection, batch: Batch) -> int | None:
+    async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> int | None:
         data = batch.event.data
         deletes = Deletes(connection, self._contract, batch)
-        # Comparing keys needs the exclusive lock: a concurrent load could merge rows the comparison never sees.
-        is_exclusive = bool(batch.keys.lists or await deletes.later_comparisons())
-        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if is_exclusive else '_shared'}($1)", STAR_LOCK)
+        # Tombstones need the lock alone; they come in batches without rows.
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if batch.gone else '_shared'}($1)", STAR_LOCK)
         record = batch.event.model_dump_json()
         claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
         if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
             return None
         await self._merge(connection, batch)
-        later = await deletes.later_comparisons()  # again: one may have been committed while this load waited
-        if later and not is_exclusive:
-            raise TransientError(f"keys were compared while batch {data.batch_id} waited; the next attempt compares them again")
-        gone = await deletes.apply(later)
+        gone = await deletes.apply()
+        for table, run in await deletes.late_tables():
+            late = questions(table, data.run, data.batch_id, deletes.late_keys(table, run))
+            await ask_each(self._database, ask, late)
         await connection.execute(_CLOSE_BATCH, data.batch_id)
         return gone
 
@@ -185,6 +186,11 @@ class PostgresWarehouse:
                 if name not in known:
                     await connection.execute(statement)
         self._has_foreign_keys = True
+
+    async def compare_keys(self, ask: Ask) -> int:
+        """See Warehouse."""
+        with self._schema_checked_if_damaged():
+            return await KeyComparison(self._database, self._contract, ask).run()
 
     async def rows(self, table: WarehouseTable) -> list[StarRow]:
         """See Warehouse."""

@@ -6,7 +6,7 @@ tests/conformance runs one suite on both.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +14,8 @@ from uuid import UUID
 
 from contracts.key_hashes import KeyHashes
 from contracts.messages import BatchLoaded, RowsOf
-from contracts.tables import RemodelledTable, WarehouseTable
-from shared.source_keys import Key
+from contracts.tables import WarehouseTable
+from services.loading.questions import Ask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,20 +33,6 @@ class Batch:
     hashes: KeyHashes | None = None  # of the source tables whose keys the run compares
     gone: tuple[RowsOf, ...] = ()  # rows of source tables that the run looked up and did not find
     answers: UUID | None = None  # the question that is answered with this batch
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Keys of one warehouse table whose rows the source may have deleted."""
-
-    id: UUID  # derived from what led to the question: asked again, it has the same id
-    table: RemodelledTable
-    run: int  # of the comparison, or of the images that came late
-    keys: tuple[Key, ...]
-    believe_empty: bool = False
-
-
-Ask = Callable[[Question], Awaitable[None]]  # sends a question to ingestion
 
 
 @dataclass(frozen=True, slots=True)
