@@ -17,7 +17,7 @@ from contracts.key_hashes import TableHashes
 from contracts.tables import Fact, RemodelledTable
 from contracts.warehouse import COMPARISON, LEDGER, QUESTION, STAR_LOCK
 from services.loading.deletes import key_texts, key_values
-from services.loading.merge import is_inferred
+from services.loading.merge import is_stand_in
 from services.loading.questions import Ask, Question, buckets_in_question, questions
 from services.loading.schema import relation
 from shared.key_hashes import bucket_of, hashed, select_sums, summed, unpacked
@@ -158,14 +158,4 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
         # Of the versions of a row only the newest can be marked as deleted.
         return f"(SELECT {key} FROM {name} GROUP BY {key} HAVING max(_run) < $1::bigint AND count(_deleted_at) = 0)"
     alive = "_run < $1::bigint AND _deleted_at IS NULL"
-    references = [
-        f"SELECT {quoted(column.name)} FROM {relation(contract, fact)}" for fact, column in contract.references_to(table.name)
-    ]
-    if not references:
-        return f"(SELECT * FROM {name} WHERE {alive})"
-    inferred, key = is_inferred(table), quoted("d", table.key[0])
-    referred = f"SELECT FROM ({' UNION ALL '.join(references)}) AS f (key) WHERE f.key = {key}"
-    return (
-        f"(SELECT * FROM {name} WHERE {alive} AND NOT ({inferred}) "
-        f"UNION ALL SELECT * FROM {name} AS d WHERE {alive} AND {inferred} AND NOT EXISTS ({referred}))"
-    )
+    return f"(SELECT * FROM {name} AS d WHERE {alive} AND NOT {is_stand_in(contract, table, 'd')})"

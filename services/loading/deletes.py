@@ -1,8 +1,8 @@
 """What a load does about rows that are gone at the source (docs/decisions/0015-deletes-by-look-up.md).
 
 A run R looked a row up and did not find it: the row gets a tombstone of R, whatever the star holds. A row is alive while its
-highest `_run` is above its tombstone's; of a dead row the newest version has `_deleted_at`, and no other row has. The result
-depends only on the highest runs, not on the order of arrival.
+highest `_run` is above its tombstone's; of a dead row the newest version has `_deleted_at`, and no other row has. An inferred
+member lives while a fact refers to it. The result depends only on the highest runs, not on the order of arrival.
 
 Tombstones need the star's lock alone. Otherwise a load that has merged an older image of such a row, and not yet committed,
 sees no tombstone, and the batch with the tombstone sees no image to mark.
@@ -18,7 +18,7 @@ import asyncpg
 from contracts.contract import Contract
 from contracts.tables import Fact, RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, QUESTION, TOMBSTONE
-from services.loading.merge import staging_name
+from services.loading.merge import is_stand_in, staging_name
 from services.loading.schema import relation
 from services.loading.warehouse import Batch
 from shared.codecs import codec_of
@@ -86,7 +86,7 @@ class Deletes:
     async def _bury(self, table: RemodelledTable, keys: tuple[Key, ...]) -> int:
         """Insert tombstones of this run; return how many rows of the star died of it."""
         data = self.batch.event.data
-        columns = [list(map(str, column)) for column in zip(*keys, strict=True)]
+        columns = [[str(key[position]) for key in keys] for position in range(len(table.key))]
         buried = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *columns)
         return await self._mark(table, [row["key"] for row in buried])
 
@@ -170,6 +170,8 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"
         is_dead += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
+    else:
+        is_dead += f" AND NOT {is_stand_in(contract, table, 't')}"
     moment = f"CASE WHEN {is_dead} THEN b.found_at END"
     updated = (
         f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {TOMBSTONE} AS b "

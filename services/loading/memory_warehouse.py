@@ -106,7 +106,9 @@ class MemoryWarehouse:
                 continue
             comparison.has_begun = True
             table, theirs = comparison.table, comparison.hashes
-            held = [key for key, run in self._alive(table).items() if run < comparison.run]
+            stand_ins = self._stand_ins(table)
+            alive = self._alive(table).items()
+            held = [key for key, run in alive if run < comparison.run and not (run == 0 and key[0] in stand_ins)]
             buckets = buckets_in_question(theirs, sums_of(held, len(theirs.counts)), comparison.run)
             keys = list(_asked(held, buckets, len(theirs.counts)))
             subject, believe_empty = comparison.batch_id, theirs.believe_empty
@@ -123,11 +125,11 @@ class MemoryWarehouse:
         newest_first = sorted(
             self._rows[table.name].values(), key=lambda row: (row.run, *(row.columns[name] for name in version)), reverse=True
         )
-        found, seen = [], set[Key]()
+        found, seen, alive = [], set[Key](), self._alive(table)
         for row in newest_first:
             key = _key(table, row.columns)
-            run, found_at = self._tombstones[table.name].get(key, (0, None))
-            found.append(StarRow(row.columns, row.run, found_at if key not in seen and row.run < run else None))
+            _, found_at = self._tombstones[table.name].get(key, (0, None))
+            found.append(StarRow(row.columns, row.run, None if key in seen or key in alive else found_at))
             seen.add(key)
         return found
 
@@ -189,17 +191,20 @@ class MemoryWarehouse:
         return highest
 
     def _alive(self, table: WarehouseTable) -> dict[Key, int]:
-        """The highest run of each row that is alive, except inferred members that facts refer to."""
-        referred = {
-            _text(row.columns[column.name])
-            for fact, column in self._contract.references_to(table.name)
-            for row in self._rows[fact.name].values()
-        }
-        tombstones = self._tombstones[table.name]
+        """The highest run of each row that is alive."""
+        stand_ins, tombstones = self._stand_ins(table), self._tombstones[table.name]
         return {
             key: run
             for key, run in self._highest(table).items()
-            if tombstones.get(key, (0, None))[0] <= run and not (run == 0 and key[0] in referred)
+            if tombstones.get(key, (0, None))[0] <= run or (run == 0 and key[0] in stand_ins)
+        }
+
+    def _stand_ins(self, table: WarehouseTable) -> set[object]:
+        """The keys of inferred members that facts refer to, and of real rows."""
+        return {
+            _text(row.columns[column.name])
+            for fact, column in self._contract.references_to(table.name)
+            for row in self._rows[fact.name].values()
         }
 
     def _bury(self, table: WarehouseTable, keys: Iterable[Key], run: int, found_at: datetime) -> int:

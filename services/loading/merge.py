@@ -81,16 +81,26 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
     )
 
 
-def is_inferred(table: WarehouseTable) -> str:
-    """Whether a row of a dimension is an inferred member: it has run 0, and only its key is known."""
+def is_stand_in(contract: Contract, table: WarehouseTable, alias: str) -> str:
+    """Whether a row of a dimension is an inferred member that facts refer to: it stands for a row that no run has read.
+
+    An inferred member has run 0, and only its key is known.
+    """
+    references = [
+        f"SELECT DISTINCT {quoted(column.name)} FROM {relation(contract, fact)}"
+        for fact, column in contract.references_to(table.name)
+    ]
+    if not references:
+        return "false"
     unknown = (
-        f"{quoted(column.name)} IS NULL"
+        f"{quoted(alias, column.name)} IS NULL"
         if (stand_in := codec_of(column.type).stand_in) is None
-        else f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {stand_in})"
+        else f"({quoted(alias, column.name)} IS NULL OR {quoted(alias, column.name)} = {stand_in})"
         for column in table.columns
         if column.name not in table.key
     )
-    return " AND ".join(["_run = 0", *unknown])
+    referred = f"{quoted(alias, table.key[0])} IN ({' UNION '.join(references)})"  # read only if there is an inferred member
+    return f"({' AND '.join([f'{quoted(alias)}._run = 0', *unknown, referred])}) IS TRUE"
 
 
 def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
