@@ -21,6 +21,7 @@ _DESCRIPTION = (
     "Delivery is at least once and in no order; every effect of a message may be repeated."
 )
 
+SERVICES = tuple(dict.fromkeys(route.service for route in ROUTES))
 Document = dict[str, Any]
 
 
@@ -35,8 +36,8 @@ def asyncapi_document(topology: Mapping[str, Any]) -> Document:
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": CLOUDEVENTS_JSON,
-        "channels": {name: channel for route in ROUTES for name, channel in _channels(route, topology).items()},
-        "operations": {name: operation for route in ROUTES for name, operation in _operations(route).items()},
+        "channels": {name: channel for service in SERVICES for name, channel in _channels(service, topology).items()},
+        "operations": {name: operation for service in SERVICES for name, operation in _operations(service).items()},
         "components": {
             "messages": {name: message for route in ROUTES for name, message in _messages(route).items()},
             "messageTraits": {"cloudevent": _cloudevent(), "dead_letter": _dead_letter_trait()},
@@ -44,9 +45,9 @@ def asyncapi_document(topology: Mapping[str, Any]) -> Document:
     }
 
 
-def _channels(route: Route, topology: Mapping[str, Any]) -> Document:
-    queue, dead = topology["queues"][route.service], _dead(route)
-    address = f"{topology['name']}-{route.service}"
+def _channels(service: str, topology: Mapping[str, Any]) -> Document:
+    queue, dead = topology["queues"][service], _dead(service)
+    address = f"{topology['name']}-{service}"
     dead_address = f"{address}{topology['dead_letter_suffix']}"
     binding = {
         "name": address,
@@ -57,39 +58,47 @@ def _channels(route: Route, topology: Mapping[str, Any]) -> Document:
     }
     dead_binding = {"name": dead_address, "fifoQueue": False, "messageRetentionPeriod": topology["dead_letter_retention_s"]}
     return {
-        route.service: {
+        service: {
             "address": address,
-            "summary": f"What the {route.service} service works on.",
-            "messages": {route.kind: {"$ref": f"#/components/messages/{route.kind}"}},
+            "summary": f"What the {service} service works on.",
+            "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in _kinds(service)},
             "bindings": {"sqs": {"queue": binding, "deadLetterQueue": dead_binding, "bindingVersion": SQS_BINDING_VERSION}},
         },
         dead: {
             "address": dead_address,
-            "summary": f"What the {route.service} service gave up, each with its failure record.",
-            "messages": {_dead_message(route): {"$ref": f"#/components/messages/{_dead_message(route)}"}},
+            "summary": f"What the {service} service gave up, each with its failure record.",
+            "messages": {
+                _dead_message(kind): {"$ref": f"#/components/messages/{_dead_message(kind)}"} for kind in _kinds(service)
+            },
             "bindings": {"sqs": {"queue": dead_binding, "bindingVersion": SQS_BINDING_VERSION}},
         },
     }
 
 
-def _operations(route: Route) -> Document:
-    dead = _dead(route)
-    sends = {f"{sender}.send.{route.kind}": _operation(sender, "send", route.service, route.kind) for sender in route.senders}
+def _operations(service: str) -> Document:
+    kinds, dead = _kinds(service), _dead(service)
+    letters = [_dead_message(kind) for kind in kinds]
+    sends = {
+        f"{sender}.send.{route.kind}": _operation(sender, "send", service, [route.kind])
+        for route in ROUTES
+        if route.service == service
+        for sender in route.senders
+    }
     return {
         **sends,
-        f"{route.service}.receive": _operation(route.service, "receive", route.service, route.kind),
-        f"{route.service}.give_up": _operation(route.service, "send", dead, _dead_message(route)),
-        f"operator.inspect.{dead}": _operation("operator", "receive", dead, _dead_message(route)),
-        f"operator.replay.{dead}": _operation("operator", "send", route.service, route.kind),
-        f"operator.restore.{dead}": _operation("operator", "send", dead, _dead_message(route)),
+        f"{service}.receive": _operation(service, "receive", service, kinds),
+        f"{service}.give_up": _operation(service, "send", dead, letters),
+        f"operator.inspect.{dead}": _operation("operator", "receive", dead, letters),
+        f"operator.replay.{dead}": _operation("operator", "send", service, kinds),
+        f"operator.restore.{dead}": _operation("operator", "send", dead, letters),
     }
 
 
-def _operation(who: str, action: str, channel: str, message: str) -> Document:
+def _operation(who: str, action: str, channel: str, messages: list[str]) -> Document:
     return {
         "action": action,
         "channel": {"$ref": f"#/channels/{channel}"},
-        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"}],
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"} for message in messages],
         "tags": [{"name": who}],
     }
 
@@ -106,7 +115,7 @@ def _messages(route: Route) -> Document:
     cloudevent, dead_letter = ({"$ref": f"#/components/messageTraits/{trait}"} for trait in ("cloudevent", "dead_letter"))
     return {
         route.kind: message | {"traits": [cloudevent]},
-        _dead_message(route): message | {"title": f"{title}, a dead letter", "traits": [cloudevent, dead_letter]},
+        _dead_message(route.kind): message | {"title": f"{title}, a dead letter", "traits": [cloudevent, dead_letter]},
     }
 
 
@@ -135,9 +144,14 @@ def _schema(kind: str) -> Document:
     return {"$ref": f"./{kind}.json"}
 
 
-def _dead(route: Route) -> str:
-    return f"{route.service}-dead-letters"
+def _kinds(service: str) -> list[str]:
+    """The types of the messages that a service works on."""
+    return [route.kind for route in ROUTES if route.service == service]
 
 
-def _dead_message(route: Route) -> str:
-    return f"{route.kind}.dead_letter"
+def _dead(service: str) -> str:
+    return f"{service}-dead-letters"
+
+
+def _dead_message(kind: str) -> str:
+    return f"{kind}.dead_letter"

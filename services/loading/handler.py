@@ -83,7 +83,7 @@ async def _finish(event: BatchLoaded, deps: Dependencies) -> None:
         _log.warning("foreign_keys_wait", reason=str(error))
     try:
         await deps.warehouse.compare_keys(partial(_ask, deps, event))
-    except (TransientError, PermanentError) as error:
+    except (TransientError, PermanentError, ServerBusyError) as error:
         _log.warning("key_comparison_waits", reason=str(error))
 
 

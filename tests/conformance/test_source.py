@@ -15,7 +15,20 @@ from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from shared.errors import PermanentError
 from shared.postgres import Database
-from tests.fixtures.applications import CONTRACT, DDL, ITEM, SHELF, InMemory, InPostgres, Scene, item, keys_of, maker, rows_of
+from tests.fixtures.applications import (
+    CONTRACT,
+    DDL,
+    ITEM,
+    MAKER,
+    SHELF,
+    InMemory,
+    InPostgres,
+    Scene,
+    compares,
+    item,
+    maker,
+    rows_of,
+)
 from tests.fixtures.postgres_cluster import TestCluster
 
 
@@ -91,7 +104,7 @@ async def test_a_snapshot_shows_one_instant_however_long_it_is_read(scene: Scene
         await scene.delete("item", (2,))
         plan = scene.plan(snapshot)
         assert await rows_of(snapshot, plan, BatchLimits()) == {("item", Role.BASE): [item(1), item(2)]}
-        assert await keys_of(snapshot, ITEM) == [[1], [2]]
+        assert await snapshot.missing_keys(ITEM, [(3,), (2,)]) == ((3,),)
     scene.remember(snapshot, plan)
     assert await scene.run() == {("item", Role.BASE): [item(1, None, "changed"), item(3)]}
 
@@ -124,12 +137,42 @@ async def test_a_comparison_of_keys_also_reads_the_rows_that_lost_their_partner(
     assert await scene.run(compare_keys=True) == {("item", Role.BASE): [item(2, 2)]}
 
 
-async def test_the_keys_of_a_table_are_those_of_its_rows_in_lines_of_json(scene: Scene) -> None:
-    labels = ['"', ",", "two\nlines", "\\", "\u2028", "é"]
-    await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(labels)))
+LABELS = ['"', ",", "two\nlines", "\\", "\u2028", "é", "1:a", ""]
+
+
+async def test_the_keys_that_are_missing_are_named_as_they_were_asked_for(scene: Scene) -> None:
+    await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(LABELS)))
+    await scene.put("item", item(5))
+    there = [(number, label) for number, label in enumerate(LABELS)]
+    missing = [(number + 1, label) for number, label in enumerate(LABELS)]
     async with scene.source.open_snapshot() as snapshot:
-        assert await keys_of(snapshot, SHELF) == [[number, label] for number, label in enumerate(labels)]
-        assert await keys_of(snapshot, ITEM) == []
+        assert await snapshot.missing_keys(SHELF, [*missing, *there]) == tuple(missing)
+        assert await snapshot.missing_keys(ITEM, [(5,), (2**40,), (-1,)]) == ((2**40,), (-1,))
+        assert await snapshot.missing_keys(ITEM, []) == ()
+        assert [await snapshot.is_empty(table) for table in (ITEM, MAKER)] == [False, True]
+
+
+async def test_a_run_compares_the_keys_of_the_rows_that_it_does_not_read(scene: Scene) -> None:
+    await scene.put("maker", maker(1), maker(2), maker(3))
+    await scene.put("item", item(1, 1), item(2, 2), item(3, 3), item(4), item(5), item(6))
+    await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(LABELS)))
+    await scene.run()
+    await scene.put("maker", maker(1, "York"))  # a changed partner: item 1 is read
+    await scene.delete("maker", (2,))  # a lost one: item 2
+    await scene.put("item", item(4, None, "changed"))
+    await scene.delete("item", (6,))
+    async with scene.source.open_snapshot() as snapshot:
+        plan = scene.plan(snapshot, compare_keys=True, reread=(RowsOf(table="item", keys=((5,),)),))
+        read = await rows_of(snapshot, plan, BatchLimits())
+        assert [row["item_id"] for row in read["item", Role.BASE]] == [1, 2, 4, 5]
+        assert await compares(snapshot, plan, ITEM, (3,))
+        assert await compares(snapshot, plan, SHELF, *((number, label) for number, label in enumerate(LABELS)))
+
+
+async def test_a_full_run_compares_no_key_of_its_own(scene: Scene) -> None:
+    await scene.put("item", item(1))
+    async with scene.source.open_snapshot() as snapshot:
+        assert await compares(snapshot, scene.plan(snapshot), ITEM)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])

@@ -20,7 +20,7 @@ from shared.queue import Delivery, Outgoing
 from shared.wire_form import attributes_beside
 
 _DEPTH_MAXIMUM = 100  # of the JSON in a letter; a message of ours has eight levels
-_CONSUMED = {route.service: route.kind for route in ROUTES}
+_CONSUMED = {one.service: [route.kind for route in ROUTES if route.service == one.service] for one in ROUTES}
 _EDIT = "for the message inside it, `starlift dlq edit` replaces the letter by that"
 
 
@@ -130,8 +130,8 @@ def validated(service: str, body: str) -> tuple[Message | None, str | None]:
         message = decode(body)
     except (UndecodableMessageError, NewerMessageError) as error:
         return None, str(error)
-    if message.type != _CONSUMED[service]:
-        return None, f"'{message.type}' is not for {service}, which works on '{_CONSUMED[service]}'"
+    if message.type not in (consumed := _CONSUMED[service]):
+        return None, f"'{message.type}' is not for {service}, which works on {' and '.join(map(repr, consumed))}"
     return message, None
 
 

@@ -17,12 +17,14 @@ from contracts.messages import (
     Extract,
     IngestSource,
     IngestSourceData,
-    KeyList,
     LoadedTable,
+    LookUpKeys,
+    LookUpKeysData,
     Message,
     Mode,
     NewerMessageError,
     Role,
+    RowsOf,
     Snapshot,
     StarRows,
     Trigger,
@@ -53,14 +55,17 @@ EXTRACTS = (
     Extract(table="staff", role=Role.BASE, object=OBJECT),
     Extract(table="department", role=Role.PARTNER, object=OBJECT),
 )
-KEYS = (KeyList(table="staff", objects=(OBJECT, OBJECT)), KeyList(table="design", objects=()))
+GONE = (RowsOf(table="staff", keys=((1,), (2,))), RowsOf(table="shelf", keys=((1, "a"),)))
 EXAMPLES: list[Message] = [
     IngestSource(**ENVELOPE, data=IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.SCHEDULE)),
-    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS, keys=KEYS)),
+    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS, hashes=OBJECT)),
     BatchRemodelled(
-        **ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),), keys=KEYS)
+        **ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),), hashes=OBJECT)
     ),
-    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), keys=(), quarantine=OBJECT)),
+    LookUpKeys(**ENVELOPE, data=LookUpKeysData(source_name="totesys", rows=GONE, believe_empty=True)),
+    BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=(), gone=GONE, answers=uuid4())),
+    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), gone=GONE, answers=uuid4())),
+    BatchRemodelled(**ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(), quarantine=OBJECT)),
     BatchLoaded(
         **ENVELOPE, data=BatchLoadedData(**BATCH, tables=(LoadedTable(table="dim_staff", row_count=3),), quarantined=0)
     ),

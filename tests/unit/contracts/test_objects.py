@@ -25,7 +25,7 @@ PREFIX = "shop/runs/00000001796004170422/00003/"
         (KEYS.history, "proofs/shop/history.json"),
         (BATCH.prefix, PREFIX),
         (BATCH.extract("staff", "base", SHA256), f"{PREFIX}staff.base-0123456789abcdef.parquet"),
-        (BATCH.key_list("staff", SHA256), f"{PREFIX}staff.keys-0123456789abcdef.jsonl.gz"),
+        (BATCH.key_hashes(SHA256), f"{PREFIX}key_hashes-0123456789abcdef.json.gz"),
         (BATCH.star_rows("dim_staff", SHA256), f"{PREFIX}dim_staff-0123456789abcdef.parquet"),
         (BATCH.quarantine(SHA256), "quarantine/shop/runs/00000001796004170422/00003-0123456789abcdef.jsonl"),
         (str(BATCH.batch_id), "06f01b6f-a6d2-5f6b-8638-05e45f5497d8"),
@@ -56,7 +56,7 @@ def test_the_rows_in_an_object_are_named_by_its_key() -> None:
     batch = BatchKeys("shop", 1, 0)
     assert rows_in(batch.star_rows("fact-x", SHA256)) == ("fact-x", SHA256[:16])
     assert rows_in(batch.extract("staff", "partner", SHA256)) == ("staff.partner", SHA256[:16])
-    assert rows_in(batch.key_list("staff", SHA256)) is None
+    assert rows_in(batch.key_hashes(SHA256)) is None
 
 
 def test_keys_of_runs_sort_as_their_numbers() -> None:

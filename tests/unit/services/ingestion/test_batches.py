@@ -8,14 +8,26 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Role, Trigger, decode
+from contracts.key_hashes import KeyHashes
+from contracts.messages import (
+    BatchIngested,
+    IngestSource,
+    IngestSourceData,
+    LookUpKeys,
+    LookUpKeysData,
+    Role,
+    RowsOf,
+    Trigger,
+    decode,
+)
 from services.ingestion.handler import Dependencies, handle
+from services.ingestion.lease import take_lease
 from services.ingestion.memory_source import MemorySource
 from services.ingestion.source import BatchLimits
 from shared.envelope import opening
-from shared.errors import TransientError
-from shared.source_keys import unpacked_keys
-from shared.outcome import Done
+from shared.errors import PermanentError, TransientError
+from shared.key_hashes import unpacked
+from shared.outcome import Defer, Done
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore, FakeQueue, loop_now
 from tests.fixtures.applications import CONTRACT, item, maker
@@ -49,18 +61,37 @@ async def run(deps: Dependencies, **wish: Any) -> list[BatchIngested]:
     return [message for message in announced if isinstance(message, BatchIngested)]
 
 
+async def answer(
+    deps: Dependencies, rows: tuple[RowsOf, ...], *, believe_empty: bool = False
+) -> tuple[LookUpKeys, list[BatchIngested]]:
+    """A question, and what the run that answers it announces."""
+    outlet = FakeQueue("remodelling")
+    data = LookUpKeysData(source_name=SOURCE, rows=rows, believe_empty=believe_empty)
+    command = LookUpKeys(**opening("tests"), data=data)
+    assert await handle(command, replace(deps, remodelling=outlet)) == Done()
+    announced = [decode(body) for body in outlet.bodies]
+    return command, [message for message in announced if isinstance(message, BatchIngested)]
+
+
+async def hashes_of(deps: Dependencies, batches: list[BatchIngested]) -> KeyHashes:
+    """The hashes that the last batch names."""
+    assert batches[-1].data.hashes is not None
+    return unpacked(KeyHashes, await deps.store.objects.get(batches[-1].data.hashes))
+
+
 def rows_by_batch(batches: list[BatchIngested], table: str, role: Role = Role.BASE) -> list[int]:
     return [
         sum(one.object.row_count for one in batch.data.extracts if (one.table, one.role) == (table, role)) for batch in batches
     ]
 
 
-async def test_the_last_batch_of_a_run_says_so_and_carries_the_key_lists(deps: Dependencies) -> None:
+async def test_the_last_batch_of_a_run_says_so_and_carries_the_hashes_of_keys(deps: Dependencies) -> None:
     batches = await run(replace(deps, limits=BatchLimits(rows=3)))
     assert [batch.data.index for batch in batches] == list(range(len(batches)))
     assert [batch.data.is_last for batch in batches] == [False] * (len(batches) - 1) + [True]
-    assert [[keys.table for keys in batch.data.keys] for batch in batches][-1] == ["item", "shelf"]
-    assert not any(batch.data.keys for batch in batches[:-1])
+    assert [batch.data.hashes is not None for batch in batches] == [batch.data.is_last for batch in batches]
+    hashes = await hashes_of(deps, batches)
+    assert [(table.table, table.counts) for table in hashes.tables] == [("item", (0,)), ("shelf", (0,))]
 
 
 async def test_batches_stay_within_the_limit_of_rows_unless_one_row_and_its_partner_exceed_it(deps: Dependencies) -> None:
@@ -72,35 +103,92 @@ async def test_batches_stay_within_the_limit_of_rows_unless_one_row_and_its_part
     assert [count for count in rows_by_batch(pairs, "maker", Role.PARTNER) if count] == [1] * 5
 
 
-async def test_key_lists_that_do_not_fit_follow_in_batches_of_their_own(deps: Dependencies) -> None:
-    batches = await run(replace(deps, limits=BatchLimits(objects=1)))
-    assert [keys.table for batch in batches for keys in batch.data.keys] == ["item", "shelf"]
-    assert [len(batch.data.extracts) + len(batch.data.keys) for batch in batches if batch.data.keys] == [1, 1]
-    assert [batch.data.is_last for batch in batches] == [False] * (len(batches) - 1) + [True]
-
-
-async def test_a_key_list_is_cut_into_objects_between_two_keys(deps: Dependencies) -> None:
-    (batch,) = await run(replace(deps, limits=BatchLimits(key_list_bytes=8)))
-    (items,) = [keys for keys in batch.data.keys if keys.table == "item"]
-    parts = [unpacked_keys(await deps.store.objects.get(part)) for part in items.objects]
-    assert len(parts) > 1
-    assert [key for part in parts for key in part] == [(number,) for number in range(1, 6)]
-    assert [part.row_count for part in items.objects] == [len(part) for part in parts]
-
-
-async def test_an_empty_table_has_no_key_list_until_it_is_believed_and_is_reported_once(
+async def test_an_empty_table_is_not_compared_until_it_is_believed_and_is_reported_once(
     deps: Dependencies, source: MemorySource
 ) -> None:
     await run(deps)
     with source.transaction() as writes:
         writes.delete("shelf", (1, "a"))
     with capture_logs() as logs:
-        (unbelieved,) = await run(deps, compare_keys=True)
+        unbelieved = await hashes_of(deps, await run(deps, compare_keys=True))
         await run(deps, compare_keys=True)
-    assert [keys.table for keys in unbelieved.data.keys] == ["item"]
+    assert [(table.table, sum(table.counts), table.believe_empty) for table in unbelieved.tables] == [("item", 5, False)]
     assert [entry["table"] for entry in logs if entry["event"] == "empty_table_not_compared"] == ["shelf"]
-    (believed,) = await run(deps, compare_keys=True, believe_empty=True)
-    assert {keys.table: len(keys.objects) for keys in believed.data.keys} == {"item": 1, "shelf": 0}
+    believed = await hashes_of(deps, await run(deps, compare_keys=True, believe_empty=True))
+    assert {table.table: (sum(table.counts), table.believe_empty) for table in believed.tables} == {
+        "item": (5, True),
+        "shelf": (0, True),
+    }
+
+
+async def test_a_run_that_reads_nothing_and_compares_has_one_batch(deps: Dependencies) -> None:
+    await run(deps)
+    assert await run(deps) == []
+    (batch,) = await run(deps, compare_keys=True)
+    assert (batch.data.extracts, batch.data.is_last, batch.data.hashes is None) == ((), True, False)
+
+
+async def test_an_answer_names_the_rows_that_are_gone_in_batches_without_rows(deps: Dependencies, source: MemorySource) -> None:
+    await run(deps)
+    with source.transaction() as writes:
+        writes.delete("item", (1,), (2,), (3,))
+        writes.put("item", item(4, 1, "changed"))
+    asked = RowsOf(table="item", keys=((1,), (2,), (3,), (4,), (99,))), RowsOf(table="shelf", keys=((1, "a"), (1, "b")))
+    command, batches = await answer(replace(deps, limits=BatchLimits(gone_keys=3)), asked)
+    assert [bool(batch.data.extracts) for batch in batches] == [True, False, False, False]
+    assert [batch.data.gone for batch in batches] == [
+        (),
+        (RowsOf(table="item", keys=((1,), (2,), (3,))),),
+        (RowsOf(table="item", keys=((99,),)),),
+        (RowsOf(table="shelf", keys=((1, "b"),)),),
+    ]
+    assert [batch.data.answers for batch in batches] == [None, None, None, command.id]
+    assert [batch.data.is_last for batch in batches] == [False, False, False, True]
+    manifest = await deps.store.find_manifest(batches[0].data.run)
+    assert manifest is not None
+    assert (manifest.trigger, manifest.requested_by) == (None, command.id)
+    assert await run(deps) == []  # the answer was a run like any other, and left its position
+
+
+async def test_a_question_is_answered_when_nothing_is_gone(deps: Dependencies) -> None:
+    await run(deps)
+    command, (batch,) = await answer(deps, (RowsOf(table="item", keys=((1,),)),))
+    assert (batch.data.gone, batch.data.answers, batch.data.is_last) == ((), command.id, True)
+
+
+async def test_nothing_is_gone_from_an_empty_table_unless_it_is_believed(deps: Dependencies, source: MemorySource) -> None:
+    await run(deps)
+    with source.transaction() as writes:
+        writes.delete("shelf", (1, "a"))
+    asked = (RowsOf(table="shelf", keys=((1, "a"),)),)
+    _, (unbelieved,) = await answer(deps, asked)
+    assert unbelieved.data.gone == ()
+    _, (believed,) = await answer(deps, asked, believe_empty=True)
+    assert believed.data.gone == asked
+
+
+async def test_an_answer_compares_no_keys_even_if_they_are_due_or_a_table_is_read_in_full(
+    deps: Dependencies, source: MemorySource
+) -> None:
+    """Else a table whose transaction ids may not be read would be asked about for ever."""
+    await run(deps)
+    source.tables["item"] = replace(source.tables["item"], has_row_versions=False)
+    often = replace(deps, compare_keys_every=1)
+    _, batches = await answer(often, (RowsOf(table="item", keys=((1,),)),))
+    assert rows_by_batch(batches, "item") == [5, 0]
+    assert not any(batch.data.hashes for batch in batches)
+    assert (await run(often))[-1].data.hashes is not None
+
+
+async def test_an_answer_waits_for_the_run_under_way(deps: Dependencies) -> None:
+    await take_lease(deps.store, deps.now, deps.new_token)
+    command = LookUpKeys(**opening("tests"), data=LookUpKeysData(source_name=SOURCE, rows=()))
+    assert isinstance(await handle(command, deps), Defer)
+
+
+async def test_a_question_about_a_table_that_the_contract_lacks_is_refused(deps: Dependencies) -> None:
+    with pytest.raises(PermanentError, match="'basket' with keys of that length is not in contract"):
+        await answer(deps, (RowsOf(table="basket", keys=((1,),)),))
 
 
 async def test_the_manifest_lists_what_was_announced_and_is_written_before_the_state(deps: Dependencies) -> None:

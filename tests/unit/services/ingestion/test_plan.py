@@ -56,7 +56,7 @@ def compared(found: Plan) -> set[str]:
 
 
 def after(runs: int | None) -> Checkpoint:
-    return BEFORE.model_copy(update={"runs_since_comparison": runs})
+    return BEFORE.model_copy(update={"runs_since_key_comparison": runs})
 
 
 def test_an_ordinary_run_reads_what_changed_since_the_horizon() -> None:
