@@ -7,14 +7,16 @@ returns to an earlier state (A, B, A again), where a merge that skips equal valu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.messages import BatchRemodelled
+from contracts.messages import BatchRemodelled, LookUpKeys
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.ingestion.source import BatchLimits
 from services.operator.local.totesys.fill import connect, create, fill
@@ -70,7 +72,7 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class History:
-    """What several runs left to be loaded, and the warehouse that loading it in order makes."""
+    """What several runs left to be loaded, and the warehouse that loading it in order, with every answer, makes."""
 
     source_url: str
     warehouse_url: str
@@ -91,7 +93,7 @@ async def written_history(cluster: TestCluster, source: str, warehouse: str) -> 
                 await application.execute(statement)
             messages += await pipeline.read(compare_keys=COMPARE in statements)
         await application.close()
-        await pipeline.load(*messages)
+        await pipeline.settle(await pipeline.load(*messages))
         assert (await pipeline.verify()).is_equal
         return History(*urls, pipeline.objects, messages, await pipeline.dump())
 
@@ -104,12 +106,19 @@ def history(postgres_cluster: TestCluster) -> Iterator[History]:
     postgres_cluster.drop_database(warehouse)
 
 
-async def loaded(history: History, messages: Sequence[BatchRemodelled]) -> Dump:
-    """The warehouse that these messages make, in this order, from an empty one."""
+@asynccontextmanager
+async def from_the_beginning(history: History) -> AsyncIterator[Pipeline]:
+    """The pipeline of a history, with an empty warehouse."""
     async with open_pipeline(history.source_url, history.warehouse_url) as opened:
         pipeline = replace(opened, objects=history.objects)
         await pipeline.empty_warehouse()
-        await pipeline.load(*messages)
+        yield pipeline
+
+
+async def loaded(history: History, messages: Sequence[BatchRemodelled]) -> Dump:
+    """The warehouse that these messages make, in this order, once every question is answered."""
+    async with from_the_beginning(history) as pipeline:
+        await pipeline.settle(await pipeline.load(*messages))
         return await pipeline.dump()
 
 
@@ -120,12 +129,84 @@ def orders(count: int) -> st.SearchStrategy[list[int]]:
 
 
 def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History) -> None:
+    """Images and hashes, then the answers to all questions that they led to."""
+
     @given(orders(len(history.messages)))
     @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def holds(order: list[int]) -> None:
         assert asyncio.run(loaded(history, [history.messages[index] for index in order])) == history.in_order
 
     holds()
+
+
+def test_any_order_of_images_hashes_questions_and_answers_gives_the_same_warehouse(history: History) -> None:
+    @given(orders(len(history.messages)), st.randoms(use_true_random=False))
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def holds(order: list[int], random: Random) -> None:
+        assert asyncio.run(delivered(history, [history.messages[index] for index in order], random)) == history.in_order
+
+    holds()
+
+
+async def delivered(history: History, messages: list[BatchRemodelled], random: Random) -> Dump:
+    """The warehouse that these messages make, with questions and answers between them in any order, some of them twice."""
+    async with from_the_beginning(history) as pipeline:
+        questions: list[LookUpKeys] = []
+        while messages or questions:
+            if messages and (not questions or random.random() < 0.6):
+                questions += await pipeline.load(messages.pop(0))
+                continue
+            question = questions.pop(random.randrange(len(questions)))
+            for answer in [await pipeline.remodel(message) for message in await pipeline.obey(question)]:
+                for _ in range(random.randint(1, 2)):
+                    messages.insert(random.randint(0, len(messages)), answer)
+            if random.random() < 0.1:
+                questions.append(question)
+        return await pipeline.dump()
+
+
+def test_a_crash_between_any_two_effects_and_a_question_that_is_lost_cost_one_more_comparison(history: History) -> None:
+    """A loader is killed before or after it has sent a question, before or after it has committed; questions get lost."""
+
+    @given(orders(len(history.messages)), st.randoms(use_true_random=False))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def holds(order: list[int], random: Random) -> None:
+        found = asyncio.run(delivered_with_crashes(history, [history.messages[index] for index in order], random))
+        assert found == history.in_order
+
+    holds()
+
+
+async def delivered_with_crashes(history: History, messages: list[BatchRemodelled], random: Random) -> Dump:
+    async with from_the_beginning(history) as pipeline:
+        questions: list[LookUpKeys] = []
+        for message in messages:
+            deadly = random.choice([None, "send", "commit"])
+            if deadly is not None:
+                questions += await pipeline.load_and_die(message, before=deadly)
+            questions += await pipeline.load(message)
+        lost = [question for question in questions if random.random() < 0.5]
+        await pipeline.settle([question for question in questions if question not in lost])
+        await pipeline.run(compare_keys=True)
+        return await pipeline.dump()
+
+
+def test_without_the_question_about_late_images_a_deleted_row_would_live(history: History) -> None:
+    """Payment 5 is deleted before run 7 compares; its image of run 6 arrives when the comparison is over."""
+    runs = sorted({message.data.run for message in history.messages})
+    late = [message for message in history.messages if message.data.run == runs[5]]
+    others = [message for message in history.messages if message.data.run != runs[5]]
+
+    async def come_late() -> tuple[list[LookUpKeys], Dump]:
+        async with from_the_beginning(history) as pipeline:
+            await pipeline.settle(await pipeline.load(*others))
+            questions = await pipeline.load(*late)
+            await pipeline.settle(questions)
+            return questions, await pipeline.dump()
+
+    questions, found = asyncio.run(come_late())
+    assert [rows.table for question in questions for rows in question.data.rows] != []
+    assert found == history.in_order
 
 
 def test_the_last_message_first(history: History) -> None:
@@ -150,16 +231,16 @@ def test_an_equal_image_of_a_later_run_still_raises_the_run(history: History) ->
 
 def test_loaders_that_work_at_once(history: History) -> None:
     async def at_once() -> Dump:
-        async with open_pipeline(history.source_url, history.warehouse_url) as opened:
-            pipeline = replace(opened, objects=history.objects)
-            await pipeline.empty_warehouse()
-            await asyncio.gather(*(load_until_done(pipeline, message) for message in [*history.messages, *history.messages]))
+        async with from_the_beginning(history) as pipeline:
+            messages = [*history.messages, *history.messages]
+            questions = await asyncio.gather(*(load_until_done(pipeline, message) for message in messages))
+            await pipeline.settle([question for asked in questions for question in asked])
             return await pipeline.dump()
 
     assert asyncio.run(at_once()) == history.in_order
 
 
-async def load_until_done(pipeline: Pipeline, message: BatchRemodelled) -> None:
+async def load_until_done(pipeline: Pipeline, message: BatchRemodelled) -> list[LookUpKeys]:
     """As the consumer does: a deadlock or a serialization failure is tried again."""
     while True:
         try:
