@@ -28,6 +28,7 @@ from shared.sql import quoted
 
 COMPARISON_LOCK = 0x57A2_11F8  # an advisory lock: one loader compares at a time
 PROGRESS = timedelta(minutes=5)  # an earlier run that has loaded nothing for so long is not waited for: a batch is stuck
+LOADS_LIMIT = timedelta(seconds=10)  # for loads under way to end: others wait behind
 ROWS_AT_ONCE = 10_000
 
 _READY = f"""
@@ -63,16 +64,27 @@ class KeyComparison:
     ask: Ask
 
     async def run(self) -> int:
-        """Make them; return how many keys were asked about. Another loader that is at it is left to it."""
+        """Make them; return how many keys were asked about.
+
+        Another loader that is at it is left to it. Whoever has released the lock looks once more, and so sees what was loaded by
+        those whom it turned away.
+        """
+        asked = 0
+        while (more := await self._make()) is not None:
+            asked += more
+        return asked
+
+    async def _make(self) -> int | None:
+        """Make the comparisons that are ready now; None if there are none, or another loader makes them."""
         async with self.database.transaction(readonly=True) as connection:
             if not await connection.fetchval(f"SELECT EXISTS (SELECT FROM {COMPARISON} WHERE ended_at IS NULL)"):
-                return 0
+                return None
             ready = [row["table_name"] for row in await connection.fetch(_READY)]
         if not ready:
-            return 0
+            return None
         async with self.database.transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", COMPARISON_LOCK):
-                return 0
+                return None
             await self._begin(ready)
             return sum([await self._compare(connection, record) for record in await connection.fetch(_BEGUN, ready)])
 
@@ -80,9 +92,10 @@ class KeyComparison:
         """Mark comparisons as begun, alone with the star's lock, in a transaction of their own.
 
         Every load that has not seen the mark has ended by then, so what comes after sees its rows; every later load sees the
-        mark, and asks about rows that come too late.
+        mark, and asks about rows that come too late. Raises: ServerBusyError behind a long load, which tries again at its end.
         """
         async with self.database.transaction() as connection:
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
             await connection.execute(_BEGIN, tables)
 

@@ -5,7 +5,8 @@ highest `_run` is above its tombstone's; of a dead row the newest version has `_
 member lives while a fact refers to it. The result depends only on the highest runs, not on the order of arrival.
 
 Tombstones need the star's lock alone. Otherwise a load that has merged an older image of such a row, and not yet committed,
-sees no tombstone, and the batch with the tombstone sees no image to mark.
+sees no tombstone, and the batch with the tombstone sees no image to mark. Two loads at once that bring versions of one dead row
+would both mark their own as the newest: so a load locks the tombstones of its rows, in the order of keys, before it merges.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class Deletes:
     connection: asyncpg.Connection
     contract: Contract
     batch: Batch
+
+    async def lock_staged(self) -> None:
+        """Lock the tombstones of the staged rows: another load of these rows then waits, and sees what this one has brought."""
+        for table in self.contract.warehouse_tables:
+            if table.name in self.batch.rows:
+                await self.connection.execute(f"{select_staged_tombstones(table)} ORDER BY b.key FOR UPDATE")
 
     async def apply(self) -> int:
         """Mark what is dead, and record the comparison that the batch asks for. Returns how many rows were found gone."""

@@ -132,7 +132,7 @@ class PostgresWarehouse:
         claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
         if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
             return None
-        await self._merge(connection, batch)
+        await self._merge(connection, batch, deletes)
         gone = await deletes.apply()
         for table, run in await deletes.late_tables():
             late = questions(table, data.run, data.batch_id, deletes.late_keys(table, run))
@@ -140,13 +140,14 @@ class PostgresWarehouse:
         await connection.execute(_CLOSE_BATCH, data.batch_id)
         return gone
 
-    async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> None:
+    async def _merge(self, connection: asyncpg.Connection, batch: Batch, deletes: Deletes) -> None:
         """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
         contract, rows = self._contract, batch.rows
         staged = [table for table in contract.warehouse_tables if table.name in rows]
         facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in staged:
             await _stage(connection, table, rows[table.name])
+        await deletes.lock_staged()
         for table in contract.warehouse_tables:
             if isinstance(table, Calendar):
                 await self._fill_calendar(connection, table, facts)

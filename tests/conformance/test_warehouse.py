@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, time, timedelta
@@ -342,3 +343,14 @@ async def test_a_second_source_is_refused(warehouse: Warehouse, asked: Asked) ->
     with pytest.raises(PermanentError, match="contains the rows of source 'shop'"):
         await warehouse.load(Batch(event, other.rows), asked)
     assert await makers(warehouse) == {1: ("Ada", 1, False)}
+
+
+async def test_of_two_versions_of_a_dead_row_that_are_loaded_at_once_only_the_newest_is_marked(
+    warehouse: Warehouse, asked: Asked
+) -> None:
+    numbers = range(30)
+    await warehouse.load(batch(9, gone={"item": numbers}), asked)
+    versions = [batch(run, {"fact_sale": [sale(number, "Pound", LEAP_DAY + run) for number in numbers]}) for run in (1, 2, 3)]
+    await asyncio.gather(*(warehouse.load(version, asked) for version in versions))
+    marked = [(row.columns["item_id"], row.run) for row in await warehouse.rows(SALE) if row.deleted_at is not None]
+    assert sorted(marked) == [(number, 3) for number in numbers]
