@@ -66,8 +66,8 @@ class KeyComparison:
     async def run(self) -> int:
         """Make them; return how many keys were asked about.
 
-        Another loader that is at it is left to it. Whoever has released the lock looks once more, and so sees what was loaded by
-        those whom it turned away.
+        Another loader that is at it is left to it. Whoever has released the lock looks once more, and so sees what was loaded
+        by those whom it turned away.
         """
         asked = 0
         while (more := await self._make()) is not None:

@@ -350,6 +350,9 @@ async def test_of_two_versions_of_a_dead_row_that_are_loaded_at_once_only_the_ne
 ) -> None:
     numbers = range(30)
     await warehouse.load(batch(9, gone={"item": numbers}), asked)
+    # Items and days that are there already: no load waits for another that inserts them.
+    there = [*(sale(number, "Pound") for number in numbers), *(sale(99, "Pound", LEAP_DAY + run) for run in (1, 2, 3))]
+    await warehouse.load(batch(1, {"fact_sale": there}), asked)
     versions = [batch(run, {"fact_sale": [sale(number, "Pound", LEAP_DAY + run) for number in numbers]}) for run in (1, 2, 3)]
     await asyncio.gather(*(warehouse.load(version, asked) for version in versions))
     marked = [(row.columns["item_id"], row.run) for row in await warehouse.rows(SALE) if row.deleted_at is not None]
