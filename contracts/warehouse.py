@@ -15,6 +15,8 @@ OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON, QUESTION)
 # An advisory lock: loads share it; a schema change, tombstones and the begin of a key comparison hold it alone. Without it an
 # ALTER TABLE, which locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
 STAR_LOCK = 0x57A2_11F7
+# Another one: of several loaders that find keys to compare, one does. Loads don't take it.
+COMPARISON_LOCK = 0x57A2_11F8
 
 CREATE_OWN_TABLES = """
 CREATE SCHEMA IF NOT EXISTS starlift;
@@ -51,35 +53,47 @@ CREATE TABLE IF NOT EXISTS starlift.tombstone (
 -- The last key comparison of each table. An image of an earlier run that is loaded after it began is asked about as well.
 CREATE TABLE IF NOT EXISTS starlift.key_comparison (
     table_name text PRIMARY KEY,
+    source_name text NOT NULL,
     run bigint NOT NULL,                -- the run whose hashes are compared
     found_at timestamptz NOT NULL,      -- the run's snapshot, by the source's clock
-    batch_id uuid,                      -- that brought the hashes; the ids of its questions derive from it
     hashes bytea,                       -- gzipped TableHashes, until the comparison has ended
+    believe_empty boolean NOT NULL DEFAULT false,  -- of the hashes; questions about late images repeat it
     begun_at timestamptz,               -- NULL while batches of this run or an earlier one are awaited
-    ended_at timestamptz                -- when every question was asked
+    ended_at timestamptz,               -- when every question was asked
+    -- Where the next comparison goes on among the buckets that lack keys, of which one comparison asks about a part.
+    next_bucket integer NOT NULL DEFAULT 0
 );
 
--- The questions to ingestion that are not answered. A row is committed before its question is sent.
+-- The questions to ingestion about the rows of a table, since its last comparison began.
 CREATE TABLE IF NOT EXISTS starlift.question (
     id uuid PRIMARY KEY,                -- of the command starlift.look_up_keys
-    table_name text NOT NULL,
-    run bigint NOT NULL,                -- the comparison, or the run of the image that came late
-    key_count integer NOT NULL,
-    asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    table_name text,                    -- NULL: the answer was loaded before whoever asked has committed
+    run bigint,                         -- of the comparison; for an image that came late, of the one that it came too late for
+    key_count integer,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answered_by bigint                  -- the run that answered; NULL: none has
 );
 
--- Earlier versions compared with lists of all keys.
-DO $$
-BEGIN
-    IF to_regclass('starlift.comparison') IS NOT NULL THEN
-        INSERT INTO starlift.key_comparison (table_name, run, found_at, begun_at, ended_at)
-        SELECT table_name, run, found_at, clock_timestamp(), clock_timestamp() FROM starlift.comparison
-        ON CONFLICT (table_name) DO NOTHING;
-        DROP TABLE starlift.comparison;
-    END IF;
-END
-$$;
+-- A comparison waits for runs that have loaded a batch in the last minutes.
+CREATE INDEX IF NOT EXISTS ledger_loaded_at ON starlift.ledger (loaded_at);
 """
+
+# Earlier versions compared lists of all keys, and kept the last list of each table here. They had found all that was gone by
+# then, so each is a comparison that has ended. A loader of such a version that still runs creates the table again when it needs
+# it; the next loader of this version that starts takes it over again.
+KEY_LISTS = "starlift.comparison"
+TAKE_OVER_KEY_LISTS = (
+    """
+    INSERT INTO starlift.key_comparison AS c (table_name, source_name, run, found_at, begun_at, ended_at)
+    SELECT old.table_name, l.source_name, old.run, old.found_at, clock_timestamp(), clock_timestamp()
+    FROM starlift.comparison AS old CROSS JOIN (SELECT source_name FROM starlift.ledger LIMIT 1) AS l
+    ON CONFLICT (table_name) DO UPDATE SET
+        source_name = excluded.source_name, run = excluded.run, found_at = excluded.found_at, hashes = NULL,
+        believe_empty = false, begun_at = excluded.begun_at, ended_at = excluded.ended_at
+    WHERE excluded.run > c.run
+    """,
+    "DROP TABLE starlift.comparison",
+)
 
 # Technical columns stand after the business columns of every table of the star.
 RUN = "_run"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
@@ -18,16 +18,25 @@ from contracts.tables import WarehouseTable
 from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, QUESTION, TOMBSTONE
 from shared.stored_documents import read_stored
 
-# Whether every batch of a run is loaded, of the rows of a run. A batch that was replayed from the quarantine is there twice.
-IS_COMPLETE = (
-    "coalesce("
-    "count(DISTINCT batch_index) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false)"
-)
+# Whether the rows of a run have all of its batches. A batch that was replayed from the quarantine is in the ledger twice.
+_IS_COMPLETE = """
+coalesce(count(DISTINCT batch_index) = max(batch_index) FILTER (WHERE (event -> 'data' ->> 'is_last')::boolean) + 1, false)
+"""
 RUNS = f"""
-SELECT run, array_agg(batch_id) AS batches, {IS_COMPLETE} AS is_complete
+SELECT run, array_agg(batch_id) AS batches, {_IS_COMPLETE} AS is_complete
 FROM {LEDGER}
 WHERE source_name = $1 AND run >= $2
 GROUP BY run
+"""
+# Whether a run before $2 is incomplete and has loaded a batch within $3.
+_EARLIER_RUN = f"""
+SELECT EXISTS (
+    SELECT FROM (
+        SELECT DISTINCT run FROM {LEDGER}
+        WHERE source_name = $1 AND run < $2 AND loaded_at > clock_timestamp() - $3::interval
+    ) AS recent
+    WHERE NOT (SELECT {_IS_COMPLETE} FROM {LEDGER} AS l WHERE l.source_name = $1 AND l.run = recent.run)
+)
 """
 BATCHES = f"SELECT batch_id FROM {LEDGER} WHERE $1::uuid[] IS NULL OR batch_id = ANY ($1)"
 _ROW_COUNT = f"""
@@ -51,9 +60,14 @@ SELECT min(source_name) FROM (
     (SELECT source_name FROM {LEDGER} WHERE source_name > $1 LIMIT 1)
 ) AS other
 """
+# An answer may come in several batches: until all are loaded, the question is open.
 _COMPARISONS = f"""
 SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), min(q.asked_at)
-FROM {COMPARISON} AS c LEFT JOIN {QUESTION} AS q USING (table_name)
+FROM {COMPARISON} AS c
+LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND (
+    q.answered_by IS NULL
+    OR NOT (SELECT {_IS_COMPLETE} FROM {LEDGER} AS l WHERE l.source_name = c.source_name AND l.run = q.answered_by)
+)
 GROUP BY c.table_name
 """
 # The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs.
@@ -117,6 +131,11 @@ async def loaded_runs(warehouse: asyncpg.Connection, source_name: str, since: in
 async def is_complete(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
     """Whether every batch of a run is loaded."""
     return bool(await warehouse.fetchval(f"SELECT is_complete FROM ({RUNS}) AS r WHERE run = $2", source_name, run))
+
+
+async def is_earlier_run_loading(warehouse: asyncpg.Connection, source_name: str, run: int, within: timedelta) -> bool:
+    """Whether a run before `run` is incomplete and has loaded a batch `within` the last minutes, by the warehouse's clock."""
+    return bool(await warehouse.fetchval(_EARLIER_RUN, source_name, run, within))
 
 
 async def loaded_batches(warehouse: asyncpg.Connection, wanted: Collection[UUID] | None = None) -> set[UUID]:

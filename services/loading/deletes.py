@@ -1,188 +1,235 @@
 """What a load does about rows that are gone at the source (docs/decisions/0015-deletes-by-look-up.md).
 
-A run R looked a row up and did not find it: the row gets a tombstone of R, whatever the star holds. A row is alive while its
-highest `_run` is above its tombstone's; of a dead row the newest version has `_deleted_at`, and no other row has. An inferred
-member lives while a fact refers to it. The result depends only on the highest runs, not on the order of arrival.
+A tombstone (table, key, run R') says that R' looked the row up in its snapshot and did not find it. A row of the star is dead
+if its highest `_run` is below that of its tombstone, whoever inserted it and whichever came first; then its newest version has
+`_deleted_at`, and no other row has. So everything follows from the highest runs, and not from the order of arrival:
 
-Tombstones need the star's lock alone. Otherwise a load that has merged an older image of such a row, and not yet committed,
-sees no tombstone, and the batch with the tombstone sees no image to mark. Two loads at once that bring versions of one dead row
-would both mark their own as the newest: so a load locks the tombstones of its rows, in the order of keys, before it merges.
+- Tombstones first, images later: the load of the image finds the tombstone of each row that it stages or infers, and marks.
+- Images first, tombstones later: the load of the tombstones marks.
+- Both at once: the load of tombstones holds the star's lock alone. Otherwise a load that has merged an older image, and not
+  committed, would see no tombstone, while the tombstones' load would see no image, and nobody would mark.
+- Two loads that bring versions of one dead row at once: each would see its own version as the newest, and both be marked. So a
+  load locks the tombstones of its rows, in the order of keys, before it merges: the second one waits, and then sees all
+  versions. No tombstone can be added meanwhile, for that takes the lock alone.
+
+Hashes of keys are only recorded here; services/loading/key_comparison.py uses them.
+
+*Images that come late*, of a run below that of a comparison which has begun, are asked about here, since the comparison may not
+have seen them. A comparison begins in a transaction that holds the star's lock alone, and this load has shared that lock since
+before its first statement, until its commit. If the load reads that the comparison has not begun, then it begins after this
+commit and sees the rows. If it reads that it has begun, it asks. Which of the two cannot change while the load goes on. A
+comparison that was replaced by that of a later run, which has not begun, needs nothing: the later one sees the rows.
+
+Only a key whose newest image this load brought is asked about. If another load has brought a newer one, below the comparison as
+well, then the comparison saw it, or that load asks; at or above the comparison, the row was there when it was compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import Fact, RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, QUESTION, TOMBSTONE
-from services.loading.merge import is_stand_in, staging_name
+from services.loading.merge import staging_name
+from services.loading.questions import cut, question_id
 from services.loading.schema import relation
-from services.loading.warehouse import Batch
+from services.loading.warehouse import Ask, Batch, Question
 from shared.codecs import codec_of
 from shared.key_hashes import packed
 from shared.postgres import read_in_parts
 from shared.source_keys import Key
 from shared.sql import literal, quoted
 
-LATE_ROWS_AT_ONCE = 10_000  # in memory
+FETCHED_KEYS = 10_000
 
-# A comparison that a later run has replaced is not made: the later one finds whatever it would have found.
 _RECORD_COMPARISON = f"""
-INSERT INTO {COMPARISON} AS c (table_name, run, found_at, batch_id, hashes) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, hashes, believe_empty) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (table_name) DO UPDATE SET
-    run = excluded.run, found_at = excluded.found_at, batch_id = excluded.batch_id, hashes = excluded.hashes,
-    begun_at = NULL, ended_at = NULL
+    source_name = excluded.source_name, run = excluded.run, found_at = excluded.found_at, hashes = excluded.hashes,
+    believe_empty = excluded.believe_empty, begun_at = NULL, ended_at = NULL
 WHERE excluded.run > c.run
 """
-_BEGUN = f"SELECT table_name, run FROM {COMPARISON} WHERE begun_at IS NOT NULL AND run > $1"
+# The comparisons that rows of run $1 come too late for.
+_BEGUN = f"SELECT table_name, run, believe_empty FROM {COMPARISON} WHERE begun_at IS NOT NULL AND run > $1"
+# A question and its answer may be committed in either order; whichever comes second finds the row of the other. It waits for an
+# uncommitted one, which is about to be committed: both are among the last statements of their transactions.
+RECORD_QUESTION = f"""
+INSERT INTO {QUESTION} AS q (id, table_name, run, key_count) VALUES ($1, $2, $3, $4)
+ON CONFLICT (id) DO UPDATE SET table_name = excluded.table_name, run = excluded.run, key_count = excluded.key_count
+"""
+_RECORD_ANSWER = f"""
+INSERT INTO {QUESTION} AS q (id, answered_by) VALUES ($1, $2)
+ON CONFLICT (id) DO UPDATE SET answered_by = greatest(q.answered_by, excluded.answered_by)
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletes:
-    """The deletes of one load, in its transaction and after it has merged the rows of its batch."""
+    """The deletes of one load, in its transaction, which holds the star's lock: alone if the batch has `gone` keys."""
 
     connection: asyncpg.Connection
     contract: Contract
     batch: Batch
+    touched: dict[str, list[str]] = field(default_factory=dict)  # by table: keys of rows that have a tombstone
 
-    async def lock_staged(self) -> None:
-        """Lock the tombstones of the staged rows: another load of these rows then waits, and sees what this one has brought."""
-        for table in self.contract.warehouse_tables:
-            if table.name in self.batch.rows:
-                await self.connection.execute(f"{select_staged_tombstones(table)} ORDER BY b.key FOR UPDATE")
+    async def lock_tombstones(self) -> None:
+        """Lock the tombstones of the staged rows, before any is merged."""
+        for table in self._staged():
+            rows = await self.connection.fetch(lock_staged_tombstones(table))
+            self.touched[table.name] = [row["key"] for row in rows]
 
-    async def apply(self) -> int:
-        """Mark what is dead, and record the comparison that the batch asks for. Returns how many rows were found gone."""
-        data = self.batch.event.data
-        for table in self.contract.warehouse_tables:
-            if table.name in self.batch.rows:
-                rows = await self.connection.fetch(select_staged_tombstones(table))
-                await self._mark(table, [row["key"] for row in rows])
-        gone = 0
-        for missing in self.batch.gone:
-            for table in self.contract.remodelled_from(missing.table):
-                gone += await self._bury(table, missing.keys)
-        for hashes in self.batch.hashes.tables if self.batch.hashes else ():
-            for table in self.contract.remodelled_from(hashes.table):
-                record = (table.name, data.run, data.snapshot.taken_at, data.batch_id, packed(hashes))
-                await self.connection.execute(_RECORD_COMPARISON, *record)
-        if self.batch.answers is not None:
-            await self.connection.execute(f"DELETE FROM {QUESTION} WHERE id = $1", self.batch.answers)
-        return gone
+    async def apply(self, inferred: dict[str, list[str]], ask: Ask) -> int:
+        """What follows the merge: record comparisons, bury what is gone, mark, ask, record the answer.
 
-    async def late_tables(self) -> list[tuple[RemodelledTable, int]]:
-        """The tables of this batch's rows whose keys a later run has begun to compare, with the number of that run.
-
-        Such a comparison may not have seen the rows of this load. Every other one will: it begins alone with the star's lock,
-        so not before this load has ended.
+        `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows are marked
+        since they were found gone.
         """
-        rows = await self.connection.fetch(_BEGUN, self.batch.event.data.run)
-        begun: dict[str, int] = {row["table_name"]: row["run"] for row in rows}
-        tables = ((table, begun.get(table.name)) for table in self.contract.remodelled_tables if table.name in self.batch.rows)
-        return [(table, run) for table, run in tables if run is not None]
-
-    async def late_keys(self, table: RemodelledTable, run: int) -> AsyncIterator[Key]:
-        """The keys of the batch's rows that are alive, and were last seen before `run`."""
-        async for row in read_in_parts(self.connection, select_late_keys(self.contract, table), run, rows=LATE_ROWS_AT_ONCE):
-            yield tuple(row)
-
-    async def _bury(self, table: RemodelledTable, keys: tuple[Key, ...]) -> int:
-        """Insert tombstones of this run; return how many rows of the star died of it."""
         data = self.batch.event.data
-        columns = [[str(key[position]) for key in keys] for position in range(len(table.key))]
-        buried = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *columns)
-        return await self._mark(table, [row["key"] for row in buried])
+        await self._record_comparisons()
+        buried = 0
+        for table in self.contract.remodelled_tables:
+            keys = [key for rows in self.batch.gone if rows.table == table.source for key in rows.keys]
+            if keys:
+                buried += await self._bury(table, keys)
+            touched = [*self.touched.get(table.name, ()), *inferred.get(table.name, ())]
+            if touched:
+                await self.connection.execute(update_deleted_at(self.contract, table), touched)
+        await self._ask_about_late_rows(ask)
+        if self.batch.answers is not None:
+            await self.connection.execute(_RECORD_ANSWER, self.batch.answers, data.run)
+        return buried
 
-    async def _mark(self, table: WarehouseTable, keys: list[str]) -> int:
-        if not keys:
-            return 0
-        return len(await self.connection.fetch(update_deleted_at(self.contract, table), keys))
+    async def _bury(self, table: RemodelledTable, keys: Sequence[Key]) -> int:
+        data = self.batch.event.data
+        texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
+        buried = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
+        status = await self.connection.execute(update_deleted_at(self.contract, table), [row["key"] for row in buried])
+        return int(status.split()[-1])
+
+    async def _record_comparisons(self) -> None:
+        data, hashes = self.batch.event.data, self.batch.hashes
+        for table in self.contract.remodelled_tables if hashes is not None else ():
+            for found in hashes.tables if hashes is not None else ():
+                if found.table == table.source:
+                    record = (
+                        table.name,
+                        data.source_name,
+                        data.run,
+                        data.snapshot.taken_at,
+                        packed(found),
+                        found.believe_empty,
+                    )
+                    await self.connection.execute(_RECORD_COMPARISON, *record)
+
+    async def _ask_about_late_rows(self, ask: Ask) -> None:
+        """Ask before the commit: after a crash in between, the batch comes again and asks again."""
+        data = self.batch.event.data
+        begun = {row["table_name"]: row for row in await self.connection.fetch(_BEGUN, data.run)}
+        for table in self._staged():
+            if (comparison := begun.get(table.name)) is None:
+                continue
+            query = select_late_keys(self.contract, table)
+            asked = list[tuple[object, ...]]()
+            async for keys in cut(keys_in_parts(self.connection, query, data.run)):
+                number = question_id(data.batch_id, table.name, keys)
+                await ask(Question(number, table, comparison["run"], keys, believe_empty=comparison["believe_empty"]))
+                asked.append((number, table.name, comparison["run"], len(keys)))
+            await self.connection.executemany(RECORD_QUESTION, asked)
+
+    def _staged(self) -> Iterator[RemodelledTable]:
+        return (table for table in self.contract.remodelled_tables if table.name in self.batch.rows)
+
+
+async def keys_in_parts(connection: asyncpg.Connection, query: str, *arguments: object) -> AsyncIterator[Key]:
+    """The keys that a query selects, of which FETCHED_KEYS at a time are held."""
+    async for row in read_in_parts(connection, query, *arguments, rows=FETCHED_KEYS):
+        yield tuple(row)
 
 
 # The statements. They name a row's business key as the tombstone table does, as a JSON array.
 
 
-def key_texts(table: WarehouseTable, alias: str) -> list[str]:
-    """The columns of a row's key as texts, which source and star spell alike."""
-    return [f"{quoted(alias, name)}::text" for name in table.key]
+def insert_tombstones(table: WarehouseTable) -> str:
+    """Insert a tombstone of run $1, found at $2, for each key; $3 and on: an array of texts for each column of the key.
 
-
-def key_values(table: WarehouseTable, alias: str) -> list[str]:
-    """The columns of a row's key as a question has them: numbers, and the text of everything else."""
-    kinds = ((name, table.column(name).type) for name in table.key)
-    return [quoted(alias, name) if kind.is_whole_number else f"{quoted(alias, name)}::text" for name, kind in kinds]
-
-
-def insert_tombstones(table: RemodelledTable) -> str:
-    """Tombstones of run $1, found at $2, for the keys in $3 and so on, a text array for each column; the highest run stays.
-
-    Returns the keys. They are sorted, so that two loaders lock tombstones in the same order.
+    Of two tombstones that of the higher run stays. Returns the keys whose tombstone is new or higher.
     """
     names = [f"k{position}" for position in range(len(table.key))]
-    kinds = [table.column(name).type for name in table.key]
-    key = ", ".join(name if kind.is_text else f"{name}::{kind.sql}" for name, kind in zip(names, kinds, strict=True))
-    given = ", ".join(f"${place}::text[]" for place in range(3, 3 + len(names)))
+    arrays = ", ".join(f"${place}::text[]" for place in range(3, 3 + len(names)))
+    key = ", ".join(_from_text(table, position, name) for position, name in enumerate(names))
     return (
         f"INSERT INTO {TOMBSTONE} AS b (table_name, key, run, found_at) "
-        f"SELECT {literal(table.name)}, g.key, $1::bigint, $2::timestamptz "
-        f"FROM (SELECT DISTINCT jsonb_build_array({key}) AS key FROM unnest({given}) AS k ({', '.join(names)})) AS g "
-        f"ORDER BY g.key "
+        f"SELECT DISTINCT {literal(table.name)}, jsonb_build_array({key}), $1::bigint, $2::timestamptz "
+        f"FROM unnest({arrays}) AS k ({', '.join(names)}) "
         f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at "
         f"WHERE excluded.run > b.run RETURNING key"
     )
 
 
-def select_staged_tombstones(table: WarehouseTable) -> str:
-    """The keys of staged rows that have a tombstone."""
-    staged = f"SELECT jsonb_build_array({_staged_key(table)}) FROM {quoted(staging_name(table))} AS s"
-    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)} AND b.key IN ({staged})"
+def lock_staged_tombstones(table: WarehouseTable) -> str:
+    """Lock the tombstones of staged rows until the end of the transaction, in the order of keys, and return their keys."""
+    key = ", ".join(codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key)
+    staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
+    is_buried = f"b.table_name = {literal(table.name)} AND b.key IN ({staged})"
+    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {is_buried} ORDER BY b.key FOR UPDATE OF b"
 
 
-def select_late_keys(contract: Contract, table: RemodelledTable) -> str:
-    """The keys of staged rows whose newest image is below run $1 and not below a tombstone."""
-    names = ", ".join(quoted(name) for name in table.key)
-    staged = f"SELECT DISTINCT {_staged_key(table)} FROM {quoted(staging_name(table))} AS s"
-    same = " AND ".join(f"{quoted('t', name)} = {quoted('s', name)}" for name in table.key)
-    newest = f"SELECT max(t._run) AS run FROM {relation(contract, table)} AS t WHERE {same}"
-    buried = (
-        f"SELECT FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)} "
-        f"AND b.key = jsonb_build_array({', '.join(quoted('s', name) for name in table.key)}) AND b.run > newest.run"
+def select_late_keys(contract: Contract, table: WarehouseTable) -> str:
+    """The keys, as a question has them, of staged rows whose newest image is of run $1, without those that have died since."""
+    columns = [codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key]
+    staged = ", ".join(f"{column} AS {quoted(name)}" for column, name in zip(columns, table.key, strict=True))
+    key = ", ".join(quoted("t", name) for name in table.key)
+    same = " AND ".join(f"{quoted('s', name)} = {quoted('t', name)}" for name in table.key)
+    newest = (
+        f"SELECT {key}, max(t._run) AS _run FROM {relation(contract, table)} AS t "
+        f"JOIN (SELECT DISTINCT {staged} FROM {quoted(staging_name(table))} AS s) AS s ON {same} GROUP BY {key}"
     )
-    return (
-        f"SELECT {', '.join(key_values(table, 's'))} FROM ({staged}) AS s ({names}) CROSS JOIN LATERAL ({newest}) AS newest "
-        f"WHERE newest.run < $1::bigint AND NOT EXISTS ({buried})"
-    )
+    alive = f"FROM ({newest}) AS t WHERE t._run = $1::bigint AND NOT {is_dead(table)}"
+    return f"SELECT {', '.join(in_question(table, 't'))} {alive} ORDER BY {key}"
 
 
-def _staged_key(table: WarehouseTable) -> str:
-    return ", ".join(codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key)
+def is_dead(table: WarehouseTable) -> str:
+    """Whether the row `t`, with its highest `_run`, has a tombstone above it.
+
+    Not whether it is marked: the columns of a tombstone's key are compared, which PostgreSQL does as one join of the table.
+    """
+    columns = ", ".join(f"{_from_text(table, n, f'b.key ->> {n}')} AS k{n}" for n in range(len(table.key)))
+    buried = f"SELECT {columns}, b.run FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
+    same = " AND ".join(f"b.k{position} = {quoted('t', name)}" for position, name in enumerate(table.key))
+    return f"EXISTS (SELECT FROM ({buried}) AS b WHERE {same} AND b.run > t._run)"
+
+
+def in_question(table: WarehouseTable, alias: str) -> list[str]:
+    """The columns of a key as a question has them: whole numbers, and the texts of everything else."""
+    columns = ((quoted(alias, name), table.column(name).type) for name in table.key)
+    return [column if kind.is_whole_number else f"{column}::text" for column, kind in columns]
 
 
 def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
-    """`_deleted_at` as it should be for every version of the rows with the keys $1 (jsonb[]), all of which have a tombstone.
-
-    Returns a row for each version that died.
-    """
+    """`_deleted_at` as it should be, for every version of the rows with the keys $1 (jsonb[]) that have a tombstone."""
     same = " AND ".join(
-        f"{quoted('t', name)} = (b.key ->> {position})::{table.column(name).type.sql}"
+        f"{quoted('t', name)} = {_from_text(table, position, f'(b.key ->> {position})')}"
         for position, name in enumerate(table.key)
     )
-    is_dead = "t._run < b.run"
+    buried = "t._run < b.run"
     if isinstance(table, Fact):
         key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"
-        is_dead += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
-    else:
-        is_dead += f" AND NOT {is_stand_in(contract, table, 't')}"
-    moment = f"CASE WHEN {is_dead} THEN b.found_at END"
-    updated = (
+        buried += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
+    moment = f"CASE WHEN {buried} THEN b.found_at END"
+    return (
         f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {TOMBSTONE} AS b "
         f"WHERE b.table_name = {literal(table.name)} AND b.key = ANY ($1::jsonb[]) AND {same} "
-        f"AND t._deleted_at IS DISTINCT FROM ({moment}) RETURNING t._deleted_at"
+        f"AND t._deleted_at IS DISTINCT FROM ({moment})"
     )
-    return f"WITH updated AS ({updated}) SELECT 1 FROM updated WHERE _deleted_at IS NOT NULL"
+
+
+def _from_text(table: WarehouseTable, position: int, text: str) -> str:
+    """The SQL `text` as the column of the key. A text stays as long as it is: varchar(3) would cut it, and name another row."""
+    kind = table.column(table.key[position]).type
+    return text if kind.is_text else f"({text})::{kind.sql}"

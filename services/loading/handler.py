@@ -15,7 +15,6 @@ from contracts.messages import (
     BatchLoaded,
     BatchLoadedData,
     BatchRemodelled,
-    BatchRemodelledData,
     LoadedTable,
     LookUpKeys,
     LookUpKeysData,
@@ -25,12 +24,11 @@ from contracts.messages import (
     encode,
 )
 from contracts.tables import ContractError
-from services.loading.questions import Question
-from services.loading.warehouse import Batch, Warehouse
+from services.loading.warehouse import Ask, Batch, Question, Warehouse
 from shared.envelope import caused_by
 from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.key_hashes import unpacked
-from shared.object_store import ObjectStore
+from shared.object_store import ObjectMissingError, ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
 from shared.queue import Queue
@@ -48,7 +46,7 @@ class Dependencies:
     objects: ObjectStore
     warehouse: Warehouse
     contract: Contract
-    ingestion: Queue  # for questions
+    ingestion: Queue  # answers the questions about keys
 
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
@@ -57,10 +55,10 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"loading handles starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
-    event = _batch_loaded(message)
+    event, ask = _batch_loaded(message), partial(_ask, message, deps)
     try:
         # A duplicate costs one query, even when its objects have expired. The load asks again inside its transaction.
-        gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, deps)
+        gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, ask, deps)
     except NewerColumnsError as newer:
         return Defer(NEWER_COLUMNS_DELAY, str(newer))
     _log.info(
@@ -71,48 +69,48 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone=gone or 0,
         quarantined=event.data.quarantined,
     )
-    await _finish(event, deps)
-    return Done()
-
-
-async def _finish(event: BatchLoaded, deps: Dependencies) -> None:
-    """Do what waited for this batch. The batch is in: what fails here is no reason to retry its message, or to give it up."""
+    # The batch is in: what a complete run still waits for is no reason to retry the message or to give it up.
     try:
         await deps.warehouse.finish_run(event.data.source_name, event.data.run)
     except (TransientError, PermanentError, ServerBusyError) as error:
         _log.warning("foreign_keys_wait", reason=str(error))
     try:
-        await deps.warehouse.compare_keys(partial(_ask, deps, event))
+        if asked := await deps.warehouse.compare_keys(ask):
+            _log.info("keys_asked_about", keys=asked)
     except (TransientError, PermanentError, ServerBusyError) as error:
         _log.warning("key_comparison_waits", reason=str(error))
+    return Done()
 
 
-async def _load(message: BatchRemodelled, event: BatchLoaded, deps: Dependencies) -> int | None:
-    """How many rows were found gone; None if another loader was first."""
-    data = message.data
-    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in data.tables))
-    rows = {table.table: frame for table, frame in zip(data.tables, frames, strict=True)}
-    batch = Batch(event, rows, await _read_hashes(data, deps), data.gone, data.answers)
-    return await deps.warehouse.load(batch, partial(_ask, deps, event))
+async def _ask(message: BatchRemodelled, deps: Dependencies, question: Question) -> None:
+    """Send a question to ingestion. The star's key is the source's, column by column (contracts/checks.py)."""
+    rows = RowsOf(table=question.table.source, keys=question.keys)
+    data = LookUpKeysData(source_name=message.data.source_name, rows=(rows,), believe_empty=question.believe_empty)
+    envelope = caused_by(message, EVENT_SOURCE, subject=question.id, name="look_up_keys")
+    await deps.ingestion.send(encode(LookUpKeys(**{**envelope, "id": question.id}, data=data)))
 
 
-async def _read_hashes(data: BatchRemodelledData, deps: Dependencies) -> KeyHashes | None:
-    """The hashes that a batch brings. Without their object, or with one that can't be read, the next comparison has to do."""
-    if data.hashes is None:
+async def _load(message: BatchRemodelled, event: BatchLoaded, ask: Ask, deps: Dependencies) -> int | None:
+    """How many rows were marked as gone; None if another loader was first."""
+    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in message.data.tables))
+    rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
+    batch = Batch(event, rows, await _read_hashes(message, deps), message.data.gone, message.data.answers)
+    return await deps.warehouse.load(batch, ask)
+
+
+async def _read_hashes(message: BatchRemodelled, deps: Dependencies) -> KeyHashes | None:
+    """The hashes of keys that the batch names.
+
+    Hashes that have expired, as those of a batch that was a dead letter for months, cost their comparison and not the batch.
+    """
+    if message.data.hashes is None:
         return None
     try:
-        return unpacked(KeyHashes, await deps.objects.get(data.hashes))
-    except PermanentError as error:
-        _log.warning("keys_not_compared", run=data.run, reason=str(error))
+        body = await deps.objects.get(message.data.hashes)
+    except ObjectMissingError as error:
+        _log.warning("keys_not_compared", run=message.data.run, reason=str(error))
         return None
-
-
-async def _ask(deps: Dependencies, cause: BatchLoaded, question: Question) -> None:
-    """Send a question to ingestion. By the rules of a contract the key of a star table is that of its source table."""
-    rows = (RowsOf(table=question.table.source, keys=question.keys),)
-    data = LookUpKeysData(source_name=cause.data.source_name, rows=rows, believe_empty=question.believe_empty)
-    envelope = caused_by(cause, EVENT_SOURCE, subject=question.id, name="look_up_keys") | {"id": question.id}
-    await deps.ingestion.send(encode(LookUpKeys(**envelope, data=data)))
+    return await asyncio.to_thread(unpacked, KeyHashes, body)
 
 
 async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -17,8 +18,10 @@ from contracts.contract import Contract
 from contracts.key_hashes import SUMMED_BITS, TableHashes
 from contracts.origins import CalendarPart
 from contracts.tables import UNKNOWN, Column, Fact, RemodelledTable, WarehouseTable
-from services.loading.questions import Ask, Question, buckets_in_question, questions
-from services.loading.warehouse import Batch, StarRow
+from services.loading.key_comparison import EARLIER_RUN_PATIENCE
+from services.loading.questions import cut, question_id, suspects
+from services.loading.warehouse import Ask, Batch, Question, StarRow
+from shared.clock import utc_now
 from shared.errors import PermanentError
 from shared.key_hashes import hash_of, sums_of
 from shared.source_keys import Key
@@ -46,24 +49,28 @@ class _Row:
 
 @dataclass
 class _Comparison:
-    table: RemodelledTable
+    """As starlift.key_comparison has it."""
+
     run: int
-    batch_id: UUID
+    source_name: str
     hashes: TableHashes
     has_begun: bool = False
+    has_ended: bool = False
 
 
 class MemoryWarehouse:
-    """A star in memory; see Warehouse. A test may read `ledger`, `finished_runs` and `questions`."""
+    """A star in memory; see Warehouse. A test may read `ledger` and `finished_runs`, and set the `clock` that loads read."""
 
     def __init__(self, contract: Contract) -> None:
         self.ledger: dict[UUID, Batch] = {}
         self.finished_runs: list[tuple[str, int]] = []
-        self.questions: dict[UUID, Question] = {}  # that are not answered
+        self.clock: Callable[[], datetime] = utc_now
         self._contract = contract
+        self._loaded_at: dict[UUID, datetime] = {}
         self._rows: dict[str, dict[Key, _Row]] = {table.name: {} for table in contract.warehouse_tables}
         self._tombstones: dict[str, dict[Key, tuple[int, datetime]]] = {table.name: {} for table in contract.warehouse_tables}
         self._comparisons: dict[str, _Comparison] = {}
+        self._next_buckets = Counter[str]()
 
     async def ensure_schema(self) -> None:
         """See Warehouse."""
@@ -82,37 +89,39 @@ class MemoryWarehouse:
             return None
         # What may fail, or lets others run, comes first: after it nothing can leave half a batch.
         staged = {name: list(_values(self._contract.warehouse_table(name), frame)) for name, frame in batch.rows.items()}
-        await self._ask_about_late(batch, staged, ask)
+        for table in self._contract.remodelled_tables:
+            await self._ask_about_late_rows(table, staged.get(table.name, []), batch, ask)
         for name, rows in staged.items():
             self._merge(self._contract.warehouse_table(name), rows, data.run)
-        self.ledger[data.batch_id] = batch
-        for hashes in batch.hashes.tables if batch.hashes else ():
+        self.ledger[data.batch_id], self._loaded_at[data.batch_id] = batch, self.clock()
+        for hashes in batch.hashes.tables if batch.hashes is not None else ():
             for table in self._contract.remodelled_from(hashes.table):
-                if table.name not in self._comparisons or self._comparisons[table.name].run < data.run:
-                    self._comparisons[table.name] = _Comparison(table, data.run, data.batch_id, hashes)
-        if batch.answers is not None:
-            self.questions.pop(batch.answers, None)
-        return sum(
-            self._bury(table, keys.keys, data.run, data.snapshot.taken_at)
-            for keys in batch.gone
-            for table in self._contract.remodelled_from(keys.table)
-        )
+                if (last := self._comparisons.get(table.name)) is None or last.run < data.run:
+                    self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes)
+        return sum(self._bury(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table))
 
     async def compare_keys(self, ask: Ask) -> int:
-        """See Warehouse. It has no clock: every earlier batch that is missing is waited for."""
+        """See Warehouse."""
         asked = 0
-        for comparison in self._comparisons.values():
-            if comparison.has_begun or not self._is_ready(comparison.run):
+        for table in self._contract.remodelled_tables:
+            comparison = self._comparisons.get(table.name)
+            if comparison is None or comparison.has_ended or not self._is_due(comparison):
                 continue
             comparison.has_begun = True
-            table, theirs = comparison.table, comparison.hashes
-            stand_ins = self._stand_ins(table)
-            alive = self._alive(table).items()
-            held = [key for key, run in alive if run < comparison.run and not (run == 0 and key[0] in stand_ins)]
-            buckets = buckets_in_question(theirs, sums_of(held, len(theirs.counts)), comparison.run)
-            keys = list(_asked(held, buckets, len(theirs.counts)))
-            subject, believe_empty = comparison.batch_id, theirs.believe_empty
-            asked += await self._ask(table, comparison.run, subject, keys, ask, believe_empty=believe_empty)
+            compared = [key for key in self._alive(table) if key[1] < comparison.run]
+            hashes, buckets = comparison.hashes, len(comparison.hashes.counts)
+            ours = {bucket: (count, total) for bucket, count, total in sums_of((key for key, _ in compared), buckets)}
+            found = suspects(hashes, ours, self._next_buckets[table.name])
+            in_bucket: dict[int, list[Key]] = {bucket: [] for bucket in found.named}
+            for key, _ in compared:
+                if (bucket := (hash_of(key) >> SUMMED_BITS) % buckets) in in_bucket:
+                    in_bucket[bucket].append(key)
+            keys = [key for bucket, held in in_bucket.items() for key in _named(held, found.named[bucket])]
+            async for part in cut(_each(keys)):
+                number = question_id(comparison.run, table.name, part)
+                await ask(Question(number, table, comparison.run, part, believe_empty=hashes.believe_empty))
+                asked += len(part)
+            comparison.has_ended, self._next_buckets[table.name] = True, found.next_bucket
         return asked
 
     async def finish_run(self, source_name: str, run: int) -> None:
@@ -125,11 +134,11 @@ class MemoryWarehouse:
         newest_first = sorted(
             self._rows[table.name].values(), key=lambda row: (row.run, *(row.columns[name] for name in version)), reverse=True
         )
-        found, seen, alive = [], set[Key](), self._alive(table)
+        found, seen = [], set[Key]()
         for row in newest_first:
             key = _key(table, row.columns)
-            _, found_at = self._tombstones[table.name].get(key, (0, None))
-            found.append(StarRow(row.columns, row.run, None if key in seen or key in alive else found_at))
+            run, found_at = self._tombstones[table.name].get(key, (0, None))
+            found.append(StarRow(row.columns, row.run, found_at if key not in seen and row.run < run else None))
             seen.add(key)
         return found
 
@@ -158,62 +167,68 @@ class MemoryWarehouse:
                 values[column.name] = None if column.nullable else _inferred(column)
         stored[value,] = _Row(values, 0)
 
-    async def _ask(
-        self, table: RemodelledTable, run: int, subject: UUID, keys: Iterable[Key], ask: Ask, *, believe_empty: bool = False
-    ) -> int:
-        asked = 0
-        async for question in questions(table, run, subject, _each(keys), believe_empty=believe_empty):
-            self.questions[question.id] = question
-            await ask(question)
-            asked += len(question.keys)
-        return asked
+    def _tables_of(self, source: str) -> tuple[RemodelledTable, ...]:
+        return self._contract.remodelled_from(source)
 
-    async def _ask_about_late(self, batch: Batch, staged: Mapping[str, list[Values]], ask: Ask) -> None:
-        data = batch.event.data
-        for table in self._contract.remodelled_tables:
-            comparison, rows = self._comparisons.get(table.name), staged.get(table.name, [])
-            if comparison is not None and comparison.has_begun and comparison.run > data.run:
-                highest, tombstones = self._highest(table), self._tombstones[table.name]
-                newest = {key: max(data.run, highest.get(key, 0)) for key in (_key(table, row) for row in rows)}
-                late = [key for key, run in newest.items() if tombstones.get(key, (0, None))[0] < run < comparison.run]
-                await self._ask(table, data.run, data.batch_id, late, ask)
+    def _is_due(self, comparison: _Comparison) -> bool:
+        """Whether every batch of its run is loaded, and no earlier run is loading."""
+        runs: dict[int, list[UUID]] = {}
+        for batch_id, batch in self.ledger.items():
+            if batch.event.data.run <= comparison.run:
+                runs.setdefault(batch.event.data.run, []).append(batch_id)
+        now = self.clock()
+        return self._is_complete(runs.pop(comparison.run, [])) and not any(
+            now - max(self._loaded_at[batch_id] for batch_id in batches) < EARLIER_RUN_PATIENCE
+            and not self._is_complete(batches)
+            for batches in runs.values()
+        )
 
-    def _is_ready(self, run: int) -> bool:
-        batches = [batch.event.data for batch in self.ledger.values() if batch.event.data.run <= run]
-        last = {data.run: data.index for data in batches if data.is_last}
-        return all(len({one.index for one in batches if one.run == data.run}) == last.get(data.run, -1) + 1 for data in batches)
+    def _is_complete(self, batches: list[UUID]) -> bool:
+        loaded = [self.ledger[batch_id].event.data for batch_id in batches]
+        return any(len({data.index for data in loaded}) == last.index + 1 for last in loaded if last.is_last)
 
-    def _highest(self, table: WarehouseTable) -> dict[Key, int]:
+    def _highest_runs(self, table: WarehouseTable) -> dict[Key, int]:
         highest: dict[Key, int] = {}
         for row in self._rows[table.name].values():
             key = _key(table, row.columns)
             highest[key] = max(highest.get(key, 0), row.run)
         return highest
 
-    def _alive(self, table: WarehouseTable) -> dict[Key, int]:
-        """The highest run of each row that is alive."""
-        stand_ins, tombstones = self._stand_ins(table), self._tombstones[table.name]
-        return {
-            key: run
-            for key, run in self._highest(table).items()
-            if tombstones.get(key, (0, None))[0] <= run or (run == 0 and key[0] in stand_ins)
-        }
-
-    def _stand_ins(self, table: WarehouseTable) -> set[object]:
-        """The keys of inferred members that facts refer to, and of real rows."""
-        return {
-            _text(row.columns[column.name])
+    def _alive(self, table: RemodelledTable) -> list[tuple[Key, int]]:
+        """The keys, with their highest run, of rows that are alive, except inferred members that facts refer to."""
+        referred = {
+            row.columns[column.name]
             for fact, column in self._contract.references_to(table.name)
             for row in self._rows[fact.name].values()
         }
+        tombstones = self._tombstones[table.name]
+        return [
+            (_asked(key), run)
+            for key, run in self._highest_runs(table).items()
+            if tombstones.get(key, (0,))[0] <= run and not (run == 0 and key[0] in referred)
+        ]
 
-    def _bury(self, table: WarehouseTable, keys: Iterable[Key], run: int, found_at: datetime) -> int:
-        """Insert tombstones; how many rows died."""
-        before, tombstones = self._alive(table), self._tombstones[table.name]
-        for key in keys:
-            if run > tombstones.get(key, (0, None))[0]:
-                tombstones[key] = (run, found_at)
-        return len(before.keys() - self._alive(table))
+    async def _ask_about_late_rows(self, table: RemodelledTable, staged: list[Values], batch: Batch, ask: Ask) -> None:
+        data, comparison = batch.event.data, self._comparisons.get(table.name)
+        if comparison is None or not comparison.has_begun or comparison.run <= data.run:
+            return
+        highest, tombstones = self._highest_runs(table), self._tombstones[table.name]
+        late = dict.fromkeys(_key(table, values) for values in staged)
+        keys = [_asked(key) for key in late if highest.get(key, 0) <= data.run and tombstones.get(key, (0,))[0] <= data.run]
+        async for part in cut(_each(keys)):
+            number = question_id(data.batch_id, table.name, part)
+            await ask(Question(number, table, comparison.run, part, believe_empty=comparison.hashes.believe_empty))
+
+    def _bury(self, table: RemodelledTable, keys: Iterable[Key], batch: Batch) -> int:
+        """Insert tombstones, of which the higher stays; return how many rows are marked since, or at another moment."""
+        data, highest, buried = batch.event.data, self._highest_runs(table), 0
+        stored = {_asked(key): key for key in highest}
+        for asked in dict.fromkeys(tuple(key) for key in keys):
+            key = stored.get(asked, asked)
+            if self._tombstones[table.name].get(key, (0,))[0] < data.run:
+                self._tombstones[table.name][key] = data.run, data.snapshot.taken_at
+                buried += key in highest and highest[key] < data.run
+        return buried
 
 
 async def _each(keys: Iterable[Key]) -> AsyncIterator[Key]:
@@ -221,14 +236,14 @@ async def _each(keys: Iterable[Key]) -> AsyncIterator[Key]:
         yield key
 
 
-def _asked(keys: Iterable[Key], buckets: Mapping[int, int | None], count: int) -> Iterator[Key]:
-    """The keys in question, chosen as `select_keys` of services/loading/comparison.py does it."""
-    by_bucket: dict[int, list[Key]] = {}
-    for key in keys:
-        by_bucket.setdefault((hash_of(key) >> SUMMED_BITS) & (count - 1), []).append(key)
-    for bucket, part in buckets.items():
-        held = by_bucket.get(bucket, [])
-        yield from [key for key in held if hash_of(key) % 2**SUMMED_BITS == part] or held
+def _named(keys: list[Key], named: int | None) -> list[Key]:
+    """The key of a bucket that the difference of the sums names; without one, every key."""
+    return [key for key in keys if named == hash_of(key) & (2**SUMMED_BITS - 1)] or keys
+
+
+def _asked(key: Key) -> Key:
+    """A key as questions have it: whole numbers, and the texts of everything else."""
+    return tuple(value if isinstance(value, int) else str(value) for value in key)
 
 
 def _values(table: WarehouseTable, frame: pd.DataFrame) -> Iterator[Values]:
@@ -266,9 +281,4 @@ def _inferred(column: Column) -> object:
 
 
 def _key(table: WarehouseTable, values: Values) -> Key:
-    """The key in the form in which questions have it."""
-    return tuple(_text(values[name]) for name in table.key)
-
-
-def _text(value: object) -> object:
-    return value if isinstance(value, int) else str(value)
+    return tuple(values[name] for name in table.key)

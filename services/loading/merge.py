@@ -63,7 +63,8 @@ def read_staged(table: WarehouseTable, column: Column) -> str:
 def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
     """For each key of `dimension` that staged rows of `facts` refer to and that is not there yet, a member of run 0.
 
-    The real row, whose run is higher, overwrites it. None where no fact refers to the dimension.
+    The real row, whose run is higher, overwrites it. Returns the keys inserted, as tombstones have them. None where no fact
+    refers to the dimension.
     """
     referred = _referred_keys(dimension, facts)
     if referred is None:
@@ -77,30 +78,20 @@ def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts
         f"SELECT {', '.join(values)}, 0 "
         f"FROM ({referred}) AS k "
         f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {referred_key}) "
-        f"ORDER BY k.key ON CONFLICT DO NOTHING"
+        f"ORDER BY k.key ON CONFLICT DO NOTHING RETURNING jsonb_build_array({quoted(key.name)}) AS key"
     )
 
 
-def is_stand_in(contract: Contract, table: WarehouseTable, alias: str) -> str:
-    """Whether a row of a dimension is an inferred member that facts refer to: it stands for a row that no run has read.
-
-    An inferred member has run 0, and only its key is known.
-    """
-    references = [
-        f"SELECT DISTINCT {quoted(column.name)} FROM {relation(contract, fact)}"
-        for fact, column in contract.references_to(table.name)
-    ]
-    if not references:
-        return "false"
+def is_inferred(table: WarehouseTable) -> str:
+    """Whether a row of a dimension is an inferred member: it has run 0, and only its key is known."""
     unknown = (
-        f"{quoted(alias, column.name)} IS NULL"
+        f"{quoted(column.name)} IS NULL"
         if (stand_in := codec_of(column.type).stand_in) is None
-        else f"({quoted(alias, column.name)} IS NULL OR {quoted(alias, column.name)} = {stand_in})"
+        else f"({quoted(column.name)} IS NULL OR {quoted(column.name)} = {stand_in})"
         for column in table.columns
         if column.name not in table.key
     )
-    referred = f"{quoted(alias, table.key[0])} IN ({' UNION '.join(references)})"  # read only if there is an inferred member
-    return f"({' AND '.join([f'{quoted(alias)}._run = 0', *unknown, referred])}) IS TRUE"
+    return " AND ".join(["_run = 0", *unknown])
 
 
 def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:

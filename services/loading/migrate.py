@@ -21,7 +21,14 @@ import asyncpg
 import structlog
 
 from contracts.contract import Contract
-from contracts.warehouse import APPLIED_CONTRACT, CREATE_OWN_TABLES, OWN_TABLES, STAR_LOCK
+from contracts.warehouse import (
+    APPLIED_CONTRACT,
+    CREATE_OWN_TABLES,
+    KEY_LISTS,
+    OWN_TABLES,
+    STAR_LOCK,
+    TAKE_OVER_KEY_LISTS,
+)
 from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.settings import LoadingSettings
 from services.loading.star import read_star
@@ -103,6 +110,8 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
     missing = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
     if await connection.fetchval(missing, OWN_TABLES):
         return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
+    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", KEY_LISTS):
+        return Change(f"{KEY_LISTS}, which key comparisons by hashes replace", TAKE_OVER_KEY_LISTS)
     applied = await applied_contracts(connection)
     _refuse_second_star(contract, applied)
     try:

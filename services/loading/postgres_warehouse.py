@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,8 +16,8 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
 from contracts.warehouse import LEDGER, STAR_LOCK
-from services.loading.comparison import KeyComparison, ask_each
 from services.loading.deletes import Deletes
+from services.loading.key_comparison import KeyComparisons
 from services.loading.merge import (
     create_staging,
     insert_inferred_members,
@@ -28,9 +28,8 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.migrate import migrate_schema
-from services.loading.questions import Ask, questions
 from services.loading.schema import foreign_keys, relation
-from services.loading.warehouse import Batch, StarRow
+from services.loading.warehouse import Ask, Batch, StarRow
 from shared.errors import PermanentError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
 from shared.lock_waits import log_lock_waits
@@ -86,30 +85,29 @@ class PostgresWarehouse:
     async def has(self, batch_id: UUID) -> bool:
         """See Warehouse."""
         await self.ensure_schema()
-        async with self._database.transaction(readonly=True) as connection:
-            with self._schema_checked_if_damaged():
-                return batch_id in await loaded_batches(connection, [batch_id])
+        async with self._transaction() as connection:
+            return batch_id in await loaded_batches(connection, [batch_id])
 
     async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
         await self.ensure_schema()
-        async with self._database.transaction() as connection:
-            with self._schema_checked_if_damaged():
-                await self._refuse_second_source(connection, batch.event.data.source_name)
-                async with log_lock_waits(self._database, connection, batch_id=str(batch.event.data.batch_id)):
-                    return await self._load(connection, batch, ask)
+        async with self._transaction() as connection:
+            await self._refuse_second_source(connection, batch.event.data.source_name)
+            async with log_lock_waits(self._database, connection, batch_id=str(batch.event.data.batch_id)):
+                return await self._load(connection, batch, ask)
 
-    @contextmanager
-    def _schema_checked_if_damaged(self) -> Iterator[None]:
-        """Have the next attempt check the schema if the warehouse lost a table, a column or a key since this process started.
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction; if the warehouse lost a table, a column or a key since this process started, the next attempt checks.
 
         Raises: TransientError.
         """
-        try:
-            yield
-        except _DAMAGED as error:
-            self._has_schema = self._has_foreign_keys = False
-            raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
+        async with self._database.transaction() as connection:
+            try:
+                yield connection
+            except _DAMAGED as error:
+                self._has_schema = self._has_foreign_keys = False
+                raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
 
     async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
         if self._only_source == source_name:
@@ -125,29 +123,30 @@ class PostgresWarehouse:
 
     async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> int | None:
         data = batch.event.data
-        deletes = Deletes(connection, self._contract, batch)
-        # Tombstones need the lock alone; they come in batches without rows.
-        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if batch.gone else '_shared'}($1)", STAR_LOCK)
+        # Tombstones need the lock alone: a load beside them could merge a row that they don't see, and not see them.
+        shared = "" if batch.gone else "_shared"
+        await connection.execute(f"SELECT pg_advisory_xact_lock{shared}($1)", STAR_LOCK)
         record = batch.event.model_dump_json()
         claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
         if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
             return None
-        await self._merge(connection, batch, deletes)
-        gone = await deletes.apply()
-        for table, run in await deletes.late_tables():
-            late = questions(table, data.run, data.batch_id, deletes.late_keys(table, run))
-            await ask_each(self._database, ask, late)
+        deletes = Deletes(connection, self._contract, batch)
+        for table in self._contract.warehouse_tables:
+            if table.name in batch.rows:
+                await _stage(connection, table, batch.rows[table.name])
+        await deletes.lock_tombstones()
+        gone = await deletes.apply(await self._merge(connection, batch), ask)
         await connection.execute(_CLOSE_BATCH, data.batch_id)
         return gone
 
-    async def _merge(self, connection: asyncpg.Connection, batch: Batch, deletes: Deletes) -> None:
-        """Stage every table, then dimension by dimension the real rows and the inferred members, then the facts."""
-        contract, rows = self._contract, batch.rows
-        staged = [table for table in contract.warehouse_tables if table.name in rows]
+    async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> dict[str, list[str]]:
+        """Merge dimension by dimension the real rows and the inferred members, then the facts.
+
+        Returns the keys of the inferred members that are new, by table.
+        """
+        contract, inferred = self._contract, dict[str, list[str]]()
+        staged = [table for table in contract.warehouse_tables if table.name in batch.rows]
         facts = tuple(table for table in staged if isinstance(table, Fact))
-        for table in staged:
-            await _stage(connection, table, rows[table.name])
-        await deletes.lock_staged()
         for table in contract.warehouse_tables:
             if isinstance(table, Calendar):
                 await self._fill_calendar(connection, table, facts)
@@ -155,8 +154,9 @@ class PostgresWarehouse:
             if table in staged:
                 async with _unreadable_column_named(connection, table):
                     await connection.execute(merge_staged(contract, table), batch.event.data.run, batch.event.data.batch_id)
-            if isinstance(table, Dimension) and (inferred := insert_inferred_members(contract, table, facts)):
-                await connection.execute(inferred)
+            if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts)):
+                inferred[table.name] = [row["key"] for row in await connection.fetch(insert)]
+        return inferred
 
     async def _fill_calendar(
         self, connection: asyncpg.Connection, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]
@@ -190,8 +190,8 @@ class PostgresWarehouse:
 
     async def compare_keys(self, ask: Ask) -> int:
         """See Warehouse."""
-        with self._schema_checked_if_damaged():
-            return await KeyComparison(self._database, self._contract, ask).run()
+        await self.ensure_schema()
+        return await KeyComparisons(self._transaction, self._contract).compare(ask)
 
     async def rows(self, table: WarehouseTable) -> list[StarRow]:
         """See Warehouse."""

@@ -1,74 +1,82 @@
-"""What loading asks ingestion: whether the source still has certain rows (docs/decisions/0015-deletes-by-look-up.md)."""
+"""Which keys a comparison asks ingestion about, and how they are cut into questions. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from hashlib import sha256
+from uuid import UUID, uuid5
 
-from contracts.key_hashes import TableHashes
-from contracts.tables import RemodelledTable
-from shared.envelope import message_id
+from contracts.key_hashes import SUMMED_BITS, TableHashes
+from contracts.objects import BATCH_NAMESPACE
 from shared.source_keys import Key
 
-QUESTION_BYTES_MAXIMUM = 256 * 1024  # of keys as JSON: the answer names as many, and SQS takes a MiB with all attributes
-WITHOUT_SURPLUS_MAXIMUM = 100_000  # keys of one comparison, from buckets in which the star does not have more than the source
+QUESTION_BYTES = 256 * 1024  # of the keys of one question as JSON: the command, with its attributes, stays far below SQS's MiB
+# Asked about by one comparison from the buckets that hold no more keys than the source's. These differ when rows of a batch
+# that nobody loads are missing, or are in quarantine: without a bound every comparison would ask about most of the star.
+UNLIKELY_KEYS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """Keys of one warehouse table whose rows the source may have deleted."""
+class Suspects:
+    """The buckets whose keys are in question.
 
-    id: UUID  # derived from what led to the question: asked again, it has the same id
-    table: RemodelledTable
-    run: int  # of the comparison, or of the images that came late
-    keys: tuple[Key, ...]
-    believe_empty: bool = False
-
-
-Ask = Callable[[Question], Awaitable[None]]  # sends a question to ingestion
-
-
-async def questions(
-    table: RemodelledTable, run: int, subject: UUID, keys: AsyncIterator[Key], *, believe_empty: bool = False
-) -> AsyncIterator[Question]:
-    """Cut keys into questions about `subject`, the batch that led to them. Holds the keys of one question in memory."""
-    number, size, part = 0, 0, list[Key]()
-
-    def question() -> Question:
-        return Question(message_id(subject, f"question/{table.name}/{number}"), table, run, tuple(part), believe_empty)
-
-    async for key in keys:
-        key_bytes = len(json.dumps(key, ensure_ascii=False).encode()) + 1
-        if part and size + key_bytes > QUESTION_BYTES_MAXIMUM:
-            yield question()
-            number, size, part = number + 1, 0, []
-        size += key_bytes
-        part.append(key)
-    if part:
-        yield question()
-
-
-def buckets_in_question(theirs: TableHashes, mine: Iterable[tuple[int, int, int]], run: int) -> dict[int, int | None]:
-    """The buckets whose keys are in question; with the hash of the only one, where the star has one key more.
-
-    `mine` are the bucket, count and sum of each bucket of the star that has a key. Where the star does not have more keys than
-    the source, rows of a batch that is not loaded, or in quarantine, are the likely reason, and only some of the buckets are
-    returned: others each time, since `run` chooses the first.
+    `named` has, by bucket, the part of a hash by which the sums differ if the star has one key more than the source: if a key
+    of the bucket has it, it is that one. None: all keys of the bucket.
     """
-    held = {bucket: (count, total) for bucket, count, total in mine}
-    surplus, others = dict[int, int | None](), list[int]()
-    for bucket, (their_count, their_sum) in enumerate(zip(theirs.counts, theirs.sums, strict=True)):
-        count, total = held.get(bucket, (0, 0))
-        if count > their_count:
-            surplus[bucket] = total - their_sum if count == their_count + 1 else None
-        elif count and (count, total) != (their_count, their_sum):
-            others.append(bucket)
-    first, keys = run % max(1, len(others)), 0
-    for bucket in others[first:] + others[:first]:
-        keys += held[bucket][0]
-        if keys > WITHOUT_SURPLUS_MAXIMUM and keys > held[bucket][0]:
-            break
-        surplus[bucket] = None
-    return surplus
+
+    named: Mapping[int, int | None]
+    next_bucket: int  # where the next comparison goes on among the buckets that have no more keys than the source's
+
+
+def suspects(theirs: TableHashes, ours: Mapping[int, tuple[int, int]], first: int) -> Suspects:
+    """Compare the source's hashes with those of the star: the count and the sum of each bucket that has a key.
+
+    A bucket that has more keys than the source's is asked about in any case. Of the others one comparison asks about a part,
+    beginning with bucket `first`, and the next one goes on there: a run's number could not choose the part, since runs that
+    compare may all have the same remainder.
+    """
+    named: dict[int, int | None] = {}
+    unlikely: list[tuple[int, int]] = []
+    for bucket, (count, total) in ours.items():
+        their_count, their_total = theirs.counts[bucket], theirs.sums[bucket]
+        if (count, total) == (their_count, their_total):
+            continue
+        if count <= their_count:
+            unlikely.append((bucket, count))
+            continue
+        difference = total - their_total
+        named[bucket] = difference if count == their_count + 1 and 0 <= difference < 2**SUMMED_BITS else None
+    unlikely.sort(key=lambda one: (one[0] < first, one[0]))
+    asked = 0
+    for position, (bucket, count) in enumerate(unlikely):
+        if position and asked + count > UNLIKELY_KEYS:
+            return Suspects(named, bucket)
+        asked += count
+        named[bucket] = None
+    return Suspects(named, 0)
+
+
+async def cut(keys: AsyncIterator[Key]) -> AsyncIterator[tuple[Key, ...]]:
+    """The keys in parts of at most QUESTION_BYTES as JSON, of which one at a time is held."""
+    part, size = list[Key](), 0
+    async for key in keys:
+        more = len(json.dumps(key)) + 1  # escaped: never fewer bytes than the same text in UTF-8
+        if part and size + more > QUESTION_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(key)
+        size += more
+    if part:
+        yield tuple(part)
+
+
+def question_id(origin: int | UUID, table: str, keys: Sequence[Key]) -> UUID:
+    """The id of a question that led from a comparison's run, or from a batch that came late.
+
+    It names the keys also. After a crash the star may hold other keys, and the answer to the first question must not pass for
+    one to the second.
+    """
+    digest = sha256(json.dumps(keys).encode()).hexdigest()
+    return uuid5(BATCH_NAMESPACE, f"look_up_keys/{table}/{origin}/{digest}")

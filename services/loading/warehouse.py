@@ -6,7 +6,7 @@ tests/conformance runs one suite on both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +14,8 @@ from uuid import UUID
 
 from contracts.key_hashes import KeyHashes
 from contracts.messages import BatchLoaded, RowsOf
-from contracts.tables import WarehouseTable
-from services.loading.questions import Ask
+from contracts.tables import RemodelledTable, WarehouseTable
+from shared.source_keys import Key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,20 @@ class Batch:
     hashes: KeyHashes | None = None  # of the source tables whose keys the run compares
     gone: tuple[RowsOf, ...] = ()  # rows of source tables that the run looked up and did not find
     answers: UUID | None = None  # the question that is answered with this batch
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Keys of one warehouse table whose rows the source may have deleted."""
+
+    id: UUID  # derived from what led to the question: asked again, it has the same id
+    table: RemodelledTable
+    run: int  # of the comparison; for images that came late, of the one that they came too late for
+    keys: tuple[Key, ...]
+    believe_empty: bool = False
+
+
+Ask = Callable[[Question], Awaitable[None]]  # sends a question to ingestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +79,11 @@ class Warehouse(Protocol):
     async def load(self, batch: Batch, ask: Ask) -> int | None:
         """Merge the rows of a batch, bury those that are gone and record it in the ledger, as one step: all of it or nothing.
 
-        Before it commits it asks about each row of the batch whose newest image is below the last comparison that has begun:
-        that comparison could not see it, and it may have been deleted before. Hashes are only recorded here; `compare_keys`
-        uses them.
+        Before it commits it asks about each row whose newest image the batch brings, if the last comparison of its table is of
+        a later run and has begun: that comparison could not see it, and it may have been deleted before. Hashes are only
+        recorded here; `compare_keys` uses them.
 
-        Returns how many rows were found gone, or None if the ledger had the batch already. Refuses a second source
+        Returns how many rows were marked as gone, or None if the ledger had the batch already. Refuses a second source
         (PermanentError): two sources in one star would take each other's rows for deleted.
         """
         ...
@@ -80,6 +94,9 @@ class Warehouse(Protocol):
 
     async def compare_keys(self, ask: Ask) -> int:
         """Make each comparison that is recorded and whose batches are all loaded; return how many keys were asked about.
+
+        Call it after each load, and for a batch that was loaded already: what failed or waited is tried again. Of several
+        callers one works, and the others return.
 
         A comparison waits while batches of its run, or of a run before it that still makes progress, are missing: every bucket
         of theirs would differ. It reads the star without a lock, asks about the keys that the star holds in each bucket that

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.column_types import TEXT
+from contracts.contract import Contract
 from contracts.key_hashes import KeyHashes
 from contracts.messages import (
     BatchRemodelled,
@@ -19,17 +21,20 @@ from contracts.messages import (
     StarRows,
     decode,
 )
+from contracts.objects import ObjectRef
 from contracts.origins import FromSource
 from contracts.tables import Column, WarehouseTable
 from services.loading.handler import Dependencies, handle
 from services.loading.memory_warehouse import MemoryWarehouse
-from services.loading.questions import Ask
+from services.loading.questions import question_id
+from services.loading.warehouse import Ask, Warehouse
 from shared.codecs import codec_of
 from shared.envelope import opening
-from shared.errors import PermanentError, ServerBusyError, TransientError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.key_hashes import packed, sums_of, table_hashes
 from shared.outcome import Done
 from shared.parquet import encode_parquet
+from shared.source_keys import Key
 from shared.testing import EPOCH, FakeObjectStore, FakeQueue, reference
 from tests.fixtures.small_contract import DIM_MAKER, SHOP, with_column, with_table
 
@@ -39,7 +44,7 @@ ADA = (1, "Ada", "Leeds")
 
 
 class BusyWarehouse(MemoryWarehouse):
-    """A warehouse that can't finish a run, nor compare keys."""
+    """A warehouse that can neither finish a run nor compare keys."""
 
     error: Exception
 
@@ -50,6 +55,10 @@ class BusyWarehouse(MemoryWarehouse):
         raise self.error
 
 
+def dependencies(objects: FakeObjectStore, warehouse: Warehouse, contract: Contract = SHOP) -> Dependencies:
+    return Dependencies(objects, warehouse, contract, FakeQueue("ingestion"))
+
+
 def encoded(table: WarehouseTable, *rows: tuple[object, ...]) -> bytes:
     frame = pd.DataFrame(list(rows), columns=list(table.star_types))
     physical = frame.astype({name: codec_of(kind).frame for name, kind in table.star_types.items()})
@@ -57,7 +66,7 @@ def encoded(table: WarehouseTable, *rows: tuple[object, ...]) -> bytes:
 
 
 async def message(objects: FakeObjectStore, table: str = "dim_maker", **more: Any) -> BatchRemodelled:
-    """A batch of one row of dim_maker, which calls itself a row of `table`."""
+    """A batch of run 7 of one row of dim_maker, which calls itself a row of `table`."""
     body = encoded(MAKER, ADA)
     await objects.put(BUCKET, KEY, body)
     data = BatchRemodelledData(
@@ -68,15 +77,14 @@ async def message(objects: FakeObjectStore, table: str = "dim_maker", **more: An
         is_last=True,
         snapshot=Snapshot(taken_at=EPOCH, horizon=3, wal_position="0/1"),
         tables=(StarRows(table=table, object=reference(BUCKET, KEY, body, row_count=1)),),
-        **more,
-    )
+    ).model_copy(update=more)
     return BatchRemodelled(**opening("tests"), data=data)
 
 
 async def test_the_rows_of_a_batch_are_loaded_its_record_is_kept_and_its_run_finished() -> None:
     objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
     batch = await message(objects)
-    assert await handle(batch, Dependencies(objects, warehouse, SHOP, FakeQueue())) == Done()
+    assert await handle(batch, dependencies(objects, warehouse)) == Done()
     (row,) = await warehouse.rows(MAKER)
     assert (tuple(row.columns.values()), row.run) == (ADA, 7)
     event = warehouse.ledger[batch.data.batch_id].event
@@ -86,7 +94,7 @@ async def test_the_rows_of_a_batch_are_loaded_its_record_is_kept_and_its_run_fin
 
 async def test_of_a_batch_that_is_loaded_already_no_object_is_read() -> None:
     objects = FakeObjectStore(BUCKET)
-    deps, batch = Dependencies(objects, MemoryWarehouse(SHOP), SHOP, FakeQueue()), await message(objects)
+    deps, batch = dependencies(objects, MemoryWarehouse(SHOP)), await message(objects)
     await handle(batch, deps)
     objects.buckets[BUCKET].clear()  # long expired
     assert await handle(batch, deps) == Done()
@@ -95,60 +103,89 @@ async def test_of_a_batch_that_is_loaded_already_no_object_is_read() -> None:
 @pytest.mark.parametrize(
     "error", [TransientError("a long load"), ServerBusyError("warehouse", "a lock is held"), PermanentError("no privilege")]
 )
-async def test_a_load_does_not_fail_because_foreign_keys_and_a_comparison_have_to_wait(error: Exception) -> None:
+async def test_a_load_does_not_fail_because_foreign_keys_or_a_comparison_have_to_wait(error: Exception) -> None:
     objects, warehouse = FakeObjectStore(BUCKET), BusyWarehouse(SHOP)
     warehouse.error = error
-    assert await handle(await message(objects), Dependencies(objects, warehouse, SHOP, FakeQueue())) == Done()
+    with capture_logs() as logs:
+        assert await handle(await message(objects), dependencies(objects, warehouse)) == Done()
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
+        "foreign_keys_wait",
+        "key_comparison_waits",
+    ]
     assert len(await warehouse.rows(MAKER)) == 1
+
+
+async def hashed(objects: FakeObjectStore, *keys: Key, believe_empty: bool = False) -> ObjectRef:
+    """An object with the hashes of makers."""
+    tables = (table_hashes("maker", sums_of(keys), believe_empty=believe_empty),)
+    body = packed(KeyHashes(run=8, taken_at=EPOCH, tables=tables))
+    await objects.put(BUCKET, "key_hashes", body)
+    return reference(BUCKET, "key_hashes", body, row_count=1)
+
+
+async def test_keys_in_question_are_sent_to_ingestion_under_the_id_of_the_question() -> None:
+    objects = FakeObjectStore(BUCKET)
+    deps = dependencies(objects, MemoryWarehouse(SHOP))
+    await handle(await message(objects), deps)
+    batch = await message(objects, run=8, tables=(), hashes=await hashed(objects, believe_empty=True))
+    for _ in range(2):
+        assert await handle(batch, deps) == Done()
+    assert isinstance(deps.ingestion, FakeQueue)
+    (sent,) = [decode(one.body) for one in deps.ingestion.sent]
+    assert isinstance(sent, LookUpKeys)
+    rows = (RowsOf(table="maker", keys=((1,),)),)
+    assert sent.data == LookUpKeysData(source_name="shop", rows=rows, believe_empty=True)
+    assert (sent.id, sent.causationid) == (question_id(8, "dim_maker", [(1,)]), batch.id)
+    assert sent.traceparent.split("-")[1] == batch.traceparent.split("-")[1]  # type: ignore[union-attr]
+
+
+async def test_rows_that_are_gone_are_marked_and_their_question_is_answered() -> None:
+    objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
+    deps, answer = dependencies(objects, warehouse), uuid4()
+    await handle(await message(objects), deps)
+    gone = (RowsOf(table="maker", keys=((1,),)),)
+    batch = await message(objects, run=8, tables=(), gone=gone, answers=answer)
+    await handle(batch, deps)
+    assert [row.deleted_at for row in await warehouse.rows(MAKER)] == [EPOCH]
+    assert warehouse.ledger[batch.data.batch_id].answers == answer
+
+
+async def test_hashes_that_have_expired_cost_the_comparison_and_not_the_batch() -> None:
+    objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
+    lost = await hashed(objects)
+    del objects.buckets[BUCKET]["key_hashes"]
+    with capture_logs() as logs:
+        assert await handle(await message(objects, hashes=lost), dependencies(objects, warehouse)) == Done()
+    assert [(entry["log_level"], entry["run"]) for entry in logs if entry["event"] == "keys_not_compared"] == [("warning", 7)]
+    assert len(await warehouse.rows(MAKER)) == 1
+
+
+async def test_an_outage_of_the_queue_is_an_outage_and_the_duplicate_asks_once_it_is_over() -> None:
+    objects = FakeObjectStore(BUCKET)
+    deps = dependencies(objects, MemoryWarehouse(SHOP))
+    await handle(await message(objects), deps)
+    batch = await message(objects, run=8, tables=(), hashes=await hashed(objects))
+    with pytest.raises(DependencyDownError):
+        await handle(batch, replace(deps, ingestion=DownQueue("ingestion")))
+    assert await handle(batch, deps) == Done()
+    assert isinstance(deps.ingestion, FakeQueue)
+    assert len(deps.ingestion.sent) == 1
+
+
+class DownQueue(FakeQueue):
+    async def send(self, body: str, **options: Any) -> str:  # noqa: ARG002 (the port's)
+        raise DependencyDownError("sqs", "no route to host")
 
 
 async def test_star_rows_of_a_table_that_the_contract_lacks_are_refused_by_name() -> None:
     objects = FakeObjectStore(BUCKET)
     batch = await message(objects, "dim_nothing")
     with pytest.raises(PermanentError, match=r"^star rows 'makers\.parquet' can't be loaded: .* 'dim_nothing'; deploy the"):
-        await handle(batch, Dependencies(objects, MemoryWarehouse(SHOP), SHOP, FakeQueue()))
+        await handle(batch, dependencies(objects, MemoryWarehouse(SHOP)))
 
 
 async def test_star_rows_that_lack_a_column_of_the_contract_are_refused_by_name() -> None:
     objects = FakeObjectStore(BUCKET)
     wider = with_table(SHOP, with_column(DIM_MAKER, Column("motto", TEXT, FromSource("maker_name"))))
     with pytest.raises(PermanentError, match=r"^star rows 'makers\.parquet' does not fit contract 'shop': .*motto"):
-        await handle(await message(objects), Dependencies(objects, MemoryWarehouse(wider), wider, FakeQueue()))
-
-
-async def with_hashes(objects: FakeObjectStore, *keys: int) -> BatchRemodelled:
-    """A batch of run 7 that brings Ada, and compares `keys` of the source table."""
-    hashes = KeyHashes(run=7, taken_at=EPOCH, tables=(table_hashes("maker", sums_of((key,) for key in keys)),))
-    body = packed(hashes)
-    await objects.put(BUCKET, "hashes", body)
-    return await message(objects, hashes=reference(BUCKET, "hashes", body, row_count=len(keys)))
-
-
-async def test_a_row_of_an_earlier_run_that_the_source_lacks_is_asked_about_by_the_key_of_its_source_table() -> None:
-    objects, warehouse, ingestion = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP), FakeQueue("ingestion")
-    deps = Dependencies(objects, warehouse, SHOP, ingestion)
-    earlier = await message(objects)
-    await handle(earlier.model_copy(update={"data": earlier.data.model_copy(update={"run": 3})}), deps)
-    later = await with_hashes(objects, 2)
-    later = later.model_copy(update={"data": later.data.model_copy(update={"tables": ()})})
-    assert await handle(later, deps) == Done()
-    (body,) = ingestion.bodies
-    question = decode(body)
-    assert isinstance(question, LookUpKeys)
-    assert question.data == LookUpKeysData(source_name="shop", rows=(RowsOf(table="maker", keys=((1,),)),))
-    assert list(warehouse.questions) == [question.id]
-    answer = (await message(objects, gone=question.data.rows, answers=question.id)).data
-    answer = answer.model_copy(update={"tables": (), "run": 8})
-    assert await handle(BatchRemodelled(**opening("tests"), data=answer), deps) == Done()
-    assert [row.deleted_at for row in await warehouse.rows(MAKER)] == [EPOCH]
-    assert warehouse.questions == {}
-
-
-async def test_a_batch_whose_hashes_have_expired_is_loaded_without_a_comparison() -> None:
-    objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
-    batch = await with_hashes(objects, 1)
-    del objects.buckets[BUCKET]["hashes"]
-    with capture_logs() as logs:
-        assert await handle(batch, Dependencies(objects, warehouse, SHOP, FakeQueue())) == Done()
-    assert [entry["event"] for entry in logs] == ["keys_not_compared", "batch_loaded"]
-    assert len(await warehouse.rows(MAKER)) == 1
+        await handle(await message(objects), dependencies(objects, MemoryWarehouse(wider), wider))

@@ -9,6 +9,7 @@ from contracts.column_types import INTEGER, varchar
 from contracts.origins import FromSource
 from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
 from contracts.totesys import CONTRACT
+from services.loading.deletes import insert_tombstones, is_dead, update_deleted_at
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
 from services.loading.schema import create_statements, foreign_keys
 from tests.fixtures.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
@@ -78,6 +79,15 @@ def test_an_inferred_member_fits_a_bounded_text() -> None:
     bounded = with_column(DIM_MAKER, Column("code", varchar(3), FromSource("town")))
     statement = insert_inferred_members(SHOP, bounded, (replace_reference(FACT_SALE, "dim_maker"),))
     assert "left('(unknown)', 3)" in str(statement)
+
+
+def test_a_tombstone_of_a_longer_text_is_not_cut_to_another_row_s_key() -> None:
+    shelf = replace(
+        DIM_SHELF, columns=tuple(replace(c, type=varchar(3)) if c.name == "label" else c for c in DIM_SHELF.columns)
+    )
+    for statement in (insert_tombstones(shelf), update_deleted_at(SHOP, shelf), is_dead(shelf)):
+        assert "::integer" in statement
+        assert "varchar" not in statement
 
 
 def replace_reference(fact: WarehouseTable, dimension: str) -> WarehouseTable:
