@@ -62,7 +62,7 @@ SELECT min(source_name) FROM (
 """
 # An answer may come in several batches: until all are loaded, the question is open.
 _COMPARISONS = f"""
-SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), min(q.asked_at)
+SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), clock_timestamp() - min(q.asked_at)
 FROM {COMPARISON} AS c
 LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND (
     q.answered_by IS NULL
@@ -104,7 +104,7 @@ class Comparison:
     found_at: datetime  # its snapshot, by the source's clock
     has_ended: bool  # whether every key in question has been asked about
     open_questions: int  # of the table, not yet answered: of this comparison, or of images that came late
-    asked_at: datetime | None  # when the oldest of them was asked, by the warehouse's clock
+    unanswered_for: timedelta | None  # how long ago the oldest of them was asked; None if none is open
 
     @property
     def is_answered(self) -> bool:

@@ -15,6 +15,7 @@ from services.operator.errors import NotLoadedError
 from services.operator.progress import DeadMessages, not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
+from shared.ledger import last_comparisons
 
 POLL = timedelta(milliseconds=200)
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
@@ -33,10 +34,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a wait is for: `manifest` is None until the run has been read; `missing` are batches of it and of earlier runs."""
+    """What a wait is for: `manifest` is None until the run has been read; `missing` are batches of it and of earlier runs.
+
+    `unanswered` are the warehouse tables whose keys the run compares, and of which rows may be gone that are not marked yet.
+    """
 
     manifest: Manifest | None = None
     missing: tuple[BatchIngested, ...] = ()
+    unanswered: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -47,6 +52,8 @@ class Waiting:
         earlier = sorted({batch.data.run for batch in self.missing} - {self.manifest.run})
         total = len(self.manifest.batches)
         text = f"run {self.manifest.run}: {total - len(own)} of {total} batches loaded"
+        if not self.missing and self.unanswered:
+            return f"{text}; rows of {', '.join(self.unanswered)} are looked up at the source"
         if not earlier:
             return text
         others = f" and {len(earlier) - 1} more" if earlier[1:] else ""
@@ -81,6 +88,8 @@ async def wait_until_loaded(
     system: System, request: Request, *, limit: timedelta, on_progress: Callable[[Waiting], None] = lambda _: None
 ) -> Manifest:
     """Wait until the run and every run before it are loaded, so that all commits before the request are; return its manifest.
+
+    Of a run that compares keys the rows that are gone are marked by then.
 
     Raises: NotLoadedError when the request or a missing batch is a dead letter, or `limit` is over.
     """
@@ -160,18 +169,29 @@ class _Wait:
 
     async def loaded(self) -> Manifest | None:
         """The manifest of the run when nothing is missing any more."""
-        if self.waiting.manifest is not None:
+        if (manifest := self.waiting.manifest) is not None:
             missing = {batch.data.batch_id: batch for batch in self.waiting.missing}
             still = await not_in_ledger(self._system.warehouse, list(missing))
             self.waiting = replace(self.waiting, missing=tuple(missing[one] for one in still))
+            if not still:
+                self.waiting = replace(self.waiting, unanswered=await self._unanswered(manifest))
         else:
             ended = await self._system.store.manifests_after(self._seen)
             self._seen = ended[-1].run if ended else self._seen
             for manifest in ended:
                 if manifest.requested_by == self._request.command.id:
-                    self.waiting, self._is_new = Waiting(manifest, await self._gaps(manifest)), True
+                    waiting = Waiting(manifest, await self._gaps(manifest), await self._unanswered(manifest))
+                    self.waiting, self._is_new = waiting, True
         self._on_progress(self.waiting)
-        return None if self.waiting.missing else self.waiting.manifest
+        return None if self.waiting.missing or self.waiting.unanswered else self.waiting.manifest
+
+    async def _unanswered(self, manifest: Manifest) -> tuple[str, ...]:
+        """The tables whose comparison by this run, or by a later one in its place, is not made or not answered."""
+        if not any(batch.data.hashes for batch in manifest.batches):
+            return ()
+        async with self._system.warehouse.transaction(readonly=True) as warehouse:
+            comparisons = await last_comparisons(warehouse)
+        return tuple(name for name, last in comparisons.items() if last.run >= manifest.run and not last.is_answered)
 
     async def look_around(self) -> None:
         """Leave out batches that a loaded full run supersedes, then check the dead letters. Raises: NotLoadedError."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from services.operator.progress import OVERDUE, DeadMessage, Gap, Progress
 from services.operator.proof.comparison import Cause, Wait
 from services.operator.proof.expected import CausesByAge
+from shared.ledger import Comparison
 
 MINUTE = timedelta(minutes=1)
 COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule compare keys every ten minutes
@@ -79,9 +80,12 @@ def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> 
     return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
 
 
-def comparison_cause(compared_at: datetime | None, taken_at: datetime) -> Cause:
-    """The cause for rows deleted at the source, or whose partner was: only a run that compares keys finds them."""
-    if compared_at is None or (age := taken_at - compared_at) <= COMPARISON_OVERDUE:
+def comparison_cause(last: Comparison | None, taken_at: datetime) -> Cause:
+    """The cause for rows deleted at the source, or whose partner was: a run that compares keys finds them, and asks."""
+    if last is not None and last.unanswered_for is not None and last.unanswered_for > OVERDUE:
+        advice = "check that ingestion is running (`starlift status`); `starlift ingest --compare-keys --wait` asks again"
+        return Cause(Wait.COMPARISON, f"ingestion has not answered for {_minutes(last.unanswered_for)} min: {advice}")
+    if last is None or (age := taken_at - last.found_at) <= COMPARISON_OVERDUE:
         return Cause(Wait.COMPARISON)
     advice = "`starlift ingest --compare-keys --wait` does it now"
     return Cause(

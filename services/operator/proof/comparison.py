@@ -13,7 +13,7 @@ from services.operator.star_keys import Key
 from services.operator.wording import printable
 
 Values = tuple[str | None, ...]
-LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the last key list together
+LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the ledger together
 NAMED_MAXIMUM = 10_000  # rows of one table that differ, or wait; any others are only counted
 
 
@@ -23,7 +23,9 @@ class Wait(StrEnum):
 
     RUN = "run"  # the next run: the row was written after the last one began
     BATCH = "batch"  # a batch that was announced and is not loaded
-    COMPARISON = "comparison"  # the next comparison of keys: the row, or its partner, was deleted at the source
+    COMPARISON = (
+        "comparison"  # the next comparison of keys, or an answer to it: the row, or its partner, was deleted at the source
+    )
     EMPTY = "empty"  # a person's decision: the source table has no row left
     KEY = "key"  # the loader: the table's unique key was dropped, so a row may be in it twice
 
@@ -166,7 +168,7 @@ class TableFindings:
             self.add_difference(difference)
 
 
-OnceAtSource = Callable[[Collection[Key]], Awaitable[set[Key]]]
+Brought = Callable[[Collection[Key]], Awaitable[set[Key]]]
 
 
 async def compare(
@@ -175,13 +177,13 @@ async def compare(
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     refused: Mapping[Key, Refusal],
-    once_at_source: OnceAtSource,
+    brought: Brought,
     deleted_cause: Cause,
 ) -> None:
     """Walk both streams, ordered by key, side by side, and add what is found to `findings`.
 
-    `once_at_source` returns those of the keys missing at the source that it had when keys were last compared, or
-    since: their rows wait for `deleted_cause`.
+    `brought` returns those of the keys missing at the source whose rows batches have brought, and no comparison should have
+    found gone: they wait for `deleted_cause`.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source
@@ -195,16 +197,16 @@ async def compare(
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
-                    await _judge_extra(findings, extra, once_at_source, deleted_cause)
+                    await _judge_extra(findings, extra, brought, deleted_cause)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
             findings.add_mismatch(difference_of(left, right, columns), left, left.cause, refused)
-    await _judge_extra(findings, extra, once_at_source, deleted_cause)
+    await _judge_extra(findings, extra, brought, deleted_cause)
     findings.differences.sort(key=lambda difference: difference.key)
 
 
-async def _judge_extra(findings: TableFindings, extra: list[Key], once_at_source: OnceAtSource, deleted_cause: Cause) -> None:
-    had = await once_at_source(extra) if extra else set()
+async def _judge_extra(findings: TableFindings, extra: list[Key], brought: Brought, deleted_cause: Cause) -> None:
+    had = await brought(extra) if extra else set()
     for key in extra:
         if key in had:
             findings.add_deleted(key, deleted_cause)

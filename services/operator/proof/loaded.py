@@ -1,4 +1,4 @@
-"""What batches have loaded, read from their objects in the processed bucket: the evidence that a row was once at the source."""
+"""What batches have brought, by the ledger and by their objects in the processed bucket."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from contracts.column_types import TIMESTAMP, ColumnType, Kind
+from contracts.contract import Contract
 from contracts.objects import rows_in
 from contracts.tables import RemodelledTable
-from services.operator.star_keys import Key
-from shared.ledger import TABLE_BATCHES, Comparison
+from contracts.warehouse import BATCH_ID, LEDGER, RUN
+from services.operator.proof.actual import relation
+from services.operator.proof.look import Side
+from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
 from shared.source_store import SourceStore
+from shared.sql import quoted
 
 EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are without time zone)
 Texts = tuple[str, ...]  # the texts of a version's key, then those of its version columns
@@ -35,27 +37,25 @@ class LoadedBatch:
     row_count: int
 
 
-async def once_at_source(
-    store: SourceStore,
-    warehouse: asyncpg.Connection,
-    table: RemodelledTable,
-    compared: Comparison | None,
-    keys: Collection[Key],
+async def brought_by_batches(
+    warehouse: Side, contract: Contract, table: RemodelledTable, since: int, keys: Collection[Key]
 ) -> set[Key]:
-    """Those of `keys` that the source had when keys were last compared, or that a later run has loaded.
+    """Those of `keys` whose row some batch of a run from `since` on has brought, as the ledger says.
 
-    A row's own `_run` is not evidence: a made-up row has a made-up run. Raises: DependencyDownError, PermanentError,
+    Any other row is nobody's: a made-up row has a made-up run, or a made-up batch. Raises: DependencyDownError, PermanentError,
     TransientError.
     """
-    if compared is None:
-        return set()
-    found = await compared.listed(store.objects, keys)
-    by_text = {tuple(map(str, key)): key for key in set(keys) - found}
-    if by_text:
-        for record in await warehouse.fetch(TABLE_BATCHES, store.source, table.name, compared.run):
-            rows = await read_versions(store, table, LoadedBatch(*record))
-            found.update(by_text[key] for row in rows or () if (key := row[: len(table.key)]) in by_text)
-    return found
+    names = key_names(table)
+    columns = ", ".join(
+        f"{key_value(quoted('a', name), table.column(name))} AS {key}" for name, key in zip(table.key, names, strict=True)
+    )
+    statement = (
+        f"SELECT {', '.join(names)} FROM (SELECT {columns}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a) AS r "
+        f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "
+        f"AND {RUN} >= ${len(names) + 1}::bigint "
+        f"AND EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN})"
+    )
+    return {tuple(record) for record in await warehouse.fetch(statement, *by_column(table, keys), since)}
 
 
 async def read_versions(store: SourceStore, table: RemodelledTable, batch: LoadedBatch) -> list[Texts] | None:

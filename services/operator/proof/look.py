@@ -128,8 +128,12 @@ class Look:
         """The cause for a row of `table` that was deleted at the source since keys were compared."""
         if table.source in self.emptied:
             return empty_table_cause(table.source)
+        return comparison_cause(self.comparisons.get(table.name), self.taken_at)
+
+    def has_answered(self, table: RemodelledTable, run: int) -> bool:
+        """Whether every row of `table` that was gone by a run above `run` should be marked: its keys were compared since."""
         comparison = self.comparisons.get(table.name)
-        return comparison_cause(None if comparison is None else comparison.found_at, self.taken_at)
+        return comparison is not None and comparison.run > run and comparison.is_answered
 
     def causes_by_age(self, table: RemodelledTable) -> CausesByAge:
         """What the rows of `table` wait for: the next run, missing batches, a comparison, a grant."""

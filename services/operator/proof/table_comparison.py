@@ -32,7 +32,7 @@ from services.operator.proof.comparison import (
     difference_of,
 )
 from services.operator.proof.expected import CausesByAge, expected_dates, expected_rows, sources_of
-from services.operator.proof.loaded import once_at_source
+from services.operator.proof.loaded import brought_by_batches
 from services.operator.proof.look import Look
 from services.operator.star_keys import Key, by_column
 from shared.catalog import read_source_facts
@@ -66,7 +66,7 @@ async def compare_again(first: Look, look: Look, findings: Sequence[TableFinding
             again.append(await compare_table(look, table, buckets))
         else:
             found.waiting.clear()
-            await _TableComparison(look, table).settle_deleted(found)
+            await _TableComparison(look, table).settle_deleted(found, first)
             await _TableComparison(look, table).settle_waiting(found, first)
             again.append(found)
     return again
@@ -97,12 +97,14 @@ class _TableComparison:
             await self._compare_rows(findings, rows_in_buckets, differing)
         return findings
 
-    async def settle_deleted(self, found: TableFindings) -> None:
-        """A row that keys were compared for since, and that is still there, differs."""
+    async def settle_deleted(self, found: TableFindings, first: Look) -> None:
+        """A row that is still there differs, if keys were compared since the `first` look and every question is answered."""
         deleted, found.deleted = list(found.deleted), set()
+        compared = self.look.comparisons[self.table.name].run if self.look.has_answered(self.table, first.begun) else 0
         for start in range(0, len(deleted), SETTLE_KEYS):
             again = TableFindings(self.table.name)  # of its own: these rows are in the sums already
-            await self._compare_rows(again, rows_of_keys, *by_column(self.table, deleted[start : start + SETTLE_KEYS]))
+            keys = by_column(self.table, deleted[start : start + SETTLE_KEYS])
+            await self._compare_rows(again, rows_of_keys, *keys, since=compared)
             found.waiting += again.waiting
             found.quarantined += again.quarantined
             for difference in again.differences:
@@ -138,8 +140,7 @@ class _TableComparison:
         since; without that, it differs however often it is written.
         """
         look, table = self.look, self.table
-        compared = look.comparisons.get(table.name)
-        if row.is_orphan and (compared is None or compared.run <= first.begun):
+        if row.is_orphan and not look.has_answered(table, first.begun):
             return look.deleted_cause(table)
         if row.cause is None or row.cause.wait is Wait.BATCH:
             return row.cause
@@ -149,16 +150,16 @@ class _TableComparison:
         return Cause(Wait.RUN) if row.cause.wait is Wait.RUN and has_come and row.version != before.version else None
 
     async def _compare_rows(
-        self, findings: TableFindings, listed: Callable[[str, WarehouseTable], str], *arguments: object
+        self, findings: TableFindings, listed: Callable[[str, WarehouseTable], str], *arguments: object, since: int = 0
     ) -> None:
-        """Compare row by row, and add to `findings`."""
+        """Compare row by row, and add to `findings`. Rows that the source lacks wait if a run from `since` on brought them."""
         look, table = self.look, self.table
         await compare(
             findings,
             *self._rows(listed, *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
-            partial(once_at_source, look.store, look.warehouse.connection, table, look.comparisons.get(table.name)),
+            partial(brought_by_batches, look.warehouse, look.contract, table, since),
             look.deleted_cause(table),
         )
 

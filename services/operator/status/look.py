@@ -18,6 +18,7 @@ from services.operator.status.report import Answers, RowCount, Service, StatusRe
 from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.ledger import Comparison, last_comparisons
 from shared.lock_waits import LockWait, lock_waits
 from shared.queue import Depth, Queue
 from shared.sql import quoted
@@ -53,11 +54,12 @@ async def read_status(
     system: System, asking: Asking, *, services: Mapping[str, Service] | None = None, psql: str | None = None
 ) -> StatusReport:
     """The report made of the answers of queues, buckets and warehouse that came in time."""
-    depths, progress, rows, held, proof, waits = await asyncio.gather(
+    depths, progress, rows, held, comparisons, proof, waits = await asyncio.gather(
         asking.answer("queues", asyncio.gather(_depths(system.queues), _depths(system.dead_letters))),
         asking.answer("progress", _progress(system, asking.limit / 2)),
         asking.answer("rows", _rows(system, asking.limit / 2)),
         asking.answer("quarantine", quarantined(system)),
+        asking.answer("comparisons", _comparisons(system)),
         asking.answer("proof", asyncio.gather(last_record(system), last_failure(system))),
         asking.answer("locks", _lock_waits(system)),
     )
@@ -76,6 +78,7 @@ async def read_status(
         rows=rows or {},
         fresh=freshness(system.contract, progress) if progress else {},
         quarantined=None if held is None else len(held),
+        comparisons=comparisons,
         lock_waits=tuple(waits or ()),
         services=services,
         psql=psql,
@@ -117,6 +120,11 @@ class Asking:
 
 async def _depths(queues: Mapping[str, Queue]) -> dict[str, Depth]:
     return dict(zip(queues, await asyncio.gather(*(queue.depth() for queue in queues.values())), strict=True))
+
+
+async def _comparisons(system: System) -> dict[str, Comparison]:
+    async with system.warehouse.transaction(readonly=True) as warehouse:
+        return await last_comparisons(warehouse)
 
 
 async def _progress(system: System, limit: timedelta) -> Progress:

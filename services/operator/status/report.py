@@ -12,7 +12,8 @@ from pydantic import AwareDatetime, BaseModel
 from contracts.contract import Contract
 from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import Calendar, WarehouseTable
-from services.operator.progress import Progress
+from services.operator.progress import OVERDUE, Progress
+from shared.ledger import Comparison
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 
@@ -50,6 +51,7 @@ class Answers:
     rows: Mapping[str, RowCount] = field(default_factory=dict)
     fresh: Mapping[str, datetime | None] = field(default_factory=dict)
     quarantined: int | None = None
+    comparisons: Mapping[str, Comparison] | None = None
     lock_waits: tuple[LockWait, ...] = ()
     services: Mapping[str, Service] | None = None
     psql: str | None = None
@@ -77,6 +79,9 @@ class StatusReport(BaseModel, frozen=True):
     fresh_as_of: AwareDatetime | None  # every change committed by then is in the warehouse, by the source's clock
     behind_seconds: float | None  # since then
     quarantined: int | None  # rows in quarantine now
+    # Rows that were gone from the source by then are marked, unless a question is open; None before keys were compared.
+    keys_compared_as_of: AwareDatetime | None
+    open_questions: int  # about rows that may be gone; ingestion answers within its next runs
     proved: ProofRecord | None  # the last proof of everything
     proof_failure: ProofFailure | None  # why the last proof could not be made
     horizon_held_back_seconds: float | None  # how long an open transaction of the source has made runs read rows again
@@ -120,6 +125,8 @@ def report_of(answers: Answers) -> StatusReport:
         fresh_as_of=fresh,
         behind_seconds=_seconds(answers.at - fresh) if fresh else None,
         quarantined=answers.quarantined,
+        keys_compared_as_of=min((one.found_at for one in (answers.comparisons or {}).values()), default=None),
+        open_questions=sum(one.open_questions for one in (answers.comparisons or {}).values()),
         proved=answers.proof,
         proof_failure=answers.proof_failure,
         horizon_held_back_seconds=(
@@ -148,6 +155,7 @@ def problems_of(answers: Answers) -> list[str]:
         *(_clause(wait) for wait in answers.lock_waits if not wait.is_for_ours_at_work),
         *(f"dead letters of {name}: {count:,}" for name, count in dead.items() if count),
         *([] if answers.progress is None else _problems_of_rows(answers.progress, answers.at)),
+        *_problems_of_comparisons(answers.comparisons or {}),
         *_problems_of_proof(answers.proof, answers.proof_failure, answers.at),
     ]
 
@@ -163,6 +171,15 @@ def _problems_of_rows(progress: Progress, at: datetime) -> list[str]:
     elif at - fresh > STALE and not is_just_read:
         found.append(f"the warehouse shows the source as of {(at - fresh).total_seconds() / 60:,.0f} min ago")
     return found
+
+
+def _problems_of_comparisons(comparisons: Mapping[str, Comparison]) -> list[str]:
+    late = [one for one in comparisons.values() if one.unanswered_for is not None and one.unanswered_for > OVERDUE]
+    if not late:
+        return []
+    minutes = max(one.unanswered_for for one in late if one.unanswered_for is not None).total_seconds() / 60
+    count = sum(one.open_questions for one in late)
+    return [f"ingestion has not answered {count:,} questions about deleted rows for {minutes:,.0f} min"]
 
 
 def _problems_of_proof(proof: ProofRecord | None, failure: ProofFailure | None, at: datetime) -> list[str]:
@@ -188,9 +205,9 @@ def _seconds(span: timedelta) -> float:
 
 
 def freshness(contract: Contract, progress: Progress) -> dict[str, datetime | None]:
-    """The time up to which a table shows every commit; a missing batch counts only for the tables of its extracts and keys."""
+    """The time up to which a table shows every commit; a missing batch counts only for the tables of its rows."""
     late = {extract.table for batch in progress.missing for extract in batch.data.extracts}
-    late |= {keys.table for batch in progress.missing for keys in batch.data.keys}
+    late |= {rows.table for batch in progress.missing for rows in batch.data.gone}
     whole = progress.consistent_through
     newest = progress.checkpoint.snapshot.taken_at if progress.checkpoint and whole else None
 

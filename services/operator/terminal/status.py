@@ -110,6 +110,9 @@ def _warnings(report: StatusReport) -> Iterator[str]:
         yield f"{known}: {', '.join(columns)}"
     if report.quarantined:
         yield f"{counted(report.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` prints why"
+    if report.keys_compared_as_of is not None:
+        asked = f"; {counted(report.open_questions, 'question is', 'questions are')} open" if report.open_questions else ""
+        yield f"Deleted rows are marked as of {clock(report.keys_compared_as_of)}{asked}."
     if report.missing_batches:
         missing = counted(len(report.missing_batches), "batch is", "batches are")
         yield f"{missing} not loaded yet, {report.overdue_batches or 0:,} of them overdue"
