@@ -94,7 +94,9 @@ class Stand:
         system = self.system
         read = ingestion.Dependencies(PostgresSource(system.source, CONTRACT), system.store, system.queues["remodelling"])
         remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, system.store.processed_bucket)
-        load = loading.Dependencies(system.objects, PostgresWarehouse(system.warehouse, CONTRACT), CONTRACT)
+        load = loading.Dependencies(
+            system.objects, PostgresWarehouse(system.warehouse, CONTRACT), CONTRACT, system.queues["ingestion"]
+        )
         return {
             "ingestion": partial(ingestion.handle, deps=read),
             "remodelling": partial(remodelling.handle, deps=remodel),

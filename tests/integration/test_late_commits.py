@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.messages import IngestSourceData
+from contracts.key_hashes import TableHashes
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from contracts.totesys import CONTRACT
-from services.ingestion.plan import Plan
-from services.ingestion.selection import Selection
+from services.ingestion.plan import Plan, Request
+from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
 from services.operator.local.totesys.fill import connect, fill
 from shared.source_facts import SourceFacts
@@ -58,7 +58,7 @@ class ChangingSnapshot:
     def facts(self) -> SourceFacts:
         return self.snapshot.facts
 
-    def plan(self, before: Checkpoint | None, request: IngestSourceData, compare_keys_every: int) -> Plan:
+    def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         return self.snapshot.plan(before, request, compare_keys_every)
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
@@ -67,9 +67,16 @@ class ChangingSnapshot:
             await self.change()
             yield pages
 
-    async def copy_keys(self, table: SourceTable, sink: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
         await self.change()
-        await self.snapshot.copy_keys(table, sink)
+        return await self.snapshot.key_hashes(plan, table)
+
+    async def is_empty(self, table: SourceTable) -> bool:
+        return await self.snapshot.is_empty(table)
+
+    async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
+        await self.change()
+        return await self.snapshot.missing_keys(table, keys)
 
 
 async def designs(pipeline: Pipeline) -> set[str]:

@@ -22,6 +22,7 @@ from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
 from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError
+from shared.testing import FakeQueue
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
@@ -69,7 +70,7 @@ async def test_a_batch_made_anew_under_its_old_run_replaces_its_rows_and_those_o
 async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """Both lock several tables, in opposite order: without one lock before them they would run into a deadlock."""
     warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
-    deps = Dependencies(pipeline.objects, warehouse, pipeline.contract)
+    deps = Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue())
     first, second = (await pipeline.cut(600).read())[:2]
     await handle(first, deps)
     async with pipeline.warehouse.connection() as schema_change:
@@ -88,7 +89,7 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
 async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """The calendar comes first: whoever locks a date that is there already has it until the end of the load."""
     await filled.execute("UPDATE payment SET payment_date = '2026-01-01'")
-    deps = Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, CONTRACT), CONTRACT)
+    deps = Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, CONTRACT), CONTRACT, FakeQueue())
     for message in await pipeline.read():
         await handle(message, deps)
     await filled.execute("UPDATE staff SET first_name = 'Ada'")

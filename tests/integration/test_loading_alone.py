@@ -1,4 +1,4 @@
-"""Who compares keys loads alone: an image that slipped in beside a comparison would not be compared."""
+"""What needs the star's lock alone: the begin of a comparison, which must see what is loaded, and tombstones."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from contracts.warehouse import STAR_LOCK
+from contracts.messages import LookUpKeys, LookUpKeysData, RowsOf
+from contracts.warehouse import COMPARISON, STAR_LOCK
 from infra.local.databases import LOADER
 from services.loading import handler as loading
-from services.loading.deletes import KEEP_COMPARISON
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.local.totesys.fill import fill
-from shared.errors import TransientError
+from shared.envelope import opening
 from shared.outcome import Done
+from shared.testing import FakeQueue
 from tests.fixtures.limits import HANG_S
-from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.pipeline import SOURCE, Pipeline, sent
 from tests.fixtures.postgres_cluster import TestCluster
 
+GONE = RowsOf(table="payment_type", keys=((99,),))
+BEGUN = f"""
+INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, begun_at)
+VALUES ($1, '{SOURCE}', $2, $3, clock_timestamp())
+ON CONFLICT (table_name) DO UPDATE SET run = excluded.run, begun_at = excluded.begun_at, ended_at = NULL
+"""
 WAITS = """
 SELECT EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
@@ -46,13 +53,14 @@ async def until_waiting(another: asyncpg.Connection) -> None:
 async def loader(source: asyncpg.Connection, pipeline: Pipeline) -> loading.Dependencies:
     """A loader that has loaded before: the schema, whose change waits for the same lock, is as it should be."""
     await fill(source, orders=20, seed=1)
-    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue("ingestion"))
     for message in await pipeline.read():
         assert await loading.handle(message, deps) == Done()
     return deps
 
 
-async def test_a_comparison_waits_for_a_load_under_way_and_sees_its_rows(
+async def test_a_comparison_begins_when_loads_under_way_have_ended_and_sees_their_rows(
     pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
 ) -> None:
     (comparison,) = await pipeline.read(compare_keys=True)
@@ -62,26 +70,46 @@ async def test_a_comparison_waits_for_a_load_under_way_and_sees_its_rows(
         await until_waiting(another)
         await another.execute("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'gone', 1)")
     await task
+    await pipeline.settle(asked(loader))
     found = await pipeline.select("SELECT payment_type_id FROM dim_payment_type WHERE _deleted_at IS NOT NULL")
     assert found == [(99,)]
 
 
-async def test_a_batch_that_waited_for_a_comparison_is_tried_again_and_compared(
+async def test_a_load_behind_the_begin_of_a_comparison_asks_about_its_rows(
     source: asyncpg.Connection, pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
 ) -> None:
     await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
     (late,) = await pipeline.read()
     await source.execute("DELETE FROM design WHERE design_id = 900")
     (comparison,) = await pipeline.read(compare_keys=True)
-    (keys,) = [keys for keys in comparison.data.keys if keys.table == "dim_design"]
     async with another.transaction():
         await another.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
         task = asyncio.create_task(loading.handle(late, loader))
         await until_waiting(another)
-        told = ("dim_design", comparison.data.run, comparison.data.snapshot.taken_at, keys.model_dump_json())
-        await another.execute(KEEP_COMPARISON, *told)
-    with pytest.raises(TransientError, match=r"^keys were compared while batch .* waited; the next attempt compares them"):
-        await task
-    await loading.handle(late, loader)
+        await another.execute(BEGUN, "dim_design", comparison.data.run, comparison.data.snapshot.taken_at)
+    await task
+    await pipeline.settle(asked(loader))
     found = await pipeline.select("SELECT design_id FROM dim_design WHERE _deleted_at IS NOT NULL")
     assert found == [(900,)]
+
+
+async def test_tombstones_wait_for_a_load_under_way_and_mark_its_rows(
+    source: asyncpg.Connection, pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
+) -> None:
+    """Beside it they would see no row to mark, and the load would see no tombstone."""
+    question = LookUpKeys(**opening("tests"), data=LookUpKeysData(source_name=SOURCE, rows=(GONE,)))
+    (answer,) = [await pipeline.remodel(message) for message in await pipeline.obey(question)]
+    async with another.transaction():
+        await another.execute("SELECT pg_advisory_xact_lock_shared($1)", STAR_LOCK)
+        task = asyncio.create_task(loading.handle(answer, loader))
+        await until_waiting(another)
+        await another.execute("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'gone', 1)")
+    await task
+    found = await pipeline.select("SELECT payment_type_id FROM dim_payment_type WHERE _deleted_at IS NOT NULL")
+    assert found == [(99,)]
+
+
+def asked(loader: loading.Dependencies) -> list[LookUpKeys]:
+    """What the loader has asked."""
+    assert isinstance(loader.ingestion, FakeQueue)
+    return [message for message in sent(loader.ingestion) if isinstance(message, LookUpKeys)]

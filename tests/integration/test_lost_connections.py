@@ -90,7 +90,7 @@ async def test_a_batch_whose_copy_is_cut_off_is_loaded_and_no_attempt_is_counted
     (message,) = await shop.read()
     queue, dead_letters = FakeQueue("loading"), FakeQueue("loading-dlq")
     await queue.send(encode(message))
-    deps = loading.Dependencies(shop.objects, PostgresWarehouse(shop.warehouse, SHOP), SHOP)
+    deps = loading.Dependencies(shop.objects, PostgresWarehouse(shop.warehouse, SHOP), SHOP, FakeQueue())
     consumer = Consumer(
         partial(loading.handle, deps=deps),
         replace(RULES, poll_wait=timedelta(seconds=1)),

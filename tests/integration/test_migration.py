@@ -85,7 +85,7 @@ async def consuming(shop: Pipeline, message: BatchRemodelled) -> AsyncIterator[t
     await queue.send(encode(message))
     warehouse = PostgresWarehouse(shop.warehouse, shop.contract)
     consumer = Consumer(
-        partial(loading.handle, deps=loading.Dependencies(shop.objects, warehouse, shop.contract)),
+        partial(loading.handle, deps=loading.Dependencies(shop.objects, warehouse, shop.contract, FakeQueue())),
         replace(RULES, poll_wait=timedelta(seconds=1)),
         queue=queue,
         dead_letters=dead_letters,
@@ -240,7 +240,7 @@ async def test_what_was_dropped_from_the_star_is_made_again(
         "DROP TABLE starlift.comparison",
     )
     shape = await constraints(analyst)
-    deps = loading.Dependencies(old_shop.objects, PostgresWarehouse(old_shop.warehouse, OLD), OLD)
+    deps = loading.Dependencies(old_shop.objects, PostgresWarehouse(old_shop.warehouse, OLD), OLD, FakeQueue())
     for damage in damages:
         await analyst.execute(damage)
         await source.execute("UPDATE item SET price = price + 1; UPDATE maker SET town = town || '!'")

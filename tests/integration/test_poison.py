@@ -96,7 +96,7 @@ class Place:
         contract = self.pipeline.contract
         remodel = partial(remodelling.handle, deps=remodelling.Dependencies(self.objects, self.loading, contract, self.bucket))
         warehouse = PostgresWarehouse(self.pipeline.warehouse, contract)
-        load = partial(loading.handle, deps=loading.Dependencies(self.objects, warehouse, contract))
+        load = partial(loading.handle, deps=loading.Dependencies(self.objects, warehouse, contract, FakeQueue()))
         consumers = [self._consumer(remodel, self.remodelling), self._consumer(load, self.loading)]
         async with asyncio.TaskGroup() as running:
             for consumer in consumers:

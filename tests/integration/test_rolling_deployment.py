@@ -39,7 +39,8 @@ async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def load(pipeline: Pipeline, message: BatchRemodelled) -> Outcome:
-    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue())
     return await loading.handle(message, deps)
 
 

@@ -16,6 +16,7 @@ from services.operator.local.totesys.fill import fill
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
 from shared.postgres import Database
+from shared.testing import FakeQueue
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -63,7 +64,9 @@ async def test_a_connection_that_breaks_inside_a_transaction_is_an_outage(
 
 async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
-    deps = loading.Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract)
+    deps = loading.Dependencies(
+        pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract, FakeQueue()
+    )
     assert await loading.handle(message, deps) == Done()
     await pipeline.select("DROP SCHEMA starlift CASCADE")
     await pipeline.select("DROP SCHEMA public CASCADE")
@@ -79,7 +82,7 @@ async def test_a_warehouse_that_is_emptied_before_the_first_batch_of_a_loader_is
 ) -> None:
     (message,) = await pipeline.read()
     warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
-    deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract)
+    deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue())
     await warehouse.ensure_schema()
     await pipeline.select("DROP SCHEMA starlift CASCADE")
     with pytest.raises(TransientError, match=r"^warehouse: relation .* does not exist; the next attempt repairs the schema"):

@@ -54,12 +54,11 @@ async def read_status(
     system: System, asking: Asking, *, services: Mapping[str, Service] | None = None, psql: str | None = None
 ) -> StatusReport:
     """The report made of the answers of queues, buckets and warehouse that came in time."""
-    depths, progress, rows, held, comparisons, proof, waits = await asyncio.gather(
+    depths, loaded, rows, held, proof, waits = await asyncio.gather(
         asking.answer("queues", asyncio.gather(_depths(system.queues), _depths(system.dead_letters))),
         asking.answer("progress", _progress(system, asking.limit / 2)),
         asking.answer("rows", _rows(system, asking.limit / 2)),
         asking.answer("quarantine", quarantined(system)),
-        asking.answer("comparisons", _comparisons(system)),
         asking.answer("proof", asyncio.gather(last_record(system), last_failure(system))),
         asking.answer("locks", _lock_waits(system)),
     )
@@ -67,6 +66,7 @@ async def read_status(
         again = await asking.answer("locks", _lock_waits(system)) or []
         waits = [wait for wait in waits if wait in again]
     queues, dead_letters = depths or ({}, {})
+    progress, comparisons = loaded or (None, None)
     record, failure = proof or (None, None)
     answers = Answers(
         at=system.clock(),
@@ -122,15 +122,10 @@ async def _depths(queues: Mapping[str, Queue]) -> dict[str, Depth]:
     return dict(zip(queues, await asyncio.gather(*(queue.depth() for queue in queues.values())), strict=True))
 
 
-async def _comparisons(system: System) -> dict[str, Comparison]:
-    async with system.warehouse.transaction(readonly=True) as warehouse:
-        return await last_comparisons(warehouse)
-
-
-async def _progress(system: System, limit: timedelta) -> Progress:
+async def _progress(system: System, limit: timedelta) -> tuple[Progress, dict[str, Comparison]]:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
-        return await read_progress(system, warehouse)
+        return await read_progress(system, warehouse), await last_comparisons(warehouse)
 
 
 async def _lock_waits(system: System) -> list[LockWait]:
