@@ -188,13 +188,17 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
     """The keys, with their highest `_run`, that are alive and below run $1, except inferred members that facts refer to.
 
     The source's side leaves out the rows that run $1 has read, and these have its number here. Where earlier rows are all
-    loaded, both sides are equal, however many rows have changed since the last comparison.
+    loaded, both sides are equal, however many rows have changed since the last comparison. A row that is dead and not marked,
+    since somebody has removed the mark, counts as well: it is asked about, and the answer marks it.
     """
     rows = _rows_to_compare(contract, table)
     key = ", ".join(quoted("t", name) for name in table.key)
     if isinstance(table, Fact) and table.version:
-        rows = f"(SELECT {key}, max(t._run) AS _run FROM {rows} AS t GROUP BY {key})"
-    return f"SELECT {key}, t._run FROM {rows} AS t WHERE t._run < $1::bigint AND NOT {is_dead(table)}"
+        marked = "bool_or(t._deleted_at IS NOT NULL) AS is_marked"
+        rows = f"(SELECT {key}, max(t._run) AS _run, {marked} FROM {rows} AS t GROUP BY {key})"
+    else:
+        rows = f"(SELECT {key}, t._run, t._deleted_at IS NOT NULL AS is_marked FROM {rows} AS t)"
+    return f"SELECT {key}, t._run FROM {rows} AS t WHERE t._run < $1::bigint AND NOT (t.is_marked AND {is_dead(table)})"
 
 
 def _rows_to_compare(contract: Contract, table: WarehouseTable) -> str:

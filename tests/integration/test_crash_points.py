@@ -190,7 +190,7 @@ async def test_a_run_that_is_killed_behind_any_of_its_effects_is_made_good_by_it
         require_order(loaded, before, announced)
         announced += await ingest(asked, loaded, Process(), later=(2 * number + 1) * LEASE_IS_OVER)
         for message in reversed(announced):
-            await loaded.load(await loaded.remodel(message))
+            await loaded.settle(await loaded.load(await loaded.remodel(message)))
         verdict = await loaded.verify()
         assert (verdict.is_equal, verdict.in_flight) == (True, 0), f"killed behind {killed.effects}"
         assert (await loaded.progress()).missing == ()

@@ -1,4 +1,4 @@
-"""Rows that are gone at the source, found by a role that may do nothing but SELECT (docs/decisions/0015-deletes-by-look-up.md)."""
+"""Rows that are gone at the source, found by a role that has nothing but SELECT (docs/decisions/0015-deletes-by-look-up.md)."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ async def test_what_was_dropped_from_the_star_is_made_again(
         "ALTER TABLE fact_sale DROP COLUMN _batch_id CASCADE",
         "DROP VIEW fact_sale_current",
         "ALTER TABLE dim_maker ALTER COLUMN _run SET DEFAULT 0, ALTER COLUMN _run DROP NOT NULL",
-        "DROP TABLE starlift.comparison",
+        "DROP TABLE starlift.key_comparison",
     )
     shape = await constraints(analyst)
     deps = loading.Dependencies(old_shop.objects, PostgresWarehouse(old_shop.warehouse, OLD), OLD, FakeQueue())

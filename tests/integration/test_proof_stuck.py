@@ -142,7 +142,7 @@ async def test_deleted_rows_are_stuck_when_no_comparison_of_keys_comes(source: a
     await loaded.run()
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
-    await loaded.select("UPDATE starlift.comparison SET found_at = found_at - interval '20 min'")
+    await loaded.select("UPDATE starlift.key_comparison SET found_at = found_at - interval '20 min'")
     verdict = await loaded.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
     assert "keys were last compared 20 min ago" in next(iter(verdict.reasons))

@@ -85,7 +85,9 @@ def comparison_cause(last: Comparison | None, taken_at: datetime) -> Cause:
     if last is not None and last.unanswered_for is not None and last.unanswered_for > OVERDUE:
         advice = "check that ingestion is running (`starlift status`); `starlift ingest --compare-keys --wait` asks again"
         return Cause(Wait.COMPARISON, f"ingestion has not answered for {_minutes(last.unanswered_for)} min: {advice}")
-    if last is None or (age := taken_at - last.found_at) <= COMPARISON_OVERDUE:
+    if last is None:
+        return Cause(Wait.COMPARISON, "keys were never compared: `starlift ingest --compare-keys --wait` does it")
+    if (age := taken_at - last.found_at) <= COMPARISON_OVERDUE:
         return Cause(Wait.COMPARISON)
     advice = "`starlift ingest --compare-keys --wait` does it now"
     return Cause(

@@ -15,12 +15,13 @@ from contracts.column_types import TIMESTAMP, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.objects import rows_in
 from contracts.tables import RemodelledTable
-from contracts.warehouse import BATCH_ID, LEDGER, RUN
+from contracts.warehouse import BATCH_ID, LEDGER, RUN, TOMBSTONE
 from services.operator.proof.actual import relation
 from services.operator.proof.look import Side
 from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
+from shared.ledger import TABLE_BATCHES
 from shared.source_store import SourceStore
-from shared.sql import quoted
+from shared.sql import literal, quoted
 
 EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's timestamps are without time zone)
 Texts = tuple[str, ...]  # the texts of a version's key, then those of its version columns
@@ -38,24 +39,41 @@ class LoadedBatch:
 
 
 async def brought_by_batches(
-    warehouse: Side, contract: Contract, table: RemodelledTable, since: int, keys: Collection[Key]
+    store: SourceStore, warehouse: Side, contract: Contract, table: RemodelledTable, since: int, keys: Collection[Key]
 ) -> set[Key]:
-    """Those of `keys` whose row some batch of a run from `since` on has brought, as the ledger says.
+    """Those of `keys` whose row is what a batch of a run from `since` on has brought, and that no tombstone hides.
 
-    Any other row is nobody's: a made-up row has a made-up run, or a made-up batch. Raises: DependencyDownError, PermanentError,
-    TransientError.
+    Any other row is nobody's: the ledger does not have its run and batch, or the batch's object does not have its key. Raises:
+    DependencyDownError, PermanentError, TransientError.
     """
+    found: dict[UUID, list[Key]] = {}
+    for *key, batch_id in await warehouse.fetch(_batches_of(contract, table), *by_column(table, keys), since):
+        found.setdefault(batch_id, []).append(tuple(key))
+    for record in await warehouse.fetch(TABLE_BATCHES, store.source, table.name, 0) if found else ():
+        if (batch := LoadedBatch(*record)).batch_id in found:
+            versions = await read_versions(store, table, batch)
+            if versions is not None:
+                brought = {version[: len(table.key)] for version in versions}
+                found[batch.batch_id] = [key for key in found[batch.batch_id] if tuple(map(str, key)) in brought]
+    return {key for of_batch in found.values() for key in of_batch}
+
+
+def _batches_of(contract: Contract, table: RemodelledTable) -> str:
+    """The keys that are given (`by_column`) with the batch of their row, if the ledger has that with the run of the row."""
     names = key_names(table)
-    columns = ", ".join(
+    columns = [
         f"{key_value(quoted('a', name), table.column(name))} AS {key}" for name, key in zip(table.key, names, strict=True)
-    )
-    statement = (
-        f"SELECT {', '.join(names)} FROM (SELECT {columns}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a) AS r "
+    ]
+    buried = f"jsonb_build_array({', '.join(quoted('a', name) for name in table.key)}) AS buried"
+    rows = f"SELECT {', '.join([*columns, buried])}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a"
+    return (
+        f"SELECT {', '.join(names)}, {BATCH_ID} FROM ({rows}) AS r "
         f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "
         f"AND {RUN} >= ${len(names) + 1}::bigint "
-        f"AND EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN})"
+        f"AND EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN}) "
+        f"AND NOT EXISTS (SELECT FROM {TOMBSTONE} AS b "
+        f"WHERE b.table_name = {literal(table.name)} AND b.key = r.buried AND b.run > r.{RUN})"
     )
-    return {tuple(record) for record in await warehouse.fetch(statement, *by_column(table, keys), since)}
 
 
 async def read_versions(store: SourceStore, table: RemodelledTable, batch: LoadedBatch) -> list[Texts] | None:

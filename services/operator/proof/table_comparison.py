@@ -159,7 +159,7 @@ class _TableComparison:
             *self._rows(listed, *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
-            partial(brought_by_batches, look.warehouse, look.contract, table, since),
+            partial(brought_by_batches, look.store, look.warehouse, look.contract, table, since),
             look.deleted_cause(table),
         )
 

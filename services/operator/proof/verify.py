@@ -25,6 +25,7 @@ from services.operator.star_keys import table_named
 from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.ledger import last_comparisons
 from shared.stored_documents import DamagedDocumentError
 
 REMEDY = "run `starlift verify`, which replaces it"
@@ -95,14 +96,16 @@ def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
 
 
 async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:
-    """Whether, within `limit`, a run that began after `look` is in the warehouse."""
+    """Whether, within `limit`, a run that began after `look` is in the warehouse, with the answers to what loading asks of it."""
     since = look.through or 1
     try:
         async with asyncio.timeout(limit.total_seconds()):
             while True:
                 async with system.warehouse.transaction(readonly=True) as warehouse:
                     progress = await read_progress(system, warehouse, since=since)
-                if progress.loaded > look.begun:
+                    comparisons = await last_comparisons(warehouse)
+                is_answered = all(one.is_answered for one in comparisons.values() if one.run > look.begun)
+                if progress.loaded > look.begun and is_answered:
                     return True
                 await asyncio.sleep(SETTLE_POLL.total_seconds())
     except TimeoutError:

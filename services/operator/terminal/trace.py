@@ -69,7 +69,7 @@ def _row_lines(life: Life, row: StarRow) -> Iterator[str]:
     if life.computed or row.inferred:
         return
     if row.deleted_at is not None:
-        by = f", which the key comparison of run {life.tombstone.run} found" if life.tombstone else ""
+        by = f", as the look-up of run {life.tombstone.run} found" if life.tombstone else ""
         yield f"  gone at the source by {clock(row.deleted_at)}{by}"
     if row.batch is None:
         yield f"  run {row.run}, of no batch: Starlift did not load it"

@@ -135,12 +135,11 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
         is_last=is_last,
         snapshot=snapshot(),
         extracts=(),
-        keys=(),
     )
     return BatchIngested(**opening("tests"), data=data)
 
 
 def remodelled(batch: BatchIngested) -> BatchRemodelled:
     common = batch.data.head()
-    data = BatchRemodelledData(**common, tables=(), keys=())
+    data = BatchRemodelledData(**common, tables=())
     return BatchRemodelled(**caused_by(batch, "tests", subject=uuid4(), name="batch_remodelled"), data=data)

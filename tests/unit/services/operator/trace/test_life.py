@@ -38,7 +38,7 @@ def piece(seconds: float | None) -> Piece:
 def traces(landing: tuple[Piece, ...] = (), processed: tuple[Piece, ...] = (), batch: UUID | None = None) -> Traces:
     """Of a batch that was loaded and whose manifest has expired; the row was merged after five seconds."""
     batch = batch or ANNOUNCED.data.batch_id
-    known = ANNOUNCED.data.model_dump(exclude={"extracts", "keys"})
+    known = ANNOUNCED.data.model_dump(exclude={"extracts", "hashes", "gone", "answers"})
     data = BatchLoadedData(**{**known, "batch_id": batch}, tables=(), quarantined=0)
     event = BatchLoaded(**{**opening("tests"), "time": at(4.5)}, data=data)
     return Traces(batch, 7, at(5), LoadedEvent(event, at(6)), None, landing, processed)
