@@ -46,5 +46,7 @@ class KeyHashes(_Closed):
     """The hashes of every table whose keys a run compares: gzipped JSON in the bucket."""
 
     run: Annotated[int, Field(ge=1)]
+    # The last run that completed before it: one in between was killed, and some of its batches may never come. None: unknown.
+    previous: int | None = None
     taken_at: AwareDatetime  # the run's snapshot, by the source's clock
     tables: tuple[TableHashes, ...]

@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS starlift.key_comparison (
     table_name text PRIMARY KEY,
     source_name text NOT NULL,
     run bigint NOT NULL,                -- the run whose hashes are compared
+    previous bigint,                    -- the last run that completed before it; NULL: unknown
     found_at timestamptz NOT NULL,      -- the run's snapshot, by the source's clock
     hashes bytea,                       -- gzipped TableHashes, until the comparison has ended
     believe_empty boolean NOT NULL DEFAULT false,  -- of the hashes; questions about late images repeat it

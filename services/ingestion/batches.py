@@ -89,7 +89,12 @@ async def write_key_hashes(run: Run, snapshot: OpenSnapshot, index: int, store: 
             report_empty_table(run, table.name)
     if not tables:
         return None
-    hashes = KeyHashes(run=run.number, taken_at=run.facts.snapshot.taken_at, tables=tuple(tables))
+    hashes = KeyHashes(
+        run=run.number,
+        previous=run.before.run if run.before else None,
+        taken_at=run.facts.snapshot.taken_at,
+        tables=tuple(tables),
+    )
     body = await asyncio.to_thread(packed, hashes)
     key_of = run.object_keys.batch(run.number, index).key_hashes
     row_count = sum(sum(table.counts) for table in tables)

@@ -47,10 +47,11 @@ from shared.sql import literal, quoted
 FETCHED_KEYS = 10_000
 
 _RECORD_COMPARISON = f"""
-INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, hashes, believe_empty) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, hashes, believe_empty, previous)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (table_name) DO UPDATE SET
     source_name = excluded.source_name, run = excluded.run, found_at = excluded.found_at, hashes = excluded.hashes,
-    believe_empty = excluded.believe_empty, begun_at = NULL, ended_at = NULL
+    believe_empty = excluded.believe_empty, previous = excluded.previous, begun_at = NULL, ended_at = NULL
 WHERE excluded.run > c.run
 """
 # The comparisons that rows of run $1 come too late for.
@@ -122,6 +123,7 @@ class Deletes:
                         data.snapshot.taken_at,
                         packed(found),
                         found.believe_empty,
+                        hashes.previous,
                     )
                     await self.connection.execute(_RECORD_COMPARISON, *record)
 

@@ -45,7 +45,10 @@ EARLIER_RUN_PATIENCE = timedelta(minutes=5)
 LOADS_LIMIT = timedelta(seconds=10)
 
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1)"
-_PENDING = f"SELECT table_name, source_name, run, begun_at IS NOT NULL AS has_begun FROM {COMPARISON} WHERE ended_at IS NULL"
+_PENDING = f"""
+SELECT table_name, source_name, run, coalesce(previous + 1, run) AS waits_below, begun_at IS NOT NULL AS has_begun
+FROM {COMPARISON} WHERE ended_at IS NULL
+"""
 _BEGIN = f"""
 UPDATE {COMPARISON} AS c SET begun_at = clock_timestamp()
 FROM unnest($1::text[], $2::bigint[]) AS due (table_name, run)
@@ -100,9 +103,9 @@ class KeyComparisons:
         async with self.transaction() as connection:
             pending = await connection.fetch(_PENDING)
             ready: dict[tuple[str, int], bool] = {}
-            for source_name, run in {(row["source_name"], row["run"]) for row in pending}:
+            for source_name, run, below in {(row["source_name"], row["run"], row["waits_below"]) for row in pending}:
                 ready[source_name, run] = await is_complete(connection, source_name, run) and not await is_earlier_run_loading(
-                    connection, source_name, run, EARLIER_RUN_PATIENCE
+                    connection, source_name, below, EARLIER_RUN_PATIENCE
                 )
         due = {row["table_name"]: row for row in pending if ready[row["source_name"], row["run"]]}
         tables = (table for table in self.contract.remodelled_tables if table.name in due)

@@ -54,6 +54,7 @@ class _Comparison:
     run: int
     source_name: str
     hashes: TableHashes
+    previous: int | None
     has_begun: bool = False
     has_ended: bool = False
 
@@ -97,7 +98,7 @@ class MemoryWarehouse:
         for hashes in batch.hashes.tables if batch.hashes is not None else ():
             for table in self._contract.remodelled_from(hashes.table):
                 if (last := self._comparisons.get(table.name)) is None or last.run < data.run:
-                    self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes)
+                    self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes, batch.hashes.previous)
         return sum(self._bury(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table))
 
     async def compare_keys(self, ask: Ask) -> int:
@@ -180,7 +181,8 @@ class MemoryWarehouse:
         return self._is_complete(runs.pop(comparison.run, [])) and not any(
             now - max(self._loaded_at[batch_id] for batch_id in batches) < EARLIER_RUN_PATIENCE
             and not self._is_complete(batches)
-            for batches in runs.values()
+            for run, batches in runs.items()
+            if comparison.previous is None or run <= comparison.previous
         )
 
     def _is_complete(self, batches: list[UUID]) -> bool:

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from contracts.objects import SourceKeys
+from contracts.proofs import Outcome
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Both, Difference, Mismatch

@@ -96,7 +96,7 @@ def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
 
 
 async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:
-    """Whether, within `limit`, a run that began after `look` is in the warehouse, with the answers to what loading asks of it."""
+    """Whether, within `limit`, a run that began after `look` is in the warehouse, and every question of it answered."""
     since = look.through or 1
     try:
         async with asyncio.timeout(limit.total_seconds()):

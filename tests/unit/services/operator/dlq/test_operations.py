@@ -69,8 +69,8 @@ async def test_what_is_invalid_or_too_large_or_was_replayed_too_often_stays_with
     scene = DeadScene()
     (large,) = scene.add()
     (message,) = scene.dead.messages
-    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v2"})
-    old = message.body.replace("starlift.batch_ingested.v2", "old.v1")
+    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v3"})
+    old = message.body.replace("starlift.batch_ingested.v3", "old.v1")
     message.body = old.replace('"source":"tests"', f'"source":"tests{"x" * (MESSAGE_BYTES_MAXIMUM - len(old))}"')
     good = scene.add(2, replays=2)
     (tired,) = scene.add(replays=3)

@@ -259,6 +259,8 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "fresh_as_of": "2026-11-01T09:30:01Z",
         "behind_seconds": 2.25,
         "quarantined": 2,
+        "keys_compared_as_of": None,
+        "open_questions": 0,
         "proved": None,
         "proof_failure": None,
         "horizon_held_back_seconds": None,
