@@ -113,8 +113,10 @@ class Deletes:
 
     async def _record_comparisons(self) -> None:
         data, hashes = self.batch.event.data, self.batch.hashes
-        for table in self.contract.remodelled_tables if hashes is not None else ():
-            for found in hashes.tables if hashes is not None else ():
+        if hashes is None:
+            return
+        for table in self.contract.remodelled_tables:
+            for found in hashes.tables:
                 if found.table == table.source:
                     record = (
                         table.name,

@@ -95,10 +95,11 @@ class MemoryWarehouse:
         for name, rows in staged.items():
             self._merge(self._contract.warehouse_table(name), rows, data.run)
         self.ledger[data.batch_id], self._loaded_at[data.batch_id] = batch, self.clock()
+        previous = batch.hashes.previous if batch.hashes is not None else None
         for hashes in batch.hashes.tables if batch.hashes is not None else ():
             for table in self._contract.remodelled_from(hashes.table):
                 if (last := self._comparisons.get(table.name)) is None or last.run < data.run:
-                    self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes, batch.hashes.previous)
+                    self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes, previous)
         return sum(self._bury(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table))
 
     async def compare_keys(self, ask: Ask) -> int:
