@@ -27,8 +27,8 @@ class SourceStore:
 
     objects: ObjectStore
     source: str  # its name
-    landing_bucket: str  # state, manifests, extracts, key lists, proofs
-    processed_bucket: str  # star rows, key lists, quarantine
+    landing_bucket: str  # state, manifests, extracts, hashes of keys, proofs
+    processed_bucket: str  # star rows, hashes of keys, quarantine
 
     @property
     def keys(self) -> SourceKeys:

@@ -7,7 +7,7 @@ if its highest `_run` is below that of its tombstone, whoever inserted it and wh
 - Tombstones first, images later: the load of the image finds the tombstone of each row that it stages or infers, and marks.
 - Images first, tombstones later: the load of the tombstones marks.
 - Both at once: the load of tombstones holds the star's lock alone. Otherwise a load that has merged an older image, and not
-  committed, would see no tombstone, while the tombstones' load would see no image, and nobody would mark.
+  committed, would see no tombstone, while the tombstones' load would see no image, and neither would mark.
 - Two loads that bring versions of one dead row at once: each would see its own version as the newest, and both be marked. So a
   load locks the tombstones of its rows, in the order of keys, before it merges: the second one waits, and then sees all
   versions. No tombstone can be added meanwhile, for that takes the lock alone.
@@ -84,7 +84,7 @@ class Deletes:
             self.touched[table.name] = [row["key"] for row in rows]
 
     async def apply(self, inferred: dict[str, list[str]], ask: Ask) -> int:
-        """What follows the merge: record comparisons, bury what is gone, mark, ask, record the answer.
+        """What follows the merge: record comparisons, insert tombstones, mark, ask, record the answer.
 
         `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows are marked
         since they were found gone.

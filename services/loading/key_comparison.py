@@ -191,8 +191,8 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
     """The keys, with their highest `_run`, that are alive and below run $1, except inferred members that facts refer to.
 
     The source's side leaves out the rows that run $1 has read, and these have its number here. Where earlier rows are all
-    loaded, both sides are equal, however many rows have changed since the last comparison. A row that is dead and not marked,
-    since somebody has removed the mark, counts as well: it is asked about, and the answer marks it.
+    loaded, both sides are equal, however many rows have changed since the last comparison. A dead row whose mark was
+    removed by hand counts as well: it is asked about, and the answer marks it.
     """
     rows = _rows_to_compare(contract, table)
     key = ", ".join(quoted("t", name) for name in table.key)

@@ -77,7 +77,7 @@ class Warehouse(Protocol):
         ...
 
     async def load(self, batch: Batch, ask: Ask) -> int | None:
-        """Merge the rows of a batch, bury those that are gone and record it in the ledger, as one step: all of it or nothing.
+        """Merge the rows of a batch, mark those that are gone and record it in the ledger, as one step: all of it or nothing.
 
         Before it commits it asks about each row whose newest image the batch brings, if the last comparison of its table is of
         a later run and has begun: that comparison could not see it, and it may have been deleted before. Hashes are only

@@ -1,4 +1,4 @@
-"""Tables of the star as people name them, and keys of their rows as key lists, quarantine and proof write them, as SQL. Pure.
+"""Tables of the star as people name them, and keys of their rows as questions, quarantine and proof write them, as SQL. Pure.
 
 In a key a whole number stays one; anything else is the text that PostgreSQL makes of it: no padding, no enum.
 """

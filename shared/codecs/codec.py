@@ -84,6 +84,6 @@ class Codec:
         return str(value)
 
     def parsed_key(self, text: str) -> int | str:
-        """A value of a key that a person has typed, as key lists hold it. Raises: ValueError if it is not a `key_form`."""
+        """A value of a key that a person has typed, as questions hold it. Raises: ValueError if it is not a `key_form`."""
         text.encode()
         return text

@@ -123,6 +123,6 @@ def _shown(days: int, microseconds: int, spell: Callable[[dt.datetime], str]) ->
 
 
 def _spelled(moment: dt.datetime) -> str:
-    """As PostgreSQL spells it in a key list."""
+    """As PostgreSQL spells it in a key."""
     text = moment.replace(tzinfo=None).isoformat(sep=" ")
     return text.rstrip("0") if "." in text else text

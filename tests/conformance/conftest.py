@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from pydantic import SecretStr
 
+from infra.local.databases import LOADER
+from services.loading.memory_warehouse import MemoryWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.object_store import ObjectStore
+from shared.postgres import Database
 from shared.queue import Queue
 from shared.service import Clients, open_clients
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.fixtures.localstack import REGION
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.shop_warehouse import Shop
+from tests.fixtures.small_contract import SHOP
 
 MAX_RECEIVE_COUNT = 3
 
@@ -104,3 +113,14 @@ async def objects(clients: Clients | None, implementation: str) -> AsyncIterator
     for key in await store.keys(bucket, ""):
         await clients.s3.delete_object(Bucket=bucket, Key=key)
     await clients.s3.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    if request.param == "fake":
+        yield Shop(MemoryWarehouse(SHOP), None)
+        return
+    cluster: TestCluster = request.getfixturevalue("postgres_cluster")
+    url = cluster.url(request.getfixturevalue("warehouse_database"), LOADER)
+    async with aclosing(Database("warehouse", SecretStr(url), connections=6)) as database:
+        yield Shop(PostgresWarehouse(database, SHOP), database)

@@ -43,8 +43,9 @@ async def brought_by_batches(
 ) -> set[Key]:
     """Those of `keys` whose row is what a batch of a run from `since` on has brought, and that no tombstone hides.
 
-    Any other row is nobody's: the ledger does not have its run and batch, or the batch's object does not have its key. Raises:
-    DependencyDownError, PermanentError, TransientError.
+    No batch has brought any other row: the ledger does not have its run and batch, or the batch's object does not have its key.
+
+    Raises: DependencyDownError, PermanentError, TransientError.
     """
     found: dict[UUID, list[Key]] = {}
     for *key, batch_id in await warehouse.fetch(_batches_of(contract, table), *by_column(table, keys), since):
@@ -64,15 +65,15 @@ def _batches_of(contract: Contract, table: RemodelledTable) -> str:
     columns = [
         f"{key_value(quoted('a', name), table.column(name))} AS {key}" for name, key in zip(table.key, names, strict=True)
     ]
-    buried = f"jsonb_build_array({', '.join(quoted('a', name) for name in table.key)}) AS buried"
-    rows = f"SELECT {', '.join([*columns, buried])}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a"
+    key_array = f"jsonb_build_array({', '.join(quoted('a', name) for name in table.key)}) AS key_array"
+    rows = f"SELECT {', '.join([*columns, key_array])}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a"
     return (
         f"SELECT {', '.join(names)}, {BATCH_ID} FROM ({rows}) AS r "
         f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "
         f"AND {RUN} >= ${len(names) + 1}::bigint "
         f"AND EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN}) "
         f"AND NOT EXISTS (SELECT FROM {TOMBSTONE} AS b "
-        f"WHERE b.table_name = {literal(table.name)} AND b.key = r.buried AND b.run > r.{RUN})"
+        f"WHERE b.table_name = {literal(table.name)} AND b.key = r.key_array AND b.run > r.{RUN})"
     )
 
 

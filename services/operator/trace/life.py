@@ -98,7 +98,7 @@ class Life(BaseModel, frozen=True):
     """The life of a row."""
 
     table: str  # of the warehouse
-    key: tuple[int | str, ...]  # the business key, as a key list has it
+    key: tuple[int | str, ...]  # the business key: whole numbers, and texts
     known: bool  # whether the warehouse has a row of this key
     computed: bool  # whether the loader makes such rows itself: dates of the calendar
     rows: tuple[StarRow, ...]  # its versions, the newest first

@@ -1,0 +1,151 @@
+"""Loads, comparisons and answers that are at work at once, each stopped where the other could go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+from pydantic import SecretStr
+
+from contracts.column_types import varchar
+from contracts.origins import FromSource
+from contracts.tables import Column
+from infra.local.databases import LOADER
+from services.loading.postgres_warehouse import PostgresWarehouse
+from services.loading.warehouse import Question
+from shared.ledger import last_comparisons
+from shared.postgres import Database
+from tests.fixtures.limits import HANG_S
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.shop_warehouse import LEAP_DAY, SALE, Shop, ada, batch, numbers, sale, there
+from tests.fixtures.small_contract import DIM_SHELF, SHOP, with_column, with_table
+
+CONNECTIONS = 3  # of a loader of two slots: one more than the slots
+
+
+class Gate:
+    """Takes questions; whoever asks one about `table` has to wait until the gate opens."""
+
+    def __init__(self, table: str) -> None:
+        self.questions: list[Question] = []
+        self.reached, self.opens = asyncio.Event(), asyncio.Event()
+        self._table = table
+
+    async def __call__(self, question: Question) -> None:
+        self.questions.append(question)
+        if question.table.name == self._table:
+            self.reached.set()
+            await self.opens.wait()
+
+
+@pytest.fixture
+async def database(postgres_cluster: TestCluster, warehouse_database: str) -> AsyncIterator[Database]:
+    url = SecretStr(postgres_cluster.url(warehouse_database, LOADER))
+    async with aclosing(Database("warehouse", url, connections=CONNECTIONS)) as database:
+        yield database
+
+
+@pytest.fixture
+def shop(database: Database) -> Shop:
+    return Shop(PostgresWarehouse(database, SHOP), database)
+
+
+async def ended(*tasks: asyncio.Task[int | None], within: float = HANG_S) -> bool:
+    """Whether the tasks end, without a deadlock."""
+    _, pending = await asyncio.wait(tasks, timeout=within)
+    for task in pending:
+        task.cancel()
+    return not pending
+
+
+async def test_of_two_versions_that_are_loaded_at_once_neither_hides_a_later_delete(shop: Shop) -> None:
+    """Item 7 was found gone by run 5. An old version and a new one of it are loaded at once; then it is deleted again."""
+    await shop.load(batch(1, {"fact_sale": [sale(number, "Pound", LEAP_DAY + 2) for number in (7, 8)]}))
+    await shop.load(batch(5, {}, gone={"item": numbers(7)}))
+    await shop.compare(batch(10, {}, [there("item", [])]))
+    gate = Gate("fact_sale")
+    late = asyncio.create_task(shop.warehouse.load(batch(4, {"fact_sale": [sale(7, "old"), sale(8, "old")]}), gate))
+    await gate.reached.wait()
+    newer = asyncio.create_task(shop.load(batch(11, {"fact_sale": [sale(7, "new", LEAP_DAY + 1)]})))
+    await asyncio.wait({newer}, timeout=1)
+    gate.opens.set()
+    assert await ended(late, newer)
+    marked = [row.run for row in await shop.warehouse.rows(SALE) if row.columns["item_id"] == 7 and row.deleted_at]
+    assert marked == []
+    assert (7,) in await shop.compare(batch(20, {}, [there("item", numbers(8))]))
+
+
+async def test_a_comparison_that_begins_and_a_late_load_share_the_connections(shop: Shop) -> None:
+    await shop.compare(batch(10, {}, [there("maker", []), there("shelf", [])]))
+    await shop.load(batch(12, {}, [there("item", [])]))
+    gate = Gate("dim_maker")
+    late = asyncio.create_task(shop.warehouse.load(batch(4, {"dim_maker": ada(1), "dim_shelf": [(1, "a", 2)]}), gate))
+    await gate.reached.wait()
+    comparison = asyncio.create_task(shop.warehouse.compare_keys(shop.ask))
+    await asyncio.wait({comparison}, timeout=1)
+    gate.opens.set()
+    assert await ended(late, comparison)
+
+
+async def test_what_becomes_due_while_another_loader_compares_is_compared_by_it(shop: Shop) -> None:
+    await shop.load(batch(1, {"dim_maker": ada(1), "dim_shelf": [(1, "a", 2)]}))
+    await shop.load(batch(2, {}, [there("maker", [])]))
+    gate = Gate("dim_maker")
+    first = asyncio.create_task(shop.warehouse.compare_keys(gate))
+    await gate.reached.wait()
+    assert await shop.compare(batch(3, {}, [there("shelf", [])])) == []
+    gate.opens.set()
+    assert await ended(first)
+    assert [question.table.name for question in gate.questions] == ["dim_maker", "dim_shelf"]
+
+
+async def test_a_load_with_hashes_does_not_wait_for_a_comparison_of_other_tables(shop: Shop) -> None:
+    await shop.load(batch(1, {"dim_maker": ada(1), "dim_shelf": [(1, "a", 2)]}))
+    await shop.load(batch(2, {}, [there("maker", []), there("shelf", [])]))
+    gate = Gate("dim_shelf")
+    comparison = asyncio.create_task(shop.warehouse.compare_keys(gate))
+    await gate.reached.wait()
+    load = asyncio.create_task(shop.load(batch(3, {}, [there("maker", [])])))
+    assert await ended(load)
+    gate.opens.set()
+    assert await ended(comparison)
+
+
+async def test_a_question_about_a_late_image_outlives_the_comparison_it_came_too_late_for(
+    shop: Shop, database: Database
+) -> None:
+    await shop.load(batch(1, {"dim_maker": ada(1)}))
+    await shop.load(batch(9, {}, [there("maker", [])]))
+    gate = Gate("dim_maker")
+    comparison = asyncio.create_task(shop.warehouse.compare_keys(gate))
+    await gate.reached.wait()
+    await shop.load(batch(4, {"dim_maker": ada(2)}))
+    gate.opens.set()
+    assert await ended(comparison)
+    async with database.connection() as connection:
+        assert (await last_comparisons(connection))["dim_maker"].open_questions == 2
+
+
+async def test_an_answer_counts_when_all_of_its_batches_are_loaded(shop: Shop, database: Database) -> None:
+    await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
+    await shop.compare(batch(2, {}, [there("maker", [])]))
+    answers = shop.questions[0].id
+
+    async def answered() -> bool:
+        async with database.connection() as connection:
+            return (await last_comparisons(connection))["dim_maker"].is_answered
+
+    await shop.load(batch(3, {}, gone={"maker": numbers(2)}, answers=answers, index=1))
+    assert not await answered()
+    await shop.load(batch(3, {}, gone={"maker": numbers(1)}, index=0, is_last=False))
+    assert await answered()
+
+
+async def test_a_tombstone_of_a_longer_text_marks_no_row_whose_column_would_cut_it(database: Database) -> None:
+    shelf = with_column(DIM_SHELF, Column("label", varchar(3), FromSource("label")))
+    shop = Shop(PostgresWarehouse(database, with_table(SHOP, shelf)), database)
+    await shop.load(batch(1, {"dim_shelf": [(1, "abc", 5)]}))
+    await shop.load(batch(2, {}, gone={"shelf": [(1, "abcd")]}))
+    assert [row.deleted_at for row in await shop.warehouse.rows(shelf)] == [None]
