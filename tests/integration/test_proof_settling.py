@@ -19,6 +19,7 @@ from services.operator.local.totesys.fill import fill
 from services.operator.proof.canonical import BUCKETS
 from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.look import open_look
+from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import later_run_is_loaded
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
@@ -171,6 +172,28 @@ async def test_a_deleted_row_that_a_comparison_left_alive_differs(
     execute(postgres_cluster.url(warehouse_database, LOADER), UNTRUE)
     await source.execute(DELETE)
     assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [Difference(Mismatch.EXTRA, (3,))])
+
+
+async def test_a_row_that_came_back_and_was_deleted_again_waits_for_the_next_comparison(
+    pipeline: Pipeline, source: asyncpg.Connection
+) -> None:
+    """The comparison between the two looks saw it alive; the image that a run read since is no leftover of the first delete."""
+    await fill(source, orders=ORDERS, seed=1)
+    await pipeline.run()
+    table = pipeline.contract.warehouse_table("fact_payment")
+    payment = await source.fetchrow("DELETE FROM payment WHERE payment_id = 3 RETURNING *")
+    assert payment is not None
+    async with open_look(pipeline.system) as first:
+        found = await compare_table(first, table, BUCKETS)
+    assert (found.in_flight, found.differences) == (1, [])
+    values = ", ".join(f"${position}" for position, _ in enumerate(payment, start=1))
+    await source.execute(f"INSERT INTO payment OVERRIDING SYSTEM VALUE VALUES ({values})", *payment)
+    await pipeline.run()
+    await pipeline.run(compare_keys=True)
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    async with open_look(pipeline.system) as second:
+        (again,) = await compare_again(first, second, [found], BUCKETS)
+    assert (again.in_flight, again.differences) == (1, [])
 
 
 async def test_without_a_later_run_rows_stay_in_flight(held_back: Pipeline) -> None:

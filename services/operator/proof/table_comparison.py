@@ -98,13 +98,16 @@ class _TableComparison:
         return findings
 
     async def settle_deleted(self, found: TableFindings, first: Look) -> None:
-        """A row that is still there differs, if keys were compared since the `first` look and every question is answered."""
+        """A row that is still there differs, if keys were compared since the `first` look and every question is answered.
+
+        Not a row that a run has brought since that look: it came back, perhaps before that comparison, and is deleted again.
+        """
         deleted, found.deleted = list(found.deleted), set()
-        compared = self.look.comparisons[self.table.name].run if self.look.has_answered(self.table, first.begun) else 0
+        since = first.begun + 1 if self.look.has_answered(self.table, first.begun) else 0
         for start in range(0, len(deleted), SETTLE_KEYS):
             again = TableFindings(self.table.name)  # of its own: these rows are in the sums already
             keys = by_column(self.table, deleted[start : start + SETTLE_KEYS])
-            await self._compare_rows(again, rows_of_keys, *keys, since=compared)
+            await self._compare_rows(again, rows_of_keys, *keys, since=since)
             found.waiting += again.waiting
             found.quarantined += again.quarantined
             for difference in again.differences:
