@@ -14,6 +14,7 @@ COVERAGE_MINIMUM := 90
 COVERAGE_OPTIONS = --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM)
 WORKERS := 2
 ORDERS ?= 100000
+ROWS ?= 1000000
 SEED := 1
 MINUTES := 10
 REPORT :=
@@ -44,6 +45,10 @@ bench: create-environments $(VENV)-bench/.installed ## Measure the first load be
 .PHONY: bench-proof
 bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders beside count(*), in one run
 	$(BIN)/python -m tests.bench.proof --orders $(ORDERS)
+
+.PHONY: bench-deletes
+bench-deletes: create-environments ## Measure the search for deleted rows among ROWS=1000000, beside lists of all keys
+	$(BIN)/python -m tests.bench.deletes --rows $(ROWS)
 
 ##@ Develop Starlift
 .PHONY: test

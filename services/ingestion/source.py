@@ -33,7 +33,7 @@ class BatchLimits:
     byte_count: int = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots holds two batches, each in several forms at a time
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
-    gone_keys: int = 10_000  # named by one batch: their tombstones take the star's lock for less than a second
+    gone_keys: int = 5_000  # named by one batch: their tombstones take the star's lock for less than half a second
 
 
 @dataclass(frozen=True, slots=True)
