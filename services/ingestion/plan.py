@@ -32,7 +32,9 @@ class Plan:
     reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows asked for, by table: read whether changed or not
     looked_up: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows whose absence is reported, by table
     believe_empty: bool = False  # a table without rows is really empty
-    is_answer: bool = False  # to a question of loading: such a run compares no keys, or it would lead to the next question
+    # To a question of loading. Such a run compares only the keys of redefined tables: where every run reads a table in full,
+    # each answer would lead to the next question.
+    is_answer: bool = False
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns that the contract lacks, by table
 
     @property
@@ -48,12 +50,10 @@ class Plan:
     @property
     def compared_tables(self) -> tuple[SourceTable, ...]:
         """The tables whose keys are compared, for rows that have gone without a trace. Only those a star table is made of."""
-        if self.is_answer:
-            return ()
+        everything = {table.name for table in self.contract.source_tables}
+        due = self.redefined if self.is_answer else everything if self.runs_since_comparison == 0 else self.full_tables
         return tuple(
-            table
-            for table in self.contract.source_tables
-            if (self.runs_since_comparison == 0 or table.name in self.full_tables) and self.contract.remodelled_from(table.name)
+            table for table in self.contract.source_tables if table.name in due and self.contract.remodelled_from(table.name)
         )
 
 
@@ -63,8 +63,8 @@ def plan_run(
     """Plan a full read if the last position cannot be trusted; otherwise what changed, and each redefined table in full.
 
     A table whose rows' transaction ids the role may not read is read in full by every run. Keys are compared for every table
-    read in full, and for all tables in every `compare_keys_every`th run (0: only if asked for); an answer to loading compares
-    none.
+    read in full, and for all tables in every `compare_keys_every`th run (0: only if asked for); an answer to loading
+    compares only what was redefined.
 
     Raises: PermanentError for a key that the contract does not know.
     """
@@ -84,7 +84,6 @@ def plan_run(
         full_tables=everything,
         reasons=(*asked, *doubts),
         redefined=changed,
-        runs_since_comparison=None if wish is None else 0,
         looked_up=_keys(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
         believe_empty=request.believe_empty,
         is_answer=wish is None,
@@ -118,4 +117,8 @@ def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, .
             raise PermanentError(
                 f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
             )
-    return {rows.table: rows.keys for rows in asked if rows.keys}
+    keys: dict[str, tuple[Key, ...]] = {}
+    for rows in asked:
+        if rows.keys:
+            keys[rows.table] = keys.get(rows.table, ()) + rows.keys
+    return keys

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contracts.messages import IngestSourceData, Mode, Snapshot, Trigger
+from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity, lsn
 from contracts.totesys import CONTRACT
 from services.ingestion.plan import Plan, plan_run
@@ -62,6 +62,22 @@ def after(runs: int | None) -> Checkpoint:
 def test_an_ordinary_run_reads_what_changed_since_the_horizon() -> None:
     found = plan()
     assert (found.reasons, found.full_tables, since(found)) == ((), frozenset(), 1000)
+
+
+def answer(source: SourceFacts = NOW, before: Checkpoint | None = BEFORE, every: int = 1) -> Plan:
+    asked = (RowsOf(table="staff", keys=((1,),)), RowsOf(table="staff", keys=((2,), (3,))))
+    return plan_run(CONTRACT, source, before, LookUpKeysData(source_name="totesys", rows=asked), every)
+
+
+def test_an_answer_compares_no_keys_although_they_are_due() -> None:
+    found = answer(before=after(9))
+    assert (compared(found), found.runs_since_comparison) == (set(), 10)
+    assert found.looked_up == {"staff": ((1,), (2,), (3,))}
+
+
+def test_an_answer_that_has_to_read_everything_compares_what_it_reads() -> None:
+    found = answer(before=None)
+    assert (compared(found), found.runs_since_comparison) == (compared(plan(before=None)), 0)
 
 
 def test_the_first_run_reads_everything() -> None:
