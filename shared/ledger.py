@@ -61,7 +61,7 @@ SELECT min(source_name) FROM (
 ) AS other
 """
 # An answer may come in several batches: until all are loaded, the question is open.
-_COMPARISONS = f"""
+COMPARISONS = f"""
 SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), clock_timestamp() - min(q.asked_at)
 FROM {COMPARISON} AS c
 LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND (
@@ -194,7 +194,7 @@ async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Compariso
     """The last key comparison of each table that has one, by table."""
     if not await _exists(warehouse, COMPARISON):
         return {}  # loaded by a version that did not compare
-    return {name: Comparison(*values) for name, *values in await warehouse.fetch(_COMPARISONS)}
+    return {name: Comparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
 
 
 async def find_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Iterable[object]) -> Tombstone | None:

@@ -44,7 +44,8 @@ class RunSummary(BaseModel, frozen=True):
     outcome: RunOutcome
     taken_at: AwareDatetime | None = None  # when its snapshot was taken, by the source's clock
     completed_at: AwareDatetime | None = None  # when its last batch had been announced, by ingestion's clock
-    trigger: Trigger | None = None  # who asked for it; None for a run of an earlier build
+    trigger: Trigger | None = None  # who asked for it; None if loading did, and for a run of an earlier build
+    is_answer: bool = False  # whether it also looked up rows that may be gone, which loading had asked about
     asked_by: UUID | None = None  # the id of the command that asked for it
     full: bool | None = None  # whether it read every row
     rows_read: int | None = None  # changed rows of the source, without the partners that they are joined with
@@ -115,6 +116,7 @@ def run_of(
         completed_at=manifest.completed_at,
         trigger=manifest.trigger,
         asked_by=manifest.requested_by,
+        is_answer=any(batch.data.answers for batch in manifest.batches),
         full=manifest.is_full,
         rows_read=sum(extract.object.row_count for extract in extracts if extract.role is Role.BASE),
         rows_loaded=sum(table.row_count for one in events for table in one.event.data.tables),

@@ -85,6 +85,22 @@ async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_wit
     loader.terminate()
 
 
+async def test_a_source_that_is_down_is_named_with_the_quarantine_only_if_a_row_is_in_it(
+    system: System, source: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    """Whether the source still has the row is looked up there; everything else is known without it."""
+    async with aclosing(Database("source", SecretStr("postgresql://nobody@127.0.0.1:1/none"), connections=1)) as down:
+        without_source = replace(system, source=down)
+        assert (await read_status(without_source, Asking(HANG))).silent == {}
+        await source.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
+        await pipeline.run()
+        status = await read_status(without_source, Asking(HANG))
+    assert (list(status.silent), status.quarantined, status.healthy) == (["quarantine"], None, False)
+    assert "source" in status.silent["quarantine"]
+    assert status.rows["dim_design"] == await system_count(system, "dim_design")
+    assert (await read_status(replace(system, source=pipeline.source), Asking(HANG))).quarantined == 1
+
+
 async def test_a_locked_ledger_is_named_and_the_rest_is_shown(system: System, analyst: asyncpg.Connection) -> None:
     await analyst.execute("LOCK TABLE starlift.ledger IN ACCESS EXCLUSIVE MODE")
     status = await read_status(system, Asking(LIMIT))

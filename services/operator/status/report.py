@@ -13,6 +13,7 @@ from contracts.contract import Contract
 from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import Calendar, WarehouseTable
 from services.operator.progress import OVERDUE, Progress
+from services.operator.wording import counted
 from shared.ledger import Comparison
 from shared.lock_waits import LockWait
 from shared.queue import Depth
@@ -79,9 +80,12 @@ class StatusReport(BaseModel, frozen=True):
     fresh_as_of: AwareDatetime | None  # every change committed by then is in the warehouse, by the source's clock
     behind_seconds: float | None  # since then
     quarantined: int | None  # rows in quarantine now
-    # Rows that were gone from the source by then are marked, unless a question is open; None before keys were compared.
+    # The oldest snapshot, over the tables, whose keys are compared with the star's, by the source's clock; None: none is.
     keys_compared_as_of: AwareDatetime | None
+    # Rows that were gone by then are marked if no table is in the next list, and no question is open.
+    tables_in_comparison: tuple[str, ...]  # batches are awaited, or a loader is at work
     open_questions: int  # about rows that may be gone; ingestion answers within its next runs
+    oldest_question_seconds: float | None  # how long ago the oldest of them was asked; None if none is open
     proved: ProofRecord | None  # the last proof of everything
     proof_failure: ProofFailure | None  # why the last proof could not be made
     horizon_held_back_seconds: float | None  # how long an open transaction of the source has made runs read rows again
@@ -106,6 +110,8 @@ def report_of(answers: Answers) -> StatusReport:
     consistent = progress.consistent_through if progress else None
     fresh = progress.fresh_as_of if progress else None
     held_back_since = checkpoint.held_back_since if checkpoint else None
+    comparisons = answers.comparisons or {}
+    unanswered = [one.unanswered_for for one in comparisons.values() if one.unanswered_for is not None]
     problems = problems_of(answers)
     return StatusReport(
         at=answers.at,
@@ -125,8 +131,10 @@ def report_of(answers: Answers) -> StatusReport:
         fresh_as_of=fresh,
         behind_seconds=_seconds(answers.at - fresh) if fresh else None,
         quarantined=answers.quarantined,
-        keys_compared_as_of=min((one.found_at for one in (answers.comparisons or {}).values()), default=None),
-        open_questions=sum(one.open_questions for one in (answers.comparisons or {}).values()),
+        keys_compared_as_of=min((one.found_at for one in comparisons.values()), default=None),
+        tables_in_comparison=tuple(name for name, one in comparisons.items() if not one.has_ended),
+        open_questions=sum(one.open_questions for one in comparisons.values()),
+        oldest_question_seconds=_seconds(max(unanswered)) if unanswered else None,
         proved=answers.proof,
         proof_failure=answers.proof_failure,
         horizon_held_back_seconds=(
@@ -178,8 +186,9 @@ def _problems_of_comparisons(comparisons: Mapping[str, Comparison]) -> list[str]
     if not late:
         return []
     minutes = max(one.unanswered_for for one in late if one.unanswered_for is not None).total_seconds() / 60
-    count = sum(one.open_questions for one in late)
-    return [f"ingestion has not answered {count:,} questions about deleted rows for {minutes:,.0f} min"]
+    questions = counted(sum(one.open_questions for one in late), "question", "questions")
+    advice = "`starlift ingest --compare-keys --wait` asks again"
+    return [f"ingestion has not answered {questions} about deleted rows for {minutes:,.0f} min: {advice}"]
 
 
 def _problems_of_proof(proof: ProofRecord | None, failure: ProofFailure | None, at: datetime) -> list[str]:

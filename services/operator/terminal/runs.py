@@ -44,10 +44,11 @@ def show_runs(console: Console, found: Runs) -> None:
     table.title_justify = "left"
     table.columns[4].justify = "right"
     for run in found.runs:
-        kind = "" if run.full is None else "full" if run.full else "changes"
+        kind = "" if run.full is None else "full" if run.full else "look-up" if run.is_answer else "changes"
+        asked_by = run.trigger or ("loading" if run.is_answer else "")
         read_at = clock(run.taken_at) if run.taken_at else ""
         rows = "" if run.rows_read is None else f"{run.rows_read:,}"
-        table.add_row(str(run.run), read_at, run.trigger or "", kind, rows, seconds_of(run), outcome_of(run))
+        table.add_row(str(run.run), read_at, asked_by, kind, rows, seconds_of(run), outcome_of(run))
     console.print(table)
     console.print("seconds: ingesting + remodelling + loading, waits in queues included", highlight=False)
 

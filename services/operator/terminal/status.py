@@ -111,13 +111,25 @@ def _warnings(report: StatusReport) -> Iterator[str]:
     if report.quarantined:
         yield f"{counted(report.quarantined, 'row is', 'rows are')} in quarantine: `starlift quarantine list` prints why"
     if report.keys_compared_as_of is not None:
-        asked = f"; {counted(report.open_questions, 'question is', 'questions are')} open" if report.open_questions else ""
-        yield f"Deleted rows are marked as of {clock(report.keys_compared_as_of)}{asked}."
+        yield _deletes(report, report.keys_compared_as_of)
     if report.missing_batches:
         missing = counted(len(report.missing_batches), "batch is", "batches are")
         yield f"{missing} not loaded yet, {report.overdue_batches or 0:,} of them overdue"
     if report.late:
         yield f"not known: {', '.join(report.late)}: {report.silent[report.late[0]]}; `--timeout` sets how long to wait"
+
+
+def _deletes(report: StatusReport, compared_as_of: datetime) -> str:
+    """As of when deleted rows are marked, or what that waits for."""
+    waits = []
+    if report.tables_in_comparison:
+        waits.append(f"the comparison of {counted(len(report.tables_in_comparison), 'table', 'tables')} is not finished")
+    if report.oldest_question_seconds is not None:
+        asked = counted(report.open_questions, "question is", "questions are")
+        waits.append(f"{asked} open, the oldest for {report.oldest_question_seconds:,.0f} s")
+    if waits:
+        return f"Deleted rows are being looked for, as of {clock(compared_as_of)}: {'; '.join(waits)}."
+    return f"Deleted rows are marked as of {clock(compared_as_of)}."
 
 
 def _freshness(report: StatusReport) -> str:

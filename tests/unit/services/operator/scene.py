@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled, BatchRemodelledData, Snapshot
-from contracts.objects import SourceKeys
+from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
-from contracts.warehouse import LEDGER
+from contracts.warehouse import COMPARISON, LEDGER
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
-from shared.ledger import BATCHES, RUNS
+from shared.ledger import BATCHES, COMPARISONS, RUNS, Comparison
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
 
@@ -46,18 +46,22 @@ class FakeLedger:
     exists: bool = True
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
     questions: int = 0  # about batches
+    comparisons: dict[str, Comparison] = field(default_factory=dict)  # the last one of each table
 
     @asynccontextmanager
     async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
         yield self
 
     async def fetchval(self, query: str, table: str) -> bool:
-        assert (query, table) == ("SELECT to_regclass($1) IS NOT NULL", LEDGER)
+        assert query == "SELECT to_regclass($1) IS NOT NULL"
+        assert table in {LEDGER, COMPARISON}
         return self.exists
 
-    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         if query == RUNS:
             return [self._run(run) for run in sorted(self.loaded) if run >= arguments[1]]
+        if query == COMPARISONS:
+            return [(name, *astuple(one)) for name, one in self.comparisons.items()]
         if arguments[0] == []:  # about no batch
             return []
         assert query == BATCHES
@@ -96,10 +100,17 @@ class Scene:
         return System(SETTINGS, CONTRACT, self.queues, self.dead_letters, self.objects, database, database)
 
     async def end_run(
-        self, run: int, batches: int = 1, *, requested_by: UUID | None = None, second: int = 0, is_full: bool = False
+        self,
+        run: int,
+        batches: int = 1,
+        *,
+        requested_by: UUID | None = None,
+        second: int = 0,
+        is_full: bool = False,
+        hashes: ObjectRef | None = None,
     ) -> Manifest:
-        """Write what a completed run leaves in the landing bucket: manifest and checkpoint."""
-        events = tuple(ingested(run, index, is_last=index == batches - 1) for index in range(batches))
+        """Write what a completed run leaves in the landing bucket: manifest and checkpoint; its last batch has the `hashes`."""
+        events = tuple(ingested(run, index, is_last=index == batches - 1, hashes=hashes) for index in range(batches))
         manifest = Manifest(
             source_name=SOURCE,
             run=run,
@@ -126,7 +137,7 @@ def checkpoint(run: int, second: int = 0) -> Checkpoint:
     )
 
 
-def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested:
+def ingested(run: int, index: int = 0, *, is_last: bool = True, hashes: ObjectRef | None = None) -> BatchIngested:
     data = BatchIngestedData(
         source_name=SOURCE,
         run=run,
@@ -135,6 +146,7 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True) -> BatchIngested
         is_last=is_last,
         snapshot=snapshot(),
         extracts=(),
+        hashes=hashes if is_last else None,
     )
     return BatchIngested(**opening("tests"), data=data)
 

@@ -92,3 +92,15 @@ def test_through_a_pipe_every_run_is_one_line() -> None:
     assert "2026-11-01 09:30:00 UTC" in line
     assert "1,234" in line
     assert "1 of 2 batches loaded" in line
+
+
+async def test_a_run_that_answers_a_question_of_loading_is_shown_as_one() -> None:
+    manifest = await Scene().end_run(7)
+    (batch,) = manifest.batches
+    answer = batch.model_copy(update={"data": batch.data.model_copy(update={"answers": uuid4()})})
+    run = run_of(manifest.model_copy(update={"batches": (answer,)}), {}, {})
+    assert (run.is_answer, run_of(manifest, {}, {}).is_answer) == (True, False)
+    console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True)
+    show_runs(console, Runs(source="totesys", runs=(run,)))
+    (line,) = [line for line in console.export_text().splitlines() if "2026-11-01" in line]
+    assert [cell.strip() for cell in line.split("│")][3:5] == ["loading", "look-up"]

@@ -16,6 +16,7 @@ from contracts.totesys import CONTRACT
 from services.operator.progress import Progress
 from services.operator.status.report import Answers, RowCount, Service, freshness, problems_of, report_of
 from services.operator.terminal.status import show_status
+from shared.ledger import Comparison
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, ingested, snapshot
@@ -168,6 +169,50 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
     assert "1 row is in quarantine: `starlift quarantine list` prints why" in text
 
 
+def compared(minute: int = 0, *, has_ended: bool = True, asked_s: float | None = None) -> Comparison:
+    """A comparison of keys with a snapshot of some minute; asked `asked_s` seconds ago about rows in two questions."""
+    asked = None if asked_s is None else timedelta(seconds=asked_s)
+    return Comparison(7, BEGAN + timedelta(minutes=minute), has_ended, 0 if asked is None else 2, asked)
+
+
+@pytest.mark.parametrize(
+    ("staff", "text"),
+    [
+        (compared(), "Deleted rows are marked as of 2026-11-01 09:30:00 UTC."),
+        (
+            compared(asked_s=12),
+            "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: 2 questions are open, the oldest for 12 s.",
+        ),
+        (
+            compared(has_ended=False),
+            "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: the comparison of 1 table is not finished.",
+        ),
+    ],
+)
+async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_waits_for(staff: Comparison, text: str) -> None:
+    comparisons = {"dim_staff": staff, "dim_design": compared(1)}
+    found = replace(status(await loaded_progress()), comparisons=comparisons)
+    assert text in " ".join(shown(found).split())
+    assert report_of(found).healthy is True
+    assert as_json(found)["keys_compared_as_of"] == "2026-11-01T09:30:00Z"
+    assert as_json(found)["tables_in_comparison"] == ([] if staff.has_ended else ["dim_staff"])
+    assert as_json(found)["oldest_question_seconds"] == (None if staff.unanswered_for is None else 12)
+
+
+async def test_before_keys_were_compared_a_status_says_nothing_of_deleted_rows() -> None:
+    assert "Deleted rows" not in shown(replace(status(await loaded_progress()), comparisons={}))
+
+
+@pytest.mark.parametrize(("minutes", "is_healthy"), [(5, True), (6, False)])
+async def test_a_question_that_is_not_answered_is_not_healthy_and_says_what_to_do(minutes: int, *, is_healthy: bool) -> None:
+    comparisons = {"dim_staff": compared(asked_s=minutes * 60), "dim_design": compared()}
+    found = replace(status(await loaded_progress()), comparisons=comparisons)
+    assert report_of(found).healthy is is_healthy
+    asked = "ingestion has not answered 2 questions about deleted rows for 6 min"
+    advice = "`starlift ingest --compare-keys --wait` asks again"
+    assert problems_of(found) == ([] if is_healthy else [f"{asked}: {advice}"])
+
+
 @pytest.mark.parametrize(
     ("seconds", "outcome", "text"),
     [
@@ -260,7 +305,9 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
         "behind_seconds": 2.25,
         "quarantined": 2,
         "keys_compared_as_of": None,
+        "tables_in_comparison": [],
         "open_questions": 0,
+        "oldest_question_seconds": None,
         "proved": None,
         "proof_failure": None,
         "horizon_held_back_seconds": None,

@@ -1,0 +1,37 @@
+"""What a row that was deleted at the source waits for, and when that is late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from services.operator.proof.causes import comparison_cause
+from services.operator.proof.comparison import Cause, Wait
+from shared.ledger import Comparison
+from tests.unit.services.operator.scene import BEGAN
+
+COMPARE = "`starlift ingest --compare-keys --wait`"
+CHECK = "check that ingestion is running (`starlift status`)"
+
+
+@pytest.mark.parametrize(
+    ("age_min", "unanswered_min", "reason"),
+    [
+        (15, None, ""),
+        (16, None, f"keys were last compared 16 min ago, and rows have been deleted since: {COMPARE} does it now"),
+        (1, 5, ""),
+        (1, 6, f"ingestion has not answered for 6 min: {CHECK}; {COMPARE} asks again"),
+        (16, 6, f"ingestion has not answered for 6 min: {CHECK}; {COMPARE} asks again"),
+    ],
+)
+def test_a_deleted_row_is_stuck_when_a_comparison_or_an_answer_is_late(
+    age_min: int, unanswered_min: int | None, reason: str
+) -> None:
+    unanswered_for = None if unanswered_min is None else timedelta(minutes=unanswered_min)
+    last = Comparison(7, BEGAN, has_ended=True, open_questions=unanswered_min is not None, unanswered_for=unanswered_for)
+    assert comparison_cause(last, BEGAN + timedelta(minutes=age_min)) == Cause(Wait.COMPARISON, reason)
+
+
+def test_where_keys_were_never_compared_a_deleted_row_is_stuck() -> None:
+    assert comparison_cause(None, BEGAN) == Cause(Wait.COMPARISON, f"keys were never compared: {COMPARE} does it")
