@@ -78,7 +78,7 @@ async def read_status(
         rows=rows or {},
         fresh=freshness(system.contract, progress) if progress else {},
         quarantined=None if held is None else len(held),
-        comparisons=comparisons,
+        comparisons=comparisons or {},
         lock_waits=tuple(waits or ()),
         services=services,
         psql=psql,

@@ -52,7 +52,7 @@ class Answers:
     rows: Mapping[str, RowCount] = field(default_factory=dict)
     fresh: Mapping[str, datetime | None] = field(default_factory=dict)
     quarantined: int | None = None
-    comparisons: Mapping[str, Comparison] | None = None
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     lock_waits: tuple[LockWait, ...] = ()
     services: Mapping[str, Service] | None = None
     psql: str | None = None
@@ -109,9 +109,8 @@ def report_of(answers: Answers) -> StatusReport:
     checkpoint = progress.checkpoint if progress else None
     consistent = progress.consistent_through if progress else None
     fresh = progress.fresh_as_of if progress else None
-    held_back_since = checkpoint.held_back_since if checkpoint else None
-    comparisons = answers.comparisons or {}
-    unanswered = [one.unanswered_for for one in comparisons.values() if one.unanswered_for is not None]
+    since = checkpoint.held_back_since if checkpoint else None
+    held_back = checkpoint.snapshot.taken_at - since if checkpoint and since else None
     problems = problems_of(answers)
     return StatusReport(
         at=answers.at,
@@ -131,15 +130,13 @@ def report_of(answers: Answers) -> StatusReport:
         fresh_as_of=fresh,
         behind_seconds=_seconds(answers.at - fresh) if fresh else None,
         quarantined=answers.quarantined,
-        keys_compared_as_of=min((one.found_at for one in comparisons.values()), default=None),
-        tables_in_comparison=tuple(name for name, one in comparisons.items() if not one.has_ended),
-        open_questions=sum(one.open_questions for one in comparisons.values()),
-        oldest_question_seconds=_seconds(max(unanswered)) if unanswered else None,
+        keys_compared_as_of=min((one.found_at for one in answers.comparisons.values()), default=None),
+        tables_in_comparison=tuple(name for name, one in answers.comparisons.items() if not one.has_ended),
+        open_questions=sum(one.open_questions for one in answers.comparisons.values()),
+        oldest_question_seconds=_oldest_question(answers.comparisons),
         proved=answers.proof,
         proof_failure=answers.proof_failure,
-        horizon_held_back_seconds=(
-            _seconds(checkpoint.snapshot.taken_at - held_back_since) if checkpoint and held_back_since else None
-        ),
+        horizon_held_back_seconds=None if held_back is None else _seconds(held_back),
         new_columns=checkpoint.new_columns if checkpoint else {},
         lock_waits=tuple(map(_clause, answers.lock_waits)),
         rows={name: count.rows for name, count in answers.rows.items()},
@@ -163,7 +160,7 @@ def problems_of(answers: Answers) -> list[str]:
         *(_clause(wait) for wait in answers.lock_waits if not wait.is_for_ours_at_work),
         *(f"dead letters of {name}: {count:,}" for name, count in dead.items() if count),
         *([] if answers.progress is None else _problems_of_rows(answers.progress, answers.at)),
-        *_problems_of_comparisons(answers.comparisons or {}),
+        *_problems_of_comparisons(answers.comparisons),
         *_problems_of_proof(answers.proof, answers.proof_failure, answers.at),
     ]
 
@@ -189,6 +186,10 @@ def _problems_of_comparisons(comparisons: Mapping[str, Comparison]) -> list[str]
     questions = counted(sum(one.open_questions for one in late), "question", "questions")
     advice = "`starlift ingest --compare-keys --wait` asks again"
     return [f"ingestion has not answered {questions} about deleted rows for {minutes:,.0f} min: {advice}"]
+
+
+def _oldest_question(comparisons: Mapping[str, Comparison]) -> float | None:
+    return max((_seconds(one.unanswered_for) for one in comparisons.values() if one.unanswered_for is not None), default=None)
 
 
 def _problems_of_proof(proof: ProofRecord | None, failure: ProofFailure | None, at: datetime) -> list[str]:

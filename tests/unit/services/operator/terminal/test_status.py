@@ -1,69 +1,20 @@
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from rich.console import Console
 
 from contracts.messages import Extract, Role
 from contracts.objects import ObjectRef
 from contracts.proofs import Outcome, ProofFailure, ProofRecord
 from contracts.totesys import CONTRACT
 from services.operator.progress import Progress
-from services.operator.status.report import Answers, RowCount, Service, freshness, problems_of, report_of
-from services.operator.terminal.status import show_status
-from shared.ledger import Comparison
+from services.operator.status.report import Service, freshness, problems_of, report_of
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, ingested, snapshot
-
-EMPTY = Depth(visible=0, in_flight=0, delayed=0)
-NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None)
-
-
-async def loaded_progress() -> Progress:
-    manifest = await Scene().end_run(7, second=1)
-    return Progress(manifest, (), checkpoint(7, second=1))
-
-
-def shown(answers: Answers) -> str:
-    """The output on a narrow terminal, or through a pipe."""
-    console = Console(file=io.StringIO(), width=80, record=True)
-    show_status(console, report_of(answers))
-    return console.export_text()
-
-
-def as_json(answers: Answers) -> dict[str, Any]:
-    """The output of `--json`."""
-    return dict(json.loads(report_of(answers).model_dump_json()))
-
-
-def words(text: str, first: str) -> list[str]:
-    """The cells of the row that begins with `first`."""
-    (row,) = [line for line in text.splitlines() if line.strip("│ ").startswith(first)]
-    return [cell.strip() for cell in row.strip("│ ").split("│")]
-
-
-def status(progress: Progress = NOTHING, **depths: Depth) -> Answers:
-    queues = {"ingestion": EMPTY, "remodelling": EMPTY, "loading": EMPTY}
-    return Answers(
-        at=BEGAN + timedelta(seconds=3.25),
-        queues=queues | {name: depth for name, depth in depths.items() if name in queues},
-        dead_letters=queues | {name.removesuffix("_dlq"): depth for name, depth in depths.items() if name.endswith("_dlq")},
-        progress=progress,
-        proof=None,
-        rows={
-            "dim_date": RowCount(1234),
-            "dim_staff": RowCount(20, is_estimate=True),
-            "fact_payment": RowCount(None, exists=False),
-        },
-        fresh={"dim_date": BEGAN, "dim_staff": None, "fact_payment": None},
-        quarantined=0,
-    )
+from tests.unit.services.operator.terminal.status_scene import as_json, loaded_progress, shown, status, words
 
 
 async def test_a_status_shows_queues_rows_and_the_freshness_of_each_table() -> None:
@@ -167,50 +118,6 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
     text = shown(replace(status(await loaded_progress()), quarantined=1))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
     assert "1 row is in quarantine: `starlift quarantine list` prints why" in text
-
-
-def compared(minute: int = 0, *, has_ended: bool = True, asked_s: float | None = None) -> Comparison:
-    """A comparison of keys with a snapshot of some minute; asked `asked_s` seconds ago about rows in two questions."""
-    asked = None if asked_s is None else timedelta(seconds=asked_s)
-    return Comparison(7, BEGAN + timedelta(minutes=minute), has_ended, 0 if asked is None else 2, asked)
-
-
-@pytest.mark.parametrize(
-    ("staff", "text"),
-    [
-        (compared(), "Deleted rows are marked as of 2026-11-01 09:30:00 UTC."),
-        (
-            compared(asked_s=12),
-            "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: 2 questions are open, the oldest for 12 s.",
-        ),
-        (
-            compared(has_ended=False),
-            "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: the comparison of 1 table is not finished.",
-        ),
-    ],
-)
-async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_waits_for(staff: Comparison, text: str) -> None:
-    comparisons = {"dim_staff": staff, "dim_design": compared(1)}
-    found = replace(status(await loaded_progress()), comparisons=comparisons)
-    assert text in " ".join(shown(found).split())
-    assert report_of(found).healthy is True
-    assert as_json(found)["keys_compared_as_of"] == "2026-11-01T09:30:00Z"
-    assert as_json(found)["tables_in_comparison"] == ([] if staff.has_ended else ["dim_staff"])
-    assert as_json(found)["oldest_question_seconds"] == (None if staff.unanswered_for is None else 12)
-
-
-async def test_before_keys_were_compared_a_status_says_nothing_of_deleted_rows() -> None:
-    assert "Deleted rows" not in shown(replace(status(await loaded_progress()), comparisons={}))
-
-
-@pytest.mark.parametrize(("minutes", "is_healthy"), [(5, True), (6, False)])
-async def test_a_question_that_is_not_answered_is_not_healthy_and_says_what_to_do(minutes: int, *, is_healthy: bool) -> None:
-    comparisons = {"dim_staff": compared(asked_s=minutes * 60), "dim_design": compared()}
-    found = replace(status(await loaded_progress()), comparisons=comparisons)
-    assert report_of(found).healthy is is_healthy
-    asked = "ingestion has not answered 2 questions about deleted rows for 6 min"
-    advice = "`starlift ingest --compare-keys --wait` asks again"
-    assert problems_of(found) == ([] if is_healthy else [f"{asked}: {advice}"])
 
 
 @pytest.mark.parametrize(
