@@ -23,7 +23,8 @@ def example(name: str) -> Message:
 @pytest.mark.parametrize("stray", ["batch_ingested", "batch_remodelled", "batch_loaded"])
 async def test_ingestion_obeys_one_command(stray: str) -> None:
     with pytest.raises(
-        PermanentError, match=rf"^ingestion handles starlift.ingest_source, not 'starlift.{stray}.v[12]'; move "
+        PermanentError,
+        match=rf"^ingestion handles starlift.ingest_source and starlift.look_up_keys, not 'starlift.{stray}.v[123]'; move ",
     ):
         await ingest(example(stray), NOTHING)
 
@@ -31,7 +32,7 @@ async def test_ingestion_obeys_one_command(stray: str) -> None:
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_remodelled", "batch_loaded"])
 async def test_remodelling_takes_one_event(stray: str) -> None:
     with pytest.raises(
-        PermanentError, match=rf"^remodelling handles starlift.batch_ingested, not 'starlift.{stray}.v[12]'; move "
+        PermanentError, match=rf"^remodelling handles starlift.batch_ingested, not 'starlift.{stray}.v[123]'; move "
     ):
         await remodel(example(stray), NOTHING)
 
@@ -39,6 +40,6 @@ async def test_remodelling_takes_one_event(stray: str) -> None:
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_ingested", "batch_loaded"])
 async def test_loading_takes_one_event(stray: str) -> None:
     with pytest.raises(
-        PermanentError, match=rf"^loading handles starlift.batch_remodelled, not 'starlift.{stray}.v[12]'; move "
+        PermanentError, match=rf"^loading handles starlift.batch_remodelled, not 'starlift.{stray}.v[123]'; move "
     ):
         await load(example(stray), NOTHING)
