@@ -63,7 +63,7 @@ async def run(pipeline: Pipeline) -> tuple[list[str], list[BatchIngested]]:
     """One run into the warehouse; why it read in full, and what it read."""
     with capture_logs() as logs:
         messages = await pipeline.ingest()
-    await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+    await pipeline.settle(await pipeline.load(*[await pipeline.remodel(message) for message in messages]))
     return [reason for entry in logs if entry["event"] == "full_read" for reason in entry["reasons"]], messages
 
 
