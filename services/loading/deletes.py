@@ -91,24 +91,24 @@ class Deletes:
         """
         data = self.batch.event.data
         await self._record_comparisons()
-        buried = 0
+        marked = 0
         for table in self.contract.remodelled_tables:
             keys = [key for rows in self.batch.gone if rows.table == table.source for key in rows.keys]
             if keys:
-                buried += await self._bury(table, keys)
+                marked += await self._insert_tombstones(table, keys)
             touched = [*self.touched.get(table.name, ()), *inferred.get(table.name, ())]
             if touched:
                 await self.connection.execute(update_deleted_at(self.contract, table), touched)
         await self._ask_about_late_rows(ask)
         if self.batch.answers is not None:
             await self.connection.execute(_RECORD_ANSWER, self.batch.answers, data.run)
-        return buried
+        return marked
 
-    async def _bury(self, table: RemodelledTable, keys: Sequence[Key]) -> int:
+    async def _insert_tombstones(self, table: RemodelledTable, keys: Sequence[Key]) -> int:
         data = self.batch.event.data
         texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
-        buried = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
-        status = await self.connection.execute(update_deleted_at(self.contract, table), [row["key"] for row in buried])
+        raised = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
+        status = await self.connection.execute(update_deleted_at(self.contract, table), [row["key"] for row in raised])
         return int(status.split()[-1])
 
     async def _record_comparisons(self) -> None:
@@ -178,8 +178,8 @@ def lock_staged_tombstones(table: WarehouseTable) -> str:
     """Lock the tombstones of staged rows until the end of the transaction, in the order of keys, and return their keys."""
     key = ", ".join(codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key)
     staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
-    is_buried = f"b.table_name = {literal(table.name)} AND b.key IN ({staged})"
-    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {is_buried} ORDER BY b.key FOR UPDATE OF b"
+    has_tombstone = f"b.table_name = {literal(table.name)} AND b.key IN ({staged})"
+    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {has_tombstone} ORDER BY b.key FOR UPDATE OF b"
 
 
 def select_late_keys(contract: Contract, table: WarehouseTable) -> str:
@@ -202,9 +202,9 @@ def is_dead(table: WarehouseTable) -> str:
     Not whether it is marked: the columns of a tombstone's key are compared, which PostgreSQL does as one join of the table.
     """
     columns = ", ".join(f"{_from_text(table, n, f'b.key ->> {n}')} AS k{n}" for n in range(len(table.key)))
-    buried = f"SELECT {columns}, b.run FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
+    tombstones = f"SELECT {columns}, b.run FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
     same = " AND ".join(f"b.k{position} = {quoted('t', name)}" for position, name in enumerate(table.key))
-    return f"EXISTS (SELECT FROM ({buried}) AS b WHERE {same} AND b.run > t._run)"
+    return f"EXISTS (SELECT FROM ({tombstones}) AS b WHERE {same} AND b.run > t._run)"
 
 
 def in_question(table: WarehouseTable, alias: str) -> list[str]:
@@ -219,13 +219,13 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
         f"{quoted('t', name)} = {_from_text(table, position, f'(b.key ->> {position})')}"
         for position, name in enumerate(table.key)
     )
-    buried = "t._run < b.run"
+    condition = "t._run < b.run"
     if isinstance(table, Fact):
         key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"
-        buried += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
-    moment = f"CASE WHEN {buried} THEN b.found_at END"
+        condition += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
+    moment = f"CASE WHEN {condition} THEN b.found_at END"
     return (
         f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {TOMBSTONE} AS b "
         f"WHERE b.table_name = {literal(table.name)} AND b.key = ANY ($1::jsonb[]) AND {same} "

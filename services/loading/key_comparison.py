@@ -63,7 +63,7 @@ UPDATE {COMPARISON} SET ended_at = clock_timestamp(), hashes = NULL, next_bucket
 WHERE table_name = $1 AND run = $2 AND ended_at IS NULL RETURNING run
 """
 # What was asked for an earlier comparison was asked before this one began, so that it has looked at those rows again. An answer
-# without a question is that of somebody who crashed, or is about to commit.
+# without a question is that of a loader that crashed, or is about to commit.
 _FORGET = f"DELETE FROM {QUESTION} WHERE table_name = $1 AND run < $2"
 _FORGET_STRAYS = f"DELETE FROM {QUESTION} WHERE table_name IS NULL AND asked_at < clock_timestamp() - interval '1 day'"
 

@@ -100,7 +100,9 @@ class MemoryWarehouse:
             for table in self._contract.remodelled_from(hashes.table):
                 if (last := self._comparisons.get(table.name)) is None or last.run < data.run:
                     self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes, previous)
-        return sum(self._bury(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table))
+        return sum(
+            self._insert_tombstones(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table)
+        )
 
     async def compare_keys(self, ask: Ask) -> int:
         """See Warehouse."""
@@ -222,16 +224,16 @@ class MemoryWarehouse:
             number = question_id(data.batch_id, table.name, part)
             await ask(Question(number, table, comparison.run, part, believe_empty=comparison.hashes.believe_empty))
 
-    def _bury(self, table: RemodelledTable, keys: Iterable[Key], batch: Batch) -> int:
+    def _insert_tombstones(self, table: RemodelledTable, keys: Iterable[Key], batch: Batch) -> int:
         """Insert tombstones, of which the higher stays; return how many rows are marked since, or at another moment."""
-        data, highest, buried = batch.event.data, self._highest_runs(table), 0
+        data, highest, died = batch.event.data, self._highest_runs(table), 0
         stored = {_asked(key): key for key in highest}
         for asked in dict.fromkeys(tuple(key) for key in keys):
             key = stored.get(asked, asked)
             if self._tombstones[table.name].get(key, (0,))[0] < data.run:
                 self._tombstones[table.name][key] = data.run, data.snapshot.taken_at
-                buried += key in highest and highest[key] < data.run
-        return buried
+                died += key in highest and highest[key] < data.run
+        return died
 
 
 async def _each(keys: Iterable[Key]) -> AsyncIterator[Key]:

@@ -105,7 +105,8 @@ async def test_only_the_bucket_that_differs_is_asked_about(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 1001))}))
     hashes = there("maker", keys[2:])
     first, second = (hash_of(key) >> SUMMED_BITS & len(hashes.counts) - 1 for key in keys[:2])
-    assert len(hashes.counts) == 8 and first != second  # noqa: PT018 (the premise)
+    assert len(hashes.counts) == 8
+    assert first != second
     assert sorted(await shop.compare(batch(2, {}, [hashes]))) == keys[:2]
 
 
@@ -205,7 +206,8 @@ async def test_a_comparison_whose_question_could_not_be_sent_is_made_again_with_
     with pytest.raises(TransientError, match="throttled"):
         await shop.warehouse.compare_keys(fail)
     assert await shop.compare() == [(1,)]
-    assert len(shop.questions) == 2 and shop.questions[0] == shop.questions[1]  # noqa: PT018
+    first, again = shop.questions
+    assert first == again
     assert await shop.compare() == []
 
 
