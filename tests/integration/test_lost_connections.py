@@ -27,6 +27,12 @@ from tests.fixtures.small_contract import SCHEMA, SHOP
 from tests.unit.shared.consumer.scene import RULES
 
 TEXT = "x" * 2000
+# The server stops reading after a thousand rows, so that no send is through before it is cut off.
+BIG = [
+    "CREATE TABLE big (id int, v text)",
+    "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'",
+    "CREATE TRIGGER wait BEFORE INSERT ON big FOR EACH ROW WHEN (NEW.id = 1000) EXECUTE FUNCTION wait()",
+]
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND state = 'active' AND query LIKE $1 AND pid <> pg_backend_pid()
@@ -71,7 +77,8 @@ async def terminate(admin: asyncpg.Connection, pattern: str) -> None:
 async def test_a_connection_that_ends_while_much_is_sent_is_an_outage(
     pipeline: Pipeline, admin: asyncpg.Connection, send: Callable[[asyncpg.Connection], Awaitable[None]], pattern: str
 ) -> None:
-    await pipeline.select("CREATE TABLE big (id int, v text)")
+    for statement in BIG:
+        await pipeline.select(statement)
     ending = asyncio.create_task(terminate(admin, pattern))
     async with asyncio.timeout(HANG_S):
         with pytest.raises(DependencyDownError, match=r"^the warehouse database can't be reached"):
