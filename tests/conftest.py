@@ -21,13 +21,26 @@ pytest_plugins = ["tests.fixtures.localstack", "tests.fixtures.postgres_cluster"
 TOGETHER = ("tests/end_to_end/", "tests/infra/")
 # Where two workers run the tests, what takes longest comes first, and the many short files at the end fill the gaps.
 ORDER = (*TOGETHER, "tests/chaos/", "tests/fuzz/", "tests/integration/", "tests/conformance/", "tests/unit/")
+# Files of more than ten seconds that are not at the head of the above anyway: each comes first among those of its directory,
+# so that no worker begins one when the other has nothing left to do.
+LONGEST = (
+    "tests/integration/test_any_order.py",
+    "tests/integration/test_dead_letter_volume.py",
+    "tests/integration/test_deletes.py",
+    "tests/integration/test_history.py",
+    "tests/integration/test_local_stack.py",
+    "tests/unit/shared/consumer/test_state_machine.py",
+)
+APART = LONGEST[-1]  # its tests share nothing, and take longer than a third of all other unit tests
 
 
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """A worker takes one file after another, or a whole directory of those that share something."""
+    """A worker takes one file after another, a whole directory of those that share something, or a test of a file APART."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file == APART:
+            return nodeid
         return next((place for place in TOGETHER if file.startswith(place)), file)
 
 
@@ -38,7 +51,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: next(place for place, start in enumerate(ORDER) if item.nodeid.startswith(start)))
+        items.sort(key=_position)
+
+
+def _position(item: pytest.Item) -> tuple[int, bool]:
+    place = next(place for place, start in enumerate(ORDER) if item.nodeid.startswith(start))
+    return place, not item.nodeid.startswith(LONGEST)
 
 
 MEMORY = Path("/dev/shm")  # noqa: S108 (the files in it get directories of their own, as in /tmp)
