@@ -66,6 +66,8 @@ def _classed(dependency: str, error: BaseException) -> Exception:
         return DependencyDownError(dependency, _explain_unreachable(dependency, error))
     if isinstance(error, _BUSY):
         return ServerBusyError(dependency, _explain_busy(dependency, error))
+    if isinstance(error, asyncpg.InternalClientError) and "cannot switch to state" in str(error):
+        return _ended_between_statements(dependency)  # the server's last message, which answers no statement, is being read
     if isinstance(error, _MAY_PASS):
         return TransientError(f"{dependency}: {error.args[0]}")
     if isinstance(error, (*_QUOTING, ValueError)):  # the latter: an argument that does not fit
@@ -85,11 +87,12 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
     if isinstance(error.__context__, _RAISED):  # raised on leaving a transaction whose connection has ended
         return _classed(dependency, error.__context__)
     if "closed" in str(error) or "released" in str(error):
-        return ServerBusyError(
-            dependency,
-            f"the {dependency} database ended the connection between two statements; {_SEE_LOG}",
-        )
+        return _ended_between_statements(dependency)
     return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
+
+
+def _ended_between_statements(dependency: str) -> Exception:
+    return ServerBusyError(dependency, f"the {dependency} database ended the connection between two statements; {_SEE_LOG}")
 
 
 def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:

@@ -31,6 +31,11 @@ from shared.postgres_errors import classed_errors
         (asyncpg.ObjectInUseError("in use"), TransientError, "in use"),
         (asyncpg.InterfaceError("connection is closed"), ServerBusyError, "ended the connection between two statements"),
         (asyncpg.InterfaceError("another operation is in progress"), TransientError, "another operation is in progress"),
+        (
+            asyncpg.InternalClientError("cannot switch to state 14; another operation (3) is in progress"),
+            ServerBusyError,
+            "ended the connection between two statements",
+        ),
         (asyncpg.InternalClientError("got result for unknown protocol state"), TransientError, "unknown protocol state"),
         (ConnectionRefusedError(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
         (ConnectionResetError(), DependencyDownError, "the warehouse database's host can't be reached"),
