@@ -10,6 +10,7 @@ from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, S
 from contracts.state import Checkpoint
 from contracts.tables import Drift, SourceTable
 from services.ingestion.selection import Key
+from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
 
@@ -110,15 +111,23 @@ def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[s
 
 
 def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, ...]]:
+    """The keys asked for, by table. Raises: PermanentError for one that no row can have, without its values."""
     tables = {table.name: table for table in contract.source_tables}
+    keys: dict[str, tuple[Key, ...]] = {}
     for rows in asked:
         table = tables.get(rows.table)
         if table is None or any(len(key) != len(table.key) for key in rows.keys):
             raise PermanentError(
                 f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
             )
-    keys: dict[str, tuple[Key, ...]] = {}
-    for rows in asked:
+        codecs = [(name, codec_of(table.column(name).type)) for name in table.key]
+        for number, key in enumerate(rows.keys, start=1):
+            for (name, codec), value in zip(codecs, key, strict=True):
+                if not codec.may_be_key(value):
+                    raise PermanentError(
+                        f"a key of '{rows.table}' is not as PostgreSQL spells it (number {number} of {len(rows.keys)} in the "
+                        f"command): '{name}' is {codec.key_form}; correct the command"
+                    )
         if rows.keys:
             keys[rows.table] = keys.get(rows.table, ()) + rows.keys
     return keys

@@ -51,7 +51,7 @@ class Codec:
     @property
     def key_form(self) -> str:
         """What a person types as a value of a key, in a sentence."""
-        return "a text in UTF-8"
+        return "a text in UTF-8 without a NUL"
 
     def accepts(self, found: SourceType) -> bool:
         """Whether values of a column of the source can be carried; of an unbounded numeric, the ones that fit."""
@@ -86,4 +86,13 @@ class Codec:
     def parsed_key(self, text: str) -> int | str:
         """A value of a key that a person has typed, as questions hold it. Raises: ValueError if it is not a `key_form`."""
         text.encode()
+        if "\x00" in text:
+            raise ValueError(text)
         return text
+
+    def may_be_key(self, value: int | str) -> bool:
+        """Whether a key may have this value: PostgreSQL's own spelling of one, since another would not equal the row's."""
+        try:
+            return self.parsed_key(str(value)) == value
+        except ValueError:
+            return False

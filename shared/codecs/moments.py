@@ -17,7 +17,18 @@ _FIRST_DAY, _LAST_DAY = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
 _MICROSECONDS_OF_DAY = "(date_part('epoch', {0}) * 1000000)::bigint"  # of a time
 
 
-class Date(Codec):
+# What Python has no date for. No row of the star has such a key, but one of the source may.
+_BEYOND_PYTHON = re.compile(r"-?infinity|\d{5,7}-[-0-9 :.+]+( BC)?|\d{4}-[-0-9 :.+]+ BC", re.ASCII)
+
+
+class Moment(Codec):
+    """A date or a timestamp."""
+
+    def may_be_key(self, value: int | str) -> bool:
+        return _BEYOND_PYTHON.fullmatch(str(value)) is not None or super().may_be_key(value)
+
+
+class Date(Moment):
     """DATE."""
 
     accepted = re.compile(r"date")
@@ -51,7 +62,7 @@ class Time(Codec):
         return _shown(0, int(value), lambda moment: str(moment.time()))
 
 
-class Timestamp(Codec):
+class Timestamp(Moment):
     """TIMESTAMP, without time zone: UTC."""
 
     accepted = re.compile(r"timestamp(\(\d\))? without time zone")

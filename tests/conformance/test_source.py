@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from contracts.messages import Mode, Role, RowsOf
+from contracts.messages import LookUpKeysData, Mode, Role, RowsOf
 from infra.local.databases import READER, SOURCE_OWNER
 from services.ingestion.memory_source import MemorySource
 from services.ingestion.postgres_source import PostgresSource
@@ -126,6 +126,30 @@ async def test_a_look_up_that_the_contract_has_no_table_for_is_refused(scene: Sc
     await scene.run()
     with pytest.raises(PermanentError, match=r"^'basket' with keys of that length is not in contract 'conformance'"):
         await scene.run(reread=(RowsOf(table="basket", keys=((1,),)),))
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "form"),
+    [
+        ("shelf", (1, "a\x00"), "'label' is a text in UTF-8 without a NUL"),
+        ("shelf", (1, 7), "'label' is a text"),
+        ("shelf", ("1", "a"), "'row' is a whole number from -2147483648 to 2147483647"),
+        ("item", ("abc",), "'item_id' is a whole number"),
+        ("item", (2**31,), "'item_id' is a whole number"),
+    ],
+)
+async def test_a_key_that_no_row_can_have_is_refused_in_a_sentence(
+    scene: Scene, table: str, key: tuple[int | str, ...], form: str
+) -> None:
+    """Only a command that was made by hand has one; PostgreSQL ends the connection at a NUL, which looks like an outage."""
+    await scene.run()
+    asked = RowsOf(table="item", keys=((1,),)), RowsOf(table=table, keys=(key,))
+    with pytest.raises(PermanentError, match=rf"^a key of '{table}' .*: {form}.*; correct the command$"):
+        await scene.run(reread=asked)
+    async with scene.source.open_snapshot() as snapshot:
+        with pytest.raises(PermanentError, match=rf"^a key of '{table}' .*: {form}.*; correct the command$"):
+            snapshot.plan(scene.checkpoint, LookUpKeysData(source_name="shop", rows=asked), 0)
+    assert await scene.run() == {}
 
 
 async def test_a_comparison_of_keys_also_reads_the_rows_that_lost_their_partner(scene: Scene) -> None:

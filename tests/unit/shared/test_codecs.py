@@ -52,6 +52,31 @@ def test_each_kind_of_value_is_shown_as_a_person_writes_it(value: object, kind: 
     assert codec_of(kind).shown(value) == text
 
 
+@pytest.mark.parametrize(
+    ("kind", "held", "not_held"),
+    [
+        (INTEGER, [0, -(2**31), 2**31 - 1], [2**31, "0", ""]),
+        (BIGINT, [2**63 - 1], [2**63, "1e3"]),
+        (TEXT, ["", "é", "a'b", "\U0001f600"], ["a\x00", "\udcff", 7]),
+        (UUID, ["5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21"], ["5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21", "x", ""]),
+        (DATE, ["2026-11-01", "0001-01-01", "infinity", "0044-03-15 BC", "10000-01-01"], ["2026-02-30", "1 Nov 2026", "today"]),
+        (TIMESTAMP, ["2026-11-01 09:30:00", "2026-11-01 09:30:00.5", "-infinity"], ["2026-11-01", "2026-11-01 09:30:00.50"]),
+        (
+            TIMESTAMPTZ,
+            ["2026-11-01 09:30:00.000001+00", "0044-03-15 00:00:00+00 BC"],
+            ["2026-11-01 10:30:00+01", "2026-11-01 09:30:00"],
+        ),
+    ],
+    ids=str,
+)
+def test_a_key_holds_values_as_postgresql_spells_them_and_no_other_spelling(
+    kind: ColumnType, held: list[int | str], not_held: list[int | str]
+) -> None:
+    """Another spelling of a row that exists would be looked up, found, and taken for missing: the answer has PostgreSQL's."""
+    assert [value for value in held if not codec_of(kind).may_be_key(value)] == []
+    assert [value for value in not_held if codec_of(kind).may_be_key(value)] == []
+
+
 def test_each_kind_of_type_has_a_codec() -> None:
     bounded = {Kind.NUMERIC: numeric(10, 2), Kind.VERBATIM: UUID}
     types = [bounded[kind] if kind in bounded else ColumnType(kind) for kind in Kind]

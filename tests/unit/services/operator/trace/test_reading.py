@@ -52,7 +52,7 @@ def test_a_uuid_may_be_typed_in_capitals() -> None:
 
 def test_a_text_that_is_not_utf_8_is_escaped_in_the_complaint() -> None:
     table = Dimension("dim_code", ("code",), (Column("code", varchar(3), FromSource("code")),), "code")
-    with pytest.raises(UsageError, match=r"'code' is a text in UTF-8, not '\\udcff'; correct the key"):
+    with pytest.raises(UsageError, match=r"'code' is a text in UTF-8 without a NUL, not '\\udcff'; correct the key"):
         parsed_key(table, ["\udcff"])
 
 
