@@ -71,7 +71,7 @@ async def test_every_message_is_worked_on_once_and_the_bad_one_becomes_a_dead_le
     assert (failure.reason, failure.message) == (FailureReason.PERMANENT, "seven is bad")
 
 
-async def test_poison_ends_explained_and_good_messages_flow_on_beside_it(
+async def test_poison_is_dead_lettered_with_a_reason_while_good_messages_flow(
     queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.consumer.executor.NEWER_MESSAGE_DELAY", timedelta(seconds=1))

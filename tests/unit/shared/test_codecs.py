@@ -83,8 +83,8 @@ def test_each_kind_of_type_has_a_codec() -> None:
     assert [codec_of(kind).type for kind in types] == types
 
 
-def test_the_kinds_of_types_are_told_apart_in_few_places() -> None:
-    """A new one is edited here, and in the proof, which has SQL of its own on purpose."""
+def test_the_kinds_of_types_are_distinguished_in_few_modules() -> None:
+    """A new kind is added in these modules, and in the proof, which has SQL of its own on purpose."""
     member = re.compile(rf"\bKind\.({'|'.join(Kind.__members__)})\b")
     places = {
         "contracts/column_types.py",  # what a type is
@@ -102,7 +102,7 @@ def test_the_kinds_of_types_are_told_apart_in_few_places() -> None:
     assert {path for path in found if not path.startswith("services/operator/proof/")} == places
 
 
-def test_a_column_s_name_may_hold_what_a_template_holds() -> None:
+def test_a_column_name_may_contain_template_placeholders() -> None:
     name = '"of {0} {which}"'
     assert codec_of(DATE).loaded(name) == f"(date '1970-01-01' + {name}::integer)"
     assert codec_of(TIMESTAMPTZ).read(name).count(name) == codec_of(TIMESTAMPTZ).read('"at"').count('"at"') > 0

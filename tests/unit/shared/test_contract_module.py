@@ -25,7 +25,7 @@ def test_a_contract_is_found_by_its_module() -> None:
     assert load_contract("contracts.totesys") is load_contract(CONTRACT) is CONTRACT
 
 
-def test_a_module_that_is_not_there_is_named_with_where_it_was_looked_for(folder: Path) -> None:
+def test_a_missing_module_is_named_with_the_folders_searched(folder: Path) -> None:
     found = refusal("a_shop")
     assert found.startswith("no module 'a_shop' can be imported (looked in ")
     assert str(folder) in found
@@ -37,7 +37,7 @@ def test_a_module_that_is_not_there_is_named_with_where_it_was_looked_for(folder
     )
 
 
-def test_a_file_is_not_the_name_of_a_module() -> None:
+def test_a_file_path_is_refused_as_a_module_name() -> None:
     assert refusal("my/a_shop.py") == "'my/a_shop.py' is a file; give the name of its module, such as contracts.a_shop"
 
 
@@ -57,12 +57,12 @@ def test_a_module_without_a_contract_is_named() -> None:
         ),
     ],
 )
-def test_a_module_that_fails_is_named_with_what_it_raises(text: str, raised: str, folder: Path) -> None:
+def test_a_module_that_fails_is_named_with_its_error(text: str, raised: str, folder: Path) -> None:
     name = f"shop_{abs(hash(text))}"
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
     assert f"module '{name}' raises {raised}" in refusal(name)
 
 
 @pytest.mark.parametrize("name", ["", ".shop", "a..b"])
-def test_a_name_that_no_module_can_have_is_refused(name: str) -> None:
+def test_an_impossible_module_name_is_refused(name: str) -> None:
     assert refusal(name).startswith((f"module '{name}' raises ", f"no module '{name}'"))

@@ -21,7 +21,7 @@ def test_a_query_is_shown_without_its_values(query: str, expected: str) -> None:
     assert without_literals(query) == expected
 
 
-def test_the_holder_of_a_lock_is_named_as_far_as_it_is_known() -> None:
+def test_the_holder_of_a_lock_is_described_by_what_is_known() -> None:
     known = LockWait(1, "starlift", 7, "ada", "psql", "active", "DELETE FROM t WHERE id = 5")
     assert str(known) == "session 7 (ada, psql, active, DELETE FROM t WHERE id = ?)"
     assert str(LockWait(1, "starlift", 7, "ada", "", None, None)) == "session 7 (ada)"

@@ -30,7 +30,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> Any:
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_an_event_is_one_line_that_begins_with_when_how_bad_who_and_what(logged: Any) -> None:
+def test_an_event_is_one_line_that_begins_with_time_level_service_and_name(logged: Any) -> None:
     configure_logs("loading")
     structlog.get_logger().info("batch_loaded", rows=7, batch_id=UUID(int=5))
     (line,) = logged()
@@ -39,7 +39,7 @@ def test_an_event_is_one_line_that_begins_with_when_how_bad_who_and_what(logged:
     assert line == {"level": "info", "service": "loading", "event": "batch_loaded", "rows": 7, "batch_id": str(UUID(int=5))}
 
 
-def test_what_is_bound_stays_within_its_task(logged: Any) -> None:
+def test_bound_log_context_stays_within_its_task(logged: Any) -> None:
     configure_logs("loading")
 
     async def work(run: int) -> None:
@@ -54,7 +54,7 @@ def test_what_is_bound_stays_within_its_task(logged: Any) -> None:
     assert [line["run"] for line in logged()] == [1, 2]
 
 
-def test_debug_events_are_silent_until_they_are_asked_for(logged: Any) -> None:
+def test_debug_events_are_logged_only_when_enabled(logged: Any) -> None:
     configure_logs("loading")
     structlog.get_logger().debug("message_received")
     configure_logs("loading", level="debug")
@@ -74,7 +74,7 @@ def test_an_error_is_logged_as_its_type_and_place_without_its_text(logged: Any) 
     assert "alice" not in json.dumps([ours, theirs])
 
 
-def test_a_library_is_heard_from_warning_on_in_the_same_form(logged: Any) -> None:
+def test_a_library_s_warnings_are_logged_in_the_same_form(logged: Any) -> None:
     configure_logs("loading")
     logging.getLogger("aiobotocore").info("nothing")
     logging.getLogger("aiobotocore").warning("slow %s", "pool")

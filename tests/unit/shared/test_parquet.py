@@ -87,7 +87,7 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
 
 
 def read_by_another(body: bytes, path: Path) -> tuple[dict[str, str], list[Row]]:
-    """A file as DuckDB reads it: each column's type, and the rows."""
+    """A file as read by DuckDB: each column's type, and the rows."""
     path.write_bytes(body)
     found = duckdb.read_parquet(str(path))
     return dict(zip(found.columns, map(str, found.types), strict=True)), found.fetchall()
@@ -101,7 +101,7 @@ def test_every_value_comes_back_as_it_was(rows: list[Row]) -> None:
     assert [str(found[name].dtype) for name in TYPES] == [codec_of(kind).frame for kind in TYPES.values()]
 
 
-def test_null_is_none_and_never_an_empty_or_a_telling_text() -> None:
+def test_null_is_none_and_never_confused_with_a_text() -> None:
     texts = [None, "", "NULL", "None", "nan", "NaN", "<NA>", r"\N", " "]
     found = decode_parquet(
         encode_parquet(frame_of([(text,) for text in texts], {"text": TEXT}), {"text": TEXT}), {"text": TEXT}
@@ -115,26 +115,26 @@ def test_a_frame_without_rows_keeps_its_columns() -> None:
     assert len(found) == 0
 
 
-def test_columns_of_nothing_but_null() -> None:
+def test_columns_that_are_all_null_come_back() -> None:
     rows: list[Row] = [(None,) * len(TYPES)] * 3
     assert rows_of(decode_parquet(encode_parquet(frame_of(rows), TYPES), TYPES)) == rows
 
 
-def test_columns_are_written_and_read_in_the_order_that_is_asked_for() -> None:
+def test_columns_are_written_and_read_in_the_requested_order() -> None:
     body = encode_parquet(frame_of([(1, "a")], {"number": INTEGER, "text": TEXT}), {"text": TEXT, "number": INTEGER})
     assert list(decode_parquet(body, {"text": TEXT, "number": INTEGER}).columns) == ["text", "number"]
     assert rows_of(decode_parquet(body, {"number": INTEGER, "text": TEXT})) == [(1, "a")]
 
 
 @pytest.mark.parametrize("known", [{"number": INTEGER}, {"number": INTEGER, "renamed": TEXT}])
-def test_a_column_that_is_not_asked_for_is_never_dropped(known: dict[str, ColumnType]) -> None:
+def test_an_unexpected_column_is_refused_and_not_dropped(known: dict[str, ColumnType]) -> None:
     types = {"number": INTEGER, "text": TEXT}
     body = encode_parquet(frame_of([(1, "a")], types), types)
     with pytest.raises(NewerColumnsError, match=r"columns that this build's contract does not have: \['text'\]"):
         decode_parquet(body, known)
 
 
-def test_some_columns_are_read_whatever_others_there_are() -> None:
+def test_chosen_columns_are_read_whatever_other_columns_the_file_has() -> None:
     types = {"number": INTEGER, "text": TEXT, "money": numeric(10, 2)}
     body = encode_parquet(frame_of([(1, "a", 125), (2, "", None)], types), types)
     assert rows_of(decode_columns(body, {"money": numeric(10, 2), "text": TEXT})) == [(125, "a"), (None, "")]
@@ -229,11 +229,11 @@ def test_another_reader_sees_true_values(tmp_path: Path) -> None:
     assert [row[11] for row in found] == [dt.datetime.min, dt.datetime.max, dt.datetime(1970, 1, 1, 0, 0, 0, 1)]  # noqa: DTZ001, DTZ901
 
 
-def test_every_kind_is_tried_here() -> None:
+def test_every_kind_is_covered() -> None:
     assert {kind.kind for kind in TYPES.values()} == set(Kind)
 
 
-def test_a_column_that_no_contract_knows_is_there_for_other_readers_and_not_for_us(tmp_path: Path) -> None:
+def test_a_carried_column_is_visible_to_other_readers_only(tmp_path: Path) -> None:
     types = {"number": INTEGER, "colour": TEXT}
     frame = pd.DataFrame({"number": pd.Series([1], dtype="Int64"), "colour": pd.Series(["red"], dtype="object")})
     body = encode_parquet(frame, types, carried=["colour"])

@@ -55,7 +55,7 @@ from shared.postgres_errors import classed_errors
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_an_error_of_postgresql_is_classed_by_what_recovers_it(error: Exception, expected: type[Exception], text: str) -> None:
+def test_a_postgresql_error_is_classified_by_what_recovers_it(error: Exception, expected: type[Exception], text: str) -> None:
     with pytest.raises(expected) as raised, classed_errors("warehouse"):
         raise error
     assert text in str(raised.value)
@@ -63,7 +63,7 @@ def test_an_error_of_postgresql_is_classed_by_what_recovers_it(error: Exception,
 
 @pytest.mark.parametrize("kind", [asyncpg.SerializationError, asyncpg.DeadlockDetectedError])
 @pytest.mark.parametrize("function", ["ProcessInterrupts", "ProcessRecoveryConflictInterrupt"])  # until 16, and from then on
-def test_a_standby_that_cancels_reads_is_explained_in_whatever_language_it_speaks(
+def test_a_read_cancelled_by_a_standby_is_explained_in_any_server_language(
     kind: type[asyncpg.PostgresError], function: str
 ) -> None:
     error = server_error(
@@ -78,7 +78,7 @@ ROW = "Ann Smith 4711"
 
 
 def server_error(kind: type[asyncpg.PostgresError], **fields: str) -> asyncpg.PostgresError:
-    """An error as asyncpg makes it of what the server sends."""
+    """The error that asyncpg makes of a server's fields."""
     error = kind(fields.pop("message"))
     for name, value in fields.items():
         setattr(error, name, value)
@@ -96,7 +96,7 @@ def server_error(kind: type[asyncpg.PostgresError], **fields: str) -> asyncpg.Po
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_the_text_of_an_error_quotes_no_row(error: Exception, told: str) -> None:
+def test_an_error_text_never_quotes_a_row(error: Exception, told: str) -> None:
     with pytest.raises((PermanentError, TransientError, ServerBusyError)) as raised, classed_errors("warehouse"):
         raise error
     assert ROW not in str(raised.value)

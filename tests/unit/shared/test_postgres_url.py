@@ -36,7 +36,7 @@ def login(url: PostgresUrl) -> tuple[str, str | None]:
         ("postgresql://me@%2Frun%2Fpostgresql/?dbname=shop", (("/run/postgresql",), (5432,), "me", None, "shop")),
     ],
 )
-def test_a_url_says_where_and_as_whom(url: str, expected: object) -> None:
+def test_a_url_names_server_database_and_user(url: str, expected: object) -> None:
     found = read(url)
     assert (found.hosts, found.ports, *login(found), found.database) == expected
 
@@ -56,12 +56,12 @@ def test_a_password_is_never_shown() -> None:
         "sslnegotiation=postgres",
     ],
 )
-def test_parameters_of_libpq_that_mean_nothing_here_are_dropped(parameters: str) -> None:
+def test_libpq_parameters_without_a_meaning_here_are_dropped(parameters: str) -> None:
     found, bare = read(f"{BASE}?{parameters}"), read(BASE)
     assert (found.hosts, found.database, found.server_settings) == (bare.hosts, bare.database, bare.server_settings)
 
 
-def test_parameters_that_decide_which_server_it_is_are_passed_on() -> None:
+def test_parameters_that_select_the_server_are_passed_on() -> None:
     found = read(f"{BASE}?target_session_attrs=standby&options=endpoint%3Done")
     assert (found.target_session_attrs, found.server_settings) == ("standby", {"options": "endpoint=one"})
 
@@ -78,7 +78,7 @@ def test_parameters_that_decide_which_server_it_is_are_passed_on() -> None:
         ("postgresql:///shop?user=me", "has no host; it should look like postgresql://user:password@host:port/database"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_named(url: str, expected: str) -> None:
+def test_the_error_of_a_bad_url_names_the_problem(url: str, expected: str) -> None:
     with pytest.raises(PermanentError) as caught:
         read(url)
     assert str(caught.value).startswith(f"the source database's URL {expected}")
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_url_is_named(url: str, expected: str) -> None:
     ("mode", "verified", "checked"),
     [("require", False, False), ("verify-ca", True, False), ("verify-full", True, True)],
 )
-def test_a_strict_mode_connects_with_tls_alone(mode: str, verified: bool, checked: bool) -> None:  # noqa: FBT001
+def test_a_strict_mode_connects_only_with_tls(mode: str, verified: bool, checked: bool) -> None:  # noqa: FBT001
     (context,) = read(f"{BASE}?sslmode={mode}").tls
     assert isinstance(context, ssl.SSLContext)
     assert (context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname) == (verified, checked)
@@ -103,7 +103,7 @@ def test_the_other_modes_fall_back_to_a_connection_without_tls() -> None:
 @pytest.mark.parametrize(
     "parameters", ["sslmode=verify-full&sslrootcert={0}", "sslmode=require&sslcert={0}", "sslcert={0}&sslkey={0}.key"]
 )
-def test_a_file_that_the_url_names_and_that_cannot_be_used_is_named(parameters: str, tmp_path: Path) -> None:
+def test_an_unusable_file_in_a_url_is_named(parameters: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     for content in (None, "not a certificate"):
         if content is not None:

@@ -1,4 +1,4 @@
-"""The calls of SqsQueue to each client, and their timeouts. The conformance suite tests the answers of SQS."""
+"""Which client SqsQueue calls, and with which timeouts. The conformance suite tests the answers of SQS."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ REQUESTS: list[tuple[Callable[[SqsQueue], Awaitable[object]], timedelta]] = [
 
 
 @pytest.mark.parametrize(("request_of", "limit"), REQUESTS)
-async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_end(
+async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_a_timeout(
     request_of: Callable[[SqsQueue], Awaitable[object]], limit: timedelta
 ) -> None:
     receiver, control = Client(), Client(takes=timedelta(hours=1))
@@ -66,7 +66,7 @@ async def test_every_request_but_a_poll_goes_to_the_control_client_and_has_an_en
     assert (receiver.asked, len(control.asked)) == ([], 1)
 
 
-async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_must_know_what_may_be_there_twice() -> None:
+async def test_batches_are_sent_by_the_client_that_never_retries() -> None:
     control, once = Client(), Client(takes=timedelta(hours=1))
     queue = queue_of(Client(), control, once)
     with pytest.raises(DependencyDownError, match="can't be reached for 'loading'"):
@@ -74,7 +74,7 @@ async def test_many_are_sent_by_a_client_that_repeats_nothing_since_the_sender_m
     assert (once.asked, control.asked) == (["send_message_batch"], [])
 
 
-async def test_who_has_no_credentials_is_told_what_is_missing_and_not_that_somebody_waits() -> None:
+async def test_missing_credentials_are_named_in_the_error() -> None:
     class Nameless:
         async def get_queue_attributes(self, **_request: object) -> None:
             raise NoCredentialsError
@@ -84,7 +84,7 @@ async def test_who_has_no_credentials_is_told_what_is_missing_and_not_that_someb
         await queue_of(Client(), Nameless()).depth()
 
 
-async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_seconds() -> None:
+async def test_a_poll_has_its_own_client_and_hangs_for_at_most_ten_seconds() -> None:
     receiver, control = Client(takes=timedelta(hours=1)), Client()
     with pytest.raises(DependencyDownError):
         await queue_of(receiver, control).receive(1, wait=WAIT, visibility=WAIT)
@@ -92,7 +92,7 @@ async def test_a_poll_has_a_client_of_its_own_and_hangs_no_longer_than_ten_secon
     assert (receiver.asked, control.asked) == (["receive_message"], [])
 
 
-async def test_a_short_span_is_a_whole_second_and_never_none() -> None:
+async def test_a_short_span_is_rounded_up_to_one_second() -> None:
     """SQS counts in seconds, and zero would hand a message back at once."""
     control = Client()
     await queue_of(Client(), control).set_visibility(
@@ -101,7 +101,7 @@ async def test_a_short_span_is_a_whole_second_and_never_none() -> None:
     assert [entry["VisibilityTimeout"] for entry in control.entries] == [1, 60, 0]
 
 
-async def test_of_a_batch_what_is_the_receipt_s_fault_is_gone_and_the_rest_may_pass() -> None:
+async def test_receipt_errors_of_a_batch_are_final_and_the_others_transient() -> None:
     failed = (
         ("ReceiptHandleIsInvalid", True),
         ("MessageNotInflight", True),

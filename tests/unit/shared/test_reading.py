@@ -6,7 +6,7 @@ from shared.reading import AT_ONCE, all_of, in_order
 
 
 class Counter:
-    """Answers with twice the number, the greater the sooner, and counts how many are asked at once."""
+    """Answers with twice the number, larger ones sooner, and counts concurrent requests."""
 
     def __init__(self) -> None:
         self.now = self.most = self.asked = 0
@@ -21,13 +21,13 @@ class Counter:
         return 2 * number
 
 
-async def test_some_are_asked_at_once_and_the_answers_come_in_order() -> None:
+async def test_requests_run_concurrently_and_answers_come_in_order() -> None:
     counter = Counter()
     assert await all_of(range(100), counter) == [2 * number for number in range(100)]
     assert (counter.asked, counter.most) == (100, AT_ONCE)
 
 
-async def test_what_is_not_needed_is_not_asked_for() -> None:
+async def test_requests_that_are_not_needed_are_not_made() -> None:
     counter = Counter()
     async for number, _ in in_order(range(100), counter):
         if number == 20:

@@ -41,7 +41,7 @@ def world(outlet: FakeQueue | None = None) -> World:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_service_works_until_a_signal_and_ends_with_success(number: signal.Signals) -> None:
+def test_a_service_runs_until_a_signal_and_exits_with_0(number: signal.Signals) -> None:
     handler = Script()
 
     async def serve(settings: GivenSettings) -> None:
@@ -65,7 +65,7 @@ def test_help_needs_no_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
-def test_wrong_settings_end_with_two_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_exit_with_2_and_print_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     async def serve(_settings: ServiceSettings) -> None:
         raise AssertionError("must not start")
 
@@ -79,7 +79,7 @@ def test_wrong_settings_end_with_two_and_one_sentence(capsys: pytest.CaptureFixt
     "error",
     [PermanentError("the secret is gone"), ExceptionGroup("", [ExceptionGroup("", [PermanentError("the secret is gone")])])],
 )
-def test_a_service_that_cannot_go_on_says_why_and_ends_with_one(error: Exception) -> None:
+def test_a_service_that_cannot_continue_logs_why_and_exits_with_1(error: Exception) -> None:
     async def serve(_settings: GivenSettings) -> None:
         raise error
 
@@ -88,7 +88,7 @@ def test_a_service_that_cannot_go_on_says_why_and_ends_with_one(error: Exception
     assert logs == [{"event": "service_failed", "error": "the secret is gone", "log_level": "error"}]
 
 
-def test_a_bug_is_not_dressed_up() -> None:
+def test_a_bug_is_raised_unchanged() -> None:
     async def serve(_settings: GivenSettings) -> None:
         raise ZeroDivisionError
 
@@ -96,25 +96,25 @@ def test_a_bug_is_not_dressed_up() -> None:
         run_service(GivenSettings, serve)
 
 
-def test_the_contract_is_there_without_being_named() -> None:
+def test_the_default_contract_needs_no_setting() -> None:
     assert GivenSettings().contract is CONTRACT
 
 
-def test_a_service_without_a_next_queue_says_what_to_set() -> None:
+def test_a_service_without_a_next_queue_names_the_setting() -> None:
     outlet = FakeQueue("next")
     assert world(outlet).require_next_queue() is outlet
     with pytest.raises(PermanentError, match="set STARLIFT_NEXT_QUEUE_URL"):
         world().require_next_queue()
 
 
-async def test_polls_and_everything_else_have_pools_of_connections_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_polls_and_other_requests_have_separate_connection_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     async with open_clients("eu-west-2") as clients:
         assert clients.receiver is not clients.control
 
 
 @pytest.mark.parametrize(("profile", "region"), [("nope", "eu-west-2"), ("", "eu west 2")])
-async def test_an_aws_that_does_not_exist_is_told_in_a_sentence(
+async def test_an_unknown_aws_profile_or_region_is_reported_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, profile: str, region: str
 ) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
@@ -127,13 +127,13 @@ async def test_an_aws_that_does_not_exist_is_told_in_a_sentence(
             pass
 
 
-async def test_what_must_not_be_repeated_unseen_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_of_single_requests_never_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     async with open_clients("eu-west-2") as clients:
         assert vars(clients.once.meta.config)["retries"]["total_max_attempts"] == 1
 
 
-async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other() -> None:
+async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_others() -> None:
     outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
     mine = World(FakeQueue(), FakeQueue(), outlet, objects)
     await aws_probes(mine, ["landing"])["s3"]()
@@ -146,7 +146,7 @@ async def test_the_probes_ask_every_queue_and_bucket_of_the_service_and_no_other
         await probes["s3"]()
 
 
-async def test_what_aws_refuses_is_found_at_the_start_and_what_is_down_may_come_back() -> None:
+async def test_a_refusal_by_aws_stops_the_start_and_an_outage_does_not() -> None:
     outlet, objects = FakeQueue("next"), FakeObjectStore("landing")
     probes = aws_probes(World(FakeQueue(), FakeQueue(), outlet, objects), ["landing"])
     outlet.faults.add("depth", DependencyDownError("sqs", "away"))

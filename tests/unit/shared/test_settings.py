@@ -38,7 +38,7 @@ def complaint(settings: type[ServiceSettings] = ServiceSettings) -> str:
     return explained(caught.value, settings)
 
 
-def test_seconds_of_the_environment_are_spans_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_in_seconds_are_read_as_timedeltas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("starlift_poll_wait_s", "2.5")
     settings = ServiceSettings()
     assert settings.handler_limit == timedelta(minutes=15)
@@ -50,7 +50,7 @@ def test_the_contract_is_the_one_of_the_named_module() -> None:
     assert ServiceSettings().contract is CONTRACT
 
 
-def test_settings_can_be_given_by_their_names() -> None:
+def test_settings_can_be_passed_by_field_name() -> None:
     assert ServiceSettings(slots=5, drain_budget=timedelta(seconds=30)).drain_budget == timedelta(seconds=30)
 
 
@@ -76,7 +76,7 @@ def test_settings_can_be_given_by_their_names() -> None:
         ),
     ],
 )
-def test_a_broken_rule_is_told_with_its_values_and_what_to_do(
+def test_an_invalid_setting_is_reported_with_its_values_and_what_to_do(
     changes: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in changes.items():
@@ -84,26 +84,26 @@ def test_a_broken_rule_is_told_with_its_values_and_what_to_do(
     assert expected in complaint()
 
 
-def test_every_broken_rule_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_settings_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARLIFT_ATTEMPTS", "10")
     monkeypatch.setenv("STARLIFT_DRAIN_BUDGET_S", "110")
     assert complaint().count("; raise the queue's") + complaint().count("; lower the budget") == 2
 
 
-def test_what_is_missing_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_setting_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STARLIFT_QUEUE_URL")
     monkeypatch.delenv("STARLIFT_HANDLER_LIMIT_S")
     assert "STARLIFT_QUEUE_URL is missing; set it" in complaint()
     assert "STARLIFT_HANDLER_LIMIT_S is missing; set it" in complaint()
 
 
-def test_a_secret_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARLIFT_DATABASE", "postgresql://me:hunter2@db/x")
     assert "STARLIFT_DATABASE is invalid" in complaint(SecretSettings)
     assert "hunter2" not in complaint(SecretSettings)
 
 
-async def test_a_database_url_of_the_environment_is_taken_as_it_is() -> None:
+async def test_a_database_url_from_the_environment_is_used_unchanged() -> None:
     url = SecretStr("postgresql://me@db/x")
     assert await database_url("source", url=url, secret_id=None, region="eu-west-2") == url
 
@@ -115,7 +115,7 @@ async def test_a_database_url_of_the_environment_is_taken_as_it_is() -> None:
         (SecretStr("mysql://me:hunter2@db"), "the source database's URL can't be read; it should look like postgresql://"),
     ],
 )
-async def test_a_database_that_cannot_be_found_is_told_without_its_password(url: SecretStr | None, expected: str) -> None:
+async def test_a_database_that_cannot_be_found_is_reported_without_its_password(url: SecretStr | None, expected: str) -> None:
     with pytest.raises(PermanentError) as caught:
         await database_url("source", url=url, secret_id=None, region="eu-west-2")
     assert expected in str(caught.value)

@@ -42,7 +42,7 @@ async def test_a_source_without_any_run_has_an_empty_state(store: SourceStore) -
     assert (await store.highest_run(), await store.find_checkpoint(), await store.manifests_after(0)) == (0, None, [])
 
 
-async def test_a_state_is_replaced_only_where_nobody_else_has_written(store: SourceStore) -> None:
+async def test_a_state_is_replaced_only_if_it_has_not_changed(store: SourceStore) -> None:
     etag = await store.replace_state(SourceState(run=1), expected=None)
     await store.replace_state(SourceState(run=2), expected=etag)
     with pytest.raises(ConflictError):
@@ -75,7 +75,7 @@ async def test_a_foreign_object_among_the_manifests_is_reported(store: SourceSto
 
 
 @pytest.mark.parametrize("wrong", [{"horizon": 2**63}, {"wal_position": "-1/0"}, {"wal_position": "nowhere"}])
-async def test_a_position_that_postgresql_would_not_take_damages_a_state(
+async def test_a_state_with_a_position_postgresql_would_reject_is_damaged(
     store: SourceStore, objects: FakeObjectStore, wrong: dict[str, object]
 ) -> None:
     checkpoint = Checkpoint(run=1, started_at=AT, snapshot=position(), identity=IDENTITY, contract="", tables={})

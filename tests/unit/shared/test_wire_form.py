@@ -1,4 +1,4 @@
-"""A message as it travels: a body that we packed comes back, and attributes of others stay where they are."""
+"""The form of a message on the wire: a packed body is unpacked unchanged, and the sender's attributes are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def received(body: str, attributes: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("size", [1, MESSAGE_BYTES_MAXIMUM - 5, MESSAGE_BYTES_MAXIMUM])
-def test_what_is_packed_fits_and_comes_back(size: int) -> None:
+def test_a_packed_message_fits_and_is_unpacked_unchanged(size: int) -> None:
     body, attributes = "x" * size, {"starlift.failure": "why"}
     wire_body, wired = packed(body, attributes)
     assert (PACKED_ATTRIBUTE in wired) == (size > MESSAGE_BYTES_MAXIMUM // 2)
@@ -35,11 +35,11 @@ def test_what_is_packed_fits_and_comes_back(size: int) -> None:
         {"DataType": "Binary", "BinaryValue": gzip.compress(b"x" * 10 * MESSAGE_BYTES_MAXIMUM)},
     ],
 )
-def test_an_attribute_that_was_made_by_hand_is_not_a_body(attribute: dict[str, Any]) -> None:
+def test_a_forged_attribute_is_not_read_as_a_body(attribute: dict[str, Any]) -> None:
     assert unpacked(received("the body", {PACKED_ATTRIBUTE: attribute})) == "the body"
 
 
-def test_a_copy_keeps_our_attributes_and_as_many_given_ones_as_fit() -> None:
+def test_a_copy_keeps_our_attributes_and_as_many_of_the_sender_s_as_fit() -> None:
     given = {f"x{number}": "x" for number in range(10)} | {"ours": "theirs", "large": "x" * MESSAGE_BYTES_MAXIMUM}
     kept = attributes_beside("body", {"ours": "ours"}, given)
     assert kept["ours"] == "ours"

@@ -27,14 +27,14 @@ LEASE_S = RULES.visibility_timeout.total_seconds()
 
 
 class Kind(StrEnum):
-    """The fate of a message when nothing else goes wrong."""
+    """What becomes of a message when nothing else goes wrong."""
 
     GOOD = "good"
     SLOW = "slow"
     UNLUCKY = "fails three times"
-    HOPELESS = "fails for ever"
-    PERMANENT = "can't be helped"
-    UNDECODABLE = "no message"
+    HOPELESS = "always fails"
+    PERMANENT = "permanent failure"
+    UNDECODABLE = "not a message"
     NEWER = "of a later version"
 
     @property
@@ -104,7 +104,7 @@ class Holding:
 
 
 class Connection:
-    """The queue as one process sees it, until the process is gone. Checks each request against what the process must know."""
+    """The queue as one process sees it, until the process dies. Checks each request against what the process must know."""
 
     def __init__(self, queue: FakeQueue, world: World, process: Process) -> None:
         self._queue = queue
@@ -128,7 +128,7 @@ class Connection:
             stranded = [found for found in self._queue.messages if found.receipt and found.receipt not in held]
             self._world.excused |= {found.body for found in stranded}
             raise
-        if self._process.is_gone:  # killed with the answer under way
+        if self._process.is_gone:  # killed while the answer is on its way
             self._world.excused |= {delivery.body for delivery in deliveries}
         self._require_alive()
         for delivery in deliveries:
@@ -179,7 +179,7 @@ class Connection:
         return await self._queue.depth()
 
     async def _watched(self, receipts: Iterable[str], request: Coroutine[None, None, Failures]) -> Failures:
-        """A request about receipts that fails excuses their messages: a lease may end of it, or a deletion come too late."""
+        """A failed request about receipts excuses their messages: a lease may end because of it, or a deletion come late."""
         bodies = {receipt: self._process.holdings[receipt].body for receipt in receipts}
         try:
             failures = await request
@@ -205,7 +205,7 @@ class Connection:
 
 
 class Process:
-    """A consumer and what it holds. `all` are the processes of its world, dead ones too."""
+    """A consumer and what it holds. `all` are the processes of its world, including dead ones."""
 
     def __init__(self, world: World, rules: Rules, seed: int, everybody: list[Process]) -> None:
         self.world = world
@@ -231,7 +231,7 @@ class Process:
         return self.gone_at is not None
 
     async def kill(self) -> None:
-        """As SIGKILL does: nothing more of it reaches the queue, the warehouse, or anybody."""
+        """End like SIGKILL: nothing more of it reaches the queue or the warehouse."""
         self.is_killed = True
         self.world.excused |= {holding.body for holding in self.holdings.values() if not holding.is_given_up}
         self.gone_at = now()
@@ -254,7 +254,7 @@ class Process:
         return Done()
 
     def left_hidden(self, at: float) -> list[StoredMessage]:
-        """Messages that no other process can receive at loop time `at`, because this process, which is gone, held them."""
+        """Messages that no other process can receive at loop time `at`, because this dead process held them."""
         held = {receipt for receipt, holding in self.holdings.items() if not holding.is_given_up}
         return [message for message in self.world.queue.messages if message.receipt in held and message.visible_at > at]
 

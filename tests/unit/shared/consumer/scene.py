@@ -1,4 +1,4 @@
-"""A consumer among fakes, on the virtual clock, and the words that its tests use."""
+"""A consumer on fakes and the virtual clock, and the vocabulary of its tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def body(number: int = 1) -> str:
 
 @dataclass
 class Script:
-    """A handler that does what it is told: raises or returns the next of `steps`, then is done. `calls` are loop times."""
+    """A scripted handler: raises or returns the next of `steps`, then always succeeds. `calls` are loop times."""
 
     steps: list[Outcome | Exception] = field(default_factory=list)
     takes: timedelta = timedelta(0)
@@ -92,7 +92,7 @@ class Scene:
 
     @asynccontextmanager
     async def consuming(self, handler: Handler, **rules: object) -> AsyncIterator[Consumer]:
-        """Stops the consumer at the end, and waits for it."""
+        """Run the consumer; at the end, stop it and wait for it."""
         consumer = self.consumer(handler, **rules)
         running = asyncio.create_task(consumer.run())
         try:
@@ -102,16 +102,16 @@ class Scene:
             await running
 
     async def consume_until(self, handler: Handler, condition: Callable[[], bool], **rules: object) -> None:
-        """Until the condition holds."""
+        """Consume until the condition holds."""
         async with self.consuming(handler, **rules):
             await until(condition)
 
     async def consume_all(self, handler: Handler, **rules: object) -> None:
-        """Until the queue is empty."""
+        """Consume until the queue is empty."""
         await self.consume_until(handler, lambda: not self.queue.messages, **rules)
 
     async def show_again(self) -> None:
-        """Hands the first message back behind the consumer's back."""
+        """Make the first message visible behind the consumer's back."""
         await self.queue.set_visibility({self.queue.messages[0].receipt: timedelta(0)})
 
     def failure(self, index: int = 0) -> FailureRecord:
@@ -120,7 +120,7 @@ class Scene:
 
 
 async def until(condition: Callable[[], bool], within: timedelta = A_WEEK, turn_s: float = 0.25) -> None:
-    """Waits, on the loop's clock, until the condition holds; the longer it takes, the more rarely it is looked at."""
+    """Wait, on the loop's clock, until the condition holds; check less and less often."""
     started_at = now()
     async with asyncio.timeout(within.total_seconds()):
         while not condition():  # noqa: ASYNC110 - any condition, and the clock is virtual

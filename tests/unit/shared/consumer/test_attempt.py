@@ -37,7 +37,7 @@ def attempt(receive_count: int = 1, attributes: dict[str, str] | None = None) ->
 
 
 @given(receive_counts=st.lists(st.integers(1, 9), min_size=1))
-def test_however_often_a_message_is_handed_over_every_receipt_but_the_last_of_each_copy_is_an_attempt(
+def test_every_receipt_but_the_last_of_each_copy_counts_as_an_attempt(
     receive_counts: list[int],
 ) -> None:
     attributes: dict[str, str] = {}
@@ -46,7 +46,7 @@ def test_however_often_a_message_is_handed_over_every_receipt_but_the_last_of_ea
     assert attempt(1, attributes).number == 1 + sum(count - 1 for count in receive_counts)
 
 
-def test_a_copy_remembers_since_when_its_message_fails() -> None:
+def test_a_copy_keeps_the_time_of_the_first_failure() -> None:
     assert FAILING_ATTRIBUTE not in attempt().copy_attributes()
     first = attempt(2).copy_attributes()
     assert attempt(1, first).failing_since == EPOCH + A_MINUTE
@@ -54,32 +54,32 @@ def test_a_copy_remembers_since_when_its_message_fails() -> None:
     assert attempt().failing_since is None
 
 
-def test_a_deferral_remembers_when_the_first_one_was() -> None:
+def test_a_deferral_keeps_the_time_of_the_first_one() -> None:
     first = attempt().deferral_attributes(EPOCH)
     assert attempt(1, attempt(1, first).deferral_attributes(LATER)).deferred_since == EPOCH
 
 
 @pytest.mark.parametrize("text", ["", "-1", "two", "٣", "1e3", "9" * 5000])
-def test_a_hand_made_count_counts_nothing(text: str) -> None:
+def test_a_forged_attempt_count_is_ignored(text: str) -> None:
     assert attempt(3, {ATTEMPTS_ATTRIBUTE: text}).number == 3
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("", None), ("yesterday", None), ("2999-01-01T00:00:00+00:00", LATER), ("2999-01-01", LATER)]
 )
-def test_a_hand_made_time_is_ignored_or_now_at_the_latest(text: str, expected: datetime | None) -> None:
+def test_a_forged_time_is_ignored_or_capped_at_now(text: str, expected: datetime | None) -> None:
     made = attempt(1, {DEFERRED_ATTRIBUTE: text, FAILING_ATTRIBUTE: text})
     assert (made.deferred_since, made.failing_since) == (expected, expected)
 
 
-def test_what_is_ours_is_not_among_what_the_message_was_given() -> None:
+def test_our_own_attributes_are_not_counted_as_the_sender_s() -> None:
     copied = attempt(2, attempt(1, {"origin": "x"}).deferral_attributes(LATER)).copy_attributes()
     assert set(copied) == {"origin", ATTEMPTS_ATTRIBUTE, FAILING_ATTRIBUTE, DEFERRED_ATTRIBUTE}
     assert sender_attributes(delivery(1, copied)) == {"origin": "x"}
 
 
 @pytest.mark.virtual_clock
-async def test_an_outage_of_a_day_burns_no_attempt_though_sqs_hides_a_message_for_twelve_hours_only() -> None:
+async def test_an_outage_of_a_day_costs_no_attempt_despite_the_12_hour_limit_of_sqs() -> None:
     up_at = timedelta(days=1).total_seconds()
 
     async def ask() -> None:
@@ -99,7 +99,7 @@ async def test_an_outage_of_a_day_burns_no_attempt_though_sqs_hides_a_message_fo
 
 
 @pytest.mark.virtual_clock
-async def test_a_process_that_was_paused_for_longer_than_a_lease_neither_deletes_nor_copies() -> None:
+async def test_a_process_paused_for_longer_than_a_lease_neither_deletes_nor_copies() -> None:
     scene = Scene()
     answers = [Done(), Done()]
 
@@ -114,7 +114,7 @@ async def test_a_process_that_was_paused_for_longer_than_a_lease_neither_deletes
 
 
 @pytest.mark.virtual_clock
-async def test_the_delay_before_the_next_attempt_counts_what_failed_before_the_copy() -> None:
+async def test_the_backoff_of_a_copy_counts_the_attempts_before_it() -> None:
     scene, handler = Scene(), Script([ValueError()])
     await scene.queue.send(body(), attributes={ATTEMPTS_ATTRIBUTE: "3"})
     await scene.consume_all(handler)

@@ -30,7 +30,7 @@ async def test_a_stopped_consumer_finishes_what_it_holds_and_receives_no_more() 
     assert len(scene.queue.messages) == 1
 
 
-async def test_what_is_not_done_within_the_drain_budget_is_handed_over_at_once() -> None:
+async def test_unfinished_messages_are_handed_over_when_the_drain_budget_ends() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=10))
     await scene.queue.send(body())
     async with scene.consuming(handler):
@@ -42,7 +42,7 @@ async def test_what_is_not_done_within_the_drain_budget_is_handed_over_at_once()
     assert len(scene.queue.messages) == 1
 
 
-async def test_a_poll_in_flight_is_waited_for_and_what_it_brings_is_handed_over() -> None:
+async def test_the_messages_of_a_poll_in_flight_are_handed_over() -> None:
     scene, handler = Scene(), Script()
     async with scene.consuming(handler) as consumer:
         await until(lambda: now() > 1)
@@ -103,7 +103,7 @@ async def test_a_message_that_meets_an_outage_while_the_consumer_stops_is_handed
     assert (await scene.queue.depth()).visible == 1
 
 
-async def test_what_waits_to_be_deleted_is_deleted_before_the_end() -> None:
+async def test_pending_deletes_are_sent_before_the_consumer_stops() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("delete", TransientError("throttled"))
     await scene.queue.send(body())
@@ -127,8 +127,8 @@ async def test_a_handler_that_finishes_in_spite_of_its_cancellation_is_done() ->
     assert scene.queue.messages == []
 
 
-async def test_what_waits_its_turn_in_a_drain_stays_hidden_from_others() -> None:
-    """One message waits for a dependency, the other runs on: the first goes to others when we stop, not when its lease ends."""
+async def test_a_message_that_waits_during_a_drain_is_handed_over_only_at_the_stop() -> None:
+    """One message waits for a dependency while the other runs: it is handed over when we stop, not when its lease ends."""
     scene = Scene(probes={"warehouse": away})
 
     async def handle(received: Message) -> Outcome:
@@ -148,17 +148,17 @@ async def test_what_waits_its_turn_in_a_drain_stays_hidden_from_others() -> None
     assert scene.queue.sent[0].receive_count == 1
 
 
-async def stop_in_mid_work(scene: Scene) -> None:
+async def stop_while_working(scene: Scene) -> None:
     handler = Script(takes=timedelta(minutes=10))
     await scene.consume_until(handler, lambda: bool(handler.calls))
 
 
-async def test_a_stop_burns_no_attempt_however_often() -> None:
+async def test_stops_never_cost_an_attempt() -> None:
     scene = Scene()
     await scene.queue.send(body(), attributes={"origin": "x"})
     await scene.consume_until(Script([TransientError("no luck")] * 2), lambda: scene.queue.messages[0].receive_count == 2)
     for _ in range(12):
-        await stop_in_mid_work(scene)
+        await stop_while_working(scene)
     (copy,) = scene.queue.messages
     assert (copy.attributes[ATTEMPTS_ATTRIBUTE], copy.attributes["origin"]) == ("2", "x")
     await scene.consume_all(failing := Script([TransientError("no luck")] * 9))
@@ -169,7 +169,7 @@ async def test_a_stop_burns_no_attempt_however_often() -> None:
 
 
 @pytest.mark.parametrize("fault", [throttled(), connection_reset(), Hangs(), PermanentError("larger than SQS takes")])
-async def test_where_a_copy_cannot_be_sent_the_message_is_shown_again(fault: Fault) -> None:
+async def test_a_message_is_made_visible_when_its_copy_cannot_be_sent(fault: Fault) -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=1))
     await scene.queue.send(body())
     scene.queue.faults.add("send", fault)
@@ -181,21 +181,21 @@ async def test_where_a_copy_cannot_be_sent_the_message_is_shown_again(fault: Fau
     assert (await scene.queue.depth()).visible == 1
 
 
-async def test_a_copy_that_takes_for_ever_is_given_up_in_time_to_show_the_message_again() -> None:
+async def test_a_hanging_copy_is_abandoned_in_time_to_make_the_message_visible() -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=1))
 
-    async def for_ever(*_arguments: object, **_named: object) -> str:
+    async def forever(*_arguments: object, **_named: object) -> str:
         await asyncio.sleep(1000)
         raise AssertionError
 
     await scene.queue.send(body())
-    scene.queue.send = for_ever  # type: ignore[method-assign]
+    scene.queue.send = forever  # type: ignore[method-assign]
     await scene.consume_until(handler, lambda: len(handler.calls) == 1)
     assert now() < 81 + CLEAN_UP.total_seconds()
     assert (await scene.queue.depth()).visible == 1
 
 
-async def test_a_copy_whose_answer_is_lost_leaves_both_and_loses_none() -> None:
+async def test_a_copy_whose_answer_is_lost_leaves_the_message_and_its_copy() -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=1))
     await scene.queue.send(body())
     scene.queue.faults.add("send", AnswerLost())
@@ -203,7 +203,7 @@ async def test_a_copy_whose_answer_is_lost_leaves_both_and_loses_none() -> None:
     assert scene.queue.bodies == [body(), body()]
 
 
-async def test_where_neither_copy_nor_visibility_can_be_had_the_visibility_timeout_does_it() -> None:
+async def test_without_copy_or_visibility_change_the_message_returns_by_its_timeout() -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=1))
     await scene.queue.send(body())
     async with scene.consuming(handler):
@@ -224,7 +224,7 @@ async def test_a_message_lost_while_it_is_handed_over_is_not_deleted() -> None:
     assert scene.queue.messages[0] is scene.queue.sent[0]
 
 
-async def test_the_end_of_the_budget_does_not_interrupt_a_burial() -> None:
+async def test_the_end_of_the_budget_does_not_interrupt_dead_lettering() -> None:
     scene, handler = Scene(), Script([PermanentError("never")], takes=timedelta(seconds=79))
     send = scene.dead_letters.send
 

@@ -19,7 +19,7 @@ from tests.unit.shared.consumer.scene import Scene, Script, body, message, now, 
 pytestmark = pytest.mark.virtual_clock
 
 
-async def test_a_message_that_is_done_is_deleted() -> None:
+async def test_a_finished_message_is_deleted() -> None:
     scene, handler = Scene(), Script()
     await scene.queue.send(body())
     await scene.consume_all(handler)
@@ -41,7 +41,7 @@ async def test_the_handler_gets_the_message_that_was_sent() -> None:
 
 
 @pytest.mark.parametrize("error", [TransientError("no luck"), ValueError("row 17"), ExceptionGroup("group", [OSError()])])
-async def test_what_may_pass_is_tried_again_ever_later_and_dies_after_five_attempts(error: Exception) -> None:
+async def test_a_transient_error_is_retried_with_backoff_and_dead_lettered_after_five_attempts(error: Exception) -> None:
     scene, handler = Scene(), Script([error] * 9)
     await scene.queue.send(body())
     await scene.consume_all(handler)
@@ -54,7 +54,7 @@ async def test_what_may_pass_is_tried_again_ever_later_and_dies_after_five_attem
     assert (failure.last_failed_at - failure.first_failed_at).total_seconds() == pytest.approx(sum(pauses))
 
 
-async def test_what_is_permanent_dies_at_once_with_body_attributes_and_reason() -> None:
+async def test_a_permanent_error_is_dead_lettered_at_once_with_body_attributes_and_reason() -> None:
     scene, handler = Scene(), Script([PermanentError("the table 'x' is gone; restore it")])
     await scene.queue.send(body(), attributes={"origin": "drop zone"})
     await scene.consume_all(handler)
@@ -68,7 +68,7 @@ async def test_what_is_permanent_dies_at_once_with_body_attributes_and_reason() 
     assert (failure.error_type, failure.attempts, failure.replays) == ("PermanentError", 1, 0)
 
 
-async def test_a_body_that_is_no_message_dies_without_reaching_the_handler() -> None:
+async def test_a_body_that_is_not_a_message_is_dead_lettered_before_the_handler() -> None:
     scene, handler = Scene(), Script()
     await scene.queue.send("hello")
     await scene.consume_all(handler)
@@ -76,7 +76,7 @@ async def test_a_body_that_is_no_message_dies_without_reaching_the_handler() -> 
     assert scene.failure().reason is FailureReason.UNDECODABLE
 
 
-async def test_a_newer_message_comes_back_later_as_a_copy_and_burns_no_attempt() -> None:
+async def test_a_newer_message_is_deferred_as_a_copy_at_no_cost_of_attempts() -> None:
     scene, handler = Scene(), Script()
     newer = json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v99"})
     await scene.queue.send(newer, attributes={"origin": "x"})
@@ -89,7 +89,7 @@ async def test_a_newer_message_comes_back_later_as_a_copy_and_burns_no_attempt()
     assert (handler.calls, scene.dead_letters.messages) == ([], [])
 
 
-async def test_a_newer_message_whose_deployment_never_comes_dies_after_a_day_and_says_so() -> None:
+async def test_a_newer_message_is_dead_lettered_after_a_day_without_its_deployment() -> None:
     scene, handler = Scene(), Script()
     await scene.queue.send(json.dumps({**json.loads(body()), "type": "starlift.ingest_source.v99"}), attributes={"origin": "x"})
     await scene.consume_all(handler)
@@ -100,7 +100,7 @@ async def test_a_newer_message_whose_deployment_never_comes_dies_after_a_day_and
     assert set(scene.dead_letters.messages[0].attributes) == {"origin", FAILURE_ATTRIBUTE}
 
 
-async def test_a_handler_cannot_defer_for_ever() -> None:
+async def test_a_handler_cannot_defer_forever() -> None:
     scene, handler = Scene(), Script([Defer(timedelta(minutes=5), "another run holds the lease")] * 99)
     await scene.queue.send(body())
     await scene.consume_all(handler, defer_limit=timedelta(hours=1))
@@ -128,14 +128,14 @@ async def test_a_deferral_that_cannot_be_sent_leaves_its_message() -> None:
     assert scene.queue.sent[0].receive_count == 2
 
 
-async def test_what_failed_before_a_message_was_handed_over_is_forgotten_when_it_is_deferred() -> None:
+async def test_a_deferral_forgets_the_failed_attempts_before_it() -> None:
     scene, handler = Scene(), Script([Defer(timedelta(minutes=1), "later")])
     await scene.queue.send(body(), attributes={ATTEMPTS_ATTRIBUTE: "4", "origin": "x"})
     await scene.consume_all(handler)
     assert set(scene.queue.sent[1].attributes) == {"origin", DEFERRED_ATTRIBUTE}
 
 
-async def test_a_deferral_beyond_what_sqs_can_delay_is_cut_to_that() -> None:
+async def test_a_deferral_is_cut_to_the_longest_delay_of_sqs() -> None:
     scene, handler = Scene(), Script([Defer(timedelta(hours=3), "another run holds the lease")])
     await scene.queue.send(body())
     await scene.consume_all(handler)
@@ -150,7 +150,7 @@ async def test_a_handler_may_ask_for_another_attempt_but_not_for_a_sixth() -> No
     assert (scene.failure().reason, scene.failure().message) == (FailureReason.EXHAUSTED, "locked")
 
 
-async def test_a_handler_may_give_a_message_up() -> None:
+async def test_a_handler_may_give_up_on_a_message() -> None:
     scene = Scene()
     handler = Script([DeadLetter(FailureReason.PERMANENT, PermanentError("never"))])
     await scene.queue.send(body())
@@ -158,7 +158,7 @@ async def test_a_handler_may_give_a_message_up() -> None:
     assert scene.failure().message == "never"
 
 
-async def test_a_handler_beyond_its_limit_is_cancelled_and_tried_again() -> None:
+async def test_a_handler_beyond_its_time_limit_is_cancelled_and_retried() -> None:
     scene, handler = Scene(), Script(takes=timedelta(hours=2))
     await scene.queue.send(body())
     await scene.consume_all(handler)
@@ -176,7 +176,7 @@ async def test_the_text_of_an_unknown_error_is_neither_sent_nor_logged() -> None
     assert "unexpected ValueError" in scene.failure().message
 
 
-async def test_of_a_group_of_errors_what_cannot_be_mended_decides() -> None:
+async def test_a_permanent_error_decides_for_a_group_of_errors() -> None:
     scene = Scene()
     handler = Script([ExceptionGroup("", [ValueError(), ExceptionGroup("", [PermanentError("broken")])])])
     await scene.queue.send(body())
@@ -184,7 +184,7 @@ async def test_of_a_group_of_errors_what_cannot_be_mended_decides() -> None:
     assert scene.failure().message == "broken"
 
 
-async def test_of_a_group_of_errors_an_outage_decides_for_the_rest_may_follow_from_it() -> None:
+async def test_an_outage_decides_for_a_group_of_errors_since_it_may_cause_the_others() -> None:
     async def answers() -> None:
         return
 
@@ -195,7 +195,7 @@ async def test_of_a_group_of_errors_an_outage_decides_for_the_rest_may_follow_fr
     assert (len(handler.calls), scene.dead_letters.messages) == (2, [])
 
 
-async def test_a_message_whose_dead_letter_cannot_be_sent_stays_in_the_queue_and_is_tried_again() -> None:
+async def test_a_message_whose_dead_letter_cannot_be_sent_stays_and_is_retried() -> None:
     scene, handler = Scene(), Script([PermanentError("first"), PermanentError("second")])
     scene.dead_letters.faults.add("send", DependencyDownError("sqs", "away"))
     await scene.queue.send(body())
@@ -207,7 +207,7 @@ async def test_a_message_whose_dead_letter_cannot_be_sent_stays_in_the_queue_and
     ("step", "copies", "letters"),
     [(PermanentError("x"), 0, 2), (Defer(timedelta(minutes=1), "x"), 1, 0), (Done(), 0, 0)],
 )
-async def test_a_consumer_that_dies_between_what_it_sends_and_its_delete_leaves_both_and_the_next_goes_on(
+async def test_a_consumer_killed_between_send_and_delete_leaves_both_messages(
     step: Outcome | Exception, copies: int, letters: int
 ) -> None:
     scene, handler = Scene(), Script([step, step])
@@ -237,14 +237,14 @@ async def test_a_replayed_dead_letter_keeps_when_it_failed_first_and_how_often_i
     assert scene.failure().last_failed_at > replayed.last_failed_at
 
 
-async def test_a_hand_made_failure_attribute_does_not_stop_a_burial() -> None:
+async def test_a_forged_failure_attribute_does_not_prevent_dead_lettering() -> None:
     scene = Scene()
     await scene.queue.send(body(), attributes={FAILURE_ATTRIBUTE: "{}"})
     await scene.consume_all(Script([PermanentError("x")]))
     assert scene.failure().first_failed_at - EPOCH < timedelta(seconds=1)
 
 
-async def test_every_event_of_a_message_says_which_message() -> None:
+async def test_every_log_event_of_a_message_has_its_id() -> None:
     scene, handler = Scene(), Script([TransientError("later")])
     await scene.queue.send(body())
     with capture_logs(processors=[merge_contextvars]) as logs:
@@ -253,7 +253,7 @@ async def test_every_event_of_a_message_says_which_message() -> None:
     assert events == dict.fromkeys(("message_received", "message_retried", "message_done"), "remodelling-1")
 
 
-async def test_messages_of_all_slots_are_worked_on_at_the_same_time_and_no_more() -> None:
+async def test_every_slot_works_at_the_same_time_and_no_more_than_that() -> None:
     scene, handler = Scene(), Script(takes=timedelta(seconds=10))
     for number in range(5):
         await scene.queue.send(body(number))

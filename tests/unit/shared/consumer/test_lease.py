@@ -19,7 +19,7 @@ pytestmark = pytest.mark.virtual_clock
 
 
 def counted(queue: FakeQueue, method: str) -> list[int]:
-    """The number of entries of each request, added as requests are made."""
+    """The number of entries of each request, appended as requests are made."""
     requests: list[int] = []
     real = getattr(queue, method)
 
@@ -32,7 +32,7 @@ def counted(queue: FakeQueue, method: str) -> list[int]:
     return requests
 
 
-async def test_a_message_that_takes_an_hour_is_worked_on_once() -> None:
+async def test_a_message_that_takes_an_hour_is_handled_once() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=59))
     await scene.queue.send(body())
     await scene.consume_all(handler)
@@ -40,19 +40,19 @@ async def test_a_message_that_takes_an_hour_is_worked_on_once() -> None:
     assert scene.queue.sent[0].receive_count == 1
 
 
-async def test_a_lost_lease_stops_the_handler_and_its_message_is_worked_on_again() -> None:
+async def test_a_lost_lease_stops_the_handler_and_the_message_is_handled_again() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=10))
     await scene.queue.send(body())
     async with scene.consuming(handler):
         await until(lambda: len(handler.calls) == 1)
         await scene.show_again()
         await until(lambda: handler.cancelled == 1)
-        assert now() < 36  # told by the first heartbeat, long before its own clock would tell
+        assert now() < 36  # noticed by the first heartbeat, long before its own clock would show it
         await until(lambda: not scene.queue.messages)
     assert len(handler.calls) == 2
 
 
-async def test_a_heartbeat_that_fails_is_repeated_before_the_lease_ends() -> None:
+async def test_a_failed_heartbeat_is_repeated_before_the_lease_ends() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=5))
     scene.queue.faults.add("set_visibility", *[DependencyDownError("sqs", "away")] * 4)
     await scene.queue.send(body())
@@ -70,7 +70,7 @@ async def test_a_lease_that_cannot_be_renewed_until_its_end_is_lost() -> None:
     assert "lease_lost" in {entry["event"] for entry in logs}
 
 
-async def test_messages_are_deleted_ten_in_a_request() -> None:
+async def test_messages_are_deleted_ten_per_request() -> None:
     scene, handler = Scene(), Script()
     requests = counted(scene.queue, "delete")
     for number in range(30):
@@ -79,7 +79,7 @@ async def test_messages_are_deleted_ten_in_a_request() -> None:
     assert requests == [10, 10, 10]
 
 
-async def test_what_is_done_within_a_twentieth_of_a_second_is_deleted_in_one_request() -> None:
+async def test_messages_finished_within_50_ms_are_deleted_in_one_request() -> None:
     scene, handler = Scene(), Script()
     requests = counted(scene.queue, "delete")
 
@@ -102,7 +102,7 @@ async def test_a_delete_that_fails_is_repeated_and_its_lease_renewed_meanwhile()
     assert (len(handler.calls), scene.queue.sent[0].receive_count) == (1, 1)
 
 
-async def test_what_is_done_and_whose_lease_is_lost_before_it_is_deleted_is_left_to_its_redelivery() -> None:
+async def test_a_finished_message_that_lost_its_lease_is_left_to_its_redelivery() -> None:
     scene, handler = Scene(), Script()
     asked: list[tuple[float, str]] = []
     delete = scene.queue.delete
@@ -121,7 +121,7 @@ async def test_what_is_done_and_whose_lease_is_lost_before_it_is_deleted_is_left
     assert len(handler.calls) == 1
 
 
-async def test_a_redelivery_of_what_is_done_and_not_yet_deleted_is_deleted_without_being_worked_on() -> None:
+async def test_a_redelivery_of_a_finished_message_is_deleted_without_being_handled() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("delete", *[TransientError("throttled")] * 5)
     await scene.queue.send(body())
@@ -133,7 +133,7 @@ async def test_a_redelivery_of_what_is_done_and_not_yet_deleted_is_deleted_witho
     assert scene.queue.sent[0].receive_count == 2
 
 
-async def test_of_a_batch_only_what_failed_is_deleted_again() -> None:
+async def test_only_the_failed_deletes_of_a_batch_are_repeated() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("delete", Partial())
     for number in range(5):
@@ -143,7 +143,7 @@ async def test_of_a_batch_only_what_failed_is_deleted_again() -> None:
     assert len(handler.calls) == 5
 
 
-async def test_one_message_that_cannot_be_deleted_does_not_hold_up_the_others() -> None:
+async def test_a_message_that_cannot_be_deleted_does_not_delay_the_others() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.during(0, 600, Partial(), "delete")  # the first of a batch fails each time
     await scene.queue.send(body(1))
@@ -155,7 +155,7 @@ async def test_one_message_that_cannot_be_deleted_does_not_hold_up_the_others() 
     assert [message.receive_count for message in scene.queue.sent] == [1, 1]
 
 
-async def test_a_delete_that_has_worked_since_is_soon_repeated_when_it_fails_again() -> None:
+async def test_a_successful_delete_resets_the_backoff_of_deletes() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("delete", *[throttled()] * 10)
     waits: list[float] = []
@@ -171,7 +171,7 @@ async def test_a_delete_that_has_worked_since_is_soon_repeated_when_it_fails_aga
     assert max(waits) < 2
 
 
-async def test_a_receipt_that_has_expired_is_not_tried_again() -> None:
+async def test_an_expired_receipt_is_not_tried_again() -> None:
     scene, handler = Scene(), Script(takes=timedelta(seconds=1))
     requests = counted(scene.queue, "delete")
     await scene.queue.send(body())
@@ -182,7 +182,7 @@ async def test_a_receipt_that_has_expired_is_not_tried_again() -> None:
     assert (len(handler.calls), len(requests)) == (1, 2)
 
 
-async def test_a_renewed_lease_never_outlasts_what_sqs_counts_however_slow_the_answer() -> None:
+async def test_a_renewed_lease_never_outlasts_the_visibility_that_sqs_counts() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=2))
     set_visibility = scene.queue.set_visibility
 
@@ -199,7 +199,7 @@ async def test_a_renewed_lease_never_outlasts_what_sqs_counts_however_slow_the_a
         assert 89 < lease.expires_at <= scene.queue.messages[0].visible_at
 
 
-async def test_what_is_no_longer_ours_is_not_shown_again() -> None:
+async def test_a_message_whose_lease_is_lost_is_not_made_visible() -> None:
     queue = FakeQueue()
     leases = Leases(queue, timedelta(seconds=60))
     queue.put("somebody's")
@@ -210,7 +210,7 @@ async def test_what_is_no_longer_ours_is_not_shown_again() -> None:
     assert queue.messages[0].visible_at == 60
 
 
-async def test_a_lease_is_renewed_at_half_of_its_life_and_all_that_are_due_in_one_request() -> None:
+async def test_leases_are_renewed_at_half_their_life_and_in_one_request() -> None:
     scene, handler = Scene(), Script(takes=timedelta(minutes=10))
     requests = counted(scene.queue, "set_visibility")
     for number in range(3):
@@ -220,7 +220,7 @@ async def test_a_lease_is_renewed_at_half_of_its_life_and_all_that_are_due_in_on
 
 
 @pytest.mark.parametrize("step", [TransientError("x"), PermanentError("x"), Defer(timedelta(0), "x"), Done()])
-async def test_of_a_handler_that_ignores_its_lost_lease_nothing_is_carried_out(step: Outcome | Exception) -> None:
+async def test_the_outcome_of_a_handler_that_ignores_its_lost_lease_is_discarded(step: Outcome | Exception) -> None:
     scene, handler = Scene(), Script([step], takes=timedelta(seconds=1))
     await scene.queue.send(body())
     async with scene.consuming(handler) as consumer:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.virtual_clock
 
 
 class Warehouse:
-    """A database that is away from `down_at` to `up_at`, in the loop's seconds."""
+    """A database that is down from `down_at` to `up_at`, in the loop's seconds."""
 
     def __init__(self, *, up_at: float, down_at: float = 0) -> None:
         self.down_at = down_at
@@ -41,7 +41,7 @@ class Warehouse:
             raise DependencyDownError("warehouse", "no answer")
 
 
-async def test_while_a_dependency_is_away_messages_are_kept_and_no_attempt_is_burnt() -> None:
+async def test_while_a_dependency_is_down_messages_are_kept_at_no_cost_of_attempts() -> None:
     warehouse = Warehouse(up_at=3600)
     scene = Scene(probes={"warehouse": warehouse.probe})
     for number in range(5):
@@ -55,7 +55,7 @@ async def test_while_a_dependency_is_away_messages_are_kept_and_no_attempt_is_bu
     assert (events.count("dependency_down"), events.count("dependency_up")) == (1, 1)
 
 
-async def test_while_a_dependency_is_away_nothing_new_is_received() -> None:
+async def test_while_a_dependency_is_down_no_messages_are_received() -> None:
     warehouse = Warehouse(up_at=3600)
     scene = Scene(probes={"warehouse": warehouse.probe})
     await scene.queue.send(body(1))
@@ -68,7 +68,7 @@ async def test_while_a_dependency_is_away_nothing_new_is_received() -> None:
         await until(lambda: not scene.queue.messages)
 
 
-async def test_of_a_message_that_sqs_delivers_twice_one_is_done_while_the_other_waits() -> None:
+async def test_one_of_two_deliveries_is_done_while_the_other_waits_for_a_dependency() -> None:
     warehouse = Warehouse(up_at=0.4)
     scene, handler = Scene(probes={"warehouse": warehouse.probe}), Script([DependencyDownError("warehouse", "no answer")])
     scene.queue.duplicate(scene.queue.put(body()))
@@ -76,7 +76,7 @@ async def test_of_a_message_that_sqs_delivers_twice_one_is_done_while_the_other_
     assert len(handler.calls) == 2  # the one that met the outage, and the other
 
 
-async def test_a_dependency_is_asked_at_random_at_most_every_thirty_seconds() -> None:
+async def test_a_dependency_is_probed_at_random_intervals_of_at_most_thirty_seconds() -> None:
     warehouse = Warehouse(up_at=3600)
     scene = Scene(probes={"warehouse": warehouse.probe})
     await scene.queue.send(body())
@@ -86,7 +86,7 @@ async def test_a_dependency_is_asked_at_random_at_most_every_thirty_seconds() ->
     assert 10 < sum(pauses[10:]) / len(pauses[10:]) < 20
 
 
-async def test_a_message_that_fails_on_what_answers_its_probe_is_a_dead_letter_in_the_end_and_others_flow() -> None:
+async def test_a_message_that_fails_on_a_healthy_dependency_is_dead_lettered() -> None:
     async def answers() -> None:
         return
 
@@ -112,7 +112,7 @@ async def test_a_message_that_fails_on_what_answers_its_probe_is_a_dead_letter_i
     assert max(waits) < 10, "what answers its probe is up: nobody else waits while the message is tried ever more slowly"
 
 
-async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
+async def test_an_outage_that_comes_and_goes_costs_no_attempt() -> None:
     async def answers() -> None:
         return
 
@@ -124,7 +124,7 @@ async def test_an_outage_that_comes_and_goes_burns_no_attempt() -> None:
     assert scene.dead_letters.messages == []
 
 
-async def test_a_server_that_answers_and_is_busy_for_hours_costs_no_attempt_and_is_not_waited_for_forever() -> None:
+async def test_a_busy_server_costs_no_attempt_for_hours_but_not_forever() -> None:
     async def answers() -> None:
         return
 
@@ -149,7 +149,7 @@ async def test_a_server_that_answers_and_is_busy_for_hours_costs_no_attempt_and_
     assert (scene.failure().reason, scene.failure().error_type) == (FailureReason.EXHAUSTED, "DeferredTooLongError")
 
 
-async def test_a_refusal_is_an_answer_and_the_message_meets_it() -> None:
+async def test_a_probe_that_is_refused_lets_the_message_try_again() -> None:
     async def refuses() -> None:
         raise PermanentError("wrong password")
 
@@ -160,7 +160,7 @@ async def test_a_refusal_is_an_answer_and_the_message_meets_it() -> None:
     assert scene.failure().message == "wrong password"
 
 
-async def test_a_probe_with_a_bug_costs_attempts_and_not_the_service() -> None:
+async def test_a_bug_in_a_probe_costs_attempts_but_does_not_end_the_service() -> None:
     async def fails() -> None:
         raise ZeroDivisionError
 
@@ -170,14 +170,14 @@ async def test_a_probe_with_a_bug_costs_attempts_and_not_the_service() -> None:
     assert scene.failure().error_type == "ZeroDivisionError"
 
 
-async def test_an_outage_of_what_has_no_probe_counts_as_an_attempt() -> None:
+async def test_an_outage_of_a_dependency_without_a_probe_counts_as_an_attempt() -> None:
     scene, handler = Scene(), Script([DependencyDownError("fax", "no answer")])
     await scene.queue.send(body())
     await scene.consume_all(handler)
     assert scene.queue.sent[0].receive_count == 2
 
 
-async def test_when_the_message_that_asks_is_lost_another_asks() -> None:
+async def test_another_message_probes_when_the_probing_one_is_lost() -> None:
     warehouse = Warehouse(up_at=3600)
     scene = Scene(probes={"warehouse": warehouse.probe})
     await scene.queue.send(body(1))
@@ -189,7 +189,7 @@ async def test_when_the_message_that_asks_is_lost_another_asks() -> None:
     assert 3600 <= now() < 3700
 
 
-async def test_a_queue_that_fails_is_asked_again_and_then_received_from() -> None:
+async def test_a_failing_queue_is_polled_again_until_it_answers() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("receive", *[DependencyDownError("sqs", "away"), TransientError("throttled")] * 10)
     await scene.queue.send(body())
@@ -197,7 +197,7 @@ async def test_a_queue_that_fails_is_asked_again_and_then_received_from() -> Non
     assert 60 < now() < 20 * 30
 
 
-async def test_a_queue_that_has_answered_since_is_asked_again_soon() -> None:
+async def test_an_answer_of_the_queue_resets_the_backoff_of_polls() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("receive", *[connection_reset()] * 20)
     await scene.queue.send(body())
@@ -214,7 +214,7 @@ async def test_a_queue_that_has_answered_since_is_asked_again_soon() -> None:
     assert max(waits) < 2
 
 
-async def test_a_queue_that_refuses_our_first_request_ends_the_service_and_a_later_refusal_or_fault_is_waited_for() -> None:
+async def test_only_a_refusal_of_the_first_request_to_the_queue_ends_the_service() -> None:
     scene, handler = Scene(), Script()
     scene.queue.faults.add("receive", PermanentError("access denied"))
     with pytest.raises(ExceptionGroup) as caught:
@@ -232,7 +232,7 @@ async def test_a_queue_that_refuses_our_first_request_ends_the_service_and_a_lat
     assert len(handler.calls) == 2
 
 
-async def test_the_health_file_is_fresh_and_says_what_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_the_health_file_is_fresh_and_names_the_dependency_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("health") / "beat"
     warehouse = Warehouse(up_at=300)
     scene = Scene(probes={"warehouse": warehouse.probe})

@@ -30,18 +30,18 @@ ANY_SEED = st.integers(0, 2**32)
 
 
 @given(attempt=st.integers(1, 10_000), seed=ANY_SEED)
-def test_an_attempt_is_delayed_by_half_to_all_of_a_doubling_span(attempt: int, seed: int) -> None:
+def test_the_backoff_of_an_attempt_is_half_to_all_of_a_doubling_span(attempt: int, seed: int) -> None:
     longest = min(900, 5 * 2 ** (attempt - 1))
     assert longest / 2 <= retry_delay(attempt, Random(seed)).total_seconds() <= longest  # noqa: S311 - a seed's draws
 
 
 @given(failures=st.integers(1, 10_000), seed=ANY_SEED)
-def test_a_probe_is_delayed_by_nothing_to_all_of_a_doubling_span(failures: int, seed: int) -> None:
+def test_the_backoff_of_a_probe_is_zero_to_all_of_a_doubling_span(failures: int, seed: int) -> None:
     assert 0 <= probe_delay(failures, Random(seed)).total_seconds() <= min(30, 2 ** (failures - 1))  # noqa: S311 - a seed's draws
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=200))
-def test_a_failure_record_holds_any_text_cut_to_its_size_in_characters_that_sqs_takes(text: str) -> None:
+def test_a_failure_record_holds_any_text_cut_and_escaped_for_sqs(text: str) -> None:
     attempt = read_attempt(Delivery("id", "body", "receipt", 1, EPOCH, EPOCH), EPOCH)
     outcome = DeadLetter(FailureReason.PERMANENT, PermanentError(text))
     (attribute,) = dead_letter_attributes(attempt, outcome, rules=RULES, queue="loading", now=EPOCH).values()
@@ -60,7 +60,7 @@ def caught(body: str) -> Exception:
     raise AssertionError(body)
 
 
-def test_failures_of_one_cause_have_the_same_fingerprint_and_others_do_not() -> None:
+def test_failures_share_a_fingerprint_exactly_when_they_share_a_cause() -> None:
     assert fingerprint(caught("1")) == fingerprint(caught("2"))
     assert fingerprint(caught('{"type": "x"}')) == fingerprint(caught('{"type": "starlift.y.v1"}'))
     assert fingerprint(caught("1")) != fingerprint(caught('{"type": "x"}'))
@@ -83,7 +83,7 @@ def test_failures_of_one_cause_have_the_same_fingerprint_and_others_do_not() -> 
         ("until 2026-11-01 09:30:00", "until 2027-01-31 23:59:59.5"),
     ],
 )
-def test_what_was_said_is_compared_without_names_ids_hashes_and_numbers(one: str, other: str) -> None:
+def test_error_texts_are_compared_without_names_ids_hashes_and_numbers(one: str, other: str) -> None:
     assert normalised(one) == normalised(other)
     assert normalised(one) != normalised(f"not {other}")
 
@@ -139,19 +139,19 @@ def answer(code: str, status: int, operation: str = "SendMessage") -> ClientErro
         (ParamValidationError(report="x"), PermanentError, "malformed"),
     ],
 )
-def test_an_error_of_aws_is_classed_by_what_recovers_it(error: Exception, expected: type[Exception], text: str) -> None:
+def test_an_aws_error_is_classified_by_what_recovers_it(error: Exception, expected: type[Exception], text: str) -> None:
     with pytest.raises(expected) as raised, aws_errors("sqs", "loading"):
         raise error
     assert text in str(raised.value)
 
 
 @pytest.mark.parametrize(("code", "status"), WRONG_CREDENTIALS)
-def test_wrong_credentials_or_a_wrong_clock_are_an_outage_that_no_message_pays_for(code: str, status: int) -> None:
+def test_wrong_credentials_or_a_wrong_clock_cost_no_attempt(code: str, status: int) -> None:
     with pytest.raises(DependencyDownError, match=code), aws_errors("s3", "landing/x"):
         raise answer(code, status)
 
 
-async def test_a_message_that_sqs_would_refuse_is_refused_before_it_is_sent() -> None:
+async def test_a_message_that_sqs_would_reject_is_refused_before_it_is_sent() -> None:
     queue = FakeQueue("loading")
     await queue.send("é" * (MESSAGE_BYTES_MAXIMUM // 2))
     with pytest.raises(PermanentError, match="1048579 bytes, SQS takes 1048576; put the data into an object"):

@@ -1,4 +1,4 @@
-"""Messages that no consumer can work on, among others: each ends with a record that explains it, and holds up nobody."""
+"""Messages that no consumer can handle, among good ones: each ends with a record that explains it and delays no other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(number: int, **changes: object) -> str:
 
 @dataclass(frozen=True)
 class Poison:
-    """A sent message, the handler's action (None: it must not see the message), and the outcome."""
+    """A message, what the handler does with it (None: it must never see it), and the expected outcome."""
 
     body: str
     act: Callable[[], object] | None
@@ -86,7 +86,7 @@ async def handle(received: Message) -> Outcome:
     return Done()
 
 
-async def test_poison_ends_explained_and_good_messages_flow_on_beside_it() -> None:
+async def test_poison_is_dead_lettered_with_a_reason_while_good_messages_flow() -> None:
     scene = Scene()
     for poison, good in zip([*POISON.values(), *POISON.values()], GOOD, strict=True):
         await scene.queue.send(poison.body)
@@ -134,7 +134,7 @@ HOSTILE_ATTRIBUTES = {
 }
 
 
-async def test_nothing_that_a_message_holds_leaves_the_executor_and_each_is_a_dead_letter_with_a_reason_at_once() -> None:
+async def test_no_message_breaks_the_executor_and_each_bad_one_is_dead_lettered_with_a_reason() -> None:
     scene = Scene()
     sent: list[tuple[str, dict[str, str]]] = [(text, {}) for text in HOSTILE_BODIES.values()]
     sent += [("rubbish", attributes) for attributes in HOSTILE_ATTRIBUTES.values()]
@@ -152,7 +152,7 @@ async def test_nothing_that_a_message_holds_leaves_the_executor_and_each_is_a_de
         assert len(letter.attributes) <= 10
 
 
-async def test_a_fault_of_ours_around_one_delivery_costs_it_an_attempt_and_ends_nothing(
+async def test_a_bug_around_one_delivery_costs_it_an_attempt_and_stops_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object, **__: object) -> dict[str, str]:

@@ -38,11 +38,11 @@ from tests.unit.shared.consumer.processes import LEASE_S, Kind, Process, World
 from tests.unit.shared.consumer.scene import RULES, now, until
 
 MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=4))
-DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # to look every second
+DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # the wait may check only once a second
 ENOUGH = timedelta(hours=3)  # for the longest backoff and the longest deferral
 EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
 COPY = "attempt.Attempt.copy_attributes"
-A_MOMENT_S = 0.01  # until what is sent is received and worked on
+A_MOMENT_S = 0.01  # until a sent message is received and handled
 METHODS = ("receive", "delete", "set_visibility", "send")
 ENDS = {  # why a message that can't be done is a dead letter, and after how many attempts
     Kind.HOPELESS: (FailureReason.EXHAUSTED, "no luck", 5),
@@ -52,12 +52,12 @@ ENDS = {  # why a message that can't be done is a dead letter, and after how man
 }
 
 any_fault = st.sampled_from([throttled(), connection_reset(), AnswerLost(), AnswerLost(is_slow=True), Hangs(), Partial()])
-any_kind = st.sampled_from([*Kind, Kind.SLOW, Kind.SLOW, Kind.UNLUCKY, Kind.HOPELESS])  # what lasts longest meets most
+any_kind = st.sampled_from([*Kind, Kind.SLOW, Kind.SLOW, Kind.UNLUCKY, Kind.HOPELESS])  # the longest handlers meet most faults
 any_index = st.integers(0, 20)
 
 
 class Consumers(RuleBasedStateMachine):
-    """Two consumers on one queue, stopped and started, and a warehouse that comes and goes, all on one virtual clock."""
+    """Two consumers of one queue, stopped and started, and a warehouse that goes down and up, all on one virtual clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Consumers(RuleBasedStateMachine):
     @precondition(lambda self: self.alive)
     @rule(seconds=st.floats(15, 120))
     def deploy(self, seconds: float) -> None:
-        """Time passes, then each consumer stops and has a successor."""
+        """Let time pass, then replace each consumer by a successor."""
         self.run(asyncio.sleep(seconds))
         for process in self.alive:
             self.run(self.replace(process))
@@ -137,14 +137,14 @@ class Consumers(RuleBasedStateMachine):
         assert not self.world.violations, self.world.violations
 
     @invariant()
-    def nothing_stays_hidden_by_who_is_gone(self) -> None:
+    def no_message_stays_hidden_by_a_dead_process(self) -> None:
         for process in self.processes:
             for message in process.left_hidden(self.runner.get_loop().time()) if process.gone_at is not None else ():
                 assert message.visible_at <= (process.gone_at or 0) + LEASE_S
                 assert process.is_killed or message.body in self.world.excused, "a stop left a message hidden"
 
     @invariant()
-    def no_message_is_nowhere(self) -> None:
+    def every_message_is_somewhere(self) -> None:
         for text in self.world.kinds:
             assert text in self.world.done or self.world.is_somewhere(text)
 
@@ -160,7 +160,7 @@ class Consumers(RuleBasedStateMachine):
             structlog.configure(**self.logging)
 
     async def recover(self) -> None:
-        """The faults cease, two consumers work on, time passes; then they stop."""
+        """End the faults, let two consumers work for a while, then stop them."""
         self.world.is_warehouse_up = True
         self.world.queue.faults.clear()
         self.world.dead_letters.faults.clear()
@@ -172,7 +172,7 @@ class Consumers(RuleBasedStateMachine):
         await until(lambda: not self.alive, within=DRAIN, turn_s=1)
 
     def require_end(self, text: str, kind: Kind) -> None:
-        """Done, or a dead letter that explains itself. What a fault cost attempts may end with fewer of them, or twice."""
+        """Require each message to be done or a dead letter with its reason. A fault may cost attempts or double an end."""
         letters = [letter for letter in self.world.dead_letters.messages if letter.body == text]
         records = [FailureRecord.model_validate_json(letter.attributes[FAILURE_ATTRIBUTE]) for letter in letters]
         is_excused = text in self.world.excused
@@ -190,7 +190,7 @@ class Consumers(RuleBasedStateMachine):
 
 
 class ConsumersUnderFaults(Consumers):
-    """The same with kills, and with what SQS does on its worst day."""
+    """The same with kills, and with SQS on its worst day."""
 
     @precondition(lambda self: self.alive)
     @rule(index=any_index)
@@ -203,7 +203,7 @@ class ConsumersUnderFaults(Consumers):
 
     @rule(fault=any_fault, kind=any_kind)
     def copy_fails(self, fault: Fault, kind: Kind) -> None:
-        """The message to send next, to whichever queue."""
+        """Fail the next send to any queue."""
         for queue in (self.world.queue, self.world.dead_letters):
             queue.faults.add("send", fault)
         self.send([kind])
@@ -218,7 +218,7 @@ class ConsumersUnderFaults(Consumers):
     @precondition(lambda self: self.world.queue.sent)
     @rule(index=any_index, event=st.sampled_from(["duplicate", "expire", "invalidate"]))
     def forget(self, index: int, event: str) -> None:
-        """SQS forgets a deletion or a receipt."""
+        """Let SQS forget a deletion or a receipt."""
 
         async def forget() -> None:
             queue = self.world.queue
@@ -266,10 +266,10 @@ async def showing_again(executor: Executor, lease: Lease, _until: float | None) 
         (ConsumersUnderFaults, "lease.Lease.is_held", True, "deleted after its lease was lost"),
     ],
 )
-def test_the_machine_meets_what_it_is_to_find(
+def test_the_state_machine_finds_what_each_protection_prevents(
     machine: type[Consumers], protection: str, fault: object, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops meet messages that have failed before, deletes meet lost leases: without its protection each is found out."""
+    """Stops meet messages that failed before, and deletes meet lost leases: without its protection, each fault is found."""
     monkeypatch.setattr(f"shared.consumer.{protection}", fault)
     # Which examples are drawn depends on the modules that are imported, so the search goes on until it has found one.
     once = settings(

@@ -1,4 +1,4 @@
-"""The faults of the fake. What it shares with SQS on a good day is a matter of the conformance suite."""
+"""The faults of the fake queue. The conformance suite tests the behaviour that it shares with SQS."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_poll_that_hangs_ends_ten_seconds_late_and_takes_nothing() -> No
     assert (await received(queue)).receive_count == 1
 
 
-async def test_of_a_partial_batch_every_other_entry_fails() -> None:
+async def test_every_other_entry_of_a_partial_batch_fails() -> None:
     queue = FakeQueue()
     for text in "abc":
         queue.put(text)
@@ -90,7 +90,7 @@ async def test_a_message_that_is_no_longer_in_flight_cannot_be_renewed() -> None
     assert (await received(queue)).receive_count == 2
 
 
-async def test_an_invalid_receipt_serves_for_nothing_and_its_message_comes_back_in_its_time() -> None:
+async def test_an_invalid_receipt_fails_and_its_message_returns_after_its_timeout() -> None:
     queue = FakeQueue()
     message = queue.put("x")
     receipt = (await received(queue)).receipt_handle
@@ -123,7 +123,7 @@ async def test_a_duplicate_has_the_same_id_and_a_receipt_of_its_own() -> None:
     assert (await received(queue)).message_id == first.message_id
 
 
-async def test_faults_come_when_they_are_scheduled_and_cease_when_they_are_cleared() -> None:
+async def test_faults_happen_as_scheduled_and_stop_when_cleared() -> None:
     queue = FakeQueue()
     queue.faults.add("depth", throttled(), at=60)
     queue.faults.during(100, 200, connection_reset(), "send", "depth")
@@ -139,7 +139,7 @@ async def test_faults_come_when_they_are_scheduled_and_cease_when_they_are_clear
     await queue.send("x")
 
 
-async def test_a_random_order_is_the_seed_s() -> None:
+async def test_a_random_order_depends_only_on_its_seed() -> None:
     async def order(seed: int) -> list[str]:
         queue = FakeQueue(order=Random(seed))  # noqa: S311 - the point is that it repeats
         for text in "abcdefgh":
