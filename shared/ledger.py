@@ -61,14 +61,21 @@ SELECT min(source_name) FROM (
 ) AS other
 """
 # An answer may come in several batches: until all are loaded, the question is open.
-COMPARISONS = f"""
-SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), clock_timestamp() - min(q.asked_at)
-FROM {COMPARISON} AS c
-LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND (
+_IS_OPEN = f"""
+(
     q.answered_by IS NULL
     OR NOT (SELECT {_IS_COMPLETE} FROM {LEDGER} AS l WHERE l.source_name = c.source_name AND l.run = q.answered_by)
 )
+"""
+COMPARISONS = f"""
+SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), clock_timestamp() - min(q.asked_at)
+FROM {COMPARISON} AS c
+LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND {_IS_OPEN}
 GROUP BY c.table_name
+"""
+OPEN_QUESTIONS = f"""
+SELECT q.id, q.table_name, q.answered_by
+FROM {QUESTION} AS q JOIN {COMPARISON} AS c ON q.table_name = c.table_name AND {_IS_OPEN}
 """
 # The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs.
 TABLE_BATCHES = f"""
@@ -110,6 +117,15 @@ class Comparison:
     def is_answered(self) -> bool:
         """Whether every row that was gone by then has its tombstone."""
         return self.has_ended and not self.open_questions
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """A question that is not answered, or of whose answer a batch is not loaded."""
+
+    id: UUID  # of the command starlift.look_up_keys
+    table: str  # of the warehouse
+    answered_by: int | None  # the run whose last batch, which names the question, is loaded; None: none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +211,13 @@ async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Compariso
     if not await _exists(warehouse, COMPARISON):
         return {}  # loaded by a version that did not compare
     return {name: Comparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
+
+
+async def open_questions(warehouse: asyncpg.Connection) -> list[OpenQuestion]:
+    """Every open question about rows that may be gone."""
+    if not await _exists(warehouse, QUESTION):
+        return []
+    return [OpenQuestion(*values) for values in await warehouse.fetch(OPEN_QUESTIONS)]
 
 
 async def find_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Iterable[object]) -> Tombstone | None:

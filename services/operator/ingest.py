@@ -12,10 +12,10 @@ from uuid import UUID
 from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mode, RowsOf, Trigger, encode
 from contracts.state import Manifest
 from services.operator.errors import NotLoadedError
-from services.operator.progress import DeadMessages, not_in_ledger, read_progress
+from services.operator.progress import DeadMessages, dead_questions, not_in_ledger, read_progress
 from services.operator.system import System
 from shared.envelope import opening
-from shared.ledger import last_comparisons
+from shared.ledger import last_comparisons, open_questions
 
 POLL = timedelta(milliseconds=200)
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
@@ -202,6 +202,16 @@ class _Wait:
                 self.waiting = replace(self.waiting, missing=await self._gaps(self.waiting.manifest))
             self._is_new = False
             await self._dead.require_none([batch.data.batch_id for batch in self.waiting.missing])
+            await self._require_no_dead_question()
+
+    async def _require_no_dead_question(self) -> None:
+        if not self.waiting.unanswered:
+            return
+        async with self._system.warehouse.transaction(readonly=True) as warehouse:
+            questions = await open_questions(warehouse)
+        awaited = [question for question in questions if question.table in self.waiting.unanswered]
+        for letter in (await dead_questions(self._dead, self._system.store, awaited)).values():
+            raise NotLoadedError(letter.sentence)
 
     async def _gaps(self, manifest: Manifest) -> tuple[BatchIngested, ...]:
         """The missing batches that the run needs; a full run, itself or a later loaded one, makes earlier runs needless."""

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import asyncpg
 
-from contracts.messages import BatchIngested, Role
+from contracts.messages import BatchIngested, LookUpKeys, Role
 from contracts.state import Checkpoint, Manifest
 from services.operator.dlq.hold import holding
 from services.operator.errors import NotLoadedError
 from services.operator.system import System
-from shared.ledger import LoadedRun, loaded_batches, loaded_runs
+from shared.ledger import LoadedRun, OpenQuestion, loaded_batches, loaded_runs
 from shared.postgres import Database
 from shared.reading import AT_ONCE, all_of
 from shared.source_store import SourceStore
@@ -123,16 +123,18 @@ async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUI
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A message in the dead-letter queue of `service`; `letter` is SQS's id of it, `run` is None for the request of a run."""
+    """A message in the dead-letter queue of `service`; `letter` is SQS's id of it, `run` is None for a command."""
 
     service: str
     letter: str
     run: int | None
+    is_question: bool = False  # of loading; any other command is the request for a run
 
     @property
     def sentence(self) -> str:
         """What is a dead letter, and what to do about it."""
-        what = "the request for this run" if self.run is None else f"a batch of run {self.run}"
+        command = "a question about deleted rows" if self.is_question else "the request for this run"
+        what = command if self.run is None else f"a batch of run {self.run}"
         return (
             f"{what} is dead letter {self.letter} of {self.service}: `starlift dlq show {self.letter}` prints why, "
             f"`starlift dlq replay {self.service} --execute` sends it again once the cause is fixed"
@@ -140,7 +142,7 @@ class DeadMessage:
 
 
 class DeadMessages:
-    """What the dead-letter queues hold, by the id of the message and by that of its batch.
+    """What the dead-letter queues hold, by the id of the message, by that of its batch, and by that of what it answers.
 
     Looking hides letters for a moment, so a queue is read again only when its count has changed, or when another command
     held letters of it. Of each queue `limit` letters are read; None: all.
@@ -153,7 +155,7 @@ class DeadMessages:
         self._messages: dict[str, dict[str, DeadMessage]] = {}
 
     async def find(self, wanted: Iterable[UUID]) -> dict[UUID, DeadMessage]:
-        """Those of the messages and batches that are dead letters."""
+        """Those of the messages, batches and answered questions whose message is a dead letter."""
         for service in self._system.dead_letters:
             await self._read(service)
         ids = {str(one): one for one in wanted}
@@ -177,7 +179,19 @@ class DeadMessages:
                     if seen == self._limit:
                         break
                     seen += 1
-                    names = {str(letter.event_id), str(letter.batch_id)}
-                    found |= dict.fromkeys(names, DeadMessage(service, letter.id, letter.run))
+                    names = {str(letter.event_id), str(letter.batch_id), str(letter.data.get("answers"))}
+                    is_question = isinstance(letter.message, LookUpKeys)
+                    found |= dict.fromkeys(names, DeadMessage(service, letter.id, letter.run, is_question=is_question))
             count = -1 if hold.elsewhere else count
         self._counts[service], self._messages[service] = count, found
+
+
+async def dead_questions(dead: DeadMessages, store: SourceStore, questions: Iterable[OpenQuestion]) -> dict[str, DeadMessage]:
+    """By warehouse table, a dead letter that keeps a question about its rows open: the question, or a batch of the answer."""
+    wanted: dict[UUID, str] = {}
+    for question in questions:
+        wanted[question.id] = question.table
+        # Only the last batch of an answer names the question. If that one is loaded, the run is known.
+        answer = None if question.answered_by is None else await store.find_manifest(question.answered_by)
+        wanted |= dict.fromkeys((batch.data.batch_id for batch in answer.batches), question.table) if answer else {}
+    return {wanted[one]: letter for one, letter in (await dead.find(wanted)).items()} if wanted else {}

@@ -150,6 +150,24 @@ async def test_deleted_rows_are_stuck_when_no_comparison_of_keys_comes(source: a
     assert (await loaded.verify()).outcome is Outcome.EQUAL
 
 
+@pytest.mark.parametrize("service", ["ingestion", "loading"])
+async def test_deleted_rows_are_stuck_when_a_question_about_them_or_its_answer_is_a_dead_letter(
+    source: asyncpg.Connection, loaded: Pipeline, service: str
+) -> None:
+    letters = FakeQueue(f"{service}-dlq")
+    pipeline = replace(loaded, dead_letters={service: letters})
+    await source.execute("DELETE FROM payment WHERE payment_id = 3")
+    (question,) = await pipeline.load(*await pipeline.read(compare_keys=True))
+    (answer,) = [await pipeline.remodel(batch) for batch in await pipeline.obey(question)]
+    assert (await pipeline.verify()).outcome is Outcome.EQUAL
+    letter = await letters.send(encode(question if service == "ingestion" else answer))
+    verdict = await pipeline.verify()
+    assert (verdict.outcome, verdict.stuck) == (Outcome.PENDING, 1)
+    assert f"dead letter {letter} of {service}: `starlift dlq show {letter}`" in " ".join(verdict.reasons)
+    await pipeline.load(answer)
+    assert (await pipeline.verify()).outcome is Outcome.EQUAL
+
+
 MADE_UP = (
     "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 0)",
     "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (98, '(unknown)', 0)",  # unreferred

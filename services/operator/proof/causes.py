@@ -80,8 +80,13 @@ def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> 
     return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
 
 
-def comparison_cause(last: Comparison | None, taken_at: datetime) -> Cause:
-    """The cause for rows deleted at the source, or whose partner was: a run that compares keys finds them, and asks."""
+def comparison_cause(last: Comparison | None, taken_at: datetime, dead: DeadMessage | None = None) -> Cause:
+    """The cause for rows deleted at the source, or whose partner was: a run that compares keys finds them, and asks.
+
+    `dead` is a dead letter that keeps one of its questions open.
+    """
+    if dead is not None:
+        return Cause(Wait.COMPARISON, dead.sentence)
     if last is not None and last.unanswered_for is not None and last.unanswered_for > OVERDUE:
         advice = "check that ingestion is running (`starlift status`); `starlift ingest --compare-keys --wait` asks again"
         return Cause(Wait.COMPARISON, f"ingestion has not answered for {_minutes(last.unanswered_for)} min: {advice}")

@@ -13,7 +13,7 @@ import asyncpg
 from contracts.contract import Contract
 from contracts.tables import RemodelledTable, WarehouseTable
 from services.operator.errors import NotLoadedError
-from services.operator.progress import DeadMessage, DeadMessages, Progress, read_progress
+from services.operator.progress import DeadMessage, DeadMessages, Progress, dead_questions, read_progress
 from services.operator.proof.actual import relation
 from services.operator.proof.causes import (
     causes_by_age,
@@ -101,6 +101,7 @@ class Look:
     versionless: frozenset[str]  # source tables whose transaction ids the role may not read
     emptied: frozenset[str]  # source tables without a row when their keys should have been compared, and without one now
     dead: Mapping[UUID, DeadMessage]  # the missing batches that are dead letters
+    dead_questions: Mapping[str, DeadMessage]  # by warehouse table: what keeps a question about its rows open
     lost_keys: tuple[Cause, ...]  # the causes for star tables whose unique key was dropped
 
     @property
@@ -128,7 +129,7 @@ class Look:
         """The cause for a row of `table` that was deleted at the source since keys were compared."""
         if table.source in self.emptied:
             return empty_table_cause(table.source)
-        return comparison_cause(self.comparisons.get(table.name), self.taken_at)
+        return comparison_cause(self.comparisons.get(table.name), self.taken_at, self.dead_questions.get(table.name))
 
     def has_answered(self, table: RemodelledTable, run: int) -> bool:
         """Whether every row of `table` that was gone by a run above `run` should be marked: its keys were compared since."""
@@ -158,7 +159,9 @@ async def open_look(system: System) -> AsyncIterator[Look]:
         progress = await read_progress(system, seen)
         await _require_star(seen, contract, is_loaded=progress.consistent_through is not None)
         missing = {batch.data.batch_id for batch in progress.missing}
-        dead = await DeadMessages(system, limit=LETTERS_MAXIMUM).find(missing) if missing else {}
+        letters = DeadMessages(system, limit=LETTERS_MAXIMUM)
+        dead = await letters.find(missing) if missing else {}
+        questions = await dead_questions(letters, store, await ledger.open_questions(seen))
         comparisons = await ledger.last_comparisons(seen)
         # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
         refused = await _refused(system, seen, progress)
@@ -178,6 +181,7 @@ async def open_look(system: System) -> AsyncIterator[Look]:
                 versionless=versionless(now),
                 emptied=await _emptied_tables(source, contract, progress),
                 dead=dead,
+                dead_questions=questions,
                 lost_keys=await _lost_keys(warehouse, contract),
             )
 

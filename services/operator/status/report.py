@@ -160,7 +160,7 @@ def problems_of(answers: Answers) -> list[str]:
         *(_clause(wait) for wait in answers.lock_waits if not wait.is_for_ours_at_work),
         *(f"dead letters of {name}: {count:,}" for name, count in dead.items() if count),
         *([] if answers.progress is None else _problems_of_rows(answers.progress, answers.at)),
-        *_problems_of_comparisons(answers.comparisons),
+        *_problems_of_comparisons(answers.comparisons, has_dead_letters=any(dead.values())),
         *_problems_of_proof(answers.proof, answers.proof_failure, answers.at),
     ]
 
@@ -178,13 +178,14 @@ def _problems_of_rows(progress: Progress, at: datetime) -> list[str]:
     return found
 
 
-def _problems_of_comparisons(comparisons: Mapping[str, Comparison]) -> list[str]:
+def _problems_of_comparisons(comparisons: Mapping[str, Comparison], *, has_dead_letters: bool) -> list[str]:
     late = [one for one in comparisons.values() if one.unanswered_for is not None and one.unanswered_for > OVERDUE]
     if not late:
         return []
     minutes = max(one.unanswered_for for one in late if one.unanswered_for is not None).total_seconds() / 60
     questions = counted(sum(one.open_questions for one in late), "question", "questions")
-    advice = "`starlift ingest --compare-keys --wait` asks again"
+    look = "`starlift dlq list` shows whether a dead letter is why; " if has_dead_letters else ""
+    advice = f"{look}`starlift ingest --compare-keys --wait` asks again"
     return [f"ingestion has not answered {questions} about deleted rows for {minutes:,.0f} min: {advice}"]
 
 

@@ -13,10 +13,10 @@ from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
-from contracts.warehouse import COMPARISON, LEDGER
+from contracts.warehouse import COMPARISON, LEDGER, QUESTION
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
-from shared.ledger import BATCHES, COMPARISONS, RUNS, Comparison
+from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, Comparison, OpenQuestion
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
 
@@ -47,6 +47,7 @@ class FakeLedger:
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
     questions: int = 0  # about batches
     comparisons: dict[str, Comparison] = field(default_factory=dict)  # the last one of each table
+    open_questions: list[OpenQuestion] = field(default_factory=list)
 
     @asynccontextmanager
     async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
@@ -54,7 +55,7 @@ class FakeLedger:
 
     async def fetchval(self, query: str, table: str) -> bool:
         assert query == "SELECT to_regclass($1) IS NOT NULL"
-        assert table in {LEDGER, COMPARISON}
+        assert table in {LEDGER, COMPARISON, QUESTION}
         return self.exists
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
@@ -62,6 +63,8 @@ class FakeLedger:
             return [self._run(run) for run in sorted(self.loaded) if run >= arguments[1]]
         if query == COMPARISONS:
             return [(name, *astuple(one)) for name, one in self.comparisons.items()]
+        if query == OPEN_QUESTIONS:
+            return [astuple(one) for one in self.open_questions]
         if arguments[0] == []:  # about no batch
             return []
         assert query == BATCHES
@@ -152,6 +155,5 @@ def ingested(run: int, index: int = 0, *, is_last: bool = True, hashes: ObjectRe
 
 
 def remodelled(batch: BatchIngested) -> BatchRemodelled:
-    common = batch.data.head()
-    data = BatchRemodelledData(**common, tables=())
+    data = BatchRemodelledData(**batch.data.head(), tables=(), answers=batch.data.answers)
     return BatchRemodelled(**caused_by(batch, "tests", subject=uuid4(), name="batch_remodelled"), data=data)

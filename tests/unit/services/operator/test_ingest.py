@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from contracts.messages import IngestSource, Mode, Trigger, decode, encode
-from contracts.objects import ObjectRef, SourceKeys
+from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from services.operator.errors import NotLoadedError
 from services.operator.ingest import (
@@ -17,9 +17,8 @@ from services.operator.ingest import (
     wait_until_in_ledger,
     wait_until_loaded,
 )
-from shared.ledger import Comparison
 from shared.object_store import Versioned
-from tests.unit.services.operator.scene import BEGAN, SOURCE, Scene, ingested, remodelled
+from tests.unit.services.operator.scene import SOURCE, Scene, ingested, remodelled
 
 pytestmark = pytest.mark.virtual_clock
 LIMIT = timedelta(seconds=30)
@@ -60,59 +59,6 @@ async def test_it_waits_until_every_batch_is_loaded_and_shows_how_far_it_is() ->
         "run 7: 1 of 2 batches loaded",
         "run 7: 2 of 2 batches loaded",
     ]
-
-
-HASHES = ObjectRef(bucket="landing", key="k", byte_count=1, row_count=1, sha256="0" * 64)
-
-
-def compared(run: int, *, has_ended: bool = True, open_questions: int = 0) -> Comparison:
-    asked = timedelta(seconds=1) if open_questions else None
-    return Comparison(run, BEGAN, has_ended, open_questions, asked)
-
-
-async def test_a_run_that_compares_keys_waits_until_every_comparison_has_ended_and_is_answered() -> None:
-    """Of a table that the run does not compare (it may be empty), nothing is awaited."""
-    scene = Scene()
-    shown: list[Waiting] = []
-    request = await request_run(scene.system, compare_keys=True)
-    manifest = await scene.end_run(7, requested_by=request.command.id, hashes=HASHES)
-    scene.ledger.load(*manifest.batches)
-    waiting = asyncio.create_task(wait_until_loaded(scene.system, request, limit=LIMIT, on_progress=shown.append))
-    untouched = {"dim_design": compared(6, has_ended=False)}
-    for dim_staff, fact_payment in (
-        (compared(7, has_ended=False), compared(7)),
-        (compared(7, open_questions=1), compared(7, open_questions=2)),
-        (compared(8, open_questions=1), compared(7)),  # of a later run, in the place of this one
-    ):
-        scene.ledger.comparisons = {"dim_staff": dim_staff, "fact_payment": fact_payment} | untouched
-        await asyncio.sleep(3)
-        assert not waiting.done()
-    scene.ledger.comparisons["dim_staff"] = compared(8)
-    assert await waiting == manifest
-    looked_up = "run 7: 1 of 1 batches loaded; rows of {} are looked up at the source"
-    assert [sentence for sentence in dict.fromkeys(one.sentence for one in shown) if "looked up" in sentence] == [
-        looked_up.format("dim_staff"),
-        looked_up.format("dim_staff, fact_payment"),
-    ]
-
-
-async def test_a_wait_for_answers_has_an_end_and_its_error_names_their_tables() -> None:
-    scene = Scene()
-    request = await request_run(scene.system, compare_keys=True)
-    scene.ledger.load(*(await scene.end_run(7, requested_by=request.command.id, hashes=HASHES)).batches)
-    scene.ledger.comparisons = {"dim_staff": compared(7, open_questions=1)}
-    late = "not loaded after 30 s: run 7: 1 of 1 batches loaded; rows of dim_staff are looked up at the source; check `starlift"
-    with pytest.raises(NotLoadedError, match=late):
-        await wait_until_loaded(scene.system, request, limit=LIMIT)
-
-
-async def test_a_run_that_compares_no_keys_waits_for_no_answer() -> None:
-    scene = Scene()
-    request = await request_run(scene.system)
-    manifest = await scene.end_run(7, requested_by=request.command.id)
-    scene.ledger.load(*manifest.batches)
-    scene.ledger.comparisons = {"dim_staff": compared(8, open_questions=1)}
-    assert await wait_until_loaded(scene.system, request, limit=LIMIT) == manifest
 
 
 async def test_a_run_that_found_nothing_is_loaded() -> None:

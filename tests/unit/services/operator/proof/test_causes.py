@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.operator.progress import DeadMessage
 from services.operator.proof.causes import comparison_cause
 from services.operator.proof.comparison import Cause, Wait
 from shared.ledger import Comparison
@@ -35,3 +36,12 @@ def test_a_deleted_row_is_stuck_when_a_comparison_or_an_answer_is_late(
 
 def test_where_keys_were_never_compared_a_deleted_row_is_stuck() -> None:
     assert comparison_cause(None, BEGAN) == Cause(Wait.COMPARISON, f"keys were never compared: {COMPARE} does it")
+
+
+def test_a_dead_letter_that_keeps_a_question_open_is_named() -> None:
+    last = Comparison(7, BEGAN, has_ended=True, open_questions=1, unanswered_for=timedelta(minutes=6))
+    dead = DeadMessage("ingestion", "abc", None, is_question=True)
+    reason = "a question about deleted rows is dead letter abc of ingestion: `starlift dlq show abc` prints why"
+    found = comparison_cause(last, BEGAN, dead)
+    assert found.is_stuck
+    assert found.reason.startswith(reason)

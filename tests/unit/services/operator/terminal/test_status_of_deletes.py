@@ -9,6 +9,7 @@ import pytest
 
 from services.operator.status.report import problems_of, report_of
 from shared.ledger import Comparison
+from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN
 from tests.unit.services.operator.terminal.status_scene import as_json, loaded_progress, shown, status
 
@@ -55,3 +56,11 @@ async def test_a_question_that_is_not_answered_is_not_healthy_and_says_what_to_d
     asked = "ingestion has not answered 2 questions about deleted rows for 6 min"
     advice = "`starlift ingest --compare-keys --wait` asks again"
     assert problems_of(found) == ([] if is_healthy else [f"{asked}: {advice}"])
+
+
+async def test_dead_letters_may_be_why_a_question_is_not_answered() -> None:
+    answers = status(await loaded_progress(), loading_dlq=Depth(visible=1, in_flight=0, delayed=0))
+    (_, problem) = problems_of(replace(answers, comparisons={"dim_staff": compared(asked_s=360)}))
+    assert problem.endswith(
+        ": `starlift dlq list` shows whether a dead letter is why; `starlift ingest --compare-keys --wait` asks again"
+    )
