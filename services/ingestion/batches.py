@@ -6,6 +6,7 @@ Hashes let loading ask which rows are gone (docs/decisions/0015-deletes-by-look-
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from contracts.messages import Extract, Role, RowsOf
 from contracts.objects import BatchKeys, ObjectRef
 from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
+from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
 from shared.key_hashes import packed
 from shared.parquet import encode_parquet
@@ -110,6 +112,13 @@ async def missing_rows(run: Run, snapshot: OpenSnapshot, limits: BatchLimits) ->
         keys = run.plan.looked_up.get(table.name, ())
         if not keys or not (run.plan.believe_empty or not await snapshot.is_empty(table)):
             continue
-        missing = await snapshot.missing_keys(table, keys)
-        for start in range(0, len(missing), limits.gone_keys):
-            yield RowsOf(table=table.name, keys=missing[start : start + limits.gone_keys])
+        part, size = list[Key](), 0
+        for key in await snapshot.missing_keys(table, keys):
+            more = len(json.dumps(key)) + 1  # escaped: never fewer bytes than the same text in UTF-8
+            if part and (len(part) == limits.gone_keys or size + more > limits.gone_bytes):
+                yield RowsOf(table=table.name, keys=tuple(part))
+                part, size = [], 0
+            part.append(key)
+            size += more
+        if part:
+            yield RowsOf(table=table.name, keys=tuple(part))

@@ -34,6 +34,9 @@ class BatchLimits:
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
     gone_keys: int = 5_000  # named by one batch: their tombstones take the star's lock for less than half a second
+    gone_bytes: int = (
+        MESSAGE_BYTES_MAXIMUM // 4
+    )  # of these keys as JSON, as in a question of loading; a single key may exceed it
 
 
 @dataclass(frozen=True, slots=True)
