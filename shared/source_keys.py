@@ -1,11 +1,16 @@
-"""Keys of source rows: numbers as they are, everything else as text."""
+"""Keys of source rows: numbers as they are, everything else as text. In SQL, `t` is the source table."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from contracts.contract import Contract
 from contracts.tables import SourceTable
+from shared.codecs import codec_of
+from shared.equality import compared_text
+from shared.sql import literal, quoted
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second for every command
@@ -18,3 +23,47 @@ def keys_of(table: SourceTable, rows: pd.DataFrame) -> list[Key]:
     if table.key_text is not None:
         return [tuple(json.loads(text)) for text in rows[table.key_text].tolist()]
     return list(zip(*(rows[name].tolist() for name in table.key), strict=True))
+
+
+def misspelled_column(table: SourceTable, key: Key) -> str | None:
+    """The first column of the key that has no such value, as PostgreSQL spells it; None if a row may have the key."""
+    return next(
+        (name for name, value in zip(table.key, key, strict=True) if not codec_of(table.column(name).type).may_be_key(value)),
+        None,
+    )
+
+
+def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key]) -> str:
+    """Those of `keys` that a row of `table` has, as JSON arrays.
+
+    The columns are compared as they are, with literals that take their types: by any text of a column no index finds a row.
+    """
+    relation = quoted(contract.source_schema, table.name)
+    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE ({key_columns(table)}) IN ({key_literals(keys)})"
+
+
+def key_as_json(contract: Contract, table: SourceTable) -> str:
+    """The key of a row as a JSON array: numbers, and the text of everything else."""
+    columns = (table.column(name) for name in table.key)
+    values = (
+        quoted("t", one.name)
+        if one.type.is_whole_number
+        else compared_text(contract, table.name, one.name, quoted("t", one.name))
+        for one in columns
+    )
+    return f"json_build_array({', '.join(values)})"
+
+
+def key_columns(table: SourceTable) -> str:
+    """The columns of the key."""
+    return ", ".join(quoted("t", name) for name in table.key)
+
+
+def key_literals(keys: Iterable[Key]) -> str:
+    """Keys as rows of literals."""
+    return ", ".join(f"({', '.join(map(key_literal, key))})" for key in keys)
+
+
+def key_literal(value: int | str) -> str:
+    """A value of a key as a literal; that of a text has no type yet."""
+    return str(value) if isinstance(value, int) else literal(value)

@@ -13,6 +13,7 @@ from services.ingestion.selection import Key
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
+from shared.source_keys import misspelled_column
 
 Request = IngestSourceData | LookUpKeysData
 
@@ -120,14 +121,12 @@ def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, .
             raise PermanentError(
                 f"'{rows.table}' with keys of that length is not in contract '{contract.name}'; correct the command"
             )
-        codecs = [(name, codec_of(table.column(name).type)) for name in table.key]
         for number, key in enumerate(rows.keys, start=1):
-            for (name, codec), value in zip(codecs, key, strict=True):
-                if not codec.may_be_key(value):
-                    raise PermanentError(
-                        f"a key of '{rows.table}' is not as PostgreSQL spells it (number {number} of {len(rows.keys)} in the "
-                        f"command): '{name}' is {codec.key_form}; correct the command"
-                    )
+            if (name := misspelled_column(table, key)) is not None:
+                raise PermanentError(
+                    f"a key of '{rows.table}' is not as PostgreSQL spells it (number {number} of {len(rows.keys)} in the "
+                    f"command): '{name}' is {codec_of(table.column(name).type).key_form}; correct the command"
+                )
         if rows.keys:
             keys[rows.table] = keys.get(rows.table, ()) + rows.keys
     return keys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -26,12 +25,12 @@ from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_hashes import select_sums, table_hashes
+from shared.key_look_up import KEYS_IN_LIST, found_keys
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
 from shared.source_keys import keys_of
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
-KEYS_IN_LIST = 10_000  # of one IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +92,8 @@ class PostgresSnapshot:
 
     async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
         """See OpenSnapshot."""
-        found = set[Key]()
-        for start in range(0, len(keys), KEYS_IN_LIST):
-            found |= await self._found_keys(table, keys[start : start + KEYS_IN_LIST])
+        found = await found_keys(self.connection, self.contract, table, keys)
         return tuple(key for key in keys if key not in found)
-
-    async def _found_keys(self, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
-        """Those of `keys` that a row has. No row has a key that the column's type or the encoding of the source can't spell."""
-        try:
-            async with self.connection.transaction():  # a savepoint: after an error the snapshot would be lost
-                rows = await self.connection.fetch(_every_row(self.contract).keys_found(table, keys))
-        except (asyncpg.DataError, asyncpg.UntranslatableCharacterError):
-            if len(keys) == 1:
-                return set()
-            middle = len(keys) // 2
-            return await self._found_keys(table, keys[:middle]) | await self._found_keys(table, keys[middle:])
-        return {tuple(json.loads(row[0])) for row in rows}
 
     async def _with_partners(self, page: Page, selection: Selection, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """The page with the partners of its rows; if these have too many bytes, each half of the page with its own."""

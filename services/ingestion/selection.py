@@ -16,7 +16,7 @@ run hashes the keys of all rows that are not affected instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from contracts.column_types import TEXT, ColumnType, verbatim
@@ -26,6 +26,7 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, partner_conditions
 from shared.key_hashes import hashed
+from shared.source_keys import key_as_json, key_columns, key_literal, key_literals
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -61,15 +62,15 @@ class Selection:
         """
         conditions = [self._affected(table)]
         if after is not None:
-            conditions.append(f"({_key_columns(table)}) > {_keys([after])}")
+            conditions.append(f"({key_columns(table)}) > {key_literals([after])}")
         return self._bounded(table, " AND ".join(conditions), limit, byte_limit)
 
     def partners(self, lookup: Lookup, keys: list[int | str], *, byte_limit: int) -> str:
         """The rows of the lookup's table with one of `keys`; a row is left out if those before it have `byte_limit` bytes."""
         table = self.contract.source_table(lookup.table)
         key = table.column(table.key[0])
-        wanted = ", ".join(codec_of(key.type).loaded(str(one)) if key.type.is_moment else _key_literal(one) for one in keys)
-        return self._bounded(table, f"{_key_columns(table)} IN ({wanted})", len(keys), byte_limit)
+        wanted = ", ".join(codec_of(key.type).loaded(str(one)) if key.type.is_moment else key_literal(one) for one in keys)
+        return self._bounded(table, f"{key_columns(table)} IN ({wanted})", len(keys), byte_limit)
 
     def unread_hashes(self, table: SourceTable) -> str | None:
         """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
@@ -79,10 +80,6 @@ class Selection:
         columns = (table.column(name) for name in table.key)
         texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else f"{self._text(table, c)}::text" for c in columns]
         return f"SELECT {hashed(texts)} AS hash FROM {self._from(table, 't')} WHERE {affected} IS NOT TRUE"
-
-    def keys_found(self, table: SourceTable, keys: Iterable[Key]) -> str:
-        """Those of `keys` that a row of `table` has, as JSON arrays. A type may find a key by another spelling."""
-        return f"SELECT {self._key(table)} FROM {self._from(table, 't')} WHERE ({_key_columns(table)}) IN ({_keys(keys)})"
 
     def has_no_row(self, table: SourceTable) -> str:
         """Whether `table` is empty."""
@@ -98,7 +95,7 @@ class Selection:
         The innermost query has `limit` rows with the bytes of their wide values, the next one sums them up by row, and the next
         one adds a running total.
         """
-        key = _key_columns(table)
+        key = key_columns(table)
         ordered = f"FROM {self._from(table, 't')} WHERE {condition} ORDER BY {key} LIMIT {limit}"
         sizes = self._sizes(table)
         if not sizes:
@@ -126,19 +123,13 @@ class Selection:
     def _columns(self, table: SourceTable) -> str:
         """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
         sizes = self._sizes(table)
-        values = {table.key_text: self._key(table)} if table.key_text else {}
+        values = {table.key_text: key_as_json(self.contract, table)} if table.key_text else {}
         values |= {column.name: self._value(table, column) for column in table.columns}
         values |= {name: f"{quoted('t', name)}::text" for name in self.carried.get(table.name, ())}
         for name, size in sizes.items():
             values[name] = f"CASE WHEN {_is_held(size)} AND {IS_ROW_HELD} THEN {values[name]} END"
         named = [f"{value} AS {quoted(name)}" for name, value in values.items()]
         return ", ".join([f"{_defect(table, sizes)} AS {quoted(table.defect)}", *named])
-
-    def _key(self, table: SourceTable) -> str:
-        """The key of a row as a JSON array: numbers, and the text of everything else."""
-        columns = (table.column(name) for name in table.key)
-        values = (quoted("t", c.name) if c.type.is_whole_number else self._text(table, c) for c in columns)
-        return f"json_build_array({', '.join(values)})"
 
     def _value(self, table: SourceTable, column: SourceColumn) -> str:
         """A column in the form in which it travels."""
@@ -153,7 +144,7 @@ class Selection:
             return EVERY_ROW
         conditions = [self._changed("t")]
         if keys := self.reread.get(table.name):
-            conditions.append(f"({', '.join(quoted('t', name) for name in table.key)}) IN ({_keys(keys)})")
+            conditions.append(f"({key_columns(table)}) IN ({key_literals(keys)})")
         for lookup in self.contract.lookups_of(table.name):
             if lookup.table in self.full_tables:
                 return EVERY_ROW
@@ -204,15 +195,3 @@ def _too_large(size: str) -> list[tuple[str, str]]:
 def _is_held(size: str) -> str:
     """Whether a value is small enough to travel; NULL for NULL."""
     return f"{size} <= {VALUE_BYTES_MAXIMUM}"
-
-
-def _key_columns(table: SourceTable) -> str:
-    return ", ".join(quoted("t", name) for name in table.key)
-
-
-def _keys(keys: Iterable[Key]) -> str:
-    return ", ".join(f"({', '.join(map(_key_literal, key))})" for key in keys)
-
-
-def _key_literal(value: int | str) -> str:
-    return str(value) if isinstance(value, int) else literal(value)

@@ -5,7 +5,7 @@ An entry is open until its row is loaded by the run that read it or a later one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from contracts.contract import Contract
 from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
-from contracts.tables import RemodelledTable, WarehouseTable
+from contracts.tables import WarehouseTable
 from contracts.warehouse import RUN
 from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
 from shared.envelope import opening
-from shared.equality import compared_text
+from shared.key_look_up import found_keys
 from shared.ledger import batches_without_refusals
 from shared.reading import in_order
 from shared.source_store import SourceStore
@@ -130,25 +130,11 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
     for table_in_question in contract.remodelled_tables:
         of_table = entries.get(table_in_question.name, {})
         if of_table and table_in_question in chosen:
-            there = await _at_source(system, table_in_question, of_table.keys())
+            source_table = contract.source_table(table_in_question.source)
+            async with system.source.transaction(readonly=True) as source:
+                there = await found_keys(source, contract, source_table, list(of_table))
             still += [of_table[key] for key in sorted(of_table.keys() & there)]
     return still
-
-
-async def _at_source(system: System, table: RemodelledTable, keys: Collection[Key]) -> set[Key]:
-    """Those of the keys that the source still has."""
-    source = system.contract.source_table(table.source)
-    columns = []
-    for name, key in zip(source.key, key_names(table), strict=True):
-        column = source.column(name)
-        value = quoted("t", name)
-        text = compared_text(system.contract, source.name, name, value) if column.type.is_text else value
-        columns.append(f"{value if column.type.is_whole_number else f'({text})::text'} AS {key}")
-    rows = f"SELECT {', '.join(columns)} FROM {quoted(system.contract.source_schema, source.name)} AS t"
-    given = f"SELECT * FROM unnest({', '.join(key_arrays(table))})"
-    statement = f"SELECT * FROM ({rows}) AS r WHERE ({', '.join(key_names(table))}) IN ({given})"
-    async with system.source.transaction(readonly=True) as connection:
-        return {tuple(row) for row in await connection.fetch(statement, *by_column(table, keys))}
 
 
 async def replay(system: System, entries: Sequence[Entry]) -> Replayed:

@@ -57,13 +57,6 @@ def test_a_row_whose_partner_was_deleted_is_affected_where_keys_are_compared() -
     assert "NOT EXISTS" not in page(replace(changes(), orphans=True), "design")
 
 
-def test_keys_that_are_looked_up_are_found_by_their_index_and_returned_as_json_arrays() -> None:
-    assert changes().keys_found(SHELF, [(1, "a'b")]) == (
-        """SELECT json_build_array("t"."row", "t"."label"::text) FROM "public"."shelf" AS t """
-        """WHERE ("t"."row", "t"."label") IN ((1, 'a''b'))"""
-    )
-
-
 def test_a_table_of_which_every_row_is_read_has_no_other_keys_to_hash() -> None:
     assert changes("department").unread_hashes(CONTRACT.source_table("staff")) is None
     assert Selection(CONTRACT, NOTHING, None).unread_hashes(CONTRACT.source_table("design")) is None

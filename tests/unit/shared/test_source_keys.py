@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from shared.source_keys import Key, misspelled_column, select_found_keys
+from tests.fixtures.small_contract import SHELF, SHOP
+
+
+def test_keys_that_are_looked_up_are_found_by_their_index_and_returned_as_json_arrays() -> None:
+    assert select_found_keys(SHOP, SHELF, [(1, "a'b")]) == (
+        """SELECT json_build_array("t"."row", "t"."label"::text) FROM "public"."shelf" AS t """
+        """WHERE ("t"."row", "t"."label") IN ((1, 'a''b'))"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [((1, "a"), None), ((1, "a\x00"), "label"), ((2**31, 7), "row"), (("1", "a"), "row"), ((1, 7), "label")]
+)
+def test_the_column_of_a_key_that_has_no_such_value_is_named(key: Key, name: str | None) -> None:
+    assert misspelled_column(SHELF, key) == name
