@@ -60,9 +60,11 @@ CREATE TABLE IF NOT EXISTS starlift.key_comparison (
     hashes bytea,                       -- gzipped TableHashes, until the comparison has ended
     believe_empty boolean NOT NULL DEFAULT false,  -- of the hashes; questions about late images repeat it
     begun_at timestamptz,               -- NULL while batches of this run or an earlier one are awaited
-    ended_at timestamptz,               -- when every question was asked
-    -- Where the next comparison goes on among the buckets that lack keys, of which one comparison asks about a part.
-    next_bucket integer NOT NULL DEFAULT 0
+    ended_at timestamptz,               -- when every question of this comparison was asked
+    -- If too many keys are in buckets that lack keys, one comparison asks about a part of these buckets, and the next one goes
+    -- on at this place (services/loading/questions.py). 0: the rotation is over.
+    next_bucket integer NOT NULL DEFAULT 0,
+    since bigint                        -- the run whose comparison began the rotation; NULL: this one
 );
 
 -- The questions to ingestion about the rows of a table, since its last comparison began.
@@ -90,10 +92,22 @@ TAKE_OVER_KEY_LISTS = (
     FROM starlift.comparison AS old CROSS JOIN (SELECT source_name FROM starlift.ledger LIMIT 1) AS l
     ON CONFLICT (table_name) DO UPDATE SET
         source_name = excluded.source_name, run = excluded.run, found_at = excluded.found_at, hashes = NULL,
-        believe_empty = false, begun_at = excluded.begun_at, ended_at = excluded.ended_at
+        believe_empty = false, begun_at = excluded.begun_at, ended_at = excluded.ended_at, next_bucket = 0, since = NULL
     WHERE excluded.run > c.run
     """,
     "DROP TABLE starlift.comparison",
+)
+
+# An earlier version did not record when a rotation began. One that was under way has an unknown begin, and counts for no run.
+HAS_SINCE = """
+SELECT EXISTS (
+    SELECT FROM pg_attribute
+    WHERE attrelid = to_regclass('starlift.key_comparison') AND attname = 'since' AND NOT attisdropped
+)
+"""
+ADD_SINCE = (
+    "ALTER TABLE starlift.key_comparison ADD COLUMN since bigint",
+    "UPDATE starlift.key_comparison SET since = 0 WHERE next_bucket <> 0",
 )
 
 # Technical columns stand after the business columns of every table of the star.

@@ -15,7 +15,7 @@ import asyncpg
 
 from contracts.messages import BatchLoaded, decode
 from contracts.tables import WarehouseTable
-from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, LEDGER, QUESTION, TOMBSTONE
+from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, HAS_SINCE, LEDGER, QUESTION, TOMBSTONE
 from shared.stored_documents import read_stored
 
 # Whether the rows of a run have all of its batches. A batch that was replayed from the quarantine is in the ledger twice.
@@ -68,7 +68,9 @@ _IS_OPEN = f"""
 )
 """
 COMPARISONS = f"""
-SELECT c.table_name, c.run, c.found_at, c.ended_at IS NOT NULL, count(q.id), clock_timestamp() - min(q.asked_at)
+SELECT c.table_name, c.run, coalesce(c.since, c.run),
+    coalesce((SELECT min(snapshot_at) FROM {LEDGER} AS l WHERE l.source_name = c.source_name AND l.run = c.since), c.found_at),
+    c.ended_at IS NOT NULL, c.next_bucket = 0, count(q.id), clock_timestamp() - min(q.asked_at)
 FROM {COMPARISON} AS c
 LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND {_IS_OPEN}
 GROUP BY c.table_name
@@ -105,18 +107,27 @@ class LoadedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The last key comparison of a table."""
+    """The last key comparison of a table, and the rotation of which it is a part.
+
+    Of very many keys in question one comparison asks about a part, and the next ones go on. Usually one is the whole rotation.
+    """
 
     run: int  # whose hashes are compared
-    found_at: datetime  # its snapshot, by the source's clock
-    has_ended: bool  # whether every key in question has been asked about
-    open_questions: int  # of the table, not yet answered: of this comparison, or of images that came late
+    since: int  # the run whose comparison began the rotation
+    found_at: datetime  # the snapshot of `since`, by the source's clock
+    has_ended: bool  # whether every key that this comparison asks about has been asked about
+    is_whole: bool  # whether the rotation ends with this comparison
+    open_questions: int  # of the table, not yet answered: of the rotation, or of images that came late
     unanswered_for: timedelta | None  # how long ago the oldest of them was asked; None if none is open
 
     @property
     def is_answered(self) -> bool:
-        """Whether every row that was gone by then has its tombstone."""
+        """Whether everything that has been in question so far is answered."""
         return self.has_ended and not self.open_questions
+
+    def has_found(self, run: int) -> bool:
+        """Whether every row that was gone by run `run` has its tombstone, if the star held it when the rotation began."""
+        return self.since >= run and self.is_whole and self.is_answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +219,8 @@ async def batches_without_refusals(
 
 async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Comparison]:
     """The last key comparison of each table that has one, by table."""
-    if not await _exists(warehouse, COMPARISON):
-        return {}  # loaded by a version that did not compare
+    if not await warehouse.fetchval(HAS_SINCE):
+        return {}  # loaded by a version that did not compare, or did not say since when
     return {name: Comparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
 
 

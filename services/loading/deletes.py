@@ -51,7 +51,8 @@ INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, hashes, b
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (table_name) DO UPDATE SET
     source_name = excluded.source_name, run = excluded.run, found_at = excluded.found_at, hashes = excluded.hashes,
-    believe_empty = excluded.believe_empty, previous = excluded.previous, begun_at = NULL, ended_at = NULL
+    believe_empty = excluded.believe_empty, previous = excluded.previous, begun_at = NULL, ended_at = NULL,
+    since = CASE WHEN c.next_bucket <> 0 THEN coalesce(c.since, c.run) END
 WHERE excluded.run > c.run
 """
 # The comparisons that rows of run $1 come too late for.

@@ -32,7 +32,7 @@ from contracts.tables import Fact, RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, COMPARISON_LOCK, QUESTION, STAR_LOCK
 from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys_in_parts
 from services.loading.merge import is_inferred
-from services.loading.questions import cut, question_id, suspects
+from services.loading.questions import Suspects, cut, question_id, suspects
 from services.loading.schema import relation
 from services.loading.warehouse import Ask, Question
 from shared.key_hashes import bucket_of, hashed, select_sums, summed, unpacked
@@ -59,11 +59,12 @@ SELECT hashes, next_bucket FROM {COMPARISON}
 WHERE table_name = $1 AND run = $2 AND begun_at IS NOT NULL AND ended_at IS NULL
 """
 _END = f"""
-UPDATE {COMPARISON} SET ended_at = clock_timestamp(), hashes = NULL, next_bucket = $3
-WHERE table_name = $1 AND run = $2 AND ended_at IS NULL RETURNING run
+UPDATE {COMPARISON} SET
+    ended_at = clock_timestamp(), hashes = NULL, next_bucket = $3, since = CASE WHEN $4 THEN NULL ELSE since END
+WHERE table_name = $1 AND run = $2 AND ended_at IS NULL RETURNING coalesce(since, run)
 """
-# What was asked for an earlier comparison was asked before this one began, so that it has looked at those rows again. An answer
-# without a question is that of a loader that crashed, or is about to commit.
+# What was asked before a rotation began was asked about rows that the rotation looks at again. An answer without a question is
+# that of a loader that crashed, or is about to commit.
 _FORGET = f"DELETE FROM {QUESTION} WHERE table_name = $1 AND run < $2"
 _FORGET_STRAYS = f"DELETE FROM {QUESTION} WHERE table_name IS NULL AND asked_at < clock_timestamp() - interval '1 day'"
 
@@ -144,16 +145,15 @@ class KeyComparisons:
                     number = question_id(due.run, due.table.name, part)
                     await ask(Question(number, due.table, due.run, part, believe_empty=theirs.believe_empty))
                     asked.append((number, due.table.name, due.run, len(part)))
-            await _end(connection, due, found.next_bucket, asked)
+            await _end(connection, due, found, asked)
         return sum(key_count for _, _, _, key_count in asked)
 
 
-async def _end(
-    connection: asyncpg.Connection, due: _Due, next_bucket: int, asked: Sequence[tuple[UUID, str, int, int]]
-) -> None:
-    if await connection.fetchval(_END, due.table.name, due.run, next_bucket) is None:
+async def _end(connection: asyncpg.Connection, due: _Due, found: Suspects, asked: Sequence[tuple[UUID, str, int, int]]) -> None:
+    since = await connection.fetchval(_END, due.table.name, due.run, found.next_place, found.is_whole)
+    if since is None:
         return
-    await connection.execute(_FORGET, due.table.name, due.run)
+    await connection.execute(_FORGET, due.table.name, since)
     await connection.execute(_FORGET_STRAYS)
     await connection.executemany(RECORD_QUESTION, sorted(asked))
 

@@ -71,7 +71,7 @@ class MemoryWarehouse:
         self._rows: dict[str, dict[Key, _Row]] = {table.name: {} for table in contract.warehouse_tables}
         self._tombstones: dict[str, dict[Key, tuple[int, datetime]]] = {table.name: {} for table in contract.warehouse_tables}
         self._comparisons: dict[str, _Comparison] = {}
-        self._next_buckets = Counter[str]()
+        self._next_places = Counter[str]()
 
     async def ensure_schema(self) -> None:
         """See Warehouse."""
@@ -115,7 +115,7 @@ class MemoryWarehouse:
             compared = [key for key in self._alive(table) if key[1] < comparison.run]
             hashes, buckets = comparison.hashes, len(comparison.hashes.counts)
             ours = {bucket: (count, total) for bucket, count, total in sums_of((key for key, _ in compared), buckets)}
-            found = suspects(hashes, ours, self._next_buckets[table.name])
+            found = suspects(hashes, ours, self._next_places[table.name])
             in_bucket: dict[int, list[Key]] = {bucket: [] for bucket in found.named}
             for key, _ in compared:
                 if (bucket := (hash_of(key) >> SUMMED_BITS) % buckets) in in_bucket:
@@ -125,7 +125,7 @@ class MemoryWarehouse:
                 number = question_id(comparison.run, table.name, part)
                 await ask(Question(number, table, comparison.run, part, believe_empty=hashes.believe_empty))
                 asked += len(part)
-            comparison.has_ended, self._next_buckets[table.name] = True, found.next_bucket
+            comparison.has_ended, self._next_places[table.name] = True, found.next_place
         return asked
 
     async def finish_run(self, source_name: str, run: int) -> None:

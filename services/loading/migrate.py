@@ -22,8 +22,10 @@ import structlog
 
 from contracts.contract import Contract
 from contracts.warehouse import (
+    ADD_SINCE,
     APPLIED_CONTRACT,
     CREATE_OWN_TABLES,
+    HAS_SINCE,
     KEY_LISTS,
     OWN_TABLES,
     STAR_LOCK,
@@ -110,6 +112,8 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
     missing = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
     if await connection.fetchval(missing, OWN_TABLES):
         return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
+    if not await connection.fetchval(HAS_SINCE):
+        return Change("the table of key comparisons", ADD_SINCE)
     if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", KEY_LISTS):
         return Change(f"{KEY_LISTS}, which key comparisons by hashes replace", TAKE_OVER_KEY_LISTS)
     applied = await applied_contracts(connection)

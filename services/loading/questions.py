@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from contracts.key_hashes import SUMMED_BITS, TableHashes
+from contracts.key_hashes import BUCKETS_MAXIMUM, SUMMED_BITS, TableHashes
 from contracts.objects import BATCH_NAMESPACE
 from shared.source_keys import Key
 
@@ -27,35 +27,48 @@ class Suspects:
     """
 
     named: Mapping[int, int | None]
-    next_bucket: int  # where the next comparison goes on among the buckets that have no more keys than the source's
+    next_place: int  # where the next comparison goes on among the buckets that have no more keys than the source's; 0: nowhere
+    is_whole: bool  # every bucket that differs is named, so that no other comparison is needed
 
 
 def suspects(theirs: TableHashes, ours: Mapping[int, tuple[int, int]], first: int) -> Suspects:
     """Compare the source's hashes with those of the star: the count and the sum of each bucket that has a key.
 
-    A bucket that has more keys than the source's is asked about in any case. Of the others one comparison asks about a part,
-    beginning with bucket `first`, and the next one goes on there: a run's number could not choose the part, since runs that
-    compare may all have the same remainder.
+    A bucket that has more keys than the source's is asked about in any case. Of the others, if they have too many keys, one
+    comparison asks about a part, beginning with place `first`, and the next one goes on behind it: a run's number could not
+    choose the part, since runs that compare may all have the same remainder. At the last place a rotation ends.
     """
     named: dict[int, int | None] = {}
-    unlikely: list[tuple[int, int]] = []
+    unlikely: list[tuple[int, int, int]] = []
+    width = BUCKETS_MAXIMUM // len(theirs.counts)
     for bucket, (count, total) in ours.items():
         their_count, their_total = theirs.counts[bucket], theirs.sums[bucket]
         if (count, total) == (their_count, their_total):
             continue
         if count <= their_count:
-            unlikely.append((bucket, count))
+            unlikely.append((_place(bucket, len(theirs.counts)), bucket, count))
             continue
         difference = total - their_total
         named[bucket] = difference if count == their_count + 1 and 0 <= difference < 2**SUMMED_BITS else None
-    unlikely.sort(key=lambda one: (one[0] < first, one[0]))
+    is_whole = sum(count for _, _, count in unlikely) <= UNLIKELY_KEYS
     asked = 0
-    for position, (bucket, count) in enumerate(unlikely):
-        if position and asked + count > UNLIKELY_KEYS:
-            return Suspects(named, bucket)
+    for place, bucket, count in sorted(unlikely):
+        if place + width <= first and not is_whole:
+            continue
+        if asked and asked + count > UNLIKELY_KEYS:
+            return Suspects(named, place, is_whole=False)
         asked += count
         named[bucket] = None
-    return Suspects(named, 0)
+    return Suspects(named, 0, is_whole=is_whole)
+
+
+def _place(bucket: int, buckets: int) -> int:
+    """The first of the BUCKETS_MAXIMUM places that the keys of a bucket are in: its bits in reverse.
+
+    Two runs may have cut the same keys into different numbers of buckets. A key's place is the same for both.
+    """
+    place: int = int(f"{bucket + buckets:b}"[:0:-1] or "0", 2) * (BUCKETS_MAXIMUM // buckets)
+    return place
 
 
 async def cut(keys: AsyncIterator[Key]) -> AsyncIterator[tuple[Key, ...]]:

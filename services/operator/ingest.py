@@ -186,12 +186,13 @@ class _Wait:
         return None if self.waiting.missing or self.waiting.unanswered else self.waiting.manifest
 
     async def _unanswered(self, manifest: Manifest) -> tuple[str, ...]:
-        """The tables whose comparison by this run, or by a later one in its place, is not made or not answered."""
+        """The tables whose comparison by this run, or by a later one in its place, is not made, not whole or not answered."""
         if not any(batch.data.hashes for batch in manifest.batches):
             return ()
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
             comparisons = await last_comparisons(warehouse)
-        return tuple(name for name, last in comparisons.items() if last.run >= manifest.run and not last.is_answered)
+        made = {name: last for name, last in comparisons.items() if last.run >= manifest.run}
+        return tuple(name for name, last in made.items() if not last.has_found(manifest.run))
 
     async def look_around(self) -> None:
         """Leave out batches that a loaded full run supersedes, then check the dead letters. Raises: NotLoadedError."""

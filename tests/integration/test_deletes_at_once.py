@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
@@ -15,11 +16,11 @@ from contracts.tables import Column
 from infra.local.databases import LOADER
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.warehouse import Question
-from shared.ledger import last_comparisons
+from shared.ledger import Comparison, last_comparisons
 from shared.postgres import Database
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
-from tests.fixtures.shop_warehouse import LEAP_DAY, SALE, Shop, ada, batch, numbers, sale, there
+from tests.fixtures.shop_warehouse import BEGAN, LEAP_DAY, SALE, Shop, ada, batch, numbers, sale, there
 from tests.fixtures.small_contract import DIM_SHELF, SHOP, with_column, with_table
 
 CONNECTIONS = 3  # of a loader of two slots: one more than the slots
@@ -141,6 +142,63 @@ async def test_an_answer_counts_when_all_of_its_batches_are_loaded(shop: Shop, d
     assert not await answered()
     await shop.load(batch(3, {}, gone={"maker": numbers(1)}, index=0, is_last=False))
     assert await answered()
+
+
+async def test_a_comparison_in_parts_counts_from_its_first_part_and_when_the_questions_of_all_are_answered(
+    shop: Shop, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the rows of a dead letter are missing: every bucket has fewer keys than the source's."""
+    monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 250)
+    await shop.load(batch(1, {"dim_maker": ada(*range(1, 401))}))
+
+    async def last() -> Comparison:
+        async with database.connection() as connection:
+            return (await last_comparisons(connection))["dim_maker"]
+
+    missing = there("maker", numbers(*range(1, 801)))
+    await shop.compare(batch(10, {}, [missing]))
+    found = await last()
+    assert (found.run, found.since, found.has_ended, found.is_whole, found.open_questions) == (10, 10, True, False, 1)
+    await shop.load(batch(12, {}, answers=shop.questions[0].id))
+    assert not (await last()).has_found(1)
+    await shop.load(batch(20, {}, [missing], index=1))
+    assert not (await last()).has_found(1)
+    await shop.compare(batch(20, {}, is_last=False))
+    found = await last()
+    assert (found.run, found.since, found.is_whole, found.open_questions) == (20, 10, True, 1)
+    assert found.found_at == BEGAN + timedelta(seconds=10)
+    await shop.load(batch(22, {}, answers=shop.questions[1].id))
+    found = await last()
+    assert (found.has_found(10), found.has_found(11)) == (True, False)
+    assert {key for question in shop.questions for key in question.keys} == set(numbers(*range(1, 401)))
+    await shop.compare(batch(30, {}, [there("maker", numbers(*range(1, 401)))]))
+    assert (await last()).has_found(30)
+
+
+async def test_a_question_of_an_earlier_part_stays_open_until_it_is_answered_or_the_next_rotation_begins(
+    shop: Shop, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 250)
+    await shop.load(batch(1, {"dim_maker": ada(*range(1, 401))}))
+    missing, opened = there("maker", numbers(*range(1, 801))), []
+    for run in (10, 20, 30):
+        await shop.compare(batch(run, {}, [missing]))
+        async with database.connection() as connection:
+            opened.append((await last_comparisons(connection))["dim_maker"].open_questions)
+    assert opened == [1, 2, 1]
+
+
+async def test_comparisons_of_an_earlier_build_are_taken_over_and_one_in_parts_counts_for_no_run(
+    shop: Shop, database: Database
+) -> None:
+    await shop.compare(batch(7, {}, [there("maker", []), there("shelf", [])]))
+    async with database.connection() as connection:
+        await connection.execute("ALTER TABLE starlift.key_comparison DROP COLUMN since")
+        await connection.execute("UPDATE starlift.key_comparison SET next_bucket = 5 WHERE table_name = 'dim_shelf'")
+        assert await last_comparisons(connection) == {}
+        await PostgresWarehouse(database, SHOP).ensure_schema()
+        found = {name: (one.since, one.has_found(7)) for name, one in (await last_comparisons(connection)).items()}
+    assert found == {"dim_maker": (7, True), "dim_shelf": (0, False)}
 
 
 async def test_a_tombstone_of_a_longer_text_marks_no_row_whose_column_would_cut_it(database: Database) -> None:

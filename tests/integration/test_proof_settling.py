@@ -9,6 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from contracts.key_hashes import SUMMED_BITS
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
@@ -22,6 +23,7 @@ from services.operator.proof.look import open_look
 from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import later_run_is_loaded
+from shared.key_hashes import hash_of
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -262,3 +264,33 @@ async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
     is_stuck = outcome is Outcome.PENDING
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (outcome, 473 * (not is_stuck), 473 * is_stuck)
     assert (f"473 rows: no run has read the source for {minutes} min" in verdict.sentence) is is_stuck
+
+
+async def test_a_deleted_row_waits_until_a_whole_rotation_of_comparisons_has_asked_about_its_bucket(
+    source: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a run that is not loaded are missing in every bucket, so that a comparison asks about a part of the buckets."""
+    monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 1)
+    await fill(source, orders=ORDERS, seed=1)
+    add_designs = "INSERT INTO design SELECT n, 'brief', '/', 'f', now(), now() FROM generate_series($1::int, $2::int) AS n"
+    await source.execute(add_designs, 1001, 1250)
+    await pipeline.run()
+    await source.execute(add_designs, 1251, 1350)
+    late = await pipeline.read()
+    gone = next(key for key in range(1001, 1250) if hash_of((key,)) >> SUMMED_BITS & 1)  # in the last of the buckets
+    await source.execute("DELETE FROM design WHERE design_id = $1", gone)
+
+    async def designs(*, compare_keys: bool) -> tuple[int, int]:
+        """How many wait, and how many differ: the last hundred wait for their batch."""
+        verdict = await proved_while(pipeline, source, compare_keys=compare_keys)
+        assert verdict.settled_at is not None
+        (found,) = [table for table in verdict.tables if table.table == "dim_design"]
+        return found.in_flight + found.stuck, found.different
+
+    found = [await designs(compare_keys=False)]
+    while found[-1] == (101, 0):
+        found.append(await designs(compare_keys=True))
+    assert (found[-1], len(found) > 2) == ((100, 0), True)
+    await pipeline.load(*late)
+    await pipeline.run(compare_keys=True)
+    assert (await pipeline.verify()).in_flight == 0

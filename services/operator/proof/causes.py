@@ -94,6 +94,10 @@ def comparison_cause(last: Comparison | None, taken_at: datetime, dead: DeadMess
         return Cause(Wait.COMPARISON, "keys were never compared: `starlift ingest --compare-keys --wait` does it")
     if (age := taken_at - last.found_at) <= COMPARISON_OVERDUE:
         return Cause(Wait.COMPARISON)
+    if not last.is_whole:
+        advice = "load the missing batches that `starlift status` shows, or go on now: `starlift ingest --compare-keys`"
+        parts = f"too many keys are in question, so the comparison that began {_minutes(age)} min ago is made in parts"
+        return Cause(Wait.COMPARISON, f"{parts}: {advice}")
     advice = "`starlift ingest --compare-keys --wait` does it now"
     return Cause(
         Wait.COMPARISON, f"keys were last compared {_minutes(age)} min ago, and rows have been deleted since: {advice}"

@@ -134,7 +134,7 @@ class Look:
     def has_answered(self, table: RemodelledTable, run: int) -> bool:
         """Whether every row of `table` that was gone by a run above `run` should be marked: its keys were compared since."""
         comparison = self.comparisons.get(table.name)
-        return comparison is not None and comparison.run > run and comparison.is_answered
+        return comparison is not None and comparison.has_found(run + 1)
 
     def causes_by_age(self, table: RemodelledTable) -> CausesByAge:
         """What the rows of `table` wait for: the next run, missing batches, a comparison, a grant."""

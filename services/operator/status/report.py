@@ -83,7 +83,7 @@ class StatusReport(BaseModel, frozen=True):
     # The oldest snapshot, over the tables, whose keys are compared with the star's, by the source's clock; None: none is.
     keys_compared_as_of: AwareDatetime | None
     # Rows that were gone by then are marked if no table is in the next list, and no question is open.
-    tables_in_comparison: tuple[str, ...]  # batches are awaited, or a loader is at work
+    tables_in_comparison: tuple[str, ...]  # batches are awaited, a loader is at work, or the next comparisons go on with it
     open_questions: int  # about rows that may be gone; ingestion answers within its next runs
     oldest_question_seconds: float | None  # how long ago the oldest of them was asked; None if none is open
     proved: ProofRecord | None  # the last proof of everything
@@ -131,7 +131,7 @@ def report_of(answers: Answers) -> StatusReport:
         behind_seconds=_seconds(answers.at - fresh) if fresh else None,
         quarantined=answers.quarantined,
         keys_compared_as_of=min((one.found_at for one in answers.comparisons.values()), default=None),
-        tables_in_comparison=tuple(name for name, one in answers.comparisons.items() if not one.has_ended),
+        tables_in_comparison=tuple(name for name, one in answers.comparisons.items() if not (one.has_ended and one.is_whole)),
         open_questions=sum(one.open_questions for one in answers.comparisons.values()),
         oldest_question_seconds=_oldest_question(answers.comparisons),
         proved=answers.proof,

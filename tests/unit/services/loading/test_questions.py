@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from contracts.key_hashes import BUCKETS_MAXIMUM, TableHashes
-from services.loading.questions import QUESTION_BYTES, UNLIKELY_KEYS, cut, question_id, suspects
+from contracts.key_hashes import BUCKETS_MAXIMUM, SUMMED_BITS, TableHashes
+from services.loading.questions import QUESTION_BYTES, UNLIKELY_KEYS, Suspects, cut, question_id, suspects
 from shared.key_hashes import hash_of, hashed, sums_of, table_hashes
 from shared.source_keys import Key
 
@@ -34,14 +34,40 @@ def test_buckets_without_a_surplus_are_asked_about_in_turn_and_those_with_one_al
     turns, first = [], 0
     for _ in range(5):
         found = suspects(theirs, ours, first)
-        turns.append(sorted(found.named))
-        first = found.next_bucket
-    assert turns == [[0, 1, 7], [2, 3, 7], [4, 5, 7], [0, 6, 7], [1, 2, 7]]
+        assert not found.is_whole
+        turns.append((sorted(found.named), found.next_place != 0))
+        first = found.next_place
+    parts = [([0, 4, 7], True), ([2, 6, 7], True), ([1, 5, 7], True), ([3, 7], False)]
+    assert turns == [*parts, parts[0]]
+
+
+@pytest.mark.parametrize("sizes", [(8, 4, 8, 4), (4, 8, 16, 1), (1024, 2048, 1024, 512)])
+def test_a_rotation_passes_every_key_however_many_buckets_each_of_its_runs_has(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a table that is cut into fewer buckets by a run that has read more of its rows."""
+    monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 300)
+    keys: list[Key] = [(number,) for number in range(1000)]
+    passed, first, turn = set[Key](), 0, 0
+    while turn == 0 or first:
+        buckets = sizes[turn % len(sizes)]
+        ours = {bucket: (count, total) for bucket, count, total in sums_of(keys, buckets)}
+        found = suspects(flat([1000] * buckets, [0] * buckets), ours, first)
+        passed |= {key for key in keys if (hash_of(key) >> SUMMED_BITS) % buckets in found.named}
+        first, turn = found.next_place, turn + 1
+    assert turn > 1
+    assert passed == set(keys)
+
+
+def test_a_comparison_that_can_ask_about_every_bucket_is_whole_wherever_the_last_one_stopped() -> None:
+    theirs, ours = flat([9, 9], [0, 0]), {0: (5, 1), 1: (5, 1)}
+    for first in (0, BUCKETS_MAXIMUM // 2):
+        assert suspects(theirs, ours, first) == Suspects({0: None, 1: None}, 0, is_whole=True)
 
 
 def test_a_bucket_beyond_the_bound_is_asked_about_although_it_is_alone() -> None:
     found = suspects(flat([UNLIKELY_KEYS * 3], [0]), {0: (UNLIKELY_KEYS * 2, 1)}, 0)
-    assert (found.named, found.next_bucket) == ({0: None}, 0)
+    assert (found.named, found.next_place) == ({0: None}, 0)
 
 
 async def test_no_question_is_larger_than_its_bound_and_no_key_is_lost() -> None:

@@ -13,7 +13,7 @@ from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
-from contracts.warehouse import COMPARISON, LEDGER, QUESTION
+from contracts.warehouse import HAS_SINCE, LEDGER, QUESTION
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
 from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, Comparison, OpenQuestion
@@ -53,9 +53,9 @@ class FakeLedger:
     async def transaction(self, **_options: object) -> AsyncIterator[FakeLedger]:
         yield self
 
-    async def fetchval(self, query: str, table: str) -> bool:
-        assert query == "SELECT to_regclass($1) IS NOT NULL"
-        assert table in {LEDGER, COMPARISON, QUESTION}
+    async def fetchval(self, query: str, *tables: str) -> bool:
+        known = {("SELECT to_regclass($1) IS NOT NULL", (name,)) for name in (LEDGER, QUESTION)} | {(HAS_SINCE, ())}
+        assert (query, tables) in known
         return self.exists
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:

@@ -20,9 +20,11 @@ LIMIT = timedelta(seconds=30)
 HASHES = ObjectRef(bucket="landing", key="k", byte_count=1, row_count=1, sha256="0" * 64)
 
 
-def compared(run: int, *, has_ended: bool = True, open_questions: int = 0) -> Comparison:
+def compared(
+    run: int, *, since: int | None = None, has_ended: bool = True, is_whole: bool = True, open_questions: int = 0
+) -> Comparison:
     asked = timedelta(seconds=1) if open_questions else None
-    return Comparison(run, BEGAN, has_ended, open_questions, asked)
+    return Comparison(run, since or run, BEGAN, has_ended, is_whole, open_questions, asked)
 
 
 async def test_a_run_that_compares_keys_waits_until_every_comparison_has_ended_and_is_answered() -> None:
@@ -38,11 +40,13 @@ async def test_a_run_that_compares_keys_waits_until_every_comparison_has_ended_a
         (compared(7, has_ended=False), compared(7)),
         (compared(7, open_questions=1), compared(7, open_questions=2)),
         (compared(8, open_questions=1), compared(7)),  # of a later run, in the place of this one
+        (compared(7, is_whole=False), compared(7)),  # the next ones go on with it
+        (compared(8, since=6), compared(7)),  # the end of a rotation that had passed some buckets before this run
     ):
         scene.ledger.comparisons = {"dim_staff": dim_staff, "fact_payment": fact_payment} | untouched
         await asyncio.sleep(3)
         assert not waiting.done()
-    scene.ledger.comparisons["dim_staff"] = compared(8)
+    scene.ledger.comparisons["dim_staff"] = compared(9, since=7)
     assert await waiting == manifest
     looked_up = "run 7: 1 of 1 batches loaded; rows of {} are looked up at the source"
     assert [sentence for sentence in dict.fromkeys(one.sentence for one in shown) if "looked up" in sentence] == [

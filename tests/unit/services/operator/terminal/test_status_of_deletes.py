@@ -14,10 +14,10 @@ from tests.unit.services.operator.scene import BEGAN
 from tests.unit.services.operator.terminal.status_scene import as_json, loaded_progress, shown, status
 
 
-def compared(minute: int = 0, *, has_ended: bool = True, asked_s: float | None = None) -> Comparison:
+def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, asked_s: float | None = None) -> Comparison:
     """A comparison of keys with a snapshot of some minute; asked `asked_s` seconds ago about rows in two questions."""
     asked = None if asked_s is None else timedelta(seconds=asked_s)
-    return Comparison(7, BEGAN + timedelta(minutes=minute), has_ended, 0 if asked is None else 2, asked)
+    return Comparison(7, 7, BEGAN + timedelta(minutes=minute), has_ended, is_whole, 0 if asked is None else 2, asked)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,10 @@ def compared(minute: int = 0, *, has_ended: bool = True, asked_s: float | None =
             compared(has_ended=False),
             "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: the comparison of 1 table is not finished.",
         ),
+        (
+            compared(is_whole=False),
+            "Deleted rows are being looked for, as of 2026-11-01 09:30:00 UTC: the comparison of 1 table is not finished.",
+        ),
     ],
 )
 async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_waits_for(staff: Comparison, text: str) -> None:
@@ -40,7 +44,7 @@ async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_wai
     assert text in " ".join(shown(found).split())
     assert report_of(found).healthy is True
     assert as_json(found)["keys_compared_as_of"] == "2026-11-01T09:30:00Z"
-    assert as_json(found)["tables_in_comparison"] == ([] if staff.has_ended else ["dim_staff"])
+    assert as_json(found)["tables_in_comparison"] == ([] if staff.has_ended and staff.is_whole else ["dim_staff"])
     assert as_json(found)["oldest_question_seconds"] == (None if staff.unanswered_for is None else 12)
 
 
