@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from services.loading.evolution import SCHEMA_DEPENDENCY
-from services.loading.handler import Dependencies, handle
+from services.loading.handler import Dependencies, handle, look_again
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url
@@ -34,7 +34,9 @@ async def serve(settings: LoadingSettings) -> None:
         probes = {"warehouse": database.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema}
         async with asyncio.TaskGroup() as group:
             group.create_task(_check_schema(warehouse))
+            looking = group.create_task(look_again(deps))
             await consume(settings, world, partial(handle, deps=deps), buckets, probes)
+            looking.cancel()
 
 
 async def _check_schema(warehouse: PostgresWarehouse) -> None:

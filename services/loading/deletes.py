@@ -141,7 +141,8 @@ class Deletes:
             asked = list[tuple[object, ...]]()
             async for keys in cut(keys_in_parts(self.connection, query, data.run)):
                 number = question_id(data.batch_id, table.name, keys)
-                await ask(Question(number, table, comparison["run"], keys, believe_empty=comparison["believe_empty"]))
+                about = (table, data.source_name, comparison["run"], keys)
+                await ask(Question(number, *about, believe_empty=comparison["believe_empty"]))
                 asked.append((number, table.name, comparison["run"], len(keys)))
             await self.connection.executemany(RECORD_QUESTION, asked)
 

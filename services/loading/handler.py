@@ -24,9 +24,9 @@ from contracts.messages import (
     encode,
 )
 from contracts.tables import ContractError
-from services.loading.warehouse import Ask, Batch, Question, Warehouse
-from shared.envelope import caused_by
-from shared.errors import PermanentError, ServerBusyError, TransientError
+from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Batch, Question, Warehouse
+from shared.envelope import caused_by, opening
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 from shared.key_hashes import unpacked
 from shared.object_store import ObjectMissingError, ObjectStore
 from shared.outcome import Defer, Done, Outcome
@@ -55,7 +55,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"loading handles starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
-    event, ask = _batch_loaded(message), partial(_ask, message, deps)
+    event, ask = _batch_loaded(message), partial(_ask, deps, message)
     try:
         # A duplicate costs one query, even when its objects have expired. The load asks again inside its transaction.
         gone = None if await deps.warehouse.has(event.data.batch_id) else await _load(message, event, ask, deps)
@@ -75,18 +75,39 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     except (TransientError, PermanentError, ServerBusyError) as error:
         _log.warning("foreign_keys_wait", reason=str(error))
     try:
-        if asked := await deps.warehouse.compare_keys(ask):
-            _log.info("keys_asked_about", keys=asked)
+        await _compare_keys(deps, ask)
     except (TransientError, PermanentError, ServerBusyError) as error:
         _log.warning("key_comparison_waits", reason=str(error))
     return Done()
 
 
-async def _ask(message: BatchRemodelled, deps: Dependencies, question: Question) -> None:
+async def look_again(deps: Dependencies) -> None:
+    """Until cancelled, look now and then for a comparison of keys that is due: on an idle source no load comes that would.
+
+    It has waited for an earlier run whose last batch is EARLIER_RUN_PATIENCE old, or an attempt has failed. A look costs one
+    query if no comparison waits.
+    """
+    while True:
+        await asyncio.sleep(EARLIER_RUN_PATIENCE.total_seconds())
+        try:
+            await _compare_keys(deps, partial(_ask, deps, None))
+        except (TransientError, PermanentError, DependencyDownError) as error:
+            _log.warning("key_comparison_waits", reason=str(error))
+
+
+async def _compare_keys(deps: Dependencies, ask: Ask) -> None:
+    if asked := await deps.warehouse.compare_keys(ask):
+        _log.info("keys_asked_about", keys=asked)
+
+
+async def _ask(deps: Dependencies, cause: BatchRemodelled | None, question: Question) -> None:
     """Send a question to ingestion. The star's key is the source's, column by column (contracts/checks.py)."""
     rows = RowsOf(table=question.table.source, keys=question.keys)
-    data = LookUpKeysData(source_name=message.data.source_name, rows=(rows,), believe_empty=question.believe_empty)
-    envelope = caused_by(message, EVENT_SOURCE, subject=question.id, name="look_up_keys")
+    data = LookUpKeysData(source_name=question.source_name, rows=(rows,), believe_empty=question.believe_empty)
+    if cause is None:
+        envelope = opening(EVENT_SOURCE)
+    else:
+        envelope = caused_by(cause, EVENT_SOURCE, subject=question.id, name="look_up_keys")
     await deps.ingestion.send(encode(LookUpKeys(**{**envelope, "id": question.id}, data=data)))
 
 

@@ -34,13 +34,11 @@ from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys
 from services.loading.merge import is_inferred
 from services.loading.questions import Suspects, cut, question_id, suspects
 from services.loading.schema import relation
-from services.loading.warehouse import Ask, Question
+from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Question
 from shared.key_hashes import bucket_of, hashed, select_sums, summed, unpacked
 from shared.ledger import is_complete, is_earlier_run_loading
 from shared.sql import quoted
 
-# Since its last batch was loaded: a run of which a batch is a dead letter would be awaited for ever.
-EARLIER_RUN_PATIENCE = timedelta(minutes=5)
 # For loads under way to end; loads that start meanwhile wait behind. The load that is waited for looks itself at its end.
 LOADS_LIMIT = timedelta(seconds=10)
 
@@ -74,6 +72,7 @@ class _Due:
     """A comparison that has nothing to wait for."""
 
     table: RemodelledTable
+    source_name: str
     run: int
     has_begun: bool
 
@@ -110,7 +109,8 @@ class KeyComparisons:
                 )
         due = {row["table_name"]: row for row in pending if ready[row["source_name"], row["run"]]}
         tables = (table for table in self.contract.remodelled_tables if table.name in due)
-        return [_Due(table, due[table.name]["run"], due[table.name]["has_begun"]) for table in tables]
+        columns = ("source_name", "run", "has_begun")
+        return [_Due(table, *(due[table.name][column] for column in columns)) for table in tables]
 
     async def _begin(self, due: Sequence[_Due]) -> bool:
         """Mark comparisons as begun; return False if another loader is at work. Nothing else is done while the star is held."""
@@ -143,7 +143,7 @@ class KeyComparisons:
                 keys = keys_in_parts(connection, query, due.run, list(found.named), list(found.named.values()))
                 async for part in cut(keys):
                     number = question_id(due.run, due.table.name, part)
-                    await ask(Question(number, due.table, due.run, part, believe_empty=theirs.believe_empty))
+                    await ask(Question(number, due.table, due.source_name, due.run, part, believe_empty=theirs.believe_empty))
                     asked.append((number, due.table.name, due.run, len(part)))
             await _end(connection, due, found, asked)
         return sum(key_count for _, _, _, key_count in asked)

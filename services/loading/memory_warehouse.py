@@ -18,9 +18,8 @@ from contracts.contract import Contract
 from contracts.key_hashes import SUMMED_BITS, TableHashes
 from contracts.origins import CalendarPart
 from contracts.tables import UNKNOWN, Column, Fact, RemodelledTable, WarehouseTable
-from services.loading.key_comparison import EARLIER_RUN_PATIENCE
 from services.loading.questions import cut, question_id, suspects
-from services.loading.warehouse import Ask, Batch, Question, StarRow
+from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Batch, Question, StarRow
 from shared.clock import utc_now
 from shared.errors import PermanentError
 from shared.key_hashes import hash_of, sums_of
@@ -123,7 +122,9 @@ class MemoryWarehouse:
             keys = [key for bucket, held in in_bucket.items() for key in _named(held, found.named[bucket])]
             async for part in cut(_each(keys)):
                 number = question_id(comparison.run, table.name, part)
-                await ask(Question(number, table, comparison.run, part, believe_empty=hashes.believe_empty))
+                await ask(
+                    Question(number, table, comparison.source_name, comparison.run, part, believe_empty=hashes.believe_empty)
+                )
                 asked += len(part)
             comparison.has_ended, self._next_places[table.name] = True, found.next_place
         return asked
@@ -222,7 +223,9 @@ class MemoryWarehouse:
         keys = [_asked(key) for key in late if highest.get(key, 0) <= data.run and tombstones.get(key, (0,))[0] <= data.run]
         async for part in cut(_each(keys)):
             number = question_id(data.batch_id, table.name, part)
-            await ask(Question(number, table, comparison.run, part, believe_empty=comparison.hashes.believe_empty))
+            await ask(
+                Question(number, table, data.source_name, comparison.run, part, believe_empty=comparison.hashes.believe_empty)
+            )
 
     def _insert_tombstones(self, table: RemodelledTable, keys: Iterable[Key], batch: Batch) -> int:
         """Insert tombstones, of which the higher stays; return how many rows are marked since, or at another moment."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -19,6 +19,10 @@ from shared.source_keys import Key
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Since its last batch was loaded: a run of which a batch is a dead letter would be awaited for ever.
+EARLIER_RUN_PATIENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Question:
 
     id: UUID  # derived from what led to the question: asked again, it has the same id
     table: RemodelledTable
+    source_name: str
     run: int  # of the comparison; for images that came late, of the one that they came too late for
     keys: tuple[Key, ...]
     believe_empty: bool = False
@@ -95,12 +100,12 @@ class Warehouse(Protocol):
     async def compare_keys(self, ask: Ask) -> int:
         """Make each comparison that is recorded and whose batches are all loaded; return how many keys were asked about.
 
-        Call it after each load, and for a batch that was loaded already: what failed or waited is tried again. Of several
-        callers one works, and the others return.
+        Call it after each load, for a batch that was loaded already, and now and then: what failed or waited is tried again. Of
+        several callers one works, and the others return.
 
-        A comparison waits while batches of its run, or of a run before it that still makes progress, are missing: every bucket
-        of theirs would differ. It reads the star without a lock, asks about the keys that the star holds in each bucket that
-        differs, and changes no row.
+        A comparison waits while batches of its run are missing, or of a run before it that has loaded one within
+        EARLIER_RUN_PATIENCE: every bucket of theirs would differ. It reads the star without a lock, asks about the keys that
+        the star holds in each bucket that differs, and changes no row.
         """
         ...
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
 from contracts.column_types import varchar
+from contracts.messages import LookUpKeys, RowsOf, decode
 from contracts.origins import FromSource
 from contracts.tables import Column
 from infra.local.databases import LOADER
+from services.loading import __main__ as program
 from services.loading.postgres_warehouse import PostgresWarehouse
+from services.loading.settings import LoadingSettings
 from services.loading.warehouse import Question
 from shared.ledger import Comparison, last_comparisons
 from shared.postgres import Database
+from shared.service import World
+from shared.testing import FakeObjectStore, FakeQueue
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
-from tests.fixtures.shop_warehouse import BEGAN, LEAP_DAY, SALE, Shop, ada, batch, numbers, sale, there
+from tests.fixtures.shop_warehouse import BEGAN, LEAP_DAY, SALE, SOURCE, Shop, ada, batch, numbers, sale, there
 from tests.fixtures.small_contract import DIM_SHELF, SHOP, with_column, with_table
 
+PATIENCE_S = 0.1
 CONNECTIONS = 3  # of a loader of two slots: one more than the slots
 
 
@@ -100,6 +106,47 @@ async def test_what_becomes_due_while_another_loader_compares_is_compared_by_it(
     gate.opens.set()
     assert await ended(first)
     assert [question.table.name for question in gate.questions] == ["dim_maker", "dim_shelf"]
+
+
+async def test_a_loader_without_messages_makes_the_comparison_that_waited_for_a_killed_run(
+    shop: Shop, postgres_cluster: TestCluster, warehouse_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
+    await shop.load(batch(2, {"dim_maker": ada(3)}, is_last=False))  # of a run that was killed
+    assert await shop.compare(batch(3, {}, [there("maker", numbers(2, 3))])) == []
+    asked = FakeQueue("ingestion")
+
+    @asynccontextmanager
+    async def open_world(_settings: LoadingSettings) -> AsyncIterator[World]:
+        yield World(FakeQueue(), FakeQueue(), asked, FakeObjectStore())
+
+    async def consume(*_arguments: object) -> None:
+        await asyncio.sleep(5 * PATIENCE_S)
+        assert asked.sent == []
+        await shop.age()
+        async with asyncio.timeout(HANG_S):
+            while not asked.sent:  # noqa: ASYNC110 (a queue tells nobody)
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("services.loading.handler.EARLIER_RUN_PATIENCE", timedelta(seconds=PATIENCE_S))
+    monkeypatch.setattr(program, "open_world", open_world)
+    monkeypatch.setattr(program, "consume", consume)
+    settings = LoadingSettings(
+        region="eu-west-2",
+        queue_url="http://127.0.0.1:9/loading",
+        dead_letter_url="http://127.0.0.1:9/loading-dlq",
+        landing_bucket="landing",
+        processed_bucket="processed",
+        slots=1,
+        handler_limit=timedelta(minutes=1),
+        contract=SHOP,
+        warehouse_url=SecretStr(postgres_cluster.url(warehouse_database, LOADER)),
+    )
+    async with asyncio.timeout(2 * HANG_S):
+        await program.serve(settings)  # returns when it is stopped
+    (question,) = [decode(message.body) for message in asked.sent]
+    assert isinstance(question, LookUpKeys)
+    assert (question.data.source_name, question.data.rows) == (SOURCE, (RowsOf(table="maker", keys=((1,),)),))
 
 
 async def test_a_load_with_hashes_does_not_wait_for_a_comparison_of_other_tables(shop: Shop) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +26,7 @@ from contracts.messages import (
 from contracts.objects import ObjectRef
 from contracts.origins import FromSource
 from contracts.tables import Column, WarehouseTable
-from services.loading.handler import Dependencies, handle
+from services.loading.handler import Dependencies, handle, look_again
 from services.loading.memory_warehouse import MemoryWarehouse
 from services.loading.questions import question_id
 from services.loading.warehouse import Ask, Warehouse
@@ -35,7 +37,7 @@ from shared.key_hashes import packed, sums_of, table_hashes
 from shared.outcome import Done
 from shared.parquet import encode_parquet
 from shared.source_keys import Key
-from shared.testing import EPOCH, FakeObjectStore, FakeQueue, reference
+from shared.testing import EPOCH, FakeObjectStore, FakeQueue, connection_reset, reference
 from tests.fixtures.small_contract import DIM_MAKER, SHOP, with_column, with_table
 
 BUCKET, KEY = "processed", "makers.parquet"
@@ -170,6 +172,45 @@ async def test_an_outage_of_the_queue_is_an_outage_and_the_duplicate_asks_once_i
     assert await handle(batch, deps) == Done()
     assert isinstance(deps.ingestion, FakeQueue)
     assert len(deps.ingestion.sent) == 1
+
+
+@pytest.mark.virtual_clock
+async def test_a_comparison_that_no_load_follows_is_made_when_it_waits_no_longer_and_again_when_it_failed() -> None:
+    """Run 7 was killed after its first batch; nothing is loaded after the hashes of run 8."""
+    clock = asyncio.get_running_loop().time
+    objects, warehouse = FakeObjectStore(BUCKET), CountingWarehouse(SHOP)
+    warehouse.clock = lambda: EPOCH + timedelta(seconds=clock())
+    deps = dependencies(objects, warehouse)
+    queue = deps.ingestion
+    assert isinstance(queue, FakeQueue)
+    await handle(await message(objects, is_last=False), deps)
+    await asyncio.sleep(60)
+    await handle(await message(objects, run=8, tables=(), hashes=await hashed(objects)), deps)
+    warehouse.looks = 0
+    looking = asyncio.create_task(look_again(deps))
+    await asyncio.sleep(4 * 60 - 1)
+    assert (queue.sent, warehouse.looks) == ([], 0)
+    queue.faults.add("send", connection_reset())
+    with capture_logs() as logs:
+        await asyncio.sleep(2 * 60)
+    assert [entry["event"] for entry in logs] == ["key_comparison_waits"]
+    await asyncio.sleep(5 * 60)
+    (sent,) = [decode(one.body) for one in queue.sent]
+    assert isinstance(sent, LookUpKeys)
+    assert (sent.id, sent.data.source_name, sent.causationid) == (question_id(8, "dim_maker", [(1,)]), "shop", None)
+    await asyncio.sleep(60 * 60)
+    assert (len(queue.sent), warehouse.looks) == (1, 14)
+    looking.cancel()
+
+
+class CountingWarehouse(MemoryWarehouse):
+    """Counts how often it is asked to compare keys."""
+
+    looks = 0
+
+    async def compare_keys(self, ask: Ask) -> int:
+        self.looks += 1
+        return await super().compare_keys(ask)
 
 
 class DownQueue(FakeQueue):
