@@ -193,6 +193,25 @@ async def test_a_run_compares_the_keys_of_the_rows_that_it_does_not_read(scene: 
         assert await compares(snapshot, plan, SHELF, *((number, label) for number, label in enumerate(LABELS)))
 
 
+async def test_the_hashes_and_the_rows_of_a_run_are_those_of_one_instant(scene: Scene) -> None:
+    """A row that changed between the two would be in both, or in neither."""
+    await scene.put("item", item(1), item(2), item(3))
+    await scene.run()
+    await scene.put("item", item(1, None, "changed"))
+    async with scene.source.open_snapshot() as snapshot:
+        plan = scene.plan(snapshot, compare_keys=True)
+        assert await rows_of(snapshot, plan, BatchLimits()) == {("item", Role.BASE): [item(1, None, "changed")]}
+        await scene.put("item", item(2, None, "too late"), item(4))
+        await scene.delete("item", (1,), (3,))
+        assert await compares(snapshot, plan, ITEM, (2,), (3,))
+    scene.remember(snapshot, plan)
+    async with scene.source.open_snapshot() as snapshot:
+        plan = scene.plan(snapshot, compare_keys=True)
+        found = await rows_of(snapshot, plan, BatchLimits())
+        assert found == {("item", Role.BASE): [item(2, None, "too late"), item(4)]}
+        assert await compares(snapshot, plan, ITEM)
+
+
 async def test_a_full_run_compares_no_key_of_its_own(scene: Scene) -> None:
     await scene.put("item", item(1))
     async with scene.source.open_snapshot() as snapshot:

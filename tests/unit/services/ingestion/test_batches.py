@@ -105,6 +105,17 @@ async def test_batches_stay_within_the_limit_of_rows_unless_one_row_and_its_part
     assert [count for count in rows_by_batch(pairs, "maker", Role.PARTNER) if count] == [1] * 5
 
 
+async def test_the_rows_the_hashes_and_the_answer_of_a_run_come_from_one_snapshot(
+    deps: Dependencies, source: MemorySource
+) -> None:
+    await run(deps)
+    assert source.opened == 1
+    await run(deps, compare_keys=True)
+    assert source.opened == 2
+    await answer(deps, (RowsOf(table="item", keys=((1,),)),))
+    assert source.opened == 3
+
+
 async def test_an_empty_table_is_not_compared_until_it_is_believed_and_is_reported_once(
     deps: Dependencies, source: MemorySource
 ) -> None:
