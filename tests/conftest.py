@@ -70,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_fit and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None  # decided anew
+    config.addinivalue_line("markers", "begins_with(preparation): what the test's databases hold when it begins")
     config.addinivalue_line("markers", "virtual_clock: runs on an event loop whose clock jumps to the next timer")
 
 

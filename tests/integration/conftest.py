@@ -1,16 +1,45 @@
-"""A simulated source for each test that asks for one."""
+"""Databases for each test that asks for one: those of totesys and its warehouse, as far as the mark `begins_with` says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
 
-from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, fetch_value
 from services.operator.local.totesys.fill import connect, create
+from tests.fixtures.beginnings import Beginning, Beginnings
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
+
+
+@pytest.fixture(scope="session")
+def beginnings(postgres_cluster: TestCluster) -> Beginnings:
+    return Beginnings(postgres_cluster)
+
+
+@pytest.fixture
+def beginning(request: pytest.FixtureRequest, beginnings: Beginnings) -> Beginning | None:
+    """What the test's databases are copies of; None if they are empty."""
+    mark = request.node.get_closest_marker("begins_with")
+    return beginnings.of(mark.args[0]) if mark and mark.args[0] else None
+
+
+@pytest.fixture
+def source_database(postgres_cluster: TestCluster, beginning: Beginning | None) -> Iterator[str]:
+    """The name of a database of totesys's, which starlift_reader may read."""
+    name = postgres_cluster.create_database(template=beginning.source if beginning else None)
+    yield name
+    postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def warehouse_database(postgres_cluster: TestCluster, beginning: Beginning | None) -> Iterator[str]:
+    """The name of a database of starlift_loader's."""
+    name = postgres_cluster.create_warehouse(template=beginning.warehouse if beginning else None)
+    yield name
+    postgres_cluster.drop_database(name)
 
 
 @pytest.fixture
@@ -20,20 +49,39 @@ def source_url(postgres_cluster: TestCluster, source_database: str) -> str:
 
 
 @pytest.fixture
-async def source(source_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the application in a totesys without rows."""
+async def source(source_url: str, beginning: Beginning | None) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the application in a totesys, which has no rows unless the test begins with some."""
     connection = await connect(source_url)
-    await create(connection)
+    if beginning is None:
+        await create(connection)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def pipeline(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
+async def pipeline(
+    postgres_cluster: TestCluster, source_database: str, warehouse_database: str, beginning: Beginning | None
+) -> AsyncIterator[Pipeline]:
     """Reads as a role that may do nothing but SELECT, and writes as the warehouse's owner."""
     source, warehouse = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
-    async with open_pipeline(source, warehouse) as opened:
+    options = {}
+    if beginning is not None:
+        oid = fetch_value(postgres_cluster.url(), "SELECT oid FROM pg_database WHERE datname = $1", source_database)
+        options["objects"] = beginning.objects_for(oid)
+    async with open_pipeline(source, warehouse, **options) as opened:
         yield opened
+
+
+@pytest.fixture
+async def loaded(pipeline: Pipeline) -> Pipeline:
+    """The pipeline of a test that begins with something loaded."""
+    return pipeline
+
+
+@pytest.fixture
+async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
+    """The application of a test that begins with something filled."""
+    return source
 
 
 @pytest.fixture

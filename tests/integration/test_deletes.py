@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 import asyncpg
-import pytest
 from structlog.testing import capture_logs
 
 from contracts.messages import Mode, Trigger
-from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.verdict import Verdict
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read
 
+pytestmark = begins_with(loaded_totesys(orders=40))
 DELETE = "DELETE FROM payment WHERE payment_id = 3"
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
 MARKS = "SELECT _deleted_at IS NOT NULL FROM fact_payment WHERE payment_id = 3 ORDER BY _run"
@@ -21,13 +21,6 @@ UNKNOWN_CURRENCY = """
 UPDATE dim_currency SET currency_code = '(unknown)', currency_name = '(unknown)', _run = 0 WHERE currency_id = 1
 """
 UPDATE = "UPDATE payment SET paid = NOT paid, last_updated = $1 WHERE payment_id = 3"
-
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=40, seed=1)
-    await pipeline.run()
-    return pipeline
 
 
 def differences(verdict: Verdict) -> list[tuple[str, Difference]]:

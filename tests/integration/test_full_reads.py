@@ -11,10 +11,11 @@ from contracts.messages import Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import READER, execute
-from services.operator.local.totesys.fill import fill
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
 
+pytestmark = begins_with(filled_totesys(orders=40))
 CLERK = "a_clerk"
 
 SWAP = (
@@ -22,12 +23,6 @@ SWAP = (
     "INSERT INTO payment_new SELECT * FROM payment",
     "UPDATE payment_new SET payment_amount = 1 WHERE payment_id = 1",
 )
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=40, seed=1)
-    return source
 
 
 @pytest.fixture

@@ -9,19 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.operator.local.totesys.fill import fill
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
+pytestmark = begins_with(filled_totesys(orders=40))
 TEXTS = (
     *("", " ", "NULL", "nan", r"\N", r"\.", "\\", "\t", "a,b", 'the "Annexe"', '"', "O'Connor", "two\nlines", "\r\n"),
     *("\ufeffbom", "🚚 naïve 大阪", "e\u0301", "\u2028\u0085\x0b\x1c", "$1", "{}", "'); DROP TABLE design; --", "x" * 5_000),
 )
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=40, seed=1)
-    return source
 
 
 def quarantine(pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -3,19 +3,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import pytest
 
 from services.operator.local.latency import Watch, read_latency
-from services.operator.local.totesys.fill import fill
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
 
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    """A small totesys, loaded."""
-    await fill(source, orders=20, seed=1)
-    await pipeline.run()
-    return pipeline
+pytestmark = begins_with(loaded_totesys(orders=20))
 
 
 async def pay(source: asyncpg.Connection, payment: int, hour: int) -> None:

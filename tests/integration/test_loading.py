@@ -20,21 +20,16 @@ from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
-from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError
 from shared.testing import FakeQueue
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
+pytestmark = begins_with(filled_totesys(orders=40))
 VALIDATED = """
 SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY conname
 """
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=40, seed=1)
-    return source
 
 
 async def test_a_message_that_comes_twice_is_loaded_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:

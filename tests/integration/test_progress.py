@@ -6,30 +6,25 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import asyncpg
-import pytest
 
 from contracts.messages import BatchRemodelled, Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from contracts.state import Manifest
-from services.operator.local.totesys.fill import fill
 from services.operator.progress import OVERDUE, not_in_ledger
 from services.operator.proof.comparison import Mismatch
 from services.operator.runs import RunOutcome, last_runs
 from shared.clock import utc_now
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
+
+pytestmark = begins_with(filled_totesys(orders=40))
 
 
 def later() -> datetime:
     """The moment at which a batch that is announced now becomes overdue."""
     return utc_now() + OVERDUE + timedelta(seconds=1)
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=40, seed=1)
-    return source
 
 
 async def change(filled: asyncpg.Connection, pipeline: Pipeline, name: str) -> BatchRemodelled:

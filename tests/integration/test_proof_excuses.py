@@ -13,24 +13,18 @@ import pytest
 from contracts.messages import RowsOf
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
-from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.verdict import Scope, Verdict
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
+pytestmark = begins_with(loaded_totesys(orders=20))
 SELL = """
 INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
                          agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
 VALUES (1, 1, 1, 1, 1.10, 1, $1, $2, 1, '1999-02-03', '1999-02-03') RETURNING sales_order_id
 """
-
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=20, seed=1)
-    await pipeline.run()
-    return pipeline
 
 
 def found(verdict: Verdict) -> list[tuple[str, Difference]]:

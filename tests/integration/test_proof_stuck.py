@@ -10,24 +10,18 @@ import pytest
 
 from contracts.messages import BatchRemodelled, Mode, encode
 from contracts.proofs import Outcome
-from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.verdict import Scope, Verdict
 from shared.testing import FakeQueue
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
 
+pytestmark = begins_with(loaded_totesys(orders=20))
 RENAME = "UPDATE design SET design_name = 'renamed' WHERE design_id = 1"
 PAID = "UPDATE payment SET payment_amount = 7 WHERE payment_id = 3"
 FORGED = "UPDATE fact_payment SET payment_amount = 8 WHERE payment_id = 3"
 PATIENT = Scope(settle=timedelta(minutes=10))  # none of these may wait
-
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=20, seed=1)
-    await pipeline.run()
-    return pipeline
 
 
 def found(verdict: Verdict) -> list[tuple[str, Mismatch, object]]:
@@ -126,8 +120,8 @@ async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
 
 
-async def test_a_first_load_that_is_not_complete_is_pending(source: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await fill(source, orders=20, seed=1)
+@begins_with(filled_totesys(orders=20))
+async def test_a_first_load_that_is_not_complete_is_pending(pipeline: Pipeline) -> None:
     first, *rest = await pipeline.cut(50).read()
     await pipeline.load(first)
     verdict = await pipeline.verify()

@@ -19,23 +19,18 @@ from services.loading import handler as loading
 from services.loading.migrate import migrate
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.errors import PermanentError
 from shared.outcome import Defer, Outcome
 from shared.testing import FakeQueue
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.small_contract import with_column, with_table
 
+pytestmark = begins_with(filled_totesys(orders=10))
 STAFF = CONTRACT.warehouse_table("dim_staff")
 NEWER_STAR = with_table(CONTRACT, with_column(STAFF, Column("department_id", INTEGER, FromSource("department_id"))))
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=10, seed=1)
-    return source
 
 
 async def load(pipeline: Pipeline, message: BatchRemodelled) -> Outcome:

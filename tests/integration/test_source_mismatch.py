@@ -9,20 +9,15 @@ import pytest
 from contracts.messages import Mode
 from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
-from services.operator.local.totesys.fill import fill
 from shared.catalog import SourceMismatchError, read_catalog
 from shared.errors import PermanentError
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
+pytestmark = begins_with(filled_totesys(orders=20))
 ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"
 REMEDY = "required by contract 'totesys'; restore it or change the contract"
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=20, seed=1)
-    return source
 
 
 @pytest.mark.parametrize(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncpg
-import pytest
 from structlog.testing import capture_logs
 
 from contracts.key_hashes import KeyHashes
 from contracts.messages import BatchRemodelled
 from infra.local.databases import READER
-from services.operator.local.totesys.fill import fill
 from shared.key_hashes import unpacked
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
 
+pytestmark = begins_with(loaded_totesys(orders=40))
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
-
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=40, seed=1)
-    await pipeline.run()
-    return pipeline
 
 
 def compared(pipeline: Pipeline, message: BatchRemodelled) -> set[str]:

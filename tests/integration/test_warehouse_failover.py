@@ -12,19 +12,15 @@ from pydantic import SecretStr
 from infra.local.databases import LOADER, execute
 from services.loading import handler as loading
 from services.loading.postgres_warehouse import PostgresWarehouse
-from services.operator.local.totesys.fill import fill
 from shared.errors import DependencyDownError, TransientError
 from shared.outcome import Done
 from shared.postgres import Database
 from shared.testing import FakeQueue
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=10, seed=1)
-    return source
+pytestmark = begins_with(filled_totesys(orders=10))
 
 
 async def test_a_read_only_warehouse_is_down_until_it_takes_writes_again(
