@@ -1,4 +1,4 @@
-"""Everything that the documents name exists: commands, options, exit codes, make targets, files, variables, events."""
+"""Everything named in the documents exists: commands, options, exit codes, make targets, files, variables, events."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_command_and_its_options_exist(document: str) -> None:
         assert named <= options, f"`starlift {match[1]}` has no {named - options}"
 
 
-def test_every_option_that_a_table_tells_of_exists() -> None:
+def test_every_option_listed_in_a_table_exists() -> None:
     for match in found(r"^\| `starlift ([a-z]+)` \|(.*)\|$", TEXTS["README.md"]):
         options = {option for parameter in COMMANDS[match[1]].params for option in parameter.opts}
         assert set(re.findall(r"`(--[a-z-]+)`", match[2])) <= options
@@ -64,7 +64,7 @@ def test_the_readme_has_a_line_for_every_command() -> None:
     assert told == set(COMMANDS)
 
 
-def test_the_exit_codes_are_told_as_they_are() -> None:
+def test_the_exit_codes_are_documented_correctly() -> None:
     assert EXIT_CODES in TEXTS["README.md"]
     assert {int(code) for code in re.findall(r"\d+", EXIT_CODES)} == {code.value for code in ExitCode}
 
@@ -88,7 +88,7 @@ def test_every_file_exists(document: str) -> None:
         assert match[1].startswith(ELSEWHERE + ON_AWS) or (ROOT / match[1]).exists(), f"there is no {match[1]}"
 
 
-def test_the_layout_is_as_drawn() -> None:
+def test_the_layout_matches_the_folders() -> None:
     _, _, layout = TEXTS["README.md"].partition("## Layout")
     lines = re.findall(r"^([a-z]+)/ +(.*)$", layout.partition("## ")[0], re.MULTILINE)
     assert {directory for directory, _ in lines} == {"contracts", "shared", "services", "infra", "tests", "tools", "docs"}
@@ -97,7 +97,7 @@ def test_the_layout_is_as_drawn() -> None:
             assert (ROOT / directory / name).exists(), f"{directory}/ has no {name}"
 
 
-def test_every_variable_is_read_somewhere(document: str) -> None:
+def test_every_documented_variable_is_read_somewhere(document: str) -> None:
     sources = [path for package in ("services", "shared", "infra") for path in (ROOT / package).rglob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     for match in found(r"\bSTARLIFT_([A-Z_]+)\b", document):
@@ -105,14 +105,14 @@ def test_every_variable_is_read_somewhere(document: str) -> None:
         assert any(spelled in code for spelled in (f"STARLIFT_{name}", f"}}{name}", f"    {name.lower()}:")), match[0]
 
 
-def test_every_event_of_the_log_is_logged() -> None:
+def test_every_documented_log_event_is_logged() -> None:
     events = {name for name, _ in logged_events()}
     told = [match[1] for text in TEXTS.values() for match in found(r"in the log as `([a-z_]+)`", text)]
     assert told
     assert set(told) <= events
 
 
-def test_every_function_that_is_named_with_its_file_is_in_it() -> None:
+def test_every_function_named_with_its_file_exists_there() -> None:
     named = [(match[1], match[2]) for text in TEXTS.values() for match in found(r"([\w/]+\.py): (\w+)", code_of(text))]
     assert named
     for file, name in named:
@@ -120,7 +120,7 @@ def test_every_function_that_is_named_with_its_file_is_in_it() -> None:
         assert re.search(rf"^ *(?:async )?(?:def|class) {name}\b", code, re.MULTILINE), f"{file} has no {name}"
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_every_named_test_exists() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     tests = set(re.findall(r"^(?:async )?def (test_\w+)|^(Test\w+)", code, re.MULTILINE))
     names = {name for pair in tests for name in pair if name}
@@ -130,7 +130,7 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 @pytest.mark.parametrize(("table", "has_code"), [("## What could lose", True), ("## What a crash leaves", False)])
-def test_each_line_of_the_guarantee_names_its_test_and_each_cause_its_code(table: str, *, has_code: bool) -> None:
+def test_each_line_of_the_guarantee_names_its_test_and_its_code(table: str, *, has_code: bool) -> None:
     _, _, section = TEXTS["docs/guarantees.md"].partition(table)
     _, _, *lines = re.findall(r"^\|.*\|$", section.partition("\n## ")[0], re.MULTILINE)
     assert len(lines) > 10
@@ -141,6 +141,6 @@ def test_each_line_of_the_guarantee_names_its_test_and_each_cause_its_code(table
         assert not has_code or re.search(r"`[\w/]+\.(?:py: \w+|json)`", cells[-1]), line
 
 
-def test_no_document_has_a_gap_left() -> None:
+def test_no_document_has_an_open_todo() -> None:
     for name, text in TEXTS.items():
         assert not re.search(r"\b(TODO|FIXME|TBD|XXX)\b", text), f"{name} is not finished"

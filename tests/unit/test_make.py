@@ -1,4 +1,4 @@
-"""`make create-environments` and `make clean`, on a machine whose Python, pip and uv only write down what they are asked."""
+"""`make create-environments` and `make clean`, on a machine whose Python, pip and uv only record their calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 LOCKS = ("dev", "localstack-py311", "localstack-py313", "uv")
 PREREQUISITES = ("pyproject.toml", *(f"infra/locks/{lock}.txt" for lock in LOCKS))
 MAKE = str(shutil.which("make"))
-# Makes environments whose python is this file. pip "installs" uv, which is this file, and uv the command, unless told not to.
+# Makes environments whose python is this file. pip "installs" uv, which is this file, and uv the command, unless forbidden.
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $* PIP_USER=$PIP_USER PIP_TARGET=$PIP_TARGET VIRTUAL_ENV=$VIRTUAL_ENV CONDA_PREFIX=$CONDA_PREFIX" >>{log}
 case "$(basename "$0") $*" in
@@ -32,7 +32,7 @@ OTHER_PLACES = dict.fromkeys(("CONDA_PREFIX", "PIP_TARGET", "UV_PYTHON", "VIRTUA
 
 
 class Checkout:
-    """A fresh one, without the product."""
+    """A fresh checkout with the Makefile and its prerequisites, without the product."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ class Checkout:
         return done.returncode
 
     def calls(self, start: str) -> list[str]:
-        """The calls of the programs since the last look that begin with a prefix."""
+        """The recorded calls since the last look that begin with `start`."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [line for line in lines if line.startswith(start)]
@@ -71,7 +71,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_packages_go_into_our_environments_whatever_else_is_active(checkout: Checkout) -> None:
+def test_packages_are_installed_into_our_environments_whatever_else_is_active(checkout: Checkout) -> None:
     assert checkout.make(**OTHER_PLACES) == 0
     calls = checkout.calls("")
     installs = [call for call in calls if " pip sync " in call or " pip install " in call]
@@ -82,7 +82,7 @@ def test_packages_go_into_our_environments_whatever_else_is_active(checkout: Che
     assert checkout.calls("") == []
 
 
-def test_an_environment_that_was_not_completed_is_created_again(checkout: Checkout) -> None:
+def test_an_incomplete_environment_is_created_again(checkout: Checkout) -> None:
     (checkout.directory / "no-ensurepip").touch()
     assert checkout.make() != 0
     (checkout.directory / "no-ensurepip").unlink()
@@ -92,7 +92,7 @@ def test_an_environment_that_was_not_completed_is_created_again(checkout: Checko
     assert checkout.has(".venv/.installed")
 
 
-def test_a_stamp_stands_for_the_command(checkout: Checkout) -> None:
+def test_an_environment_counts_as_installed_only_with_its_command(checkout: Checkout) -> None:
     (checkout.directory / "no-command").touch()
     assert checkout.make() != 0
     assert not checkout.has(".venv/.installed")
@@ -106,7 +106,7 @@ def test_a_stamp_stands_for_the_command(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("state", [".starlift/stack", ".starlift/stack/demo"])
-def test_clean_leaves_nothing_outside_of_the_checkout(state: str, checkout: Checkout, tmp_path: Path) -> None:
+def test_make_clean_also_removes_files_outside_the_checkout(state: str, checkout: Checkout, tmp_path: Path) -> None:
     place = tmp_path / "temporary" / "starlift-x"
     (place / "source").mkdir(parents=True)
     (checkout.directory / state).mkdir(parents=True)

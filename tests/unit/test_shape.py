@@ -16,7 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def body_lines(function: Function) -> int:
-    """From the first statement behind the docstring to the last."""
+    """The lines from the first statement after the docstring to the last."""
     body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
@@ -36,7 +36,7 @@ def test_a_function_fits_on_one_screen() -> None:
     assert not long, f"longer than {BODY_LINES_MAXIMUM} lines: {long}; give the steps names of their own"
 
 
-def test_a_module_s_name_says_what_is_in_it() -> None:
+def test_a_module_s_name_says_what_it_contains() -> None:
     names = {path: {part for name in path.with_suffix("").parts for part in (name, name.rpartition("_")[2])} for path in TEXTS}
     empty = [str(path) for path, parts in names.items() if parts & SAYS_NOTHING]
     assert not empty, f"names that say nothing: {empty}; name a module for what it holds"

@@ -1,4 +1,4 @@
-"""Words that no English-speaking engineer would use in a text for users: a cheap first net, cast over all of them."""
+"""Words that no English-speaking engineer would use in a text for users: a cheap first check of every text."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def texts_of_code(path: Path) -> Iterator[str]:
 
 
 def prose_of(document: str) -> str:
-    """A document without its code: names of tests and functions may be made of any words."""
+    """A document without its code: names of tests and functions may contain any word."""
     return re.sub(r"^```.*?^```|`[^`\n]+`", "", document, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_no_text_for_users_has_to_be_translated_back() -> None:
+def test_no_text_for_users_reads_like_a_translation() -> None:
     texts = [(path, text) for path in SOURCES for text in texts_of_code(path)]
     texts += [(path, prose_of(path.read_text(encoding="utf-8"))) for path in DOCUMENTS]
     found = [

@@ -70,11 +70,11 @@ CARRYING = replace(TOTESYS, name="carrying", source_tables=tuple(replace(t, drif
 
 @pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING], ids=lambda contract: contract.name)
 def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
-    """Nothing that a contract says is missing in the document that identifies it."""
+    """The document that identifies a contract contains all of it."""
     document = json.loads(json.dumps(canonical_document(contract)))
     assert read_contract(document) == contract
 
 
-def test_the_identity_of_a_contract_stays() -> None:
-    """Another value makes every source be read in full by the run after the deployment: only with a new FORMAT."""
+def test_the_identity_of_a_contract_is_stable() -> None:
+    """A changed identity makes the next run read every source in full, so it may change only with a new FORMAT."""
     assert TOTESYS.fingerprint == "d28100c481b211a6"

@@ -46,7 +46,7 @@ NULLABLE_KEY = (
 
 
 def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
-    """Why a contract with this table contradicts itself."""
+    """The error of a contract with this table."""
     with pytest.raises(ContractError) as caught:
         with_table(contract, table)
     return str(caught.value)
@@ -84,7 +84,7 @@ def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
         (Column("x", DATE, CalendarPart("date")), "is the calendar's 'date', but the table is not a calendar"),
     ],
 )
-def test_a_column_must_fit_where_it_comes_from(column: Column, why: str) -> None:
+def test_a_column_must_fit_the_column_it_comes_from(column: Column, why: str) -> None:
     assert refused(with_column(DIM_ITEM, column)) == f"'dim_item.x' {why}"
 
 
@@ -178,19 +178,19 @@ def test_a_wider_number_and_an_enum_as_text_fit() -> None:
     replace(SHOP, source_tables=(MAKER, wider, SHELF), warehouse_tables=tables)
 
 
-def test_only_a_fact_may_refer_to_a_dimension() -> None:
+def test_only_a_fact_may_reference_a_dimension() -> None:
     assert "which only a fact may" in refused(
         with_column(DIM_ITEM, Column("day", DATE, DateOf("sold_at"), references="dim_day"))
     )
 
 
-def test_one_table_is_joined_once() -> None:
+def test_a_table_is_joined_at_most_once() -> None:
     twice = replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, *DIM_ITEM.lookups))
     assert refused(twice) == ("'dim_item' joins 'maker' twice; make it a dimension, carry both keys, and join them in a view")
 
 
 @pytest.mark.parametrize("on", [TEXT, numeric(10, 2)])
-def test_a_join_is_between_types_that_compare_alike(on: ColumnType) -> None:
+def test_a_join_needs_types_that_compare_alike(on: ColumnType) -> None:
     city = SourceTable("city", ("city_id",), (SourceColumn("city_id", INTEGER),))
     item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("city_code", on)))
     contract = replace(SHOP, source_tables=(MAKER, item, SHELF, city))
@@ -200,7 +200,7 @@ def test_a_join_is_between_types_that_compare_alike(on: ColumnType) -> None:
     )
 
 
-def test_a_fallback_is_of_the_type_that_it_stands_for() -> None:
+def test_a_fallback_column_must_have_the_same_type() -> None:
     item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("made_at", TIMESTAMPTZ)))
     contract = replace(SHOP, source_tables=(MAKER, item, SHELF))
     column = Column("sold_date", DATE, DateOf("sold_at", absent="made_at"))
@@ -209,12 +209,12 @@ def test_a_fallback_is_of_the_type_that_it_stands_for() -> None:
     )
 
 
-def test_a_table_is_not_called_as_the_view_of_a_fact() -> None:
+def test_a_table_must_not_have_the_name_of_a_fact_s_view() -> None:
     with pytest.raises(ContractError, match="two warehouse tables or views 'fact_sale_current'"):
         replace(SHOP, warehouse_tables=(*SHOP.warehouse_tables, replace(DIM_MAKER, name="fact_sale_current")))
 
 
-def test_a_uuid_may_be_a_key_and_no_other_type_takes_its_place() -> None:
+def test_a_uuid_key_must_stay_a_uuid() -> None:
     thing = SourceTable("thing", ("thing_id",), (SourceColumn("thing_id", UUID),))
     dimension = Dimension("dim_thing", ("thing_id",), (Column("thing_id", UUID, FromSource("thing_id")),), "thing")
     contract = replace(SHOP, source_tables=(*SHOP.source_tables, thing), warehouse_tables=(*SHOP.warehouse_tables, dimension))
@@ -222,7 +222,7 @@ def test_a_uuid_may_be_a_key_and_no_other_type_takes_its_place() -> None:
     assert refused(other, contract) == "'dim_thing.thing_id' is jsonb but comes from 'thing_id', which is uuid"
 
 
-def test_a_dimension_that_facts_refer_to_can_do_without_what_nobody_can_infer() -> None:
+def test_columns_that_cannot_be_inferred_must_be_nullable_in_a_referenced_dimension() -> None:
     item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("extra", JSONB)))
     contract = replace(SHOP, source_tables=(MAKER, item, SHELF))
     with_table(contract, with_column(DIM_ITEM, Column("extra", JSONB, FromSource("extra"), nullable=True)))
@@ -232,7 +232,7 @@ def test_a_dimension_that_facts_refer_to_can_do_without_what_nobody_can_infer() 
 
 
 @pytest.mark.parametrize("kind", [numeric(10, 2), enum("A"), TIME, JSONB])
-def test_a_key_is_of_a_kind_that_pages_can_be_cut_by(kind: ColumnType) -> None:
+def test_a_key_must_have_a_type_that_can_be_paged_by(kind: ColumnType) -> None:
     odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
     with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be integer, bigint, text, .*, not \w+$"):
         replace(SHOP, source_tables=(*SHOP.source_tables, odd))
@@ -256,7 +256,7 @@ def test_a_key_is_of_a_kind_that_pages_can_be_cut_by(kind: ColumnType) -> None:
         (TIMESTAMPTZ, TIMESTAMPTZ, False),
     ],
 )
-def test_two_types_are_joined_where_postgresql_and_a_data_frame_join_the_same_rows(
+def test_types_may_be_joined_if_postgresql_and_pandas_join_the_same_rows(
     on: ColumnType, key: ColumnType, *, joins: bool
 ) -> None:
     assert join_alike(on, key) is joins

@@ -21,7 +21,7 @@ from contracts.column_types import (
 
 
 @pytest.mark.parametrize("precision", [0, 19])
-def test_a_number_beyond_what_travels_exactly_is_refused(precision: int) -> None:
+def test_a_number_too_large_to_be_transferred_exactly_is_refused(precision: int) -> None:
     with pytest.raises(ValueError, match=r"beyond the 18 digits .* precision from 1 to 18, or verbatim\('numeric\(\d+,0\)'\)"):
         numeric(precision, 0)
 
@@ -60,7 +60,7 @@ def test_each_type_has_its_warehouse_type(kind: object, sql: str) -> None:
         ("numeric(3,1)", "numeric(3,2)", False),
     ],
 )
-def test_a_type_may_be_spelled_with_its_schema_or_without(one: str, other: str, *, same: bool) -> None:
+def test_a_type_may_be_written_with_or_without_its_schema(one: str, other: str, *, same: bool) -> None:
     assert is_same_type(one, other) is is_same_type(other, one) is same
 
 
@@ -80,7 +80,7 @@ def test_a_type_may_be_spelled_with_its_schema_or_without(one: str, other: str, 
         "a.b.c.d",
     ],
 )
-def test_a_type_that_format_type_never_spells_is_refused(name: str) -> None:
+def test_a_type_name_that_format_type_never_returns_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"is not a type as written by format_type\(\)"):
         verbatim(name)
 
@@ -100,5 +100,5 @@ def test_a_type_that_format_type_never_spells_is_refused(name: str) -> None:
         "_int4",
     ],
 )
-def test_a_type_is_called_as_format_type_spells_it(name: str) -> None:
+def test_a_type_has_the_name_that_format_type_returns(name: str) -> None:
     assert verbatim(name).sql == name

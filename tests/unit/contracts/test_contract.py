@@ -12,7 +12,7 @@ from tests.fixtures.small_contract import DIM_DAY, DIM_MAKER, FACT_SALE, MAKER, 
 
 
 @pytest.mark.parametrize("contract", [SHOP, TOTESYS])
-def test_the_fingerprint_moves_with_any_change(contract: Contract) -> None:
+def test_any_change_of_a_contract_changes_its_fingerprint(contract: Contract) -> None:
     others = {
         replace(contract, name="other").fingerprint,
         replace(contract, warehouse_schema="star").fingerprint,
@@ -23,7 +23,7 @@ def test_the_fingerprint_moves_with_any_change(contract: Contract) -> None:
     assert replace(contract).fingerprint == contract.fingerprint
 
 
-def test_what_is_not_there_is_named() -> None:
+def test_a_missing_table_or_column_is_named() -> None:
     with pytest.raises(ContractError, match="contract 'shop' has no source table 'x'"):
         SHOP.source_table("x")
     with pytest.raises(ContractError, match="contract 'shop' has no warehouse table 'x'"):
@@ -34,7 +34,7 @@ def test_what_is_not_there_is_named() -> None:
         DIM_MAKER.column("x")
 
 
-def test_what_is_derived_from_a_source_table() -> None:
+def test_the_tables_lookups_and_names_derived_from_a_source_table() -> None:
     assert [table.name for table in SHOP.remodelled_from("item")] == ["dim_item", "fact_sale"]
     assert SHOP.lookups_of("item") == (Lookup("maker", on="maker_id"),)
     assert SHOP.lookups_of("maker") == ()
@@ -44,7 +44,7 @@ def test_what_is_derived_from_a_source_table() -> None:
     assert FACT_SALE.identity == ("item_id", "sold_date", "sold_time")
 
 
-def test_a_column_of_the_product_s_name_moves_the_product_s() -> None:
+def test_a_technical_column_avoids_the_name_of_a_source_column() -> None:
     odd = replace(SHELF, columns=(*SHELF.columns, SourceColumn("_defect", TEXT), SourceColumn("_defect_", TEXT)))
     assert list(odd.extract_types) == ["_defect__", "row", "label", "width", "_defect", "_defect_"]
     by_day = replace(odd, key=("_key",), columns=(SourceColumn("_key", DATE), SourceColumn("_key_", TEXT)))

@@ -77,7 +77,7 @@ def changed(**changes: object) -> str:
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.type)
-def test_a_message_survives_the_journey(message: Message) -> None:
+def test_a_message_is_encoded_and_decoded_unchanged(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
@@ -102,7 +102,7 @@ def test_there_is_an_example_of_every_message() -> None:
         (changed(specversion="2.0"), "specversion: Input should be '1.0'"),
     ],
 )
-def test_what_is_no_message_of_ours_is_told_why(body: str, expected: str) -> None:
+def test_a_foreign_message_is_refused_with_a_reason(body: str, expected: str) -> None:
     with pytest.raises(UndecodableMessageError, match=r".*") as caught:
         decode(body)
     assert expected in str(caught.value)
@@ -114,12 +114,12 @@ def test_the_values_of_a_bad_message_are_not_repeated() -> None:
     assert "alice" not in str(caught.value)
 
 
-def test_a_later_version_than_this_build_knows_is_told_apart() -> None:
+def test_a_version_later_than_this_build_s_is_recognised() -> None:
     with pytest.raises(NewerMessageError, match=r"'starlift\.ingest_source\.v3' is newer than version 2"):
         decode(changed(type="starlift.ingest_source.v3"))
 
 
-def test_an_old_message_is_led_through_every_version_to_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_message_is_upcast_through_every_version_to_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_v8(document: dict[str, Any]) -> dict[str, Any]:
         data = {"source_name": document["data"]["name"], "trigger": "operator"}
         return {**document, "type": "starlift.ingest_source.v9", "data": data}
@@ -134,13 +134,13 @@ def test_an_old_message_is_led_through_every_version_to_the_present_one(monkeypa
     assert message.data == IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.OPERATOR)
 
 
-def test_an_upcast_leads_to_a_version_that_is_known() -> None:
+def test_an_upcast_leads_to_a_known_version() -> None:
     for kind, step in messages.UPCASTS.items():
         assert messages.TYPE_PATTERN.match(kind)
         assert callable(step)
 
 
-def test_a_batch_has_the_same_id_whenever_it_is_computed_and_no_other_has_it() -> None:
+def test_the_id_of_a_batch_is_reproducible_and_unique() -> None:
     batches = [BatchKeys(source, run, index) for source in ("a", "b") for run in (1, 11) for index in (0, 1, 10)]
     ids = [batch.batch_id for batch in batches]
     assert ids == [batch.batch_id for batch in batches]

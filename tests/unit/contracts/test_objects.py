@@ -31,7 +31,7 @@ PREFIX = "shop/runs/00000001796004170422/00003/"
         (str(BATCH.batch_id), "06f01b6f-a6d2-5f6b-8638-05e45f5497d8"),
     ],
 )
-def test_a_key_is_what_every_build_makes_of_it(key: str, expected: str) -> None:
+def test_every_build_makes_the_same_keys(key: str, expected: str) -> None:
     assert key == expected
 
 
@@ -52,14 +52,14 @@ def test_a_key_that_is_not_in_the_quarantine_of_the_source_is_refused(key: str) 
         KEYS.batch_of_quarantine(key)
 
 
-def test_the_rows_in_an_object_are_named_by_its_key() -> None:
+def test_the_key_of_an_object_names_its_rows() -> None:
     batch = BatchKeys("shop", 1, 0)
     assert rows_in(batch.star_rows("fact-x", SHA256)) == ("fact-x", SHA256[:16])
     assert rows_in(batch.extract("staff", "partner", SHA256)) == ("staff.partner", SHA256[:16])
     assert rows_in(batch.key_hashes(SHA256)) is None
 
 
-def test_keys_of_runs_sort_as_their_numbers() -> None:
+def test_keys_of_runs_sort_like_their_numbers() -> None:
     runs = [1, 9, 10, 1_796_004_170_422, 10**13]
     assert sorted(map(KEYS.manifest, reversed(runs))) == [KEYS.manifest(run) for run in runs]
     assert sorted(KEYS.batch(run, 0).quarantine(SHA256) for run in runs) == [

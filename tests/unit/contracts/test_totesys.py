@@ -1,4 +1,4 @@
-"""The contract against what the owners of the two databases say of them, written out here a second time."""
+"""The contract compared with the two databases as their owners describe them, written out here a second time."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def optional(*, nullable: bool) -> str:
     return "?" if nullable else ""
 
 
-def test_the_source_has_these_eleven_tables_and_no_other() -> None:
+def test_the_source_has_exactly_these_eleven_tables() -> None:
     assert {table.name for table in CONTRACT.source_tables} == SOURCE.keys()
     assert len(SOURCE) == 11
 
@@ -155,7 +155,7 @@ def test_a_source_table_column_by_column(name: str) -> None:
     assert table.key == (f"{name}_id",)
 
 
-def test_the_warehouse_has_these_eleven_tables_and_no_other() -> None:
+def test_the_warehouse_has_exactly_these_eleven_tables() -> None:
     assert {table.name for table in CONTRACT.warehouse_tables} == WAREHOUSE.keys()
     assert len(WAREHOUSE) == 11
 
@@ -185,7 +185,7 @@ def test_a_dimension_has_one_row_per_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_a_fact_keeps_its_history_told_apart_by_last_updated(name: str) -> None:
+def test_the_versions_of_a_fact_are_distinguished_by_last_updated(name: str) -> None:
     table = CONTRACT.warehouse_table(name)
     key, source, surrogate = FACTS[name]
     assert isinstance(table, Fact)

@@ -12,7 +12,7 @@ OWNER = ROOT / "contracts" / "warehouse.py"
 NAMED = re.compile(r"starlift\.(?:ledger|contract|tombstone|comparison)\b")
 
 
-def test_no_other_module_or_statement_names_a_table_of_the_schema() -> None:
+def test_no_other_module_or_statement_names_a_table_of_the_starlift_schema() -> None:
     files = (file for folder in ("contracts", "shared", "services", "infra", "tools") for file in (ROOT / folder).rglob("*"))
     named = [file for file in files if file.suffix in {".py", ".sql"} and NAMED.search(file.read_text())]
     assert named == [OWNER]
@@ -22,6 +22,6 @@ def test_every_table_is_created() -> None:
     assert {f"{name} (" for name in OWN_TABLES} == set(re.findall(r"EXISTS (starlift\.\w+ \()", CREATE_OWN_TABLES))
 
 
-def test_technical_names_are_what_readers_have_in_their_queries() -> None:
+def test_technical_column_and_view_names_stay_stable() -> None:
     assert tuple(TECHNICAL_COLUMNS) == ("_run", "_batch_id", "_loaded_at", "_deleted_at")
     assert current_name("fact_sales_order") == "fact_sales_order_current"

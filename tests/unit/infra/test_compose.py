@@ -42,7 +42,7 @@ def test_the_file_follows_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_waits_only_for_what_exists_and_can_say_that_it_is_ready(name: str) -> None:
+def test_a_service_waits_for_existing_services_until_they_are_ready(name: str) -> None:
     for awaited, how in SERVICES[name].get("depends_on", {}).items():
         assert awaited in SERVICES
         wanted = "service_completed_successfully" if awaited in ENDS else "service_healthy"
@@ -50,7 +50,7 @@ def test_a_service_waits_only_for_what_exists_and_can_say_that_it_is_ready(name:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_a_service_mounts_is_declared_or_exists(name: str) -> None:
+def test_every_mount_is_declared_or_exists(name: str) -> None:
     for source in (volume.partition(":")[0] for volume in SERVICES[name].get("volumes", ())):
         assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
 
@@ -61,12 +61,12 @@ def test_no_declared_volume_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if "image" in SERVICES[name]])
-def test_a_foreign_image_is_of_one_version(name: str) -> None:
+def test_a_third_party_image_is_pinned_to_a_version(name: str) -> None:
     assert re.fullmatch(r"[\w./-]+:\d[\w.-]*", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if "build" in SERVICES[name]])
-def test_a_container_of_ours_can_do_nothing_that_it_need_not(name: str) -> None:
+def test_our_containers_have_no_needless_privileges(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
     assert SERVICES[name]["cap_drop"] == ["ALL"]
     assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
@@ -78,21 +78,21 @@ def test_a_service_has_a_health_check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_nothing_listens_beyond_this_machine(name: str) -> None:
+def test_published_ports_listen_only_on_localhost(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_a_service_is_told_what_the_topology_says(name: str) -> None:
+def test_a_service_gets_the_environment_of_the_topology(name: str) -> None:
     assert SERVICES[name]["environment"] == environment_for(name, resources(), TOPOLOGY)
 
 
-def test_the_schedule_sends_to_the_queue_that_the_topology_says() -> None:
+def test_the_schedule_sends_to_the_queue_of_the_topology() -> None:
     (schedule,) = TOPOLOGY.schedules.values()
     assert SERVICES["schedule"]["environment"]["STARLIFT_INGESTION_QUEUE_URL"] == resources().queue_urls[schedule.queue]
 
 
-def test_the_set_up_is_told_the_url_of_every_secret() -> None:
+def test_the_set_up_gets_the_url_of_every_secret() -> None:
     told = SERVICES["bootstrap"]["environment"]
     assert {f"STARLIFT_{secret.upper()}_URL" for secret in TOPOLOGY.secrets} <= told.keys()
     assert told["STARLIFT_STACK"] == "compose"

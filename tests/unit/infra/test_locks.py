@@ -22,7 +22,7 @@ def file_of(module: str) -> Path | None:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """At the module's own level: what a function or TYPE_CHECKING imports is not there at the start."""
+    """What a module imports at its top level, not inside a function or `if TYPE_CHECKING`."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -39,7 +39,7 @@ def modules_of(program: str) -> list[str]:
 
 
 def foreign_packages(starts: list[str]) -> set[str]:
-    """Top-level packages of others that are imported, however indirectly, by modules of ours."""
+    """Third-party top-level packages that our modules import, directly or indirectly."""
     waiting, seen, found = list(starts), set[str](), set[str]()
     while waiting:
         module = waiting.pop()
@@ -53,7 +53,7 @@ def foreign_packages(starts: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("program", ["ingestion", "remodelling", "loading", "operator"])
-def test_a_program_finds_in_its_lock_what_it_imports(program: str) -> None:
+def test_the_lock_file_of_a_program_has_every_package_it_imports(program: str) -> None:
     lock = (ROOT / f"infra/locks/{program}.txt").read_text(encoding="utf-8")
     locked = {name.lower() for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     packages = foreign_packages(modules_of(program))

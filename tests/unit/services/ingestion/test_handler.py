@@ -51,14 +51,14 @@ def checkpoint_of(deps: Dependencies) -> Checkpoint | None:
     return SourceState.model_validate_json(objects_of(deps)[SourceKeys(SOURCE).state]).checkpoint
 
 
-async def test_a_run_leaves_its_horizon(deps: Dependencies) -> None:
+async def test_a_run_stores_its_horizon(deps: Dependencies) -> None:
     assert await handle(command(Trigger.SCHEDULE), deps) == Done()
     found = checkpoint_of(deps)
     assert found is not None
     assert (found.snapshot.horizon, found.contract, found.started_at) == (FIRST_XID, EMPTY.fingerprint, EPOCH)
 
 
-async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Dependencies, source: MemorySource) -> None:
+async def test_a_run_answers_the_requests_that_waited_for_it(deps: Dependencies, source: MemorySource) -> None:
     await handle(command(Trigger.SCHEDULE, at=EPOCH), deps)
     for minutes in (3, 2, 1):
         assert await handle(command(Trigger.SCHEDULE, at=EPOCH - timedelta(minutes=minutes)), deps) == Done()
@@ -68,17 +68,17 @@ async def test_requests_that_piled_up_behind_a_run_are_answered_by_it(deps: Depe
     assert source.opened == 2
 
 
-async def test_a_request_that_came_while_a_run_opened_its_snapshot_is_not_answered_by_it(
+async def test_a_run_does_not_answer_a_request_made_while_it_opened_its_snapshot(
     deps: Dependencies, source: MemorySource
 ) -> None:
-    """The snapshot may be older than the request, and not show what it was made for."""
+    """The snapshot may be older than the request, and not show the change it was made for."""
     source.delay = timedelta(seconds=10)
     await handle(command(Trigger.SCHEDULE), deps)
     await handle(command(Trigger.SCHEDULE, at=EPOCH + timedelta(seconds=5)), deps)
     assert source.opened == 2
 
 
-async def test_an_operator_s_request_always_runs(deps: Dependencies, source: MemorySource) -> None:
+async def test_an_operator_s_request_always_starts_a_run(deps: Dependencies, source: MemorySource) -> None:
     await handle(command(Trigger.SCHEDULE), deps)
     await handle(command(Trigger.OPERATOR, at=EPOCH - timedelta(hours=1)), deps)
     assert source.opened == 2
@@ -95,7 +95,7 @@ async def test_an_idle_run_leaves_no_manifest_unless_an_operator_waits_for_it(de
     assert (manifest.requested_by, manifest.batches) == (asked.id, ())
 
 
-async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source: MemorySource) -> None:
+async def test_a_run_waits_while_another_is_running(deps: Dependencies, source: MemorySource) -> None:
     await take_lease(deps.store, loop_now, uuid4)
     outcome = await handle(command(Trigger.OPERATOR), deps)
     assert isinstance(outcome, Defer)
@@ -104,7 +104,7 @@ async def test_a_run_waits_while_another_is_under_way(deps: Dependencies, source
 
 
 @pytest.mark.parametrize("failure", [SourceMismatchError("schema 'public' lacks table 'staff'"), TransientError("deadlock")])
-async def test_a_failed_run_frees_the_lease_and_keeps_the_horizon_before(
+async def test_a_failed_run_frees_the_lease_and_keeps_the_previous_horizon(
     deps: Dependencies, source: MemorySource, failure: Exception
 ) -> None:
     await handle(command(Trigger.OPERATOR), deps)
@@ -116,7 +116,7 @@ async def test_a_failed_run_frees_the_lease_and_keeps_the_horizon_before(
     assert await handle(command(Trigger.OPERATOR), deps) == Done()
 
 
-async def test_a_full_read_says_why(deps: Dependencies) -> None:
+async def test_a_full_read_logs_its_reason(deps: Dependencies) -> None:
     await handle(command(Trigger.SCHEDULE), deps)
     with capture_logs() as logs:
         await handle(command(Trigger.SCHEDULE, mode=Mode.FULL), deps)
@@ -128,6 +128,6 @@ async def test_a_command_for_another_source_is_refused(deps: Dependencies) -> No
         await handle(command(Trigger.OPERATOR, source_name="crm"), deps)
 
 
-async def test_two_sources_of_one_bucket_do_not_disturb_each_other(deps: Dependencies) -> None:
+async def test_two_sources_can_share_a_bucket(deps: Dependencies) -> None:
     await take_lease(replace(deps.store, source="crm"), loop_now, uuid4)
     assert await handle(command(Trigger.OPERATOR), deps) == Done()

@@ -40,7 +40,7 @@ def checkpoint(run: int) -> Checkpoint:
 
 
 class AnswerLosingStore(FakeObjectStore):
-    """Writes, and then lets the caller believe otherwise, `losses` times: by `failure`, the error that it gets."""
+    """Writes, but raises `failure` to the caller all the same, `losses` times."""
 
     losses = 0
     failure: Exception = LOST_ANSWER
@@ -79,7 +79,7 @@ async def test_the_first_run_takes_the_lease_and_a_number(objects: AnswerLosingS
     assert (state.run, state.lease.token, state.lease.until) == (lease.run, lease.token, EPOCH + LEASE_LIFE)
 
 
-async def test_of_many_that_take_it_at_once_one_wins(objects: AnswerLosingStore) -> None:
+async def test_one_of_many_concurrent_runs_takes_the_lease(objects: AnswerLosingStore) -> None:
     async def attempt() -> SourceLease | None:
         try:
             return await take(objects)
@@ -90,7 +90,7 @@ async def test_of_many_that_take_it_at_once_one_wins(objects: AnswerLosingStore)
     assert sum(lease is not None for lease in found) == 1
 
 
-async def test_two_that_read_the_same_version_do_not_both_win() -> None:
+async def test_only_one_of_two_runs_that_read_the_same_version_takes_the_lease() -> None:
     class Slow(FakeObjectStore):
         async def replace(self, bucket: str, key: str, body: bytes, *, expected: str | None) -> str:
             await asyncio.sleep(0.1)
@@ -102,13 +102,13 @@ async def test_two_that_read_the_same_version_do_not_both_win() -> None:
     assert any("has just begun" in str(one) for one in found)
 
 
-async def test_a_held_lease_says_until_when(objects: AnswerLosingStore) -> None:
+async def test_a_held_lease_reports_when_it_ends(objects: AnswerLosingStore) -> None:
     await take(objects)
     with pytest.raises(LeaseHeldError, match=r"a run of 'totesys' runs until 00:00:30 at the latest"):
         await take(objects)
 
 
-async def test_a_lease_is_over_a_little_after_its_end_because_clocks_differ(objects: AnswerLosingStore) -> None:
+async def test_a_lease_expires_a_little_after_its_end_because_clocks_differ(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     await asyncio.sleep((LEASE_LIFE + CLOCK_SKEW).total_seconds() - 0.001)
     with pytest.raises(LeaseHeldError):
@@ -117,7 +117,7 @@ async def test_a_lease_is_over_a_little_after_its_end_because_clocks_differ(obje
     assert (await take(objects)).run > first.run
 
 
-async def test_numbers_are_the_time_in_milliseconds_and_rise_even_within_one(objects: AnswerLosingStore) -> None:
+async def test_run_numbers_are_milliseconds_and_rise_even_within_one(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     assert first.run == int(EPOCH.timestamp() * 1000)
     await first.release()
@@ -128,21 +128,21 @@ async def test_numbers_are_the_time_in_milliseconds_and_rise_even_within_one(obj
     assert (await take(objects)).run == first.run + 60_000
 
 
-async def test_numbers_rise_although_the_clock_goes_back(objects: AnswerLosingStore) -> None:
+async def test_run_numbers_rise_even_if_the_clock_goes_back(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     await first.release()
     later = await take_lease(store(objects), lambda: EPOCH - timedelta(days=1), uuid4)
     assert later.run == first.run + 1
 
 
-async def test_a_lost_state_object_does_not_restart_the_numbers(objects: AnswerLosingStore) -> None:
+async def test_a_lost_state_object_does_not_restart_run_numbers(objects: AnswerLosingStore) -> None:
     first = await take(objects)
     objects.buckets[BUCKET].clear()
     await asyncio.sleep(0.002)
     assert (await take(objects)).run > first.run
 
 
-async def test_one_s_own_write_is_success_although_its_answer_was_lost(objects: AnswerLosingStore) -> None:
+async def test_a_write_whose_answer_was_lost_counts_as_success(objects: AnswerLosingStore) -> None:
     objects.losses = 1
     lease = await take(objects)
     objects.losses = 1
@@ -152,10 +152,10 @@ async def test_one_s_own_write_is_success_although_its_answer_was_lost(objects: 
     assert (await state_of(objects)).checkpoint == checkpoint(lease.run)
 
 
-async def test_a_renewal_that_arrived_and_seemed_to_fail_costs_no_lease(objects: AnswerLosingStore) -> None:
+async def test_a_renewal_whose_answer_was_lost_keeps_the_lease(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     for end in (lease.renew, lambda: lease.complete(checkpoint(lease.run))):
-        await asyncio.sleep(1)  # each renewal has other bytes than the one before
+        await asyncio.sleep(1)  # each renewal writes different bytes
         objects.losses, objects.failure = 1, DependencyDownError("s3", "no answer")
         with pytest.raises(DependencyDownError):
             await lease.renew()
@@ -165,7 +165,7 @@ async def test_a_renewal_that_arrived_and_seemed_to_fail_costs_no_lease(objects:
 
 
 class HangingStore(FakeObjectStore):
-    """The third write and every third after it hang until they are given up."""
+    """The third write and every third after it hang until they are abandoned."""
 
     writes = 0
 
@@ -176,7 +176,7 @@ class HangingStore(FakeObjectStore):
         return await super().replace(bucket, key, body, expected=expected)
 
 
-async def test_a_renewal_that_hangs_is_given_up_while_there_is_time_for_another() -> None:
+async def test_a_hanging_renewal_is_abandoned_in_time_for_another() -> None:
     objects = HangingStore(BUCKET)
     lease = await take(objects)
     async with renewed(lease):
@@ -188,14 +188,14 @@ async def test_a_renewal_that_hangs_is_given_up_while_there_is_time_for_another(
     assert objects.writes > 6
 
 
-async def test_completing_leaves_the_checkpoint_and_frees_the_lease(objects: AnswerLosingStore) -> None:
+async def test_completing_stores_the_checkpoint_and_frees_the_lease(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     await lease.complete(checkpoint(lease.run))
     assert await state_of(objects) == SourceState(run=lease.run, lease=None, checkpoint=checkpoint(lease.run))
     assert (await take(objects)).state.checkpoint == checkpoint(lease.run)
 
 
-async def test_a_run_that_was_away_too_long_cannot_complete(objects: AnswerLosingStore) -> None:
+async def test_a_run_whose_lease_expired_cannot_complete(objects: AnswerLosingStore) -> None:
     zombie = await take(objects)
     await asyncio.sleep(120)
     heir = await take(objects)
@@ -205,14 +205,14 @@ async def test_a_run_that_was_away_too_long_cannot_complete(objects: AnswerLosin
     await heir.complete(checkpoint(heir.run))
 
 
-async def test_a_run_whose_state_object_vanished_cannot_complete(objects: AnswerLosingStore) -> None:
+async def test_a_run_whose_state_object_was_deleted_cannot_complete(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     objects.buckets[BUCKET].clear()
     with pytest.raises(LeaseLostError):
         await lease.complete(checkpoint(lease.run))
 
 
-async def test_releasing_a_lease_that_was_lost_changes_nothing(objects: AnswerLosingStore) -> None:
+async def test_releasing_a_lost_lease_changes_nothing(objects: AnswerLosingStore) -> None:
     zombie = await take(objects)
     await asyncio.sleep(120)
     heir = await take(objects)
@@ -220,7 +220,7 @@ async def test_releasing_a_lease_that_was_lost_changes_nothing(objects: AnswerLo
     assert await state_of(objects) == heir.state
 
 
-async def test_a_failed_run_lets_the_next_one_in_at_once(objects: AnswerLosingStore) -> None:
+async def test_a_failed_run_lets_the_next_one_start_at_once(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     with pytest.raises(TransientError):
         async with renewed(lease):
@@ -233,14 +233,14 @@ async def test_a_long_run_keeps_its_lease(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     async with renewed(lease):
         for _ in range(60):
-            await asyncio.sleep(59)  # no multiple of a renewal: somebody may look at any moment
+            await asyncio.sleep(59)  # not a multiple of the renewal interval: a look may come at any moment
             with pytest.raises(LeaseHeldError):
                 await take(objects)
         await lease.complete(checkpoint(lease.run))
     assert (await state_of(objects)).lease is None
 
 
-async def test_a_renewal_that_fails_is_repeated(objects: AnswerLosingStore) -> None:
+async def test_a_failed_renewal_is_repeated(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     async with renewed(lease):
         objects.faults.add("replace", *[DependencyDownError("s3", "away"), TransientError("throttled")] * 8)
@@ -250,7 +250,7 @@ async def test_a_renewal_that_fails_is_repeated(objects: AnswerLosingStore) -> N
         await lease.complete(checkpoint(lease.run))
 
 
-async def test_a_run_that_lost_its_lease_learns_it_when_it_completes(objects: AnswerLosingStore) -> None:
+async def test_a_run_that_lost_its_lease_finds_out_when_it_completes(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     async with renewed(lease):
         objects.buckets[BUCKET].clear()
@@ -259,7 +259,7 @@ async def test_a_run_that_lost_its_lease_learns_it_when_it_completes(objects: An
             await lease.complete(checkpoint(lease.run))
 
 
-async def test_completing_ends_the_renewal(objects: AnswerLosingStore) -> None:
+async def test_completing_stops_the_renewals(objects: AnswerLosingStore) -> None:
     lease = await take(objects)
     async with renewed(lease):
         await lease.complete(checkpoint(lease.run))
@@ -267,6 +267,6 @@ async def test_completing_ends_the_renewal(objects: AnswerLosingStore) -> None:
     assert (await state_of(objects)).lease is None
 
 
-async def test_a_state_of_a_later_build_is_read_all_the_same(objects: AnswerLosingStore) -> None:
+async def test_a_state_written_by_a_later_build_is_readable(objects: AnswerLosingStore) -> None:
     await objects.put(BUCKET, SourceKeys(SOURCE).state, b'{"run": 9, "added_later": true}')
     assert (await take(objects)).run == int(EPOCH.timestamp() * 1000)

@@ -69,13 +69,13 @@ def answer(source: SourceFacts = NOW, before: Checkpoint | None = BEFORE, every:
     return plan_run(CONTRACT, source, before, LookUpKeysData(source_name="totesys", rows=asked), every)
 
 
-def test_an_answer_compares_no_keys_although_they_are_due() -> None:
+def test_an_answer_compares_no_keys_even_when_a_comparison_is_due() -> None:
     found = answer(before=after(9))
     assert (compared(found), found.runs_since_comparison) == (set(), 10)
     assert found.looked_up == {"staff": ((1,), (2,), (3,))}
 
 
-def test_an_answer_that_has_to_read_everything_compares_what_it_reads() -> None:
+def test_an_answer_that_reads_everything_compares_the_keys_it_reads() -> None:
     found = answer(before=None)
     assert (compared(found), found.runs_since_comparison) == (compared(plan(before=None)), 0)
 
@@ -104,7 +104,7 @@ def test_the_first_run_reads_everything() -> None:
         (now(next_xid=1001 + HORIZON_AGE_MAXIMUM), BEFORE, Mode.CHANGES, "the horizon is too old"),
     ],
 )
-def test_a_horizon_that_cannot_be_trusted_means_everything(
+def test_everything_is_read_if_the_horizon_cannot_be_trusted(
     source: SourceFacts, before: Checkpoint, mode: Mode, reason: str
 ) -> None:
     found = plan(source, before, mode)
@@ -112,7 +112,7 @@ def test_a_horizon_that_cannot_be_trusted_means_everything(
     assert found.redefined == (frozenset() if mode is Mode.FULL else EVERYTHING)
 
 
-def test_every_reason_is_told() -> None:
+def test_every_reason_for_a_full_read_is_given() -> None:
     assert plan(identity(timeline=2, database_oid=1), mode=Mode.FULL).reasons == (
         "asked for",
         "another database",
@@ -120,24 +120,24 @@ def test_every_reason_is_told() -> None:
     )
 
 
-def test_a_source_that_stands_still_and_a_horizon_just_young_enough_are_trusted() -> None:
+def test_the_horizon_of_an_idle_source_or_one_just_young_enough_is_trusted() -> None:
     assert plan(now(snapshot=BEFORE.snapshot, next_xid=1000)).reasons == ()
     assert plan(now(next_xid=1000 + HORIZON_AGE_MAXIMUM)).reasons == ()
 
 
-def test_a_table_whose_definition_changed_is_read_in_full_and_the_others_are_not() -> None:
+def test_only_the_table_whose_definition_changed_is_read_in_full() -> None:
     found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}))
     assert found.reasons == ("the definition of 'staff' changed",)
     assert (found.full_tables, since(found)) == (frozenset({"staff"}), 1000)
 
 
-def test_a_table_that_the_last_run_did_not_know_is_read_in_full() -> None:
+def test_a_table_unknown_to_the_last_run_is_read_in_full() -> None:
     known = {name: fingerprint for name, fingerprint in BEFORE.tables.items() if name != "design"}
     assert plan(before=BEFORE.model_copy(update={"tables": known})).full_tables == frozenset({"design"})
 
 
 @pytest.mark.parametrize(("text", "position"), [("0/0", 0), ("0/FF", 255), ("1/0", 2**32), ("16/B374D848", 0x16_B374D848)])
-def test_a_log_position_is_a_number_of_bytes(text: str, position: int) -> None:
+def test_a_log_position_is_parsed_into_a_number_of_bytes(text: str, position: int) -> None:
     assert lsn(text) == position
 
 
@@ -146,23 +146,23 @@ def test_a_log_position_is_a_number_of_bytes(text: str, position: int) -> None:
 STARS = set(EVERYTHING) - {"department"}  # no star table is made of departments: they are only joined
 
 
-def test_an_ordinary_run_compares_no_keys_and_counts() -> None:
+def test_an_ordinary_run_compares_no_keys_and_is_counted() -> None:
     found = plan(before=after(3), every=10)
     assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (set(), 4, False)
 
 
 @pytest.mark.parametrize(("before", "every"), [(after(9), 10), (after(0), 1), (after(12), 10), (after(None), 10)])
-def test_keys_are_compared_every_so_many_runs(before: Checkpoint, every: int) -> None:
+def test_keys_are_compared_every_n_runs(before: Checkpoint, every: int) -> None:
     found = plan(before=before, every=every)
     assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (STARS, 0, True)
 
 
-def test_keys_are_compared_when_asked_for() -> None:
+def test_keys_are_compared_on_request() -> None:
     found = plan(before=after(3), compare_keys=True)
     assert (compared(found), found.runs_since_comparison, found.reads_orphans) == (STARS, 0, True)
 
 
-def test_without_a_number_of_runs_nothing_is_due() -> None:
+def test_without_an_interval_no_comparison_is_ever_due() -> None:
     assert compared(plan(before=after(10**6))) == set()
     assert plan(before=after(None)).runs_since_comparison is None
 
@@ -173,7 +173,7 @@ def test_a_full_run_compares_keys(before: Checkpoint | None, mode: Mode) -> None
     assert (compared(found), found.runs_since_comparison) == (STARS, 0)
 
 
-def test_the_keys_of_a_table_that_is_read_in_full_are_compared_and_that_is_no_comparison_of_all() -> None:
+def test_comparing_a_fully_read_table_does_not_count_as_comparing_all_tables() -> None:
     found = plan(now(tables={**NOW.tables, "staff": SourceTableFacts("other", 100)}), before=after(3), every=10)
     assert (compared(found), found.runs_since_comparison) == ({"staff"}, 4)
 
@@ -199,7 +199,7 @@ def seen(horizon: int, minutes: int, since: int | None = None) -> Checkpoint:
         (seen(1010, 5, since=2), 1012, 2),
     ],
 )
-def test_a_horizon_is_held_back_since_a_run_first_saw_it_there(
+def test_a_horizon_counts_as_held_back_since_the_run_that_first_saw_it(
     before: Checkpoint | None, next_xid: int, minute: int | None
 ) -> None:
     at = NOW.snapshot.model_copy(update={"taken_at": EPOCH + timedelta(minutes=9)})

@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 
 def written(rows: list[Row]) -> bytes:
-    """Rows as COPY writes them in CSV: NULL as the marker, a text in quotes where it has to be."""
+    """Rows as COPY writes them in CSV: NULL as the marker, a text in quotes where necessary."""
     lines = (",".join(NULL if value is None else field(value) for value in row) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -76,12 +76,12 @@ def parsed(rows: list[Row]) -> list[Row]:
         "'; DROP TABLE x; --",
     ],
 )
-def test_a_text_comes_through_as_it_is(text: str) -> None:
+def test_a_text_is_read_unchanged(text: str) -> None:
     assert parsed([(None, 1, 2, 3, True, text, "end")]) == [(None, 1, 2, 3, True, text, "end")]
     assert parsed([(None, 1, 2, 3, True, "x", text)]) == [(None, 1, 2, 3, True, "x", text)]
 
 
-def test_null_is_told_from_the_empty_text_in_every_place() -> None:
+def test_null_and_the_empty_text_are_distinguished_in_every_position() -> None:
     rows: list[Row] = [
         (None, None, None, None, None, None, None),
         (None, 1, 1, 1, False, "", ""),
@@ -90,7 +90,7 @@ def test_null_is_told_from_the_empty_text_in_every_place() -> None:
     assert parsed(rows) == rows
 
 
-def test_whole_numbers_are_exact_beside_null() -> None:
+def test_integers_are_exact_in_columns_with_nulls() -> None:
     rows: list[Row] = [
         (None, 2**31 - 1, 2**63 - 1, 10**18 - 1, True, "", ""),
         (None, None, None, None, None, "", ""),
@@ -100,12 +100,12 @@ def test_whole_numbers_are_exact_beside_null() -> None:
     assert parsed(rows) == rows
 
 
-def test_a_byte_order_mark_at_the_very_beginning_is_kept() -> None:
+def test_a_byte_order_mark_at_the_start_is_kept() -> None:
     assert parsed([("\ufeffdefect", 1, 1, 1, True, "", "")])[0][1:] == (1, 1, 1, True, "", "")
     assert parsed([(None, 1, 1, 1, True, "\ufeff", "")]) == [(None, 1, 1, 1, True, "\ufeff", "")]
 
 
-def test_no_rows_are_a_frame_of_no_rows() -> None:
+def test_an_empty_result_gives_an_empty_frame() -> None:
     frame = parse_csv(b"", TYPES, NULL)
     assert len(frame) == 0
     assert list(frame.columns) == list(TYPES)
@@ -132,11 +132,11 @@ def test_every_column_has_the_physical_form_of_its_type() -> None:
     )
 )
 @settings(deadline=None, max_examples=150)
-def test_any_rows_come_through_as_they_are(rows: list[Row]) -> None:
+def test_any_rows_are_read_unchanged(rows: list[Row]) -> None:
     assert parsed(rows) == rows
 
 
-def test_the_writer_of_this_test_writes_what_any_reader_reads() -> None:
+def test_the_csv_writer_of_this_test_is_understood_by_the_csv_module() -> None:
     rows = [("a", 'q"q', "c,c", "l\nl", "")]
     lines = ",".join(field(value) for value in rows[0])
     assert list(csv.reader(io.StringIO(lines, newline=""))) == [list(rows[0])]
@@ -149,7 +149,7 @@ def texts_and_numbers(rows: list[tuple[str, int]], null: str) -> list[Row]:
     return list(zip(*columns, strict=True))
 
 
-def test_no_value_is_taken_for_null_as_it_would_be_by_a_marker_that_looks_like_a_number() -> None:
+def test_no_value_is_mistaken_for_the_null_marker() -> None:
     rows = [("1712000", 5), ("1712000.0", 6), ("1712e3", 1712000), ("N", 7)]
     assert texts_and_numbers(rows, "000001712000") == [(None, 5), (None, 6), ("1712e3", None), ("N", 7)]
     for _ in range(50):

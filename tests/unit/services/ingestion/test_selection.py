@@ -29,7 +29,7 @@ def page(selection: Selection, table: str) -> str:
     return selection.page(CONTRACT.source_table(table), after=None, limit=10, byte_limit=MANY)
 
 
-def test_a_table_without_partners_is_read_by_its_own_changes() -> None:
+def test_a_table_without_partners_is_read_only_by_its_own_changes() -> None:
     assert where(page(changes(), "design")) == "(age(t.xmin) BETWEEN 0 AND age('1234'::xid))"
 
 
@@ -40,7 +40,7 @@ def test_a_row_is_affected_when_its_partner_changed() -> None:
     assert '"p"."address_id" = "t"."legal_address_id"' in where(page(changes(), "counterparty"))
 
 
-def test_every_lookup_of_the_contract_is_in_the_closure() -> None:
+def test_every_lookup_of_the_contract_is_part_of_the_closure() -> None:
     for table in CONTRACT.source_tables:
         condition = where(page(changes(), table.name))
         for lookup in CONTRACT.lookups_of(table.name):
@@ -48,7 +48,7 @@ def test_every_lookup_of_the_contract_is_in_the_closure() -> None:
         assert condition.count("EXISTS") == len(CONTRACT.lookups_of(table.name))
 
 
-def test_a_row_whose_partner_was_deleted_is_affected_where_keys_are_compared() -> None:
+def test_a_row_whose_partner_was_deleted_is_read_when_keys_are_compared() -> None:
     condition = where(page(replace(changes(), orphans=True), "staff"))
     assert condition.endswith(
         'OR ("t"."department_id" IS NOT NULL AND NOT EXISTS '
@@ -57,19 +57,19 @@ def test_a_row_whose_partner_was_deleted_is_affected_where_keys_are_compared() -
     assert "NOT EXISTS" not in page(replace(changes(), orphans=True), "design")
 
 
-def test_a_table_of_which_every_row_is_read_has_no_other_keys_to_hash() -> None:
+def test_a_table_that_is_read_in_full_has_no_unread_keys_to_hash() -> None:
     assert changes("department").unread_hashes(CONTRACT.source_table("staff")) is None
     assert Selection(CONTRACT, NOTHING, None).unread_hashes(CONTRACT.source_table("design")) is None
 
 
-def test_the_keys_that_are_hashed_are_those_that_no_page_holds() -> None:
+def test_the_hashed_keys_are_those_of_rows_that_no_page_holds() -> None:
     selection = replace(changes(), orphans=True)
     hashes = selection.unread_hashes(CONTRACT.source_table("staff"))
     assert hashes is not None
     assert hashes.partition(" WHERE ")[2] == f"{where(page(selection, 'staff'))} IS NOT TRUE"
 
 
-def test_a_table_read_in_full_brings_those_that_join_it_in_full() -> None:
+def test_tables_that_join_a_fully_read_table_are_also_read_in_full() -> None:
     selection = changes("department")
     assert where(page(selection, "department")) == "true"
     assert where(page(selection, "staff")) == "true"
@@ -84,11 +84,11 @@ def test_without_a_horizon_everything_is_read() -> None:
 @pytest.mark.parametrize(
     ("horizon", "xid"), [(3, 3), (2**32 - 1, 2**32 - 1), (2**32, 0), (2**32 + 7, 7), (HORIZON, 1234), (2**63 - 1, 2**32 - 1)]
 )
-def test_a_64_bit_horizon_is_compared_as_the_32_bits_that_rows_carry(horizon: int, xid: int) -> None:
+def test_a_64_bit_horizon_is_compared_with_the_32_bits_that_rows_store(horizon: int, xid: int) -> None:
     assert re.findall(r"age\('(\d+)'::xid\)", page(changes(horizon=horizon), "staff")) == [str(xid)] * 2
 
 
-def test_a_page_begins_behind_the_last_key_of_the_page_before() -> None:
+def test_a_page_begins_after_the_last_key_of_the_previous_page() -> None:
     statement = Selection(SHOP, NOTHING, None).page(SHELF, after=(3, "it's"), limit=7, byte_limit=MANY)
     assert where(statement) == """true AND ("t"."row", "t"."label") > (3, 'it''s')"""
     assert ' ORDER BY "t"."row", "t"."label" LIMIT 7' in statement
@@ -107,7 +107,7 @@ def test_partners_are_read_by_their_keys() -> None:
     assert """WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
 
 
-def test_hostile_names_stay_names() -> None:
+def test_hostile_names_are_quoted() -> None:
     evil = 'a"; DROP TABLE "b'
     table = SourceTable(evil, (evil,), (SourceColumn(evil, INTEGER), SourceColumn("select", TEXT)))
     contract = replace(SHOP, source_schema=evil, source_tables=(table,), warehouse_tables=())
@@ -118,7 +118,7 @@ def test_hostile_names_stay_names() -> None:
     assert "DROP" not in without_names
 
 
-def test_the_defect_comes_first_and_names_what_cannot_travel() -> None:
+def test_the_defect_column_comes_first_and_names_values_that_cannot_be_transferred() -> None:
     columns = Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=1, byte_limit=MANY).partition(" FROM ")[0]
     assert columns.startswith("SELECT nullif(concat_ws('; ', CASE WHEN")
     assert """CASE WHEN "t"."price" = 'NaN'::numeric THEN 'price is NaN' END""" in columns

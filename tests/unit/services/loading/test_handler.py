@@ -68,7 +68,7 @@ def encoded(table: WarehouseTable, *rows: tuple[object, ...]) -> bytes:
 
 
 async def message(objects: FakeObjectStore, table: str = "dim_maker", **more: Any) -> BatchRemodelled:
-    """A batch of run 7 of one row of dim_maker, which calls itself a row of `table`."""
+    """A batch of run 7 with one row of dim_maker, labelled as a row of `table`."""
     body = encoded(MAKER, ADA)
     await objects.put(BUCKET, KEY, body)
     data = BatchRemodelledData(
@@ -83,7 +83,7 @@ async def message(objects: FakeObjectStore, table: str = "dim_maker", **more: An
     return BatchRemodelled(**opening("tests"), data=data)
 
 
-async def test_the_rows_of_a_batch_are_loaded_its_record_is_kept_and_its_run_finished() -> None:
+async def test_a_batch_loads_its_rows_records_itself_and_finishes_its_run() -> None:
     objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
     batch = await message(objects)
     assert await handle(batch, dependencies(objects, warehouse)) == Done()
@@ -94,7 +94,7 @@ async def test_the_rows_of_a_batch_are_loaded_its_record_is_kept_and_its_run_fin
     assert warehouse.finished_runs == [("shop", 7)]
 
 
-async def test_of_a_batch_that_is_loaded_already_no_object_is_read() -> None:
+async def test_no_object_is_read_for_a_batch_that_is_already_loaded() -> None:
     objects = FakeObjectStore(BUCKET)
     deps, batch = dependencies(objects, MemoryWarehouse(SHOP)), await message(objects)
     await handle(batch, deps)
@@ -105,7 +105,7 @@ async def test_of_a_batch_that_is_loaded_already_no_object_is_read() -> None:
 @pytest.mark.parametrize(
     "error", [TransientError("a long load"), ServerBusyError("warehouse", "a lock is held"), PermanentError("no privilege")]
 )
-async def test_a_load_does_not_fail_because_foreign_keys_or_a_comparison_have_to_wait(error: Exception) -> None:
+async def test_a_load_succeeds_while_foreign_keys_or_a_comparison_wait(error: Exception) -> None:
     objects, warehouse = FakeObjectStore(BUCKET), BusyWarehouse(SHOP)
     warehouse.error = error
     with capture_logs() as logs:
@@ -118,14 +118,14 @@ async def test_a_load_does_not_fail_because_foreign_keys_or_a_comparison_have_to
 
 
 async def hashed(objects: FakeObjectStore, *keys: Key, believe_empty: bool = False) -> ObjectRef:
-    """An object with the hashes of makers."""
+    """A stored object with the hashes of makers."""
     tables = (table_hashes("maker", sums_of(keys), believe_empty=believe_empty),)
     body = packed(KeyHashes(run=8, taken_at=EPOCH, tables=tables))
     await objects.put(BUCKET, "key_hashes", body)
     return reference(BUCKET, "key_hashes", body, row_count=1)
 
 
-async def test_keys_in_question_are_sent_to_ingestion_under_the_id_of_the_question() -> None:
+async def test_suspect_keys_are_sent_to_ingestion_under_the_id_of_the_question() -> None:
     objects = FakeObjectStore(BUCKET)
     deps = dependencies(objects, MemoryWarehouse(SHOP))
     await handle(await message(objects), deps)
@@ -141,7 +141,7 @@ async def test_keys_in_question_are_sent_to_ingestion_under_the_id_of_the_questi
     assert sent.traceparent.split("-")[1] == batch.traceparent.split("-")[1]  # type: ignore[union-attr]
 
 
-async def test_rows_that_are_gone_are_marked_and_their_question_is_answered() -> None:
+async def test_deleted_rows_are_marked_and_their_question_is_answered() -> None:
     objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
     deps, answer = dependencies(objects, warehouse), uuid4()
     await handle(await message(objects), deps)
@@ -152,7 +152,7 @@ async def test_rows_that_are_gone_are_marked_and_their_question_is_answered() ->
     assert warehouse.ledger[batch.data.batch_id].answers == answer
 
 
-async def test_hashes_that_have_expired_cost_the_comparison_and_not_the_batch() -> None:
+async def test_expired_hashes_skip_the_comparison_but_not_the_batch() -> None:
     objects, warehouse = FakeObjectStore(BUCKET), MemoryWarehouse(SHOP)
     lost = await hashed(objects)
     del objects.buckets[BUCKET]["key_hashes"]
@@ -162,7 +162,7 @@ async def test_hashes_that_have_expired_cost_the_comparison_and_not_the_batch() 
     assert len(await warehouse.rows(MAKER)) == 1
 
 
-async def test_an_outage_of_the_queue_is_an_outage_and_the_duplicate_asks_once_it_is_over() -> None:
+async def test_a_queue_outage_is_raised_and_the_redelivery_asks_the_question() -> None:
     objects = FakeObjectStore(BUCKET)
     deps = dependencies(objects, MemoryWarehouse(SHOP))
     await handle(await message(objects), deps)

@@ -21,13 +21,13 @@ def flat(counts: list[int], sums: list[int]) -> TableHashes:
     return TableHashes(table="item", counts=tuple(counts), sums=tuple(sums))
 
 
-def test_a_bucket_with_one_key_more_names_the_difference_and_one_with_more_names_none() -> None:
+def test_a_bucket_names_the_surplus_key_only_if_there_is_exactly_one() -> None:
     theirs = flat([1, 1, 1, 1], [10, 10, 10, 10])
     found = suspects(theirs, {0: (2, 17), 1: (3, 30), 2: (1, 10), 3: (2, 3)}, 0)
     assert found.named == {0: 7, 1: None, 3: None}
 
 
-def test_buckets_without_a_surplus_are_asked_about_in_turn_and_those_with_one_always() -> None:
+def test_buckets_with_a_surplus_are_always_asked_about_and_the_others_in_turn() -> None:
     size = UNLIKELY_KEYS // 2
     theirs = flat([size] * 7 + [0], [0] * 8)
     ours = dict.fromkeys(range(7), (size, 1)) | {7: (size, 1)}
@@ -65,7 +65,7 @@ def test_a_comparison_that_can_ask_about_every_bucket_is_whole_wherever_the_last
         assert suspects(theirs, ours, first) == Suspects({0: None, 1: None}, 0, is_whole=True)
 
 
-def test_a_bucket_beyond_the_bound_is_asked_about_although_it_is_alone() -> None:
+def test_a_bucket_larger_than_the_bound_is_asked_about_alone() -> None:
     found = suspects(flat([UNLIKELY_KEYS * 3], [0]), {0: (UNLIKELY_KEYS * 2, 1)}, 0)
     assert (found.named, found.next_place) == ({0: None}, 0)
 
@@ -78,7 +78,7 @@ async def test_no_question_is_larger_than_its_bound_and_no_key_is_lost() -> None
     assert max(len(json.dumps(part, separators=(",", ":"))) for part in parts) <= QUESTION_BYTES + 2
 
 
-def test_a_question_s_id_follows_from_its_origin_its_table_and_its_keys() -> None:
+def test_the_id_of_a_question_is_derived_from_its_origin_table_and_keys() -> None:
     batch = uuid4()
     ids = [
         question_id(origin, table, keys)
@@ -91,7 +91,7 @@ def test_a_question_s_id_follows_from_its_origin_its_table_and_its_keys() -> Non
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 129, 100_000])
-def test_hashes_have_a_power_of_two_of_buckets_by_their_size_and_equal_those_of_the_star(size: int) -> None:
+def test_equal_keys_give_equal_hashes_in_a_bounded_number_of_buckets(size: int) -> None:
     keys = [(number, "x") for number in range(size)]
     theirs = table_hashes("item", sums_of(keys))
     ours = {bucket: (count, total) for bucket, count, total in sums_of(keys, len(theirs.counts))}
@@ -99,6 +99,6 @@ def test_hashes_have_a_power_of_two_of_buckets_by_their_size_and_equal_those_of_
     assert len(theirs.counts) <= BUCKETS_MAXIMUM
 
 
-def test_columns_of_a_key_are_not_taken_for_one_another() -> None:
+def test_the_columns_of_a_key_are_hashed_separately() -> None:
     assert hash_of(("a", "bc")) != hash_of(("ab", "c"))
     assert "length(" in hashed(["a", "b"])

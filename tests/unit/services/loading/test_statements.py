@@ -22,13 +22,13 @@ def outside_names(statement: str) -> str:
 
 
 @pytest.mark.parametrize("contract", [CONTRACT, SHOP])
-def test_foreign_keys_have_names_that_postgresql_keeps_whole(contract: object) -> None:
+def test_foreign_key_names_fit_within_the_limit_of_postgresql(contract: object) -> None:
     names = [name for name, _ in foreign_keys(contract)]  # type: ignore[arg-type]
     assert len(set(names)) == len(names)
     assert max(len(name.encode()) for name in names) <= NAME_BYTES_MAXIMUM
 
 
-def test_names_that_are_long_and_alike_give_constraints_of_different_names() -> None:
+def test_long_similar_names_give_different_constraint_names() -> None:
     long = "fact_" + "s" * (TABLE_NAME_BYTES_MAXIMUM - 5)
     columns = tuple(Column(f"item_{'i' * 50}_{end}", INTEGER, FromSource("item_id"), references="dim_item") for end in "ab")
     fact = replace(FACT_SALE, name=long, columns=(*FACT_SALE.columns, *columns))
@@ -40,7 +40,7 @@ def test_names_that_are_long_and_alike_give_constraints_of_different_names() -> 
     assert len(staging_name(fact).encode()) <= NAME_BYTES_MAXIMUM
 
 
-def test_a_name_that_postgresql_would_cut_is_refused() -> None:
+def test_a_name_that_postgresql_would_truncate_is_refused() -> None:
     table, column = "d" * (TABLE_NAME_BYTES_MAXIMUM + 1), "ü" * 32
     with pytest.raises(ContractError, match=rf"^'{table}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name$"):
         replace(SHOP, warehouse_tables=(DIM_DAY, replace(DIM_MAKER, name=table)))
@@ -48,7 +48,7 @@ def test_a_name_that_postgresql_would_cut_is_refused() -> None:
         with_table(SHOP, with_column(DIM_MAKER, Column(column, INTEGER, FromSource("maker_id"))))
 
 
-def test_hostile_names_stay_names() -> None:
+def test_hostile_names_are_quoted() -> None:
     dimension = with_column(replace(DIM_MAKER, name=EVIL), Column(EVIL, INTEGER, FromSource("maker_id")))
     contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension))
     statements = [
@@ -59,7 +59,7 @@ def test_hostile_names_stay_names() -> None:
     assert all("DROP TABLE" not in outside_names(statement) for statement in statements)
 
 
-def test_a_dimension_that_no_fact_refers_to_needs_no_inferred_members() -> None:
+def test_an_unreferenced_dimension_needs_no_inferred_members() -> None:
     assert insert_inferred_members(SHOP, DIM_SHELF, (FACT_SALE,)) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, ()) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, (FACT_SALE,)) is not None
@@ -67,7 +67,7 @@ def test_a_dimension_that_no_fact_refers_to_needs_no_inferred_members() -> None:
     assert select_referred_dates(DIM_DAY, (FACT_SALE,)) is not None
 
 
-def test_a_merge_never_takes_the_image_of_an_earlier_run_and_always_leaves_its_own_run() -> None:
+def test_a_merge_ignores_images_of_earlier_runs_and_always_writes_its_run() -> None:
     for table in CONTRACT.warehouse_tables[1:]:
         statement = merge_staged(CONTRACT, table)
         assert statement.endswith("WHERE excluded._run >= t._run")
@@ -81,7 +81,7 @@ def test_an_inferred_member_fits_a_bounded_text() -> None:
     assert "left('(unknown)', 3)" in str(statement)
 
 
-def test_a_tombstone_of_a_longer_text_is_not_cut_to_another_row_s_key() -> None:
+def test_the_text_key_of_a_tombstone_is_not_truncated_to_another_row_s_key() -> None:
     shelf = replace(
         DIM_SHELF, columns=tuple(replace(c, type=varchar(3)) if c.name == "label" else c for c in DIM_SHELF.columns)
     )
@@ -91,6 +91,6 @@ def test_a_tombstone_of_a_longer_text_is_not_cut_to_another_row_s_key() -> None:
 
 
 def replace_reference(fact: WarehouseTable, dimension: str) -> WarehouseTable:
-    """The fact, its references led to `dimension`."""
+    """The fact with its references pointed at `dimension`."""
     columns = tuple(replace(column, references=dimension) if column.references else column for column in fact.columns)
     return replace(fact, columns=columns)

@@ -16,7 +16,7 @@ def entries(rows: SourceRows) -> list[dict[str, Any]]:
     return [json.loads(row.model_dump_json()) for row in refused_rows(SHOP, rows.base, remodel(SHOP, rows))]
 
 
-def test_a_line_says_which_row_of_which_table_and_why() -> None:
+def test_a_line_names_the_table_the_row_and_the_reason() -> None:
     (entry,) = entries(items({}, {"due": "soon", "currency": "?"}))
     assert (entry["table"], entry["source_table"], entry["key"]) == ("fact_sale", "item", {"item_id": 2})
     assert entry["problems"] == [
@@ -44,7 +44,7 @@ def test_a_line_holds_the_whole_row_as_a_person_writes_it() -> None:
     }
 
 
-def test_a_row_that_two_tables_refuse_has_a_line_for_each() -> None:
+def test_a_row_refused_by_two_tables_has_a_line_for_each() -> None:
     found = entries(items({}, {"_defect": "price is NaN", "price": None}))
     assert [(entry["table"], entry["problems"]) for entry in found] == [
         ("dim_item", [{"column": "", "reason": "price is NaN"}]),
@@ -52,7 +52,7 @@ def test_a_row_that_two_tables_refuse_has_a_line_for_each() -> None:
     ]
 
 
-def test_a_line_is_one_line_whatever_the_row_holds() -> None:
+def test_an_entry_stays_on_one_line_whatever_the_row_holds() -> None:
     rows = items({"due": "so\non\r"})
     (row,) = refused_rows(SHOP, rows.base, remodel(SHOP, rows))
     line = row.model_dump_json()
@@ -60,11 +60,11 @@ def test_a_line_is_one_line_whatever_the_row_holds() -> None:
     assert "\r" not in line
 
 
-def test_a_composite_key_is_named_column_by_column() -> None:
+def test_a_composite_key_is_listed_column_by_column() -> None:
     (entry,) = entries(shelves({"row": 1, "label": "a", "width": None}))
     assert entry["key"] == {"row": 1, "label": "a"}
     assert list(entry["key"]) == list(SHELF.key)
 
 
-def test_rows_that_fit_leave_no_line() -> None:
+def test_valid_rows_leave_no_line() -> None:
     assert entries(items({}, {})) == []

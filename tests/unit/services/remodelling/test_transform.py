@@ -22,7 +22,7 @@ A_DAY_LATE, A_DAY_EARLY = LAST_US + DAY_US, FIRST_US - DAY_US
 OUT_OF_RANGE = "is outside the years 0001 to 9999"
 
 
-def test_a_value_of_the_base_table_stays_what_it_is() -> None:
+def test_a_value_of_the_base_table_is_kept_unchanged() -> None:
     result = remodelled(items({}), "dim_item")
     found = {name: values(result, name)[0] for name in DIM_ITEM.star_types}
     assert found == {
@@ -43,7 +43,7 @@ def test_a_value_of_the_base_table_stays_what_it_is() -> None:
     assert [str(kind) for kind in result.rows.dtypes] == [codec_of(c.type).frame for c in DIM_ITEM.columns]
 
 
-def test_a_timestamp_is_cut_into_date_and_time_also_before_1970() -> None:
+def test_a_timestamp_is_split_into_date_and_time_even_before_1970() -> None:
     moments = [SOLD_AT, 0, -1, FIRST_US, LAST_US + DAY_US - 1]
     result = remodelled(items(*({"sold_at": moment} for moment in moments)), "fact_sale")
     assert values(result, "sold_date") == [SOLD_AT // DAY_US, 0, -1, FIRST_US // DAY_US, LAST_US // DAY_US]
@@ -65,7 +65,7 @@ def test_a_text_becomes_the_date_it_spells() -> None:
         *("2023-01-01\n", "01/02/2023", "\N{FULLWIDTH DIGIT TWO}023-01-01", "12023-01-01", "2023-01-01 00:00", "today", "NULL"),
     ],
 )
-def test_a_text_that_is_no_date_is_quarantined_and_the_rows_beside_it_go_through(text: str) -> None:
+def test_a_text_that_is_not_a_date_is_quarantined_and_other_rows_pass(text: str) -> None:
     result = remodelled(items({}, {"due": text}, {}), "fact_sale")
     assert reasons(result) == [("due_date", "is not a date (YYYY-MM-DD)", [1])]
     assert values(result, "item_id") == [1, 3]
@@ -78,13 +78,13 @@ def test_a_currency_gets_its_name() -> None:
 
 
 @pytest.mark.parametrize("code", ["gbp", "XQX", "", "GB", "£"])
-def test_a_code_that_is_no_currency_is_quarantined(code: str) -> None:
+def test_an_unknown_currency_code_is_quarantined(code: str) -> None:
     result = remodelled(items({"currency": code}, {}), "fact_sale")
     assert reasons(result) == [("currency_name", "is not an ISO 4217 currency code", [0])]
     assert values(result, "item_id") == [2]
 
 
-def test_an_absent_text_shows_what_the_contract_says_and_an_empty_one_stays_empty() -> None:
+def test_an_absent_text_takes_the_contract_s_default_and_an_empty_one_stays_empty() -> None:
     rows = SourceRows(
         base={"maker": frame(SHOP.source_table("maker"), [{**A_MAKER, "town": None}, {**A_MAKER, "town": ""}])},
         partners={},
@@ -92,13 +92,13 @@ def test_an_absent_text_shows_what_the_contract_says_and_an_empty_one_stays_empt
     assert values(remodelled(rows, "dim_maker"), "town") == ["(unknown)", ""]
 
 
-def test_a_value_of_a_partner_comes_by_the_reference() -> None:
+def test_a_partner_s_value_is_looked_up_by_the_reference() -> None:
     makers = [A_MAKER, {"maker_id": 2, "maker_name": "x", "town": None, "capital": None}]
     result = remodelled(items({"maker_id": 2}, {}, {"maker_id": 2}, makers=makers), "dim_item")
     assert (values(result, "maker_town"), values(result, "maker_capital")) == ([None, "Leeds", None], [None, 1050, None])
 
 
-def test_a_partner_that_two_extracts_brought_counts_once() -> None:
+def test_a_partner_in_two_extracts_counts_once() -> None:
     result = remodelled(items({}, {}, makers=[A_MAKER, A_MAKER]), "dim_item")
     assert values(result, "item_id") == [1, 2]
 
@@ -112,24 +112,24 @@ def test_a_row_whose_partner_does_not_exist_is_quarantined() -> None:
     assert values(remodelled(alone, "fact_sale"), "item_id") == [1]
 
 
-def test_a_row_that_refers_to_no_partner_has_none() -> None:
+def test_a_row_without_a_reference_has_no_partner_values() -> None:
     result = remodelled(items({"maker_id": None}, {}), "dim_item")
     assert (reasons(result), values(result, "maker_town")) == ([], [None, "Leeds"])
 
 
-def test_null_where_the_warehouse_has_none_is_quarantined() -> None:
+def test_null_in_a_column_that_must_not_be_null_is_quarantined() -> None:
     result = remodelled(items({"sold_at": None}, {}), "fact_sale")
     assert reasons(result) == [("sold_date", "is NULL", [0]), ("sold_time", "is NULL", [0])]
     assert values(result, "item_id") == [2]
 
 
-def test_a_text_too_long_for_its_column_is_quarantined_by_its_code_points() -> None:
+def test_a_text_with_too_many_code_points_is_quarantined() -> None:
     result = remodelled(items({"code": "abcd"}, {"code": "🚚🚚🚚"}, {"code": None}), "dim_item")
     assert reasons(result) == [("code", "is longer than 3", [0])]
     assert values(result, "code") == ["🚚🚚🚚", None]
 
 
-def test_a_defect_is_quarantined_from_every_table_of_its_row() -> None:
+def test_a_row_with_a_defect_is_quarantined_for_every_table_made_of_it() -> None:
     rows = items({}, {"_defect": "price is NaN", "price": None}, {"_defect": "born is infinite; price is NaN"})
     for table in ("dim_item", "fact_sale"):
         result = remodelled(rows, table)
@@ -137,13 +137,13 @@ def test_a_defect_is_quarantined_from_every_table_of_its_row() -> None:
         assert values(result, "item_id") == [1]
 
 
-def test_a_partner_s_value_that_could_not_travel_is_no_null() -> None:
+def test_a_partner_s_unreadable_value_is_not_taken_for_null() -> None:
     broken = {**A_MAKER, "capital": None, "_defect": "capital is NaN"}
     result = remodelled(items({}, makers=[broken]), "dim_item")
     assert reasons(result) == [("maker_capital", "comes from a row of 'maker' that could not be read: capital is NaN", [0])]
 
 
-def test_a_partner_s_null_is_null_beside_a_broken_value_of_a_longer_name() -> None:
+def test_a_partner_s_null_stays_null_beside_a_defect_of_a_column_with_a_longer_name() -> None:
     broken = {**A_MAKER, "capital": None, "_defect": "born is infinite; working_capital is NaN"}
     result = remodelled(items({}, makers=[broken]), "dim_item")
     assert reasons(result) == []
@@ -151,7 +151,7 @@ def test_a_partner_s_null_is_null_beside_a_broken_value_of_a_longer_name() -> No
 
 
 @pytest.mark.parametrize("moment", [A_DAY_EARLY, A_DAY_LATE])
-def test_a_year_that_no_calendar_has_is_quarantined(moment: int) -> None:
+def test_a_year_outside_the_calendar_is_quarantined(moment: int) -> None:
     result = remodelled(items({}, {"sold_at": moment}), "fact_sale")
     assert reasons(result) == [("sold_date", OUT_OF_RANGE, [1])]
     result = remodelled(items({"born": moment // DAY_US}, {"sold_at": moment}, {}), "dim_item")
@@ -159,7 +159,7 @@ def test_a_year_that_no_calendar_has_is_quarantined(moment: int) -> None:
     assert values(result, "item_id") == [3]
 
 
-def test_a_row_with_several_problems_leaves_once_and_names_them_all() -> None:
+def test_a_row_with_several_problems_is_removed_once_and_names_them_all() -> None:
     result = remodelled(items({"due": "soon", "currency": "?"}, {}), "fact_sale")
     assert [reason[:2] for reason in reasons(result)] == [
         ("due_date", "is not a date (YYYY-MM-DD)"),
@@ -173,7 +173,7 @@ def test_a_table_without_rows_in_the_batch_is_left_out() -> None:
     assert list(remodel(SHOP, items())) == []
 
 
-def test_the_calendar_is_none_of_remodelling_s_business() -> None:
+def test_remodelling_does_not_make_the_calendar() -> None:
     with pytest.raises(AssertionError, match="belongs to the calendar"):
         _origin_values(SHOP, Column("day", DATE, CalendarPart("date")), frame(SHOP.source_table("item"), []), {})
 
@@ -205,9 +205,7 @@ def refused(result: Remodelled) -> int:
 
 @given(ITEMS, st.lists(st.integers(1, 3), unique=True))
 @settings(deadline=None, max_examples=40)
-def test_whatever_the_rows_are_each_becomes_a_star_row_or_is_quarantined(
-    changes: list[dict[str, Any]], makers: list[int]
-) -> None:
+def test_every_row_becomes_a_star_row_or_is_quarantined(changes: list[dict[str, Any]], makers: list[int]) -> None:
     rows = items(*changes, makers=[{**A_MAKER, "maker_id": key} for key in makers])
     for result in remodel(SHOP, rows):
         assert len(result.rows) + refused(result) == len(changes)
@@ -218,7 +216,7 @@ def test_whatever_the_rows_are_each_becomes_a_star_row_or_is_quarantined(
 
 @given(ITEMS)
 @settings(deadline=None, max_examples=12)
-def test_a_row_becomes_the_same_whoever_is_beside_it(changes: list[dict[str, Any]]) -> None:
+def test_the_result_for_a_row_does_not_depend_on_other_rows(changes: list[dict[str, Any]]) -> None:
     together = remodelled(items(*changes), FACT_SALE.name).rows
     alone = [remodelled(items(change), FACT_SALE.name).rows for change in changes]
     pieces = pd.concat(alone, ignore_index=True).drop(columns="item_id")
