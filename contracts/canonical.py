@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.column_types import ColumnType
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
-from contracts.tables import Calendar, Column, Dimension, Drift, Fact, SourceTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceTable, WarehouseTable
 
 if TYPE_CHECKING:
     from contracts.contract import Contract
@@ -59,7 +59,14 @@ def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
         case Fact():
             document |= {"kind": "fact", "source": table.source}
             document |= _given(version=list(table.version), surrogate=table.surrogate)
-    return document | _given(lookups=[{"table": lookup.table, "on": lookup.on} for lookup in table.lookups])
+    return document | _given(lookups=[_lookup(lookup) for lookup in table.lookups])
+
+
+def _lookup(lookup: Lookup) -> dict[str, Any]:
+    """A single column is a text, as it was before keys of several columns could be joined."""
+    on = lookup.on[0] if len(lookup.on) == 1 else list(lookup.on)
+    name = None if lookup.name == lookup.table else lookup.name
+    return _given(table=lookup.table, on=on, name=name, via=lookup.via)
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -89,13 +96,13 @@ def _origin(origin: Origin) -> dict[str, Any]:
             return _given(from_source=column, absent=absent)
         case FromLookup(lookup, column, absent):
             return _given(from_lookup=lookup, column=column, absent=absent)
-        case DateOf(column, absent):
-            return _given(date_of=column, absent=absent)
-        case TimeOf(column, absent):
-            return _given(time_of=column, absent=absent)
-        case ParsedDate(column):
-            return {"parsed_date": column}
-        case CurrencyNameOf(column):
-            return {"currency_name_of": column}
+        case DateOf(column, absent, lookup):
+            return _given(date_of=column, absent=absent, lookup=lookup)
+        case TimeOf(column, absent, lookup):
+            return _given(time_of=column, absent=absent, lookup=lookup)
+        case ParsedDate(column, lookup):
+            return _given(parsed_date=column, lookup=lookup)
+        case CurrencyNameOf(column, lookup):
+            return _given(currency_name_of=column, lookup=lookup)
         case CalendarPart(part):
             return {"calendar_part": part}

@@ -14,6 +14,7 @@ from contracts.tables import (
     Calendar,
     Column,
     Fact,
+    Join,
     RemodelledTable,
     WarehouseTable,
 )
@@ -72,15 +73,33 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
 
 
 def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str]:
+    names = [lookup.name for lookup in table.lookups]
     for lookup in table.lookups:
-        partner, on = contract.source_table(lookup.table), contract.source_table(table.source).column(lookup.on)
-        if sum(other.table == lookup.table for other in table.lookups) > 1:
-            yield f"joins '{lookup.table}' twice; make it a dimension, carry both keys, and join them in a view"
-        if len(partner.key) != 1:
-            yield f"joins '{lookup.table}', whose key is not one column"
-        elif not join_alike(on.type, (key := partner.column(partner.key[0])).type):
+        if names.count(lookup.name) > 1:
+            yield f"has two lookups '{lookup.name}'; give each a name of its own"
+        elif lookup.via is not None and lookup.via not in names:
+            yield f"joins '{lookup.name}' via '{lookup.via}', which is not one of its lookups"
+        elif lookup.name not in table.paths:
+            yield f"joins '{lookup.name}' via '{lookup.via}', which never leads back to '{table.source}'; correct `via`"
+        else:
+            yield from _join_problems(contract, table.paths[lookup.name][-1])
+
+
+def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
+    start, partner = contract.source_table(join.start), contract.source_table(join.table)
+    columns = [start.column(name) for name in join.on]
+    if len(columns) != len(partner.key):
+        yield (
+            f"joins '{partner.name}' by ({', '.join(join.on)}), but its key is ({', '.join(partner.key)}); name one column for "
+            "each of the key's"
+        )
+        return
+    for column, key in zip(columns, map(partner.column, partner.key), strict=True):
+        if not join_alike(column.type, key.type):
+            joined = f"joins '{partner.name}' by '{column.name}', which is {column.type.family}"
+            its_key = "its key" if len(columns) == 1 else f"'{key.name}' of its key"
             yield (
-                f"joins '{lookup.table}' by '{lookup.on}', which is {on.type.family}, but its key is {key.type.family}; "
+                f"{joined}, but {its_key} is {key.type.family}; "
                 "join integers with integers, texts with texts, uuids with uuids, or dates with dates"
             )
 
@@ -116,25 +135,24 @@ def _reference_problems(column: Column, dimension: WarehouseTable) -> Iterator[s
 
 
 def _origin_problems(contract: Contract, table: RemodelledTable, column: Column) -> Iterator[str]:
-    base = contract.source_table(table.source)
+    if isinstance(column.origin, CalendarPart):
+        yield f"is the calendar's '{column.origin.part}', but the table is not a calendar"
+        return
+    if (lookup := column.origin.lookup) is not None and lookup not in table.paths:
+        yield f"comes from '{lookup}', which the table does not join"
+        return
+    row = contract.source_table(table.table_of(lookup))
     match column.origin:
-        case FromSource(name, absent):
-            yield from _copy_problems(name, base.column(name).type, column.type, absent)
-        case FromLookup(lookup, name, absent):
-            if lookup not in {known.table for known in table.lookups}:
-                yield f"comes from '{lookup}', which the table does not join"
-            else:
-                yield from _copy_problems(name, contract.source_table(lookup).column(name).type, column.type, absent)
+        case FromSource(name, absent) | FromLookup(_, name, absent):
+            yield from _copy_problems(name, row.column(name).type, column.type, absent)
         case DateOf(name, absent) | TimeOf(name, absent):
-            if (kind := base.column(name).type).kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
+            if (kind := row.column(name).type).kind not in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
                 yield f"is part of '{name}', which is not a timestamp"
-            if not _is_same_kind(other := base.column(absent or name).type, kind):
+            if not _is_same_kind(other := row.column(absent or name).type, kind):
                 yield f"is part of '{name}', which is {kind.family}, but where that is NULL of a {other.family}"
         case ParsedDate(name) | CurrencyNameOf(name):
-            if not base.column(name).type.is_text:
+            if not row.column(name).type.is_text:
                 yield f"is read from '{name}', which is not a text"
-        case CalendarPart(part):
-            yield f"is the calendar's '{part}', but the table is not a calendar"
 
 
 def _copy_problems(name: str, found: ColumnType, wanted: ColumnType, absent: str | None) -> Iterator[str]:

@@ -15,7 +15,8 @@ from contracts.tables import (
     Column,
     ContractError,
     Fact,
-    Lookup,
+    Join,
+    Path,
     RemodelledTable,
     SourceTable,
     WarehouseTable,
@@ -64,10 +65,20 @@ class Contract:
         """The warehouse tables whose base is the source table `source`."""
         return tuple(table for table in self.remodelled_tables if table.source == source)
 
-    def lookups_of(self, source: str) -> tuple[Lookup, ...]:
-        """Every join that rows of the source table `source` need, each once."""
-        lookups = (lookup for table in self.remodelled_from(source) for lookup in table.lookups)
-        return tuple(dict.fromkeys(lookups))
+    @cached_property
+    def paths(self) -> tuple[Path, ...]:
+        """Every path that a star table joins along, each once; a path comes before those that continue it."""
+        paths = {path: None for table in self.remodelled_tables for path in table.paths.values()}
+        return tuple(sorted(paths, key=len))
+
+    @cached_property
+    def joins(self) -> tuple[Join, ...]:
+        """Every join of a source table with another, each once."""
+        return tuple(dict.fromkeys(path[-1] for path in self.paths))
+
+    def paths_of(self, source: str) -> tuple[Path, ...]:
+        """The paths that begin at rows of the source table `source`."""
+        return tuple(path for path in self.paths if path[0].start == source)
 
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
         """Every column of a fact that refers to the warehouse table `table`, with its fact."""

@@ -1,15 +1,20 @@
-"""Where a warehouse column comes from."""
+"""Where a warehouse column comes from.
+
+An origin's `lookup` names the lookup whose row holds its columns; None: the base row.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
 class FromSource:
     """The value of a column of the base table."""
 
-    column: str  # of the base table
+    lookup: ClassVar[None] = None
+    column: str
     absent: str | None = None  # the text that replaces NULL
 
 
@@ -17,45 +22,50 @@ class FromSource:
 class FromLookup:
     """The value of a column of a joined table."""
 
-    lookup: str  # the joined table
-    column: str  # of the joined table
-    absent: str | None = None  # the text that replaces NULL
+    lookup: str
+    column: str
+    absent: str | None = None  # the text that replaces NULL, also that of a row that does not exist
 
 
 @dataclass(frozen=True, slots=True)
 class DateOf:
     """The calendar date of a timestamp, in UTC."""
 
-    column: str  # of the base table
-    absent: str | None = None  # the timestamp of the base table to use where the first is NULL
+    column: str
+    absent: str | None = None  # the timestamp of the same row to use where the first is NULL
+    lookup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimeOf:
     """The time of day of a timestamp, in UTC, to the microsecond."""
 
-    column: str  # of the base table
-    absent: str | None = None  # the timestamp of the base table to use where the first is NULL
+    column: str
+    absent: str | None = None  # the timestamp of the same row to use where the first is NULL
+    lookup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedDate:
-    """The date that a text of the base table spells as YYYY-MM-DD; any other text sends its row to quarantine."""
+    """The date that a text spells as YYYY-MM-DD; any other text sends its row to quarantine."""
 
-    column: str  # of the base table
+    column: str
+    lookup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CurrencyNameOf:
-    """The ISO 4217 name of the alphabetic code in a column of the base table; an unknown code sends its row to quarantine."""
+    """The ISO 4217 name of an alphabetic code; an unknown code sends its row to quarantine."""
 
-    column: str  # of the base table
+    column: str
+    lookup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CalendarPart:
     """A part of the calendar's own date."""
 
+    lookup: ClassVar[None] = None
     part: str  # a name of contracts.calendar.CALENDAR_PARTS
 
 

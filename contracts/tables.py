@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from contracts.column_types import TEXT, ColumnType
 from contracts.origins import Origin
@@ -81,10 +81,30 @@ class SourceTable:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A join of a column of the base table to the primary key, a single column, of another source table."""
+    """A join with the partner: the row of another source table to whose key some columns refer."""
 
-    table: str  # the other table, called the partner
-    on: str  # the column of the base table
+    table: str  # the partner's table; it may be the base table itself
+    on: tuple[str, ...]  # of the row that the join starts from: one column for each column of the partner's key, in its order
+    name: str = ""  # what origins and `via` call it; by default the table's name
+    via: str | None = None  # the name of the lookup whose row the join starts from; None: the base row
+
+    def __post_init__(self) -> None:
+        """Fill in the default, and accept a single column as a text, as contracts spelled it before keys of several columns."""
+        object.__setattr__(self, "name", self.name or self.table)
+        on = cast("str | tuple[str, ...]", self.on)
+        object.__setattr__(self, "on", (on,) if isinstance(on, str) else tuple(on))
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What a lookup joins, whatever it is called: rows of `start` with those of `table` to which their columns `on` refer."""
+
+    start: str
+    on: tuple[str, ...]
+    table: str
+
+
+Path = tuple[Join, ...]  # from a base row to one of its partners, over any number of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +155,43 @@ class Calendar(_StarTable):
 
 
 @dataclass(frozen=True)
-class Dimension(_StarTable):
-    """The latest state of a source table: one row per business key."""
-
+class _JoinedTable(_StarTable):
     source: str  # the base table
-    lookups: tuple[Lookup, ...] = ()  # the joins that its columns of origin FromLookup need
+    lookups: tuple[Lookup, ...] = ()  # the joins that origins name, in any order
+
+    def lookup(self, name: str) -> Lookup:
+        """The lookup called `name`. Raises: ContractError if there is none."""
+        return named(name, self.lookups, f"'{self.name}' has no lookup")
+
+    @cached_property
+    def paths(self) -> dict[str, Path]:
+        """The path to each lookup's partner, by the lookup's name; a path comes before those that continue it.
+
+        A lookup that starts from an unknown one, or in a circle from itself, has none; a contract refuses it.
+        """
+        paths: dict[str, Path] = {}
+        for _ in self.lookups:  # no path has more steps
+            for lookup in self.lookups:
+                if lookup.name not in paths and (lookup.via is None or lookup.via in paths):
+                    before = paths[lookup.via] if lookup.via else ()
+                    start = before[-1].table if before else self.source
+                    paths[lookup.name] = (*before, Join(start, lookup.on, lookup.table))
+        return paths
+
+    def table_of(self, lookup: str | None) -> str:
+        """The source table that holds a column of the lookup called `lookup`, or of the base row (None)."""
+        return self.source if lookup is None else self.lookup(lookup).table
 
 
 @dataclass(frozen=True)
-class Fact(_StarTable):
+class Dimension(_JoinedTable):
+    """The latest state of a source table: one row per business key."""
+
+
+@dataclass(frozen=True)
+class Fact(_JoinedTable):
     """The history of a source table: one row per business key and version."""
 
-    source: str  # the base table
-    lookups: tuple[Lookup, ...] = ()  # the joins that its columns of origin FromLookup need
     version: tuple[str, ...] = ()  # the columns that tell versions apart; without them the fact keeps only the newest row
     surrogate: str | None = None  # an identity column, which the warehouse fills
 
@@ -155,7 +199,7 @@ class Fact(_StarTable):
 RemodelledTable = Dimension | Fact  # its rows are made from those of a source table
 WarehouseTable = Calendar | RemodelledTable
 
-Named = TypeVar("Named", SourceColumn, SourceTable, Column, WarehouseTable)
+Named = TypeVar("Named", SourceColumn, SourceTable, Lookup, Column, WarehouseTable)
 
 
 def named(name: str, among: tuple[Named, ...], otherwise: str) -> Named:

@@ -184,7 +184,7 @@ WAREHOUSE_TABLES = (
         Column("department_name", TEXT, FromLookup("department", "department_name")),
         Column("location", TEXT, FromLookup("department", "location", absent=UNKNOWN)),
         _same("email_address"),
-        lookups=(Lookup("department", on="department_id"),),
+        lookups=(Lookup("department", on=("department_id",)),),
     ),
     _dimension(
         "dim_counterparty",
@@ -198,7 +198,7 @@ WAREHOUSE_TABLES = (
         _legal("postal_code", "postal_code"),
         _legal("country", "country"),
         _legal("phone_number", "phone"),
-        lookups=(Lookup("address", on="legal_address_id"),),
+        lookups=(Lookup("address", on=("legal_address_id",)),),
     ),
     _dimension(
         "dim_transaction",

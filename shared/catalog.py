@@ -158,10 +158,14 @@ def _require_comparable(contract: Contract, types: Mapping[str, Mapping[str, Sou
             compared = keys_compared_with(contract, table.name, column.name) if column.type.is_text else ()
             if not column.type.is_text or not (compared or column.name in table.key):
                 continue
-            keys = {other.name: types[other.name][other.key[0]] for other in compared}
+            keys = {_key_name(contract.source_table(other), key): types[other][key] for other, key in compared}
             problem = comparison_problem(table, column.name, types[table.name][column.name], keys)
             if problem is not None:
                 raise SourceMismatchError(f"column '{table.name}.{column.name}' {problem}")
+
+
+def _key_name(table: SourceTable, column: str) -> str:
+    return table.name if len(table.key) == 1 else f"{table.name}.{column}"
 
 
 def _types(found: asyncpg.Record) -> dict[str, SourceType]:

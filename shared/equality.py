@@ -9,10 +9,14 @@ A contract calls all of these TEXT, so the statement itself looks up the type of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource
-from contracts.tables import SourceTable
+from contracts.tables import Join
 from shared.sql import quoted
+
+KeyColumn = tuple[str, str]  # a source table, and a column of its key
 
 
 def compared_text(contract: Contract, table: str, column: str, value: str) -> str:
@@ -21,36 +25,70 @@ def compared_text(contract: Contract, table: str, column: str, value: str) -> st
     return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
 
 
-def partner_conditions(contract: Contract, table: str, column: str, value: str, key: str) -> tuple[str, str]:
-    """Two conditions, each for a subquery of its own: the SQL `key` of a lookup's partner equals such a text if one is true.
+def is_partner(contract: Contract, join: Join, start: str, partner: str) -> str:
+    """The condition of a join: the SQL row `partner` is the one that the row `start` refers to."""
+    conditions = []
+    for name, key in _compared(contract, join):
+        value, key_value = quoted(start, name), quoted(partner, key)
+        if contract.source_table(join.start).column(name).type.is_text:
+            value, key_value = compared_text(contract, join.start, name, value), f"{key_value}::text"
+        conditions.append(f"{key_value} = {value}")
+    return " AND ".join(conditions)
 
-    A subquery that compared the key with compared_text() would run again for each row: PostgreSQL does not hash keys that are
-    compared with another subquery's result, and finds no character(n) in an index by its text.
+
+def partner_conditions(contract: Contract, join: Join, start: str, partner: str) -> list[str]:
+    """As is_partner(), for rows `start` outside of the subquery: conditions, each for a subquery of its own; one may be true.
+
+    There are two for each text that is compared. A subquery that compared the key with compared_text() would run again for each
+    row: PostgreSQL does not hash keys that are compared with another subquery's result, and finds no character(n) in an index
+    by its text.
     """
-    padded = _meets_padded(contract, table, column)
-    return f"NOT ({padded}) AND {key}::text = {value}::text", f"({padded}) AND {key}::bpchar = {value}::text::bpchar"
+    found = [""]
+    for name, key in _compared(contract, join):
+        value, key_value = quoted(start, name), quoted(partner, key)
+        equal = [f"{key_value} = {value}"]
+        if contract.source_table(join.start).column(name).type.is_text:
+            padded = _meets_padded(contract, join.start, name)
+            equal = [
+                f"NOT ({padded}) AND {key_value}::text = {value}::text",
+                f"({padded}) AND {key_value}::bpchar = {value}::text::bpchar",
+            ]
+        found = [f"{one} AND {other}" if one else other for one in found for other in equal]
+    return found
 
 
-def keys_compared_with(contract: Contract, table: str, column: str) -> tuple[SourceTable, ...]:
-    """The source tables whose key, a text, a column is compared with: by a lookup, or by a reference of the star."""
-    compared = [lookup.table for lookup in contract.lookups_of(table) if lookup.on == column]
+def _compared(contract: Contract, join: Join) -> Iterator[tuple[str, str]]:
+    """Each column of the join with the key's column that it is compared with."""
+    return zip(join.on, contract.source_table(join.table).key, strict=True)
+
+
+def keys_compared_with(contract: Contract, table: str, column: str) -> tuple[KeyColumn, ...]:
+    """The key columns, of texts, that a column is compared with: by a lookup, or by a reference of the star."""
+    compared = [
+        (join.table, contract.source_table(join.table).key[place])
+        for join in contract.joins
+        if join.start == table
+        for place, name in enumerate(join.on)
+        if name == column
+    ]
     for dimension in contract.remodelled_tables:
         for fact, referring in contract.references_to(dimension.name):
             match referring.origin:
-                case FromSource(name) if (fact.source, name) == (table, column):
-                    compared.append(dimension.source)
-                case FromLookup(lookup, name) if (lookup, name) == (table, column):
-                    compared.append(dimension.source)
+                case FromSource(name):
+                    referred_by = fact.source, name
+                case FromLookup(lookup, name):
+                    referred_by = fact.table_of(lookup), name
                 case _:
-                    pass
-    keys = (contract.source_table(name) for name in dict.fromkeys(compared))
-    return tuple(key for key in keys if key.column(key.key[0]).type.is_text)
+                    continue
+            if referred_by == (table, column):
+                compared.append((dimension.source, contract.source_table(dimension.source).key[0]))
+    return tuple(key for key in dict.fromkeys(compared) if contract.source_table(key[0]).column(key[1]).type.is_text)
 
 
 def _meets_padded(contract: Contract, table: str, column: str) -> str:
     """Whether one of these keys is character(n), or a domain over it: max() of any other type of text is another type."""
     return " OR ".join(
-        f"(SELECT pg_typeof(max({quoted('k', key.key[0])})) = 'bpchar'::regtype "
-        f"FROM {quoted(contract.source_schema, key.name)} AS k WHERE false)"
-        for key in keys_compared_with(contract, table, column)
+        f"(SELECT pg_typeof(max({quoted('k', name)})) = 'bpchar'::regtype "
+        f"FROM {quoted(contract.source_schema, key)} AS k WHERE false)"
+        for key, name in keys_compared_with(contract, table, column)
     )

@@ -32,7 +32,7 @@ class SourceType:
 
 
 def comparison_problem(table: SourceTable, column: str, found: SourceType, keys: Mapping[str, SourceType]) -> str | None:
-    """Why a text column that is a key, or is compared with `keys` (by table), can't be compared by its text."""
+    """Why a text column that is a key, or is compared with `keys` (by name), can't be compared by its text."""
     if not found.is_enum and found.unbounded not in _COMPARED_BY_ITS_TEXT:
         return (
             f"is {found}, which PostgreSQL does not compare by its text; a key, and what refers to one, must be text or varchar"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from contracts.contract import Contract
 from contracts.key_hashes import TableHashes
 from contracts.messages import Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity
-from contracts.tables import SourceTable
+from contracts.tables import Path, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
@@ -149,21 +149,30 @@ class MemorySnapshot:
             return True
         if version.xid >= plan.since.horizon:
             return True
-        for lookup in self.contract.lookups_of(table.name):
-            reference = version.row.get(lookup.on)
-            partner = self.rows[lookup.table].get((reference,)) if reference is not None else None
-            if lookup.table in plan.full_tables or (partner is not None and partner.xid >= plan.since.horizon):
+        for path in self.contract.paths_of(table.name):
+            reference, partner = self._partner(path, version.row)
+            if path[-1].table in plan.full_tables or (partner is not None and partner.xid >= plan.since.horizon):
                 return True
             if plan.reads_orphans and reference is not None and partner is None:
                 return True
         return False
 
-    def _partners(self, plan: Plan, table: SourceTable, page: Iterable[Row]) -> Iterator[Page]:
-        for lookup in self.contract.lookups_of(table.name):
-            wanted = {row.get(lookup.on) for row in page}
-            partners = [version.row for key, version in sorted(self.rows[lookup.table].items()) if key[0] in wanted]
-            if partners:
-                yield _page(self.contract.source_table(lookup.table), Role.PARTNER, plan, partners)
+    def _partners(self, plan: Plan, table: SourceTable, page: Sequence[Row]) -> Iterator[Page]:
+        wanted: dict[str, set[Key]] = {}
+        for path in self.contract.paths_of(table.name):
+            keys = {key for row in page if (key := self._partner(path, row)[0]) is not None}
+            wanted.setdefault(path[-1].table, set()).update(keys)
+        for name, keys in wanted.items():
+            if partners := [version.row for key, version in sorted(self.rows[name].items()) if key in keys]:
+                yield _page(self.contract.source_table(name), Role.PARTNER, plan, partners)
+
+    def _partner(self, path: Path, row: Row) -> tuple[Key | None, Version | None]:
+        """The key to which the last step of a path from `row` refers, and the partner that has it; None for what is missing."""
+        *before, join = path
+        start = self._partner(tuple(before), row)[1] if before else Version(0, row)
+        values = [start.row.get(name) for name in join.on] if start else []
+        key = tuple(value for value in values if value is not None)
+        return (key, self.rows[join.table].get(key)) if len(key) == len(join.on) else (None, None)
 
 
 def _key_of(table: SourceTable, row: Row) -> Key:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from contracts.contract import Contract
 from contracts.key_hashes import TableHashes
 from contracts.messages import Role
 from contracts.state import Checkpoint
-from contracts.tables import SourceTable
+from contracts.tables import Path, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, Page
@@ -26,6 +27,7 @@ from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_hashes import select_sums, table_hashes
 from shared.key_look_up import KEYS_IN_LIST, found_keys
+from shared.parquet import empty_frame
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
 from shared.source_keys import keys_of
@@ -107,20 +109,28 @@ class PostgresSnapshot:
                 yield pages
 
     async def _partners(self, page: Page, selection: Selection, limits: BatchLimits) -> list[Page] | None:
-        """The partners of the rows of a page; None if they have too many bytes and the page more than one row."""
-        pages, byte_limit = list[Page](), limits.byte_count - page.byte_count
-        for lookup in self.contract.lookups_of(page.table.name):
-            table = self.contract.source_table(lookup.table)
-            keys = sorted((await page.frame)[lookup.on].dropna().unique().tolist())
-            for start in range(0, len(keys), KEYS_IN_LIST):
-                query = selection.partners(lookup, keys[start : start + KEYS_IN_LIST], byte_limit=max(1, byte_limit))
-                partner = await self._page(table, Role.PARTNER, selection, query)
-                if partner.row_count:
-                    pages.append(partner)
-                if page.row_count > 1 and _may_be_cut(partner, byte_limit):
+        """The partners of the rows of a page, a page for each table; None if they have too many bytes for more than one row.
+
+        A row to which several paths lead is read once.
+        """
+        byte_limit, paths = limits.byte_count - page.byte_count, self.contract.paths_of(page.table.name)
+        at_end: dict[Path, pd.DataFrame] = {(): await page.frame}  # the rows from which other paths go on
+        read: dict[str, list[Page]] = {}
+        for path in paths:
+            table = self.contract.source_table(path[-1].table)
+            wanted, pages = references(at_end[path[:-1]], path[-1].on), read.setdefault(table.name, [])
+            missing = sorted(wanted - references(await _rows(pages), table.key) if pages else wanted)
+            for start in range(0, len(missing), KEYS_IN_LIST):
+                query = selection.partners(table, missing[start : start + KEYS_IN_LIST], byte_limit=max(1, byte_limit))
+                partners = await self._page(table, Role.PARTNER, selection, query)
+                if page.row_count > 1 and _may_be_cut(partners, byte_limit):
                     return None
-                byte_limit -= partner.byte_count
-        return pages
+                byte_limit -= partners.byte_count
+                if partners.row_count:
+                    pages.append(partners)
+            if any(other[:-1] == path for other in paths):
+                at_end[path] = _with_keys(await _rows(pages), table, wanted) if pages else empty_frame(selection.types(table))
+        return [_merged(pages) for pages in read.values() if pages]
 
     async def _page(self, table: SourceTable, role: Role, selection: Selection, query: str) -> Page:
         null = null_marker()
@@ -172,6 +182,26 @@ def _part(page: Page, start: int, stop: int) -> Page:
     row_count = stop - start
     byte_count = page.byte_count * row_count // page.row_count
     return replace(page, row_count=row_count, byte_count=byte_count, frame=asyncio.create_task(rows()))
+
+
+async def _rows(pages: Sequence[Page]) -> pd.DataFrame:
+    return pd.concat([await page.frame for page in pages], ignore_index=True)
+
+
+def _merged(pages: Sequence[Page]) -> Page:
+    """Pages of one table as one page: a batch's messages name each page's object."""
+    row_count, byte_count = sum(page.row_count for page in pages), sum(page.byte_count for page in pages)
+    return replace(pages[0], row_count=row_count, byte_count=byte_count, frame=asyncio.create_task(_rows(pages)))
+
+
+def references(rows: pd.DataFrame, columns: Sequence[str]) -> set[Key]:
+    """The different values of some columns, without those of which one is NULL."""
+    known = rows.dropna(subset=list(columns))
+    return set(zip(*(known[name].tolist() for name in columns), strict=True))
+
+
+def _with_keys(rows: pd.DataFrame, table: SourceTable, keys: AbstractSet[Key]) -> pd.DataFrame:
+    return rows[[key in keys for key in zip(*(rows[name].tolist() for name in table.key), strict=True)]]
 
 
 def null_marker(token: Callable[[int], str] = secrets.token_hex) -> str:

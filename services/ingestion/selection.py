@@ -10,8 +10,8 @@ relative to the transaction that computes it, so horizon and rows must be compar
 above its parent's, so rows written under a savepoint are covered. `BETWEEN 0` drops rows more than 2^31 transactions old, whose
 32-bit age is negative.
 
-A row is *affected* when it changed or when one of its lookup partners did. A deleted row has no version to read: now and then a
-run hashes the keys of all rows that are not affected instead.
+A row is *affected* when it changed or when one of its partners did: the rows on the paths of its lookups. A deleted row has no
+version to read: now and then a run hashes the keys of all rows that are not affected instead.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
-from contracts.tables import Lookup, SourceColumn, SourceTable
+from contracts.tables import Path, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
-from shared.equality import compared_text, partner_conditions
+from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
 from shared.source_keys import key_as_json, key_columns, key_literal, key_literals
 from shared.sql import literal, quoted
@@ -65,12 +65,18 @@ class Selection:
             conditions.append(f"({key_columns(table)}) > {key_literals([after])}")
         return self._bounded(table, " AND ".join(conditions), limit, byte_limit)
 
-    def partners(self, lookup: Lookup, keys: list[int | str], *, byte_limit: int) -> str:
-        """The rows of the lookup's table with one of `keys`; a row is left out if those before it have `byte_limit` bytes."""
-        table = self.contract.source_table(lookup.table)
-        key = table.column(table.key[0])
-        wanted = ", ".join(codec_of(key.type).loaded(str(one)) if key.type.is_moment else key_literal(one) for one in keys)
-        return self._bounded(table, f"{key_columns(table)} IN ({wanted})", len(keys), byte_limit)
+    def partners(self, table: SourceTable, keys: list[Key], *, byte_limit: int) -> str:
+        """The rows of `table` with one of `keys`, whose values have their form in a data frame.
+
+        A row is left out if those before it have `byte_limit` bytes.
+        """
+        moments = [codec_of(kind) if (kind := table.column(name).type).is_moment else None for name in table.key]
+        rows = (
+            [moment.loaded(str(one)) if moment else key_literal(one) for one, moment in zip(key, moments, strict=True)]
+            for key in keys
+        )
+        wanted = ", ".join(row[0] if len(row) == 1 else f"({', '.join(row)})" for row in rows)
+        return self._bounded(table, f"({key_columns(table)}) IN ({wanted})", len(keys), byte_limit)
 
     def unread_hashes(self, table: SourceTable) -> str | None:
         """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
@@ -145,24 +151,39 @@ class Selection:
         conditions = [self._changed("t")]
         if keys := self.reread.get(table.name):
             conditions.append(f"({key_columns(table)}) IN ({key_literals(keys)})")
-        for lookup in self.contract.lookups_of(table.name):
-            if lookup.table in self.full_tables:
+        for path in self.contract.paths_of(table.name):
+            if path[-1].table in self.full_tables:
                 return EVERY_ROW
-            conditions.append(self._has_partner(table, lookup, f" AND {self._changed('p')}"))
+            conditions.append(self._has_partner(path, self._changed(f"p{len(path)}")))
             if self.orphans:
-                conditions.append(f"({quoted('t', lookup.on)} IS NOT NULL AND NOT {self._has_partner(table, lookup)})")
+                conditions.append(self._lacks_partner(path))
         return f"({' OR '.join(conditions)})"
 
-    def _has_partner(self, table: SourceTable, lookup: Lookup, further: str = "") -> str:
-        """Whether the lookup's table has the row that a row of `table` refers to, and the `further` condition holds for it."""
-        partner = self.contract.source_table(lookup.table)
-        reference, key = quoted("t", lookup.on), quoted("p", partner.key[0])
-        equal: tuple[str, ...] = (f"{key} = {reference}",)
-        if table.column(lookup.on).type.is_text:
-            equal = partner_conditions(self.contract, table.name, lookup.on, reference, key)
-        partners = f"SELECT FROM {self._from(partner, 'p')} WHERE"
-        found = " OR ".join(f"EXISTS ({partners} {condition}{further})" for condition in equal)
+    def _has_partner(self, path: Path, condition: str = "") -> str:
+        """Whether the row t has the partner at the end of `path`, and the `condition` holds for it.
+
+        On the way, partners are called p1, p2 and so on. The path is joined in one subquery, not in one subquery for each step:
+        PostgreSQL can then tell that few rows come of it, and hashes them.
+        """
+        partners = [f"{self._from(self.contract.source_table(path[0].table), 'p1')}"]
+        for place, join in enumerate(path[1:], start=2):
+            partner = self.contract.source_table(join.table)
+            partners.append(f"{self._from(partner, f'p{place}')} ON {is_partner(self.contract, join, *_aliases(place))}")
+        joined, further = " JOIN ".join(partners), f" AND {condition}" if condition else ""
+        # In OR, PostgreSQL makes no join of a subquery.
+        equal = partner_conditions(self.contract, path[0], *_aliases(1))
+        found = " OR ".join(f"EXISTS (SELECT FROM {joined} WHERE {one}{further})" for one in equal)
         return found if len(equal) == 1 else f"({found})"
+
+    def _lacks_partner(self, path: Path) -> str:
+        """Whether the row t, or its partner at the end of `path` but one, refers to a row that does not exist."""
+        join, (start, partner) = path[-1], _aliases(len(path))
+        refers = " AND ".join(f"{quoted(start, name)} IS NOT NULL" for name in join.on)
+        if len(path) == 1:
+            return f"({refers} AND NOT {self._has_partner(path)})"
+        table, equal = self.contract.source_table(join.table), is_partner(self.contract, join, start, partner)
+        missing = f"NOT EXISTS (SELECT FROM {self._from(table, partner)} WHERE {equal})"
+        return self._has_partner(path[:-1], f"{refers} AND {missing}")
 
     def _changed(self, alias: str) -> str:
         horizon = (self.horizon or 0) % XID_MODULUS
@@ -195,3 +216,8 @@ def _too_large(size: str) -> list[tuple[str, str]]:
 def _is_held(size: str) -> str:
     """Whether a value is small enough to travel; NULL for NULL."""
     return f"{size} <= {VALUE_BYTES_MAXIMUM}"
+
+
+def _aliases(place: int) -> tuple[str, str]:
+    """What a path's step of this place, from 1, joins."""
+    return ("t" if place == 1 else f"p{place - 1}"), f"p{place}"

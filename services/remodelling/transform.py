@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -18,7 +18,7 @@ from iso4217 import Currency
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, RemodelledTable
+from contracts.tables import Column, Lookup, RemodelledTable, SourceTable
 from shared.codecs import codec_of
 from shared.parquet import empty_frame
 
@@ -31,7 +31,7 @@ CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for c
 class Refusal:
     """Why some rows of a base table can't become star rows."""
 
-    column: str  # of the star table, or the base table's column of a lookup; empty for the whole row
+    column: str  # of the star table; empty for the whole row
     reason: str  # what the column's value is, as the rest of a sentence
     rows: pd.Series  # a boolean mask over the base table's frame
 
@@ -61,20 +61,39 @@ def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
             yield _remodel_table(contract, table, base, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The base rows, or the partners of a lookup: one for each base row, NULL throughout where there is none."""
+
+    lookup: str | None  # None: the base rows
+    table: SourceTable
+    frame: pd.DataFrame
+    # Of a partner, a reason for each base row, or NULL:
+    unread: pd.Series  # it is not known, because a reference to it could not travel
+    gone: pd.Series  # it, or one on the way to it, does not exist, although another row refers to it
+
+
 def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
-    partners, whole_rows = _join(contract, table, base, rows.partners)
-    defects = base[contract.source_table(table.source).defect]
-    whole_rows += [Refusal("", str(reason), defects == reason) for reason in defects.dropna().unique()]
+    joined = _join(contract, table, base, rows.partners)
+    whole_rows = _refusals("", base[joined[None].table.defect])
     refusals = list(whole_rows)
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
-        columns[column.name], found = _column(contract, column, base, partners)
+        columns[column.name], found = _column(column, joined)
         if not column.nullable:
-            found.append(Refusal(column.name, "is NULL", columns[column.name].isna() & ~_any(base, [*whole_rows, *found])))
+            is_null = columns[column.name].isna() & ~_any(base, [*whole_rows, *found])
+            gone = joined[column.origin.lookup].gone
+            found += _refusals(column.name, gone.where(is_null))
+            found.append(Refusal(column.name, "is NULL", is_null & gone.isna()))
         refusals += found
     star = pd.DataFrame(columns, index=base.index)
     refused = _any(base, refusals)
     return Remodelled(table, star[~refused].reset_index(drop=True), [refusal for refusal in refusals if refusal.rows.any()])
+
+
+def _refusals(column: str, reasons: pd.Series) -> list[Refusal]:
+    """A refusal for each different reason."""
+    return [Refusal(column, str(one), (reasons == one).fillna(value=False).astype(bool)) for one in reasons.dropna().unique()]
 
 
 def _any(base: pd.DataFrame, refusals: list[Refusal]) -> pd.Series:
@@ -87,28 +106,53 @@ def _any(base: pd.DataFrame, refusals: list[Refusal]) -> pd.Series:
 
 def _join(
     contract: Contract, table: RemodelledTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[dict[str, pd.DataFrame], list[Refusal]]:
-    """For each lookup its partner rows, one per base row; a row whose partner does not exist is a refusal."""
-    joined: dict[str, pd.DataFrame] = {}
-    refusals: list[Refusal] = []
-    for lookup in table.lookups:
+) -> dict[str | None, _Rows]:
+    """The base rows (None), and for each lookup its partners, by its name."""
+    nothing = pd.Series(pd.NA, index=base.index, dtype="string")
+    joined: dict[str | None, _Rows] = {None: _Rows(None, contract.source_table(table.source), base, nothing, nothing)}
+    for name in table.paths:
+        lookup = table.lookup(name)
         partner = contract.source_table(lookup.table)
-        known = (
-            partners.get(lookup.table, empty_frame(partner.extract_types))
-            .drop_duplicates(partner.key[0])
-            .set_index(partner.key[0], drop=False)
-        )
-        joined[lookup.table] = known.reindex(base[lookup.on]).set_axis(base.index)
-        orphans = base[lookup.on].notna() & ~base[lookup.on].isin(known.index)
-        refusals.append(Refusal(lookup.on, f"refers to a row of '{lookup.table}' that does not exist", orphans))
-    return joined, refusals
+        known = partners.get(lookup.table, empty_frame(partner.extract_types))
+        joined[name] = _partners(joined[lookup.via], lookup, partner, known)
+    return joined
 
 
-def _column(
-    contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[pd.Series, list[Refusal]]:
+def _partners(start: _Rows, lookup: Lookup, table: SourceTable, known: pd.DataFrame) -> _Rows:
+    """The rows of `known` to which the rows of `start` refer, as PostgreSQL's LEFT JOIN finds them."""
+    key = list(table.key)
+    known = known.dropna(subset=key).drop_duplicates(key, ignore_index=True)
+    refers = start.frame[list(lookup.on)].notna().all(axis="columns")
+    places = _index(known, key).get_indexer(_index(start.frame, lookup.on))
+    places[~refers.to_numpy()] = -1  # which no row has
+    gone = start.gone.mask(refers & (places < 0), f"comes from a row of '{table.name}' that does not exist")
+    unread = start.unread
+    for name in lookup.on:
+        unread = unread.fillna(_unread(start, name))
+    return _Rows(lookup.name, table, known.reindex(places).set_axis(start.frame.index), unread, gone)
+
+
+def _index(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Index:
+    values = [rows[name] for name in columns]
+    return pd.Index(values[0]) if len(values) == 1 else pd.MultiIndex.from_arrays(values)
+
+
+def _unread(rows: _Rows, name: str) -> pd.Series:
+    """Why a value of a partner may be NULL only because it could not travel, as the partner's defects name their columns.
+
+    NULL for a value that is known, and for all base rows, which are refused as a whole.
+    """
+    if rows.lookup is None:
+        return rows.unread
+    defects = rows.frame[rows.table.defect].astype("string")
+    is_named = defects.str.contains(rf"(?:^|; ){re.escape(name)} is ").fillna(value=False).astype(bool)
+    reasons = f"comes from a row of '{rows.table.name}' that could not be read: " + defects
+    return rows.unread.fillna(reasons.where(rows.frame[name].isna() & is_named))
+
+
+def _column(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:
     """The values of a column, and which rows can't have theirs."""
-    values, refusals = _origin_values(contract, column, base, partners)
+    values, refusals = _origin_values(column, joined)
     if column.type.length:
         refusals.append(Refusal(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
     codec = codec_of(column.type)
@@ -118,43 +162,27 @@ def _column(
     return values.astype(codec.frame), refusals
 
 
-def _origin_values(
-    contract: Contract, column: Column, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
-) -> tuple[pd.Series, list[Refusal]]:
-    match column.origin:
-        case FromSource(name, absent):
-            return _present(base[name], absent), []
-        case FromLookup(lookup, name, absent):
-            defects = partners[lookup][contract.source_table(lookup).defect]
-            return _present(partners[lookup][name], absent), _lost(partners[lookup][name], defects, lookup, column)
-        case DateOf(name, absent):
-            return _moments(base, name, absent) // MICROSECONDS_PER_DAY, []
-        case TimeOf(name, absent):
-            return _moments(base, name, absent) % MICROSECONDS_PER_DAY, []
-        case ParsedDate(name):
-            return _looked_up(base[name], _days_by_text(base[name]), column, "is not a date (YYYY-MM-DD)")
-        case CurrencyNameOf(name):
-            return _looked_up(base[name], CURRENCY_NAMES, column, "is not an ISO 4217 currency code")
-        case CalendarPart():
-            raise AssertionError(f"'{column.name}' belongs to the calendar, which the loader fills")
+def _origin_values(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:
+    if isinstance(origin := column.origin, CalendarPart):
+        raise TypeError(f"'{column.name}' belongs to the calendar, which the loader fills")
+    rows = joined[origin.lookup]
+    values, unread = rows.frame[origin.column], _unread(rows, origin.column)
+    unknown: list[Refusal] = []
+    match origin:
+        case FromSource(absent=absent) | FromLookup(absent=absent):
+            values = values if absent is None else values.where(values.notna(), absent)
+        case DateOf(absent=absent) | TimeOf(absent=absent):
+            if absent is not None:
+                unread = unread.fillna(_unread(rows, absent).where(values.isna()))
+                values = values.fillna(rows.frame[absent])
+            values = values // MICROSECONDS_PER_DAY if isinstance(origin, DateOf) else values % MICROSECONDS_PER_DAY
+        case ParsedDate():
+            values, unknown = _looked_up(values, _days_by_text(values), column, "is not a date (YYYY-MM-DD)")
+        case CurrencyNameOf():
+            values, unknown = _looked_up(values, CURRENCY_NAMES, column, "is not an ISO 4217 currency code")
         case _:
-            assert_never(column.origin)
-
-
-def _present(values: pd.Series, absent: str | None) -> pd.Series:
-    return values if absent is None else values.where(values.notna(), absent)
-
-
-def _moments(base: pd.DataFrame, name: str, absent: str | None) -> pd.Series:
-    return base[name] if absent is None else base[name].fillna(base[absent])
-
-
-def _lost(values: pd.Series, defects: pd.Series, lookup: str, column: Column) -> list[Refusal]:
-    """Which values of a partner may be NULL only because they could not travel, as its defects name their columns."""
-    is_named = defects.str.contains(rf"(?:^|; ){re.escape(str(values.name))} is ").fillna(value=False).astype(bool)
-    defects = defects.where(values.isna() & is_named)
-    unreadable = f"comes from a row of '{lookup}' that could not be read"
-    return [Refusal(column.name, f"{unreadable}: {defect}", defects == defect) for defect in defects.dropna().unique()]
+            assert_never(origin)
+    return values, [*unknown, *_refusals(column.name, unread)]
 
 
 def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Refusal]]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from infra.local.databases import LOADER
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
+from services.ingestion.memory_source import MemorySource
+from services.ingestion.postgres_source import PostgresSource
 from services.loading.memory_warehouse import MemoryWarehouse
 from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.object_store import ObjectStore
@@ -21,6 +24,7 @@ from shared.postgres import Database
 from shared.queue import Queue
 from shared.service import Clients, open_clients
 from shared.testing import FakeObjectStore, FakeQueue
+from tests.fixtures.applications import CONTRACT, DDL, InMemory, InPostgres, Scene
 from tests.fixtures.localstack import REGION
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.shop_warehouse import Shop
@@ -124,3 +128,19 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
     url = cluster.url(request.getfixturevalue("warehouse_database"), LOADER)
     async with aclosing(Database("warehouse", SecretStr(url), connections=6)) as database:
         yield Shop(PostgresWarehouse(database, SHOP), database)
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+    if request.param == "fake":
+        memory = MemorySource(CONTRACT)
+        yield Scene(memory, InMemory(memory))
+        return
+    cluster: TestCluster = request.getfixturevalue("postgres_cluster")
+    name: str = request.getfixturevalue("source_database")
+    owner = await asyncpg.connect(cluster.url(name, SOURCE_OWNER))
+    await owner.execute(DDL)
+    await owner.close()
+    database = Database("source", SecretStr(cluster.url(name, READER)), connections=2)
+    yield Scene(PostgresSource(database, CONTRACT), InPostgres(cluster.url(name, SOURCE_OWNER)))
+    await database.aclose()

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from contracts.messages import LookUpKeysData, Mode, Role, RowsOf
-from infra.local.databases import READER, SOURCE_OWNER
-from services.ingestion.memory_source import MemorySource
-from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from shared.errors import PermanentError
-from shared.postgres import Database
 from tests.fixtures.applications import (
-    CONTRACT,
-    DDL,
     ITEM,
     MAKER,
     SHELF,
-    InMemory,
-    InPostgres,
     Scene,
     compares,
     item,
     maker,
     rows_of,
 )
-from tests.fixtures.postgres_cluster import TestCluster
-
-
-@pytest.fixture(params=["fake", "postgres"])
-async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
-    if request.param == "fake":
-        memory = MemorySource(CONTRACT)
-        yield Scene(memory, InMemory(memory))
-        return
-    cluster: TestCluster = request.getfixturevalue("postgres_cluster")
-    name: str = request.getfixturevalue("source_database")
-    owner = await asyncpg.connect(cluster.url(name, SOURCE_OWNER))
-    await owner.execute(DDL)
-    await owner.close()
-    database = Database("source", SecretStr(cluster.url(name, READER)), connections=2)
-    yield Scene(PostgresSource(database, CONTRACT), InPostgres(cluster.url(name, SOURCE_OWNER)))
-    await database.aclose()
 
 
 async def test_the_first_run_reads_every_row_with_its_partner(scene: Scene) -> None:

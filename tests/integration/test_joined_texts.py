@@ -30,7 +30,7 @@ BLANKS = of(
     SOLD,
     star=(
         dimension_of(CODE),
-        dimension_of(ITEM, Column("label", TEXT, FromLookup("code", "label")), lookups=(Lookup("code", on="code"),)),
+        dimension_of(ITEM, Column("label", TEXT, FromLookup("code", "label")), lookups=(Lookup("code", on=("code",)),)),
         Fact(
             "fact_sold",
             ("id",),
@@ -199,7 +199,7 @@ async def test_texts_that_postgresql_compares_otherwise_are_refused(
     await superuser.execute("UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'Loose'")
     await superuser.close()
     keyed = replace(SOLD, key=("code",), columns=SOLD.columns[1:])
-    by_code = of(CODE, keyed, star=(dimension_of(CODE), dimension_of(keyed, lookups=(Lookup("code", on="code"),))))
+    by_code = of(CODE, keyed, star=(dimension_of(CODE), dimension_of(keyed, lookups=(Lookup("code", on=("code",)),))))
     contract = by_code if "'sold.code'" in sentence else of(CODE, ITEM, SOLD, star=BLANKS.warehouse_tables)
     with pytest.raises(SourceMismatchError) as caught:
         await empty.reading(contract).ingest()

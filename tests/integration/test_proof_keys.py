@@ -50,7 +50,7 @@ async def test_an_enum_may_have_a_text_for_absent_values(source_url: str, pipeli
 
 FOUNDED = replace(MAKER, columns=(*MAKER.columns, SourceColumn("founded", DATE, nullable=True)))
 FOUNDED_SALE = with_column(
-    replace(FACT_SALE, lookups=(Lookup("maker", on="maker_id"),)),
+    replace(FACT_SALE, lookups=(Lookup("maker", on=("maker_id",)),)),
     Column("founded", DATE, FromLookup("maker", "founded"), nullable=True, references="dim_day"),
 )
 FOUNDED_SHOP = replace(

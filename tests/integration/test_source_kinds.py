@@ -144,7 +144,7 @@ DIM_CUSTOMER = Dimension(
         Column("city", TEXT, FromLookup("city", "city_name"), nullable=True),
     ),
     source="customer",
-    lookups=(Lookup("city", on="city_id"),),
+    lookups=(Lookup("city", on=("city_id",)),),
 )
 SHOP = Contract("shop", "public", "public", (CITY, replace(CUSTOMER, drift=Drift.CARRY)), (DIM_CUSTOMER,))
 SHOP_SCHEMA = f"""

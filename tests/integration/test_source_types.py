@@ -131,7 +131,9 @@ BY_TIME = of(
     star=(
         dimension_of(EVENT),
         dimension_of(DAY),
-        dimension_of(VISIT, Column("name", TEXT, FromLookup("day", "name"), nullable=True), lookups=(Lookup("day", on="on"),)),
+        dimension_of(
+            VISIT, Column("name", TEXT, FromLookup("day", "name"), nullable=True), lookups=(Lookup("day", on=("on",)),)
+        ),
     ),
 )
 
@@ -214,7 +216,7 @@ async def test_columns_and_tables_may_be_called_as_starlift_s_own(owner: asyncpg
     b = source_table("b", "b", b=INTEGER, t=TEXT, p=TEXT, d=TEXT)
     looked_up = tuple(Column(f"b_{name}", b.column(name).type, FromLookup("b", name), nullable=True) for name in "btpd")
     pipeline = empty.reading(
-        of(t, b, star=(DIM_DATE, dimension_of(b), dimension_of(t, *looked_up, lookups=(Lookup("b", on="b"),))))
+        of(t, b, star=(DIM_DATE, dimension_of(b), dimension_of(t, *looked_up, lookups=(Lookup("b", on=("b",)),))))
     )
     await pipeline.run()
     found = await pipeline.select("SELECT at::text, defect, key, run, b_b, b_t, b_p, b_d FROM dim_t")

@@ -61,7 +61,7 @@ DIM_DOC = Dimension(
         Column("town", TEXT, FromLookup("maker", "town"), nullable=True),
     ),
     "doc",
-    (Lookup("maker", on="maker_id"),),
+    (Lookup("maker", on=("maker_id",)),),
 )
 DOCS = Contract("docs", "public", "public", (MAKER, DOC), (DIM_MAKER, DIM_DOC))
 SCHEMA = """

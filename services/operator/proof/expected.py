@@ -18,7 +18,7 @@ from shared.codecs.codec import VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text
 from shared.sql import literal, quoted
 
-BASE = "the row"  # partners are called by their tables' names; none is likely to be this one
+BASE = "the row"
 _OLDEST = 2**31 - 1  # PostgreSQL's age of a frozen row
 
 
@@ -51,15 +51,14 @@ def sources_of(table: RemodelledTable) -> frozenset[str]:
 
 def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAge) -> str:
     """The rows that `table` should hold; for a fact, its current versions."""
-    gone = {lookup.table: _is_gone(contract, lookup) for lookup in table.lookups}
     versions = [_version(BASE, contract.source_table(table.source), by_age)]
-    versions += [
-        f"CASE WHEN {is_gone} THEN '{ORPHAN}' ELSE {_version(partner, contract.source_table(partner), by_age)} END"
-        for partner, is_gone in gone.items()
-    ]
+    for lookup in table.lookups:
+        version = _version(_alias(table, lookup.name), contract.source_table(lookup.table), by_age)
+        versions.append(f"CASE WHEN {_is_gone(contract, table, lookup)} THEN '{ORPHAN}' ELSE {version} END")
     cause = _cause(table, by_age)
-    if gone and by_age.orphans is not None:
-        cause = f"coalesce({cause}, CASE WHEN {' OR '.join(gone.values())} THEN {by_age.places[by_age.orphans]} END)"
+    if table.lookups and by_age.orphans is not None:
+        is_gone = " OR ".join(_is_gone(contract, table, lookup) for lookup in table.lookups)
+        cause = f"coalesce({cause}, CASE WHEN {is_gone} THEN {by_age.places[by_age.orphans]} END)"
     return canonical_query(
         keys=_keys(contract, table),
         values=[_text(contract, table, column) for column in table.columns],
@@ -95,25 +94,24 @@ def rows_with_date(contract: Contract, table: RemodelledTable, column: Column) -
 
 
 def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
-    """A column's value as SQL; the base table is called BASE, its partners by their names."""
-    match column.origin:
-        case FromSource(name, absent):
-            return _present(_source_value(contract, table.source, name, BASE), column, absent)
-        case FromLookup(lookup, name, absent):
-            return _present(_source_value(contract, lookup, name, lookup), column, absent)
-        case DateOf(name, absent):
-            return f"{_moment(name, absent)}::date"
-        case TimeOf(name, absent):
-            return f"{_moment(name, absent)}::time"
-        case ParsedDate(name):
-            return quoted(BASE, name)  # a date renders as the text it was read from, or the text was not a date
-        case CurrencyNameOf(name):
+    """A column's value as SQL, over the rows of `_origin`."""
+    if isinstance(origin := column.origin, CalendarPart):
+        raise TypeError(f"'{column.name}' belongs to the calendar, which no source table holds")
+    alias = _alias(table, origin.lookup)
+    value = quoted(alias, origin.column)
+    match origin:
+        case FromSource(absent=absent) | FromLookup(absent=absent):
+            copied = _source_value(contract, table.table_of(origin.lookup), origin.column, alias)
+            return _present(copied, column, absent)
+        case DateOf(absent=absent):
+            return f"{_moment(alias, origin.column, absent)}::date"
+        case TimeOf(absent=absent):
+            return f"{_moment(alias, origin.column, absent)}::time"
+        case ParsedDate():
+            return value  # a date renders as the text it was read from, or the text was not a date
+        case CurrencyNameOf():
             names = ", ".join(f"({literal(currency.code)}, {literal(currency.currency_name)})" for currency in Currency)
-            return (
-                f'(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {quoted(BASE, name)}::text COLLATE "C")'
-            )
-        case CalendarPart():
-            raise AssertionError(f"'{column.name}' belongs to the calendar, which no source table holds")
+            return f'(SELECT v.name FROM (VALUES {names}) AS v (code, name) WHERE v.code = {value}::text COLLATE "C")'
 
 
 def _keys(contract: Contract, table: RemodelledTable) -> list[str]:
@@ -125,14 +123,14 @@ def _keys(contract: Contract, table: RemodelledTable) -> list[str]:
 def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
     """A column's value as text; for one too large to travel, a text that no row has."""
     text = f"({expected_value(contract, table, column)})::text"
-    match column.origin:
-        case FromSource(name) | ParsedDate(name):
-            origin, value = contract.source_table(table.source).column(name), quoted(BASE, name)
-        case FromLookup(lookup, name):
-            origin, value = contract.source_table(lookup).column(name), quoted(lookup, name)
-        case _:
-            return text
-    if column.name in table.key or not (codec := codec_of(origin.type)).is_wide:
+    if not isinstance(column.origin, FromSource | FromLookup | ParsedDate) or column.name in table.key:
+        return text
+    name, lookup = column.origin.column, column.origin.lookup
+    codec, value = (
+        codec_of(contract.source_table(table.table_of(lookup)).column(name).type),
+        quoted(_alias(table, lookup), name),
+    )
+    if not codec.is_wide:
         return text
     return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
 
@@ -153,28 +151,36 @@ def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
     return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
 
 
-def _moment(name: str, absent: str | None) -> str:
-    return quoted(BASE, name) if absent is None else f"coalesce({quoted(BASE, name)}, {quoted(BASE, absent)})"
+def _moment(alias: str, name: str, absent: str | None) -> str:
+    return quoted(alias, name) if absent is None else f"coalesce({quoted(alias, name)}, {quoted(alias, absent)})"
+
+
+def _alias(table: RemodelledTable, lookup: str | None) -> str:
+    """How statements call the base table, or the partner of a lookup."""
+    return BASE if lookup is None else f"partner {list(table.paths).index(lookup)}"
 
 
 def _origin(contract: Contract, table: RemodelledTable) -> str:
-    """The base table, called BASE, and its partners, called by their names."""
+    """The base table and the partners of all lookups, each joined to the row that it starts from."""
     joins = []
-    for lookup in table.lookups:
-        partner = contract.source_table(lookup.table)
-        key = partner.column(partner.key[0])
-        joins.append(
-            f" LEFT JOIN {quoted(contract.source_schema, partner.name)} AS {quoted(partner.name)}"
-            f" ON {quoted(partner.name, key.name)}{'::text' if key.type.is_text else ''}"  # an enum is not compared with a text
-            f" = {_source_value(contract, table.source, lookup.on, BASE)}"
-        )
+    for name in table.paths:
+        lookup, alias = table.lookup(name), _alias(table, name)
+        start, partner = table.table_of(lookup.via), contract.source_table(lookup.table)
+        equal = []
+        for key, on in zip(map(partner.column, partner.key), lookup.on, strict=True):
+            spelled = "::text" if key.type.is_text else ""  # an enum is not compared with a text
+            reference = _source_value(contract, start, on, _alias(table, lookup.via))
+            equal.append(f"{quoted(alias, key.name)}{spelled} = {reference}")
+        relation = quoted(contract.source_schema, partner.name)
+        joins.append(f" LEFT JOIN {relation} AS {quoted(alias)} ON {' AND '.join(equal)}")
     return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{''.join(joins)}"
 
 
-def _is_gone(contract: Contract, lookup: Lookup) -> str:
+def _is_gone(contract: Contract, table: RemodelledTable, lookup: Lookup) -> str:
     """Whether a row refers to a partner that the source lacks."""
-    partner = quoted(lookup.table, contract.source_table(lookup.table).key[0])
-    return f"({partner} IS NULL AND {quoted(BASE, lookup.on)} IS NOT NULL)"
+    start, partner = _alias(table, lookup.via), _alias(table, lookup.name)
+    refers = [f"{quoted(start, name)} IS NOT NULL" for name in lookup.on]
+    return f"({' AND '.join([f'{quoted(partner, contract.source_table(lookup.table).key[0])} IS NULL', *refers])})"
 
 
 def _version(alias: str, table: SourceTable, by_age: CausesByAge) -> str:
@@ -196,7 +202,7 @@ def _cause(table: RemodelledTable, by_age: CausesByAge) -> str:
     places = by_age.places
     if not by_age.steps:
         return f"{places[by_age.beyond]}::integer"
-    aliases = [BASE, *(lookup.table for lookup in table.lookups)]
+    aliases = [_alias(table, lookup) for lookup in (None, *table.paths)]
     each = ", ".join(f"CASE WHEN age({quoted(alias)}.xmin) >= 0 THEN age({quoted(alias)}.xmin) END" for alias in aliases)
     older = ", ".join(f"age('{horizon % 2**32}'::xid)::bigint + 1" for horizon, _ in by_age.steps)
     causes = ", ".join([*(places[cause] for _, cause in by_age.steps), places[by_age.beyond]])

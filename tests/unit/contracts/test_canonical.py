@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from contracts.canonical import canonical_document
-from contracts.column_types import ColumnType, Kind
+from contracts.column_types import DATE, TEXT, TIME, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
 from contracts.totesys import CONTRACT as TOTESYS
-from tests.fixtures.small_contract import SHOP
+from tests.fixtures.small_contract import DIM_ITEM, SHOP, with_table
 from tests.fixtures.wide_contract import WIDE
 
 TABLES: dict[str, type[Any]] = {"calendar": Calendar, "dimension": Dimension, "fact": Fact}
@@ -65,10 +65,26 @@ def read_contract(document: dict[str, Any]) -> Contract:
     return Contract(document["name"], document["source_schema"], document["warehouse_schema"], sources, stars)
 
 
+JOINED_ITEM = replace(
+    DIM_ITEM,
+    columns=(
+        *DIM_ITEM.columns,
+        Column("born_on", DATE, DateOf("sold_at", "sold_at", "next"), nullable=True),
+        Column("born_at", TIME, TimeOf("sold_at", lookup="next"), nullable=True),
+        Column("due", DATE, ParsedDate("due", "next"), nullable=True),
+        Column("currency", TEXT, CurrencyNameOf("currency", "next"), nullable=True),
+    ),
+    lookups=(
+        *DIM_ITEM.lookups,
+        Lookup("item", on=("serial",), name="next"),
+        Lookup("shelf", on=("item_id", "note"), via="next"),
+    ),
+)
+JOINED = with_table(SHOP, JOINED_ITEM)
 CARRYING = replace(TOTESYS, name="carrying", source_tables=tuple(replace(t, drift=Drift.CARRY) for t in TOTESYS.source_tables))
 
 
-@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING], ids=lambda contract: contract.name)
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, JOINED])
 def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
     """The document that identifies a contract contains all of it."""
     document = json.loads(json.dumps(canonical_document(contract)))
@@ -78,3 +94,12 @@ def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
 def test_the_identity_of_a_contract_is_stable() -> None:
     """A changed identity makes the next run read every source in full, so it may change only with a new FORMAT."""
     assert TOTESYS.fingerprint == "d28100c481b211a6"
+
+
+def test_a_lookup_of_one_column_without_a_name_is_spelled_as_it_always_was() -> None:
+    (item,) = [table for table in canonical_document(JOINED)["warehouse_tables"] if table["name"] == "dim_item"]
+    assert item["lookups"] == [
+        {"table": "maker", "on": "maker_id"},
+        {"table": "item", "on": "serial", "name": "next"},
+        {"table": "shelf", "on": ["item_id", "note"], "via": "next"},
+    ]

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.checks import join_alike
 from contracts.column_types import (
     BIGINT,
     DATE,
@@ -13,18 +12,16 @@ from contracts.column_types import (
     JSONB,
     TEXT,
     TIME,
-    TIMESTAMP,
     TIMESTAMPTZ,
     UUID,
     ColumnType,
     enum,
     numeric,
     varchar,
-    verbatim,
 )
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
-from contracts.tables import Column, ContractError, Dimension, Lookup, SourceColumn, SourceTable, WarehouseTable
+from contracts.tables import Column, ContractError, Dimension, SourceColumn, SourceTable, WarehouseTable
 from tests.fixtures.small_contract import (
     DIM_DAY,
     DIM_ITEM,
@@ -122,9 +119,6 @@ def test_a_column_must_fit_the_column_it_comes_from(column: Column, why: str) ->
             with_column(FACT_SALE, Column("due_date", DATE, ParsedDate("due"), references="dim_item")),
             "'fact_sale.due_date' is date but refers to 'dim_item.item_id', which is integer",
         ),
-        (replace(DIM_ITEM, lookups=(Lookup("maker", on="builder"),)), "source table 'item' has no column 'builder'"),
-        (replace(DIM_ITEM, lookups=(Lookup("builder", on="maker_id"),)), "contract 'shop' has no source table 'builder'"),
-        (replace(DIM_ITEM, lookups=(Lookup("shelf", on="maker_id"),)), "'dim_item' joins 'shelf', whose key is not one column"),
         (
             with_column(DIM_DAY, Column("week", INTEGER, CalendarPart("week"))),
             f"'dim_day.week' is not a part of a date; the calendar has {sorted(CALENDAR_PARTS)}",
@@ -184,22 +178,6 @@ def test_only_a_fact_may_reference_a_dimension() -> None:
     )
 
 
-def test_a_table_is_joined_at_most_once() -> None:
-    twice = replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, *DIM_ITEM.lookups))
-    assert refused(twice) == ("'dim_item' joins 'maker' twice; make it a dimension, carry both keys, and join them in a view")
-
-
-@pytest.mark.parametrize("on", [TEXT, numeric(10, 2)])
-def test_a_join_needs_types_that_compare_alike(on: ColumnType) -> None:
-    city = SourceTable("city", ("city_id",), (SourceColumn("city_id", INTEGER),))
-    item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("city_code", on)))
-    contract = replace(SHOP, source_tables=(MAKER, item, SHELF, city))
-    assert refused(replace(DIM_ITEM, lookups=(*DIM_ITEM.lookups, Lookup("city", on="city_code"))), contract) == (
-        f"'dim_item' joins 'city' by 'city_code', which is {on.family}, but its key is integer; join integers with "
-        "integers, texts with texts, uuids with uuids, or dates with dates"
-    )
-
-
 def test_a_fallback_column_must_have_the_same_type() -> None:
     item = replace(ITEM, columns=(*ITEM.columns, SourceColumn("made_at", TIMESTAMPTZ)))
     contract = replace(SHOP, source_tables=(MAKER, item, SHELF))
@@ -236,27 +214,3 @@ def test_a_key_must_have_a_type_that_can_be_paged_by(kind: ColumnType) -> None:
     odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
     with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be integer, bigint, text, .*, not \w+$"):
         replace(SHOP, source_tables=(*SHOP.source_tables, odd))
-
-
-@pytest.mark.parametrize(
-    ("on", "key", "joins"),
-    [
-        (INTEGER, BIGINT, True),
-        (BIGINT, INTEGER, True),
-        (varchar(3), TEXT, True),
-        (enum("A"), TEXT, True),
-        (UUID, UUID, True),
-        (DATE, DATE, True),
-        (TEXT, INTEGER, False),
-        (numeric(10, 2), INTEGER, False),
-        (INTEGER, TEXT, False),
-        (UUID, TEXT, False),
-        (verbatim("citext"), TEXT, False),
-        (DATE, TIMESTAMP, False),
-        (TIMESTAMPTZ, TIMESTAMPTZ, False),
-    ],
-)
-def test_types_may_be_joined_if_postgresql_and_pandas_join_the_same_rows(
-    on: ColumnType, key: ColumnType, *, joins: bool
-) -> None:
-    assert join_alike(on, key) is joins

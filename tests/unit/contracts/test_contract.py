@@ -6,7 +6,7 @@ import pytest
 
 from contracts.column_types import DATE, TEXT
 from contracts.contract import Contract
-from contracts.tables import ContractError, Lookup, SourceColumn
+from contracts.tables import ContractError, Join, SourceColumn
 from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import DIM_DAY, DIM_MAKER, FACT_SALE, MAKER, SHELF, SHOP
 
@@ -36,8 +36,8 @@ def test_a_missing_table_or_column_is_named() -> None:
 
 def test_the_tables_lookups_and_names_derived_from_a_source_table() -> None:
     assert [table.name for table in SHOP.remodelled_from("item")] == ["dim_item", "fact_sale"]
-    assert SHOP.lookups_of("item") == (Lookup("maker", on="maker_id"),)
-    assert SHOP.lookups_of("maker") == ()
+    assert SHOP.paths_of("item") == ((Join("item", ("maker_id",), "maker"),),)
+    assert SHOP.paths_of("maker") == ()
     assert SHOP.calendar is DIM_DAY
     assert replace(SHOP, warehouse_tables=(DIM_MAKER,)).calendar is None
     assert list(MAKER.extract_types) == ["_defect", "maker_id", "maker_name", "town", "capital"]

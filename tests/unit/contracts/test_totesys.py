@@ -90,11 +90,11 @@ WAREHOUSE = {
 }
 # name: key, source, joined tables
 DIMENSIONS = {
-    "dim_staff": ("staff_id", "staff", (Lookup("department", on="department_id"),)),
+    "dim_staff": ("staff_id", "staff", (Lookup("department", on=("department_id",)),)),
     "dim_location": ("location_id", "address", ()),
     "dim_design": ("design_id", "design", ()),
     "dim_currency": ("currency_id", "currency", ()),
-    "dim_counterparty": ("counterparty_id", "counterparty", (Lookup("address", on="legal_address_id"),)),
+    "dim_counterparty": ("counterparty_id", "counterparty", (Lookup("address", on=("legal_address_id",)),)),
     "dim_payment_type": ("payment_type_id", "payment_type", ()),
     "dim_transaction": ("transaction_id", "transaction", ()),
 }

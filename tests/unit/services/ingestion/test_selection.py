@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.column_types import INTEGER, TEXT
-from contracts.tables import Lookup, SourceColumn, SourceTable
+from contracts.tables import SourceColumn, SourceTable
 from contracts.totesys import CONTRACT
 from services.ingestion.selection import Selection
 from shared.sql import quoted
@@ -36,23 +36,23 @@ def test_a_table_without_partners_is_read_only_by_its_own_changes() -> None:
 def test_a_row_is_affected_when_its_partner_changed() -> None:
     condition = where(page(changes(), "staff"))
     assert condition.startswith("(age(t.xmin) BETWEEN 0 AND age('1234'::xid) OR EXISTS (")
-    assert '"public"."department" AS p WHERE "p"."department_id" = "t"."department_id" AND age(p.xmin) BETWEEN' in condition
-    assert '"p"."address_id" = "t"."legal_address_id"' in where(page(changes(), "counterparty"))
+    assert '"public"."department" AS p1 WHERE "p1"."department_id" = "t"."department_id" AND age(p1.xmin) BETWEEN' in condition
+    assert '"p1"."address_id" = "t"."legal_address_id"' in where(page(changes(), "counterparty"))
 
 
 def test_every_lookup_of_the_contract_is_part_of_the_closure() -> None:
     for table in CONTRACT.source_tables:
         condition = where(page(changes(), table.name))
-        for lookup in CONTRACT.lookups_of(table.name):
-            assert quoted("public", lookup.table) in condition
-        assert condition.count("EXISTS") == len(CONTRACT.lookups_of(table.name))
+        for path in CONTRACT.paths_of(table.name):
+            assert quoted("public", path[-1].table) in condition
+        assert condition.count("EXISTS") == len(CONTRACT.paths_of(table.name))
 
 
 def test_a_row_whose_partner_was_deleted_is_read_when_keys_are_compared() -> None:
     condition = where(page(replace(changes(), orphans=True), "staff"))
     assert condition.endswith(
         'OR ("t"."department_id" IS NOT NULL AND NOT EXISTS '
-        '(SELECT FROM "public"."department" AS p WHERE "p"."department_id" = "t"."department_id")))'
+        '(SELECT FROM "public"."department" AS p1 WHERE "p1"."department_id" = "t"."department_id")))'
     )
     assert "NOT EXISTS" not in page(replace(changes(), orphans=True), "design")
 
@@ -95,16 +95,15 @@ def test_a_page_begins_after_the_last_key_of_the_previous_page() -> None:
 
 
 def test_partners_are_read_by_their_keys() -> None:
-    statement = changes().partners(Lookup("department", on="department_id"), [3, 1], byte_limit=MANY)
+    statement = changes().partners(CONTRACT.source_table("department"), [(3,), (1,)], byte_limit=MANY)
     assert (
-        'FROM "public"."department" AS t WHERE "t"."department_id" IN (3, 1) ORDER BY "t"."department_id" LIMIT 2' in statement
+        'FROM "public"."department" AS t WHERE ("t"."department_id") IN (3, 1) ORDER BY "t"."department_id" LIMIT 2'
+        in statement
     )
     by_name = replace(SHELF, key=("label",))
     contract = replace(SHOP, source_tables=(*SHOP.source_tables[:2], by_name), warehouse_tables=())
-    statement = Selection(contract, NOTHING, None).partners(
-        Lookup("shelf", on="label"), ["'); DROP TABLE shelf; --", "b"], byte_limit=MANY
-    )
-    assert """WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
+    statement = Selection(contract, NOTHING, None).partners(by_name, [("'); DROP TABLE shelf; --",), ("b",)], byte_limit=MANY)
+    assert """WHERE ("t"."label") IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
 
 
 def test_hostile_names_are_quoted() -> None:

@@ -1,0 +1,212 @@
+"""A star with every kind of join stays equal to its source, whatever changes on the paths and in whatever order it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import Any
+
+import asyncpg
+import pytest
+
+from contracts.messages import BatchRemodelled
+from contracts.proofs import Outcome
+from contracts.tables import Fact
+from contracts.warehouse import current_name
+from services.operator.proof.comparison import Mismatch
+from services.operator.proof.repair import plan_repair
+from shared.sql import literal, quoted
+from tests.fixtures.joined_contract import BY_HAND, JOINED, SCHEMA
+from tests.fixtures.pipeline import Pipeline, tables_read
+from tests.fixtures.tracing import life
+from tests.integration.plain_star import keys_in_quarantine, require_equal
+
+ROWS = """
+INSERT INTO country VALUES (1, 'England', 'GBP'), (2, 'France', 'EUR'), (3, 'Japan', 'JPY');
+INSERT INTO city VALUES (1, 'L', 'Leeds'), (1, 'Y', 'York'), (2, 'L', 'Lyon'), (3, 'K', NULL);
+INSERT INTO customer VALUES (1, 1, 'L  ', 2, 'L'), (2, 1, 'L', NULL, NULL), (3, 3, 'K', 1, NULL), (4, 2, 'Y', 9, 'L');
+INSERT INTO employee VALUES (1, 'Ann', NULL), (2, 'Bob', 1), (3, 'Cy', 2), (4, 'Di', 4), (5, 'Ed', 9);
+INSERT INTO "order header" VALUES
+    (1, 1, 3, '2026-01-02 03:04:05.000006', NULL, '2026-02-01'), (2, 4, 9, '2026-01-03', '2026-01-04 01:00', NULL),
+    (3, NULL, NULL, '0001-01-01', '9999-12-31 23:59:59.999999', '2026-02-02');
+INSERT INTO line VALUES (1, 1, 5), (1, 2, 6), (2, 1, 7), (3, 1, 8), (4, 1, 9);
+"""
+
+
+@pytest.fixture
+async def joined(owner: asyncpg.Connection, empty: Pipeline) -> Pipeline:
+    await owner.execute(SCHEMA)
+    return empty.reading(JOINED)
+
+
+async def require_as_by_hand(owner: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Every star table holds what a statement written by hand finds at the source, apart from the rows in quarantine."""
+    refused = await keys_in_quarantine(pipeline)
+
+    def kept(name: str, rows: Iterable[Iterable[Any]]) -> list[tuple[Any, ...]]:
+        size = len(JOINED.warehouse_table(name).key)
+        return sorted(row for row in map(tuple, rows) if row[:size] not in refused.get(name, ()))
+
+    for name, statement in BY_HAND.items():
+        table = JOINED.warehouse_table(name)
+        relation = current_name(name) if isinstance(table, Fact) else name
+        columns = ", ".join(quoted(column) for column in table.star_types)
+        held = await pipeline.select(f"SELECT {columns} FROM {relation} WHERE _run > 0 AND _deleted_at IS NULL")
+        assert kept(name, held) == kept(name, await owner.fetch(statement))
+
+
+async def test_every_kind_of_join_finds_what_a_person_would_select(owner: asyncpg.Connection, joined: Pipeline) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    customers = "SELECT bill_city, ship_city, ship_country, bill_currency FROM dim_customer ORDER BY customer_id"
+    assert await joined.select(customers) == [
+        ("Leeds", "Lyon", "France", "Pound Sterling"),
+        ("Leeds", "(none)", "(none)", "Pound Sterling"),
+        (None, "(none)", "(none)", "Yen"),
+        (None, "(none)", "(none)", None),
+    ]
+    assert await joined.select("SELECT manager, director FROM dim_employee WHERE _run > 0 ORDER BY employee_id") == [
+        ("(nobody)", None),
+        ("Ann", None),
+        ("Bob", "Ann"),
+        ("Di", "Di"),
+        ("(nobody)", None),
+    ]
+    await require_as_by_hand(owner, joined)
+    await require_equal(joined)
+
+
+async def test_a_change_far_down_a_path_reads_the_rows_that_lead_to_it_and_no_others(
+    owner: asyncpg.Connection, joined: Pipeline
+) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    await owner.execute("UPDATE country SET name = 'UK' WHERE country_id = 1")
+    verdict = await joined.verify()
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 5)  # a country, two customers, two lines
+    assert tables_read(await joined.ingest()) == {"country": 1, "customer": 2, "line": 2}
+    await owner.execute("UPDATE employee SET name = 'Anna' WHERE employee_id = 1")
+    assert tables_read(await joined.ingest()) == {"employee": 3}
+
+
+async def test_a_lost_row_in_the_middle_of_a_path_is_found_by_a_comparison_of_keys(
+    owner: asyncpg.Connection, joined: Pipeline
+) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    await owner.execute("DELETE FROM customer WHERE customer_id = 1; DELETE FROM employee WHERE employee_id = 1")
+    verdict = await joined.verify()
+    assert verdict.outcome is Outcome.EQUAL
+    assert verdict.in_flight > 0
+    await joined.run(compare_keys=True)
+    await require_as_by_hand(owner, joined)
+    await require_equal(joined)
+    assert await joined.select("SELECT country, customer_id FROM fact_line_current WHERE order_id = 1 AND line_no = 1") == [
+        ("(unknown)", 1)
+    ]
+
+
+IDS, CITIES = (1, 2, 3, 4, None), ("L", "L  ", "Y", "K", None)
+NAMES = ("A", "B", "", "a 'quoted' name", None)
+MOMENTS = ("2026-01-02 03:04:05.000006", "2026-01-03", "0001-01-01", "9999-12-31 23:59:59.999999", None)
+VALUES: dict[str, tuple[Any, ...]] = {  # by column
+    "name": NAMES,
+    "currency": ("GBP", "EUR", "JPY", "XQX", None),
+    **dict.fromkeys(("code", "bill_city", "ship_city"), CITIES),
+    **dict.fromkeys(("ordered_at", "shipped_at"), MOMENTS),
+    "due": ("2026-02-01", "1999-12-31", "soon", None),
+    "line_no": (1, 2, None),
+}
+
+
+def random_change(random: Random) -> str:
+    """A statement that inserts, changes or deletes a row of any table; what it refers to may not exist."""
+    table = random.choice(JOINED.source_tables)
+    row = {
+        column.name: random.choice([one for one in VALUES.get(column.name, IDS) if one is not None or column.nullable])
+        for column in table.columns
+    }
+    names, key = ", ".join(row), ", ".join(table.key)
+    values = {name: "NULL" if value is None else literal(str(value)) for name, value in row.items()}
+    if random.random() < 0.25:
+        return f"DELETE FROM {quoted(table.name)} WHERE ({key}) = ({', '.join(values[name] for name in table.key)})"
+    changed = ", ".join(f"{name} = excluded.{name}" for name in row)
+    inserted = f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({', '.join(values.values())})"
+    return f"{inserted} ON CONFLICT ({key}) DO UPDATE SET {changed}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_changes_on_the_paths_in_any_order_of_arrival_end_equal(
+    owner: asyncpg.Connection, joined: Pipeline, seed: int
+) -> None:
+    random, messages = Random(seed), list[BatchRemodelled]()  # noqa: S311 (repeatable on purpose)
+    await owner.execute(ROWS)
+    pipeline = joined.cut(random.choice([2, 100]))
+    for _ in range(8):
+        messages += await pipeline.read(compare_keys=random.random() < 0.3)
+        for _ in range(random.randint(1, 8)):
+            await owner.execute(random_change(random))
+    messages += await pipeline.read(compare_keys=True)
+    random.shuffle(messages)
+    await pipeline.settle(await pipeline.load(*messages, *random.choices(messages, k=3)))
+    verdict = await pipeline.verify()
+    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 0)
+    await require_as_by_hand(owner, pipeline)
+
+
+async def test_a_joined_cell_that_is_corrupted_is_found_and_repaired(owner: asyncpg.Connection, joined: Pipeline) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    for table in (one for one in JOINED.remodelled_tables if one.lookups):
+        key = " AND ".join(f"{name} = 1" for name in table.key)
+        for column in (one for one in table.columns if one.origin.lookup is not None):
+            name = quoted(column.name)
+            other = "'corrupted'" if column.type.is_text else "NULL"
+            await joined.select(f"UPDATE {table.name} SET {name} = {other} WHERE {key}")
+            verdict = await joined.verify()
+            found = [(one.kind, one.key, list(one.columns)) for of in verdict.tables for one in of.differences]
+            assert found == [(Mismatch.DIFFERENT, (1,) * len(table.key), [column.name])]
+            (wish,) = await plan_repair(joined.system, verdict)
+            await joined.run(reread=wish.reread)
+            await require_equal(joined)
+
+
+async def test_a_row_is_traced_to_the_objects_of_all_its_partners(owner: asyncpg.Connection, joined: Pipeline) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    (row,) = (await life(joined, "fact_line", "1", "1")).rows
+    assert row.batch is not None
+    names = {piece.key.rpartition("/")[2].split(".")[0] for piece in row.batch.landing}
+    assert names == {"line", "order header", "customer", "city", "country", "employee"}
+
+
+async def test_a_date_that_only_a_joined_row_brings_is_in_the_calendar(owner: asyncpg.Connection, joined: Pipeline) -> None:
+    await owner.execute(ROWS)
+    await joined.run()
+    days = await joined.select("SELECT d::text FROM dim_date ORDER BY 1")
+    assert [day for (day,) in days] == [
+        *("0001-01-01", "2026-01-02", "2026-01-03", "2026-01-04", "2026-02-01", "2026-02-02", "9999-12-31")
+    ]
+    await joined.select("ALTER TABLE fact_line DROP CONSTRAINT fact_line_due_date_fkey")
+    await joined.select("DELETE FROM dim_date WHERE d = '2026-02-02'")
+    verdict = await joined.verify()
+    assert [(one.kind, one.key) for of in verdict.tables for one in of.differences] == [(Mismatch.MISSING, ("2026-02-02",))]
+    (wish,) = await plan_repair(joined.system, verdict)
+    assert [(rows.table, rows.keys) for rows in wish.reread] == [("line", ((3, 1),))]
+    await joined.run(reread=wish.reread)
+    await require_equal(joined)
+
+
+async def test_what_a_joined_row_cannot_give_is_in_quarantine(owner: asyncpg.Connection, joined: Pipeline) -> None:
+    await owner.execute(ROWS)
+    await owner.execute("""UPDATE "order header" SET due = 'soon' WHERE order_id = 1;
+        UPDATE "order header" SET shipped_at = 'infinity' WHERE order_id = 2""")
+    await joined.run()
+    assert await keys_in_quarantine(joined) == {"fact_line": [(1, 1), (1, 2), (2, 1)]}
+    verdict = await joined.verify()
+    assert (verdict.outcome, verdict.quarantined) == (Outcome.EQUAL, 3)
+    await owner.execute("""UPDATE "order header" SET due = NULL, shipped_at = NULL""")
+    await joined.run()
+    await require_as_by_hand(owner, joined)
+    await require_equal(joined)
