@@ -226,7 +226,7 @@ async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Compariso
 
 async def open_questions(warehouse: asyncpg.Connection) -> list[OpenQuestion]:
     """Every open question about rows that may be gone."""
-    if not await _exists(warehouse, QUESTION):
+    if not (await _exists(warehouse, QUESTION) and await _exists(warehouse, COMPARISON)):
         return []
     return [OpenQuestion(*values) for values in await warehouse.fetch(OPEN_QUESTIONS)]
 
