@@ -23,7 +23,7 @@ def beginnings(postgres_cluster: TestCluster) -> Beginnings:
 def beginning(request: pytest.FixtureRequest, beginnings: Beginnings) -> Beginning | None:
     """What the test's databases are copies of; None if they are empty."""
     mark = request.node.get_closest_marker("begins_with")
-    return beginnings.of(mark.args[0]) if mark and mark.args[0] else None
+    return beginnings.of(mark.args[0]) if mark else None
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from contracts.state import Manifest, SourceState
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.loading.postgres_warehouse import PostgresWarehouse
-from services.operator.local.totesys.fill import fill
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
 from shared.object_store import Versioned
@@ -30,6 +29,7 @@ from shared.outcome import Done
 from shared.queue import NO_ATTRIBUTES
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.chaos.points import POINTS_OF, Point
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 
 Result = TypeVar("Result")
@@ -156,10 +156,11 @@ async def change(source: asyncpg.Connection, number: int) -> None:
     await source.execute("UPDATE sales_order SET units_sold = $1, last_updated = now() WHERE sales_order_id < 4", number)
 
 
+pytestmark = begins_with(loaded_totesys(orders=40))
+
+
 @pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    await fill(source, orders=40, seed=1)
-    await pipeline.run()
+def loaded(pipeline: Pipeline) -> Pipeline:
     return pipeline.cut(4)
 
 

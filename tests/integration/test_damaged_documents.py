@@ -23,6 +23,7 @@ from services.operator.status.look import Asking, read_status
 from services.operator.system import System
 from services.operator.trace.reading import read_life
 from shared.stored_documents import DamagedDocumentError
+from tests.fixtures.beginnings import begins_with
 from tests.fixtures.limits import HANG
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
@@ -31,12 +32,19 @@ Reader = Callable[[], Awaitable[object]]
 GARBAGE = [b"", b"\xff\xfe", b"null", b"[]", b'{"run": "\\ud800"}', b'{"run":' + b"[" * 10_000]
 
 
-@pytest.fixture
-async def system(source: asyncpg.Connection, pipeline: Pipeline) -> System:
-    """The system of a command, after a first run in which the star refused one row."""
+async def one_row_refused(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """A first run in which the star refused one row."""
     await fill(source, orders=20, seed=1)
     await source.execute("UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 1")
     await pipeline.run(compare_keys=True)
+
+
+pytestmark = begins_with(one_row_refused)
+
+
+@pytest.fixture
+def system(pipeline: Pipeline) -> System:
+    """The system of a command."""
     return replace(
         Scene().system,
         contract=pipeline.contract,

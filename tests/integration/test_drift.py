@@ -19,6 +19,7 @@ from contracts.tables import Column, Drift, SourceColumn
 from contracts.totesys import CONTRACT
 from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, Pipeline
 
 HOSTILE = 'so "new"; --'
@@ -41,21 +42,18 @@ def with_design(*columns: SourceColumn) -> Contract:
     )
 
 
-@pytest.fixture
-async def shipped(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    """Loaded under the shipped contract, which says nothing of unknown columns."""
-    await fill(source, orders=20, seed=1)
-    await pipeline.run()
-    return pipeline
-
-
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+async def carried(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     """Loaded under a contract that has unknown columns carried."""
     await fill(source, orders=20, seed=1)
-    carrying = pipeline.reading(CARRYING)
-    await carrying.run()
-    return carrying
+    await pipeline.reading(CARRYING).run()
+
+
+pytestmark = begins_with(carried)
+
+
+@pytest.fixture
+def loaded(pipeline: Pipeline) -> Pipeline:
+    return pipeline.reading(CARRYING)
 
 
 def landed(pipeline: Pipeline, messages: Sequence[BatchIngested], table: str, role: Role = Role.BASE) -> bytes:
@@ -99,23 +97,24 @@ async def test_a_new_column_of_a_carrying_table_is_in_the_landing_bucket_as_text
     assert [entry for entry in logs if entry["event"] == "new_columns"] == []
 
 
+@begins_with(loaded_totesys(orders=20))  # the shipped contract says nothing of unknown columns
 async def test_what_no_contract_names_stays_at_the_source_and_is_reported_once(
-    source: asyncpg.Connection, shipped: Pipeline
+    source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await source.execute("ALTER TABLE staff ADD COLUMN password_hash text DEFAULT 'between us'")
     await source.execute("ALTER TABLE department ADD COLUMN password_hash text DEFAULT 'between us'")  # a partner of staff
     with capture_logs() as logs:
-        messages = await shipped.ingest()
+        messages = await pipeline.ingest()
     told = {entry["table"]: (entry["columns"], entry["carried"]) for entry in logs if entry["event"] == "new_columns"}
     assert told == dict.fromkeys(("department", "staff"), (("password_hash text",), ()))
     extracts = [extract.object.key for message in messages for extract in message.data.extracts]
     assert {extract.table for message in messages for extract in message.data.extracts} >= {"staff", "department"}
-    assert all(b"password_hash" not in shipped.objects.buckets[LANDING][key] for key in extracts)
-    await shipped.load(*[await shipped.remodel(message) for message in messages])
-    assert (await shipped.verify()).is_equal
-    assert shipped.checkpoint().new_columns == dict.fromkeys(("department", "staff"), ("password_hash text",))
+    assert all(b"password_hash" not in pipeline.objects.buckets[LANDING][key] for key in extracts)
+    await pipeline.load(*[await pipeline.remodel(message) for message in messages])
+    assert (await pipeline.verify()).is_equal
+    assert pipeline.checkpoint().new_columns == dict.fromkeys(("department", "staff"), ("password_hash text",))
     with capture_logs() as logs:
-        await shipped.ingest(Mode.FULL)
+        await pipeline.ingest(Mode.FULL)
     assert [entry for entry in logs if entry["event"] == "new_columns"] == []
 
 

@@ -14,6 +14,7 @@ from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import FactHistory, Flaw, FlawedVersion, HistoryVerdict, check_history, keep_baseline
 from shared.errors import PermanentError
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 
 FIRST, SECOND, THIRD = ("2024-02-29", "09:30:00"), ("2026-12-01", "10:00:00.001"), ("2026-12-02", "00:00:00")
@@ -21,14 +22,15 @@ PAID = "UPDATE payment SET paid = NOT paid, last_updated = $2::text::timestamp W
 OF_THREE = "FROM fact_payment WHERE payment_id = 3"
 
 
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+async def three_runs(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     """A small totesys after three runs; payment 3 has a version of each."""
     await fill(source, orders=20, seed=1)
     for date, time in (FIRST, SECOND, THIRD):
         await source.execute(PAID, 3, f"{date} {time}")
         await pipeline.run()
-    return pipeline
+
+
+pytestmark = begins_with(three_runs)
 
 
 async def checked(pipeline: Pipeline, *tables: str) -> HistoryVerdict:
@@ -279,11 +281,11 @@ async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline
     assert (len(payments.problems), payments.flawed) == (2, 7)
 
 
+@begins_with(filled_totesys(orders=20))
 async def test_versions_of_every_key_and_moment_are_told_as_postgresql_tells_them(
     source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """The first and the last moment there are, one before 1970, and microseconds."""
-    await fill(source, orders=20, seed=1)
     moments = ["0001-01-01 00:00:00", "1969-12-31 23:59:59.999", "9999-12-31 23:59:59.999"]
     for key, moment in enumerate(moments, start=1):
         await source.execute("UPDATE payment SET last_updated = $2::text::timestamp WHERE payment_id = $1", key, moment)
@@ -294,6 +296,7 @@ async def test_versions_of_every_key_and_moment_are_told_as_postgresql_tells_the
     assert named == [((str(key),), moment) for key, moment in enumerate(moments, start=1)]
 
 
-async def test_before_the_first_load_there_is_no_history(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+@begins_with(filled_totesys(orders=20))
+async def test_before_the_first_load_there_is_no_history(pipeline: Pipeline) -> None:
     with pytest.raises(PermanentError, match=r"the warehouse has no starlift\.ledger yet; load it first"):
         await checked(pipeline)

@@ -8,16 +8,22 @@ import pytest
 from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import check_history
+from tests.fixtures.beginnings import begins_with
 from tests.fixtures.pipeline import Pipeline
 
 
-@pytest.mark.parametrize(("rows", "batches"), [(60, 1000), (1000, 2), (1, 1000)])
-async def test_a_history_of_many_batches_is_checked_in_groups(
-    rows: int, batches: int, source: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Loaded in small batches, looked up in statements of few versions. The last version of each batch is lost."""
+async def small_batches(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Loaded in small batches."""
     await fill(source, orders=60, seed=1)
     await pipeline.cut(25).run()
+
+
+@begins_with(small_batches)
+@pytest.mark.parametrize(("rows", "batches"), [(60, 1000), (1000, 2), (1, 1000)])
+async def test_a_history_of_many_batches_is_checked_in_groups(
+    rows: int, batches: int, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked up in statements of few versions. The last version of each batch is lost."""
     groups: list[list[int]] = []
     check = history._FactCheck._check_group
 

@@ -13,14 +13,15 @@ from contracts.warehouse import COMPARISON, STAR_LOCK
 from infra.local.databases import LOADER
 from services.loading import handler as loading
 from services.loading.postgres_warehouse import PostgresWarehouse
-from services.operator.local.totesys.fill import fill
 from shared.envelope import opening
 from shared.outcome import Done
 from shared.testing import FakeQueue
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import SOURCE, Pipeline, sent
 from tests.fixtures.postgres_cluster import TestCluster
 
+pytestmark = begins_with(filled_totesys(orders=20))
 GONE = RowsOf(table="payment_type", keys=((99,),))
 BEGUN = f"""
 INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, begun_at)
@@ -50,9 +51,8 @@ async def until_waiting(another: asyncpg.Connection) -> None:
 
 
 @pytest.fixture
-async def loader(source: asyncpg.Connection, pipeline: Pipeline) -> loading.Dependencies:
+async def loader(pipeline: Pipeline) -> loading.Dependencies:
     """A loader that has loaded before: the schema, whose change waits for the same lock, is as it should be."""
-    await fill(source, orders=20, seed=1)
     warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
     deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue("ingestion"))
     for message in await pipeline.read():

@@ -12,6 +12,7 @@ from services.operator.local.totesys.fill import fill
 from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 
 DAYS = ("0001-01-01", "2025-01-02", "9999-12-31")
@@ -27,8 +28,7 @@ WHERE sales_order_id = 2
 """
 
 
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+async def first_load(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     """A small totesys, loaded. Order 1 has the first and the last date there is; address 1 an empty text and a NULL."""
     await fill(source, orders=20, seed=1)
     await source.execute("UPDATE address SET address_line_2 = '', district = NULL WHERE address_id = 1")
@@ -37,7 +37,9 @@ async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
     await source.execute(agree, 1, "0001-01-01", "9999-12-31")
     await source.execute(agree, 2, "2025-01-02", "2025-01-03")
     await pipeline.run()
-    return pipeline
+
+
+pytestmark = begins_with(first_load)
 
 
 def found(verdict: Verdict) -> list[tuple[str, Difference]]:
@@ -67,8 +69,8 @@ async def test_a_loaded_warehouse_is_equal(loaded: Pipeline) -> None:
     assert all(table.expected == table.actual for table in verdict.tables)
 
 
-async def test_before_the_first_load_there_is_nothing_to_compare(source: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await fill(source, orders=20, seed=1)
+@begins_with(filled_totesys(orders=20))
+async def test_before_the_first_load_there_is_nothing_to_compare(pipeline: Pipeline) -> None:
     with pytest.raises(NotLoadedError, match="has no table 'dim_date' yet; load it first: `starlift ingest --wait`"):
         await pipeline.verify()
 

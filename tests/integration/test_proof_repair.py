@@ -13,6 +13,7 @@ from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import ROWS_MAXIMUM, RepairRun, plan_repair
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
+from tests.fixtures.beginnings import begins_with
 from tests.fixtures.pipeline import Pipeline, tables_read
 
 MISSING, EXTRA, DIFFERENT = Mismatch.MISSING, Mismatch.EXTRA, Mismatch.DIFFERENT
@@ -67,15 +68,16 @@ CORRUPTIONS: tuple[tuple[str, str, tuple[tuple[str, Mismatch, object, str | None
 )  # fmt: skip
 
 
-@pytest.fixture
-async def loaded(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
+async def first_load(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     await fill(source, orders=20, seed=1)
     await source.execute("UPDATE address SET address_line_2 = '', district = NULL WHERE address_id = 1")
     await source.execute("UPDATE address SET country = 'Côte d''Ivoire' WHERE address_id = 3")
     agree = "UPDATE sales_order SET agreed_payment_date = $2, agreed_delivery_date = $3 WHERE sales_order_id = $1"
     await source.execute(agree, 2, "2025-01-02", "2025-01-03")
     await pipeline.run()
-    return pipeline
+
+
+pytestmark = begins_with(first_load)
 
 
 def named(verdict: Verdict) -> Iterator[tuple[str, Mismatch, object, str | None]]:

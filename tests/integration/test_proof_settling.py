@@ -16,7 +16,6 @@ from contracts.proofs import Outcome
 from contracts.state import SourceState
 from infra.local.databases import LOADER, execute
 from services.operator.errors import UsageError
-from services.operator.local.totesys.fill import fill
 from services.operator.proof.canonical import BUCKETS
 from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.look import open_look
@@ -24,19 +23,19 @@ from services.operator.proof.table_comparison import compare_again, compare_tabl
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import later_run_is_loaded
 from shared.key_hashes import hash_of
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
 PATIENT = Scope(settle=timedelta(seconds=60))
 ORDERS = 20
+pytestmark = begins_with(loaded_totesys(orders=ORDERS))
 CHANGE = "UPDATE sales_order SET units_sold = units_sold + 1, last_updated = now() WHERE sales_order_id = $1"
 
 
 @pytest.fixture
 async def held_back(source: asyncpg.Connection, pipeline: Pipeline) -> AsyncIterator[Pipeline]:
     """A loaded totesys whose horizon a transaction holds back: order 2, changed and loaded since, is still in flight."""
-    await fill(source, orders=ORDERS, seed=1)
-    await pipeline.run()
     async with pipeline.source.connection() as idle:
         transaction = idle.transaction()
         await transaction.start()
@@ -180,8 +179,6 @@ async def test_a_row_that_came_back_and_was_deleted_again_waits_for_the_next_com
     pipeline: Pipeline, source: asyncpg.Connection
 ) -> None:
     """The comparison between the two looks saw it alive; the image that a run read since is no leftover of the first delete."""
-    await fill(source, orders=ORDERS, seed=1)
-    await pipeline.run()
     table = pipeline.contract.warehouse_table("fact_payment")
     payment = await source.fetchrow("DELETE FROM payment WHERE payment_id = 3 RETURNING *")
     assert payment is not None
@@ -266,12 +263,12 @@ async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
     assert (f"473 rows: no run has read the source for {minutes} min" in verdict.sentence) is is_stuck
 
 
+@begins_with(filled_totesys(orders=ORDERS))
 async def test_a_deleted_row_waits_until_a_whole_rotation_of_comparisons_has_asked_about_its_bucket(
     source: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a run that is not loaded are missing in every bucket, so that a comparison asks about a part of the buckets."""
     monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 1)
-    await fill(source, orders=ORDERS, seed=1)
     add_designs = "INSERT INTO design SELECT n, 'brief', '/', 'f', now(), now() FROM generate_series($1::int, $2::int) AS n"
     await source.execute(add_designs, 1001, 1250)
     await pipeline.run()

@@ -14,15 +14,16 @@ import pytest
 from pydantic import SecretStr
 
 from infra.local.databases import LOADER
-from services.operator.local.totesys.fill import fill
 from services.operator.status.look import LIMIT, Asking, read_status
 from services.operator.system import System
 from shared.postgres import Database
+from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.unit.services.operator.scene import Scene
 
+pytestmark = begins_with(loaded_totesys(orders=20))
 NO_ANSWER = f"no answer within {LIMIT.total_seconds():g} s"
 
 
@@ -32,10 +33,8 @@ def url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
 
 
 @pytest.fixture
-async def system(source: asyncpg.Connection, pipeline: Pipeline, url: str) -> AsyncIterator[System]:
+async def system(pipeline: Pipeline, url: str) -> AsyncIterator[System]:
     """With a loaded warehouse, and connections to it that are yet to be made, as those of a new process are."""
-    await fill(source, orders=10, seed=1)
-    await pipeline.run()
     async with aclosing(Database("warehouse", SecretStr(url), connections=4)) as warehouse:
         yield replace(Scene().system, objects=pipeline.objects, warehouse=warehouse)
 

@@ -11,20 +11,20 @@ import pytest
 from contracts.messages import BatchRemodelled
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
-from services.operator.local.totesys.fill import fill
 from services.operator.proof.history import check_history
 from services.operator.trace.life import Hop, Passage
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.fixtures.tracing import life, told
 
+pytestmark = begins_with(filled_totesys(orders=20))
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
 HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]
 
 
 @pytest.fixture
-async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    """A small totesys, not loaded yet."""
-    await fill(source, orders=20, seed=1)
+def filled(pipeline: Pipeline) -> Pipeline:
+    """Of a small totesys that is not loaded yet."""
     return pipeline
 
 

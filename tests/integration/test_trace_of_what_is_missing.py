@@ -10,20 +10,20 @@ from pydantic import SecretStr
 
 from contracts.messages import Mode
 from infra.local.machine import free_port
-from services.operator.local.totesys.fill import fill
 from services.operator.trace.life import AtSource
 from shared.postgres import Database
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.tracing import life, told
 
+pytestmark = begins_with(filled_totesys(orders=20))
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
 HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "row merged", "load committed"]
 
 
 @pytest.fixture
-async def filled(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
-    """A small totesys, not loaded yet."""
-    await fill(source, orders=20, seed=1)
+def filled(pipeline: Pipeline) -> Pipeline:
+    """Of a small totesys that is not loaded yet."""
     return pipeline
 
 
