@@ -1,4 +1,4 @@
-"""A system of fakes for the operator: queues, buckets, and a warehouse that answers what its ledger is asked."""
+"""A system of fakes for the operator: queues, buckets, and a warehouse that answers queries of its ledger."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FakeLedger:
 
     exists: bool = True
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
-    questions: int = 0  # about batches
+    questions: int = 0  # queries of batches
     comparisons: dict[str, Comparison] = field(default_factory=dict)  # the last one of each table
     open_questions: list[OpenQuestion] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class FakeLedger:
             return [(name, *astuple(one)) for name, one in self.comparisons.items()]
         if query == OPEN_QUESTIONS:
             return [astuple(one) for one in self.open_questions]
-        if arguments[0] == []:  # about no batch
+        if arguments[0] == []:  # queries without a batch
             return []
         assert query == BATCHES
         self.questions += 1
@@ -112,7 +112,7 @@ class Scene:
         is_full: bool = False,
         hashes: ObjectRef | None = None,
     ) -> Manifest:
-        """Write what a completed run leaves in the landing bucket: manifest and checkpoint; its last batch has the `hashes`."""
+        """Write the manifest and checkpoint of a completed run; its last batch has the `hashes`."""
         events = tuple(ingested(run, index, is_last=index == batches - 1, hashes=hashes) for index in range(batches))
         manifest = Manifest(
             source_name=SOURCE,
@@ -128,7 +128,7 @@ class Scene:
         return manifest
 
     async def remember(self, run: int, second: int = 0, began: datetime = BEGAN) -> None:
-        """The state of a source whose last completed run is `run`."""
+        """Store the state of a source whose last completed run is `run`."""
         state = SourceState(run=run, checkpoint=checkpoint(run, second).model_copy(update={"started_at": began}))
         await self.objects.put(LANDING, SourceKeys(SOURCE).state, state.model_dump_json().encode())
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.virtual_clock
 LIMIT = timedelta(seconds=30)
 
 
-async def test_a_request_is_a_command_in_the_ingestion_queue() -> None:
+async def test_a_request_is_sent_as_a_command_to_the_ingestion_queue() -> None:
     scene = Scene()
     request = await request_run(scene.system, Mode.FULL)
     (body,) = scene.queues["ingestion"].bodies
@@ -36,13 +36,13 @@ async def test_a_request_is_a_command_in_the_ingestion_queue() -> None:
     assert request.after == 0
 
 
-async def test_a_request_remembers_the_last_run_before_it() -> None:
+async def test_a_request_keeps_the_number_of_the_last_run_before_it() -> None:
     scene = Scene()
     await scene.end_run(41)
     assert (await request_run(scene.system)).after == 41
 
 
-async def test_it_waits_until_every_batch_is_loaded_and_shows_how_far_it_is() -> None:
+async def test_the_wait_reports_progress_until_every_batch_is_loaded() -> None:
     scene = Scene()
     scene.ledger.load(*(await scene.end_run(6)).batches)
     shown: list[Waiting] = []
@@ -68,8 +68,8 @@ async def test_a_run_that_found_nothing_is_loaded() -> None:
     assert await wait_until_loaded(scene.system, request, limit=LIMIT) == manifest
 
 
-async def test_a_run_that_found_nothing_waits_for_every_run_before_it_and_names_them() -> None:
-    """An earlier run read the change, so it is not in the warehouse before that run is loaded."""
+async def test_the_wait_for_an_empty_run_includes_every_run_before_it_by_name() -> None:
+    """An earlier run read the change, so the warehouse has it only when that run is loaded."""
     scene = Scene()
     scene.ledger.load(*(await scene.end_run(3)).batches)
     first, second = await scene.end_run(4, batches=2), await scene.end_run(5)
@@ -102,7 +102,7 @@ async def test_a_full_run_closes_the_gaps_before_it(*, is_own: bool) -> None:
     assert await waiting == own
 
 
-async def test_a_look_reads_no_manifest_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_reads_no_manifest_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     for run in range(1, 30):
         scene.ledger.load(*(await scene.end_run(run)).batches)
@@ -116,7 +116,7 @@ async def test_a_look_reads_no_manifest_twice(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(scene.objects, "read", counting)
     waiting = asyncio.create_task(wait_until_loaded(scene.system, request, limit=LIMIT))
-    await asyncio.sleep(1.5)  # eight looks, one of them around
+    await asyncio.sleep(1.5)  # eight looks, one of which goes round
     scene.ledger.load(*own.batches)
     await waiting
     assert sum(key == SourceKeys(SOURCE).manifest(30) for key in reads) == 2  # to find it, and for its gaps
@@ -124,7 +124,7 @@ async def test_a_look_reads_no_manifest_twice(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("service", ["ingestion", "remodelling", "loading"])
-async def test_a_dead_letter_of_the_request_or_of_a_run_before_it_ends_the_wait_by_name(service: str) -> None:
+async def test_a_dead_letter_of_the_request_or_an_earlier_run_ends_the_wait(service: str) -> None:
     scene = Scene()
     earlier = await scene.end_run(6)
     request = await request_run(scene.system)
@@ -157,7 +157,7 @@ async def test_a_dead_letter_from_before_the_request_also_ends_the_wait() -> Non
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 
-async def test_dead_letters_of_what_is_loaded_are_no_reason_to_stop() -> None:
+async def test_dead_letters_of_loaded_batches_do_not_end_the_wait() -> None:
     """One of two copies of a message died, or a full run has read everything again since."""
     scene = Scene()
     lost, doubled = await scene.end_run(5), await scene.end_run(6)
@@ -176,7 +176,7 @@ async def test_dead_letters_of_what_is_loaded_are_no_reason_to_stop() -> None:
 @pytest.mark.parametrize(
     ("is_read", "text"), [(False, "the run has not been read yet"), (True, "run 7: 0 of 1 batches loaded")]
 )
-async def test_a_wait_has_an_end_and_its_error_says_how_far_the_run_came(*, is_read: bool, text: str) -> None:
+async def test_a_wait_times_out_and_reports_how_far_the_run_came(*, is_read: bool, text: str) -> None:
     scene = Scene()
     request = await request_run(scene.system)
     if is_read:
@@ -201,7 +201,7 @@ async def test_a_wait_for_batches_ends_when_they_are_loaded_or_dead() -> None:
         await wait_until_in_ledger(scene.system, [uuid4()], limit=LIMIT)
 
 
-async def test_what_was_announced_and_never_loaded_is_sent_again() -> None:
+async def test_batches_that_were_announced_but_never_loaded_are_resent() -> None:
     scene = Scene()
     first = await scene.end_run(6)
     second = await scene.end_run(7, batches=2)

@@ -27,7 +27,7 @@ def compared(
     return Comparison(run, since or run, BEGAN, has_ended, is_whole, open_questions, asked)
 
 
-async def test_a_run_that_compares_keys_waits_until_every_comparison_has_ended_and_is_answered() -> None:
+async def test_the_wait_for_a_comparing_run_includes_comparisons_and_their_answers() -> None:
     """Of a table that the run does not compare (it may be empty), nothing is awaited."""
     scene = Scene()
     shown: list[Waiting] = []
@@ -55,7 +55,7 @@ async def test_a_run_that_compares_keys_waits_until_every_comparison_has_ended_a
     ]
 
 
-async def test_a_wait_for_answers_has_an_end_and_its_error_names_their_tables() -> None:
+async def test_a_wait_for_answers_times_out_and_names_their_tables() -> None:
     scene = Scene()
     request = await request_run(scene.system, compare_keys=True)
     scene.ledger.load(*(await scene.end_run(7, requested_by=request.command.id, hashes=HASHES)).batches)
@@ -112,7 +112,7 @@ async def test_a_dead_question_about_a_table_that_is_not_awaited_ends_no_wait() 
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 
-async def test_a_run_that_compares_no_keys_waits_for_no_answer() -> None:
+async def test_the_wait_for_a_run_without_comparison_includes_no_answers() -> None:
     scene = Scene()
     request = await request_run(scene.system)
     manifest = await scene.end_run(7, requested_by=request.command.id)

@@ -21,7 +21,7 @@ QUEUES = ("ingestion", "remodelling", "loading")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path) -> Iterator[Path]:
-    """An environment that says nothing but where the state directory is, and is given back as it was."""
+    """An environment with nothing but the state directory, restored after the test."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STARLIFT_", "AWS_", "PG"))}
     with mock.patch.dict(os.environ, kept | {"STARLIFT_HOME": str(tmp_path / "home")}, clear=True):
         yield tmp_path / "home"
@@ -60,7 +60,7 @@ def write_stack(home: Path, owner: ProcessId, **more: dict[str, str]) -> None:
     (home / "stack.json").write_text(state.model_dump_json())
 
 
-def test_nowhere_is_said_so() -> None:
+def test_a_missing_starlift_is_reported() -> None:
     with pytest.raises(
         UsageError,
         match=r"no Starlift is running in \S+/home; (start one with `starlift up|one is running elsewhere: set STARLIFT_HOME=)",
@@ -68,28 +68,28 @@ def test_nowhere_is_said_so() -> None:
         operator_settings()
 
 
-def test_the_local_stack_that_is_up_is_found(home: Path) -> None:
+def test_a_running_local_stack_is_found(home: Path) -> None:
     write_stack(home, own_id())
     settings = operator_settings()
     assert (settings.landing_bucket, settings.source_secret) == ("our-landing", "our-source")
     assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
-def test_a_stack_whose_owner_is_gone_is_none(home: Path) -> None:
+def test_a_stack_whose_owner_has_died_is_ignored(home: Path) -> None:
     write_stack(home, ProcessId(own_id().pid, 1.0))
     with pytest.raises(UsageError):
         operator_settings()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", json.dumps({"stack": "of another version"}).encode()])
-def test_a_state_that_says_nothing_is_no_stack(content: bytes, home: Path) -> None:
+def test_an_unreadable_state_file_is_ignored(content: bytes, home: Path) -> None:
     home.mkdir()
     (home / "stack.json").write_bytes(content)
     with pytest.raises(UsageError):
         operator_settings()
 
 
-def test_the_environment_wins(home: Path) -> None:
+def test_the_environment_overrides_the_local_stack(home: Path) -> None:
     write_stack(home, own_id())
     os.environ.update(complete_environment())
     settings = operator_settings()
@@ -102,7 +102,7 @@ def test_an_incomplete_environment_names_what_is_missing() -> None:
         operator_settings()
 
 
-def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None:
+def test_variables_of_other_systems_are_ignored_for_a_local_stack(home: Path) -> None:
     write_stack(home, own_id())
     elsewhere = {
         "AWS_PROFILE": "mine",
@@ -119,21 +119,21 @@ def test_what_leads_elsewhere_is_forgotten_for_a_local_stack(home: Path) -> None
     assert os.environ["AWS_CONFIG_FILE"] == os.environ["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
 
 
-def test_the_chosen_contract_holds_for_a_local_stack_too(home: Path) -> None:
+def test_the_chosen_contract_also_applies_to_a_local_stack(home: Path) -> None:
     write_stack(home, own_id())
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
     with pytest.raises(UsageError, match=r"STARLIFT_CONTRACT=contracts\.nothing is invalid"):
         operator_settings()
 
 
-def test_the_contract_and_the_source_name_of_the_stack_hold_in_every_shell(home: Path) -> None:
+def test_the_stack_s_contract_and_source_name_apply_in_every_shell(home: Path) -> None:
     write_stack(home, own_id(), chosen={"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"})
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
     settings = operator_settings()
     assert (settings.contract, settings.source_name) == (CONTRACT, "shop")
 
 
-def test_a_person_s_own_databases_are_told_by_the_stack_and_not_by_a_secret(home: Path) -> None:
+def test_the_urls_of_a_user_s_own_databases_come_from_the_stack(home: Path) -> None:
     write_stack(home, own_id(), database_urls={"warehouse": "postgresql://me:hunter2@dwh/star"})
     settings = operator_settings()
     assert settings.warehouse_url is not None
@@ -141,5 +141,5 @@ def test_a_person_s_own_databases_are_told_by_the_stack_and_not_by_a_secret(home
     assert settings.source_url is None
 
 
-def test_the_local_stack_is_installed_here() -> None:
+def test_the_local_stack_is_installed_for_the_tests() -> None:
     assert has_local_stack()

@@ -18,7 +18,7 @@ async def progress_of(scene: Scene) -> Progress:
     return await read_progress(scene.system, cast("asyncpg.Connection", scene.ledger))
 
 
-async def test_before_the_first_run_nothing_is_known() -> None:
+async def test_progress_is_unknown_before_the_first_run() -> None:
     scene = Scene()
     scene.ledger.exists = False
     found = await progress_of(scene)
@@ -26,7 +26,7 @@ async def test_before_the_first_run_nothing_is_known() -> None:
     assert found.fresh_as_of is None
 
 
-async def test_a_run_counts_once_every_batch_of_it_is_loaded() -> None:
+async def test_a_run_counts_as_soon_as_every_batch_of_it_is_loaded() -> None:
     scene = Scene()
     manifest = await scene.end_run(7, batches=3)
     scene.ledger.load(*manifest.batches[:2])
@@ -55,7 +55,7 @@ async def test_a_gap_holds_back_every_later_run() -> None:
     assert (found.consistent_through, found.gaps) == (third, ())
 
 
-async def test_a_run_that_was_asked_for_and_found_nothing_counts_at_once() -> None:
+async def test_a_requested_run_that_found_nothing_counts_at_once() -> None:
     scene = Scene()
     manifest = await scene.end_run(7, batches=0)
     assert (await progress_of(scene)).consistent_through == manifest
@@ -71,7 +71,7 @@ async def test_an_idle_source_is_fresh_as_of_its_last_checkpoint() -> None:
     assert found.fresh_as_of == snapshot(9).taken_at
 
 
-async def test_a_run_that_ends_while_we_look_makes_nothing_fresher(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_ends_while_progress_is_read_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     manifest = await scene.end_run(7, second=1)
     scene.ledger.load(*manifest.batches)
@@ -94,7 +94,7 @@ async def test_batches_without_a_manifest_are_void() -> None:
     assert (await progress_of(scene)).consistent_through == manifest
 
 
-async def test_the_manifests_behind_a_run_come_in_the_order_of_their_runs() -> None:
+async def test_the_manifests_after_a_run_are_listed_in_run_order() -> None:
     scene = Scene()
     await scene.end_run(9)
     late, early = await scene.end_run(12), await scene.end_run(10)
@@ -102,7 +102,7 @@ async def test_the_manifests_behind_a_run_come_in_the_order_of_their_runs() -> N
     assert await scene.system.store.manifests_after(12) == []
 
 
-async def test_a_manifest_that_vanishes_is_said_so() -> None:
+async def test_a_manifest_that_vanishes_is_reported() -> None:
     scene = Scene()
     await scene.end_run(7)
     del scene.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(7)]
@@ -111,7 +111,7 @@ async def test_a_manifest_that_vanishes_is_said_so() -> None:
         await progress_of(scene)
 
 
-async def test_behind_a_gap_manifests_are_read_some_at_once_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_manifests_after_a_gap_are_read_concurrently_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     await scene.end_run(1)  # never loaded
     for run in range(2, 41):
@@ -137,7 +137,7 @@ async def answered(keys: list[str]) -> list[str]:
     return keys
 
 
-async def test_missing_batches_are_those_that_the_ledger_does_not_have() -> None:
+async def test_missing_batches_are_those_absent_from_the_ledger() -> None:
     scene = Scene()
     manifest = await scene.end_run(7, batches=2)
     scene.ledger.load(manifest.batches[1])
@@ -147,9 +147,9 @@ async def test_missing_batches_are_those_that_the_ledger_does_not_have() -> None
     assert await not_in_ledger(scene.system.warehouse, batches) == batches
 
 
-async def test_who_knows_that_all_is_whole_through_a_run_reads_no_older_manifest() -> None:
+async def test_manifests_up_to_a_known_consistent_run_are_not_read() -> None:
     scene = Scene()
-    await scene.end_run(5)  # never loaded: whoever reads it goes no further
+    await scene.end_run(5)  # never loaded: reading it would end the search
     for run in (6, 7):
         scene.ledger.load(*(await scene.end_run(run)).batches)
     progress = await read_progress(scene.system, cast("asyncpg.Connection", scene.ledger), since=6)

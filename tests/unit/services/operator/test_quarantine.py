@@ -16,13 +16,13 @@ OF_AN_EARLIER_BUILD = {
 }
 
 
-async def test_an_object_that_vanished_meanwhile_has_no_entries() -> None:
+async def test_an_object_that_vanished_while_reading_has_no_entries() -> None:
     gone = f"quarantine/totesys/runs/{7:020d}/00000-{'0' * 16}.jsonl"
     assert [entry async for entry in read_entries(Scene().system.store, [gone])] == []
 
 
-async def test_a_line_that_an_earlier_build_wrote_is_an_entry_value_for_value() -> None:
-    """Also one with a field that this build does not know, or with a line separator inside a text."""
+async def test_a_line_written_by_an_earlier_build_is_read_without_change() -> None:
+    """It may have a field unknown to this build, or a line separator inside a text."""
     scene = Scene()
     for run, extra in ((7, {}), (8, {"later": 1})):
         body = f"{json.dumps(OF_AN_EARLIER_BUILD | extra, ensure_ascii=False)}\n".encode()

@@ -1,4 +1,4 @@
-"""The outcome of a run, read from the documents that it left."""
+"""The outcome of a run, read from the documents it wrote."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_loaded_run_has_the_seconds_of_each_hop() -> None:
     assert outcome_of(run) == "loaded: 2 batches, 6 rows, 2 rows refused"
 
 
-async def test_a_run_of_which_a_batch_is_missing_names_its_dead_letter() -> None:
+async def test_a_run_with_a_missing_batch_names_its_dead_letter() -> None:
     manifest = await Scene().end_run(7, batches=2)
     first, second = manifest.batches
     dead = {second.data.batch_id: DeadMessage("loading", "a1b2", 7)}
@@ -74,7 +74,7 @@ def test_the_last_run_without_a_manifest_is_unchanged_running_or_void(state: Sou
     assert outcome_of(run)
 
 
-async def test_before_the_first_run_there_is_none() -> None:
+async def test_the_list_of_runs_is_empty_before_the_first_run() -> None:
     found = await last_runs(Scene().system, 5)
     assert found.runs == ()
     console = Console(file=io.StringIO(), record=True)
@@ -82,7 +82,7 @@ async def test_before_the_first_run_there_is_none() -> None:
     assert "no run has begun yet; `starlift ingest` asks for one" in console.export_text()
 
 
-def test_through_a_pipe_every_run_is_one_line() -> None:
+def test_every_run_is_one_line_when_piped() -> None:
     console = Console(file=io.StringIO(), width=PIPE_WIDTH, record=True)
     missing = RunSummary(
         run=1796004681388, outcome=RunOutcome.MISSING, taken_at=BEGAN, full=True, batches=2, batches_loaded=1, rows_read=1234
@@ -94,7 +94,7 @@ def test_through_a_pipe_every_run_is_one_line() -> None:
     assert "1 of 2 batches loaded" in line
 
 
-async def test_a_run_that_answers_a_question_of_loading_is_shown_as_one() -> None:
+async def test_a_run_that_answers_a_question_of_loading_is_labelled() -> None:
     manifest = await Scene().end_run(7)
     (batch,) = manifest.batches
     answer = batch.model_copy(update={"data": batch.data.model_copy(update={"answers": uuid4()})})

@@ -1,4 +1,4 @@
-"""Dead letters among fakes, on the virtual clock, and the words that their tests use."""
+"""Dead letters on fakes and the virtual clock, and the vocabulary of their tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL = Filter()
 
 
 def failure(**changed: Any) -> FailureRecord:
-    """Why a letter failed, long ago."""
+    """The failure record of a letter that failed long ago."""
     record = FailureRecord(
         reason=FailureReason.PERMANENT,
         error_type="SourceMismatchError",
@@ -44,7 +44,7 @@ def failure(**changed: Any) -> FailureRecord:
 
 
 def put_dead(queue: FakeQueue, *bodies: str, record: FailureRecord | None = None) -> list[str]:
-    """Dead letters with these bodies; their ids. Must be called on the loop."""
+    """Put dead letters with these bodies; return their ids. Must be called on the loop."""
     attributes = {FAILURE_ATTRIBUTE: (record or failure()).model_dump_json()}
     return [queue.put(body, attributes=attributes).message_id for body in bodies]
 
@@ -65,7 +65,7 @@ class DeadScene(Scene):
         return self.queues[SERVICE]
 
     def add(self, count: int = 1, *, run: int = 1, **changed: Any) -> list[str]:
-        """Dead letters, each with a batch of its own; their ids."""
+        """Add dead letters, each with a batch of its own; return their ids."""
         bodies = [encode(ingested(run, index)) for index in range(count)]
         return put_dead(self.dead, *bodies, record=failure(**changed))
 
@@ -75,7 +75,7 @@ class DeadScene(Scene):
         return Counter(str(decode(message.body).id) for message in self.alive.sent)
 
     async def do(self, kind: Kind, chosen: Filter = ALL, service: str = SERVICE, **more: Any) -> Ended:
-        """Carry an operation out; a replay quickly, unless it says its rate."""
+        """Carry out an operation; a replay runs fast unless it sets a rate."""
         return ended_of(await carry_out(self.system, service, Task(kind, chosen, **{"rate": 1000.0, **more}), ANN))
 
     async def replay(self, chosen: Filter = ALL, **more: Any) -> Ended:
@@ -101,7 +101,7 @@ class DeadScene(Scene):
 
     @asynccontextmanager
     async def serving(self, work: Callable[[BatchIngested], None]) -> AsyncIterator[None]:
-        """The service, which does `work` with each message."""
+        """Run the service, which does `work` with each message."""
 
         async def serve() -> None:
             while True:

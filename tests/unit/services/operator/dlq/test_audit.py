@@ -26,7 +26,7 @@ pytestmark = pytest.mark.virtual_clock
 ODD = ["{", "a\u2028b", "a\r\nb\u0085c", '{"data": "é\\ud800"}', " ", "\U0001f4a9" * 100]
 
 
-async def test_who_did_what_when_and_why_is_kept() -> None:
+async def test_the_audit_records_who_did_what_when_and_why() -> None:
     scene = DeadScene()
     first, _ = scene.add(2)
     await scene.replay(Filter(error="SourceMismatchError"), limit=1, canary=0)
@@ -36,7 +36,7 @@ async def test_who_did_what_when_and_why_is_kept() -> None:
     assert ended_of(operation).outcomes == {"replayed": (first,)}
 
 
-async def test_the_audit_of_an_earlier_build_is_read_as_it_is() -> None:
+async def test_the_audit_of_an_earlier_build_is_readable() -> None:
     scene = DeadScene()
     begun: dict[str, Any] = {"id": "20260101T000000Z-1", "kind": "native", "service": SERVICE, "operator": "ann", "reason": "",
              "began_at": "2026-01-01T00:00:00Z", "filter": {"ids": []}, "body": None}  # fmt: skip
@@ -49,7 +49,7 @@ async def test_the_audit_of_an_earlier_build_is_read_as_it_is() -> None:
 
 @pytest.mark.parametrize("what", ["begun", "ended", "archive"])
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"null", b'"\\ud800"', b'{"at": "soon"}'])
-async def test_a_damaged_document_is_one_sentence_and_heals_as_it_says(what: str, garbage: bytes) -> None:
+async def test_a_damaged_document_is_reported_and_repaired_as_the_error_says(what: str, garbage: bytes) -> None:
     scene = DeadScene()
     scene.add(2)
     await scene.discard()
@@ -70,7 +70,7 @@ def contents(scene: DeadScene) -> list[tuple[str, dict[str, str]]]:
     return sorted((one.body, dict(one.attributes)) for one in scene.dead.messages)
 
 
-async def test_what_was_discarded_comes_back_byte_for_byte() -> None:
+async def test_discarded_letters_are_restored_byte_for_byte() -> None:
     scene = DeadScene()
     scene.add(3, replays=9)
     put_dead(scene.dead, *ODD)
@@ -82,7 +82,7 @@ async def test_what_was_discarded_comes_back_byte_for_byte() -> None:
     assert contents(scene) == before
 
 
-async def test_of_a_killed_operation_what_is_no_longer_in_the_queue_is_restored() -> None:
+async def test_the_deleted_letters_of_a_killed_operation_are_restored() -> None:
     scene = DeadScene()
     letters = scene.add(4)
     await scene.discard()
@@ -100,7 +100,7 @@ async def test_of_a_killed_operation_what_is_no_longer_in_the_queue_is_restored(
     assert len(scene.dead.messages) == 4
 
 
-async def test_what_an_interrupted_discard_has_deleted_is_restored_although_it_does_not_know_of_it() -> None:
+async def test_letters_deleted_by_an_interrupted_discard_are_restored() -> None:
     scene = DeadScene()
     scene.add(3)
     before, delete = contents(scene), scene.dead.delete
@@ -129,7 +129,7 @@ async def test_letters_whose_archive_was_removed_are_reported_and_the_others_com
     assert (ended.end, ended.counts) == (End.PARTIAL, counts)
 
 
-async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:
+async def test_a_restore_that_sqs_accepts_in_part_is_reported_as_partial() -> None:
     scene = DeadScene()
     scene.add(5)
     await scene.discard()
@@ -139,8 +139,8 @@ async def test_a_restore_that_sqs_takes_in_part_says_so() -> None:
     assert len(scene.dead.messages) == 4
 
 
-async def test_two_lines_with_one_id_are_two_letters_and_none_is_an_end_of_its_own() -> None:
-    """As somebody writes who copies a line and changes its body."""
+async def test_two_lines_with_one_id_are_two_letters_and_no_lines_end_as_nothing() -> None:
+    """Such a file is written by copying a line and changing its body."""
     scene = DeadScene()
 
     async def copied(*bodies: str) -> AsyncIterator[Archived]:

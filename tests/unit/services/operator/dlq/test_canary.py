@@ -1,6 +1,6 @@
 """The stops of a replay: a canary that dies again or never arrives, and a dead-letter queue that fills again.
 
-A replay takes for its own dead the letters that count it, and batches that were not there before.
+A replay counts as its own dead the letters that record it, and batches that were not there before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.unit.services.operator.scene import ingested, remodelled
 pytestmark = pytest.mark.virtual_clock
 
 
-async def test_all_go_when_the_canaries_are_loaded() -> None:
+async def test_all_letters_are_replayed_once_the_canaries_are_loaded() -> None:
     scene = DeadScene()
     scene.add(30)
     seen: list[int] = []
@@ -38,10 +38,10 @@ async def test_all_go_when_the_canaries_are_loaded() -> None:
     async with scene.serving(load):
         ended = await scene.replay(canary=2)
     assert (ended.end, ended.counts) == (End.DONE, {"replayed": 30})
-    assert seen[:2] == [2, 2]  # nothing else was sent before
+    assert seen[:2] == [2, 2]  # nothing else was sent earlier
 
 
-async def test_a_canary_that_dies_again_stops_it_and_the_others_stay() -> None:
+async def test_a_canary_that_dies_again_stops_the_replay_and_the_others_stay() -> None:
     scene = DeadScene()
     letters = scene.add(30)
     async with scene.serving(scene.die):
@@ -54,7 +54,7 @@ async def test_a_canary_that_dies_again_stops_it_and_the_others_stay() -> None:
     assert scene.hidden() == []
 
 
-async def test_a_replay_that_is_stopped_also_says_which_letters_it_did_not_look_at() -> None:
+async def test_a_stopped_replay_also_lists_the_letters_it_did_not_examine() -> None:
     scene = DeadScene()
     scene.add(5)
     await scene.dead.receive(1, wait=timedelta(0), visibility=timedelta(minutes=10))
@@ -64,7 +64,7 @@ async def test_a_replay_that_is_stopped_also_says_which_letters_it_did_not_look_
     assert ended.detail.endswith("the other letters stay in the queue; other commands held 1 more, which were not examined")
 
 
-async def test_a_canary_s_batch_that_dies_further_down_stops_it() -> None:
+async def test_a_canary_s_batch_that_dies_downstream_stops_the_replay() -> None:
     scene = DeadScene()
     scene.add(5)
 
@@ -77,8 +77,8 @@ async def test_a_canary_s_batch_that_dies_further_down_stops_it() -> None:
     assert ended.detail.startswith("a canary died again")
 
 
-async def test_letters_that_were_there_before_are_no_canary_s_death() -> None:
-    """The same message twice among the dead, and its batch, from long ago, also in the loading service's."""
+async def test_letters_from_before_the_replay_do_not_count_as_a_canary_s_death() -> None:
+    """The same message is already in the dead-letter queue, and its batch in that of loading, both from long ago."""
     scene = DeadScene()
     first = ingested(7)
     put_dead(scene.dead, encode(first), encode(first), record=failure(replays=1))
@@ -89,8 +89,8 @@ async def test_letters_that_were_there_before_are_no_canary_s_death() -> None:
     assert len(scene.dead.messages) == 1
 
 
-async def test_a_canary_that_kills_its_process_is_recognised_by_its_replay() -> None:
-    """SQS moves it by itself: the failure record is the one that the replay sent."""
+async def test_a_canary_that_kills_its_process_is_recognised_by_its_replay_count() -> None:
+    """SQS moves it by itself, so its failure record is the one that the replay sent."""
     scene = DeadScene()
     scene.add(5)
 
@@ -105,7 +105,7 @@ async def test_a_canary_that_kills_its_process_is_recognised_by_its_replay() -> 
     assert ended.detail.startswith("a canary died again")
 
 
-async def test_a_canary_that_never_arrives_stops_it_in_the_end() -> None:
+async def test_a_canary_that_never_arrives_stops_the_replay_in_the_end() -> None:
     scene = DeadScene()
     scene.add(5)
     ended = await scene.replay(canary=2)
@@ -115,7 +115,7 @@ async def test_a_canary_that_never_arrives_stops_it_in_the_end() -> None:
     assert len(scene.alive.sent) == 2
 
 
-async def test_canaries_are_counted_when_they_are_sent_not_when_they_are_tried() -> None:
+async def test_canaries_are_counted_when_sent_and_not_when_attempted() -> None:
     scene = DeadScene()
     scene.add(12)
     scene.alive.faults.during(0, 5.5, Partial(), "send_all")  # one alone is always refused
@@ -125,7 +125,7 @@ async def test_canaries_are_counted_when_they_are_sent_not_when_they_are_tried()
     assert ended.counts == {"replayed": 1, "left": 11}
 
 
-async def test_fewer_letters_than_canaries_are_waited_for_all_the_same() -> None:
+async def test_fewer_letters_than_canaries_are_awaited_as_canaries() -> None:
     scene = DeadScene()
     scene.add(2)
     async with scene.serving(scene.die):
@@ -133,7 +133,7 @@ async def test_fewer_letters_than_canaries_are_waited_for_all_the_same() -> None
     assert ended.end == End.STOPPED
 
 
-async def test_a_moment_without_an_answer_does_not_end_the_watch() -> None:
+async def test_a_short_outage_does_not_end_the_watch() -> None:
     scene = DeadScene()
     scene.add(5)
     scene.dead_letters["loading"].faults.during(0, 3, connection_reset(), "depth")
@@ -142,7 +142,7 @@ async def test_a_moment_without_an_answer_does_not_end_the_watch() -> None:
 
 
 def dying(is_death: Callable[[int], bool], scene: DeadScene) -> Callable[[BatchIngested], None]:
-    """A service in which the n-th message dies, or not."""
+    """A service in which the n-th message dies or succeeds."""
     numbers = count(1)
     return lambda batch: scene.die(batch) if is_death(next(numbers)) else None
 
@@ -157,7 +157,7 @@ def dying(is_death: Callable[[int], bool], scene: DeadScene) -> Callable[[BatchI
     ],
     ids=["five", "six", "a tenth", "more than a tenth"],
 )
-async def test_a_refill_by_more_than_five_and_a_tenth_stops_it(
+async def test_a_refill_by_more_than_five_plus_ten_percent_stops_the_replay(
     letters: int, rate: float, is_death: Callable[[int], bool], end: End, most: int
 ) -> None:
     scene = DeadScene()
@@ -171,8 +171,8 @@ async def test_a_refill_by_more_than_five_and_a_tenth_stops_it(
         assert ended.counts["replayed"] == sent <= most
 
 
-async def test_what_others_let_fall_is_no_refill_of_ours() -> None:
-    """Letters that a colleague restores, or hands back after a look, while the replay goes on."""
+async def test_letters_added_by_others_do_not_count_as_a_refill() -> None:
+    """A colleague restores letters, or hands them back after a look, while the replay goes on."""
     scene = DeadScene()
     scene.add(20, run=8)
     await scene.dead.receive(10, wait=timedelta(0), visibility=timedelta(seconds=3))
@@ -192,7 +192,7 @@ async def test_what_others_let_fall_is_no_refill_of_ours() -> None:
 
 
 async def watching(scene: DeadScene, batch: BatchIngested) -> Watch:
-    """From before the letter of a batch was sent, as a canary."""
+    """A watch that began before the letter of a batch was sent as a canary."""
     watch = Watch(scene.system, SERVICE, canary=1)
     await watch.begin()
     watch.note_sent([read_letter(SERVICE, Delivery("1", encode(batch), "", 1, EPOCH, EPOCH))])
@@ -200,7 +200,7 @@ async def watching(scene: DeadScene, batch: BatchIngested) -> Watch:
 
 
 @pytest.mark.parametrize("replays", [1, 2])
-async def test_a_canary_that_is_dead_is_dead_though_its_batch_was_loaded_or_somebody_else_replayed_it(replays: int) -> None:
+async def test_a_dead_canary_counts_as_dead_even_if_it_was_loaded_or_replayed_by_another(replays: int) -> None:
     scene = DeadScene()
     scene.ledger.load(batch := ingested(7))
     watch = await watching(scene, batch)
@@ -210,13 +210,13 @@ async def test_a_canary_that_is_dead_is_dead_though_its_batch_was_loaded_or_some
 
 
 @pytest.mark.parametrize("service", [SERVICE, "loading"])
-async def test_a_twin_that_was_there_before_is_not_a_death_even_when_it_is_looked_at(service: str) -> None:
+async def test_an_earlier_copy_of_a_canary_does_not_count_as_its_death(service: str) -> None:
     scene = DeadScene()
     batch = ingested(7)
     twin = encode(batch) if service == SERVICE else encode(remodelled(batch))
     put_dead(scene.dead_letters[service], twin, record=failure(replays=0))
     watch = await watching(scene, batch)
-    put_dead(scene.dead_letters[service], encode(ingested(9)))  # the count changes: it looks
+    put_dead(scene.dead_letters[service], encode(ingested(9)))  # the count changes, so the watch reads the queue
     waiting = asyncio.create_task(watch.await_canaries())
     await asyncio.sleep(30)
     assert not waiting.done()

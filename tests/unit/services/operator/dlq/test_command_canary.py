@@ -21,7 +21,7 @@ class Commands(DeadScene):
 
     @staticmethod
     def command(trigger: Trigger = Trigger.OPERATOR, minutes: int = -1) -> IngestSource:
-        """One that was given so many minutes after the runs here began."""
+        """A command given that many minutes after the runs here began."""
         data = IngestSourceData(source_name=SOURCE, trigger=trigger)
         return IngestSource(**{**opening("tests"), "time": BEGAN + timedelta(minutes=minutes)}, data=data)
 
@@ -30,7 +30,7 @@ class Commands(DeadScene):
         return await self.replay(service="ingestion", rate=10.0, canary=1)
 
 
-async def test_a_command_lives_when_the_run_that_it_asked_for_is_loaded() -> None:
+async def test_a_command_succeeds_when_its_run_is_loaded() -> None:
     scene = Commands()
     await scene.end_run(7)
     running = asyncio.create_task(scene.replay_command(command := scene.command()))
@@ -43,8 +43,8 @@ async def test_a_command_lives_when_the_run_that_it_asked_for_is_loaded() -> Non
 
 
 @pytest.mark.parametrize("trigger", list(Trigger))
-async def test_a_run_that_somebody_else_asked_for_says_nothing_of_a_command(trigger: Trigger) -> None:
-    """It was under way already; the command's own run has not begun, and may die of what killed it before."""
+async def test_a_run_requested_by_another_command_proves_nothing(trigger: Trigger) -> None:
+    """That run was already under way; the command's own run has not begun, and may fail for the same reason as before."""
     scene = Commands()
     await scene.end_run(7)
     running = asyncio.create_task(scene.replay_command(command := scene.command(trigger, minutes=1)))
@@ -56,8 +56,8 @@ async def test_a_run_that_somebody_else_asked_for_says_nothing_of_a_command(trig
     assert (await running).end == End.DONE
 
 
-async def test_a_scheduled_command_lives_when_a_later_run_has_found_nothing_to_read() -> None:
-    """Such a run leaves no manifest, only when it began."""
+async def test_a_scheduled_command_succeeds_when_a_later_run_found_nothing_to_read() -> None:
+    """Such a run leaves no manifest, only the time when it began."""
     scene = Commands()
     await scene.remember(7)
     running = asyncio.create_task(scene.replay_command(scene.command(Trigger.SCHEDULE, minutes=1)))
@@ -67,7 +67,7 @@ async def test_a_scheduled_command_lives_when_a_later_run_has_found_nothing_to_r
     assert (await running).end == End.DONE
 
 
-async def test_a_command_whose_run_dies_further_down_is_dead() -> None:
+async def test_a_command_whose_run_dies_downstream_is_dead() -> None:
     scene = Commands()
     await scene.end_run(7)
     put_dead(scene.dead_letters["remodelling"], encode(ingested(7)))  # of an earlier run
@@ -80,7 +80,7 @@ async def test_a_command_whose_run_dies_further_down_is_dead() -> None:
     assert ended.detail.startswith("a canary died again")
 
 
-async def test_a_batch_of_a_run_that_had_ended_before_is_no_death_of_a_command() -> None:
+async def test_a_dead_batch_of_an_earlier_run_does_not_count_against_a_command() -> None:
     scene = Commands()
     await scene.end_run(7)
     running = asyncio.create_task(scene.replay_command(command := scene.command()))
@@ -91,8 +91,8 @@ async def test_a_batch_of_a_run_that_had_ended_before_is_no_death_of_a_command()
     assert (await running).end == End.DONE
 
 
-async def test_a_scheduled_command_that_a_run_has_answered_meanwhile_is_not_waited_for() -> None:
-    """Ingestion drops it: no run will ever come of it."""
+async def test_a_scheduled_command_already_answered_by_a_run_is_not_awaited() -> None:
+    """Ingestion drops the command, so it will never cause a run."""
     scene = Commands()
     await scene.end_run(7)  # began after the command was given
     assert (await scene.replay_command(scene.command(Trigger.SCHEDULE))).end == End.DONE

@@ -28,7 +28,7 @@ MOMENTS = st.integers(0, 5).map(lambda hours: EPOCH + timedelta(hours=hours))
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> Delivery:
-    """Anything that may lie in a dead-letter queue, of few values, so that filters hit."""
+    """Anything that may be in a dead-letter queue, from few values, so that filters match."""
     record = failure(
         error_type=draw(st.sampled_from(ERRORS)),
         fingerprint=draw(st.sampled_from(["0" * 16, "0" * 8 + "1" * 8, "f" * 16])),
@@ -107,14 +107,14 @@ def letter(delivery: Delivery) -> Letter:
 
 @settings(deadline=None)
 @given(delivery=deliveries(), wanted=FILTERS)
-def test_a_filter_matches_what_the_manual_says(delivery: Delivery, wanted: dict[str, Any]) -> None:
+def test_a_filter_matches_the_letters_described_in_the_manual(delivery: Delivery, wanted: dict[str, Any]) -> None:
     assert Filter(**wanted).matches(letter(delivery)) == oracle(wanted, delivery)
 
 
 @pytest.mark.parametrize("name", list(VALUES))
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_each_filter_alone_matches_what_the_manual_says(name: str, data: st.DataObject) -> None:
+def test_each_filter_alone_matches_the_letters_described_in_the_manual(name: str, data: st.DataObject) -> None:
     wanted = {name: data.draw(VALUES[name])}
     delivery = data.draw(deliveries())
     assert Filter(**wanted).matches(letter(delivery)) == oracle(wanted, delivery)
@@ -124,33 +124,33 @@ def test_each_filter_alone_matches_what_the_manual_says(name: str, data: st.Data
 @settings(deadline=None)
 @example(delivery=Delivery("1", "{}", "", 1, EPOCH, EPOCH), where="``")
 @given(delivery=deliveries(), where=st.text(string.printable, max_size=20))
-def test_no_jmespath_ends_a_command(delivery: Delivery, where: str) -> None:
+def test_no_jmespath_expression_crashes_a_command(delivery: Delivery, where: str) -> None:
     try:
         assert Filter(where=where).matches(letter(delivery)) in (True, False)
     except WrongFilterError:
         return
 
 
-def test_the_oracle_knows_every_filter_but_the_one_that_asks_the_warehouse() -> None:
+def test_the_oracle_covers_every_filter_but_the_one_that_queries_the_warehouse() -> None:
     assert set(Filter.model_fields) == {*VALUES, "loaded"}
 
 
 @pytest.mark.parametrize(
     "where", ["body.data.index > 3", "failure.replays==2", "`1` < -2", "3 < body.data.index", "[?index >= 10]"]
 )
-def test_a_number_without_backticks_gets_the_hint(where: str) -> None:
+def test_a_number_without_backticks_gets_a_hint(where: str) -> None:
     with pytest.raises(WrongFilterError, match=r"is not JMESPath \(.*\); write numbers in backticks"):
         Filter(where=where)
 
 
-def test_what_is_wrong_in_another_way_gets_no_such_hint() -> None:
+def test_other_syntax_errors_get_no_such_hint() -> None:
     with pytest.raises(WrongFilterError, match=r"--where '\[' is not JMESPath \(.*\); see jmespath.org"):
         Filter(where="[")
     with pytest.raises(WrongFilterError, match=r"is not JMESPath \(it is nested too deeply\)"):
         Filter(where="!" * 3000 + "body")
 
 
-def test_a_function_that_does_not_exist_or_takes_another_number_of_arguments_is_wrong_and_matches_nothing_silently() -> None:
+def test_an_unknown_function_or_wrong_argument_count_is_an_error() -> None:
     found = letter(Delivery("1", "{}", "", 1, EPOCH, EPOCH))
     for where in ("lenght(body) > `1`", "length(body, body)"):
         with pytest.raises(WrongFilterError, match=r"^--where 'len.* is not JMESPath \(.*function.*\); see jmespath.org"):
@@ -173,32 +173,32 @@ NOW = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
         ("2026-11-05", datetime(2026, 11, 5, 0, 0, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_a_time_or_so_long_ago(text: str, moment: datetime) -> None:
+def test_a_moment_is_a_time_or_an_age(text: str, moment: datetime) -> None:
     assert read_moment(text, NOW) == moment
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2 h", "-2h", "999999d", "0000-01-01", "1.5h", "2h "])
-def test_what_is_not_a_moment_is_refused(text: str) -> None:
+def test_an_invalid_moment_is_refused(text: str) -> None:
     with pytest.raises(WrongFilterError, match="is not a time; write 90s, 15m, 2h, 3d, or 2026-11-05T08:00:00Z"):
         read_moment(text, NOW)
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_a_moment_or_refused(text: str) -> None:
+def test_any_text_is_parsed_as_a_moment_or_refused(text: str) -> None:
     try:
         assert read_moment(text, NOW).tzinfo is not None
     except WrongFilterError:
         return
 
 
-def test_runs_are_one_or_from_to() -> None:
+def test_runs_are_a_number_or_a_range() -> None:
     assert (read_runs("17"), read_runs("17..21")) == ((17, 17), (17, 21))
     for text in ("21..17", "x", "17..", "..3", "1-2", "", "1" * 30):
         with pytest.raises(WrongFilterError, match="is not a run; write 17, or"):
             read_runs(text)
 
 
-def test_what_is_not_given_is_not_asked() -> None:
+def test_options_that_are_not_given_do_not_filter() -> None:
     nothing = dict.fromkeys(Filter.model_fields)
     assert read_filter(nothing, NOW) == Filter()
     assert read_filter(nothing | {"ids": []}, NOW) == Filter()
@@ -206,12 +206,12 @@ def test_what_is_not_given_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("name", ["fingerprint", "error", "type", "runs", "since", "until", "where"])
-def test_an_empty_value_is_refused_since_it_would_match_every_letter(name: str) -> None:
+def test_an_empty_value_is_refused_because_it_would_match_every_letter(name: str) -> None:
     """`--fingerprint "$UNSET"` of a script must not discard a whole queue."""
     with pytest.raises(WrongFilterError, match="is empty; leave the option out, or give it one"):
         read_filter({name: ""}, NOW)
 
 
-def test_an_empty_id_is_refused_even_beside_another() -> None:
+def test_an_empty_id_is_refused_even_next_to_a_valid_one() -> None:
     with pytest.raises(WrongFilterError, match="the value of --id is empty"):
         read_filter({"ids": ["ab", ""]}, NOW)

@@ -1,4 +1,4 @@
-"""Held letters: hidden while they are held, handed back afterwards, and known to be lost when they are."""
+"""Held letters: hidden while they are held, handed back afterwards, and reported when they are lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def visible(queue: FakeQueue) -> int:
     return (await queue.depth()).visible
 
 
-async def test_every_letter_is_taken_once_and_handed_back() -> None:
+async def test_every_letter_is_received_once_and_handed_back() -> None:
     queue = queue_of(37)
     async with holding(queue) as held:
         assert len({letter.id for letter in await taken(held)}) == 37
@@ -52,7 +52,7 @@ async def test_every_letter_is_taken_once_and_handed_back() -> None:
     assert {message.receive_count for message in queue.messages} == {1}
 
 
-async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
+async def test_letters_stay_hidden_while_they_are_held() -> None:
     queue = queue_of(25)
     async with holding(queue) as held:
         await taken(held)
@@ -63,20 +63,20 @@ async def test_they_stay_hidden_for_as_long_as_they_are_held() -> None:
     assert await visible(queue) == 25
 
 
-async def test_a_letter_that_is_shown_again_while_we_look_is_seen_once() -> None:
+async def test_a_letter_received_twice_during_a_look_is_seen_once() -> None:
     queue = queue_of(25)
     seen: list[str] = []
     async with holding(queue) as held:
         async for letter in held.letters():
             seen.append(letter.id)
-            if len(seen) == 25:  # whoever reads them takes long, and none can be renewed
+            if len(seen) == 25:  # reading takes long, and none can be renewed
                 queue.faults.during(0, 61, connection_reset(), "set_visibility")
                 await asyncio.sleep(61)
         assert sum(one in held for one in ids_of(queue.messages)) == 25
     assert len(seen) == len(set(seen)) == 25
 
 
-async def test_letters_that_were_lost_to_another_command_are_counted_as_held_elsewhere() -> None:
+async def test_letters_lost_to_another_command_are_counted_as_held_elsewhere() -> None:
     queue = queue_of(3)
     async with holding(queue) as held:
         await taken(held)
@@ -88,7 +88,7 @@ async def test_letters_that_were_lost_to_another_command_are_counted_as_held_els
 
 
 @pytest.mark.parametrize("fault", [throttled(), connection_reset(), Partial()], ids=lambda one: type(one).__name__)
-async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
+async def test_one_failed_renewal_loses_no_letter(fault: Exception) -> None:
     queue = queue_of(25)
     async with holding(queue) as held:
         await taken(held)
@@ -98,7 +98,7 @@ async def test_one_renewal_that_fails_costs_nothing(fault: Exception) -> None:
         assert sum(one in held for one in ids_of(queue.messages)) == 25
 
 
-async def test_one_request_of_each_renewal_that_fails_costs_the_letters_of_that_request_alone() -> None:
+async def test_a_request_that_fails_in_every_renewal_loses_only_its_own_letters() -> None:
     queue = queue_of(25)
     set_visibility, first = queue.set_visibility, queue.messages[0]
 
@@ -114,7 +114,7 @@ async def test_one_request_of_each_renewal_that_fails_costs_the_letters_of_that_
         assert sum(one in held for one in ids_of(queue.messages)) == 15
 
 
-async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -> None:
+async def test_a_letter_that_cannot_be_renewed_counts_as_lost_once_it_is_visible() -> None:
     queue = queue_of(3)
     async with holding(queue) as held:
         letters = [letter.id for letter in await taken(held)]
@@ -126,18 +126,18 @@ async def test_what_can_t_be_renewed_is_known_to_be_lost_when_it_shows_again() -
     assert len(queue.messages) == 3
 
 
-async def test_a_void_receipt_deletes_nothing_and_what_fails_for_a_moment_is_tried_again() -> None:
+async def test_an_invalid_receipt_deletes_nothing_and_a_transient_failure_is_retried() -> None:
     queue = queue_of(4)
     async with holding(queue) as held:
         letters = [letter.id for letter in await taken(held)]
-        queue.invalidate(queue.messages[1])  # gone, while the first and the third fail for a moment
+        queue.invalidate(queue.messages[1])  # lost, while the first and the third fail for a moment
         queue.faults.add("delete", Partial(), connection_reset())
         assert await held.delete(letters) == {letters[0], letters[2], letters[3]}
         assert letters[1] not in held
     assert [message.body for message in queue.messages] == ["1"]
 
 
-async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() -> None:
+async def test_letters_handed_back_stay_visible_while_the_others_are_renewed() -> None:
     queue = queue_of(25)
     async with holding(queue) as held:
         kept = [letter.id for letter in await taken(held)][20:]
@@ -149,13 +149,13 @@ async def test_what_was_handed_back_stays_visible_while_the_rest_is_renewed() ->
     assert await visible(queue) == 25
 
 
-async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_renewal_in_progress_does_not_hide_letters_that_were_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = queue_of(1)
     set_visibility = queue.set_visibility
 
     async def slow(changes: Mapping[str, timedelta]) -> Failures:
         if timedelta(0) not in changes.values():
-            await asyncio.sleep(2)  # a renewal is on its way for so long
+            await asyncio.sleep(2)  # how long a renewal takes
         return await set_visibility(changes)
 
     monkeypatch.setattr(queue, "set_visibility", slow)
@@ -167,7 +167,7 @@ async def test_a_renewal_under_way_does_not_hide_again_what_was_handed_back(monk
         assert await visible(queue) == 1
 
 
-async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_back() -> None:
+async def test_the_letters_of_an_interrupted_poll_are_handed_back() -> None:
     queue = queue_of(0)
 
     async def look() -> None:
@@ -186,7 +186,7 @@ async def test_an_interrupted_poll_is_waited_for_and_what_it_brought_is_handed_b
     assert await visible(queue) == 1
 
 
-async def test_with_patience_letters_that_others_hold_are_waited_for_and_no_longer() -> None:
+async def test_with_patience_letters_held_by_others_are_awaited_only_until_they_appear() -> None:
     queue = queue_of(5)
     await queue.receive(5, wait=timedelta(0), visibility=timedelta(seconds=300))
     async with holding(queue) as held:
@@ -218,8 +218,8 @@ async def test_a_look_ends_although_letters_keep_coming(*, are_known: bool) -> N
     assert {str(number) for number in range(25)} <= set(found)
 
 
-async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_it_is_empty() -> None:
-    """SQS asks some of its servers only: an empty answer is not the end while the count says that there are more."""
+async def test_a_queue_is_polled_until_its_count_says_that_it_is_empty() -> None:
+    """SQS asks only some of its servers: an empty answer is not the end while the count shows more."""
     queue = queue_of(3)
     receive, empty = queue.receive, [True, True, False]
 
@@ -234,7 +234,7 @@ async def test_a_queue_that_hands_out_few_at_a_time_is_asked_until_it_says_that_
 @pytest.mark.parametrize(
     ("count", "hidden"), [(3, VISIBILITY_MINIMUM), (2000, timedelta(seconds=120)), (99_999, VISIBILITY_MAXIMUM)]
 )
-async def test_many_letters_are_hidden_for_longer_since_renewing_them_takes_longer(count: int, hidden: timedelta) -> None:
+async def test_many_letters_are_hidden_for_longer_because_renewals_take_longer(count: int, hidden: timedelta) -> None:
     queue = queue_of(1)
     depth = queue.depth
 
@@ -248,7 +248,7 @@ async def test_many_letters_are_hidden_for_longer_since_renewing_them_takes_long
         assert queue.messages[0].visible_at == pytest.approx(hidden.total_seconds())
 
 
-async def test_an_operator_who_may_not_change_visibility_gets_the_error() -> None:
+async def test_an_operator_without_the_visibility_permission_gets_the_error() -> None:
     queue = queue_of(1)
     queue.faults.add("set_visibility", PermanentError("sqs refused ChangeMessageVisibilityBatch"))
     with pytest.raises(PermanentError, match="refused"):
@@ -256,7 +256,7 @@ async def test_an_operator_who_may_not_change_visibility_gets_the_error() -> Non
             await taken(held)
 
 
-async def test_a_hand_back_that_fails_costs_time_and_nothing_else() -> None:
+async def test_a_failed_hand_back_costs_only_time() -> None:
     queue = queue_of(1)
     queue.faults.add("set_visibility", connection_reset())
     async with holding(queue) as held:

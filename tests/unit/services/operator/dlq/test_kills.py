@@ -1,4 +1,4 @@
-"""A process that is killed anywhere: from one call on nothing of it reaches the world any more. Then the same again."""
+"""A process that is killed at any point, after which none of its calls has an effect; then the same command again."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ HIDDEN_S = 61  # a killed process hides its letters for a minute
 
 
 class KilledError(BaseException):
-    """No code of ours may catch it."""
+    """Must not be caught by our code."""
 
 
 @dataclass
 class Life:
-    """Ends at the n-th effect: `is_before` it, or when it has happened and the process has not learned of it."""
+    """Ends at the n-th effect: just before it (`is_before`), or after it but before the process learns of it."""
 
     effect: int
     is_before: bool
@@ -86,7 +86,7 @@ async def is_killed(work: Awaitable[object]) -> bool:
 
 
 def at_every_effect(play: Callable[[Life], Awaitable[bool]]) -> int:
-    """Play it once for each point at which a process can be killed; how many there are."""
+    """Play it once for each point at which a process can be killed; return their number."""
     for effect in range(1000):
         for is_before in (True, False):
             if not run_on_virtual_clock(play(Life(effect, is_before))):  # type: ignore[arg-type]
@@ -95,13 +95,13 @@ def at_every_effect(play: Callable[[Life], Awaitable[bool]]) -> int:
 
 
 def set_up() -> tuple[DeadScene, list[str], list[str]]:
-    """Letters that an operation is about, among others; and the ids of both."""
+    """Put letters for an operation among others; return the ids of both."""
     scene = DeadScene()
     return scene, scene.add(LETTERS, run=7), scene.add(3, run=8)
 
 
 @pytest.mark.parametrize("limit", [None, 7])
-def test_a_killed_replay_loses_nothing_and_the_same_again_doubles_at_most_one_batch(limit: int | None) -> None:
+def test_a_killed_and_rerun_replay_loses_nothing_and_duplicates_at_most_one_batch(limit: int | None) -> None:
     async def play(life: Life) -> bool:
         scene, letters, others = set_up()
         messages = {str(decode(body).id) for body in scene.dead.bodies[:LETTERS]}
@@ -126,7 +126,7 @@ def test_a_killed_replay_loses_nothing_and_the_same_again_doubles_at_most_one_ba
     assert at_every_effect(play) >= 10
 
 
-def test_a_killed_discard_loses_nothing_and_all_of_it_can_come_back() -> None:
+def test_a_killed_discard_loses_nothing_and_can_be_restored_completely() -> None:
     async def play(life: Life) -> bool:
         scene, letters, others = set_up()
         before = {one.body: dict(one.attributes) for one in scene.dead.messages}
@@ -170,8 +170,8 @@ def test_a_killed_edit_loses_neither_the_original_nor_the_edited_letter() -> Non
     assert at_every_effect(play) > 6
 
 
-def test_a_killed_restore_and_the_same_again_put_back_everything() -> None:
-    """Letters that the killed operation had put back are in the queue twice; their ids make that harmless."""
+def test_a_killed_and_rerun_restore_puts_everything_back() -> None:
+    """Letters that the killed operation had already restored are in the queue twice; their ids make that harmless."""
 
     async def play(life: Life) -> bool:
         scene, _, _ = set_up()

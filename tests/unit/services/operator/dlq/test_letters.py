@@ -1,4 +1,4 @@
-"""Reading dead letters: they may contain anything, and none of it may end a command."""
+"""Reading dead letters: they may contain anything, and none of it may crash a command."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def letter(body: str, attributes: dict[str, str] | None = None, receive_count: i
 @example(body='{"id": "\\u001b[2J", "data": {"snapshot": {"taken_at": "\\u009b2J"}}}', attribute="")
 @example(body="NaN", attribute="{}")
 @example(body="1e999", attribute="{}")
-def test_whatever_is_in_the_queue_can_be_read_shown_archived_and_written_as_json(body: str, attribute: str) -> None:
+def test_every_letter_can_be_read_shown_archived_and_written_as_json(body: str, attribute: str) -> None:
     found = letter(body, {FAILURE_ATTRIBUTE: attribute})
     view = run_on_virtual_clock(described(Scene().system, found))
     shown = "\n".join(letter_text(view))
@@ -61,7 +61,7 @@ def test_whatever_is_in_the_queue_can_be_read_shown_archived_and_written_as_json
         assert body in shown or json.loads(body) == json.loads(shown[shown.index("could go back") :].partition("\n")[2])
 
 
-def test_a_replay_starts_afresh_and_counts_itself() -> None:
+def test_a_replay_resets_the_attempts_and_counts_itself() -> None:
     body = encode(ingested(7))
     ours = dict.fromkeys((ATTEMPTS_ATTRIBUTE, FAILING_ATTRIBUTE, DEFERRED_ATTRIBUTE), "4")
     found = letter(body, {**ours, "theirs": "x", FAILURE_ATTRIBUTE: failure(replays=1).model_dump_json()})
@@ -69,8 +69,8 @@ def test_a_replay_starts_afresh_and_counts_itself() -> None:
     assert found.outgoing.attributes == {"theirs": "x", FAILURE_ATTRIBUTE: failure(replays=2).model_dump_json()}
 
 
-def test_ten_attributes_of_a_sender_leave_room_for_the_failure_record() -> None:
-    """SQS takes ten, and no message that has more."""
+def test_ten_sender_attributes_leave_room_for_the_failure_record() -> None:
+    """SQS allows at most ten attributes per message."""
     theirs = {f"theirs-{number}": "x" * number for number in range(1, 11)}
     found = letter(encode(ingested(7)), theirs)
     record = found.failure.model_copy(update={"replays": 1}).model_dump_json(ensure_ascii=True)
@@ -78,13 +78,13 @@ def test_ten_attributes_of_a_sender_leave_room_for_the_failure_record() -> None:
     assert len(edited(found, found.document | {"source": "ann"}).attributes) == 9  # one is left for a body that is packed
 
 
-def test_what_can_t_go_back_is_not_made_up() -> None:
+def test_a_letter_that_cannot_be_replayed_has_no_outgoing_message() -> None:
     with pytest.raises(ValueError, match="letter 1 can't be replayed: the body is not JSON"):
         _ = letter("{").outgoing
 
 
-def test_a_letter_without_a_failure_record_was_sent_by_a_person_or_moved_by_sqs_and_has_no_attempts() -> None:
-    """Its receive count grows with every look."""
+def test_a_letter_without_a_failure_record_has_no_attempts() -> None:
+    """It was sent by a person or moved by SQS, and its receive count grows with every look."""
     found = letter(encode(ingested(7)), receive_count=26)
     assert (found.failure.error_type, found.failure.attempts) == ("unknown", None)
     assert found.failure.message.startswith("no service recorded why: a person sent it, or SQS moved it")
@@ -107,7 +107,7 @@ def test_a_letter_without_a_failure_record_was_sent_by_a_person_or_moved_by_sqs_
         ),
     ],
 )
-def test_what_aws_itself_sends_is_recognised_by_name_with_what_to_do(document: object, name: str, advice: str) -> None:
+def test_letters_sent_by_aws_itself_are_recognised_and_explained(document: object, name: str, advice: str) -> None:
     problem = letter(json.dumps(document)).problem
     assert problem is not None
     assert name in problem
@@ -119,7 +119,7 @@ def test_a_failure_record_of_a_later_build_keeps_its_count_of_replays() -> None:
     assert letter(encode(ingested(7)), {FAILURE_ATTRIBUTE: record}).failure == failure(replays=3)
 
 
-def test_an_older_version_is_brought_to_this_build_s() -> None:
+def test_an_older_version_is_upcast_to_this_build_s() -> None:
     """A batch that lists all keys: the list is dropped, since the next comparison finds the same."""
     document = json.loads(encode(ingested(7))) | {"type": "starlift.batch_ingested.v2"}
     document["data"] = {name: document["data"][name] for name in document["data"] if name not in {"gone", "hashes", "answers"}}
@@ -136,7 +136,7 @@ def test_a_message_for_another_service_has_a_problem() -> None:
     assert found.problem == "'starlift.batch_ingested.v3' is not for loading, which works on 'starlift.batch_remodelled.v3'"
 
 
-def test_every_object_that_a_message_refers_to_is_found_however_deep() -> None:
+def test_every_object_a_message_refers_to_is_found_at_any_depth() -> None:
     ref = {"bucket": "landing", "key": "k", "byte_count": 1, "row_count": 1, "sha256": "0" * 64}
     body = json.dumps(
         {"data": {"extracts": [{"table": "staff", "object": ref}, {"object": ref | {"key": "l"}}], "x": ref | {"key": "m"}}}

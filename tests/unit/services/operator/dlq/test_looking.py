@@ -37,7 +37,7 @@ async def test_letters_are_grouped_by_fingerprint_and_handed_back() -> None:
     assert scene.hidden() == []
 
 
-async def test_two_causes_of_one_type_at_one_place_are_two_groups_also_of_an_older_build() -> None:
+async def test_two_causes_of_one_type_at_one_place_are_two_groups_even_of_an_older_build() -> None:
     scene = DeadScene()
     for message in ("table 'staff' lacks column 'email'", "table 'x' lacks column 'y'", "table 'staff' is not in the contract"):
         scene.add(1, error_type="PermanentError", message=message, fingerprint_version=1)
@@ -48,7 +48,7 @@ async def test_two_causes_of_one_type_at_one_place_are_two_groups_also_of_an_old
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since(*, is_silent: bool) -> None:
+async def test_a_warehouse_outage_only_hides_which_letters_were_loaded_since(*, is_silent: bool) -> None:
     scene = DeadScene()
     scene.add(1)
 
@@ -66,7 +66,7 @@ async def test_a_warehouse_that_is_down_hides_only_what_was_loaded_since(*, is_s
     assert asyncio.get_running_loop().time() < 60
 
 
-async def test_a_letter_says_whether_its_batch_was_loaded_since() -> None:
+async def test_a_letter_shows_whether_its_batch_was_loaded_since() -> None:
     scene = DeadScene()
     ids = scene.add(2)
     scene.ledger.load(ingested(1, 1))
@@ -74,7 +74,7 @@ async def test_a_letter_says_whether_its_batch_was_loaded_since() -> None:
     assert [one.loaded for one in found] == [False, True]
 
 
-async def test_what_is_wrong_with_an_object_comes_with_advice_that_needs_no_versions_of_it() -> None:
+async def test_the_advice_for_a_broken_object_needs_no_older_versions_of_it() -> None:
     scene = DeadScene()
     body = json.loads(encode(ingested(1)))
     ref = {"bucket": LANDING, "key": "k", "byte_count": 1, "row_count": 1, "sha256": "0" * 64}
@@ -90,7 +90,7 @@ async def test_what_is_wrong_with_an_object_comes_with_advice_that_needs_no_vers
     assert [one.problem for one in (await described(scene.system, found)).objects] == [str(throttled()), nowhere]
 
 
-async def test_a_plan_changes_nothing_and_decides_as_the_replay_does() -> None:
+async def test_a_plan_changes_nothing_and_makes_the_same_decisions_as_the_replay() -> None:
     scene = DeadScene()
     scene.add(3)
     scene.add(1, replays=5)
@@ -105,7 +105,7 @@ async def test_a_plan_changes_nothing_and_decides_as_the_replay_does() -> None:
     }
 
 
-async def test_a_limit_that_is_reached_looks_no_further_and_misses_nothing() -> None:
+async def test_a_reached_limit_ends_the_look_and_misses_nothing() -> None:
     scene = DeadScene()
     scene.add(3)
     await scene.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1))

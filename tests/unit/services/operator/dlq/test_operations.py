@@ -1,4 +1,4 @@
-"""Replay, discard and edit from their beginning to their end."""
+"""Replay, discard and edit from start to end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.services.operator.scene import LANDING, ingested
 pytestmark = pytest.mark.virtual_clock
 
 
-async def test_what_matches_goes_back_as_it_was_and_counts_the_replay() -> None:
+async def test_matching_letters_are_sent_back_unchanged_and_count_the_replay() -> None:
     scene = DeadScene()
     _, other = put_dead(scene.dead, *(encode(ingested(run)) for run in (7, 8)))
     body = scene.dead.bodies[0]
@@ -55,7 +55,7 @@ async def test_a_letter_is_archived_before_it_is_sent_and_sent_before_it_is_dele
     assert seen == ([("send", 3, 0), ("delete", 3, 3)] if kind is Kind.REPLAY else [("delete", 3, 0)])
 
 
-async def test_nothing_that_matches_is_an_end_of_its_own() -> None:
+async def test_no_matching_letter_is_an_end_of_its_own() -> None:
     scene = DeadScene()
     scene.add(2)
     ended = await scene.replay(Filter(runs=(99, 99)))
@@ -63,7 +63,7 @@ async def test_nothing_that_matches_is_an_end_of_its_own() -> None:
     assert scene.hidden() == []
 
 
-async def test_what_is_invalid_or_too_large_or_was_replayed_too_often_stays_with_its_reason(
+async def test_letters_that_cannot_be_replayed_stay_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = DeadScene()
@@ -89,7 +89,7 @@ async def test_what_is_invalid_or_too_large_or_was_replayed_too_often_stays_with
     assert FailureRecord.model_validate_json(scene.alive.sent[-1].attributes[FAILURE_ATTRIBUTE]).replays == 4
 
 
-async def test_a_limit_takes_so_many_and_looks_no_further() -> None:
+async def test_a_limit_takes_that_many_letters_and_ends_the_look() -> None:
     scene = DeadScene()
     scene.add(100)
     assert (await scene.replay(limit=12)).counts == {"replayed": 12}
@@ -99,7 +99,7 @@ async def test_a_limit_takes_so_many_and_looks_no_further() -> None:
 
 
 @pytest.mark.parametrize(("rate", "number", "seconds"), [(10.0, 35, 3.0), (0.5, 3, 4.0), (3.0, 7, 2.0), (100.0, 150, 1.25)])
-async def test_the_rate_is_held(rate: float, number: int, seconds: float) -> None:
+async def test_the_rate_is_respected(rate: float, number: int, seconds: float) -> None:
     scene = DeadScene()
     scene.add(number)
     await scene.replay(rate=rate)
@@ -110,7 +110,7 @@ async def test_the_rate_is_held(rate: float, number: int, seconds: float) -> Non
         assert sum(1 for time in times if start <= time < start + 0.999) <= max(1, rate * 1.25)
 
 
-async def test_an_archive_object_holds_so_many_letters_and_is_read_again_for_sending() -> None:
+async def test_an_archive_object_holds_a_bounded_number_of_letters() -> None:
     scene = DeadScene()
     scene.add(ARCHIVE_LETTERS + 5)
     assert (await scene.replay()).counts == {"replayed": ARCHIVE_LETTERS + 5}
@@ -118,7 +118,7 @@ async def test_an_archive_object_holds_so_many_letters_and_is_read_again_for_sen
     assert lines == [ARCHIVE_LETTERS, 5]
 
 
-async def test_letters_that_others_hold_are_waited_for_a_minute_and_then_reported() -> None:
+async def test_letters_held_by_others_are_awaited_for_a_minute_and_then_reported() -> None:
     scene = DeadScene()
     scene.add(4)
     await scene.dead.receive(1, wait=timedelta(0), visibility=timedelta(seconds=30))  # this one comes back in time
@@ -129,7 +129,7 @@ async def test_letters_that_others_hold_are_waited_for_a_minute_and_then_reporte
     assert ended.detail == "other commands held 2 more, which were not examined"
 
 
-async def test_letters_that_were_not_chosen_are_seen_by_others_meanwhile_and_newcomers_are_left_alone() -> None:
+async def test_unselected_letters_stay_visible_to_others_and_new_ones_are_ignored() -> None:
     scene = DeadScene()
     scene.add(10, run=7)
     scene.add(3, run=8)
@@ -141,7 +141,7 @@ async def test_letters_that_were_not_chosen_are_seen_by_others_meanwhile_and_new
     assert set(newcomers) <= set(ids_of(scene.dead.messages))
 
 
-async def test_two_replays_at_once_share_the_letters_between_them() -> None:
+async def test_two_concurrent_replays_share_the_letters() -> None:
     """The visibility of a letter is its lock."""
     scene = DeadScene()
     scene.add(40)
@@ -151,7 +151,7 @@ async def test_two_replays_at_once_share_the_letters_between_them() -> None:
     assert scene.dead.messages == []
 
 
-async def test_only_letters_whose_batch_was_loaded_since_are_discarded_when_that_is_asked() -> None:
+async def test_a_discard_can_be_limited_to_letters_loaded_since() -> None:
     scene = DeadScene()
     scene.add(3)
     put_dead(scene.dead, "{")
@@ -159,10 +159,10 @@ async def test_only_letters_whose_batch_was_loaded_since_are_discarded_when_that
     assert (await scene.discard(Filter(loaded=True))).counts == {"discarded": 1}
     assert len(scene.dead.messages) == 3
     assert encode(ingested(1, 1))[80:] not in {body[80:] for body in scene.dead.bodies}
-    assert scene.ledger.questions == 1  # not one for each letter: there may be 50,000
+    assert scene.ledger.questions == 1  # not one per letter: there may be 50,000
 
 
-async def test_an_edited_letter_takes_the_place_of_the_original_which_is_kept() -> None:
+async def test_an_edited_letter_replaces_the_original_which_is_archived() -> None:
     scene = DeadScene()
     scene.add(2, replays=2)
     original, other = scene.dead.messages
@@ -178,7 +178,7 @@ async def test_an_edited_letter_takes_the_place_of_the_original_which_is_kept() 
     assert original.body in scene.dead.bodies
 
 
-async def test_an_edited_letter_is_validated_before_it_may_go() -> None:
+async def test_an_edited_letter_is_validated_before_it_is_sent() -> None:
     scene = DeadScene()
     (identifier,) = scene.add(1)
     (letter,) = await find(scene.system, identifier, 1)

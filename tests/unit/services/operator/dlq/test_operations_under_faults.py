@@ -1,4 +1,4 @@
-"""Operations while SQS fails, letters are lost to others, and people interrupt them: nothing is lost."""
+"""Operations lose nothing while SQS fails, others take letters, or people interrupt them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.services.operator.scene import ingested
 pytestmark = pytest.mark.virtual_clock
 
 
-async def test_a_throttled_send_is_tried_again_and_one_whose_answer_is_lost_may_send_twice() -> None:
+async def test_a_throttled_send_is_retried_and_a_lost_answer_may_send_twice() -> None:
     scene = DeadScene()
     scene.add(2)
     scene.alive.faults.add("send_all", throttled())
@@ -35,7 +35,7 @@ async def test_a_throttled_send_is_tried_again_and_one_whose_answer_is_lost_may_
     assert sorted(scene.replayed.values()) == [1, 1, 2, 2]
 
 
-async def test_of_two_requests_only_the_one_that_failed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_failed_one_of_two_requests_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large messages go in several requests; when the call raises, the caller does not know which of them were answered."""
     scene = DeadScene()
     large = [encode(ingested(1, index)).replace('"tests"', f'"{"x" * (MESSAGE_BYTES_MAXIMUM // 3)}"') for index in range(2)]
@@ -55,7 +55,7 @@ async def test_of_two_requests_only_the_one_that_failed_is_repeated(monkeypatch:
     assert scene.replayed.total() == 2
 
 
-async def test_what_sqs_refuses_is_tried_again_and_stays_when_it_is_refused_for_good() -> None:
+async def test_a_rejected_letter_is_retried_and_stays_if_rejected_for_good() -> None:
     scene = DeadScene()
     scene.add(4)
     scene.alive.faults.add("send_all", Partial())
@@ -74,7 +74,7 @@ async def test_what_sqs_refuses_is_tried_again_and_stays_when_it_is_refused_for_
 @pytest.mark.parametrize(
     "fault", [throttled(), connection_reset(), AnswerLost(), Partial()], ids=lambda one: type(one).__name__
 )
-async def test_a_fault_of_the_dead_letter_queue_loses_and_doubles_nothing(method: str, fault: Exception) -> None:
+async def test_a_fault_of_the_dead_letter_queue_neither_loses_nor_duplicates_letters(method: str, fault: Exception) -> None:
     scene = DeadScene()
     scene.add(25)
     scene.dead.faults.add(method, fault)
@@ -104,7 +104,7 @@ async def test_a_letter_that_is_no_longer_held_is_not_sent() -> None:
     assert ids_of(scene.dead.messages) == ids_of(taken)
 
 
-async def test_a_letter_that_is_sent_and_can_t_be_deleted_is_reported_and_may_be_sent_again() -> None:
+async def test_a_sent_letter_that_cannot_be_deleted_is_reported_and_may_be_sent_again() -> None:
     scene = DeadScene()
     letters = scene.add(3)
     send_all = scene.alive.send_all
@@ -122,7 +122,7 @@ async def test_a_letter_that_is_sent_and_can_t_be_deleted_is_reported_and_may_be
 
 
 @pytest.mark.parametrize("kind", [Kind.REPLAY, Kind.DISCARD])
-async def test_a_laptop_that_slept_touches_nothing_of_what_it_held(kind: Kind) -> None:
+async def test_a_command_resumed_after_sleep_leaves_its_expired_letters_alone(kind: Kind) -> None:
     scene = DeadScene()
     letters = scene.add(3)
     task = Task(kind, Filter(), rate=1000.0)
@@ -140,7 +140,7 @@ async def test_a_laptop_that_slept_touches_nothing_of_what_it_held(kind: Kind) -
     assert scene.alive.sent == []
 
 
-async def test_a_queue_that_refuses_us_leaves_everything_in_place_and_the_command_can_be_run_again() -> None:
+async def test_a_queue_that_denies_access_loses_nothing_and_the_command_can_be_rerun() -> None:
     scene = DeadScene()
     letters = scene.add(3)
     scene.alive.faults.add("send_all", PermanentError("sqs refused SendMessageBatch"))
@@ -153,7 +153,7 @@ async def test_a_queue_that_refuses_us_leaves_everything_in_place_and_the_comman
     assert (await scene.replay()).outcomes == {"replayed": tuple(letters)}
 
 
-async def test_an_interruption_hands_back_what_was_held_and_says_how_far_it_came() -> None:
+async def test_an_interruption_hands_back_held_letters_and_reports_progress() -> None:
     scene = DeadScene()
     scene.add(30)
     running = asyncio.create_task(scene.replay(rate=1.0))

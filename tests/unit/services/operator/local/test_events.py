@@ -19,7 +19,7 @@ SOURCES = [path for package in ("services", "shared") for path in (ROOT / packag
 
 
 def logged_events() -> Iterator[tuple[str, set[str]]]:
-    """Of every log call: each name it may log, and the fields that stand beside it."""
+    """The names and fields of every log call in the code."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
@@ -37,7 +37,7 @@ def logged_events() -> Iterator[tuple[str, set[str]]]:
 
 
 class Asked(dict[str, Any]):
-    """An event that has every field and remembers which its sentence uses."""
+    """An event that has every field and records which ones its sentence uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Asked(dict[str, Any]):
         return ["one"] if name in {"reasons", "columns"} else 1
 
 
-def test_every_event_that_is_told_is_logged_with_what_its_sentence_uses() -> None:
+def test_every_printed_event_is_logged_with_the_fields_of_its_sentence() -> None:
     logged: dict[str, list[set[str]]] = {}
     for name, fields in logged_events():
         logged.setdefault(name, []).append(fields)
@@ -67,7 +67,7 @@ def reset_structlog() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("reset_structlog")
-def test_what_a_service_really_logs_is_told() -> None:
+def test_events_logged_by_a_real_service_are_printed() -> None:
     with redirect_stdout(io.StringIO()) as output:
         configure_logs("loading")
         structlog.get_logger().info("batch_loaded", run=7, batch_id="b", rows=1200, gone=0, quarantined=0)
@@ -133,11 +133,11 @@ def test_an_event_becomes_a_sentence(event: str, fields: Mapping[str, object], t
     "foreign",
     ["Traceback (most recent call last):", "[1]", "7", "", line("message_received"), line("started"), '{"event": ["started"]}'],
 )
-def test_what_is_no_event_of_interest_is_not_told(foreign: str) -> None:
+def test_other_log_lines_are_not_printed(foreign: str) -> None:
     assert sentence(foreign) is None
 
 
-def test_a_tail_tells_what_is_appended_and_nothing_older(tmp_path: Path) -> None:
+def test_a_tail_prints_only_appended_lines(tmp_path: Path) -> None:
     log = tmp_path / "loading.log"
     log.write_text("old\n")
     tail = LogTail(log)
@@ -158,7 +158,7 @@ def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
     assert list(tail.new_lines()) == ["h\u00e4lf\n"]
 
 
-def test_a_tail_follows_a_log_that_begins_anew(tmp_path: Path) -> None:
+def test_a_tail_follows_a_log_that_was_replaced(tmp_path: Path) -> None:
     log = tmp_path / "loading.log"
     log.write_text("a long line before the service was started again\n")
     tail = LogTail(log)

@@ -35,7 +35,7 @@ UP = line("dependency_up", dependency="warehouse")
         ([line("receive_failed", reason="sqs fails"), line("message_done")], None),
     ],
 )
-def test_what_a_service_waits_for_is_what_it_logged_last(lines: list[str], expected: str | None) -> None:
+def test_the_last_logged_wait_of_a_service_is_shown(lines: list[str], expected: str | None) -> None:
     assert waits_in(iter(lines), NOW) == expected
 
 

@@ -48,7 +48,7 @@ def told(prover: Prover) -> str | None:
     return prover.look()
 
 
-def test_a_proof_is_made_every_interval_and_its_last_line_told(proofs: Any) -> None:
+def test_a_proof_runs_every_interval_and_its_last_line_is_reported(proofs: Any) -> None:
     clock = Clock()
     prover, adopted = proofs(clock, "print('table'); print('EQUAL as of run 7')")
     for clock.now in (59.9, 60.0, 60.1, 119.9):
@@ -63,7 +63,7 @@ def test_a_proof_is_made_every_interval_and_its_last_line_told(proofs: Any) -> N
     assert told(prover) is not None
 
 
-def test_a_warehouse_that_differs_is_told(proofs: Any) -> None:
+def test_a_warehouse_that_differs_is_reported(proofs: Any) -> None:
     clock = Clock()
     prover, _ = proofs(clock, "print('DIFFERENT as of run 7'); raise SystemExit(3)")
     clock.now = 60
@@ -79,7 +79,7 @@ def test_rows_that_are_stuck_are_reported(proofs: Any) -> None:
     assert str(told(prover)).endswith("  proof        PENDING as of run 7")
 
 
-def test_no_proof_before_the_first_load_is_not_worth_a_word(proofs: Any) -> None:
+def test_a_missing_proof_before_the_first_load_is_not_reported(proofs: Any) -> None:
     clock = Clock()
     prover, _ = proofs(clock, "print('no table yet'); raise SystemExit(4)")
     clock.now = 60
@@ -87,7 +87,7 @@ def test_no_proof_before_the_first_load_is_not_worth_a_word(proofs: Any) -> None
     assert told(prover) is None
 
 
-def test_a_proof_that_fails_again_and_again_is_reported_once(proofs: Any) -> None:
+def test_a_proof_that_keeps_failing_is_reported_once(proofs: Any) -> None:
     clock = Clock()
     prover, _ = proofs(clock, "print('starlift: no such table'); raise SystemExit(1)")
     clock.now = 60
@@ -98,7 +98,7 @@ def test_a_proof_that_fails_again_and_again_is_reported_once(proofs: Any) -> Non
     assert told(prover) is None
 
 
-def test_two_proofs_never_run_at_once(proofs: Any) -> None:
+def test_two_proofs_never_run_at_the_same_time(proofs: Any) -> None:
     clock = Clock()
     prover, adopted = proofs(clock, "import time; time.sleep(60)")
     for clock.now in (60, 120, 180):

@@ -35,7 +35,7 @@ from tests.unit.services.operator.local.test_events import line
 EVERY = timedelta(seconds=2.5)
 
 
-def test_urls_do_not_stand_on_the_command_line() -> None:
+def test_urls_are_not_passed_on_the_command_line() -> None:
     options = UpOptions("postgresql://me:hunter2@db/shop", "postgresql://me:hunter2@dwh/star", EVERY)
     assert options.arguments() == ["up", "--every", "2.5", "--prove-every", "60.0"]
     assert replace(options, localstack_port=4566).arguments() == [*options.arguments(), "--localstack-port", "4566"]
@@ -45,11 +45,11 @@ def test_urls_do_not_stand_on_the_command_line() -> None:
     }
 
 
-def test_what_was_not_told_is_not_passed_on() -> None:
+def test_urls_that_were_not_given_are_not_passed_on() -> None:
     assert UpOptions(None, None, EVERY).environment() == {}
 
 
-def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
+def test_a_user_s_own_warehouse_is_not_filled_with_simulated_rows() -> None:
     with pytest.raises(UsageError, match="--warehouse-url without --source-url would fill your warehouse with simulated"):
         UpOptions(None, "postgresql://me:hunter2@dwh/star", EVERY).require_agreement()
     UpOptions("postgresql://me:hunter2@db/shop", None, EVERY).require_agreement()
@@ -65,11 +65,11 @@ def test_a_person_s_warehouse_is_not_filled_with_simulated_rows() -> None:
         ("", "it ended without a message"),
     ],
 )
-def test_the_last_words_of_a_stack_that_did_not_come_up(log: str, words: str) -> None:
+def test_a_stack_that_did_not_start_is_reported_with_its_last_lines(log: str, words: str) -> None:
     assert last_words(log) == words
 
 
-def test_a_detached_stack_that_had_no_room_for_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detached_stack_that_ended_on_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "up.log"
     log.write_text("source: 9 rows made\n")
     monkeypatch.setattr(machine, "_WAL_SEGMENT_BYTES", 2**62)
@@ -79,7 +79,7 @@ def test_a_detached_stack_that_had_no_room_for_its_last_words(tmp_path: Path, mo
             _wait_until_up(ended, log)
 
 
-def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_contract_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STARLIFT_CONTRACT", raising=False)
     assert load_contract_of_environment() is CONTRACT
 
@@ -92,7 +92,7 @@ def test_the_shipped_contract_is_the_one_of_an_environment_without_a_word(monkey
         ("pretended_contract", "STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py"),
     ],
 )
-def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_contract_is_reported(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARLIFT_CONTRACT", name)
     monkeypatch.setitem(sys.modules, "pretended_contract", cast("ModuleType", SimpleNamespace(CONTRACT="a text")))
     with pytest.raises(UsageError) as caught:
@@ -100,7 +100,7 @@ def test_a_contract_that_is_none_is_said_so(name: str, text: str, monkeypatch: p
     assert str(caught.value).startswith(text)
 
 
-def test_services_hear_of_contract_and_source_name_and_of_nothing_that_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_get_contract_and_source_name_but_no_foreign_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("STARLIFT_")]:
         monkeypatch.delenv(name)
     for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME", "SOURCE_URL", "QUEUE_URL"):
@@ -108,7 +108,7 @@ def test_services_hear_of_contract_and_source_name_and_of_nothing_that_leads_els
     assert chosen_settings() == {f"STARLIFT_{name}": name for name in ("CONTRACT", "LOG_LEVEL", "SOURCE_NAME")}
 
 
-def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
+def test_only_log_events_of_interest_are_printed(tmp_path: Path) -> None:
     log = tmp_path / "ingestion.log"
     tails = [LogTail(log), LogTail(tmp_path / "loading.log")]
     log.write_text(f"{line('message_received')}\n{line('dependency_up', dependency='source')}\nnot JSON\n")
@@ -117,7 +117,7 @@ def test_of_the_logs_only_what_is_worth_telling_is_told(tmp_path: Path) -> None:
 
 @dataclass
 class RestlessStack:
-    """Its LocalStack dies just before the first request; after the second the person presses Ctrl-C."""
+    """A stack whose LocalStack dies just before the first request; after the second, the user presses Ctrl-C."""
 
     asked: int = 0
 
@@ -132,7 +132,7 @@ class RestlessStack:
         raise KeyboardInterrupt if self.asked > 1 else EndpointConnectionError(endpoint_url="http://127.0.0.1:4566")
 
 
-def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
+def test_a_request_that_localstack_does_not_answer_ends_nothing() -> None:
     said: list[str] = []
     stack = RestlessStack()
     report_until_stopped(cast("Stack", stack), [], timedelta(seconds=1), said.append, lambda: None)
@@ -161,7 +161,7 @@ def test_a_request_that_localstack_does_not_take_ends_nothing() -> None:
         "postgresql://me:123/ter2@db/shop",
     ],
 )
-async def test_a_url_that_can_t_be_read_is_said_so_without_its_password(url: str) -> None:
+async def test_an_invalid_url_is_reported_without_its_password(url: str) -> None:
     for check, name in ((check_source, "source"), (check_warehouse, "warehouse")):
         with pytest.raises(PermanentError) as caught:
             await check(url, CONTRACT)
@@ -169,7 +169,7 @@ async def test_a_url_that_can_t_be_read_is_said_so_without_its_password(url: str
         assert "ter2" not in str(caught.value)
 
 
-async def test_a_port_where_nothing_listens_is_said_so(unused_tcp_port: int) -> None:
+async def test_a_port_without_a_server_is_reported(unused_tcp_port: int) -> None:
     for hosts in (f"127.0.0.1:{unused_tcp_port}", f"127.0.0.1:{unused_tcp_port},127.0.0.1:{unused_tcp_port}"):
         with pytest.raises(DependencyDownError, match="nothing listens at the source database's host and port"):
             await check_source(f"postgresql://me:hunter2@{hosts}/shop", CONTRACT)

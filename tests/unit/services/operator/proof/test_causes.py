@@ -1,4 +1,4 @@
-"""What a row that was deleted at the source waits for, and when that is late."""
+"""What a deleted row waits for, and when that counts as late."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_deleted_row_is_stuck_when_a_comparison_or_an_answer_is_late(
     assert comparison_cause(last, BEGAN + timedelta(minutes=age_min)) == Cause(Wait.COMPARISON, reason)
 
 
-def test_where_keys_were_never_compared_a_deleted_row_is_stuck() -> None:
+def test_a_deleted_row_is_stuck_if_keys_were_never_compared() -> None:
     assert comparison_cause(None, BEGAN) == Cause(Wait.COMPARISON, f"keys were never compared: {COMPARE} does it")
 
 

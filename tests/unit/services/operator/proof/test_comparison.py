@@ -65,7 +65,7 @@ def test_equal_rows_are_equal() -> None:
     assert (found.different, found.expected, found.actual) == (0, 2, 2)
 
 
-def test_nothing_equals_nothing() -> None:
+def test_two_empty_tables_are_equal() -> None:
     assert not compared({}, {}).different
 
 
@@ -75,12 +75,12 @@ def test_a_row_that_differs_is_named_with_both_values() -> None:
     assert found.different == 1
 
 
-def test_null_is_no_empty_text() -> None:
+def test_null_differs_from_the_empty_text() -> None:
     found = compared(rows(row(1, None)), rows(row(1, "")))
     assert found.differences == [Difference(Mismatch.DIFFERENT, (1,), {"name": Both(None, "")})]
 
 
-def test_missing_and_extra_rows_are_named_wherever_they_stand() -> None:
+def test_missing_and_extra_rows_are_named_at_any_position() -> None:
     found = compared(rows(row(1), row(3), row(6)), rows(row(2), row(3), row(4)))
     assert found.differences == [
         Difference(Mismatch.MISSING, (1,)),
@@ -90,13 +90,13 @@ def test_missing_and_extra_rows_are_named_wherever_they_stand() -> None:
     ]
 
 
-def test_a_row_in_flight_or_in_quarantine_is_counted_apart() -> None:
+def test_a_row_in_flight_or_in_quarantine_is_counted_separately() -> None:
     expected, actual = rows(row(1), row(2), row(3), row(4)), rows(row(1, "old"), row(3, "old"))
     found = compared(expected, actual, frozenset({(1,), (2,)}), frozenset({(2,), (3,), (4,)}))
     assert (found.in_flight, found.quarantined, found.differences) == (2, 2, [])
 
 
-def test_a_row_in_flight_that_is_equal_already_counts_as_equal() -> None:
+def test_a_row_in_flight_that_is_already_equal_counts_as_equal() -> None:
     found = compared(rows(row(1)), rows(row(1)), frozenset({(1,)}), frozenset({(1,)}))
     assert (found.in_flight, found.quarantined, found.different) == (0, 0, 0)
 
@@ -109,19 +109,17 @@ def test_a_row_in_flight_that_is_equal_already_counts_as_equal() -> None:
         (700, "{700}", False),  # a later run has read it again, and has not refused it
         (700, "{5,NULL,700}", False),  # a partner was written
         (700, "{5,NULL}", True),
-        (2**32 + 5, "{5}", False),  # ids are told without their upper half
+        (2**32 + 5, "{5}", False),  # ids are given without their upper half
         (2**32 + 5, "{4294967295}", True),
     ],
 )
-def test_a_row_is_in_quarantine_by_the_quarantine_until_a_later_run_has_read_it_again(
-    horizon: int | None, version: str, *, is_so: bool
-) -> None:
+def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int | None, version: str, *, is_so: bool) -> None:
     refused = {(1,): Refusal(7, horizon)}
     assert is_in_quarantine(Row((1,), (), version=version), refused) is is_so
     assert not is_in_quarantine(Row((2,), (), version=version), refused)
 
 
-async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_had() -> None:
+async def test_a_duplicate_row_of_a_key_in_the_source_is_always_extra() -> None:
     async def known(keys: Collection[Key]) -> set[Key]:
         return set(keys)
 
@@ -134,7 +132,7 @@ async def test_a_second_row_of_a_key_that_the_source_has_is_extra_whatever_it_ha
     assert (found.differences, found.in_flight) == ([], 2)
 
 
-async def test_rows_that_the_source_lacks_are_judged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_that_the_source_lacks_are_judged_in_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million of them took 131 MB."""
     monkeypatch.setattr(comparison, "LOOKED_UP_AT_ONCE", 1_000)
     monkeypatch.setattr(comparison, "NAMED_MAXIMUM", 100)
@@ -161,7 +159,7 @@ SOME = st.frozensets(KEYS)
 
 @given(SIDES, SIDES, SOME, SOME)
 @settings(deadline=None)
-def test_it_finds_what_two_dictionaries_would(
+def test_the_comparison_finds_the_same_as_two_dictionaries(
     expected: Rows, actual: Rows, flying: frozenset[Key], held: frozenset[Key]
 ) -> None:
     found = compared(expected, actual, flying, held)

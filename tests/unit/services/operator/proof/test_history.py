@@ -35,7 +35,7 @@ def shown(*facts: FactHistory) -> str:
     return text.getvalue()
 
 
-def test_a_complete_history_is_said_with_what_was_looked_up() -> None:
+def test_a_complete_history_is_reported_with_the_numbers_checked() -> None:
     assert shown(fact_history(), fact_history(table="fact_sales_order", rows=1)) == (
         "fact_payment history: 11 versions of 2 batches looked up in 12 rows\n"
         "fact_sales_order history: 11 versions of 2 batches looked up in 1 row\n"
@@ -43,12 +43,12 @@ def test_a_complete_history_is_said_with_what_was_looked_up() -> None:
     )
 
 
-def test_what_has_expired_is_said() -> None:
+def test_expired_objects_are_reported() -> None:
     sentence = fact_history(unread=2).sentence
     assert sentence.endswith("; the objects of 2 batches are gone (the last was loaded 2026-08-01 09:30:00 UTC)")
 
 
-def test_a_problem_in_words() -> None:
+def test_a_problem_is_described_in_words() -> None:
     assert str(LOST) == "3 of 2026-12-01 10:00:00 is lost (batch 1 of run 7 brought it)"
     assert str(FlawedVersion(Flaw.NOT_CURRENT, ("3", "[/x]"), ("1",))) == "3, [/x] of 1 is not current"
 
@@ -61,7 +61,7 @@ def test_the_first_problems_of_each_fact_are_named_and_all_are_counted() -> None
     assert text.endswith("HISTORY FLAWED: 9 problems, 11 loaded versions looked up.\n")
 
 
-def test_for_scripts_the_history_has_stable_names() -> None:
+def test_the_json_of_a_history_has_stable_names() -> None:
     assert HistoryVerdict(facts=(fact_history(LOST, unread=1),)).model_dump(mode="json") == {
         "complete": False,
         "begun_at": None,

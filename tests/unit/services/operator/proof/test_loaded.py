@@ -23,7 +23,7 @@ DAY_US = 86_400_000_000
 
 
 async def versions(fact: Dimension | Fact, *, name: str = "fact_sale") -> list[tuple[str, ...]] | None:
-    """Of the two sales that a batch has written as rows of `name`."""
+    """The versions of the two sales that a batch has written as rows of `name`."""
     rows = remodelled(items({}, {"sold_at": -1}), "fact_sale").rows
     body = encode_parquet(rows, FACT_SALE.star_types)
     objects = FakeObjectStore(PROCESSED)
@@ -31,17 +31,17 @@ async def versions(fact: Dimension | Fact, *, name: str = "fact_sale") -> list[t
     return await read_versions(SourceStore(objects, SOURCE, "landing", PROCESSED), fact, BATCH)
 
 
-async def test_a_version_is_named_by_the_columns_of_its_key_and_of_its_version() -> None:
+async def test_a_version_is_identified_by_its_key_and_version_columns() -> None:
     assert await versions(FACT_SALE) == [("1", "2026-11-01", "09:30:00.000001"), ("2", "1969-12-31", "23:59:59.999999")]
 
 
-async def test_an_object_that_was_made_under_a_contract_with_another_key_can_t_be_read() -> None:
+async def test_an_object_made_under_another_key_is_not_readable() -> None:
     later = Column("branch", INTEGER, FromSource("branch"))
     fact = replace(FACT_SALE, key=("item_id", "branch"), columns=(*FACT_SALE.columns, later))
     assert await versions(fact) is None
 
 
-async def test_a_table_whose_name_goes_on_with_a_hyphen_is_another() -> None:
+async def test_a_table_name_that_continues_with_a_hyphen_is_another_table() -> None:
     assert await versions(FACT_SALE, name="fact_sale-of-others") is None
 
 
@@ -62,12 +62,12 @@ async def test_a_table_whose_name_goes_on_with_a_hyphen_is_another() -> None:
     ],
     ids=str,
 )
-def test_a_value_is_spelled_as_postgresql_does(value: Any, kind: ColumnType, text: str) -> None:
+def test_a_value_is_written_as_postgresql_writes_it(value: Any, kind: ColumnType, text: str) -> None:
     assert spelled(value, kind) == text
 
 
 @pytest.mark.parametrize(("extra", "rows"), [(b"x", 2), (b"", 1)], ids=["other bytes", "more rows than were loaded"])
-async def test_an_object_that_is_not_what_was_loaded_is_not_believed(extra: bytes, rows: int) -> None:
+async def test_an_object_that_differs_from_the_loaded_one_is_not_trusted(extra: bytes, rows: int) -> None:
     body = encode_parquet(remodelled(items({}, {"sold_at": -1}), "fact_sale").rows, FACT_SALE.star_types)
     objects = FakeObjectStore(PROCESSED)
     await objects.put(PROCESSED, SourceKeys(SOURCE).batch(7, 0).star_rows("fact_sale", sha256(body).hexdigest()), body + extra)
@@ -77,11 +77,11 @@ async def test_an_object_that_is_not_what_was_loaded_is_not_believed(extra: byte
     )
 
 
-def test_a_timestamp_with_time_zone_is_spelled_in_utc() -> None:
+def test_a_timestamp_with_time_zone_is_written_in_utc() -> None:
     assert spelled(-1, TIMESTAMPTZ) == "1969-12-31 23:59:59.999999+00"
 
 
-async def test_an_object_that_a_later_build_wrote_can_t_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_object_written_by_a_later_build_is_not_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise NewerColumnsError
 

@@ -41,20 +41,20 @@ def verdict(*tables: TableFindings) -> Verdict:
     return judge(NOTHING, BEGAN, tables)
 
 
-def test_a_report_says_the_verdict_and_a_line_for_each_table() -> None:
+def test_a_report_has_the_verdict_and_a_line_for_each_table() -> None:
     page = Page(report(verdict(TableFindings("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2, digest="abc")), "totesys"))
     assert "The warehouse equals totesys" in page.words
     assert "EQUAL before any load: 20 rows compared" in page.words
     assert "dim_staff20201020abc" in page.words.replace("\n", "")
 
 
-def test_a_report_needs_nothing_else_and_runs_nothing() -> None:
+def test_a_report_is_self_contained_and_runs_no_scripts() -> None:
     page = Page(report(verdict(TableFindings("dim_staff", 1, 1)), "totesys"))
     assert page.loads == []
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
 
 
-def test_a_value_of_a_row_stays_text_in_a_report() -> None:
+def test_a_row_s_value_is_escaped_in_a_report() -> None:
     value = "<script>alert('x')</script>&amp;"
     found = TableFindings(
         "dim_staff", 1, 1, differences=[Difference(Mismatch.DIFFERENT, (1,), {"location": Both(value, None)})]
@@ -65,14 +65,14 @@ def test_a_value_of_a_row_stays_text_in_a_report() -> None:
     assert "The warehouse differs from <b>source</b>" in page.words
 
 
-def test_a_report_counts_what_it_does_not_name() -> None:
+def test_a_report_counts_the_differences_it_does_not_list() -> None:
     many = [Difference(Mismatch.MISSING, (key,)) for key in range(1_500)]
     page = Page(report(verdict(TableFindings("dim_staff", 1_500, 0, differences=many, unnamed=3)), "totesys"))
     assert page.tags.count("li") == 1_000
     assert "503 more" in page.words
 
 
-def test_more_differences_than_can_be_named_are_counted() -> None:
+def test_differences_beyond_the_listed_ones_are_counted() -> None:
     found = TableFindings("dim_staff")
     for key in range(NAMED_MAXIMUM + 5):
         found.add_difference(Difference(Mismatch.MISSING, (key,)))
@@ -81,7 +81,7 @@ def test_more_differences_than_can_be_named_are_counted() -> None:
     assert (len(found.waiting_rows), found.in_flight) == (NAMED_MAXIMUM, NAMED_MAXIMUM + 5)
 
 
-async def test_the_last_proof_is_kept_and_every_one_by_its_time() -> None:
+async def test_every_proof_is_kept_by_its_time_and_the_last_one_separately() -> None:
     scene = Scene()
     assert await last_record(scene.system) is None
     equal = verdict(TableFindings("dim_staff", 20, 20, Counter({Cause(Wait.RUN): 1}), 2))
@@ -92,12 +92,12 @@ async def test_the_last_proof_is_kept_and_every_one_by_its_time() -> None:
     assert await last_record(scene.system) == second
     assert (first.outcome, first.rows, first.reasons) == (Outcome.EQUAL, 20, {})
     assert (second.outcome, second.stuck, second.reasons) == (Outcome.PENDING, 4, {empty_table_cause("staff").reason: 4})
-    assert second.is_regular  # one by hand ends no series
-    assert len(scene.objects.buckets[LANDING]) == 4  # with that none failed
+    assert second.is_regular  # a proof run by hand does not end a series
+    assert len(scene.objects.buckets[LANDING]) == 4  # no record of a failed proof among them
 
 
 @pytest.mark.parametrize(("is_equal", "outcome"), [(True, Outcome.EQUAL), (False, Outcome.DIFFERENT)])
-async def test_a_record_of_an_earlier_build_is_read(*, is_equal: bool, outcome: Outcome) -> None:
+async def test_a_record_of_an_earlier_build_is_readable(*, is_equal: bool, outcome: Outcome) -> None:
     scene = Scene()
     stored = {"taken_at": BEGAN.isoformat(), "is_equal": is_equal, "run": 7, "rows": 9}
     stored |= dict.fromkeys(("different", "in_flight", "quarantined"), 0)
@@ -107,7 +107,7 @@ async def test_a_record_of_an_earlier_build_is_read(*, is_equal: bool, outcome: 
     assert (found.outcome, found.is_equal, found.is_regular) == (outcome, is_equal, True)
 
 
-async def test_a_failed_proof_is_kept_until_one_is_made_and_hides_no_verdict() -> None:
+async def test_a_failed_proof_is_kept_until_the_next_success_and_hides_no_verdict() -> None:
     scene = Scene()
     kept = await keep_verdict(scene.system, verdict(TableFindings("dim_staff", 20, 20)), is_regular=True)
     assert await last_failure(scene.system) is None

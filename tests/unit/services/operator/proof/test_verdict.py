@@ -24,12 +24,12 @@ WRONG = TableFindings("t", 1, 0, differences=[Difference(Mismatch.MISSING, (1,))
     [
         ((TableFindings("t", 1, 1),), (), Outcome.EQUAL),
         ((TableFindings("t", 1, 1, Counter({Cause(Wait.RUN): 1})),), (Cause(Wait.BATCH),), Outcome.EQUAL),
-        ((TableFindings("t", 1, 1),), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.PENDING),  # also where nothing differs
+        ((TableFindings("t", 1, 1),), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.PENDING),  # even where nothing differs
         ((TableFindings("t", 1, 1, Counter({STUCK: 1})),), (), Outcome.PENDING),
         ((TableFindings("t", 1, 1, Counter({STUCK: 1})), WRONG), (Cause(Wait.BATCH, "run 7 is overdue"),), Outcome.DIFFERENT),
     ],
 )
-def test_what_differs_is_worse_than_what_is_stuck_and_nothing_stuck_is_equal(
+def test_different_outranks_stuck_and_stuck_is_never_equal(
     tables: tuple[TableFindings, ...], gaps: tuple[Cause, ...], outcome: Outcome
 ) -> None:
     verdict = judge(NOTHING, BEGAN, tables, standing_causes=gaps)
@@ -42,14 +42,14 @@ def test_a_sample_has_its_share_of_the_buckets_and_at_least_one(sample: float, b
     assert Scope(sample=sample).buckets == buckets
 
 
-async def test_rows_in_flight_are_remembered_with_their_version_and_whether_they_were_there() -> None:
+async def test_rows_in_flight_are_kept_with_their_version_and_presence() -> None:
     left = [Row((key,), ("new",), Cause(Wait.RUN), f"v{key}") for key in (1, 2)]
     found = TableFindings("t")
     await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",), {}, nothing_known, DELETED)
     assert found.waiting_rows == {(1,): WaitingRow("v1", is_missing=True), (2,): WaitingRow("v2", is_missing=False)}
 
 
-async def test_rows_that_the_source_had_and_now_lacks_are_deleted() -> None:
+async def test_rows_that_the_source_had_and_now_lacks_count_as_deleted() -> None:
     async def known(keys: Collection[Key]) -> set[Key]:
         assert keys == [(1,), (2,)]
         return {(1,)}

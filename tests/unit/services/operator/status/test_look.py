@@ -8,7 +8,7 @@ from services.operator.status.look import Asking
 from shared.errors import DependencyDownError
 
 
-async def test_a_part_that_fails_after_it_was_given_up_is_no_complaint_of_asyncio() -> None:
+async def test_a_part_that_fails_after_its_timeout_causes_no_asyncio_warning() -> None:
     async def fail_when_cancelled() -> None:
         try:
             await asyncio.sleep(3600)

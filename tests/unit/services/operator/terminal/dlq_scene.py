@@ -1,4 +1,4 @@
-"""`starlift dlq …` on a system of fakes."""
+"""Run `starlift dlq …` on a system of fakes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Answer:
 
     @property
     def lines(self) -> list[Any]:
-        """Of `--json`."""
+        """The documents that `--json` printed."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Terminal:
-    """Commands on one system of fakes, whose clock goes on from one to the next."""
+    """Commands on one system of fakes, whose clock continues from one to the next."""
 
     def __init__(self, loop: VirtualClockLoop, capture: pytest.CaptureFixture[str]) -> None:
         self.scene = DeadScene()
@@ -57,5 +57,5 @@ class Terminal:
         return list(self.run(putting()))
 
     def hold_two(self) -> None:
-        """As another command does."""
+        """Hold two letters, as another command does."""
         self.run(self.scene.dead.receive(2, wait=timedelta(0), visibility=timedelta(hours=1)))

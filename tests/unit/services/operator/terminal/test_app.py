@@ -39,7 +39,7 @@ OURS_FOR_HELP = {
 PACKAGES = {"services", "services.operator", "services.operator.terminal", "shared"}
 
 
-def test_the_help_imports_nothing_heavy() -> None:
+def test_the_help_imports_no_heavy_modules() -> None:
     program = (
         "import json, sys\n"
         "from services.operator.terminal.app import starlift\n"
@@ -63,7 +63,7 @@ def options() -> dict[str, set[str]]:
     return {name: {option for one in found.params for option in one.opts} for name, found in commands.items()}
 
 
-def test_the_commands_and_their_options() -> None:
+def test_the_commands_have_these_options() -> None:
     assert options() == {
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
@@ -79,7 +79,7 @@ def test_the_commands_and_their_options() -> None:
     }
 
 
-def test_a_misspelled_command_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_right_command_is_suggested_for_a_misspelled_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(starlift(), ["statsu"]) == 2
     assert "Did you mean 'status'?" in capsys.readouterr().err
 
@@ -91,7 +91,7 @@ def test_a_command_prints_its_own_help(capsys: pytest.CaptureFixture[str]) -> No
     assert "Usage: starlift quarantine list [OPTIONS] [TABLE]" in capsys.readouterr().out
 
 
-def test_the_line_of_help_is_how_the_command_s_own_help_begins() -> None:
+def test_the_summary_of_a_command_is_the_start_of_its_own_help() -> None:
     """The line is known without the command's module, so it is written twice."""
     for name, command in starlift().commands.items():
         assert isinstance(command, LazyCommand)

@@ -74,7 +74,7 @@ def test_runs_prints_one_document_for_scripts(capsys: pytest.CaptureFixture[str]
         (False, 5, "not healthy: queues, warehouse: the region is down"),
     ],
 )
-def test_a_status_that_is_not_known_exits_with_1_and_one_that_is_bad_with_5(
+def test_an_unknown_status_exits_with_1_and_an_unhealthy_one_with_5(
     is_late: bool,  # noqa: FBT001
     code: int,
     sentence: str,
@@ -94,6 +94,6 @@ def test_a_status_that_is_not_known_exits_with_1_and_one_that_is_bad_with_5(
     assert json.loads(capsys.readouterr().out)["healthy"] is (None if is_late else False)
 
 
-def test_a_table_that_does_not_exist_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_does_not_exist_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Scene(), "trace", "dim_stuff", "3") == 2
     assert capsys.readouterr().err.startswith("starlift: contract 'totesys' has no warehouse table 'dim_stuff'; it has dim_")

@@ -24,7 +24,7 @@ from tests.unit.services.operator.terminal.dlq_scene import Answer, Terminal
 NONE = "no matching dead letters\n"
 
 
-def test_there_are_no_letters(dlq: Terminal) -> None:
+def test_an_empty_dead_letter_queue_is_reported(dlq: Terminal) -> None:
     assert dlq("list") == Answer(0, "ingestion: 0 dead letters\nremodelling: 0 dead letters\nloading: 0 dead letters\n", "")
     assert dlq("audit") == Answer(ExitCode.NOTHING, "", "starlift: there are no operations\n")
     assert dlq("replay") == Answer(ExitCode.NOTHING, NONE, "")
@@ -35,7 +35,7 @@ def test_there_are_no_letters(dlq: Terminal) -> None:
     assert dlq("show", "abc").code == ExitCode.NOTHING
 
 
-def test_list_shows_why_letters_failed_since_when_and_what_to_do(dlq: Terminal) -> None:
+def test_list_shows_why_and_since_when_letters_failed_and_what_to_do(dlq: Terminal) -> None:
     dlq.add(3)
     dlq.add(2, error_type="KeyError", fingerprint="f" * 16, message="unexpected KeyError")
     dlq.put("{")
@@ -58,12 +58,12 @@ def test_list_shows_why_letters_failed_since_when_and_what_to_do(dlq: Terminal) 
     assert (pile["service"], pile["letters"], pile["in_hand_elsewhere"]) == (SERVICE, 6, 0)
 
 
-def test_list_explains_what_aws_has_sent(dlq: Terminal) -> None:
+def test_list_explains_letters_sent_by_aws(dlq: Terminal) -> None:
     dlq.put('{"Service": "Amazon S3", "Event": "s3:TestEvent"}', service="ingestion")
     assert "1 can't go back: this is an S3 test event" in dlq("list", "ingestion").out
 
 
-def test_what_another_command_holds_is_missing_and_every_command_says_so(dlq: Terminal) -> None:
+def test_every_command_reports_letters_held_by_another_command(dlq: Terminal) -> None:
     dlq.add(3)
     dlq.hold_two()
     assert "about 2 more are held by another command" in dlq("list").out
@@ -84,7 +84,7 @@ def test_what_another_command_holds_is_missing_and_every_command_says_so(dlq: Te
     )
 
 
-def test_show_shows_all_of_a_letter(dlq: Terminal) -> None:
+def test_show_prints_every_part_of_a_letter(dlq: Terminal) -> None:
     dlq.add(1, replays=2)
     event = str(decode(dlq.scene.dead.bodies[0]).id)
     answer = dlq("show", event[:8])
@@ -104,13 +104,13 @@ def test_show_shows_all_of_a_letter(dlq: Terminal) -> None:
 
 
 @pytest.mark.parametrize("body", ['{"b":1.50,  "a":1e3, "a":2}', "[1,", "text\nof two lines"])
-def test_show_shows_a_body_as_it_is(dlq: Terminal, body: str) -> None:
+def test_show_prints_a_body_unchanged(dlq: Terminal, body: str) -> None:
     (letter,) = dlq.put(body)
     assert dlq("show", letter).out.endswith(f"\n{body}\n")
     assert dlq("show", letter, "--json").lines[0]["body"] == body
 
 
-def test_show_says_that_it_shows_some_of_many(dlq: Terminal) -> None:
+def test_show_reports_that_it_prints_only_some_of_many(dlq: Terminal) -> None:
     dlq.add(6)
     answer = dlq("show", "remodelling-dlq", "--json")
     assert (answer.code, len(answer.lines)) == (0, 5)
@@ -134,7 +134,7 @@ def test_a_replay_is_a_dry_run_by_default(dlq: Terminal) -> None:
     assert lines[0]["event"] == str(decode(dlq.scene.dead.bodies[0]).id)
 
 
-def test_a_replay_says_how_it_ended_and_so_does_its_exit_code(dlq: Terminal) -> None:
+def test_a_replay_reports_its_end_and_its_exit_code_agrees(dlq: Terminal) -> None:
     dlq.add(3)
     answer = dlq("replay", "--execute", "--rate", "100", "--operator", "ann", "--reason", "the column is back")
     assert (answer.code, answer.err) == (0, "")
@@ -142,11 +142,11 @@ def test_a_replay_says_how_it_ended_and_so_does_its_exit_code(dlq: Terminal) -> 
     dlq.add(1)
     dlq.put("{", service="loading")
     answer = dlq("replay", "--execute", "--json")
-    assert (answer.code, answer.err) == (ExitCode.PARTIAL, "")  # the gravest end of all services
+    assert (answer.code, answer.err) == (ExitCode.PARTIAL, "")  # the worst end of all services
     assert [line["ended"]["counts"] for line in answer.lines] == [{"replayed": 1}, {"left": 1}]
 
 
-def test_a_safety_limit_stops_the_next_service_as_well(dlq: Terminal) -> None:
+def test_a_safety_limit_also_stops_the_next_service(dlq: Terminal) -> None:
     dlq.add(2)
     dlq.put("{", service="loading")
 
@@ -164,7 +164,7 @@ def test_a_safety_limit_stops_the_next_service_as_well(dlq: Terminal) -> None:
     assert (answer.code, [line["service"] for line in answer.lines]) == (0, [SERVICE, "loading"])
 
 
-def test_what_was_loaded_since_is_discarded_by_one_command(dlq: Terminal) -> None:
+def test_one_command_discards_letters_that_were_loaded_since(dlq: Terminal) -> None:
     dlq.add(3)
     dlq.scene.ledger.load(ingested(1, 2))
     answer = dlq("discard", SERVICE, "--loaded", "--reason", "the next run brought them")
@@ -172,7 +172,7 @@ def test_what_was_loaded_since_is_discarded_by_one_command(dlq: Terminal) -> Non
     assert len(dlq.scene.dead.messages) == 2
 
 
-def test_an_edit_by_patch_and_its_way_back(dlq: Terminal, tmp_path: Path) -> None:
+def test_a_letter_is_edited_by_a_patch_and_validated(dlq: Terminal, tmp_path: Path) -> None:
     dlq.add(2)
     first = decode(dlq.scene.dead.bodies[0])
     patch = tmp_path / "patch.json"
@@ -188,8 +188,8 @@ def test_an_edit_by_patch_and_its_way_back(dlq: Terminal, tmp_path: Path) -> Non
     assert dlq("edit", "remodelling-dlq-", "--patch", str(patch)).err.startswith("starlift: more than one letter begins with")
 
 
-def test_what_was_edited_and_does_not_validate_is_kept(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An hour's work, and one comma."""
+def test_an_edited_body_that_is_invalid_is_kept(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wrong comma must not lose an hour's work."""
     (letter,) = dlq.add(1)
     program = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s.replace("batch_ingested", "folded"))'
     monkeypatch.delenv("VISUAL", raising=False)
@@ -202,7 +202,7 @@ def test_what_was_edited_and_does_not_validate_is_kept(dlq: Terminal, monkeypatc
     rmtree(Path(kept[1]).parent)
 
 
-def test_export_and_restore_there_and_back(dlq: Terminal, tmp_path: Path) -> None:
+def test_an_export_is_restored_by_its_file(dlq: Terminal, tmp_path: Path) -> None:
     dlq.add(2)
     dlq.put("{", service="loading")
     file = tmp_path / "letters.jsonl"
@@ -222,7 +222,7 @@ def test_export_and_restore_there_and_back(dlq: Terminal, tmp_path: Path) -> Non
     assert dlq("restore", str(file)).err.startswith("starlift: line 1 of '")
 
 
-def test_a_discard_comes_back_by_its_operation(dlq: Terminal) -> None:
+def test_a_discard_is_restored_by_its_operation(dlq: Terminal) -> None:
     dlq.add(3)
     (discarded,) = dlq("discard", SERVICE, "--reason", "noise", "--json").lines
     assert discarded["reason"] == "noise"
@@ -232,7 +232,7 @@ def test_a_discard_comes_back_by_its_operation(dlq: Terminal) -> None:
     assert answer.out.startswith("restore of remodelling partial: 1 left, 2 restored (operation ")
 
 
-def test_the_audit_shows_who_did_what_and_every_letter_of_one_operation(dlq: Terminal) -> None:
+def test_the_audit_lists_operations_and_every_letter_of_one_of_them(dlq: Terminal) -> None:
     letter, _ = dlq.add(2)
     words = ("--operator", "ann", "--reason", "it is back", "--error", "SourceMismatchError", "--limit", "1", "--force")
     dlq("replay", SERVICE, "--execute", *words)

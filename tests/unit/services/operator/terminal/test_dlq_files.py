@@ -1,4 +1,4 @@
-"""A JSON Merge Patch as RFC 7386 has it, an editor as people have it, and files that are not what they should be."""
+"""JSON Merge Patches (RFC 7386), the user's editor, and files with invalid contents."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ JSON: st.SearchStrategy[Any] = st.recursive(
         (None, {"a": 1}, {"a": 1}),
     ],
 )
-def test_the_rules_of_rfc_7386(document: Any, patch: Any, result: Any) -> None:
+def test_a_patch_follows_the_rules_of_rfc_7386(document: Any, patch: Any, result: Any) -> None:
     assert merged(document, patch) == result
 
 
 @given(document=JSON, patch=JSON)
-def test_a_patch_twice_is_a_patch_once_and_leaves_the_document_alone(document: Any, patch: Any) -> None:
+def test_a_patch_is_idempotent_and_does_not_modify_its_input(document: Any, patch: Any) -> None:
     before = json.dumps(document)
     once = merged(document, patch)
     assert json.dumps(document) == before
@@ -88,16 +88,14 @@ REPLACE = 'import sys; p = sys.argv[1]; s = open(p).read(); open(p, "w").write(s
 
 
 @pytest.mark.parametrize("variable", ["EDITOR", "VISUAL"])
-def test_the_editor_of_the_person_is_used_and_leaves_no_copy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
-) -> None:
+def test_the_user_s_editor_is_used_and_leaves_no_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     editor(monkeypatch, REPLACE, variable)
     assert edited_by_person(None, letter(), as_it_is)["source"] == "ann"
     assert list(tmp_path.rglob("*.json")) == []
 
 
-def test_what_is_not_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_not_json_is_edited_as_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     editor(monkeypatch, 'import sys; p = sys.argv[1]; assert open(p).read() == "{"; open(p, "a").write("}")')
     assert edited_by_person(None, letter("{"), as_it_is) == {}
 
@@ -111,7 +109,7 @@ def test_what_is_not_json_is_edited_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
         (None, "the editor 'no-such-editor' failed", []),
     ],
 )
-def test_an_editor_that_changes_nothing_or_fails_changes_nothing_and_what_was_saved_is_kept(
+def test_a_failed_or_unchanged_edit_changes_nothing_and_saved_text_is_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, complaint: str, kept: list[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -136,7 +134,7 @@ GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {},
         (GOOD.replace("loading", "lodging"), "a letter of 'lodging', not of ingestion, remodelling, loading"),
     ],
 )
-def test_a_file_with_one_wrong_line_restores_nothing(tmp_path: Path, line: str, complaint: str) -> None:
+def test_a_file_with_one_invalid_line_restores_nothing(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "letters.jsonl"
     path.write_text(f"{GOOD}\n{line}\n{GOOD}\n", encoding="utf-8", errors="surrogateescape")
     with pytest.raises(UsageError, match=complaint):

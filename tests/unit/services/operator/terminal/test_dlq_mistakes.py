@@ -34,7 +34,7 @@ NONE = "no matching dead letters\n"
         (["edit", ""], "an id must not be empty"),
     ],
 )
-def test_a_mistake_is_one_sentence(dlq: Terminal, words: list[str], sentence: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence(dlq: Terminal, words: list[str], sentence: str) -> None:
     dlq.add(1)
     answer = dlq(*words)
     assert (answer.code, answer.out) == (ExitCode.USAGE, "")
@@ -44,7 +44,7 @@ def test_a_mistake_is_one_sentence(dlq: Terminal, words: list[str], sentence: st
 
 
 @pytest.mark.parametrize("words", [["replay", "--no-such-option"], ["no-such-command"], ["discard", SERVICE]])
-def test_wrong_usage_is_2(dlq: Terminal, words: list[str]) -> None:
+def test_a_usage_error_exits_with_2(dlq: Terminal, words: list[str]) -> None:
     assert dlq(*words).code == ExitCode.USAGE
 
 
@@ -57,7 +57,7 @@ def test_wrong_usage_is_2(dlq: Terminal, words: list[str]) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_fails_in_the_middle_says_that_nothing_is_lost(dlq: Terminal, error: Exception) -> None:
+def test_a_failure_in_the_middle_says_that_nothing_is_lost(dlq: Terminal, error: Exception) -> None:
     dlq.add(1)
     dlq.scene.alive.faults.during(0, 1000, error, "send_all")
     answer = dlq("replay", "--execute")
@@ -67,7 +67,7 @@ def test_what_fails_in_the_middle_says_that_nothing_is_lost(dlq: Terminal, error
     assert dlq("replay", "--execute").code == 0
 
 
-def test_what_was_done_for_one_service_is_printed_before_another_one_fails(dlq: Terminal) -> None:
+def test_the_result_for_one_service_is_printed_before_another_one_fails(dlq: Terminal) -> None:
     dlq.add(1)
     dlq.scene.dead_letters["loading"].faults.add("depth", PermanentError("sqs refused GetQueueAttributes"))
     answer = dlq("discard", "--limit", "5", "--reason", "test")
@@ -76,7 +76,7 @@ def test_what_was_done_for_one_service_is_printed_before_another_one_fails(dlq: 
     assert answer.err.startswith("starlift: sqs refused GetQueueAttributes; nothing is lost")
 
 
-def test_an_export_that_fails_leaves_no_file_that_looks_whole(dlq: Terminal, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_no_file_that_looks_complete(dlq: Terminal, tmp_path: Path) -> None:
     dlq.add(1)
     dlq.scene.dead_letters["loading"].faults.add("depth", PermanentError("sqs refused GetQueueAttributes"))
     file = tmp_path / "letters.jsonl"
@@ -85,7 +85,7 @@ def test_an_export_that_fails_leaves_no_file_that_looks_whole(dlq: Terminal, tmp
     assert dlq("export", "--output", str(file)).code == 0  # the same command again
 
 
-def test_a_bug_quotes_no_letter(dlq: Terminal) -> None:
+def test_the_error_of_a_bug_quotes_no_letter(dlq: Terminal) -> None:
     dlq.add(1)
     dlq.scene.alive.faults.add("send_all", ZeroDivisionError("row 17"))
     answer = dlq("replay", "--execute")
@@ -94,7 +94,7 @@ def test_a_bug_quotes_no_letter(dlq: Terminal) -> None:
     assert "row 17" not in answer.err
 
 
-def test_a_file_that_may_not_be_read_is_an_error(dlq: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(dlq: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "letters.jsonl"
     file.touch()
 
@@ -106,7 +106,7 @@ def test_a_file_that_may_not_be_read_is_an_error(dlq: Terminal, monkeypatch: pyt
     assert (answer.code, answer.err) == (ExitCode.USAGE, f"starlift: '{file}' can't be read (Permission denied)\n")
 
 
-def test_sigterm_hands_everything_back_and_the_same_command_goes_on(dlq: Terminal) -> None:
+def test_sigterm_hands_letters_back_and_the_same_command_continues(dlq: Terminal) -> None:
     dlq.add(30)
     dlq.loop.call_later(4, os.kill, os.getpid(), signal.SIGTERM)
     answer = dlq("replay", "--execute", "--rate", "1")
@@ -118,7 +118,7 @@ def test_sigterm_hands_everything_back_and_the_same_command_goes_on(dlq: Termina
     assert len(dlq.scene.alive.sent) == 30
 
 
-def test_a_count_of_sqs_that_comes_late_hides_nothing(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_count_of_sqs_hides_no_letter(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     dlq.add(2)
 
     async def late() -> Depth:
@@ -130,7 +130,7 @@ def test_a_count_of_sqs_that_comes_late_hides_nothing(dlq: Terminal, monkeypatch
     assert answer.out.startswith("replay of remodelling done: 2 replayed")
 
 
-def test_a_user_without_a_name_is_a_number(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_recorded_by_number(dlq: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container."""
 
     def nameless() -> str:
@@ -142,7 +142,7 @@ def test_a_user_without_a_name_is_a_number(dlq: Terminal, monkeypatch: pytest.Mo
     assert dlq("audit", "--json").lines[0]["operator"] == f"uid {os.getuid()}"
 
 
-def test_an_unknown_file_or_operation_can_t_be_restored(dlq: Terminal) -> None:
+def test_an_unknown_file_or_operation_cannot_be_restored(dlq: Terminal) -> None:
     dlq.add(1)
     answer = dlq("restore", "typo.jsonl")
     sentence = "'typo.jsonl' is not a file, and 0 operations have ids that begin with it; see `starlift dlq audit`"

@@ -50,7 +50,7 @@ def failing(error: BaseException) -> int:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_an_error_of_ours_is_one_sentence_and_an_exit_code(
+def test_our_own_errors_are_one_sentence_and_an_exit_code(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failing(error) == code
@@ -59,21 +59,21 @@ def test_an_error_of_ours_is_one_sentence_and_an_exit_code(
     assert captured.out == ""
 
 
-def test_notes_follow_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_of_an_error_follow_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     error = TransientError(SENTENCE)
     error.add_note("two letters are sent")
     failing(error)
     assert capsys.readouterr().err == f"starlift: {SENTENCE}; two letters are sent\n"
 
 
-def test_a_long_sentence_stays_one_line_and_brackets_stay_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_error_stays_on_one_line_and_keeps_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     sentence = "table '[/x]' lacks column '[bold]' " * 20
     failing(PermanentError(sentence.strip()))
     assert capsys.readouterr().err == f"starlift: {sentence.strip()}\n"
 
 
 @pytest.mark.parametrize(("stop", "code", "by"), [(KeyboardInterrupt, 130, "Ctrl-C"), (TerminatedError, 143, "SIGTERM")])
-def test_an_interruption_is_one_sentence(
+def test_an_interruption_is_reported_in_one_sentence(
     stop: type[BaseException], code: int, by: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failing(stop()) == code
@@ -115,18 +115,18 @@ def test_a_command_chooses_its_exit_code(code: int) -> None:
     assert failing(typer.Exit(code)) == code
 
 
-def test_wrong_usage_is_2_and_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_exits_with_2_and_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(one_command(lambda: None), ["work", "--nonsense"]) == 2
     assert "No such option: --nonsense" in capsys.readouterr().err
     assert failing(typer.BadParameter("--sample is a number")) == 2
     assert "--sample is a number" in capsys.readouterr().err
 
 
-def test_a_command_that_returns_is_done() -> None:
+def test_a_command_that_returns_exits_with_0() -> None:
     assert run_command(one_command(lambda: None), ["work"]) == 0
 
 
-def test_a_file_that_can_t_be_written_is_not_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_written_is_not_reported_as_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(PermissionError(13, "Permission denied", "/etc/x")) == 1
     assert capsys.readouterr().err == (
         "starlift: [Errno 13] Permission denied: '/etc/x'; make room, or correct the path or its permissions\n"
@@ -140,7 +140,9 @@ def bug() -> None:
         raise ZeroDivisionError("another secret row value") from error
 
 
-def test_a_bug_is_one_sentence_without_its_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_in_one_sentence_without_its_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("STARLIFT_LOG_LEVEL", raising=False)
     assert run_command(one_command(bug), ["work"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -161,6 +163,6 @@ def test_debug_prints_the_traceback_of_a_bug_without_its_text(
     assert text.splitlines()[-1].startswith("starlift: unexpected ZeroDivisionError in ")
 
 
-def test_the_help_names_every_exit_code() -> None:
+def test_the_help_lists_every_exit_code() -> None:
     for code in ExitCode:
         assert f" {code.value} " in EXIT_CODES

@@ -13,7 +13,7 @@ from services.operator.terminal.ingest import waiting_shown
 from tests.unit.services.operator.scene import BEGAN
 
 
-def test_a_wait_without_a_terminal_reports_what_changes_and_what_the_services_wait_for() -> None:
+def test_a_wait_without_a_terminal_reports_changes_and_blocked_services() -> None:
     console = Console(file=io.StringIO(), width=200)
     refused = "the source database refuses the user or the password; correct its URL"
     services = {"ingestion": Service(alive_since=BEGAN, waits_for=refused), "loading": Service(alive_since=BEGAN)}

@@ -28,8 +28,8 @@ from tests.unit.services.operator.scene import BEGAN
         (TableFindings("t", 2, 1, differences=[Difference(Mismatch.MISSING, (1,))]), Outcome.DIFFERENT, ExitCode.DIFFERENT),
     ],
 )
-def test_verdict_colour_and_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:
-    """Nothing writes any more when the demo proves, so a row in flight is not EQUAL here, unlike in other proofs."""
+def test_the_verdict_s_colour_and_the_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:
+    """When the demo proves, nothing writes any more, so here, unlike in other proofs, a row in flight is not EQUAL."""
     result = Result(2, timedelta(seconds=1), 1, None, judge(Progress(None, (), None), BEGAN, (table,)))
     page = demo_panel(result)
     console = Console(file=io.StringIO(), width=200)

@@ -32,7 +32,7 @@ def batches(count: int) -> list[BatchIngested]:
     return [ingested(run) for run in range(1, count + 1)]
 
 
-def test_a_row_is_a_line_with_its_reasons_and_a_value_is_no_markup() -> None:
+def test_a_row_is_a_line_with_its_reasons_and_values_are_not_markup() -> None:
     line = next(line for line in shown(ENTRY).splitlines() if "dim_shelf" in line)
     assert [cell.strip() for cell in line.strip("│ ").split("│")] == ["dim_shelf", "1, [red]", "x is NaN; label is NULL", "7"]
     assert "1 row; `starlift quarantine show TABLE KEY` shows one" in shown(ENTRY)
@@ -43,11 +43,11 @@ def test_a_key_may_be_a_negative_number() -> None:
     assert context.params == {"table": "dim_shelf", "key": ["-1", "a"]}
 
 
-def test_an_empty_quarantine_is_a_sentence() -> None:
+def test_an_empty_quarantine_is_reported_in_a_sentence() -> None:
     assert shown() == "nothing is in quarantine\n"
 
 
-def test_what_was_replayed_is_a_sentence() -> None:
+def test_a_replay_is_reported_in_a_sentence() -> None:
     assert replay_sentence(Replayed(3, batches(2), []), None) == "sent again: 3 rows in 2 batches"
     assert replay_sentence(Replayed(1, batches(1), []), 0) == "sent again: 1 row in 1 batch; still in quarantine: 0 rows"
     assert replay_sentence(Replayed(0, [], [ENTRY]), None) == (

@@ -34,7 +34,7 @@ async def test_a_status_shows_queues_rows_and_the_freshness_of_each_table() -> N
     assert "not healthy" not in healthy
 
 
-async def test_a_status_shows_each_service_and_how_psql_reaches_the_star() -> None:
+async def test_a_status_shows_each_service_and_the_psql_command_for_the_star() -> None:
     services = {
         "ingestion": Service(alive_since=BEGAN, restarts=2, waits_for="the source is down"),
         "loading": Service(restarts=1),
@@ -48,7 +48,7 @@ async def test_a_status_shows_each_service_and_how_psql_reaches_the_star() -> No
     assert as_json(found)["services"]["loading"] == {"alive_since": None, "restarts": 1, "waits_for": None}
 
 
-def test_parts_that_do_not_answer_are_named_together_and_the_others_are_shown() -> None:
+def test_parts_without_an_answer_are_named_together_and_the_others_are_shown() -> None:
     down = "nothing listens at the warehouse database's host and port; start it or correct the URL"
     found = replace(
         status(loading=Depth(3, 2, 1)), rows={}, quarantined=None, silent={"progress": down, "rows": down, "proof": "no answer"}
@@ -60,7 +60,7 @@ def test_parts_that_do_not_answer_are_named_together_and_the_others_are_shown() 
     assert as_json(found)["silent"]["rows"] == down
 
 
-async def test_a_late_answer_alone_says_nothing_about_health() -> None:
+async def test_a_late_answer_alone_leaves_health_unknown() -> None:
     late = replace(
         status(await loaded_progress()), rows={}, late={"rows": "no answer within 2 s", "locks": "no answer within 2 s"}
     )
@@ -73,7 +73,7 @@ async def test_a_late_answer_alone_says_nothing_about_health() -> None:
     assert report_of(replace(late, silent={"progress": "down"})).healthy is False
 
 
-async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_healthy() -> None:
+async def test_a_warehouse_that_is_stale_or_waits_for_a_lock_is_not_healthy() -> None:
     waits = LockWait(7, "starlift", pid=9, role="ann", application="psql", state="idle in transaction", query=None)
     found = replace(status(await loaded_progress()), at=BEGAN + timedelta(minutes=31), lock_waits=(waits,))
     assert problems_of(found) == [
@@ -84,7 +84,7 @@ async def test_a_warehouse_that_shows_an_old_source_or_waits_for_a_lock_is_not_h
 
 
 @pytest.mark.parametrize(("state", "is_healthy"), [("active", True), ("idle in transaction", False)])
-async def test_a_load_that_waits_for_another_one_at_work_is_healthy(state: str, *, is_healthy: bool) -> None:
+async def test_a_load_that_waits_for_another_running_load_is_healthy(state: str, *, is_healthy: bool) -> None:
     waits = LockWait(7, "starlift", pid=9, role="loader", application="starlift", state=state, query="COPY")
     found = replace(status(await loaded_progress()), lock_waits=(waits,))
     assert report_of(found).healthy is is_healthy
@@ -92,7 +92,7 @@ async def test_a_load_that_waits_for_another_one_at_work_is_healthy(state: str, 
 
 
 @pytest.mark.parametrize(("overdue", "read_at_min", "is_healthy"), [(0, 60, True), (1, 60, False), (0, 10, False)])
-async def test_a_batch_on_its_way_after_an_idle_hour_is_healthy(overdue: int, read_at_min: int, *, is_healthy: bool) -> None:
+async def test_a_batch_in_flight_after_an_idle_hour_is_healthy(overdue: int, read_at_min: int, *, is_healthy: bool) -> None:
     """An idle source leaves no manifests; `read_at_min` is when run 8 read the change whose batch is on its way."""
     whole, read = await Scene().end_run(7, second=1), checkpoint(8)
     just_now = read.snapshot.model_copy(update={"taken_at": BEGAN + timedelta(minutes=read_at_min)})
@@ -101,7 +101,7 @@ async def test_a_batch_on_its_way_after_an_idle_hour_is_healthy(overdue: int, re
     assert report_of(found).healthy is is_healthy
 
 
-async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_missing() -> None:
+async def test_a_table_is_as_old_as_the_first_run_with_a_missing_batch_for_it() -> None:
     scene = Scene()
     whole = await scene.end_run(7, second=1)
     extract = Extract(
@@ -114,7 +114,7 @@ async def test_a_table_is_as_old_as_the_first_run_of_which_a_batch_for_it_is_mis
     assert fresh["fact_payment"] == snapshot(5).taken_at
 
 
-async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
+async def test_a_status_shows_how_fresh_the_warehouse_is() -> None:
     text = shown(replace(status(await loaded_progress()), quarantined=1))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; the warehouse shows the source as of 2026-11-01 09:30:01 UTC, 2.2 s" in text
     assert "1 row is in quarantine: `starlift quarantine list` prints why" in text
@@ -129,7 +129,7 @@ async def test_a_status_says_how_fresh_the_warehouse_is() -> None:
         (604, Outcome.PENDING, "Pending 10 min ago: 4 rows: table 'a' is empty; run 7 is overdue."),
     ],
 )
-async def test_a_status_says_what_the_last_proof_found(seconds: float, outcome: Outcome, text: str) -> None:
+async def test_a_status_shows_the_result_of_the_last_proof(seconds: float, outcome: Outcome, text: str) -> None:
     at = BEGAN + timedelta(seconds=3.25 - seconds)
     counts = {"rows": 9, "different": 3, "in_flight": 1, "quarantined": 2, "stuck": 4}
     reasons = {"table 'a' is empty": 4, "run 7 is overdue": 0}
@@ -141,7 +141,7 @@ async def test_a_status_says_what_the_last_proof_found(seconds: float, outcome: 
 
 
 @pytest.mark.parametrize(("minutes", "is_old"), [(59, False), (61, True)])
-async def test_a_status_is_not_healthy_when_regular_proofs_are_no_longer_made(minutes: float, *, is_old: bool) -> None:
+async def test_a_status_is_not_healthy_when_scheduled_proofs_stop(minutes: float, *, is_old: bool) -> None:
     at = BEGAN + timedelta(seconds=3.25 - minutes * 60)
     record = ProofRecord(taken_at=at, outcome=Outcome.EQUAL, run=7, rows=9, different=0, in_flight=0, quarantined=0)
     found = replace(status(await loaded_progress()), proof=record)
@@ -152,7 +152,7 @@ async def test_a_status_is_not_healthy_when_regular_proofs_are_no_longer_made(mi
     assert report_of(by_hand).healthy
 
 
-async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> None:
+async def test_a_failed_proof_is_not_healthy_and_shows_its_reason() -> None:
     failure = ProofFailure(failed_at=BEGAN, reason="the source database [bold]cannot[/] be reached")
     found = replace(status(await loaded_progress()), proof_failure=failure)
     assert problems_of(found) == [f"the last proof failed: {failure.reason}"]
@@ -160,12 +160,12 @@ async def test_a_proof_that_could_not_be_made_is_not_healthy_and_says_why() -> N
     assert as_json(found)["proof_failure"]["reason"] == failure.reason
 
 
-def test_a_status_without_a_proof_names_the_command_for_one() -> None:
+def test_a_status_without_a_proof_suggests_the_command_for_one() -> None:
     assert "Never proved yet: `starlift verify` compares" in shown(status())
 
 
 @pytest.mark.parametrize(("seconds", "is_told"), [(0, False), (59, False), (90, True)])
-def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told: bool) -> None:  # noqa: FBT001
+def test_a_status_shows_a_long_running_transaction(seconds: float, is_told: bool) -> None:  # noqa: FBT001
     known = checkpoint(7)
     held = known.model_copy(update={"held_back_since": known.snapshot.taken_at - timedelta(seconds=seconds)})
     found = status(Progress(None, (), held))
@@ -173,21 +173,21 @@ def test_a_status_shows_a_transaction_that_does_not_end(seconds: float, is_told:
     assert as_json(found)["horizon_held_back_seconds"] == seconds
 
 
-def test_a_status_names_the_columns_that_the_contract_does_not_know() -> None:
+def test_a_status_lists_columns_that_the_contract_lacks() -> None:
     grown = checkpoint(7).model_copy(update={"new_columns": {"design": ("colour text", "[b] integer")}})
     found = status(Progress(None, (), grown))
     assert "the contract does not name 2 columns of source table 'design': colour text, [b] integer" in shown(found)
     assert as_json(found)["new_columns"] == {"design": ["colour text", "[b] integer"]}
 
 
-def test_a_status_shows_what_is_on_its_way() -> None:
+def test_a_status_shows_rows_on_their_way() -> None:
     waiting = Progress(None, (ingested(7, 0, is_last=False), ingested(7, 1)), checkpoint(7))
     text = shown(status(waiting))
     assert "Last run 7 at 2026-11-01 09:30:00 UTC; nothing is loaded yet." in text
     assert "2 batches are not loaded yet" in text
 
 
-async def test_a_status_for_scripts_has_stable_names() -> None:
+async def test_the_json_of_a_status_has_stable_names() -> None:
     found = replace(status(await loaded_progress(), loading=Depth(3, 2, 1)), quarantined=2)
     assert as_json(found) == {
         "at": "2026-11-01T09:30:03.250000Z",
@@ -228,7 +228,7 @@ async def test_a_status_for_scripts_has_stable_names() -> None:
     }
 
 
-def test_before_the_first_run_a_status_for_scripts_says_null() -> None:
+def test_before_the_first_run_the_json_of_a_status_has_null() -> None:
     found = as_json(status())
     unknown = ("last_run", "last_run_at", "consistent_through", "fresh_as_of", "behind_seconds")
     assert {name: found[name] for name in unknown} == dict.fromkeys(unknown)

@@ -15,7 +15,7 @@ from tests.unit.services.operator.terminal.status_scene import as_json, loaded_p
 
 
 def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, asked_s: float | None = None) -> Comparison:
-    """A comparison of keys with a snapshot of some minute; asked `asked_s` seconds ago about rows in two questions."""
+    """A comparison of keys with the snapshot of a given minute, which asked two questions `asked_s` seconds ago."""
     asked = None if asked_s is None else timedelta(seconds=asked_s)
     return Comparison(7, 7, BEGAN + timedelta(minutes=minute), has_ended, is_whole, 0 if asked is None else 2, asked)
 
@@ -38,7 +38,7 @@ def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, 
         ),
     ],
 )
-async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_waits_for(staff: Comparison, text: str) -> None:
+async def test_a_status_shows_up_to_when_deletes_are_marked_or_what_they_wait_for(staff: Comparison, text: str) -> None:
     comparisons = {"dim_staff": staff, "dim_design": compared(1)}
     found = replace(status(await loaded_progress()), comparisons=comparisons)
     assert text in " ".join(shown(found).split())
@@ -48,12 +48,12 @@ async def test_a_status_says_as_of_when_deleted_rows_are_marked_or_what_that_wai
     assert as_json(found)["oldest_question_seconds"] == (None if staff.unanswered_for is None else 12)
 
 
-async def test_before_keys_were_compared_a_status_says_nothing_of_deleted_rows() -> None:
+async def test_before_the_first_comparison_a_status_omits_deleted_rows() -> None:
     assert "Deleted rows" not in shown(replace(status(await loaded_progress()), comparisons={}))
 
 
 @pytest.mark.parametrize(("minutes", "is_healthy"), [(5, True), (6, False)])
-async def test_a_question_that_is_not_answered_is_not_healthy_and_says_what_to_do(minutes: int, *, is_healthy: bool) -> None:
+async def test_an_unanswered_question_is_not_healthy_and_names_the_remedy(minutes: int, *, is_healthy: bool) -> None:
     comparisons = {"dim_staff": compared(asked_s=minutes * 60), "dim_design": compared()}
     found = replace(status(await loaded_progress()), comparisons=comparisons)
     assert report_of(found).healthy is is_healthy

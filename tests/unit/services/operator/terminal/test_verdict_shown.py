@@ -49,11 +49,11 @@ def words(text: str, first: str) -> list[str]:
         ),
     ],
 )
-def test_a_difference_in_words(difference: Difference, text: str) -> None:
+def test_a_difference_is_described_in_words(difference: Difference, text: str) -> None:
     assert str(difference) == text
 
 
-def test_equal_is_said_with_run_rows_and_time() -> None:
+def test_an_equal_verdict_names_run_rows_and_time() -> None:
     equal = judge(
         NOTHING,
         BEGAN,
@@ -65,7 +65,7 @@ def test_equal_is_said_with_run_rows_and_time() -> None:
     )
 
 
-async def test_different_is_said_with_how_many_rows() -> None:
+async def test_a_different_verdict_gives_the_number_of_rows() -> None:
     found = TableFindings("dim_staff", expected=3, actual=2, differences=[Difference(Mismatch.MISSING, (1,))])
     verdict = judge(await loaded_progress(), BEGAN, (found, TableFindings("dim_date", 2, 2)))
     assert verdict_sentence(verdict) == (
@@ -87,13 +87,13 @@ def test_a_verdict_names_the_first_differences_of_each_table() -> None:
 
 
 @pytest.mark.parametrize("value", ["[/]", "[bold]a[/bold]", "[/nothing]", "a\\", "[link=x]", ":smile:"])
-def test_a_value_with_brackets_is_shown_as_it_is(value: str) -> None:
+def test_a_value_with_brackets_is_shown_unchanged(value: str) -> None:
     found = TableFindings("dim_staff", 1, 1, differences=[Difference(Mismatch.DIFFERENT, (1,), {"location": Both(value, "b")})])
     text = shown(judge(NOTHING, BEGAN, (found,)))
     assert f"dim_staff 1 is different (location: expected {value!r}, found 'b')" in text
 
 
-def test_a_table_with_brackets_is_named_as_it_is() -> None:
+def test_a_table_name_with_brackets_is_shown_unchanged() -> None:
     many = [Difference(Mismatch.MISSING, (key,)) for key in range(1, 8)]
     found = TableFindings("dim [/x]", 9, 2, Counter({empty_table_cause("[bold]odd"): 1}), 0, many)
     text = shown(judge(NOTHING, BEGAN, (found,)))
@@ -101,7 +101,7 @@ def test_a_table_with_brackets_is_named_as_it_is() -> None:
     assert "source table '[bold]odd' is empty" in text
 
 
-async def test_a_verdict_for_scripts_has_stable_names() -> None:
+async def test_the_json_of_a_verdict_has_stable_names() -> None:
     different = Difference(Mismatch.DIFFERENT, (1,), {"city": Both("Leeds", None)})
     waiting = Counter({Cause(Wait.RUN): 1, empty_table_cause("address"): 4})
     found = TableFindings("dim_location", expected=3, actual=2, waiting=waiting, quarantined=1, differences=[different])
@@ -135,5 +135,5 @@ async def test_a_verdict_for_scripts_has_stable_names() -> None:
     }
 
 
-def test_numbers_come_with_their_noun() -> None:
+def test_numbers_are_followed_by_the_right_form_of_the_noun() -> None:
     assert [counted(number, "row", "rows") for number in (0, 1, 1000)] == ["0 rows", "1 row", "1,000 rows"]

@@ -30,24 +30,24 @@ FLAWED = HistoryVerdict(facts=(fact_history(FlawedVersion(Flaw.LOST, ("3",), ("2
 
 
 @pytest.mark.parametrize(("sample", "settle"), [(nan, 0), (1, inf), (1, nan)])
-def test_what_is_no_number_is_wrong_usage(sample: float, settle: float) -> None:
+def test_a_value_that_is_not_a_number_is_a_usage_error(sample: float, settle: float) -> None:
     with pytest.raises(typer.BadParameter, match="must be finite numbers"):
         scope_of(None, sample, settle, record=False)
 
 
-def test_a_report_into_no_directory_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
+def test_a_report_path_in_a_missing_directory_is_refused_before_the_comparison(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"'.*nowhere' is not a directory; create it, or name another"):
         scope_of(None, 1, 0, record=False, report=tmp_path / "nowhere" / "proof.html")
     assert scope_of(None, 1, 0, record=False, report=Path("proof.html")).tables == ()
 
 
-def test_a_report_that_can_t_be_written_is_told_after_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_to_write_the_report_is_printed_after_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OperatorError, match=r"the report can't be written to '.*': Is a directory"):
         deliver(EQUAL, None, as_json=True, report=tmp_path, source_name="totesys")
     assert json.loads(capsys.readouterr().out)["equal"] is True
 
 
-def test_a_report_says_what_the_exit_code_says_of_the_history_too(tmp_path: Path) -> None:
+def test_a_report_and_the_exit_code_agree_on_the_history(tmp_path: Path) -> None:
     page = tmp_path / "proof.html"
     assert deliver(EQUAL, FLAWED, as_json=True, report=page, source_name="totesys") is ExitCode.DIFFERENT
     text = page.read_text()
@@ -57,7 +57,7 @@ def test_a_report_says_what_the_exit_code_says_of_the_history_too(tmp_path: Path
     assert '<h1 class="equal">The warehouse equals totesys, and its history is complete</h1>' in page.read_text()
 
 
-def test_what_is_stuck_exits_with_4_and_a_flawed_history_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stuck_rows_exit_with_4_and_a_flawed_history_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     pending = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1, Counter({empty_table_cause("staff"): 3}))])
     for past, code in ((None, ExitCode.NOT_LOADED), (FLAWED, ExitCode.DIFFERENT)):
         assert deliver(pending, past, as_json=False, report=None, source_name="totesys") is code
@@ -66,12 +66,12 @@ def test_what_is_stuck_exits_with_4_and_a_flawed_history_with_3(capsys: pytest.C
     )
 
 
-def test_a_history_that_is_not_checked_cannot_begin_anew(capsys: pytest.CaptureFixture[str]) -> None:
+def test_begin_anew_needs_the_history_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(starlift(), ["verify", "--begin-anew"]) == ExitCode.USAGE
     assert "--begin-anew needs --history; pass both" in capsys.readouterr().err
 
 
-def test_a_repair_says_which_runs_made_it_and_what_is_left() -> None:
+def test_a_repair_reports_its_runs_and_the_remaining_differences() -> None:
     assert repaired_sentence(EQUAL, []) == "no differing row can be read again"
     assert repaired_sentence(EQUAL, [7]) == "repaired by run 7; comparing again"
     many = judge(NOTHING, BEGAN, [TableFindings("t", differences=[Difference(Mismatch.MISSING, (1,))], unnamed=5)])
@@ -90,11 +90,11 @@ class DownLedger(FakeLedger):
         yield self
 
 
-async def test_a_proof_that_cannot_be_made_is_kept_for_the_status() -> None:
-    """Also one that fails on a fault of ours, of whose text nothing is known."""
+async def test_a_failed_proof_is_recorded_for_the_status() -> None:
+    """This includes a proof that fails on a bug, whose text may contain anything."""
     for ledger, error, reason in (
         (DownLedger(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
-        (FakeLedger(), AttributeError, "unexpected AttributeError"),  # it is no database that could be proved
+        (FakeLedger(), AttributeError, "unexpected AttributeError"),  # not a database that can be proved
     ):
         scene = Scene(ledger=ledger)
         with pytest.raises(error):
@@ -105,4 +105,4 @@ async def test_a_proof_that_cannot_be_made_is_kept_for_the_status() -> None:
     scene = Scene(ledger=DownLedger())
     with pytest.raises(DependencyDownError):
         await verify_and_keep(scene.system, Scope(tables=("dim_staff",)), is_regular=False)
-    assert await last_failure(scene.system) is None  # of one table that is no news
+    assert await last_failure(scene.system) is None  # a proof of one table does not count

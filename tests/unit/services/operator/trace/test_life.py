@@ -36,7 +36,7 @@ def piece(seconds: float | None) -> Piece:
 
 
 def traces(landing: tuple[Piece, ...] = (), processed: tuple[Piece, ...] = (), batch: UUID | None = None) -> Traces:
-    """Of a batch that was loaded and whose manifest has expired; the row was merged after five seconds."""
+    """The traces of a loaded batch whose manifest has expired; the row was merged after five seconds."""
     batch = batch or ANNOUNCED.data.batch_id
     known = ANNOUNCED.data.model_dump(exclude={"extracts", "hashes", "gone", "answers"})
     data = BatchLoadedData(**{**known, "batch_id": batch}, tables=(), quarantined=0)
@@ -66,25 +66,25 @@ def entry(run: int) -> Entry:
     return Entry(table="dim_staff", key=(3,), run=run, index=0, problems=(problem,), source_table="staff", row={})
 
 
-def test_a_hop_is_timed_from_the_last_one_whose_time_is_known() -> None:
+def test_a_hop_is_timed_from_the_last_hop_with_a_known_time() -> None:
     hops = traces().passage().hops
     assert [(hop.at, hop.seconds) for hop in hops[:4]] == [(BEGAN, None), (None, None), (None, None), (at(4.5), 4.5)]
 
 
-def test_a_time_that_was_rounded_down_makes_the_seconds_on_both_sides_of_it_an_estimate_and_never_negative() -> None:
+def test_a_rounded_time_makes_the_seconds_around_it_estimates_that_are_never_negative() -> None:
     hops = traces((piece(2), piece(1)), (piece(1), piece(4))).passage().hops
     assert [(hop.seconds, hop.estimate) for hop in hops] == [
         (None, False), (2, True), (0, True), (3.5, True), (0.5, False), (1, False),
     ]  # fmt: skip
 
 
-def test_of_two_objects_the_batch_has_made_the_first_and_its_replay_the_last() -> None:
+def test_the_first_of_two_objects_belongs_to_the_batch_and_the_last_to_its_replay() -> None:
     objects = (piece(3), piece(2))
     assert traces((), objects).passage().hops[2].at == at(2)
     assert traces((), objects, uuid4()).passage().hops[2].at == at(3)
 
 
-def test_a_row_whose_snapshot_is_not_known_has_no_total() -> None:
+def test_a_row_with_an_unknown_snapshot_has_no_total() -> None:
     bare = Traces(UUID(int=1), 7, at(5), None, None).passage()
     known = life(7)
     known = known.model_copy(update={"rows": (known.rows[0].model_copy(update={"batch": bare}),)})
@@ -93,20 +93,20 @@ def test_a_row_whose_snapshot_is_not_known_has_no_total() -> None:
     assert not any("from the source's snapshot to the warehouse" in line for line in lines)
 
 
-def test_a_refusal_is_open_until_a_row_of_its_run_or_of_a_later_one_is_there() -> None:
+def test_a_refusal_is_open_until_a_row_of_its_run_or_a_later_one_is_loaded() -> None:
     assert [refusal_of(entry(7), life(*runs)).open for runs in [(), (0,), (6,), (7,), (8, 6)]] == [
         True, True, True, False, False,
     ]  # fmt: skip
 
 
-def test_a_refusal_is_closed_by_a_comparison_that_found_the_row_gone() -> None:
+def test_a_refusal_is_closed_by_a_comparison_that_found_the_row_deleted() -> None:
     found = [refusal_of(entry(7), life(6, tombstone=Tombstone(run=run, found_at=BEGAN))) for run in (6, 7)]
     assert [(one.open, one.gone) for one in found] == [(True, False), (False, True)]
     nowhere = refusal_of(entry(7), life(at_source=AtSource.NOWHERE))
     assert (nowhere.open, nowhere.gone) == (False, True)
 
 
-async def test_the_refusals_of_every_object_come_the_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusals_are_listed_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "AT_ONCE", 2)
     scene = Scene()
     for run in range(1, 6):

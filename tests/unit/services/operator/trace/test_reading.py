@@ -30,12 +30,12 @@ from shared.ledger import key_parameter
     ],
     ids=str,
 )
-def test_what_names_no_row_is_wrong_usage(table: str, key: list[str], complaint: str) -> None:
+def test_arguments_that_name_no_row_are_a_usage_error(table: str, key: list[str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         parsed_key(table_named(CONTRACT, table), key)
 
 
-def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
+def test_a_text_key_is_not_truncated_to_the_length_of_its_column() -> None:
     """A cast to varchar(3) would find the row 'abc' for 'abcd'."""
     code = Column("code", varchar(3), FromSource("code"))
     table = Dimension("dim_code", ("code",), (code,), "code")
@@ -43,18 +43,18 @@ def test_a_text_is_not_cut_to_the_length_of_its_column() -> None:
     assert key_parameter(CONTRACT.warehouse_table("dim_staff"), 0, first=2) == "$2::text::integer"
 
 
-def test_a_uuid_may_be_typed_in_capitals() -> None:
+def test_a_uuid_may_be_typed_in_upper_case() -> None:
     table = Dimension("dim_x", ("id",), (Column("id", UUID, FromSource("id")),), "x")
     assert parsed_key(table, ["{5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21}"]) == ("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21",)
     with pytest.raises(UsageError, match="'id' is a uuid, not 'x'; correct the key"):
         parsed_key(table, ["x"])
 
 
-def test_a_text_that_is_not_utf_8_is_escaped_in_the_complaint() -> None:
+def test_a_text_that_is_not_utf_8_is_escaped_in_the_error() -> None:
     table = Dimension("dim_code", ("code",), (Column("code", varchar(3), FromSource("code")),), "code")
     with pytest.raises(UsageError, match=r"'code' is a text in UTF-8 without a NUL, not '\\udcff'; correct the key"):
         parsed_key(table, ["\udcff"])
 
 
-def test_the_least_number_that_a_key_may_be_is_one() -> None:
+def test_the_smallest_integer_is_accepted_as_a_key() -> None:
     assert parsed_key(CONTRACT.warehouse_table("dim_staff"), ["-2147483648"]) == (-2147483648,)
