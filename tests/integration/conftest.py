@@ -1,4 +1,4 @@
-"""Databases for each test that asks for one: those of totesys and its warehouse, as far as the mark `begins_with` says."""
+"""Databases of totesys and its warehouse for each test that needs them; the mark `begins_with` says what they contain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def beginning(request: pytest.FixtureRequest, beginnings: Beginnings) -> Beginni
 
 @pytest.fixture
 def source_database(postgres_cluster: TestCluster, beginning: Beginning | None) -> Iterator[str]:
-    """The name of a database of totesys's, which starlift_reader may read."""
+    """The name of a totesys database that starlift_reader may read."""
     name = postgres_cluster.create_database(template=beginning.source if beginning else None)
     yield name
     postgres_cluster.drop_database(name)
@@ -36,7 +36,7 @@ def source_database(postgres_cluster: TestCluster, beginning: Beginning | None) 
 
 @pytest.fixture
 def warehouse_database(postgres_cluster: TestCluster, beginning: Beginning | None) -> Iterator[str]:
-    """The name of a database of starlift_loader's."""
+    """The name of a database owned by starlift_loader."""
     name = postgres_cluster.create_warehouse(template=beginning.warehouse if beginning else None)
     yield name
     postgres_cluster.drop_database(name)
@@ -50,7 +50,7 @@ def source_url(postgres_cluster: TestCluster, source_database: str) -> str:
 
 @pytest.fixture
 async def source(source_url: str, beginning: Beginning | None) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the application in a totesys, which has no rows unless the test begins with some."""
+    """The application's session in a totesys database, which has no rows unless the test begins with some."""
     connection = await connect(source_url)
     if beginning is None:
         await create(connection)
@@ -62,7 +62,7 @@ async def source(source_url: str, beginning: Beginning | None) -> AsyncIterator[
 async def pipeline(
     postgres_cluster: TestCluster, source_database: str, warehouse_database: str, beginning: Beginning | None
 ) -> AsyncIterator[Pipeline]:
-    """Reads as a role that may do nothing but SELECT, and writes as the warehouse's owner."""
+    """A pipeline that reads as a role with only SELECT, and writes as the warehouse's owner."""
     source, warehouse = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
     options = {}
     if beginning is not None:
@@ -94,7 +94,7 @@ async def owner(postgres_cluster: TestCluster, source_database: str) -> AsyncIte
 
 @pytest.fixture
 async def empty(postgres_cluster: TestCluster, source_database: str, warehouse_database: str) -> AsyncIterator[Pipeline]:
-    """A pipeline that each test gives its contract."""
+    """A pipeline without a contract, which each test sets."""
     urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
     async with open_pipeline(*urls) as pipeline:
         yield pipeline

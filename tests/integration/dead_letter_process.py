@@ -1,4 +1,4 @@
-"""An operator's process that kills itself at one point of its work, as SIGKILL does: no clean-up, no answer read."""
+"""An operator's process that kills itself with SIGKILL at one point: no clean-up, no answer read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TASK = Task(Kind.REPLAY, Filter(runs=(7, 7)), rate=20.0)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """After the first request of a kind: an object whose key has `what` in it, or a call of SQS."""
+    """The point after the first request of a kind: an object whose key contains `what`, or a call of SQS."""
 
     what: str
 
@@ -40,7 +40,7 @@ POINTS = [Point(what) for what in ("begun/", "receive", "archive/", "set_visibil
 
 
 def in_a_hurry() -> None:
-    """Sixty seconds are three."""
+    """Shorten sixty seconds to three."""
     hold.VISIBILITY_MINIMUM = VISIBILITY
 
 

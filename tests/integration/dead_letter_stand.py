@@ -38,7 +38,7 @@ class Stand:
 
 
 def stands_on(localstack: LocalStack, count: int) -> list[Stand]:
-    """Each with a bucket and queues of its own for one service; they share those of the others. LocalStack forgets them."""
+    """Stands with a bucket and queues of their own for one service; the other services' are shared. LocalStack forgets them."""
     name = f"dead-letters-{uuid4().hex[:8]}"
     endpoint, region = localstack.endpoint_url, localstack.region
     with closing(client("sqs", endpoint, region)) as sqs, closing(client("s3", endpoint, region)) as s3:
@@ -76,7 +76,7 @@ def system_of(stand: Stand, clients: Clients) -> System:
 
 
 def letters(count: int, *, run: int, extracts: int = 0) -> list[Outgoing]:
-    """Dead letters, each with a batch of its own, which has so many extracts."""
+    """Dead letters, each with its own batch of that many extracts."""
     record = FailureRecord(
         reason=FailureReason.PERMANENT,
         error_type="SourceMismatchError",
@@ -101,7 +101,7 @@ def letters(count: int, *, run: int, extracts: int = 0) -> list[Outgoing]:
 
 
 async def drained(queue: Queue) -> list[Delivery]:
-    """Everything that is to be seen in a queue; it is gone from there."""
+    """Every visible message of a queue, which is removed from it."""
     found: list[Delivery] = []
     while some := await queue.receive(BATCH_MAXIMUM, wait=_SECOND, visibility=timedelta(minutes=10)):
         await queue.delete([one.receipt_handle for one in some])

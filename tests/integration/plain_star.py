@@ -1,4 +1,4 @@
-"""Contracts of a few tables as they are, and two databases to try them between."""
+"""Contracts that copy a few tables unchanged, and two databases to test them with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def source_table(name: str, key: str | tuple[str, ...], /, **types: ColumnType) 
 
 
 def dimension_of(table: SourceTable, *more: Column, **options: Any) -> WarehouseTable:
-    """The columns of a source table as they are, and some more."""
+    """A dimension with the columns of a source table, and some more."""
     own = (Column(c.name.lstrip("_"), c.type, FromSource(c.name), nullable=c.name not in table.key) for c in table.columns)
     return replace(
         Dimension(f"dim_{table.name}", table.key, (*own, *more), table.name),

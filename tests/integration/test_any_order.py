@@ -1,6 +1,6 @@
 """Why messages need no order: any permutation of them, with any of them repeated, gives the same warehouse.
 
-The argument is told in services/ingestion/lease.py and services/loading/merge.py; this is what tries to break it. The data
+The argument is in services/ingestion/lease.py and services/loading/merge.py; these tests try to break it. The data
 returns to an earlier state (A, B, A again), where a merge that skips equal values goes wrong.
 """
 
@@ -72,7 +72,7 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class History:
-    """What several runs left to be loaded, and the warehouse that loading it in order, with every answer, makes."""
+    """The messages of several runs, and the warehouse that results from loading them in order with every answer."""
 
     source_url: str
     warehouse_url: str
@@ -116,20 +116,20 @@ async def from_the_beginning(history: History) -> AsyncIterator[Pipeline]:
 
 
 async def loaded(history: History, messages: Sequence[BatchRemodelled]) -> Dump:
-    """The warehouse that these messages make, in this order, once every question is answered."""
+    """The warehouse that results from these messages in this order, once every question is answered."""
     async with from_the_beginning(history) as pipeline:
         await pipeline.settle(await pipeline.load(*messages))
         return await pipeline.dump()
 
 
 def orders(count: int) -> st.SearchStrategy[list[int]]:
-    """Every message once, and some of them again, in any order."""
+    """Every message at least once, in any order."""
     again = st.lists(st.integers(0, count - 1), max_size=4)
     return again.flatmap(lambda more: st.permutations([*range(count), *more]))
 
 
 def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History) -> None:
-    """Images and hashes, then the answers to all questions that they led to."""
+    """Images and hashes, then the answers to all resulting questions."""
 
     @given(orders(len(history.messages)))
     @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -149,7 +149,7 @@ def test_any_order_of_images_hashes_questions_and_answers_gives_the_same_warehou
 
 
 async def delivered(history: History, messages: list[BatchRemodelled], random: Random) -> Dump:
-    """The warehouse that these messages make, with questions and answers between them in any order, some of them twice."""
+    """The warehouse that results from these messages, interleaved with questions and answers in any order, some twice."""
     async with from_the_beginning(history) as pipeline:
         questions: list[LookUpKeys] = []
         while messages or questions:
@@ -165,7 +165,7 @@ async def delivered(history: History, messages: list[BatchRemodelled], random: R
         return await pipeline.dump()
 
 
-def test_a_crash_between_any_two_effects_and_a_question_that_is_lost_cost_one_more_comparison(history: History) -> None:
+def test_a_crash_or_a_lost_question_costs_at_most_one_more_comparison(history: History) -> None:
     """A loader is killed before or after it has sent a question, before or after it has committed; questions get lost."""
 
     @given(orders(len(history.messages)), st.randoms(use_true_random=False))
@@ -191,7 +191,7 @@ async def delivered_with_crashes(history: History, messages: list[BatchRemodelle
         return await pipeline.dump()
 
 
-def test_without_the_question_about_late_images_a_deleted_row_would_live(history: History) -> None:
+def test_a_deleted_row_stays_alive_without_the_question_about_late_images(history: History) -> None:
     """Payment 5 is deleted before run 7 compares; its image of run 6 arrives when the comparison is over."""
     runs = sorted({message.data.run for message in history.messages})
     late = [message for message in history.messages if message.data.run == runs[5]]
@@ -209,11 +209,11 @@ def test_without_the_question_about_late_images_a_deleted_row_would_live(history
     assert found == history.in_order
 
 
-def test_the_last_message_first(history: History) -> None:
+def test_messages_in_reverse_order_give_the_same_warehouse(history: History) -> None:
     assert asyncio.run(loaded(history, list(reversed(history.messages)))) == history.in_order
 
 
-def test_two_runs_that_change_places(history: History) -> None:
+def test_two_swapped_runs_give_the_same_warehouse(history: History) -> None:
     """The image of the later run stays, although that of the earlier one arrives after it."""
     *first, before_last, last = history.messages
     assert asyncio.run(loaded(history, [*first, last, before_last])) == history.in_order
@@ -229,7 +229,7 @@ def test_an_equal_image_of_a_later_run_still_raises_the_run(history: History) ->
     assert next(row for row in found["dim_design"] if row[0] == 1)[1] == "A"
 
 
-def test_loaders_that_work_at_once(history: History) -> None:
+def test_concurrent_loaders_give_the_same_warehouse(history: History) -> None:
     async def at_once() -> Dump:
         async with from_the_beginning(history) as pipeline:
             messages = [*history.messages, *history.messages]
@@ -241,7 +241,7 @@ def test_loaders_that_work_at_once(history: History) -> None:
 
 
 async def load_until_done(pipeline: Pipeline, message: BatchRemodelled) -> list[LookUpKeys]:
-    """As the consumer does: a deadlock or a serialization failure is tried again."""
+    """Load as the consumer does: retry a deadlock or a serialization failure."""
     while True:
         try:
             return await pipeline.load(message)

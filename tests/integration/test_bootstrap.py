@@ -29,7 +29,7 @@ def environment(localstack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STARLIFT_WAREHOUSE_URL", WAREHOUSE)
 
 
-def test_the_set_up_may_be_repeated_and_keeps_what_is_there(
+def test_the_set_up_may_be_repeated_and_keeps_existing_resources(
     environment: None, localstack: LocalStack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bootstrap.main() == 0
@@ -48,7 +48,7 @@ def test_the_set_up_may_be_repeated_and_keeps_what_is_there(
         assert secrets.get_secret_value(SecretId=first["secrets"]["source"])["SecretString"] == f"{SOURCE}_moved"
 
 
-def test_the_set_up_names_what_it_was_not_told(
+def test_the_set_up_names_missing_settings(
     environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("STARLIFT_STACK")
@@ -57,7 +57,7 @@ def test_the_set_up_names_what_it_was_not_told(
     assert "set STARLIFT_STACK, STARLIFT_WAREHOUSE_URL" in capsys.readouterr().err
 
 
-def test_a_localstack_that_is_not_there_is_one_sentence(
+def test_a_missing_localstack_is_reported_in_one_sentence(
     environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -65,7 +65,7 @@ def test_a_localstack_that_is_not_there_is_one_sentence(
     assert "LocalStack at http://127.0.0.1:9 rejected the set-up" in capsys.readouterr().err
 
 
-def test_the_schedule_asks_for_a_run_and_says_that_it_lives(
+def test_the_schedule_requests_a_run_and_updates_its_health_file(
     localstack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop_the_loop(_seconds: float) -> None:

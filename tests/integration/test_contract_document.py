@@ -50,7 +50,7 @@ async def shop_source(source_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def test_the_shop_of_the_document_is_kept_in_step_and_proved(
+async def test_the_documented_shop_is_loaded_and_proved_equal(
     shop_source: asyncpg.Connection, pipeline: Pipeline, contract: Contract
 ) -> None:
     shop = replace(pipeline, contract=contract)
@@ -65,7 +65,7 @@ async def test_the_shop_of_the_document_is_kept_in_step_and_proved(
     assert await shop.select("SELECT count(*) FROM fact_sale_current") == [(49,)]
 
 
-async def test_a_fact_without_a_version_keeps_its_newest_row_only(
+async def test_a_fact_without_a_version_keeps_only_its_newest_row(
     shop_source: asyncpg.Connection, pipeline: Pipeline, contract: Contract
 ) -> None:
     tables = tuple(replace(table, version=()) if isinstance(table, Fact) else table for table in contract.warehouse_tables)

@@ -1,6 +1,6 @@
-"""A service dies behind each of its effects, one after the other, and its message is delivered again.
+"""A service dies after each of its effects in turn, and its message is delivered again.
 
-Nothing is lost, nothing is doubled, nothing refers to what is not there. docs/guarantees.md has the table, and tests/chaos does
+Nothing is lost or doubled, and no reference dangles. docs/guarantees.md has the table, and tests/chaos does
 the same with SIGKILL.
 """
 
@@ -38,11 +38,11 @@ FOREVER = 10**6
 
 
 class KilledError(BaseException):
-    """As SIGKILL: nobody catches it, and nothing more of the process reaches the world."""
+    """Stands for SIGKILL: nothing catches it, and no later call of the process has an effect."""
 
 
 class Process:
-    """A service process that dies behind its effect number `lasting`; `effects` are those it had."""
+    """A service process that dies after effect number `lasting`; `effects` are those it had."""
 
     def __init__(self, lasting: int = FOREVER) -> None:
         self.effects: list[Point] = []
@@ -60,7 +60,7 @@ class Process:
 
 
 class Store(FakeObjectStore):
-    """The buckets as one process reaches them."""
+    """The buckets as seen by one process."""
 
     def __init__(self, shared: FakeObjectStore, process: Process) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Store(FakeObjectStore):
 
 
 def references(value: object) -> Iterator[ObjectRef]:
-    """Every object that a message speaks of."""
+    """Every object that a message refers to."""
     if isinstance(value, ObjectRef):
         yield value
     elif isinstance(value, BaseModel):
@@ -95,7 +95,7 @@ def references(value: object) -> Iterator[ObjectRef]:
 
 
 class Outlet(FakeQueue):
-    """The next queue as one process reaches it. What a message refers to must be there when the message is."""
+    """The next queue as seen by one process. The objects of a message must exist when it is sent."""
 
     def __init__(self, process: Process, objects: FakeObjectStore) -> None:
         super().__init__("next")
@@ -121,7 +121,7 @@ def perhaps_killed() -> Iterator[None]:
 
 
 async def ingest(command: IngestSource, pipeline: Pipeline, process: Process, later: timedelta) -> list[BatchIngested]:
-    """One run, perhaps to its end; what it announced."""
+    """Make one run, perhaps to its end; return what it announced."""
 
     def now() -> datetime:
         return datetime.now(UTC) + later
@@ -135,7 +135,7 @@ async def ingest(command: IngestSource, pipeline: Pipeline, process: Process, la
 
 
 async def remodel(message: BatchIngested, pipeline: Pipeline, process: Process) -> list[BatchRemodelled]:
-    """One batch, perhaps to its end; what it announced."""
+    """Remodel one batch, perhaps to its end; return what it announced."""
     outlet = Outlet(process, pipeline.objects)
     deps = remodelling.Dependencies(Store(pipeline.objects, process), outlet, pipeline.contract, PROCESSED)
     with perhaps_killed():
@@ -150,7 +150,7 @@ def command() -> IngestSource:
 
 
 async def change(source: asyncpg.Connection, number: int) -> None:
-    """Changes that make two batches, and a row that is gone."""
+    """Make changes for two batches, and delete a row."""
     await source.execute("DELETE FROM payment WHERE payment_id = $1", number)
     await source.execute("UPDATE department SET location = $1 WHERE department_id = 1", f"floor {number}")
     await source.execute("UPDATE sales_order SET units_sold = $1, last_updated = now() WHERE sales_order_id < 4", number)
@@ -172,14 +172,14 @@ def manifests_of(pipeline: Pipeline) -> dict[str, Manifest]:
 
 
 def require_order(pipeline: Pipeline, before: Mapping[str, Manifest], announced: list[BatchIngested]) -> None:
-    """A manifest names what was sent, and a stored horizon has its manifest: the rows before it are all on their way."""
+    """Require that a manifest names what was sent and that a stored horizon has its manifest: earlier rows are on their way."""
     found = manifests_of(pipeline)
     assert SourceKeys(SOURCE).manifest(pipeline.checkpoint().run) in found
     for key in found.keys() - before.keys():
         assert [batch.data.batch_id for batch in found[key].batches] == [message.data.batch_id for message in announced]
 
 
-async def test_a_run_that_is_killed_behind_any_of_its_effects_is_made_good_by_its_redelivery(
+async def test_a_run_killed_after_any_of_its_effects_is_completed_by_its_redelivery(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     died_behind: list[Point] = []
@@ -206,7 +206,7 @@ async def test_a_run_that_is_killed_behind_any_of_its_effects_is_made_good_by_it
     assert died_behind[-3:] == [Point.MESSAGE_SENT, Point.MANIFEST_WRITTEN, Point.STATE_ADVANCED]
 
 
-async def test_a_remodelling_that_is_killed_behind_any_of_its_effects_is_repeated_to_the_byte(
+async def test_a_remodelling_killed_after_any_of_its_effects_is_repeated_byte_for_byte(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await change(source, 1)
@@ -228,7 +228,7 @@ async def test_a_remodelling_that_is_killed_behind_any_of_its_effects_is_repeate
 
 
 def killing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The method, and then death."""
+    """Call the method, then die."""
 
     async def killed(*arguments: Any) -> None:
         await method(*arguments)
@@ -238,10 +238,10 @@ def killing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[An
 
 
 @pytest.mark.parametrize(("method", "is_in"), [("_load", False), ("load", True)])
-async def test_a_loader_that_is_killed_before_its_commit_or_behind_it_loads_once(
+async def test_a_loader_killed_before_or_after_its_commit_loads_once(
     source: asyncpg.Connection, loaded: Pipeline, monkeypatch: pytest.MonkeyPatch, method: str, *, is_in: bool
 ) -> None:
-    """`_load` ends inside the transaction, `load` behind it."""
+    """`_load` ends inside the transaction, `load` after it."""
     ledger = "SELECT count(*)::int FROM starlift.ledger"
     ((before,),) = await loaded.select(ledger)
     await change(source, 1)

@@ -1,4 +1,4 @@
-"""A damaged stored document gives its readers one sentence, and following its advice heals the document."""
+"""A damaged stored document is reported in one sentence, and following its advice repairs the document."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def system(pipeline: Pipeline) -> System:
 
 
 async def answered(system: System) -> None:
-    """A status of which each part has an answer. Raises: DamagedDocumentError with the reason of one that has none."""
+    """A status in which every part has an answer. Raises: DamagedDocumentError with the reason of a part that has none."""
     for reason in (await read_status(system, Asking(HANG))).silent.values():
         raise DamagedDocumentError(reason)
 
 
 def only_key(pipeline: Pipeline, bucket: str, prefix: str) -> str:
-    """The last object below a prefix."""
+    """The key of the last object below a prefix."""
     return max(key for key in pipeline.objects.buckets[bucket] if key.startswith(prefix))
 
 
@@ -74,7 +74,7 @@ async def require_sentence(reader: Reader, text: str) -> None:
 async def damage_and_heal(
     pipeline: Pipeline, bucket: str, key: str, sentence: str, readers: list[Reader], heal: Callable[[], Awaitable[object]]
 ) -> None:
-    """Every reader of every kind of garbage gets the sentence; after healing none does, and the proof is equal."""
+    """Require the sentence from every reader of every kind of garbage, and none, with an equal proof, after the repair."""
     for garbage in [*GARBAGE, pipeline.objects.buckets[bucket][key].replace(b"1", b'"x"', 1)]:
         pipeline.objects.buckets[bucket][key] = garbage
         for reader in readers:
@@ -85,7 +85,7 @@ async def damage_and_heal(
     assert (await pipeline.verify()).is_equal
 
 
-async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system: System, pipeline: Pipeline) -> None:
+async def test_every_damaged_object_is_reported_and_repaired_as_the_error_says(system: System, pipeline: Pipeline) -> None:
     landing, processed = (pipeline.objects.buckets[name] for name in (LANDING, PROCESSED))
 
     async def delete_and_run(bucket: dict[str, bytes], key: str, mode: Mode) -> None:
@@ -119,7 +119,7 @@ async def test_every_damaged_object_is_one_sentence_and_heals_as_it_says(system:
     await damage_and_heal(pipeline, LANDING, SourceKeys(SOURCE).last_proof, sentence, readers, record)
 
 
-async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_says(system: System, pipeline: Pipeline) -> None:
+async def test_every_damaged_ledger_row_is_reported_and_repaired_as_the_error_says(system: System, pipeline: Pipeline) -> None:
     await pipeline.select("UPDATE starlift.ledger SET event = '[]'")
     await require_sentence(lambda: read_life(system, "dim_staff", ["1"]), "is not a valid event; delete that row")
     await pipeline.select("DELETE FROM starlift.ledger")
@@ -129,14 +129,14 @@ async def test_every_damaged_row_of_the_ledger_is_one_sentence_and_heals_as_it_s
     assert (await pipeline.verify()).is_equal
 
 
-async def test_an_object_that_starlift_did_not_write_is_named_and_moved_away(system: System, pipeline: Pipeline) -> None:
+async def test_a_foreign_object_is_named_and_can_be_moved_away(system: System, pipeline: Pipeline) -> None:
     for bucket, prefix in ((LANDING, SourceKeys(SOURCE).manifests), (PROCESSED, SourceKeys(SOURCE).quarantine)):
         pipeline.objects.buckets[bucket][f"{prefix}note.txt"] = b"mine"
         await require_sentence(lambda: answered(system), f"'{bucket}/{prefix}note.txt' is not a valid name")
         del pipeline.objects.buckets[bucket][f"{prefix}note.txt"]
 
 
-async def test_a_lease_that_no_run_can_have_written_holds_back_none(system: System, pipeline: Pipeline) -> None:
+async def test_an_impossible_lease_blocks_no_run(system: System, pipeline: Pipeline) -> None:
     objects = pipeline.objects.buckets[LANDING]
     state = SourceState.model_validate_json(objects[SourceKeys(SOURCE).state])
     lease = StoredLease(token=uuid4(), until=datetime.max.replace(tzinfo=UTC))

@@ -45,7 +45,7 @@ def stands(localstack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> list[Stan
 
 
 async def kill(stand: Stand, point: Point) -> None:
-    """A process that begins to replay, and ends by SIGKILL."""
+    """Run a process that begins to replay and ends by SIGKILL."""
     process = _PROCESSES.Process(target=work, args=(stand.values, stand.aws, point))
     process.start()
     await asyncio.to_thread(process.join, HANG_S)
@@ -57,7 +57,7 @@ async def ended_in(system: System) -> list[str | None]:
 
 
 async def play(stand: Stand, clients: Clients, point: Point) -> int:
-    """Letters, a kill, the same again; nothing is lost. Returns how many messages were sent twice."""
+    """Replay letters, kill the replay and repeat it; nothing is lost. Returns how many messages were sent twice."""
     system = system_of(stand, clients)
     dead = system.dead_letters[SERVICE]
     chosen, others = letters(CHOSEN, run=7), letters(OTHERS, run=8)
@@ -75,7 +75,7 @@ async def play(stand: Stand, clients: Clients, point: Point) -> int:
     return sum(count > 1 for count in sent.values())
 
 
-async def test_wherever_it_is_killed_nothing_is_lost_and_only_the_batch_that_was_being_sent_is_doubled(
+async def test_a_replay_killed_anywhere_loses_nothing_and_doubles_only_the_batch_being_sent(
     stands: list[Stand],
 ) -> None:
     turns = asyncio.Semaphore(AT_ONCE)

@@ -1,4 +1,4 @@
-"""Thousands of dead letters: looked through, replayed, in memory that hardly grows, and no faster than asked."""
+"""Thousands of dead letters are listed and replayed with little memory and no faster than requested."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SENDERS, CHUNK = 5, 50
 
 @dataclass
 class Meter:
-    """The most memory that this process has taken, and when it has sent how much."""
+    """The peak memory of this process, and how much it had sent at which time."""
 
     peak: int = 0
     sends: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Letters a second, but for the first."""
+        """Letters per second, not counting the first."""
         seconds = self.sends[-1][0] - self.sends[0][0]
         return (sum(count for _, count in self.sends) - self.sends[0][1]) / seconds
 
@@ -79,7 +79,7 @@ async def list_and_replay(system: System, count: int, meter: Meter) -> None:
     assert dead.visible + dead.in_flight == 0
 
 
-async def test_thousands_of_letters_are_listed_and_replayed_in_bounded_memory_at_the_rate_that_was_asked(
+async def test_thousands_of_letters_are_replayed_in_bounded_memory_at_the_requested_rate(
     localstack: LocalStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stand,) = stands_on(localstack, 1)

@@ -1,4 +1,4 @@
-"""Rows that are gone at the source, found by a role that has nothing but SELECT (docs/decisions/0015-deletes-by-look-up.md)."""
+"""Rows deleted at the source, found by a role with only SELECT (docs/decisions/0015-deletes-by-look-up.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def differences(verdict: Verdict) -> list[tuple[str, Difference]]:
 
 
 async def require_equal(pipeline: Pipeline) -> None:
-    """The proof finds every row, and no other."""
+    """Require that the proof finds every row and no other."""
     verdict = await pipeline.verify()
     assert differences(verdict) == []
     assert (verdict.in_flight, verdict.quarantined) == (0, 0)
@@ -44,7 +44,7 @@ async def put_back(source: asyncpg.Connection, table: str, row: tuple[object, ..
     await source.execute(f"INSERT INTO {table} VALUES ({places})", *row)
 
 
-async def test_a_deleted_fact_leaves_the_current_view_and_its_history_stays(
+async def test_a_deleted_fact_leaves_the_current_view_and_keeps_its_history(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await source.execute(UPDATE, datetime(2027, 1, 1))  # noqa: DTZ001 (the source's timestamps are without time zone)
@@ -58,7 +58,7 @@ async def test_a_deleted_fact_leaves_the_current_view_and_its_history_stays(
     await require_equal(loaded)
 
 
-async def test_a_row_that_is_gone_still_was_found_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_row_that_stays_deleted_keeps_its_first_mark(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(DELETE)
     await loaded.run(compare_keys=True)
     before = await loaded.select("SELECT _deleted_at FROM fact_payment WHERE payment_id = 3")
@@ -79,7 +79,7 @@ async def test_a_deleted_dimension_row_is_marked_and_facts_keep_their_reference(
     await require_equal(loaded)
 
 
-async def test_until_keys_are_compared_a_deleted_row_is_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_deleted_row_is_in_flight_until_keys_are_compared_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(DELETE)
     await loaded.run()
     verdict = await loaded.verify()
@@ -87,7 +87,7 @@ async def test_until_keys_are_compared_a_deleted_row_is_in_flight(source: asyncp
     assert await loaded.select(CURRENT) == [(1,)]
 
 
-async def test_a_row_that_no_batch_has_brought_differs_at_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_row_that_no_batch_brought_differs_at_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """No batch of the ledger has brought it."""
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
     await source.execute(DELETE)
@@ -98,7 +98,7 @@ async def test_a_row_that_no_batch_has_brought_differs_at_once(source: asyncpg.C
     await require_equal(loaded)
 
 
-async def test_a_row_that_comes_back_lives_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_row_that_returns_loses_its_deletion_mark(source: asyncpg.Connection, loaded: Pipeline) -> None:
     row = await row_of(source, "payment", 3)
     await source.execute(DELETE)
     await loaded.run(compare_keys=True)
@@ -111,7 +111,7 @@ async def test_a_row_that_comes_back_lives_again(source: asyncpg.Connection, loa
     await require_equal(loaded)
 
 
-async def test_a_row_that_comes_back_as_a_new_version_clears_the_mark_of_the_old_one_and_dies_again(
+async def test_a_fact_that_returns_as_a_new_version_is_unmarked_and_can_be_deleted_again(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     row = await row_of(source, "payment", 3)
@@ -128,7 +128,9 @@ async def test_a_row_that_comes_back_as_a_new_version_clears_the_mark_of_the_old
     await require_equal(loaded)
 
 
-async def test_a_row_that_came_and_went_between_two_comparisons_is_found(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_row_inserted_and_deleted_between_two_comparisons_is_found(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
     design = "INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())"
     await source.execute(design)
     await loaded.run()
@@ -138,10 +140,10 @@ async def test_a_row_that_came_and_went_between_two_comparisons_is_found(source:
     await require_equal(loaded)
 
 
-async def test_a_row_of_a_run_that_crashed_and_was_deleted_before_the_next_is_found(
+async def test_a_row_of_a_crashed_run_that_was_deleted_before_the_next_run_is_found(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
-    """No manifest and no horizon tell of it, and its batch arrives after the comparison."""
+    """No manifest and no horizon mention it, and its batch arrives after the comparison."""
     state = dict(loaded.objects.buckets["landing"])
     await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
     crashed = await loaded.read()
@@ -153,7 +155,7 @@ async def test_a_row_of_a_run_that_crashed_and_was_deleted_before_the_next_is_fo
     await require_equal(loaded)
 
 
-async def test_an_older_version_that_arrives_behind_the_comparison_stays_history(
+async def test_an_older_version_that_arrives_after_the_comparison_stays_history(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await source.execute(UPDATE, datetime(2027, 1, 1))  # noqa: DTZ001
@@ -167,8 +169,8 @@ async def test_an_older_version_that_arrives_behind_the_comparison_stays_history
     await require_equal(loaded)
 
 
-async def test_a_lost_object_store_loses_no_delete(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """The first run after it reads everything, keys included: what compares is the warehouse, not a memory of ours."""
+async def test_no_delete_is_lost_with_the_object_store(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The first run afterwards reads everything, keys included, and compares them with the warehouse, not with stored state."""
     await source.execute(DELETE)
     for bucket in loaded.objects.buckets.values():
         bucket.clear()
@@ -184,9 +186,7 @@ async def test_a_full_run_compares_keys(source: asyncpg.Connection, loaded: Pipe
     await require_equal(loaded)
 
 
-async def test_keys_are_compared_every_so_many_runs_also_of_an_idle_source(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_keys_are_compared_every_n_runs_even_on_an_idle_source(source: asyncpg.Connection, loaded: Pipeline) -> None:
     scheduled = loaded.comparing(every=3)
     await source.execute(DELETE)
     assert await scheduled.ingest(trigger=Trigger.SCHEDULE) == []
@@ -198,7 +198,7 @@ async def test_keys_are_compared_every_so_many_runs_also_of_an_idle_source(
     assert await scheduled.ingest(trigger=Trigger.SCHEDULE) == []
 
 
-async def test_a_row_whose_partner_was_deleted_is_quarantined_and_comes_back_with_it(
+async def test_a_row_whose_partner_was_deleted_is_quarantined_until_the_partner_returns(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await source.execute("ALTER TABLE staff DROP CONSTRAINT staff_department_id_fkey")
@@ -213,7 +213,7 @@ async def test_a_row_whose_partner_was_deleted_is_quarantined_and_comes_back_wit
     await require_equal(loaded)
 
 
-async def test_a_quarantined_row_that_is_deleted_is_quarantined_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_deleted_row_leaves_the_quarantine(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
     await loaded.run()
     assert (await loaded.verify()).quarantined == 1
@@ -222,8 +222,8 @@ async def test_a_quarantined_row_that_is_deleted_is_quarantined_no_longer(source
     await require_equal(loaded)
 
 
-async def test_a_row_in_quarantine_is_not_gone(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """Its key is at the source, although no run brings it: what the warehouse has of it stays."""
+async def test_a_row_in_quarantine_is_not_marked_deleted(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Its key is at the source, although no run brings it, so its rows in the warehouse stay."""
     await source.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
     await loaded.run(Mode.FULL)
     assert await loaded.select(CURRENT) == [(1,)]
@@ -231,7 +231,7 @@ async def test_a_row_in_quarantine_is_not_gone(source: asyncpg.Connection, loade
     assert (differences(verdict), verdict.quarantined) == ([], 1)
 
 
-async def test_an_inferred_member_is_not_gone_it_was_never_there(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_an_inferred_member_is_not_marked_deleted(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await loaded.select(UNKNOWN_CURRENCY)
     await source.execute("ALTER TABLE sales_order DROP CONSTRAINT sales_order_currency_id_fkey")
     await source.execute("ALTER TABLE purchase_order DROP CONSTRAINT purchase_order_currency_id_fkey")
@@ -242,9 +242,7 @@ async def test_an_inferred_member_is_not_gone_it_was_never_there(source: asyncpg
     await require_equal(loaded)
 
 
-async def test_hashes_that_have_expired_cost_their_comparison_and_not_the_batch(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_expired_hashes_skip_the_comparison_but_not_the_batch(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(DELETE)
     (message,) = await loaded.read(compare_keys=True)
     assert message.data.hashes is not None
@@ -257,9 +255,7 @@ async def test_hashes_that_have_expired_cost_their_comparison_and_not_the_batch(
     assert await loaded.select(CURRENT) == [(0,)]
 
 
-async def test_a_question_that_was_lost_is_asked_again_by_the_next_comparison(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_lost_question_is_asked_again_by_the_next_comparison(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(DELETE)
     (lost,) = await loaded.load(*await loaded.read(compare_keys=True))
     assert lost.data.rows[0].keys == ((3,),)

@@ -1,4 +1,4 @@
-"""Loads, comparisons and answers that are at work at once, each stopped where the other could go wrong."""
+"""Concurrent loads, comparisons and answers, each stopped where the other could go wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONNECTIONS = 3  # of a loader of two slots: one more than the slots
 
 
 class Gate:
-    """Takes questions; whoever asks one about `table` has to wait until the gate opens."""
+    """Takes questions; one about `table` waits until the gate opens."""
 
     def __init__(self, table: str) -> None:
         self.questions: list[Question] = []
@@ -60,15 +60,15 @@ def shop(database: Database) -> Shop:
 
 
 async def ended(*tasks: asyncio.Task[int | None], within: float = HANG_S) -> bool:
-    """Whether the tasks end, without a deadlock."""
+    """True if the tasks end without a deadlock."""
     _, pending = await asyncio.wait(tasks, timeout=within)
     for task in pending:
         task.cancel()
     return not pending
 
 
-async def test_of_two_versions_that_are_loaded_at_once_neither_hides_a_later_delete(shop: Shop) -> None:
-    """Item 7 was found gone by run 5. An old version and a new one of it are loaded at once; then it is deleted again."""
+async def test_two_versions_loaded_concurrently_do_not_hide_a_later_delete(shop: Shop) -> None:
+    """Run 5 found item 7 deleted. An old and a new version of it are loaded concurrently; then it is deleted again."""
     await shop.load(batch(1, {"fact_sale": [sale(number, "Pound", LEAP_DAY + 2) for number in (7, 8)]}))
     await shop.load(batch(5, {}, gone={"item": numbers(7)}))
     await shop.compare(batch(10, {}, [there("item", [])]))
@@ -84,7 +84,7 @@ async def test_of_two_versions_that_are_loaded_at_once_neither_hides_a_later_del
     assert (7,) in await shop.compare(batch(20, {}, [there("item", numbers(8))]))
 
 
-async def test_a_comparison_that_begins_and_a_late_load_share_the_connections(shop: Shop) -> None:
+async def test_a_starting_comparison_and_a_late_load_share_the_connections(shop: Shop) -> None:
     await shop.compare(batch(10, {}, [there("maker", []), there("shelf", [])]))
     await shop.load(batch(12, {}, [there("item", [])]))
     gate = Gate("dim_maker")
@@ -96,7 +96,7 @@ async def test_a_comparison_that_begins_and_a_late_load_share_the_connections(sh
     assert await ended(late, comparison)
 
 
-async def test_what_becomes_due_while_another_loader_compares_is_compared_by_it(shop: Shop) -> None:
+async def test_a_comparison_that_becomes_due_is_made_by_the_loader_already_comparing(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1), "dim_shelf": [(1, "a", 2)]}))
     await shop.load(batch(2, {}, [there("maker", [])]))
     gate = Gate("dim_maker")
@@ -161,9 +161,7 @@ async def test_a_load_with_hashes_does_not_wait_for_a_comparison_of_other_tables
     assert await ended(comparison)
 
 
-async def test_a_question_about_a_late_image_outlives_the_comparison_it_came_too_late_for(
-    shop: Shop, database: Database
-) -> None:
+async def test_a_question_about_a_late_image_outlives_the_comparison_it_missed(shop: Shop, database: Database) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1)}))
     await shop.load(batch(9, {}, [there("maker", [])]))
     gate = Gate("dim_maker")
@@ -176,7 +174,7 @@ async def test_a_question_about_a_late_image_outlives_the_comparison_it_came_too
         assert (await last_comparisons(connection))["dim_maker"].open_questions == 2
 
 
-async def test_an_answer_counts_when_all_of_its_batches_are_loaded(shop: Shop, database: Database) -> None:
+async def test_an_answer_counts_only_when_all_its_batches_are_loaded(shop: Shop, database: Database) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
     await shop.compare(batch(2, {}, [there("maker", [])]))
     answers = shop.questions[0].id
@@ -248,7 +246,7 @@ async def test_comparisons_of_an_earlier_build_are_taken_over_and_one_in_parts_c
     assert found == {"dim_maker": (7, True), "dim_shelf": (0, False)}
 
 
-async def test_a_tombstone_of_a_longer_text_marks_no_row_whose_column_would_cut_it(database: Database) -> None:
+async def test_a_tombstone_with_a_long_text_key_marks_no_row_with_a_truncated_key(database: Database) -> None:
     shelf = with_column(DIM_SHELF, Column("label", varchar(3), FromSource("label")))
     shop = Shop(PostgresWarehouse(database, with_table(SHOP, shelf)), database)
     await shop.load(batch(1, {"dim_shelf": [(1, "abc", 5)]}))

@@ -1,4 +1,4 @@
-"""The star is right whatever managed servers, poolers and roles do to a session."""
+"""The star is correct whatever managed servers, poolers and roles do to a session."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ LONGER = 0.3  # seconds
 
 
 def refuse(signature: str, body: str) -> str:
-    """In this database alone, a function of PostgreSQL's own that refuses everyone, as on a managed server."""
+    """Make a built-in function refuse everyone in this database, as on a managed server."""
     name = signature.partition("(")[0]
     return (
         f"ALTER FUNCTION pg_catalog.{signature} RENAME TO withheld_{name}; "
@@ -69,7 +69,7 @@ def refuse(signature: str, body: str) -> str:
 
 
 def shadow(signature: str, returns: str) -> str:
-    """A function of the same name that the role's search path finds first."""
+    """Create a function of the same name that the role's search path finds first."""
     return f"CREATE FUNCTION shadow.{signature} RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'shadow'; END $$"
 
 
@@ -104,7 +104,7 @@ async def require_right(pipeline: Pipeline) -> None:
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
-async def test_behind_a_pooler_that_drops_parameters_values_stay_exact(
+async def test_values_stay_exact_behind_a_pooler_that_drops_parameters(
     owner: asyncpg.Connection, source_database: str, source_url: str, warehouse_url: str
 ) -> None:
     await owner.execute(f'ALTER DATABASE "{source_database}" SET extra_float_digits = 0')
@@ -119,7 +119,7 @@ async def test_behind_a_pooler_that_drops_parameters_values_stay_exact(
         await require_right(pipeline)
 
 
-async def test_a_role_with_short_limits_and_a_search_path_of_its_own_reads_everything(
+async def test_a_role_with_short_timeouts_and_its_own_search_path_reads_everything(
     owner: asyncpg.Connection, source_database: str, source_url: str, warehouse_url: str
 ) -> None:
     await owner.execute(f"CREATE SCHEMA shadow; GRANT USAGE ON SCHEMA shadow TO {READER}")
@@ -143,7 +143,7 @@ async def test_a_role_with_short_limits_and_a_search_path_of_its_own_reads_every
         await require_right(pipeline)
 
 
-async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
+async def test_a_server_without_log_position_and_md5_can_be_a_source(
     owner: asyncpg.Connection, source_url: str, warehouse_url: str
 ) -> None:
     async with reading(source_url, warehouse_url) as pipeline:
@@ -175,7 +175,7 @@ async def test_a_server_that_withholds_the_log_position_and_md5_is_a_source(
         ),
     ],
 )
-async def test_a_setting_that_cannot_be_made_is_named_with_the_role(
+async def test_a_setting_that_cannot_be_changed_is_named_with_the_role(
     owner: asyncpg.Connection, source_url: str, body: str, expected: str
 ) -> None:
     await owner.execute(
@@ -187,7 +187,7 @@ async def test_a_setting_that_cannot_be_made_is_named_with_the_role(
         await check_source(source_url, CONTRACT)
 
 
-async def test_what_is_read_in_parts_leaves_no_prepared_statement_to_the_next_user_of_a_pooled_session(source_url: str) -> None:
+async def test_reading_in_parts_leaves_no_prepared_statement_in_a_pooled_session(source_url: str) -> None:
     async with (
         aclosing(Database("source", SecretStr(source_url), connections=1)) as database,
         database.transaction(readonly=True) as session,
@@ -200,10 +200,10 @@ async def test_what_is_read_in_parts_leaves_no_prepared_statement_to_the_next_us
         assert await session.fetchval("SELECT count(*) FROM pg_cursors WHERE name LIKE 'starlift%'") == 0
 
 
-async def test_nothing_but_the_url_decides_how_to_connect(
+async def test_only_the_url_decides_how_to_connect(
     source_url: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """For a service as for `up` and the set-up of the local stack."""
+    """This holds for a service, for `up` and for the set-up of the local stack."""
     files = tmp_path / ".postgresql"
     files.mkdir()
     for name in ("postgresql.crt", "postgresql.key", "root.crt", "root.crl"):

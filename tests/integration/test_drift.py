@@ -1,4 +1,4 @@
-"""A source that grows columns which the contract does not know."""
+"""A source that gains columns unknown to the contract."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def with_design(*columns: SourceColumn) -> Contract:
 
 
 async def carried(source: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """Loaded under a contract that has unknown columns carried."""
+    """A pipeline loaded under a contract that carries unknown columns."""
     await fill(source, orders=20, seed=1)
     await pipeline.reading(CARRYING).run()
 
@@ -69,7 +69,7 @@ def column(body: bytes, place: Path, name: str, key: str) -> list[object]:
     return [value for (value,) in duckdb.read_parquet(str(place)).order(key).project(f'"{quoted_name}"').fetchall()]
 
 
-async def test_a_new_column_of_a_carrying_table_is_in_the_landing_bucket_as_text_and_reported_once(
+async def test_a_new_column_of_a_carrying_table_is_landed_as_text_and_reported_once(
     source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path
 ) -> None:
     await source.execute(f"""ALTER TABLE design ADD COLUMN colour text, ADD COLUMN "{HOSTILE.replace('"', '""')}" int[]""")
@@ -98,7 +98,7 @@ async def test_a_new_column_of_a_carrying_table_is_in_the_landing_bucket_as_text
 
 
 @begins_with(loaded_totesys(orders=20))  # the shipped contract says nothing of unknown columns
-async def test_what_no_contract_names_stays_at_the_source_and_is_reported_once(
+async def test_a_column_outside_the_contract_stays_at_the_source_and_is_reported_once(
     source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await source.execute("ALTER TABLE staff ADD COLUMN password_hash text DEFAULT 'between us'")
@@ -118,7 +118,7 @@ async def test_what_no_contract_names_stays_at_the_source_and_is_reported_once(
     assert [entry for entry in logs if entry["event"] == "new_columns"] == []
 
 
-async def test_a_partner_carries_its_new_columns_too(source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path) -> None:
+async def test_a_partner_also_carries_its_new_columns(source: asyncpg.Connection, loaded: Pipeline, tmp_path: Path) -> None:
     await source.execute("ALTER TABLE department ADD COLUMN budget numeric DEFAULT 1e30")
     await loaded.run()
     await source.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
@@ -129,7 +129,7 @@ async def test_a_partner_carries_its_new_columns_too(source: asyncpg.Connection,
     assert (await loaded.verify()).is_equal
 
 
-async def test_a_carried_column_that_is_dropped_again_stops_nothing(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_carried_column_may_be_dropped_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("ALTER TABLE design ADD COLUMN colour text")
     await loaded.run()
     await source.execute("ALTER TABLE design DROP COLUMN colour")
@@ -138,9 +138,7 @@ async def test_a_carried_column_that_is_dropped_again_stops_nothing(source: asyn
     assert (await loaded.verify()).is_equal
 
 
-async def test_a_contract_that_takes_the_column_up_reads_it_from_the_source(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_contract_that_adopts_the_column_reads_it_from_the_source(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """A carried column is text: an older extract can't be remodelled under the new contract, and the error names the reason."""
     await source.execute("ALTER TABLE design ADD COLUMN weight int")
     await source.execute("UPDATE design SET weight = design_id")

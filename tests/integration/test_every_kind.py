@@ -52,7 +52,7 @@ async def pipeline(postgres_cluster: TestCluster, source_database: str, warehous
 
 
 async def put(shop: asyncpg.Connection, *items: Values) -> None:
-    """Items numbered from 1; what one does not say is NULL, but for the moment of its sale."""
+    """Put items numbered from 1; values not given are NULL, except for the moment of sale."""
     for number, item in enumerate(items, start=1):
         values = {"sold_at": SOLD} | item
         texts = ", ".join("NULL" if values.get(name) is None else literal(str(values[name])) for name in COLUMNS)
@@ -73,7 +73,7 @@ async def test_the_extremes_of_every_kind_are_exact(shop: asyncpg.Connection, pi
     await require_equal(pipeline)
 
 
-async def test_a_join_is_optional_where_the_reference_is(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_join_is_optional_if_its_reference_is_nullable(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, {"maker_id": "1"}, {"maker_id": "2"}, {})
     await pipeline.run()
     found = await pipeline.select("SELECT maker_town, maker_capital FROM dim_item ORDER BY item_id")
@@ -81,15 +81,15 @@ async def test_a_join_is_optional_where_the_reference_is(shop: asyncpg.Connectio
     await require_equal(pipeline)
 
 
-async def test_a_padded_code_is_taken_without_its_padding(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """PostgreSQL holds blanks at the end of character(n) to be meaningless, and drops them when it makes a text of it."""
+async def test_a_padded_code_is_read_without_its_padding(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """PostgreSQL ignores blanks at the end of character(n), and drops them in a conversion to text."""
     await put(shop, {"currency": "GBP"}, {"currency": None})
     await pipeline.run()
     assert await pipeline.select("SELECT currency_name FROM fact_sale ORDER BY item_id") == [("Pound Sterling",), (None,)]
     await require_equal(pipeline)
 
 
-async def test_what_has_no_exact_form_is_quarantined(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_value_without_an_exact_form_is_quarantined(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, {}, {"price": "NaN"}, {"code": "long"})
     await shop.execute("INSERT INTO item (item_id, sold_at, born) VALUES (4, now(), 'infinity'), (5, 'infinity', NULL)")
     await shop.execute("INSERT INTO item (item_id, sold_at, opens) VALUES (6, now(), '24:00')")
@@ -112,7 +112,7 @@ async def test_what_has_no_exact_form_is_quarantined(shop: asyncpg.Connection, p
     assert (await pipeline.verify()).is_equal
 
 
-async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_tables_with_composite_and_text_keys_are_read_page_by_page(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await shop.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", [(row, label, 7) for row in (1, -2, 3) for label in LABELS])
     messages = await pipeline.cut(4).ingest()
     assert tables_read(messages)["shelf"] == 30
@@ -124,7 +124,7 @@ async def test_keys_of_two_columns_and_of_text_are_paged_through(shop: asyncpg.C
     await require_equal(pipeline)
 
 
-async def test_a_deleted_key_of_two_columns_is_found_whatever_its_text_among_many_others(
+async def test_a_deleted_row_with_a_composite_text_key_is_found_among_many(
     shop: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await shop.executemany("INSERT INTO shelf VALUES ($1, $2, 7)", [(row, label) for row in (1, -2) for label in LABELS])
@@ -139,7 +139,7 @@ async def test_a_deleted_key_of_two_columns_is_found_whatever_its_text_among_man
     await require_equal(pipeline)
 
 
-async def test_a_deleted_row_is_gone_from_every_table_that_is_made_of_it(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_deleted_row_is_marked_in_every_table_made_of_it(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, {}, {}, {})
     await pipeline.run()
     await shop.execute("DELETE FROM item WHERE item_id = 2")
@@ -149,7 +149,7 @@ async def test_a_deleted_row_is_gone_from_every_table_that_is_made_of_it(shop: a
     await require_equal(pipeline)
 
 
-async def test_a_text_key_is_a_text_whatever_the_session_says_of_backslashes(
+async def test_a_text_key_does_not_depend_on_the_session_s_backslash_setting(
     shop: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, source_database: str
 ) -> None:
     await shop.execute(f'ALTER DATABASE "{source_database}" SET standard_conforming_strings = off')
@@ -157,7 +157,7 @@ async def test_a_text_key_is_a_text_whatever_the_session_says_of_backslashes(
     assert tables_read(await pipeline.cut(1).ingest())["shelf"] == 3
 
 
-async def test_updates_and_deletes_of_values_reach_every_kind(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_every_kind_of_value_can_be_updated_and_removed(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, EXTREMES[0] | {"maker_id": "1", "due": "2026-12-31", "currency": "GBP", "mood": "calm"})
     await pipeline.run()
     await shop.execute("UPDATE item SET " + ", ".join(f"{name} = NULL" for name in COLUMNS if name != "sold_at"))
@@ -192,7 +192,7 @@ async def test_a_row_with_a_key_of_two_columns_is_traced(label: str, shop: async
     assert (await life(pipeline, "dim_shelf", "9", label)).at_source is AtSource.WAITING
 
 
-async def test_a_key_that_was_refused_is_found_by_all_of_its_columns(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_quarantined_row_is_found_by_all_columns_of_its_key(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop, {"due": "31.12.2026"}, {"currency": "XXZ"})
     (message,) = await pipeline.run()
     (refusal,) = (await life(pipeline, "fact_sale", "1")).quarantine

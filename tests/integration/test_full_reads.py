@@ -1,4 +1,4 @@
-"""Changes that give no row a new transaction id, and horizons that no longer mean anything: what they concern is read again."""
+"""Changes that give no row a new transaction id, and horizons that lost their meaning: the tables concerned are read again."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_new_enum_label_needs_no_change_of_the_warehouse(filled: asyncpg
     assert (await pipeline.verify()).is_equal
 
 
-async def test_partitions_and_row_security_move_the_fingerprint(
+async def test_partitions_and_row_security_change_the_fingerprint(
     filled: asyncpg.Connection, pipeline: Pipeline, may: Callable[[str], None]
 ) -> None:
     await filled.execute("DROP TABLE payment")
@@ -120,7 +120,7 @@ async def test_partitions_and_row_security_move_the_fingerprint(
     assert await pipeline.ingest() == []
 
 
-async def test_a_virtual_column_that_is_computed_anew_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_virtual_column_with_a_new_expression_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     if filled.get_server_version() < (18, 0):
         pytest.skip("PostgreSQL has virtual columns since version 18")
     await filled.execute("ALTER TABLE staff DROP COLUMN email_address")
@@ -134,7 +134,7 @@ async def test_a_virtual_column_that_is_computed_anew_is_read_in_full(filled: as
 
 
 async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """As after a restore of an older backup, or a crash that handed transaction ids out again."""
+    """This happens after the restore of an older backup, or a crash that reused transaction ids."""
     await pipeline.run()
     before = pipeline.checkpoint()
     ahead = before.snapshot.model_copy(update={"horizon": before.snapshot.horizon + 10**6})
@@ -144,7 +144,7 @@ async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Conn
     assert await pipeline.ingest() == []
 
 
-async def test_a_full_read_that_an_operator_asks_for_changes_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_requested_full_read_changes_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     before = await pipeline.dump(with_runs=False)
     (message,) = await pipeline.run(Mode.FULL)
@@ -152,7 +152,7 @@ async def test_a_full_read_that_an_operator_asks_for_changes_nothing(filled: asy
     assert await pipeline.dump(with_runs=False) == before
 
 
-async def test_a_lost_state_object_goes_on_with_higher_runs_and_new_changes_arrive(
+async def test_after_a_lost_state_object_runs_continue_with_higher_numbers(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """An object store that forgets everything, beside a warehouse that remembers."""
@@ -169,7 +169,7 @@ async def test_a_lost_state_object_goes_on_with_higher_runs_and_new_changes_arri
     assert (await pipeline.verify()).is_equal
 
 
-async def test_a_run_that_crashed_before_its_horizon_is_read_again_under_a_higher_number(
+async def test_a_run_that_crashed_before_its_horizon_is_repeated_with_a_higher_number(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()

@@ -1,4 +1,4 @@
-"""The history check against a real warehouse: each version that is wrong is named, with what is wrong, and no other is."""
+"""The history check on a real warehouse names exactly the wrong versions, each with its flaw."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def of_payment(pipeline: Pipeline) -> FactHistory:
 
 
 async def found(pipeline: Pipeline) -> list[tuple[str, Flaw, tuple[str, ...], tuple[str, ...]]]:
-    """Every problem there is, without its explanation."""
+    """Every problem, without its explanation."""
     return [
         (fact.table, problem.flaw, problem.key, problem.version)
         for fact in (await checked(pipeline)).facts
@@ -62,7 +62,7 @@ async def without_uniqueness(pipeline: Pipeline) -> None:
 
 
 async def doubled(pipeline: Pipeline, changes: str) -> None:
-    """A copy of payment 3's newest version, with some columns of another value."""
+    """Insert a copy of payment 3's newest version with some columns changed."""
     columns = [*pipeline.contract.warehouse_table("fact_payment").star_types, "_run", "_batch_id"]
     values = dict(zip(columns, columns, strict=True)) | dict(pair.split(" = ") for pair in changes.split(", ") if pair)
     await pipeline.select(
@@ -87,7 +87,7 @@ async def test_a_loaded_history_is_complete(loaded: Pipeline) -> None:
     assert await loaded.select("SELECT count(*) FROM fact_payment") == [(payments.rows,)]
 
 
-async def test_batches_of_another_source_are_not_looked_for(loaded: Pipeline) -> None:
+async def test_batches_of_another_source_are_not_checked(loaded: Pipeline) -> None:
     """Two sources may fill two schemas of one database, and share the ledger."""
     await loaded.select(
         "INSERT INTO starlift.ledger (batch_id, source_name, run, batch_index, event, snapshot_at) "
@@ -97,13 +97,13 @@ async def test_batches_of_another_source_are_not_looked_for(loaded: Pipeline) ->
     assert (await of_payment(loaded)).batches == 3
 
 
-async def test_only_the_facts_that_are_named_are_checked(loaded: Pipeline) -> None:
+async def test_only_the_named_facts_are_checked(loaded: Pipeline) -> None:
     heard: list[str] = []
     verdict = await check_history(loaded.system, ["fact_payment", "dim_date"], heard.append)
     assert [fact.table for fact in verdict.facts] == heard == ["fact_payment"]
 
 
-async def test_versions_that_a_full_read_has_read_again_are_complete(loaded: Pipeline) -> None:
+async def test_a_history_reread_by_a_full_read_is_complete(loaded: Pipeline) -> None:
     await loaded.run(Mode.FULL)
     verdict = await checked(loaded)
     assert verdict.is_complete
@@ -117,7 +117,7 @@ async def test_a_version_that_was_deleted_is_lost(version: tuple[str, str], load
     assert await found(loaded) == [("fact_payment", Flaw.LOST, ("3",), version)]
 
 
-async def test_what_is_lost_is_told_with_the_batch_that_brought_it(loaded: Pipeline) -> None:
+async def test_a_lost_version_is_reported_with_the_batch_that_brought_it(loaded: Pipeline) -> None:
     ((batch, run),) = await loaded.select(f"DELETE {OF_THREE} AND last_updated_date = '2026-12-01' RETURNING _batch_id, _run")
     (problem,) = (await of_payment(loaded)).problems
     assert problem == FlawedVersion(Flaw.LOST, ("3",), SECOND, f"batch {batch} of run {run} brought it")
@@ -163,9 +163,7 @@ async def test_a_row_with_another_run_than_its_batch_is_named(change: str, loade
     )
 
 
-async def test_a_row_with_the_run_of_its_batch_and_the_id_of_another_is_named_once(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_row_with_the_batch_id_of_another_batch_is_named_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
     before = await loaded.select("SELECT _batch_id FROM fact_payment WHERE last_updated_date = '2026-12-02'")
     await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
     await loaded.run()
@@ -175,10 +173,8 @@ async def test_a_row_with_the_run_of_its_batch_and_the_id_of_another_is_named_on
     assert problem == FlawedVersion(Flaw.WRONG_RUN, ("3",), THIRD, f"_run is {fourth}, its batch is of run {third}")
 
 
-async def test_a_row_that_an_earlier_batch_holds_against_a_later_one_is_named(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
-    """A correction that left last_updated alone: the later run's image replaces the earlier one's, and did not."""
+async def test_a_row_that_a_later_batch_should_have_replaced_is_named(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """A correction that kept last_updated: the later run's image should have replaced the earlier one's."""
     before = await loaded.select("SELECT _run, _batch_id FROM fact_payment WHERE last_updated_date = '2026-12-02'")
     await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
     await loaded.run()
@@ -189,9 +185,7 @@ async def test_a_row_that_an_earlier_batch_holds_against_a_later_one_is_named(
     assert problem.detail.endswith(f"of run {(await runs(loaded))[-1]} brought it, its row is of a batch of run {before[0][0]}")
 
 
-async def test_a_view_that_was_replaced_by_that_of_the_highest_last_updated_is_named(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_current_view_ordered_by_last_updated_is_named(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """A long transaction committed last with a smaller last_updated: its version is current."""
     late = ("2025-01-01", "08:00:00")
     await source.execute(PAID, 3, " ".join(late))
@@ -223,7 +217,7 @@ async def test_a_row_that_was_deleted_is_not_current_and_its_history_is_complete
     assert await found(loaded) == [("fact_payment", Flaw.WRONGLY_CURRENT, ("3",), THIRD)]
 
 
-async def test_objects_that_have_expired_are_said_and_not_missed(loaded: Pipeline) -> None:
+async def test_expired_objects_are_reported_but_not_counted_as_lost(loaded: Pipeline) -> None:
     first = (await runs(loaded))[0]
     for key in await loaded.objects.keys(PROCESSED, SourceKeys(SOURCE).batch(first, 0).prefix):
         del loaded.objects.buckets[PROCESSED][key]
@@ -234,15 +228,15 @@ async def test_objects_that_have_expired_are_said_and_not_missed(loaded: Pipelin
     assert [(problem.flaw, problem.version) for problem in payments.problems] == [(Flaw.LOST, THIRD)]
 
 
-async def test_an_object_with_other_bytes_than_its_key_says_is_not_believed(loaded: Pipeline) -> None:
+async def test_an_object_that_does_not_match_its_hash_is_not_trusted(loaded: Pipeline) -> None:
     (key,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch((await runs(loaded))[1], 0).prefix}fact_payment-")
     loaded.objects.buckets[PROCESSED][key] += b"x"
     payments = await of_payment(loaded)
     assert (payments.batches, payments.unread_batches, payments.flawed) == (2, 1, 0)
 
 
-async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believed(loaded: Pipeline) -> None:
-    """A batch that an earlier build remodelled, and that was remodelled again before it was loaded."""
+async def test_the_object_with_the_loaded_number_of_rows_is_trusted(loaded: Pipeline) -> None:
+    """The batch was remodelled by an earlier build, and again before it was loaded."""
     objects = loaded.objects.buckets[PROCESSED]
     first, second, _ = await runs(loaded)
     (many,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch(first, 0).prefix}fact_payment-")
@@ -256,7 +250,7 @@ async def test_of_two_objects_the_one_with_as_many_rows_as_were_loaded_is_believ
     assert (await of_payment(loaded)).unread_batches == 1
 
 
-async def test_a_history_whose_ledger_was_lost_can_be_started_over(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_history_can_begin_anew_after_the_ledger_was_lost(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await loaded.select("TRUNCATE starlift.ledger")
     assert not (await checked(loaded)).is_complete
     await keep_baseline(loaded.system)
@@ -274,7 +268,7 @@ async def test_a_history_whose_ledger_was_lost_can_be_started_over(source: async
     ]
 
 
-async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_problems_beyond_the_named_ones_are_counted(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.operator.proof.history.NAMED_MAXIMUM", 2)
     await loaded.select("DELETE FROM fact_payment WHERE payment_id <= 5")
     payments = await of_payment(loaded)
@@ -282,10 +276,10 @@ async def test_problems_beyond_those_that_are_named_are_counted(loaded: Pipeline
 
 
 @begins_with(filled_totesys(orders=20))
-async def test_versions_of_every_key_and_moment_are_told_as_postgresql_tells_them(
+async def test_keys_and_moments_of_versions_are_written_as_postgresql_writes_them(
     source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    """The first and the last moment there are, one before 1970, and microseconds."""
+    """The first and the last possible moment, one before 1970, and microseconds."""
     moments = ["0001-01-01 00:00:00", "1969-12-31 23:59:59.999", "9999-12-31 23:59:59.999"]
     for key, moment in enumerate(moments, start=1):
         await source.execute("UPDATE payment SET last_updated = $2::text::timestamp WHERE payment_id = $1", key, moment)

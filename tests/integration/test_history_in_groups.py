@@ -1,4 +1,4 @@
-"""The history check has no more versions in memory than it has room for, and misses nothing between two of its steps."""
+"""The history check keeps a bounded number of versions in memory, and misses nothing between two of its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values are exact or loud: what a careless CSV, SQL or JSON writer breaks, and what the warehouse can't hold."""
+"""Values arrive exactly or are reported: those that careless CSV, SQL or JSON breaks, and those the warehouse can't hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_texts_arrive_exactly(filled: asyncpg.Connection, pipeline: Pipeli
     assert (await pipeline.verify()).is_equal
 
 
-async def test_null_and_the_empty_text_stay_apart(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_null_and_the_empty_text_stay_distinct(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await filled.execute("UPDATE address SET address_line_2 = NULL, district = '' WHERE address_id = 1")
     await filled.execute("UPDATE address SET address_line_2 = '', district = NULL WHERE address_id = 2")
     await filled.execute("UPDATE department SET location = '' WHERE department_id = 1")
@@ -76,7 +76,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("when", ["in the first load", "in a later run"])
-async def test_a_row_that_the_warehouse_cannot_hold_is_quarantined_with_its_reason_and_the_rest_loads(
+async def test_a_row_the_warehouse_cannot_hold_is_quarantined_and_the_rest_loads(
     filled: asyncpg.Connection, pipeline: Pipeline, when: str
 ) -> None:
     if when == "in a later run":
@@ -101,9 +101,7 @@ async def test_a_row_that_the_warehouse_cannot_hold_is_quarantined_with_its_reas
     assert [difference for table in verdict.tables for difference in table.differences] == []
 
 
-async def test_a_mended_row_is_loaded_and_counts_as_quarantined_no_longer(
-    filled: asyncpg.Connection, pipeline: Pipeline
-) -> None:
+async def test_a_corrected_row_is_loaded_and_leaves_the_quarantine(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await filled.execute("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3")
     await pipeline.run()
     await filled.execute("UPDATE payment SET payment_date = '2027-03-01' WHERE payment_id = 3")
@@ -112,7 +110,7 @@ async def test_a_mended_row_is_loaded_and_counts_as_quarantined_no_longer(
     assert (verdict.is_equal, verdict.quarantined) == (True, 0)
 
 
-async def test_dates_that_only_a_quarantined_row_refers_to_are_not_missed(
+async def test_dates_referenced_only_by_a_quarantined_row_are_not_missing(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await filled.execute(
@@ -125,7 +123,7 @@ async def test_dates_that_only_a_quarantined_row_refers_to_are_not_missed(
     assert [difference for found in verdict.tables for difference in found.differences] == []
 
 
-async def test_a_fact_that_refers_to_a_quarantined_member_is_kept(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_fact_that_references_a_quarantined_member_is_kept(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await filled.execute("UPDATE currency SET currency_code = 'XQX' WHERE currency_id = 1")
     await pipeline.run()
     assert await pipeline.select("SELECT currency_name, _run FROM dim_currency WHERE currency_id = 1") == [("(unknown)", 0)]
@@ -135,7 +133,7 @@ async def test_a_fact_that_refers_to_a_quarantined_member_is_kept(filled: asyncp
     assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
 
-async def test_the_corners_of_the_calendar(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_the_first_and_last_days_of_the_calendar_are_exact(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     dates = ("0001-01-01", "1900-02-28", "2000-02-29", "2024-12-31", "9999-12-31")
     for number, date in enumerate(dates, start=1):
         await filled.execute("UPDATE payment SET payment_date = $2 WHERE payment_id = $1", number, date)

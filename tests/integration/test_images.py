@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(place: Path) -> Path:
-    """As the stage `wheel` builds it, from what the stage copies and the builder is sent."""
+    """The wheel as the stage `wheel` builds it, from the files that the stage copies out of the build context."""
     source = place / "source"
     for arguments in re.findall(r"^COPY (?!--from)(?!infra/locks)(.+)$", STAGES["wheel"], re.MULTILINE):
         *sources, destination = arguments.split()
@@ -78,7 +78,7 @@ def wheel(place: Path) -> Path:
 
 @pytest.fixture(scope="module", params=IMAGES)
 def image(request: pytest.FixtureRequest, place: Path, wheel: Path) -> Iterator[Image]:
-    """One image after another, as its stages make it; at the same place, so that each module is compiled once."""
+    """One image after another, as its stages make it, in the same place, so that each module is compiled once."""
     name = str(request.param)
     (place / "srv").mkdir()
     install_as_the_image_does(name, wheel, place / "venv")
@@ -110,7 +110,7 @@ def locked(name: str) -> dict[str, str]:
     return {canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==") for requirement in found}
 
 
-def test_an_environment_has_exactly_what_its_lock_says(image: Image) -> None:
+def test_an_environment_has_exactly_the_packages_of_its_lock(image: Image) -> None:
     program = (
         "import json; from importlib import metadata; "
         "print(json.dumps({found.metadata['Name']: found.version for found in metadata.distributions()}))"
@@ -120,7 +120,7 @@ def test_an_environment_has_exactly_what_its_lock_says(image: Image) -> None:
     assert {canonicalize_name(name): version for name, version in installed.items()} == locked(image.name)
 
 
-def test_a_program_starts_and_says_what_it_lacks(image: Image) -> None:
+def test_a_program_starts_and_names_the_settings_it_lacks(image: Image) -> None:
     command = re.findall(r'^CMD \["python", (.+)\]$', STAGES[image.name], re.MULTILINE)[-1]
     arguments = [argument.strip().strip('"') for argument in command.split(",")]
     answer = image.run(*arguments)
@@ -130,28 +130,28 @@ def test_a_program_starts_and_says_what_it_lacks(image: Image) -> None:
     assert "this is a bug" not in answer.stderr
 
 
-def test_the_other_programs_of_an_image_have_what_they_import(image: Image) -> None:
+def test_the_other_programs_of_an_image_can_import_everything(image: Image) -> None:
     for module in OTHER_PROGRAMS.get(image.name, ()):
         answer = image.run("-c", f"import {module}")
         assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.parametrize("part", ["apt-get", "gcc", "build-essential", ":latest"])
-def test_no_image_is_built_with_more_than_it_says(part: str) -> None:
+def test_no_image_contains_more_than_declared(part: str) -> None:
     assert part not in DOCKERFILE
 
 
-def test_a_container_is_nobody_in_particular_and_root_never() -> None:
+def test_a_container_runs_as_an_unprivileged_user() -> None:
     users = re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)
     assert users == ["10001:10001"]
     assert STAGES["runtime"].index("USER 10001:10001") < STAGES["runtime"].index("HEALTHCHECK")
 
 
-def test_an_image_says_what_it_is() -> None:
+def test_an_image_is_labelled() -> None:
     for label in ("title", "description", "licenses", "version", "revision", "source"):
         assert f"org.opencontainers.image.{label}=" in STAGES["runtime"]
 
 
-def test_every_program_is_started_without_a_shell() -> None:
+def test_every_program_starts_without_a_shell() -> None:
     assert not re.findall(r"^(?:CMD|ENTRYPOINT) (?!\[)", DOCKERFILE, re.MULTILINE)
     assert not re.findall(r"^HEALTHCHECK (?!NONE).*CMD (?!\[)", DOCKERFILE, re.MULTILINE)

@@ -79,8 +79,8 @@ def nullable(contract: Contract) -> WarehouseTable:
     return replace(fact, columns=(fact.columns[0], replace(fact.columns[1], nullable=True)))
 
 
-async def test_blanks_that_a_foreign_key_heeds_are_heeded(owner: asyncpg.Connection, empty: Pipeline) -> None:
-    """By PostgreSQL's `=` the reference of item 1 would meet both codes."""
+async def test_blanks_that_a_foreign_key_respects_are_respected(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    """By PostgreSQL's `=` the reference of item 1 would match both codes."""
     await owner.execute(
         """
         CREATE TABLE code (code varchar(5) PRIMARY KEY, label text NOT NULL);
@@ -99,7 +99,7 @@ async def test_blanks_that_a_foreign_key_heeds_are_heeded(owner: asyncpg.Connect
     await require_equal(pipeline)
 
 
-async def test_an_enum_is_joined_with_the_same_enum(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_an_enum_can_be_joined_with_the_same_enum(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TYPE kind AS ENUM ('AB', 'C');
@@ -120,7 +120,7 @@ async def test_an_enum_is_joined_with_the_same_enum(owner: asyncpg.Connection, e
 
 
 @pytest.mark.parametrize("kind", ["char(5)", "varchar(5)"])
-async def test_partners_are_read_once_and_not_for_each_row(owner: asyncpg.Connection, kind: str) -> None:
+async def test_partners_are_read_once_and_not_once_per_row(owner: asyncpg.Connection, kind: str) -> None:
     await owner.execute(
         f"""
         CREATE TABLE code (code {kind} PRIMARY KEY, label text NOT NULL);
@@ -144,10 +144,10 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(below)
 
 
-async def test_a_page_whose_references_have_many_blanks_is_not_taken_for_the_last(
+async def test_a_page_with_many_blanks_in_its_references_is_not_taken_for_the_last(
     owner: asyncpg.Connection, empty: Pipeline
 ) -> None:
-    """The blanks are bytes of the source that do not travel."""
+    """The blanks are bytes of the source that are not transferred."""
     await owner.execute(
         """
         CREATE TABLE code (code char(5) PRIMARY KEY, label text NOT NULL);
@@ -187,7 +187,7 @@ async def test_a_page_whose_references_have_many_blanks_is_not_taken_for_the_las
         ),
     ],
 )
-async def test_texts_that_postgresql_compares_otherwise_are_refused(
+async def test_texts_that_postgresql_compares_differently_are_refused(
     postgres_cluster: TestCluster, source_database: str, owner: asyncpg.Connection, empty: Pipeline, schema: str, sentence: str
 ) -> None:
     await owner.execute(

@@ -1,4 +1,4 @@
-"""What `last_updated > watermark` loses: transactions that began before a run and committed after it."""
+"""The rows that `last_updated > watermark` loses: those of transactions that began before a run and committed after it."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(
     assert await pipeline.ingest() == []
 
 
-async def test_what_commits_while_a_run_reads_is_read_by_the_next_run_and_not_by_this_one(
-    writer: asyncpg.Connection, pipeline: Pipeline
-) -> None:
+async def test_a_commit_during_a_run_is_read_by_the_next_run(writer: asyncpg.Connection, pipeline: Pipeline) -> None:
     """The horizon is taken before the first row is read, and every row in the horizon's own snapshot."""
     committed: set[str] = set()
 
@@ -116,7 +114,9 @@ async def test_what_commits_while_a_run_reads_is_read_by_the_next_run_and_not_by
     assert (await pipeline.verify()).is_equal
 
 
-async def test_rows_of_savepoints_are_read_and_rolled_back_ones_are_not(writer: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_rows_of_released_savepoints_are_read_and_rolled_back_ones_are_not(
+    writer: asyncpg.Connection, pipeline: Pipeline
+) -> None:
     async with writer.transaction():
         await writer.execute(INSERT, "late before")
         await pipeline.run()
@@ -135,7 +135,7 @@ async def test_rows_of_savepoints_are_read_and_rolled_back_ones_are_not(writer: 
     assert (await pipeline.verify()).is_equal
 
 
-async def test_an_update_that_waited_for_a_lock_over_a_run_is_read(
+async def test_an_update_that_waited_for_a_lock_during_a_run_is_read(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
@@ -148,7 +148,7 @@ async def test_an_update_that_waited_for_a_lock_over_a_run_is_read(
     assert (await pipeline.verify()).is_equal
 
 
-async def test_rows_between_horizon_and_snapshot_are_read_again_and_change_nothing(
+async def test_rereading_rows_between_horizon_and_snapshot_changes_nothing(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
@@ -164,7 +164,7 @@ async def test_rows_between_horizon_and_snapshot_are_read_again_and_change_nothi
     assert tables_read(await pipeline.ingest()) == {}
 
 
-async def test_two_prepared_steps_of_an_order_arrive_whole_although_they_commit_between_runs(
+async def test_both_transactions_of_an_order_arrive_if_a_run_comes_between_them(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """The order's transaction row commits before a run, its payment after it: a later run brings the payment."""
@@ -181,7 +181,7 @@ async def test_two_prepared_steps_of_an_order_arrive_whole_although_they_commit_
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
-async def test_a_version_is_new_from_the_horizon_to_now_and_not_when_half_of_all_ids_ago_turns_its_age_around(
+async def test_a_row_is_new_only_from_the_horizon_on_even_if_its_id_has_wrapped_around(
     source: asyncpg.Connection,
 ) -> None:
     """A row older than 2^31 transactions has a negative age: without the lower bound every run would read it again."""
@@ -195,7 +195,7 @@ async def test_a_version_is_new_from_the_horizon_to_now_and_not_when_half_of_all
     assert [row["name"] for row in found] == ["at the horizon", "since"]
 
 
-async def test_while_a_transaction_stays_open_more_and_more_is_read_again_and_that_is_told(
+async def test_an_open_transaction_makes_runs_reread_more_and_is_logged(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     pipeline = replace(pipeline, held_back_limit=timedelta(0))

@@ -12,13 +12,15 @@ pytestmark = begins_with(loaded_totesys(orders=20))
 
 
 async def pay(source: asyncpg.Connection, payment: int, hour: int) -> None:
-    """One more version of a payment."""
+    """Add a version of a payment."""
     await source.execute(
         f"UPDATE payment SET paid = NOT paid, last_updated = '2026-12-01 {hour}:00' WHERE payment_id = $1", payment
     )
 
 
-async def test_every_version_is_noted_once_and_when_it_was_first_seen(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_every_version_is_recorded_once_with_the_time_it_was_first_seen(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
     watch = Watch(loaded.contract, loaded.warehouse)
     await watch.look()
     ((facts,),) = await loaded.select(
@@ -36,7 +38,7 @@ async def test_every_version_is_noted_once_and_when_it_was_first_seen(source: as
     assert {version: watch.seen[version] for version in first} == first
 
 
-async def test_seconds_are_from_commit_to_sight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_latency_is_measured_from_commit_to_visibility(source: asyncpg.Connection, loaded: Pipeline) -> None:
     watch = Watch(loaded.contract, loaded.warehouse)
     await watch.look()
     began = datetime.now(UTC)
@@ -52,7 +54,7 @@ async def test_seconds_are_from_commit_to_sight(source: asyncpg.Connection, load
     assert 0 < found.median <= found.worst <= took
 
 
-async def test_what_was_not_seen_or_was_committed_before_does_not_count(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_versions_never_seen_or_committed_earlier_do_not_count(source: asyncpg.Connection, loaded: Pipeline) -> None:
     watch = Watch(loaded.contract, loaded.warehouse)
     began = datetime.now(UTC)
     await pay(source, 3, 10)

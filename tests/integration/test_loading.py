@@ -32,7 +32,7 @@ SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f' AND connames
 """
 
 
-async def test_a_message_that_comes_twice_is_loaded_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_message_delivered_twice_is_loaded_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.run()
     before = await pipeline.select("SELECT * FROM fact_payment ORDER BY payment_id")
     pipeline.objects.buckets[PROCESSED].clear()  # long expired; and no object is read for a double
@@ -41,7 +41,7 @@ async def test_a_message_that_comes_twice_is_loaded_once(filled: asyncpg.Connect
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
 
 
-async def test_two_loaders_with_one_batch_load_it_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_two_loaders_load_the_same_batch_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
     await asyncio.gather(*(pipeline.load(message) for _ in range(4)))
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
@@ -49,10 +49,10 @@ async def test_two_loaders_with_one_batch_load_it_once(filled: asyncpg.Connectio
     assert (await pipeline.verify()).is_equal
 
 
-async def test_a_batch_made_anew_under_its_old_run_replaces_its_rows_and_those_of_a_later_run_stay(
+async def test_a_batch_remade_under_its_old_run_replaces_its_rows_but_not_those_of_later_runs(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    """As after a repair of the remodelling: the rows are another image of the same snapshot."""
+    """This happens after a repair of remodelling: the rows are another image of the same snapshot."""
     (wrong,) = await pipeline.run()
     await pipeline.select("UPDATE dim_staff SET first_name = 'wrong'")
     await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
@@ -63,7 +63,7 @@ async def test_a_batch_made_anew_under_its_old_run_replaces_its_rows_and_those_o
 
 
 async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """Both lock several tables, in opposite order: without one lock before them they would run into a deadlock."""
+    """Both lock several tables in opposite order, and would deadlock without one lock before them."""
     warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
     deps = Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue())
     first, second = (await pipeline.cut(600).read())[:2]
@@ -81,8 +81,10 @@ async def test_a_load_waits_while_the_schema_is_changed(filled: asyncpg.Connecti
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(2,)]
 
 
-async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """The calendar comes first: whoever locks a date that is there already has it until the end of the load."""
+async def test_concurrent_loads_of_the_same_date_do_not_wait_for_each_other(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    """The calendar comes first: a load that locked an existing date would hold it until its end."""
     await filled.execute("UPDATE payment SET payment_date = '2026-01-01'")
     deps = Dependencies(pipeline.objects, PostgresWarehouse(pipeline.warehouse, CONTRACT), CONTRACT, FakeQueue())
     for message in await pipeline.read():
@@ -106,7 +108,7 @@ async def test_loads_that_share_a_date_do_not_wait_for_each_other(filled: asyncp
     assert (await pipeline.verify()).is_equal
 
 
-async def test_the_ledger_tells_what_was_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_the_ledger_records_what_was_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.run()
     ((run, index, kind, is_last, quarantined, tables, cause),) = await pipeline.select(
         "SELECT run, batch_index, event ->> 'type', event -> 'data' ->> 'is_last', event -> 'data' ->> 'quarantined', "
@@ -116,7 +118,7 @@ async def test_the_ledger_tells_what_was_loaded(filled: asyncpg.Connection, pipe
     assert (kind, cause) == ("starlift.batch_loaded.v1", str(message.id))
 
 
-async def test_a_batch_that_fails_half_way_leaves_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_batch_that_fails_halfway_leaves_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.run()
     await pipeline.empty_warehouse()
     await pipeline.select("ALTER TABLE fact_payment ADD CONSTRAINT obstacle CHECK (payment_id <> 7)")
@@ -129,7 +131,7 @@ async def test_a_batch_that_fails_half_way_leaves_nothing(filled: asyncpg.Connec
     assert (await pipeline.verify()).is_equal
 
 
-async def test_facts_before_their_dimensions_get_inferred_members_that_the_real_rows_heal(
+async def test_inferred_members_of_early_facts_are_replaced_by_the_real_rows(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     *dimensions, facts = await pipeline.cut(600).read()
@@ -144,7 +146,7 @@ async def test_facts_before_their_dimensions_get_inferred_members_that_the_real_
     assert (await pipeline.verify()).is_equal
 
 
-async def test_every_reference_of_a_fact_is_a_checked_foreign_key_after_the_first_load(
+async def test_every_reference_of_a_fact_is_a_foreign_key_after_the_first_load(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.cut(200).run()
@@ -155,7 +157,7 @@ async def test_every_reference_of_a_fact_is_a_checked_foreign_key_after_the_firs
     assert await pipeline.select(VALIDATED) == found
 
 
-async def test_foreign_keys_wait_until_every_batch_of_the_run_is_in(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_foreign_keys_wait_until_every_batch_of_the_run_is_loaded(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     *first, last = await pipeline.cut(200).read()
     await pipeline.load(last, *first[:-1])
     assert await pipeline.select(VALIDATED) == []
@@ -189,7 +191,9 @@ async def test_a_column_that_the_contract_gains_is_added_and_filled_by_a_full_re
     assert await pipeline.reading(wider).ingest() == []
 
 
-async def test_a_table_that_starlift_did_not_make_is_refused_untouched(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_table_that_starlift_did_not_create_is_refused_and_left_untouched(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
     await pipeline.select("CREATE TABLE dim_staff (staff_id int, note text)")
     await pipeline.select("INSERT INTO dim_staff VALUES (1, 'mine')")
     (message,) = await pipeline.read()
@@ -203,14 +207,14 @@ async def test_a_table_that_starlift_did_not_make_is_refused_untouched(filled: a
     assert await pipeline.select("SELECT count(*) FROM pg_class WHERE relname LIKE 'fact_%'") == [(0,)]
 
 
-async def test_a_contract_may_live_in_schemas_of_its_own(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_contract_may_use_schemas_of_its_own(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     star = pipeline.reading(replace(CONTRACT, warehouse_schema='the "star"'))
     await star.run()
     assert (await star.verify()).is_equal
     assert await star.select("SELECT to_regclass('public.dim_staff')") == [(None,)]
 
 
-async def test_a_second_star_in_one_database_is_refused_and_takes_nothing_for_deleted(
+async def test_a_second_star_in_one_database_is_refused_and_marks_nothing_deleted(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()

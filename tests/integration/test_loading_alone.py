@@ -1,4 +1,4 @@
-"""What needs the star's lock alone: the begin of a comparison, which must see what is loaded, and tombstones."""
+"""Work that needs the star's exclusive lock: the start of a comparison, which must see all loaded rows, and tombstones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def until_waiting(another: asyncpg.Connection) -> None:
 
 @pytest.fixture
 async def loader(pipeline: Pipeline) -> loading.Dependencies:
-    """A loader that has loaded before: the schema, whose change waits for the same lock, is as it should be."""
+    """A loader that has loaded before, so that the schema, whose change waits for the same lock, is up to date."""
     warehouse = PostgresWarehouse(pipeline.warehouse, pipeline.contract)
     deps = loading.Dependencies(pipeline.objects, warehouse, pipeline.contract, FakeQueue("ingestion"))
     for message in await pipeline.read():
@@ -60,7 +60,7 @@ async def loader(pipeline: Pipeline) -> loading.Dependencies:
     return deps
 
 
-async def test_a_comparison_begins_when_loads_under_way_have_ended_and_sees_their_rows(
+async def test_a_comparison_waits_for_running_loads_and_sees_their_rows(
     pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
 ) -> None:
     (comparison,) = await pipeline.read(compare_keys=True)
@@ -75,7 +75,7 @@ async def test_a_comparison_begins_when_loads_under_way_have_ended_and_sees_thei
     assert found == [(99,)]
 
 
-async def test_a_load_behind_the_begin_of_a_comparison_asks_about_its_rows(
+async def test_a_load_that_follows_the_start_of_a_comparison_asks_about_its_rows(
     source: asyncpg.Connection, pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
 ) -> None:
     await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
@@ -93,10 +93,10 @@ async def test_a_load_behind_the_begin_of_a_comparison_asks_about_its_rows(
     assert found == [(900,)]
 
 
-async def test_tombstones_wait_for_a_load_under_way_and_mark_its_rows(
+async def test_tombstones_wait_for_a_running_load_and_mark_its_rows(
     source: asyncpg.Connection, pipeline: Pipeline, loader: loading.Dependencies, another: asyncpg.Connection
 ) -> None:
-    """Beside it they would see no row to mark, and the load would see no tombstone."""
+    """Running concurrently, they would see no row to mark, and the load would see no tombstone."""
     question = LookUpKeys(**opening("tests"), data=LookUpKeysData(source_name=SOURCE, rows=(GONE,)))
     (answer,) = [await pipeline.remodel(message) for message in await pipeline.obey(question)]
     async with another.transaction():
@@ -110,6 +110,6 @@ async def test_tombstones_wait_for_a_load_under_way_and_mark_its_rows(
 
 
 def asked(loader: loading.Dependencies) -> list[LookUpKeys]:
-    """What the loader has asked."""
+    """The questions that the loader has asked."""
     assert isinstance(loader.ingestion, FakeQueue)
     return [message for message in sent(loader.ingestion) if isinstance(message, LookUpKeys)]

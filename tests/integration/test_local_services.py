@@ -29,7 +29,7 @@ def crashing(directory: Path) -> Callable[[str], Child]:
     return start_one
 
 
-def test_a_crashing_service_is_started_again_ever_more_slowly(tmp_path: Path) -> None:
+def test_a_crashing_service_is_restarted_with_growing_delays(tmp_path: Path) -> None:
     clock = Clock()
     services = Services(crashing(tmp_path), clock)
     services.start(["ingestion"])
@@ -43,7 +43,7 @@ def test_a_crashing_service_is_started_again_ever_more_slowly(tmp_path: Path) ->
         assert services.tend() == ["ingestion has started again"]
 
 
-def test_a_service_that_ran_well_for_a_minute_is_started_again_at_once(tmp_path: Path) -> None:
+def test_a_service_that_ran_for_a_minute_is_restarted_at_once(tmp_path: Path) -> None:
     clock = Clock()
     services = Services(crashing(tmp_path), clock)
     services.start(["loading"])
@@ -55,7 +55,7 @@ def test_a_service_that_ran_well_for_a_minute_is_started_again_at_once(tmp_path:
     assert "starts again in 1 s" in services.tend()[0]
 
 
-def test_the_services_run_on_the_stack_and_one_that_is_killed_comes_back(tmp_path: Path) -> None:
+def test_the_services_run_on_the_stack_and_a_killed_one_is_restarted(tmp_path: Path) -> None:
     events: list[str] = []
     try:
         with Stack(tmp_path) as stack:

@@ -63,7 +63,7 @@ def sent_to(stack: Stack, queue: str) -> list[str]:
     return [message["Body"] for message in answer.get("Messages", ())]
 
 
-def test_a_tick_asks_for_a_run(stack: Stack) -> None:
+def test_a_tick_requests_a_run(stack: Stack) -> None:
     ticker = stack.ticker(timedelta(hours=1))
     assert ticker.tick()
     assert not ticker.tick()
@@ -73,7 +73,7 @@ def test_a_tick_asks_for_a_run(stack: Stack) -> None:
     assert message.data.trigger is Trigger.SCHEDULE
 
 
-def test_what_fails_ten_times_goes_to_the_dead_letter_queue_beside_it(stack: Stack) -> None:
+def test_a_message_received_ten_times_moves_to_its_dead_letter_queue(stack: Stack) -> None:
     with closing(client("sqs", stack.resources.endpoint_url, stack.resources.region)) as sqs:
         url = stack.resources.queue_urls["loading"]
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -82,7 +82,7 @@ def test_what_fails_ten_times_goes_to_the_dead_letter_queue_beside_it(stack: Sta
     assert attributes["VisibilityTimeout"] == "60"
 
 
-def test_the_secrets_lead_to_the_databases(stack: Stack) -> None:
+def test_the_secrets_contain_the_urls_of_the_databases(stack: Stack) -> None:
     with closing(client("secretsmanager", stack.resources.endpoint_url, stack.resources.region)) as secrets:
         urls = {
             name: secrets.get_secret_value(SecretId=secret)["SecretString"] for name, secret in stack.resources.secrets.items()
@@ -91,7 +91,7 @@ def test_the_secrets_lead_to_the_databases(stack: Stack) -> None:
     assert fetch_value(urls["warehouse"], "SELECT current_user::text") == "starlift_loader"
 
 
-def test_no_password_stands_where_others_may_read_it(stack: Stack, home: Path) -> None:
+def test_no_file_with_a_password_is_readable_by_others(stack: Stack, home: Path) -> None:
     password = stack.clusters["source"].password("starlift_reader")
     for file in (path for path in home.iterdir() if path.is_file() and password in path.read_text(errors="replace")):
         assert file.stat().st_mode & 0o077 == 0
@@ -104,7 +104,7 @@ def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack, home: Pat
     assert Stack.found(home) is not None
 
 
-def test_what_died_is_started_again_and_set_up_again(stack: Stack) -> None:
+def test_servers_that_died_are_restarted_and_set_up_again(stack: Stack) -> None:
     before = stack.resources
     assert stack.localstack is not None
     stack.clusters["warehouse"].kill()
@@ -119,7 +119,7 @@ def test_what_died_is_started_again_and_set_up_again(stack: Stack) -> None:
     assert sent_to(stack, "ingestion") == []
 
 
-def test_a_process_that_works_on_the_stack_is_stopped_with_it_and_data_outlives_the_stop(tmp_path: Path) -> None:
+def test_processes_of_the_stack_stop_with_it_and_its_data_survives(tmp_path: Path) -> None:
     try:
         with Stack(tmp_path) as first:
             names = first.start().buckets
@@ -139,7 +139,7 @@ def test_a_process_that_works_on_the_stack_is_stopped_with_it_and_data_outlives_
         Stack.remove(tmp_path)
 
 
-def test_a_person_s_own_urls_stand_in_a_file_of_ours_and_in_no_secret(tmp_path: Path, stack: Stack) -> None:
+def test_a_user_s_own_urls_are_kept_in_a_private_file_and_in_no_secret(tmp_path: Path, stack: Stack) -> None:
     own = {name: stack.database_url(name) for name in ("source", "warehouse")}
     chosen = {"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"}
     state_file = tmp_path / "stack.json"
@@ -177,7 +177,7 @@ def owner_of(home: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
-def test_a_killed_owner_takes_everything_with_it(tmp_path: Path) -> None:
+def test_everything_ends_with_a_killed_owner(tmp_path: Path) -> None:
     with owner_of(tmp_path) as owner:
         running = processes_of(tmp_path)
         owner.kill()
@@ -190,7 +190,7 @@ def test_a_killed_owner_takes_everything_with_it(tmp_path: Path) -> None:
         Stack.remove(tmp_path)
 
 
-def test_the_next_start_stops_what_a_killed_owner_left(tmp_path: Path) -> None:
+def test_the_next_start_stops_processes_left_by_a_killed_owner(tmp_path: Path) -> None:
     orphan = start(["/bin/sleep", "600"], log=tmp_path / "orphan.log", environment={})
     gone = ProcessId(psutil.Process().pid, created=0.0)
     Home(tmp_path).write(state_module.StackState(stack="left", owner=gone, processes={"orphan": orphan.id}))
@@ -200,7 +200,7 @@ def test_the_next_start_stops_what_a_killed_owner_left(tmp_path: Path) -> None:
     assert not Stack.stop_found(tmp_path / "nothing")
 
 
-def test_another_process_stops_the_stack(tmp_path: Path) -> None:
+def test_another_process_can_stop_the_stack(tmp_path: Path) -> None:
     with owner_of(tmp_path) as owner:
         running = processes_of(tmp_path)
         assert Stack.stop_found(tmp_path)
@@ -215,7 +215,7 @@ def test_a_recycled_pid_is_left_alone() -> None:
     stop([ProcessId(ours.pid, ours.create_time() - 3600)], within=timedelta(0), first=signal.SIGKILL)
 
 
-def test_what_ignores_the_request_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_the_stop_request_is_killed(tmp_path: Path) -> None:
     deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
     child = start(["/bin/sh", "-c", deaf], log=tmp_path / "log", environment=dict(os.environ))
     child.await_ready("the deaf one", lambda: tail(child.log, 1) == "deaf", within=HANG)
@@ -223,7 +223,7 @@ def test_what_ignores_the_request_is_killed(tmp_path: Path) -> None:
     assert child.exit_code() == -signal.SIGKILL
 
 
-def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         taken.listen()
@@ -233,7 +233,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         assert free_port(port) != port
 
 
-def test_localstack_that_cannot_be_downloaded_is_one_sentence_and_leaves_nothing(
+def test_a_failed_download_of_localstack_is_reported_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_NO_CACHE": "1", "STARLIFT_LOCALSTACK": "ls"}.items():
@@ -246,13 +246,13 @@ def test_localstack_that_cannot_be_downloaded_is_one_sentence_and_leaves_nothing
     assert [path.name for path in tmp_path.iterdir()] == ["ls.lock"]
 
 
-def test_a_program_that_dies_at_once_tells_its_last_words(tmp_path: Path) -> None:
+def test_a_program_that_dies_at_once_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     child = start(["/bin/sh", "-c", "echo no such luck; exit 3"], log=tmp_path / "log", environment={})
     with pytest.raises(StackError, match=r"it ended with 3; its log .* ends with:\nno such luck"):
         child.await_ready("it", lambda: False, within=HANG)
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "FREE_BYTES_MINIMUM", 2**62)
     with pytest.raises(StackError, match="MiB of free space and the local stack needs"):
         Stack(tmp_path).start()
@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     home.release()
 
 
-def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match=r"can't be written .* set STARLIFT_HOME"):
         Stack(tmp_path / "file" / "stack").start()

@@ -63,7 +63,7 @@ async def admin(postgres_cluster: TestCluster, warehouse_database: str) -> Async
 
 
 async def terminate(admin: asyncpg.Connection, pattern: str) -> None:
-    """Wait for a session that runs a statement like `pattern`, and end it in the middle of that."""
+    """Wait for a session that runs a statement like `pattern`, and terminate it in the middle of the statement."""
     find = TERMINATE.replace("pg_terminate_backend(pid)", "true")
     while not await admin.fetchval(find, pattern):  # noqa: ASYNC110 (PostgreSQL announces no statement)
         await asyncio.sleep(0.005)
@@ -74,7 +74,7 @@ async def terminate(admin: asyncpg.Connection, pattern: str) -> None:
 @pytest.mark.parametrize(
     ("send", "pattern"), [(copy_records, "COPY %"), (copy_stream, "COPY %"), (execute_many, "INSERT INTO big%")]
 )
-async def test_a_connection_that_ends_while_much_is_sent_is_an_outage(
+async def test_a_connection_lost_during_a_large_send_is_an_outage(
     pipeline: Pipeline, admin: asyncpg.Connection, send: Callable[[asyncpg.Connection], Awaitable[None]], pattern: str
 ) -> None:
     for statement in BIG:
@@ -88,7 +88,7 @@ async def test_a_connection_that_ends_while_much_is_sent_is_an_outage(
     assert await pipeline.select("SELECT count(*) FROM big") == [(0,)]
 
 
-async def test_a_batch_whose_copy_is_cut_off_is_loaded_and_no_attempt_is_counted(
+async def test_a_batch_whose_copy_is_interrupted_is_loaded_without_a_counted_attempt(
     source: asyncpg.Connection, pipeline: Pipeline, admin: asyncpg.Connection
 ) -> None:
     await source.execute(SCHEMA)
@@ -120,7 +120,7 @@ async def test_a_batch_whose_copy_is_cut_off_is_loaded_and_no_attempt_is_counted
     assert (await shop.verify()).is_equal
 
 
-async def test_a_peer_that_vanishes_without_a_word_is_noticed_by_the_kernel(pipeline: Pipeline) -> None:
+async def test_a_peer_that_vanishes_silently_is_noticed_by_the_kernel(pipeline: Pipeline) -> None:
     async with pipeline.warehouse.connection() as connection:
         plain = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
         assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -129,7 +129,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed_by_the_kernel(pipe
             assert timedelta(milliseconds=milliseconds) == SILENCE_MAXIMUM
 
 
-async def test_a_call_on_a_connection_that_has_ended_is_an_outage_and_cancels_nothing_later(
+async def test_a_call_on_a_closed_connection_is_an_outage_and_cancels_nothing_later(
     pipeline: Pipeline, admin: asyncpg.Connection
 ) -> None:
     async def be_cut_off() -> None:

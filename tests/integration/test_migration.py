@@ -1,4 +1,4 @@
-"""The star becomes what the contract says without harm to readers, grants and others' views; what was lost is made again."""
+"""The star is migrated to the contract without harm to readers, grants and dependent views; lost objects are recreated."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def old_shop(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
 
 @pytest.fixture
 async def late(source: asyncpg.Connection, old_shop: Pipeline) -> BatchRemodelled:
-    """A batch of the old contract that is still under way."""
+    """A batch of the old contract that is still on its way."""
     await source.execute("UPDATE maker SET town = 'York'")
     (message,) = await old_shop.read()
     return message
@@ -110,7 +110,7 @@ def reasons(logs: Sequence[Mapping[str, Any]], event: str) -> list[str]:
     return [str(entry["reason"]) for entry in logs if entry["event"] == event]
 
 
-async def test_a_reader_that_forgot_to_commit_keeps_neither_readers_nor_the_old_build_waiting(
+async def test_an_uncommitted_reader_blocks_neither_other_readers_nor_the_old_build(
     shop: Pipeline, late: BatchRemodelled, analyst: asyncpg.Connection
 ) -> None:
     wide = shop.reading(WIDE)
@@ -170,7 +170,7 @@ async def test_a_widened_fact_keeps_the_grants_owner_options_and_comments_of_its
     assert await shop.select(TYPE, "fact_sale_current", "item_id") == [("bigint",)]
 
 
-async def test_views_of_others_are_named_before_anything_changes_and_loading_goes_on_once_they_are_gone(
+async def test_dependent_views_are_named_before_any_change_and_loading_resumes_without_them(
     shop: Pipeline,
     late: BatchRemodelled,
     analyst: asyncpg.Connection,
@@ -218,7 +218,7 @@ async def test_views_of_others_are_named_before_anything_changes_and_loading_goe
     assert (await wide.verify()).is_equal
 
 
-async def test_where_nothing_differs_nothing_is_locked(old_shop: Pipeline, analyst: asyncpg.Connection) -> None:
+async def test_nothing_is_locked_when_nothing_differs(old_shop: Pipeline, analyst: asyncpg.Connection) -> None:
     names = ", ".join(table.name for table in OLD.warehouse_tables)
     async with analyst.transaction():
         await analyst.execute(f"LOCK TABLE {names}, fact_sale_current, starlift.contract IN ACCESS SHARE MODE")
@@ -226,10 +226,10 @@ async def test_where_nothing_differs_nothing_is_locked(old_shop: Pipeline, analy
         assert await next_change(old_shop.warehouse, OLD) is None
 
 
-async def test_what_was_dropped_from_the_star_is_made_again(
+async def test_objects_dropped_from_the_star_are_recreated(
     old_shop: Pipeline, source: asyncpg.Connection, analyst: asyncpg.Connection
 ) -> None:
-    """By the loader that meets it, on its next attempt, or by the next one that starts."""
+    """They are recreated by the loader that notices, on its next attempt, or by the next one that starts."""
     damages = (
         "ALTER TABLE dim_maker DROP CONSTRAINT dim_maker_pkey",
         "ALTER TABLE dim_item DROP CONSTRAINT dim_item_pkey CASCADE",
@@ -266,7 +266,7 @@ async def constraints(connection: asyncpg.Connection) -> list[tuple[str, str]]:
     return [tuple(row) for row in rows]
 
 
-async def test_a_key_that_duplicates_keep_from_being_made_again_is_named_and_waited_for(
+async def test_a_key_that_duplicates_prevent_is_named_and_created_later(
     old_shop: Pipeline, late: BatchRemodelled, analyst: asyncpg.Connection
 ) -> None:
     await analyst.execute("ALTER TABLE dim_maker DROP CONSTRAINT dim_maker_pkey")

@@ -21,7 +21,7 @@ async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def require_equal(pipeline: Pipeline) -> None:
-    """The proof finds every row, and no other."""
+    """Require that the proof finds every row and no other."""
     verdict = await pipeline.verify()
     assert [difference for table in verdict.tables for difference in table.differences] == []
     assert (verdict.in_flight, verdict.quarantined) == (0, 0)
@@ -38,7 +38,7 @@ async def test_the_first_load_makes_the_warehouse_equal(source: asyncpg.Connecti
     assert (message.data.is_last, message.data.quarantine) == (True, None)
 
 
-async def test_a_load_that_is_cut_into_batches_equals_the_uncut_one(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_load_split_into_batches_equals_a_load_in_one_batch(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     await fill(source, orders=300, seed=3)
     await pipeline.run()
     uncut = await pipeline.dump(with_runs=False)
@@ -52,7 +52,7 @@ async def test_a_load_that_is_cut_into_batches_equals_the_uncut_one(source: asyn
     await require_equal(pipeline)
 
 
-async def test_an_idle_source_costs_no_row(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_no_rows_are_read_from_an_idle_source(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     assert await pipeline.ingest() == []
     assert await pipeline.ingest() == []
@@ -84,7 +84,7 @@ async def test_an_order_updated_three_times_has_four_versions(filled: asyncpg.Co
     await require_equal(pipeline)
 
 
-async def test_an_update_that_leaves_last_updated_alone_still_arrives(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_an_update_that_does_not_touch_last_updated_still_arrives(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 11 WHERE sales_order_id = 5")
     await pipeline.run()
@@ -92,7 +92,7 @@ async def test_an_update_that_leaves_last_updated_alone_still_arrives(filled: as
     await require_equal(pipeline)
 
 
-async def test_the_current_version_is_the_one_that_was_seen_last(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_the_current_version_is_the_one_seen_last(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """A long transaction sets last_updated to its own start, and commits after others that started later."""
     await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 1, last_updated = '2027-06-01' WHERE sales_order_id = 5")
@@ -103,7 +103,7 @@ async def test_the_current_version_is_the_one_that_was_seen_last(filled: asyncpg
     await require_equal(pipeline)
 
 
-async def test_a_renamed_department_is_renamed_at_all_its_staff(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_renamed_department_is_renamed_for_all_its_staff(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     staff = await filled.fetchval("SELECT count(*) FROM staff WHERE department_id = 3")
     await filled.execute("UPDATE department SET department_name = 'Making', location = NULL WHERE department_id = 3")
@@ -129,7 +129,7 @@ async def test_a_changed_address_reaches_its_location_and_every_counterparty_the
     await require_equal(pipeline)
 
 
-async def test_a_member_of_staff_who_moves_takes_the_new_department(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_member_of_staff_who_moves_gets_the_new_department(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     await filled.execute("UPDATE staff SET department_id = 8 WHERE staff_id = 1")
     await pipeline.run()

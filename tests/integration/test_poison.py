@@ -1,4 +1,4 @@
-"""Messages that can't be worked on, among good ones: real handlers on LocalStack and PostgreSQL."""
+"""Messages that can't be handled, among good ones: real handlers on LocalStack and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Place:
         return replace(system, settings=settings, objects=self.objects)
 
     async def announced(self) -> list[BatchIngested]:
-        """One run into the bucket; its batches, not yet sent."""
+        """Make one run into the bucket; return its batches, not yet sent."""
         outlet = FakeQueue("outlet")
         deps = ingestion.Dependencies(
             PostgresSource(self.pipeline.source, self.pipeline.contract), self.store, outlet, BatchLimits(rows=100)
@@ -92,7 +92,7 @@ class Place:
 
     @asynccontextmanager
     async def services(self) -> AsyncIterator[None]:
-        """Remodelling and loading at work."""
+        """Run remodelling and loading."""
         contract = self.pipeline.contract
         remodel = partial(remodelling.handle, deps=remodelling.Dependencies(self.objects, self.loading, contract, self.bucket))
         warehouse = PostgresWarehouse(self.pipeline.warehouse, contract)
@@ -138,7 +138,7 @@ async def place(
 
 
 def with_object(batch: BatchIngested, ref: ObjectRef) -> str:
-    """The batch under other ids, its first extract led to another object."""
+    """The batch under other ids, with its first extract pointing to another object."""
     first, *others = batch.data.extracts
     extracts = (first.model_copy(update={"object": ref}), *others)
     data = batch.data.model_copy(update={"extracts": extracts, "batch_id": uuid4()})
@@ -182,7 +182,7 @@ EXPLAINED = {  # how each ends: reason, attempts, and a part of what its failure
 }
 
 
-async def test_poison_ends_explained_and_good_batches_are_loaded_beside_it(
+async def test_poison_is_dead_lettered_with_a_reason_while_good_batches_are_loaded(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.consumer.executor.NEWER_MESSAGE_DELAY", timedelta(seconds=1))

@@ -29,7 +29,7 @@ def test_the_reader_sees_tables_made_before_and_after_it(postgres_cluster: TestC
         "CREATE SCHEMA mine",
     ],
 )
-def test_the_reader_can_do_nothing_but_read(postgres_cluster: TestCluster, source_database: str, statement: str) -> None:
+def test_the_reader_can_only_read(postgres_cluster: TestCluster, source_database: str, statement: str) -> None:
     execute(
         postgres_cluster.url(source_database, SOURCE_OWNER), "CREATE TABLE design (design_id int)", "CREATE SEQUENCE numbers"
     )
@@ -37,7 +37,7 @@ def test_the_reader_can_do_nothing_but_read(postgres_cluster: TestCluster, sourc
         execute(postgres_cluster.url(source_database, READER), statement)
 
 
-def test_a_role_does_not_enter_another_database(
+def test_a_role_cannot_connect_to_another_database(
     postgres_cluster: TestCluster, source_database: str, warehouse_database: str
 ) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -62,13 +62,13 @@ def test_the_loader_owns_its_database(postgres_cluster: TestCluster, warehouse_d
         ("data_checksums", "on"),
     ],
 )
-def test_the_server_is_set_for_change_capture_and_durable(
+def test_the_server_is_configured_for_change_capture_and_durability(
     second_postgres_cluster: TestCluster, setting: str, value: str
 ) -> None:
     assert fetch_value(second_postgres_cluster.url(), "SELECT current_setting($1)", setting) == value
 
 
-async def test_a_database_can_be_made_while_an_event_loop_runs(postgres_cluster: TestCluster) -> None:
+async def test_a_database_can_be_created_while_an_event_loop_runs(postgres_cluster: TestCluster) -> None:
     database = postgres_cluster.create_warehouse()
     connection = await asyncpg.connect(postgres_cluster.url(database, LOADER))
     assert await connection.fetchval("SELECT current_user") == LOADER
@@ -76,7 +76,7 @@ async def test_a_database_can_be_made_while_an_event_loop_runs(postgres_cluster:
     postgres_cluster.drop_database(database)
 
 
-def test_what_was_committed_survives_a_crash(second_postgres_cluster: TestCluster) -> None:
+def test_committed_data_survives_a_crash(second_postgres_cluster: TestCluster) -> None:
     cluster = second_postgres_cluster
     execute(cluster.url(), "CREATE TABLE kept AS SELECT 1 AS one")
     cluster.kill()

@@ -27,7 +27,7 @@ def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str
     return postgres_cluster.url(warehouse_database, LOADER)
 
 
-async def test_what_starlift_needs_is_enough(reader_url: str, warehouse_url: str) -> None:
+async def test_the_documented_privileges_are_sufficient(reader_url: str, warehouse_url: str) -> None:
     await check_source(reader_url, CONTRACT)
     await check_warehouse(warehouse_url, CONTRACT)
 
@@ -42,7 +42,7 @@ async def test_what_starlift_needs_is_enough(reader_url: str, warehouse_url: str
         (f"REVOKE SELECT ON staff FROM {READER}", "no privilege to read table 'staff'; grant SELECT on it to the role"),
     ],
 )
-async def test_a_source_that_does_not_fit_is_told_table_and_column(
+async def test_a_source_that_does_not_match_is_reported_with_table_and_column(
     mistake: str, expected: str, source: asyncpg.Connection, reader_url: str
 ) -> None:
     await source.execute(mistake)
@@ -50,19 +50,19 @@ async def test_a_source_that_does_not_fit_is_told_table_and_column(
         await check_source(reader_url, CONTRACT)
 
 
-async def test_a_wrong_password_and_a_database_that_is_none(reader_url: str) -> None:
+async def test_a_wrong_password_and_a_missing_database_are_reported(reader_url: str) -> None:
     with pytest.raises(DependencyDownError, match="the source database refuses the user or the password; correct its URL"):
         await check_source(reader_url.replace(READER, "nobody"), CONTRACT)
     with pytest.raises(DependencyDownError, match="the source database does not exist on its server"):
         await check_source(f"{reader_url}_nowhere", CONTRACT)
 
 
-async def test_a_warehouse_must_let_schemas_be_created(reader_url: str) -> None:
+async def test_a_warehouse_role_must_be_allowed_to_create_schemas(reader_url: str) -> None:
     with pytest.raises(PermanentError, match="the warehouse role may not create schemas; GRANT CREATE ON DATABASE"):
         await check_warehouse(reader_url, CONTRACT)
 
 
-async def test_a_warehouse_must_let_tables_be_created(
+async def test_a_warehouse_role_must_be_allowed_to_create_tables(
     postgres_cluster: TestCluster, source_database: str, source: asyncpg.Connection, reader_url: str
 ) -> None:
     await source.execute(f'GRANT CREATE ON DATABASE "{source_database}" TO {READER}')
@@ -70,7 +70,7 @@ async def test_a_warehouse_must_let_tables_be_created(
         await check_warehouse(reader_url, CONTRACT)
 
 
-async def test_a_warehouse_must_let_temporary_tables_be_created(
+async def test_a_warehouse_role_must_be_allowed_to_create_temporary_tables(
     source_database: str, source: asyncpg.Connection, reader_url: str
 ) -> None:
     await source.execute(f'GRANT CREATE ON DATABASE "{source_database}" TO {READER}; GRANT CREATE ON SCHEMA public TO {READER}')
@@ -80,7 +80,7 @@ async def test_a_warehouse_must_let_temporary_tables_be_created(
     await check_warehouse(reader_url, CONTRACT)
 
 
-async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
+async def test_tables_that_starlift_did_not_create_are_named(warehouse_url: str) -> None:
     connection = await asyncpg.connect(warehouse_url)
     try:
         for statement in create_statements(CONTRACT, CONTRACT.warehouse_tables):
@@ -95,7 +95,7 @@ async def test_tables_of_another_s_are_named(warehouse_url: str) -> None:
         await check_warehouse(warehouse_url, CONTRACT)
 
 
-async def test_a_star_that_can_t_follow_the_contract_is_refused_in_the_words_of_the_loader(warehouse_url: str) -> None:
+async def test_a_star_that_cannot_be_migrated_is_refused_with_the_loader_s_error(warehouse_url: str) -> None:
     environment = {
         **os.environ,
         "STARLIFT_REGION": "eu-west-2",
@@ -132,7 +132,7 @@ async def test_a_star_that_can_t_follow_the_contract_is_refused_in_the_words_of_
 
 
 @pytest.mark.parametrize("check", [check_source, check_warehouse])
-async def test_a_server_that_is_too_old_is_said_so(
+async def test_a_server_that_is_too_old_is_reported(
     check: Callable[..., object], reader_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.operator.local.preflight.VERSION_MINIMUM", 99)

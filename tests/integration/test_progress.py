@@ -1,4 +1,4 @@
-"""How far the warehouse has come, while batches are missing, and what the proof makes of that."""
+"""The progress of the warehouse while batches are missing, and its effect on the proof."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def later() -> datetime:
 
 
 async def change(filled: asyncpg.Connection, pipeline: Pipeline, name: str) -> BatchRemodelled:
-    """One more run, remodelled and not loaded."""
+    """Make one more run, remodelled but not loaded."""
     await filled.execute("UPDATE staff SET first_name = $1 WHERE staff_id = 1", name)
     (message,) = await pipeline.read()
     return message
 
 
-async def test_before_anything_happened(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_progress_is_empty_before_anything_happens(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     progress = await pipeline.progress()
     assert (progress.consistent_through, progress.missing, progress.checkpoint) == (None, (), None)
     assert progress.fresh_as_of is None
 
 
-async def test_a_run_that_is_read_and_not_loaded_is_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_run_that_was_read_but_not_loaded_is_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
     progress = await pipeline.progress()
     assert (progress.consistent_through, progress.fresh_as_of) == (None, None)
@@ -65,7 +65,7 @@ async def test_the_warehouse_is_consistent_up_to_the_run_before_the_first_missin
     assert await pipeline.select("SELECT first_name FROM dim_staff WHERE staff_id = 1") == [("Grace",)]
 
 
-async def test_one_missing_batch_in_the_middle_of_a_run(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_one_missing_batch_makes_its_run_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     *batches, left_out, last = await pipeline.cut(200).read()
     await pipeline.load(*batches, last)
     progress = await pipeline.progress()
@@ -77,8 +77,8 @@ async def test_one_missing_batch_in_the_middle_of_a_run(filled: asyncpg.Connecti
     assert progress.consistent_through.run == last.data.run
 
 
-async def test_a_run_that_never_ended_is_void(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """Its messages went out, its manifest did not: what it read is read again."""
+async def test_a_run_that_never_completed_is_void(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """Its messages were sent but its manifest was not written, so its rows are read again."""
     await pipeline.run()
     await change(filled, pipeline, "Ada")
     manifests = sorted(key for key in pipeline.objects.buckets[LANDING] if key.startswith(SourceKeys(SOURCE).manifests))
@@ -98,7 +98,7 @@ async def test_an_idle_source_is_fresh_without_manifests(filled: asyncpg.Connect
     assert progress.consistent_through.run == message.data.run
 
 
-async def test_the_last_runs_tell_what_became_of_them(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_the_last_runs_are_listed_with_their_outcomes(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (first,) = await pipeline.run()
     second = await change(filled, pipeline, "Ada")
     system = replace(Scene().system, objects=pipeline.objects, warehouse=pipeline.warehouse)
@@ -123,7 +123,7 @@ async def test_the_last_runs_tell_what_became_of_them(filled: asyncpg.Connection
     assert [run.outcome for run in (await last_runs(system, 2)).runs] == [RunOutcome.UNCHANGED, RunOutcome.LOADED]
 
 
-async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_the_manifests_after_a_run_name_their_requests(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.ingest()
     (manifest,) = await pipeline.store.manifests_after(0)
     assert (manifest.run, manifest.requested_by, manifest.batches) == (message.data.run, message.causationid, (message,))
@@ -134,7 +134,7 @@ async def test_the_manifests_after_a_run_tell_who_asked_for_theirs(filled: async
 
 
 async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """As one that lay among the dead letters for days, while later runs were loaded."""
+    """Such a batch was a dead letter for days while later runs were loaded."""
     (message,) = await pipeline.read()
     landing = pipeline.objects.buckets[LANDING]
     old = message.data.run - int(timedelta(days=3) / timedelta(milliseconds=1))
@@ -146,7 +146,7 @@ async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: async
     assert (progress.consistent_through, progress.fresh_as_of) == (None, None)
 
 
-async def test_what_no_loaded_run_could_see_is_in_flight(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_changes_that_no_loaded_run_could_see_are_in_flight(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
     await filled.execute("UPDATE department SET location = 'Hull' WHERE department_id = 2")
@@ -164,7 +164,7 @@ async def test_what_no_loaded_run_could_see_is_in_flight(filled: asyncpg.Connect
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
-async def test_a_batch_that_is_missing_makes_its_rows_in_flight_and_not_different(
+async def test_the_rows_of_a_missing_batch_are_in_flight_and_not_different(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
@@ -175,9 +175,7 @@ async def test_a_batch_that_is_missing_makes_its_rows_in_flight_and_not_differen
     assert (await pipeline.verify()).in_flight == 0
 
 
-async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
-    filled: asyncpg.Connection, pipeline: Pipeline
-) -> None:
+async def test_every_manually_changed_row_of_the_warehouse_is_found(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     await pipeline.select("UPDATE fact_payment SET payment_amount = payment_amount + 0.01 WHERE payment_id = 2")
     await pipeline.select("DELETE FROM fact_sales_order WHERE sales_order_id = 3")
@@ -196,9 +194,7 @@ async def test_a_warehouse_that_somebody_touched_is_found_out_row_by_row(
     assert list(payment.columns) == ["payment_amount"]
 
 
-async def test_a_batch_that_never_comes_makes_the_proof_pending_when_it_is_overdue(
-    filled: asyncpg.Connection, pipeline: Pipeline
-) -> None:
+async def test_an_overdue_batch_makes_the_proof_pending(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
     verdict = await replace(pipeline, clock=later).verify()

@@ -1,4 +1,4 @@
-"""The proof against a real warehouse: what is wrong is named exactly, and nothing else is."""
+"""The proof on a real warehouse names exactly the wrong rows."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ async def test_a_loaded_warehouse_is_equal(loaded: Pipeline) -> None:
 
 
 @begins_with(filled_totesys(orders=20))
-async def test_before_the_first_load_there_is_nothing_to_compare(pipeline: Pipeline) -> None:
+async def test_there_is_nothing_to_compare_before_the_first_load(pipeline: Pipeline) -> None:
     with pytest.raises(NotLoadedError, match="has no table 'dim_date' yet; load it first: `starlift ingest --wait`"):
         await pipeline.verify()
 
 
-async def test_a_table_that_was_loaded_and_is_gone_is_not_taken_for_one_that_is_yet_to_come(loaded: Pipeline) -> None:
+async def test_a_dropped_table_is_not_taken_for_one_not_loaded_yet(loaded: Pipeline) -> None:
     await loaded.select("DROP TABLE fact_payment CASCADE")
     with pytest.raises(
         PermanentError, match="the warehouse no longer has table 'fact_payment'; restore it, or restart loading"
@@ -97,7 +97,7 @@ CORRUPTIONS = (  # table, key, column, what it becomes; in the order in which th
 )
 
 
-async def test_every_value_that_differs_is_named_and_no_other(loaded: Pipeline) -> None:
+async def test_exactly_the_values_that_differ_are_named(loaded: Pipeline) -> None:
     expected = []
     for table, key, column, corrupt in CORRUPTIONS:
         origin = f"{table} WHERE {loaded.contract.warehouse_table(table).key[0]} = {key}"
@@ -108,7 +108,7 @@ async def test_every_value_that_differs_is_named_and_no_other(loaded: Pipeline) 
     assert found(await loaded.verify()) == expected
 
 
-async def test_swapped_dates_are_two_differences_of_one_row(loaded: Pipeline) -> None:
+async def test_swapped_dates_are_two_differences_in_one_row(loaded: Pipeline) -> None:
     await loaded.select(SWAP)
     swapped: Columns = {
         "agreed_payment_date": Both("2025-01-02", "2025-01-03"),
@@ -117,7 +117,7 @@ async def test_swapped_dates_are_two_differences_of_one_row(loaded: Pipeline) ->
     assert found(await loaded.verify()) == [("fact_sales_order", Difference(Mismatch.DIFFERENT, (2,), swapped))]
 
 
-async def test_a_row_that_is_gone_is_missing(loaded: Pipeline) -> None:
+async def test_a_row_removed_from_the_warehouse_is_missing(loaded: Pipeline) -> None:
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
     assert found(await loaded.verify()) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
 
@@ -127,30 +127,28 @@ async def test_a_row_that_the_source_never_had_is_extra(loaded: Pipeline) -> Non
     assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
-async def test_a_row_made_up_under_a_run_that_is_yet_to_come_is_extra_at_once(loaded: Pipeline) -> None:
-    """No comparison of keys would ever be later than it."""
+async def test_a_row_forged_under_a_future_run_is_extra_at_once(loaded: Pipeline) -> None:
+    """No comparison of keys could ever be later than that run."""
     made_up = "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', $1)"
     await loaded.select(made_up, 2**62)
     assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
-async def test_a_row_of_a_dimension_that_stands_there_twice_is_extra_once(loaded: Pipeline) -> None:
+async def test_a_duplicated_row_of_a_dimension_is_extra_once(loaded: Pipeline) -> None:
     await loaded.select("ALTER TABLE dim_staff DROP CONSTRAINT dim_staff_pkey CASCADE")
     await loaded.select("INSERT INTO dim_staff SELECT * FROM dim_staff WHERE staff_id = 3")
     assert found(await loaded.verify()) == [("dim_staff", Difference(Mismatch.EXTRA, (3,)))]
 
 
-async def test_after_the_state_was_lost_a_deleted_row_is_in_flight_still(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """The numbers of runs go on from the clock, so the rows of runs that nobody remembers are no later ones."""
+async def test_a_deleted_row_stays_in_flight_after_the_state_was_lost(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Run numbers continue from the clock, so rows of forgotten runs do not look later."""
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     del loaded.objects.buckets[LANDING][SourceKeys(SOURCE).state]
     verdict = await loaded.verify()
     assert (verdict.is_equal, verdict.in_flight) == (True, 1)
 
 
-async def test_a_row_that_was_deleted_since_keys_were_compared_is_in_flight(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_row_deleted_since_the_last_comparison_is_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await loaded.run(compare_keys=True)
     await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
     await loaded.run()
@@ -161,10 +159,8 @@ async def test_a_row_that_was_deleted_since_keys_were_compared_is_in_flight(
     assert verdict.is_equal
 
 
-async def test_where_keys_were_never_compared_a_row_that_the_source_lacks_waits_for_it(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
-    """As in a warehouse that a version loaded which did not compare."""
+async def test_a_row_the_source_lacks_waits_for_the_first_comparison(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """Such a warehouse was loaded by a version that did not compare keys."""
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     for loss in ("DELETE FROM", "DROP TABLE"):
         await loaded.select(f"{loss} starlift.key_comparison")
@@ -173,7 +169,7 @@ async def test_where_keys_were_never_compared_a_row_that_the_source_lacks_waits_
         assert list(verdict.reasons) == ["keys were never compared: `starlift ingest --compare-keys --wait` does it"]
 
 
-async def test_an_older_version_in_the_place_of_the_current_one_differs(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_an_older_version_in_place_of_the_current_one_differs(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("UPDATE payment SET paid = NOT paid, last_updated = '2026-12-01' WHERE payment_id = 3")
     await loaded.run()
     assert (await loaded.verify()).is_equal
@@ -183,19 +179,19 @@ async def test_an_older_version_in_the_place_of_the_current_one_differs(source: 
     assert set(difference.columns) == {"paid", "last_updated_date", "last_updated_time"}
 
 
-async def test_a_day_of_the_calendar_that_is_described_wrongly_differs(loaded: Pipeline) -> None:
+async def test_a_calendar_day_with_a_wrong_description_differs(loaded: Pipeline) -> None:
     await loaded.select(f"UPDATE dim_date SET quarter = 5 - quarter WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
     assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, (day,))) for day in DAYS]
 
 
-async def test_a_day_that_is_in_the_calendar_twice_differs(loaded: Pipeline) -> None:
+async def test_a_duplicated_calendar_day_differs(loaded: Pipeline) -> None:
     """A join with the calendar would count its facts twice."""
     await loaded.select("ALTER TABLE dim_date DROP CONSTRAINT dim_date_pkey CASCADE")
     await loaded.select("INSERT INTO dim_date SELECT * FROM dim_date WHERE date_id = '2025-01-02'")
     assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, ("2025-01-02",)))]
 
 
-async def test_a_day_that_a_fact_refers_to_and_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:
+async def test_a_referenced_day_that_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:
     await without_foreign_keys(loaded)
     await loaded.select(f"DELETE FROM dim_date WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
     verdict = await loaded.verify()
@@ -203,18 +199,14 @@ async def test_a_day_that_a_fact_refers_to_and_the_calendar_lacks_is_missing(loa
     assert verdict.tables[0].expected == verdict.tables[0].actual + 3
 
 
-async def test_a_day_that_no_fact_refers_to_any_more_stays_and_is_not_extra(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_day_that_is_no_longer_referenced_stays_and_is_not_extra(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("UPDATE sales_order SET agreed_payment_date = '2025-01-04' WHERE sales_order_id = 1")
     await loaded.run()
     assert await value(loaded, "count(*)", "dim_date WHERE date_id::text = '0001-01-01'") == "1"
     assert (await loaded.verify()).is_equal
 
 
-async def test_what_was_committed_behind_the_snapshot_is_in_flight(
-    source: asyncpg.Connection, source_url: str, loaded: Pipeline
-) -> None:
+async def test_a_commit_after_the_snapshot_is_in_flight(source: asyncpg.Connection, source_url: str, loaded: Pipeline) -> None:
     late = await asyncpg.connect(source_url)
     transaction = late.transaction()
     await transaction.start()
@@ -245,7 +237,7 @@ async def test_a_changed_partner_puts_its_rows_in_flight(source: asyncpg.Connect
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
-async def test_rows_in_flight_excuse_no_other(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_rows_in_flight_excuse_no_other_rows(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
     await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 4")
     verdict = await loaded.verify()
@@ -260,10 +252,10 @@ async def test_rows_in_flight_excuse_no_other(source: asyncpg.Connection, loaded
         ("dim_location", "city", r"^warehouse: .*does not exist"),
     ],
 )
-async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
+async def test_a_database_that_cannot_be_read_is_reported_with_the_reason(
     table: str, column: str, complaint: str, source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
-    """Not that the other's connection was still at work when the proof left it."""
+    """The reason is not that the other connection was still busy when the proof left it."""
     rename = f"ALTER TABLE {table} RENAME COLUMN {column} TO town"
     await (source.execute(rename) if table == "address" else loaded.select(rename))
     for _ in range(5):
@@ -271,7 +263,7 @@ async def test_a_side_that_can_t_be_read_is_told_with_its_reason(
             await loaded.verify()
 
 
-async def test_each_table_is_told_before_it_is_compared(loaded: Pipeline) -> None:
+async def test_each_table_is_announced_before_it_is_compared(loaded: Pipeline) -> None:
     told: list[str] = []
     await loaded.verify(on_table=told.append)
     assert told == [table.name for table in loaded.contract.warehouse_tables]

@@ -32,8 +32,8 @@ def found(verdict: Verdict) -> list[tuple[str, Difference]]:
     return [(table.table, difference) for table in verdict.tables for difference in table.differences]
 
 
-async def test_what_the_warehouse_can_t_hold_is_counted_apart(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """The days that only such a row refers to are not in the calendar, and not missed there."""
+async def test_rows_the_warehouse_cannot_hold_are_counted_separately(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """The days referenced only by such a row are not in the calendar, and do not count as missing."""
     await source.fetchval(SELL, "2023-02-30", "2031-01-02")
     await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
     await source.execute("UPDATE currency SET currency_code = 'XXZ' WHERE currency_id = 1")
@@ -44,10 +44,10 @@ async def test_what_the_warehouse_can_t_hold_is_counted_apart(source: asyncpg.Co
     assert held == {"dim_currency": 1, "fact_sales_order": 1, "fact_payment": 1}
 
 
-async def test_a_hundred_thousand_rows_in_quarantine_are_no_statement_too_long(
+async def test_a_hundred_thousand_rows_in_quarantine_fit_into_the_statements(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
-    """PostgreSQL refuses a statement that spells them; keys go as arrays."""
+    """PostgreSQL refuses a statement that lists them, so keys are passed as arrays."""
     await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
     await loaded.run()
     bucket = loaded.objects.buckets[PROCESSED]
@@ -60,7 +60,7 @@ async def test_a_hundred_thousand_rows_in_quarantine_are_no_statement_too_long(
     assert (verdict.is_equal, verdict.quarantined) == (True, 1)
 
 
-async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_corrected_row_is_no_longer_excused(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
     await loaded.run()
     assert (await loaded.verify()).quarantined == 1
@@ -74,10 +74,8 @@ async def test_a_row_that_was_mended_is_excused_no_longer(source: asyncpg.Connec
     ]
 
 
-async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
-    """Once in quarantine is no excuse for ever."""
+async def test_a_corrected_row_that_was_lost_is_missing_and_requested(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """A row that was in quarantine once is not excused forever."""
     await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
     await loaded.run()
     await source.execute("UPDATE payment SET payment_amount = 7 WHERE payment_id = 3")
@@ -89,8 +87,8 @@ async def test_a_row_that_was_mended_and_then_lost_is_missing_and_asked_for(
     assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
 
 
-async def test_a_row_that_each_run_refuses_anew_stays_in_quarantine(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """A transaction that holds the horizon back has each run read it again."""
+async def test_a_row_that_every_run_refuses_stays_in_quarantine(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """A transaction holds the horizon back, so that each run reads the row again."""
     async with loaded.source.connection() as idle, idle.transaction():
         await idle.fetchval("SELECT pg_current_xact_id()")
         await source.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 3")
@@ -109,7 +107,7 @@ ORPHANED = "(SELECT min(department_id) FROM staff)"
 async def test_rows_whose_partner_was_deleted_are_in_flight_until_keys_are_compared(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
-    """As deleted rows are: nothing else tells of it."""
+    """Like deleted rows, they are found only by a comparison."""
     await source.execute("ALTER TABLE staff DROP CONSTRAINT staff_department_id_fkey")
     members = await source.fetchval(f"SELECT count(*) FROM staff WHERE department_id = {ORPHANED}")
     await source.execute(f"DELETE FROM department WHERE department_id = {ORPHANED}")
@@ -123,7 +121,7 @@ async def test_rows_whose_partner_was_deleted_are_in_flight_until_keys_are_compa
 
 
 @pytest.mark.parametrize("compare_keys", [False, True])
-async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
+async def test_a_row_without_a_partner_that_a_comparison_did_not_repair_differs(
     source: asyncpg.Connection, loaded: Pipeline, *, compare_keys: bool
 ) -> None:
     await source.execute("ALTER TABLE counterparty DROP CONSTRAINT counterparty_legal_address_id_fkey")
@@ -146,7 +144,7 @@ async def test_a_row_without_a_partner_that_a_comparison_did_not_mend_differs(
 RENAME = """ALTER TYPE "TransactionType" RENAME VALUE 'SALE' TO 'SALES'"""
 
 
-async def test_a_change_that_leaves_no_transaction_id_is_in_flight_until_its_table_is_read_in_full(
+async def test_a_change_without_a_transaction_id_is_in_flight_until_a_full_read(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     sales = await source.fetchval("SELECT count(*) FROM transaction WHERE transaction_type = 'SALE'")
@@ -161,7 +159,7 @@ async def test_a_change_that_leaves_no_transaction_id_is_in_flight_until_its_tab
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
-async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table_was_read(
+async def test_a_wrong_row_of_a_redefined_table_is_named_after_the_table_is_read(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await source.execute(RENAME)
@@ -179,8 +177,8 @@ async def test_a_wrong_row_of_a_table_that_was_redefined_is_named_once_the_table
     assert [(table, difference.key) for table, difference in found(verdict)] == [("dim_transaction", (1,))]
 
 
-async def test_a_source_that_is_another_puts_what_differs_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
-    """As after a crash or a failover, when transaction ids are handed out a second time."""
+async def test_differences_to_a_replaced_source_are_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:
+    """This happens after a crash or a failover, when transaction ids are reused."""
     key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(loaded.objects.buckets[LANDING][key])
     assert state.checkpoint is not None

@@ -1,4 +1,4 @@
-"""Keys and values of types that the source spells in its own way."""
+"""Keys and values of types that the source writes in its own way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_key_of_any_kind_of_text_is_compared(kind: str, source_url: str,
     await owner.close()
 
 
-async def test_an_enum_may_have_a_text_for_absent_values(source_url: str, pipeline: Pipeline) -> None:
+async def test_an_enum_may_have_a_default_text_for_absent_values(source_url: str, pipeline: Pipeline) -> None:
     column = Column("mood", TEXT, FromSource("mood", absent="(unknown)"))
     shop, owner = pipeline.reading(with_table(SHOP, with_column(DIM_ITEM, column))), await asyncpg.connect(source_url)
     await owner.execute(SCHEMA)
@@ -84,7 +84,7 @@ async def test_a_date_of_a_partner_is_in_the_calendar(source_url: str, pipeline:
 
 
 async def test_keys_that_are_multiples_of_a_power_of_two_are_in_many_buckets(source: asyncpg.Connection) -> None:
-    """As those that some generators make: in one bucket, one wrong row would have all of them compared one by one."""
+    """Some generators make such keys: in a single bucket, one wrong row would cause all of them to be compared one by one."""
     for shift in (12, 22, 48):
         numbers = f"SELECT number << {shift} AS k0 FROM generate_series(1::bigint, 1000) AS number"
         await source.execute(f"CREATE TEMP TABLE made AS {numbers}")

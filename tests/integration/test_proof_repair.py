@@ -1,4 +1,4 @@
-"""A warehouse corrupted in every way we could think of: each is named exactly, and mended by reading those rows again."""
+"""A warehouse corrupted in every way we could think of: each is named exactly, and repaired by reading those rows again."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ pytestmark = begins_with(first_load)
 
 
 def named(verdict: Verdict) -> Iterator[tuple[str, Mismatch, object, str | None]]:
-    """Every difference as CORRUPTIONS tells them: a key of one column, and the column that differs."""
+    """Every difference in the form of CORRUPTIONS: a key of one column, and the column that differs."""
     for table in verdict.tables:
         for difference in table.differences:
             (key,) = difference.key
@@ -103,7 +103,7 @@ async def copied_columns(pipeline: Pipeline) -> str:
     return ", ".join(f'"{name}"' for (name,) in rows)
 
 
-async def test_each_corruption_is_named_exactly_and_mended(loaded: Pipeline) -> None:
+async def test_each_corruption_is_named_exactly_and_repaired(loaded: Pipeline) -> None:
     assert len(CORRUPTIONS) >= 20
     orders = await loaded.select("SELECT purchase_order_id FROM fact_purchase_order")
     columns = await copied_columns(loaded)
@@ -118,7 +118,7 @@ async def test_each_corruption_is_named_exactly_and_mended(loaded: Pipeline) -> 
         assert list(named(await loaded.verify())) == [], name
 
 
-async def test_a_day_that_the_calendar_lacks_comes_with_a_row_that_refers_to_it(loaded: Pipeline) -> None:
+async def test_a_day_missing_from_the_calendar_is_added_by_a_row_that_references_it(loaded: Pipeline) -> None:
     for table, name in await loaded.select(
         "SELECT conrelid::regclass::text, quote_ident(conname) FROM pg_constraint WHERE contype = 'f'"
     ):
@@ -130,18 +130,18 @@ async def test_a_day_that_the_calendar_lacks_comes_with_a_row_that_refers_to_it(
     assert (await loaded.verify()).is_equal
 
 
-async def test_exactly_the_rows_that_differ_are_read_again(loaded: Pipeline) -> None:
+async def test_only_the_rows_that_differ_are_read_again(loaded: Pipeline) -> None:
     await loaded.select("UPDATE fact_payment SET paid = NOT paid WHERE payment_id IN (3, 4)")
     (wish,) = await plan_repair(loaded.system, await loaded.verify())
     assert wish == RepairRun((RowsOf(table="payment", keys=((3,), (4,))),), compare_keys=False)
     assert tables_read(await loaded.ingest(reread=wish.reread)) == {"payment": 2}
 
 
-async def test_an_equal_warehouse_needs_no_run(loaded: Pipeline) -> None:
+async def test_the_repair_of_an_equal_warehouse_needs_no_run(loaded: Pipeline) -> None:
     assert await plan_repair(loaded.system, await loaded.verify()) == []
 
 
-async def test_many_rows_are_asked_for_in_several_commands(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_rows_are_requested_in_several_commands(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ROWS_MAXIMUM == 5_000
     monkeypatch.setattr("services.operator.proof.repair.ROWS_MAXIMUM", 8)
     await loaded.select("UPDATE fact_payment SET paid = NOT paid")
@@ -153,11 +153,11 @@ async def test_many_rows_are_asked_for_in_several_commands(loaded: Pipeline, mon
     assert (await loaded.verify()).is_equal
 
 
-async def test_rows_of_no_table_and_keys_of_another_length_are_refused(loaded: Pipeline) -> None:
+async def test_rows_of_unknown_tables_and_keys_of_wrong_length_are_refused(loaded: Pipeline) -> None:
     for rows in (RowsOf(table="payments", keys=((1,),)), RowsOf(table="payment", keys=((1, 2),))):
         with pytest.raises(PermanentError, match="is not in contract 'totesys'; correct the command"):
             await loaded.ingest(reread=(rows,))
 
 
-async def test_a_row_that_does_not_exist_is_passed_over(loaded: Pipeline) -> None:
+async def test_a_row_that_does_not_exist_is_skipped(loaded: Pipeline) -> None:
     assert await loaded.ingest(reread=(RowsOf(table="payment", keys=((123456,),)),)) == []

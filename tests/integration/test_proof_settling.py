@@ -1,4 +1,4 @@
-"""Rows in flight are looked at again: what a later run should have brought, and has not, differs after all."""
+"""Rows in flight are compared again: those that a later run should have brought, but has not, differ."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def facts(verdict: Verdict) -> tuple[int, list[Difference]]:
 
 
 async def corrupt(pipeline: Pipeline, order: int) -> None:
-    """Make the row wrong, and newer than any run to come, so that no load mends it."""
+    """Make the row wrong and newer than any future run, so that no load repairs it."""
     query = f"UPDATE fact_sales_order SET units_sold = -1, _run = {2**62} WHERE sales_order_id = {order}"
     await pipeline.select(query)
 
@@ -71,13 +71,15 @@ async def proved_while(pipeline: Pipeline, source: asyncpg.Connection, *orders: 
     return verdict
 
 
-async def test_a_row_behind_the_horizon_is_in_flight_at_first(held_back: Pipeline) -> None:
+async def test_a_row_beyond_the_horizon_is_in_flight_at_first(held_back: Pipeline) -> None:
     assert facts(await held_back.verify()) == (0, [])
     await corrupt(held_back, 2)
     assert facts(await held_back.verify()) == (1, [])
 
 
-async def test_what_a_later_run_did_not_mend_differs(held_back: Pipeline, source: asyncpg.Connection) -> None:
+async def test_a_difference_that_a_later_run_does_not_repair_is_reported(
+    held_back: Pipeline, source: asyncpg.Connection
+) -> None:
     await corrupt(held_back, 2)
     verdict = await proved_while(held_back, source)
     in_flight, (difference,) = facts(verdict)
@@ -88,7 +90,7 @@ async def test_what_a_later_run_did_not_mend_differs(held_back: Pipeline, source
     assert verdict.settled_at > verdict.taken_at
 
 
-async def test_what_a_later_run_brought_is_equal(held_back: Pipeline, source: asyncpg.Connection) -> None:
+async def test_a_row_that_a_later_run_brings_is_equal(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await held_back.select("UPDATE fact_sales_order SET units_sold = -1 WHERE sales_order_id = 2")
     verdict = await proved_while(held_back, source)
     assert facts(verdict) == (0, [])
@@ -96,14 +98,14 @@ async def test_what_a_later_run_brought_is_equal(held_back: Pipeline, source: as
     assert verdict.settled_at is not None
 
 
-async def test_a_row_that_was_missing_and_came_is_found(held_back: Pipeline, source: asyncpg.Connection) -> None:
+async def test_a_missing_row_that_arrives_is_equal(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await held_back.select("DELETE FROM fact_sales_order WHERE sales_order_id = 2")
     verdict = await proved_while(held_back, source)
     (orders,) = [table for table in verdict.tables if table.table == "fact_sales_order"]
     assert (orders.expected, orders.actual, orders.in_flight, orders.different) == (ORDERS, ORDERS, 0, 0)
 
 
-async def test_a_missing_row_that_no_run_brings_is_missing(held_back: Pipeline, source: asyncpg.Connection) -> None:
+async def test_a_row_that_no_run_brings_is_missing(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await corrupt(held_back, 2)
     await held_back.select("UPDATE fact_sales_order SET _deleted_at = now() WHERE sales_order_id = 2")
     assert facts(await proved_while(held_back, source)) == (0, [Difference(Mismatch.MISSING, (2,))])
@@ -128,9 +130,7 @@ async def test_a_row_that_changed_again_is_in_flight_again(held_back: Pipeline, 
     assert facts(await changed_while_loading(held_back, source, CHANGE.replace("$1", "2"))) == (1, [])
 
 
-async def test_a_row_that_changes_again_and_again_and_is_never_loaded_differs(
-    held_back: Pipeline, source: asyncpg.Connection
-) -> None:
+async def test_a_row_that_keeps_changing_and_is_never_loaded_differs(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await corrupt(held_back, 2)
     in_flight, (difference,) = facts(await proved_while(held_back, source, 2))
     assert (in_flight, difference.key) == (0, (2,))
@@ -158,7 +158,7 @@ async def test_a_deleted_row_is_in_flight_until_keys_are_compared(held_back: Pip
     assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [])
 
 
-async def test_a_row_in_flight_that_is_deleted_while_the_proof_waits_is_in_flight_still(
+async def test_a_row_in_flight_that_is_deleted_while_the_proof_waits_stays_in_flight(
     held_back: Pipeline, source: asyncpg.Connection
 ) -> None:
     await source.execute(CHANGE, 2)
@@ -167,7 +167,7 @@ async def test_a_row_in_flight_that_is_deleted_while_the_proof_waits_is_in_fligh
     assert (orders.expected, orders.actual, orders.in_flight, orders.different) == (ORDERS - 1, ORDERS, 1, 0)
 
 
-async def test_a_deleted_row_that_a_comparison_left_alive_differs(
+async def test_a_deleted_row_that_a_comparison_did_not_mark_differs(
     held_back: Pipeline, source: asyncpg.Connection, postgres_cluster: TestCluster, warehouse_database: str
 ) -> None:
     execute(postgres_cluster.url(warehouse_database, LOADER), UNTRUE)
@@ -175,7 +175,7 @@ async def test_a_deleted_row_that_a_comparison_left_alive_differs(
     assert facts(await proved_while(held_back, source, compare_keys=True)) == (0, [Difference(Mismatch.EXTRA, (3,))])
 
 
-async def test_a_row_that_came_back_and_was_deleted_again_waits_for_the_next_comparison(
+async def test_a_row_that_returned_and_was_deleted_again_waits_for_the_next_comparison(
     pipeline: Pipeline, source: asyncpg.Connection
 ) -> None:
     """The comparison between the two looks saw it alive; the image that a run read since is no leftover of the first delete."""
@@ -209,7 +209,7 @@ async def test_a_proof_of_some_tables_compares_only_them(held_back: Pipeline) ->
         await held_back.verify(Scope(tables=("dim_stuff",)))
 
 
-async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_back: Pipeline) -> None:
+async def test_a_sample_compares_only_its_share_of_the_keys(held_back: Pipeline) -> None:
     await held_back.select("UPDATE fact_sales_order SET units_sold = -1")
     verdict = await held_back.verify(Scope(sample=8 / BUCKETS))
     _, differences = facts(verdict)
@@ -217,8 +217,8 @@ async def test_a_sample_compares_its_share_of_the_keys_and_nothing_else(held_bac
     assert verdict.sample == 8 / BUCKETS
 
 
-async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_clock_says(held_back: Pipeline) -> None:
-    """Between a snapshot and the reading of its clock a busy machine may let others commit."""
+async def test_a_run_that_began_before_the_proof_is_not_awaited_whatever_its_clock_says(held_back: Pipeline) -> None:
+    """On a busy machine, others may commit between a snapshot and the reading of its clock."""
     async with open_look(held_back.system) as look:
         pass
     key = SourceKeys(SOURCE).state
@@ -232,9 +232,7 @@ async def test_a_run_that_began_before_the_proof_is_not_waited_for_whatever_its_
     assert await later_run_is_loaded(held_back.system, look, timedelta(seconds=1))
 
 
-async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
-    held_back: Pipeline, source: asyncpg.Connection
-) -> None:
+async def test_a_row_rewritten_without_a_change_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:
     await source.execute(CHANGE, 2)
     again = "UPDATE sales_order SET units_sold = units_sold WHERE sales_order_id = 2"
     await held_back.select(
@@ -245,10 +243,10 @@ async def test_a_row_that_was_written_again_as_it_was_is_in_flight_again(
 
 
 @pytest.mark.parametrize(("minutes", "outcome"), [(4, Outcome.EQUAL), (6, Outcome.PENDING)])
-async def test_rows_for_which_no_run_comes_are_stuck_after_a_while(
+async def test_rows_without_a_run_to_load_them_are_stuck_after_a_while(
     held_back: Pipeline, source: asyncpg.Connection, minutes: int, outcome: Outcome
 ) -> None:
-    """As when ingestion is dead: every row may have changed since."""
+    """This happens when ingestion is down: every row may have changed since."""
     await source.execute("UPDATE design SET file_name = 'x'")
     key = SourceKeys(SOURCE).state
     state = SourceState.model_validate_json(held_back.objects.buckets[LANDING][key])

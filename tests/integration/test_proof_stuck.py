@@ -29,9 +29,7 @@ def found(verdict: Verdict) -> list[tuple[str, Mismatch, object]]:
     return [(table.table, one.kind, one.key[0]) for table in verdict.tables for one in table.differences]
 
 
-async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_an_emptied_table_is_stuck_until_a_person_confirms_it(source: asyncpg.Connection, loaded: Pipeline) -> None:
     payments = await source.fetchval("SELECT count(*) FROM payment")
     await source.execute("TRUNCATE payment")
     verdict = await loaded.verify()
@@ -54,29 +52,29 @@ async def test_a_table_that_was_emptied_is_stuck_until_a_person_believes_it(
     assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(0,)]
 
 
-async def burying(pipeline: Pipeline, *batches: BatchRemodelled) -> Pipeline:
-    """The same, with these batches among the dead letters of loading."""
+async def with_dead_letters(pipeline: Pipeline, *batches: BatchRemodelled) -> Pipeline:
+    """The same pipeline with these batches among the dead letters of loading."""
     letters = FakeQueue("loading-dlq")
     for batch in batches:
         await letters.send(encode(batch))
     return replace(pipeline, dead_letters={"loading": letters})
 
 
-async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_gap_excuses_only_rows_its_own_run_has_read(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(RENAME)
     late = await loaded.read()
     await source.execute(PAID)
     await loaded.run()
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
-    buried = await burying(loaded, *late)
+    buried = await with_dead_letters(loaded, *late)
     verdict = await buried.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
     letter = buried.dead_letters["loading"].messages[0].message_id
     assert (rows, reason.partition(":")[0]) == (1, f"a batch of run {late[0].data.run} is dead letter {letter} of loading")
     await loaded.select(FORGED)  # which a loaded run has read, though the one before it is not loaded
-    for pipeline in (loaded, await burying(loaded, *late)):
+    for pipeline in (loaded, await with_dead_letters(loaded, *late)):
         verdict = await pipeline.verify()
         assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
     await loaded.load(*late)
@@ -84,44 +82,38 @@ async def test_a_gap_excuses_only_what_its_own_run_has_read(source: asyncpg.Conn
     assert (await loaded.verify()).outcome is Outcome.EQUAL
 
 
-async def test_a_gap_excuses_no_table_that_its_missing_batches_do_not_bring(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_gap_excuses_only_tables_of_its_missing_batches(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(f"{RENAME}; {PAID}")
     batches = await loaded.cut(1).read()
     late = [batch for batch in batches if "fact_payment" not in {rows.table for rows in batch.data.tables}]
     assert [rows.table for batch in late for rows in batch.data.tables] == ["dim_design"]
     await loaded.load(*(batch for batch in batches if batch not in late))
     await loaded.select(FORGED)
-    for pipeline in (loaded, await burying(loaded, *late)):
+    for pipeline in (loaded, await with_dead_letters(loaded, *late)):
         verdict = await pipeline.verify()
         assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
         assert verdict.in_flight + verdict.stuck == 1
 
 
-async def test_a_row_that_a_stuck_batch_brings_and_a_later_run_has_read_again_differs(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_row_of_a_stuck_batch_that_a_later_run_read_again_differs(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute(RENAME)
     late = await loaded.read()
     await source.execute("UPDATE design SET file_name = 'again' WHERE design_id = 1")
     await loaded.run()
     await loaded.select("UPDATE dim_design SET design_name = 'forged' WHERE design_id = 1")
-    verdict = await (await burying(loaded, *late)).verify()
+    verdict = await (await with_dead_letters(loaded, *late)).verify()
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("dim_design", Mismatch.DIFFERENT, 1)])
 
 
-async def test_a_full_read_that_is_stuck_excuses_nothing_that_was_loaded_before(
-    source: asyncpg.Connection, loaded: Pipeline
-) -> None:
+async def test_a_stuck_full_read_excuses_no_row_that_was_already_loaded(source: asyncpg.Connection, loaded: Pipeline) -> None:
     late = await loaded.read(Mode.FULL)
     await loaded.select(FORGED)
-    verdict = await (await burying(loaded, *late)).verify()
+    verdict = await (await with_dead_letters(loaded, *late)).verify()
     assert (verdict.outcome, found(verdict)) == (Outcome.DIFFERENT, [("fact_payment", Mismatch.DIFFERENT, 3)])
 
 
 @begins_with(filled_totesys(orders=20))
-async def test_a_first_load_that_is_not_complete_is_pending(pipeline: Pipeline) -> None:
+async def test_an_incomplete_first_load_is_pending(pipeline: Pipeline) -> None:
     first, *rest = await pipeline.cut(50).read()
     await pipeline.load(first)
     verdict = await pipeline.verify()
@@ -131,7 +123,7 @@ async def test_a_first_load_that_is_not_complete_is_pending(pipeline: Pipeline) 
     assert (await pipeline.verify()).outcome is Outcome.EQUAL
 
 
-async def test_deleted_rows_are_stuck_when_no_comparison_of_keys_comes(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_deleted_rows_are_stuck_without_a_comparison_of_keys(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     await loaded.run()
     verdict = await loaded.verify()
@@ -169,7 +161,9 @@ MADE_UP = (
 )
 
 
-async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_rows_that_no_run_wrote_are_reported_and_marked_by_the_next_comparison(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
     """Every row that a reader sees is compared, and rows that the source lacks leave the current views."""
     await source.execute("DELETE FROM design WHERE design_id = 470")
     await loaded.run(compare_keys=True)
@@ -191,7 +185,7 @@ async def test_rows_of_no_run_are_seen_and_marked_by_the_next_comparison(source:
     assert await loaded.select("SELECT count(*) FROM fact_payment_current WHERE payment_id = 99") == [(0,)]
 
 
-async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_a_row_forged_under_a_later_run_is_extra(source: asyncpg.Connection, loaded: Pipeline) -> None:
     """Run and batch are copied from a row that was: what the batch has brought is in the bucket, and this row is not."""
     await source.execute("INSERT INTO design VALUES (900, 'brief', '/', 'f', now(), now())")
     await loaded.run()
@@ -205,7 +199,7 @@ async def test_a_row_that_looks_as_if_a_later_run_had_loaded_it_is_extra(source:
     assert (design.differences, design.in_flight) == ((Difference(Mismatch.EXTRA, (901,)),), 1)
 
 
-async def test_nothing_is_equal_while_a_table_has_no_unique_key(loaded: Pipeline) -> None:
+async def test_the_proof_is_never_equal_while_a_table_lacks_its_unique_key(loaded: Pipeline) -> None:
     key = await loaded.select("SELECT conname FROM pg_constraint WHERE conrelid = 'fact_payment'::regclass AND contype = 'u'")
     await loaded.select(f"ALTER TABLE fact_payment DROP CONSTRAINT {key[0][0]}")
     verdict = await loaded.verify()

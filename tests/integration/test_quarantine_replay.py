@@ -1,4 +1,4 @@
-"""Rows in quarantine: who is there, who has left, and how a corrected contract brings them."""
+"""Rows in quarantine: which are there, which have left, and how a corrected contract loads them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def keys(pipeline: Pipeline) -> list[tuple[str, int]]:
 
 
 async def replayed(pipeline: Pipeline) -> Replayed:
-    """Everything in quarantine through remodelling and loading again."""
+    """Replay everything in quarantine through remodelling and loading."""
     at_hand = system(pipeline)
     done = await replay(at_hand, await quarantined(at_hand))
     queue = at_hand.queues["remodelling"]
@@ -88,7 +88,7 @@ async def codes(pipeline: Pipeline) -> list[tuple[object, ...]]:
     return await pipeline.select("SELECT item_id, code FROM dim_item WHERE _run > 0 AND _deleted_at IS NULL ORDER BY item_id")
 
 
-async def test_an_entry_tells_which_row_why_and_what_it_holds(pipeline: Pipeline) -> None:
+async def test_an_entry_names_the_row_the_reason_and_its_values(pipeline: Pipeline) -> None:
     (entry,) = await entries(pipeline)
     assert (entry.table, entry.source_table, entry.key, entry.problems) == (
         "dim_item",
@@ -102,21 +102,19 @@ async def test_an_entry_tells_which_row_why_and_what_it_holds(pipeline: Pipeline
         await entries(pipeline, "dim_thing")
 
 
-async def test_a_row_that_was_mended_at_the_source_leaves_by_itself(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_row_corrected_at_the_source_leaves_the_quarantine(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await shop.execute("UPDATE item SET code = 'x' WHERE item_id = 2")
     await pipeline.run()
     assert await keys(pipeline) == []
 
 
-async def test_a_row_that_was_deleted_at_the_source_leaves_at_once(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_row_deleted_at_the_source_leaves_the_quarantine_at_once(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     assert await keys(pipeline) == [("dim_item", 2)]
     await shop.execute("DELETE FROM item WHERE item_id = 2")
     assert await keys(pipeline) == []
 
 
-async def test_a_status_counts_the_rows_that_are_in_quarantine_and_not_how_often_they_were_refused(
-    shop: asyncpg.Connection, pipeline: Pipeline
-) -> None:
+async def test_a_status_counts_quarantined_rows_and_not_their_refusals(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     async with pipeline.source.connection() as idle, idle.transaction():
         await idle.fetchval("SELECT pg_current_xact_id()")  # each run reads again what has changed since
         await shop.execute("UPDATE item SET code = 'abcdefg' WHERE item_id = 2")
@@ -132,7 +130,7 @@ async def test_a_status_counts_the_rows_that_are_in_quarantine_and_not_how_often
     assert (await read_status(system(pipeline), Asking(HANG))).quarantined == 0
 
 
-async def test_before_the_first_load_a_status_counts_what_was_refused(
+async def test_a_status_counts_refused_rows_before_the_first_load(
     shop: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str, warehouse_database: str
 ) -> None:
     urls = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
@@ -142,12 +140,12 @@ async def test_before_the_first_load_a_status_counts_what_was_refused(
         assert (await read_status(system(empty), Asking(HANG))).quarantined == 1
 
 
-async def test_a_row_that_is_still_there_stays_whatever_is_compared(pipeline: Pipeline) -> None:
+async def test_a_row_that_still_exists_stays_in_quarantine_after_a_comparison(pipeline: Pipeline) -> None:
     await pipeline.run(compare_keys=True)
     assert await keys(pipeline) == [("dim_item", 2)]
 
 
-async def test_after_the_contract_was_corrected_a_replay_brings_the_row(pipeline: Pipeline) -> None:
+async def test_a_replay_loads_the_row_once_the_contract_is_corrected(pipeline: Pipeline) -> None:
     run = pipeline.checkpoint().run
     corrected = pipeline.reading(CORRECTED)
     done = await replayed(corrected)
@@ -159,7 +157,7 @@ async def test_after_the_contract_was_corrected_a_replay_brings_the_row(pipeline
     assert (progress.missing, progress.consistent_through and progress.consistent_through.run) == ((), run)
 
 
-async def test_a_row_that_a_replay_brought_and_that_was_lost_since_is_missing(pipeline: Pipeline) -> None:
+async def test_a_replayed_row_that_was_lost_is_missing(pipeline: Pipeline) -> None:
     corrected = pipeline.reading(CORRECTED)
     await replayed(corrected)
     unknown = [column.name for column in DIM_ITEM.columns if column.name not in ("item_id", "sold_at")]
@@ -169,7 +167,7 @@ async def test_a_row_that_a_replay_brought_and_that_was_lost_since_is_missing(pi
     assert [table.different for table in (await corrected.verify()).tables if table.table == "dim_item"] == [1]
 
 
-async def test_without_a_correction_a_replay_changes_nothing(pipeline: Pipeline) -> None:
+async def test_a_replay_without_a_correction_changes_nothing(pipeline: Pipeline) -> None:
     before = await pipeline.dump()
     await replayed(pipeline)
     await replayed(pipeline)
@@ -177,10 +175,8 @@ async def test_without_a_correction_a_replay_changes_nothing(pipeline: Pipeline)
     assert await keys(pipeline) == [("dim_item", 2)]
 
 
-async def test_a_replay_overwrites_nothing_newer_and_brings_back_what_history_lacks(
-    shop: asyncpg.Connection, pipeline: Pipeline
-) -> None:
-    """A sale whose date could not be read became another version since; the contract now takes no date from it."""
+async def test_a_replay_overwrites_nothing_newer_and_adds_missing_history(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+    """A sale with an unreadable date has had another version since; the contract no longer uses that date."""
     await shop.execute("INSERT INTO item (item_id, due, sold_at) VALUES (3, 'soon', '2026-11-01'), (4, 'soon', '2026-11-01')")
     await pipeline.run()
     await shop.execute("UPDATE item SET due = '2026-12-01', sold_at = '2026-11-02' WHERE item_id = 3")
@@ -195,7 +191,9 @@ async def test_a_replay_overwrites_nothing_newer_and_brings_back_what_history_la
     assert found == [(date(2026, 11, 1),), (date(2026, 11, 2),)]
 
 
-async def test_a_replayed_row_that_was_deleted_meanwhile_is_not_alive(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_replayed_row_that_was_deleted_at_the_source_is_marked_deleted(
+    shop: asyncpg.Connection, pipeline: Pipeline
+) -> None:
     at_hand = system(pipeline)
     before = await quarantined(at_hand)
     await shop.execute("DELETE FROM item WHERE item_id = 2")
@@ -207,7 +205,7 @@ async def test_a_replayed_row_that_was_deleted_meanwhile_is_not_alive(shop: asyn
     assert (await corrected.verify()).is_equal
 
 
-async def test_a_row_of_a_batch_that_nobody_remembers_is_told(pipeline: Pipeline) -> None:
+async def test_a_row_whose_batch_is_no_longer_known_is_reported(pipeline: Pipeline) -> None:
     bucket = pipeline.objects.buckets[LANDING]
     for key in [key for key in bucket if "/manifests/" in key]:
         del bucket[key]

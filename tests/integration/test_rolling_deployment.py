@@ -1,4 +1,4 @@
-"""While services of two builds run side by side, what one build does not know waits; nothing is dropped on the way."""
+"""While services of two builds run side by side, messages that a build does not know wait; nothing is dropped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_an_older_remodeller_defers_extracts_that_have_a_newer_column(
     assert not queue.sent
 
 
-async def test_a_warehouse_that_was_shaped_for_a_newer_loader_is_still_loaded_by_an_older_one(
+async def test_an_older_loader_still_loads_a_warehouse_migrated_for_a_newer_one(
     filled: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, warehouse_database: str
 ) -> None:
     settings = LoadingSettings(

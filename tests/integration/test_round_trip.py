@@ -1,4 +1,4 @@
-"""Whatever the source holds arrives exactly, or lies in quarantine with its reason: no value is turned into another."""
+"""Every value of the source arrives exactly or is in quarantine with its reason: none is turned into another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def dates_of(item: Item) -> tuple[str | None, ...]:
 
 
 def has_defect(item: Item) -> bool:
-    """True if one of its values can't travel at all."""
+    """True if one of its values can't be transferred at all."""
     is_late = item["sold_at"] == "294276-12-31"
     return is_late or item["price"] == "NaN" or item["opens"] == "24:00" or not INFINITE.isdisjoint(dates_of(item))
 
@@ -110,7 +110,7 @@ def shop(postgres_cluster: TestCluster) -> Iterator[Shop]:
 
 
 async def put(connection: asyncpg.Connection, items: Sequence[Item]) -> None:
-    """In the place of all others, numbered from 1."""
+    """Replace all items by these, numbered from 1."""
     await connection.execute("TRUNCATE item")
     for number, item in enumerate(items, start=1):
         texts = ", ".join("NULL" if value is None else literal(value) for value in item.values())
@@ -120,7 +120,7 @@ async def put(connection: asyncpg.Connection, items: Sequence[Item]) -> None:
 async def texts_of(
     connection: asyncpg.Connection, table: str, columns: Sequence[str], condition: str
 ) -> list[tuple[object, ...]]:
-    """Some columns as PostgreSQL spells them, by item."""
+    """Some columns as PostgreSQL writes them, by item."""
     spelled = ", ".join(f"{quoted(name)}::text" for name in columns)
     return [
         tuple(row) for row in await connection.fetch(f"SELECT item_id, {spelled} FROM {table} WHERE {condition} ORDER BY 1")
@@ -128,7 +128,7 @@ async def texts_of(
 
 
 async def refused(pipeline: Pipeline, table: str) -> set[int]:
-    """The items that lie in quarantine."""
+    """The items in quarantine."""
     async with pipeline.warehouse.connection() as warehouse:
         entries = await open_entries(pipeline.system, warehouse)
     return {key[0] for key in entries.get(table, {})}
@@ -155,7 +155,7 @@ async def check(shop: Shop, items: Sequence[Item]) -> None:
         await source.close()
 
 
-def test_what_arrives_is_what_was_sent_and_the_rest_is_in_quarantine(shop: Shop) -> None:
+def test_every_row_arrives_unchanged_or_is_in_quarantine(shop: Shop) -> None:
     @given(ITEMS)
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def holds(items: list[Item]) -> None:
@@ -164,7 +164,7 @@ def test_what_arrives_is_what_was_sent_and_the_rest_is_in_quarantine(shop: Shop)
     holds()
 
 
-def test_texts_of_a_megabyte(shop: Shop) -> None:
+def test_texts_of_a_megabyte_arrive_unchanged(shop: Shop) -> None:
     item: Item = dict.fromkeys(VALUES) | {"sold_at": "2026-11-01 09:30:00"}
     texts = ("x" * MEGABYTE, "🚚" * (MEGABYTE // 4), ('"\\N",\n' * MEGABYTE)[:MEGABYTE])
     asyncio.run(check(shop, [item | {"note": text} for text in texts]))

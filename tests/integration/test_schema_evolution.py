@@ -1,4 +1,4 @@
-"""A contract whose types change: the warehouse widens where no value can be lost, and is left as it was where one could."""
+"""A contract whose types change: the warehouse is widened where no value can be lost, and otherwise left unchanged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_widened_columns_are_altered_and_the_view_of_a_fact_shows_them(
     assert (await wide.verify()).is_equal
 
 
-async def test_a_key_that_others_refer_to_is_widened_with_them(shop: Pipeline, source: asyncpg.Connection) -> None:
+async def test_a_referenced_key_is_widened_together_with_its_references(shop: Pipeline, source: asyncpg.Connection) -> None:
     await shop.run()
     await source.execute("ALTER TABLE item ALTER COLUMN item_id TYPE bigint")
     await source.execute("INSERT INTO item (item_id, sold_at) VALUES (5000000000, '2024-03-01')")
@@ -72,8 +72,10 @@ async def test_a_key_that_others_refer_to_is_widened_with_them(shop: Pipeline, s
     assert (await wide.verify()).is_equal
 
 
-async def test_a_loader_of_the_build_before_goes_on_behind_a_widening(shop: Pipeline, source: asyncpg.Connection) -> None:
-    """And so does one of the new build behind it, whatever the other has written down as the contract."""
+async def test_a_loader_of_the_previous_build_keeps_working_after_a_widening(
+    shop: Pipeline, source: asyncpg.Connection
+) -> None:
+    """So does one of the new build after it, whatever contract the other has recorded."""
     await source.execute("ALTER TABLE item ALTER COLUMN price TYPE numeric(10, 2)")
     older = shop.reading(retyped(with_table(SHOP, FACT_WITH_PRICE), "price", numeric(10, 2)))
     newer = shop.reading(retyped(retyped(retyped(older.contract, "item_id", BIGINT), "price", numeric(18, 4)), "code", TEXT))
@@ -90,9 +92,7 @@ async def test_a_loader_of_the_build_before_goes_on_behind_a_widening(shop: Pipe
     assert (await newer.verify()).is_equal
 
 
-async def test_a_type_that_might_lose_a_value_is_refused_and_nothing_is_changed(
-    shop: Pipeline, source: asyncpg.Connection
-) -> None:
+async def test_a_narrower_type_is_refused_and_nothing_is_changed(shop: Pipeline, source: asyncpg.Connection) -> None:
     await shop.run()
     shape = await shop.select("SELECT fingerprint FROM starlift.contract")
     other = retyped(SHOP, "price", numeric(18, 2))
@@ -108,9 +108,7 @@ async def test_a_type_that_might_lose_a_value_is_refused_and_nothing_is_changed(
     assert await shop.select("SELECT fingerprint FROM starlift.contract") == shape
 
 
-async def test_a_column_that_the_contract_drops_or_lets_be_null_refuses_no_row(
-    shop: Pipeline, source: asyncpg.Connection
-) -> None:
+async def test_a_column_the_contract_drops_or_makes_nullable_refuses_no_row(shop: Pipeline, source: asyncpg.Connection) -> None:
     await shop.run()
     maker = SHOP.warehouse_table("dim_maker")
     fewer = replace(maker, columns=tuple(column for column in maker.columns if column.name != "town"))

@@ -1,4 +1,4 @@
-"""Transaction ids that mean something else than they did: each is noticed, said aloud, and what it concerns is read in full."""
+"""Transaction ids whose meaning has changed: this is noticed and logged, and the tables concerned are read in full."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HORIZON_ALONE = "SELECT count(*) FROM design WHERE age(xmin) BETWEEN 0 AND age($
 
 @pytest.fixture
 def scratch_source(tmp_path: Path) -> Iterator[ScratchCluster]:
-    """A server of the test's own."""
+    """A server for this test alone."""
     with scratch("source", tmp_path / "source") as cluster:
         yield cluster
 
@@ -60,7 +60,7 @@ async def application_of(cluster: TestCluster, database: str) -> AsyncIterator[a
 
 
 async def run(pipeline: Pipeline) -> tuple[list[str], list[BatchIngested]]:
-    """One run into the warehouse; why it read in full, and what it read."""
+    """Make one run into the warehouse; return why it read in full, and what it read."""
     with capture_logs() as logs:
         messages = await pipeline.ingest()
     await pipeline.settle(await pipeline.load(*[await pipeline.remodel(message) for message in messages]))
@@ -74,7 +74,7 @@ async def require_equal(pipeline: Pipeline) -> None:
 
 
 async def burn(connection: asyncpg.Connection, count: int) -> None:
-    """Use up transaction ids, without a trace in the log of the server."""
+    """Use up transaction ids without a trace in the server's log."""
     for _ in range(count):
         transaction = connection.transaction()
         await transaction.start()
@@ -82,10 +82,8 @@ async def burn(connection: asyncpg.Connection, count: int) -> None:
         await transaction.rollback()
 
 
-async def test_ids_that_a_crashed_source_hands_out_again_hide_no_row(
-    scratch_source: ScratchCluster, warehouse_url: str
-) -> None:
-    """A backend that dies takes all others with it; the server recovers from its log, which knows nothing of the last ids."""
+async def test_transaction_ids_reused_after_a_crash_hide_no_row(scratch_source: ScratchCluster, warehouse_url: str) -> None:
+    """A dying backend ends all others; the server recovers from its log, which does not have the last ids."""
     database = await filled_database(scratch_source)
     # Else the log writer is only a fifth of a second behind.
     execute(scratch_source.url(), "ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
@@ -109,7 +107,7 @@ async def test_ids_that_a_crashed_source_hands_out_again_hide_no_row(
         assert await run(pipeline) == ([], [])
 
 
-async def test_a_source_that_was_restored_from_a_backup_is_read_in_full_and_what_it_lacks_is_gone(
+async def test_a_source_restored_from_a_backup_is_read_in_full_and_lost_rows_are_marked_deleted(
     scratch_source: ScratchCluster, warehouse_url: str, tmp_path: Path
 ) -> None:
     database = await filled_database(scratch_source)
@@ -136,7 +134,7 @@ async def test_a_source_that_was_restored_from_a_backup_is_read_in_full_and_what
         await require_equal(pipeline)
 
 
-async def test_a_source_that_was_replaced_is_read_in_full(
+async def test_a_replaced_source_is_read_in_full(
     scratch_source: ScratchCluster, postgres_cluster: TestCluster, source_database: str, warehouse_url: str
 ) -> None:
     """By another server, and by another database of the same one."""
@@ -168,14 +166,14 @@ def standby(scratch_source: ScratchCluster, tmp_path: Path) -> Iterator[ScratchC
 
 
 async def until_replayed(primary: TestCluster, follower: TestCluster) -> None:
-    """The standby has everything that was committed."""
+    """Wait until the standby has everything that was committed."""
     written = await asyncio.to_thread(fetch_value, primary.url(), "SELECT pg_current_wal_flush_lsn()::text")
     async with asyncio.timeout(HANG_S):
         while lsn(await asyncio.to_thread(fetch_value, follower.url(), REPLAYED)) < lsn(written):  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.05)
 
 
-async def test_a_standby_is_a_source_and_its_lag_costs_nothing(
+async def test_a_standby_can_be_the_source_and_its_lag_loses_nothing(
     scratch_source: ScratchCluster, standby: ScratchCluster, warehouse_url: str
 ) -> None:
     database = await filled_database(scratch_source)
@@ -208,7 +206,7 @@ async def test_a_standby_is_a_source_and_its_lag_costs_nothing(
         await require_equal(pipeline)
 
 
-async def test_a_standby_that_cancels_reads_is_busy_and_says_what_to_set(
+async def test_a_standby_that_cancels_reads_counts_as_busy_and_the_error_names_the_setting(
     scratch_source: ScratchCluster, standby: ScratchCluster, warehouse_url: str
 ) -> None:
     execute(standby.url(), "ALTER SYSTEM SET max_standby_streaming_delay = 0", "SELECT pg_reload_conf()")
@@ -260,8 +258,10 @@ async def test_a_source_that_failed_over_to_its_standby_is_read_in_full(
             await require_equal(followed)
 
 
-async def test_ids_that_pass_the_powers_of_two_lose_nothing(scratch_source: ScratchCluster, warehouse_url: str) -> None:
-    """2^31 turns the sign of an age around, at 2^32 the 32 bits that rows carry begin again: really moved, and passed."""
+async def test_transaction_ids_that_cross_powers_of_two_lose_nothing(
+    scratch_source: ScratchCluster, warehouse_url: str
+) -> None:
+    """At 2^31 the sign of an age changes, at 2^32 the 32 bits in rows start again: the ids really move past both."""
     database = await filled_database(scratch_source)
     async with open_pipeline(scratch_source.url(database, READER), warehouse_url) as pipeline:
         for boundary, steps in ((2**31, (2**31 - 10**7, 2**31 - 40)), (2**32, (2**32 - 10**7 - 2 * 10**7, 2**32 - 40))):

@@ -60,7 +60,7 @@ async def things(source_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.mark.usefixtures("things")
-async def test_a_view_or_a_parent_of_other_tables_is_refused_in_a_sentence_and_a_partitioned_table_is_read(
+async def test_a_view_or_an_inheritance_parent_is_refused_and_a_partitioned_table_is_read(
     pipeline: Pipeline, postgres_cluster: TestCluster, source_database: str
 ) -> None:
     refused = {
@@ -106,7 +106,7 @@ def encoded_database(postgres_cluster: TestCluster, request: pytest.FixtureReque
     ],
     indirect=["encoded_database"],
 )
-async def test_a_text_without_an_equivalent_in_utf_8_stops_a_run_with_the_place(
+async def test_a_text_without_a_utf_8_equivalent_stops_the_run_and_is_located(
     postgres_cluster: TestCluster, encoded_database: str, warehouse_database: str, sentence: str
 ) -> None:
     urls = postgres_cluster.url(encoded_database, SOURCE_OWNER), postgres_cluster.url(warehouse_database, LOADER)
@@ -210,7 +210,7 @@ async def test_privileges_on_the_columns_of_the_contract_are_enough(shop: tuple[
     assert all(b"password_hash" not in pipeline.objects.buckets[LANDING][key] for key in extracts)
 
 
-async def test_a_row_that_is_lost_where_transaction_ids_may_not_be_read_is_found(
+async def test_a_lost_row_is_found_without_the_privilege_on_transaction_ids(
     shop: tuple[asyncpg.Connection, Pipeline],
 ) -> None:
     _, pipeline = shop
@@ -230,7 +230,7 @@ async def test_with_a_privilege_on_xmin_only_changes_are_read(shop: tuple[asyncp
     assert tables_read(await changed(shop)) == {"city": 1, "customer": 2}
 
 
-async def test_a_column_of_the_contract_that_may_not_be_read_is_refused_by_name(
+async def test_an_unreadable_column_of_the_contract_is_refused_by_name(
     shop: tuple[asyncpg.Connection, Pipeline],
 ) -> None:
     source, pipeline = shop

@@ -53,7 +53,7 @@ REMEDY = "required by contract 'totesys'; restore it or change the contract"
         ),
     ],
 )
-async def test_a_source_that_no_longer_fits_stops_the_run_with_one_sentence(
+async def test_a_source_that_no_longer_matches_stops_the_run_with_one_sentence(
     filled: asyncpg.Connection, pipeline: Pipeline, change: str, sentence: str
 ) -> None:
     await filled.execute(change)
@@ -68,7 +68,7 @@ async def test_a_source_that_no_longer_fits_stops_the_run_with_one_sentence(
         ("ALTER TABLE staff DROP COLUMN email_address", f"table 'staff' lacks column 'email_address' {REMEDY}"),
     ],
 )
-async def test_what_is_dropped_just_after_the_snapshot_is_not_reported_as_a_missing_privilege(
+async def test_a_drop_just_after_the_snapshot_is_not_reported_as_a_missing_privilege(
     filled: asyncpg.Connection, pipeline: Pipeline, change: str, sentence: str
 ) -> None:
     async with pipeline.source.connection() as reader, reader.transaction(isolation="repeatable_read", readonly=True):
@@ -92,14 +92,16 @@ async def test_what_is_dropped_just_after_the_snapshot_is_not_reported_as_a_miss
         "CREATE TABLE colour (colour_id int)",
     ],
 )
-async def test_a_source_whose_values_all_still_fit_is_read(filled: asyncpg.Connection, pipeline: Pipeline, change: str) -> None:
+async def test_a_source_with_changed_types_whose_values_still_fit_is_read(
+    filled: asyncpg.Connection, pipeline: Pipeline, change: str
+) -> None:
     await filled.execute("UPDATE payment SET payment_amount = 1.5")
     await filled.execute(change)
     await pipeline.run()
     assert (await pipeline.verify()).is_equal
 
 
-async def test_a_mismatch_keeps_the_horizon_and_its_repair_loses_nothing(
+async def test_a_mismatch_keeps_the_horizon_and_loses_nothing_once_repaired(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
@@ -114,7 +116,7 @@ async def test_a_mismatch_keeps_the_horizon_and_its_repair_loses_nothing(
     assert (await pipeline.verify()).is_equal
 
 
-async def test_select_is_all_that_ingestion_needs(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_ingestion_needs_only_select(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     async with pipeline.source.connection() as reader:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await reader.execute("UPDATE staff SET first_name = 'x'")
@@ -143,18 +145,18 @@ async def barred(
     execute(postgres_cluster.url(), f'REVOKE CONNECT ON DATABASE "{source_database}" FROM {role}', f"DROP ROLE {role}")
 
 
-async def test_a_role_without_any_privilege_is_told_what_to_grant(barred: Pipeline) -> None:
+async def test_a_role_without_privileges_gets_an_error_with_the_grants_needed(barred: Pipeline) -> None:
     with pytest.raises(PermanentError, match=r"grant SELECT on it to the role that Starlift uses$"):
         await barred.ingest()
 
 
-async def test_a_key_that_nothing_makes_unique(source: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_key_without_a_unique_index_is_refused(source: asyncpg.Connection, pipeline: Pipeline) -> None:
     await source.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey")
     with pytest.raises(SourceMismatchError, match=r"table 'payment' has no unique index on its key \(payment_id\), NOT NULL"):
         await pipeline.ingest()
 
 
-async def test_a_key_whose_index_has_other_columns_along_is_a_key(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_key_whose_index_includes_other_columns_is_accepted(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     await filled.execute("ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id) INCLUDE (paid)")
     await pipeline.run()
     assert (await pipeline.verify()).is_equal

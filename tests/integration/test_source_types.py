@@ -50,7 +50,7 @@ async def test_a_domain_is_read_as_its_base_type(owner: asyncpg.Connection, empt
     await require_equal(pipeline)
 
 
-async def test_types_of_extensions_and_of_schemas_travel(
+async def test_types_of_extensions_and_other_schemas_are_transferred(
     postgres_cluster: TestCluster, warehouse_database: str, owner: asyncpg.Connection, empty: Pipeline
 ) -> None:
     types = """
@@ -93,7 +93,7 @@ async def test_types_of_extensions_and_of_schemas_travel(
     await require_equal(pipeline)
 
 
-async def test_a_number_without_bounds_is_taken_where_it_fits(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_an_unbounded_number_is_accepted_where_it_fits(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TABLE t (id int PRIMARY KEY, price numeric, total numeric(20, 2), any_number numeric(5, 1));
@@ -138,7 +138,7 @@ BY_TIME = of(
 )
 
 
-async def test_a_key_may_hold_a_moment(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_a_key_may_be_a_timestamp(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TABLE event (id bigint, at timestamptz NOT NULL, v int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -176,7 +176,9 @@ async def test_a_key_may_hold_a_moment(owner: asyncpg.Connection, empty: Pipelin
     await require_equal(pipeline, quarantined=4)
 
 
-async def test_a_version_that_is_null_until_the_first_update_falls_back(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_a_version_that_is_null_before_the_first_update_uses_its_fallback(
+    owner: asyncpg.Connection, empty: Pipeline
+) -> None:
     await owner.execute(
         """
         CREATE TABLE t (id int PRIMARY KEY, v int, created_at timestamptz NOT NULL, updated_at timestamptz);
@@ -202,7 +204,7 @@ async def test_a_version_that_is_null_until_the_first_update_falls_back(owner: a
     await require_equal(pipeline)
 
 
-async def test_columns_and_tables_may_be_called_as_starlift_s_own(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_columns_and_tables_may_have_the_names_of_starlift_s_own(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TABLE t (at date PRIMARY KEY, _defect text, _key text, _run int, xid int, b int);
@@ -225,7 +227,7 @@ async def test_columns_and_tables_may_be_called_as_starlift_s_own(owner: asyncpg
     await require_equal(pipeline, quarantined=1)
 
 
-async def test_a_row_named_by_a_moment_is_found_repaired_and_traced(owner: asyncpg.Connection, empty: Pipeline) -> None:
+async def test_a_row_with_a_timestamp_key_is_found_repaired_and_traced(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(
         """
         CREATE TABLE reading (at timestamp PRIMARY KEY, v int, seen timestamptz NOT NULL);

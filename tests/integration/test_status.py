@@ -34,21 +34,21 @@ def url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
 
 @pytest.fixture
 async def system(pipeline: Pipeline, url: str) -> AsyncIterator[System]:
-    """With a loaded warehouse, and connections to it that are yet to be made, as those of a new process are."""
+    """A system with a loaded warehouse and no open connections to it, like that of a new process."""
     async with aclosing(Database("warehouse", SecretStr(url), connections=4)) as warehouse:
         yield replace(Scene().system, objects=pipeline.objects, warehouse=warehouse)
 
 
 @pytest.fixture
 async def analyst(url: str, system: System) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody else's session, in a transaction."""
+    """Another user's session, in a transaction."""
     connection = await asyncpg.connect(url, server_settings={"application_name": "report"})
     async with connection.transaction():
         yield connection
     await connection.close()
 
 
-async def test_everything_is_counted_and_healthy(system: System) -> None:
+async def test_a_loaded_stack_is_counted_and_healthy(system: System) -> None:
     status = await read_status(system, Asking(HANG))
     assert (status.healthy, status.problems, status.silent, status.quarantined) == (True, (), {}, 0)
     assert status.rows["dim_design"] == await system_count(system, "dim_design")
@@ -62,7 +62,7 @@ async def system_count(system: System, table: str) -> int:
         return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
 
 
-async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_with_the_holder(
+async def test_a_locked_table_is_estimated_and_waiter_and_holder_are_named(
     system: System, analyst: asyncpg.Connection, url: str
 ) -> None:
     await analyst.execute("LOCK TABLE fact_payment IN ACCESS EXCLUSIVE MODE")
@@ -84,7 +84,7 @@ async def test_a_locked_table_is_estimated_and_whoever_waits_for_it_is_named_wit
     loader.terminate()
 
 
-async def test_a_source_that_is_down_is_named_with_the_quarantine_only_if_a_row_is_in_it(
+async def test_a_source_outage_hides_the_quarantine_only_if_it_has_rows(
     system: System, source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """Whether the source still has the row is looked up there; everything else is known without it."""
@@ -108,7 +108,7 @@ async def test_a_locked_ledger_is_named_and_the_rest_is_shown(system: System, an
     assert status.healthy is not True
 
 
-async def test_a_warehouse_that_stands_still_does_not_hide_the_queues(system: System, postgres_cluster: TestCluster) -> None:
+async def test_a_hanging_warehouse_does_not_hide_the_queues(system: System, postgres_cluster: TestCluster) -> None:
     assert postgres_cluster.process_id is not None
     await system.dead_letters["loading"].send("x")
     os.kill(postgres_cluster.process_id.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A star that was tampered with at random is never called equal, unless it is; and no tampering stops a proof.
+"""A randomly tampered star is reported equal only if it is equal, and no tampering stops a proof.
 
 STARLIFT_TAMPERINGS and STARLIFT_TAMPERING_SEED make it longer, or the same again: the seed of a failure is in its message.
 """
@@ -96,7 +96,7 @@ def is_same(table: WarehouseTable, before: Counter[tuple[Any, ...]], now: Counte
 
 
 async def other_value(random: Random, pipeline: Pipeline, table: WarehouseTable, name: str) -> str:
-    """As SQL: NULL, what another row has there, or something near by."""
+    """An SQL expression: NULL, another row's value, or a value close to it."""
     kind: ColumnType | None = None if name in TECHNICAL else table.column(name).type
     choice = random.randrange(3)
     if choice == 0:
@@ -144,7 +144,7 @@ async def tampered(random: Random, pipeline: Pipeline, forger: asyncpg.Connectio
     return done
 
 
-async def test_a_star_that_was_tampered_with_is_never_called_equal(shop: Pipeline, forger: asyncpg.Connection) -> None:
+async def test_a_tampered_star_is_never_equal(shop: Pipeline, forger: asyncpg.Connection) -> None:
     verdict = await shop.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 0)
     names = [quoted(table.name) for table in SHOP.warehouse_tables]

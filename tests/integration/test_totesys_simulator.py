@@ -1,4 +1,4 @@
-"""The simulated source is what the contract says, and believable at any scale."""
+"""The simulated source matches the contract and is realistic at any scale."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WHERE contype = 'f' AND convalidated AND array_length(conkey, 1) = 1
 
 
 def spelled(kind: ColumnType) -> str:
-    """A contract type as PostgreSQL's catalog spells the source's."""
+    """A contract type as written in PostgreSQL's catalog of the source."""
     match kind.kind:
         case Kind.TIMESTAMP:
             return "timestamp(3) without time zone"
@@ -65,7 +65,7 @@ def spelled(kind: ColumnType) -> str:
 
 
 @pytest.mark.parametrize("table", SOURCE_TABLES, ids=lambda table: table.name)
-async def test_every_column_is_as_the_contract_says(source: asyncpg.Connection, table: SourceTable) -> None:
+async def test_every_column_matches_the_contract(source: asyncpg.Connection, table: SourceTable) -> None:
     columns = await source.fetch(
         """
         SELECT attname AS name, NOT attnotnull AS nullable, coalesce(
@@ -80,7 +80,7 @@ async def test_every_column_is_as_the_contract_says(source: asyncpg.Connection, 
     ]
 
 
-async def test_keys_defaults_and_other_tables_are_those_of_the_real_database(source: asyncpg.Connection) -> None:
+async def test_keys_defaults_and_other_tables_match_the_real_database(source: asyncpg.Connection) -> None:
     assert {row["column"]: row["rule"] for row in await source.fetch(FOREIGN_KEY_QUERY)} == FOREIGN_KEYS
     uniques = await source.fetch(
         "SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint"
@@ -127,7 +127,7 @@ async def test_fill_has_the_proportions_of_the_real_database(source: asyncpg.Con
     assert len(await source.fetch(FOREIGN_KEY_QUERY)) == len(FOREIGN_KEYS), "every foreign key is back, and valid"
 
 
-async def test_the_same_seed_gives_the_same_rows_and_another_seed_others(source: asyncpg.Connection) -> None:
+async def test_the_rows_depend_only_on_the_seed(source: asyncpg.Connection) -> None:
     async def filled(seed: int) -> dict[str, str]:
         await source.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         await create(source)
@@ -170,7 +170,7 @@ async def test_times_are_ordered_and_dates_are_texts(source: asyncpg.Connection)
     assert all(date.fullmatch(row[0]) for row in await source.fetch("SELECT agreed_delivery_date FROM sales_order"))
 
 
-async def test_a_reader_meets_empty_and_absent_texts_and_cannot_write(
+async def test_a_reader_sees_empty_and_absent_texts_and_cannot_write(
     source: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str
 ) -> None:
     await fill(source, orders=10, seed=1)
@@ -203,7 +203,7 @@ def test_the_command_fills_and_writes_and_explains_failures_in_a_sentence(
         run("write", "--url", source_url, "--rate", "100", "--seconds", "30")
 
 
-def test_a_signal_ends_the_writing_with_its_summary(source_url: str) -> None:
+def test_a_signal_stops_the_writer_which_prints_its_summary(source_url: str) -> None:
     async def create_and_fill() -> None:
         connection = await connect(source_url)
         await create(connection)

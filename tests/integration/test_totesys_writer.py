@@ -1,4 +1,4 @@
-"""The simulated application writes in the ways that lose rows elsewhere, and tells what it committed."""
+"""The simulated application writes in ways that lose rows in other pipelines, and reports what it committed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def after(seconds: float) -> asyncio.Event:
     return stop
 
 
-async def test_the_application_goes_on_inserting_where_the_fill_ended(source: asyncpg.Connection) -> None:
+async def test_the_application_continues_its_inserts_where_the_fill_ended(source: asyncpg.Connection) -> None:
     before = await fill(source, orders=50, seed=1)
     async with source.transaction():
         await clerk(source).sell()
@@ -37,7 +37,7 @@ async def test_the_application_goes_on_inserting_where_the_fill_ended(source: as
 
 
 class AlwaysExtreme(Random):
-    """Draws what is rare, and chooses among that as ever."""
+    """Always draws the rare case, and chooses among those at random."""
 
     def random(self) -> float:
         return 0.0
@@ -46,7 +46,7 @@ class AlwaysExtreme(Random):
         return super().getrandbits(k)
 
 
-async def test_the_ends_of_what_the_columns_hold_are_written_too(source: asyncpg.Connection) -> None:
+async def test_the_limits_of_the_columns_are_also_written(source: asyncpg.Connection) -> None:
     await fill(source, orders=10, seed=1)
     worker = Clerk(source, AlwaysExtreme(1), asyncio.sleep)
     for _ in range(30):
@@ -60,14 +60,14 @@ async def test_the_ends_of_what_the_columns_hold_are_written_too(source: asyncpg
 
 
 async def next_transaction(connection: asyncpg.Connection) -> None:
-    """Wait until somebody has committed another one."""
+    """Wait until another transaction has been committed."""
     newest = 'SELECT max(transaction_id) FROM "transaction"'
     known = await connection.fetchval(newest)
     while known == await connection.fetchval(newest):
         await connection.execute("SELECT pg_sleep(0.02)")
 
 
-async def test_a_long_transaction_commits_last_and_is_dated_first(source: asyncpg.Connection, source_url: str) -> None:
+async def test_a_long_transaction_commits_last_with_the_earliest_date(source: asyncpg.Connection, source_url: str) -> None:
     await fill(source, orders=50, seed=1)
     other = await connect(source_url)
 
@@ -84,7 +84,7 @@ async def test_a_long_transaction_commits_last_and_is_dated_first(source: asyncp
     assert long["last_updated"] <= quick["last_updated"]
 
 
-async def test_a_cancelled_errand_leaves_nothing(source: asyncpg.Connection) -> None:
+async def test_a_cancelled_errand_leaves_no_rows(source: asyncpg.Connection) -> None:
     await fill(source, orders=50, seed=1)
     before = await digest(source)
     with pytest.raises(ChangedMindError):
@@ -93,7 +93,7 @@ async def test_a_cancelled_errand_leaves_nothing(source: asyncpg.Connection) -> 
     assert await digest(source) == before
 
 
-async def test_of_two_savepoints_one_is_kept_under_an_xid_of_its_own(source: asyncpg.Connection) -> None:
+async def test_one_of_two_savepoints_is_kept_with_its_own_transaction_id(source: asyncpg.Connection) -> None:
     before = await fill(source, orders=50, seed=1)
     worker = clerk(source)
     async with source.transaction():
@@ -105,14 +105,14 @@ async def test_of_two_savepoints_one_is_kept_under_an_xid_of_its_own(source: asy
     assert last[0] != before_last[0], "the kept savepoint wrote as a sub-transaction"
 
 
-async def test_the_writer_counts_what_became_of_its_transactions(source: asyncpg.Connection, source_url: str) -> None:
+async def test_the_writer_counts_the_outcomes_of_its_transactions(source: asyncpg.Connection, source_url: str) -> None:
     await fill(source, orders=200, seed=1)
     written = await write(source_url, rate_per_second=200, seed=3, stop=after(2))
     assert written.committed > 0
     assert written.uncertain == written.lost == 0
 
 
-async def test_a_cancelled_sale_leaves_nothing_or_a_transaction_that_refers_to_nothing(source: asyncpg.Connection) -> None:
+async def test_a_cancelled_sale_leaves_no_rows_or_a_transaction_without_a_reference(source: asyncpg.Connection) -> None:
     before = await fill(source, orders=50, seed=1)
     worker = clerk(source)
     for _ in range(20):
@@ -127,7 +127,7 @@ async def test_a_cancelled_sale_leaves_nothing_or_a_transaction_that_refers_to_n
     assert 0 < stayed < cancelled
 
 
-async def test_a_voided_payment_comes_back_as_it_was_but_for_its_date(source: asyncpg.Connection) -> None:
+async def test_a_voided_payment_returns_unchanged_except_for_its_date(source: asyncpg.Connection) -> None:
     await fill(source, orders=200, seed=1)
     await source.execute("UPDATE payment SET paid = false")
     before = {row["payment_id"]: dict(row) | {"last_updated": None} for row in await source.fetch("SELECT * FROM payment")}
@@ -141,7 +141,7 @@ async def test_a_voided_payment_comes_back_as_it_was_but_for_its_date(source: as
     assert after == before
 
 
-async def test_no_foreign_key_stops_a_writer_that_deletes_too(source: asyncpg.Connection, source_url: str) -> None:
+async def test_no_foreign_key_stops_a_writer_that_also_deletes(source: asyncpg.Connection, source_url: str) -> None:
     await fill(source, orders=200, seed=1)
     done: list[object] = []
 
@@ -160,7 +160,7 @@ async def test_no_foreign_key_stops_a_writer_that_deletes_too(source: asyncpg.Co
                 break
 
 
-async def test_the_writer_goes_on_after_its_connections_are_cut(source: asyncpg.Connection, source_url: str) -> None:
+async def test_the_writer_continues_after_its_connections_are_cut(source: asyncpg.Connection, source_url: str) -> None:
     await fill(source, orders=200, seed=1)
     stop = asyncio.Event()
 

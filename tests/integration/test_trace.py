@@ -1,4 +1,4 @@
-"""The life of a row, told from a real warehouse and a real source: what is known is right, what has expired is said."""
+"""The life of a row, traced in a real warehouse and a real source: known facts are correct, expired ones are reported."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Of a small totesys that is not loaded yet."""
+    """The pipeline of a small totesys that is not loaded yet."""
     return pipeline
 
 
 async def passage(pipeline: Pipeline, table: str, *key: str) -> tuple[Passage, tuple[Hop, ...]]:
-    """The one of the newest row."""
+    """The passage of the newest row."""
     found = await life(pipeline, table, *key)
     batch = found.rows[0].batch
     assert batch is not None
@@ -40,7 +40,7 @@ def manifest(pipeline: Pipeline, run: int) -> Manifest:
     return Manifest.model_validate_json(pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).manifest(run)])
 
 
-async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(filled: Pipeline) -> None:
+async def test_a_trace_names_the_run_batch_messages_and_objects_of_a_row(filled: Pipeline) -> None:
     (message,) = await filled.run()
     found, hops = await passage(filled, "dim_staff", "3")
     (announced,) = manifest(filled, message.data.run).batches
@@ -63,7 +63,7 @@ async def test_a_row_s_run_batch_messages_and_objects_are_those_that_brought_it(
     assert not any(piece.expired for piece in (*found.landing, *found.processed))
 
 
-async def test_every_hop_has_its_time_and_the_seconds_since_the_one_before(filled: Pipeline) -> None:
+async def test_every_hop_has_its_time_and_the_seconds_since_the_previous_one(filled: Pipeline) -> None:
     (message,) = await filled.run()
     _, hops = await passage(filled, "fact_payment", "3")
     ((merged_at, began_at, committed_at),) = await filled.select(
@@ -90,7 +90,9 @@ async def test_every_hop_has_its_time_and_the_seconds_since_the_one_before(fille
     assert all(hop.seconds is not None and hop.seconds >= 0 for hop in hops[1:])
 
 
-async def test_of_a_fact_every_version_is_told_and_the_newest_is_current(source: asyncpg.Connection, filled: Pipeline) -> None:
+async def test_every_version_of_a_fact_is_traced_and_the_newest_is_current(
+    source: asyncpg.Connection, filled: Pipeline
+) -> None:
     """Newest is the version of the highest run, whatever its last_updated is."""
     runs = [await filled.run()]
     for amount, moment in ((7, "2026-12-01 10:00"), (8, "2026-11-30 10:00")):
@@ -112,7 +114,7 @@ def star_key(message: BatchRemodelled, table: str) -> str:
     return ref.key
 
 
-async def test_of_a_batch_that_is_not_the_first_its_own_objects_are_told(filled: Pipeline) -> None:
+async def test_a_row_of_a_later_batch_is_traced_to_that_batch_s_objects(filled: Pipeline) -> None:
     messages = await filled.cut(25).run()
     found_keys = await filled.select("SELECT _batch_id, min(payment_id)::text FROM fact_payment GROUP BY _batch_id")
     batches: dict[UUID, str] = dict(found_keys)
@@ -130,7 +132,7 @@ def require(moment: datetime | None) -> datetime:
     return moment
 
 
-async def test_what_has_expired_is_said_and_the_rest_is_told(filled: Pipeline) -> None:
+async def test_expired_objects_are_reported_and_the_rest_is_traced(filled: Pipeline) -> None:
     (message,) = await filled.run()
     (announced,) = manifest(filled, message.data.run).batches
     objects = filled.objects.buckets
@@ -155,7 +157,7 @@ async def test_what_has_expired_is_said_and_the_rest_is_told(filled: Pipeline) -
     assert words.count(": expired") == 1
 
 
-async def test_without_its_manifest_a_batch_is_told_from_ledger_and_buckets(filled: Pipeline) -> None:
+async def test_a_batch_without_a_manifest_is_traced_from_ledger_and_buckets(filled: Pipeline) -> None:
     (message,) = await filled.run()
     (announced,) = manifest(filled, message.data.run).batches
     before, _ = await passage(filled, "dim_staff", "3")
@@ -173,8 +175,8 @@ async def test_without_its_manifest_a_batch_is_told_from_ledger_and_buckets(fill
     assert (found.landing, hops[1].at) == ((), None)
 
 
-async def test_a_row_of_a_batch_that_was_replayed_is_told_with_both_ids(filled: Pipeline) -> None:
-    """As `starlift quarantine replay` does: the same extracts, as another batch of the same run."""
+async def test_a_row_of_a_replayed_batch_is_traced_with_both_message_ids(filled: Pipeline) -> None:
+    """`starlift quarantine replay` sends the same extracts as another batch of the same run."""
     (first,) = await filled.run()
     (announced,) = manifest(filled, first.data.run).batches
     again = announced.model_copy(update={"id": uuid4(), "data": announced.data.model_copy(update={"batch_id": uuid4()})})
@@ -188,7 +190,7 @@ async def test_a_row_of_a_batch_that_was_replayed_is_told_with_both_ids(filled: 
     assert (await check_history(filled.system)).is_complete
 
 
-async def test_a_row_that_something_else_wrote_is_told_so(filled: Pipeline) -> None:
+async def test_a_row_that_starlift_did_not_write_is_reported(filled: Pipeline) -> None:
     await filled.run()
     await filled.select(
         f"UPDATE dim_design SET _batch_id = '{UUID(int=1)}' WHERE design_id = 1",
@@ -198,7 +200,7 @@ async def test_a_row_that_something_else_wrote_is_told_so(filled: Pipeline) -> N
     assert "of no batch: Starlift did not load it" in await told(filled, "dim_design", "2")
 
 
-async def test_for_scripts_everything_has_a_stable_name(filled: Pipeline) -> None:
+async def test_the_json_of_a_trace_has_stable_names(filled: Pipeline) -> None:
     (message,) = await filled.run()
     document = (await life(filled, "fact_payment", "3")).model_dump(mode="json")
     ((row,), batch) = (document.pop("rows"), document)

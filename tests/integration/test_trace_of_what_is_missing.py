@@ -1,4 +1,4 @@
-"""The life of a row that is gone, made up, refused or not there: where it is instead."""
+"""The trace of a row that was deleted, inferred, refused or never loaded."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ HOPS = ["source snapshot", "batch ingested", "batch remodelled", "load began", "
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Of a small totesys that is not loaded yet."""
+    """The pipeline of a small totesys that is not loaded yet."""
     return pipeline
 
 
-async def test_a_row_that_is_gone_at_the_source_is_told_with_the_run_that_found_it_so(
+async def test_a_row_deleted_at_the_source_is_traced_to_the_run_that_found_it_missing(
     source: asyncpg.Connection, filled: Pipeline
 ) -> None:
     await filled.run()
@@ -42,10 +42,10 @@ async def test_a_row_that_is_gone_at_the_source_is_told_with_the_run_that_found_
     assert (await life(filled, "fact_payment", "4")).tombstone is None
 
 
-async def test_an_inferred_member_is_said_to_be_one_and_the_source_is_asked_for_the_row(
+async def test_an_inferred_member_is_labelled_and_its_row_looked_up_at_the_source(
     source: asyncpg.Connection, filled: Pipeline
 ) -> None:
-    """As a fact that overtook its dimension leaves it: the batches of one run, loaded the last first."""
+    """A fact overtook its dimension: the batches of one run are loaded in reverse order."""
     messages = await filled.cut(200).read()
     facts = [message for message in messages if any(rows.table == "fact_payment" for rows in message.data.tables)]
     await filled.load(facts[0])
@@ -58,9 +58,7 @@ async def test_an_inferred_member_is_said_to_be_one_and_the_source_is_asked_for_
     assert (found.rows[0].inferred, found.at_source) == (False, None)
 
 
-async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_came_later(
-    source: asyncpg.Connection, filled: Pipeline
-) -> None:
+async def test_a_refused_row_is_traced_with_its_reasons_and_later_arrival(source: asyncpg.Connection, filled: Pipeline) -> None:
     await filled.run()
     await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
     await source.execute(PAY, 4, "NaN", "2026-12-01 10:00")
@@ -79,9 +77,7 @@ async def test_a_row_that_was_refused_is_told_with_the_reasons_and_whether_it_ca
     assert (await life(filled, "fact_payment", "5")).quarantine == ()
 
 
-async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
-    source: asyncpg.Connection, filled: Pipeline
-) -> None:
+async def test_a_refused_row_that_was_deleted_is_no_longer_missing(source: asyncpg.Connection, filled: Pipeline) -> None:
     await filled.run()
     await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
     await filled.run()
@@ -92,9 +88,7 @@ async def test_a_row_that_was_refused_and_then_deleted_is_missing_no_longer(
     assert "payment_amount is NaN (the source no longer has it)" in await told(filled, "fact_payment", "3")
 
 
-async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_that_is_asked_for_only(
-    source: asyncpg.Connection, filled: Pipeline
-) -> None:
+async def test_refusals_are_listed_newest_first_for_the_requested_table(source: asyncpg.Connection, filled: Pipeline) -> None:
     await source.execute("UPDATE currency SET currency_code = 'XXZ' WHERE currency_id = 1")
     await filled.run()
     await source.execute("UPDATE currency SET currency_code = 'XXY' WHERE currency_id = 1")
@@ -104,7 +98,7 @@ async def test_refusals_of_several_runs_come_the_newest_first_and_of_the_table_t
     assert (await life(filled, "dim_design", "1")).quarantine == ()
 
 
-async def test_a_row_that_is_not_loaded_is_looked_for_at_the_source(source: asyncpg.Connection, filled: Pipeline) -> None:
+async def test_a_row_that_is_not_loaded_is_looked_up_at_the_source(source: asyncpg.Connection, filled: Pipeline) -> None:
     assert (await life(filled, "fact_payment", "3")).at_source is AtSource.WAITING  # nothing was ever read
     messages = await filled.read()
     found = await life(filled, "fact_payment", "3")
@@ -123,7 +117,7 @@ async def test_a_row_that_is_not_loaded_is_looked_for_at_the_source(source: asyn
     assert await told(filled, "dim_staff", "998") == "dim_staff 998 is not in the warehouse.\nThe source has no such row."
 
 
-async def test_a_source_that_can_t_be_reached_is_said(filled: Pipeline) -> None:
+async def test_an_unreachable_source_is_reported(filled: Pipeline) -> None:
     await filled.run()
     nobody = Database("source", SecretStr(f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"), connections=1)
     alone = replace(filled, source=nobody)
@@ -132,7 +126,7 @@ async def test_a_source_that_can_t_be_reached_is_said(filled: Pipeline) -> None:
     await nobody.aclose()
 
 
-async def test_a_day_of_the_calendar_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
+async def test_a_calendar_day_is_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
     await filled.run()
     ((day,),) = await filled.select("SELECT max(date_id)::text FROM dim_date")
     found = await life(filled, "dim_date", day)
@@ -142,7 +136,7 @@ async def test_a_day_of_the_calendar_computed_and_belongs_to_no_run(filled: Pipe
     assert not (await life(filled, "dim_date", "1066-10-14")).known
 
 
-async def test_a_number_may_be_typed_with_a_sign_and_zeros(filled: Pipeline) -> None:
+async def test_a_number_may_be_typed_with_a_sign_and_leading_zeros(filled: Pipeline) -> None:
     await filled.run()
     assert (await life(filled, "dim_staff", "+003")).key == (3,)
     assert (await life(filled, "dim_staff", "-2147483648")).at_source is AtSource.NOWHERE

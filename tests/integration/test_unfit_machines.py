@@ -1,4 +1,4 @@
-"""Machines that a local stack can't be started on: each is one sentence, and nothing is left behind."""
+"""Machines on which a local stack can't start: each is reported in one sentence, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", ["16k", "30m", "44m"], ids=["the state", "a data directory", "a server"])
-def test_a_disk_that_runs_full_while_databases_are_made(size: str, mounted: Mounted, tight: None) -> None:
+def test_a_disk_that_fills_up_while_databases_are_created_is_reported(size: str, mounted: Mounted, tight: None) -> None:
     home = mounted(f"size={size}") / "home"
     with pytest.raises(StackError, match="no space left on the disk"), Stack(home) as stack, machine.disk_errors(home):
         stack.start()
     assert Stack.found(home) is None
 
 
-def test_a_disk_that_runs_full_while_localstack_is_made(mounted: Mounted, tight: None, postgres_cluster: TestCluster) -> None:
+def test_a_disk_that_fills_up_while_localstack_is_installed_is_reported(
+    mounted: Mounted, tight: None, postgres_cluster: TestCluster
+) -> None:
     home = mounted("size=16k") / "home"
     url = postgres_cluster.url()
     with pytest.raises(StackError, match="LocalStack ran out of disk space"), Stack(home) as stack, machine.disk_errors(home):
@@ -70,7 +72,7 @@ def test_a_disk_that_runs_full_while_localstack_is_made(mounted: Mounted, tight:
     assert Stack.found(home) is None
 
 
-def test_programs_are_copied_to_where_they_can_be_run(
+def test_programs_are_copied_to_a_place_where_they_can_run(
     mounted: Mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noexec = mounted("noexec,mode=1777")
@@ -91,7 +93,7 @@ def test_programs_are_copied_to_where_they_can_be_run(
     assert list(noexec.iterdir()) == []
 
 
-def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(StackError, match="user id 54321 has no name, and PostgreSQL's initdb needs one; add it to /etc/passwd"):
         Cluster("source", tmp_path).start(free_port())
@@ -99,7 +101,7 @@ def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv")
-def test_root_that_may_not_give_files_away(tmp_path: Path) -> None:
+def test_root_without_the_right_to_chown_is_refused(tmp_path: Path) -> None:
     starlift = Starlift(tmp_path / "home")
     temporary = tmp_path / "temporary"
     temporary.mkdir(mode=0o755)

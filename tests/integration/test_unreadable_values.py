@@ -37,13 +37,13 @@ async def shop(source: asyncpg.Connection, pipeline: Pipeline) -> Pipeline:
     return pipeline.reading(WITH_PAIR)
 
 
-async def test_a_value_that_both_databases_read_arrives(shop: Pipeline) -> None:
+async def test_a_value_that_both_databases_can_read_arrives(shop: Pipeline) -> None:
     await shop.run()
     assert await shop.select("SELECT item_id, size::text FROM dim_item ORDER BY 1") == [(1, "(1,2)"), (2, None)]
     assert (await shop.verify()).is_equal
 
 
-async def test_a_value_that_the_warehouse_cannot_read_is_told_by_its_column_and_nothing_is_loaded(
+async def test_a_value_the_warehouse_cannot_read_is_named_by_its_column_and_nothing_is_loaded(
     shop: Pipeline, source: asyncpg.Connection
 ) -> None:
     await source.execute("UPDATE item SET size = '(wide,high)' WHERE item_id = 2")

@@ -30,7 +30,7 @@ async def require_equal(pipeline: Pipeline) -> None:
     assert (verdict.in_flight, verdict.quarantined) == (0, 0)
 
 
-async def test_an_empty_table_is_compared_only_on_demand_and_the_log_says_so(
+async def test_an_empty_table_is_compared_only_on_request_and_this_is_logged(
     source: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     payments = await source.fetchval("SELECT count(*) FROM payment")
@@ -54,14 +54,16 @@ async def test_an_empty_table_is_compared_only_on_demand_and_the_log_says_so(
     await require_equal(loaded)
 
 
-async def test_row_security_that_hides_everything_deletes_nothing(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_row_security_that_hides_every_row_marks_none_deleted(source: asyncpg.Connection, loaded: Pipeline) -> None:
     payments = await source.fetchval("SELECT count(*) FROM payment")
     await source.execute("ALTER TABLE payment ENABLE ROW LEVEL SECURITY")
     assert (await loaded.run(compare_keys=True))[0].data.tables == ()
     assert await loaded.select("SELECT count(*) FROM fact_payment_current") == [(payments,)]
 
 
-async def test_what_row_security_hides_is_gone_until_it_shows_again(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_rows_hidden_by_row_security_are_marked_deleted_until_visible_again(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
     """The source is what the role may see; a lifted policy gives no row a new xmin."""
     await source.execute("ALTER TABLE payment ENABLE ROW LEVEL SECURITY")
     await source.execute(f"CREATE POLICY others ON payment TO {READER} USING (payment_id <> 3)")
@@ -73,7 +75,7 @@ async def test_what_row_security_hides_is_gone_until_it_shows_again(source: asyn
     await require_equal(loaded)
 
 
-async def test_rows_that_a_swapped_table_lacks_are_found_at_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_rows_missing_from_a_swapped_table_are_found_at_once(source: asyncpg.Connection, loaded: Pipeline) -> None:
     await source.execute("CREATE TABLE payment_new (LIKE payment INCLUDING ALL)")
     await source.execute("INSERT INTO payment_new SELECT * FROM payment WHERE payment_id <> 3")
     await source.execute("ALTER TABLE payment RENAME TO payment_old")
@@ -84,7 +86,9 @@ async def test_rows_that_a_swapped_table_lacks_are_found_at_once(source: asyncpg
     await require_equal(loaded)
 
 
-async def test_rows_of_a_partition_are_gone_while_it_is_detached(source: asyncpg.Connection, loaded: Pipeline) -> None:
+async def test_rows_of_a_detached_partition_are_marked_deleted_until_it_is_attached(
+    source: asyncpg.Connection, loaded: Pipeline
+) -> None:
     await source.execute("ALTER TABLE payment RENAME TO payment_before")
     await source.execute("CREATE TABLE payment (LIKE payment_before) PARTITION BY RANGE (payment_id)")
     await source.execute("ALTER TABLE payment ADD PRIMARY KEY (payment_id)")

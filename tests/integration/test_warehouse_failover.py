@@ -23,7 +23,7 @@ from tests.fixtures.postgres_cluster import TestCluster
 pytestmark = begins_with(filled_totesys(orders=10))
 
 
-async def test_a_read_only_warehouse_is_down_until_it_takes_writes_again(
+async def test_a_read_only_warehouse_counts_as_down_until_it_accepts_writes(
     filled: asyncpg.Connection, pipeline: Pipeline, postgres_cluster: TestCluster, warehouse_database: str
 ) -> None:
     (message,) = await pipeline.read()
@@ -58,7 +58,7 @@ async def test_a_connection_that_breaks_inside_a_transaction_is_an_outage(
         await be_cut_off()
 
 
-async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_warehouse_that_comes_back_empty_is_recreated(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     (message,) = await pipeline.read()
     deps = loading.Dependencies(
         pipeline.objects, PostgresWarehouse(pipeline.warehouse, pipeline.contract), pipeline.contract, FakeQueue()
@@ -73,7 +73,7 @@ async def test_a_warehouse_that_comes_back_empty_is_shaped_again(filled: asyncpg
     assert len(await pipeline.select("SELECT FROM pg_constraint WHERE contype = 'f'")) > 0
 
 
-async def test_a_warehouse_that_is_emptied_before_the_first_batch_of_a_loader_is_shaped_again(
+async def test_a_warehouse_emptied_before_a_loader_s_first_batch_is_recreated(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     (message,) = await pipeline.read()

@@ -107,7 +107,7 @@ def row_counts(batches: Sequence[Sequence[Extract]], table: str) -> list[int]:
     return [sum(one.object.row_count for one in batch if (one.table, one.role) == (table, Role.BASE)) for batch in batches]
 
 
-async def test_pages_and_batches_are_cut_by_their_bytes_down_to_a_row(docs: asyncpg.Connection, narrow: Pipeline) -> None:
+async def test_pages_and_batches_are_split_by_bytes_down_to_single_rows(docs: asyncpg.Connection, narrow: Pipeline) -> None:
     await docs.execute(WIDE_DOCS)  # and nobody has analysed the table
     counts = row_counts(await batches_of(narrow), "doc")
     assert sum(counts) == 60
@@ -116,7 +116,7 @@ async def test_pages_and_batches_are_cut_by_their_bytes_down_to_a_row(docs: asyn
     assert counts == [1] * 60, "a row that is larger than a batch is one"
 
 
-async def test_a_page_of_wide_rows_behind_narrow_ones_is_bounded_although_nothing_announced_them(
+async def test_a_page_of_wide_rows_after_narrow_ones_is_bounded_without_warning(
     docs: asyncpg.Connection, narrow: Pipeline
 ) -> None:
     await docs.execute("INSERT INTO doc (id, note) SELECT -n, 'x' FROM generate_series(1, 20000) AS n")
@@ -130,7 +130,9 @@ async def test_a_page_of_wide_rows_behind_narrow_ones_is_bounded_although_nothin
     assert max(page.byte_count for page in pages) < BATCH_BYTES + 4 * ROW_BYTES, "of 7.8 MB"
 
 
-async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs: asyncpg.Connection, narrow: Pipeline) -> None:
+async def test_partners_are_split_by_bytes_together_with_the_rows_that_need_them(
+    docs: asyncpg.Connection, narrow: Pipeline
+) -> None:
     await docs.execute(
         "INSERT INTO maker SELECT n, 'town ' || n, decode(repeat(md5(n::text), 4096), 'hex') FROM generate_series(1, 60) AS n"
     )
@@ -146,7 +148,7 @@ async def test_partners_are_cut_by_their_bytes_with_the_rows_that_need_them(docs
     assert (await narrow.verify()).is_equal
 
 
-async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
+async def test_a_load_is_split_before_its_messages_name_too_many_objects(
     source: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await fill(source, orders=20, seed=1)
@@ -169,7 +171,7 @@ async def test_a_load_is_cut_where_its_messages_would_name_too_many_objects(
 LIMITS = BatchLimits()
 
 
-def test_a_message_of_the_most_and_longest_objects_is_one_that_sqs_takes() -> None:
+def test_the_largest_possible_message_fits_into_sqs() -> None:
     name = "t" * 63
     names = BatchKeys(name, 2**62, 10**5 - 1).extract(name, Role.PARTNER, "0" * 64)
     ref = ObjectRef(bucket="b" * 63, key=names, byte_count=2**40, row_count=LIMITS.rows, sha256="0" * 64)
@@ -205,7 +207,7 @@ def quarantined(pipeline: Pipeline, messages: Sequence[BatchRemodelled]) -> dict
     return {entry["key"]["id"]: entry["problems"][0]["reason"] for entry in map(json.loads, lines)}
 
 
-async def test_a_value_that_is_too_large_is_in_quarantine_by_its_key_and_the_rest_loads(
+async def test_a_value_that_is_too_large_is_quarantined_by_its_key_and_the_rest_loads(
     docs: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await docs.execute(LARGE_DOCS)
@@ -220,7 +222,7 @@ async def test_a_value_that_is_too_large_is_in_quarantine_by_its_key_and_the_res
     assert (verdict.is_equal, verdict.quarantined) == (True, 0)
 
 
-async def test_a_large_value_of_a_partner_refuses_only_what_takes_it_and_a_carried_one_nothing(
+async def test_a_partner_s_large_value_refuses_only_rows_that_use_it_and_a_carried_one_none(
     docs: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await docs.execute("ALTER TABLE doc ADD COLUMN draft bytea")

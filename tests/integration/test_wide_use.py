@@ -119,7 +119,7 @@ async def test_every_kind_of_value_arrives_exactly(shop: asyncpg.Connection, pip
     await require_equal(pipeline)
 
 
-async def test_it_is_read_page_by_page_and_a_second_time(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_wide_table_is_read_page_by_page_and_again(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop)
     await pipeline.cut(1).run()
     await require_equal(pipeline)
@@ -135,7 +135,9 @@ async def test_it_is_read_page_by_page_and_a_second_time(shop: asyncpg.Connectio
     await require_equal(pipeline)
 
 
-async def test_deletes_are_found_by_keys_of_uuid_and_of_three_columns(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_deletes_are_found_for_uuid_keys_and_for_keys_of_three_columns(
+    shop: asyncpg.Connection, pipeline: Pipeline
+) -> None:
     await put(shop)
     await pipeline.run()
     await shop.execute("DELETE FROM line WHERE side = 'R' AND \"Receipt Id\" = $1", SECOND)
@@ -151,14 +153,14 @@ async def test_deletes_are_found_by_keys_of_uuid_and_of_three_columns(shop: asyn
     await require_equal(pipeline)
 
 
-async def test_a_reference_into_the_void_gets_an_inferred_member(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_dangling_reference_gets_an_inferred_member(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await shop.execute("INSERT INTO line VALUES ($1, 1, 'L', 1, now())", FIRST)
     await pipeline.run()
     assert await pipeline.select(f"""SELECT "Receipt Id", payload, _run FROM {STAR}""") == [(FIRST, None, 0)]
     await require_equal(pipeline)
 
 
-async def test_a_fact_keeps_its_history_by_a_version_with_a_time_zone(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_fact_can_be_versioned_by_a_time_with_time_zone(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await put(shop)
     await pipeline.run()
     await shop.execute("UPDATE line SET qty = 9, last_updated = last_updated + interval '1 microsecond' WHERE side = 'L'")
@@ -168,7 +170,7 @@ async def test_a_fact_keeps_its_history_by_a_version_with_a_time_zone(shop: asyn
     await require_equal(pipeline)
 
 
-async def test_a_day_that_the_calendar_lacks_is_asked_for_by_the_uuid_of_a_row(
+async def test_a_day_missing_from_the_calendar_is_requested_by_a_row_s_uuid(
     shop: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     await put(shop)
@@ -185,7 +187,7 @@ async def test_a_day_that_the_calendar_lacks_is_asked_for_by_the_uuid_of_a_row(
     await require_equal(pipeline)
 
 
-async def test_what_is_out_of_range_is_quarantined_by_its_uuid(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
+async def test_a_value_out_of_range_is_quarantined_by_its_row_s_uuid(shop: asyncpg.Connection, pipeline: Pipeline) -> None:
     await shop.execute(
         f"""INSERT INTO {RECEIPT} ("Receipt Id", "paid At") VALUES ($1, 'infinity'), ($2, '0044-03-15 BC')""", FIRST, SECOND
     )
