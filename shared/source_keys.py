@@ -39,7 +39,21 @@ def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key
     The columns are compared as they are, with literals that take their types: by any text of a column no index finds a row.
     """
     relation = quoted(contract.source_schema, table.name)
-    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE ({key_columns(table)}) IN ({key_literals(keys)})"
+    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE {has_key(table, keys)}"
+
+
+def has_key(table: SourceTable, keys: Iterable[Key]) -> str:
+    """Whether a row has one of `keys`.
+
+    PostgreSQL nests `(a, b) IN (…)` as deep as it has rows, and refuses some thousands; a chain of ORs stays flat.
+    """
+    if len(table.key) == 1:
+        return f"({key_columns(table)}) IN ({key_literals(keys)})"
+    columns = [quoted("t", name) for name in table.key]
+    same = (
+        " AND ".join(f"{column} = {key_literal(value)}" for column, value in zip(columns, key, strict=True)) for key in keys
+    )
+    return f"({' OR '.join(f'({one})' for one in same)})"
 
 
 def key_as_json(contract: Contract, table: SourceTable) -> str:

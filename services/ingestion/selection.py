@@ -26,7 +26,7 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
-from shared.source_keys import key_as_json, key_columns, key_literal, key_literals
+from shared.source_keys import has_key, key_as_json, key_columns, key_literal, key_literals
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -150,7 +150,7 @@ class Selection:
             return EVERY_ROW
         conditions = [self._changed("t")]
         if keys := self.reread.get(table.name):
-            conditions.append(f"({key_columns(table)}) IN ({key_literals(keys)})")
+            conditions.append(has_key(table, keys))
         for path in self.contract.paths_of(table.name):
             if path[-1].table in self.full_tables:
                 return EVERY_ROW

@@ -72,6 +72,16 @@ async def test_every_type_of_key_is_found_by_its_index_and_no_other_spelling_of_
         assert await found_keys(owner, CONTRACT, table, [*there, *missing]) == set(there), table.name
 
 
+async def test_very_many_keys_of_several_columns_are_looked_up(owner: asyncpg.Connection) -> None:
+    """As a list of rows PostgreSQL would nest them as deep as there are keys, and refuse the statement."""
+    await owner.execute("SET TimeZone = 'UTC'")
+    await owner.execute(DDL)
+    some = await owner.fetch(f'SELECT "on"::text, at::text FROM by_time LIMIT {ROWS // 10}')
+    keys = [tuple(row) for row in some]
+    assert await found_keys(owner, CONTRACT, BY_TIME, keys) == set(keys)
+    await owner.execute(select_found_keys(CONTRACT, BY_TIME, keys))  # in one statement, as rows that are read again are
+
+
 async def test_a_quarantine_of_an_earlier_contract_names_keys_that_no_row_has(owner: asyncpg.Connection) -> None:
     """A key that was a text is a number now, or has one column more."""
     await owner.execute("CREATE TABLE by_number AS SELECT n::integer AS id FROM generate_series(1, 10) AS n")

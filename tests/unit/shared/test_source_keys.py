@@ -3,14 +3,15 @@ from __future__ import annotations
 import pytest
 
 from shared.source_keys import Key, misspelled_column, select_found_keys
-from tests.fixtures.small_contract import SHELF, SHOP
+from tests.fixtures.small_contract import MAKER, SHELF, SHOP
 
 
 def test_key_lookups_use_the_index_and_return_json_arrays() -> None:
-    assert select_found_keys(SHOP, SHELF, [(1, "a'b")]) == (
+    assert select_found_keys(SHOP, SHELF, [(1, "a'b"), (2, "")]) == (
         """SELECT json_build_array("t"."row", "t"."label"::text) FROM "public"."shelf" AS t """
-        """WHERE ("t"."row", "t"."label") IN ((1, 'a''b'))"""
+        """WHERE (("t"."row" = 1 AND "t"."label" = 'a''b') OR ("t"."row" = 2 AND "t"."label" = ''))"""
     )
+    assert select_found_keys(SHOP, MAKER, [(1,), (2,)]).endswith(' AS t WHERE ("t"."maker_id") IN ((1), (2))')
 
 
 @pytest.mark.parametrize(
