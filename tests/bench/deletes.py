@@ -45,7 +45,7 @@ DIM_ITEM = Dimension(
 )
 CONTRACT = Contract("bench", "public", "public", (ITEM,), (DIM_ITEM,))
 DELETED = (0, 10, 10_000)
-SAMPLE_S = 0.005  # how often the lock is looked at
+SAMPLE_S = 0.005  # how often the lock is sampled
 KEYS_AT_ONCE = 400_000
 HELD = """
 SELECT EXISTS (
@@ -58,20 +58,20 @@ SELECT EXISTS (
 
 @dataclass
 class Cost:
-    """One comparison, from the first query at the source until the rows that are gone are marked."""
+    """One comparison, from the first query at the source until the deleted rows are marked."""
 
     way: str
     deleted: int
     changed: int
     found: int = 0
     seconds: float = 0.0
-    megabytes: float = 0.0  # that travel for the comparison, without the changed rows
+    megabytes: float = 0.0  # sent for the comparison, without the changed rows
     keys_asked_about: int = 0
-    lock_seconds: float = 0.0  # for which no load can work
+    lock_seconds: float = 0.0  # during which no load can run
 
 
 class Lock:
-    """Watches how long the star's lock is held alone."""
+    """Measures how long the star's lock is held exclusively."""
 
     def __init__(self, url: str) -> None:
         self.seconds = 0.0
@@ -92,7 +92,7 @@ class Lock:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """While the body runs."""
+        """Watch while the body runs."""
         watch = asyncio.create_task(self._watch())
         try:
             yield
@@ -101,7 +101,7 @@ class Lock:
 
 
 async def by_hashes(pipeline: Pipeline, source_url: str, star_url: str, cost: Cost) -> Cost:
-    """As Starlift does it: a run that compares, a comparison, questions, answers."""
+    """Measure Starlift's way: a run that compares, a comparison, questions, answers."""
     lock = Lock(star_url)
     async with lock.watched():
         began = perf_counter()
@@ -118,7 +118,7 @@ async def by_hashes(pipeline: Pipeline, source_url: str, star_url: str, cost: Co
 
 
 async def by_lists(pipeline: Pipeline, source_url: str, star_url: str, cost: Cost) -> Cost:
-    """As decision 0006 did it, without its marks: the keys that a list lacks."""
+    """Measure the way of decision 0006, without its marks: the keys that a list lacks."""
     await pipeline.run()  # the changed rows, which both ways load
     lock = Lock(star_url)
     async with lock.watched():

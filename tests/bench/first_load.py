@@ -32,7 +32,7 @@ from tests.bench import copy_limit, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
 
 SEED = 1
-LIMIT_ROUNDS = 3  # the fastest counts: it is a limit
+LIMIT_ROUNDS = 3  # the fastest is used, since it is a limit
 TABLES = tuple(table.name for table in SOURCE_TABLES)
 
 

@@ -34,7 +34,7 @@ from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load
 
-ROUNDS = 3  # the fastest counts
+ROUNDS = 3  # the fastest is used
 EQUAL, DIFFERENT = 0, 3
 CORRUPT = "UPDATE fact_sales_order SET units_sold = units_sold + 1 WHERE sales_order_id % 1000 = 0"
 _PEAK = "import resource, subprocess, sys; c = subprocess.run(sys.argv[1:]); "

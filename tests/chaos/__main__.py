@@ -72,7 +72,7 @@ class Report:
 
 
 def run(seed: int, lasting: timedelta, home: Path, tell: Callable[[str], None]) -> Report:
-    """Play one seed. The same seed draws the same faults; what they meet depends on the machine."""
+    """Play one seed. The same seed draws the same faults; their effect depends on the machine."""
     draw = Random(seed)  # noqa: S311 (repeatable on purpose)
     timeline = Timeline(tell)
     with sigterm_as_interrupt(), Stack(home) as stack:

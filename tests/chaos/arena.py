@@ -39,7 +39,7 @@ SETTINGS = {
 
 @dataclass
 class Seat:
-    """The place of one service process; whoever dies is followed by another."""
+    """The place of one service process; a dead one is replaced."""
 
     service: str
     number: int
@@ -48,12 +48,12 @@ class Seat:
 
     @property
     def name(self) -> str:
-        """For people and for the log."""
+        """The name for people and for the log."""
         return f"{self.service}-{self.number}"
 
 
 class Arena:
-    """Everything that runs, and the hands that break it. `home` takes logs and data."""
+    """Everything that runs, and the ways to break it. `home` is for logs and data."""
 
     def __init__(self, stack: Stack, home: Path, draw: Random, timeline: Timeline) -> None:
         self.stack = stack
@@ -90,7 +90,7 @@ class Arena:
                 self._seat(seat, may_die=may_die)
 
     def tend(self, *, may_die: bool = True) -> None:
-        """Repair what is due: services at once, what was taken down when its time has come."""
+        """Repair what is due: services at once, servers when their time has come."""
         now = time.monotonic()
         for name in [name for name, due in self._back_at.items() if now >= due]:
             del self._back_at[name]
@@ -101,10 +101,10 @@ class Arena:
         self.seat_services(may_die=may_die)
 
     def wait_until_repaired(self) -> None:
-        """Everything that was taken down is back."""
+        """Wait until every server that was taken down is back."""
         self._back_at.clear()
         self.tend(may_die=False)
-        for seat in self._seats:  # those who were told to die have served
+        for seat in self._seats:  # processes due to die have done their part
             if seat.child is not None:
                 os.kill(seat.child.id.pid, signal.SIGTERM)
 
@@ -114,37 +114,37 @@ class Arena:
         return bool(self._back_at)
 
     def kill_service(self) -> None:
-        """SIGKILL, wherever it is."""
+        """Send SIGKILL at any point of its work."""
         seat = self._draw.choice(self._seats)
         if seat.child is not None and seat.child.exit_code() is None:
             os.kill(seat.child.id.pid, signal.SIGKILL)
 
     def stop_service(self) -> None:
-        """SIGTERM, as a deployment does: it drains."""
+        """Send SIGTERM, as a deployment does, so that it drains."""
         seat = self._draw.choice(self._seats)
         if seat.child is not None and seat.child.exit_code() is None:
             self.timeline.note("SIGTERM", seat.name)
             os.kill(seat.child.id.pid, signal.SIGTERM)
 
     def crash_database(self, name: str) -> None:
-        """SIGKILL to PostgreSQL: it recovers at its next start, and hands out transaction ids again."""
+        """Send SIGKILL to PostgreSQL: it recovers at its next start, and reuses transaction ids."""
         self.timeline.note("crash", f"PostgreSQL '{name}'")
         self.stack.clusters[name].kill()
 
     def refuse_connections(self, name: str, seconds: float) -> None:
-        """PostgreSQL is away for a while."""
+        """Stop PostgreSQL for a while."""
         self.timeline.note("down", f"PostgreSQL '{name}' for {seconds:.0f} s")
         self.stack.clusters[name].stop()
         self._back_at[f"PostgreSQL '{name}'"] = time.monotonic() + seconds
 
     def restart_localstack(self) -> None:
-        """It forgets every queue, message, bucket and object."""
+        """Restart LocalStack, which forgets every queue, message, bucket and object."""
         self.timeline.note("amnesia", "LocalStack is killed and forgets everything")
         if self.stack.localstack is not None:
             self.stack.localstack.child.stop(within=timedelta(seconds=5), first=signal.SIGKILL)
 
     def send_old_batches_again(self) -> None:
-        """Deliveries that come long after they were due."""
+        """Send messages again long after their first delivery."""
 
         async def send() -> int:
             async with open_system(OperatorSettings()) as system:

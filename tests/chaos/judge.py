@@ -58,7 +58,7 @@ class Findings:
 
 
 async def judge(system: System, *, amnesia: bool) -> Findings:
-    """Wait until all is settled, then look at everything. `amnesia`: LocalStack was restarted in between."""
+    """Wait until everything has settled, then check all of it. `amnesia`: LocalStack was restarted in between."""
     findings = Findings()
     await _wait_until_idle(system)
     await _read_dead_letters(system, findings, amnesia=amnesia)
@@ -70,7 +70,7 @@ async def judge(system: System, *, amnesia: bool) -> Findings:
     verdict = await verify(system)
     findings.rows_compared = sum(table.expected for table in verdict.tables)
     findings.quarantined = verdict.quarantined
-    if verdict.in_flight:  # nobody writes any more
+    if verdict.in_flight:  # nothing writes any more
         findings.left_behind.append(f"{verdict.in_flight} rows are in flight")
     findings.different = [
         f"{table.table} {difference.key} {difference.kind} {difference.columns}"

@@ -14,11 +14,11 @@ class Point(StrEnum):
     """After which effect the process dies."""
 
     LEASE_TAKEN = "lease taken"  # ingestion has a run number, and nothing read yet
-    OBJECT_WRITTEN = "object written"  # some objects of a batch are there, nobody was told
+    OBJECT_WRITTEN = "object written"  # some objects of a batch are written, no message is sent
     MESSAGE_SENT = "message sent"  # the next service works on it, the input is still ours
     MANIFEST_WRITTEN = "manifest written"  # the run is complete, its horizon not stored
     STATE_ADVANCED = "state advanced"  # the horizon is stored, the command not deleted
-    BATCH_COMMITTED = "batch committed"  # the rows are in, the message is not deleted
+    BATCH_COMMITTED = "batch committed"  # the rows are loaded, the message is not deleted
     INPUT_DELETED = "input deleted"  # everything is done
 
 

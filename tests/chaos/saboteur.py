@@ -1,4 +1,4 @@
-"""A service that dies where it is told to, and whose messages come twice and late: `python -m tests.chaos.saboteur SERVICE`.
+"""A service that dies at a given point, and whose messages arrive twice and late: `python -m tests.chaos.saboteur SERVICE`.
 
 The service's own code runs unchanged; what is wrapped here is the edge to the world, after the effect has happened. The
 environment says CHAOS_SEED, CHAOS_POINT (empty: none) and CHAOS_AFTER (how many times the point is passed before it kills).
@@ -38,7 +38,7 @@ class Saboteur:
         self._told = Path(environment["CHAOS_KILLS"])
 
     def passed(self, point: Point) -> None:
-        """Die here, if it is time. SIGKILL: nothing is cleaned up, nothing handed back."""
+        """Die here by SIGKILL if it is time: nothing is cleaned up or handed back."""
         if point != self._point:
             return
         self._left -= 1
@@ -50,7 +50,7 @@ class Saboteur:
     def after(
         self, effect: Callable[Parameters, Awaitable[Result]], point: Callable[..., Point]
     ) -> Callable[Parameters, Awaitable[Result]]:
-        """The effect, and then the point that `point` makes of its arguments."""
+        """Wrap an effect: after it, pass the point that `point` makes of its arguments."""
 
         async def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             result = await effect(*args, **kwargs)
@@ -60,7 +60,7 @@ class Saboteur:
         return wrapped
 
     def unreliable(self, send: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
-        """Some messages twice, some late: SQS promises neither once nor in order."""
+        """Deliver some messages twice and some late: SQS promises neither once nor in order."""
 
         async def wrapped(
             queue: SqsQueue, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES

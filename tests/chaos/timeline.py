@@ -19,14 +19,14 @@ class Moment:
 
 @dataclass
 class Timeline:
-    """`tell` prints a line."""
+    """A record of moments; A record of moments; `tell` prints a line."""
 
     tell: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
     moments: list[Moment] = field(default_factory=list)
 
     def note(self, kind: str, text: str) -> None:
-        """Keep it and print it."""
+        """Keep a moment and print it."""
         moment = Moment(time.monotonic() - self.began, kind, text)
         self.moments.append(moment)
         self.tell(f"{moment.second:7.1f} s  {kind:<18} {text}")

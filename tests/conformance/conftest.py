@@ -1,4 +1,4 @@
-"""The same suite for the fake, for moto and for LocalStack: what holds for all of them may be relied upon."""
+"""The same suite for the fake, moto and LocalStack: code may rely on what holds for all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_RECEIVE_COUNT = 3
 
 @dataclass(frozen=True)
 class Queues:
-    """A queue that gives messages up after three receipts, its dead-letter queue, and one that nobody has created."""
+    """A queue that dead-letters messages after three receipts, its dead-letter queue, and one that does not exist."""
 
     queue: Queue
     dead_letters: Queue

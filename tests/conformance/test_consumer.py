@@ -1,4 +1,4 @@
-"""The consumer on each implementation, on the real clock; its rules one by one are unit tests."""
+"""The consumer on each implementation with the real clock; unit tests cover its single rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def received(queue: Queue, count: int) -> list[Delivery]:
     return found
 
 
-async def test_every_message_is_worked_on_once_and_the_bad_one_becomes_a_dead_letter(queues: Queues) -> None:
+async def test_every_message_is_handled_once_and_the_bad_one_is_dead_lettered(queues: Queues) -> None:
     worked_on: Counter[str] = Counter()
 
     async def handle(received: Message) -> Outcome:
@@ -106,7 +106,7 @@ async def test_poison_is_dead_lettered_with_a_reason_while_good_messages_flow(
     assert (await queues.queue.depth()).in_flight == 0
 
 
-async def test_a_stop_leaves_a_copy_that_counts_only_what_failed(queues: Queues) -> None:
+async def test_a_stop_leaves_a_copy_that_counts_only_failed_attempts(queues: Queues) -> None:
     started: list[Message] = []
 
     async def handle(received: Message) -> Outcome:

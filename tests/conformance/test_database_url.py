@@ -46,7 +46,7 @@ async def test_a_database_url_is_read_from_its_secret(secret_id: str) -> None:
         (LOGIN | PLACE, "postgresql://other:pw@h/x", "postgresql://other:pw@h/x"),
     ],
 )
-async def test_a_secret_may_be_json_as_aws_makes_it(
+async def test_a_secret_may_be_the_json_that_aws_creates(
     secret_id: str, secret: dict[str, object], place: str | None, expected: str
 ) -> None:
     await put(secret_id, json.dumps(secret))
@@ -63,7 +63,7 @@ async def test_a_secret_may_be_json_as_aws_makes_it(
         (json.dumps(PLACE), "can't be read; it should be a URL, or JSON with username, password, host, port and dbname"),
     ],
 )
-async def test_a_json_secret_that_is_not_enough_is_refused_without_its_password(
+async def test_an_incomplete_json_secret_is_refused_without_showing_its_password(
     secret_id: str, text: str, expected: str
 ) -> None:
     await put(secret_id, text)
@@ -72,6 +72,6 @@ async def test_a_json_secret_that_is_not_enough_is_refused_without_its_password(
     assert "p#@" not in f"{caught.value} {caught.value.__cause__}"
 
 
-async def test_a_secret_that_does_not_exist_asks_for_the_set_up(secret_id: str) -> None:
+async def test_the_error_of_a_missing_secret_names_the_set_up(secret_id: str) -> None:
     with pytest.raises(PermanentError, match=f"secret '{secret_id}-other' does not exist in {REGION}; rerun the set-up"):
         await database_url("source", url=None, secret_id=f"{secret_id}-other", region=REGION)

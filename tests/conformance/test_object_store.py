@@ -13,7 +13,7 @@ from tests.conformance.conftest import Objects
 BODY = b"PAR1 and the rest \x00\xff"
 
 
-async def test_what_is_put_under_its_hash_is_got_by_what_a_message_says_of_it(objects: Objects) -> None:
+async def test_an_object_stored_under_its_hash_is_read_by_its_reference(objects: Objects) -> None:
     ref = await put_addressed(objects.store, objects.bucket, lambda digest: f"a/b=ç {digest[:4]}.parquet", BODY, row_count=3)
     assert await objects.store.get(ref) == BODY
     assert ref == reference(objects.bucket, f"a/b=ç {ref.sha256[:4]}.parquet", BODY, row_count=3)
@@ -25,18 +25,18 @@ async def test_putting_again_changes_nothing(objects: Objects) -> None:
     assert await objects.store.get(reference(objects.bucket, "key", BODY, row_count=0)) == BODY
 
 
-async def test_an_empty_object_is_an_object(objects: Objects) -> None:
+async def test_an_empty_object_exists(objects: Objects) -> None:
     await objects.store.put(objects.bucket, "empty", b"")
     assert await objects.store.get(reference(objects.bucket, "empty", b"", row_count=0)) == b""
 
 
-async def test_an_object_that_is_missing_is_told_with_what_to_do(objects: Objects) -> None:
+async def test_the_error_of_a_missing_object_says_what_to_do(objects: Objects) -> None:
     with pytest.raises(ObjectMissingError, match=f"'{objects.bucket}/nowhere', which does not exist; restore it and replay"):
         await objects.store.get(reference(objects.bucket, "nowhere", BODY, row_count=1))
 
 
 @pytest.mark.parametrize("other", [BODY + b"!", BODY[:-1] + b"!"], ids=["longer", "changed"])
-async def test_an_object_with_other_bytes_is_never_handed_out(objects: Objects, other: bytes) -> None:
+async def test_an_object_with_other_bytes_is_never_returned(objects: Objects, other: bytes) -> None:
     await objects.store.put(objects.bucket, "key", other)
     with pytest.raises(ObjectDamagedError, match=r"restore it and replay the dead letters; .* `starlift resend`"):
         await objects.store.get(reference(objects.bucket, "key", BODY, row_count=1))
@@ -48,7 +48,7 @@ async def test_a_mutable_object_is_none_until_it_is_created(objects: Objects) ->
     assert await objects.store.read(objects.bucket, "state.json") == Versioned(b"1", etag)
 
 
-async def test_a_version_that_was_read_can_be_replaced_once(objects: Objects) -> None:
+async def test_a_version_can_be_replaced_once(objects: Objects) -> None:
     first = await objects.store.replace(objects.bucket, "state.json", b"1", expected=None)
     second = await objects.store.replace(objects.bucket, "state.json", b"2", expected=first)
     with pytest.raises(ConflictError, match="no longer the version that was read; read it again"):
@@ -56,18 +56,18 @@ async def test_a_version_that_was_read_can_be_replaced_once(objects: Objects) ->
     assert await objects.store.read(objects.bucket, "state.json") == Versioned(b"2", second)
 
 
-async def test_what_is_there_cannot_be_created_again(objects: Objects) -> None:
+async def test_an_existing_object_cannot_be_created_again(objects: Objects) -> None:
     await objects.store.replace(objects.bucket, "state.json", b"1", expected=None)
     with pytest.raises(ConflictError):
         await objects.store.replace(objects.bucket, "state.json", b"2", expected=None)
 
 
-async def test_what_is_gone_cannot_be_replaced(objects: Objects) -> None:
+async def test_a_deleted_object_cannot_be_replaced(objects: Objects) -> None:
     with pytest.raises(ConflictError):
         await objects.store.replace(objects.bucket, "state.json", b"2", expected='"0123456789abcdef0123456789abcdef"')
 
 
-async def test_of_many_writers_one_wins(objects: Objects) -> None:
+async def test_one_of_many_concurrent_writers_wins(objects: Objects) -> None:
     first = await objects.store.replace(objects.bucket, "state.json", b"0", expected=None)
     attempts = [objects.store.replace(objects.bucket, "state.json", b"%d" % n, expected=first) for n in range(1, 9)]
     answers = await asyncio.gather(*attempts, return_exceptions=True)
@@ -78,14 +78,14 @@ async def test_of_many_writers_one_wins(objects: Objects) -> None:
     assert current.body == b"%d" % winner
 
 
-async def test_keys_are_listed_by_prefix_in_the_order_of_their_bytes(objects: Objects) -> None:
+async def test_keys_are_listed_by_prefix_in_byte_order(objects: Objects) -> None:
     for key in ("a/2", "a/10", "a/é", "a/\U0001f680", "a/\ufb01", "b/1"):
         await objects.store.put(objects.bucket, key, b"")
     assert await objects.store.keys(objects.bucket, "a/") == ["a/10", "a/2", "a/é", "a/\ufb01", "a/\U0001f680"]
     assert await objects.store.keys(objects.bucket, "c") == []
 
 
-async def test_keys_are_listed_behind_a_key_that_need_not_exist(objects: Objects, implementation: str) -> None:
+async def test_keys_are_listed_after_a_key_that_need_not_exist(objects: Objects, implementation: str) -> None:
     keys = ["a/1", "a/3", "a/5", "a/é"]
     if implementation == "localstack":
         keys.pop()  # LocalStack compares `after` with the URL-encoded key; AWS with the key
@@ -96,7 +96,7 @@ async def test_keys_are_listed_behind_a_key_that_need_not_exist(objects: Objects
     assert await objects.store.keys(objects.bucket, "a/", after="b") == []
 
 
-async def test_a_listing_tells_each_object_s_size_and_when_it_was_written_last(objects: Objects) -> None:
+async def test_a_listing_has_each_object_s_size_and_last_modification_time(objects: Objects) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     await objects.store.put(objects.bucket, "a/2", b"22")
     await objects.store.put(objects.bucket, "a/1", b"1")
@@ -114,14 +114,14 @@ async def test_a_large_object_is_sent_and_read_in_pieces(objects: Objects) -> No
     assert await objects.store.get(reference(objects.bucket, "large", body, row_count=1)) == body
 
 
-async def test_keys_beyond_one_page_are_listed_too(objects: Objects) -> None:
+async def test_keys_beyond_the_first_page_are_also_listed(objects: Objects) -> None:
     keys = [f"page/{number:04d}" for number in range(1001)]  # S3 lists 1000 a page
     for start in range(0, len(keys), 20):
         await asyncio.gather(*(objects.store.put(objects.bucket, key, b"") for key in keys[start : start + 20]))
     assert await objects.store.keys(objects.bucket, "page/") == keys
 
 
-async def test_a_bucket_that_is_gone_asks_for_the_set_up(objects: Objects) -> None:
+async def test_the_error_of_a_missing_bucket_names_the_set_up(objects: Objects) -> None:
     store, absent = objects.store, f"{objects.bucket}-absent"
     for attempt in (
         store.put(absent, "key", b""),

@@ -22,7 +22,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 async def answer_that(ask: Callable[[], Awaitable[AnswerT]], holds: Callable[[AnswerT], bool]) -> AnswerT:
-    """The first answer that holds."""
+    """The first answer that satisfies the condition."""
     async with asyncio.timeout(HANG_S):
         while not holds(answer := await ask()):  # noqa: ASYNC110 - a server has no event to wait for
             await asyncio.sleep(0.05)
@@ -38,7 +38,7 @@ async def is_empty(queue: Queue) -> bool:
     return await queue.depth() == Depth(visible=0, in_flight=0, delayed=0)
 
 
-async def test_what_is_sent_is_received(queues: Queues) -> None:
+async def test_a_sent_message_is_received(queues: Queues) -> None:
     body = '{"text": "ﬁancée 🚀 \\u0000"}'
     message_id = await queues.queue.send(body, attributes={"starlift.failure": '{"reason": "é"}', "other": "x"})
     delivery = await receive_one(queues.queue)
@@ -50,19 +50,19 @@ async def test_what_is_sent_is_received(queues: Queues) -> None:
     assert delivery.sent_at.utcoffset() == timedelta(0)
 
 
-async def test_no_more_is_received_than_asked_for(queues: Queues) -> None:
+async def test_no_more_messages_are_received_than_requested(queues: Queues) -> None:
     for number in range(5):
         await queues.queue.send(str(number))
     assert len(await queues.queue.receive(3, wait=SHORT, visibility=LONG)) <= 3
 
 
-async def test_no_more_than_ten_are_received_however_many_are_asked_for(queues: Queues) -> None:
+async def test_at_most_ten_messages_are_received_per_request(queues: Queues) -> None:
     for number in range(12):
         await queues.queue.send(str(number))
     assert 1 <= len(await queues.queue.receive(30, wait=SHORT, visibility=LONG)) <= 10
 
 
-async def test_an_empty_queue_is_waited_for_and_then_answers_nothing(queues: Queues) -> None:
+async def test_a_poll_of_an_empty_queue_waits_and_returns_nothing(queues: Queues) -> None:
     started_at = asyncio.get_running_loop().time()
     assert await queues.queue.receive(10, wait=SHORT, visibility=LONG) == []
     assert asyncio.get_running_loop().time() - started_at >= 0.9
@@ -78,7 +78,7 @@ async def test_a_poll_ends_when_a_message_arrives(queues: Queues) -> None:
     assert asyncio.get_running_loop().time() - started_at < wait.total_seconds()
 
 
-async def test_what_is_not_deleted_comes_back_after_its_visibility(queues: Queues) -> None:
+async def test_a_message_that_is_not_deleted_returns_after_its_visibility_timeout(queues: Queues) -> None:
     await queues.queue.send("again")
     first = await receive_one(queues.queue, visibility=SHORT)
     second = await receive_one(queues.queue)
@@ -100,7 +100,7 @@ async def test_visibility_can_be_renewed(queues: Queues) -> None:
     await queues.queue.send("mine")
     clock, hidden = asyncio.get_running_loop().time, timedelta(seconds=2)
     took = hidden.total_seconds()
-    while took >= hidden.total_seconds():  # else it may have been renewed when it was in flight no longer
+    while took >= hidden.total_seconds():  # otherwise it may have been renewed when no longer in flight
         began = clock()
         delivery = await receive_one(queues.queue, visibility=hidden)
         await queues.queue.set_visibility({delivery.receipt_handle: LONG})
@@ -110,7 +110,7 @@ async def test_visibility_can_be_renewed(queues: Queues) -> None:
     assert await queues.queue.receive(1, wait=timedelta(seconds=3), visibility=LONG) == []
 
 
-async def test_many_are_renewed_and_deleted_ten_in_a_request(queues: Queues) -> None:
+async def test_messages_are_renewed_and_deleted_ten_per_request(queues: Queues) -> None:
     for number in range(23):
         await queues.queue.send(str(number))
     receipts: list[str] = []
@@ -130,18 +130,18 @@ async def test_deleting_may_be_repeated(queues: Queues) -> None:
     await answer_that(lambda: is_empty(queues.queue), bool)
 
 
-async def test_a_receipt_of_nobody_is_gone(queues: Queues) -> None:
+async def test_an_unknown_receipt_counts_as_gone(queues: Queues) -> None:
     await queues.queue.send("somebody's")
     assert (await queues.queue.set_visibility({"nobody's": LONG})).gone == {"nobody's"}
     assert not (await queues.queue.delete(["nobody's"])).transient
 
 
-async def test_nothing_is_deleted_or_renewed_without_a_request(queues: Queues) -> None:
+async def test_no_request_is_made_without_receipts(queues: Queues) -> None:
     assert (await queues.queue.delete([])).gone == frozenset()
     assert (await queues.queue.set_visibility({})).gone == frozenset()
 
 
-async def test_what_is_no_longer_in_flight_cannot_be_renewed(queues: Queues, implementation: str) -> None:
+async def test_a_message_that_is_no_longer_in_flight_cannot_be_renewed(queues: Queues, implementation: str) -> None:
     if implementation != "fake":
         pytest.skip("LocalStack and moto renew a message that is not in flight; AWS answers MessageNotInflight")
     await queues.queue.send("lost")
@@ -162,7 +162,7 @@ async def test_a_stale_receipt_deletes_nothing(queues: Queues, implementation: s
     assert not (await queues.queue.set_visibility({current.receipt_handle: LONG})).gone
 
 
-async def test_a_delayed_message_shows_up_later(queues: Queues) -> None:
+async def test_a_delayed_message_becomes_visible_later(queues: Queues) -> None:
     await queues.queue.send("much later", delay=DELAY_MAXIMUM)
     assert await queues.queue.receive(1, wait=AT_ONCE, visibility=LONG) == []
     assert await queues.queue.depth() == Depth(visible=0, in_flight=0, delayed=1)
@@ -170,14 +170,14 @@ async def test_a_delayed_message_shows_up_later(queues: Queues) -> None:
     assert (await receive_one(queues.queue)).body == "later"
 
 
-async def test_depth_tells_what_waits_and_what_is_worked_on(queues: Queues) -> None:
+async def test_depth_counts_waiting_delayed_and_in_flight_messages(queues: Queues) -> None:
     for number in range(3):
         await queues.queue.send(str(number))
     await receive_one(queues.queue)
     await answer_that(queues.queue.depth, lambda depth: depth == Depth(visible=2, in_flight=1, delayed=0))
 
 
-async def test_a_message_received_too_often_becomes_a_dead_letter_as_it_was(queues: Queues) -> None:
+async def test_a_message_received_too_often_is_dead_lettered_unchanged(queues: Queues) -> None:
     await queues.queue.send("poison", attributes={"origin": "x"})
     for _ in range(MAX_RECEIVE_COUNT):
         delivery = await receive_one(queues.queue)
@@ -188,7 +188,7 @@ async def test_a_message_received_too_often_becomes_a_dead_letter_as_it_was(queu
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's advice; our messages have 2 KiB
-async def test_the_largest_message_is_taken_and_a_larger_one_refused_by_name(queues: Queues) -> None:
+async def test_the_largest_message_is_sent_and_a_larger_one_is_refused_by_name(queues: Queues) -> None:
     await queues.queue.send("x" * MESSAGE_BYTES_MAXIMUM)
     assert len((await receive_one(queues.queue)).body) == MESSAGE_BYTES_MAXIMUM
     with pytest.raises(PermanentError, match="put the data into an object"):
@@ -196,7 +196,7 @@ async def test_the_largest_message_is_taken_and_a_larger_one_refused_by_name(que
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_a_body_that_leaves_no_room_for_its_attributes_travels_with_them_and_comes_back_whole(queues: Queues) -> None:
+async def test_a_body_without_room_for_its_attributes_is_packed_with_them_and_unpacked(queues: Queues) -> None:
     # Nearly as hard to compress as a text can be: characters of one to four bytes, each as likely as the others of its length.
     draw = Random(1)  # noqa: S311 - the same text each time
     spans = [range(0x20, 0x7F), range(0x80, 0x800), range(0x800, 0xD800), range(0x10000, 0x110000)]
@@ -212,7 +212,7 @@ async def test_a_body_that_leaves_no_room_for_its_attributes_travels_with_them_a
     assert (await receive_one(queues.dead_letters)).body == body
 
 
-async def test_a_queue_that_is_gone_asks_for_the_set_up(queues: Queues) -> None:
+async def test_the_error_of_a_missing_queue_names_the_set_up(queues: Queues) -> None:
     if queues.absent is None:
         pytest.skip("a fake is there when it is made")
     for attempt in (queues.absent.depth(), queues.absent.send("x"), queues.absent.receive(1, wait=AT_ONCE, visibility=LONG)):
@@ -221,7 +221,7 @@ async def test_a_queue_that_is_gone_asks_for_the_set_up(queues: Queues) -> None:
         assert caught.value.dependency == "sqs"
 
 
-async def test_many_are_sent_in_few_requests_and_keep_their_attributes(queues: Queues) -> None:
+async def test_many_messages_are_sent_in_few_requests_and_keep_their_attributes(queues: Queues) -> None:
     wanted = {str(number): {"starlift.failure": f"é {number}"} for number in range(23)}
     ids = await queues.queue.send_all([Outgoing(body, attributes) for body, attributes in wanted.items()])
     found: dict[str, Delivery] = {}
@@ -231,13 +231,13 @@ async def test_many_are_sent_in_few_requests_and_keep_their_attributes(queues: Q
     assert {delivery.body: delivery.attributes for delivery in found.values()} == wanted
 
 
-async def test_large_messages_are_sent_in_requests_that_sqs_takes(queues: Queues) -> None:
+async def test_large_messages_are_sent_in_requests_within_the_limit_of_sqs(queues: Queues) -> None:
     bodies = [str(number) * (MESSAGE_BYTES_MAXIMUM // 3) for number in range(5)]
     assert len(set(await queues.queue.send_all([Outgoing(body) for body in bodies]))) == 5
     assert (await answer_that(queues.queue.depth, lambda depth: depth.visible == 5)).visible == 5
 
 
-async def test_nothing_of_a_list_is_sent_when_one_of_it_is_too_large(queues: Queues) -> None:
+async def test_no_message_of_a_list_is_sent_if_one_is_too_large(queues: Queues) -> None:
     with pytest.raises(PermanentError, match="SQS takes"):
         await queues.queue.send_all([Outgoing("small"), Outgoing("x" * (MESSAGE_BYTES_MAXIMUM + 1))])
     assert await is_empty(queues.queue)

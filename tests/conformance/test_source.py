@@ -1,4 +1,4 @@
-"""What `Source` promises, on the fake and on PostgreSQL: what holds for both may be relied upon by a run."""
+"""What `Source` promises, on the fake and on PostgreSQL: a run may rely on what holds for both."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_row_is_affected_when_its_partner_changed(scene: Scene) -> None:
     }
 
 
-async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(scene: Scene) -> None:
+async def test_a_transaction_that_was_open_during_a_run_is_read_by_the_next_run(scene: Scene) -> None:
     async with scene.application.transaction() as late:
         await late.put("item", item(1))
         await scene.put("item", item(2))
@@ -68,7 +68,7 @@ async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(scene:
     assert await scene.run() == {}
 
 
-async def test_a_snapshot_shows_one_instant_however_long_it_is_read(scene: Scene) -> None:
+async def test_a_snapshot_shows_one_instant_however_long_reading_takes(scene: Scene) -> None:
     await scene.put("item", item(1), item(2))
     async with scene.source.open_snapshot() as snapshot:
         await scene.put("item", item(1, None, "changed"), item(3))
@@ -80,7 +80,7 @@ async def test_a_snapshot_shows_one_instant_however_long_it_is_read(scene: Scene
     assert await scene.run() == {("item", Role.BASE): [item(1, None, "changed"), item(3)]}
 
 
-async def test_rows_are_looked_up_by_their_keys_and_keys_without_a_row_are_passed_over(scene: Scene) -> None:
+async def test_rows_are_looked_up_by_key_and_keys_without_a_row_are_skipped(scene: Scene) -> None:
     await scene.put("maker", maker(1))
     await scene.put("item", item(1, 1), item(2))
     await scene.put("shelf", {"row": 1, "label": "a'b", "width": 3}, {"row": 1, "label": "c", "width": 4})
@@ -93,7 +93,7 @@ async def test_rows_are_looked_up_by_their_keys_and_keys_without_a_row_are_passe
     }
 
 
-async def test_a_look_up_that_the_contract_has_no_table_for_is_refused(scene: Scene) -> None:
+async def test_a_look_up_in_a_table_outside_the_contract_is_refused(scene: Scene) -> None:
     await scene.run()
     with pytest.raises(PermanentError, match=r"^'basket' with keys of that length is not in contract 'conformance'"):
         await scene.run(reread=(RowsOf(table="basket", keys=((1,),)),))
@@ -109,10 +109,10 @@ async def test_a_look_up_that_the_contract_has_no_table_for_is_refused(scene: Sc
         ("item", (2**31,), "'item_id' is a whole number"),
     ],
 )
-async def test_a_key_that_no_row_can_have_is_refused_in_a_sentence(
+async def test_an_impossible_key_is_refused_in_one_sentence(
     scene: Scene, table: str, key: tuple[int | str, ...], form: str
 ) -> None:
-    """Only a command that was made by hand has one; PostgreSQL ends the connection at a NUL, which looks like an outage."""
+    """Only a hand-written command has such a key; PostgreSQL ends the connection at a NUL, which looks like an outage."""
     await scene.run()
     asked = RowsOf(table="item", keys=((1,),)), RowsOf(table=table, keys=(key,))
     with pytest.raises(PermanentError, match=rf"^a key of '{table}' .*: {form}.*; correct the command$"):
@@ -123,7 +123,7 @@ async def test_a_key_that_no_row_can_have_is_refused_in_a_sentence(
     assert await scene.run() == {}
 
 
-async def test_a_comparison_of_keys_also_reads_the_rows_that_lost_their_partner(scene: Scene) -> None:
+async def test_a_comparison_of_keys_also_reads_rows_that_lost_their_partner(scene: Scene) -> None:
     await scene.put("maker", maker(1), maker(2))
     await scene.put("item", item(1, 1), item(2, 2))
     await scene.run()
@@ -135,7 +135,7 @@ async def test_a_comparison_of_keys_also_reads_the_rows_that_lost_their_partner(
 LABELS = ['"', ",", "two\nlines", "\\", "\u2028", "é", "1:a", ""]
 
 
-async def test_the_keys_that_are_missing_are_named_as_they_were_asked_for(scene: Scene) -> None:
+async def test_missing_keys_are_returned_as_they_were_given(scene: Scene) -> None:
     await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(LABELS)))
     await scene.put("item", item(5))
     there = [(number, label) for number, label in enumerate(LABELS)]
@@ -147,7 +147,7 @@ async def test_the_keys_that_are_missing_are_named_as_they_were_asked_for(scene:
         assert [await snapshot.is_empty(table) for table in (ITEM, MAKER)] == [False, True]
 
 
-async def test_a_run_compares_the_keys_of_the_rows_that_it_does_not_read(scene: Scene) -> None:
+async def test_a_run_compares_the_keys_of_rows_it_does_not_read(scene: Scene) -> None:
     await scene.put("maker", maker(1), maker(2), maker(3))
     await scene.put("item", item(1, 1), item(2, 2), item(3, 3), item(4), item(5), item(6))
     await scene.put("shelf", *({"row": number, "label": label, "width": 1} for number, label in enumerate(LABELS)))
@@ -164,7 +164,7 @@ async def test_a_run_compares_the_keys_of_the_rows_that_it_does_not_read(scene: 
         assert await compares(snapshot, plan, SHELF, *((number, label) for number, label in enumerate(LABELS)))
 
 
-async def test_the_hashes_and_the_rows_of_a_run_are_those_of_one_instant(scene: Scene) -> None:
+async def test_the_hashes_and_rows_of_a_run_come_from_one_instant(scene: Scene) -> None:
     """A row that changed between the two would be in both, or in neither."""
     await scene.put("item", item(1), item(2), item(3))
     await scene.run()
@@ -183,14 +183,14 @@ async def test_the_hashes_and_the_rows_of_a_run_are_those_of_one_instant(scene: 
         assert await compares(snapshot, plan, ITEM)
 
 
-async def test_a_full_run_compares_no_key_of_its_own(scene: Scene) -> None:
+async def test_a_full_run_has_no_unread_keys_to_compare(scene: Scene) -> None:
     await scene.put("item", item(1))
     async with scene.source.open_snapshot() as snapshot:
         assert await compares(snapshot, scene.plan(snapshot), ITEM)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
-async def test_pages_hold_no_more_rows_than_the_limit_and_together_every_row_once(scene: Scene, rows: int) -> None:
+async def test_pages_respect_the_limit_and_contain_every_row_once(scene: Scene, rows: int) -> None:
     every = [item(number) for number in range(1, 8)]
     await scene.put("item", *every)
     async with scene.source.open_snapshot() as snapshot:
@@ -200,7 +200,7 @@ async def test_pages_hold_no_more_rows_than_the_limit_and_together_every_row_onc
     assert read == [row["item_id"] for row in every]
 
 
-async def test_a_full_run_reads_what_did_not_change(scene: Scene) -> None:
+async def test_a_full_run_also_reads_unchanged_rows(scene: Scene) -> None:
     await scene.put("item", item(1))
     await scene.run()
     assert await scene.run(mode=Mode.FULL) == {("item", Role.BASE): [item(1)]}
@@ -215,7 +215,7 @@ async def test_another_source_under_the_same_name_is_read_in_full(scene: Scene) 
     assert await scene.run() == {("item", Role.BASE): [item(1)]}
 
 
-async def test_the_position_of_a_snapshot_never_goes_back(scene: Scene) -> None:
+async def test_the_position_of_a_snapshot_never_decreases(scene: Scene) -> None:
     async with scene.source.open_snapshot() as first:
         await scene.put("item", item(1))
     async with scene.source.open_snapshot() as second:

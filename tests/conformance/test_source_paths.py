@@ -1,4 +1,4 @@
-"""What `Source` promises of the rows that a row is joined with, over any number of steps, on the fake and on PostgreSQL."""
+"""What `Source` promises about joined rows, over any number of steps, on the fake and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def numbers(rows: Sequence[Row]) -> list[int]:
     return [row["part_id"] for row in rows]
 
 
-async def test_a_row_is_read_with_every_row_on_its_paths_each_once(scene: Scene) -> None:
+async def test_a_row_is_read_with_every_row_on_its_paths_once(scene: Scene) -> None:
     await scene.put("shelf", shelf(7, "a"), shelf(7, "b"), shelf(8, "a"))
     await scene.put("part", *PARTS)
     found = await scene.run()
@@ -42,7 +42,7 @@ async def test_a_row_is_affected_when_any_row_on_its_paths_changed(scene: Scene)
     assert found["shelf", Role.PARTNER] == [shelf(7, "a", 2)]
 
 
-async def test_a_comparison_of_keys_also_reads_the_rows_whose_path_is_broken_anywhere(scene: Scene) -> None:
+async def test_a_comparison_of_keys_also_reads_rows_with_a_broken_path(scene: Scene) -> None:
     await scene.put("shelf", shelf(7, "a"))
     await scene.put("part", part(1, 2), part(2, 3), part(3, None, 7, "a"), part(4, None, 9, "z"), part(5, 4), part(6, 5, 7))
     await scene.run()
@@ -57,7 +57,7 @@ async def test_a_comparison_of_keys_also_reads_the_rows_whose_path_is_broken_any
     assert numbers((await scene.run())["part", Role.BASE]) == [1, 2, 3]
 
 
-async def test_a_page_whose_partners_are_too_large_is_cut(scene: Scene) -> None:
+async def test_a_page_whose_partners_are_too_large_is_split(scene: Scene) -> None:
     await scene.put("shelf", *(shelf(number, "x" * 500) for number in range(20)))
     await scene.put("part", *(part(number, number, number, "x" * 500) for number in range(20)))
     async with scene.source.open_snapshot() as snapshot:

@@ -1,4 +1,4 @@
-"""What every warehouse promises about loading batches, on memory and on PostgreSQL."""
+"""What every warehouse promises about loading batches, in memory and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.fixtures.shop_warehouse import (
 )
 
 
-async def test_a_batch_is_loaded_once_and_the_ledger_has_it(shop: Shop) -> None:
+async def test_a_batch_is_loaded_once_and_recorded_in_the_ledger(shop: Shop) -> None:
     first = batch(1, {"dim_maker": ada(1)})
     assert not await shop.warehouse.has(first.event.data.batch_id)
     assert await shop.load(first) == 0
@@ -37,7 +37,7 @@ async def test_a_batch_is_loaded_once_and_the_ledger_has_it(shop: Shop) -> None:
     assert await makers(shop) == {1: ("Ada", 1, False)}
 
 
-async def test_of_two_images_that_of_the_higher_run_stays_and_an_equal_one_raises_the_run(shop: Shop) -> None:
+async def test_the_image_of_the_higher_run_wins_and_an_equal_image_raises_the_run(shop: Shop) -> None:
     for run, name in ((5, "Ada"), (7, "Ada"), (6, "Bob")):
         await shop.load(batch(run, {"dim_maker": [(1, name, "Leeds")]}))
     assert await makers(shop) == {1: ("Ada", 7, False)}
@@ -49,7 +49,7 @@ async def test_another_image_of_the_same_run_replaces_the_row(shop: Shop) -> Non
     assert await makers(shop) == {1: ("Ada", 5, False)}
 
 
-async def test_a_fact_before_its_dimension_gets_an_inferred_member_that_the_real_row_replaces(shop: Shop) -> None:
+async def test_an_early_fact_gets_an_inferred_member_that_the_real_row_replaces(shop: Shop) -> None:
     await shop.load(batch(2, {"fact_sale": [sale(7, "Pound")]}))
     (item,) = await shop.warehouse.rows(ITEM)
     assert (item.run, item.columns["item_id"], item.columns["sold_at"], item.columns["price"]) == (0, 7, datetime.min, None)  # noqa: DTZ901
@@ -64,7 +64,7 @@ async def test_a_fact_before_its_dimension_gets_an_inferred_member_that_the_real
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_order_and_any_repetition_gives_the_same_rows(shop: Shop, seed: int) -> None:
-    """Every question is answered by the run after all others, with what the source has in the end."""
+    """Every question is answered by a final run, with the final state of the source."""
     batches = [
         batch(1, {"dim_maker": ada(1, 2), "fact_sale": [sale(7, "Pound")]}),
         batch(2, {"dim_maker": [(1, "Eve", "Leeds")]}, [there("maker", ())]),

@@ -1,4 +1,4 @@
-"""What every warehouse promises about rows that are gone, on memory and on PostgreSQL."""
+"""What every warehouse promises about deleted rows, in memory and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.fixtures.shop_warehouse import (
 from tests.fixtures.small_contract import SHOP
 
 
-async def test_a_row_is_dead_whether_its_tombstone_or_its_image_comes_first(shop: Shop) -> None:
+async def test_a_row_is_marked_whether_its_tombstone_or_its_image_comes_first(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 3)}))
     assert await shop.load(batch(5, {}, gone={"maker": numbers(1, 2)})) == 1
     await shop.load(batch(4, {"dim_maker": ada(2)}))
     assert await makers(shop) == {1: ("Ada", 1, True), 2: ("Ada", 4, True), 3: ("Ada", 1, False)}
 
 
-async def test_a_tombstone_marks_every_star_table_of_its_source_table_and_of_a_fact_the_newest_version(shop: Shop) -> None:
+async def test_a_tombstone_marks_every_star_table_and_the_newest_version_of_a_fact(shop: Shop) -> None:
     await shop.load(batch(1, {"fact_sale": [sale(7, "Pound"), sale(8, "Yen")]}))
     await shop.load(batch(2, {"fact_sale": [sale(7, "Euro", LEAP_DAY + 1)]}))
     assert await shop.load(batch(3, {}, gone={"item": numbers(7)})) == 2
@@ -47,20 +47,20 @@ async def test_a_tombstone_marks_every_star_table_of_its_source_table_and_of_a_f
     assert found == {7: BEGAN + timedelta(seconds=3), 8: None}
 
 
-async def test_an_inferred_member_is_dead_whether_it_or_its_tombstone_comes_first(shop: Shop) -> None:
+async def test_an_inferred_member_is_marked_whether_it_or_its_tombstone_comes_first(shop: Shop) -> None:
     await shop.load(batch(5, {}, gone={"item": numbers(7)}))
     await shop.load(batch(4, {"fact_sale": [sale(7, "Pound")]}))
     assert [row.deleted_at for row in await shop.warehouse.rows(ITEM)] == [BEGAN + timedelta(seconds=5)]
 
 
-async def test_older_versions_that_come_after_the_tombstone_leave_the_mark_at_the_newest(shop: Shop) -> None:
+async def test_older_versions_after_the_tombstone_leave_the_mark_on_the_newest(shop: Shop) -> None:
     await shop.load(batch(9, {}, gone={"item": numbers(7)}))
     for run, currency in ((5, "Euro"), (7, "Yen"), (3, "Pound")):
         await shop.load(batch(run, {"fact_sale": [sale(7, currency, LEAP_DAY + run)]}))
     assert await sales(shop) == {("Pound", 3, False), ("Euro", 5, False), ("Yen", 7, True)}
 
 
-async def test_of_two_tombstones_that_of_the_higher_run_counts_in_either_order(shop: Shop) -> None:
+async def test_the_tombstone_of_the_higher_run_wins_in_either_order(shop: Shop) -> None:
     await shop.load(batch(4, {"dim_maker": ada(1, 2)}))
     for run, keys in ((6, numbers(1)), (3, numbers(1, 2)), (5, numbers(2))):
         await shop.load(batch(run, {}, gone={"maker": keys}))
@@ -68,7 +68,7 @@ async def test_of_two_tombstones_that_of_the_higher_run_counts_in_either_order(s
     assert rows == {1: BEGAN + timedelta(seconds=6), 2: BEGAN + timedelta(seconds=5)}
 
 
-async def test_a_row_that_comes_back_is_alive_and_its_late_older_image_changes_nothing(shop: Shop) -> None:
+async def test_a_row_that_returns_is_alive_and_its_late_older_image_changes_nothing(shop: Shop) -> None:
     await shop.load(batch(1, {"fact_sale": [sale(7, "Pound")]}))
     await shop.load(batch(5, {}, gone={"item": numbers(7)}))
     await shop.load(batch(6, {"fact_sale": [sale(7, "Euro", LEAP_DAY + 1)]}))
@@ -78,14 +78,14 @@ async def test_a_row_that_comes_back_is_alive_and_its_late_older_image_changes_n
     assert await shop.compare(batch(7, {}, [there("item", numbers(7))])) == []
 
 
-async def test_equal_hashes_ask_nothing_although_rows_have_changed(shop: Shop) -> None:
+async def test_equal_hashes_raise_no_question_even_if_rows_have_changed(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 50))}))
     changed = batch(2, {"dim_maker": ada(3, 50)}, [there("maker", numbers(*(key for key in range(1, 50) if key != 3)))])
     assert await shop.compare(changed) == []
     assert shop.questions == []
 
 
-async def test_one_key_too_many_in_a_bucket_is_asked_about_alone(shop: Shop) -> None:
+async def test_a_single_surplus_key_in_a_bucket_is_asked_about_alone(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 101))}))
     hashes = there("maker", numbers(*(key for key in range(1, 101) if key != 42)))
     assert len(hashes.counts) == 1
@@ -95,7 +95,7 @@ async def test_one_key_too_many_in_a_bucket_is_asked_about_alone(shop: Shop) -> 
     assert await shop.compare() == []
 
 
-async def test_with_several_keys_too_many_in_a_bucket_all_its_keys_are_asked_about(shop: Shop) -> None:
+async def test_several_surplus_keys_in_a_bucket_make_all_its_keys_questionable(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 101))}))
     assert await shop.compare(batch(2, {}, [there("maker", numbers(*range(11, 101)))])) == numbers(*range(1, 101))
 
@@ -110,18 +110,18 @@ async def test_only_the_bucket_that_differs_is_asked_about(shop: Shop) -> None:
     assert sorted(await shop.compare(batch(2, {}, [hashes]))) == keys[:2]
 
 
-async def test_one_missing_and_two_gone_in_a_bucket_are_not_taken_for_one_key(shop: Shop) -> None:
+async def test_one_missing_and_two_deleted_keys_in_a_bucket_are_not_taken_for_one(shop: Shop) -> None:
     """The star has one key more; no key has the difference of the sums."""
     await shop.load(batch(1, {"dim_maker": ada(1, 2, 3)}))
     assert await shop.compare(batch(2, {}, [there("maker", numbers(3, 4))])) == numbers(1, 2, 3)
 
 
-async def test_a_full_run_ships_one_empty_bucket_and_asks_about_what_it_did_not_bring(shop: Shop) -> None:
+async def test_a_full_run_sends_one_empty_bucket_and_asks_about_rows_it_did_not_bring(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 10))}))
     assert await shop.compare(batch(2, {"dim_maker": ada(*range(2, 10))}, [there("maker", ())])) == [(1,)]
 
 
-async def test_keys_of_several_columns_are_hashed_and_buried(shop: Shop) -> None:
+async def test_keys_of_several_columns_are_hashed_and_marked_deleted(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_shelf": [(1, "a", 5), (1, "b:2", 5), (11, "é", 6)]}))
     asked = await shop.compare(batch(2, {}, [there("shelf", [(1, "a"), (11, "é")])]))
     assert asked == [(1, "b:2")]
@@ -139,13 +139,13 @@ async def test_a_fact_with_several_versions_counts_once_by_its_newest(shop: Shop
     assert await shop.compare(batch(5, {}, [there("item", numbers(8))])) == []
 
 
-async def test_a_comparison_leaves_inferred_members_alone_while_a_fact_refers_to_them(shop: Shop) -> None:
+async def test_a_comparison_skips_inferred_members_that_a_fact_references(shop: Shop) -> None:
     await shop.load(batch(1, {"fact_sale": [sale(7, "Pound")]}))
     await shop.compare(batch(2, {}, [there("item", ())]))
     assert [question.table.name for question in shop.questions] == ["fact_sale"]
 
 
-async def test_a_late_image_below_a_comparison_is_asked_about_and_dies_with_the_answer(shop: Shop) -> None:
+async def test_a_late_image_from_before_a_comparison_is_asked_about_and_marked_by_the_answer(shop: Shop) -> None:
     await shop.compare(batch(5, {"dim_maker": ada(9)}, [there("maker", ())]))
     assert await shop.compare(batch(4, {"dim_maker": ada(1, 9)})) == [(1,)]
     (question,) = shop.questions
@@ -154,19 +154,19 @@ async def test_a_late_image_below_a_comparison_is_asked_about_and_dies_with_the_
     assert await makers(shop) == {1: ("Ada", 4, True), 9: ("Ada", 5, False)}
 
 
-async def test_a_late_image_that_has_its_tombstone_or_is_older_than_the_star_s_is_not_asked_about(shop: Shop) -> None:
+async def test_a_late_image_with_a_tombstone_or_a_newer_row_is_not_asked_about(shop: Shop) -> None:
     await shop.compare(batch(3, {"dim_maker": ada(2)}), batch(5, {}, [there("maker", numbers(2))]))
     await shop.load(batch(6, {}, gone={"maker": numbers(1)}))
     assert await shop.compare(batch(2, {"dim_maker": ada(1, 2)})) == []
 
 
-async def test_a_late_image_repeats_that_an_empty_table_is_believed(shop: Shop) -> None:
+async def test_a_question_about_a_late_image_repeats_believe_empty(shop: Shop) -> None:
     await shop.compare(batch(5, {}, [there("maker", (), believe_empty=True)]))
     await shop.load(batch(4, {"dim_maker": ada(1)}))
     assert [question.believe_empty for question in shop.questions] == [True]
 
 
-async def test_an_image_that_came_before_the_comparison_began_is_left_to_it(shop: Shop) -> None:
+async def test_an_image_loaded_before_the_comparison_began_is_left_to_it(shop: Shop) -> None:
     first, last = batch(5, {}, [there("maker", ())]), batch(5, {}, index=1)
     recorded = dataclasses.replace(first, event=renamed(first, is_last=False))
     assert await shop.compare(recorded, batch(4, {"dim_maker": ada(1)})) == []
@@ -180,7 +180,7 @@ async def test_a_comparison_waits_for_every_batch_of_its_run(shop: Shop) -> None
     assert await shop.compare(batch(2, {"dim_maker": ada(3)}, is_last=False)) == [(1,)]
 
 
-async def test_a_comparison_waits_for_an_earlier_run_while_it_makes_progress_and_not_for_a_dead_batch(shop: Shop) -> None:
+async def test_a_comparison_waits_for_an_earlier_run_in_progress_but_not_for_a_dead_batch(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
     await shop.load(batch(2, {"dim_maker": ada(3)}, is_last=False))
     assert await shop.compare(batch(3, {}, [there("maker", numbers(2, 3))])) == []
@@ -188,14 +188,14 @@ async def test_a_comparison_waits_for_an_earlier_run_while_it_makes_progress_and
     assert await shop.compare() == [(1,)]
 
 
-async def test_the_hashes_of_a_later_run_replace_those_of_an_earlier_one_and_never_the_other_way(shop: Shop) -> None:
+async def test_only_hashes_of_a_later_run_replace_stored_hashes(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 2, 3)}))
     later, earlier = batch(5, {}, [there("maker", numbers(2, 3))]), batch(4, {}, [there("maker", numbers(3))])
     assert await shop.compare(later, earlier) == [(1,)]
     assert {question.run for question in shop.questions} == {5}
 
 
-async def test_a_comparison_whose_question_could_not_be_sent_is_made_again_with_the_same_question(shop: Shop) -> None:
+async def test_a_comparison_whose_question_was_not_sent_is_repeated_with_the_same_question(shop: Shop) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
     await shop.load(batch(2, {}, [there("maker", numbers(2))]))
 
@@ -211,8 +211,8 @@ async def test_a_comparison_whose_question_could_not_be_sent_is_made_again_with_
     assert await shop.compare() == []
 
 
-async def test_missing_keys_alone_are_asked_about_in_parts_that_take_turns(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the rows of a dead letter are missing: every bucket has fewer keys than the source's."""
+async def test_buckets_with_only_missing_keys_are_asked_about_in_turns(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happens when the rows of a dead letter are missing: every bucket has fewer keys than the source's."""
     monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 300)
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 901))}))
     hashes = there("maker", numbers(*range(1, 1800)))
@@ -225,7 +225,7 @@ async def test_missing_keys_alone_are_asked_about_in_parts_that_take_turns(shop:
     assert asked == set(numbers(*range(1, 901)))
 
 
-async def test_many_keys_are_cut_into_questions_of_bounded_size(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_keys_are_split_into_questions_of_bounded_size(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.loading.questions.QUESTION_BYTES", 100)
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 101))}))
     assert sorted(await shop.compare(batch(2, {}, [there("maker", ())]))) == numbers(*range(1, 101))

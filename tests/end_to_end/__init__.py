@@ -1,1 +1,1 @@
-"""A package, so that what its tests share ends with the last of them."""
+"""A package, so that the fixture shared by its tests ends with the last of them."""

@@ -1,4 +1,4 @@
-"""Starlift as a person uses it: the real command, in real processes, on databases of the person's own."""
+"""Starlift as a user runs it: the real command, in real processes, on the user's own databases."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ORDERS = 300
 class Starlift:
     """One state directory, and the commands that are run with it.
 
-    `seen` is every process that ever was in its stack, but for ourselves, who own it where a test drives a `Stack`.
+    `seen` is every process that was ever in its stack, except our own where a test drives a `Stack`.
     """
 
     home: Path
     seen: set[ProcessId] = field(default_factory=set)
 
     def __call__(self, *arguments: str, expected: int | None = 0, **environment: str) -> Answer:
-        """Run a command to its end. Fails unless it exits with `expected` (None: with whatever)."""
+        """Run a command to its end. Fails unless it exits with `expected` (None: any code)."""
         answer = run_starlift(*arguments, environment=self.environment(**environment))
         self._note()
         assert expected is None or answer.code == expected, f"{arguments} ended with {answer.code}: {answer.out}{answer.err}"
@@ -49,20 +49,20 @@ class Starlift:
         return [sys.executable, "-m", "services.operator", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of our own everything but what is about Starlift, AWS or PostgreSQL."""
+        """Our own environment without variables of Starlift, AWS or PostgreSQL."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STARLIFT_", "AWS_", "PG"))}
         return kept | {"STARLIFT_HOME": str(self.home)} | more
 
     @property
     def state(self) -> StackState:
-        """The processes that run, as the stack's file records them."""
+        """The running processes recorded in the stack's file."""
         found = Home(self.home).read()
         assert found is not None
         return found
 
     @property
     def alive(self) -> set[ProcessId]:
-        """Of all processes that ever were in the stack, those that live."""
+        """The processes that were ever in the stack and are still alive."""
         self._note()
         return {process for process in self.seen if processes.find(process) is not None}
 
@@ -77,7 +77,7 @@ class Starlift:
 
 @dataclass(frozen=True, slots=True)
 class Databases:
-    """A person's own source and warehouse. `reader` may do nothing but SELECT; `owner` is the application."""
+    """A user's own source and warehouse. `reader` may only SELECT; `owner` is the application."""
 
     owner: str
     reader: str
@@ -85,11 +85,11 @@ class Databases:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """As `starlift up` is told of them."""
+        """The options of `starlift up` for these databases."""
         return "--source-url", self.reader, "--warehouse-url", self.warehouse
 
     def write(self, *statements: str) -> None:
-        """The application's work, a transaction each."""
+        """Execute the application's statements, each in its own transaction."""
         execute(self.owner, *statements)
 
     def read(self, query: str, *arguments: object) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def databases_of(cluster: TestCluster, *, orders: int) -> Iterator[Databases]:
 
 @contextmanager
 def starlift_in(home: Path) -> Iterator[Starlift]:
-    """At the end nothing of it runs, whatever has happened."""
+    """A Starlift of which nothing runs at the end, whatever has happened."""
     starlift = Starlift(home)
     try:
         yield starlift
@@ -141,7 +141,7 @@ def starlift_in(home: Path) -> Iterator[Starlift]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Fail if it does not hold within HANG; messages of a killed service stay invisible for the visibility timeout, 60 s."""
+    """Fail if it is not true within HANG; messages of a killed service stay invisible for the visibility timeout, 60 s."""
     assert processes.wait_until(holds, within=HANG, every_s=0.1), f"did not come true in {HANG_S:g} s"
 
 
@@ -154,7 +154,7 @@ def starlift(tmp_path: Path) -> Iterator[Starlift]:
 
 @pytest.fixture(scope="package")
 def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
-    """Of the stack that the tests share."""
+    """The databases of the stack that the tests share."""
     with databases_of(postgres_cluster, orders=ORDERS) as both:
         assert not fetch_value(both.reader, "SELECT has_table_privilege('sales_order', 'INSERT, UPDATE, DELETE, TRUNCATE')")
         yield both
@@ -162,9 +162,9 @@ def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
 
 @pytest.fixture(scope="package")
 def shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlift]:
-    """A Starlift that is up on the person's databases and has loaded them. Whoever stops it starts it again.
+    """A Starlift that is up on the user's databases and has loaded them. A test that stops it starts it again.
 
-    It ends with the last test of this directory: five processes that ask every two seconds would slow all that follow.
+    It ends with the last test of this directory: five processes that poll every two seconds would slow down all later tests.
     """
     with starlift_in(tmp_path_factory.mktemp("shared") / "home") as running:
         running("up", "--detach", *databases.options)

@@ -1,4 +1,4 @@
-"""The contract of a newer build: staff keeps the number of its department, too."""
+"""The contract of a newer build: staff also keeps the number of its department."""
 
 from __future__ import annotations
 

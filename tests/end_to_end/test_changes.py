@@ -1,4 +1,4 @@
-"""Rows that are deleted, refused or corrected, as a person at the command line sees them."""
+"""Rows that are deleted, refused or corrected, as a user at the command line sees them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ PAYMENTS = "SELECT payment_id FROM fact_payment_current WHERE payment_id = ANY (
 
 
 def held(databases: Databases, *payments: int) -> set[int]:
-    """Those of the payments that the warehouse holds."""
+    """Those of the given payments that the warehouse has."""
     return {row["payment_id"] for row in databases.read(PAYMENTS, list(payments))}
 
 
-def test_a_deleted_row_is_found_on_demand(shared: Starlift, databases: Databases) -> None:
+def test_a_deleted_row_is_found_on_request(shared: Starlift, databases: Databases) -> None:
     assert held(databases, 21, 22) == {21, 22}
     databases.write("DELETE FROM payment WHERE payment_id = 21")
     shared("ingest", "--compare-keys", "--wait")
@@ -24,7 +24,7 @@ def test_a_deleted_row_is_found_on_demand(shared: Starlift, databases: Databases
     assert "1 found deleted" in shared.log("up")
 
 
-def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shared: Starlift, databases: Databases) -> None:
+def test_a_refused_row_is_shown_and_replayed_and_leaves_when_corrected(shared: Starlift, databases: Databases) -> None:
     databases.write("UPDATE payment SET payment_date = 'soon' WHERE payment_id = 23")
     shared("ingest", "--wait")
     (line,) = shared("quarantine", "list", "--json").out.splitlines()
@@ -42,7 +42,7 @@ def test_a_refused_row_is_shown_tried_again_and_leaves_when_it_is_corrected(shar
     assert shared("quarantine", "list").out == "nothing is in quarantine\n"
 
 
-def test_after_the_repair_of_the_source_the_dead_letters_replay_and_nothing_is_missing(
+def test_dead_letters_are_replayed_after_the_source_is_repaired_and_nothing_is_missing(
     shared: Starlift, databases: Databases
 ) -> None:
     databases.write("ALTER TABLE staff RENAME first_name TO given_name")

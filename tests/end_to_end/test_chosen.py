@@ -1,4 +1,4 @@
-"""Every later command, in any shell, uses the choices that were made for a stack."""
+"""Every later command, in any shell, uses the choices made for a stack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.end_to_end.conftest import Starlift, databases_of
 from tests.fixtures.postgres_cluster import TestCluster
 
 
-def test_port_source_name_and_urls_hold_in_another_shell(starlift: Starlift, postgres_cluster: TestCluster) -> None:
+def test_port_source_name_and_urls_apply_in_another_shell(starlift: Starlift, postgres_cluster: TestCluster) -> None:
     port = free_port()
     with databases_of(postgres_cluster, orders=20) as own:
         starlift(

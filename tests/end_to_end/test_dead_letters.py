@@ -1,4 +1,4 @@
-"""From a dropped column to an equal warehouse: the walk of docs/dead-letters.md."""
+"""From a dropped column to an equal warehouse: the walkthrough of docs/dead-letters.md."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.fixtures.command import Answer
 
 
 def lines(answer: Answer) -> list[Any]:
-    """Of `--json`, which writes nothing else."""
+    """The documents printed by `--json`, which prints nothing else."""
     assert answer.err == ""
     return [json.loads(line) for line in answer.out.splitlines()]
 
 
-def test_dead_letters_of_a_dropped_column_are_listed_tried_healed_and_proved(shared: Starlift, databases: Databases) -> None:
+def test_dead_letters_of_a_dropped_column_are_listed_replayed_and_proved_loaded(shared: Starlift, databases: Databases) -> None:
     shared("dlq", "discard", "ingestion", "--reason", "left by other tests", expected=None)
     before = sold(databases)
     databases.write("ALTER TABLE department DROP COLUMN manager")

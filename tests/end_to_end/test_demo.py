@@ -6,7 +6,7 @@ from tests.end_to_end.conftest import Starlift
 from tests.fixtures.busy_core import busy_core
 
 
-def test_the_demo_ends_equal_and_leaves_nothing_on_one_core_beside_two_busy_loops(starlift: Starlift) -> None:
+def test_the_demo_ends_equal_on_one_busy_core_and_leaves_nothing(starlift: Starlift) -> None:
     theirs = Path(starlift.home.parent / "demo" / "a file of the person's")
     theirs.parent.mkdir()
     theirs.touch()
@@ -20,7 +20,7 @@ def test_the_demo_ends_equal_and_leaves_nothing_on_one_core_beside_two_busy_loop
     assert theirs.exists()
 
 
-def test_the_demo_of_late_commits_shows_what_a_watermark_loses(starlift: Starlift) -> None:
+def test_the_demo_of_late_commits_shows_the_rows_that_a_watermark_loses(starlift: Starlift) -> None:
     answer = starlift("demo", "--late-commit")
     assert "Of 3 rows that were committed late, the watermark lost 3, for good; Starlift 0." in answer.out
     lost = [line for line in answer.out.splitlines() if "LOST" in line]

@@ -10,9 +10,9 @@ from tests.fixtures.command import ROOT
 from tests.fixtures.limits import HANG_S
 
 
-def test_in_the_foreground_it_tells_what_happens_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:
+def test_up_in_the_foreground_reports_events_until_ctrl_c(starlift: Starlift, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes background jobs ignore it
     with output.open("wb") as writer:
         running = subprocess.Popen(
             starlift.command("up", "--every", "1"),

@@ -1,4 +1,4 @@
-"""Settings for other programs in a person's shell, files and working directory never reach the local stack's processes."""
+"""Settings for other programs in a user's shell, files and working directory never reach the local stack's processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def has_loopback_alone() -> bool:
         return False
 
 
-def test_the_demo_uses_nothing_of_the_person_s_and_reaches_nothing_outside(
+def test_the_demo_uses_no_user_settings_and_reaches_nothing_outside(
     tmp_path: Path, application: Path, starlift: Starlift
 ) -> None:
     isolated = has_loopback_alone()

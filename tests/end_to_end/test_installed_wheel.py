@@ -47,7 +47,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A person's own project, which also has packages called like ours."""
+    """A user's own project, which also has packages named like ours."""
     for name in OURS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('this is not Starlift')\n")
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(environment: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command with what a login shell has, and LocalStack from where the checkout has it."""
+    """Run a command with the environment of a login shell and the checkout's LocalStack."""
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "PG_BIN", "TMPDIR") if name in os.environ}
     return subprocess.run(
         [environment / "bin" / arguments[0], *arguments[1:]],
@@ -69,7 +69,7 @@ def run(environment: Path, folder: Path, *arguments: str) -> subprocess.Complete
     )
 
 
-def test_the_wheel_holds_the_product_and_not_the_workshop(environment: Path, folder: Path) -> None:
+def test_the_wheel_contains_the_product_without_tests_and_tools(environment: Path, folder: Path) -> None:
     show = f"import {', '.join(OURS)}; print(*(module.__file__ for module in ({', '.join(OURS)})))"
     found = run(environment, folder, "python", "-P", "-c", show)
     assert all(Path(place).is_relative_to(environment) for place in found.stdout.split()), found

@@ -16,7 +16,7 @@ from tests.end_to_end.conftest import Databases, Starlift, wait_until
 
 
 def sell(databases: Databases) -> None:
-    """One more sales order."""
+    """Insert one more sales order."""
     databases.write(
         "INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, "
         "agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id, last_updated) "
@@ -26,7 +26,7 @@ def sell(databases: Databases) -> None:
 
 
 def sold(databases: Databases) -> int:
-    """Sales orders in the warehouse."""
+    """The number of sales orders in the warehouse."""
     (row,) = databases.read("SELECT count(*) FROM fact_sales_order_current")
     return int(row["count"])
 
@@ -38,14 +38,14 @@ def assert_equal(shared: Starlift) -> None:
 
 
 def kill(shared: Starlift, name: str) -> None:
-    """SIGKILL, and wait until its successor runs."""
+    """Send SIGKILL, and wait until the successor runs."""
     killed = shared.state.processes[name]
     os.kill(killed.pid, signal.SIGKILL)
     wait_until(lambda: find(killed) is None)
     wait_until(lambda: shared.state.processes.get(name, killed) != killed)
 
 
-def test_a_killed_service_is_started_again_and_the_pipeline_goes_on(shared: Starlift, databases: Databases) -> None:
+def test_a_killed_service_is_restarted_and_the_pipeline_continues(shared: Starlift, databases: Databases) -> None:
     before = sold(databases)
     sell(databases)
     kill(shared, "loading")
@@ -86,7 +86,7 @@ def test_a_wait_lasts_until_every_run_before_its_own_is_loaded(shared: Starlift,
 
 
 def dead_letters(shared: Starlift) -> list[Any]:
-    """The failure records of ingestion's dead letters; they stay where they are."""
+    """The failure records of ingestion's dead letters, which stay in the queue."""
     resources = shared.state.resources
     assert resources is not None
     with closing(client("sqs", resources.endpoint_url, resources.region)) as sqs:
@@ -99,7 +99,7 @@ def dead_letters(shared: Starlift) -> list[Any]:
     return [json.loads(message["MessageAttributes"][FAILURE_ATTRIBUTE]["StringValue"]) for message in answer["Messages"]]
 
 
-def test_a_column_that_is_dropped_makes_dead_letters_until_it_is_back(shared: Starlift, databases: Databases) -> None:
+def test_a_dropped_column_causes_dead_letters_until_it_is_restored(shared: Starlift, databases: Databases) -> None:
     before = sold(databases)
     databases.write("ALTER TABLE department DROP COLUMN manager")
     try:
@@ -130,7 +130,7 @@ def test_a_second_up_in_one_home_is_refused(shared: Starlift) -> None:
     )
 
 
-def test_down_leaves_no_process_and_the_next_up_goes_on_from_the_warehouse(shared: Starlift, databases: Databases) -> None:
+def test_down_leaves_no_process_and_the_next_up_continues_from_the_warehouse(shared: Starlift, databases: Databases) -> None:
     before, running = sold(databases), shared.alive
     assert len(running) == 5  # the owner, LocalStack, three services
     assert shared("down").out == "stopped\n"

@@ -16,7 +16,7 @@ from tests.fixtures.postgres_cluster import TestCluster
 
 @pytest.fixture(scope="module")
 def own(postgres_cluster: TestCluster) -> Iterator[Databases]:
-    """A source with tables and without rows."""
+    """A source with tables but no rows."""
     with databases_of(postgres_cluster, orders=1) as both:
         yield both
 
@@ -27,20 +27,20 @@ def with_password(url: str, password: str) -> str:
     return f"postgresql://{user}:{password}@{url.rpartition('@')[2]}"
 
 
-def test_a_wrong_password(starlift: Starlift, own: Databases) -> None:
+def test_a_wrong_password_is_reported(starlift: Starlift, own: Databases) -> None:
     url = with_password(own.warehouse, "guess")
     sentence = starlift("up", "--source-url", own.reader, "--warehouse-url", url, expected=1).complains(1)
     assert sentence.startswith("the warehouse database refuses the user or the password; correct its URL or secret (PGPASSWORD")
 
 
-def test_a_port_where_nothing_listens_told_to_a_detached_stack(starlift: Starlift) -> None:
+def test_a_port_without_a_server_is_reported_by_a_detached_stack(starlift: Starlift) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"
     sentence = starlift("up", "--detach", "--source-url", url, expected=1).complains(1)
     assert sentence == "nothing listens at the source database's host and port; start it or correct the URL"
     assert starlift.alive == set()
 
 
-def test_a_host_that_nobody_knows(starlift: Starlift) -> None:
+def test_an_unknown_host_is_reported(starlift: Starlift) -> None:
     sentence = starlift("up", "--source-url", "postgresql://me:secret@db.invalid/shop", expected=1).complains(1)
     assert sentence.startswith("the source database's host can't be reached (")
     assert sentence.endswith("; check the URL and the network")
@@ -62,7 +62,9 @@ def test_a_host_that_nobody_knows(starlift: Starlift) -> None:
     ],
     ids=["no table", "no column"],
 )
-def test_a_source_that_does_not_fit(mistake: str, repair: str, expected: str, starlift: Starlift, own: Databases) -> None:
+def test_a_source_that_does_not_match_the_contract_is_reported(
+    mistake: str, repair: str, expected: str, starlift: Starlift, own: Databases
+) -> None:
     own.write(mistake)
     try:
         sentence = starlift("up", *own.options, expected=2).complains(2)
@@ -72,14 +74,14 @@ def test_a_source_that_does_not_fit(mistake: str, repair: str, expected: str, st
         own.write(repair)
 
 
-def test_a_url_that_can_t_be_read_is_not_repeated(starlift: Starlift) -> None:
+def test_an_invalid_url_is_not_printed(starlift: Starlift) -> None:
     sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=2).complains(2)
     assert sentence.startswith("the source database's URL can't be read; it should look like postgresql://user:password@host")
     assert "ter2" not in sentence
 
 
 @pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
-def test_a_taken_port(arguments: tuple[str, ...], starlift: Starlift) -> None:
+def test_a_taken_port_is_reported(arguments: tuple[str, ...], starlift: Starlift) -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         taken.listen()
@@ -90,37 +92,37 @@ def test_a_taken_port(arguments: tuple[str, ...], starlift: Starlift) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
-def test_a_warehouse_without_a_source(arguments: tuple[str, ...], starlift: Starlift) -> None:
+def test_a_warehouse_without_a_source_is_refused(arguments: tuple[str, ...], starlift: Starlift) -> None:
     url = "postgresql://me:hunter2@dwh/star"
     sentence = starlift(*arguments, expected=2, STARLIFT_UP_WAREHOUSE_URL=url).complains(2)
     assert sentence.startswith("--warehouse-url without --source-url would fill your warehouse with simulated rows; pass both")
 
 
-def test_no_starlift_here(starlift: Starlift) -> None:
+def test_a_command_without_a_running_starlift_says_how_to_start_one(starlift: Starlift) -> None:
     sentence = starlift("verify", expected=2).complains(2)
     assert sentence.startswith(f"no Starlift is running in {starlift.home}; ")
     assert sentence.endswith(", or set STARLIFT_INGESTION_QUEUE_URL and the other settings of the operator")
 
 
-def test_an_incomplete_environment(starlift: Starlift) -> None:
+def test_an_incomplete_environment_is_reported(starlift: Starlift) -> None:
     sentence = starlift("status", expected=2, STARLIFT_INGESTION_QUEUE_URL="https://sqs/1/q").complains(2)
     assert sentence.startswith("invalid settings: STARLIFT_REGION is missing; set it; ")
 
 
-def test_a_contract_that_does_not_exist(starlift: Starlift) -> None:
+def test_a_contract_that_does_not_exist_is_reported(starlift: Starlift) -> None:
     sentence = starlift("up", "--detach", expected=2, STARLIFT_CONTRACT="contracts.nothing").complains(2)
     assert sentence.startswith("STARLIFT_CONTRACT is wrong: no module 'contracts.nothing' can be imported (looked in ")
 
 
 @pytest.mark.parametrize("arguments", [("verify", "--jason"), ("up", "--every", "0")])
-def test_a_wrong_option(arguments: tuple[str, ...], starlift: Starlift) -> None:
+def test_a_wrong_option_is_reported(arguments: tuple[str, ...], starlift: Starlift) -> None:
     answer = starlift(*arguments, expected=2)
     assert "Usage:" in answer.err
     assert arguments[-1] in answer.err or "--every" in answer.err
 
 
 @pytest.mark.parametrize("arguments", [("up", "--detach"), ("demo",)])
-def test_a_home_that_can_t_be_written(arguments: tuple[str, ...], tmp_path: Path, starlift: Starlift) -> None:
+def test_an_unwritable_home_is_reported(arguments: tuple[str, ...], tmp_path: Path, starlift: Starlift) -> None:
     occupied = tmp_path / "a file"
     occupied.touch()
     starlift.home = occupied / "home"

@@ -35,7 +35,7 @@ runpy.run_module("services.{service}", run_name="__main__")
 
 @dataclass
 class Builds:
-    """The services of both builds, which come and go by themselves."""
+    """The services of both builds, started and stopped separately."""
 
     stack: Stack
     home: Path
@@ -48,7 +48,7 @@ class Builds:
         self.running[f"{build}-{service}"] = processes.start(command, log=log, environment=environment, directory=ROOT)
 
     def stop(self, *names: str) -> list[int]:
-        """Drained, as a deployment stops them. Their exit codes."""
+        """Drain services, as a deployment does, and return their exit codes."""
         children = [self.running.pop(name) for name in names]
         processes.stop((child.id for child in children), within=HANG)
         return [child.popen.wait() for child in children]
@@ -80,7 +80,7 @@ def columns(databases: Databases) -> list[str]:
 
 
 def migrate(builds: Builds) -> None:
-    """As .github/release.sh does, before a loader of the newer build starts."""
+    """Migrate the warehouse, as .github/release.sh does, before a loader of the newer build starts."""
     environment = service_environment("loading", builds.stack.state, os.environ) | NEWER
     log = builds.home / "migration.log"
     command = [sys.executable, "-m", "services.loading.migrate"]

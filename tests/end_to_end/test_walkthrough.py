@@ -1,4 +1,4 @@
-"""The main road: a person's own databases, kept in step and proved equal."""
+"""The main use: a user's own databases, loaded continuously and proved equal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_renamed_department_is_renamed_for_all_its_staff(verdict: Any, databas
     assert renamed == [{"location": "(unknown)"}] * members
 
 
-def test_a_corrected_address_is_corrected_wherever_it_stands(verdict: Any, databases: Databases) -> None:
+def test_a_corrected_address_is_corrected_everywhere(verdict: Any, databases: Databases) -> None:
     (place,) = databases.read("SELECT address_line_2, district, city FROM dim_location WHERE location_id = $1", ADDRESS)
     assert place == {"address_line_2": "", "district": None, "city": "Ölmühle \\N"}
     parties = fetch_value(databases.owner, "SELECT count(*) FROM counterparty WHERE legal_address_id = $1", ADDRESS)
@@ -93,7 +93,7 @@ def test_the_history_is_complete_until_a_version_is_lost(verdict: Any, shared: S
     )
 
 
-def test_the_life_of_an_order_is_told(verdict: Any, shared: Starlift) -> None:
+def test_the_life_of_an_order_is_traced(verdict: Any, shared: Starlift) -> None:
     life = shared("trace", "fact_sales_order", str(ORDER), "--json").json
     assert [row["values"]["units_sold"] for row in life["rows"]][:3] == ["12", "11", "10"]
     assert [row["current"] for row in life["rows"]] == [True, False, False, False]
@@ -107,7 +107,7 @@ def test_the_life_of_an_order_is_told(verdict: Any, shared: Starlift) -> None:
     assert shared("trace", "dim_staff", "x", expected=2).complains(2).startswith("'staff_id' is a whole number")
 
 
-def test_values_arrive_as_they_were(verdict: Any, databases: Databases) -> None:
+def test_values_arrive_unchanged(verdict: Any, databases: Databases) -> None:
     (row,) = databases.read(
         "SELECT *, agreed_payment_date::text AS paid, agreed_delivery_date::text AS delivered "
         "FROM fact_sales_order WHERE unit_price > 99999999"
@@ -120,7 +120,7 @@ def test_values_arrive_as_they_were(verdict: Any, databases: Databases) -> None:
     assert last == {"day_name": "Friday", "quarter": 4}
 
 
-def test_a_status_for_scripts_tells_of_a_healthy_stack(shared: Starlift) -> None:
+def test_the_json_of_a_status_shows_a_healthy_stack(shared: Starlift) -> None:
     status = shared("status", "--timeout", "600", "--json").json
     assert status["healthy"] is True
     assert set(status["queues"]) == set(status["dead_letters"]) == {"ingestion", "remodelling", "loading"}
@@ -133,11 +133,11 @@ def test_a_status_for_scripts_tells_of_a_healthy_stack(shared: Starlift) -> None
     assert "psql " in status["psql"]
 
 
-def test_a_status_for_people_tells_how_fresh_the_warehouse_is(shared: Starlift) -> None:
+def test_a_status_shows_how_fresh_the_warehouse_is(shared: Starlift) -> None:
     assert "the warehouse shows the source as of" in shared("status", "--timeout", "600").out
 
 
-def test_the_runs_are_listed_with_what_became_of_them(shared: Starlift) -> None:
+def test_the_runs_are_listed_with_their_outcomes(shared: Starlift) -> None:
     asked = shared("ingest", "--wait").out.split()[1]
     runs = shared("runs", "--limit", "1000", "--json").json["runs"]
     assert runs == sorted(runs, key=lambda run: -run["run"])
@@ -149,7 +149,7 @@ def test_the_runs_are_listed_with_what_became_of_them(shared: Starlift) -> None:
     assert f"│ {first['run']} │" in shared("runs", "--limit", "1000").out
 
 
-def test_a_warehouse_that_someone_has_touched_differs_until_a_full_read(shared: Starlift, databases: Databases) -> None:
+def test_a_modified_warehouse_differs_until_a_full_read(shared: Starlift, databases: Databases) -> None:
     (before,) = databases.read("SELECT design_name FROM dim_design WHERE design_id = 7")
     databases.read("UPDATE dim_design SET design_name = '[/x]' WHERE design_id = 7")
     answer = shared("verify", expected=3)
@@ -161,20 +161,18 @@ def test_a_warehouse_that_someone_has_touched_differs_until_a_full_read(shared: 
 
 
 @pytest.mark.parametrize("name", ["stack.json", "up.log", "ingestion.log"])
-def test_what_the_stack_writes_only_its_owner_may_read(name: str, shared: Starlift) -> None:
+def test_files_of_the_stack_are_readable_only_by_its_owner(name: str, shared: Starlift) -> None:
     assert stat.S_IMODE((shared.home / name).stat().st_mode) == 0o600
 
 
-def test_no_password_stands_on_a_command_line_or_in_a_log(shared: Starlift, databases: Databases) -> None:
+def test_no_password_appears_on_a_command_line_or_in_a_log(shared: Starlift, databases: Databases) -> None:
     passwords = {url.split(":")[2].partition("@")[0] for url in (databases.reader, databases.warehouse)}
     shown = [" ".join(psutil.Process(process.pid).cmdline()) for process in shared.alive]
     shown += [path.read_text() for path in shared.home.glob("*.log")]
     assert not [text for text in shown for password in passwords if password in text]
 
 
-def test_a_row_that_somebody_changed_in_the_warehouse_is_named_and_repaired(
-    shared: Starlift, databases: Databases, tmp_path: Path
-) -> None:
+def test_a_row_modified_in_the_warehouse_is_named_and_repaired(shared: Starlift, databases: Databases, tmp_path: Path) -> None:
     shared("ingest", "--wait", "--compare-keys")
     execute(databases.warehouse, "UPDATE fact_sales_order SET units_sold = -1 WHERE sales_order_id = 3")
     page = tmp_path / "proof.html"

@@ -1,4 +1,4 @@
-"""The proof beside an application that does not stop writing, and deleting, for it."""
+"""The proof of a source whose application keeps writing and deleting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WRITES_PER_SECOND = 60.0
 PROOFS = 4
 
 
-def test_no_row_is_called_different_while_writing_goes_on(shared: Starlift, databases: Databases, tmp_path: Path) -> None:
+def test_no_row_is_reported_different_while_writing_continues(shared: Starlift, databases: Databases, tmp_path: Path) -> None:
     log = tmp_path / "application.log"
     writer = start_writing(databases.owner, per_second=WRITES_PER_SECOND, lasting=HANG, seed=11, log=log, cancelling=True)
     try:

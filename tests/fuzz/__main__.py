@@ -1,8 +1,8 @@
 """Rubbish into every queue and every stored document for a while: `python -m tests.fuzz --seed 1 --minutes 10`.
 
-The real handlers and consumers work on LocalStack and PostgreSQL; the `starlift` command looks at what is left. No service may
+The real handlers and consumers run on LocalStack and PostgreSQL; the `starlift` command inspects the result. No service may
 end, no command may print a traceback, every rubbish message becomes a dead letter with a reason while innocent runs load beside
-it, each damaged document heals by what the sentence about it says, and the proof is EQUAL after every round.
+it, each damaged document is repaired by following its error message, and the proof is EQUAL after every round.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def with_other_value(draw: Random, document: str) -> str:
 
 
 def with_other_bytes(draw: Random, document: str) -> str:
-    """Cut, doubled, or with other characters somewhere."""
+    """The text truncated, doubled, or with other characters somewhere."""
     at, length = draw.randrange(len(document)), draw.randrange(1, 40)
     return draw.choice(
         [
@@ -95,7 +95,7 @@ def filling(draw: Random, document: str) -> str:
 
 
 def with_broken_reference(draw: Random, document: str) -> str:
-    """A good message but for one object."""
+    """A good message except for one object."""
     told = json.loads(document)
     references = [one for name in ("extracts", "tables") for one in told["data"].get(name, ())]
     if not references:

@@ -1,4 +1,4 @@
-"""The three services as they are, on LocalStack and PostgreSQL, with queues and buckets of their own; and `starlift`."""
+"""The three real services on LocalStack and PostgreSQL, with queues and buckets of their own, and the `starlift` command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Hasty(Random):
 
 @dataclass
 class Stand:
-    """Everything that a fuzzer works on."""
+    """The system that a fuzzer works on."""
 
     system: System
     clients: Clients
@@ -72,7 +72,7 @@ class Stand:
             assert not task.done(), task
 
     async def until_idle(self) -> None:
-        """No queue of a service holds a message."""
+        """Wait until no queue of a service has a message."""
         while True:
             self.require_alive()
             depths = await asyncio.gather(*(queue.depth() for queue in self.system.queues.values()))
@@ -105,7 +105,7 @@ class Stand:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """The services at work."""
+        """Run the services."""
         system = self.system
         probes = {"source": system.source.probe, "warehouse": system.warehouse.probe}
         consumers = []

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.localstack
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's advice; our own messages have 2 KiB
-async def test_rubbish_ends_as_dead_letters_and_damage_heals_while_innocent_runs_load(
+async def test_garbage_is_dead_lettered_and_damage_repaired_while_good_runs_load(
     localstack: LocalStack,
     postgres_cluster: TestCluster,
     source_database: str,

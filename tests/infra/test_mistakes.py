@@ -24,7 +24,7 @@ VISIBLE = '"loading":     {"visibility_timeout_s": 60,'
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """In `file`, `new` stands where `old` should; a check then says `words`."""
+    """`file` contains `new` instead of `old`; a check then reports `words`."""
 
     name: str
     file: str
@@ -137,7 +137,7 @@ def named(mistake: Mistake) -> str:
 
 
 @pytest.mark.parametrize("mistake", BY_VALIDATE, ids=named)
-def test_terraform_validate_finds(mistake: Mistake, planted: Plant, tmp_path: Path) -> None:
+def test_terraform_validate_finds_its_mistakes(mistake: Mistake, planted: Plant, tmp_path: Path) -> None:
     with opened(planted(mistake), tmp_path) as terraform:
         assert mistake.words in checks.validate(terraform)
 
@@ -146,28 +146,30 @@ def test_terraform_validate_finds(mistake: Mistake, planted: Plant, tmp_path: Pa
     ("mistake", "tests"),
     [pytest.param(mistake, tests, id=mistake.name) for tests, found in BY_OWN_TESTS.items() for mistake in found],
 )
-def test_terraform_test_finds(mistake: Mistake, tests: str, planted: Plant, tmp_path: Path) -> None:
+def test_terraform_test_finds_its_mistakes(mistake: Mistake, tests: str, planted: Plant, tmp_path: Path) -> None:
     with opened(planted(mistake), tmp_path) as terraform:
         assert mistake.words in checks.own_tests(terraform, f"-filter=tests/{tests}.tftest.hcl")
 
 
 @pytest.mark.parametrize("mistake", BY_LOCAL_STACK, ids=named)
-def test_the_local_stack_finds(mistake: Mistake, planted: Plant, tmp_path: Path, local: Resources, sqs: Any) -> None:
+def test_the_comparison_with_the_local_stack_finds_its_mistakes(
+    mistake: Mistake, planted: Plant, tmp_path: Path, local: Resources, sqs: Any
+) -> None:
     with opened(planted(mistake), tmp_path) as terraform:
         resources = terraform.apply("dev")
     urls = [*local.queue_urls.values(), *local.dead_letter_urls.values()]
     assert mistake.words in checks.local_differences(resources, sqs, urls)
 
 
-def test_a_services_own_settings_find(planted: Plant, tmp_path: Path) -> None:
+def test_a_service_s_settings_find_their_mistakes(planted: Plant, tmp_path: Path) -> None:
     with opened(planted(BY_SETTINGS), tmp_path) as terraform:
         resources = terraform.apply("dev")
     assert BY_SETTINGS.words in checks.understood(resources, "loading")
 
 
-def test_zizmor_finds(planted: Plant) -> None:
+def test_zizmor_finds_its_mistakes(planted: Plant) -> None:
     assert BY_ZIZMOR.words in checks.zizmor(planted(BY_ZIZMOR))
 
 
-def test_hadolint_finds(planted: Plant) -> None:
+def test_hadolint_finds_its_mistakes(planted: Plant) -> None:
     assert BY_HADOLINT.words in checks.hadolint(planted(BY_HADOLINT))

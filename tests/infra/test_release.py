@@ -1,4 +1,4 @@
-"""How a pipeline puts an image in its place, with stand-ins for aws, docker, gh and skopeo that write down their calls."""
+"""How a pipeline deploys an image, with stand-ins for aws, docker, gh and skopeo that record their calls."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ DEFINITION = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How the script ended, what it said, and whom it called with what."""
+    """The script's exit code, its output and its calls."""
 
     code: int
     said: str
     calls: list[tuple[str, str]]
 
     def position(self, words: str) -> int:
-        """Of the first call with these words; fails if there is none."""
+        """The position of the first call with these words; fails if there is none."""
         return next(index for index, (call, _) in enumerate(self.calls) if words in call)
 
     def has(self, words: str) -> bool:
@@ -75,7 +75,7 @@ Answers = dict[str, list[str]]
 
 
 def with_all_others(answers: Answers) -> Answers:
-    """By the words of a call: these answers, and those of a release that goes well."""
+    """Answers by the words of a call: these, and otherwise those of a successful release."""
     return {
         "get-login-password": ["secret"],
         "imageTags": answers.get("running_tag", ["first-1795391228"]),
@@ -96,7 +96,7 @@ def with_all_others(answers: Answers) -> Answers:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Release]:
-    """Runs the script for a program; `answers` differ from those of a release that goes well."""
+    """Runs the script for a program; `answers` replace those of a successful release."""
 
     def run(program: str = "loading", digest: str = DIGEST, **answers: list[str]) -> Release:
         for name, text in (("aws", STAND_IN), ("docker", STAND_IN), ("gh", STAND_IN), ("skopeo", STAND_IN), ("jq", JQ)):
@@ -125,7 +125,7 @@ def release(tmp_path: Path) -> Callable[..., Release]:
     return run
 
 
-def test_the_warehouse_is_shaped_before_the_loader_is_replaced(release: Callable[..., Release]) -> None:
+def test_the_warehouse_is_migrated_before_the_loader_is_replaced(release: Callable[..., Release]) -> None:
     done = release("loading")
     assert done.code == 0, done.said
     order = [
@@ -142,7 +142,7 @@ def test_the_warehouse_is_shaped_before_the_loader_is_replaced(release: Callable
     assert "services.loading.migrate" in migration
 
 
-def test_the_new_revision_is_the_newest_one_with_the_image_by_digest(release: Callable[..., Release]) -> None:
+def test_the_new_revision_is_the_newest_one_with_the_image_pinned_by_digest(release: Callable[..., Release]) -> None:
     done = release("loading")
     given = done.calls[done.position("register-task-definition")][1]
     assert f'"image": "{REPOSITORY}@{DIGEST}"' in given
@@ -151,7 +151,7 @@ def test_the_new_revision_is_the_newest_one_with_the_image_by_digest(release: Ca
     assert f"--task-definition {NEW}" in done.calls[done.position("update-service")][0]
 
 
-def test_a_warehouse_that_cannot_be_shaped_leaves_the_loader_as_it_was(release: Callable[..., Release]) -> None:
+def test_a_failed_migration_leaves_the_loader_unchanged(release: Callable[..., Release]) -> None:
     done = release("loading", exit_code=["1"])
     assert done.code == 1
     assert "nothing was replaced" in done.said
@@ -164,13 +164,13 @@ def test_a_migration_may_take_longer_than_one_wait(release: Callable[..., Releas
     assert done.has("update-service")
 
 
-def test_an_image_that_was_not_signed_here_is_not_run(release: Callable[..., Release]) -> None:
+def test_an_image_without_our_signature_is_not_deployed(release: Callable[..., Release]) -> None:
     done = release("ingestion", attestation=["exit 1"])
     assert done.code != 0
     assert not done.has("register-task-definition")
 
 
-def test_what_was_signed_is_main(release: Callable[..., Release]) -> None:
+def test_the_signature_must_be_from_main(release: Callable[..., Release]) -> None:
     done = release("ingestion")
     asked = done.calls[done.position("attestation verify")][0]
     assert asked.endswith(" --source-ref refs/heads/main")
@@ -182,24 +182,24 @@ def test_a_rolled_back_deployment_fails(release: Callable[..., Release]) -> None
     assert f"ECS rolled back to {OLD}" in done.said
 
 
-def test_a_deployment_that_vanished_was_rolled_back_too(release: Callable[..., Release]) -> None:
+def test_a_deployment_that_vanished_counts_as_rolled_back(release: Callable[..., Release]) -> None:
     assert "ECS rolled back" in release("remodelling", rollout=["None"]).said
 
 
-def test_a_deployment_that_does_not_end_fails(release: Callable[..., Release]) -> None:
+def test_a_deployment_that_never_ends_fails(release: Callable[..., Release]) -> None:
     done = release("remodelling", rollout=["IN_PROGRESS"])
     assert done.code == 1
     assert "neither done nor rolled back" in done.said
 
 
-def test_a_task_that_works_without_end_loses_its_protection_before_the_pipeline_its_patience() -> None:
+def test_a_task_that_never_ends_loses_its_protection_before_the_pipeline_times_out() -> None:
     script = (CHECKOUT / ".github/release.sh").read_text()
     poll_s, polls = (int(re.findall(rf"{name}:-(\d+)", script)[0]) for name in ("POLL_S", "PATIENCE"))
     assert timedelta(seconds=poll_s * polls) > EXPIRY * 1.5
     assert f"for up to {EXPIRY // timedelta(minutes=1)} minutes" in (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 
 
-def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..., Release]) -> None:
+def test_an_existing_image_is_not_pushed_again(release: Callable[..., Release]) -> None:
     done = release("remodelling", images=["there"])
     assert done.code == 0, done.said
     assert not done.has("skopeo copy")
@@ -208,7 +208,7 @@ def test_an_image_that_is_there_already_is_not_pushed_again(release: Callable[..
 RUNNING = {"running_tag": [f"{'beef' * 10}-0123456789ab"]}
 
 
-def test_a_build_that_came_late_does_not_replace_a_newer_one(release: Callable[..., Release]) -> None:
+def test_a_late_build_does_not_replace_a_newer_one(release: Callable[..., Release]) -> None:
     done = release("remodelling", order=["behind"], **RUNNING)
     assert done.code == 1
     assert "which c0ffee does not contain" in done.said
@@ -218,17 +218,17 @@ def test_a_build_that_came_late_does_not_replace_a_newer_one(release: Callable[.
 
 
 @pytest.mark.parametrize("order", ["ahead", "identical"])
-def test_a_build_may_follow_what_it_contains(release: Callable[..., Release], order: str) -> None:
+def test_a_build_may_replace_one_that_it_contains(release: Callable[..., Release], order: str) -> None:
     assert release("remodelling", order=[order], **RUNNING).code == 0
 
 
-def test_what_a_person_put_there_may_be_replaced_by_any_build(release: Callable[..., Release]) -> None:
+def test_a_manually_deployed_image_may_be_replaced_by_any_build(release: Callable[..., Release]) -> None:
     done = release("operator")
     assert done.code == 0, done.said
     assert not done.has("/compare/")
 
 
-def test_two_builds_of_one_commit_have_tags_of_their_own(release: Callable[..., Release]) -> None:
+def test_two_builds_of_one_commit_have_different_tags(release: Callable[..., Release]) -> None:
     digests = [f"sha256:{letter * 64}" for letter in "ab"]
     pushed = [release("remodelling", digest=digest) for digest in digests]
     tags = [done.calls[done.position("skopeo copy")][0].rpartition(":")[2] for done in pushed]
@@ -243,14 +243,14 @@ def test_only_the_loader_has_a_migration(release: Callable[..., Release], progra
     assert done.has(f"update-service --cluster starlift --service {program}")
 
 
-def test_the_operator_is_no_service(release: Callable[..., Release]) -> None:
+def test_the_operator_is_not_deployed_as_a_service(release: Callable[..., Release]) -> None:
     done = release("operator")
     assert done.code == 0, done.said
     assert done.has("register-task-definition")
     assert not done.has("update-service")
 
 
-def test_the_role_may_do_what_the_script_does() -> None:
+def test_the_role_may_do_everything_the_script_does() -> None:
     script = (CHECKOUT / ".github/release.sh").read_text()
     policy = (CHECKOUT / "infra/terraform/modules/pipeline/main.tf").read_text()
     needed = {

@@ -1,4 +1,4 @@
-"""How what runs and what is kept is made, as an apply on the schema stand-in shows it."""
+"""The resources that run code and keep data, as an apply on the stand-in creates them."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_a_deployment_is_rolled_back_by_ecs_itself(applied: Applied, name: str) 
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_one_task_is_never_on_spot_and_all_others_are(applied: Applied, name: str) -> None:
+def test_one_task_never_runs_on_spot_and_all_others_do(applied: Applied, name: str) -> None:
     strategies = named(applied, "aws_ecs_service", "name", name).values["capacity_provider_strategy"]
     found = {strategy["capacity_provider"]: (strategy["base"], strategy["weight"]) for strategy in strategies}
     assert found == {"FARGATE": (1, 0), "FARGATE_SPOT": (None, 1)}
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_a_service_is_scaled_as_the_topology_says(applied: Applied, name: str) -> None:
+def test_a_service_is_scaled_as_the_topology_defines(applied: Applied, name: str) -> None:
     wanted = TOPOLOGY.services[name]
     target = named(applied, "aws_appautoscaling_target", "resource_id", f"service/starlift/{name}").values
     assert (target["min_capacity"], target["max_capacity"]) == (wanted.min, wanted.max)
@@ -62,7 +62,7 @@ def test_a_service_is_scaled_as_the_topology_says(applied: Applied, name: str) -
 
 
 @pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])
-def test_a_task_is_as_big_as_the_topology_says_and_confined(applied: Applied, program: str) -> None:
+def test_a_task_has_the_size_of_the_topology_and_is_confined(applied: Applied, program: str) -> None:
     wanted = TOPOLOGY.operator if program == "operator" else TOPOLOGY.services[program]
     definition = named(applied, "aws_ecs_task_definition", "family", f"starlift-{program}").values
     assert (definition["cpu"], definition["memory"]) == (str(wanted.cpu), str(wanted.memory))
@@ -78,18 +78,18 @@ def test_a_task_is_as_big_as_the_topology_says_and_confined(applied: Applied, pr
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_a_task_is_asked_for_its_health_as_the_image_says(applied: Applied, name: str) -> None:
+def test_a_task_has_the_health_check_of_its_image(applied: Applied, name: str) -> None:
     dockerfile = (CHECKOUT / "infra/docker/Dockerfile").read_text()
     (command,) = re.findall(r"^HEALTHCHECK .*CMD (\[.+\])$", dockerfile, re.MULTILINE)
     assert container(applied, name)["healthCheck"]["command"] == ["CMD", *json.loads(command)]
 
 
-def test_the_operator_has_no_health_to_be_asked_for(applied: Applied) -> None:
+def test_the_operator_has_no_health_check(applied: Applied) -> None:
     assert "healthCheck" not in container(applied, "operator")
 
 
 @pytest.mark.parametrize("bucket", TOPOLOGY.buckets)
-def test_a_bucket_keeps_versions_and_objects_as_long_as_the_topology_says(applied: Applied, bucket: str) -> None:
+def test_a_bucket_keeps_versions_and_objects_as_long_as_the_topology_defines(applied: Applied, bucket: str) -> None:
     name, wanted = TOPOLOGY.bucket_name(bucket, STACK), TOPOLOGY.buckets[bucket]
     (versioning,) = named(applied, "aws_s3_bucket_versioning", "bucket", name).values["versioning_configuration"]
     assert versioning["status"] == "Enabled"
@@ -100,7 +100,7 @@ def test_a_bucket_keeps_versions_and_objects_as_long_as_the_topology_says(applie
     assert {rule["filter"][0]["prefix"]: rule["expiration"][0]["days"] for rule in others} == wanted.expire_days
 
 
-def test_tasks_reach_aws_and_databases_and_nothing_reaches_them(applied: Applied) -> None:
+def test_tasks_can_reach_only_aws_and_databases_and_accept_no_connections(applied: Applied) -> None:
     out = applied.of_type("aws_vpc_security_group_egress_rule")
     assert {(rule.values["ip_protocol"], rule.values["from_port"], rule.values["to_port"]) for rule in out} == {
         ("tcp", 443, 443),
@@ -114,17 +114,17 @@ def test_tasks_reach_aws_and_databases_and_nothing_reaches_them(applied: Applied
     )
 
 
-def test_every_log_is_thrown_away_some_day(applied: Applied) -> None:
+def test_every_log_expires(applied: Applied) -> None:
     assert {group.values["retention_in_days"] for group in applied.of_type("aws_cloudwatch_log_group")} == {14}
 
 
-def test_every_alarm_tells_somebody(applied: Applied) -> None:
+def test_every_alarm_sends_a_notification(applied: Applied) -> None:
     (topic,) = applied.of_type("aws_sns_topic")
     for alarm in applied.of_type("aws_cloudwatch_metric_alarm"):
         assert alarm.values["alarm_actions"] == alarm.values["ok_actions"] == [topic.values["arn"]]
 
 
-def test_what_an_alarm_counts_is_logged(applied: Applied) -> None:
+def test_every_event_that_an_alarm_counts_is_logged(applied: Applied) -> None:
     sources = "\n".join(file.read_text() for file in (CHECKOUT / "shared/consumer").glob("*.py"))
     patterns = [found.values["pattern"] for found in applied.of_type("aws_cloudwatch_log_metric_filter")]
     events = [event for pattern in patterns for event in re.findall(r'^\{ \$\.event = "(\w+)" \}$', pattern)]
@@ -142,7 +142,7 @@ def said(sentence: str) -> bool:
     return any(verdict.sentence.startswith(f"{sentence} 1795391228915") for verdict in verdicts)
 
 
-def test_a_silent_ingestion_is_noticed_only_while_its_schedule_asks(applied: Applied) -> None:
+def test_a_silent_ingestion_raises_an_alarm_only_while_scheduled(applied: Applied) -> None:
     (silent,) = [
         alarm for alarm in applied.of_type("aws_cloudwatch_metric_alarm") if alarm.values["alarm_name"].endswith("-silent")
     ]

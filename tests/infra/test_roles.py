@@ -58,12 +58,12 @@ def called_operations() -> set[str]:
     return {name for pattern in patterns for name in re.findall(pattern, text)} & known
 
 
-def test_every_action_exists_and_applies_to_the_resources_that_are_named(applied: Applied) -> None:
+def test_every_action_exists_and_applies_to_its_named_resources(applied: Applied) -> None:
     assert len(policies(applied)) == 14
     assert not checks.iam(applied.resources)
 
 
-def test_what_the_code_calls_is_allowed_and_nothing_that_it_never_calls(applied: Applied) -> None:
+def test_exactly_the_calls_of_the_code_are_allowed(applied: Applied) -> None:
     called = called_operations()
     assert called == ACTIONS.keys(), "say which action a new call needs, and grant it to those who make it"
     assert task_actions(applied) == {ACTIONS[operation] for operation in called} | OF_TASK_PROTECTION
@@ -91,7 +91,7 @@ def of_data(program: Service | Operator) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_a_service_may_do_what_its_edges_need_and_nothing_else(applied: Applied, name: str) -> None:
+def test_a_service_may_do_only_what_its_edges_need(applied: Applied, name: str) -> None:
     service = TOPOLOGY.services[name]
     own = TOPOLOGY.queue_name(service.consumes)
     sent_to = [TOPOLOGY.dead_letter_name(service.consumes), *map(TOPOLOGY.queue_name, service.sends)]
@@ -117,7 +117,7 @@ def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applie
     assert grants(found) == expected | of_data(TOPOLOGY.operator)
 
 
-def test_an_aws_service_takes_a_role_for_this_account_only(applied: Applied) -> None:
+def test_an_aws_service_assumes_a_role_only_for_this_account(applied: Applied) -> None:
     trusts = [json.loads(role.values["assume_role_policy"])["Statement"] for role in applied.of_type("aws_iam_role")]
     of_services = [statement for (statement,) in trusts if "Service" in statement["Principal"]]
     assert len(of_services) == 2 * len(PROGRAMS) + 2
@@ -127,14 +127,14 @@ def test_an_aws_service_takes_a_role_for_this_account_only(applied: Applied) -> 
         assert ":123456789012:" in conditions["aws:SourceArn"]
 
 
-def test_the_schedule_may_send_and_nothing_else(applied: Applied) -> None:
+def test_the_schedule_may_only_send(applied: Applied) -> None:
     queues = {TOPOLOGY.queue_name(schedule.queue) for schedule in TOPOLOGY.schedules.values()} | checks.ONLY_ON_AWS
     found = policies(applied)["module.schedule.module.role.aws_iam_role_policy.this"]
     assert grants(found) == {("sqs:SendMessage", queue) for queue in queues}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_before_the_code_runs_ecs_pulls_and_logs_and_nothing_else(applied: Applied, program: str) -> None:
+def test_ecs_may_only_pull_the_image_and_log_before_the_code_runs(applied: Applied, program: str) -> None:
     policy = policies(applied)[f'module.program["{program}"].aws_iam_role_policy.execution']
     resources = [resource for statement in policy["Statement"] for resource in listed(statement["Resource"])]
     assert resources[0] == "*"
@@ -142,7 +142,7 @@ def test_before_the_code_runs_ecs_pulls_and_logs_and_nothing_else(applied: Appli
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_pipeline_touches_its_own_program_only(applied: Applied, program: str) -> None:
+def test_a_pipeline_can_change_only_its_own_program(applied: Applied, program: str) -> None:
     policy = policies(applied)[f'module.pipeline["{program}"].aws_iam_role_policy.this']
     for statement in policy["Statement"]:
         if statement["Sid"] in {"LogIn", "Describe"}:  # know no resource

@@ -10,11 +10,11 @@ from tests.infra.offline.tools import CHECKOUT
 CONFIGURATION = CHECKOUT / "infra/terraform"
 
 
-def test_checkov_finds_nothing_that_has_no_reason() -> None:
+def test_every_finding_of_checkov_has_a_reason() -> None:
     assert not checks.checkov(CHECKOUT)
 
 
-def test_every_exception_has_its_reason() -> None:
+def test_every_exception_has_a_reason() -> None:
     exceptions = [
         line for file in CONFIGURATION.rglob("*.tf") for line in file.read_text().splitlines() if "checkov:skip" in line
     ]

@@ -24,15 +24,15 @@ def test_every_file_is_formatted(terraform: Terraform) -> None:
     assert answer.is_success, answer.text
 
 
-def test_names_types_and_references_hold(terraform: Terraform) -> None:
+def test_terraform_validates_names_types_and_references(terraform: Terraform) -> None:
     assert not checks.validate(terraform)
 
 
-def test_terraforms_own_tests_pass(terraform: Terraform) -> None:
+def test_terraform_s_own_tests_pass(terraform: Terraform) -> None:
     assert not checks.own_tests(terraform)
 
 
-def test_a_service_starts_when_its_tasks_have_roles_a_way_to_aws_and_a_place(terraform: Terraform) -> None:
+def test_a_service_starts_only_after_its_roles_network_and_cluster_exist(terraform: Terraform) -> None:
     edges = re.findall(r'"(\S+)" -> "(\S+)"', terraform.run("graph").text)
     awaited, found = {"module.service.aws_ecs_service.this"}, set[str]()
     while awaited - found:
@@ -49,20 +49,20 @@ def test_a_service_starts_when_its_tasks_have_roles_a_way_to_aws_and_a_place(ter
     assert [address for address in needed if address not in found] == []
 
 
-def test_the_schema_has_the_types_that_are_used_and_no_others() -> None:
+def test_the_schema_has_exactly_the_types_in_use() -> None:
     document = json.loads(schema.SCHEMA.read_text())
     resources, data_sources = schema.used_types(CONFIGURATION)
     assert document["resource_schemas"].keys() == resources, "run `make aws-schema`"
     assert document["data_source_schemas"].keys() == data_sources, "run `make aws-schema`"
 
 
-def test_what_was_applied_can_be_destroyed_to_the_last_resource(tmp_path: Path) -> None:
+def test_every_applied_resource_can_be_destroyed(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform:
         made = terraform.apply("prod", has_images=True)
         assert f"Destroy complete! Resources: {len(made)} destroyed." in terraform.destroy("prod")
 
 
-def test_data_outlive_a_destroy_unless_somebody_says_so(applied: Applied, terraform: Terraform) -> None:
+def test_data_survives_a_destroy_unless_explicitly_allowed(applied: Applied, terraform: Terraform) -> None:
     assert {bucket.values["force_destroy"] for bucket in applied.of_type("aws_s3_bucket")} == {True}  # dev says so
     assert "may_destroy_data   = false" in (CONFIGURATION / "environments/prod.tfvars").read_text()
 
@@ -78,7 +78,7 @@ def launch(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=CHECKOUT, env={"PATH": str(path)}, capture_output=True, text=True, check=False)
 
 
-def test_without_the_package_a_binary_does_it(tmp_path: Path) -> None:
+def test_without_the_package_a_terraform_binary_is_used(tmp_path: Path) -> None:
     binary = tmp_path / "terraform"
     binary.write_text('#!/bin/sh\necho "was told $*"\nexit 3\n')
     binary.chmod(0o755)
@@ -86,13 +86,13 @@ def test_without_the_package_a_binary_does_it(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (3, "was told version -json\n")
 
 
-def test_without_either_somebody_says_what_to_install(tmp_path: Path) -> None:
+def test_without_package_and_binary_the_error_says_what_to_install(tmp_path: Path) -> None:
     answer = launch(tmp_path)
     assert answer.returncode == 127
     assert "install terraform 1.11 or newer" in answer.stderr
 
 
-def test_an_error_is_told_without_what_went_well(tmp_path: Path) -> None:
+def test_an_error_is_printed_without_the_successes(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform, pytest.raises(CoreError) as refusal:
         terraform.apply("dev", github_repository="nobody")
     assert str(refusal.value).startswith("Error: Invalid value for variable")

@@ -1,4 +1,4 @@
-"""The pipelines on GitHub: valid, without a loophole, and started by what they are made of."""
+"""The pipelines on GitHub: valid, without a loophole, and started by changes of their inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ PROGRAMS = [*read_topology().services, "operator"]
 
 def workflow(name: str) -> dict[str, Any]:
     text = (CHECKOUT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(re.sub(r"^on:", "'on':", text, flags=re.MULTILINE))  # else YAML says True
+    found: dict[str, Any] = yaml.safe_load(
+        re.sub(r"^on:", "'on':", text, flags=re.MULTILINE)
+    )  # otherwise YAML reads it as True
     return found
 
 
@@ -31,18 +33,18 @@ def conforms(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_every_workflow_is_one() -> None:
+def test_every_workflow_is_valid() -> None:
     answer = conforms("vendor.github-workflows", *WORKFLOWS)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     answer = conforms("vendor.dependabot", CHECKOUT / ".github/dependabot.yml")
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_zizmor_finds_no_loophole() -> None:
+def test_zizmor_reports_no_findings() -> None:
     assert not checks.zizmor(CHECKOUT)
 
 
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+def test_hadolint_reports_no_findings() -> None:
     assert not checks.hadolint(CHECKOUT)
 
 
@@ -69,7 +71,7 @@ def test_no_long_lived_key_is_used(file: Path) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_is_deployed_when_what_its_image_runs_has_changed(program: str) -> None:
+def test_a_program_is_deployed_when_the_code_in_its_image_changes(program: str) -> None:
     """An image holds the whole wheel, and runs one program of it."""
     paths = set(workflow(f"deploy-{program}")["on"]["push"]["paths"])
     runs = {"services/__init__.py", f"services/{program}/**", "shared/**", "contracts/**", f"infra/locks/{program}.txt"}
@@ -83,7 +85,7 @@ def test_a_program_is_deployed_when_what_its_image_runs_has_changed(program: str
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_is_deployed_by_the_one_workflow_for_all(program: str) -> None:
+def test_one_workflow_deploys_every_program(program: str) -> None:
     document = workflow(f"deploy-{program}")
     assert document["on"]["push"]["branches"] == ["main"]
     (job,) = document["jobs"].values()
@@ -91,7 +93,7 @@ def test_a_program_is_deployed_by_the_one_workflow_for_all(program: str) -> None
     assert job["with"] == {"program": program}
 
 
-def test_prod_comes_after_dev_with_the_same_bytes() -> None:
+def test_prod_is_deployed_after_dev_with_the_same_image() -> None:
     jobs = workflow("deploy")["jobs"]
     assert jobs["dev"]["needs"] == "build"
     assert jobs["prod"]["needs"] == ["build", "dev"]
@@ -103,11 +105,11 @@ def test_prod_comes_after_dev_with_the_same_bytes() -> None:
     environment = workflow("release")["jobs"]["release"]["environment"]
     assert (
         environment == "${{ inputs.environment }}-${{ inputs.program }}"
-    )  # whom the roles trust: infra/terraform/pipelines.tf
+    )  # trusted by the roles: infra/terraform/pipelines.tf
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_a_prod_that_nobody_decides_on_holds_no_deployment_up(file: Path) -> None:
+def test_a_pending_approval_for_prod_blocks_no_other_deployment(file: Path) -> None:
     document = workflow(file.stem)
     assert "concurrency" not in document or file.stem == "checks"
     if file.stem == "release":
@@ -117,13 +119,13 @@ def test_a_prod_that_nobody_decides_on_holds_no_deployment_up(file: Path) -> Non
         }
 
 
-def test_what_builds_the_image_has_no_way_to_aws() -> None:
+def test_the_job_that_builds_the_image_has_no_access_to_aws() -> None:
     build = workflow("deploy")["jobs"]["build"]
     assert not any("aws" in str(step.get("uses")) for step in build["steps"])
     assert "environment" not in build
 
 
-def test_the_checks_are_the_targets_that_a_developer_runs() -> None:
+def test_the_checks_run_the_make_targets_of_developers() -> None:
     steps = workflow("checks")["jobs"]["checks"]["steps"]
     run = " ".join(step["run"] for step in steps if "run" in step)
     assert {"check", "coverage"} <= set(run.split())

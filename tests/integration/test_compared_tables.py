@@ -54,7 +54,7 @@ async def marked(pipeline: Pipeline, table: str) -> list[int]:
     return [key for (key,) in await pipeline.select(f"SELECT id FROM fact_{table} WHERE _deleted_at IS NOT NULL ORDER BY 1")]
 
 
-async def test_the_keys_of_a_fact_without_versions_are_compared_however_often_its_rows_changed(
+async def test_the_keys_of_a_fact_without_versions_are_compared_even_if_its_rows_changed(
     owner: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     for change in range(1, 3):
@@ -70,7 +70,7 @@ async def test_the_keys_of_a_fact_without_versions_are_compared_however_often_it
     await require_equal(loaded)
 
 
-async def test_a_table_without_transaction_ids_is_compared_by_every_run_and_asked_about_only_where_a_row_is_gone(
+async def test_every_run_compares_a_table_without_transaction_ids_and_asks_only_about_deleted_rows(
     owner: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     """Every run reads all of it, so that its hashes are those of no row, and the star's rows have the run's number."""
@@ -85,7 +85,7 @@ async def test_a_table_without_transaction_ids_is_compared_by_every_run_and_aske
     await require_equal(loaded)
 
 
-async def test_a_row_that_a_redefinition_leaves_behind_is_found_by_the_run_that_reads_the_table(
+async def test_a_row_lost_in_a_redefinition_is_found_by_the_run_that_reads_the_table(
     owner: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await owner.execute(SWAP)
@@ -94,7 +94,7 @@ async def test_a_row_that_a_redefinition_leaves_behind_is_found_by_the_run_that_
     await require_equal(loaded)
 
 
-async def test_an_answer_that_is_the_first_to_see_a_redefined_table_compares_its_keys(
+async def test_an_answer_that_first_sees_a_redefined_table_compares_its_keys(
     owner: asyncpg.Connection, loaded: Pipeline
 ) -> None:
     await owner.execute(f"{SWAP}; DELETE FROM visit WHERE id = 5")

@@ -108,7 +108,7 @@ async def test_a_comparison_that_becomes_due_is_made_by_the_loader_already_compa
     assert [question.table.name for question in gate.questions] == ["dim_maker", "dim_shelf"]
 
 
-async def test_a_loader_without_messages_makes_the_comparison_that_waited_for_a_killed_run(
+async def test_an_idle_loader_makes_the_comparison_that_waited_for_a_killed_run(
     shop: Shop, postgres_cluster: TestCluster, warehouse_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await shop.load(batch(1, {"dim_maker": ada(1, 2)}))
@@ -189,10 +189,10 @@ async def test_an_answer_counts_only_when_all_its_batches_are_loaded(shop: Shop,
     assert await answered()
 
 
-async def test_a_comparison_in_parts_counts_from_its_first_part_and_when_the_questions_of_all_are_answered(
+async def test_a_comparison_in_parts_counts_from_its_first_part_once_all_questions_are_answered(
     shop: Shop, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the rows of a dead letter are missing: every bucket has fewer keys than the source's."""
+    """This happens when the rows of a dead letter are missing: every bucket has fewer keys than the source's."""
     monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 250)
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 401))}))
 
@@ -220,7 +220,7 @@ async def test_a_comparison_in_parts_counts_from_its_first_part_and_when_the_que
     assert (await last()).has_found(30)
 
 
-async def test_a_question_of_an_earlier_part_stays_open_until_it_is_answered_or_the_next_rotation_begins(
+async def test_a_question_of_an_earlier_part_stays_open_until_answered_or_the_next_rotation(
     shop: Shop, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 250)
@@ -233,7 +233,7 @@ async def test_a_question_of_an_earlier_part_stays_open_until_it_is_answered_or_
     assert opened == [1, 2, 1]
 
 
-async def test_comparisons_of_an_earlier_build_are_taken_over_and_one_in_parts_counts_for_no_run(
+async def test_comparisons_of_an_earlier_build_are_kept_and_one_in_parts_counts_for_no_run(
     shop: Shop, database: Database
 ) -> None:
     await shop.compare(batch(7, {}, [there("maker", []), there("shelf", [])]))

@@ -254,7 +254,7 @@ async def test_a_history_can_begin_anew_after_the_ledger_was_lost(source: asyncp
     await loaded.select("TRUNCATE starlift.ledger")
     assert not (await checked(loaded)).is_complete
     await keep_baseline(loaded.system)
-    verdict = await checked(loaded)  # what was loaded before is taken as it stands
+    verdict = await checked(loaded)  # earlier loads are accepted as they are
     assert (verdict.is_complete, [fact.batches for fact in verdict.facts]) == (True, [0, 0, 0])
     assert f"started over at {verdict.begun_at:%Y-%m-%d %H:%M:%S} UTC" in verdict.sentence
     await source.execute(PAID, 3, "2026-12-03 00:00:00")

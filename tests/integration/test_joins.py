@@ -55,7 +55,7 @@ async def require_as_by_hand(owner: asyncpg.Connection, pipeline: Pipeline) -> N
         assert kept(name, held) == kept(name, await owner.fetch(statement))
 
 
-async def test_every_kind_of_join_finds_what_a_person_would_select(owner: asyncpg.Connection, joined: Pipeline) -> None:
+async def test_every_kind_of_join_gives_the_rows_of_a_hand_written_select(owner: asyncpg.Connection, joined: Pipeline) -> None:
     await owner.execute(ROWS)
     await joined.run()
     customers = "SELECT bill_city, ship_city, ship_country, bill_currency FROM dim_customer ORDER BY customer_id"
@@ -76,7 +76,7 @@ async def test_every_kind_of_join_finds_what_a_person_would_select(owner: asyncp
     await require_equal(joined)
 
 
-async def test_a_change_far_down_a_path_reads_the_rows_that_lead_to_it_and_no_others(
+async def test_a_change_deep_in_a_path_makes_only_the_rows_leading_to_it_be_read(
     owner: asyncpg.Connection, joined: Pipeline
 ) -> None:
     await owner.execute(ROWS)
@@ -136,9 +136,7 @@ def random_change(random: Random) -> str:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_changes_on_the_paths_in_any_order_of_arrival_end_equal(
-    owner: asyncpg.Connection, joined: Pipeline, seed: int
-) -> None:
+async def test_any_changes_on_the_paths_in_any_order_end_equal(owner: asyncpg.Connection, joined: Pipeline, seed: int) -> None:
     random, messages = Random(seed), list[BatchRemodelled]()  # noqa: S311 (repeatable on purpose)
     await owner.execute(ROWS)
     pipeline = joined.cut(random.choice([2, 100]))
@@ -155,7 +153,7 @@ async def test_any_changes_on_the_paths_in_any_order_of_arrival_end_equal(
     await require_as_by_hand(owner, pipeline)
 
 
-async def test_a_joined_cell_that_is_corrupted_is_found_and_repaired(owner: asyncpg.Connection, joined: Pipeline) -> None:
+async def test_a_corrupted_joined_value_is_found_and_repaired(owner: asyncpg.Connection, joined: Pipeline) -> None:
     await owner.execute(ROWS)
     await joined.run()
     for table in (one for one in JOINED.remodelled_tables if one.lookups):
@@ -181,7 +179,7 @@ async def test_a_row_is_traced_to_the_objects_of_all_its_partners(owner: asyncpg
     assert names == {"line", "order header", "customer", "city", "country", "employee"}
 
 
-async def test_a_date_that_only_a_joined_row_brings_is_in_the_calendar(owner: asyncpg.Connection, joined: Pipeline) -> None:
+async def test_a_date_from_a_joined_row_alone_is_in_the_calendar(owner: asyncpg.Connection, joined: Pipeline) -> None:
     await owner.execute(ROWS)
     await joined.run()
     days = await joined.select("SELECT d::text FROM dim_date ORDER BY 1")
@@ -198,7 +196,7 @@ async def test_a_date_that_only_a_joined_row_brings_is_in_the_calendar(owner: as
     await require_equal(joined)
 
 
-async def test_what_a_joined_row_cannot_give_is_in_quarantine(owner: asyncpg.Connection, joined: Pipeline) -> None:
+async def test_a_row_is_quarantined_if_a_joined_row_cannot_give_its_value(owner: asyncpg.Connection, joined: Pipeline) -> None:
     await owner.execute(ROWS)
     await owner.execute("""UPDATE "order header" SET due = 'soon' WHERE order_id = 1;
         UPDATE "order header" SET shipped_at = 'infinity' WHERE order_id = 2""")

@@ -60,7 +60,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def test_every_type_of_key_is_found_by_its_index_and_no_other_spelling_of_it(owner: asyncpg.Connection) -> None:
+async def test_every_type_of_key_is_found_by_its_index_and_only_in_its_canonical_form(owner: asyncpg.Connection) -> None:
     await owner.execute("SET TimeZone = 'UTC'")
     await owner.execute(DDL)
     for table in TABLES:
@@ -82,7 +82,7 @@ async def test_very_many_keys_of_several_columns_are_looked_up(owner: asyncpg.Co
     await owner.execute(select_found_keys(CONTRACT, BY_TIME, keys))  # in one statement, as rows that are read again are
 
 
-async def test_a_quarantine_of_an_earlier_contract_names_keys_that_no_row_has(owner: asyncpg.Connection) -> None:
+async def test_a_quarantine_of_an_earlier_contract_may_name_impossible_keys(owner: asyncpg.Connection) -> None:
     """A key that was a text is a number now, or has one column more."""
     await owner.execute("CREATE TABLE by_number AS SELECT n::integer AS id FROM generate_series(1, 10) AS n")
     contract = replace(CONTRACT, source_tables=(BY_NUMBER,))

@@ -91,7 +91,7 @@ def ddl(text: str) -> Iterator[str]:
 @pytest.fixture(params=TEXTS)
 def encoded_database(
     postgres_cluster: TestCluster,
-    source_database: str,  # whose owner this one has too
+    source_database: str,  # which has the same owner
     request: pytest.FixtureRequest,
 ) -> Iterator[str]:
     """The name of a source of an encoding, with ROWS rows in each table."""
@@ -110,7 +110,7 @@ async def pipeline(postgres_cluster: TestCluster, encoded_database: str, warehou
         yield opened
 
 
-async def test_of_every_type_of_key_one_deleted_row_is_asked_about_and_marked(
+async def test_a_deleted_row_with_any_type_of_key_is_asked_about_and_marked(
     postgres_cluster: TestCluster, encoded_database: str, pipeline: Pipeline
 ) -> None:
     await pipeline.run()
@@ -129,7 +129,7 @@ async def test_of_every_type_of_key_one_deleted_row_is_asked_about_and_marked(
     await require_equal(pipeline)
 
 
-async def test_every_type_of_key_is_found_at_the_source_as_the_star_spells_it(pipeline: Pipeline) -> None:
+async def test_every_type_of_key_is_found_at_the_source_as_the_star_writes_it(pipeline: Pipeline) -> None:
     """Nothing is gone, and every row is read again that did not change."""
     await pipeline.run()
     rows = tuple([await keys_of_the_star(pipeline, name) for name in KEYS])

@@ -83,7 +83,7 @@ async def designs(pipeline: Pipeline) -> set[str]:
     return {name for (name,) in await pipeline.select("SELECT design_name FROM dim_design WHERE design_name LIKE 'late%'")}
 
 
-async def test_a_transaction_that_was_open_over_a_run_is_read_by_the_next(
+async def test_a_transaction_that_was_open_during_a_run_is_read_by_the_next_run(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     async with writer.transaction():

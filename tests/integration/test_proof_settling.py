@@ -262,7 +262,7 @@ async def test_rows_without_a_run_to_load_them_are_stuck_after_a_while(
 
 
 @begins_with(filled_totesys(orders=ORDERS))
-async def test_a_deleted_row_waits_until_a_whole_rotation_of_comparisons_has_asked_about_its_bucket(
+async def test_a_deleted_row_waits_until_a_full_rotation_has_asked_about_its_bucket(
     source: asyncpg.Connection, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a run that is not loaded are missing in every bucket, so that a comparison asks about a part of the buckets."""

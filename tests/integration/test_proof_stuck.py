@@ -137,7 +137,7 @@ async def test_deleted_rows_are_stuck_without_a_comparison_of_keys(source: async
 
 
 @pytest.mark.parametrize("service", ["ingestion", "loading"])
-async def test_deleted_rows_are_stuck_when_a_question_about_them_or_its_answer_is_a_dead_letter(
+async def test_deleted_rows_are_stuck_if_their_question_or_its_answer_is_a_dead_letter(
     source: asyncpg.Connection, loaded: Pipeline, service: str
 ) -> None:
     letters = FakeQueue(f"{service}-dlq")

@@ -85,7 +85,7 @@ async def burn(connection: asyncpg.Connection, count: int) -> None:
 async def test_transaction_ids_reused_after_a_crash_hide_no_row(scratch_source: ScratchCluster, warehouse_url: str) -> None:
     """A dying backend ends all others; the server recovers from its log, which does not have the last ids."""
     database = await filled_database(scratch_source)
-    # Else the log writer is only a fifth of a second behind.
+    # Otherwise the log writer is only a fifth of a second behind.
     execute(scratch_source.url(), "ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
     async with open_pipeline(scratch_source.url(database, READER), warehouse_url) as pipeline:
         async with application_of(scratch_source, database) as application:

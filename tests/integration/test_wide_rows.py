@@ -108,7 +108,7 @@ def row_counts(batches: Sequence[Sequence[Extract]], table: str) -> list[int]:
 
 
 async def test_pages_and_batches_are_split_by_bytes_down_to_single_rows(docs: asyncpg.Connection, narrow: Pipeline) -> None:
-    await docs.execute(WIDE_DOCS)  # and nobody has analysed the table
+    await docs.execute(WIDE_DOCS)  # and the table was never analysed
     counts = row_counts(await batches_of(narrow), "doc")
     assert sum(counts) == 60
     assert max(counts) <= BATCH_BYTES // ROW_BYTES + 1

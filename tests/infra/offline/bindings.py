@@ -49,7 +49,7 @@ class Binding:
         self.kind = _found(rf"class {self._class} extends cdktn\.(\w+)", self._source)[1]
 
     def schema(self) -> dict[str, Any]:
-        """As `terraform providers schema -json` spells it."""
+        """The schema in the form of `terraform providers schema -json`."""
         start = self._source.find("synthesizeHclAttributes()")
         end = self._source.find(f"exports.{self._class} = {self._class}", start)
         body = self._source[start:end] if start > 0 else ""

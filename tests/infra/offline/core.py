@@ -1,4 +1,4 @@
-"""Runs Terraform's core on a copy of infra/terraform, with the stand-in in the place of the AWS provider.
+"""Runs Terraform's core on a copy of infra/terraform, with the stand-in in place of the AWS provider.
 
     with opened(checkout, place) as terraform:
         assert terraform.run("validate").is_success
@@ -28,7 +28,7 @@ _NOT_COPIED = shutil.ignore_patterns(".terraform*")
 
 
 class CoreError(Exception):
-    """A command that had to succeed did not; what Terraform said."""
+    """A command that had to succeed failed; the text is Terraform's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class Terraform:
         self._environment = environment
 
     def run(self, command: str, *arguments: str) -> Answer:
-        """Terraform's answer to one command."""
+        """Run one command of Terraform."""
         return run_tool(
             "python", "-m", f"{_HERE}.launcher", command, *arguments, directory=self._directory, environment=self._environment
         )
 
     def apply(self, environment: str, **variables: object) -> list[Resource]:
-        """Every resource, after an apply with an environment's values. Raises: CoreError."""
+        """Apply with an environment's values and return every resource. Raises: CoreError."""
         more = [f"-var={name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in variables.items()]
         values = [f"-var-file=environments/{environment}.tfvars", *more]
         self._require("apply", "-auto-approve", "-input=false", "-no-color", *values)
@@ -96,7 +96,7 @@ def opened(checkout: Path, place: Path) -> Iterator[Terraform]:
 
 @contextmanager
 def _stand_in() -> Iterator[str]:
-    """A running stand-in; what it tells Terraform of itself."""
+    """A running stand-in; yields its address for Terraform."""
     with subprocess.Popen(
         [TOOLS / "python", "-m", f"{_HERE}.stand_in"],
         env=tool_environment(),

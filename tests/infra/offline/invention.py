@@ -24,7 +24,7 @@ _ARNS = {
 
 
 class Inventor:
-    """Of one account and region."""
+    """Invents values for one account and region."""
 
     def __init__(self, region: str = "eu-west-2") -> None:
         self._region = region

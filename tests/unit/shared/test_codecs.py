@@ -69,7 +69,7 @@ def test_each_kind_of_value_is_shown_as_a_person_writes_it(value: object, kind: 
     ],
     ids=str,
 )
-def test_a_key_holds_values_as_postgresql_spells_them_and_no_other_spelling(
+def test_a_key_accepts_only_values_as_postgresql_writes_them(
     kind: ColumnType, held: list[int | str], not_held: list[int | str]
 ) -> None:
     """Another spelling of a row that exists would be looked up, found, and taken for missing: the answer has PostgreSQL's."""

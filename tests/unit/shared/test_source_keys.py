@@ -17,5 +17,5 @@ def test_key_lookups_use_the_index_and_return_json_arrays() -> None:
 @pytest.mark.parametrize(
     ("key", "name"), [((1, "a"), None), ((1, "a\x00"), "label"), ((2**31, 7), "row"), (("1", "a"), "row"), ((1, 7), "label")]
 )
-def test_the_column_of_a_key_that_has_no_such_value_is_named(key: Key, name: str | None) -> None:
+def test_the_key_column_with_an_impossible_value_is_named(key: Key, name: str | None) -> None:
     assert misspelled_column(SHELF, key) == name

@@ -164,7 +164,7 @@ async def test_an_answer_lists_deleted_rows_in_batches_without_rows(deps: Depend
     assert await run(deps) == []  # the answer was a run like any other, and left its position
 
 
-async def test_an_answer_is_cut_where_its_messages_would_be_longer_than_sqs_takes(deps: Dependencies) -> None:
+async def test_an_answer_is_split_before_its_messages_exceed_the_limit_of_sqs(deps: Dependencies) -> None:
     """Only a question that was made by hand has so many keys: loading cuts its own at 256 KB. A key is never cut."""
     await run(deps)
     keys = tuple((number, "é" * 1_300) for number in range(1_000))

@@ -175,7 +175,7 @@ async def test_a_queue_outage_is_raised_and_the_redelivery_asks_the_question() -
 
 
 @pytest.mark.virtual_clock
-async def test_a_comparison_that_no_load_follows_is_made_when_it_waits_no_longer_and_again_when_it_failed() -> None:
+async def test_a_comparison_without_a_later_load_is_made_when_due_and_repeated_if_it_failed() -> None:
     """Run 7 was killed after its first batch; nothing is loaded after the hashes of run 8."""
     clock = asyncio.get_running_loop().time
     objects, warehouse = FakeObjectStore(BUCKET), CountingWarehouse(SHOP)

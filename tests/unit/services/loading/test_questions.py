@@ -42,7 +42,7 @@ def test_buckets_with_a_surplus_are_always_asked_about_and_the_others_in_turn() 
 
 
 @pytest.mark.parametrize("sizes", [(8, 4, 8, 4), (4, 8, 16, 1), (1024, 2048, 1024, 512)])
-def test_a_rotation_passes_every_key_however_many_buckets_each_of_its_runs_has(
+def test_a_rotation_covers_every_key_even_if_the_number_of_buckets_varies(
     sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a table that is cut into fewer buckets by a run that has read more of its rows."""
@@ -59,7 +59,7 @@ def test_a_rotation_passes_every_key_however_many_buckets_each_of_its_runs_has(
     assert passed == set(keys)
 
 
-def test_a_comparison_that_can_ask_about_every_bucket_is_whole_wherever_the_last_one_stopped() -> None:
+def test_a_comparison_that_asks_about_every_bucket_is_complete_wherever_the_last_one_stopped() -> None:
     theirs, ours = flat([9, 9], [0, 0]), {0: (5, 1), 1: (5, 1)}
     for first in (0, BUCKETS_MAXIMUM // 2):
         assert suspects(theirs, ours, first) == Suspects({0: None, 1: None}, 0, is_whole=True)

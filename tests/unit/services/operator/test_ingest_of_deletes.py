@@ -75,7 +75,7 @@ async def looked_up(scene: Scene, *, table: str = "dim_staff", answered_by: int 
     return request, question
 
 
-async def test_a_dead_question_ends_the_wait_by_name() -> None:
+async def test_a_dead_question_ends_the_wait_and_is_named() -> None:
     scene = Scene()
     request, question = await looked_up(scene)
     other = LookUpKeys(**opening("tests"), data=question.data)  # answered by now, or forgotten by a later comparison
@@ -91,7 +91,7 @@ async def test_a_dead_question_ends_the_wait_by_name() -> None:
 
 @pytest.mark.parametrize("service", ["remodelling", "loading"])
 @pytest.mark.parametrize("is_last", [True, False])
-async def test_a_dead_batch_of_an_answer_ends_the_wait_by_name(service: str, *, is_last: bool) -> None:
+async def test_a_dead_batch_of_an_answer_ends_the_wait_and_is_named(service: str, *, is_last: bool) -> None:
     """The last batch names the question. Of an answer whose last batch is loaded, the ledger knows the run."""
     scene = Scene()
     request, question = await looked_up(scene, answered_by=None if is_last else 8)
@@ -103,7 +103,7 @@ async def test_a_dead_batch_of_an_answer_ends_the_wait_by_name(service: str, *, 
         await wait_until_loaded(scene.system, request, limit=LIMIT)
 
 
-async def test_a_dead_question_about_a_table_that_is_not_awaited_ends_no_wait() -> None:
+async def test_a_dead_question_about_another_table_does_not_end_the_wait() -> None:
     scene = Scene()
     request, question = await looked_up(scene)
     await scene.dead_letters["ingestion"].send(encode(question))

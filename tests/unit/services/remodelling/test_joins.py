@@ -42,7 +42,7 @@ def test_a_table_is_joined_in_two_roles_by_a_key_of_two_columns() -> None:
     assert reasons(result) == []
 
 
-def test_a_reference_with_a_null_in_it_finds_nothing() -> None:
+def test_a_reference_that_contains_null_finds_no_row() -> None:
     """Also where a partner's key could not travel."""
     rows = [{**BUYER, "bill_country": None}, {**BUYER, "bill_city": None}, {**BUYER, "bill_country": None, "bill_city": None}]
     cities: list[Mapping[str, Any]] = [
@@ -60,7 +60,7 @@ def test_large_numbers_in_a_key_of_two_columns_stay_exact() -> None:
     assert values(remodelled(DIM_CUSTOMER, near, {"city": [city]}), "ship_city") == ["(none)", "far"]
 
 
-def test_a_table_that_is_joined_with_itself() -> None:
+def test_a_table_may_be_joined_with_itself() -> None:
     people = [
         {"employee_id": number, "name": f"N{number}", "manager_id": above}
         for number, above in ((1, None), (2, 1), (3, 2), (4, 4))
@@ -81,7 +81,7 @@ def test_a_line_takes_its_dates_and_references_from_its_header() -> None:
     assert reasons(result) == []
 
 
-def test_a_missing_row_is_quarantined_only_where_null_is_not_allowed_and_named() -> None:
+def test_a_missing_row_is_quarantined_by_name_only_where_null_is_not_allowed() -> None:
     column = required(DIM_CUSTOMER.column("bill_country"))
     rows = [BUYER, {**BUYER, "bill_city": "?"}, {**BUYER, "bill_country": 2}, {**BUYER, "bill_city": None}]
     result = remodelled(with_column(DIM_CUSTOMER, column), rows, EVERYONE)
@@ -93,7 +93,7 @@ def test_a_missing_row_is_quarantined_only_where_null_is_not_allowed_and_named()
     assert values(result, "customer_id") == [1]
 
 
-def test_a_value_of_a_joined_row_that_could_not_travel_is_not_null() -> None:
+def test_an_unreadable_value_of_a_joined_row_is_not_taken_for_null() -> None:
     broken = {**ORDER, "ordered_at": None, "shipped_at": None, "_defect": "ordered_at is infinite; due is larger"}
     result = remodelled(FACT_LINE, [A_LINE], {**EVERYONE, "order header": [broken]})
     reason = "comes from a row of 'order header' that could not be read: ordered_at is infinite; due is larger"
@@ -103,7 +103,7 @@ def test_a_value_of_a_joined_row_that_could_not_travel_is_not_null() -> None:
     assert [column for column, _, _ in reasons(result)] == ["order_date", "order_time"]
 
 
-def test_what_lies_behind_a_reference_that_could_not_travel_is_not_null() -> None:
+def test_values_behind_an_unreadable_reference_are_not_taken_for_null() -> None:
     broken = {**BUYER, "bill_city": None, "_defect": "bill_city is larger than 32 MiB as text"}
     result = remodelled(FACT_LINE, [A_LINE], {**EVERYONE, "customer": [broken]})
     reason = "comes from a row of 'customer' that could not be read: bill_city is larger than 32 MiB as text"

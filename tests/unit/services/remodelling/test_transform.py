@@ -103,7 +103,7 @@ def test_a_partner_in_two_extracts_counts_once() -> None:
     assert values(result, "item_id") == [1, 2]
 
 
-def test_a_row_whose_partner_does_not_exist_has_null_for_it() -> None:
+def test_a_row_without_its_partner_has_null_for_the_partner_s_values() -> None:
     result = remodelled(items({}, {"maker_id": 9}), "dim_item")
     assert (reasons(result), values(result, "maker_town")) == ([], ["Leeds", None])
     rows = items({})

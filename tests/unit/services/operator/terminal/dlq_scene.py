@@ -1,4 +1,4 @@
-"""Run `starlift dlq …` on a system of fakes."""
+"""Run Run `starlift dlq …` on a system of fakes."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def test_an_unanswered_question_is_not_healthy_and_names_the_remedy(minute
     assert problems_of(found) == ([] if is_healthy else [f"{asked}: {advice}"])
 
 
-async def test_dead_letters_may_be_why_a_question_is_not_answered() -> None:
+async def test_dead_letters_are_named_as_a_possible_cause_of_an_unanswered_question() -> None:
     answers = status(await loaded_progress(), loading_dlq=Depth(visible=1, in_flight=0, delayed=0))
     (_, problem) = problems_of(replace(answers, comparisons={"dim_staff": compared(asked_s=360)}))
     assert problem.endswith(
