@@ -9,10 +9,7 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import SourceTable
-from shared.source_keys import Key, misspelled_column, select_found_keys
-
-KEYS_IN_LIST = 10_000  # of one IN: a statement that spells a million keys is refused
-KEYS_IN_CHAIN = 1_000  # of several columns: the planner's time grows with the square of an OR's length
+from shared.source_keys import Key, keys_at_once, misspelled_column, select_found_keys
 
 
 async def found_keys(source: asyncpg.Connection, contract: Contract, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
@@ -22,7 +19,7 @@ async def found_keys(source: asyncpg.Connection, contract: Contract, table: Sour
     """
     found = set[Key]()
     possible = [key for key in keys if len(key) == len(table.key) and misspelled_column(table, key) is None]
-    size = KEYS_IN_LIST if len(table.key) == 1 else KEYS_IN_CHAIN
+    size = keys_at_once(table)
     for start in range(0, len(possible), size):
         found |= await _found_in_list(source, contract, table, possible[start : start + size])
     return found.intersection(possible)  # a type may find a key by another spelling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.contract import Contract
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd  # half a second for every command
 
 Key = tuple[Any, ...]
+
+KEYS_IN_LIST = 10_000  # of one IN: a statement that spells a million keys is refused
+KEYS_IN_CHAIN = 1_000  # of several columns: the planner's time grows with the square of an OR's length
 
 
 def keys_of(table: SourceTable, rows: pd.DataFrame) -> list[Key]:
@@ -43,17 +46,25 @@ def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key
 
 
 def has_key(table: SourceTable, keys: Iterable[Key]) -> str:
-    """Whether a row has one of `keys`.
+    """Whether a row has one of `keys`."""
+    return has_values(table, (tuple(map(key_literal, key)) for key in keys))
+
+
+def has_values(table: SourceTable, rows: Iterable[Sequence[str]]) -> str:
+    """Whether the columns of a row's key have one of the rows of SQL values.
 
     PostgreSQL nests `(a, b) IN (…)` as deep as it has rows, and refuses some thousands; a chain of ORs stays flat.
     """
-    if len(table.key) == 1:
-        return f"({key_columns(table)}) IN ({key_literals(keys)})"
     columns = [quoted("t", name) for name in table.key]
-    same = (
-        " AND ".join(f"{column} = {key_literal(value)}" for column, value in zip(columns, key, strict=True)) for key in keys
-    )
+    if len(columns) == 1:
+        return f"({columns[0]}) IN ({', '.join(row[0] for row in rows)})"
+    same = (" AND ".join(f"{column} = {value}" for column, value in zip(columns, row, strict=True)) for row in rows)
     return f"({' OR '.join(f'({one})' for one in same)})"
+
+
+def keys_at_once(table: SourceTable) -> int:
+    """How many keys one statement looks up."""
+    return KEYS_IN_LIST if len(table.key) == 1 else KEYS_IN_CHAIN
 
 
 def key_as_json(contract: Contract, table: SourceTable) -> str:

@@ -26,7 +26,7 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
-from shared.source_keys import has_key, key_as_json, key_columns, key_literal, key_literals
+from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literal, key_literals
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -75,8 +75,7 @@ class Selection:
             [moment.loaded(str(one)) if moment else key_literal(one) for one, moment in zip(key, moments, strict=True)]
             for key in keys
         )
-        wanted = ", ".join(row[0] if len(row) == 1 else f"({', '.join(row)})" for row in rows)
-        return self._bounded(table, f"({key_columns(table)}) IN ({wanted})", len(keys), byte_limit)
+        return self._bounded(table, has_values(table, rows), len(keys), byte_limit)
 
     def unread_hashes(self, table: SourceTable) -> str | None:
         """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
