@@ -14,8 +14,8 @@ from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_
 
 # Name, the module of this package whose `app` has it, and its line in the help.
 _COMMANDS = (
-    ("ingest", "ingest", "Ask for a run: read what has changed, and load it."),
-    ("resend", "ingest", "Resend batches that were announced and never loaded."),
+    ("ingest", "ingest", "Request a run: read the changes and load them."),
+    ("resend", "ingest", "Resend batches that were announced but never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),
     ("runs", "runs", "Show the last runs and their results."),
     ("verify", "verify", "Compare the star with the source, row by row."),

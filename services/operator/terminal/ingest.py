@@ -44,7 +44,7 @@ def ingest(
     ] = False,
     timeout: WaitSeconds = 600.0,
 ) -> None:
-    """Ask for a run: read what has changed, and load it."""
+    """Request a run: read the changes and load them."""
     local = local_stack()
 
     async def work(system: System) -> str:
@@ -62,7 +62,7 @@ def ingest(
 
 @app.command()
 def resend() -> None:
-    """Resend batches that were announced and never loaded (a message that outlived its queue)."""
+    """Resend batches that were announced but never loaded, for example because their messages expired."""
     typer.echo(f"sent again: {counted(with_system(resend_missing), 'batch', 'batches')}")
 
 

@@ -25,7 +25,7 @@ def runs(
 ) -> None:
     """Show the last runs and their results.
 
-    Each with who asked for it, how many rows it read, and the seconds of its hops.
+    For each run: who requested it, how many rows it read, and the seconds of each hop.
     """
     found = with_system(lambda system: last_runs(system, limit))
     if as_json:

@@ -34,7 +34,7 @@ def status(
 ) -> None:
     """Show services, queues, dead letters, rows and freshness.
 
-    Exit code 5 if anything needs a person; 1 if all that is known is healthy, and a part did not answer in time.
+    Exit code 5 if anything needs attention; 1 if everything known is healthy but a part did not answer in time.
     """
     local = local_stack()  # before the settings of the local stack replace our environment
     services, psql = (local.services(), local.psql()) if local else (None, None)
