@@ -72,17 +72,16 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
             "a database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
         )
     rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
-    found = {row["name"]: row for row in rows}
+    found, types = {row["name"]: row for row in rows}, {row["name"]: _types(row) for row in rows}
     for table in contract.source_tables:
-        _require_fit(contract, table, found.get(table.name))
-    _require_comparable(contract, {name: _types(row) for name, row in found.items()})
-    return {table.name: _facts(table, found[table.name]) for table in contract.source_tables}
+        _require_fit(contract, table, found.get(table.name), types.get(table.name))
+    _require_comparable(contract, types)
+    return {table.name: _facts(table, found[table.name], types[table.name]) for table in contract.source_tables}
 
 
-def _facts(table: SourceTable, found: asyncpg.Record) -> SourceTableFacts:
+def _facts(table: SourceTable, found: asyncpg.Record, types: Mapping[str, SourceType]) -> SourceTableFacts:
     known = {column.name for column in table.columns}
-    types = _types(found).items()
-    new = {name: kind.domain or kind.name for name, kind in types if name not in {*known, table.defect, table.key_text}}
+    new = {name: kind.domain or kind.name for name, kind in types.items() if name not in {*known, table.defect, table.key_text}}
     row_bytes = _row_bytes(found["bytes"], found["estimated_rows"])
     return SourceTableFacts(found["fingerprint"], row_bytes, new, _unreadable(found) & new.keys(), found["has_row_versions"])
 
@@ -98,17 +97,19 @@ def _row_bytes(table_bytes: int, estimated_rows: int) -> int:
     return max(1, table_bytes // estimated_rows) if estimated_rows else max(UNKNOWN_ROW_BYTES, table_bytes // UNKNOWN_ROWS)
 
 
-def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record | None) -> None:
+def _require_fit(
+    contract: Contract, table: SourceTable, found: asyncpg.Record | None, types: Mapping[str, SourceType] | None
+) -> None:
     """Raises: SourceMismatchError if the source lacks what the contract reads of `table`."""
     remedy = f"required by contract '{contract.name}'; restore it or change the contract"
-    if found is None or not _types(found):
+    if found is None or not types:
         raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
     if (kind := _VERSIONLESS.get(found["kind"])) is not None:
         raise SourceMismatchError(
             f"'{table.name}' is a {kind}: no transaction id of its rows shows what changed; make contract '{contract.name}' "
             "read the tables that its rows come from"
         )
-    _require_readable(table, found)
+    _require_readable(table, found, types)
     if found["foreign_tables"]:
         raise SourceMismatchError(
             f"table '{table.name}' has foreign tables below it ({', '.join(found['foreign_tables'])}), whose rows have no "
@@ -119,7 +120,6 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
             f"table '{table.name}' has tables that inherit from it ({', '.join(found['heirs'])}), which its key does not "
             f"cover; detach them (ALTER TABLE … NO INHERIT {table.name}) and read them as tables of their own"
         )
-    types = _types(found)
     for column in table.columns:
         if column.name not in types:
             raise SourceMismatchError(f"table '{table.name}' lacks column '{column.name}' {remedy}")
@@ -135,9 +135,9 @@ def _require_fit(contract: Contract, table: SourceTable, found: asyncpg.Record |
         )
 
 
-def _require_readable(table: SourceTable, found: asyncpg.Record) -> None:
+def _require_readable(table: SourceTable, found: asyncpg.Record, types: Mapping[str, SourceType]) -> None:
     """Raises: SourceMismatchError if the role may not read a column that the contract names."""
-    named = [column.name for column in table.columns if column.name in _types(found)]
+    named = [column.name for column in table.columns if column.name in types]
     unreadable = _unreadable(found)
     if named and unreadable.issuperset(named):
         raise SourceMismatchError(

@@ -63,7 +63,7 @@ class PostgresSnapshot:
 
     async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
-        selection, byte_limit = _selection(plan), limits.byte_count // 2
+        selection, byte_limit = _selection(plan), max(1, limits.byte_count // 2)
         for table in self.contract.source_tables:
             row_bytes, after = self.facts.tables[table.name].row_bytes, None
             while True:
@@ -71,9 +71,10 @@ class PostgresSnapshot:
                 limit = min(limits.rows, max(1, byte_limit // row_bytes))
                 query = selection.page(table, after=after, limit=limit, byte_limit=byte_limit)
                 page = await self._page(table, Role.BASE, selection, query)
-                if page.row_count:
-                    async for pages in self._with_partners(page, selection, limits):
-                        yield pages
+                if page is None:
+                    break
+                async for pages in self._with_partners(page, selection, limits):
+                    yield pages
                 if page.row_count < limit and not _may_be_cut(page, byte_limit):
                     break
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
@@ -124,19 +125,23 @@ class PostgresSnapshot:
             for start in range(0, len(missing), size):
                 query = selection.partners(table, missing[start : start + size], byte_limit=max(1, byte_limit))
                 partners = await self._page(table, Role.PARTNER, selection, query)
+                if partners is None:
+                    continue
                 if page.row_count > 1 and _may_be_cut(partners, byte_limit):
                     return None
                 byte_limit -= partners.byte_count
-                if partners.row_count:
-                    pages.append(partners)
+                pages.append(partners)
             if any(other[:-1] == path for other in paths):
                 at_end[path] = _with_keys(await _rows(pages), table, wanted) if pages else empty_frame(selection.types(table))
         return [_merged(pages) for pages in read.values() if pages]
 
-    async def _page(self, table: SourceTable, role: Role, selection: Selection, query: str) -> Page:
+    async def _page(self, table: SourceTable, role: Role, selection: Selection, query: str) -> Page | None:
+        """The rows of a query; None if it has none, as in most tables of most runs: parsing nothing takes as long as a row."""
         null = null_marker()
         with _naming_undecodable(table.name):
             csv, row_count = await copy_out(self.connection, query, null=null)
+        if not row_count:
+            return None
         types = selection.types(table)
         frame = asyncio.create_task(asyncio.to_thread(parse_csv, csv, types, null))
         return Page(table, role, types, row_count, len(csv), frame)
