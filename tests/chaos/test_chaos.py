@@ -10,7 +10,7 @@ SEED = 20261122
 MINUTES = 0.4
 
 
-def test_nothing_is_lost_or_doubled_whatever_dies() -> None:
+def test_no_row_is_lost_or_doubled_whatever_dies() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--seed", str(SEED), "--minutes", str(MINUTES)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(answer.stdout[answer.stdout.index("\n{") :])

@@ -13,7 +13,7 @@ from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.totesys import CONTRACT
-from contracts.warehouse import HAS_SINCE, LEDGER, QUESTION
+from contracts.warehouse import COMPARISON, HAS_SINCE, LEDGER, QUESTION
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
 from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, Comparison, OpenQuestion
@@ -54,7 +54,7 @@ class FakeLedger:
         yield self
 
     async def fetchval(self, query: str, *tables: str) -> bool:
-        known = {("SELECT to_regclass($1) IS NOT NULL", (name,)) for name in (LEDGER, QUESTION)} | {(HAS_SINCE, ())}
+        known = {("SELECT to_regclass($1) IS NOT NULL", (name,)) for name in (COMPARISON, LEDGER, QUESTION)} | {(HAS_SINCE, ())}
         assert (query, tables) in known
         return self.exists
 
