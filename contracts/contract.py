@@ -35,8 +35,8 @@ class Contract:
     warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
 
     def __post_init__(self) -> None:
-        for problem in contradictions(self):
-            raise ContractError(problem)
+        if problems := tuple(contradictions(self)):
+            raise ContractError(*problems)
 
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""

@@ -25,7 +25,11 @@ class Drift(StrEnum):
 
 
 class ContractError(ValueError):
-    """A contract contradicts itself. Recovery: correct the contract."""
+    """A contract contradicts itself; each argument is a sentence. Recovery: correct the contract."""
+
+    def __str__(self) -> str:
+        """The sentences, in one line."""
+        return "; ".join(str(problem) for problem in self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class SourceTable:
     key: tuple[str, ...]  # its primary key, or the columns of a unique index on NOT NULL columns
     columns: tuple[SourceColumn, ...]  # those that Starlift reads; the table may have others
     drift: Drift = Drift.FREEZE  # what becomes of columns that are not listed here
+    others: tuple[str, ...] = ()  # columns that are known and stay in the source: they are not reported as new
 
     @cached_property
     def defect(self) -> str:

@@ -80,7 +80,7 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
 
 
 def _facts(table: SourceTable, found: asyncpg.Record, types: Mapping[str, SourceType]) -> SourceTableFacts:
-    known = {column.name for column in table.columns}
+    known = {*(column.name for column in table.columns), *table.others}
     new = {name: kind.domain or kind.name for name, kind in types.items() if name not in {*known, table.defect, table.key_text}}
     row_bytes = _row_bytes(found["bytes"], found["estimated_rows"])
     return SourceTableFacts(found["fingerprint"], row_bytes, new, _unreadable(found) & new.keys(), found["has_row_versions"])

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.contract import Contract
 from contracts.objects import Name
-from shared.contract_module import load_contract
+from shared.contract_file import load_contract
 from shared.logs import Level
 from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
 
@@ -38,7 +38,7 @@ def _from_seconds(value: object) -> object:
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
-ContractModule = Annotated[InstanceOf[Contract], NoDecode, BeforeValidator(load_contract)]
+NamedContract = Annotated[InstanceOf[Contract], NoDecode, BeforeValidator(load_contract)]
 
 
 class ServiceSettings(BaseSettings):
@@ -55,7 +55,7 @@ class ServiceSettings(BaseSettings):
     version: str = Field(default_factory=lambda: metadata.version("starlift"))  # likewise
     region: str
     source_name: Name = "totesys"
-    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)  # the module that has it
+    contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
     queue_url: str  # the queue that the service consumes
     dead_letter_url: str
     next_queue_url: str | None = None  # the queue that it sends to, if it sends

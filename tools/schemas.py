@@ -1,4 +1,4 @@
-"""`make schemas`: write the JSON Schema of each new message version and of the failure record, and the AsyncAPI document.
+"""`make schemas`: write the JSON Schemas of new message versions, failure records and contracts, and the AsyncAPI document.
 
 These documents are what others may build upon without our code. A schema that was written once is released: it is compared and
 never overwritten. A schema holds what a document must be, not our words about it: a better docstring is not a new version.
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contracts.document import Document
 from contracts.failure import FailureRecord
 from contracts.messages import MESSAGE_MODELS, message_type
 from tools.asyncapi import FAILURE_RECORD_TYPE, asyncapi_document
@@ -21,6 +22,7 @@ from tools.asyncapi import FAILURE_RECORD_TYPE, asyncapi_document
 CHECKOUT = Path(__file__).parents[1]
 DIRECTORY = CHECKOUT / "contracts" / "schemas"
 ASYNCAPI = "asyncapi.json"
+CONTRACT = "contract.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _WORDS = frozenset({"title", "description"})
 _BY_NAME = frozenset({"properties", "$defs"})  # their keys are names of ours, not keywords
@@ -71,6 +73,11 @@ def current_asyncapi() -> str:
     return _rendered(asyncapi_document(json.loads((CHECKOUT / "infra" / "topology.json").read_text(encoding="utf-8"))))
 
 
+def contract_schema() -> str:
+    """The schema by which editors check and complete a contract, as its file holds it, with our words."""
+    return _rendered({"$schema": DIALECT, **Document.model_json_schema(by_alias=True)})
+
+
 def require_unchanged(directory: Path) -> None:
     """Compare this build's schemas with the released ones. Raises: ReleasedSchemaError, naming each version that differs."""
     schemas = {directory / f"{kind}.json": _rendered(schema) for kind, schema in json_schemas().items()}
@@ -83,9 +90,10 @@ def require_unchanged(directory: Path) -> None:
 
 
 def write_schemas(directory: Path) -> list[str]:
-    """Write new schemas and the AsyncAPI document; return the names of the files that changed. Raises: ReleasedSchemaError."""
+    """Write new schemas and the AsyncAPI document; return the names of changed files. Raises: ReleasedSchemaError."""
     require_unchanged(directory)
-    wanted = {f"{kind}.json": _rendered(schema) for kind, schema in json_schemas().items()} | {ASYNCAPI: current_asyncapi()}
+    wanted = {f"{kind}.json": _rendered(schema) for kind, schema in json_schemas().items()}
+    wanted |= {ASYNCAPI: current_asyncapi(), CONTRACT: contract_schema()}
     written = []
     for name, text in wanted.items():
         path = directory / name

@@ -17,7 +17,7 @@ from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.queue import Queue
 from shared.service import open_clients
-from shared.settings import PREFIX, ContractModule
+from shared.settings import PREFIX, NamedContract
 from shared.source_store import SourceStore
 
 SERVICES = ("ingestion", "remodelling", "loading")
@@ -33,7 +33,7 @@ class OperatorSettings(BaseSettings):
 
     region: str  # the AWS region of the queues, buckets and secrets
     source_name: Name = "totesys"  # under which the objects of the source are kept in the buckets
-    contract: ContractModule = Field(default="contracts.totesys", validate_default=True)  # the module that declares it
+    contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
     ingestion_queue_url: str
     remodelling_queue_url: str
     loading_queue_url: str

@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from contracts.totesys import SOURCE_TABLES
 from infra.local.databases import LOADER, execute, fetch_value, set_up_database
 from infra.local.machine import StackError
 from infra.local.stack import Stack
@@ -30,6 +29,7 @@ from services.operator.system import OperatorSettings, open_system
 from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench import copy_limit, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
+from tests.fixtures.totesys import SOURCE_TABLES
 
 SEED = 1
 LIMIT_ROUNDS = 3  # the fastest is used, since it is a limit

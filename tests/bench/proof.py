@@ -23,7 +23,6 @@ from typing import Any
 
 from contracts.contract import Contract
 from contracts.tables import Calendar
-from contracts.totesys import CONTRACT
 from infra.local.databases import execute, fetch_value
 from infra.local.stack import Stack
 from services.operator.local.up import start_services
@@ -33,6 +32,7 @@ from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load
+from tests.fixtures.totesys import CONTRACT
 
 ROUNDS = 3  # the fastest is used
 EQUAL, DIFFERENT = 0, 3

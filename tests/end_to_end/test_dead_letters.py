@@ -19,14 +19,14 @@ def lines(answer: Answer) -> list[Any]:
 def test_dead_letters_of_a_dropped_column_are_listed_replayed_and_proved_loaded(shared: Starlift, databases: Databases) -> None:
     shared("dlq", "discard", "ingestion", "--reason", "left by other tests", expected=None)
     before = sold(databases)
-    databases.write("ALTER TABLE department DROP COLUMN manager")
+    databases.write("ALTER TABLE department DROP COLUMN location")
     try:
         sell(databases)
         shared("ingest", "--wait", expected=4)
         (pile,) = lines(shared("dlq", "list", "ingestion", "--json"))
         (group,) = pile["groups"]
         assert (group["error_type"], group["unsendable"]) == ("SourceMismatchError", 0)
-        assert group["message"].startswith("table 'department' lacks column 'manager' required by contract 'totesys'")
+        assert group["message"].startswith("table 'department' lacks column 'location' required by contract 'totesys'")
         shown = shared("dlq", "show", group["letter"]).out
         assert "SourceMismatchError (permanent)" in shown
         assert "could go back  yes" in shown
@@ -34,7 +34,7 @@ def test_dead_letters_of_a_dropped_column_are_listed_replayed_and_proved_loaded(
         stopped = shared("dlq", "replay", "ingestion", "--canary", "1", "--execute", expected=5)
         assert "a canary died again" in stopped.out
     finally:
-        databases.write("ALTER TABLE department ADD COLUMN manager text")
+        databases.write("ALTER TABLE department ADD COLUMN location text")
     (healed,) = lines(shared("dlq", "replay", "ingestion", "--canary", "1", "--execute", "--reason", "it is back", "--json"))
     assert healed["ended"]["end"] == "done"
     assert (healed["canary"], healed["reason"]) == (1, "it is back")

@@ -101,23 +101,23 @@ def dead_letters(shared: Starlift) -> list[Any]:
 
 def test_a_dropped_column_causes_dead_letters_until_it_is_restored(shared: Starlift, databases: Databases) -> None:
     before = sold(databases)
-    databases.write("ALTER TABLE department DROP COLUMN manager")
+    databases.write("ALTER TABLE department DROP COLUMN location")
     try:
         sell(databases)
         sentence = shared("ingest", "--wait", expected=4).complains(4)
         assert re.match(r"the request for this run is dead letter \S+ of ingestion: `starlift dlq show", sentence)
         failure = dead_letters(shared)[0]
         assert failure["message"] == (
-            "table 'department' lacks column 'manager' required by contract 'totesys'; restore it or change the contract"
+            "table 'department' lacks column 'location' required by contract 'totesys'; restore it or change the contract"
         )
         assert failure["service"] == "ingestion"
         status = shared("status", "--timeout", "600", "--json", expected=5).json
         assert status["healthy"] is False
         assert status["dead_letters"]["ingestion"] > 0
         assert sold(databases) == before
-        assert "dead letter: table 'department' lacks column 'manager'" in shared.log("up")
+        assert "dead letter: table 'department' lacks column 'location'" in shared.log("up")
     finally:
-        databases.write("ALTER TABLE department ADD COLUMN manager text")
+        databases.write("ALTER TABLE department ADD COLUMN location text")
     shared("ingest", "--wait")
     assert sold(databases) == before + 1
     assert_equal(shared)

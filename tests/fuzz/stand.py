@@ -13,7 +13,6 @@ from functools import partial
 from random import Random
 from uuid import uuid4
 
-from contracts.totesys import CONTRACT
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
 from services.loading import handler as loading
@@ -25,6 +24,7 @@ from shared.queue import Delivery
 from shared.service import Clients, World, aws_probes, open_clients
 from tests.fixtures.command import Answer, run_starlift
 from tests.fixtures.localstack import REGION
+from tests.fixtures.totesys import CONTRACT
 
 _RULES = Rules(
     service="fuzz",

@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import asyncpg
 import pytest
 
 from contracts.contract import Contract
 from contracts.tables import Fact
+from contracts.yaml_text import read_contract
 from services.operator.local.totesys.fill import connect
 from tests.fixtures.pipeline import Pipeline
 
@@ -27,17 +27,14 @@ FROM generate_series(1, 50) AS n
 
 
 def fence(language: str) -> str:
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    """The first example in a language."""
+    text, *_ = re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
     return str(text)
 
 
 @pytest.fixture
 def contract() -> Contract:
-    module = ModuleType("shop")
-    exec(compile(fence("python"), "docs/contracts.md", "exec"), module.__dict__)  # noqa: S102 - our own document
-    found = module.__dict__["CONTRACT"]
-    assert isinstance(found, Contract)
-    return found
+    return read_contract(fence("yaml"), "docs/contracts.md")
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from contracts.contract import Contract
 from contracts.messages import BatchIngested, Mode, Role
 from contracts.origins import FromSource
 from contracts.tables import Column, Drift, SourceColumn
-from contracts.totesys import CONTRACT
 from services.operator.local.totesys.fill import fill
 from shared.errors import PermanentError
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, Pipeline
+from tests.fixtures.totesys import CONTRACT
 
 HOSTILE = 'so "new"; --'
 VALUES = ("", None, r"\N", "{1,2}", "12000-01-01 BC", "🚚")

@@ -14,13 +14,13 @@ from structlog.testing import capture_logs
 from contracts.key_hashes import TableHashes
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
-from contracts.totesys import CONTRACT
 from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
 from services.operator.local.totesys.fill import connect, fill
 from shared.source_facts import SourceFacts
 from tests.fixtures.pipeline import Pipeline, tables_read
+from tests.fixtures.totesys import CONTRACT
 
 INSERT = """
 INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', '2020-01-01') RETURNING design_id

@@ -14,7 +14,6 @@ from contracts.contract import Contract
 from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn, WarehouseTable
-from contracts.totesys import CONTRACT
 from contracts.warehouse import STAR_LOCK
 from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
@@ -25,6 +24,7 @@ from shared.testing import FakeQueue
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
+from tests.fixtures.totesys import CONTRACT
 
 pytestmark = begins_with(filled_totesys(orders=40))
 VALIDATED = """

@@ -36,6 +36,15 @@ with Stack(Path(sys.argv[1])) as stack:
     time.sleep(600)
 """
 
+# A process that was started with SIGINT ignored, as a shell starts what runs in the background, would pass that on.
+INTERRUPTIBLE = """
+import signal, time
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -141,7 +150,7 @@ def test_processes_of_the_stack_stop_with_it_and_its_data_survives(tmp_path: Pat
 
 def test_a_user_s_own_urls_are_kept_in_a_private_file_and_in_no_secret(tmp_path: Path, stack: Stack) -> None:
     own = {name: stack.database_url(name) for name in ("source", "warehouse")}
-    chosen = {"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"}
+    chosen = {"STARLIFT_CONTRACT": "totesys", "STARLIFT_SOURCE_NAME": "shop"}
     state_file = tmp_path / "stack.json"
     try:
         with Stack(tmp_path, settings={**chosen, "STARLIFT_LOG_LEVEL": "debug"}) as running:
@@ -191,7 +200,8 @@ def test_everything_ends_with_a_killed_owner(tmp_path: Path) -> None:
 
 
 def test_the_next_start_stops_processes_left_by_a_killed_owner(tmp_path: Path) -> None:
-    orphan = start(["/bin/sleep", "600"], log=tmp_path / "orphan.log", environment={})
+    orphan = start([sys.executable, "-c", INTERRUPTIBLE], log=tmp_path / "log", environment={})
+    orphan.await_ready("the orphan", lambda: tail(orphan.log, 1) == "ready", within=HANG)
     gone = ProcessId(psutil.Process().pid, created=0.0)
     Home(tmp_path).write(state_module.StackState(stack="left", owner=gone, processes={"orphan": orphan.id}))
     assert Stack.found(tmp_path) is None

@@ -7,9 +7,9 @@ import pytest
 
 from contracts.messages import Mode
 from contracts.tables import Calendar
-from contracts.totesys import CONTRACT
 from services.operator.local.totesys.fill import fill
 from tests.fixtures.pipeline import Pipeline, row_count, tables_read
+from tests.fixtures.totesys import CONTRACT
 
 ORDERS = 40
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from contracts.totesys import CONTRACT
 from contracts.warehouse import CREATE_OWN_TABLES
 from infra.local.databases import LOADER, READER
 from services.loading.schema import create_statements
@@ -15,6 +14,7 @@ from services.operator.local.preflight import check_source, check_warehouse, is_
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.totesys import CONTRACT
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from contracts.column_types import INTEGER, TEXT
 from contracts.messages import BatchIngested, BatchRemodelled, Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn
-from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER
 from services.loading import handler as loading
 from services.loading.migrate import migrate
@@ -27,6 +26,7 @@ from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.small_contract import with_column, with_table
+from tests.fixtures.totesys import CONTRACT
 
 pytestmark = begins_with(filled_totesys(orders=10))
 STAFF = CONTRACT.warehouse_table("dim_staff")

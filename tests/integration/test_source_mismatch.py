@@ -7,13 +7,13 @@ import asyncpg
 import pytest
 
 from contracts.messages import Mode
-from contracts.totesys import CONTRACT
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
 from shared.catalog import SourceMismatchError, read_catalog
 from shared.errors import PermanentError
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.totesys import CONTRACT
 
 pytestmark = begins_with(filled_totesys(orders=20))
 ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"

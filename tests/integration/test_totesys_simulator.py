@@ -13,13 +13,13 @@ import pytest
 
 from contracts.column_types import ColumnType, Kind
 from contracts.tables import SourceTable
-from contracts.totesys import SOURCE_TABLES
 from infra.local.databases import READER, execute, fetch_value
 from infra.local.processes import wait_until
 from services.operator.local.totesys.__main__ import main
 from services.operator.local.totesys.fill import connect, create, fill
 from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.totesys import SOURCE_TABLES
 from tests.integration.totesys_rows import count_rows, digest
 
 FOREIGN_KEYS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from contracts.totesys import SOURCE_TABLES
+from tests.fixtures.totesys import SOURCE_TABLES
 
 
 async def count_rows(connection: asyncpg.Connection) -> dict[str, int]:

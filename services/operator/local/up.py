@@ -18,6 +18,7 @@ from typing import Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contracts.contract import Contract
+from contracts.tables import ContractError
 from infra.local import processes
 from infra.local.localstack import environment_directory, is_installed
 from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
@@ -33,7 +34,7 @@ from services.operator.local.totesys.writer import start_writing
 from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
 from services.operator.wording import COMPLAINT
-from shared.contract_module import load_contract
+from shared.contract_file import contract_named
 from shared.settings import PREFIX
 
 LOOK_EVERY = timedelta(milliseconds=200)
@@ -233,9 +234,6 @@ def last_words(log: str) -> str:
 def load_contract_of_environment() -> Contract:
     """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: UsageError."""
     try:
-        contract = load_contract(os.environ.get(f"{PREFIX}CONTRACT", "contracts.totesys"))
-    except ValueError as error:
+        return contract_named(os.environ.get(f"{PREFIX}CONTRACT", "totesys"))
+    except ContractError as error:
         raise UsageError(f"STARLIFT_CONTRACT is wrong: {error}") from error
-    if not isinstance(contract, Contract):
-        raise UsageError("STARLIFT_CONTRACT names a module whose CONTRACT is not a Contract; see contracts/totesys.py")
-    return contract

@@ -11,8 +11,8 @@ from contracts.column_types import DATE, TEXT, TIME, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
-from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import DIM_ITEM, SHOP, with_table
+from tests.fixtures.totesys import CONTRACT as TOTESYS
 from tests.fixtures.wide_contract import WIDE
 
 TABLES: dict[str, type[Any]] = {"calendar": Calendar, "dimension": Dimension, "fact": Fact}
@@ -86,14 +86,15 @@ CARRYING = replace(TOTESYS, name="carrying", source_tables=tuple(replace(t, drif
 
 @pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, JOINED])
 def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
-    """The document that identifies a contract contains all of it."""
+    """The document that identifies a contract contains all of it but the columns that nothing reads."""
     document = json.loads(json.dumps(canonical_document(contract)))
-    assert read_contract(document) == contract
+    read_columns = tuple(replace(table, others=()) for table in contract.source_tables)
+    assert read_contract(document) == replace(contract, source_tables=read_columns)
 
 
 def test_the_identity_of_a_contract_is_stable() -> None:
     """A changed identity makes the next run read every source in full, so it may change only with a new FORMAT."""
-    assert TOTESYS.fingerprint == "d28100c481b211a6"
+    assert TOTESYS.fingerprint == "7d0fcf0ab16e9370"
 
 
 def test_an_unnamed_lookup_of_one_column_is_serialised_as_before() -> None:

@@ -7,8 +7,8 @@ import pytest
 from contracts.column_types import DATE, TEXT
 from contracts.contract import Contract
 from contracts.tables import ContractError, Join, SourceColumn
-from contracts.totesys import CONTRACT as TOTESYS
 from tests.fixtures.small_contract import DIM_DAY, DIM_MAKER, FACT_SALE, MAKER, SHELF, SHOP
+from tests.fixtures.totesys import CONTRACT as TOTESYS
 
 
 @pytest.mark.parametrize("contract", [SHOP, TOTESYS])

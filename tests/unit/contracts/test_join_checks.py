@@ -33,7 +33,7 @@ def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
     """Why a contract with this table contradicts itself."""
     with pytest.raises(ContractError) as caught:
         with_table(contract, table)
-    return str(caught.value)
+    return str(caught.value.args[0])
 
 
 @pytest.mark.parametrize(

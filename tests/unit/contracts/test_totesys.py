@@ -6,8 +6,8 @@ import pytest
 
 from contracts.column_types import ColumnType, Kind
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
-from contracts.tables import Calendar, Dimension, Fact, Lookup
-from contracts.totesys import CONTRACT
+from contracts.tables import Calendar, Dimension, Drift, Fact, Lookup
+from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
 
 # name type, `?` where it may be NULL; every table has <table>_id before and created_at, last_updated after these
 SOURCE = {
@@ -45,8 +45,8 @@ WAREHOUSE = {
         "quarter integer < part quarter"
     ),
     "dim_staff": (
-        "staff_id integer, first_name text, last_name text, department_name text < department.department_name, "
-        "location text < department.location or (unknown), email_address text"
+        "staff_id integer, first_name text, last_name text, department_name text < department_id.department_name, "
+        "location text < department_id.location or (unknown), email_address text"
     ),
     "dim_location": (
         "location_id integer < address_id, address_line_1 text, address_line_2 text?, district text?, city text, "
@@ -56,11 +56,13 @@ WAREHOUSE = {
     "dim_currency": "currency_id integer, currency_code text, currency_name text < name of currency_code",
     "dim_counterparty": (
         "counterparty_id integer, counterparty_legal_name text, "
-        "counterparty_legal_address_line_1 text < address.address_line_1, "
-        "counterparty_legal_address_line_2 text? < address.address_line_2, "
-        "counterparty_legal_district text? < address.district, "
-        "counterparty_legal_city text < address.city, counterparty_legal_postal_code text < address.postal_code, "
-        "counterparty_legal_country text < address.country, counterparty_legal_phone_number text < address.phone"
+        "counterparty_legal_address_line_1 text < legal_address_id.address_line_1, "
+        "counterparty_legal_address_line_2 text? < legal_address_id.address_line_2, "
+        "counterparty_legal_district text? < legal_address_id.district, "
+        "counterparty_legal_city text < legal_address_id.city, "
+        "counterparty_legal_postal_code text < legal_address_id.postal_code, "
+        "counterparty_legal_country text < legal_address_id.country, "
+        "counterparty_legal_phone_number text < legal_address_id.phone"
     ),
     "dim_payment_type": "payment_type_id integer, payment_type_name text",
     "dim_transaction": "transaction_id integer, transaction_type text, sales_order_id integer?, purchase_order_id integer?",
@@ -90,11 +92,11 @@ WAREHOUSE = {
 }
 # name: key, source, joined tables
 DIMENSIONS = {
-    "dim_staff": ("staff_id", "staff", (Lookup("department", on=("department_id",)),)),
+    "dim_staff": ("staff_id", "staff", (Lookup("department", ("department_id",), "department_id"),)),
     "dim_location": ("location_id", "address", ()),
     "dim_design": ("design_id", "design", ()),
     "dim_currency": ("currency_id", "currency", ()),
-    "dim_counterparty": ("counterparty_id", "counterparty", (Lookup("address", on=("legal_address_id",)),)),
+    "dim_counterparty": ("counterparty_id", "counterparty", (Lookup("address", ("legal_address_id",), "legal_address_id"),)),
     "dim_payment_type": ("payment_type_id", "payment_type", ()),
     "dim_transaction": ("transaction_id", "transaction", ()),
 }
@@ -147,9 +149,15 @@ def test_the_source_has_exactly_these_eleven_tables() -> None:
     assert len(SOURCE) == 11
 
 
+def test_only_what_the_star_needs_is_read() -> None:
+    others = CONTRACT.source_table("counterparty").others
+    assert others == ("commercial_contact", "delivery_contact", "created_at", "last_updated")
+    assert all(table.drift is Drift.FREEZE for table in CONTRACT.source_tables)
+
+
 @pytest.mark.parametrize("name", SOURCE)
 def test_a_source_table_column_by_column(name: str) -> None:
-    table = CONTRACT.source_table(name)
+    (table,) = (table for table in SOURCE_TABLES if table.name == name)
     described = ", ".join(f"{c.name} {type_text(c.type)}{optional(nullable=c.nullable)}" for c in table.columns)
     assert described == f"{name}_id integer, {SOURCE[name]}, created_at timestamp, last_updated timestamp"
     assert table.key == (f"{name}_id",)

@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.totesys import CONTRACT
 from shared.errors import DependencyDownError, PermanentError
 from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.fixtures.limits import HANG
+from tests.fixtures.totesys import CONTRACT
 from tests.unit.shared.consumer.scene import Script, body, until
 
 
@@ -97,7 +97,7 @@ def test_a_bug_is_raised_unchanged() -> None:
 
 
 def test_the_default_contract_needs_no_setting() -> None:
-    assert GivenSettings().contract is CONTRACT
+    assert GivenSettings().contract == CONTRACT
 
 
 def test_a_service_without_a_next_queue_names_the_setting() -> None:

@@ -13,13 +13,17 @@ from pydantic import Field
 from contracts.failure import FailureRecord, fingerprint_of, normalised, read_failure
 from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceData, decode, encode
 from contracts.routes import ROUTES
+from contracts.yaml_text import parsed
+from shared.contract_file import contract_text
 from tools import schemas
 from tools.asyncapi import FAILURE_RECORD_TYPE
 from tools.schemas import (
     ASYNCAPI,
+    CONTRACT,
     DIALECT,
     DIRECTORY,
     ReleasedSchemaError,
+    contract_schema,
     current_asyncapi,
     main,
     require_unchanged,
@@ -57,12 +61,24 @@ class _ChangedCommand(IngestSource):
     data: _ChangedData
 
 
+def test_the_schema_of_contracts_is_that_of_this_build_and_accepts_the_shipped_one() -> None:
+    schema = json.loads(contract_schema())
+    assert (DIRECTORY / CONTRACT).read_text(encoding="utf-8") == contract_schema(), "run `make schemas`"
+    document, _ = parsed(contract_text("totesys"))
+    validator = jsonschema.Draft202012Validator(schema)
+    assert list(validator.iter_errors(document)) == []
+    document["star"]["dim_staff"]["column"] = {}
+    document["star"]["fact_payment"]["columns"]["paid"] = {"from": 7}
+    document["source"]["tables"]["staff"]["columns"]["staff_id"] = {"type": "integer"}
+    assert len(list(validator.iter_errors(document))) == 3
+
+
 def test_a_released_version_has_not_changed() -> None:
     require_unchanged(DIRECTORY)
 
 
 def test_every_schema_and_document_is_written() -> None:
-    known = {f"{kind}.json" for kind in TYPES} | {ASYNCAPI}
+    known = {f"{kind}.json" for kind in TYPES} | {ASYNCAPI, CONTRACT}
     assert {path.name for path in DIRECTORY.iterdir()} == known, "run `make schemas`, and commit what it writes"
 
 
@@ -88,7 +104,7 @@ def test_a_reworded_docstring_needs_no_new_version(monkeypatch: pytest.MonkeyPat
 
 
 def test_writing_a_second_time_changes_nothing(tmp_path: Path) -> None:
-    assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in schemas.json_schemas()), ASYNCAPI]
+    assert write_schemas(tmp_path) == [*(f"{kind}.json" for kind in schemas.json_schemas()), ASYNCAPI, CONTRACT]
     assert write_schemas(tmp_path) == []
 
 

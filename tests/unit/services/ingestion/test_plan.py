@@ -8,11 +8,11 @@ import pytest
 
 from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, Snapshot, Trigger
 from contracts.state import Checkpoint, SourceIdentity, lsn
-from contracts.totesys import CONTRACT
 from services.ingestion.plan import Plan, plan_run
 from services.ingestion.run import held_back_since
 from shared.source_facts import HORIZON_AGE_MAXIMUM, SourceFacts, SourceTableFacts
 from shared.testing import EPOCH
+from tests.fixtures.totesys import CONTRACT
 
 IDENTITY = SourceIdentity(system_identifier=7, timeline=1, database_oid=16384, statistics_reset="2026-01-01")
 EVERYTHING = frozenset(table.name for table in CONTRACT.source_tables)

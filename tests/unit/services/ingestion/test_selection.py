@@ -7,10 +7,10 @@ import pytest
 
 from contracts.column_types import INTEGER, TEXT
 from contracts.tables import SourceColumn, SourceTable
-from contracts.totesys import CONTRACT
 from services.ingestion.selection import Selection
 from shared.sql import quoted
 from tests.fixtures.small_contract import ITEM, SHELF, SHOP
+from tests.fixtures.totesys import CONTRACT
 
 HORIZON = 5 * 2**32 + 1234
 NOTHING: frozenset[str] = frozenset()

@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 from contracts.messages import BatchIngested, BatchIngestedData, BatchRemodelled, BatchRemodelledData, Snapshot
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
-from contracts.totesys import CONTRACT
 from contracts.warehouse import COMPARISON, HAS_SINCE, LEDGER, QUESTION
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
 from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, Comparison, OpenQuestion
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
+from tests.fixtures.totesys import CONTRACT
 
 LANDING, PROCESSED, SOURCE = "landing", "processed", "totesys"
 BEGAN = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)

@@ -8,13 +8,13 @@ from unittest import mock
 
 import pytest
 
-from contracts.totesys import CONTRACT
 from infra.local.bootstrap import Resources
 from infra.local.processes import ProcessId, own_id
 from infra.local.state import StackState
 from infra.topology import read_topology
 from services.operator.errors import UsageError
 from services.operator.locate import has_local_stack, operator_settings
+from tests.fixtures.totesys import CONTRACT
 
 QUEUES = ("ingestion", "remodelling", "loading")
 
@@ -127,7 +127,7 @@ def test_the_chosen_contract_also_applies_to_a_local_stack(home: Path) -> None:
 
 
 def test_the_stack_s_contract_and_source_name_apply_in_every_shell(home: Path) -> None:
-    write_stack(home, own_id(), chosen={"STARLIFT_CONTRACT": "contracts.totesys", "STARLIFT_SOURCE_NAME": "shop"})
+    write_stack(home, own_id(), chosen={"STARLIFT_CONTRACT": "totesys", "STARLIFT_SOURCE_NAME": "shop"})
     os.environ["STARLIFT_CONTRACT"] = "contracts.nothing"
     settings = operator_settings()
     assert (settings.contract, settings.source_name) == (CONTRACT, "shop")

@@ -39,7 +39,7 @@ class Poison:
 
 
 def violate_the_contract() -> None:
-    raise SourceMismatchError("table 'staff' lacks column 'email_address' required by contracts/totesys.py; restore it")
+    raise SourceMismatchError("table 'staff' lacks column 'email_address' required by contract 'totesys'; restore it")
 
 
 NO_MESSAGE, REFUSED, TRIED = FailureReason.UNDECODABLE, FailureReason.PERMANENT, FailureReason.EXHAUSTED

@@ -8,11 +8,11 @@ import pytest
 from contracts.messages import Extract, Role
 from contracts.objects import ObjectRef
 from contracts.proofs import Outcome, ProofFailure, ProofRecord
-from contracts.totesys import CONTRACT
 from services.operator.progress import Progress
 from services.operator.status.report import Service, freshness, problems_of, report_of
 from shared.lock_waits import LockWait
 from shared.queue import Depth
+from tests.fixtures.totesys import CONTRACT
 from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, ingested, snapshot
 from tests.unit.services.operator.terminal.status_scene import as_json, loaded_progress, shown, status, words
 

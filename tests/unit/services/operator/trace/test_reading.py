@@ -5,11 +5,11 @@ import pytest
 from contracts.column_types import UUID, varchar
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension
-from contracts.totesys import CONTRACT
 from services.operator.errors import UsageError
 from services.operator.star_keys import table_named
 from services.operator.trace.reading import parsed_key
 from shared.ledger import key_parameter
+from tests.fixtures.totesys import CONTRACT
 
 
 @pytest.mark.parametrize(

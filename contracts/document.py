@@ -1,0 +1,210 @@
+"""A contract as the document that a person writes: YAML, of which nothing is ever run.
+
+Its `star` part says what the star is made of. Its `source` part is a copy of the source's catalog: `starlift pull` writes
+it, and it is kept in version control like a lock file, so that a change of the source shows as a difference.
+
+contracts/resolved.py makes a Contract of it. The descriptions here are the reference (contracts/schemas/contract.json).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+
+from contracts.calendar import CALENDAR_PARTS
+from contracts.column_types import ColumnType
+from contracts.type_names import column_type
+
+NOT_NULL = " not null"
+_KINDS = ("calendar", "dimension", "fact")
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _texts(value: object) -> object:
+    """One text stands for a list of one."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
+SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
+Names = Annotated[
+    tuple[SqlName, ...],
+    BeforeValidator(_texts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+TypeName = Annotated[
+    ColumnType,
+    BeforeValidator(lambda value: column_type(value) if isinstance(value, str) else value),
+    WithJsonSchema({"type": "string"}),
+]
+
+
+class SourceColumnDocument(_Closed):
+    """A column of a source table: its type, and `not null` unless it may be NULL."""
+
+    type: TypeName
+    nullable: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError("a column's type is a text, such as 'numeric(10,2) not null'")  # noqa: TRY004 (pydantic wants it)
+        return {"type": value.removesuffix(NOT_NULL), "nullable": not value.endswith(NOT_NULL)}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core: object, _handler: object) -> dict[str, Any]:
+        """What an editor accepts: the text."""
+        return {"type": "string", "description": cls.__doc__}
+
+
+class SourceTableDocument(_Closed):
+    """A table of the source as `starlift pull` found it."""
+
+    key: Names = Field(description="its primary key, or the columns of a unique index on NOT NULL columns")
+    columns: dict[SqlName, SourceColumnDocument] = Field(description="every column, whether the star needs it or not")
+    foreign_keys: dict[str, SqlName] = Field(
+        default_factory=dict,
+        description="the tables to whose key its columns refer: `customer_id: customer`, `region, number: account`",
+    )
+
+
+class SourceDocument(_Closed):
+    """The source's catalog, as far as the star needs it. Written by `starlift pull`."""
+
+    tables: dict[SqlName, SourceTableDocument]
+
+
+class Column(_Closed):
+    """Where a column of the star comes from.
+
+    Nothing at all: from the column of the same name. A text: from that column, of the table itself (`city_id`) or of a joined
+    one (`city_id.city_name`: along a foreign key, which is named by its column, by the table that it leads to, or by a join).
+    """
+
+    ORIGINS: ClassVar[tuple[str, ...]] = ("from", "date_of", "time_of", "parsed_date", "currency_name_of")
+
+    from_: SqlPath | None = Field(None, alias="from", description="the value of a column")
+    date_of: SqlPath | None = Field(None, description="the date of a timestamp; of a timestamptz, in UTC")
+    time_of: SqlPath | None = Field(None, description="the time of day of a timestamp; of a timestamptz, in UTC")
+    parsed_date: SqlPath | None = Field(
+        None, description="the date that a text spells as YYYY-MM-DD; any other text is quarantined"
+    )
+    currency_name_of: SqlPath | None = Field(
+        None, description="the ISO 4217 name of a currency's code; any other is quarantined"
+    )
+    absent: str | None = Field(
+        None, description="what stands for NULL: a text; for `date_of` and `time_of`, another timestamp of the same row"
+    )
+    references: SqlName | None = Field(None, description="of a fact: the dimension, or the calendar, whose key it holds")
+    type: TypeName | None = Field(None, description="the type in the star, where it is not that of the source")
+    nullable: bool | None = Field(
+        None, description="whether it may be NULL, where the source does not say; a NULL is else quarantined"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {} if value is None else {"from": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What an editor accepts: nothing, a text, or the options."""
+        schema = handler(core)
+        options = handler.resolve_ref_schema(schema)
+        whole = dict(options)
+        options.clear()
+        options.update({"anyOf": [{"type": "null"}, {"type": "string"}, whole]})
+        return schema
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Column:
+        if len(self.origins) > 1:
+            raise ValueError(f"it comes from one of {', '.join(self.ORIGINS)}, not from {' and '.join(self.origins)}")
+        return self
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The paths that it comes from, by the kind of origin: at most one."""
+        given = {"from": self.from_} | {name: getattr(self, name) for name in self.ORIGINS[1:]}
+        return {name: path for name, path in given.items() if path is not None}
+
+
+class Join(_Closed):
+    """A join to the key of another table, where no foreign key says it, or where one table is joined by a name of its own."""
+
+    table: SqlName = Field(description="the other table")
+    on: Names = Field(description="the columns that hold its key, in the order of the key")
+    via: SqlName | None = Field(None, description="the join from whose table it starts; otherwise from the table itself")
+
+
+class _Table(_Closed):
+    columns: dict[SqlName, Column] = Field(description="the columns of the star, in their order, and where they come from")
+    key: Names = Field((), description="the columns that hold the source's key; otherwise those that copy it")
+    joins: dict[SqlName, Join] = Field(default_factory=dict, description="joins that columns may name")
+
+
+class DimensionTable(_Table):
+    """The latest state of a table of the source: one row for each."""
+
+    dimension: SqlName = Field(description="the table of the source")
+
+
+class FactTable(_Table):
+    """The history of a table of the source: one row for each of its rows and `version`, and a view of the newest ones."""
+
+    fact: SqlName = Field(description="the table of the source")
+    version: Names = Field((), description="the columns that tell versions apart; without them the newest row is kept")
+    surrogate: SqlName | None = Field(None, description="a column for numbers that the warehouse gives the rows")
+
+
+class CalendarTable(_Closed):
+    """Every date that a fact refers to."""
+
+    calendar: dict[SqlName, Literal[tuple(CALENDAR_PARTS)]] = Field(  # type: ignore[valid-type]  # they are known at run time
+        description="the columns and the parts of a date that they hold; `date` is the key"
+    )
+
+
+def _kind(value: Any) -> str | None:
+    kinds = [kind for kind in _KINDS if isinstance(value, dict) and kind in value]
+    return f"a {kinds[0]}" if len(kinds) == 1 else None
+
+
+StarTable = Annotated[
+    Annotated[CalendarTable, Tag("a calendar")]
+    | Annotated[DimensionTable, Tag("a dimension")]
+    | Annotated[FactTable, Tag("a fact")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="a table of the star has one of `dimension`, `fact` and `calendar`",
+    ),
+]
+
+
+class Document(_Closed):
+    """A contract: a source and the star that is made of it."""
+
+    format: Literal[1] = 1
+    name: SqlName = Field(description="of the star: a warehouse remembers it, and refuses another")
+    source_schema: SqlName = Field("public", description="the schema that holds the tables of the source")
+    warehouse_schema: SqlName = Field("public", description="the schema in which the star is created")
+    carry: Names = Field((), description="tables of which every column leaves the source, also those that come later (as text)")
+    star: dict[SqlName, StarTable] = Field(description="the tables of the star, in the order in which they are loaded")
+    source: SourceDocument

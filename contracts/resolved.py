@@ -1,0 +1,287 @@
+"""From a document to the Contract: paths become joins, and what a person left out comes from the source's catalog. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from contracts import document as written
+from contracts.column_types import DATE, INTEGER, TEXT, TIME, ColumnType, Kind
+from contracts.contract import Contract
+from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.paths import quoted_step, steps_of
+from contracts.tables import (
+    Calendar,
+    Column,
+    ContractError,
+    Dimension,
+    Drift,
+    Fact,
+    Lookup,
+    RemodelledTable,
+    SourceColumn,
+    SourceTable,
+    WarehouseTable,
+)
+
+LISTED = 20  # names in a sentence
+Place = tuple[str, ...]  # the keys that lead to something in a document
+_PART_TYPES = {"date": DATE, "day_name": TEXT, "month_name": TEXT}
+_FIRST_NAME = re.compile(r"'([^'.]+)(?:\.([^']+))?'")
+_OF_MOMENTS = frozenset({"date_of", "time_of"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a document can't mean."""
+
+    place: Place
+    text: str
+
+
+class DocumentError(ContractError):
+    """A document is not a contract. Recovery: correct every problem."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(f"{'.'.join(problem.place)}: {problem.text}" for problem in problems))
+        self.problems = problems
+
+
+class _MistakeError(Exception):
+    """What is wrong with one place of a document."""
+
+
+def resolved(document: written.Document) -> Contract:
+    """The contract that a document says. Raises: DocumentError, with every problem."""
+    return _Resolver(document).contract()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The column that a path leads to."""
+
+    table: str
+    column: str
+    lookup: Lookup | None  # the join to its table; None: the base table
+    type: ColumnType
+    is_optional: bool  # its row may be missing
+    nullable: bool  # it may be NULL, or its row missing
+
+
+@dataclass(slots=True)
+class _Resolver:
+    document: written.Document
+    problems: list[Problem] = field(default_factory=list)
+    used: defaultdict[str, dict[str, ColumnType | None]] = field(default_factory=lambda: defaultdict(dict))
+
+    def contract(self) -> Contract:
+        tables = [table for name, entry in self.document.star.items() if (table := self._star_table(name, entry)) is not None]
+        for name in self.document.carry:
+            if name not in self.used:
+                self.complain("carry", text=f"the star needs no table '{name}'")
+        if self.problems:
+            raise DocumentError(tuple(self.problems))
+        sources = tuple(self._source_table(name) for name in self.document.source.tables if name in self.used)
+        here = self.document
+        try:
+            return Contract(here.name, here.source_schema, here.warehouse_schema, sources, tuple(tables))
+        except ContractError as error:
+            raise DocumentError(tuple(Problem(self._place_of(text), text) for text in error.args)) from None
+
+    def complain(self, *place: str, text: str) -> None:
+        self.problems.append(Problem(place, text))
+
+    def _place_of(self, text: str) -> Place:
+        """Where in the document the table, or the column, is that a sentence names first."""
+        if (found := _FIRST_NAME.search(text)) is None:
+            return ()
+        table, column = found.groups()
+        if table in self.document.star:
+            return ("star", table, *(("columns", column) if column else ()))
+        return ("source", "tables", table, *(("columns", column) if column else ()))
+
+    def _source_table(self, name: str) -> SourceTable:
+        """What is read of a table: its key and the columns that the star needs; or every column, if it is carried."""
+        found, used, is_carried = self.document.source.tables[name], self.used[name], name in self.document.carry
+        columns = tuple(
+            SourceColumn(column, used.get(column) or entry.type, nullable=entry.nullable)
+            for column, entry in found.columns.items()
+            if is_carried or column in used
+        )
+        others = () if is_carried else tuple(column for column in found.columns if column not in used)
+        return SourceTable(name, found.key, columns, Drift.CARRY if is_carried else Drift.FREEZE, others)
+
+    def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
+        if isinstance(entry, written.CalendarTable):
+            return _calendar(name, entry)
+        kind, base = ("fact", entry.fact) if isinstance(entry, written.FactTable) else ("dimension", entry.dimension)
+        known = self.document.source.tables
+        if base not in known:
+            self.complain("star", name, kind, text=f"the source has no table '{base}'; its tables are {_listed(known)}")
+            return None
+        source = known[base]
+        try:
+            self.use(base, source.key)
+        except _MistakeError as mistake:
+            self.complain("source", "tables", base, "key", text=str(mistake))
+            return None
+        return _StarTable(self, name, entry, base).table()
+
+    def use(self, table: str, columns: tuple[str, ...], kind: ColumnType | None = None) -> None:
+        """Read these columns; `kind`: in this form. Raises: _MistakeError."""
+        known = self.document.source.tables[table].columns
+        for column in columns:
+            if column not in known:
+                raise _MistakeError(f"table '{table}' has no column '{column}'; it has {_listed(known)}")
+            before = self.used[table].get(column)
+            if kind is not None and before is not None and before != kind:
+                raise _MistakeError(f"'{table}.{column}' can't be read both as {before.sql} and as {kind.sql}")
+            self.used[table][column] = kind or before
+
+
+@dataclass(slots=True)
+class _StarTable:
+    """A dimension or a fact, of which the columns are being resolved."""
+
+    whole: _Resolver
+    name: str
+    entry: written.DimensionTable | written.FactTable
+    base: str
+    lookups: dict[str, Lookup] = field(default_factory=dict)
+
+    def table(self) -> RemodelledTable:
+        columns = []
+        for name, column in self.entry.columns.items():
+            try:
+                columns.append(self._column(name, column))
+            except _MistakeError as mistake:
+                self.whole.complain("star", self.name, "columns", name, text=str(mistake))
+        key = self.entry.key or self._key(columns)
+        columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
+        lookups = tuple(self.lookups.values())
+        match self.entry:
+            case written.DimensionTable():
+                return Dimension(self.name, key, tuple(columns), self.base, lookups)
+            case written.FactTable(version=version, surrogate=surrogate):
+                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate)
+
+    def _key(self, columns: list[Column]) -> tuple[str, ...]:
+        """The columns that copy the source's key, in its order."""
+        names = []
+        for part in self.whole.document.source.tables[self.base].key:
+            copies = [column.name for column in columns if column.origin == FromSource(part)]
+            if not copies and part not in self.entry.columns:  # a column that could not be resolved has its own problem
+                text = (
+                    f"no column copies '{part}', which is in the key of '{self.base}': without it a delete could not be found"
+                )
+                self.whole.complain("star", self.name, "columns", text=text)
+            names += copies[:1]
+        return tuple(names)
+
+    def _column(self, name: str, entry: written.Column) -> Column:
+        kind, path = next(iter(entry.origins.items()), ("from", quoted_step(name)))
+        found = self._found(path)
+        nullable = found.nullable and entry.absent is None
+        travels: ColumnType | None = None
+        origin: Origin
+        if kind == "from":
+            star_type, travels = _copied(found.type, entry.type)
+            origin = _copy(found, entry.absent)
+            is_member = isinstance(self.entry, written.DimensionTable) and found.lookup is None
+            if star_type.is_verbatim and not (is_member and found.column in self.whole.document.source.tables[self.base].key):
+                nullable = nullable or isinstance(self.entry, written.DimensionTable)  # an inferred member has none
+        else:
+            if entry.absent is not None:
+                if kind not in _OF_MOMENTS:
+                    raise _MistakeError(f"`absent` does not go with `{kind}`")
+                self.whole.use(found.table, (entry.absent,))
+                other = self.whole.document.source.tables[found.table].columns[entry.absent].nullable
+                nullable = found.is_optional or (found.nullable and other)
+            origin, star_type = _derived(kind, found, entry.absent)
+            star_type = entry.type or star_type
+        self.whole.use(found.table, (found.column,), travels)
+        return Column(name, star_type, origin, entry.nullable if entry.nullable is not None else nullable, entry.references)
+
+    def _found(self, path: str) -> _Found:
+        """Follow a path, and add the joins on the way. Raises: _MistakeError."""
+        try:
+            *steps, column = steps_of(path)
+        except ValueError as error:
+            raise _MistakeError(str(error)) from None
+        table, lookup, is_optional = self.base, None, False
+        for step in steps:
+            lookup, may_miss = self._step(table, lookup, step)
+            table, is_optional = lookup.table, is_optional or may_miss
+        self.whole.use(table, (column,))
+        entry = self.whole.document.source.tables[table].columns[column]
+        return _Found(table, column, lookup, entry.type, is_optional, is_optional or entry.nullable)
+
+    def _step(self, table: str, before: Lookup | None, step: str) -> tuple[Lookup, bool]:
+        """The join that a step of a path names, and whether its row may be missing."""
+        tables = self.whole.document.source.tables
+        links = dict(_foreign_keys(tables[table]))
+        declared = self.entry.joins.get(step)
+        if declared is not None and declared.via == (before.name if before else None):
+            target, on, name = declared.table, declared.on, step
+        else:
+            named = [(step,)] if (step,) in links else [on for on, target in links.items() if target == step]
+            if len(named) != 1:
+                which = (
+                    "several foreign keys lead there; name the column" if named else "it names neither a foreign key nor a join"
+                )
+                known = _listed({f"{', '.join(on)} → {target}": target for on, target in links.items()}) if links else "none"
+                raise _MistakeError(f"'{step}' leads nowhere from table '{table}': {which} (foreign keys: {known})")
+            target, on = links[named[0]], named[0]
+            name = ".".join([*([before.name] if before else []), ",".join(on)])
+        if target not in tables:
+            raise _MistakeError(f"the source has no table '{target}'; `starlift pull` adds it if a foreign key leads there")
+        self.whole.use(table, on)
+        self.whole.use(target, tables[target].key)
+        lookup = Lookup(target, on, name, before.name if before else None)
+        self.lookups.setdefault(name, lookup)
+        is_certain = links.get(on) == target and not any(tables[table].columns[one].nullable for one in on)
+        return lookup, not is_certain
+
+
+def _foreign_keys(table: written.SourceTableDocument) -> Iterator[tuple[tuple[str, ...], str]]:
+    return ((tuple(part.strip() for part in on.split(",")), target) for on, target in table.foreign_keys.items())
+
+
+def _calendar(name: str, entry: written.CalendarTable) -> Calendar:
+    columns = (Column(column, _PART_TYPES.get(part, INTEGER), CalendarPart(part)) for column, part in entry.calendar.items())
+    key = tuple(column for column, part in entry.calendar.items() if part == "date")
+    return Calendar(name, key[:1], tuple(columns))
+
+
+def _copied(found: ColumnType, wanted: ColumnType | None) -> tuple[ColumnType, ColumnType | None]:
+    """The type in the star of a column that is copied, and the form in which it travels if that is not the source's."""
+    if wanted is None:
+        return (TEXT if found.is_text else found), None
+    if (found.is_text and wanted.is_text) or (found.kind is wanted.kind is Kind.NUMERIC and found.scale == wanted.scale):
+        return wanted, None
+    return wanted, wanted
+
+
+def _copy(found: _Found, absent: str | None) -> Origin:
+    if found.lookup is None:
+        return FromSource(found.column, absent)
+    return FromLookup(found.lookup.name, found.column, absent)
+
+
+def _derived(kind: str, found: _Found, absent: str | None) -> tuple[Origin, ColumnType]:
+    lookup = found.lookup.name if found.lookup else None
+    match kind:
+        case "date_of":
+            return DateOf(found.column, absent, lookup), DATE
+        case "time_of":
+            return TimeOf(found.column, absent, lookup), TIME
+        case "parsed_date":
+            return ParsedDate(found.column, lookup), DATE
+        case _:
+            return CurrencyNameOf(found.column, lookup), TEXT
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(sorted(names)[:LISTED]) + (", …" if len(names) > LISTED else "")

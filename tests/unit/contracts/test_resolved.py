@@ -1,0 +1,171 @@
+"""What a document leaves out, and what its paths mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.column_types import BIGINT, DATE, INTEGER, JSONB, TEXT, Kind, numeric, varchar
+from contracts.contract import Contract
+from contracts.origins import DateOf, FromLookup, FromSource
+from contracts.tables import Dimension, Drift, Fact, Lookup, RemodelledTable
+from contracts.yaml_text import ContractTextError, read_contract
+
+SOURCE = """
+source:
+  tables:
+    country:
+      key: code
+      columns: {code: varchar(2) not null, country_name: text not null, anthem: bytea}
+    city:
+      key: [country, number]
+      columns: {country: varchar(2) not null, number: integer not null, city_name: text not null}
+      foreign_keys: {country: country}
+    customer:
+      key: customer_id
+      columns:
+        customer_id: integer not null
+        full_name: text not null
+        "odd.name": text
+        country: varchar(2)
+        city_number: integer not null
+        billing: varchar(2) not null
+        limit: numeric
+        state: enum('NEW', 'OLD') not null
+        extra: jsonb not null
+        password: text
+      foreign_keys: {country: country, billing: country, "country, city_number": city}
+    sale:
+      key: sale_id
+      columns:
+        sale_id: bigint not null
+        customer: integer not null
+        sold_at: timestamp
+        entered_at: timestamptz not null
+        paid_at: timestamptz
+      foreign_keys: {customer: customer}
+    line:
+      key: [sale_id, position]
+      columns: {sale_id: bigint not null, position: integer not null, amount: "numeric(10,2) not null"}
+      foreign_keys: {sale_id: sale}
+"""
+
+
+def contract(star: str, more: str = "") -> Contract:
+    return read_contract(f"name: shop\n{more}star:\n{star}{SOURCE}", "shop.yaml")
+
+
+def table(columns: str, base: str = "dimension: customer", more: str = "") -> RemodelledTable:
+    text = "".join(f"      {column}\n" for column in columns.split("; "))
+    found = contract(f"  t:\n    {base}\n{more}    columns:\n{text}").warehouse_tables[-1]
+    assert isinstance(found, Dimension | Fact)
+    return found
+
+
+def problem(columns: str, base: str = "dimension: customer", more: str = "") -> str:
+    with pytest.raises(ContractTextError) as caught:
+        table(columns, base, more)
+    return "; ".join(text for _, text in caught.value.problems)
+
+
+def test_a_column_that_says_nothing_is_a_copy() -> None:
+    found = table("customer_id:; full_name:; state:; extra:; limit:; other: full_name; dotted: '\"odd.name\"'")
+    assert found.key == ("customer_id",)
+    assert found.columns[0].type == INTEGER
+    assert [(column.name, column.origin, column.nullable) for column in found.columns[1:]] == [
+        ("full_name", FromSource("full_name"), False),
+        ("state", FromSource("state"), False),
+        ("extra", FromSource("extra"), True),  # jsonb: an inferred member has none
+        ("limit", FromSource("limit"), True),
+        ("other", FromSource("full_name"), False),
+        ("dotted", FromSource("odd.name"), True),
+    ]
+    assert [column.type for column in found.columns[1:4]] == [TEXT, TEXT, JSONB]
+
+
+def test_only_what_the_star_needs_is_read_and_carrying_reads_all() -> None:
+    star = "  t:\n    dimension: customer\n    columns:\n      customer_id:\n      land: country.country_name\n"
+    read = contract(star)
+    assert {one.name: [column.name for column in one.columns] for one in read.source_tables} == {
+        "country": ["code", "country_name"],
+        "customer": ["customer_id", "country"],
+    }
+    assert "password" in read.source_table("customer").others
+    carried = contract(star, "carry: customer\n").source_table("customer")
+    assert (carried.drift, carried.others, len(carried.columns)) == (Drift.CARRY, (), 10)
+
+
+def test_a_path_follows_foreign_keys_by_column_by_table_and_by_joins() -> None:
+    joins = "    joins: {home: {table: city, on: [country, city_number]}}\n"
+    found = table("customer_id:; bill: billing.country_name; city: home.city_name; land: home.country.country_name", more=joins)
+    assert found.lookups == (
+        Lookup("country", ("billing",), "billing"),
+        Lookup("city", ("country", "city_number"), "home"),
+        Lookup("country", ("country",), "home.country", via="home"),
+    )
+    assert [(column.origin, column.nullable) for column in found.columns[1:]] == [
+        (FromLookup("billing", "country_name"), False),
+        (FromLookup("home", "city_name"), True),  # `country` may be NULL
+        (FromLookup("home.country", "country_name"), True),
+    ]
+    by_table = table("customer_id:; city: city.city_name; text: {from: city.city_name, absent: none}")
+    assert by_table.lookups == (Lookup("city", ("country", "city_number"), "country,city_number"),)
+    assert [column.nullable for column in by_table.columns] == [False, True, False]
+
+
+def test_a_line_takes_the_date_of_its_header() -> None:
+    columns = "sale_id:; position:; day: {date_of: sale_id.paid_at, absent: entered_at}; who: sale_id.customer"
+    found = table(columns, "fact: line")
+    assert found.key == ("sale_id", "position")
+    assert found.column("day").origin == DateOf("paid_at", "entered_at", "sale_id")
+    assert (found.column("day").type, found.column("day").nullable) == (DATE, False)
+    assert found.column("sale_id").type == BIGINT
+    assert table("sale_id:; sold: {date_of: sold_at}", "fact: sale").column("sold").nullable
+
+
+def test_a_type_of_one_s_own_is_that_of_the_star_or_the_form_in_which_values_travel() -> None:
+    star = "  t:\n    dimension: customer\n    columns:\n      customer_id:\n      full_name: {type: varchar(80)}\n"
+    found = contract(f"{star}      limit: {{type: 'numeric(12,2)', nullable: false}}\n")
+    assert found.warehouse_table("t").column("full_name").type == varchar(80)
+    assert found.source_table("customer").column("full_name").type == TEXT
+    assert found.source_table("customer").column("limit").type == numeric(12, 2)
+    assert not found.warehouse_table("t").column("limit").nullable
+    twice = "      limit: {type: 'numeric(12,2)'}\n      again: {from: limit, type: 'numeric(12,3)'}\n"
+    with pytest.raises(ContractTextError, match=r"can't be read both as numeric\(12,2\) and as numeric\(12,3\)"):
+        contract(star + twice)
+
+
+def test_the_calendar_is_its_parts() -> None:
+    calendar = contract("  days:\n    calendar: {day: date, year: year, name: day_name}\n").calendar
+    assert calendar is not None
+    assert calendar.key == ("day",)
+    assert [column.type.kind for column in calendar.columns] == [Kind.DATE, Kind.INTEGER, Kind.TEXT]
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ("customer_id:; name: nam", "t.name: table 'customer' has no column 'nam'; it has "),
+        ("customer_id:; name: country", "t.name: "),
+        ("name: full_name", "t: no column copies 'customer_id', which is in the key of 'customer'"),
+        ("customer_id:; x: a..b", "t.x: 'a..b' is not a path: names, joined by dots"),
+        ("customer_id:; x: nowhere.b", "t.x: 'nowhere' leads nowhere from table 'customer'"),
+        ("customer_id:; x: city.anthem", "t.x: table 'city' has no column 'anthem'"),
+        ("customer_id:; x: {parsed_date: full_name, absent: x}", "t.x: `absent` does not go with `parsed_date`"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_a_problem(columns: str, text: str) -> None:
+    if columns.endswith("name: country"):
+        assert table(columns).column("name").origin == FromSource("country")
+    else:
+        assert text in problem(columns)
+
+
+def test_a_table_by_whose_name_several_foreign_keys_lead_is_named_by_column() -> None:
+    said = problem("sale_id:; x: customer.country.anthem.y", "fact: sale")
+    assert "'anthem' leads nowhere from table 'country'" in said
+    columns = "      columns: {sale_id: bigint not null, from: varchar(2), to: varchar(2)}\n"
+    lands = f"{columns}      foreign_keys: {{from: country, to: country}}\n"
+    source = SOURCE.replace("    line:\n", f"    trip:\n      key: sale_id\n{lands}    line:\n")
+    with pytest.raises(ContractTextError, match="several foreign keys lead there; name the column"):
+        read_contract(f"name: shop\nstar: {{t: {{dimension: trip, columns: {{sale_id: , x: country.anthem}}}}}}\n{source}", "x")
+    assert "the source has no table 'shop'; its tables are city, country" in problem("x:", "dimension: shop")
