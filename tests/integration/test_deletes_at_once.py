@@ -37,14 +37,18 @@ class Gate:
 
     def __init__(self, table: str) -> None:
         self.questions: list[Question] = []
-        self.reached, self.opens = asyncio.Event(), asyncio.Event()
+        self._reached, self.opens = asyncio.Event(), asyncio.Event()
         self._table = table
 
     async def __call__(self, question: Question) -> None:
         self.questions.append(question)
         if question.table.name == self._table:
-            self.reached.set()
+            self._reached.set()
             await self.opens.wait()
+
+    async def until_reached(self) -> None:
+        async with asyncio.timeout(HANG_S):
+            await self._reached.wait()
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ async def test_two_versions_loaded_concurrently_do_not_hide_a_later_delete(shop:
     await shop.compare(batch(10, {}, [there("item", [])]))
     gate = Gate("fact_sale")
     late = asyncio.create_task(shop.warehouse.load(batch(4, {"fact_sale": [sale(7, "old"), sale(8, "old")]}), gate))
-    await gate.reached.wait()
+    await gate.until_reached()
     newer = asyncio.create_task(shop.load(batch(11, {"fact_sale": [sale(7, "new", LEAP_DAY + 1)]})))
     await asyncio.wait({newer}, timeout=1)
     gate.opens.set()
@@ -89,7 +93,7 @@ async def test_a_starting_comparison_and_a_late_load_share_the_connections(shop:
     await shop.load(batch(12, {}, [there("item", [])]))
     gate = Gate("dim_maker")
     late = asyncio.create_task(shop.warehouse.load(batch(4, {"dim_maker": ada(1), "dim_shelf": [(1, "a", 2)]}), gate))
-    await gate.reached.wait()
+    await gate.until_reached()
     comparison = asyncio.create_task(shop.warehouse.compare_keys(shop.ask))
     await asyncio.wait({comparison}, timeout=1)
     gate.opens.set()
@@ -101,7 +105,7 @@ async def test_a_comparison_that_becomes_due_is_made_by_the_loader_already_compa
     await shop.load(batch(2, {}, [there("maker", [])]))
     gate = Gate("dim_maker")
     first = asyncio.create_task(shop.warehouse.compare_keys(gate))
-    await gate.reached.wait()
+    await gate.until_reached()
     assert await shop.compare(batch(3, {}, [there("shelf", [])])) == []
     gate.opens.set()
     assert await ended(first)
@@ -154,7 +158,7 @@ async def test_a_load_with_hashes_does_not_wait_for_a_comparison_of_other_tables
     await shop.load(batch(2, {}, [there("maker", []), there("shelf", [])]))
     gate = Gate("dim_shelf")
     comparison = asyncio.create_task(shop.warehouse.compare_keys(gate))
-    await gate.reached.wait()
+    await gate.until_reached()
     load = asyncio.create_task(shop.load(batch(3, {}, [there("maker", [])])))
     assert await ended(load)
     gate.opens.set()
@@ -166,7 +170,7 @@ async def test_a_question_about_a_late_image_outlives_the_comparison_it_missed(s
     await shop.load(batch(9, {}, [there("maker", [])]))
     gate = Gate("dim_maker")
     comparison = asyncio.create_task(shop.warehouse.compare_keys(gate))
-    await gate.reached.wait()
+    await gate.until_reached()
     await shop.load(batch(4, {"dim_maker": ada(2)}))
     gate.opens.set()
     assert await ended(comparison)
