@@ -166,6 +166,23 @@ async def test_a_question_about_a_late_image_repeats_believe_empty(shop: Shop) -
     assert [question.believe_empty for question in shop.questions] == [True]
 
 
+async def test_a_late_image_whose_question_could_not_be_sent_is_not_loaded_and_asks_when_its_batch_comes_again(
+    shop: Shop,
+) -> None:
+    """Loaded first and asked about afterwards, a crash in between would leave a deleted row that no question names."""
+    await shop.compare(batch(5, {}, [there("maker", ())]))
+    late = batch(4, {"dim_maker": ada(1)})
+
+    async def fail(_question: Question) -> None:
+        raise TransientError("the queue is throttled")
+
+    with pytest.raises(TransientError, match="throttled"):
+        await shop.warehouse.load(late, fail)
+    assert not await shop.warehouse.has(late.event.data.batch_id)
+    assert await makers(shop) == {}
+    assert await shop.compare(late) == [(1,)]
+
+
 async def test_an_image_loaded_before_the_comparison_began_is_left_to_it(shop: Shop) -> None:
     first, last = batch(5, {}, [there("maker", ())]), batch(5, {}, index=1)
     recorded = dataclasses.replace(first, event=renamed(first, is_last=False))
