@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.tables import Fact, RemodelledTable, WarehouseTable
+from contracts.tables import RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, QUESTION, TOMBSTONE
 from services.loading.merge import staging_name
 from services.loading.questions import cut, question_id
@@ -222,7 +222,7 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
         for position, name in enumerate(table.key)
     )
     condition = "t._run < b.run"
-    if isinstance(table, Fact):
+    if table.version:
         key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"

@@ -132,8 +132,7 @@ def _widenings(contract: Contract, table: WarehouseTable, star: FoundStar) -> It
 
 def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
     """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL, and a `_run` in every row."""
-    surrogate = table.surrogate if isinstance(table, Fact) else None
-    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, surrogate}
+    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
     for column in star.columns[table.name]:
         if column.is_required and not column.is_key and column.name not in kept:
             yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
@@ -147,13 +146,12 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> 
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns[table.name]}
     indexes = star.indexes[table.name]
-    surrogate = table.surrogate if isinstance(table, Fact) else None
     has_primary = any(index.is_primary for index in indexes)
     for key in key_constraints(table):
         if not names.issuperset(key.columns):
             continue  # the table or a column is yet to be created
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
-        if not own and not (key.columns == (surrogate,) and has_primary):
+        if not own and not (key.columns == (table.surrogate,) and has_primary):
             columns = ", ".join(map(quoted, key.columns))
             is_taken = any(index.name == key.name for index in indexes)  # by an index that ON CONFLICT can't use
             name = quoted(f"starlift_{key.name}"[:60] if is_taken else key.name)

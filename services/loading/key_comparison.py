@@ -28,7 +28,7 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.key_hashes import TableHashes
-from contracts.tables import Fact, RemodelledTable, WarehouseTable
+from contracts.tables import RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, COMPARISON_LOCK, QUESTION, STAR_LOCK
 from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys_in_parts
 from services.loading.merge import is_inferred
@@ -196,7 +196,7 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
     """
     rows = _rows_to_compare(contract, table)
     key = ", ".join(quoted("t", name) for name in table.key)
-    if isinstance(table, Fact) and table.version:
+    if table.version:
         marked = "bool_or(t._deleted_at IS NOT NULL) AS is_marked"
         rows = f"(SELECT {key}, max(t._run) AS _run, {marked} FROM {rows} AS t GROUP BY {key})"
     else:

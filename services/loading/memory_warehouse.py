@@ -17,7 +17,7 @@ from contracts.column_types import ColumnType, Kind
 from contracts.contract import Contract
 from contracts.key_hashes import SUMMED_BITS, TableHashes
 from contracts.origins import CalendarPart
-from contracts.tables import UNKNOWN, Column, Fact, RemodelledTable, WarehouseTable
+from contracts.tables import UNKNOWN, Column, RemodelledTable, WarehouseTable
 from services.loading.questions import cut, question_id, suspects
 from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Batch, Question, StarRow
 from shared.clock import utc_now
@@ -135,9 +135,10 @@ class MemoryWarehouse:
 
     async def rows(self, table: WarehouseTable) -> list[StarRow]:
         """See Warehouse."""
-        version = table.version if isinstance(table, Fact) else ()
         newest_first = sorted(
-            self._rows[table.name].values(), key=lambda row: (row.run, *(row.columns[name] for name in version)), reverse=True
+            self._rows[table.name].values(),
+            key=lambda row: (row.run, *(row.columns[name] for name in table.version)),
+            reverse=True,
         )
         found, seen = [], set[Key]()
         for row in newest_first:

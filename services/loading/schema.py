@@ -58,7 +58,7 @@ class KeyConstraint:
 
 def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
     """The keys of a table; the last one tells two rows apart, and merges rely on it."""
-    if not isinstance(table, Fact) or table.surrogate is None:
+    if table.surrogate is None:
         return (KeyConstraint(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
     return (
         KeyConstraint(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
@@ -68,8 +68,7 @@ def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
 
 def definitions(table: WarehouseTable) -> dict[str, str]:
     """Every column of a table with its type and constraints, in order."""
-    surrogate = table.surrogate if isinstance(table, Fact) else None
-    identity = {} if surrogate is None else {surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
+    identity = {} if table.surrogate is None else {table.surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
     business = {column.name: column.type.sql + ("" if column.nullable else " NOT NULL") for column in table.columns}
     return {**identity, **business, **TECHNICAL_COLUMNS}
 
