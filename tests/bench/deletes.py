@@ -32,10 +32,11 @@ from contracts.contract import Contract
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, SourceColumn, SourceTable
 from contracts.warehouse import STAR_LOCK
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
+from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value
 from infra.local.machine import free_port, remove_place
 from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench.report import machine
+from tests.fixtures.beginnings import Beginning
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -159,19 +160,32 @@ async def _count(url: str, query: str) -> int:
         await connection.close()
 
 
+async def load(cluster: TestCluster, rows: int) -> Beginning:
+    """A source of so many rows, and a star that has them all: loaded once, and copied for each case."""
+    loaded = Beginning(cluster.create_database(), cluster.create_warehouse())
+    owner = cluster.url(loaded.source, SOURCE_OWNER)
+    execute(owner, "CREATE TABLE item (id bigint PRIMARY KEY, price integer NOT NULL)")
+    execute(owner, f"INSERT INTO item SELECT i * 7, 1 FROM generate_series(1, {rows}) AS i")
+    execute(owner, "ANALYZE item")
+    urls = cluster.url(loaded.source, READER), cluster.url(loaded.warehouse, LOADER)
+    async with open_pipeline(*urls, contract=CONTRACT, objects=loaded.objects) as pipeline:
+        await pipeline.run()
+    execute(urls[1], "VACUUM ANALYZE dim_item")
+    return loaded
+
+
 async def measure(cluster: TestCluster, rows: int) -> list[Cost]:
     """Every case both ways, each on a source and a star of its own."""
-    costs = []
+    loaded, costs = await load(cluster, rows), []
     for changed in (0, rows // 100):
         for deleted in DELETED:
             for way, compare in (("hashes", by_hashes), ("lists", by_lists)):
-                source, star = cluster.create_database(), cluster.create_warehouse()
+                source = cluster.create_database(template=loaded.source)
+                star = cluster.create_warehouse(template=loaded.warehouse)
                 owner, urls = cluster.url(source, SOURCE_OWNER), (cluster.url(source, READER), cluster.url(star, LOADER))
+                oid = int(fetch_value(owner, "SELECT oid FROM pg_database WHERE datname = current_database()"))
                 try:
-                    execute(owner, "CREATE TABLE item (id bigint PRIMARY KEY, price integer NOT NULL)")
-                    execute(owner, f"INSERT INTO item SELECT i * 7, 1 FROM generate_series(1, {rows}) AS i")
-                    async with open_pipeline(*urls, contract=CONTRACT) as pipeline:
-                        await pipeline.run()
+                    async with open_pipeline(*urls, contract=CONTRACT, objects=loaded.objects_for(oid)) as pipeline:
                         spread = f"SELECT id FROM item ORDER BY hashint8(id) LIMIT {deleted}"
                         execute(owner, f"DELETE FROM item WHERE id IN ({spread})")
                         execute(owner, f"UPDATE item SET price = 2 WHERE id IN (SELECT id FROM item LIMIT {changed})")
