@@ -22,4 +22,4 @@ def steps_of(path: str) -> list[str]:
 
 def quoted_step(name: str) -> str:
     """A name as a step of a path, whatever it contains."""
-    return '"' + name.replace('"', '""') + '"'
+    return '"' + name.replace('"', '""') + '"' if {".", '"'} & set(name) else name
