@@ -46,7 +46,9 @@ def _given(**fields: Any) -> dict[str, Any]:
 def _source_table(table: SourceTable) -> dict[str, Any]:
     columns = [_given(name=column.name, type=_type(column.type), nullable=column.nullable) for column in table.columns]
     drift = None if table.drift is Drift.FREEZE else table.drift.value
-    return _given(name=table.name, key=list(table.key), columns=columns, drift=drift)
+    return _given(
+        name=table.name, key=list(table.key), columns=columns, drift=drift, schema=table.schema, relation=table.relation
+    )
 
 
 def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:

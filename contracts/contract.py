@@ -29,7 +29,7 @@ class Contract:
     """A source and the star made of it. Constructing one checks that it does not contradict itself."""
 
     name: str  # of the star: a warehouse remembers it and refuses another
-    source_schema: str  # the schema that holds the source tables
+    source_schema: str  # the schema that holds the source tables that name no other
     warehouse_schema: str  # the schema in which the star is created
     source_tables: tuple[SourceTable, ...]
     warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
@@ -41,6 +41,10 @@ class Contract:
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""
         return named(name, self.source_tables, f"contract '{self.name}' has no source table")
+
+    def relation_of(self, table: SourceTable) -> tuple[str, str]:
+        """The schema and the name, unquoted, by which the source knows a table."""
+        return table.schema or self.source_schema, table.relation or table.name
 
     def warehouse_table(self, name: str) -> WarehouseTable:
         """The warehouse table called `name`. Raises: ContractError if there is none."""

@@ -76,6 +76,8 @@ class SourceColumnDocument(_Closed):
 class SourceTableDocument(_Closed):
     """A table of the source as `starlift pull` found it."""
 
+    schema_: SqlName | None = Field(None, alias="schema", description="the schema that holds it, if it is not `source_schema`")
+    table: SqlName | None = Field(None, description="its name there, if another schema has a table of that name")
     key: Names = Field(description="its primary key, or the columns of a unique index on NOT NULL columns")
     columns: dict[SqlName, SourceColumnDocument] = Field(description="every column, whether the star needs it or not")
     foreign_keys: dict[str, SqlName] = Field(

@@ -111,7 +111,8 @@ class _Resolver:
             if is_carried or column in used
         )
         others = () if is_carried else tuple(column for column in found.columns if column not in used)
-        return SourceTable(name, found.key, columns, Drift.CARRY if is_carried else Drift.FREEZE, others)
+        drift = Drift.CARRY if is_carried else Drift.FREEZE
+        return SourceTable(name, found.key, columns, drift, found.schema_, found.table, others)
 
     def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
         if isinstance(entry, written.CalendarTable):

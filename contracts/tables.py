@@ -47,10 +47,12 @@ class SourceColumn:
 class SourceTable:
     """A table that Starlift reads."""
 
-    name: str  # as the source spells it, unquoted, without its schema
+    name: str  # as the source spells it, unquoted, without its schema; see `relation`
     key: tuple[str, ...]  # its primary key, or the columns of a unique index on NOT NULL columns
     columns: tuple[SourceColumn, ...]  # those that Starlift reads; the table may have others
     drift: Drift = Drift.FREEZE  # what becomes of columns that are not listed here
+    schema: str | None = None  # the schema that holds it; None: the contract's
+    relation: str | None = None  # what the source calls it, if two tables of different schemas have one name; None: `name`
     others: tuple[str, ...] = ()  # columns that are known and stay in the source: they are not reported as new
 
     @cached_property

@@ -71,8 +71,10 @@ async def read_catalog(connection: asyncpg.Connection, contract: Contract) -> di
             "it into "
             "a database of encoding UTF8 (pg_dump --encoding) and point the source's URL there"
         )
-    rows = await connection.fetch(CATALOG_QUERY, contract.source_schema, [table.name for table in contract.source_tables])
-    found, types = {row["name"]: row for row in rows}, {row["name"]: _types(row) for row in rows}
+    relations = {contract.relation_of(table): table.name for table in contract.source_tables}
+    rows = await connection.fetch(CATALOG_QUERY, [schema for schema, _ in relations], [name for _, name in relations])
+    found = {relations[row["schema"], row["name"]]: row for row in rows}
+    types = {name: _types(row) for name, row in found.items()}
     for table in contract.source_tables:
         _require_fit(contract, table, found.get(table.name), types.get(table.name))
     _require_comparable(contract, types)
@@ -103,7 +105,8 @@ def _require_fit(
     """Raises: SourceMismatchError if the source lacks what the contract reads of `table`."""
     remedy = f"required by contract '{contract.name}'; restore it or change the contract"
     if found is None or not types:
-        raise SourceMismatchError(f"schema '{contract.source_schema}' lacks table '{table.name}' {remedy}")
+        schema, name = contract.relation_of(table)
+        raise SourceMismatchError(f"schema '{schema}' lacks table '{name}' {remedy}")
     if (kind := _VERSIONLESS.get(found["kind"])) is not None:
         raise SourceMismatchError(
             f"'{table.name}' is a {kind}: no transaction id of its rows shows what changed; make contract '{contract.name}' "

@@ -89,6 +89,6 @@ def _meets_padded(contract: Contract, table: str, column: str) -> str:
     """Whether one of these keys is character(n), or a domain over it: max() of any other type of text is another type."""
     return " OR ".join(
         f"(SELECT pg_typeof(max({quoted('k', name)})) = 'bpchar'::regtype "
-        f"FROM {quoted(contract.source_schema, key)} AS k WHERE false)"
+        f"FROM {quoted(*contract.relation_of(contract.source_table(key)))} AS k WHERE false)"
         for key, name in keys_compared_with(contract, table, column)
     )

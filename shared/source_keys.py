@@ -41,7 +41,7 @@ def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key
 
     The columns are compared as they are, with literals that take their types: by any text of a column no index finds a row.
     """
-    relation = quoted(contract.source_schema, table.name)
+    relation = quoted(*contract.relation_of(table))
     return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE {has_key(table, keys)}"
 
 

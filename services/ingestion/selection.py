@@ -189,7 +189,7 @@ class Selection:
         return f"age({alias}.xmin) BETWEEN 0 AND age('{horizon}'::xid)"
 
     def _from(self, table: SourceTable, alias: str) -> str:
-        return f"{quoted(self.contract.source_schema, table.name)} AS {alias}"
+        return f"{quoted(*self.contract.relation_of(table))} AS {alias}"
 
 
 def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:

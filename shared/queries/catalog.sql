@@ -1,11 +1,12 @@
--- One row per table or view of $2 in schema $1: its columns, its size, and a fingerprint of all that changes rows without a new
+-- One row per table or view, of the schemas $1 and the names $2: its columns, its size, and a fingerprint of all that changes rows without a new
 -- xmin (a table swapped by rename, a partition attached, a column added with a default or computed anew, an enum label renamed,
 -- row security) or changes which columns may be read.
 WITH RECURSIVE member AS (
     SELECT c.oid AS root, c.oid AS relation
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN unnest($1::text[], $2::text[]) AS wanted (schema, name) ON wanted.schema = n.nspname AND wanted.name = c.relname
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL
     SELECT member.root, i.inhrelid
     FROM member
@@ -65,6 +66,7 @@ described AS (
     GROUP BY root
 )
 SELECT
+    (SELECT n.nspname FROM pg_namespace AS n WHERE n.oid = c.relnamespace) AS schema,
     c.relname AS name,
     described.bytes,
     described.estimated_rows,

@@ -61,10 +61,11 @@ async def read_latency(contract: Contract, source: Database, watch: Watch, since
     async with source.transaction(readonly=True) as connection:
         for table in contract.facts:
             identity = ", ".join(f"({expected_value(contract, table, table.column(name))})::text" for name in table.identity)
+            relation = quoted(*contract.relation_of(contract.source_table(table.source)))
             committed = f"pg_xact_commit_timestamp({quoted(BASE)}.xmin)"
             rows = await connection.fetch(
                 f"SELECT {committed} AS committed, '{table.name}', {identity} "
-                f"FROM {quoted(contract.source_schema, table.source)} AS {quoted(BASE)} WHERE {committed} >= $1",
+                f"FROM {relation} AS {quoted(BASE)} WHERE {committed} >= $1",
                 since,
             )
             for moment, *version in rows:

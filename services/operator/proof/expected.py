@@ -171,9 +171,10 @@ def _origin(contract: Contract, table: RemodelledTable) -> str:
             spelled = "::text" if key.type.is_text else ""  # an enum is not compared with a text
             reference = _source_value(contract, start, on, _alias(table, lookup.via))
             equal.append(f"{quoted(alias, key.name)}{spelled} = {reference}")
-        relation = quoted(contract.source_schema, partner.name)
+        relation = quoted(*contract.relation_of(partner))
         joins.append(f" LEFT JOIN {relation} AS {quoted(alias)} ON {' AND '.join(equal)}")
-    return f"{quoted(contract.source_schema, table.source)} AS {quoted(BASE)}{''.join(joins)}"
+    base = quoted(*contract.relation_of(contract.source_table(table.source)))
+    return f"{base} AS {quoted(BASE)}{''.join(joins)}"
 
 
 def _is_gone(contract: Contract, table: RemodelledTable, lookup: Lookup) -> str:

@@ -222,7 +222,7 @@ async def _emptied_tables(source: Side, contract: Contract, progress: Progress) 
     found = set[str]()
     for table in contract.source_tables:
         if table.name in known:
-            name = quoted(contract.source_schema, table.name)
+            name = quoted(*contract.relation_of(table))
             found.update(table.name for row in await source.fetch(f"SELECT NOT EXISTS (SELECT FROM {name})") if row[0])
     return frozenset(found)
 

@@ -58,6 +58,8 @@ def read_contract(document: dict[str, Any]) -> Contract:
             tuple(table["key"]),
             tuple(SourceColumn(**(column | {"type": read_type(column["type"])})) for column in table["columns"]),
             Drift(table.get("drift", "freeze")),
+            table.get("schema"),
+            table.get("relation"),
         )
         for table in document["source_tables"]
     )
@@ -81,7 +83,11 @@ JOINED_ITEM = replace(
     ),
 )
 JOINED = with_table(SHOP, JOINED_ITEM)
-CARRYING = replace(TOTESYS, name="carrying", source_tables=tuple(replace(t, drift=Drift.CARRY) for t in TOTESYS.source_tables))
+CARRYING = replace(
+    TOTESYS,
+    name="carrying",
+    source_tables=tuple(replace(t, drift=Drift.CARRY, schema="other", relation="name") for t in TOTESYS.source_tables),
+)
 
 
 @pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, JOINED])
