@@ -17,8 +17,9 @@ from contracts.objects import Name
 BUCKET_BITS = 16
 SUMMED_BITS = 48
 BUCKETS_MAXIMUM = 2**BUCKET_BITS  # 10 bytes each when compressed: 0.7 MB for a table of any size
-# A bucket that differs costs as many look-ups as it has keys; 10,000 deletes out of ten million meet 9,000 buckets of 65,536.
-KEYS_PER_BUCKET = 128
+# A bucket that lacks several keys costs as many look-ups as it has keys; where it lacks one, its hash names it. So buckets are
+# small, a third of a byte for each key, until there are as many as there may be.
+KEYS_PER_BUCKET = 32
 
 
 class _Closed(BaseModel):
