@@ -11,7 +11,7 @@ from contracts.messages import Mode, Trigger
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from infra.local.databases import READER, execute
-from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
 
@@ -47,18 +47,18 @@ async def test_a_table_swapped_by_rename_is_read_in_full(filled: asyncpg.Connect
     assert await pipeline.ingest() == []
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_column_added_with_a_default_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     staff = await filled.fetchval("SELECT count(*) FROM staff")
     await filled.execute("ALTER TABLE department ADD COLUMN budget int NOT NULL DEFAULT 5")
     assert tables_read(await pipeline.ingest()) == {"department": 8, "staff": staff}
     assert await pipeline.ingest() == []
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_dropped_column_that_comes_back_with_a_default_is_read_in_full(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     await filled.execute("ALTER TABLE design DROP COLUMN file_name")
     await filled.execute("ALTER TABLE design ADD COLUMN file_name text NOT NULL DEFAULT 'none'")
     await pipeline.run()
@@ -66,8 +66,8 @@ async def test_a_dropped_column_that_comes_back_with_a_default_is_read_in_full(
     assert (await pipeline.verify()).is_equal
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_renamed_enum_label_is_read_in_full(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("""ALTER TYPE "TransactionType" RENAME VALUE 'SALE' TO 'SOLD'""")
     assert list(tables_read(await pipeline.ingest())) == ["transaction"]
     await pipeline.run(Mode.FULL)
@@ -75,8 +75,8 @@ async def test_a_renamed_enum_label_is_read_in_full(filled: asyncpg.Connection, 
     assert (await pipeline.verify()).is_equal
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_new_enum_label_needs_no_change_of_the_warehouse(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("""ALTER TYPE "TransactionType" ADD VALUE 'BARTER'""")
     await filled.execute("UPDATE transaction SET transaction_type = 'BARTER' WHERE transaction_id = 1")
     await pipeline.run()
@@ -133,9 +133,9 @@ async def test_a_virtual_column_with_a_new_expression_is_read_in_full(filled: as
     assert await pipeline.ingest() == []
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """This happens after the restore of an older backup, or a crash that reused transaction ids."""
-    await pipeline.run()
     before = pipeline.checkpoint()
     ahead = before.snapshot.model_copy(update={"horizon": before.snapshot.horizon + 10**6})
     state = SourceState(run=before.run, checkpoint=before.model_copy(update={"snapshot": ahead}))
@@ -144,8 +144,8 @@ async def test_a_horizon_ahead_of_the_source_is_not_trusted(filled: asyncpg.Conn
     assert await pipeline.ingest() == []
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_requested_full_read_changes_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     before = await pipeline.dump(with_runs=False)
     (message,) = await pipeline.run(Mode.FULL)
     assert len(message.data.tables) == 10
@@ -169,10 +169,10 @@ async def test_after_a_lost_state_object_runs_continue_with_higher_numbers(
     assert (await pipeline.verify()).is_equal
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_run_that_crashed_before_its_horizon_is_repeated_with_a_higher_number(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
     state = pipeline.objects.buckets[LANDING][SourceKeys(SOURCE).state]
     (crashed,) = await pipeline.ingest(trigger=Trigger.SCHEDULE)

@@ -17,11 +17,13 @@ from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
-from services.operator.local.totesys.fill import connect, fill
+from services.operator.local.totesys.fill import connect
 from shared.source_facts import SourceFacts
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline, tables_read
 from tests.fixtures.totesys import CONTRACT
 
+pytestmark = begins_with(filled_totesys(orders=40))
 INSERT = """
 INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', '2020-01-01') RETURNING design_id
 """
@@ -29,8 +31,7 @@ INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES 
 
 @pytest.fixture
 async def writer(source: asyncpg.Connection, source_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A second session of the application; the first one fills the source."""
-    await fill(source, orders=50, seed=1)
+    """A second session of the application."""
     connection = await connect(source_url)
     yield connection
     await connection.close()
@@ -135,10 +136,10 @@ async def test_rows_of_released_savepoints_are_read_and_rolled_back_ones_are_not
     assert (await pipeline.verify()).is_equal
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_an_update_that_waited_for_a_lock_during_a_run_is_read(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     async with writer.transaction():
         await writer.execute("UPDATE department SET department_name = 'late' WHERE department_id = 1")
         await pipeline.run()
@@ -148,10 +149,10 @@ async def test_an_update_that_waited_for_a_lock_during_a_run_is_read(
     assert (await pipeline.verify()).is_equal
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_rereading_rows_between_horizon_and_snapshot_changes_nothing(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     async with writer.transaction():
         await writer.execute(INSERT, "late")  # holds the horizon back
         await source.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
@@ -164,11 +165,11 @@ async def test_rereading_rows_between_horizon_and_snapshot_changes_nothing(
     assert tables_read(await pipeline.ingest()) == {}
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_both_transactions_of_an_order_arrive_if_a_run_comes_between_them(
     source: asyncpg.Connection, writer: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     """The order's transaction row commits before a run, its payment after it: a later run brings the payment."""
-    await pipeline.run()
     async with writer.transaction():
         await writer.execute("UPDATE payment SET paid = false, payment_date = '2031-05-05' WHERE payment_id = 1")
         await source.execute("UPDATE sales_order SET agreed_payment_date = '2031-05-05' WHERE sales_order_id = 1")

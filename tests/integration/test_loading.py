@@ -21,7 +21,7 @@ from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.schema import foreign_keys
 from shared.errors import PermanentError
 from shared.testing import FakeQueue
-from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 from tests.fixtures.totesys import CONTRACT
@@ -174,10 +174,10 @@ def extended(contract: Contract, name: str, *columns: Column) -> Contract:
     return replace(contract, warehouse_tables=tuple(grown(table) for table in contract.warehouse_tables))
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_column_that_the_contract_gains_is_added_and_filled_by_a_full_read(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     wider = extended(
         extended(CONTRACT, "dim_counterparty", Column("delivery_contact", TEXT, FromSource("delivery_contact"), nullable=True)),
         "fact_payment",
@@ -214,10 +214,10 @@ async def test_a_contract_may_use_schemas_of_its_own(filled: asyncpg.Connection,
     assert await star.select("SELECT to_regclass('public.dim_staff')") == [(None,)]
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_second_star_in_one_database_is_refused_and_marks_nothing_deleted(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     second = pipeline.reading(replace(CONTRACT, name="second", warehouse_schema="second"))
     (message,) = await second.read(Mode.FULL, compare_keys=True)
     with pytest.raises(

@@ -54,6 +54,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def later_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of stacks that run one after another. Each test works with or without the databases of the one before."""
+    directory = tmp_path_factory.mktemp("later")
+    yield directory
+    Stack.remove(directory)
+
+
+@pytest.fixture(scope="module")
 def stack(home: Path) -> Iterator[Stack]:
     with Stack(home) as running:
         running.start()
@@ -128,24 +136,21 @@ def test_servers_that_died_are_restarted_and_set_up_again(stack: Stack) -> None:
     assert sent_to(stack, "ingestion") == []
 
 
-def test_processes_of_the_stack_stop_with_it_and_its_data_survives(tmp_path: Path) -> None:
-    try:
-        with Stack(tmp_path) as first:
-            names = first.start().buckets
-            owner_url = first.source_owner_url
-            assert owner_url is not None
-            execute(owner_url, "CREATE TABLE kept AS SELECT 1 AS one")
-            sleeper = start(["/bin/sleep", "600"], log=tmp_path / "sleeper.log", environment={})
-            first.adopt("sleeper", sleeper)
-            running = processes_of(tmp_path)
-            assert set(running) == {"localstack", "postgres-source", "postgres-warehouse", "sleeper"}
-        assert [name for name, process_id in running.items() if find(process_id)] == []
-        assert Stack.found(tmp_path) is None
-        with Stack(tmp_path) as second:
-            assert second.start().buckets == names
-            assert fetch_value(second.database_url("source"), "SELECT one FROM kept") == 1
-    finally:
-        Stack.remove(tmp_path)
+def test_processes_of_the_stack_stop_with_it_and_its_data_survives(later_home: Path) -> None:
+    with Stack(later_home) as first:
+        names = first.start().buckets
+        owner_url = first.source_owner_url
+        assert owner_url is not None
+        execute(owner_url, "CREATE TABLE kept AS SELECT 1 AS one")
+        sleeper = start(["/bin/sleep", "600"], log=later_home / "sleeper.log", environment={})
+        first.adopt("sleeper", sleeper)
+        running = processes_of(later_home)
+        assert set(running) == {"localstack", "postgres-source", "postgres-warehouse", "sleeper"}
+    assert [name for name, process_id in running.items() if find(process_id)] == []
+    assert Stack.found(later_home) is None
+    with Stack(later_home) as second:
+        assert second.start().buckets == names
+        assert fetch_value(second.database_url("source"), "SELECT one FROM kept") == 1
 
 
 def test_a_user_s_own_urls_are_kept_in_a_private_file_and_in_no_secret(tmp_path: Path, stack: Stack) -> None:
@@ -185,18 +190,20 @@ def owner_of(home: Path) -> subprocess.Popen[str]:
     return owner
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
-def test_everything_ends_with_a_killed_owner(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
-        running = processes_of(tmp_path)
-        owner.kill()
-    try:
+def test_the_stack_ends_with_a_killed_owner_and_when_another_process_stops_it(later_home: Path) -> None:
+    if sys.platform == "linux":  # only Linux signals a parent's death
+        with owner_of(later_home) as owner:
+            running = processes_of(later_home)
+            owner.kill()
         assert wait_until(lambda: not any(find(process_id) for process_id in running.values()), within=HANG)
-        assert Stack.found(tmp_path) is None
-        with Stack(tmp_path) as next_one:
-            next_one.start()
-    finally:
-        Stack.remove(tmp_path)
+        assert Stack.found(later_home) is None
+    with owner_of(later_home) as owner:
+        running = processes_of(later_home)
+        assert Stack.stop_found(later_home)
+        assert owner.wait() != 0
+    assert [name for name, process_id in running.items() if find(process_id)] == []
+    Stack.remove(later_home)
+    assert not later_home.exists()
 
 
 def test_the_next_start_stops_processes_left_by_a_killed_owner(tmp_path: Path) -> None:
@@ -208,16 +215,6 @@ def test_the_next_start_stops_processes_left_by_a_killed_owner(tmp_path: Path) -
     assert Stack.stop_found(tmp_path)
     assert orphan.popen.wait() == -signal.SIGINT
     assert not Stack.stop_found(tmp_path / "nothing")
-
-
-def test_another_process_can_stop_the_stack(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
-        running = processes_of(tmp_path)
-        assert Stack.stop_found(tmp_path)
-        assert owner.wait() != 0
-    assert [name for name, process_id in running.items() if find(process_id)] == []
-    Stack.remove(tmp_path)
-    assert not tmp_path.exists()
 
 
 def test_a_recycled_pid_is_left_alone() -> None:

@@ -3,21 +3,13 @@ from __future__ import annotations
 import datetime as dt
 
 import asyncpg
-import pytest
 
 from contracts.messages import Mode
 from contracts.tables import Calendar
 from services.operator.local.totesys.fill import fill
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline, row_count, tables_read
 from tests.fixtures.totesys import CONTRACT
-
-ORDERS = 40
-
-
-@pytest.fixture
-async def filled(source: asyncpg.Connection) -> asyncpg.Connection:
-    await fill(source, orders=ORDERS, seed=1)
-    return source
 
 
 async def require_equal(pipeline: Pipeline) -> None:
@@ -52,14 +44,14 @@ async def test_a_load_split_into_batches_equals_a_load_in_one_batch(source: asyn
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_no_rows_are_read_from_an_idle_source(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     assert await pipeline.ingest() == []
     assert await pipeline.ingest() == []
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_an_updated_order_gets_a_second_version(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 7, last_updated = '2027-01-01 10:00' WHERE sales_order_id = 5")
     messages = await pipeline.ingest()
     assert row_count(messages) == 1
@@ -73,8 +65,8 @@ async def test_an_updated_order_gets_a_second_version(filled: asyncpg.Connection
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_an_order_updated_three_times_has_four_versions(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     for day in ("2027-01-01", "2027-01-02", "2027-01-03"):
         moment = dt.datetime.fromisoformat(day)
         await filled.execute("UPDATE payment SET paid = NOT paid, last_updated = $1 WHERE payment_id = 9", moment)
@@ -84,17 +76,17 @@ async def test_an_order_updated_three_times_has_four_versions(filled: asyncpg.Co
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_an_update_that_does_not_touch_last_updated_still_arrives(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 11 WHERE sales_order_id = 5")
     await pipeline.run()
     assert await pipeline.select("SELECT units_sold FROM fact_sales_order WHERE sales_order_id = 5") == [(11,)]
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_the_current_version_is_the_one_seen_last(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """A long transaction sets last_updated to its own start, and commits after others that started later."""
-    await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 1, last_updated = '2027-06-01' WHERE sales_order_id = 5")
     await pipeline.run()
     await filled.execute("UPDATE sales_order SET units_sold = 2, last_updated = '2027-05-01' WHERE sales_order_id = 5")
@@ -103,8 +95,8 @@ async def test_the_current_version_is_the_one_seen_last(filled: asyncpg.Connecti
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_renamed_department_is_renamed_for_all_its_staff(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     staff = await filled.fetchval("SELECT count(*) FROM staff WHERE department_id = 3")
     await filled.execute("UPDATE department SET department_name = 'Making', location = NULL WHERE department_id = 3")
     messages = await pipeline.ingest()
@@ -115,6 +107,7 @@ async def test_a_renamed_department_is_renamed_for_all_its_staff(filled: asyncpg
     await require_equal(pipeline)
 
 
+@begins_with(filled_totesys(orders=40))
 async def test_a_changed_address_reaches_its_location_and_every_counterparty_there(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
@@ -129,8 +122,8 @@ async def test_a_changed_address_reaches_its_location_and_every_counterparty_the
     await require_equal(pipeline)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_member_of_staff_who_moves_gets_the_new_department(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("UPDATE staff SET department_id = 8 WHERE staff_id = 1")
     await pipeline.run()
     assert await pipeline.select("SELECT department_name, location FROM dim_staff WHERE staff_id = 1") == [("HR", "Sheffield")]

@@ -15,7 +15,7 @@ from services.operator.progress import OVERDUE, not_in_ledger
 from services.operator.proof.comparison import Mismatch
 from services.operator.runs import RunOutcome, last_runs
 from shared.clock import utc_now
-from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
 from tests.unit.services.operator.scene import Scene
 
@@ -77,9 +77,9 @@ async def test_one_missing_batch_makes_its_run_missing(filled: asyncpg.Connectio
     assert progress.consistent_through.run == last.data.run
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_run_that_never_completed_is_void(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
     """Its messages were sent but its manifest was not written, so its rows are read again."""
-    await pipeline.run()
     await change(filled, pipeline, "Ada")
     manifests = sorted(key for key in pipeline.objects.buckets[LANDING] if key.startswith(SourceKeys(SOURCE).manifests))
     del pipeline.objects.buckets[LANDING][manifests[-1]]
@@ -146,8 +146,8 @@ async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: async
     assert (progress.consistent_through, progress.fresh_as_of) == (None, None)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_changes_that_no_loaded_run_could_see_are_in_flight(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await filled.execute("UPDATE staff SET first_name = 'Ada' WHERE staff_id = 1")
     await filled.execute("UPDATE department SET location = 'Hull' WHERE department_id = 2")
     await filled.execute("UPDATE sales_order SET agreed_payment_date = '2077-07-07' WHERE sales_order_id = 1")
@@ -164,10 +164,10 @@ async def test_changes_that_no_loaded_run_could_see_are_in_flight(filled: asyncp
     assert (verdict.is_equal, verdict.in_flight) == (True, 0)
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_the_rows_of_a_missing_batch_are_in_flight_and_not_different(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
-    await pipeline.run()
     second = await change(filled, pipeline, "Ada")
     verdict = await pipeline.verify()
     assert (verdict.is_equal, verdict.in_flight) == (True, 1)
@@ -175,8 +175,8 @@ async def test_the_rows_of_a_missing_batch_are_in_flight_and_not_different(
     assert (await pipeline.verify()).in_flight == 0
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_every_manually_changed_row_of_the_warehouse_is_found(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     await pipeline.select("UPDATE fact_payment SET payment_amount = payment_amount + 0.01 WHERE payment_id = 2")
     await pipeline.select("DELETE FROM fact_sales_order WHERE sales_order_id = 3")
     await pipeline.select("INSERT INTO dim_payment_type VALUES (77, 'BARTER', 1)")
@@ -194,8 +194,8 @@ async def test_every_manually_changed_row_of_the_warehouse_is_found(filled: asyn
     assert list(payment.columns) == ["payment_amount"]
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_an_overdue_batch_makes_the_proof_pending(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
     verdict = await replace(pipeline, clock=later).verify()
     assert (verdict.outcome, verdict.overdue_batches, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 1, 0, 1)
@@ -203,8 +203,8 @@ async def test_an_overdue_batch_makes_the_proof_pending(filled: asyncpg.Connecti
     assert (rows, reason.partition(":")[0]) == (1, f"run {lost.data.run} is overdue, batch {lost.data.batch_id} is not loaded")
 
 
+@begins_with(loaded_totesys(orders=40))
 async def test_a_loaded_full_run_closes_the_gaps_before_it(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
-    await pipeline.run()
     lost = await change(filled, pipeline, "Ada")
     await pipeline.run(Mode.FULL)
     verdict = await replace(pipeline, clock=later).verify()

@@ -13,7 +13,7 @@ from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from services.operator.proof.history import check_history
 from services.operator.trace.life import Hop, Passage
-from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
 from tests.fixtures.tracing import life, told
 
@@ -190,8 +190,8 @@ async def test_a_row_of_a_replayed_batch_is_traced_with_both_message_ids(filled:
     assert (await check_history(filled.system)).is_complete
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_row_that_starlift_did_not_write_is_reported(filled: Pipeline) -> None:
-    await filled.run()
     await filled.select(
         f"UPDATE dim_design SET _batch_id = '{UUID(int=1)}' WHERE design_id = 1",
     )

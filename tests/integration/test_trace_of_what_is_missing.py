@@ -12,7 +12,7 @@ from contracts.messages import Mode
 from infra.local.machine import free_port
 from services.operator.trace.life import AtSource
 from shared.postgres import Database
-from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.tracing import life, told
 
@@ -27,10 +27,10 @@ def filled(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_row_deleted_at_the_source_is_traced_to_the_run_that_found_it_missing(
     source: asyncpg.Connection, filled: Pipeline
 ) -> None:
-    await filled.run()
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
     await filled.run(Mode.FULL)
     found = await life(filled, "fact_payment", "3")
@@ -58,8 +58,8 @@ async def test_an_inferred_member_is_labelled_and_its_row_looked_up_at_the_sourc
     assert (found.rows[0].inferred, found.at_source) == (False, None)
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_refused_row_is_traced_with_its_reasons_and_later_arrival(source: asyncpg.Connection, filled: Pipeline) -> None:
-    await filled.run()
     await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
     await source.execute(PAY, 4, "NaN", "2026-12-01 10:00")
     (message,) = await filled.run()
@@ -77,8 +77,8 @@ async def test_a_refused_row_is_traced_with_its_reasons_and_later_arrival(source
     assert (await life(filled, "fact_payment", "5")).quarantine == ()
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_refused_row_that_was_deleted_is_no_longer_missing(source: asyncpg.Connection, filled: Pipeline) -> None:
-    await filled.run()
     await source.execute(PAY, 3, "NaN", "2026-12-01 10:00")
     await filled.run()
     await source.execute("DELETE FROM payment WHERE payment_id = 3")
@@ -117,8 +117,8 @@ async def test_a_row_that_is_not_loaded_is_looked_up_at_the_source(source: async
     assert await told(filled, "dim_staff", "998") == "dim_staff 998 is not in the warehouse.\nThe source has no such row."
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_an_unreachable_source_is_reported(filled: Pipeline) -> None:
-    await filled.run()
     nobody = Database("source", SecretStr(f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"), connections=1)
     alone = replace(filled, source=nobody)
     assert (await life(alone, "dim_staff", "998")).at_source is AtSource.UNKNOWN
@@ -126,8 +126,8 @@ async def test_an_unreachable_source_is_reported(filled: Pipeline) -> None:
     await nobody.aclose()
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_calendar_day_is_computed_and_belongs_to_no_run(filled: Pipeline) -> None:
-    await filled.run()
     ((day,),) = await filled.select("SELECT max(date_id)::text FROM dim_date")
     found = await life(filled, "dim_date", day)
     assert (found.known, found.computed, found.at_source) == (True, True, None)
@@ -136,7 +136,7 @@ async def test_a_calendar_day_is_computed_and_belongs_to_no_run(filled: Pipeline
     assert not (await life(filled, "dim_date", "1066-10-14")).known
 
 
+@begins_with(loaded_totesys(orders=20))
 async def test_a_number_may_be_typed_with_a_sign_and_leading_zeros(filled: Pipeline) -> None:
-    await filled.run()
     assert (await life(filled, "dim_staff", "+003")).key == (3,)
     assert (await life(filled, "dim_staff", "-2147483648")).at_source is AtSource.NOWHERE
