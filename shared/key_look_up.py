@@ -9,7 +9,7 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.tables import SourceTable
-from shared.source_keys import Key, keys_at_once, misspelled_column, select_found_keys
+from shared.source_keys import KEYS_IN_LIST, Key, misspelled_column, select_found_keys
 
 
 async def found_keys(source: asyncpg.Connection, contract: Contract, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
@@ -19,9 +19,8 @@ async def found_keys(source: asyncpg.Connection, contract: Contract, table: Sour
     """
     found = set[Key]()
     possible = [key for key in keys if len(key) == len(table.key) and misspelled_column(table, key) is None]
-    size = keys_at_once(table)
-    for start in range(0, len(possible), size):
-        found |= await _found_in_list(source, contract, table, possible[start : start + size])
+    for start in range(0, len(possible), KEYS_IN_LIST):
+        found |= await _found_in_list(source, contract, table, possible[start : start + KEYS_IN_LIST])
     return found.intersection(possible)  # a type may find a key by another spelling
 
 

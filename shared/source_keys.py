@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 
-KEYS_IN_LIST = 10_000  # of one IN: a statement that spells a million keys is refused
-KEYS_IN_CHAIN = 1_000  # of several columns: the planner's time grows with the square of an OR's length
+KEYS_IN_LIST = 10_000  # of one statement: one that spells a million keys is refused
 
 
 def keys_of(table: SourceTable, rows: pd.DataFrame) -> list[Key]:
@@ -42,29 +41,27 @@ def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key
     The columns are compared as they are, with literals that take their types: by any text of a column no index finds a row.
     """
     relation = quoted(*contract.relation_of(table))
-    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE {has_key(table, keys)}"
+    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE {has_key(contract, table, keys)}"
 
 
-def has_key(table: SourceTable, keys: Iterable[Key]) -> str:
+def has_key(contract: Contract, table: SourceTable, keys: Iterable[Key]) -> str:
     """Whether a row has one of `keys`."""
-    return has_values(table, (tuple(map(key_literal, key)) for key in keys))
+    return has_values(contract, table, (tuple(map(key_literal, key)) for key in keys))
 
 
-def has_values(table: SourceTable, rows: Iterable[Sequence[str]]) -> str:
+def has_values(contract: Contract, table: SourceTable, rows: Iterable[Sequence[str]]) -> str:
     """Whether the columns of a row's key have one of the rows of SQL values.
 
-    PostgreSQL nests `(a, b) IN (…)` as deep as it has rows, and refuses some thousands; a chain of ORs stays flat.
+    PostgreSQL nests `(a, b) IN (…)` as deep as it has rows, and refuses some thousands; a chain of ORs it plans in a time that
+    grows with the square of its length. It joins VALUES instead: a first row, which is NULL and no key, gives literals their
+    types.
     """
-    columns = [quoted("t", name) for name in table.key]
-    if len(columns) == 1:
-        return f"({columns[0]}) IN ({', '.join(row[0] for row in rows)})"
-    same = (" AND ".join(f"{column} = {value}" for column, value in zip(columns, row, strict=True)) for row in rows)
-    return f"({' OR '.join(f'({one})' for one in same)})"
-
-
-def keys_at_once(table: SourceTable) -> int:
-    """How many keys one statement looks up."""
-    return KEYS_IN_LIST if len(table.key) == 1 else KEYS_IN_CHAIN
+    if len(table.key) == 1:
+        return f"{key_columns(table)} IN ({', '.join(value for (value,) in rows)})"
+    relation = quoted(*contract.relation_of(table))
+    typed = [f"(SELECT {quoted('k', name)} FROM {relation} AS k WHERE false)" for name in table.key]
+    values = ", ".join(f"({', '.join(row)})" for row in (typed, *rows))
+    return f"({key_columns(table)}) IN (VALUES {values})"
 
 
 def key_as_json(contract: Contract, table: SourceTable) -> str:

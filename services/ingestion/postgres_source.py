@@ -30,7 +30,7 @@ from shared.key_look_up import found_keys
 from shared.parquet import empty_frame
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
-from shared.source_keys import keys_at_once, keys_of
+from shared.source_keys import KEYS_IN_LIST, keys_of
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
 
@@ -121,9 +121,8 @@ class PostgresSnapshot:
             table = self.contract.source_table(path[-1].table)
             wanted, pages = references(at_end[path[:-1]], path[-1].on), read.setdefault(table.name, [])
             missing = sorted(wanted - references(await _rows(pages), table.key) if pages else wanted)
-            size = keys_at_once(table)
-            for start in range(0, len(missing), size):
-                query = selection.partners(table, missing[start : start + size], byte_limit=max(1, byte_limit))
+            for start in range(0, len(missing), KEYS_IN_LIST):
+                query = selection.partners(table, missing[start : start + KEYS_IN_LIST], byte_limit=max(1, byte_limit))
                 partners = await self._page(table, Role.PARTNER, selection, query)
                 if partners is None:
                     continue

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
-from contracts.tables import Path, SourceColumn, SourceTable
+from contracts.tables import Join, Path, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
@@ -60,10 +60,10 @@ class Selection:
 
         A row is left out if those before it have `byte_limit` bytes of text.
         """
-        conditions = [self._affected(table)]
+        rows, condition = self._affected(table)
         if after is not None:
-            conditions.append(f"({key_columns(table)}) > {key_literals([after])}")
-        return self._bounded(table, " AND ".join(conditions), limit, byte_limit)
+            condition += f" AND ({key_columns(table)}) > {key_literals([after])}"
+        return self._bounded(table, f"{rows} WHERE {condition}", limit, byte_limit)
 
     def partners(self, table: SourceTable, keys: list[Key], *, byte_limit: int) -> str:
         """The rows of `table` with one of `keys`, whose values have their form in a data frame.
@@ -75,16 +75,17 @@ class Selection:
             [moment.loaded(str(one)) if moment else key_literal(one) for one, moment in zip(key, moments, strict=True)]
             for key in keys
         )
-        return self._bounded(table, has_values(table, rows), len(keys), byte_limit)
+        chosen = f"{self._from(table, 't')} WHERE {has_values(self.contract, table, rows)}"
+        return self._bounded(table, chosen, len(keys), byte_limit)
 
     def unread_hashes(self, table: SourceTable) -> str | None:
         """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
-        affected = self._affected(table)
+        rows, affected = self._affected(table)
         if affected == EVERY_ROW:
             return None
         columns = (table.column(name) for name in table.key)
         texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else f"{self._text(table, c)}::text" for c in columns]
-        return f"SELECT {hashed(texts)} AS hash FROM {self._from(table, 't')} WHERE {affected} IS NOT TRUE"
+        return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE"
 
     def has_no_row(self, table: SourceTable) -> str:
         """Whether `table` is empty."""
@@ -94,14 +95,16 @@ class Selection:
         """The columns of a page of `table`, in their order."""
         return table.extract_types | dict.fromkeys(self.carried.get(table.name, ()), TEXT)
 
-    def _bounded(self, table: SourceTable, condition: str, limit: int, byte_limit: int) -> str:
-        """A page's rows. Bytes are summed up before any text is made; the length of a large value is known without reading it.
+    def _bounded(self, table: SourceTable, chosen: str, limit: int, byte_limit: int) -> str:
+        """A page of the rows that FROM and WHERE, `chosen`, name.
+
+        Bytes are summed up before any text is made; the length of a large value is known without reading it.
 
         The innermost query has `limit` rows with the bytes of their wide values, the next one sums them up by row, and the next
         one adds a running total.
         """
         key = key_columns(table)
-        ordered = f"FROM {self._from(table, 't')} WHERE {condition} ORDER BY {key} LIMIT {limit}"
+        ordered = f"FROM {chosen} ORDER BY {key} LIMIT {limit}"
         sizes = self._sizes(table)
         if not sizes:
             return f"SELECT {self._columns(table)} {ordered}"
@@ -144,45 +147,46 @@ class Selection:
         """A column as text; character(n) without its padding, which PostgreSQL ignores."""
         return compared_text(self.contract, table.name, column.name, quoted("t", column.name))
 
-    def _affected(self, table: SourceTable) -> str:
-        if self.is_full or table.name in self.full_tables:
-            return EVERY_ROW
+    def _affected(self, table: SourceTable) -> tuple[str, str]:
+        """Where to look for the affected rows of `table`, called t, and the condition for one; as FROM and WHERE."""
+        rows, paths = self._from(table, "t"), self.contract.paths_of(table.name)
+        if self.is_full or not self.full_tables.isdisjoint({table.name, *(path[-1].table for path in paths)}):
+            return rows, EVERY_ROW
         conditions = [self._changed("t")]
         if keys := self.reread.get(table.name):
-            conditions.append(has_key(table, keys))
-        for path in self.contract.paths_of(table.name):
-            if path[-1].table in self.full_tables:
-                return EVERY_ROW
-            conditions.append(self._has_partner(path, self._changed(f"p{len(path)}")))
-            if self.orphans:
-                conditions.append(self._lacks_partner(path))
-        return f"({' OR '.join(conditions)})"
+            conditions.append(has_key(self.contract, table, keys))
+        if not self.orphans:
+            conditions += [self._has_changed_at_end(path) for path in paths]
+            return rows, f"({' OR '.join(conditions)})"
+        # Nearly every reference is looked up, to find none broken: one join of whole tables does that fastest.
+        alias: dict[Path, str] = {(): "t"}
+        for path in paths:
+            alias[path] = f"p{len(alias)}"
+            join, start, partner = path[-1], alias[path[:-1]], alias[path]
+            rows += f" LEFT JOIN {self._partner(join, start, partner)}"
+            refers = " AND ".join(f"{quoted(start, name)} IS NOT NULL" for name in join.on)
+            is_missing = f"{quoted(partner, self.contract.source_table(join.table).key[0])} IS NULL"
+            conditions += [self._changed(partner), f"({refers} AND {is_missing})"]
+        return rows, f"({' OR '.join(conditions)})"
 
-    def _has_partner(self, path: Path, condition: str = "") -> str:
-        """Whether the row t has the partner at the end of `path`, and the `condition` holds for it.
+    def _has_changed_at_end(self, path: Path) -> str:
+        """Whether a row has a partner at the end of `path` that changed.
 
-        On the way, partners are called p1, p2 and so on. The path is joined in one subquery, not in one subquery for each step:
-        PostgreSQL can then tell that few rows come of it, and hashes them.
+        The path is joined in one subquery, not in one for each step: PostgreSQL can then tell that few rows come of it, hashes
+        them, and needs no index on the columns that refer to partners.
         """
-        partners = [f"{self._from(self.contract.source_table(path[0].table), 'p1')}"]
-        for place, join in enumerate(path[1:], start=2):
-            partner = self.contract.source_table(join.table)
-            partners.append(f"{self._from(partner, f'p{place}')} ON {is_partner(self.contract, join, *_aliases(place))}")
-        joined, further = " JOIN ".join(partners), f" AND {condition}" if condition else ""
-        # In OR, PostgreSQL makes no join of a subquery.
-        equal = partner_conditions(self.contract, path[0], *_aliases(1))
-        found = " OR ".join(f"EXISTS (SELECT FROM {joined} WHERE {one}{further})" for one in equal)
-        return found if len(equal) == 1 else f"({found})"
+        first, *others = path
+        joined = self._from(self.contract.source_table(first.table), "p1")
+        for place, join in enumerate(others, start=1):
+            joined += f" JOIN {self._partner(join, f'p{place}', f'p{place + 1}')}"
+        changed = self._changed(f"p{len(path)}")
+        equal = partner_conditions(self.contract, first, "t", "p1")
+        return " OR ".join(f"EXISTS (SELECT FROM {joined} WHERE {one} AND {changed})" for one in equal)
 
-    def _lacks_partner(self, path: Path) -> str:
-        """Whether the row t, or its partner at the end of `path` but one, refers to a row that does not exist."""
-        join, (start, partner) = path[-1], _aliases(len(path))
-        refers = " AND ".join(f"{quoted(start, name)} IS NOT NULL" for name in join.on)
-        if len(path) == 1:
-            return f"({refers} AND NOT {self._has_partner(path)})"
-        table, equal = self.contract.source_table(join.table), is_partner(self.contract, join, start, partner)
-        missing = f"NOT EXISTS (SELECT FROM {self._from(table, partner)} WHERE {equal})"
-        return self._has_partner(path[:-1], f"{refers} AND {missing}")
+    def _partner(self, join: Join, start: str, partner: str) -> str:
+        """What is joined to the row `start`: the table of its partner, and the condition."""
+        table = self.contract.source_table(join.table)
+        return f"{self._from(table, partner)} ON {is_partner(self.contract, join, start, partner)}"
 
     def _changed(self, alias: str) -> str:
         horizon = (self.horizon or 0) % XID_MODULUS
@@ -215,8 +219,3 @@ def _too_large(size: str) -> list[tuple[str, str]]:
 def _is_held(size: str) -> str:
     """Whether a value is small enough to travel; NULL for NULL."""
     return f"{size} <= {VALUE_BYTES_MAXIMUM}"
-
-
-def _aliases(place: int) -> tuple[str, str]:
-    """What a path's step of this place, from 1, joins."""
-    return ("t" if place == 1 else f"p{place - 1}"), f"p{place}"

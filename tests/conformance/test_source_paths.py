@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contracts.messages import Role
+from contracts.messages import Role, RowsOf
 from services.ingestion.source import BatchLimits
-from tests.fixtures.applications import Row, Scene, part, shelf
+from tests.fixtures.applications import SHELF, Row, Scene, part, shelf
 
 PARTS = part(1, 2), part(2, 3), part(3, 1, 7, "a"), part(4, 3), part(5, 4, 7, "b"), part(6), part(7, 7, 7, "a")
 
@@ -68,3 +68,16 @@ async def test_a_page_whose_partners_are_too_large_is_split(scene: Scene) -> Non
     assert [page.table.name for page in of_parts[0]] == ["part", "part", "shelf"]
     base = [number for pages in of_parts for number in (await pages[0].frame)["part_id"].tolist()]
     assert base == list(range(20))
+
+
+async def test_thousands_of_rows_are_found_by_a_key_of_two_columns(scene: Scene) -> None:
+    """As conditions of one statement they would exceed PostgreSQL's stack."""
+    keys = [(number % 100, f"{number}") for number in range(12_000)]
+    await scene.put("shelf", *(shelf(*key) for key in keys[:11_000]))
+    async with scene.source.open_snapshot() as snapshot:
+        assert await snapshot.missing_keys(SHELF, keys) == tuple(keys[11_000:])
+    await scene.put("part", *(part(number, number, *key) for number, key in enumerate(keys)))
+    found = await scene.run()
+    assert len(found["shelf", Role.PARTNER]) == 11_000
+    asked = RowsOf(table="shelf", keys=tuple(keys[8_000:]))
+    assert len((await scene.run(reread=(asked,)))["shelf", Role.BASE]) == 3_000

@@ -9,9 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contracts.column_types import BIGINT, DATE, INTEGER, TEXT, UUID, ColumnType
 from contracts.messages import BatchRemodelled
+from contracts.origins import FromLookup
 from contracts.proofs import Outcome
-from contracts.tables import Fact
+from contracts.tables import Column, Fact, Lookup
 from contracts.warehouse import current_name
 from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import plan_repair
@@ -19,7 +21,7 @@ from shared.sql import literal, quoted
 from tests.fixtures.joined_contract import BY_HAND, JOINED, SCHEMA
 from tests.fixtures.pipeline import Pipeline, tables_read
 from tests.fixtures.tracing import life
-from tests.integration.plain_star import keys_in_quarantine, require_equal
+from tests.integration.plain_star import dimension_of, keys_in_quarantine, of, require_equal, source_table
 
 ROWS = """
 INSERT INTO country VALUES (1, 'England', 'GBP'), (2, 'France', 'EUR'), (3, 'Japan', 'JPY');
@@ -208,3 +210,47 @@ async def test_a_row_is_quarantined_if_a_joined_row_cannot_give_its_value(owner:
     await joined.run()
     await require_as_by_hand(owner, joined)
     await require_equal(joined)
+
+
+@pytest.mark.parametrize(
+    ("kind", "contracted", "values"),
+    [
+        ("mood", TEXT, ("calm", "wild")),
+        ("char(5)", TEXT, ("A", "B    ")),
+        ("short", TEXT, ("A", "B")),
+        ("varchar(9)", TEXT, ("A", "B ")),
+        ("uuid", UUID, ("00000000-0000-0000-0000-00000000000A", "00000000-0000-0000-0000-00000000000b")),
+        ("date", DATE, ("2026-01-02", "0001-01-01")),
+        ("bigint", BIGINT, ("7", "9223372036854775807")),
+    ],
+)
+async def test_a_key_of_two_columns_may_be_of_any_types_that_join(
+    owner: asyncpg.Connection, empty: Pipeline, kind: str, contracted: ColumnType, values: tuple[str, str]
+) -> None:
+    one, other = values
+    await owner.execute(
+        f"""
+        CREATE TYPE mood AS ENUM ('calm', 'wild');
+        CREATE DOMAIN short AS char(3) CHECK (VALUE <> 'zzz');
+        CREATE TABLE place (n smallint, of {kind}, name text, PRIMARY KEY (n, of));
+        CREATE TABLE thing (id int PRIMARY KEY, n bigint, of {kind});
+        INSERT INTO place VALUES (1, '{one}', 'one'), (1, '{other}', 'other'), (2, '{one}', 'two');
+        INSERT INTO thing VALUES (1, 1, '{one}'), (2, 1, '{other}'), (3, 2, '{one}'), (4, 2, '{other}'), (5, NULL, '{one}'),
+            (6, 1, NULL), (7, 5000000000, '{one}');
+        """
+    )
+    place = source_table("place", ("n", "of"), n=INTEGER, of=contracted, name=TEXT)
+    thing = source_table("thing", "id", id=INTEGER, n=BIGINT, of=contracted)
+    named = Column("name", TEXT, FromLookup("place", "name", absent="-"))
+    star = dimension_of(place), dimension_of(thing, named, lookups=(Lookup("place", on=("n", "of")),))
+    pipeline = empty.reading(of(place, thing, star=star))
+    names = "SELECT string_agg(name, ' ' ORDER BY id) FROM dim_thing"
+    await pipeline.run()
+    assert await pipeline.select(names) == [("one other two - - - -",)]
+    await require_equal(pipeline)
+    await owner.execute("UPDATE place SET name = name || '!'; DELETE FROM place WHERE n = 2")
+    assert tables_read(await pipeline.ingest()) == {"place": 2, "thing": 2}
+    await owner.execute("UPDATE place SET name = 'last'")
+    await pipeline.run(compare_keys=True)
+    assert await pipeline.select(names) == [("last last - - - - -",)]
+    await require_equal(pipeline)

@@ -65,7 +65,7 @@ async def test_every_type_of_key_is_found_by_its_index_and_only_in_its_canonical
     await owner.execute(DDL)
     for table in TABLES:
         there, missing = KEYS[table.name]
-        explained = await owner.fetchval(f"EXPLAIN (FORMAT JSON) {select_found_keys(CONTRACT, table, there * 500)}")
+        explained = await owner.fetchval(f"EXPLAIN (FORMAT JSON) {select_found_keys(CONTRACT, table, there * 100)}")
         scans = [node for node in nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") == table.name]
         assert scans, table.name
         assert not any(scan["Node Type"] == "Seq Scan" for scan in scans), (table.name, scans)

@@ -9,6 +9,7 @@ from contracts.column_types import INTEGER, TEXT
 from contracts.tables import SourceColumn, SourceTable
 from services.ingestion.selection import Selection
 from shared.sql import quoted
+from tests.fixtures.joined_contract import JOINED, LINE
 from tests.fixtures.small_contract import ITEM, SHELF, SHOP
 from tests.fixtures.totesys import CONTRACT
 
@@ -49,12 +50,20 @@ def test_every_lookup_of_the_contract_is_part_of_the_closure() -> None:
 
 
 def test_a_row_whose_partner_was_deleted_is_read_when_keys_are_compared() -> None:
-    condition = where(page(replace(changes(), orphans=True), "staff"))
-    assert condition.endswith(
-        'OR ("t"."department_id" IS NOT NULL AND NOT EXISTS '
-        '(SELECT FROM "public"."department" AS p1 WHERE "p1"."department_id" = "t"."department_id")))'
-    )
-    assert "NOT EXISTS" not in page(replace(changes(), orphans=True), "design")
+    statement = page(replace(changes(), orphans=True), "staff")
+    assert 'AS t LEFT JOIN "public"."department" AS p1 ON "p1"."department_id" = "t"."department_id" WHERE (' in statement
+    condition = """ OR ("t"."department_id" IS NOT NULL AND "p1"."department_id" IS NULL))"""
+    assert where(statement).endswith(condition)
+    assert "JOIN" not in page(replace(changes(), orphans=True), "design")
+
+
+def test_a_path_is_joined_in_one_subquery_up_to_the_partner_that_changed() -> None:
+    condition = where(Selection(JOINED, NOTHING, HORIZON).page(LINE, after=None, limit=1, byte_limit=MANY))
+    assert (
+        'EXISTS (SELECT FROM "public"."order header" AS p1 JOIN "public"."employee" AS p2 '
+        'ON "p2"."employee_id" = "p1"."seller_id" WHERE "p1"."order_id" = "t"."order_id" AND age(p2.xmin)'
+    ) in condition
+    assert condition.count("EXISTS") == len(JOINED.paths_of("line"))
 
 
 def test_a_table_that_is_read_in_full_has_no_unread_keys_to_hash() -> None:
@@ -97,13 +106,12 @@ def test_a_page_begins_after_the_last_key_of_the_previous_page() -> None:
 def test_partners_are_read_by_their_keys() -> None:
     statement = changes().partners(CONTRACT.source_table("department"), [(3,), (1,)], byte_limit=MANY)
     assert (
-        'FROM "public"."department" AS t WHERE ("t"."department_id") IN (3, 1) ORDER BY "t"."department_id" LIMIT 2'
-        in statement
+        'FROM "public"."department" AS t WHERE "t"."department_id" IN (3, 1) ORDER BY "t"."department_id" LIMIT 2' in statement
     )
     by_name = replace(SHELF, key=("label",))
     contract = replace(SHOP, source_tables=(*SHOP.source_tables[:2], by_name), warehouse_tables=())
     statement = Selection(contract, NOTHING, None).partners(by_name, [("'); DROP TABLE shelf; --",), ("b",)], byte_limit=MANY)
-    assert """WHERE ("t"."label") IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
+    assert """WHERE "t"."label" IN ('''); DROP TABLE shelf; --', 'b') ORDER BY""" in statement
 
 
 def test_hostile_names_are_quoted() -> None:
