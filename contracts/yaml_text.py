@@ -43,10 +43,7 @@ class _UnreadableError(Exception):
 
 def read_contract(text: str, name: str) -> Contract:
     """The contract that a text says; `name` stands for the text in errors. Raises: ContractTextError."""
-    try:
-        data, lines = parsed(text)
-    except _UnreadableError as error:
-        raise ContractTextError(name, [(error.line, str(error))]) from None
+    data, lines = document_data(text, name)
     try:
         return resolved(Document.model_validate(data))
     except ValidationError as error:
@@ -57,6 +54,14 @@ def read_contract(text: str, name: str) -> Contract:
     except DocumentError as error:
         problems = list(error.problems)
     raise ContractTextError(name, [(_line(lines, one.place), _sentence(one)) for one in problems])
+
+
+def document_data(text: str, name: str) -> tuple[Any, Mapping[tuple[str, ...], int]]:
+    """The plain data of a document, valid or not, and the line of each key. Raises: ContractTextError if it is not YAML."""
+    try:
+        return parsed(text)
+    except _UnreadableError as error:
+        raise ContractTextError(name, [(error.line, str(error))]) from None
 
 
 def parsed(text: str) -> tuple[Any, Mapping[tuple[str, ...], int]]:
