@@ -1,0 +1,136 @@
+"""What a table or a column probably is: a guess by types, keys, row counts and names, which a person corrects. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from contracts.column_types import Kind
+from services.operator.contract.catalog import CatalogColumn, CatalogTable, ForeignKey
+
+RATIO = 10  # a table with so many times fewer rows than another is small beside it
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_SECRETS = re.compile(  # words of names
+    r"\b(?:password|passwd|passcode|passphrase|pwd|secret|token|hash|salt|digest|iban|bic|ssn|cvv|cvc|pin|otp|apikey|credentials?|"
+    r"encrypted|api key|private key|access key|credit card|card number|account number|tax id|passport)\b"
+)
+_NAMES = frozenset(
+    (
+        "name",
+        "title",
+        "label",
+        "email",
+        "first name",
+        "last name",
+        "full name",
+        "company name",
+        "username",
+        "firstname",
+        "lastname",
+    )
+)
+_MEASURES = re.compile(r"numeric.*|double precision|real|money|interval")
+_CHANGED = re.compile(r"updat|modif|chang")
+_MADE = re.compile(r"creat|insert|added|load")
+# Large, or of no use in a column of a star.
+_HEAVY = re.compile(
+    r"bytea|jsonb?|xml|tsvector|tsquery|.*\b(?:geometry|geography|raster|box[23]d)|point|line|lseg|box|path|polygon|circle"
+)
+
+
+def words(name: str) -> str:
+    """A name's words, in lower case with blanks between them, however it joins them."""
+    return " ".join(_WORD.findall(name)).lower()
+
+
+def is_secret(name: str) -> bool:
+    """Whether a column called so may hold what should stay in the source."""
+    return _SECRETS.search(words(name)) is not None
+
+
+def is_heavy(column: CatalogColumn) -> bool:
+    """Whether the values are documents, pictures, shapes or the like, or arrays of them."""
+    return _HEAVY.fullmatch(column.spelled.removesuffix("[]")) is not None
+
+
+def is_change_time(column: CatalogColumn) -> bool:
+    """Whether it is the time of the row's last change, by its name."""
+    return is_timestamp(column) and _CHANGED.search(column.name.lower()) is not None
+
+
+def is_timestamp(column: CatalogColumn) -> bool:
+    """Whether it has a date and a time of day."""
+    return column.type.kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
+
+
+def naming_columns(table: CatalogTable) -> list[CatalogColumn]:
+    """The columns that people call its rows by."""
+    names = _NAMES | {f"{words(table.name)} name", f"{words(table.name).removesuffix('s')} name"}
+    return [column for column in table.columns if column.type.is_text and words(column.name) in names]
+
+
+def facts_among(tables: Mapping[str, CatalogTable]) -> set[str]:
+    """The tables that look like facts: events, transactions, measurements and many-to-many relations.
+
+    A fact refers to others, and only facts refer to it; so the order is a fact as its lines are, and the customer is not.
+    """
+    referring = {name: set[str]() for name in tables}
+    for table in tables.values():
+        for link in _links(table):
+            referring.get(link.table, set()).add(table.name)
+    largest = max((table.rows for table in tables.values()), default=0)
+    facts = {name for name, table in tables.items() if not referring[name] and _is_event(table, largest)}
+    while more := {
+        name
+        for name, table in tables.items()
+        if name not in facts
+        and referring[name]
+        and referring[name] <= facts
+        and _is_header(table, max(tables[other].rows for other in referring[name]))
+    }:
+        facts |= more
+    return facts
+
+
+def _is_event(table: CatalogTable, largest: int) -> bool:
+    """Whether a table to which no other refers is a fact."""
+    links, times = _links(table), _times(table)
+    happens = [column for column in times if not _MADE.search(column.name.lower())]
+    if not links:
+        return bool(happens and _measures(table)) and not naming_columns(table) and table.rows * RATIO >= largest
+    return _is_bridge(table) or bool(happens) or bool((times or _measures(table)) and not naming_columns(table))
+
+
+def _is_header(table: CatalogTable, rows: int) -> bool:
+    """Whether a table to which facts refer, the largest of which has so many rows, is a fact: an order with lines."""
+    times = _times(table)
+    happens = any(not _MADE.search(column.name.lower()) for column in times)
+    is_dated = happens or bool(times and _measures(table))
+    return bool(_links(table)) and is_dated and not naming_columns(table) and table.rows * RATIO >= rows
+
+
+def _is_bridge(table: CatalogTable) -> bool:
+    """Whether it only says which rows of two or more tables belong together."""
+    linked = {name for link in table.foreign_keys for name in link.columns}
+    rest = [column for column in table.columns if column.name not in linked.union(table.key)]
+    return len(_links(table)) > 1 and all(is_timestamp(column) for column in rest)
+
+
+def _links(table: CatalogTable) -> list[ForeignKey]:
+    return [link for link in table.foreign_keys if link.table != table.name]
+
+
+def _times(table: CatalogTable) -> list[CatalogColumn]:
+    return [column for column in table.columns if column.type.is_moment and not is_change_time(column)]
+
+
+def _measures(table: CatalogTable) -> list[CatalogColumn]:
+    """The columns that hold quantities."""
+    taken = {*table.key, *(name for link in table.foreign_keys for name in link.columns)}
+    return [
+        column
+        for column in table.columns
+        if column.name not in taken
+        and "id" not in words(column.name).split()
+        and (column.type.is_whole_number or column.type.kind is Kind.NUMERIC or _MEASURES.fullmatch(column.spelled))
+    ]

@@ -1,0 +1,96 @@
+"""The part of a contract that repeats the catalog: made for the tables that a star needs, compared, and put in place. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.document import NOT_NULL, SourceDocument, SourceTableDocument
+from contracts.type_names import type_name
+from contracts.yaml_text import document_data
+from services.operator.contract.catalog import Catalog, CatalogTable
+from services.operator.contract.text import source_text
+from services.operator.errors import UsageError
+
+Part = dict[str, dict[str, Any]]  # `source.tables` of a document
+
+
+def source_part(catalog: Catalog, roots: Iterable[str]) -> Part:
+    """The tables `roots`, as far as they can be read, and all to which foreign keys lead from them."""
+    known, wanted = catalog.readable, list(roots)
+    found = set[str]()
+    while wanted:
+        if (name := wanted.pop()) in known and name not in found:
+            found.add(name)
+            wanted += [link.table for link in known[name].foreign_keys]
+    return {name: _table(table) for name, table in known.items() if name in found}
+
+
+def _table(table: CatalogTable) -> dict[str, Any]:
+    columns = {one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.columns}
+    links = {", ".join(link.columns): link.table for link in table.foreign_keys}
+    return {"key": list(table.key), "columns": columns} | ({"foreign_keys": links} if links else {})
+
+
+def roots_of(star: object) -> list[str]:
+    """The tables of the source that a document's star names."""
+    entries = [entry for entry in star.values() if isinstance(entry, dict)] if isinstance(star, dict) else []
+    named = [entry.get(kind) for entry in entries for kind in ("dimension", "fact")]
+    for entry in entries:
+        joins = entry.get("joins")
+        named += [join.get("table") for join in joins.values() if isinstance(join, dict)] if isinstance(joins, dict) else []
+    return list(dict.fromkeys(name for name in named if isinstance(name, str)))
+
+
+def with_source_part(text: str, part: Part, name: str) -> str:
+    """The document `text` with another source part; everything above the line `source:` stays as it is.
+
+    Raises: UsageError if something follows the source part; ContractTextError for a text that is not YAML.
+    """
+    data, lines = document_data(text, name)
+    if not isinstance(data, dict) or "source" not in data:
+        return text.rstrip("\n") + "\n\n" + source_text(part)
+    line = lines["source",]
+    if after := [key for key in data if lines[key,] > line]:
+        raise UsageError(f"{name}:{lines[after[0],]}: '{after[0]}' follows `source`; move `source` to the end of the file")
+    rows = text.splitlines(keepends=True)
+    if rows[line - 1].lstrip("\"'")[:6] != "source":
+        raise UsageError(f"{name}:{line}: `source` does not begin its line; write it as `source:`, in a line of its own")
+    return "".join(rows[: line - 1]) + source_text(part)
+
+
+def differences(before: object, after: Part) -> Iterator[str]:
+    """How the source part `after` differs from what a document had before, a line each; types are compared, not spellings."""
+    old, new = _tables(before), _tables({"tables": after})
+    yield from (f"+ table {name}" for name in new if name not in old)
+    yield from (f"- table {name}" for name in old if name not in new)
+    for name in new:
+        if name in old:
+            yield from (f"{mark} {name}.{what}" for mark, what in _table_differences(old[name], new[name]))
+
+
+def _table_differences(old: SourceTableDocument, new: SourceTableDocument) -> Iterator[tuple[str, str]]:
+    yield from (("+", f"{name}: {_typed(new, name)}") for name in new.columns if name not in old.columns)
+    yield from (("-", name) for name in old.columns if name not in new.columns)
+    for name in new.columns:
+        if name in old.columns and old.columns[name] != new.columns[name]:
+            yield "~", f"{name}: {_typed(old, name)} -> {_typed(new, name)}"
+    if old.key != new.key:
+        yield "~", f"key: {', '.join(old.key)} -> {', '.join(new.key)}"
+    for mark, one, other in (("+", new, old), ("-", old, new)):
+        links = one.foreign_keys.items() - other.foreign_keys.items()
+        yield from ((mark, f"foreign_keys: {columns} -> {table}") for columns, table in sorted(links))
+
+
+def _typed(table: SourceTableDocument, name: str) -> str:
+    column = table.columns[name]
+    return type_name(column.type) + ("" if column.nullable else NOT_NULL)
+
+
+def _tables(part: object) -> Mapping[str, SourceTableDocument]:
+    try:
+        return SourceDocument.model_validate(part).tables
+    except ValidationError:  # there was none, or it was not written by `pull`
+        return {}

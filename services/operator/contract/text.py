@@ -1,0 +1,73 @@
+"""Writing a contract's document: compact, the same text for the same content, and read back as what was written. Pure."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+COMMENT_WIDTH = 120
+# Words that YAML 1.2, or an older tool, takes for something else than a text.
+_CONSTANTS = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
+_PLAIN = re.compile(r"[^\W\d](?:[\w.$/-]| (?! ))*")
+_PLAIN_IN_A_BLOCK = re.compile(r"[^\W\d](?:[\w.$/()\[\],'-]| (?! ))*")  # where commas and brackets mean nothing
+_ESCAPES = {'"': '\\"', "\\": "\\\\"}
+
+
+def scalar(text: str, *, in_flow: bool = False) -> str:
+    """A text, quoted only where it would be read as something else; `in_flow`: between brackets or braces."""
+    plain = _PLAIN if in_flow else _PLAIN_IN_A_BLOCK
+    if plain.fullmatch(text) and text.isprintable() and not text.endswith(" ") and text.lower() not in _CONSTANTS:
+        return text
+    signs = (_ESCAPES.get(sign, sign if sign.isprintable() else f"\\U{ord(sign):08x}") for sign in text)
+    return f'"{"".join(signs)}"'
+
+
+def flow(value: object) -> str:
+    """A text, a list of texts, or a mapping of words to them, in one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{name}: {flow(one)}" for name, one in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(flow(one) for one in value) + "]"
+        case _:
+            return scalar(str(value), in_flow=True)
+
+
+def source_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """The source part of a document, from the line `source:` to its end."""
+    lines = ["source:", "  tables:" if tables else "  tables: {}"]
+    for name, table in tables.items():
+        lines += [f"    {scalar(name)}:", f"      key: {flow(table['key'])}", "      columns:"]
+        lines += _entries(table["columns"], indent=8)
+        if table.get("foreign_keys"):
+            lines += ["      foreign_keys:", *_entries(table["foreign_keys"], indent=8)]
+    return "\n".join(lines) + "\n"
+
+
+def star_table_lines(name: str, entry: Mapping[str, Any], comments: Iterable[str] = ()) -> Iterator[str]:
+    """A table of the star, with comments above its columns."""
+    yield f"  {scalar(name)}:"
+    for word, value in entry.items():
+        if isinstance(value, Mapping):
+            for comment in comments:
+                yield from comment_lines(comment, indent=4)
+            yield f"    {word}:"
+            yield from _entries(value, indent=6)
+        else:
+            yield f"    {word}: {scalar(value) if isinstance(value, str) else flow(value)}"
+
+
+def comment_lines(text: str, *, indent: int = 0) -> Iterator[str]:
+    """A text that may hold anything, as comments of at most COMMENT_WIDTH signs where its words permit."""
+    text = "".join(sign if sign.isprintable() else " " for sign in text)
+    width = COMMENT_WIDTH - indent - 2
+    for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+        yield f"{' ' * indent}# {line}"
+
+
+def _entries(entries: Mapping[str, Any], *, indent: int) -> Iterator[str]:
+    for name, value in entries.items():
+        written = "" if value is None else f" {scalar(value) if isinstance(value, str) else flow(value)}"
+        yield f"{' ' * indent}{scalar(name)}:{written}"
