@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # a database, a queue or the stack does not do what it should, or a bug
     USAGE = 2  # wrong arguments or settings
     DIFFERENT = 3  # the warehouse does not equal the source
+    CHANGED = 3  # the source's catalog is not as the contract repeats it
     PARTIAL = 3  # some dead letters stayed where they are; the table, or --json, says why
     NOT_LOADED = 4  # a run or a row that was asked for is not in the warehouse, or a proof is pending
     NOTHING = 4  # nothing matches what was asked for
@@ -39,7 +40,7 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the warehouse differs or some dead letters stayed, "
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 something differs or some dead letters stayed, "
     "4 not loaded, pending or nothing found, 5 not healthy or stopped by a safety limit, 130 interrupted, 143 terminated."
 )
 

@@ -65,6 +65,8 @@ def options() -> dict[str, set[str]]:
 
 def test_the_commands_have_these_options() -> None:
     assert options() == {
+        "init": {"url", "--output", "--schema", "--include", "--exclude", "--name", "--force"},
+        "pull": {"url", "--contract", "--check"},
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "runs": {"--limit", "--json"},

@@ -1,0 +1,117 @@
+"""`starlift init` and `pull`: a contract's document, made from the catalog of the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts.tables import NAME_BYTES_MAXIMUM, ContractError
+from contracts.yaml_text import document_data, read_contract
+from services.operator.contract.catalog import Catalog, read_schema
+from services.operator.contract.propose import propose
+from services.operator.contract.source import open_source
+from services.operator.contract.source_part import differences, roots_of, source_part, with_source_part
+from services.operator.errors import UsageError
+from services.operator.terminal.harness import ExitCode, complain
+from services.operator.terminal.session import run
+from services.operator.wording import counted, printable
+from shared.contract_file import contract_text, is_path
+
+URL_HELP = "The source, without a password: postgresql://reader@host/database. Default: STARLIFT_SOURCE_URL."
+Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
+
+app = typer.Typer()
+
+
+@app.command()
+def init(
+    url: Url = None,
+    *,
+    output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
+    schema: Annotated[str, typer.Option(help="The schema to look into.")] = "public",
+    include: Annotated[
+        list[str] | None, typer.Option(help="Read only tables called so; * and ? match any. Repeatable.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Do not read tables called so; as --include.")] = None,
+    name: Annotated[str | None, typer.Option(help="The star's name. Default: that of the file or the schema.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Look into a database and write a contract that can be run at once.
+
+    Only the catalog is read, no row. A table becomes a fact if it refers to others and has quantities or times, and if only
+    facts refer to it; every other table becomes a dimension, with columns of the tables that it refers to. Comments say what
+    was left out and why: tables without a key, columns whose names say that they may hold secrets, documents and pictures.
+    Change the star as you like, then run `starlift up` with STARLIFT_CONTRACT set to the file.
+    """
+    path = None if output == "-" else Path(output).expanduser()
+    if path is not None and path.exists() and not force:
+        raise UsageError(f"'{path}' exists; choose another file, or pass --force to replace it")
+    star = name or (path.stem if path else schema)
+    if len(star) > NAME_BYTES_MAXIMUM:
+        raise UsageError(f"'{star}' has more than {NAME_BYTES_MAXIMUM} characters; pass a shorter name as --name")
+    text = propose(run(_read(url, schema, include or (), exclude or ())), star)
+    if path is None:
+        typer.echo(text, nl=False)
+        return
+    _write(path, text)
+    contract = read_contract(text, path.name)
+    facts = len(contract.facts)
+    others = counted(len(contract.remodelled_tables) - facts, "dimension", "dimensions")
+    typer.echo(f"wrote {path}: {counted(facts, 'fact', 'facts')}, {others}; the comments say what was left out")
+
+
+@app.command()
+def pull(
+    url: Url = None,
+    *,
+    contract: Annotated[str, typer.Option(help="The contract's file.")],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing: only print what has changed.")] = False,
+) -> None:
+    """Bring a contract's part `source` up to date with the database's catalog.
+
+    Everything above the line `source:` stays as it is. Prints each difference in a line: + new, - gone, ~ changed.
+    Exit code 0 if there is none, 3 if there are some; they are then in the file, unless --check was given.
+    """
+    if not is_path(contract) or contract.startswith("s3://"):
+        raise UsageError(f"'{contract}' is not a file; give the path of one, such as ./shop.yaml")
+    path = Path(contract).expanduser()
+    try:
+        text = contract_text(contract)
+        data, _ = document_data(text, path.name)
+    except ContractError as error:
+        raise UsageError(str(error)) from error
+    document = data if isinstance(data, dict) else {}
+    roots = roots_of(document.get("star"))
+    catalog = run(_read(url, str(document.get("source_schema") or "public"), (), ()))
+    part = source_part(catalog, roots)
+    for root in roots:
+        if root not in part:
+            reason = catalog.tables[root].problem if root in catalog.tables else f"schema '{catalog.schema}' does not have it"
+            complain(f"the star needs table '{printable(root)}', which can't be read: {reason}")
+    found = list(differences(document.get("source"), part))
+    for line in found:
+        typer.echo(printable(line))
+    if not found:
+        return
+    text = with_source_part(text, part, path.name)
+    if not check:
+        _write(path, text)
+    try:
+        read_contract(text, path.name)
+    except ContractError as error:
+        complain(f"the star does not fit the source any more: {error}")
+    raise typer.Exit(ExitCode.CHANGED)
+
+
+async def _read(url: str | None, schema: str, include: list[str] | tuple[()], exclude: list[str] | tuple[()]) -> Catalog:
+    async with open_source(url) as database:
+        return await read_schema(database, schema, include=include, exclude=exclude)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file by one step, so that an interruption leaves the old one or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path.resolve())

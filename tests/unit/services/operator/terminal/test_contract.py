@@ -1,0 +1,88 @@
+"""`starlift init` and `pull` refuse what they can't do before they connect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.operator.terminal.app import starlift
+from services.operator.terminal.harness import run_command
+
+URL = "postgresql://reader@127.0.0.1:1/shop"
+
+
+@pytest.fixture(autouse=True)
+def no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STARLIFT_SOURCE_URL", "STARLIFT_SOURCE_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://reader:hunter2@db/shop", "postgresql://reader@db/shop?password=hunter2", f"{URL}?sslpassword=hunter2"],
+)
+@pytest.mark.parametrize("words", [["init", "--output", "-"], ["pull", "--contract", "./shop.yaml"]])
+def test_a_url_with_a_password_is_refused_on_the_command_line(
+    url: str, words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop.yaml").write_text("name: shop\n", encoding="utf-8")
+    assert run_command(starlift(), [*words, url]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "starlift: the URL on the command line has a password, which other users of this machine can read; set "
+        "STARLIFT_SOURCE_URL to it and leave it out of the command\n"
+    )
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("words", [["init", "--output", "-"], ["pull", "--contract", "./shop.yaml"]])
+def test_without_a_source_both_name_the_variable(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop.yaml").write_text("name: shop\n", encoding="utf-8")
+    assert run_command(starlift(), words) == 2
+    assert "no source database configured: set STARLIFT_SOURCE_URL or STARLIFT_SOURCE_SECRET" in capsys.readouterr().err
+
+
+def test_a_url_that_can_t_be_read_is_wrong_usage_and_never_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["init", "--output", "-", "mysql://reader:hunter2@db/shop"]) == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
+def test_a_source_that_is_down_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["init", "--output", "-", URL]) == 1
+    assert "source" in capsys.readouterr().err
+
+
+def test_init_does_not_replace_a_file_unless_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("mine", encoding="utf-8")
+    assert run_command(starlift(), ["init", "--output", str(path), URL]) == 2
+    assert capsys.readouterr().err == f"starlift: '{path}' exists; choose another file, or pass --force to replace it\n"
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_star_s_name_has_at_most_63_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(starlift(), ["init", "--output", "-", "--name", "x" * 64, URL]) == 2
+    assert "has more than 63 characters; pass a shorter name as --name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("totesys", "'totesys' is not a file; give the path of one, such as ./shop.yaml"),
+        ("s3://bucket/shop.yaml", "'s3://bucket/shop.yaml' is not a file"),
+        ("./missing.yaml", "'missing.yaml' can't be read (No such file or directory)"),
+        ("./broken.yaml", "broken.yaml:2: it is not YAML"),
+    ],
+)
+def test_pull_needs_a_file_that_it_can_rewrite(
+    name: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("a: [", encoding="utf-8")
+    assert run_command(starlift(), ["pull", "--contract", name, URL]) == 2
+    assert message in capsys.readouterr().err
