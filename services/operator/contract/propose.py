@@ -14,6 +14,7 @@ from contracts.yaml_text import BYTES_MAXIMUM, read_contract
 from services.operator.contract.catalog import Catalog, CatalogColumn, CatalogTable, ForeignKey
 from services.operator.contract.draft import CALENDAR, Draft, TableDraft, free_name, path_of
 from services.operator.contract.roles import (
+    creation_time,
     facts_among,
     is_change_time,
     is_heavy,
@@ -156,10 +157,14 @@ class _Proposal:
             if column.name in table.key or not is_timestamp(column):
                 draft.add(column.name, _copy(column, column.name) | reference)
             if is_timestamp(column):
-                version = self._add_moment(draft, column)
-                if is_change_time(column) and not column.nullable:
-                    draft.version = version
+                before = creation_time(table, column) if is_change_time(column) and column.nullable else None
+                names = self._add_moment(draft, column, {"absent": before.name} if before else {})
+                if is_change_time(column) and (before or not column.nullable):
+                    draft.version = names
         for link in table.foreign_keys:
+            if link.table not in referred | self.facts:
+                why = "a reference needs a key of one column, of its own type"
+                draft.remarks.append(f"No reference to {link.table} by ({', '.join(link.columns)}): {why}.")
             if link.table in self.tables and link.table != table.name and (step := _step(table, link)) is not None:
                 self._add_of_partner(draft, self.tables[link.table], step, referred)
         if not draft.version:
@@ -176,13 +181,13 @@ class _Proposal:
             return {"references": self.names[link.table]} if is_alike else {}
         return {"references": CALENDAR} if column.type.kind is Kind.DATE else {}
 
-    def _add_moment(self, draft: TableDraft, column: CatalogColumn) -> list[str]:
-        """Add the date and the time of a timestamp; return the names of the two."""
+    def _add_moment(self, draft: TableDraft, column: CatalogColumn, absent: Mapping[str, str]) -> list[str]:
+        """Add the date and the time of a timestamp, or of what stands for its NULL; return the names of the two."""
         stem = _MOMENT_ENDS.sub("", column.name)
         path = path_of(column.name)
         day = f"{stem}_day" if f"{stem}_date" in draft.columns else f"{stem}_date"
-        date = {"date_of": path, "references": CALENDAR}
-        return [draft.add(day, date), draft.add(f"{stem}_time", {"time_of": path})]
+        date = {"date_of": path, **absent, "references": CALENDAR}
+        return [draft.add(day, date), draft.add(f"{stem}_time", {"time_of": path, **absent})]
 
     def _add_of_partner(self, draft: TableDraft, partner: CatalogTable, step: str, referred: set[str]) -> None:
         """Add dimensions to which a fact does not refer itself: those of an order to its lines, with the order's dates.

@@ -58,6 +58,12 @@ def is_change_time(column: CatalogColumn) -> bool:
     return is_timestamp(column) and _CHANGED.search(column.name.lower()) is not None
 
 
+def creation_time(table: CatalogTable, like: CatalogColumn) -> CatalogColumn | None:
+    """The NOT NULL time of a row's creation, of the type of another column: what stands for a change that never was."""
+    found = (one for one in table.columns if one.type == like.type and not one.nullable and one.is_readable)
+    return next((one for one in found if _MADE.search(one.name.lower())), None)
+
+
 def is_timestamp(column: CatalogColumn) -> bool:
     """Whether it has a date and a time of day."""
     return column.type.kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}

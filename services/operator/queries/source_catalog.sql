@@ -21,11 +21,8 @@ described AS (
     SELECT
         root,
         -- A table that was never analysed has no count: its pages stand for rows of a hundred bytes.
-        sum(CASE
-            WHEN c.relkind NOT IN ('r', 'm') THEN 0
-            WHEN c.reltuples > 0 THEN c.reltuples
-            ELSE pg_relation_size(relation) / 100
-        END)::bigint AS rows,
+        coalesce(sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_relation_size(relation) / 100 END)
+            FILTER (WHERE c.relkind IN ('r', 'm')), 0)::bigint AS rows,
         count(*) FILTER (WHERE c.relkind IN ('r', 'f') AND (c.relispartition OR relation = root)) AS leaves,
         bool_or(relation <> root AND NOT c.relispartition) AS has_heirs,
         bool_or(relation <> root AND c.relkind = 'f') AS has_foreign_tables

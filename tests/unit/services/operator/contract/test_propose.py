@@ -118,6 +118,13 @@ def test_the_last_change_tells_versions_apart_only_where_it_is_never_null() -> N
     assert star(catalog_of(f"{shop}\n{line}!"))["fact_sale"]["version"] == ["updated_date", "updated_time"]
 
 
+def test_the_creation_stands_for_a_change_that_is_null() -> None:
+    sale = "id integer!, shop_id integer -> shop, created_at timestamptz!, updated_at timestamptz"
+    found = star(catalog_of(f"shop 1 (id): id integer!, name text\nsale 9 (id): {sale}"))["fact_sale"]
+    assert found["version"] == ["updated_date", "updated_time"]
+    assert found["columns"]["updated_time"] == {"time_of": "updated_at", "absent": "created_at"}
+
+
 def test_without_dates_there_is_no_calendar() -> None:
     assert "dim_date" not in star(catalog_of("city 1 (id): id integer!, name text"))
 
@@ -192,6 +199,7 @@ def test_a_key_of_several_columns_is_looked_up_by_the_table_s_name_and_never_ref
     )
     found = star(catalog(place, visit, person))
     assert found["fact_visit"]["columns"]["country"] is None
+    assert "# No reference to place by (country, code): " in propose(catalog(place, visit, person), "proposed")
     assert found["dim_person"]["columns"]["place_name"] == "place.name"
 
 
