@@ -25,8 +25,10 @@ def scalar(text: str, *, in_flow: bool = False) -> str:
 
 
 def flow(value: object) -> str:
-    """A text, a list of texts, or a mapping of words to them, in one line."""
+    """A text, true or false, a list of these, or a mapping of words to them, in one line."""
     match value:
+        case bool():
+            return str(value).lower()
         case dict():
             return "{" + ", ".join(f"{name}: {flow(one)}" for name, one in value.items()) + "}"
         case list() | tuple():

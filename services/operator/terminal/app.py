@@ -16,6 +16,7 @@ from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_
 _COMMANDS = (
     ("init", "contract", "Look into a database and write a contract that can be run at once."),
     ("pull", "contract", "Bring a contract's part `source` up to date with the database."),
+    ("convert", "contract", "Write the document of a contract in Python."),
     ("ingest", "ingest", "Request a run: read the changes and load them."),
     ("resend", "ingest", "Resend batches that were announced but never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),
@@ -26,8 +27,6 @@ _COMMANDS = (
     ("quarantine", "quarantine", "List the rows that the warehouse can't hold."),
 )
 _LOCAL_COMMANDS = (
-    ("init", "contract", "Look into a database and write a contract that can be run at once."),
-    ("pull", "contract", "Bring a contract's part `source` up to date with the database."),
     ("up", "local", "Start the local stack and the three services."),
     ("down", "local", "Stop what `starlift up` started."),
     ("demo", "local", "Fill a source, load it, follow its changes."),

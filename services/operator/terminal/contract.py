@@ -1,4 +1,4 @@
-"""`starlift init` and `pull`: a contract's document, made from the catalog of the source."""
+"""`starlift init`, `pull` and `convert`: a contract's document, made from the catalog of the source, or from Python."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from contracts.tables import NAME_BYTES_MAXIMUM, ContractError
 from contracts.yaml_text import document_data, read_contract
 from services.operator.contract.catalog import Catalog, read_schema
+from services.operator.contract.convert import contract_of_module, converted
 from services.operator.contract.propose import propose
 from services.operator.contract.source import open_source
 from services.operator.contract.source_part import differences, roots_of, source_part, with_source_part
@@ -45,9 +46,7 @@ def init(
     was left out and why: tables without a key, columns whose names say that they may hold secrets, documents and pictures.
     Change the star as you like, then run `starlift up` with STARLIFT_CONTRACT set to the file.
     """
-    path = None if output == "-" else Path(output).expanduser()
-    if path is not None and path.exists() and not force:
-        raise UsageError(f"'{path}' exists; choose another file, or pass --force to replace it")
+    path = _free(output, force=force)
     star = name or (path.stem if path else schema)
     if len(star) > NAME_BYTES_MAXIMUM:
         raise UsageError(f"'{star}' has more than {NAME_BYTES_MAXIMUM} characters; pass a shorter name as --name")
@@ -103,6 +102,35 @@ def pull(
     except ContractError as error:
         complain(f"the star does not fit the source any more: {error}")
     raise typer.Exit(ExitCode.CHANGED)
+
+
+@app.command()
+def convert(
+    module: Annotated[Path, typer.Argument(help="The Python file, as contracts/shop.py was. It is run.", show_default=False)],
+    *,
+    output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write the document of a contract in Python.
+
+    Contracts were Python modules before they became documents. The document means the same to the column; afterwards `starlift
+    pull` brings its part `source` up to date, with the foreign keys that a contract in Python did not name.
+    """
+    path = _free(output, force=force)
+    text = converted(contract_of_module(module))
+    if path is None:
+        typer.echo(text, nl=False)
+        return
+    _write(path, text)
+    typer.echo(f"wrote {path}")
+
+
+def _free(output: str, *, force: bool) -> Path | None:
+    """Where to write; None: to the screen. Raises: UsageError if there is a file already."""
+    path = None if output == "-" else Path(output).expanduser()
+    if path is not None and path.exists() and not force:
+        raise UsageError(f"'{path}' exists; choose another file, or pass --force to replace it")
+    return path
 
 
 async def _read(url: str | None, schema: str, include: list[str] | tuple[()], exclude: list[str] | tuple[()]) -> Catalog:

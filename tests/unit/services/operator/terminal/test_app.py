@@ -67,6 +67,7 @@ def test_the_commands_have_these_options() -> None:
     assert options() == {
         "init": {"url", "--output", "--schema", "--include", "--exclude", "--name", "--force"},
         "pull": {"url", "--contract", "--check"},
+        "convert": {"module", "--output", "--force"},
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "runs": {"--limit", "--json"},

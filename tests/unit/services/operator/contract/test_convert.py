@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from contracts.contract import Contract
+from contracts.tables import Drift
+from contracts.yaml_text import read_contract
+from services.operator.contract.convert import contract_of_module, converted
+from services.operator.errors import UsageError
+from tests.fixtures.small_contract import SHOP
+from tests.fixtures.totesys import CONTRACT as TOTESYS
+from tests.fixtures.wide_contract import WIDE
+
+CARRYING = replace(SHOP, source_tables=tuple(replace(table, drift=Drift.CARRY) for table in SHOP.source_tables))
+MODULE = "from tests.fixtures.small_contract import SHOP\n\nCONTRACT = SHOP\n"
+
+
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING])
+def test_the_document_of_a_contract_means_the_same_star(contract: Contract) -> None:
+    read = read_contract(converted(contract), "the document")
+    assert read.warehouse_tables == contract.warehouse_tables
+    assert (read.name, read.source_schema, read.warehouse_schema) == (
+        contract.name,
+        contract.source_schema,
+        contract.warehouse_schema,
+    )
+    assert [(table.name, table.key, table.drift) for table in read.source_tables] == [
+        (table.name, table.key, table.drift) for table in contract.source_tables
+    ]
+    assert converted(read) == converted(contract) or contract is TOTESYS  # whose unread columns are not in a contract
+
+
+def test_a_python_file_is_run_for_its_contract(tmp_path: Path) -> None:
+    path = tmp_path / "shop.py"
+    path.write_text(MODULE)
+    assert contract_of_module(path) == SHOP
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("CONTRAC = 1", "has no CONTRACT"),
+        ("1 / 0", "raises ZeroDivisionError while it is run"),
+        (None, "raises FileNotFoundError"),
+    ],
+)
+def test_what_has_no_contract_is_wrong_usage(text: str | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        contract_of_module(path)
+    with pytest.raises(UsageError, match="is not a Python file"):
+        contract_of_module(tmp_path / "shop")
