@@ -142,9 +142,9 @@ def _unread(rows: _Rows, name: str) -> pd.Series:
 
     NULL for a value that is known, and for all base rows, which are refused as a whole.
     """
-    if rows.lookup is None:
+    if rows.lookup is None or (defects := rows.frame[rows.table.defect]).isna().all():
         return rows.unread
-    defects = rows.frame[rows.table.defect].astype("string")
+    defects = defects.astype("string")
     is_named = defects.str.contains(rf"(?:^|; ){re.escape(name)} is ").fillna(value=False).astype(bool)
     reasons = f"comes from a row of '{rows.table.name}' that could not be read: " + defects
     return rows.unread.fillna(reasons.where(rows.frame[name].isna() & is_named))
