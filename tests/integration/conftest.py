@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, fetch_value
+from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.operator.local.totesys.fill import connect, create
 from tests.fixtures.beginnings import Beginning, Beginnings
 from tests.fixtures.pipeline import Pipeline, open_pipeline
@@ -64,12 +65,13 @@ async def pipeline(
 ) -> AsyncIterator[Pipeline]:
     """A pipeline that reads as a role with only SELECT, and writes as the warehouse's owner."""
     source, warehouse = postgres_cluster.url(source_database, READER), postgres_cluster.url(warehouse_database, LOADER)
-    options = {}
-    if beginning is not None:
-        oid = fetch_value(postgres_cluster.url(), "SELECT oid FROM pg_database WHERE datname = $1", source_database)
-        options["objects"] = beginning.objects_for(oid)
-    async with open_pipeline(source, warehouse, **options) as opened:
-        yield opened
+    async with open_pipeline(source, warehouse) as opened:
+        if beginning is None:
+            yield opened
+            return
+        async with opened.source.connection() as connection:
+            oid = await connection.fetchval("SELECT oid FROM pg_database WHERE datname = current_database()")
+        yield replace(opened, objects=beginning.objects_for(oid))
 
 
 @pytest.fixture
