@@ -151,10 +151,10 @@ def test_any_order_of_images_hashes_questions_and_answers_gives_the_same_warehou
 async def delivered(history: History, messages: list[BatchRemodelled], random: Random) -> Dump:
     """The warehouse that results from these messages, interleaved with questions and answers in any order, some twice."""
     async with from_the_beginning(history) as pipeline:
-        questions: list[LookUpKeys] = []
+        star, questions = pipeline.star, list[LookUpKeys]()
         while messages or questions:
             if messages and (not questions or random.random() < 0.6):
-                questions += await pipeline.load(messages.pop(0))
+                questions += await pipeline.load(messages.pop(0), star=star)
                 continue
             question = questions.pop(random.randrange(len(questions)))
             for answer in [await pipeline.remodel(message) for message in await pipeline.obey(question)]:
@@ -179,12 +179,12 @@ def test_a_crash_or_a_lost_question_costs_at_most_one_more_comparison(history: H
 
 async def delivered_with_crashes(history: History, messages: list[BatchRemodelled], random: Random) -> Dump:
     async with from_the_beginning(history) as pipeline:
-        questions: list[LookUpKeys] = []
+        star, questions = pipeline.star, list[LookUpKeys]()
         for message in messages:
             deadly = random.choice([None, "send", "commit"])
             if deadly is not None:
                 questions += await pipeline.load_and_die(message, before=deadly)
-            questions += await pipeline.load(message)
+            questions += await pipeline.load(message, star=star)
         lost = [question for question in questions if random.random() < 0.5]
         await pipeline.settle([question for question in questions if question not in lost])
         await pipeline.run(compare_keys=True)
