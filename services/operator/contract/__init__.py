@@ -1,1 +1,1 @@
-"""Contracts made from a source's catalog: a first proposal, and the part that repeats the catalog."""
+"""A contract before anything runs: proposed from the catalog of a source, kept like it, compared with its databases."""
