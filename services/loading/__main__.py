@@ -9,7 +9,6 @@ from functools import partial
 
 import structlog
 
-from services.loading.evolution import SCHEMA_DEPENDENCY
 from services.loading.handler import Dependencies, handle, look_again
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
@@ -17,6 +16,7 @@ from shared.database_url import database_url
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.postgres import Database
 from shared.service import consume, open_world, run_service
+from shared.star_schema.evolution import SCHEMA_DEPENDENCY
 
 _log = structlog.stdlib.get_logger()
 

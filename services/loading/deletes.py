@@ -36,13 +36,13 @@ from contracts.tables import RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, QUESTION, TOMBSTONE
 from services.loading.merge import staging_name
 from services.loading.questions import cut, question_id
-from services.loading.schema import relation
 from services.loading.warehouse import Ask, Batch, Question
 from shared.codecs import codec_of
 from shared.key_hashes import packed
 from shared.postgres import read_in_parts
 from shared.source_keys import Key
 from shared.sql import literal, quoted
+from shared.star_schema.schema import relation
 
 FETCHED_KEYS = 10_000
 

@@ -33,11 +33,11 @@ from contracts.warehouse import COMPARISON, COMPARISON_LOCK, QUESTION, STAR_LOCK
 from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys_in_parts
 from services.loading.merge import is_inferred
 from services.loading.questions import Suspects, cut, question_id, suspects
-from services.loading.schema import relation
 from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Question
 from shared.key_hashes import bucket_of, hashed, select_sums, summed, unpacked
 from shared.ledger import is_complete, is_earlier_run_loading
 from shared.sql import quoted
+from shared.star_schema.schema import relation
 
 # For loads under way to end; loads that start meanwhile wait behind. The load that is waited for looks itself at its end.
 LOADS_LIMIT = timedelta(seconds=10)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from contracts.contract import Contract
 from contracts.tables import Column, WarehouseTable
-from services.loading.schema import relation
 from shared.codecs import codec_of
 from shared.sql import quoted
+from shared.star_schema.schema import relation
 
 
 def staging_name(table: WarehouseTable) -> str:

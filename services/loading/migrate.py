@@ -31,9 +31,7 @@ from contracts.warehouse import (
     STAR_LOCK,
     TAKE_OVER_KEY_LISTS,
 )
-from services.loading.evolution import Change, SchemaNotReadyError, changes
 from services.loading.settings import LoadingSettings
-from services.loading.star import read_star
 from shared.database_url import database_url
 from shared.errors import PermanentError
 from shared.ledger import applied_contracts
@@ -41,6 +39,8 @@ from shared.lock_waits import LockWait, log_lock_waits
 from shared.postgres import Database
 from shared.service import run_service
 from shared.sql import literal
+from shared.star_schema.evolution import Change, SchemaNotReadyError, changes
+from shared.star_schema.star import read_star
 from shared.warehouse_fit import require_own_tables, require_types
 
 LOCK_LIMIT = timedelta(seconds=3)

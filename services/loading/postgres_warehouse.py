@@ -28,13 +28,13 @@ from services.loading.merge import (
     staging_name,
 )
 from services.loading.migrate import migrate_schema
-from services.loading.schema import foreign_keys, relation
 from services.loading.warehouse import Ask, Batch, StarRow
 from shared.errors import PermanentError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
 from shared.lock_waits import log_lock_waits
 from shared.postgres import Database
 from shared.sql import quoted
+from shared.star_schema.schema import foreign_keys, relation
 
 FOREIGN_KEYS_LOCK_LIMIT = timedelta(seconds=10)  # loads under way hold the tables
 

@@ -9,11 +9,11 @@ import pytest
 
 from contracts.messages import Mode
 from contracts.objects import SourceKeys
-from services.loading.schema import create_current_view
 from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import FactHistory, Flaw, FlawedVersion, HistoryVerdict, check_history, keep_baseline
 from shared.errors import PermanentError
+from shared.star_schema.schema import create_current_view
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 

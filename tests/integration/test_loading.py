@@ -15,11 +15,11 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column, SourceColumn, WarehouseTable
 from contracts.warehouse import STAR_LOCK
-from services.loading.evolution import SchemaNotReadyError
 from services.loading.handler import Dependencies, handle
 from services.loading.postgres_warehouse import PostgresWarehouse
-from services.loading.schema import foreign_keys
 from shared.errors import PermanentError
+from shared.star_schema.evolution import SchemaNotReadyError
+from shared.star_schema.schema import foreign_keys
 from shared.testing import FakeQueue
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.limits import HANG_S

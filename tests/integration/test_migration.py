@@ -21,13 +21,13 @@ from contracts.column_types import BIGINT, numeric
 from contracts.messages import BatchRemodelled, encode
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.loading import handler as loading
-from services.loading.evolution import SCHEMA_DEPENDENCY, SchemaNotReadyError
 from services.loading.migrate import LOCK_LIMIT, migrate, next_change
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
-from services.loading.star import QUERIES
 from shared.consumer import Consumer
 from shared.errors import TransientError
+from shared.star_schema.evolution import SCHEMA_DEPENDENCY, SchemaNotReadyError
+from shared.star_schema.star import QUERIES
 from shared.testing import FakeQueue
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster

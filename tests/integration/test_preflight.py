@@ -9,10 +9,10 @@ import pytest
 
 from contracts.warehouse import CREATE_OWN_TABLES
 from infra.local.databases import LOADER, READER
-from services.loading.schema import create_statements
 from services.operator.local.preflight import check_source, check_warehouse, is_shaped_otherwise, require_schema
 from shared.catalog import SourceMismatchError
 from shared.errors import DependencyDownError, PermanentError
+from shared.star_schema.schema import create_statements
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.totesys import CONTRACT
 

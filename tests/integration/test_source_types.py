@@ -12,11 +12,11 @@ from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Fact, Lookup
 from infra.local.databases import LOADER, READER
-from services.loading.evolution import SchemaNotReadyError
 from services.operator.local.preflight import check_warehouse
 from services.operator.proof.history import check_history
 from services.operator.proof.repair import plan_repair
 from shared.errors import PermanentError
+from shared.star_schema.evolution import SchemaNotReadyError
 from tests.fixtures.pipeline import Pipeline, row_count
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.tracing import life, told

@@ -10,7 +10,7 @@ from contracts.origins import FromSource
 from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
 from services.loading.deletes import insert_tombstones, is_dead, update_deleted_at
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
-from services.loading.schema import create_statements, foreign_keys
+from shared.star_schema.schema import create_statements, foreign_keys
 from tests.fixtures.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
 from tests.fixtures.totesys import CONTRACT
 

@@ -1,4 +1,4 @@
-"""The star as it is found in the warehouse's catalog; services/loading/schema.py has the star that the contract wants."""
+"""The star as it is found in the warehouse's catalog; shared/star_schema/schema.py has the star that the contract wants."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import asyncpg
 
 from contracts.contract import Contract
 from contracts.warehouse import DELETED_AT, RUN, current_name
-from services.loading.schema import select_current
 from shared.sql import quoted
+from shared.star_schema.schema import select_current
 
-QUERIES = {file.name: file.read_text() for file in (files("services.loading") / "queries").iterdir()}
+QUERIES = {file.name: file.read_text() for file in (files("shared.star_schema") / "queries").iterdir()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from contracts.column_types import is_same_type
 from contracts.contract import Contract
 from contracts.tables import Fact, WarehouseTable
 from contracts.warehouse import RUN, TECHNICAL_COLUMNS, current_name
-from services.loading.schema import (
+from shared.errors import DependencyDownError
+from shared.sql import literal, quoted
+from shared.star_schema.schema import (
     create_current_view,
     create_statements,
     current_view,
@@ -18,9 +20,7 @@ from services.loading.schema import (
     key_constraints,
     relation,
 )
-from services.loading.star import FoundStar, FoundView
-from shared.errors import DependencyDownError
-from shared.sql import literal, quoted
+from shared.star_schema.star import FoundStar, FoundView
 
 SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
 
