@@ -146,8 +146,21 @@ async def barred(
 
 
 async def test_a_role_without_privileges_gets_an_error_with_the_grants_needed(barred: Pipeline) -> None:
-    with pytest.raises(PermanentError, match=r"grant SELECT on it to the role that Starlift uses$"):
+    with pytest.raises(PermanentError) as caught:
         await barred.ingest()
+    first, second, *_, last = str(caught.value).split("; no ")
+    assert first == "no privilege to use schema 'public'; grant USAGE on it to the role that Starlift uses"
+    assert second == "privilege to read table 'currency'; grant SELECT on it to the role that Starlift uses"
+    assert last.endswith("; 2 more problems, which `starlift plan` lists")
+
+
+async def test_several_mismatches_are_reported_at_once(filled: asyncpg.Connection, pipeline: Pipeline) -> None:
+    await filled.execute("ALTER TABLE staff RENAME first_name TO given_name; DROP TABLE payment")
+    with pytest.raises(SourceMismatchError) as caught:
+        await pipeline.ingest()
+    assert str(caught.value) == (
+        f"table 'staff' lacks column 'first_name' {REMEDY}; schema 'public' lacks table 'payment' {REMEDY}"
+    )
 
 
 async def test_a_key_without_a_unique_index_is_refused(source: asyncpg.Connection, pipeline: Pipeline) -> None:
