@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from services.operator.errors import UsageError
+from shared.database_url import database_url
 from shared.errors import PermanentError
 from shared.postgres_url import PostgresUrl, parse_url
 from shared.settings import PREFIX
@@ -40,7 +41,7 @@ def chosen_url(name: str, option: str | None, ask: Callable[[str], str] | None =
     """
     if option is None:
         found = os.environ.get(up_variable(name)) or os.environ.get(url_variable(name))
-        return None if not found else _checked(name, found)[0]
+        return SecretStr(found) if found else None
     if option.startswith("@"):
         return _checked(name, _read(Path(option[1:]).expanduser()))[0]
     url, parsed = _checked(name, option)
@@ -58,6 +59,17 @@ def chosen_url(name: str, option: str | None, ask: Callable[[str], str] | None =
     except EOFError:
         raise KeyboardInterrupt from None
     return SecretStr(f"{option}{'&' if '?' in option else '?'}password={quote(password, safe='')}") if password else url
+
+
+async def url_or_secret(name: str, url: SecretStr | None) -> SecretStr | None:
+    """`url`, with what STARLIFT_SOURCE_SECRET or STARLIFT_WAREHOUSE_SECRET adds. Raises: UsageError, DependencyDownError."""
+    secret = os.environ.get(f"{PREFIX}{name.upper()}_SECRET")
+    if not secret:
+        return url
+    try:
+        return await database_url(name, url=url, secret_id=secret, region=os.environ.get(f"{PREFIX}REGION", ""))
+    except PermanentError as error:
+        raise UsageError(str(error)) from error
 
 
 def _read(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from contracts.tables import NAME_BYTES_MAXIMUM, ContractError
 from contracts.yaml_text import document_data, read_contract
@@ -14,6 +15,7 @@ from services.operator.contract.convert import contract_of_module, converted
 from services.operator.contract.propose import propose
 from services.operator.contract.source import open_source
 from services.operator.contract.source_part import differences, roots_of, source_part, with_source_part
+from services.operator.contract.urls import chosen_url
 from services.operator.errors import UsageError
 from services.operator.terminal.harness import ExitCode, complain
 from services.operator.terminal.session import run
@@ -44,13 +46,13 @@ def init(
     Only the catalog is read, no row. A table becomes a fact if it refers to others and has quantities or times, and if only
     facts refer to it; every other table becomes a dimension, with columns of the tables that it refers to. Comments say what
     was left out and why: tables without a key, columns whose names say that they may hold secrets, documents and pictures.
-    Change the star as you like, then run `starlift up` with STARLIFT_CONTRACT set to the file.
+    Change the star as you like, then run `starlift plan --contract FILE` and `starlift up --contract FILE`.
     """
     path = _free(output, force=force)
     star = name or (path.stem if path else schema)
     if len(star) > NAME_BYTES_MAXIMUM:
         raise UsageError(f"'{star}' has more than {NAME_BYTES_MAXIMUM} characters; pass a shorter name as --name")
-    text = propose(run(_read(url, schema, include or (), exclude or ())), star)
+    text = propose(run(_read(chosen_url("source", url), schema, include or (), exclude or ())), star)
     if path is None:
         typer.echo(text, nl=False)
         return
@@ -83,7 +85,7 @@ def pull(
         raise UsageError(str(error)) from error
     document = data if isinstance(data, dict) else {}
     roots = roots_of(document.get("star"))
-    catalog = run(_read(url, str(document.get("source_schema") or "public"), (), ()))
+    catalog = run(_read(chosen_url("source", url), str(document.get("source_schema") or "public"), (), ()))
     part = source_part(catalog, roots)
     for root in roots:
         if root not in part:
@@ -133,7 +135,7 @@ def _free(output: str, *, force: bool) -> Path | None:
     return path
 
 
-async def _read(url: str | None, schema: str, include: list[str] | tuple[()], exclude: list[str] | tuple[()]) -> Catalog:
+async def _read(url: SecretStr | None, schema: str, include: list[str] | tuple[()], exclude: list[str] | tuple[()]) -> Catalog:
     async with open_source(url) as database:
         return await read_schema(database, schema, include=include, exclude=exclude)
 

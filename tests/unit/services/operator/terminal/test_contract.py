@@ -31,8 +31,8 @@ def test_a_url_with_a_password_is_refused_on_the_command_line(
     assert run_command(starlift(), [*words, url]) == 2
     printed = capsys.readouterr()
     assert printed.err == (
-        "starlift: the URL on the command line has a password, which other users of this machine can read; set "
-        "STARLIFT_SOURCE_URL to it and leave it out of the command\n"
+        "starlift: the source URL on the command line holds a password, which other users can read there; leave it out and "
+        "type it when asked, or set STARLIFT_SOURCE_URL, or pass @FILE, a file that holds the URL\n"
     )
     assert printed.out == ""
 
