@@ -46,6 +46,11 @@ def is_path(name: str) -> bool:
     return name.endswith(SUFFIXES) or "/" in name or os.sep in name
 
 
+def located(name: str) -> str:
+    """The name by which processes in any directory find the contract: the path of a file becomes absolute."""
+    return str(Path(name).expanduser().absolute()) if is_path(name) and not name.startswith("s3://") else name
+
+
 def _file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

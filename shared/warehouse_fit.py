@@ -1,13 +1,21 @@
-"""What in a warehouse may keep the star from being created there: types that it lacks, and tables that are not Starlift's."""
+"""What in a warehouse keeps the star from being created there: privileges, types that it lacks, and what is not Starlift's."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.warehouse import RUN
-from shared.errors import PermanentError
+from contracts.warehouse import APPLIED_CONTRACT, RUN
 
+_PRIVILEGES = """
+SELECT
+    has_database_privilege(current_database(), 'CREATE') AS may_create_schemas,
+    -- NULL: there is no such schema yet.
+    (SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1) AS may_create_tables,
+    has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary_tables
+"""
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"
 _TABLES_OF_OTHERS = """
 SELECT c.relname AS name
@@ -19,19 +27,38 @@ ORDER BY c.relname
 """
 
 
-async def require_own_tables(warehouse: asyncpg.Connection, contract: Contract) -> None:
-    """Check that every table with a name of the star has the column that Starlift's have. Raises: PermanentError."""
+async def missing_privileges(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
+    """What the role may not do, a sentence each."""
+    may = dict(await warehouse.fetchrow(_PRIVILEGES, contract.warehouse_schema) or {})
+    lacked = {
+        "schemas; GRANT CREATE ON DATABASE …": may["may_create_schemas"],
+        f"tables; GRANT CREATE ON SCHEMA {contract.warehouse_schema}": may["may_create_tables"],
+        "temporary tables; GRANT TEMPORARY ON DATABASE …": may["may_create_temporary_tables"],
+    }
+    return [f"the warehouse role may not create {what} to it" for what, is_allowed in lacked.items() if is_allowed is False]
+
+
+async def what_is_of_others(warehouse: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[str]:
+    """Why the names of the star are not free, a sentence each; `applied` are the contracts that the warehouse follows."""
+    # Tombstones and key comparisons belong to a database's only star.
+    found = [
+        f"the warehouse contains the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
+        f"it is the same contract renamed, update {APPLIED_CONTRACT}"
+        for other in applied
+        if other != contract.name
+    ]
     names = [table.name for table in contract.warehouse_tables]
-    found = [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
-    if found:
-        raise PermanentError(
+    tables = [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
+    if tables:
+        found.append(
             f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create "
-            f"({', '.join(found)}: no column '{RUN}'); move them away, or give Starlift an empty database"
+            f"({', '.join(tables)}: no column '{RUN}'); move them away, or give Starlift an empty database"
         )
+    return found
 
 
-async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> None:
-    """Check that the warehouse has each type that a column of the star takes verbatim. Raises: PermanentError."""
+async def missing_types(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
+    """Why columns of the star can't have the types that they take verbatim, in at most one sentence."""
     used = {
         column.type.name: f"{table.name}.{column.name}"
         for table in contract.warehouse_tables
@@ -39,14 +66,12 @@ async def require_types(warehouse: asyncpg.Connection, contract: Contract) -> No
         if column.type.is_verbatim
     }
     try:
-        lacked = {row["name"] for row in await warehouse.fetch(_LACKED, list(used))}
+        async with warehouse.transaction():  # a savepoint: more is to be asked after an error
+            lacked = {row["name"] for row in await warehouse.fetch(_LACKED, list(used))}
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:  # words that are not the name of a type, or bad bounds
-        raise PermanentError(
-            f"the warehouse can't read a type of contract '{contract.name}': {error.args[0]}; correct the contract"
-        ) from error
-    if lacked:
-        named = ", ".join(f"{name} ({used[name]})" for name in used if name in lacked)
-        raise PermanentError(
-            f"the warehouse lacks types that contract '{contract.name}' takes verbatim: {named}; create them there, or declare "
-            "the columns TEXT"
-        )
+        return [f"the warehouse can't read a type of contract '{contract.name}': {error.args[0]}; correct the contract"]
+    named = ", ".join(f"{name} ({used[name]})" for name in used if name in lacked)
+    if not named:
+        return []
+    sentence = f"the warehouse lacks types that contract '{contract.name}' takes verbatim: {named}"
+    return [f"{sentence}; create them there, or declare the columns TEXT"]

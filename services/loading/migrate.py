@@ -21,27 +21,18 @@ import asyncpg
 import structlog
 
 from contracts.contract import Contract
-from contracts.warehouse import (
-    ADD_SINCE,
-    APPLIED_CONTRACT,
-    CREATE_OWN_TABLES,
-    HAS_SINCE,
-    KEY_LISTS,
-    OWN_TABLES,
-    STAR_LOCK,
-    TAKE_OVER_KEY_LISTS,
-)
+from contracts.warehouse import APPLIED_CONTRACT, STAR_LOCK
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url
-from shared.errors import PermanentError
 from shared.ledger import applied_contracts
 from shared.lock_waits import LockWait, log_lock_waits
 from shared.postgres import Database
 from shared.service import run_service
 from shared.sql import literal
 from shared.star_schema.evolution import Change, SchemaNotReadyError, changes
+from shared.star_schema.own_tables import own_changes
 from shared.star_schema.star import read_star
-from shared.warehouse_fit import require_own_tables, require_types
+from shared.warehouse_fit import missing_types, what_is_of_others
 
 LOCK_LIMIT = timedelta(seconds=3)
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
@@ -109,20 +100,15 @@ async def next_change(database: Database, contract: Contract) -> Change | None:
 
 async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
     """Find every obstacle before anything is changed."""
-    missing = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
-    if await connection.fetchval(missing, OWN_TABLES):
-        return Change("schema 'starlift'", (CREATE_OWN_TABLES,))
-    if not await connection.fetchval(HAS_SINCE):
-        return Change("the table of key comparisons", ADD_SINCE)
-    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", KEY_LISTS):
-        return Change(f"{KEY_LISTS}, which key comparisons by hashes replace", TAKE_OVER_KEY_LISTS)
+    if own := await own_changes(connection):
+        return own[0]
     applied = await applied_contracts(connection)
-    _refuse_second_star(contract, applied)
-    try:
-        await require_own_tables(connection, contract)
-        await require_types(connection, contract)
-    except PermanentError as error:
-        raise SchemaNotReadyError(str(error)) from error
+    problems = [
+        *await what_is_of_others(connection, contract, applied),
+        *await missing_types(connection, contract),
+    ]
+    if problems:
+        raise SchemaNotReadyError("; ".join(problems))
     found = changes(contract, await read_star(connection, contract))
     if found:
         return found[0]
@@ -134,16 +120,6 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
         "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()"
     )
     return Change(f"the record of contract '{contract.name}'", (record,))
-
-
-def _refuse_second_star(contract: Contract, applied: dict[str, str]) -> None:
-    """Tombstones and key comparisons belong to a database's only star. Raises: SchemaNotReadyError."""
-    for other in applied.keys() - {contract.name}:
-        raise SchemaNotReadyError(
-            f"the warehouse contains the star of contract '{other}'; give contract '{contract.name}' a database of its own "
-            "or, if "
-            f"it is the same contract renamed, update {APPLIED_CONTRACT}"
-        )
 
 
 async def _carry_out(database: Database, contract: Contract, change: Change) -> None:

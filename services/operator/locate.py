@@ -28,7 +28,7 @@ def operator_settings() -> OperatorSettings:
 
     Raises: UsageError for an incomplete environment, or if there is no Starlift.
     """
-    if not _is_described():
+    if not is_described():
         enter(_local_environment())
     try:
         return OperatorSettings()
@@ -54,7 +54,7 @@ def has_local_stack() -> bool:
 
 def local_stack() -> LocalStack | None:
     """The local stack that a command works on; None if it works on another Starlift. Call it before `operator_settings`."""
-    if _is_described() or not has_local_stack():
+    if is_described() or not has_local_stack():
         return None
     from infra.local.stack import Stack  # noqa: PLC0415 (needs the extra `local`)
     from infra.local.state import default_home  # noqa: PLC0415 (likewise)
@@ -63,7 +63,8 @@ def local_stack() -> LocalStack | None:
     return None if Stack.found() is None else LocalStack(default_home())
 
 
-def _is_described() -> bool:
+def is_described() -> bool:
+    """Whether the environment describes a Starlift that is deployed."""
     return any(name.upper().startswith(f"{PREFIX}INGESTION_QUEUE") for name in os.environ)
 
 

@@ -13,6 +13,7 @@ from contracts.warehouse import RUN, TECHNICAL_COLUMNS, current_name
 from shared.errors import DependencyDownError
 from shared.sql import literal, quoted
 from shared.star_schema.schema import (
+    KeyConstraint,
     create_current_view,
     create_statements,
     current_view,
@@ -20,7 +21,7 @@ from shared.star_schema.schema import (
     key_constraints,
     relation,
 )
-from shared.star_schema.star import FoundStar, FoundView
+from shared.star_schema.star import FoundForeignKey, FoundStar, FoundView
 
 SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
 
@@ -58,38 +59,50 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
     Carry out only the first: the ones after it may depend on its result.
     Raises: SchemaNotReadyError if one might lose a value, or if objects of others are in the way.
     """
-    _refuse_dependants(contract, star)
+    if refused := obstacles(contract, star):
+        raise SchemaNotReadyError("; ".join(refused))
     missing = [table for table in contract.warehouse_tables if not star.columns[table.name]]
     found = [
         change
         for table in contract.warehouse_tables
         for change in (*_column_changes(contract, table, star), *_key_changes(contract, table, star))
     ]
+    for key in outdated_foreign_keys(contract, star):
+        statement = f"ALTER TABLE {relation(contract, contract.warehouse_table(key.table))} DROP CONSTRAINT {quoted(key.name)}"
+        found.insert(0, Change(f"foreign key '{key.name}' of table '{key.table}'", (statement,)))
     if missing:
         subject = f"the new tables {', '.join(table.name for table in missing)}"
         found.insert(0, Change(subject, tuple(create_statements(contract, missing))))
     return [*found, *(change for table in contract.facts if (change := _view_change(contract, table, star)) is not None)]
 
 
-def _refuse_dependants(contract: Contract, star: FoundStar) -> None:
-    """Raises: SchemaNotReadyError naming every object of others that would be lost or would stop a change."""
-    found = []
+def obstacles(contract: Contract, star: FoundStar) -> list[str]:
+    """Why the star can't follow the contract, a sentence each: a type that may not hold every value, objects of others."""
+    dependants, refused = list[str](), list[str]()
     for table in contract.warehouse_tables:
-        widened = [name for name, _ in _widenings(contract, table, star)]
+        refused += [
+            f"column '{name}' of the warehouse's '{table.name}' is {actual} and should be {wanted}, which may not hold every "
+            f"value; alter the column, or correct contract '{contract.name}' and restart the loader"
+            for name, actual, wanted in _retyped(table, star)
+            if not is_widening(actual, wanted)
+        ]
+        widened = dict(widenings(table, star))
         name = current_name(table.name)
         view = star.views.get(name)
         is_dropped = view is not None and (bool(widened) or _has_to_be_dropped(view, star.wanted_views.get(name)))
         for dependant in star.dependants:
             if dependant.relation == table.name and widened and (dependant.column is None or dependant.column in widened):
-                found.append(f"{dependant.name} on {dependant.relation}.{dependant.column or '*'}")
+                dependants.append(f"{dependant.name} on {dependant.relation}.{dependant.column or '*'}")
             elif dependant.relation == name and is_dropped:
-                found.append(f"{dependant.name} on {dependant.relation}")
-    if found:
-        raise SchemaNotReadyError(
-            f"the warehouse can't be migrated to contract '{contract.name}' while other objects depend on columns that "
-            "have to change: "
-            f"{'; '.join(dict.fromkeys(found))}; drop them, and create them again once the loader has continued by itself"
+                dependants.append(f"{dependant.name} on {dependant.relation}")
+    if dependants:
+        refused.insert(
+            0,
+            f"the warehouse can't be migrated to contract '{contract.name}' while other objects depend on columns that have "
+            f"to change: {'; '.join(dict.fromkeys(dependants))}; drop them, and create them again once the loader has "
+            "continued by itself",
         )
+    return refused
 
 
 def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
@@ -100,42 +113,61 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
     found = star.columns[table.name]
     if not found:
         return
-    names = {column.name for column in found}
-    # An added column starts as NULL: the changed contract makes the next run read everything again.
-    types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
-    added = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in types.items() if name not in names]
-    widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in _widenings(contract, table, star)]
-    actions = [*added, *widened, *_constraint_actions(table, star)]
+    new, wider = added(table, star), widenings(table, star)
+    additions = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in new.items()]
+    widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in wider]
+    actions = [*additions, *widened, *_constraint_actions(table, star)]
     if not actions:
         return
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
     view = star.views.get(current_name(table.name))
     if isinstance(table, Fact) and widened and view is not None:
-        statements = _recreate(contract, table, view, names | set(types), between=statements)
+        statements = _recreate(contract, table, view, {column.name for column in found} | set(new), between=statements)
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
-def _widenings(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str]]:
-    """The columns whose type the contract has widened, with the new type. Raises: SchemaNotReadyError."""
+def added(table: WarehouseTable, star: FoundStar) -> dict[str, str]:
+    """The columns that an existing table lacks, with their definitions.
+
+    An added column starts as NULL: the changed contract makes the next run read everything again.
+    """
+    names = {column.name for column in star.columns[table.name]}
+    types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
+    return {name: definition for name, definition in types.items() if name not in names}
+
+
+def widenings(table: WarehouseTable, star: FoundStar) -> list[tuple[str, str]]:
+    """The columns whose type the contract has widened, with the new type."""
+    return [(name, wanted) for name, actual, wanted in _retyped(table, star) if is_widening(actual, wanted)]
+
+
+def _retyped(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str, str]]:
+    """The columns of another type than the contract's, with both types."""
     for column in star.columns[table.name]:
         wanted = table.star_types.get(column.name)
         actual = _SPELLINGS.get(column.type, column.type.replace("character varying(", "varchar("))
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
             continue  # a wider type, made by a newer build while this one still runs, also holds every value
-        if not is_widening(actual, wanted.sql):
-            raise SchemaNotReadyError(
-                f"column '{column.name}' of the warehouse's '{table.name}' is {actual} and should be {wanted.sql}, which may "
-                f"not hold every value; alter the column, or correct contract '{contract.name}' and restart the loader"
-            )
-        yield column.name, wanted.sql
+        yield column.name, actual, wanted.sql
+
+
+def no_longer_required(table: WarehouseTable, star: FoundStar) -> list[str]:
+    """The columns that are NOT NULL, although the contract has them not, or allows NULL."""
+    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
+    found = star.columns[table.name]
+    return [column.name for column in found if column.is_required and not column.is_key and column.name not in kept]
 
 
 def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
-    """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL, and a `_run` in every row."""
-    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
+    """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL."""
+    for name in no_longer_required(table, star):
+        yield f"ALTER COLUMN {quoted(name)} DROP NOT NULL"
+    yield from repairs_of_run(table, star)
+
+
+def repairs_of_run(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
+    """Actions of ALTER TABLE that keep a row without a run from being inserted: an earlier version allowed it."""
     for column in star.columns[table.name]:
-        if column.is_required and not column.is_key and column.name not in kept:
-            yield f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
         if column.name == RUN and column.has_default:
             yield f"ALTER COLUMN {RUN} DROP DEFAULT"
         if column.name == RUN and not column.is_required:
@@ -146,24 +178,42 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> 
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns[table.name]}
     indexes = star.indexes[table.name]
-    has_primary = any(index.is_primary for index in indexes)
-    for key in key_constraints(table):
+    for key, own in missing_keys(table, star):
         if not names.issuperset(key.columns):
             continue  # the table or a column is yet to be created
-        own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
-        if not own and not (key.columns == (table.surrogate,) and has_primary):
+        if not own:
             columns = ", ".join(map(quoted, key.columns))
             is_taken = any(index.name == key.name for index in indexes)  # by an index that ON CONFLICT can't use
             name = quoted(f"starlift_{key.name}"[:60] if is_taken else key.name)
             statement = f"CREATE UNIQUE INDEX {name} ON {relation(contract, table)} ({columns})"
             yield Change(f"key '{key.name}' ({', '.join(key.columns)}) of table '{table.name}'", (statement,))
-        elif not any(index.is_constraint for index in own) and not (key.is_primary and has_primary):
-            for index in own:
-                if index.name == key.name:
-                    kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
-                    constraint = f"ADD CONSTRAINT {quoted(key.name)} {kind} USING INDEX {quoted(key.name)}"
-                    statement = f"ALTER TABLE {relation(contract, table)} {constraint}"
-                    yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
+        else:
+            kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
+            constraint = f"ADD CONSTRAINT {quoted(key.name)} {kind} USING INDEX {quoted(key.name)}"
+            statement = f"ALTER TABLE {relation(contract, table)} {constraint}"
+            yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
+
+
+def missing_keys(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[KeyConstraint, bool]]:
+    """The keys that the table lacks, each with whether there is an index of its name that can become its constraint."""
+    indexes = star.indexes[table.name]
+    has_primary = any(index.is_primary for index in indexes)
+    for key in key_constraints(table):
+        own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
+        if not own and not (key.columns == (table.surrogate,) and has_primary):
+            yield key, False
+        elif (
+            not any(index.is_constraint for index in own)
+            and not (key.is_primary and has_primary)
+            and any(index.name == key.name for index in own)
+        ):
+            yield key, True
+
+
+def outdated_foreign_keys(contract: Contract, star: FoundStar) -> list[FoundForeignKey]:
+    """The foreign keys that Starlift added for references that the contract has no more: they would refuse new rows."""
+    wanted = {(fact.name, column.name): column.references for fact in contract.facts for column in fact.columns}
+    return [key for key in star.foreign_keys if wanted.get((key.table, key.column)) != key.references]
 
 
 def _view_change(contract: Contract, table: Fact, star: FoundStar) -> Change | None:

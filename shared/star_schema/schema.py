@@ -31,15 +31,20 @@ def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
             if column.references is None:
                 continue
             dimension = contract.warehouse_table(column.references)
-            name = _constraint_name(table, column.name, kind="fkey")
+            name = foreign_key_name(table.name, column.name)
             referred = f"{relation(contract, dimension)} ({quoted(dimension.key[0])})"
             key = f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {referred}"
             yield name, f"ALTER TABLE {relation(contract, table)} ADD CONSTRAINT {quoted(name)} {key}"
 
 
-def _constraint_name(table: WarehouseTable, *columns: str, kind: str) -> str:
+def foreign_key_name(table: str, column: str) -> str:
+    """The name of the foreign key of a fact's column."""
+    return _constraint_name(table, column, kind="fkey")
+
+
+def _constraint_name(table: str, *columns: str, kind: str) -> str:
     """As PostgreSQL would call it; where it would cut the name, a hash keeps names apart."""
-    name = "_".join((table.name, *columns, kind))
+    name = "_".join((table, *columns, kind))
     if len(name.encode()) <= NAME_BYTES_MAXIMUM:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -59,10 +64,10 @@ class KeyConstraint:
 def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
     """The keys of a table; the last one tells two rows apart, and merges rely on it."""
     if table.surrogate is None:
-        return (KeyConstraint(_constraint_name(table, kind="pkey"), table.identity, is_primary=True),)
+        return (KeyConstraint(_constraint_name(table.name, kind="pkey"), table.identity, is_primary=True),)
     return (
-        KeyConstraint(_constraint_name(table, kind="pkey"), (table.surrogate,), is_primary=True),
-        KeyConstraint(_constraint_name(table, *table.identity, kind="key"), table.identity, is_primary=False),
+        KeyConstraint(_constraint_name(table.name, kind="pkey"), (table.surrogate,), is_primary=True),
+        KeyConstraint(_constraint_name(table.name, *table.identity, kind="key"), table.identity, is_primary=False),
     )
 
 

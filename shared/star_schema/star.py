@@ -12,7 +12,7 @@ import asyncpg
 from contracts.contract import Contract
 from contracts.warehouse import DELETED_AT, RUN, current_name
 from shared.sql import quoted
-from shared.star_schema.schema import select_current
+from shared.star_schema.schema import foreign_key_name, select_current
 
 QUERIES = {file.name: file.read_text() for file in (files("shared.star_schema") / "queries").iterdir()}
 
@@ -77,6 +77,16 @@ class FoundDependant:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundForeignKey:
+    """A foreign key of one column, whose name is the one that Starlift gives."""
+
+    name: str
+    table: str
+    column: str
+    references: str  # a table of the same schema
+
+
+@dataclass(frozen=True, slots=True)
 class FoundStar:
     """The whole star, by table or view. `wanted_views` are the views as the contract defines them on the existing tables."""
 
@@ -85,6 +95,13 @@ class FoundStar:
     views: dict[str, FoundView]
     wanted_views: dict[str, FoundView]
     dependants: tuple[FoundDependant, ...]
+    foreign_keys: tuple[FoundForeignKey, ...] = ()
+
+
+def no_star(contract: Contract) -> FoundStar:
+    """A warehouse that has nothing of the star."""
+    nothing: dict[str, list[Any]] = {table.name: [] for table in contract.warehouse_tables}
+    return FoundStar(dict(nothing), dict(nothing), {}, {}, ())
 
 
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> FoundStar:
@@ -104,6 +121,11 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Found
         views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, views)},
         wanted_views=await _wanted_views(connection, contract, columns),
         dependants=tuple(FoundDependant(**row) for row in dependants),
+        foreign_keys=tuple(
+            FoundForeignKey(**row)
+            for row in await connection.fetch(QUERIES["foreign_keys.sql"], schema, tables)
+            if row["name"] == foreign_key_name(row["table"], row["column"])
+        ),
     )
 
 

@@ -84,9 +84,9 @@ class Databases:
     warehouse: str
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """The options of `starlift up` for these databases."""
-        return "--source-url", self.reader, "--warehouse-url", self.warehouse
+    def urls(self) -> dict[str, str]:
+        """The variables that tell `starlift up` of them."""
+        return {"STARLIFT_SOURCE_URL": self.reader, "STARLIFT_WAREHOUSE_URL": self.warehouse}
 
     def write(self, *statements: str) -> None:
         """Execute the application's statements, each in its own transaction."""
@@ -167,6 +167,6 @@ def shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> It
     It ends with the last test of this directory: five processes that poll every two seconds would slow down all later tests.
     """
     with starlift_in(tmp_path_factory.mktemp("shared") / "home") as running:
-        running("up", "--detach", *databases.options)
+        running("up", "--detach", expected=0, **databases.urls)
         running("ingest", "--wait")
         yield running

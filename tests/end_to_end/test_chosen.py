@@ -6,6 +6,7 @@ import stat
 
 from infra.local.machine import free_port
 from tests.end_to_end.conftest import Starlift, databases_of
+from tests.fixtures.command import ROOT
 from tests.fixtures.postgres_cluster import TestCluster
 
 
@@ -15,12 +16,15 @@ def test_port_source_name_and_urls_apply_in_another_shell(starlift: Starlift, po
         starlift(
             "up",
             "--detach",
+            "--contract",
+            "contracts/totesys.yaml",
             "--localstack-port",
             str(port),
             STARLIFT_SOURCE_NAME="shop",
             STARLIFT_UP_SOURCE_URL=own.reader,
             STARLIFT_UP_WAREHOUSE_URL=own.warehouse,
         )
+        assert starlift.state.chosen["STARLIFT_CONTRACT"] == str(ROOT / "contracts" / "totesys.yaml")
         assert starlift.state.ports["localstack"] == port
         assert stat.S_IMODE((starlift.home / "stack.json").stat().st_mode) == 0o600
         starlift("ingest", "--wait")

@@ -70,8 +70,8 @@ def test_the_demo_uses_no_user_settings_and_reaches_nothing_outside(
 def test_a_detached_stack_does_not_import_from_the_working_directory(application: Path, starlift: Starlift) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"
     done = subprocess.run(
-        [SCRIPT, "up", "--detach", "--source-url", url],
-        env=starlift.environment(),
+        [SCRIPT, "up", "--detach"],
+        env=starlift.environment(STARLIFT_SOURCE_URL=url),
         cwd=application,
         capture_output=True,
         text=True,

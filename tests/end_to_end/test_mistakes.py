@@ -29,19 +29,19 @@ def with_password(url: str, password: str) -> str:
 
 def test_a_wrong_password_is_reported(starlift: Starlift, own: Databases) -> None:
     url = with_password(own.warehouse, "guess")
-    sentence = starlift("up", "--source-url", own.reader, "--warehouse-url", url, expected=1).complains(1)
+    sentence = starlift("up", expected=1, **own.urls | {"STARLIFT_WAREHOUSE_URL": url}).complains(1)
     assert sentence.startswith("the warehouse database refuses the user or the password; correct its URL or secret (PGPASSWORD")
 
 
 def test_a_port_without_a_server_is_reported_by_a_detached_stack(starlift: Starlift) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{free_port()}/shop"
-    sentence = starlift("up", "--detach", "--source-url", url, expected=1).complains(1)
+    sentence = starlift("up", "--detach", expected=1, STARLIFT_SOURCE_URL=url).complains(1)
     assert sentence == "nothing listens at the source database's host and port; start it or correct the URL"
     assert starlift.alive == set()
 
 
 def test_an_unknown_host_is_reported(starlift: Starlift) -> None:
-    sentence = starlift("up", "--source-url", "postgresql://me:secret@db.invalid/shop", expected=1).complains(1)
+    sentence = starlift("up", "--source-url", "postgresql://me:@db.invalid/shop", expected=1).complains(1)
     assert sentence.startswith("the source database's host can't be reached (")
     assert sentence.endswith("; check the URL and the network")
 
@@ -67,7 +67,7 @@ def test_a_source_that_does_not_match_the_contract_is_reported(
 ) -> None:
     own.write(mistake)
     try:
-        sentence = starlift("up", *own.options, expected=2).complains(2)
+        sentence = starlift("up", expected=2, **own.urls).complains(2)
         assert sentence.startswith(expected)
         assert "dead letters" not in sentence, "nothing runs yet"
     finally:
@@ -78,6 +78,22 @@ def test_an_invalid_url_is_not_printed(starlift: Starlift) -> None:
     sentence = starlift("up", "--source-url", "postgresql://me:hun#ter2@db/shop", expected=2).complains(2)
     assert sentence.startswith("the source database's URL can't be read; it should look like postgresql://user:password@host")
     assert "ter2" not in sentence
+
+
+@pytest.mark.parametrize("command", ["up", "plan"])
+def test_a_password_on_the_command_line_is_refused(command: str, starlift: Starlift) -> None:
+    sentence = starlift(command, "--source-url", "postgresql://me:hunter2@db/shop", expected=2).complains(2)
+    assert sentence.startswith("the source URL on the command line holds a password, which other users can read there; ")
+    assert "hunter2" not in sentence
+
+
+def test_the_databases_of_a_deployed_starlift_are_not_used_by_mistake(starlift: Starlift) -> None:
+    deployed = {"STARLIFT_INGESTION_QUEUE_URL": "https://sqs/1/q", "STARLIFT_SOURCE_URL": "postgresql://me:hunter2@db/shop"}
+    sentence = starlift("up", expected=2, **deployed).complains(2)
+    assert sentence == (
+        "the environment describes another Starlift (STARLIFT_INGESTION_QUEUE_URL), to which STARLIFT_SOURCE_URL belongs; "
+        "unset both, or pass --source-url"
+    )
 
 
 @pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])

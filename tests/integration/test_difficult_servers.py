@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -18,12 +19,11 @@ from contracts.contract import Contract
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
-from services.operator.local.preflight import check_source, check_warehouse
-from shared.errors import DependencyDownError, PermanentError
 from shared.postgres import Database, read_in_parts
 from shared.source_facts import UNKNOWN_POSITION
 from tests.fixtures.dropping_pooler import dropping_pooler
 from tests.fixtures.pipeline import Pipeline, open_pipeline
+from tests.fixtures.plans import problems_of
 from tests.fixtures.postgres_cluster import TestCluster
 
 FLOAT = verbatim("double precision")
@@ -151,7 +151,7 @@ async def test_a_server_without_log_position_and_md5_can_be_a_source(
         assert pipeline.checkpoint().snapshot.wal_position != UNKNOWN_POSITION
         for signature, returns in (("pg_current_wal_lsn()", "pg_lsn"), ("md5(text)", "text"), ("md5(bytea)", "text")):
             await owner.execute(refuse(signature, f"RETURNS {returns}"))
-        await check_source(source_url, CONTRACT)
+        assert await problems_of(CONTRACT, source=source_url) == []
         with capture_logs() as logs:
             await require_right(pipeline)
         assert [entry for entry in logs if entry["event"] == "full_read"] == []
@@ -183,8 +183,8 @@ async def test_a_setting_that_cannot_be_changed_is_named_with_the_role(
         "CREATE FUNCTION pg_catalog.set_config(name text, value text, local boolean) RETURNS text LANGUAGE plpgsql "
         f"AS $$ BEGIN {body} END $$"
     )
-    with pytest.raises(PermanentError, match=f"^the source database {expected}"):
-        await check_source(source_url, CONTRACT)
+    (problem,) = await problems_of(CONTRACT, source=source_url)
+    assert re.match(f"the source database {expected}", problem)
 
 
 async def test_reading_in_parts_leaves_no_prepared_statement_in_a_pooled_session(source_url: str) -> None:
@@ -219,8 +219,7 @@ async def test_only_the_url_decides_how_to_connect(
         "PGPASSWORD": "wrong",
     }.items():
         monkeypatch.setenv(name, value)
-    await check_source(source_url, CONTRACT)
-    await check_warehouse(warehouse_url, CONTRACT)
+    assert await problems_of(CONTRACT, source=source_url, warehouse=warehouse_url) == []
     execute(warehouse_url, "SELECT 1")
 
 
@@ -228,10 +227,8 @@ async def test_a_password_in_the_environment_is_never_used(source_url: str, monk
     parts = urlsplit(source_url)
     assert parts.password is not None
     monkeypatch.setenv("PGPASSWORD", parts.password)
-    with pytest.raises(
-        DependencyDownError, match=r"refuses the user or the password; .* \(PGPASSWORD and ~/.pgpass are not read"
-    ):
-        await check_source(source_url.replace(f":{parts.password}@", "@"), CONTRACT)
+    (problem,) = await problems_of(CONTRACT, source=source_url.replace(f":{parts.password}@", "@"))
+    assert re.search(r"refuses the user or the password; .* \(PGPASSWORD and ~/.pgpass are not read", problem)
 
 
 async def test_a_rotated_password_is_read_again(source_url: str) -> None:

@@ -21,8 +21,10 @@ from shared.errors import DependencyDownError
 from tests.end_to_end.conftest import wait_until
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read
+from tests.fixtures.plans import plan_for
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.scratch_cluster import ScratchCluster, remove, scratch
+from tests.fixtures.totesys import CONTRACT
 
 INSERT = "INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', now())"
 REPLAYED = "SELECT pg_last_wal_replay_lsn()::text"
@@ -178,6 +180,10 @@ async def test_a_standby_can_be_the_source_and_its_lag_loses_nothing(
 ) -> None:
     database = await filled_database(scratch_source)
     await until_replayed(scratch_source, standby)
+    plan = await plan_for(CONTRACT, source=standby.url(database, READER), warehouse=standby.url(database, READER))
+    (note,) = plan.notes
+    assert note.startswith("the source is a standby that cancels a run if its primary removes rows that the run still reads, ")
+    assert [(problem.part, problem.is_unreachable) for problem in plan.problems] == [("warehouse", True)], "it is read-only"
     async with (
         application_of(scratch_source, database) as application,
         open_pipeline(standby.url(database, READER), warehouse_url) as pipeline,

@@ -16,11 +16,11 @@ from contracts.messages import BatchIngested
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Dimension, Drift, Lookup, SourceColumn, SourceTable
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
-from services.operator.local.preflight import check_source
 from services.operator.local.totesys.fill import connect
 from shared.catalog import SourceMismatchError
 from shared.errors import PermanentError
 from tests.fixtures.pipeline import LANDING, Pipeline, open_pipeline, tables_read
+from tests.fixtures.plans import problems_of
 from tests.fixtures.postgres_cluster import TestCluster
 
 NAMED = (SourceColumn("id", INTEGER), SourceColumn("name", TEXT))
@@ -72,8 +72,8 @@ async def test_a_view_or_an_inheritance_parent_is_refused_and_a_partitioned_tabl
         expected = f"^{re.escape(sentence)}$"
         with pytest.raises(SourceMismatchError, match=expected):
             await pipeline.reading(contract_of(name)).ingest()
-        with pytest.raises(SourceMismatchError, match=expected):
-            await check_source(postgres_cluster.url(source_database, READER), contract_of(name))
+        url = postgres_cluster.url(source_database, READER)
+        assert await problems_of(contract_of(name), source=url) == [sentence]
     parcels = pipeline.reading(contract_of("parcel"))
     await parcels.run()
     assert await parcels.select("SELECT id, name FROM dim_thing") == [(1, "small")]
@@ -116,11 +116,11 @@ async def test_a_text_without_a_utf_8_equivalent_stops_the_run_and_is_located(
 
 
 @pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
-async def test_a_source_without_an_encoding_is_refused_by_the_preflight(
+async def test_a_source_without_an_encoding_is_reported_by_the_plan(
     postgres_cluster: TestCluster, encoded_database: str
 ) -> None:
-    with pytest.raises(SourceMismatchError, match="the source database's encoding is SQL_ASCII"):
-        await check_source(postgres_cluster.url(encoded_database, SOURCE_OWNER), contract_of("customer"))
+    (problem,) = await problems_of(contract_of("customer"), source=postgres_cluster.url(encoded_database, SOURCE_OWNER))
+    assert problem.startswith("the source database's encoding is SQL_ASCII")
 
 
 # --- privileges on columns -----------------------------------------------------------------------------------------

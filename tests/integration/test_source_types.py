@@ -12,12 +12,11 @@ from contracts.messages import Mode
 from contracts.origins import DateOf, FromLookup, FromSource, TimeOf
 from contracts.tables import Column, Fact, Lookup
 from infra.local.databases import LOADER, READER
-from services.operator.local.preflight import check_warehouse
 from services.operator.proof.history import check_history
 from services.operator.proof.repair import plan_repair
-from shared.errors import PermanentError
 from shared.star_schema.evolution import SchemaNotReadyError
 from tests.fixtures.pipeline import Pipeline, row_count
+from tests.fixtures.plans import problems_of
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.tracing import life, told
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
@@ -74,13 +73,14 @@ async def test_types_of_extensions_and_other_schemas_are_transferred(
     lacks = re.escape(
         """takes verbatim: extensions.citext (dim_t.mail), "Role"[] (dim_t.roles); create them there, or declare"""
     )
-    with pytest.raises(PermanentError, match=lacks):
-        await check_warehouse(postgres_cluster.url(warehouse_database, LOADER), pipeline.contract)
+    url = postgres_cluster.url(warehouse_database, LOADER)
+    (problem,) = await problems_of(pipeline.contract, warehouse=url)
+    assert re.search(lacks, problem)
     with pytest.raises(SchemaNotReadyError, match=lacks):
         await pipeline.run()
     async with empty.warehouse.connection() as warehouse:
         await warehouse.execute(types)
-    await check_warehouse(postgres_cluster.url(warehouse_database, LOADER), pipeline.contract)
+    assert await problems_of(pipeline.contract, warehouse=url) == []
     await pipeline.run(Mode.FULL)
     found = await pipeline.select("SELECT id, mail::text, roles::text, code, other, of FROM dim_t ORDER BY id")
     assert found == [(1, "A@b", '{A,"b c"}', "x", "C@d", '(1,"x y")'), (2, *[None] * 5)]

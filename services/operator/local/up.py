@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
 
 from contracts.contract import Contract
 from contracts.tables import ContractError
+from contracts.yaml_text import ContractTextError
 from infra.local import processes
 from infra.local.localstack import environment_directory, is_installed
 from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
+from services.operator.contract.plan import make_plan, plan_of_mistakes, require_possible
+from services.operator.contract.urls import up_variable
 from services.operator.errors import UsageError
 from services.operator.local.events import LogTail, read_event, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
-from services.operator.local.preflight import is_shaped_otherwise, require_databases, require_schema
 from services.operator.local.prover import Prover
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import start_writing
@@ -42,7 +45,6 @@ SERVICES_LIMIT = timedelta(minutes=10)  # a guard against a hang, like the limit
 DETACHED_LIMIT = timedelta(minutes=45)  # all of them together
 ORDERS = 11_187  # two years of the real wholesaler
 WRITES_PER_SECOND = 5.0
-SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE = f"{PREFIX}UP_SOURCE_URL", f"{PREFIX}UP_WAREHOUSE_URL"
 FOR_EVER = timedelta(days=3650)
 _USAGE = 2  # the exit code of a `starlift up` that refused its options or settings
 
@@ -64,8 +66,8 @@ class UpOptions:
     `every` is the time between two runs, `prove_every` between two proofs.
     """
 
-    source_url: str | None
-    warehouse_url: str | None
+    source_url: SecretStr | None
+    warehouse_url: SecretStr | None
     every: timedelta
     localstack_port: int | None = None
     prove_every: timedelta = timedelta(minutes=1)
@@ -85,8 +87,8 @@ class UpOptions:
 
     def environment(self) -> dict[str, str]:
         """The URLs, as `starlift up` reads them from its environment."""
-        urls = {SOURCE_URL_VARIABLE: self.source_url, WAREHOUSE_URL_VARIABLE: self.warehouse_url}
-        return {name: url for name, url in urls.items() if url is not None}
+        urls = {up_variable("source"): self.source_url, up_variable("warehouse"): self.warehouse_url}
+        return {name: url.get_secret_value() for name, url in urls.items() if url is not None}
 
 
 def up_in_foreground(options: UpOptions, screen: Screen) -> None:
@@ -120,13 +122,15 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int = ORD
     """Start LocalStack and the databases, and fill an embedded source."""
     forget_other_clients()
     contract = load_contract_of_environment()
-    asyncio.run(require_databases(options.source_url, options.warehouse_url, contract))
+    require_possible(asyncio.run(make_plan(contract, options.source_url, options.warehouse_url)))
     if not is_installed(environment_directory()):
         screen.say(f"installing LocalStack in {environment_directory()}, once; this takes a minute or two")
     with screen.doing("starting LocalStack and PostgreSQL"):
-        stack.start(source_url=options.source_url, warehouse_url=options.warehouse_url, localstack_port=options.localstack_port)
-    if asyncio.run(is_shaped_otherwise(stack.database_url("warehouse"), contract)):
-        require_schema(service_environment("loading", stack.state, os.environ) | chosen_settings())
+        given = (options.source_url, options.warehouse_url)
+        source, warehouse = (None if url is None else url.get_secret_value() for url in given)
+        stack.start(source_url=source, warehouse_url=warehouse, localstack_port=options.localstack_port)
+    if options.warehouse_url is None:  # the embedded one may hold a star that can't follow the contract
+        require_possible(asyncio.run(make_plan(contract, None, SecretStr(stack.database_url("warehouse")))))
     if stack.source_owner_url is not None:
         with screen.doing("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))
@@ -232,8 +236,12 @@ def last_words(log: str) -> str:
 
 
 def load_contract_of_environment() -> Contract:
-    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: UsageError."""
+    """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: UsageError, with every problem of a document."""
+    name = os.environ.get(f"{PREFIX}CONTRACT") or "totesys"
     try:
-        return contract_named(os.environ.get(f"{PREFIX}CONTRACT", "totesys"))
+        return contract_named(name)
+    except ContractTextError as error:
+        require_possible(plan_of_mistakes(name, error))
+        raise
     except ContractError as error:
         raise UsageError(f"STARLIFT_CONTRACT is wrong: {error}") from error

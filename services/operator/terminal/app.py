@@ -17,6 +17,7 @@ _COMMANDS = (
     ("init", "contract", "Look into a database and write a contract that can be run at once."),
     ("pull", "contract", "Bring a contract's part `source` up to date with the database."),
     ("convert", "contract", "Write the document of a contract in Python."),
+    ("plan", "plan", "Show every problem of a contract, what a first run reads, and what changes."),
     ("ingest", "ingest", "Request a run: read the changes and load them."),
     ("resend", "ingest", "Resend batches that were announced but never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),

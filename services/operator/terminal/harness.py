@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # a database, a queue or the stack does not do what it should, or a bug
     USAGE = 2  # wrong arguments or settings
     DIFFERENT = 3  # the warehouse does not equal the source
-    CHANGED = 3  # the source's catalog is not as the contract repeats it
+    CHANGED = 3  # the source's catalog is not as the contract repeats it, or the warehouse would be changed
     PARTIAL = 3  # some dead letters stayed where they are; the table, or --json, says why
     NOT_LOADED = 4  # a run or a row that was asked for is not in the warehouse, or a proof is pending
     NOTHING = 4  # nothing matches what was asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,15 +17,20 @@ from rich.text import Text
 from contracts.proofs import Outcome
 from infra.local.stack import Stack
 from infra.local.state import default_home
+from services.operator.contract.urls import chosen_url, up_variable, url_variable
+from services.operator.errors import UsageError
 from services.operator.local import demo as demonstration
 from services.operator.local import late_commits
 from services.operator.local.late_commits import QUICK, SLOW, LateCommits
-from services.operator.local.up import SOURCE_URL_VARIABLE, WAREHOUSE_URL_VARIABLE, UpOptions, up_detached, up_in_foreground
+from services.operator.local.up import UpOptions, up_detached, up_in_foreground
+from services.operator.locate import is_described
 from services.operator.terminal.harness import ExitCode
+from services.operator.terminal.plan import CONTRACT_VARIABLE, ContractName
 from services.operator.terminal.verify import COLOURS, verdict_sentence
+from shared.contract_file import located
 
-SOURCE_HELP = "Your own source, read-only: postgresql://user:password@host/database."
-WAREHOUSE_HELP = "Your own warehouse: postgresql://user:password@host/database."
+SOURCE_HELP = "Your own source, read-only, without a password: postgresql://user@host/database; default: STARLIFT_SOURCE_URL."
+WAREHOUSE_HELP = "Your own warehouse, likewise; default: STARLIFT_WAREHOUSE_URL."
 EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 
 app = typer.Typer()
@@ -52,8 +58,9 @@ class ConsoleScreen:
 
 @app.command()
 def up(
-    source_url: Annotated[str | None, typer.Option(envvar=SOURCE_URL_VARIABLE, help=SOURCE_HELP)] = None,
-    warehouse_url: Annotated[str | None, typer.Option(envvar=WAREHOUSE_URL_VARIABLE, help=WAREHOUSE_HELP)] = None,
+    contract: ContractName = None,
+    source_url: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
+    warehouse_url: Annotated[str | None, typer.Option(help=WAREHOUSE_HELP)] = None,
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything runs; `starlift down` stops it.")] = False,
     every: Seconds = 2.0,
@@ -62,12 +69,27 @@ def up(
 ) -> None:
     """Start the local stack and the three services; one line per event until Ctrl-C.
 
-    Without URLs: embedded databases, and a simulator that writes to the source as an application would.
-    Exit code 2 if a URL is refused.
+    Without URLs: embedded databases, and a simulator that writes to the source as an application would. Passwords: as in
+    `starlift plan`, whose every problem is reported before anything starts. Exit code 2 if there is one.
     """
-    options = UpOptions(source_url, warehouse_url, timedelta(seconds=every), localstack_port, timedelta(seconds=prove_every))
+    if is_described():
+        _refuse_urls_of_another(source=source_url, warehouse=warehouse_url)
+    if name := contract or os.environ.get(CONTRACT_VARIABLE):
+        os.environ[CONTRACT_VARIABLE] = located(name)  # which the stack's state records
+    source, warehouse = chosen_url("source", source_url), chosen_url("warehouse", warehouse_url)
+    options = UpOptions(source, warehouse, timedelta(seconds=every), localstack_port, timedelta(seconds=prove_every))
     options.require_agreement()
     (up_detached if detach else up_in_foreground)(options, ConsoleScreen(Console()))
+
+
+def _refuse_urls_of_another(**options: str | None) -> None:
+    """Raises: UsageError if `up` would work on the databases of a deployed Starlift, which the environment describes."""
+    for name, option in options.items():
+        if option is None and not os.environ.get(up_variable(name)) and os.environ.get(url_variable(name)):
+            raise UsageError(
+                f"the environment describes another Starlift (STARLIFT_INGESTION_QUEUE_URL), to which {url_variable(name)} "
+                f"belongs; unset both, or pass --{name}-url"
+            )
 
 
 @app.command()

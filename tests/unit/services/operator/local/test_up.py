@@ -9,14 +9,15 @@ from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from pydantic import SecretStr
 
 from infra.local import machine
 from infra.local.machine import StackError
 from infra.local.stack import Stack
 from infra.local.ticker import Ticker
-from services.operator.errors import UsageError
+from services.operator.contract.plan import require_possible
+from services.operator.errors import OperatorError, UsageError
 from services.operator.local.events import LogTail
-from services.operator.local.preflight import check_source, check_warehouse
 from services.operator.local.up import (
     UpOptions,
     _wait_until_up,
@@ -26,15 +27,16 @@ from services.operator.local.up import (
     report_until_stopped,
 )
 from services.operator.locate import chosen_settings
-from shared.errors import DependencyDownError, PermanentError
+from tests.fixtures.plans import plan_for
 from tests.fixtures.totesys import CONTRACT
 from tests.unit.services.operator.local.test_events import line
 
 EVERY = timedelta(seconds=2.5)
+SOURCE, WAREHOUSE = SecretStr("postgresql://me:hunter2@db/shop"), SecretStr("postgresql://me:hunter2@dwh/star")
 
 
 def test_urls_are_not_passed_on_the_command_line() -> None:
-    options = UpOptions("postgresql://me:hunter2@db/shop", "postgresql://me:hunter2@dwh/star", EVERY)
+    options = UpOptions(SOURCE, WAREHOUSE, EVERY)
     assert options.arguments() == ["up", "--every", "2.5", "--prove-every", "60.0"]
     assert replace(options, localstack_port=4566).arguments() == [*options.arguments(), "--localstack-port", "4566"]
     assert options.environment() == {
@@ -49,8 +51,8 @@ def test_urls_that_were_not_given_are_not_passed_on() -> None:
 
 def test_a_user_s_own_warehouse_is_not_filled_with_simulated_rows() -> None:
     with pytest.raises(UsageError, match="--warehouse-url without --source-url would fill your warehouse with simulated"):
-        UpOptions(None, "postgresql://me:hunter2@dwh/star", EVERY).require_agreement()
-    UpOptions("postgresql://me:hunter2@db/shop", None, EVERY).require_agreement()
+        UpOptions(None, WAREHOUSE, EVERY).require_agreement()
+    UpOptions(SOURCE, None, EVERY).require_agreement()
     UpOptions(None, None, EVERY).require_agreement()
 
 
@@ -150,14 +152,20 @@ def test_a_request_that_localstack_does_not_answer_ends_nothing() -> None:
     ],
 )
 async def test_an_invalid_url_is_reported_without_its_password(url: str) -> None:
-    for check, name in ((check_source, "source"), (check_warehouse, "warehouse")):
-        with pytest.raises(PermanentError) as caught:
-            await check(url, CONTRACT)
-        assert str(caught.value).startswith(f"the {name} database's URL can't be read; it should look like postgresql://user:")
-        assert "ter2" not in str(caught.value)
+    plan = await plan_for(CONTRACT, source=url, warehouse=url)
+    assert [problem.part for problem in plan.problems] == ["source", "warehouse"]
+    for problem in plan.problems:
+        assert problem.text.startswith(
+            f"the {problem.part} database's URL can't be read; it should look like postgresql://user:"
+        )
+        assert "ter2" not in problem.text
+    with pytest.raises(UsageError, match=r"^2 problems:\n  source: the source database's URL can't be read"):
+        require_possible(plan)
 
 
 async def test_a_port_without_a_server_is_reported(unused_tcp_port: int) -> None:
     for hosts in (f"127.0.0.1:{unused_tcp_port}", f"127.0.0.1:{unused_tcp_port},127.0.0.1:{unused_tcp_port}"):
-        with pytest.raises(DependencyDownError, match="nothing listens at the source database's host and port"):
-            await check_source(f"postgresql://me:hunter2@{hosts}/shop", CONTRACT)
+        plan = await plan_for(CONTRACT, source=f"postgresql://me:hunter2@{hosts}/shop")
+        with pytest.raises(OperatorError, match="nothing listens at the source database's host and port") as caught:
+            require_possible(plan)
+        assert not isinstance(caught.value, UsageError)

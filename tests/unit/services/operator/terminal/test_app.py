@@ -68,6 +68,7 @@ def test_the_commands_have_these_options() -> None:
         "init": {"url", "--output", "--schema", "--include", "--exclude", "--name", "--force"},
         "pull": {"url", "--contract", "--check"},
         "convert": {"module", "--output", "--force"},
+        "plan": {"--contract", "--source-url", "--warehouse-url", "--json"},
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout"},
         "resend": set(),
         "runs": {"--limit", "--json"},
@@ -76,7 +77,7 @@ def test_the_commands_have_these_options() -> None:
         "trace": {"table", "key", "--json"},
         "dlq": set(),  # a group; see the tests of its commands
         "quarantine": set(),  # likewise
-        "up": {"--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
+        "up": {"--contract", "--source-url", "--warehouse-url", "--detach", "--every", "--prove-every", "--localstack-port"},
         "down": set(),
         "demo": {"--orders", "--seconds", "--late-commit"},
     }

@@ -1,0 +1,30 @@
+"""Starlift's own tables in a warehouse, which an earlier version may have created."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from contracts.warehouse import (
+    ADD_SINCE,
+    COMPARISON,
+    CREATE_OWN_TABLES,
+    HAS_SINCE,
+    KEY_LISTS,
+    OWN_TABLES,
+    TAKE_OVER_KEY_LISTS,
+)
+from shared.star_schema.evolution import Change
+
+_ARE_MISSING = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
+
+
+async def own_changes(warehouse: asyncpg.Connection) -> list[Change]:
+    """The changes that they need; carry out only the first."""
+    if await warehouse.fetchval(_ARE_MISSING, OWN_TABLES):
+        return [Change("schema 'starlift'", (CREATE_OWN_TABLES,))]
+    found = []
+    if not await warehouse.fetchval(HAS_SINCE):
+        found.append(Change(f"the table of key comparisons, {COMPARISON}", ADD_SINCE))
+    if await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", KEY_LISTS):
+        found.append(Change(f"{KEY_LISTS}, which key comparisons by hashes replace", TAKE_OVER_KEY_LISTS))
+    return found

@@ -1,0 +1,103 @@
+"""What the migration to a contract changes in the warehouse, by the names of the objects. Pure.
+
+Decided by the functions that the migration itself asks (services/loading/migrate.py), and all of it at once: the migration goes
+step by step, since what it does next may depend on the result of the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+from contracts.contract import Contract
+from contracts.tables import Fact, WarehouseTable
+from contracts.warehouse import RUN, current_name
+from shared.star_schema.evolution import (
+    added,
+    missing_keys,
+    no_longer_required,
+    outdated_foreign_keys,
+    repairs_of_run,
+    widenings,
+)
+from shared.star_schema.schema import definitions, foreign_key_name
+from shared.star_schema.star import FoundStar
+
+
+@unique
+class Action(StrEnum):
+    """What becomes of an object of the warehouse."""
+
+    CREATE = "create"
+    ADD = "add"  # to a table that exists
+    WIDEN = "widen"  # to a type that holds every value of the old one
+    REPLACE = "replace"  # a view, with its owner, grants and comments
+    CHANGE = "change"
+    DROP = "drop"  # a constraint, never a value
+    KEEP = "keep"  # as it is: the contract has it no more, and nothing writes to it
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A change of one object; KEEP is none."""
+
+    action: Action
+    kind: str  # 'table', 'column', 'key', 'foreign key', …
+    name: str  # with its schema
+    detail: str = ""
+
+
+def effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
+    """Every change that the star needs, table by table; foreign keys last, since they come after the first load."""
+    for table in contract.warehouse_tables:
+        name = f"{contract.warehouse_schema}.{table.name}"
+        if star.columns[table.name]:
+            yield from _table_effects(contract, table, star, name)
+        else:
+            yield Effect(Action.CREATE, "table", name, f"{len(definitions(table))} columns")
+            if isinstance(table, Fact):
+                yield Effect(Action.CREATE, "view", current_name(name))
+    yield from _foreign_key_effects(contract, star)
+
+
+def _foreign_key_effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
+    outdated = outdated_foreign_keys(contract, star)
+    for key in outdated:
+        place = f"{contract.warehouse_schema}.{key.table}.{key.name}"
+        yield Effect(Action.DROP, "foreign key", place, "the contract has no such reference")
+    kept = {key.name for key in star.foreign_keys} - {key.name for key in outdated}
+    for table in contract.warehouse_tables:
+        for column in table.columns:
+            if column.references is not None and (name := foreign_key_name(table.name, column.name)) not in kept:
+                place = f"{contract.warehouse_schema}.{table.name}.{name}"
+                yield Effect(Action.ADD, "foreign key", place, f"to {column.references}, after the first complete run")
+
+
+def _table_effects(contract: Contract, table: WarehouseTable, star: FoundStar, name: str) -> Iterator[Effect]:
+    new, wider = added(table, star), widenings(table, star)
+    for column, definition in new.items():
+        yield Effect(Action.ADD, "column", f"{name}.{column}", definition)
+    for column, kind in wider:
+        yield Effect(Action.WIDEN, "column", f"{name}.{column}", f"to {kind}")
+    for column in no_longer_required(table, star):
+        yield Effect(Action.DROP, "NOT NULL", f"{name}.{column}")
+    if repairs := ", ".join(action.rpartition(f"{RUN} ")[2] for action in repairs_of_run(table, star)):
+        yield Effect(Action.CHANGE, "column", f"{name}.{RUN}", repairs)
+    for key, _ in missing_keys(table, star):
+        yield Effect(Action.ADD, "key", f"{name}.{key.name}", f"({', '.join(key.columns)})")
+    if isinstance(table, Fact):
+        yield from _view_effect(contract, table, star, has_other_columns=bool(new or wider))
+    known = definitions(table)
+    for found in star.columns[table.name]:
+        if found.name not in known:
+            yield Effect(Action.KEEP, "column", f"{name}.{found.name}", "not in the contract: its values stay as they are")
+
+
+def _view_effect(contract: Contract, table: Fact, star: FoundStar, *, has_other_columns: bool) -> Iterator[Effect]:
+    name = current_name(table.name)
+    view, wanted = star.views.get(name), star.wanted_views.get(name)
+    if view is None:
+        yield Effect(Action.CREATE, "view", f"{contract.warehouse_schema}.{name}")
+    elif has_other_columns or (wanted is not None and wanted.definition != view.definition):
+        yield Effect(Action.REPLACE, "view", f"{contract.warehouse_schema}.{name}")
