@@ -17,6 +17,7 @@ from infra.local.databases import READER
 from services.operator.contract.catalog import Catalog, read_schema
 from services.operator.contract.propose import propose
 from shared.sql import quoted
+from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.command import Answer, run_starlift
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.postgres_cluster import TestCluster
@@ -284,3 +285,15 @@ async def test_a_well_known_database_is_read_as_it_was_made_proposed_loaded_and_
     shop = await proposed(empty)
     await shop.run()
     await require_equal(shop)
+
+
+@begins_with(filled_totesys(orders=40))
+async def test_totesys_has_its_three_facts_although_transactions_stand_between_orders_and_payments(
+    filled: asyncpg.Connection, pipeline: Pipeline
+) -> None:
+    await filled.execute("ANALYZE")
+    proposed = read_contract(propose(await read_schema(pipeline.source, "public"), "totesys"), "proposal")
+    assert {fact.source for fact in proposed.facts} == {"sales_order", "purchase_order", "payment"}
+    star = pipeline.reading(proposed)
+    await star.run()
+    await require_equal(star)

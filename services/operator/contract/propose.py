@@ -18,6 +18,7 @@ from services.operator.contract.roles import (
     facts_among,
     is_change_time,
     is_heavy,
+    is_of_migrations,
     is_secret,
     is_timestamp,
     naming_columns,
@@ -29,6 +30,7 @@ from services.operator.errors import NotFoundError, UsageError
 HOPS_MAXIMUM = 3  # of a lookup
 LOOKED_UP_MAXIMUM = 6  # columns of one table
 LOOKUP_ROWS_MAXIMUM = 100_000  # of a table to look up in, unless it has fewer rows than the one that refers to it
+_MIGRATIONS = "the name says that a tool keeps its migrations in it"
 _CONFIDENTIAL = "the name says that it may hold a secret"
 _HEAVY = "documents, pictures and shapes stay at the source"
 _UNREADABLE = "the role has no privilege to read it"
@@ -65,7 +67,11 @@ class _Proposal:
 
     @classmethod
     def of(cls, catalog: Catalog) -> _Proposal:
-        tables = {name: table for name, table in catalog.readable.items() if not any(map(is_secret, table.key))}
+        tables = {
+            name: table
+            for name, table in catalog.readable.items()
+            if not any(map(is_secret, table.key)) and not is_of_migrations(name)
+        }
         facts = facts_among(tables)
         taken, names = {CALENDAR}, dict[str, str]()
         for name in tables:
@@ -87,7 +93,8 @@ class _Proposal:
         yield "The part `source` repeats the catalog: `starlift pull` brings it up to date."
         for table in self.catalog.tables.values():
             if table.name not in self.tables:
-                yield f"Left out: {table.name}: {table.problem or f'its key holds a column of which {_CONFIDENTIAL}'}."
+                other = _MIGRATIONS if is_of_migrations(table.name) else f"its key holds a column of which {_CONFIDENTIAL}"
+                yield f"Left out: {table.name}: {table.problem or other}."
 
     def _started(self, kind: str, table: CatalogTable) -> TableDraft:
         others = sorted({link.table for link in table.foreign_keys})

@@ -37,6 +37,11 @@ _HEAVY = re.compile(
     r"bytea|jsonb?|xml|tsvector|tsquery|.*\b(?:geometry|geography|raster|box[23]d)|point|line|lseg|box|path|polygon|circle"
 )
 
+# The tables in which tools for migrations keep what they have done.
+_MIGRATIONS = re.compile(
+    r"(?:.* )?(?:schema )?migrations?|alembic version|flyway schema history|databasechangelog.*|ar internal metadata"
+)
+
 
 def words(name: str) -> str:
     """A name's words, in lower case with blanks between them, however it joins them."""
@@ -46,6 +51,11 @@ def words(name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether a column called so may hold what should stay in the source."""
     return _SECRETS.search(words(name)) is not None
+
+
+def is_of_migrations(name: str) -> bool:
+    """Whether a table called so is a tool's, which keeps in it what has been migrated."""
+    return _MIGRATIONS.fullmatch(words(name)) is not None
 
 
 def is_heavy(column: CatalogColumn) -> bool:
@@ -79,6 +89,7 @@ def facts_among(tables: Mapping[str, CatalogTable]) -> set[str]:
     """The tables that look like facts: events, transactions, measurements and many-to-many relations.
 
     A fact refers to others, and only facts refer to it; so the order is a fact as its lines are, and the customer is not.
+    A table that has no name, such as the transaction between an order and its payment, may come between two facts.
     """
     referring = {name: set[str]() for name in tables}
     for table in tables.values():
@@ -86,12 +97,17 @@ def facts_among(tables: Mapping[str, CatalogTable]) -> set[str]:
             referring.get(link.table, set()).add(table.name)
     largest = max((table.rows for table in tables.values()), default=0)
     facts = {name for name, table in tables.items() if not referring[name] and _is_event(table, largest)}
+    between = {
+        name
+        for name, table in tables.items()
+        if referring[name] and referring[name] <= facts and _links(table) and not naming_columns(table)
+    }
     while more := {
         name
         for name, table in tables.items()
         if name not in facts
         and referring[name]
-        and referring[name] <= facts
+        and referring[name] <= facts | between
         and _is_header(table, max(tables[other].rows for other in referring[name]))
     }:
         facts |= more

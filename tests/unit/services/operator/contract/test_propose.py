@@ -15,7 +15,7 @@ from contracts.yaml_text import BYTES_MAXIMUM, parsed, read_contract
 from services.operator.contract.catalog import Catalog, CatalogTable, ForeignKey
 from services.operator.contract.draft import Draft, TableDraft
 from services.operator.contract.propose import propose
-from services.operator.contract.roles import facts_among, is_secret, words
+from services.operator.contract.roles import facts_among, is_of_migrations, is_secret, words
 from services.operator.contract.source_part import source_part
 from services.operator.errors import NotFoundError, UsageError
 from tests.unit.services.operator.contract.catalogs import (
@@ -245,3 +245,11 @@ def test_words_are_found_however_a_name_joins_them() -> None:
     assert [words(name) for name in ("CustomerId", "customer_id", "HTTPStatus", "größeInCm", "line1")] == [
         *("customer id", "customer id", "http status", "größe in cm", "line 1")
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["_prisma_migrations", "schema_migrations", "django_migrations", "SequelizeMigrations", "alembic_version"]
+)
+def test_a_table_of_a_tool_for_migrations_is_left_out(name: str) -> None:
+    assert is_of_migrations(name)
+    assert not is_of_migrations("migration_of_birds")
