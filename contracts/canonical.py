@@ -11,7 +11,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.column_types import ColumnType
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.expressions import Column as ReadColumn
+from contracts.expressions import Expression, Literal, Operation
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceTable, WarehouseTable
 
 if TYPE_CHECKING:
@@ -106,5 +108,18 @@ def _origin(origin: Origin) -> dict[str, Any]:
             return _given(parsed_date=column, lookup=lookup)
         case CurrencyNameOf(column, lookup):
             return _given(currency_name_of=column, lookup=lookup)
+        case Computed(expression):
+            return {"computed": _expression(expression)}
         case CalendarPart(part):
             return {"calendar_part": part}
+
+
+def _expression(expression: Expression) -> dict[str, Any]:
+    """The tree, not the text that it was made from: spaces, comments and parentheses change no identity."""
+    match expression:
+        case ReadColumn(lookup, name, kind):
+            return _given(column=name, lookup=lookup, type=_type(kind))
+        case Literal(value):
+            return {"literal": None if value is None else str(value), "type": expression.type.name.lower()}
+        case Operation(name, arguments):
+            return {"operation": name, "arguments": [_expression(argument) for argument in arguments]}

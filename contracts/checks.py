@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
 from contracts.column_types import UUID, ColumnType, Kind
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.expressions import NUMBERS, Type, columns, type_of
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
     TABLE_NAME_BYTES_MAXIMUM,
@@ -138,6 +139,9 @@ def _origin_problems(contract: Contract, table: RemodelledTable, column: Column)
     if isinstance(column.origin, CalendarPart):
         yield f"is the calendar's '{column.origin.part}', but the table is not a calendar"
         return
+    if isinstance(column.origin, Computed):
+        yield from _computed_problems(contract, table, column.type, column.origin)
+        return
     if (lookup := column.origin.lookup) is not None and lookup not in table.paths:
         yield f"comes from '{lookup}', which the table does not join"
         return
@@ -153,6 +157,21 @@ def _origin_problems(contract: Contract, table: RemodelledTable, column: Column)
         case ParsedDate(name) | CurrencyNameOf(name):
             if not row.column(name).type.is_text:
                 yield f"is read from '{name}', which is not a text"
+
+
+def _computed_problems(contract: Contract, table: RemodelledTable, wanted: ColumnType, origin: Computed) -> Iterator[str]:
+    for read in columns(origin.expression):
+        if read.lookup is not None and read.lookup not in table.paths:
+            yield f"reads '{read.name}' of '{read.lookup}', which the table does not join"
+            continue
+        found = contract.source_table(table.table_of(read.lookup)).column(read.name).type
+        if found != read.column_type and not read.type is type_of(found) is Type.OPAQUE:
+            yield f"reads '{read.name}' as {read.column_type.sql}, which is {found.sql}"
+    made, declared = origin.expression.type, type_of(wanted)
+    if made in {Type.NULL, Type.OPAQUE}:
+        yield "is computed, but what its expression makes cannot be stored"
+    elif not (made in NUMBERS and declared in NUMBERS) and made is not declared:
+        yield f"is {wanted.sql} but its expression makes {made}"
 
 
 def _copy_problems(name: str, found: ColumnType, wanted: ColumnType, absent: str | None) -> Iterator[str]:

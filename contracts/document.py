@@ -8,6 +8,7 @@ contracts/resolved.py makes a Contract of it. The descriptions here are the refe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -25,10 +26,30 @@ from pydantic.json_schema import JsonSchemaValue
 
 from contracts.calendar import CALENDAR_PARTS
 from contracts.column_types import ColumnType
+from contracts.tables import ContractError
 from contracts.type_names import column_type
 
 NOT_NULL = " not null"
 _KINDS = ("calendar", "dimension", "fact")
+
+
+Place = tuple[str, ...]  # the keys that lead to something in a document
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a document can't mean."""
+
+    place: Place
+    text: str
+
+
+class DocumentError(ContractError):
+    """A document is not a contract. Recovery: correct every problem."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(f"{'.'.join(problem.place)}: {problem.text}" for problem in problems))
+        self.problems = problems
 
 
 class _Closed(BaseModel):
@@ -99,7 +120,7 @@ class Column(_Closed):
     one (`city_id.city_name`: along a foreign key, which is named by its column, by the table that it leads to, or by a join).
     """
 
-    ORIGINS: ClassVar[tuple[str, ...]] = ("from", "date_of", "time_of", "parsed_date", "currency_name_of")
+    ORIGINS: ClassVar[tuple[str, ...]] = ("from", "date_of", "time_of", "parsed_date", "currency_name_of", "sql")
 
     from_: SqlPath | None = Field(None, alias="from", description="the value of a column")
     date_of: SqlPath | None = Field(None, description="the date of a timestamp; of a timestamptz, in UTC")
@@ -109,6 +130,11 @@ class Column(_Closed):
     )
     currency_name_of: SqlPath | None = Field(
         None, description="the ISO 4217 name of a currency's code; any other is quarantined"
+    )
+    sql: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        None,
+        description="an expression over columns and paths, such as `quantity * unit_price`, whose value is stored as `type`; "
+        "a value that does not fit is quarantined (docs/contracts.md lists what it may contain)",
     )
     absent: str | None = Field(
         None, description="what stands for NULL: a text; for `date_of` and `time_of`, another timestamp of the same row"

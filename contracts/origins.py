@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from contracts.expressions import Expression, columns
+
 
 @dataclass(frozen=True, slots=True)
 class FromSource:
@@ -62,6 +64,18 @@ class CurrencyNameOf:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """The value of an expression; one that the column's type cannot hold sends its row to quarantine."""
+
+    expression: Expression
+
+    @property
+    def lookups(self) -> tuple[str | None, ...]:
+        """The lookups whose rows it reads; None: the base row."""
+        return tuple(dict.fromkeys(column.lookup for column in columns(self.expression)))
+
+
+@dataclass(frozen=True, slots=True)
 class CalendarPart:
     """A part of the calendar's own date."""
 
@@ -69,4 +83,4 @@ class CalendarPart:
     part: str  # a name of contracts.calendar.CALENDAR_PARTS
 
 
-Origin = FromSource | FromLookup | DateOf | TimeOf | ParsedDate | CurrencyNameOf | CalendarPart
+Origin = FromSource | FromLookup | DateOf | TimeOf | ParsedDate | CurrencyNameOf | Computed | CalendarPart

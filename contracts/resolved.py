@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts import document as written
 from contracts.column_types import DATE, INTEGER, TEXT, TIME, ColumnType, Kind
 from contracts.contract import Contract
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.document import DocumentError, Place, Problem
+from contracts.expressions import Column as ReadColumn
+from contracts.expressions import ExpressionError, Type
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.paths import quoted_step, steps_of
 from contracts.tables import (
     Calendar,
@@ -27,26 +30,9 @@ from contracts.tables import (
 )
 
 LISTED = 20  # names in a sentence
-Place = tuple[str, ...]  # the keys that lead to something in a document
 _PART_TYPES = {"date": DATE, "day_name": TEXT, "month_name": TEXT}
 _FIRST_NAME = re.compile(r"'([^'.]+)(?:\.([^']+))?'")
 _OF_MOMENTS = frozenset({"date_of", "time_of"})
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that a document can't mean."""
-
-    place: Place
-    text: str
-
-
-class DocumentError(ContractError):
-    """A document is not a contract. Recovery: correct every problem."""
-
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("; ".join(f"{'.'.join(problem.place)}: {problem.text}" for problem in problems))
-        self.problems = problems
 
 
 class _MistakeError(Exception):
@@ -183,13 +169,18 @@ class _StarTable:
 
     def _column(self, name: str, entry: written.Column) -> Column:
         kind, path = next(iter(entry.origins.items()), ("from", quoted_step(name)))
+        if kind == "sql":
+            return self._computed(name, entry, path)
         found = self._found(path)
         nullable = found.nullable and entry.absent is None
         travels: ColumnType | None = None
         origin: Origin
         if kind == "from":
             star_type, travels = _copied(found.type, entry.type)
-            origin = _copy(found, entry.absent)
+            if found.lookup is None:
+                origin = FromSource(found.column, entry.absent)
+            else:
+                origin = FromLookup(found.lookup.name, found.column, entry.absent)
             is_member = isinstance(self.entry, written.DimensionTable) and found.lookup is None
             if star_type.is_verbatim and not (is_member and found.column in self.whole.document.source.tables[self.base].key):
                 nullable = nullable or isinstance(self.entry, written.DimensionTable)  # an inferred member has none
@@ -205,12 +196,37 @@ class _StarTable:
         self.whole.use(found.table, (found.column,), travels)
         return Column(name, star_type, origin, entry.nullable if entry.nullable is not None else nullable, entry.references)
 
-    def _found(self, path: str) -> _Found:
-        """Follow a path, and add the joins on the way. Raises: _MistakeError."""
+    def _computed(self, name: str, entry: written.Column, text: str) -> Column:
+        from contracts.derived import derived  # noqa: PLC0415 (sqlglot: half a second, for what few contracts have)
+
+        if entry.type is None or entry.absent is not None:
+            raise _MistakeError(
+                "`sql` needs a `type`, that of what is stored, and takes no `absent`: write COALESCE(…, '(none)')"
+            )
         try:
-            *steps, column = steps_of(path)
+            expression, may_be_null = derived(text, self._read)
+        except ExpressionError as error:
+            raise _MistakeError(f"the expression {error}") from None
+        nullable = may_be_null if entry.nullable is None else entry.nullable
+        return Column(name, entry.type, Computed(expression), nullable, entry.references)
+
+    def _read(self, path: Sequence[str]) -> tuple[ReadColumn, bool]:
+        """A column that an expression names, and whether it may be NULL."""
+        found = self._followed(path)
+        read = ReadColumn(found.lookup.name if found.lookup else None, found.column, found.type)
+        self.whole.use(found.table, (found.column,), None if read.type is Type.OPAQUE else found.type)
+        return read, found.nullable
+
+    def _found(self, path: str) -> _Found:
+        """As _followed(), from a path as text."""
+        try:
+            return self._followed(steps_of(path))
         except ValueError as error:
             raise _MistakeError(str(error)) from None
+
+    def _followed(self, path: Sequence[str]) -> _Found:
+        """Follow a path, and add the joins on the way. Raises: _MistakeError."""
+        *steps, column = path
         table, lookup, is_optional = self.base, None, False
         for step in steps:
             lookup, may_miss = self._step(table, lookup, step)
@@ -263,12 +279,6 @@ def _copied(found: ColumnType, wanted: ColumnType | None) -> tuple[ColumnType, C
     if (found.is_text and wanted.is_text) or (found.kind is wanted.kind is Kind.NUMERIC and found.scale == wanted.scale):
         return wanted, None
     return wanted, wanted
-
-
-def _copy(found: _Found, absent: str | None) -> Origin:
-    if found.lookup is None:
-        return FromSource(found.column, absent)
-    return FromLookup(found.lookup.name, found.column, absent)
 
 
 def _derived(kind: str, found: _Found, absent: str | None) -> tuple[Origin, ColumnType]:

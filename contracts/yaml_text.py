@@ -14,8 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from contracts.contract import Contract
-from contracts.document import Document
-from contracts.resolved import DocumentError, Problem, resolved
+from contracts.document import Document, DocumentError, Problem
+from contracts.resolved import resolved
 from contracts.tables import ContractError
 
 BYTES_MAXIMUM = 4 * 1024**2  # a thousand tables of fifty columns

@@ -17,8 +17,10 @@ from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.expressions import columns as columns_read
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Lookup, RemodelledTable, SourceTable
+from services.remodelling.computed import computed, stored, unreadable
 from shared.codecs import codec_of
 from shared.parquet import empty_frame
 
@@ -82,13 +84,22 @@ def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFram
         columns[column.name], found = _column(column, joined)
         if not column.nullable:
             is_null = columns[column.name].isna() & ~_any(base, [*whole_rows, *found])
-            gone = joined[column.origin.lookup].gone
+            gone = _gone(column, joined)
             found += _refusals(column.name, gone.where(is_null))
             found.append(Refusal(column.name, "is NULL", is_null & gone.isna()))
         refusals += found
     star = pd.DataFrame(columns, index=base.index)
     refused = _any(base, refusals)
     return Remodelled(table, star[~refused].reset_index(drop=True), [refusal for refusal in refusals if refusal.rows.any()])
+
+
+def _gone(column: Column, joined: Mapping[str | None, _Rows]) -> pd.Series:
+    """Why a row that a column is read from is missing; NULL where none is."""
+    lookups = column.origin.lookups if isinstance(column.origin, Computed) else (column.origin.lookup,)
+    first, *others = [joined[lookup].gone for lookup in lookups or (None,)]
+    for other in others:
+        first = first.fillna(other)
+    return first
 
 
 def _refusals(column: str, reasons: pd.Series) -> list[Refusal]:
@@ -165,6 +176,8 @@ def _column(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Seri
 def _origin_values(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:
     if isinstance(origin := column.origin, CalendarPart):
         raise TypeError(f"'{column.name}' belongs to the calendar, which the loader fills")
+    if isinstance(origin, Computed):
+        return _computed_values(column, origin, joined)
     rows = joined[origin.lookup]
     values, unread = rows.frame[origin.column], _unread(rows, origin.column)
     unknown: list[Refusal] = []
@@ -183,6 +196,19 @@ def _origin_values(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[
         case _:
             assert_never(origin)
     return values, [*unknown, *_refusals(column.name, unread)]
+
+
+def _computed_values(column: Column, origin: Computed, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:
+    index = joined[None].frame.index
+    read = {one: joined[one.lookup].frame[one.name] for one in columns_read(origin.expression)}
+    refusals = []
+    for one, series in read.items():
+        refusals += _refusals(column.name, _unread(joined[one.lookup], one.name))
+        if (found := unreadable(one, series)) is not None:
+            refusals.append(Refusal(column.name, *found))
+    values, unfit = stored(computed(origin.expression, read, len(index)), column.type)
+    refusals.append(Refusal(column.name, f"does not fit {column.type.sql}", pd.Series(unfit, index=index, dtype=bool)))
+    return pd.Series(values, index=index, dtype=codec_of(column.type).frame), refusals
 
 
 def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Refusal]]:

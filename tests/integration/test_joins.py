@@ -160,7 +160,7 @@ async def test_a_corrupted_joined_value_is_found_and_repaired(owner: asyncpg.Con
     await joined.run()
     for table in (one for one in JOINED.remodelled_tables if one.lookups):
         key = " AND ".join(f"{name} = 1" for name in table.key)
-        for column in (one for one in table.columns if one.origin.lookup is not None):
+        for column in (one for one in table.columns if getattr(one.origin, "lookup", None) is not None):
             name = quoted(column.name)
             other = "'corrupted'" if column.type.is_text else "NULL"
             await joined.select(f"UPDATE {table.name} SET {name} = {other} WHERE {key}")

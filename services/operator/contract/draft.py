@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.document import Document
+from contracts.document import Document, DocumentError
 from contracts.paths import quoted_step
-from contracts.resolved import DocumentError, resolved
+from contracts.resolved import resolved
 from contracts.tables import NAME_BYTES_MAXIMUM
 from services.operator.contract.source_part import Part
 from services.operator.contract.text import comment_lines, scalar, source_text, star_table_lines

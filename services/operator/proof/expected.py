@@ -9,10 +9,12 @@ from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.contract import Contract
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.expressions import Column as ReadColumn
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
 from services.operator.proof.canonical import ORPHAN, canonical_query
 from services.operator.proof.comparison import Cause
+from services.operator.proof.computed import rendered, stored, unreadable
 from services.operator.star_keys import key_arrays, key_value
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
@@ -100,6 +102,9 @@ def expected_value(contract: Contract, table: RemodelledTable, column: Column) -
     """A column's value as SQL, over the rows of `_origin`."""
     if isinstance(origin := column.origin, CalendarPart):
         raise TypeError(f"'{column.name}' belongs to the calendar, which no source table holds")
+    if isinstance(origin, Computed):
+        value, obstacle = _computed(contract, table, column, origin)
+        return f"CASE WHEN {obstacle} THEN NULL ELSE {value} END"
     alias = _alias(table, origin.lookup)
     value = quoted(alias, origin.column)
     match origin:
@@ -123,7 +128,10 @@ def _keys(contract: Contract, table: RemodelledTable) -> list[str]:
 
 
 def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
-    """A column's value as text; for one too large to travel, a text that no row has."""
+    """A column's value as text; for one too large to travel, or that its type cannot hold, a text that no row has."""
+    if isinstance(column.origin, Computed):
+        value, obstacle = _computed(contract, table, column, column.origin)
+        return f"CASE WHEN {obstacle} THEN 'does not fit' ELSE ({value})::text END"
     text = f"({expected_value(contract, table, column)})::text"
     if not isinstance(column.origin, FromSource | FromLookup | ParsedDate) or column.name in table.key:
         return text
@@ -135,6 +143,16 @@ def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
     if not codec.is_wide:
         return text
     return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
+
+
+def _computed(contract: Contract, table: RemodelledTable, column: Column, origin: Computed) -> tuple[str, str]:
+    """A computed value in the column's type, and whether its row is in quarantine because of it: then the value may raise."""
+
+    def read(one: ReadColumn) -> str:
+        return _source_value(contract, table.table_of(one.lookup), one.name, _alias(table, one.lookup))
+
+    value, fits = stored(rendered(origin.expression, read), column.type)
+    return value, f"CASE WHEN {unreadable(origin.expression, read)} THEN true ELSE ({fits}) IS FALSE END"
 
 
 def _present(value: str, column: Column, absent: str | None) -> str:

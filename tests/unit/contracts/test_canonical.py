@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from contracts import expressions
 from contracts.canonical import canonical_document
-from contracts.column_types import DATE, TEXT, TIME, ColumnType, Kind
+from contracts.column_types import DATE, TEXT, TIME, TIMESTAMP, ColumnType, Kind, numeric
 from contracts.contract import Contract
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceColumn, SourceTable, WarehouseTable
 from tests.fixtures.small_contract import DIM_ITEM, SHOP, with_table
 from tests.fixtures.totesys import CONTRACT as TOTESYS
@@ -25,6 +29,14 @@ ORIGINS: dict[str, type[Any]] = {
     "currency_name_of": CurrencyNameOf,
     "calendar_part": CalendarPart,
 }
+VALUES: dict[str, Callable[[str], Any]] = {
+    "whole": int,
+    "decimal": Decimal,
+    "text": str,
+    "boolean": "True".__eq__,
+    "date": dt.date.fromisoformat,
+    "timestamp": dt.datetime.fromisoformat,
+}
 
 
 def read_type(document: dict[str, Any]) -> ColumnType:
@@ -32,7 +44,21 @@ def read_type(document: dict[str, Any]) -> ColumnType:
     return ColumnType(**fields)
 
 
+def read_expression(document: dict[str, Any]) -> expressions.Expression:
+    match document:
+        case {"operation": name, "arguments": arguments}:
+            return expressions.Operation(name, tuple(map(read_expression, arguments)))
+        case {"literal": None}:
+            return expressions.Literal(None)
+        case {"literal": text, "type": kind}:
+            return expressions.Literal(VALUES[kind](text))
+        case _:
+            return expressions.Column(document.get("lookup"), document["column"], read_type(document["type"]))
+
+
 def read_origin(document: dict[str, Any]) -> Origin:
+    if "computed" in document:
+        return Computed(read_expression(document["computed"]))
     (kind,) = ORIGINS.keys() & document.keys()
     further = {name: value for name, value in document.items() if name != kind}
     origin: Origin = ORIGINS[kind](document[kind], **further)
@@ -67,6 +93,21 @@ def read_contract(document: dict[str, Any]) -> Contract:
     return Contract(document["name"], document["source_schema"], document["warehouse_schema"], sources, stars)
 
 
+PRICE, NEXT_NOTE = expressions.Column(None, "price", numeric(18, 4)), expressions.Column("next", "note", TEXT)
+SOLD, MOMENT = expressions.Column(None, "sold_at", TIMESTAMP), dt.datetime.fromisoformat("2026-01-02 03:04:05")
+SIZE = expressions.Operation(
+    "case",
+    (
+        *(expressions.Operation("less", (PRICE, expressions.Literal(Decimal("1.50")))), expressions.Literal("small")),
+        *(expressions.Operation("greater", (PRICE, expressions.Literal(1))), NEXT_NOTE),
+        *(
+            expressions.Operation("equal", (SOLD, expressions.Literal(MOMENT))),
+            NEXT_NOTE,
+        ),
+        *(expressions.Literal(value=True), expressions.Literal(None)),
+        expressions.Literal(""),
+    ),
+)
 JOINED_ITEM = replace(
     DIM_ITEM,
     columns=(
@@ -75,6 +116,7 @@ JOINED_ITEM = replace(
         Column("born_at", TIME, TimeOf("sold_at", lookup="next"), nullable=True),
         Column("due", DATE, ParsedDate("due", "next"), nullable=True),
         Column("currency", TEXT, CurrencyNameOf("currency", "next"), nullable=True),
+        Column("size", TEXT, Computed(SIZE), nullable=True),
     ),
     lookups=(
         *DIM_ITEM.lookups,

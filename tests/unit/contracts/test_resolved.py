@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.column_types import BIGINT, DATE, INTEGER, JSONB, TEXT, Kind, numeric, varchar
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, Kind, numeric, varchar
 from contracts.contract import Contract
 from contracts.origins import DateOf, FromLookup, FromSource
 from contracts.tables import Dimension, Drift, Fact, Lookup, RemodelledTable
@@ -169,3 +169,53 @@ def test_a_table_by_whose_name_several_foreign_keys_lead_is_named_by_column() ->
     with pytest.raises(ContractTextError, match="several foreign keys lead there; name the column"):
         read_contract(f"name: shop\nstar: {{t: {{dimension: trip, columns: {{sale_id: , x: country.anthem}}}}}}\n{source}", "x")
     assert "the source has no table 'shop'; its tables are city, country" in problem("x:", "dimension: shop")
+
+
+def test_a_derived_column_reads_what_its_expression_names_and_joins_it() -> None:
+    star = (
+        "  t:\n    fact: line\n    columns:\n      sale_id:\n      position:\n"
+        "      total: {sql: amount * position, type: 'numeric(12,2)'}\n"
+        "      who: {sql: \"sale_id.customer.full_name || COALESCE(sale_id.customer.country, '')\", type: text}\n"
+        "      is_paid: {sql: sale_id.paid_at IS NOT NULL, type: boolean}\n"
+    )
+    found = contract(star)
+    assert {one.name: [column.name for column in one.columns] for one in found.source_tables} == {
+        "customer": ["customer_id", "full_name", "country"],
+        "sale": ["sale_id", "customer", "paid_at"],
+        "line": ["sale_id", "position", "amount"],
+    }
+    (lines,) = found.warehouse_tables
+    assert isinstance(lines, Fact)
+    assert lines.lookups == (
+        Lookup("sale", ("sale_id",), "sale_id"),
+        Lookup("customer", ("customer",), "sale_id.customer", "sale_id"),
+    )
+    assert [(column.type, column.nullable) for column in lines.columns[2:]] == [
+        (numeric(12, 2), False),
+        (TEXT, False),
+        (BOOLEAN, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("{sql: full_name}", "`sql` needs a `type`, that of what is stored"),
+        ("{sql: full_name, type: text, absent: x}", "takes no `absent`: write COALESCE"),
+        ("{sql: full_name, from: full_name, type: text}", "it comes from one of"),
+        ("{sql: upper(full_name), type: text}", "the expression has upper() or lower()"),
+        ("{sql: nickname, type: text}", "table 'customer' has no column 'nickname'"),
+        ("{sql: street.name, type: text}", "'street' leads nowhere from table 'customer'"),
+        ("{sql: city_number, type: text}", "'t.x' is varchar but its expression makes a whole number"),
+        ("{sql: city_number, type: uuid}", "'t.x' is uuid but its expression makes a whole number"),
+        ("{sql: extra, type: jsonb}", "'t.x' is computed, but what its expression makes cannot be stored"),
+        ("{sql: 'NULL', type: text}", "'t.x' is computed, but what its expression makes cannot be stored"),
+        ("{sql: limit * 2, type: 'numeric(12,2)'}", "has `*` with a value of another type, a whole number"),
+        (
+            "{sql: city_number, type: integer}; y: {from: city_number, type: bigint}",
+            "can't be read both as integer and as bigint",
+        ),
+    ],
+)
+def test_a_derived_column_that_cannot_be_is_refused(column: str, reason: str) -> None:
+    assert reason in problem(f"customer_id:; x: {column}")

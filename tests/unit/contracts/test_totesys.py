@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.column_types import ColumnType, Kind
-from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Dimension, Drift, Fact, Lookup
 from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
 
@@ -138,6 +138,8 @@ def origin_text(origin: Origin, column: str) -> str:
             return f" < name of {name}"
         case CalendarPart(part):
             return f" < part {part}"
+        case Computed(expression):
+            return f" < {expression}"
 
 
 def optional(*, nullable: bool) -> str:
