@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from contracts.key_hashes import SUMMED_BITS
+from contracts.key_hashes import KEYS_PER_BUCKET, SUMMED_BITS
 from services.loading.warehouse import Question
 from shared.errors import TransientError
 from shared.key_hashes import hash_of
@@ -86,23 +86,24 @@ async def test_equal_hashes_raise_no_question_even_if_rows_have_changed(shop: Sh
 
 
 async def test_a_single_surplus_key_in_a_bucket_is_asked_about_alone(shop: Shop) -> None:
-    await shop.load(batch(1, {"dim_maker": ada(*range(1, 101))}))
-    hashes = there("maker", numbers(*(key for key in range(1, 101) if key != 42)))
+    await shop.load(batch(1, {"dim_maker": ada(*range(1, KEYS_PER_BUCKET + 1))}))
+    hashes = there("maker", numbers(*(key for key in range(1, KEYS_PER_BUCKET + 1) if key != 12)))
     assert len(hashes.counts) == 1
-    assert await shop.compare(batch(2, {}, [hashes])) == [(42,)]
+    assert await shop.compare(batch(2, {}, [hashes])) == [(12,)]
     (question,) = shop.questions
     assert (question.table, question.run, question.believe_empty) == (MAKER, 2, False)
     assert await shop.compare() == []
 
 
 async def test_several_surplus_keys_in_a_bucket_make_all_its_keys_questionable(shop: Shop) -> None:
-    await shop.load(batch(1, {"dim_maker": ada(*range(1, 101))}))
-    assert await shop.compare(batch(2, {}, [there("maker", numbers(*range(11, 101)))])) == numbers(*range(1, 101))
+    await shop.load(batch(1, {"dim_maker": ada(*range(1, KEYS_PER_BUCKET + 1))}))
+    hashes = there("maker", numbers(*range(11, KEYS_PER_BUCKET + 1)))
+    assert await shop.compare(batch(2, {}, [hashes])) == numbers(*range(1, KEYS_PER_BUCKET + 1))
 
 
 async def test_only_the_bucket_that_differs_is_asked_about(shop: Shop) -> None:
-    keys = numbers(*range(1, 1001))
-    await shop.load(batch(1, {"dim_maker": ada(*range(1, 1001))}))
+    keys = numbers(*range(1, 8 * KEYS_PER_BUCKET + 1))
+    await shop.load(batch(1, {"dim_maker": ada(*range(1, 8 * KEYS_PER_BUCKET + 1))}))
     hashes = there("maker", keys[2:])
     first, second = (hash_of(key) >> SUMMED_BITS & len(hashes.counts) - 1 for key in keys[:2])
     assert len(hashes.counts) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -131,7 +132,7 @@ async def test_deleted_rows_are_stuck_without_a_comparison_of_keys(source: async
     await loaded.select("UPDATE starlift.key_comparison SET found_at = found_at - interval '20 min'")
     verdict = await loaded.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
-    assert "keys were last compared 20 min ago" in next(iter(verdict.reasons))
+    assert re.match(r"keys were last compared 2\d min ago", next(iter(verdict.reasons)))
     await loaded.run(compare_keys=True)
     assert (await loaded.verify()).outcome is Outcome.EQUAL
 
