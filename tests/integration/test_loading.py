@@ -24,7 +24,7 @@ from shared.testing import FakeQueue
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pipeline import PROCESSED, Pipeline
-from tests.fixtures.totesys import CONTRACT
+from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
 
 pytestmark = begins_with(filled_totesys(orders=40))
 VALIDATED = """
@@ -179,7 +179,11 @@ async def test_a_column_that_the_contract_gains_is_added_and_filled_by_a_full_re
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     wider = extended(
-        extended(CONTRACT, "dim_counterparty", Column("delivery_contact", TEXT, FromSource("delivery_contact"), nullable=True)),
+        extended(
+            replace(CONTRACT, source_tables=SOURCE_TABLES),
+            "dim_counterparty",
+            Column("delivery_contact", TEXT, FromSource("delivery_contact"), nullable=True),
+        ),
         "fact_payment",
         Column("company_ac_number", INTEGER, FromSource("company_ac_number")),
     )

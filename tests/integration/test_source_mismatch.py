@@ -40,8 +40,8 @@ REMEDY = "required by contract 'totesys'; restore it or change the contract"
             f"column 'sales_order.units_sold' is bigint, not integer as {REMEDY}",
         ),
         (
-            "ALTER TABLE design ALTER created_at TYPE timestamptz",
-            f"column 'design.created_at' is timestamp with time zone, not timestamp as {REMEDY}",
+            "ALTER TABLE payment ALTER created_at TYPE timestamptz",
+            f"column 'payment.created_at' is timestamp with time zone, not timestamp as {REMEDY}",
         ),
         (
             "ALTER TABLE sales_order ALTER agreed_payment_date TYPE date USING agreed_payment_date::date",
