@@ -101,6 +101,14 @@ class ColumnType:
         return self.kind in {Kind.INTEGER, Kind.BIGINT}
 
     @property
+    def unscaled(self) -> range | None:
+        """The whole numbers that the values of a number type travel as; None for any other type."""
+        bits = {Kind.INTEGER: 31, Kind.BIGINT: 63}.get(self.kind)
+        if bits is not None:
+            return range(-(2**bits), 2**bits)
+        return range(1 - 10**self.precision, 10**self.precision) if self.kind is Kind.NUMERIC else None
+
+    @property
     def travels_as_text(self) -> bool:
         """Whether the physical form of the values is a text; that of every other type is a whole number or a boolean."""
         return self.is_text or self.is_verbatim

@@ -211,7 +211,7 @@ class _Reader:
 
 
 def _sum(one: Expression, other: Expression, *, is_sum: bool) -> Expression:
-    if one.type is Type.DATE and isinstance(other, Literal) and isinstance(other.value, int):
+    if one.type is Type.DATE and isinstance(other, Literal) and isinstance(other.value, int) and other.type is Type.WHOLE:
         return Operation("add_days", (one, Literal(other.value if is_sum else -other.value)))
     if not is_sum and one.type is other.type is Type.DATE:
         return Operation("days_between", (one, other))

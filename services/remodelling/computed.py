@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType, Kind
+from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType
 from contracts.expressions import TEXT_LENGTH_MAXIMUM, Column, Expression, Literal, Operation, Type
 from shared.codecs import codec_of
 
@@ -24,7 +24,6 @@ _EPOCH = dt.date(1970, 1, 1).toordinal()
 _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097  # after which the calendar repeats itself, days of the week included
 _EXACT = decimal.Context(prec=200_000, rounding=ROUND_HALF_UP)  # more digits than any number of an expression has
 _QUOTIENT_DIGITS, _QUOTIENT_SCALE_MAXIMUM, _DIGITS_PER_PLACE = 16, 1_000, 4  # PostgreSQL's (numeric.c, select_div_scale)
-_WHOLE_BOUNDS = {Kind.INTEGER: 2**31, Kind.BIGINT: 2**63}
 Values = list[Any]
 
 
@@ -36,13 +35,12 @@ def computed(expression: Expression, series: Mapping[Column, pd.Series], row_cou
 
 def stored(values: Values, column_type: ColumnType) -> tuple[Values, list[bool]]:
     """Values in their form in a data frame of the type, rounded to its scale, and which of them do not fit it."""
-    if column_type.kind not in {Kind.NUMERIC, *_WHOLE_BOUNDS}:
+    scale, fitting = column_type.scale, column_type.unscaled
+    if fitting is None:
         return values, [False] * len(values)
-    scale, bound = column_type.scale, _WHOLE_BOUNDS.get(column_type.kind, 0)
-    low, high = (-bound, bound) if bound else (1 - 10**column_type.precision, 10**column_type.precision)
     with decimal.localcontext(_EXACT):
         scaled = [None if value is None else int(_round(value, scale).scaleb(scale)) for value in values]
-    unfit = [value is not None and not low <= value < high for value in scaled]
+    unfit = [value is not None and value not in fitting for value in scaled]
     return [None if is_unfit else value for value, is_unfit in zip(scaled, unfit, strict=True)], unfit
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import asyncpg
@@ -19,8 +21,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIMESTAMP, ColumnType, numeric, varchar
-from contracts.derived import checked
-from contracts.expressions import NUMBERS, RULES, Column, Expression, Type, columns
+from contracts.derived import checked, derived
+from contracts.expression_text import DEPTH_MAXIMUM
+from contracts.expressions import (
+    DAYS_MAXIMUM,
+    NUMBERS,
+    PARTS_OF_DATE,
+    RULES,
+    Column,
+    Expression,
+    ExpressionError,
+    Literal,
+    Operation,
+    Type,
+    columns,
+)
 from services.operator.proof import computed as in_sql
 from services.remodelling import computed as in_python
 from shared.codecs import codec_of
@@ -175,9 +190,56 @@ def test_an_operation_gives_what_postgresql_gives(server: Server, name: str) -> 
     check()
 
 
+@pytest.mark.parametrize("days", [-DAYS_MAXIMUM, DAYS_MAXIMUM])
+def test_a_date_may_leave_the_calendar_of_python_within_an_expression(server: Server, days: int) -> None:
+    day: Expression = Column(None, "d", DATE)
+    rows = [
+        tuple(date if name == "d" else None for name in COLUMNS) for date in (dt.date.min, dt.date(1, 5, 31), dt.date.max, None)
+    ]
+    for _ in range(DEPTH_MAXIMUM - 2):
+        day = Operation("add_days", (day, Literal(days)))
+        parts = [Operation(name, (day,)) for name in SIGNATURES if name.startswith("first_of") or name in DATE_PARTS]
+        require_equal(server, [day, *parts], rows)
+
+
 @often(40)
 @given(st.data(), ROWS)
 def test_a_random_tree_gives_what_postgresql_gives(server: Server, data: st.DataObject, rows: list[tuple[Any, ...]]) -> None:
     kinds = st.sampled_from(sorted(EVERY))
     trees = data.draw(st.lists(kinds.flatmap(lambda kind: tree(kind, 4)), min_size=1, max_size=6))
     require_equal(server, trees, rows)
+
+
+DATE_PARTS = [f"extract_{part}" for part in PARTS_OF_DATE]
+# fmt: off
+OPERANDS = ("i", "j", "-i", "- j", "NOT b", "b", "c", "s", "t", "d", "e", "price", "1", "2", "0.5", "'a'", "NULL", "true")
+OPERATORS = (
+    "+", "-", "*", "/ NULLIF(j, 0) *", "||", "=", "<>", "<", "<=", ">", ">=",
+    "AND", "OR", "AND NOT", "BETWEEN 1 AND", "IN (1, 2) =", "IS NULL =",
+)
+# fmt: on
+ENDS = ("", "", "", "", "::text", "::numeric(5,1)", "::integer", " IS NULL", " IS NOT NULL", " IN (1, 2)", " BETWEEN 0 AND 1")
+
+
+def test_a_text_is_read_as_postgresql_reads_it(server: Server) -> None:
+    """What binds tighter than what, tried with what a person could write without parentheses."""
+    random, texts = Random(1), dict[str, Expression]()  # noqa: S311 (repeatable on purpose)
+    while len(texts) < 1_500:
+        parts = [random.choice(OPERANDS) + random.choice(ENDS)]
+        for _ in range(random.randint(1, 4)):
+            parts += [random.choice(OPERATORS), random.choice(OPERANDS) + random.choice(ENDS)]
+        with suppress(ExpressionError):
+            texts[" ".join(parts)], _ = derived(" ".join(parts), lambda path: (Column(None, path[0], COLUMNS[path[0]]), True))
+    rows = (
+        "(1, 2::bigint, true, false, 'a', NULL, 1.25::numeric(12,2), date '2026-01-31', date '2025-12-31'), "
+        "(0, -3, NULL, true, '', 'a', -0.5::numeric(12,2), NULL, date '2026-01-31'), "
+        "(2, NULL, false, false, NULL, 'b', 0::numeric(12,2), NULL, NULL)"
+    )
+    asked = {
+        text: f"({text})::text IS NOT DISTINCT FROM ({in_sql.rendered(one, lambda column: quoted('v', column.name))})::text"
+        for text, one in texts.items()
+    }
+    source = f"FROM (VALUES {rows}) AS v (i, j, b, c, s, t, price, d, e)"
+    for some in (list(asked)[start : start + 100] for start in range(0, len(asked), 100)):
+        for found in server.rows(f"SELECT {', '.join(asked[text] for text in some)} {source}"):
+            assert [text for text, is_equal in zip(some, found, strict=True) if not is_equal] == []

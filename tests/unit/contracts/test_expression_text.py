@@ -189,6 +189,7 @@ def test_a_construct_that_is_not_on_the_list_is_refused_by_its_name(text: str, c
         ),
         ("quantity IN (big)", "all but the first as literals"),
         ("quantity + day", "has `+` with a whole number, a date"),
+        ("day - true", "has `-` with a date, a boolean"),
         ("day + quantity", "a date and a literal number of days"),
         ("day + 36526", "has `+ or -` with a date, a whole number, but it takes a date, a literal from -36525 to 36525"),
         ("left(name, -1)", "has `left` with a text, a whole number, but it takes a text, a literal from 0 to"),
