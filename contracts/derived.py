@@ -27,17 +27,17 @@ def derived(text: str, find: Callable[[tuple[str, ...]], tuple[Column, bool]]) -
 
     Raises: ExpressionError; whatever `find` raises.
     """
-    nullable: dict[Column, bool] = {}
+    nullable: dict[tuple[str | None, str], bool] = {}
 
     def column(path: tuple[str, ...]) -> Column:
-        found, nullable[found] = find(path)
+        found, nullable[found.lookup, found.name] = find(path)
         return found
 
     try:
         expression = checked(parsed(text, column))
     except RecursionError:
         raise ExpressionError(TOO_DEEP) from None
-    return expression, may_be_null(expression, nullable.__getitem__)
+    return expression, may_be_null(expression, lambda column: nullable[column.lookup, column.name])
 
 
 def checked(expression: Expression) -> Expression:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
-from contracts.column_types import numeric
+from contracts.column_types import ColumnType, numeric
 from contracts.expressions import (
     NUMBERS,
     PARTS_OF_DATE,
@@ -201,7 +201,9 @@ class _Reader:
             case (("INT" | "BIGINT"), Type.DECIMAL):
                 return Operation("whole", (value,))
             case "DECIMAL", (Type.WHOLE | Type.DECIMAL):
-                return Operation("round", (value, Literal(_scale(to))))
+                return Operation("round", (value, Literal(_numeric(to).scale)))
+            case "DECIMAL", Type.OPAQUE if isinstance(value, Column) and value.column_type.name.startswith("numeric"):
+                return replace(value, column_type=_numeric(to))  # as `type` does for a column that is copied
             case "TEXT", Type.WHOLE:
                 return Operation("digits", (value,))
             case "DATE", Type.TIMESTAMP:
@@ -274,11 +276,11 @@ def _moment(target: str, text: str) -> Literal:
     raise ExpressionError(f"has '{text}' as a {target.lower()}: write {form}")
 
 
-def _scale(to: exp.DataType) -> int:
-    """The decimals of numeric(p,s). Raises: ExpressionError."""
+def _numeric(to: exp.DataType) -> ColumnType:
+    """The type numeric(p,s). Raises: ExpressionError."""
     try:
         precision, scale = (int(part.name) for part in to.expressions)
-        return numeric(precision, scale).scale
+        return numeric(precision, scale)
     except ValueError:
         written = to.sql("postgres").lower()
         raise ExpressionError(

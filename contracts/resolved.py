@@ -13,6 +13,7 @@ from contracts.contract import Contract
 from contracts.document import DocumentError, Place, Problem
 from contracts.expressions import Column as ReadColumn
 from contracts.expressions import ExpressionError, Type
+from contracts.expressions import columns as columns_read
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.paths import quoted_step, steps_of
 from contracts.tables import (
@@ -207,15 +208,16 @@ class _StarTable:
             expression, may_be_null = derived(text, self._read)
         except ExpressionError as error:
             raise _MistakeError(f"the expression {error}") from None
+        for read in columns_read(expression):
+            table = self.lookups[read.lookup].table if read.lookup else self.base
+            self.whole.use(table, (read.name,), None if read.type is Type.OPAQUE else read.column_type)
         nullable = may_be_null if entry.nullable is None else entry.nullable
         return Column(name, entry.type, Computed(expression), nullable, entry.references)
 
     def _read(self, path: Sequence[str]) -> tuple[ReadColumn, bool]:
         """A column that an expression names, and whether it may be NULL."""
         found = self._followed(path)
-        read = ReadColumn(found.lookup.name if found.lookup else None, found.column, found.type)
-        self.whole.use(found.table, (found.column,), None if read.type is Type.OPAQUE else found.type)
-        return read, found.nullable
+        return ReadColumn(found.lookup.name if found.lookup else None, found.column, found.type), found.nullable
 
     def _found(self, path: str) -> _Found:
         """As _followed(), from a path as text."""

@@ -45,7 +45,7 @@ star:
         sql: |
           quantity * product_id.price   -- of the joined row
           * (1 - COALESCE(discount, 0))
-      per_unit: {sql: "(product_id.price - cost) / NULLIF(quantity, 0)", type: "numeric(18,6)"}
+      per_unit: {sql: "(product_id.price - cost::numeric(10,4)) / NULLIF(quantity, 0)", type: "numeric(18,6)"}
       boxes: {sql: "quantity / NULLIF(product_id.box, 0)", type: integer}
       size: {sql: "CASE WHEN quantity BETWEEN 1 AND 3 THEN 'few' WHEN NOT quantity > 0 THEN 'none' ELSE 'many' END", type: text}
       due: {sql: "sold_at::date + 30", type: date, references: dim_date}
@@ -73,7 +73,7 @@ source:
         product_id: integer
         quantity: integer not null
         discount: numeric(3,2)
-        cost: numeric(10,4)
+        cost: numeric
         sold_at: timestamp
       foreign_keys: {product_id: product}
 """

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIMESTAMP, TIMESTAMPTZ, UUID, numeric
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIMESTAMP, TIMESTAMPTZ, UUID, numeric, verbatim
 from contracts.derived import derived
 from contracts.expressions import Column, Expression, ExpressionError, Literal, Operation, Type
 
@@ -25,6 +25,8 @@ COLUMNS = {
     "sold_at": TIMESTAMP,
     "deleted_at": TIMESTAMPTZ,
     "id": UUID,
+    "amount": verbatim("numeric"),
+    'we"ird': TEXT,
 }
 NULLABLE = frozenset({"name", "day", "deleted_at"})
 
@@ -65,6 +67,12 @@ def test_a_path_has_any_number_of_steps(path: str) -> None:
 
 def test_a_name_without_quotes_is_read_in_lower_case() -> None:
     assert (tree("NAME"), tree('"Name"')) == (column("name"), column("Name"))
+    assert tree('"we""ird"') == column('we"ird')
+
+
+def test_a_cast_of_an_unbounded_numeric_says_how_it_travels() -> None:
+    assert tree("amount::numeric(12,2)") == Column(None, "amount", numeric(12, 2))
+    assert "a value of another type" in refusal("amount * 2")
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,10 @@ def test_a_derived_column_reads_what_its_expression_names_and_joins_it() -> None
         ("{sql: city_number, type: uuid}", "'t.x' is uuid but its expression makes a whole number"),
         ("{sql: extra, type: jsonb}", "'t.x' is computed, but what its expression makes cannot be stored"),
         ("{sql: 'NULL', type: text}", "'t.x' is computed, but what its expression makes cannot be stored"),
+        (
+            "{sql: 'limit::numeric(9,2)', type: 'numeric(9,2)'}; y: {sql: 'limit::numeric(9,3)', type: 'numeric(9,3)'}",
+            "'customer.limit' can't be read both as numeric(9,2) and as numeric(9,3)",
+        ),
         ("{sql: limit * 2, type: 'numeric(12,2)'}", "has `*` with a value of another type, a whole number"),
         (
             "{sql: city_number, type: integer}; y: {from: city_number, type: bigint}",
