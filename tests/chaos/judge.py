@@ -83,7 +83,7 @@ async def judge(system: System, *, amnesia: bool) -> Findings:
 async def _wait_until_idle(system: System) -> None:
     """No message waits, is in flight or delayed. Raises: TimeoutError."""
     async with asyncio.timeout(SETTLE_LIMIT.total_seconds()):
-        while await _waiting(system):  # noqa: ASYNC110 (SQS tells nobody that it is empty)
+        while await _waiting(system):  # noqa: ASYNC110 (SQS has no event for that)
             await asyncio.sleep(LOOK_EVERY_S)
 
 

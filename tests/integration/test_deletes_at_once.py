@@ -129,7 +129,7 @@ async def test_an_idle_loader_makes_the_comparison_that_waited_for_a_killed_run(
         assert asked.sent == []
         await shop.age()
         async with asyncio.timeout(HANG_S):
-            while not asked.sent:  # noqa: ASYNC110 (a queue tells nobody)
+            while not asked.sent:  # noqa: ASYNC110 (a queue has no event for it)
                 await asyncio.sleep(0.01)
 
     monkeypatch.setattr("services.loading.handler.EARLIER_RUN_PATIENCE", timedelta(seconds=PATIENCE_S))

@@ -68,11 +68,11 @@ async def test_every_kind_of_join_gives_the_rows_of_a_hand_written_select(owner:
         (None, "(none)", "(none)", None),
     ]
     assert await joined.select("SELECT manager, director FROM dim_employee WHERE _run > 0 ORDER BY employee_id") == [
-        ("(nobody)", None),
+        ("(none)", None),
         ("Ann", None),
         ("Bob", "Ann"),
         ("Di", "Di"),
-        ("(nobody)", None),
+        ("(none)", None),
     ]
     await require_as_by_hand(owner, joined)
     await require_equal(joined)

@@ -46,7 +46,7 @@ async def another(postgres_cluster: TestCluster, warehouse_database: str) -> Asy
 
 async def until_waiting(another: asyncpg.Connection) -> None:
     async with asyncio.timeout(HANG_S):
-        while not await another.fetchval(WAITS):  # noqa: ASYNC110 (PostgreSQL tells nobody who waits)
+        while not await another.fetchval(WAITS):  # noqa: ASYNC110 (PostgreSQL has no event for a wait)
             await asyncio.sleep(0.01)
 
 

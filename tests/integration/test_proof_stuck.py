@@ -68,11 +68,11 @@ async def test_a_gap_excuses_only_rows_its_own_run_has_read(source: asyncpg.Conn
     await loaded.run()
     verdict = await loaded.verify()
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 1)
-    buried = await with_dead_letters(loaded, *late)
-    verdict = await buried.verify(PATIENT)
+    dead = await with_dead_letters(loaded, *late)
+    verdict = await dead.verify(PATIENT)
     assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
     ((reason, rows),) = verdict.reasons.items()
-    letter = buried.dead_letters["loading"].messages[0].message_id
+    letter = dead.dead_letters["loading"].messages[0].message_id
     assert (rows, reason.partition(":")[0]) == (1, f"a batch of run {late[0].data.run} is dead letter {letter} of loading")
     await loaded.select(FORGED)  # which a loaded run has read, though the one before it is not loaded
     for pipeline in (loaded, await with_dead_letters(loaded, *late)):

@@ -66,7 +66,7 @@ def test_a_table_may_be_joined_with_itself() -> None:
         for number, above in ((1, None), (2, 1), (3, 2), (4, 4))
     ]
     result = remodelled(DIM_EMPLOYEE, people, {"employee": people})
-    assert values(result, "manager") == ["(nobody)", "N1", "N2", "N4"]
+    assert values(result, "manager") == ["(none)", "N1", "N2", "N4"]
     assert values(result, "director") == [None, None, "N1", "N4"]
 
 

@@ -151,7 +151,7 @@ def test_a_safety_limit_also_stops_the_next_service(dlq: Terminal) -> None:
     dlq.put("{", service="loading")
 
     async def die() -> None:
-        while not dlq.scene.alive.sent:  # noqa: ASYNC110 (the fake tells nobody)
+        while not dlq.scene.alive.sent:  # noqa: ASYNC110 (the fake has no event for it)
             await asyncio.sleep(1)
         dlq.scene.die(decode(dlq.scene.alive.sent[0].body))
 
