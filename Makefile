@@ -39,8 +39,8 @@ demo-late-commit: create-environments ## Show which rows a watermark on last_upd
 	$(BIN)/starlift demo --late-commit
 
 .PHONY: bench
-bench: create-environments $(VENV)-bench/.installed ## Measure the first load beside COPY | COPY and dlt, in one run
-	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python
+bench: create-environments $(VENV)-bench/.installed ## Measure the first load of ORDERS=100000 beside COPY | COPY, dlt and sling, in one run
+	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python --orders $(ORDERS)
 
 .PHONY: bench-proof
 bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders beside count(*), in one run

@@ -157,7 +157,7 @@ def _environment(directory: Path, installed: Path, port: int) -> dict[str, str]:
         "GATEWAY_LISTEN": address,
         "LOCALSTACK_HOST": address,
         "SQS_ENDPOINT_STRATEGY": "path",
-        "LS_LOG": "warning",  # not a line per call
+        "LS_LOG": os.environ.get("LS_LOG", "warning"),  # info: a line per call
         "OVERRIDE_IN_DOCKER": "0",  # else, in any container, it writes to /var/lib/localstack
         "FILESYSTEM_ROOT": str(shared),
         "DISABLE_EVENTS": "1",

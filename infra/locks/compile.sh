@@ -13,7 +13,7 @@ for extra in ingestion remodelling loading operator dev; do
 done
 # The set-up of docker-compose.yml, in the versions of the development environment.
 printf 'boto3\nlocalstack-client\npydantic\n' | lock bootstrap - --constraint infra/locks/dev.txt --universal --python-version 3.11
-# The peer of `make bench`, in an environment of its own.
+# The peers of `make bench`, in an environment of their own.
 lock bench pyproject.toml --extra bench --universal --python-version 3.11 "$@"
 # What checks infra/ without an account, in an environment of its own: checkov holds back what we need newer. Only coverage is as
 # in the development environment, since both measure together.

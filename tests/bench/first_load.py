@@ -2,8 +2,9 @@
 
     python -m tests.bench.first_load --peer-python .venv-bench/bin/python [--orders 100000] [--json FILE]
 
-Three methods to move the same rows from one PostgreSQL server to another: COPY piped into COPY, which no loader can beat
-and which makes no star; dlt, which copies the tables as they are; and Starlift, through SQS and S3, to the star with its keys.
+Four methods to move the same rows from one PostgreSQL server to another: COPY piped into COPY, which no loader can beat
+and which makes no star; dlt and sling, which copy the tables as they are; and Starlift, through SQS and S3, to the star with
+its keys. All use the same two servers, which keep every commit through a crash.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from services.operator.local.totesys.fill import connect, create, fill
 from services.operator.local.up import start_services
 from services.operator.system import OperatorSettings, open_system
 from services.operator.terminal.harness import sigterm_as_interrupt
-from tests.bench import copy_limit, starlift_load
+from tests.bench import copy_limit, peer_sling, starlift_load
 from tests.bench.report import Measurement, machine, show, speed_ratio
+from tests.bench.usage import Usage, log_requests, metered
 from tests.fixtures.totesys import SOURCE_TABLES
 
 SEED = 1
 LIMIT_ROUNDS = 3  # the fastest is used, since it is a limit
 TABLES = tuple(table.name for table in SOURCE_TABLES)
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+CLIENT = "client"  # the program that moves the rows; of dlt also the start of Python, which its seconds leave out
 
 
 def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str, Any]:
@@ -41,31 +45,42 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
     busy = os.getloadavg()[0]
     if busy > 0.5:
         print(f"this machine is busy (load average {busy:.1f}): other programs may slow one method more than another")
+    log_requests()
     stack.start()
+    require_durable(stack)
     print(f"filling the source with {orders:,} sales orders and their related rows ...")
     rows = asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("COPY | COPY ...")
     limit = min((_copy_limit(stack, rows, number) for number in range(LIMIT_ROUNDS)), key=lambda one: one.seconds)
-    print("dlt ...")
-    peer, peer_version = _peer(stack, rows, peer_python)
+    print("dlt, sling ...")
+    peers = _peers(stack, rows, peer_python)
     print("Starlift ...")
-    load = _starlift(stack, home)
-    ours = Measurement("Starlift", "the star, keys and foreign keys valid", rows, load.whole_seconds, load.peak_rss_bytes)
-    ratios = {"Starlift's speed / the limit's": speed_ratio(ours, limit), "Starlift's speed / dlt's": speed_ratio(ours, peer)}
-    show(f"first load of {rows:,} source rows", (limit, peer, ours), ratios)
+    load, ours = _starlift(stack, home, rows)
+    others = {"the limit": limit} | {peer.name: peer for peer in peers}
+    ratios = {f"Starlift's speed / {name}'s": speed_ratio(ours, other) for name, other in others.items()}
+    show(f"first load of {rows:,} source rows", (limit, *peers, ours), ratios)
     print(
         f"Starlift: read after {load.read_seconds:.2f} s, loaded after {load.loaded_seconds:.2f} s, foreign keys valid after"
-        f" {load.whole_seconds:.2f} s; the star {'equals' if load.is_equal else 'DIFFERS FROM'} the source"
+        f" {load.whole_seconds:.2f} s; {load.object_bytes / 1e6:.1f} MB in S3, {sum(ours.usage.requests.values())} requests;"
+        f" the star {'equals' if load.is_equal else 'DIFFERS FROM'} the source"
     )
     return {
         "machine": machine(str(fetch_value(stack.database_url("warehouse"), "SHOW server_version")), load_average=busy),
         "orders": orders,
         "seed": SEED,
         "limit": limit.as_json(),
-        "peer": peer.as_json() | {"version": peer_version},
+        "peers": [peer.as_json() for peer in peers],
         "starlift": ours.as_json() | asdict(load),
-        "ratios": {"starlift_to_limit": speed_ratio(ours, limit), "starlift_to_peer": speed_ratio(ours, peer)},
+        "ratios": ratios,
     }
+
+
+def require_durable(stack: Stack) -> None:
+    """Raises: StackError if a server could lose a commit in a crash: every method would then be faster than it is."""
+    for name in ("source", "warehouse"):
+        for setting in DURABLE:
+            if (found := fetch_value(stack.database_url(name), f"SHOW {setting}")) != "on":
+                raise StackError(f"{setting} of the {name} server is {found}; set it to on")
 
 
 async def fill_source(owner_url: str, orders: int) -> int:
@@ -87,30 +102,43 @@ def _empty_target(stack: Stack, name: str) -> str:
 
 def _copy_limit(stack: Stack, rows: int, number: int) -> Measurement:
     target = _empty_target(stack, f"limit_{number}")
-    seconds = asyncio.run(copy_limit.copy_tables(stack.database_url("source"), target, TABLES))
-    return Measurement("COPY | COPY", "the tables, primary keys", rows, seconds)
+    with metered(stack, CLIENT) as usage:
+        seconds = asyncio.run(copy_limit.copy_tables(stack.database_url("source"), target, TABLES))
+    return Measurement("COPY | COPY", "the tables, primary keys", rows, seconds, usage)
 
 
-def _peer(stack: Stack, rows: int, python: Path) -> tuple[Measurement, str]:
-    """The measurement of dlt, and its version."""
-    urls = ("--source", stack.database_url("source"), "--target", _empty_target(stack, "peer"))
-    script = Path(__file__).with_name("peer_dlt.py")
-    answer = subprocess.run([python, script, *urls, *TABLES], stdout=subprocess.PIPE, check=True)
-    printed = json.loads(answer.stdout)
-    measured = Measurement("dlt", "the tables, no keys", rows, printed["seconds"], {"dlt": printed["peak_rss_bytes"]})
-    return measured, str(printed["version"])
+def _peers(stack: Stack, rows: int, python: Path) -> list[Measurement]:
+    """dlt, and sling where its wheel can be installed."""
+    source, script = stack.database_url("source"), Path(__file__).with_name("peer_dlt.py")
+    urls = ("--source", source, "--target", _empty_target(stack, "dlt"))
+    with metered(stack, CLIENT) as usage:
+        answer = json.loads(subprocess.run([python, script, *urls, *TABLES], stdout=subprocess.PIPE, check=True).stdout)
+    usage.peak_rss_bytes = {"dlt": answer["peak_rss_bytes"]}
+    measured = [Measurement(f"dlt {answer['version']}", "the tables, no keys", rows, answer["seconds"], usage)]
+    if (found := peer_sling.find_program(python)) is None:
+        print("sling is left out: it has no wheel for this machine")
+        return measured
+    target = _empty_target(stack, "sling")
+    with metered(stack, CLIENT) as usage:
+        seconds, peak = peer_sling.copy_tables(found[0], source, target, TABLES)
+    usage.peak_rss_bytes = {"sling": peak}
+    copied = sum(int(str(fetch_value(target, f'SELECT count(*) FROM peer."{table}"'))) for table in TABLES)
+    if copied != rows:
+        raise StackError(f"sling copied {copied:,} of {rows:,} rows")
+    return [*measured, Measurement(f"sling {found[1]}", "the tables, no keys", rows, seconds, usage)]
 
 
-def _starlift(stack: Stack, home: Path) -> starlift_load.FirstLoad:
+def _starlift(stack: Stack, home: Path, rows: int) -> tuple[starlift_load.FirstLoad, Measurement]:
     start_services(stack, home)
     execute(stack.clusters["warehouse"].url(), "CHECKPOINT")
     os.environ.update(stack.state.environment_for("operator"))
 
-    async def load() -> starlift_load.FirstLoad:
+    async def load() -> tuple[starlift_load.FirstLoad, Usage]:
         async with open_system(OperatorSettings()) as system:
             return await starlift_load.first_load(system, stack)
 
-    return asyncio.run(load())
+    done, usage = asyncio.run(load())
+    return done, Measurement("Starlift", "the star, keys and foreign keys valid", rows, done.whole_seconds, usage)
 
 
 def main() -> None:

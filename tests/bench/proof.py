@@ -32,6 +32,7 @@ from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench.first_load import fill_source
 from tests.bench.report import Measurement, machine, show, speed_ratio
 from tests.bench.starlift_load import first_load
+from tests.bench.usage import Usage
 from tests.fixtures.totesys import CONTRACT
 
 ROUNDS = 3  # the fastest is used
@@ -104,7 +105,8 @@ def _verify(stack: Stack, expected: int) -> Measurement:
         sys.exit(f"verify ended with {done.returncode} instead of {expected}: {done.stderr}")
     rows = sum(table["expected"] for table in json.loads(done.stdout)["tables"].values())
     makes = "equal" if expected == EQUAL else "one order in a thousand is wrong"
-    return Measurement("starlift verify", makes, rows, seconds, {"operator": int(done.stderr.split()[-1])})
+    usage = Usage(peak_rss_bytes={"operator": int(done.stderr.split()[-1])})
+    return Measurement("starlift verify", makes, rows, seconds, usage)
 
 
 def _best(measure: Callable[[], Measurement]) -> Measurement:

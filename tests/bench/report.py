@@ -12,18 +12,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.usage import Usage
+
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One method of moving `rows` source rows, and what it creates. `peak_rss_bytes` is by process, where it is known."""
+    """One method of moving `rows` source rows, what it creates, and what it used, where that was measured."""
 
     name: str
     makes: str
     rows: int
     seconds: float
-    peak_rss_bytes: dict[str, int] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def rows_per_second(self) -> float:
@@ -38,7 +40,9 @@ class Measurement:
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second),
-            "peak_rss_bytes": self.peak_rss_bytes,
+            "cpu_seconds": self.usage.cpu_seconds,
+            "peak_rss_bytes": self.usage.peak_rss_bytes,
+            "requests": self.usage.requests,
         }
 
 
@@ -61,13 +65,21 @@ def machine(postgresql: str, *, load_average: float) -> dict[str, Any]:
 
 def show(title: str, measurements: Sequence[Measurement], ratios: dict[str, float]) -> None:
     """Print the figures for a person."""
-    table = Table("method", "result", "seconds", "rows/s", "peak memory", title=title, title_justify="left")
+    table = Table("method", "result", "seconds", "rows/s", "peak memory, MiB", title=title, title_justify="left")
     for figures in table.columns[2:]:
         figures.justify = "right"
     for one in measurements:
-        memory = "\n".join(f"{process} {peak / MIB:,.0f} MiB" for process, peak in one.peak_rss_bytes.items())
+        memory = " + ".join(f"{peak / MIB:,.0f}" for peak in one.usage.peak_rss_bytes.values())
         table.add_row(one.name, one.makes, f"{one.seconds:,.2f}", f"{one.rows_per_second:,.0f}", memory)
     console = Console(highlight=False)
     console.print(table)
+    metered = [one for one in measurements if one.usage.cpu_seconds]
+    if groups := list(dict.fromkeys(name for one in metered for name in one.usage.cpu_seconds)):
+        used = Table("CPU-seconds", *(one.name for one in metered))
+        for group in groups:
+            seconds = (one.usage.cpu_seconds.get(group) for one in metered)
+            used.add_row(group, *("" if one is None else f"{one:,.2f}" for one in seconds))
+        used.add_row("together", *(f"{one.usage.cpu_total:,.2f}" for one in metered))
+        console.print(used)
     for name, ratio in ratios.items():
         console.print(f"{name}: {ratio:.2f}")
