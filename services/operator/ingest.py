@@ -17,7 +17,7 @@ from services.operator.system import System
 from shared.envelope import opening
 from shared.ledger import last_comparisons, open_questions
 
-POLL = timedelta(milliseconds=200)
+POLL, POLL_MAXIMUM = timedelta(milliseconds=250), timedelta(seconds=2)  # between two looks of somebody who waits
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
 SOURCE = "starlift/operator"
 
@@ -127,25 +127,30 @@ async def resend_missing(system: System) -> int:
     return len(batches)
 
 
+def pause(waited_s: float) -> timedelta:
+    """How long to wait before the next look: a tenth of the wait so far, so that a long one is noticed little later."""
+    return min(max(POLL, timedelta(seconds=waited_s / 10)), POLL_MAXIMUM)
+
+
 async def _until(
     loaded: Callable[[], Awaitable[Loaded | None]],
     look_around: Callable[[], Awaitable[None]],
     limit: timedelta,
     late: Callable[[], str],
 ) -> Loaded:
-    """Call `loaded` every POLL until it returns something; call `look_around` after the first call, and every LOOK_AROUND.
+    """Call `loaded` until it returns something, with a `pause`; call `look_around` after the first call, and now and then.
 
     Raises: NotLoadedError with the sentence `late` when `limit` is over; what `look_around` raises.
     """
     clock = asyncio.get_running_loop().time
-    due = clock()
+    began = due = clock()
     try:
         async with asyncio.timeout(limit.total_seconds()):
             while (found := await loaded()) is None:
                 if clock() >= due:
-                    due = clock() + LOOK_AROUND.total_seconds()
+                    due = clock() + max(LOOK_AROUND, 5 * pause(clock() - began)).total_seconds()
                     await look_around()
-                await asyncio.sleep(POLL.total_seconds())
+                await asyncio.sleep(pause(clock() - began).total_seconds())
             return found
     except TimeoutError:
         raise NotLoadedError(f"{late()}; check `starlift status` for stopped services and waiting messages") from None

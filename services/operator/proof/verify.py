@@ -17,6 +17,7 @@ from datetime import timedelta
 from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import WarehouseTable
 from services.operator.errors import OperatorError
+from services.operator.ingest import pause
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
 from services.operator.proof.table_comparison import compare_again, compare_table
@@ -29,7 +30,6 @@ from shared.ledger import last_comparisons
 from shared.stored_documents import DamagedDocumentError
 
 REMEDY = "run `starlift verify`, which replaces it"
-SETTLE_POLL = timedelta(milliseconds=500)
 _CLASSED = (DependencyDownError, PermanentError, TransientError)
 
 
@@ -97,7 +97,8 @@ def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
 
 async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:
     """Whether, within `limit`, a run that began after `look` is in the warehouse, and every question of it answered."""
-    since = look.through or 1
+    since, clock = look.through or 1, asyncio.get_running_loop().time
+    began = clock()
     try:
         async with asyncio.timeout(limit.total_seconds()):
             while True:
@@ -107,7 +108,7 @@ async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> b
                 is_answered = all(one.is_answered for one in comparisons.values() if one.run > look.begun)
                 if progress.loaded > look.begun and is_answered:
                     return True
-                await asyncio.sleep(SETTLE_POLL.total_seconds())
+                await asyncio.sleep(pause(clock() - began).total_seconds())
     except TimeoutError:
         return False
 

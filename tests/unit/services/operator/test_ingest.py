@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -210,3 +211,20 @@ async def test_batches_that_were_announced_but_never_loaded_are_resent() -> None
     assert [decode(body) for body in scene.queues["remodelling"].bodies] == [second.batches[1]]
     scene.ledger.load(second.batches[1])
     assert await resend_missing(scene.system) == 0
+
+
+async def test_a_long_wait_looks_seldom_into_the_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    request = await request_run(scene.system)
+    moments, keys = list[float](), scene.objects.keys
+
+    async def counting(bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        moments.append(asyncio.get_running_loop().time())
+        return await keys(bucket, prefix, after=after)
+
+    monkeypatch.setattr(scene.objects, "keys", counting)
+    with pytest.raises(NotLoadedError):
+        await wait_until_loaded(scene.system, request, limit=timedelta(minutes=5))
+    pauses = [later - earlier for earlier, later in pairwise(moments)]
+    assert 0.2 < min(pauses) < max(pauses) <= 2
+    assert len(moments) < 200
