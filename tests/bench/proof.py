@@ -26,7 +26,7 @@ from contracts.tables import Calendar
 from infra.local.databases import execute, fetch_value
 from infra.local.stack import Stack
 from services.operator.local.up import start_services
-from services.operator.proof.actual import relation
+from services.operator.proof.actual import current_relation
 from services.operator.system import OperatorSettings, open_system
 from services.operator.terminal.harness import sigterm_as_interrupt
 from tests.bench.first_load import fill_source
@@ -86,7 +86,7 @@ def _sources(contract: Contract) -> list[str]:
 
 
 def _stars(contract: Contract) -> list[str]:
-    return [relation(contract, table) for table in contract.warehouse_tables if not isinstance(table, Calendar)]
+    return [current_relation(contract, table) for table in contract.warehouse_tables if not isinstance(table, Calendar)]
 
 
 def _count(name: str, url: str, relations: list[str]) -> Measurement:

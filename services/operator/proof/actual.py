@@ -43,8 +43,8 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def relation(contract: Contract, table: WarehouseTable) -> str:
-    """The table or view that a reader queries: a fact's current versions are a view."""
+def current_relation(contract: Contract, table: WarehouseTable) -> str:
+    """The relation that a reader queries: of a fact, the view of its current versions; of any other table, the table."""
     return quoted(contract.warehouse_schema, current_name(table.name) if isinstance(table, Fact) else table.name)
 
 
@@ -53,7 +53,7 @@ def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
 
     An inferred member that no fact refers to is kept: no load made it.
     """
-    name = relation(contract, table)
+    name = current_relation(contract, table)
     references = [
         f"SELECT {quoted(column.name)} FROM {quoted(contract.warehouse_schema, fact.name)}"
         for fact, column in contract.references_to(table.name)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, computed_field, field_serializer
 from contracts.proofs import HistoryBaseline
 from contracts.tables import Fact
 from contracts.warehouse import LEDGER
-from services.operator.proof.actual import relation
+from services.operator.proof.actual import current_relation
 from services.operator.proof.history_sql import FactHistorySql
 from services.operator.proof.loaded import LoadedBatch, Texts, read_versions
 from services.operator.system import System
@@ -164,7 +164,7 @@ class _FactCheck:
 
     async def check(self) -> FactHistory:
         sql = self._sql
-        for name in (LEDGER, sql.table, relation(self.system.contract, self.fact)):
+        for name in (LEDGER, sql.table, current_relation(self.system.contract, self.fact)):
             if await self.warehouse.fetchval("SELECT to_regclass($1) IS NULL", name):
                 raise PermanentError(f"the warehouse has no {name} yet; load it first: `starlift ingest --wait`")
         written = {row["batch"]: row["row_count"] for row in await self.warehouse.fetch(sql.rows_by_batch())}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from contracts.contract import Contract
 from contracts.tables import Column, Fact
 from contracts.warehouse import BATCH_ID, DELETED_AT, LEDGER, LOADED_AT, RUN
-from services.operator.proof.actual import relation
+from services.operator.proof.actual import current_relation
 from shared.sql import quoted
 
 
@@ -89,7 +89,7 @@ class FactHistorySql:
         return (
             f"SELECT {self._names}, sum(sign) AS too_few FROM ("
             f"SELECT {self._names}, 1 AS sign FROM ({ranked}) AS r WHERE r.place = 1 AND r.{DELETED_AT} IS NULL "
-            f"UNION ALL SELECT {self._texts}, -1 FROM {relation(self.contract, self.fact)} AS t) AS both_sides "
+            f"UNION ALL SELECT {self._texts}, -1 FROM {current_relation(self.contract, self.fact)} AS t) AS both_sides "
             f"GROUP BY {self._names} HAVING sum(sign) <> 0 ORDER BY {self._names}"
         )
 

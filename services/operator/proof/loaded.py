@@ -16,7 +16,7 @@ from contracts.contract import Contract
 from contracts.objects import rows_in
 from contracts.tables import RemodelledTable
 from contracts.warehouse import BATCH_ID, LEDGER, RUN, TOMBSTONE
-from services.operator.proof.actual import relation
+from services.operator.proof.actual import current_relation
 from services.operator.proof.look import Side
 from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
 from shared.ledger import TABLE_BATCHES
@@ -66,7 +66,7 @@ def _batches_of(contract: Contract, table: RemodelledTable) -> str:
         f"{key_value(quoted('a', name), table.column(name))} AS {key}" for name, key in zip(table.key, names, strict=True)
     ]
     key_array = f"jsonb_build_array({', '.join(quoted('a', name) for name in table.key)}) AS key_array"
-    rows = f"SELECT {', '.join([*columns, key_array])}, a.{RUN}, a.{BATCH_ID} FROM {relation(contract, table)} AS a"
+    rows = f"SELECT {', '.join([*columns, key_array])}, a.{RUN}, a.{BATCH_ID} FROM {current_relation(contract, table)} AS a"
     return (
         f"SELECT {', '.join(names)}, {BATCH_ID} FROM ({rows}) AS r "
         f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "

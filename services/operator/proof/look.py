@@ -14,7 +14,7 @@ from contracts.contract import Contract
 from contracts.tables import RemodelledTable, WarehouseTable
 from services.operator.errors import NotLoadedError
 from services.operator.progress import DeadMessage, DeadMessages, Progress, dead_questions, read_progress
-from services.operator.proof.actual import relation
+from services.operator.proof.actual import current_relation
 from services.operator.proof.causes import (
     causes_by_age,
     comparison_cause,
@@ -188,13 +188,12 @@ async def open_look(system: System) -> AsyncIterator[Look]:
 
 async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is_loaded: bool) -> None:
     for table in contract.warehouse_tables:
-        if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", relation(contract, table)):
+        if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", current_relation(contract, table)):
             continue
         if is_loaded:
             raise PermanentError(
-                f"the warehouse no longer has table '{table.name}'; restore it, or restart loading, which creates it "
-                "again, and "
-                "read everything: `starlift ingest --full --wait`"
+                f"the warehouse no longer has table '{table.name}'; restore it, or restart loading, which creates it again, "
+                "and read everything: `starlift ingest --full --wait`"
             )
         raise NotLoadedError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
 
