@@ -106,7 +106,7 @@ class LoadedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class KeyComparison:
     """The last key comparison of a table, and the rotation of which it is a part.
 
     Of very many keys in question one comparison asks about a part, and the next ones go on. Usually one is the whole rotation.
@@ -217,11 +217,11 @@ async def batches_without_refusals(
     return {(row["run"], row["batch_index"]) for row in await warehouse.fetch(_WITHOUT_REFUSALS, source_name, list(runs))}
 
 
-async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, Comparison]:
+async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, KeyComparison]:
     """The last key comparison of each table that has one, by table."""
     if not await warehouse.fetchval(HAS_SINCE):
         return {}  # loaded by a version that did not compare, or did not say since when
-    return {name: Comparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
+    return {name: KeyComparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
 
 
 async def open_questions(warehouse: asyncpg.Connection) -> list[OpenQuestion]:

@@ -8,7 +8,7 @@ import asyncpg
 from structlog.testing import capture_logs
 
 from contracts.messages import Mode, Trigger
-from services.operator.proof.comparison import Difference, Mismatch
+from services.operator.proof.row_comparison import Difference, Mismatch
 from services.operator.proof.verdict import Verdict
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read

@@ -19,7 +19,7 @@ from services.loading import __main__ as program
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from services.loading.warehouse import Question
-from shared.ledger import Comparison, last_comparisons
+from shared.ledger import KeyComparison, last_comparisons
 from shared.postgres import Database
 from shared.service import World
 from shared.testing import FakeObjectStore, FakeQueue
@@ -200,7 +200,7 @@ async def test_a_comparison_in_parts_counts_from_its_first_part_once_all_questio
     monkeypatch.setattr("services.loading.questions.UNLIKELY_KEYS", 250)
     await shop.load(batch(1, {"dim_maker": ada(*range(1, 401))}))
 
-    async def last() -> Comparison:
+    async def last() -> KeyComparison:
         async with database.connection() as connection:
             return (await last_comparisons(connection))["dim_maker"]
 

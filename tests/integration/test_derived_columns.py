@@ -15,8 +15,8 @@ from contracts.proofs import Outcome
 from contracts.tables import Fact
 from contracts.warehouse import current_name
 from contracts.yaml_text import read_contract
-from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Mismatch
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline
 from tests.integration.plain_star import keys_in_quarantine, require_equal

@@ -15,8 +15,8 @@ from contracts.origins import FromLookup
 from contracts.proofs import Outcome
 from contracts.tables import Column, Fact, Lookup
 from contracts.warehouse import current_name
-from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Mismatch
 from shared.sql import literal, quoted
 from tests.fixtures.joined_contract import BY_HAND, JOINED, SCHEMA
 from tests.fixtures.pipeline import Pipeline, tables_read

@@ -12,7 +12,7 @@ from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from contracts.state import Manifest
 from services.operator.progress import OVERDUE, not_in_ledger
-from services.operator.proof.comparison import Mismatch
+from services.operator.proof.row_comparison import Mismatch
 from services.operator.runs import RunOutcome, last_runs
 from shared.clock import utc_now
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys

@@ -9,7 +9,7 @@ from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Both, Difference, Mismatch
+from services.operator.proof.row_comparison import Both, Difference, Mismatch
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.beginnings import begins_with, filled_totesys

@@ -13,8 +13,8 @@ import pytest
 from contracts.messages import RowsOf
 from contracts.objects import SourceKeys
 from contracts.state import SourceState
-from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Both, Difference, Mismatch
 from services.operator.proof.verdict import Scope, Verdict
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline

@@ -13,8 +13,8 @@ from contracts.origins import FromLookup, FromSource
 from contracts.proofs import Outcome
 from contracts.tables import Column, Lookup, SourceColumn
 from services.operator.proof import canonical
-from services.operator.proof.comparison import Both, Difference, Mismatch
 from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Both, Difference, Mismatch
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, MAKER, SCHEMA, SHOP, with_column, with_table
 

@@ -9,8 +9,8 @@ import pytest
 
 from contracts.messages import RowsOf
 from services.operator.local.totesys.fill import fill
-from services.operator.proof.comparison import Mismatch
 from services.operator.proof.repair import ROWS_MAXIMUM, RepairRun, plan_repair
+from services.operator.proof.row_comparison import Mismatch
 from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.beginnings import begins_with

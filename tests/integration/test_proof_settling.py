@@ -17,8 +17,8 @@ from contracts.state import SourceState
 from infra.local.databases import LOADER, execute
 from services.operator.errors import UsageError
 from services.operator.proof.canonical import BUCKETS
-from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.look import open_look
+from services.operator.proof.row_comparison import Difference, Mismatch
 from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import later_run_is_loaded

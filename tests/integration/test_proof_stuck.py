@@ -11,8 +11,8 @@ import pytest
 
 from contracts.messages import BatchRemodelled, Mode, encode
 from contracts.proofs import Outcome
-from services.operator.proof.comparison import Difference, Mismatch
 from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Difference, Mismatch
 from services.operator.proof.verdict import Scope, Verdict
 from shared.testing import FakeQueue
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.operator.progress import OVERDUE, DeadMessage, Gap, Progress
-from services.operator.proof.comparison import Cause, Wait
 from services.operator.proof.expected import CausesByAge
-from shared.ledger import Comparison
+from services.operator.proof.row_comparison import Cause, Wait
+from shared.ledger import KeyComparison
 
 MINUTE = timedelta(minutes=1)
 COMPARISON_OVERDUE = timedelta(minutes=15)  # ten runs on the shipped schedule compare keys every ten minutes
@@ -80,7 +80,7 @@ def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> 
     return Cause(Wait.BATCH, f"the first load, {run}, is not complete yet" if is_first else "")
 
 
-def comparison_cause(last: Comparison | None, taken_at: datetime, dead: DeadMessage | None = None) -> Cause:
+def comparison_cause(last: KeyComparison | None, taken_at: datetime, dead: DeadMessage | None = None) -> Cause:
     """The cause for rows deleted at the source, or whose partner was: a run that compares keys finds them, and asks.
 
     `dead` is a dead letter that keeps one of its questions open.

@@ -13,8 +13,8 @@ from contracts.expressions import Column as ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
 from services.operator.proof.canonical import ORPHAN, canonical_query
-from services.operator.proof.comparison import Cause
 from services.operator.proof.computed import rendered, stored, unreadable
+from services.operator.proof.row_comparison import Cause
 from services.operator.star_keys import key_arrays, key_value
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM

@@ -24,8 +24,8 @@ from services.operator.proof.causes import (
     next_run_cause,
     versionless_cause,
 )
-from services.operator.proof.comparison import Cause, Refusal, Row
 from services.operator.proof.expected import CausesByAge, sources_of
+from services.operator.proof.row_comparison import Cause, LastRefusal, Row
 from services.operator.quarantine import open_batches
 from services.operator.star_keys import Key
 from services.operator.system import System
@@ -95,8 +95,8 @@ class Look:
     progress: Progress  # of the warehouse's snapshot
     taken_at: datetime  # of the source's snapshot, on its clock
     begun: int  # the highest run that had begun a moment after; one above it opened its snapshot later, whatever clocks said
-    refused: Mapping[str, Mapping[Key, Refusal]]  # rows in quarantine, by warehouse table
-    comparisons: Mapping[str, ledger.Comparison]  # the last comparison of keys, by warehouse table
+    refused: Mapping[str, Mapping[Key, LastRefusal]]  # rows in quarantine, by warehouse table
+    comparisons: Mapping[str, ledger.KeyComparison]  # the last comparison of keys, by warehouse table
     redefined: frozenset[str]  # source tables that may have changed since the last run without a transaction id
     versionless: frozenset[str]  # source tables whose transaction ids the role may not read
     emptied: frozenset[str]  # source tables without a row when their keys should have been compared, and without one now
@@ -198,13 +198,13 @@ async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is
         raise NotLoadedError(f"the warehouse has no table '{table.name}' yet; load it first: `starlift ingest --wait`")
 
 
-async def _refused(system: System, warehouse: asyncpg.Connection, progress: Progress) -> dict[str, dict[Key, Refusal]]:
+async def _refused(system: System, warehouse: asyncpg.Connection, progress: Progress) -> dict[str, dict[Key, LastRefusal]]:
     """The rows in quarantine, with the horizons of runs after which everything is loaded."""
     refused = await open_batches(system, warehouse)
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
     through = progress.consistent_through.run if progress.consistent_through else 0
     horizons = await ledger.horizons(warehouse, system.store.source, [run for run in runs if run < through]) if runs else {}
-    refusals = {run: Refusal(run, horizons.get(run)) for run in runs}
+    refusals = {run: LastRefusal(run, horizons.get(run)) for run in runs}
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 
 

@@ -11,8 +11,8 @@ from operator import itemgetter
 from contracts.messages import RowsOf
 from contracts.tables import Calendar
 from services.operator.ingest import request_run, wait_until_loaded
-from services.operator.proof.comparison import Mismatch
 from services.operator.proof.expected import rows_with_date
+from services.operator.proof.row_comparison import Mismatch
 from services.operator.proof.verdict import Verdict
 from services.operator.star_keys import Key
 from services.operator.system import System

@@ -20,7 +20,10 @@ from contracts.state import Checkpoint
 from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.proof.actual import actual_rows, wrong_dates
 from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys
-from services.operator.proof.comparison import (
+from services.operator.proof.expected import CausesByAge, expected_dates, expected_rows, sources_of
+from services.operator.proof.loaded import brought_by_batches
+from services.operator.proof.look import Look
+from services.operator.proof.row_comparison import (
     Cause,
     Difference,
     Mismatch,
@@ -31,9 +34,6 @@ from services.operator.proof.comparison import (
     compare,
     difference_of,
 )
-from services.operator.proof.expected import CausesByAge, expected_dates, expected_rows, sources_of
-from services.operator.proof.loaded import brought_by_batches
-from services.operator.proof.look import Look
 from services.operator.star_keys import Key, by_column
 from shared.catalog import read_source_facts
 from shared.source_facts import versionless

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, computed_field, field_serializer
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.canonical import BUCKETS
-from services.operator.proof.comparison import Cause, Difference, TableFindings
+from services.operator.proof.row_comparison import Cause, Difference, TableFindings
 from services.operator.wording import clock, counted, reasons_in_words
 
 

@@ -18,7 +18,7 @@ from services.operator.status.report import Answers, RowCount, Service, StatusRe
 from services.operator.system import System
 from shared.clock import utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
-from shared.ledger import Comparison, last_comparisons
+from shared.ledger import KeyComparison, last_comparisons
 from shared.lock_waits import LockWait, lock_waits
 from shared.queue import Depth, Queue
 from shared.sql import quoted
@@ -122,7 +122,7 @@ async def _depths(queues: Mapping[str, Queue]) -> dict[str, Depth]:
     return dict(zip(queues, await asyncio.gather(*(queue.depth() for queue in queues.values())), strict=True))
 
 
-async def _progress(system: System, limit: timedelta) -> tuple[Progress, dict[str, Comparison]]:
+async def _progress(system: System, limit: timedelta) -> tuple[Progress, dict[str, KeyComparison]]:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
         return await read_progress(system, warehouse), await last_comparisons(warehouse)

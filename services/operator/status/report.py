@@ -14,7 +14,7 @@ from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import Calendar, WarehouseTable
 from services.operator.progress import OVERDUE, Progress
 from services.operator.wording import counted
-from shared.ledger import Comparison
+from shared.ledger import KeyComparison
 from shared.lock_waits import LockWait
 from shared.queue import Depth
 
@@ -52,7 +52,7 @@ class Answers:
     rows: Mapping[str, RowCount] = field(default_factory=dict)
     fresh: Mapping[str, datetime | None] = field(default_factory=dict)
     quarantined: int | None = None
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    comparisons: Mapping[str, KeyComparison] = field(default_factory=dict)
     lock_waits: tuple[LockWait, ...] = ()
     services: Mapping[str, Service] | None = None
     psql: str | None = None
@@ -178,7 +178,7 @@ def _problems_of_rows(progress: Progress, at: datetime) -> list[str]:
     return found
 
 
-def _problems_of_comparisons(comparisons: Mapping[str, Comparison], *, has_dead_letters: bool) -> list[str]:
+def _problems_of_comparisons(comparisons: Mapping[str, KeyComparison], *, has_dead_letters: bool) -> list[str]:
     late = [one for one in comparisons.values() if one.unanswered_for is not None and one.unanswered_for > OVERDUE]
     if not late:
         return []
@@ -189,7 +189,7 @@ def _problems_of_comparisons(comparisons: Mapping[str, Comparison], *, has_dead_
     return [f"ingestion has not answered {questions} about deleted rows for {minutes:,.0f} min: {advice}"]
 
 
-def _oldest_question(comparisons: Mapping[str, Comparison]) -> float | None:
+def _oldest_question(comparisons: Mapping[str, KeyComparison]) -> float | None:
     return max((_seconds(one.unanswered_for) for one in comparisons.values() if one.unanswered_for is not None), default=None)
 
 

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from contracts.proofs import Outcome
 from services.operator.errors import OperatorError
-from services.operator.proof.comparison import NAMED_MAXIMUM
 from services.operator.proof.history import HistoryVerdict, check_history, keep_baseline
 from services.operator.proof.repair import repair
 from services.operator.proof.report import report as as_html
+from services.operator.proof.row_comparison import NAMED_MAXIMUM
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import chosen_tables, verify_and_keep
 from services.operator.system import System

@@ -15,7 +15,7 @@ from contracts.state import Checkpoint, Manifest, SourceIdentity, SourceState
 from contracts.warehouse import COMPARISON, HAS_SINCE, LEDGER, QUESTION
 from services.operator.system import SERVICES, OperatorSettings, System
 from shared.envelope import caused_by, opening
-from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, Comparison, OpenQuestion
+from shared.ledger import BATCHES, COMPARISONS, OPEN_QUESTIONS, RUNS, KeyComparison, OpenQuestion
 from shared.postgres import Database
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.fixtures.totesys import CONTRACT
@@ -46,7 +46,7 @@ class FakeLedger:
     exists: bool = True
     loaded: dict[int, list[BatchIngested]] = field(default_factory=dict)
     questions: int = 0  # queries of batches
-    comparisons: dict[str, Comparison] = field(default_factory=dict)  # the last one of each table
+    comparisons: dict[str, KeyComparison] = field(default_factory=dict)  # the last one of each table
     open_questions: list[OpenQuestion] = field(default_factory=list)
 
     @asynccontextmanager

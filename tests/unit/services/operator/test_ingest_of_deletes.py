@@ -12,7 +12,7 @@ from contracts.objects import ObjectRef
 from services.operator.errors import NotLoadedError
 from services.operator.ingest import Request, Waiting, request_run, wait_until_loaded
 from shared.envelope import opening
-from shared.ledger import Comparison, OpenQuestion
+from shared.ledger import KeyComparison, OpenQuestion
 from tests.unit.services.operator.scene import BEGAN, SOURCE, Scene, remodelled
 
 pytestmark = pytest.mark.virtual_clock
@@ -22,9 +22,9 @@ HASHES = ObjectRef(bucket="landing", key="k", byte_count=1, row_count=1, sha256=
 
 def compared(
     run: int, *, since: int | None = None, has_ended: bool = True, is_whole: bool = True, open_questions: int = 0
-) -> Comparison:
+) -> KeyComparison:
     asked = timedelta(seconds=1) if open_questions else None
-    return Comparison(run, since or run, BEGAN, has_ended, is_whole, open_questions, asked)
+    return KeyComparison(run, since or run, BEGAN, has_ended, is_whole, open_questions, asked)
 
 
 async def test_the_wait_for_a_comparing_run_includes_comparisons_and_their_answers() -> None:

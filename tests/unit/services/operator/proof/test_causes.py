@@ -8,8 +8,8 @@ import pytest
 
 from services.operator.progress import DeadMessage
 from services.operator.proof.causes import comparison_cause
-from services.operator.proof.comparison import Cause, Wait
-from shared.ledger import Comparison
+from services.operator.proof.row_comparison import Cause, Wait
+from shared.ledger import KeyComparison
 from tests.unit.services.operator.scene import BEGAN
 
 COMPARE = "`starlift ingest --compare-keys --wait`"
@@ -34,7 +34,7 @@ def test_a_deleted_row_is_stuck_when_a_comparison_or_an_answer_is_late(
 ) -> None:
     unanswered_for = None if unanswered_min is None else timedelta(minutes=unanswered_min)
     open_questions = 0 if unanswered_min is None else 1
-    last = Comparison(
+    last = KeyComparison(
         7, 7, BEGAN, has_ended=True, is_whole=is_whole, open_questions=open_questions, unanswered_for=unanswered_for
     )
     assert comparison_cause(last, BEGAN + timedelta(minutes=age_min)) == Cause(Wait.COMPARISON, reason)
@@ -45,7 +45,7 @@ def test_a_deleted_row_is_stuck_if_keys_were_never_compared() -> None:
 
 
 def test_a_dead_letter_that_keeps_a_question_open_is_named() -> None:
-    last = Comparison(7, 7, BEGAN, has_ended=True, is_whole=True, open_questions=1, unanswered_for=timedelta(minutes=6))
+    last = KeyComparison(7, 7, BEGAN, has_ended=True, is_whole=True, open_questions=1, unanswered_for=timedelta(minutes=6))
     dead = DeadMessage("ingestion", "abc", None, is_question=True)
     reason = "a question about deleted rows is dead letter abc of ingestion: `starlift dlq show abc` prints why"
     found = comparison_cause(last, BEGAN, dead)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from services.operator.proof.comparison import Cause, Wait
 from services.operator.proof.expected import CausesByAge
+from services.operator.proof.row_comparison import Cause, Wait
 
 RUN, COMPARISON = Cause(Wait.RUN), Cause(Wait.COMPARISON)
 OLDEST, OLDER, YOUNGER = (Cause(Wait.BATCH, reason) for reason in ("oldest", "older", "younger"))

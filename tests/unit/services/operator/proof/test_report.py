@@ -10,8 +10,8 @@ from contracts.objects import SourceKeys
 from contracts.proofs import Outcome
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import NAMED_MAXIMUM, Both, Cause, Difference, Mismatch, Row, TableFindings, Wait
 from services.operator.proof.report import report
+from services.operator.proof.row_comparison import NAMED_MAXIMUM, Both, Cause, Difference, Mismatch, Row, TableFindings, Wait
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.proof.verify import keep_failure, keep_verdict, last_failure, last_record
 from tests.unit.services.operator.scene import BEGAN, LANDING, SOURCE, Scene

@@ -11,7 +11,7 @@ from contracts.proofs import Outcome
 from services.operator.local.demo import Result
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Cause, Difference, Mismatch, TableFindings, Wait
+from services.operator.proof.row_comparison import Cause, Difference, Mismatch, TableFindings, Wait
 from services.operator.proof.verdict import judge
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.local import EXIT_CODES, demo_panel

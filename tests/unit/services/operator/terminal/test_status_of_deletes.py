@@ -8,16 +8,16 @@ from datetime import timedelta
 import pytest
 
 from services.operator.status.report import problems_of, report_of
-from shared.ledger import Comparison
+from shared.ledger import KeyComparison
 from shared.queue import Depth
 from tests.unit.services.operator.scene import BEGAN
 from tests.unit.services.operator.terminal.status_scene import as_json, loaded_progress, shown, status
 
 
-def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, asked_s: float | None = None) -> Comparison:
+def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, asked_s: float | None = None) -> KeyComparison:
     """A comparison of keys with the snapshot of a given minute, which asked two questions `asked_s` seconds ago."""
     asked = None if asked_s is None else timedelta(seconds=asked_s)
-    return Comparison(7, 7, BEGAN + timedelta(minutes=minute), has_ended, is_whole, 0 if asked is None else 2, asked)
+    return KeyComparison(7, 7, BEGAN + timedelta(minutes=minute), has_ended, is_whole, 0 if asked is None else 2, asked)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def compared(minute: int = 0, *, has_ended: bool = True, is_whole: bool = True, 
         ),
     ],
 )
-async def test_a_status_shows_up_to_when_deletes_are_marked_or_what_they_wait_for(staff: Comparison, text: str) -> None:
+async def test_a_status_shows_up_to_when_deletes_are_marked_or_what_they_wait_for(staff: KeyComparison, text: str) -> None:
     comparisons = {"dim_staff": staff, "dim_design": compared(1)}
     found = replace(status(await loaded_progress()), comparisons=comparisons)
     assert text in " ".join(shown(found).split())

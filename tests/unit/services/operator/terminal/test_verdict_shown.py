@@ -8,7 +8,7 @@ from rich.console import Console
 
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Both, Cause, Difference, Mismatch, TableFindings, Wait
+from services.operator.proof.row_comparison import Both, Cause, Difference, Mismatch, TableFindings, Wait
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.terminal.verify import show_verdict, verdict_sentence
 from services.operator.wording import counted

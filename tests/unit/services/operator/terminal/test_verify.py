@@ -13,8 +13,8 @@ import typer
 from services.operator.errors import OperatorError
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
-from services.operator.proof.comparison import Difference, Mismatch, TableFindings
 from services.operator.proof.history import Flaw, FlawedVersion, HistoryVerdict
+from services.operator.proof.row_comparison import Difference, Mismatch, TableFindings
 from services.operator.proof.verdict import EVERYTHING, Scope, judge
 from services.operator.proof.verify import last_failure, verify_and_keep
 from services.operator.terminal.app import starlift

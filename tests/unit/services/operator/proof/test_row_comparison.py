@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.operator.proof import comparison
-from services.operator.proof.comparison import (
+from services.operator.proof import row_comparison
+from services.operator.proof.row_comparison import (
     Both,
     Cause,
     Difference,
+    LastRefusal,
     Mismatch,
-    Refusal,
     Row,
     TableFindings,
     Wait,
@@ -47,7 +47,7 @@ def compared(
     right = (Row(key, actual[key]) for key in sorted(actual))
     found = TableFindings("t")
     asyncio.run(
-        compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, Refusal(7)), nothing_known, DELETED)
+        compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, LastRefusal(7)), nothing_known, DELETED)
     )
     return found
 
@@ -114,7 +114,7 @@ def test_a_row_in_flight_that_is_already_equal_counts_as_equal() -> None:
     ],
 )
 def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int | None, version: str, *, is_so: bool) -> None:
-    refused = {(1,): Refusal(7, horizon)}
+    refused = {(1,): LastRefusal(7, horizon)}
     assert is_in_quarantine(Row((1,), (), version=version), refused) is is_so
     assert not is_in_quarantine(Row((2,), (), version=version), refused)
 
@@ -134,8 +134,8 @@ async def test_a_duplicate_row_of_a_key_in_the_source_is_always_extra() -> None:
 
 async def test_rows_that_the_source_lacks_are_judged_in_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million of them took 131 MB."""
-    monkeypatch.setattr(comparison, "LOOKED_UP_AT_ONCE", 1_000)
-    monkeypatch.setattr(comparison, "NAMED_MAXIMUM", 100)
+    monkeypatch.setattr(row_comparison, "LOOKED_UP_AT_ONCE", 1_000)
+    monkeypatch.setattr(row_comparison, "NAMED_MAXIMUM", 100)
     asked: list[int] = []
 
     async def known(keys: Collection[Key]) -> set[Key]:

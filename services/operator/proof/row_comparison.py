@@ -96,8 +96,8 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """The last time that the warehouse could not hold a row."""
+class LastRefusal:
+    """The last run whose version of a row the warehouse could not hold."""
 
     run: int  # the run that read the row
     horizon: int | None = None  # that run's horizon, known once a later run is loaded
@@ -154,7 +154,7 @@ class TableFindings:
         if len(self.deleted) < NAMED_MAXIMUM:
             self.deleted.add(key)
 
-    def add_mismatch(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, Refusal]) -> None:
+    def add_mismatch(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, LastRefusal]) -> None:
         """Count a row that is not as in the source: it waits for `cause`, is in quarantine, or differs."""
         in_quarantine = is_in_quarantine(row, refused)
         # Quarantine outranks the cause of an orphan: most such rows are refused because of their lost partner.
@@ -176,7 +176,7 @@ async def compare(
     expected: AsyncIterator[Row],
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
-    refused: Mapping[Key, Refusal],
+    refused: Mapping[Key, LastRefusal],
     brought: Brought,
     deleted_cause: Cause,
 ) -> None:
@@ -231,7 +231,7 @@ async def _side_by_side(
             left, right = await anext(expected, None), await anext(actual, None)
 
 
-def is_in_quarantine(row: Row, refused: Mapping[Key, Refusal]) -> bool:
+def is_in_quarantine(row: Row, refused: Mapping[Key, LastRefusal]) -> bool:
     """Whether the row is still in quarantine.
 
     A row that was written, or whose partner was, behind the horizon of the run that refused it was read again by a later one.
