@@ -38,8 +38,8 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
         keys=[key_value(quoted("a", name), table.column(name)) for name in table.key],
         values=[f"{quoted('a', column.name)}::text" for column in table.columns],
         cause="NULL::integer",
-        version=f"a.{RUN}::text",
-        origin=f"{_visible_rows(contract, table)} AS a",
+        stamp=f"a.{RUN}::text",
+        relation=f"{_visible_rows(contract, table)} AS a",
     )
 
 

@@ -1,6 +1,6 @@
 """The canonical form in which both sides of the proof are compared. Pure SQL text.
 
-Each side of a table is one query of (k0, k1, …: the key, values: text[], cause: integer, version: text). The statements here
+Each side of a table is one query of (k0, k1, …: the key, values: text[], cause: integer, stamp: text). The statements here
 hash the rows of such a query by bucket, or list them in the order of the key; only the inner query differs between the sides.
 """
 
@@ -10,17 +10,17 @@ from contracts.tables import WarehouseTable
 from services.operator.star_keys import key_arrays, key_names
 
 BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
-ORPHAN = "gone"  # in the version of a row: a partner that the source lacks
+ORPHAN = "gone"  # in the stamp of a row: a partner that the source lacks
 LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 
 
-def canonical_query(*, keys: list[str], values: list[str], cause: str, version: str, origin: str) -> str:
+def canonical_query(*, keys: list[str], values: list[str], cause: str, stamp: str, relation: str) -> str:
     """One side of a table: `values` are SQL texts in the order of its columns.
 
-    `cause` is the place of the row's cause, NULL if it waits for nothing; `version` changes when the row is written again.
+    `cause` is the place of the row's cause, NULL if it waits for nothing; `stamp` changes when the row is written again.
     """
     named = ", ".join(f"{key} AS k{position}" for position, key in enumerate(keys))
-    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {cause} AS cause, {version} AS version FROM {origin}"
+    return f"SELECT {named}, ARRAY[{', '.join(values)}] AS values, {cause} AS cause, {stamp} AS stamp FROM {relation}"
 
 
 def digests(query: str, table: WarehouseTable) -> str:
@@ -60,7 +60,7 @@ def _rows(query: str, table: WarehouseTable, condition: str) -> str:
     )
     return (
         f"SELECT {', '.join(key_names(table))}, "
-        f"ARRAY(SELECT {value} FROM unnest(values) WITH ORDINALITY AS u (v, n) ORDER BY n) AS values, cause, version "
+        f"ARRAY(SELECT {value} FROM unnest(values) WITH ORDINALITY AS u (v, n) ORDER BY n) AS values, cause, stamp "
         f"FROM ({query}) AS q WHERE {condition} ORDER BY {order}"
     )
 

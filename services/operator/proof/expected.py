@@ -56,10 +56,10 @@ def sources_of(table: RemodelledTable) -> frozenset[str]:
 
 def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAge) -> str:
     """The rows that `table` should hold; for a fact, its current versions."""
-    versions = [_version(BASE, contract.source_table(table.source), by_age)]
+    stamps = [_stamp(BASE, contract.source_table(table.source), by_age)]
     for lookup in table.lookups:
-        version = _version(_alias(table, lookup.name), contract.source_table(lookup.table), by_age)
-        versions.append(f"CASE WHEN {_is_gone(contract, table, lookup)} THEN '{ORPHAN}' ELSE {version} END")
+        stamp = _stamp(_alias(table, lookup.name), contract.source_table(lookup.table), by_age)
+        stamps.append(f"CASE WHEN {_is_gone(contract, table, lookup)} THEN '{ORPHAN}' ELSE {stamp} END")
     cause = _cause(table, by_age)
     if table.lookups and by_age.orphans is not None:
         is_gone = " OR ".join(_is_gone(contract, table, lookup) for lookup in table.lookups)
@@ -68,8 +68,8 @@ def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAg
         keys=_keys(contract, table),
         values=[_text(contract, table, column) for column in table.columns],
         cause=cause,
-        version=f"ARRAY[{', '.join(versions)}]::text",
-        origin=_origin(contract, table),
+        stamp=f"ARRAY[{', '.join(stamps)}]::text",
+        relation=_joined_rows(contract, table),
     )
 
 
@@ -86,7 +86,7 @@ def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTabl
     return (
         f"SELECT date, CASE WHEN bool_and(cause IS NOT NULL) THEN min(cause) END AS cause "
         f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_cause(table, by_age)} AS cause "
-        f"FROM {_origin(contract, table)} WHERE ({', '.join(_keys(contract, table))}) "
+        f"FROM {_joined_rows(contract, table)} WHERE ({', '.join(_keys(contract, table))}) "
         f"NOT IN (SELECT * FROM unnest({', '.join(key_arrays(table))}))) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 
@@ -95,11 +95,11 @@ def rows_with_date(contract: Contract, table: RemodelledTable, column: Column) -
     """For each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
     date = f"({expected_value(contract, table, column)})::text"
     keys = ", ".join(_keys(contract, table))
-    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_origin(contract, table)} WHERE {date} = ANY ($1::text[])"
+    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_joined_rows(contract, table)} WHERE {date} = ANY ($1::text[])"
 
 
 def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
-    """A column's value as SQL, over the rows of `_origin`."""
+    """A column's value as SQL, over `_joined_rows`."""
     if isinstance(origin := column.origin, CalendarPart):
         raise TypeError(f"'{column.name}' belongs to the calendar, which no source table holds")
     if isinstance(origin, Computed):
@@ -136,10 +136,8 @@ def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
     if not isinstance(column.origin, FromSource | FromLookup | ParsedDate) or column.name in table.key:
         return text
     name, lookup = column.origin.column, column.origin.lookup
-    codec, value = (
-        codec_of(contract.source_table(table.table_of(lookup)).column(name).type),
-        quoted(_alias(table, lookup), name),
-    )
+    codec = codec_of(contract.source_table(table.table_of(lookup)).column(name).type)
+    value = quoted(_alias(table, lookup), name)
     if not codec.is_wide:
         return text
     return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
@@ -180,7 +178,7 @@ def _alias(table: RemodelledTable, lookup: str | None) -> str:
     return BASE if lookup is None else f"partner {list(table.paths).index(lookup)}"
 
 
-def _origin(contract: Contract, table: RemodelledTable) -> str:
+def _joined_rows(contract: Contract, table: RemodelledTable) -> str:
     """The base table and the partners of all lookups, each joined to the row that it starts from."""
     joins = []
     for name in table.paths:
@@ -204,7 +202,7 @@ def _is_gone(contract: Contract, table: RemodelledTable, lookup: Lookup) -> str:
     return f"({' AND '.join([f'{quoted(partner, contract.source_table(lookup.table).key[0])} IS NULL', *refers])})"
 
 
-def _version(alias: str, table: SourceTable, by_age: CausesByAge) -> str:
+def _stamp(alias: str, table: SourceTable, by_age: CausesByAge) -> str:
     """An expression that changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash.
 
     The hash has no digits, which would be read as transaction ids.

@@ -72,9 +72,9 @@ class Side:
         """Yield the star rows of a statement, whose causes are places in `causes`. Raises: as `fetch`."""
         with classed_errors(self.name):
             async for record in read_in_parts(self.connection, statement, *arguments, rows=PREFETCH_ROWS):
-                *key, values, place, version = record
+                *key, values, place, stamp = record
                 cause = None if place is None else causes[place]
-                yield Row(tuple(key[: len(table.key)]), tuple(values), cause, version)
+                yield Row(tuple(key[: len(table.key)]), tuple(values), cause, stamp)
 
 
 @asynccontextmanager

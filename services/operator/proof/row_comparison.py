@@ -64,12 +64,12 @@ class Row:
     key: Key
     values: Values  # every value's text in the order of the table's columns; None for NULL
     cause: Cause | None = None  # why the warehouse may not have the row
-    version: str = ""  # changes whenever the row is written; ORPHAN in it marks a partner that is gone
+    stamp: str = ""  # changes whenever the row is written; ORPHAN in it marks a partner that is gone
 
     @property
     def is_orphan(self) -> bool:
         """Whether the source lacks a row that it is joined from."""
-        return ORPHAN in self.version
+        return ORPHAN in self.stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class LastRefusal:
-    """The last run whose version of a row the warehouse could not hold."""
+    """The last run from which the warehouse could not hold a row."""
 
     run: int  # the run that read the row
     horizon: int | None = None  # that run's horizon, known once a later run is loaded
@@ -107,7 +107,7 @@ class LastRefusal:
 class WaitingRow:
     """A row that waits."""
 
-    version: str  # as the source had it at the first look
+    stamp: str  # of the source's row at the first look
     is_missing: bool  # whether the warehouse had no row of this key
 
 
@@ -161,7 +161,7 @@ class TableFindings:
         if cause is not None and not (row.is_orphan and in_quarantine):
             self.waiting[cause] += 1
             if len(self.waiting_rows) < NAMED_MAXIMUM:
-                self.waiting_rows[row.key] = WaitingRow(row.version, difference.kind is Mismatch.MISSING)
+                self.waiting_rows[row.key] = WaitingRow(row.stamp, difference.kind is Mismatch.MISSING)
         elif in_quarantine:
             self.quarantined += 1
         else:
@@ -241,7 +241,7 @@ def is_in_quarantine(row: Row, refused: Mapping[Key, LastRefusal]) -> bool:
     if refusal is None or refusal.horizon is None:
         return refusal is not None
     # 32 bits of a transaction id, which come round: half of them are behind the horizon.
-    return not any((int(xid) - refusal.horizon) % 2**32 < 2**31 for xid in re.findall(r"\d+", row.version))
+    return not any((int(xid) - refusal.horizon) % 2**32 < 2**31 for xid in re.findall(r"\d+", row.stamp))
 
 
 def difference_of(expected: Row, actual: Row | None, columns: tuple[str, ...]) -> Difference:

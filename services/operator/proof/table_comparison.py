@@ -148,9 +148,9 @@ class _TableComparison:
         if row.cause is None or row.cause.wait is Wait.BATCH:
             return row.cause
         refusal = look.refused.get(table.name, {}).get(row.key)
-        runs = [int(held.version) if held else 0, refusal.run if refusal else 0]
+        runs = [int(held.stamp) if held else 0, refusal.run if refusal else 0]
         has_come = any(first.through < run <= look.newest for run in runs)
-        return Cause(Wait.RUN) if row.cause.wait is Wait.RUN and has_come and row.version != before.version else None
+        return Cause(Wait.RUN) if row.cause.wait is Wait.RUN and has_come and row.stamp != before.stamp else None
 
     async def _compare_rows(
         self, findings: TableFindings, listed: Callable[[str, WarehouseTable], str], *arguments: object, since: int = 0

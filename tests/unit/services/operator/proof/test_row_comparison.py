@@ -102,7 +102,7 @@ def test_a_row_in_flight_that_is_already_equal_counts_as_equal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("horizon", "version", "is_so"),
+    ("horizon", "stamp", "is_so"),
     [
         (None, "{900}", True),  # no later run is loaded
         (700, "{699}", True),
@@ -113,10 +113,10 @@ def test_a_row_in_flight_that_is_already_equal_counts_as_equal() -> None:
         (2**32 + 5, "{4294967295}", True),
     ],
 )
-def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int | None, version: str, *, is_so: bool) -> None:
+def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int | None, stamp: str, *, is_so: bool) -> None:
     refused = {(1,): LastRefusal(7, horizon)}
-    assert is_in_quarantine(Row((1,), (), version=version), refused) is is_so
-    assert not is_in_quarantine(Row((2,), (), version=version), refused)
+    assert is_in_quarantine(Row((1,), (), stamp=stamp), refused) is is_so
+    assert not is_in_quarantine(Row((2,), (), stamp=stamp), refused)
 
 
 async def test_a_duplicate_row_of_a_key_in_the_source_is_always_extra() -> None:
