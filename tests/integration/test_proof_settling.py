@@ -21,7 +21,7 @@ from services.operator.proof.look import open_look
 from services.operator.proof.row_comparison import Difference, Mismatch
 from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import Scope, Verdict
-from services.operator.proof.verify import later_run_is_loaded
+from services.operator.proof.verify import wait_for_later_run
 from shared.key_hashes import hash_of
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
@@ -227,9 +227,9 @@ async def test_a_run_that_began_before_the_proof_is_not_awaited_whatever_its_clo
     late = state.checkpoint.snapshot.model_copy(update={"taken_at": look.taken_at + timedelta(seconds=1)})
     checkpoint = state.checkpoint.model_copy(update={"snapshot": late})
     held_back.objects.buckets[LANDING][key] = state.model_copy(update={"checkpoint": checkpoint}).model_dump_json().encode()
-    assert not await later_run_is_loaded(held_back.system, look, timedelta(seconds=1))
+    assert not await wait_for_later_run(held_back.system, look, timedelta(seconds=1))
     await held_back.run()
-    assert await later_run_is_loaded(held_back.system, look, timedelta(seconds=1))
+    assert await wait_for_later_run(held_back.system, look, timedelta(seconds=1))
 
 
 async def test_a_row_rewritten_without_a_change_is_in_flight_again(held_back: Pipeline, source: asyncpg.Connection) -> None:

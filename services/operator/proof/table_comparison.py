@@ -15,12 +15,10 @@ from typing import cast
 
 import asyncpg
 
-from contracts.contract import Contract
-from contracts.state import Checkpoint
 from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from services.operator.proof.actual import actual_rows, wrong_dates
 from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys
-from services.operator.proof.expected import CausesByAge, expected_dates, expected_rows, sources_of
+from services.operator.proof.expected import expected_dates, expected_rows
 from services.operator.proof.loaded import brought_by_batches
 from services.operator.proof.look import Look
 from services.operator.proof.row_comparison import (
@@ -34,9 +32,7 @@ from services.operator.proof.row_comparison import (
     compare,
     difference_of,
 )
-from services.operator.star_keys import Key, by_column
-from shared.catalog import read_source_facts
-from shared.source_facts import versionless
+from services.operator.star_keys import by_column
 
 SETTLE_KEYS = 1_000  # in one statement
 
@@ -223,20 +219,3 @@ def _is_date(text: str) -> bool:
         return dt.date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-async def was_read(
-    source: asyncpg.Connection, contract: Contract, table: RemodelledTable, key: Key, checkpoint: Checkpoint | None
-) -> bool | None:
-    """Whether runs up to `checkpoint` have read the source's row of `key` as it is now; None if the source has no such row.
-
-    For `starlift trace`, with no look at the warehouse. A row whose transaction ids may not be read counts as not read.
-    """
-    next_run, hidden = Cause(Wait.RUN), versionless(await read_source_facts(source, contract))
-    if checkpoint is None or hidden & sources_of(table):
-        by_age = CausesByAge(beyond=next_run, versionless=hidden)
-    else:
-        by_age = CausesByAge(((checkpoint.snapshot.horizon, next_run),), versionless=hidden)
-    statement = rows_of_keys(expected_rows(contract, table, by_age), table)
-    row = await source.fetchrow(statement, *by_column(table, [key]))
-    return None if row is None else row["cause"] is None

@@ -80,7 +80,7 @@ async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[
             findings.append(await compare_table(look, table, scope.buckets))
     last, settled_at = look, None
     may_settle = any(cause.may_pass for found in findings for cause in found.waiting)
-    if may_settle and await later_run_is_loaded(system, look, scope.settle):
+    if may_settle and await wait_for_later_run(system, look, scope.settle):
         async with open_look(system) as again:
             findings = await compare_again(look, again, findings, scope.buckets)
         last, settled_at = again, again.taken_at
@@ -95,8 +95,8 @@ def chosen_tables(system: System, scope: Scope) -> list[WarehouseTable]:
     return [table for table in system.contract.warehouse_tables if not named or table in named]
 
 
-async def later_run_is_loaded(system: System, look: Look, limit: timedelta) -> bool:
-    """Whether, within `limit`, a run that began after `look` is in the warehouse, and every question of it answered."""
+async def wait_for_later_run(system: System, look: Look, limit: timedelta) -> bool:
+    """Wait until a run that began after `look` is loaded and its questions are answered; False if `limit` passes first."""
     since, clock = look.through or 1, asyncio.get_running_loop().time
     began = clock()
     try:

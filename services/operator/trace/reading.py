@@ -10,16 +10,20 @@ from contracts.contract import Contract
 from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
-from services.operator.proof.table_comparison import was_read
+from services.operator.proof.canonical import rows_of_keys
+from services.operator.proof.expected import CausesByAge, expected_rows, sources_of
+from services.operator.proof.row_comparison import Cause, Wait
 from services.operator.quarantine import Entry, read_entries
-from services.operator.star_keys import Key, table_named
+from services.operator.star_keys import Key, by_column, table_named
 from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, StarRow, Tombstone
 from services.operator.trace.passage import read_passages
 from services.operator.wording import printable
+from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import DependencyDownError
 from shared.ledger import find_tombstone, key_parameter
+from shared.source_facts import versionless
 from shared.sql import quoted
 
 
@@ -124,12 +128,22 @@ def refusal_of(entry: Entry, life: Life) -> Refusal:
 
 
 async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSource:
-    checkpoint = await system.store.find_checkpoint()
+    """Whether the source has the row, and whether completed runs have read it as it is now.
+
+    A row whose transaction ids may not be read is waiting.
+    """
+    checkpoint, next_run = await system.store.find_checkpoint(), Cause(Wait.RUN)
     try:
         async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
-            is_read = await was_read(source, system.contract, table, key, checkpoint)
+            hidden = versionless(await read_source_facts(source, system.contract))
+            if checkpoint is None or hidden & sources_of(table):
+                by_age = CausesByAge(beyond=next_run, versionless=hidden)
+            else:
+                by_age = CausesByAge(((checkpoint.snapshot.horizon, next_run),), versionless=hidden)
+            statement = rows_of_keys(expected_rows(system.contract, table, by_age), table)
+            row = await source.fetchrow(statement, *by_column(table, [key]))
     except DependencyDownError:
         return AtSource.UNKNOWN
-    if is_read is None:
+    if row is None:
         return AtSource.NOWHERE
-    return AtSource.READ if is_read else AtSource.WAITING
+    return AtSource.READ if row["cause"] is None else AtSource.WAITING
