@@ -1,4 +1,4 @@
-"""What in a warehouse keeps the star from being created there: privileges, types that it lacks, and what is not Starlift's."""
+"""What in a warehouse keeps the star from being created there: privileges, types that it lacks, and tables of others."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def missing_privileges(warehouse: asyncpg.Connection, contract: Contract) 
     return [f"the warehouse role may not create {what} to it" for what, is_allowed in lacked.items() if is_allowed is False]
 
 
-async def what_is_of_others(warehouse: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[str]:
-    """Why the names of the star are not free, a sentence each; `applied` are the contracts that the warehouse follows."""
+async def names_taken(warehouse: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[str]:
+    """Why the star can't have its names, a sentence each; `applied` are the contracts that the warehouse follows."""
     # Tombstones and key comparisons belong to a database's only star.
     found = [
         f"the warehouse contains the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "

@@ -1,4 +1,4 @@
-"""Starts loading: `python -m services.loading`."""
+"""Start loading: `python -m services.loading`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from services.loading.handler import Dependencies, handle, look_again
+from services.loading.handler import Dependencies, handle, keep_comparing_keys
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url
@@ -34,9 +34,9 @@ async def serve(settings: LoadingSettings) -> None:
         probes = {"warehouse": database.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema}
         async with asyncio.TaskGroup() as group:
             group.create_task(_check_schema(warehouse))
-            looking = group.create_task(look_again(deps))
+            comparing = group.create_task(keep_comparing_keys(deps))
             await consume(settings, world, partial(handle, deps=deps), buckets, probes)
-            looking.cancel()
+            comparing.cancel()
 
 
 async def _check_schema(warehouse: PostgresWarehouse) -> None:

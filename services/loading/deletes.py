@@ -76,7 +76,7 @@ class Deletes:
     connection: asyncpg.Connection
     contract: Contract
     batch: Batch
-    touched: dict[str, list[str]] = field(default_factory=dict)  # by table: keys of rows that have a tombstone
+    touched: dict[str, list[str]] = field(default_factory=dict)  # by table: keys of staged rows that have a tombstone
 
     async def lock_tombstones(self) -> None:
         """Lock the tombstones of the staged rows, before any is merged."""
@@ -85,10 +85,10 @@ class Deletes:
             self.touched[table.name] = [row["key"] for row in rows]
 
     async def apply(self, inferred: dict[str, list[str]], ask: Ask) -> int:
-        """What follows the merge: record comparisons, insert tombstones, mark, ask, record the answer.
+        """Do what follows the merge: record comparisons, insert tombstones, mark dead rows, ask, record the answer.
 
-        `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows are marked
-        since they were found gone.
+        `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows the new
+        tombstones marked.
         """
         data = self.batch.event.data
         await self._record_comparisons()

@@ -69,7 +69,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone=gone or 0,
         quarantined=event.data.quarantined,
     )
-    # The batch is in: what a complete run still waits for is no reason to retry the message or to give it up.
+    # The batch is loaded: what fails from here on must neither retry its message nor make it a dead letter.
     try:
         await deps.warehouse.finish_run(event.data.source_name, event.data.run)
     except (TransientError, PermanentError, ServerBusyError) as error:
@@ -81,11 +81,11 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     return Done()
 
 
-async def look_again(deps: Dependencies) -> None:
-    """Until cancelled, look now and then for a comparison of keys that is due: on an idle source no load comes that would.
+async def keep_comparing_keys(deps: Dependencies) -> None:
+    """Compare keys at intervals until cancelled: on an idle source there is no load after which it would be done.
 
-    It has waited for an earlier run whose last batch is EARLIER_RUN_PATIENCE old, or an attempt has failed. A look costs one
-    query if no comparison waits.
+    A comparison may be left over because it waits for an earlier run, until that run's last batch is EARLIER_RUN_PATIENCE old,
+    or because an attempt failed. If none is, an interval costs one query.
     """
     while True:
         await asyncio.sleep(EARLIER_RUN_PATIENCE.total_seconds())

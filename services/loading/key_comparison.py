@@ -5,12 +5,12 @@ Three transactions, none of which a load takes part in (docs/decisions/0015-dele
 1. *Due?* Every batch of the run is loaded, and no earlier run still loads: missing rows would make every bucket differ.
 2. *Begin*, alone with the star: from its commit on, a load that brings an image of an earlier run asks about it itself. It
    waits for the loads under way, whose rows the next statement then sees.
-3. *Compare*: one statement reads the star's side, in one snapshot and without a lock. Its keys in question are asked about in
+3. *Compare*: one statement reads the star's side, in one snapshot and without a lock. The keys in question are asked about in
    parts as they are read. The questions and the end are committed together, at the end. After a crash before that, the
-   comparison has begun and not ended, and whoever looks next makes it again: the same keys have the same question.
+   comparison has begun and not ended, and the next loader that looks repeats it: the same keys have the same question.
 
-*Several loaders.* Whoever finds something due tries COMPARISON_LOCK; the others go on loading. Nothing is left lying: who has
-released the lock looks once more, without it, so that it sees what was loaded by those whom it turned away.
+*Several loaders.* A loader that finds a comparison due tries COMPARISON_LOCK; those that don't get it go on loading. None is
+forgotten: after releasing the lock a loader looks once more, and so sees what those that it turned away have loaded.
 
 *A later run's hashes* may replace a comparison at any time. Its end then finds no row, and leaves the questions that it has
 sent unrecorded: their answers are true all the same, and the later comparison finds what they may not.
@@ -39,7 +39,7 @@ from shared.ledger import is_complete, is_earlier_run_loading
 from shared.sql import quoted
 from shared.star_schema.schema import relation
 
-# For loads under way to end; loads that start meanwhile wait behind. The load that is waited for looks itself at its end.
+# For loads under way to end; loads that start meanwhile queue behind. A load that outlasts it compares keys when it ends.
 LOADS_LIMIT = timedelta(seconds=10)
 
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1)"

@@ -2,7 +2,7 @@
 
 `python -m services.loading.migrate` migrates and exits. A deployment runs it before the first loader of a new build starts; the
 loaders of the previous build keep loading and leave a new column NULL. With `--check` it changes nothing, and exits with 1 if
-objects of others, or a type that may lose a value, are in the way. Loaders migrate also, when they start.
+objects of others, or a type that may lose a value, are in the way. Loaders also migrate, when they start.
 
 A waiting request for an exclusive lock makes every later reader wait behind it. So it is given up after LOCK_LIMIT and repeated
 later; in between, readers read and loaders load.
@@ -32,7 +32,7 @@ from shared.sql import literal
 from shared.star_schema.evolution import Change, SchemaNotReadyError, changes
 from shared.star_schema.own_tables import own_changes
 from shared.star_schema.star import read_star
-from shared.warehouse_fit import missing_types, what_is_of_others
+from shared.warehouse_fit import missing_types, names_taken
 
 LOCK_LIMIT = timedelta(seconds=3)
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end: only other loads wait behind them
@@ -104,7 +104,7 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
         return own[0]
     applied = await applied_contracts(connection)
     problems = [
-        *await what_is_of_others(connection, contract, applied),
+        *await names_taken(connection, contract, applied),
         *await missing_types(connection, contract),
     ]
     if problems:

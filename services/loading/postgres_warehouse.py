@@ -98,7 +98,7 @@ class PostgresWarehouse:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """A transaction; if the warehouse lost a table, a column or a key since this process started, the next attempt checks.
+        """A transaction. If the warehouse proves to have lost a table, a column or a key, the next attempt checks the schema.
 
         Raises: TransientError.
         """
@@ -115,9 +115,8 @@ class PostgresWarehouse:
         other = await other_source(connection, source_name)
         if other is not None:
             raise PermanentError(
-                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' a database of its own, "
-                "or, if "
-                f"it is the same one renamed, update {LEDGER}, then replay the dead letters"
+                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' a database of its own, or, "
+                f"if it is the same one renamed, update {LEDGER}, then replay the dead letters"
             )
         self._only_source = source_name
 
@@ -233,8 +232,7 @@ async def _unreadable_column_named(connection: asyncpg.Connection, table: Wareho
             except asyncpg.DataError:
                 raise PermanentError(
                     f"column '{column.name}' of '{table.name}' has a value that the warehouse can't read as {column.type.sql} "
-                    f"({type(error).__name__}; the text is withheld because it may quote a row); correct it at the source "
-                    "or leave "
-                    "the column out of the contract, then run `starlift ingest --full`"
+                    f"({type(error).__name__}; the text is withheld because it may quote a row); correct it at the source or "
+                    "leave the column out of the contract, then run `starlift ingest --full`"
                 ) from error
         raise

@@ -13,8 +13,8 @@ from contracts.objects import BATCH_NAMESPACE
 from shared.source_keys import Key
 
 QUESTION_BYTES = 256 * 1024  # of the keys of one question as JSON: the command, with its attributes, stays far below SQS's MiB
-# Asked about by one comparison from the buckets that hold no more keys than the source's. These differ when rows of a batch
-# that nobody loads are missing, or are in quarantine: without a bound every comparison would ask about most of the star.
+# How many keys one comparison asks about in the buckets that hold no more keys than the source's. Those differ when rows are
+# in quarantine, or in a batch that is never loaded: without a bound every comparison would ask about most of the star.
 UNLIKELY_KEYS = 100_000
 
 
@@ -27,16 +27,17 @@ class Suspects:
     """
 
     named: Mapping[int, int | None]
-    next_place: int  # where the next comparison goes on among the buckets that have no more keys than the source's; 0: nowhere
+    next_place: int  # where the next comparison continues in the buckets that have no more keys than the source's; 0: nowhere
     is_whole: bool  # every bucket that differs is named, so that no other comparison is needed
 
 
 def suspects(theirs: TableHashes, ours: Mapping[int, tuple[int, int]], first: int) -> Suspects:
     """Compare the source's hashes with those of the star: the count and the sum of each bucket that has a key.
 
-    A bucket that has more keys than the source's is asked about in any case. Of the others, if they have too many keys, one
-    comparison asks about a part, beginning with place `first`, and the next one goes on behind it: a run's number could not
-    choose the part, since runs that compare may all have the same remainder. At the last place a rotation ends.
+    A bucket that has more keys than the source's is asked about in any case. If the others that differ have too many keys, one
+    comparison asks about a part of them, beginning with place `first`, and the next one continues from there; at the last place
+    the rotation ends. The run's number modulo the number of parts could not choose the part: it may be the same for all runs
+    that compare.
     """
     named: dict[int, int | None] = {}
     unlikely: list[tuple[int, int, int]] = []
@@ -88,8 +89,8 @@ async def cut(keys: AsyncIterator[Key]) -> AsyncIterator[tuple[Key, ...]]:
 def question_id(origin: int | UUID, table: str, keys: Sequence[Key]) -> UUID:
     """The id of a question that led from a comparison's run, or from a batch that came late.
 
-    It names the keys also. After a crash the star may hold other keys, and the answer to the first question must not pass for
-    one to the second.
+    It depends on the keys: after a crash the star may hold others, and the answer to the first question must not pass for one
+    to the second.
     """
     digest = sha256(json.dumps(keys).encode()).hexdigest()
     return uuid5(BATCH_NAMESPACE, f"look_up_keys/{table}/{origin}/{digest}")

@@ -1,4 +1,4 @@
-"""The settings of loading, beyond those of every service."""
+"""Settings of loading, beside those of every service."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Since its last batch was loaded: a run of which a batch is a dead letter would be awaited for ever.
+# How long a comparison waits for an incomplete run after that run's last load: a dead letter may keep it incomplete for ever.
 EARLIER_RUN_PATIENCE = timedelta(minutes=5)
 
 
@@ -46,7 +46,7 @@ class Question:
     id: UUID  # derived from what led to the question: asked again, it has the same id
     table: RemodelledTable
     source_name: str
-    run: int  # of the comparison; for images that came late, of the one that they came too late for
+    run: int  # of the comparison that asks; for images that came late, of the comparison that missed them
     keys: tuple[Key, ...]
     believe_empty: bool = False
 

@@ -26,7 +26,7 @@ from shared.star_schema.evolution import obstacles
 from shared.star_schema.own_tables import own_changes
 from shared.star_schema.preview import Action, Effect, effects
 from shared.star_schema.star import no_star, read_star
-from shared.warehouse_fit import missing_privileges, missing_types, what_is_of_others
+from shared.warehouse_fit import missing_privileges, missing_types, names_taken
 
 VERSION_MINIMUM = 13  # pg_current_snapshot()
 ROWS_PER_SECOND = 74_000  # of a first load, as `make bench` measures it on two cores (README, "How fast")
@@ -207,7 +207,7 @@ async def _look(connection: asyncpg.Connection, contract: Contract) -> _Report:
     applied = await applied_contracts(connection)
     problems = [
         *await missing_privileges(connection, contract),
-        *await what_is_of_others(connection, contract, applied),
+        *await names_taken(connection, contract, applied),
     ]
     types = await missing_types(connection, contract)
     if problems:

@@ -26,7 +26,7 @@ from contracts.messages import (
 from contracts.objects import ObjectRef
 from contracts.origins import FromSource
 from contracts.tables import Column, WarehouseTable
-from services.loading.handler import Dependencies, handle, look_again
+from services.loading.handler import Dependencies, handle, keep_comparing_keys
 from services.loading.memory_warehouse import MemoryWarehouse
 from services.loading.questions import question_id
 from services.loading.warehouse import Ask, Warehouse
@@ -187,7 +187,7 @@ async def test_a_comparison_without_a_later_load_is_made_when_due_and_repeated_i
     await asyncio.sleep(60)
     await handle(await message(objects, run=8, tables=(), hashes=await hashed(objects)), deps)
     warehouse.looks = 0
-    looking = asyncio.create_task(look_again(deps))
+    looking = asyncio.create_task(keep_comparing_keys(deps))
     await asyncio.sleep(4 * 60 - 1)
     assert (queue.sent, warehouse.looks) == ([], 0)
     queue.faults.add("send", connection_reset())
