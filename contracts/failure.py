@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 FAILURE_ATTRIBUTE = "starlift.failure"
 FAILURE_TEXT_BYTES_MAXIMUM = 512
 _COUNT_MAXIMUM = 10_000_000_000  # attempts or replays in a record; consumers accept nine digits
-_OF_WHAT_WAS_SAID = 2  # `fingerprint_version` of a record whose fingerprint covers the message
+FINGERPRINT_VERSION = 2  # of the fingerprints that this build makes
 
 # What differs between failures of one cause: quoted names, UUIDs, hashes, numbers. The apostrophe of "can't" is not a quote.
 _VARYING = re.compile(
@@ -53,12 +53,12 @@ class FailureRecord(BaseModel, frozen=True, extra="ignore"):
 
 
 def fingerprint_of(*parts: str) -> str:
-    """The hash that groups failures: of the error's type, the frames it passed through, and `normalised` what it said."""
+    """The hash that groups failures: of the error's type, the frames it passed through, and its `normalised` message."""
     return sha256("\n".join(parts).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def normalised(message: str) -> str:
-    """What a failure says, without the names, ids, hashes and numbers that differ from one message to the next."""
+    """The text of a failure without the names, ids, hashes and numbers that differ from one message to the next."""
     return _VARYING.sub("#", message)
 
 
@@ -77,7 +77,7 @@ def read_failure(text: str) -> FailureRecord | None:
     is_plausible = max(record.attempts or 1, record.replays) <= _COUNT_MAXIMUM
     if not is_plausible or max(map(len, texts)) > FAILURE_TEXT_BYTES_MAXIMUM:
         return None
-    if record.fingerprint_version >= _OF_WHAT_WAS_SAID:
+    if record.fingerprint_version >= FINGERPRINT_VERSION:
         return record
     extended = fingerprint_of(record.fingerprint, normalised(record.message))
-    return record.model_copy(update={"fingerprint": extended, "fingerprint_version": _OF_WHAT_WAS_SAID})
+    return record.model_copy(update={"fingerprint": extended, "fingerprint_version": FINGERPRINT_VERSION})

@@ -55,7 +55,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Receipts for which a batch request failed: `gone` ones no longer hold their message, `transient` ones may be retried."""
+    """Receipts for which a batch request failed: those `gone` no longer hold their message, `transient` ones may be retried."""
 
     gone: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
@@ -65,9 +65,9 @@ class Failures:
 class Depth:
     """How many messages a queue holds, as SQS counts them: approximately, and up to a minute late."""
 
-    visible: int  # wait to be received
-    in_flight: int  # were received and are not deleted
-    delayed: int  # were sent with a delay that is not over
+    visible: int  # waiting to be received
+    in_flight: int  # received and not yet deleted
+    delayed: int  # sent with a delay that has not ended
 
 
 class Queue(Protocol):
@@ -79,7 +79,7 @@ class Queue(Protocol):
         ...
 
     async def receive(self, limit: int, *, wait: timedelta, visibility: timedelta) -> list[Delivery]:
-        """Receive up to `limit` (and 10) deliveries, hidden from others for `visibility`; wait for the first one up to `wait`.
+        """Receive up to `limit` deliveries, never more than 10, hidden from others for `visibility`; wait up to `wait` for one.
 
         Never cancel it: messages on their way would be hidden although no consumer works on them. It ends within `wait` and
         POLL_GRACE.
@@ -239,7 +239,7 @@ class SqsQueue:
 def require_sendable(queue: str, message: Outgoing, delay: timedelta = timedelta(0)) -> None:
     """Check a message for what SQS would refuse. Raises: PermanentError."""
     size = byte_count(message.body, NO_ATTRIBUTES)
-    if size <= MESSAGE_BYTES_MAXIMUM:  # a receiver unpacks no longer body, however small gzip makes it
+    if size <= MESSAGE_BYTES_MAXIMUM:  # no receiver unpacks a longer body, however small gzip makes it
         size = packed_byte_count(message.body, message.attributes)
     if size > MESSAGE_BYTES_MAXIMUM:
         raise PermanentError(

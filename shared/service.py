@@ -1,14 +1,7 @@
 """How a service starts and ends: settings, logs, clients, consumer, exit code.
 
-async def serve(settings: LoadingSettings) -> None:
-    url = await database_url("warehouse", url=settings.warehouse_url, ...)
-    async with open_world(settings) as world, aclosing(Database("warehouse", url, ...)) as database:
-        deps = Dependencies(world.objects, PostgresWarehouse(database, settings.contract), settings.contract)
-        buckets = (settings.processed_bucket,)
-        await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe})
-
-if __name__ == "__main__":
-    sys.exit(run_service(LoadingSettings, serve))
+A service's `__main__.py` gives its `serve` to `run_service`. `serve` opens the world and whatever else the handler depends on,
+and calls `consume` with the handler; services/remodelling/__main__.py is the shortest example.
 """
 
 from __future__ import annotations
@@ -52,7 +45,7 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The AWS clients of one process. `receiver` makes nothing but long polls; `once` retries nothing by itself."""
+    """The AWS clients of one process. `receiver` makes only long polls; `once` never retries a request by itself."""
 
     receiver: SQSClient
     control: SQSClient
@@ -74,7 +67,7 @@ class World:
 
     queue: Queue
     dead_letters: Queue
-    next_queue: Queue | None  # that the service sends to, if it sends
+    next_queue: Queue | None  # the queue that the service sends to, if it sends
     objects: ObjectStore
 
     def require_next_queue(self) -> Queue:
@@ -86,7 +79,7 @@ class World:
 
 @asynccontextmanager
 async def open_clients(region: str) -> AsyncIterator[Clients]:
-    """Clients of AWS, or of the endpoint in AWS_ENDPOINT_URL. Every wait has an end; botocore retries little by itself.
+    """Clients of AWS, or of the endpoint in AWS_ENDPOINT_URL. Every request has a timeout, and botocore retries few.
 
     Raises: PermanentError when the environment names a profile, a region or an endpoint that does not exist.
     """
@@ -150,7 +143,7 @@ async def consume(
 def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Coroutine[None, None, None]]) -> int:
     """Run a service and return its exit code: 0 after a stop, 1 when it can't continue, 2 for invalid settings.
 
-    `--help` prints what the module that was started says of itself.
+    `--help` prints the docstring of the module that was started.
     """
     if "--help" in sys.argv[1:]:
         sys.stdout.write(f"{sys.modules['__main__'].__doc__}\n")
@@ -189,7 +182,7 @@ def consumer_rules(settings: ServiceSettings) -> Rules:
 
 
 def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
-    """Probes of every queue and bucket of the service, and no others: its role on AWS has no access to those.
+    """Probes of every queue and bucket of the service, and of no others, to which its role on AWS has no access.
 
     Asking SQS and S3 alone is not enough: a local stack that was restarted answers, and has lost its queues and buckets.
     """

@@ -1,4 +1,4 @@
-"""What a run's batches tell: the extracts of its rows, the hashes of other keys, and which rows are gone.
+"""What a run's batches contain: the extracts of its rows, the hashes of other keys, and which rows are gone.
 
 Hashes let loading ask which rows are gone (docs/decisions/0015-deletes-by-look-up.md).
 """

@@ -1,4 +1,4 @@
-"""Remodelling of one batch: read its extracts, make star rows of them, write these, announce them.
+"""Remodelling of one batch: read its extracts, turn them into star rows, write those and announce them.
 
 The result depends on the message alone: the service keeps no state, and batches may come in any order.
 """

@@ -1,8 +1,8 @@
 """Every form in which the values of a column type travel: a new kind of type is one more class here.
 
-On its way a value is read by SQL of the source (`read`, `defects`), stands in a data frame (`frame`, `limits`), in a Parquet
-file (`file`, `logical`) and in a staged table (`staged`), and becomes the star's by SQL of the warehouse (`loaded`). In a data
-frame there are whole numbers wherever there is no text:
+A value is read by SQL on the source (`read`, `defects`), held in a data frame (`frame`, `limits`), written to a Parquet file
+(`file`, `logical`) and to a staging table (`staged`), and turned into the star's value by SQL on the warehouse (`loaded`). In a
+data frame a value is a whole number unless it is a text or a boolean:
 
     INTEGER, BIGINT   Int64
     NUMERIC(p, s)     Int64, the value times 10^s
@@ -14,7 +14,8 @@ frame there are whole numbers wherever there is no text:
     TEXT, ENUM        object: str, or None for NULL ('' stays '')
     VERBATIM          likewise: the text that PostgreSQL makes of the value
 
-The proof has its own SQL for the values of each kind, on purpose: it would not see a mistake that it shared.
+The proof has its own SQL for the values of each kind, on purpose: it would not see a mistake that it shared. It asks a codec
+only how large a value is (`byte_count`, `is_wide`) and, for what an expression reads, whether it can travel (`defects`).
 """
 
 from __future__ import annotations

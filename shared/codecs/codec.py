@@ -24,14 +24,14 @@ class LogicalType:
 
 @dataclass(frozen=True)
 class Codec:
-    """The forms of one column type's values. A kind of type overrides those in which it isn't a plain number."""
+    """The forms of one column type's values. A kind of type overrides the forms that are not those of a plain number."""
 
     type: ColumnType
 
     accepted: ClassVar[re.Pattern[str]]  # the types of the source, as format_type() spells them
     frame: ClassVar[Any] = "Int64"  # pandas' type in a data frame (Any: the stubs of pandas want literals)
     file: ClassVar[Any] = "Int64"  # pandas' type from which a Parquet file is written
-    staged: ClassVar[str] = "bigint"  # SQL type in a staged table: those that COPY fastest
+    staged: ClassVar[str] = "bigint"  # SQL type in a staging table: one that COPY loads fast
     logical: ClassVar[LogicalType | None] = None  # in a Parquet file; None where the physical type says all
     limits: ClassVar[tuple[int, int] | None] = None  # the least and the greatest number that the star may hold
     read_sql: ClassVar[str] = "{0}"  # on the source, for {0}: the form in which it travels
@@ -60,15 +60,15 @@ class Codec:
     def byte_count(self, value: str) -> str:
         """SQL for the bytes of the text that the SQL `value`, of whatever type, travels as; asked before the text is made.
 
-        PostgreSQL can't make a text above 1 GiB, and ends the statement. It knows the length of a text or a bytea without
-        reading the value. For any other type the text has to be made, unless the stored value is above the limit already:
-        ROW() holds it uncompressed.
+        A text above 1 GiB makes PostgreSQL fail the statement. It knows the length of a text or a bytea without reading the
+        value. For any other type it has to make the text, unless the stored value alone is above the limit: ROW() holds it
+        uncompressed.
         """
         made_from = f"pg_column_size(ROW({value}))"
         return f"CASE WHEN {made_from} <= {VALUE_BYTES_MAXIMUM} THEN octet_length({value}::text) ELSE {made_from} END"
 
     def read(self, value: str) -> str:
-        """SQL on the source for the form in which `value` travels; NULL for a value without one, which has a defect."""
+        """SQL on the source for the form in which `value` travels; NULL for a value that can't travel, which has a defect."""
         return self.read_sql.format(value)
 
     def defects(self, value: str) -> list[tuple[str, str]]:

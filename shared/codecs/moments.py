@@ -85,7 +85,7 @@ class Timestamp(Moment):
         return [(f"NOT isfinite({value})", "infinite"), (too_late, "too late")]
 
     def loaded(self, value: str) -> str:
-        """In two steps: PostgreSQL multiplies an interval by a double, in which 285 years of microseconds have no room."""
+        """In two steps: PostgreSQL multiplies an interval by a double, which is exact for 285 years of microseconds only."""
         days, rest = f"({value} / {MICROSECONDS_PER_DAY})", f"({value} % {MICROSECONDS_PER_DAY})"
         return f"(timestamp '1970-01-01' + {days} * interval '1 day' + {rest} * interval '1 microsecond')"
 
@@ -122,7 +122,7 @@ class Timestamptz(Timestamp):
 
 
 def _travels(value: str) -> str:
-    """Whether a timestamp has a number of microseconds: those of PostgreSQL's last decades are more than 64 bits hold."""
+    """Whether the microseconds of a timestamp fit into 64 bits: those of PostgreSQL's last decades do not."""
     return f"isfinite({value}) AND {value} < '290000-01-01'"
 
 

@@ -71,7 +71,7 @@ class Numeric(Codec):
         return [(is_nan, "NaN"), (f"NOT ({is_nan} OR {self._fits(value)})", f"not exactly a {self.type.sql}")]
 
     def _fits(self, value: str) -> str:
-        """Whether a numeric, maybe of an unbounded column, is exactly a value of the type; NaN and infinity are above all."""
+        """Whether a numeric, maybe of an unbounded column, is exactly a value of the type; NaN and infinity never are."""
         digits, scale = self.type.precision - self.type.scale, self.type.scale
         return f"(abs({value}) < {10**digits} AND {value} = round({value}, {scale}))"
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from contracts.failure import (
     FAILURE_ATTRIBUTE,
     FAILURE_TEXT_BYTES_MAXIMUM,
+    FINGERPRINT_VERSION,
     FailureRecord,
     fingerprint_of,
     normalised,
@@ -30,7 +31,7 @@ def dead_letter_attributes(attempt: Attempt, outcome: DeadLetter, *, rules: Rule
         error_type=type(outcome.error).__qualname__,
         message=error_text(outcome.error, FAILURE_TEXT_BYTES_MAXIMUM),
         fingerprint=fingerprint(outcome.error),
-        fingerprint_version=2,
+        fingerprint_version=FINGERPRINT_VERSION,
         attempts=attempt.number,
         first_failed_at=earlier.first_failed_at if earlier else attempt.failing_since or now,
         last_failed_at=now,
@@ -43,9 +44,9 @@ def dead_letter_attributes(attempt: Attempt, outcome: DeadLetter, *, rules: Rule
 
 
 def fingerprint(error: BaseException) -> str:
-    """The same for the same error that said the same at the same place of a service, in every version that only moves lines.
+    """Equal for errors of one type with one message from one place in a service, also in a version that only moves lines.
 
-    Type and place alone hide causes from each other: most errors are PermanentErrors, and one place reads every object.
+    Type and place alone would put different causes together: most errors are PermanentErrors, and one place reads every object.
     """
     frames = (frame for frame in frames_of(error) if not frame.startswith("shared.consumer."))
     return fingerprint_of(type(error).__qualname__, *frames, normalised(error_text(error, FAILURE_TEXT_BYTES_MAXIMUM)))

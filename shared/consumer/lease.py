@@ -30,7 +30,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether no other consumer can have the message. Time alone ends this also: the process may have been paused."""
+        """Whether no other consumer can have the message. Time alone can end that: the process may have been paused."""
         return not self.is_lost and asyncio.get_running_loop().time() < self.expires_at
 
     def interrupt(self) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from contracts.dead_letters import Archived
-from contracts.failure import FAILURE_ATTRIBUTE, FailureReason, FailureRecord, fingerprint_of, read_failure
+from contracts.failure import FAILURE_ATTRIBUTE, FINGERPRINT_VERSION, FailureReason, FailureRecord, fingerprint_of, read_failure
 from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
 from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
@@ -153,13 +153,13 @@ def _foreign(document: Any) -> str | None:
 
 
 def _failure(service: str, delivery: Delivery) -> FailureRecord:
-    """The record that the consumer wrote, or what is known without one. Receives are no attempts: every look counts as one."""
+    """The record that the consumer wrote, or what is known without one: SQS counts receives, and a person's look is one."""
     return read_failure(delivery.attributes.get(FAILURE_ATTRIBUTE, "")) or FailureRecord(
         reason=FailureReason.EXHAUSTED,
         error_type="unknown",
         message="no service recorded why: a person sent it, or SQS moved it after too many receives (does it crash a service?)",
         fingerprint=fingerprint_of(service, "unknown"),
-        fingerprint_version=2,
+        fingerprint_version=FINGERPRINT_VERSION,
         attempts=None,
         first_failed_at=delivery.sent_at,
         last_failed_at=delivery.sent_at,
