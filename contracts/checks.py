@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
-from contracts.column_types import UUID, ColumnType, Kind
+from contracts.column_types import ColumnType, Kind
 from contracts.expressions import NUMBERS, Type, columns, type_of
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
@@ -35,11 +35,10 @@ def contradictions(contract: Contract) -> Iterator[str]:
     for source in contract.source_tables:
         yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
         for name in source.key:
-            kind = source.column(name).type  # it has to order pages, and its text to identify a row
-            if not (kind.is_whole_number or kind.kind is Kind.TEXT or kind.is_moment or kind == UUID):
+            if not (kind := source.column(name).type).may_be_key:
                 yield (
-                    f"'{source.name}.{name}' is a key and must be integer, bigint, text, uuid, date, timestamp or timestamptz, "
-                    f"not {kind.family}"
+                    f"'{source.name}.{name}' is a key and must be integer, bigint, numeric, text, enum, uuid, boolean, date, "
+                    f"timestamp or timestamptz, not {kind.family}"
                 )
     for table in contract.warehouse_tables:
         yield from _table_problems(contract, table)
@@ -101,7 +100,8 @@ def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
             its_key = "its key" if len(columns) == 1 else f"'{key.name}' of its key"
             yield (
                 f"{joined}, but {its_key} is {key.type.family}; "
-                "join integers with integers, texts with texts, uuids with uuids, or dates with dates"
+                "join integers with integers, numerics with numerics of the same scale, texts with texts, and other types "
+                "with themselves"
             )
 
 
@@ -128,7 +128,11 @@ def _column_problems(contract: Contract, table: WarehouseTable, column: Column) 
 def _reference_problems(column: Column, dimension: WarehouseTable) -> Iterator[str]:
     if len(dimension.key) != 1:
         yield f"refers to '{dimension.name}', whose key is not one column"
-    elif not _is_same_kind((key := dimension.column(dimension.key[0])).type, column.type):
+    elif (key := dimension.column(dimension.key[0])).type.is_decimal and column.type.is_decimal:
+        if column.type != key.type:  # an inferred member has the fact's value
+            refers = f"refers to '{dimension.name}.{key.name}', which is {key.type.sql}"
+            yield f"is {column.type.sql} but {refers}; give both one type"
+    elif not _is_same_kind(key.type, column.type):
         yield f"is {column.type.kind} but refers to '{dimension.name}.{key.name}', which is {key.type.kind}"
     for other in dimension.columns:
         if other.type.is_verbatim and not other.nullable and other.name not in dimension.key:
@@ -199,4 +203,8 @@ def join_alike(one: ColumnType, key: ColumnType) -> bool:
     """
     if key.kind in {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
         return False
-    return _is_same_kind(one, key) or (one.is_whole_number and key.is_whole_number) or (one.is_text and key.is_text)
+    if one.unscaled is not None and key.unscaled is not None:
+        return one.scale == key.scale
+    if one.is_decimal and key.is_decimal:  # of any bounds: a key's text has no zeros at the end
+        return one.is_verbatim and key.is_verbatim
+    return _is_same_kind(one, key) or (one.is_text and key.is_text)

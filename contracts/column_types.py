@@ -31,6 +31,7 @@ class Kind(StrEnum):
 # semicolon, and no quote outside a quoted name, so none can end the statement that contains it.
 _NAME = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
 _TYPE_NAME = re.compile(rf"{_NAME}(\.{_NAME})?( [a-z]+)*(\(-?\w+(,-?\w+)*\))?( [a-z]+)*(\[\])?")
+_DECIMAL_NAME = re.compile(r"numeric(\(\d+,-?\d+\))?")
 _IN_A_SCHEMA = re.compile(rf"{_NAME}\.(?={_NAME})")
 
 
@@ -94,6 +95,16 @@ class ColumnType:
     def is_moment(self) -> bool:
         """Whether the values are dates or timestamps, which travel as whole numbers and identify a row as text."""
         return self.kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
+
+    @property
+    def is_decimal(self) -> bool:
+        """Whether the values are numerics: scaled whole numbers, or texts where they have no bounds or too many digits."""
+        return self.kind is Kind.NUMERIC or (self.is_verbatim and _DECIMAL_NAME.fullmatch(self.name) is not None)
+
+    @property
+    def may_be_key(self) -> bool:
+        """Whether values can identify a row: they order pages, and one text names all that are equal."""
+        return self.is_whole_number or self.is_text or self.is_moment or self.is_decimal or self in {BOOLEAN, UUID}
 
     @property
     def is_whole_number(self) -> bool:

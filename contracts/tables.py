@@ -62,12 +62,12 @@ class SourceTable:
 
     @cached_property
     def key_text(self) -> str | None:
-        """The column of an extract that holds the key as a JSON array, if a date or timestamp is part of it.
+        """The column of an extract that holds the key as a JSON array, if it has other values than whole numbers and texts.
 
-        In a column of its own such a value is a number, or NULL if infinite, which can't identify a row.
+        In a column of its own a date or a numeric is a number, or NULL if it is infinite, which can't identify a row.
         """
-        has_moment = any(self.column(name).type.is_moment for name in self.key)
-        return self._unlike_its_columns("_key") if has_moment else None
+        kinds = (self.column(name).type for name in self.key)
+        return None if all(kind.is_whole_number or kind.travels_as_text for kind in kinds) else self._unlike_its_columns("_key")
 
     @cached_property
     def extract_types(self) -> dict[str, ColumnType]:

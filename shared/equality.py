@@ -1,5 +1,7 @@
 """How a text is compared with the key that it refers to: as PostgreSQL's foreign keys compare them, whatever the two types are.
 
+A numeric that travels as a text has one text for equal values, without zeros at the end, where it is a key or refers to one.
+
 A foreign key compares by the equality of the key's type. That of character(n) ignores blanks at the end, and the key itself
 travels without them; so references to such a key also travel without them, and equal texts are equal. (PostgreSQL's `=` depends
 on both types: it ignores the blanks between character(5) and varchar, and compares them between character(5) and text.)
@@ -14,13 +16,19 @@ from collections.abc import Iterator
 from contracts.contract import Contract
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Join
+from shared.codecs import codec_of
 from shared.sql import quoted
 
 KeyColumn = tuple[str, str]  # a source table, and a column of its key
 
 
 def compared_text(contract: Contract, table: str, column: str, value: str) -> str:
-    """A text column of the source table `table`, given as the SQL `value`, in the form in which it is compared."""
+    """A column of the source table `table`, given as the SQL `value`, as the text by which it is compared."""
+    source = contract.source_table(table)
+    kind = source.column(column).type
+    if not kind.is_text:
+        is_compared = column in source.key or keys_compared_with(contract, table, column)
+        return codec_of(kind).key_text(value) if is_compared else f"{value}::text"
     padded = _meets_padded(contract, table, column)
     return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
 
@@ -63,7 +71,7 @@ def _compared(contract: Contract, join: Join) -> Iterator[tuple[str, str]]:
 
 
 def keys_compared_with(contract: Contract, table: str, column: str) -> tuple[KeyColumn, ...]:
-    """The key columns, of texts, that a column is compared with: by a lookup, or by a reference of the star."""
+    """The key columns that a column is compared with by its text: by a lookup, or by a reference of the star."""
     compared = [
         (join.table, contract.source_table(join.table).key[place])
         for join in contract.joins
@@ -82,7 +90,7 @@ def keys_compared_with(contract: Contract, table: str, column: str) -> tuple[Key
                     continue
             if referred_by == (table, column):
                 compared.append((dimension.source, contract.source_table(dimension.source).key[0]))
-    return tuple(key for key in dict.fromkeys(compared) if contract.source_table(key[0]).column(key[1]).type.is_text)
+    return tuple(key for key in dict.fromkeys(compared) if contract.source_table(key[0]).column(key[1]).type.travels_as_text)
 
 
 def _meets_padded(contract: Contract, table: str, column: str) -> str:

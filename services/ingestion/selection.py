@@ -26,7 +26,7 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
-from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literal, key_literals
+from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literals
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -70,11 +70,8 @@ class Selection:
 
         A row is left out if those before it have `byte_limit` bytes.
         """
-        moments = [codec_of(kind) if (kind := table.column(name).type).is_moment else None for name in table.key]
-        rows = (
-            [moment.loaded(str(one)) if moment else key_literal(one) for one, moment in zip(key, moments, strict=True)]
-            for key in keys
-        )
+        codecs = [codec_of(table.column(name).type) for name in table.key]
+        rows = ([codec.sought(one) for one, codec in zip(key, codecs, strict=True)] for key in keys)
         chosen = f"{self._from(table, 't')} WHERE {has_values(self.contract, table, rows)}"
         return self._bounded(table, chosen, len(keys), byte_limit)
 
@@ -84,7 +81,7 @@ class Selection:
         if affected == EVERY_ROW:
             return None
         columns = (table.column(name) for name in table.key)
-        texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else f"{self._text(table, c)}::text" for c in columns]
+        texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else self._text(table, c) for c in columns]
         return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE"
 
     def has_no_row(self, table: SourceTable) -> str:
@@ -141,10 +138,11 @@ class Selection:
 
     def _value(self, table: SourceTable, column: SourceColumn) -> str:
         """A column in the form in which it travels."""
-        return self._text(table, column) if column.type.is_text else codec_of(column.type).read(quoted("t", column.name))
+        kind = column.type
+        return self._text(table, column) if kind.travels_as_text else codec_of(kind).read(quoted("t", column.name))
 
     def _text(self, table: SourceTable, column: SourceColumn) -> str:
-        """A column as text; character(n) without its padding, which PostgreSQL ignores."""
+        """A column as text; without what PostgreSQL ignores when it compares keys, such as the padding of character(n)."""
         return compared_text(self.contract, table.name, column.name, quoted("t", column.name))
 
     def _affected(self, table: SourceTable) -> tuple[str, str]:

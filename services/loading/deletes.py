@@ -212,7 +212,7 @@ def is_dead(table: WarehouseTable) -> str:
 def in_question(table: WarehouseTable, alias: str) -> list[str]:
     """The columns of a key as a question has them: whole numbers, and the texts of everything else."""
     columns = ((quoted(alias, name), table.column(name).type) for name in table.key)
-    return [column if kind.is_whole_number else f"{column}::text" for column, kind in columns]
+    return [column if kind.is_whole_number else codec_of(kind).key_text(column) for column, kind in columns]
 
 
 def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
@@ -236,6 +236,6 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
 
 
 def _from_text(table: WarehouseTable, position: int, text: str) -> str:
-    """The SQL `text` as the column of the key. A text stays as long as it is: varchar(3) would cut it, and name another row."""
+    """The SQL `text` as the column of the key, without bounds: varchar(3) would cut it, and name another row."""
     kind = table.column(table.key[position]).type
-    return text if kind.is_text else f"({text})::{kind.sql}"
+    return text if kind.is_text else f"({text})::{'numeric' if kind.is_decimal else kind.sql}"

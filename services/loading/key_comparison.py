@@ -34,6 +34,7 @@ from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys
 from services.loading.merge import is_inferred
 from services.loading.questions import Suspects, cut, question_id, suspects
 from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Question
+from shared.codecs import codec_of
 from shared.key_hashes import bucket_of, hashed, select_sums, summed, unpacked
 from shared.ledger import is_complete, is_earlier_run_loading
 from shared.sql import quoted
@@ -163,7 +164,7 @@ async def _end(connection: asyncpg.Connection, due: _Due, found: Suspects, asked
 
 def select_bucket_sums(contract: Contract, table: RemodelledTable, buckets: int) -> str:
     """The count and sum of each bucket of the rows that are compared with hashes of run $1."""
-    columns = [f"{quoted('t', name)}::text" for name in table.key]
+    columns = _key_texts(table)
     return select_sums(f"SELECT {hashed(columns)} AS hash FROM ({_compared_rows(contract, table)}) AS t", buckets)
 
 
@@ -173,7 +174,7 @@ def select_suspects(contract: Contract, table: RemodelledTable, buckets: int) ->
     The star may have changed since the sums were read. A key that has come since is asked about for nothing, and where the
     named key has gone, so are all of its bucket.
     """
-    columns = [f"{quoted('t', name)}::text" for name in table.key]
+    columns = _key_texts(table)
     hashes = f"SELECT t.*, {hashed(columns)} AS _hash FROM ({_compared_rows(contract, table)}) AS t OFFSET 0"
     is_named = f"coalesce({summed('h._hash')} = d.named, false)"
     found = (
@@ -185,6 +186,10 @@ def select_suspects(contract: Contract, table: RemodelledTable, buckets: int) ->
     order = ", ".join(["t._bucket", *(quoted("t", name) for name in table.key)])
     chosen = f"FROM ({found}) AS t WHERE t._is_named OR NOT t._has_named"
     return f"SELECT {', '.join(in_question(table, 't'))} {chosen} ORDER BY {order}"
+
+
+def _key_texts(table: RemodelledTable) -> list[str]:
+    return [codec_of(table.column(name).type).key_text(quoted("t", name)) for name in table.key]
 
 
 def _compared_rows(contract: Contract, table: RemodelledTable) -> str:

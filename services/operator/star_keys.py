@@ -11,13 +11,14 @@ from typing import Any
 from contracts.contract import Contract
 from contracts.tables import Column, ContractError, WarehouseTable
 from services.operator.errors import UsageError
+from shared.codecs import codec_of
 
 Key = tuple[Any, ...]  # one value for each column of the key: int or str
 
 
 def key_value(value: str, column: Column) -> str:
     """The SQL `value` of a key column in the form of a key."""
-    return value if column.type.is_whole_number else f"({value})::text"
+    return value if column.type.is_whole_number else codec_of(column.type).key_text(f"({value})")
 
 
 def key_names(table: WarehouseTable) -> list[str]:

@@ -79,6 +79,14 @@ class Codec:
         """SQL on the warehouse for the value whose staged form is `value`."""
         return self.loaded_sql.format(value)
 
+    def key_text(self, value: str) -> str:
+        """SQL for the text that names `value` in a key: equal values have one text. Whole numbers stay numbers."""
+        return f"{value}::text"
+
+    def sought(self, value: Any) -> str:
+        """A value of a data frame as SQL that the source compares with a column."""
+        return self.loaded(str(value))
+
     def shown(self, value: Any) -> Any:
         """A value of a data frame that is not NULL, as a person writes it: a JSON value."""
         return str(value)

@@ -13,8 +13,20 @@ from shared.codecs.codec import Codec, LogicalType
 from shared.source_types import SourceType
 from shared.sql import literal
 
+_DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?|NaN|-?Infinity", re.ASCII)
 # Types that travel as text and whose every value is short.
 _SHORT = frozenset({"uuid", "double precision", "real", "interval", "money", "inet", "cidr", "macaddr", "macaddr8", "oid"})
+
+
+def decimal_text(text: str) -> str:
+    """A numeric as PostgreSQL spells it without zeros at the end: 7.50 and 7.5 are one key. Raises: ValueError."""
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(text)
+    if not text[-1].isdigit() and not text.endswith("."):
+        return text
+    digits = f"{Decimal(text):f}"
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return "0" if digits == "-0" else digits
 
 
 class WholeNumber(Codec):
@@ -25,6 +37,9 @@ class WholeNumber(Codec):
     @property
     def key_form(self) -> str:
         return f"a whole number from {-self.bound} to {self.bound - 1}"
+
+    def sought(self, value: Any) -> str:
+        return str(value)
 
     def shown(self, value: Any) -> Any:
         return int(value)
@@ -53,6 +68,7 @@ class Bigint(WholeNumber):
 class Numeric(Codec):
     """NUMERIC: exact, as the number of its last digits."""
 
+    key_form = "a number, such as 7.5"
     accepted = re.compile(r"numeric(?:\((?P<precision>\d+),(?P<scale>-?\d+)\))?")
     logical = LogicalType("DECIMAL", "DECIMAL")
 
@@ -78,6 +94,15 @@ class Numeric(Codec):
     def loaded(self, value: str) -> str:
         return f"({value} * 1e-{self.type.scale}::numeric)::{self.type.sql}"
 
+    def key_text(self, value: str) -> str:
+        return f"trim_scale({value})::text"
+
+    def sought(self, value: Any) -> str:
+        return f"{value}e-{self.type.scale}"  # a numeric, also where a column that refers to the key has more digits
+
+    def parsed_key(self, text: str) -> int | str:
+        return decimal_text(text)
+
     def shown(self, value: Any) -> Any:
         return f"{Decimal(int(value)).scaleb(-self.type.scale):f}"
 
@@ -89,6 +114,12 @@ class Boolean(Codec):
     frame = file = staged = "boolean"
     stand_in = "false"
     read_sql = "{0}::integer"
+    key_form = "true or false"
+
+    def parsed_key(self, text: str) -> int | str:
+        if text not in {"true", "false"}:
+            raise ValueError(text)
+        return text
 
     def shown(self, value: Any) -> Any:
         return bool(value)
@@ -104,6 +135,9 @@ class Text(Codec):
     @property
     def is_wide(self) -> bool:
         return self.type.name not in _SHORT
+
+    def sought(self, value: Any) -> str:
+        return literal(value)
 
     @property
     def stand_in(self) -> str | None:
@@ -131,7 +165,13 @@ class Verbatim(Text):
     """VERBATIM: the text that the source makes of a value, and that the warehouse reads again."""
 
     stand_in = None
-    key_form = "a uuid"  # the only type of this kind that may be a key
+
+    @property
+    def key_form(self) -> str:
+        return Numeric.key_form if self.type.is_decimal else "a uuid"  # no other type of this kind may be a key
+
+    def key_text(self, value: str) -> str:
+        return f"trim_scale({value})::text" if self.type.is_decimal else super().key_text(value)
 
     def accepts(self, found: SourceType) -> bool:
         return any(name and is_same_type(name, self.type.name) for name in (found.name, found.unbounded, found.domain))
@@ -145,4 +185,4 @@ class Verbatim(Text):
         return f"{value}::{self.type.sql}"
 
     def parsed_key(self, text: str) -> int | str:
-        return str(UUID(text))
+        return decimal_text(text) if self.type.is_decimal else str(UUID(text))

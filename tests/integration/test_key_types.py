@@ -8,7 +8,20 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
-from contracts.column_types import BIGINT, DATE, INTEGER, TEXT, TIMESTAMP, TIMESTAMPTZ, UUID, ColumnType
+from contracts.column_types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    TEXT,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    UUID,
+    ColumnType,
+    enum,
+    numeric,
+    verbatim,
+)
 from contracts.messages import LookUpKeys, LookUpKeysData, RowsOf
 from infra.local.databases import LOADER, SOURCE_OWNER, execute
 from services.loading.deletes import in_question
@@ -34,10 +47,17 @@ SMALLINT = KeyColumn(INTEGER, "smallint", "n - 10")
 WHOLE = KeyColumn(INTEGER, "integer", "-2147483648 + n")
 BIG = KeyColumn(BIGINT, "bigint", "9223372036854775807 - n")
 SMALL_AS_BIG = KeyColumn(BIGINT, "integer", "n")
+SCALED = KeyColumn(numeric(12, 2), "numeric(12,2)", "n * 1.25 - 10")
+WITHOUT_SCALE = KeyColumn(numeric(18, 0), "numeric(18,0)", "999999999999999999 - n")
+UNBOUNDED = KeyColumn(verbatim("numeric"), "numeric", "((n * 10) || left('.500', n % 5))::numeric")
+LONG = KeyColumn(verbatim("numeric(38,2)"), "numeric(38,2)", "10::numeric ^ 30 + n / 4.0")
+AS_SCALED = KeyColumn(numeric(12, 3), "numeric", "(-n || '.5' || left('00', n % 3))::numeric")
+YES = KeyColumn(BOOLEAN, "boolean", "n % 2 = 0")
 PLAIN = KeyColumn(TEXT, "text", "repeat('{0}', n) || n")
 BOUNDED = KeyColumn(TEXT, "varchar(30)", "n || ' {0} '")
 PADDED = KeyColumn(TEXT, "character(30)", "n || '{0}'")
 LABEL = KeyColumn(TEXT, "label", "(enum_range(NULL::label))[n]")
+LABEL_AS_ENUM = KeyColumn(enum("known"), "label", "(enum_range(NULL::label))[n]")
 DOMAIN = KeyColumn(TEXT, "code", "'{0}' || n")
 UUID_OF_N = KeyColumn(UUID, "uuid", "md5(n::text)::uuid")
 DAY = KeyColumn(DATE, "date", "date '0001-01-01' + n * 180000")
@@ -54,10 +74,17 @@ KEYS = {
     "by_integer": (WHOLE,),
     "by_bigint": (BIG,),
     "by_integer_as_bigint": (SMALL_AS_BIG,),
+    "by_numeric": (SCALED,),
+    "by_numeric_0": (WITHOUT_SCALE,),
+    "by_unbounded": (UNBOUNDED,),
+    "by_long_numeric": (LONG,),
+    "by_unbounded_as_numeric": (AS_SCALED,),
     "by_text": (PLAIN,),
     "by_varchar": (BOUNDED,),
     "by_bpchar": (PADDED,),
     "by_enum": (LABEL,),
+    "by_declared_enum": (LABEL_AS_ENUM,),
+    "by_boolean": (YES, SMALLINT),
     "by_domain": (DOMAIN,),
     "by_uuid": (UUID_OF_N,),
     "by_date": (DAY,),
@@ -65,6 +92,7 @@ KEYS = {
     "by_timestamp_3": (MILLISECOND,),
     "by_timestamptz": (ZONED,),
     "by_many": (SMALLINT, PADDED, UUID_OF_N, ZONED, DAY),
+    "by_many_numbers": (YES, SCALED, UNBOUNDED, LABEL_AS_ENUM),
     "by_two_texts": (HEAD, TAIL),
 }
 

@@ -38,7 +38,7 @@ CREATE TABLE kinds (
     near_id integer REFERENCES near, later_id integer
 );
 ALTER TABLE kinds ADD FOREIGN KEY (later_id) REFERENCES near NOT VALID;
-CREATE TABLE numbered (n numeric(9) PRIMARY KEY);
+CREATE TABLE numbered (n double precision PRIMARY KEY);
 CREATE TABLE doubtful (a integer UNIQUE);
 CREATE TABLE parent (id integer PRIMARY KEY);
 CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
@@ -189,7 +189,7 @@ async def test_kinds_of_tables_types_and_keys_are_read_as_they_are(owner: asyncp
     assert {name: table.problem for name, table in found.items() if table.problem} == {
         "doubtful": "it has neither a primary key nor a unique index on NOT NULL columns",
         "hidden": "the role has no privilege to read it",
-        "numbered": "its key holds 'n', which is numeric",
+        "numbered": "its key holds 'n', which is double precision",
         "parent": "other tables inherit from it, which its key does not cover",
         "seen": "it is a materialized view: no transaction id of its rows shows what changed",
     }

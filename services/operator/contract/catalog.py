@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from contracts.checks import join_alike
-from contracts.column_types import TEXT, UUID, ColumnType, Kind, enum
+from contracts.column_types import TEXT, ColumnType, enum
 from contracts.type_names import column_type
 from services.operator.errors import UsageError
 from shared.postgres import Database
@@ -46,8 +46,7 @@ class CatalogColumn:
     @property
     def may_be_key(self) -> bool:
         """Whether the rows of a contract's table can be identified by it."""
-        kind = self.type
-        return kind.is_whole_number or kind.is_moment or kind == UUID or (kind.kind is Kind.TEXT and self.is_comparable)
+        return self.type.may_be_key and (self.is_comparable or not self.type.is_text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,9 +163,11 @@ def _present(value: str, column: Column, absent: str | None) -> str:
 
 
 def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
-    """A column of a source table; a text in its compared form."""
+    """A column of a source table; a text, or a numeric that travels as one, in its compared form."""
     value = quoted(alias, name)
     kind = contract.source_table(table).column(name).type
+    if kind.is_decimal and kind.is_verbatim:
+        return f"({compared_text(contract, table, name, value)})::{kind.sql}"
     return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
 
 

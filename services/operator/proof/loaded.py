@@ -19,6 +19,7 @@ from contracts.warehouse import BATCH_ID, LEDGER, RUN, TOMBSTONE
 from services.operator.proof.actual import current_relation
 from services.operator.proof.look import Side
 from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value
+from shared.codecs.plain import decimal_text
 from shared.ledger import TABLE_BATCHES
 from shared.source_store import SourceStore
 from shared.sql import literal, quoted
@@ -109,10 +110,10 @@ def _versions(body: bytes, digest: str, table: RemodelledTable) -> list[Texts] |
 
 
 def spelled(value: Any, kind: ColumnType) -> str:
-    """A value in its form in a data frame (shared.codecs) as PostgreSQL spells it."""
+    """A value in its form in a data frame (shared.codecs) as a key spells it."""
     match kind.kind:
         case Kind.NUMERIC:
-            return f"{Decimal(value).scaleb(-kind.scale):f}"
+            return decimal_text(f"{Decimal(value).scaleb(-kind.scale):f}")
         case Kind.DATE:
             return (EPOCH + dt.timedelta(days=value)).date().isoformat()
         case Kind.TIME:

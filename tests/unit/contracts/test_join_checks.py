@@ -9,6 +9,7 @@ import pytest
 from contracts.checks import join_alike
 from contracts.column_types import (
     BIGINT,
+    BOOLEAN,
     DATE,
     INTEGER,
     TEXT,
@@ -26,7 +27,9 @@ from contracts.origins import CurrencyNameOf, DateOf, FromLookup
 from contracts.tables import Column, ContractError, Join, Lookup, SourceColumn, SourceTable, WarehouseTable
 from tests.fixtures.small_contract import DIM_ITEM, FACT_SALE, ITEM, MAKER, SHELF, SHOP, with_column, with_table
 
-ALIKE = "join integers with integers, texts with texts, uuids with uuids, or dates with dates"
+ALIKE = (
+    "join integers with integers, numerics with numerics of the same scale, texts with texts, and other types with themselves"
+)
 
 
 def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
@@ -122,6 +125,13 @@ def test_a_join_needs_types_that_compare_alike(on: ColumnType) -> None:
         (varchar(3), TEXT, True),
         (enum("A"), TEXT, True),
         (UUID, UUID, True),
+        (BOOLEAN, BOOLEAN, True),
+        (numeric(10, 2), numeric(5, 2), True),
+        (numeric(10, 2), numeric(10, 1), False),
+        (INTEGER, numeric(10, 0), True),
+        (numeric(10, 0), BIGINT, True),
+        (verbatim("numeric"), verbatim("numeric(38,0)"), True),
+        (verbatim("numeric"), numeric(10, 0), False),
         (DATE, DATE, True),
         (TEXT, INTEGER, False),
         (numeric(10, 2), INTEGER, False),

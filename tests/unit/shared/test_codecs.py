@@ -20,6 +20,7 @@ from contracts.column_types import (
     Kind,
     enum,
     numeric,
+    verbatim,
 )
 from shared.codecs import codec_of
 from tests.fixtures.source_rows import DAY_US, EPOCH
@@ -59,6 +60,9 @@ def test_each_kind_of_value_is_shown_as_a_person_writes_it(value: object, kind: 
         (BIGINT, [2**63 - 1], [2**63, "1e3"]),
         (TEXT, ["", "é", "a'b", "\U0001f600"], ["a\x00", "\udcff", 7]),
         (UUID, ["5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21"], ["5E1F1C1E-57A7-5C4E-8A3A-0D1F7A5E9B21", "x", ""]),
+        (numeric(10, 2), ["0", "-7.5", "100", "NaN"], ["7.50", "100.", "1e2", "-0", "007", ".5", "", 7]),
+        (verbatim("numeric"), ["123456789012345678901234567890.5", "Infinity", "-Infinity"], ["1.0", "inf"]),
+        (BOOLEAN, ["true", "false"], ["t", "True", 1]),
         (DATE, ["2026-11-01", "0001-01-01", "infinity", "0044-03-15 BC", "10000-01-01"], ["2026-02-30", "1 Nov 2026", "today"]),
         (TIMESTAMP, ["2026-11-01 09:30:00", "2026-11-01 09:30:00.5", "-infinity"], ["2026-11-01", "2026-11-01 09:30:00.50"]),
         (
@@ -93,8 +97,7 @@ def test_the_kinds_of_types_are_distinguished_in_few_modules() -> None:
         "contracts/type_names.py",  # what a document calls a type
         "contracts/expressions.py",  # what a value is in an expression
         "contracts/resolved.py",  # which types a document may give a column in the star
-        "services/operator/contract/catalog.py",  # which types may be a key in a contract that is proposed,
-        "services/operator/contract/propose.py",  # which columns it takes for texts and numbers,
+        "services/operator/contract/propose.py",  # which columns a contract that is proposed takes for texts and numbers,
         "services/operator/contract/roles.py",  # and for dates
         "shared/codecs/__init__.py",  # everything else
         "services/loading/memory_warehouse.py",  # a fake: it has Python's values in the place of PostgreSQL's
