@@ -59,7 +59,7 @@ def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
         case Calendar():
             return {"kind": "calendar", **document}
         case Dimension():
-            document |= {"kind": "dimension", "source": table.source}
+            document |= {"kind": "dimension", "source": table.source} | _given(surrogate=table.surrogate)
         case Fact():
             document |= {"kind": "fact", "source": table.source}
             document |= _given(version=list(table.version), surrogate=table.surrogate)

@@ -50,7 +50,10 @@ def _repeated(what: str, names: list[str]) -> Iterator[str]:
 
 def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     own = [table.surrogate] if table.surrogate else []
-    yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns)])
+    shown = [name for name, *_ in contract.shown_surrogates(table)] if isinstance(table, Fact) else []
+    yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns), *shown])
+    for name in (*own, *shown):
+        yield from (f"'{table.name}.{name}' {problem}" for problem in _name_problems(name))
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"
     for name in table.identity:
@@ -106,10 +109,7 @@ def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
 
 
 def _column_problems(contract: Contract, table: WarehouseTable, column: Column) -> Iterator[str]:
-    if column.name.startswith("_"):
-        yield "begins with '_', as Starlift's own columns do"
-    if len(column.name.encode()) > NAME_BYTES_MAXIMUM:
-        yield f"has more than {NAME_BYTES_MAXIMUM} bytes; shorten the name"
+    yield from _name_problems(column.name)
     if column.references is not None:
         if not isinstance(table, Fact):
             yield f"refers to '{column.references}', which only a fact may"
@@ -123,6 +123,13 @@ def _column_problems(contract: Contract, table: WarehouseTable, column: Column) 
         yield from part_problems(column.origin.part, column.type.kind, is_key=column.name in table.key)
     else:
         yield "belongs to a calendar and must be a part of a date"
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if name.startswith("_"):
+        yield "begins with '_', as Starlift's own columns do"
+    if len(name.encode()) > NAME_BYTES_MAXIMUM:
+        yield f"has more than {NAME_BYTES_MAXIMUM} bytes; shorten the name"
 
 
 def _reference_problems(column: Column, dimension: WarehouseTable) -> Iterator[str]:

@@ -5,6 +5,7 @@ DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all deriv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from contracts.tables import (
     Calendar,
     Column,
     ContractError,
+    Dimension,
     Fact,
     Join,
     Path,
@@ -87,6 +89,19 @@ class Contract:
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
         """Every column of a fact that refers to the warehouse table `table`, with its fact."""
         return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references == table)
+
+    def shown_surrogates(self, fact: Fact) -> Iterator[tuple[str, Column, Dimension]]:
+        """What the views of a fact show of the dimensions that it refers to: their surrogates.
+
+        Each with its name there, the fact's column that refers to the dimension, and the dimension. The name is the surrogate's
+        own or, if several columns refer to the dimension, begins with the column's.
+        """
+        for column in fact.columns:
+            dimension = self.warehouse_table(column.references) if column.references is not None else None
+            if isinstance(dimension, Dimension) and dimension.surrogate is not None:
+                roles = sum(other.references == dimension.name for other in fact.columns)
+                name = dimension.surrogate if roles == 1 else f"{column.name}_{dimension.surrogate}"
+                yield name, column, dimension
 
     @cached_property
     def fingerprint(self) -> str:

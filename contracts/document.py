@@ -191,6 +191,9 @@ class DimensionTable(_Table):
     """The latest state of a table of the source: one row for each."""
 
     dimension: SqlName = Field(description="the table of the source")
+    surrogate: SqlName | None = Field(
+        None, description="a column for numbers that the warehouse gives the keys, and never changes; views of facts show them"
+    )
 
 
 class FactTable(_Table):

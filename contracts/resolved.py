@@ -150,8 +150,8 @@ class _StarTable:
         columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
         lookups = tuple(self.lookups.values())
         match self.entry:
-            case written.DimensionTable():
-                return Dimension(self.name, key, tuple(columns), self.base, lookups)
+            case written.DimensionTable(surrogate=surrogate):
+                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate)
             case written.FactTable(version=version, surrogate=surrogate):
                 return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate)
 

@@ -138,7 +138,7 @@ class _StarTable:
 
     @property
     def surrogate(self) -> str | None:
-        """An identity column, which the warehouse fills; only a fact may have one."""
+        """An identity column, which the warehouse fills; a calendar has none."""
         return None
 
     @property
@@ -193,6 +193,8 @@ class _JoinedTable(_StarTable):
 @dataclass(frozen=True)
 class Dimension(_JoinedTable):
     """The latest state of a source table: one row per business key."""
+
+    surrogate: str | None = None  # an identity column, which the warehouse fills when it first inserts a key, and never changes
 
 
 @dataclass(frozen=True)

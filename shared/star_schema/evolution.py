@@ -8,20 +8,13 @@ from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
 from contracts.contract import Contract
-from contracts.tables import Fact, WarehouseTable
-from contracts.warehouse import RUN, TECHNICAL_COLUMNS, current_name
+from contracts.tables import WarehouseTable
+from contracts.warehouse import RUN, TECHNICAL_COLUMNS
 from shared.errors import DependencyDownError
 from shared.sql import literal, quoted
-from shared.star_schema.schema import (
-    KeyConstraint,
-    create_current_view,
-    create_statements,
-    current_view,
-    definitions,
-    key_constraints,
-    relation,
-)
+from shared.star_schema.schema import KeyConstraint, create_statements, definitions, key_constraints, relation
 from shared.star_schema.star import FoundForeignKey, FoundStar, FoundView
+from shared.star_schema.views import StarView, create_view, views
 
 SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
 
@@ -71,9 +64,11 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
         statement = f"ALTER TABLE {relation(contract, contract.warehouse_table(key.table))} DROP CONSTRAINT {quoted(key.name)}"
         found.insert(0, Change(f"foreign key '{key.name}' of table '{key.table}'", (statement,)))
     if missing:
+        names = {table.name for table in missing}
+        new_views = [create_view(contract, view) for view in views(contract) if names.issuperset(view.reads)]
         subject = f"the new tables {', '.join(table.name for table in missing)}"
-        found.insert(0, Change(subject, tuple(create_statements(contract, missing))))
-    return [*found, *(change for table in contract.facts if (change := _view_change(contract, table, star)) is not None)]
+        found.insert(0, Change(subject, (*create_statements(contract, missing), *new_views)))
+    return [*found, *(change for view in views(contract) if (change := _view_change(contract, view, star)) is not None)]
 
 
 def obstacles(contract: Contract, star: FoundStar) -> list[str]:
@@ -87,14 +82,11 @@ def obstacles(contract: Contract, star: FoundStar) -> list[str]:
             if not is_widening(actual, wanted)
         ]
         widened = dict(widenings(table, star))
-        name = current_name(table.name)
-        view = star.views.get(name)
-        is_dropped = view is not None and (bool(widened) or _has_to_be_dropped(view, star.wanted_views.get(name)))
         for dependant in star.dependants:
             if dependant.relation == table.name and widened and (dependant.column is None or dependant.column in widened):
                 dependants.append(f"{dependant.name} on {dependant.relation}.{dependant.column or '*'}")
-            elif dependant.relation == name and is_dropped:
-                dependants.append(f"{dependant.name} on {dependant.relation}")
+    dropped = {view.name for view in views(contract) if _is_dropped(contract, view, star)}
+    dependants += [f"{one.name} on {one.relation}" for one in star.dependants if one.relation in dropped]
     if dependants:
         refused.insert(
             0,
@@ -108,7 +100,7 @@ def obstacles(contract: Contract, star: FoundStar) -> list[str]:
 def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
     """One ALTER TABLE for all columns: one lock, and one scan of the rows.
 
-    A view keeps the columns that it shows from changing their types, so the view of a widened fact is created again.
+    A view keeps the columns that it reads from changing their types, so views of a widened table are created again.
     """
     found = star.columns[table.name]
     if not found:
@@ -120,9 +112,9 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
     if not actions:
         return
     statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
-    view = star.views.get(current_name(table.name))
-    if isinstance(table, Fact) and widened and view is not None:
-        statements = _recreate(contract, table, view, {column.name for column in found} | set(new), between=statements)
+    for view in views(contract):
+        if view.name in star.views and view.depends_on(table.name, dict(wider)):
+            statements = _recreate(contract, view, star, between=statements)
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
@@ -200,7 +192,7 @@ def missing_keys(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[KeyCo
     has_primary = any(index.is_primary for index in indexes)
     for key in key_constraints(table):
         own = [index for index in indexes if index.is_arbiter and index.columns == frozenset(key.columns)]
-        if not own and not (key.columns == (table.surrogate,) and has_primary):
+        if not own and not (key.is_primary and key.columns == (table.surrogate,) and has_primary):
             yield key, False
         elif (
             not any(index.is_constraint for index in own)
@@ -216,18 +208,26 @@ def outdated_foreign_keys(contract: Contract, star: FoundStar) -> list[FoundFore
     return [key for key in star.foreign_keys if wanted.get((key.table, key.column)) != key.references]
 
 
-def _view_change(contract: Contract, table: Fact, star: FoundStar) -> Change | None:
-    name = current_name(table.name)
-    view, wanted = star.views.get(name), star.wanted_views.get(name)
-    if view is None:
-        statements = [create_current_view(contract, table)]
-    elif wanted is None or view.definition == wanted.definition:
+def _view_change(contract: Contract, view: StarView, star: FoundStar) -> Change | None:
+    found, wanted = star.views.get(view.name), star.wanted_views.get(view.name)
+    if found is None:
+        statements = [create_view(contract, view)]
+    elif wanted is None or found.definition == wanted.definition:
         return None
-    elif _has_to_be_dropped(view, wanted):
-        statements = _recreate(contract, table, view, {column for column, _ in wanted.columns})
+    elif _has_to_be_dropped(found, wanted):
+        statements = _recreate(contract, view, star)
     else:
-        statements = [create_current_view(contract, table, view.options)]
-    return Change(f"view '{name}'", tuple(statements))
+        statements = [create_view(contract, view, found.options)]
+    return Change(f"view '{view.name}'", tuple(statements))
+
+
+def _is_dropped(contract: Contract, view: StarView, star: FoundStar) -> bool:
+    """Whether a view is dropped before it is created again: because of its columns, or of those of a table that it reads."""
+    found = star.views.get(view.name)
+    return found is not None and (
+        _has_to_be_dropped(found, star.wanted_views.get(view.name))
+        or any(view.depends_on(table.name, dict(widenings(table, star))) for table in contract.warehouse_tables)
+    )
 
 
 def is_widening(actual: str, wanted: str) -> bool:
@@ -256,20 +256,19 @@ def _has_to_be_dropped(view: FoundView, wanted: FoundView | None) -> bool:
     return wanted.columns[: len(view.columns)] != view.columns
 
 
-def _recreate(
-    contract: Contract, table: Fact, view: FoundView, columns: Collection[str], between: Sequence[str] = ()
-) -> list[str]:
-    """Drop a fact's view and create it again after the statements `between`, with its owner, grants, options and comments.
+def _recreate(contract: Contract, view: StarView, star: FoundStar, between: Sequence[str] = ()) -> list[str]:
+    """Drop a view and create it again after the statements `between`, with its owner, grants, options and comments.
 
-    `columns` are the columns it will have. Grants made by others become the owner's.
+    Grants made by others become the owner's.
     """
-    name = current_view(contract, table)
+    found, name = star.views[view.name], quoted(contract.warehouse_schema, view.name)
+    columns = {column for column, _ in star.wanted_views.get(view.name, found).columns}
     return [
         f"DROP VIEW {name}",
         *between,
-        create_current_view(contract, table, view.options),
-        *_attachments(view, name, columns),
-        *([] if view.is_own else [f"ALTER VIEW {name} OWNER TO {quoted(view.owner)}"]),
+        create_view(contract, view, found.options),
+        *_attachments(found, name, columns),
+        *([] if found.is_own else [f"ALTER VIEW {name} OWNER TO {quoted(found.owner)}"]),
     ]
 
 

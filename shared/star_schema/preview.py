@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from contracts.contract import Contract
-from contracts.tables import Fact, WarehouseTable
-from contracts.warehouse import RUN, current_name
+from contracts.tables import WarehouseTable
+from contracts.warehouse import RUN
 from shared.star_schema.evolution import (
     added,
     missing_keys,
@@ -23,6 +23,7 @@ from shared.star_schema.evolution import (
 )
 from shared.star_schema.schema import definitions, foreign_key_name
 from shared.star_schema.star import FoundStar
+from shared.star_schema.views import StarView, views
 
 
 @unique
@@ -49,15 +50,16 @@ class Effect:
 
 
 def effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
-    """Every change that the star needs, table by table; foreign keys last, since they come after the first load."""
+    """Every change that the star needs: tables, then views; foreign keys last, since they come after the first load."""
     for table in contract.warehouse_tables:
         name = f"{contract.warehouse_schema}.{table.name}"
         if star.columns[table.name]:
-            yield from _table_effects(contract, table, star, name)
+            yield from _table_effects(table, star, name)
         else:
             yield Effect(Action.CREATE, "table", name, f"{len(definitions(table))} columns")
-            if isinstance(table, Fact):
-                yield Effect(Action.CREATE, "view", current_name(name))
+    for view in views(contract):
+        if (action := _view_action(contract, view, star)) is not None:
+            yield Effect(action, "view", f"{contract.warehouse_schema}.{view.name}")
     yield from _foreign_key_effects(contract, star)
 
 
@@ -74,7 +76,7 @@ def _foreign_key_effects(contract: Contract, star: FoundStar) -> Iterator[Effect
                 yield Effect(Action.ADD, "foreign key", place, f"to {column.references}, after the first complete run")
 
 
-def _table_effects(contract: Contract, table: WarehouseTable, star: FoundStar, name: str) -> Iterator[Effect]:
+def _table_effects(table: WarehouseTable, star: FoundStar, name: str) -> Iterator[Effect]:
     new, wider = added(table, star), widenings(table, star)
     for column, definition in new.items():
         yield Effect(Action.ADD, "column", f"{name}.{column}", definition)
@@ -86,18 +88,16 @@ def _table_effects(contract: Contract, table: WarehouseTable, star: FoundStar, n
         yield Effect(Action.CHANGE, "column", f"{name}.{RUN}", repairs)
     for key, _ in missing_keys(table, star):
         yield Effect(Action.ADD, "key", f"{name}.{key.name}", f"({', '.join(key.columns)})")
-    if isinstance(table, Fact):
-        yield from _view_effect(contract, table, star, has_other_columns=bool(new or wider))
     known = definitions(table)
     for found in star.columns[table.name]:
         if found.name not in known:
             yield Effect(Action.KEEP, "column", f"{name}.{found.name}", "not in the contract: its values stay as they are")
 
 
-def _view_effect(contract: Contract, table: Fact, star: FoundStar, *, has_other_columns: bool) -> Iterator[Effect]:
-    name = current_name(table.name)
-    view, wanted = star.views.get(name), star.wanted_views.get(name)
-    if view is None:
-        yield Effect(Action.CREATE, "view", f"{contract.warehouse_schema}.{name}")
-    elif has_other_columns or (wanted is not None and wanted.definition != view.definition):
-        yield Effect(Action.REPLACE, "view", f"{contract.warehouse_schema}.{name}")
+def _view_action(contract: Contract, view: StarView, star: FoundStar) -> Action | None:
+    found, wanted = star.views.get(view.name), star.wanted_views.get(view.name)
+    if found is None:
+        return Action.CREATE
+    tables = [table for table in contract.warehouse_tables if star.columns[table.name]]
+    changed = any(view.depends_on(table.name, {**added(table, star), **dict(widenings(table, star))}) for table in tables)
+    return Action.REPLACE if changed or (wanted is not None and wanted.definition != found.definition) else None

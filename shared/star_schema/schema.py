@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from contracts.contract import Contract
-from contracts.tables import NAME_BYTES_MAXIMUM, Fact, WarehouseTable
-from contracts.warehouse import TECHNICAL_COLUMNS, current_name
+from contracts.tables import NAME_BYTES_MAXIMUM, Dimension, WarehouseTable
+from contracts.warehouse import TECHNICAL_COLUMNS
 from shared.sql import quoted
 
 
 def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> Iterator[str]:
-    """The statements that create tables of the star, with their keys and views. Foreign keys come after the first load."""
+    """The statements that create tables of the star, with their keys. Foreign keys come after the first load."""
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
-    for table in tables:
-        yield _create_table(contract, table)
-        if isinstance(table, Fact):
-            yield create_current_view(contract, table)
+    yield from (_create_table(contract, table) for table in tables)
 
 
 def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -62,11 +59,21 @@ class KeyConstraint:
 
 
 def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
-    """The keys of a table; the last one tells two rows apart, and merges rely on it."""
+    """The keys of a table; the last one tells two rows apart, and merges rely on it.
+
+    A dimension keeps its primary key when it is given a surrogate.
+    """
+    primary = _constraint_name(table.name, kind="pkey")
     if table.surrogate is None:
-        return (KeyConstraint(_constraint_name(table.name, kind="pkey"), table.identity, is_primary=True),)
+        return (KeyConstraint(primary, table.identity, is_primary=True),)
+    if isinstance(table, Dimension):
+        unique = _constraint_name(table.name, table.surrogate, kind="key")
+        return (
+            KeyConstraint(unique, (table.surrogate,), is_primary=False),
+            KeyConstraint(primary, table.identity, is_primary=True),
+        )
     return (
-        KeyConstraint(_constraint_name(table.name, kind="pkey"), (table.surrogate,), is_primary=True),
+        KeyConstraint(primary, (table.surrogate,), is_primary=True),
         KeyConstraint(_constraint_name(table.name, *table.identity, kind="key"), table.identity, is_primary=False),
     )
 
@@ -84,28 +91,6 @@ def _create_table(contract: Contract, table: WarehouseTable) -> str:
         kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
         parts.append(f"CONSTRAINT {quoted(key.name)} {kind} ({', '.join(map(quoted, key.columns))})")
     return f"CREATE TABLE {relation(contract, table)} ({', '.join(parts)})"
-
-
-def create_current_view(contract: Contract, table: Fact, options: Sequence[str] = ()) -> str:
-    """The statement that creates or replaces the view of the newest version of each business key, without deleted ones."""
-    given = f" WITH ({', '.join(options)})" if options else ""
-    return f"CREATE OR REPLACE VIEW {current_view(contract, table)}{given} AS {select_current(contract, table)}"
-
-
-def select_current(contract: Contract, table: Fact) -> str:
-    """The newest version of each business key: that of the highest run, not of the highest last_updated.
-
-    A long transaction sets last_updated to its own start, and commits after others that started later.
-    """
-    key = ", ".join(quoted(name) for name in table.key)
-    newest_first = ", ".join(f"{quoted(name)} DESC" for name in ("_run", *table.version))
-    newest = f"SELECT DISTINCT ON ({key}) * FROM {relation(contract, table)} ORDER BY {key}, {newest_first}"
-    return f"SELECT * FROM ({newest}) AS newest WHERE _deleted_at IS NULL"
-
-
-def current_view(contract: Contract, table: WarehouseTable) -> str:
-    """The name of a fact's view, qualified and quoted."""
-    return quoted(contract.warehouse_schema, current_name(table.name))
 
 
 def relation(contract: Contract, table: WarehouseTable) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.warehouse import DELETED_AT, RUN, current_name
 from shared.sql import quoted
-from shared.star_schema.schema import foreign_key_name, select_current
+from shared.star_schema.schema import foreign_key_name
+from shared.star_schema.views import views
 
 QUERIES = {file.name: file.read_text() for file in (files("shared.star_schema") / "queries").iterdir()}
 
@@ -107,18 +107,18 @@ def no_star(contract: Contract) -> FoundStar:
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> FoundStar:
     """Read the star of a contract, inside a transaction that may write."""
     schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
-    views = [current_name(fact.name) for fact in contract.facts]
+    names = [view.name for view in views(contract)]
     columns: dict[str, list[FoundColumn]] = {table: [] for table in tables}
     for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):
         columns[row["table"]].append(FoundColumn(**row))
     indexes: dict[str, list[FoundIndex]] = {table: [] for table in tables}
     for row in await connection.fetch(QUERIES["unique_indexes.sql"], schema, tables):
         indexes[row["table"]].append(FoundIndex(**{**row, "columns": frozenset(row["columns"])}))
-    dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *views], views)
+    dependants = await connection.fetch(QUERIES["dependants.sql"], schema, [*tables, *names], names)
     return FoundStar(
         columns=columns,
         indexes=indexes,
-        views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, views)},
+        views={row["name"]: _view(row) for row in await connection.fetch(QUERIES["views.sql"], schema, names)},
         wanted_views=await _wanted_views(connection, contract, columns),
         dependants=tuple(FoundDependant(**row) for row in dependants),
         foreign_keys=tuple(
@@ -149,11 +149,10 @@ async def _wanted_views(
     connection: asyncpg.Connection, contract: Contract, columns: dict[str, list[FoundColumn]]
 ) -> dict[str, FoundView]:
     """PostgreSQL's own text of the views: they are created as temporary ones, read and rolled back."""
-    wanted = {}
-    for table in contract.facts:
-        needed = {*table.identity, RUN, DELETED_AT}  # without these columns the view can't be created
-        if needed.issubset(column.name for column in columns[table.name]):
-            wanted[current_name(table.name)] = select_current(contract, table)
+    known = {table: {column.name for column in found} for table, found in columns.items()}
+    wanted = {  # a view can't be created without the columns that it reads
+        view.name: view.select for view in views(contract) if all(names <= known[table] for table, names in view.reads.items())
+    }
     if not wanted:
         return {}
     attempt = connection.transaction()

@@ -44,6 +44,12 @@ def warehouse_database(postgres_cluster: TestCluster, beginning: Beginning | Non
 
 
 @pytest.fixture
+def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
+    """The URL of the warehouse for the loader, which owns it."""
+    return postgres_cluster.url(warehouse_database, LOADER)
+
+
+@pytest.fixture
 def source_url(postgres_cluster: TestCluster, source_database: str) -> str:
     """The URL of the source for the application, which owns its tables."""
     return postgres_cluster.url(source_database, SOURCE_OWNER)

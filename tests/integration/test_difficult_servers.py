@@ -18,7 +18,7 @@ from contracts.column_types import INTEGER, TIMESTAMPTZ, verbatim
 from contracts.contract import Contract
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, SourceColumn, SourceTable
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute
+from infra.local.databases import READER, SOURCE_OWNER, execute
 from shared.postgres import Database, read_in_parts
 from shared.source_facts import UNKNOWN_POSITION
 from tests.fixtures.dropping_pooler import dropping_pooler
@@ -79,11 +79,6 @@ async def owner(postgres_cluster: TestCluster, source_database: str) -> AsyncIte
     connection = await asyncpg.connect(postgres_cluster.url(source_database))
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
-    return postgres_cluster.url(warehouse_database, LOADER)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from services.operator.local.totesys.fill import fill
 from services.operator.proof import history
 from services.operator.proof.history import FactHistory, Flaw, FlawedVersion, HistoryVerdict, check_history, keep_baseline
 from shared.errors import PermanentError
-from shared.star_schema.schema import create_current_view
+from shared.star_schema.views import create_view, views
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline
 
@@ -72,7 +72,8 @@ async def doubled(pipeline: Pipeline, changes: str) -> None:
 
 
 async def replace_view(pipeline: Pipeline, right: str, wrong: str) -> None:
-    statement = create_current_view(pipeline.contract, pipeline.contract.facts[2])  # fact_payment
+    (view,) = (view for view in views(pipeline.contract) if view.name == "fact_payment_current")
+    statement = create_view(pipeline.contract, view)
     assert right in statement
     await pipeline.select(statement.replace(right, wrong))
 
@@ -199,7 +200,7 @@ async def test_a_current_view_ordered_by_last_updated_is_named(source: asyncpg.C
 
 
 async def test_a_view_that_shows_a_version_twice_is_named(loaded: Pipeline) -> None:
-    once = "WHERE _deleted_at IS NULL"
+    once = "WHERE newest._deleted_at IS NULL"
     again = f"{once} UNION ALL (SELECT * FROM fact_payment WHERE payment_id = 4)"
     await replace_view(loaded, once, again)
     ((_, flaw, key, _),) = await found(loaded)
@@ -213,7 +214,7 @@ async def test_a_row_that_was_deleted_is_not_current_and_its_history_is_complete
     await loaded.run(Mode.FULL)
     assert await loaded.select(f"SELECT count(_deleted_at), count(*) {OF_THREE}") == [(1, 3)]
     assert await found(loaded) == []
-    await replace_view(loaded, "WHERE _deleted_at IS NULL", "")
+    await replace_view(loaded, "WHERE newest._deleted_at IS NULL", "")
     assert await found(loaded) == [("fact_payment", Flaw.WRONGLY_CURRENT, ("3",), THIRD)]
 
 

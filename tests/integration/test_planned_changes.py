@@ -12,12 +12,10 @@ from contracts.column_types import BIGINT, numeric
 from contracts.contract import Contract
 from contracts.origins import FromSource
 from contracts.tables import Column
-from infra.local.databases import LOADER
 from services.loading.migrate import migrate_schema
 from services.operator.contract.plan import Plan
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.plans import plan_for
-from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.small_contract import SCHEMA, SHOP, with_column, with_table
 from tests.integration.test_schema_evolution import FACT_WITH_PRICE, retyped
 
@@ -109,11 +107,6 @@ def newer() -> Contract:
 
 
 NEW = newer()
-
-
-@pytest.fixture
-def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
-    return postgres_cluster.url(warehouse_database, LOADER)
 
 
 @pytest.fixture

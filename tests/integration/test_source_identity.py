@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from contracts.messages import BatchIngested
 from contracts.state import lsn
-from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value
+from infra.local.databases import READER, SOURCE_OWNER, execute, fetch_value
 from services.operator.local.totesys.fill import connect, create, fill
 from shared.errors import DependencyDownError
 from tests.end_to_end.conftest import wait_until
@@ -36,11 +36,6 @@ def scratch_source(tmp_path: Path) -> Iterator[ScratchCluster]:
     """A server for this test alone."""
     with scratch("source", tmp_path / "source") as cluster:
         yield cluster
-
-
-@pytest.fixture
-def warehouse_url(postgres_cluster: TestCluster, warehouse_database: str) -> str:
-    return postgres_cluster.url(warehouse_database, LOADER)
 
 
 async def filled_database(cluster: TestCluster) -> str:

@@ -145,6 +145,8 @@ def test_a_column_must_fit_the_column_it_comes_from(column: Column, why: str) ->
             "'dim_maker' has two columns 'maker_name'",
         ),
         (replace(FACT_SALE, surrogate="item_id"), "'fact_sale' has two columns 'item_id'"),
+        (replace(DIM_ITEM, surrogate="sold_time"), "'fact_sale' has two columns 'sold_time'"),
+        (replace(DIM_ITEM, surrogate="_number"), "'dim_item._number' begins with '_', as Starlift's own columns do"),
         (
             with_column(DIM_MAKER, Column("_run", TEXT, FromSource("town"))),
             "'dim_maker._run' begins with '_', as Starlift's own columns do",

@@ -11,6 +11,7 @@ from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Colum
 from services.loading.deletes import insert_tombstones, is_dead, update_deleted_at
 from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
 from shared.star_schema.schema import create_statements, foreign_keys
+from shared.star_schema.views import create_view, views
 from tests.fixtures.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
 from tests.fixtures.totesys import CONTRACT
 
@@ -53,6 +54,7 @@ def test_hostile_names_are_quoted() -> None:
     contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension))
     statements = [
         *create_statements(contract, contract.warehouse_tables),
+        *(create_view(contract, view) for view in views(contract)),
         create_staging(dimension),
         merge_staged(contract, dimension),
     ]
