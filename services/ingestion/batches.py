@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import add, gt
@@ -33,34 +33,43 @@ class Compared:
     hashes: ObjectRef
 
 
-async def write_extracts(
-    run: Run, snapshot: OpenSnapshot, store: SourceStore, limits: BatchLimits
-) -> AsyncIterator[tuple[Extract, ...]]:
-    """Write every affected row with its partners, and yield the extracts of one batch at a time; none if no row is affected.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one batch tells. Its rows may still be on their way to the landing bucket."""
 
-    Holds the rows of one batch and one page in memory.
+    writes: Sequence[asyncio.Task[Extract]] = ()
+    gone: tuple[RowsOf, ...] = ()  # rows that an answer did not find
+    is_answer: bool = False  # whether the batch ends an answer
+
+
+async def write_extracts(
+    run: Run,
+    snapshot: OpenSnapshot,
+    store: SourceStore,
+    limits: BatchLimits,
+    group: asyncio.TaskGroup,
+    announce: Callable[[Content], Awaitable[None]],
+) -> Content:
+    """Write every affected row with its partners, by tasks of `group`, and announce each batch that another one follows.
+
+    Pages are read while those before them are parsed, encoded and written. Returns the last batch, which is empty if no row is
+    affected.
     """
     maxima = (limits.rows, limits.byte_count, limits.objects)
     index, batch_sizes, writes = 0, (0, 0, 0), list[asyncio.Task[Extract]]()
-    try:
-        async for pages in snapshot.pages(run.plan, limits):
-            page_sizes = (
-                sum(page.row_count for page in pages),
-                sum(page.byte_count for page in pages),
-                sum(object_count(run.plan.contract, page.table.name, page.role) for page in pages),
-            )
-            batch_sizes = tuple(map(add, batch_sizes, page_sizes))
-            if writes and any(map(gt, batch_sizes, maxima)):
-                yield tuple(await asyncio.gather(*writes))
-                index, batch_sizes, writes = index + 1, page_sizes, []
-            writes += [
-                asyncio.create_task(_write_page(page, run.object_keys.batch(run.number, index), store)) for page in pages
-            ]
-        if writes:
-            yield tuple(await asyncio.gather(*writes))
-    finally:
-        for write in writes:
-            write.cancel()
+    async for pages in snapshot.pages(run.plan, limits):
+        page_sizes = (
+            sum(page.row_count for page in pages),
+            sum(page.byte_count for page in pages),
+            sum(object_count(run.plan.contract, page.table.name, page.role) for page in pages),
+        )
+        batch_sizes = tuple(map(add, batch_sizes, page_sizes))
+        if writes and any(map(gt, batch_sizes, maxima)):
+            await announce(Content(writes))
+            index, batch_sizes, writes = index + 1, page_sizes, []
+        keys = run.object_keys.batch(run.number, index)
+        writes += [group.create_task(_write_page(page, keys, store)) for page in pages]
+    return Content(writes)
 
 
 async def _write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> Extract:

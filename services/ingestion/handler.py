@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from uuid import UUID, uuid4
 
 from contracts.messages import BatchIngested, IngestSource, LookUpKeys, Message, Trigger, encode
+from contracts.objects import ObjectRef
 from contracts.state import Checkpoint
-from services.ingestion.batches import missing_rows, write_extracts, write_key_hashes
+from services.ingestion.batches import Content, missing_rows, write_extracts, write_key_hashes
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.reports import report_batch, report_end, report_plan
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Source
 from shared.clock import utc_now
-from shared.errors import PermanentError
+from shared.errors import PermanentError, decisive
 from shared.outcome import Defer, Done, Outcome
 from shared.queue import Queue
 from shared.source_store import SourceStore
@@ -86,36 +87,39 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
 async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> tuple[list[BatchIngested], frozenset[str]]:
     """Write and announce every batch; return what was announced, and the tables whose keys are compared.
 
-    A batch is announced when the next one is known: only then is it known not to be the last. Rows that are gone have batches
-    of their own: loading takes the star's lock alone for them.
+    A batch is announced as soon as its objects are there and rows of the next one have been read: it is known not to be the
+    last then. Rows that are gone have batches of their own: loading takes the star's lock alone for them.
     """
-    sent: list[BatchIngested] = []
-    waiting: Callable[..., BatchIngested] | None = None
-    async for following in _batches(run, snapshot, deps):
-        if waiting is not None:
-            sent.append(await _announce(waiting(len(sent)), deps))
-        waiting = following
-    compared = await write_key_hashes(run, snapshot, len(sent), deps.store)
-    if compared is not None:
-        waiting = partial(waiting or run.batch_ingested, hashes=compared.hashes)
-    if waiting is not None:
-        sent.append(await _announce(waiting(len(sent), is_last=True), deps))
-    return sent, compared.tables if compared is not None else frozenset()
+    sent = list[asyncio.Task[BatchIngested]]()
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            async def announce(content: Content, *, hashes: ObjectRef | None = None, is_last: bool = False) -> None:
+                if sent:
+                    await sent[-1]  # so that the rows of two batches are held at most
+                sent.append(group.create_task(_announce(run, len(sent), content, hashes, deps, is_last=is_last)))
+
+            last = await write_extracts(run, snapshot, deps.store, deps.limits, group, announce)
+            rest = [last] if last.writes else []
+            if run.plan.is_answer:
+                gone = [rows async for rows in missing_rows(run, snapshot, deps.limits)]
+                rest += [Content(gone=(rows,)) for rows in gone[:-1]]
+                rest.append(Content(gone=tuple(gone[-1:]), is_answer=True))
+            for content in rest[:-1]:
+                await announce(content)
+            compared = await write_key_hashes(run, snapshot, len(sent), deps.store)
+            if rest or compared is not None:
+                await announce(rest[-1] if rest else last, hashes=compared.hashes if compared else None, is_last=True)
+    except ExceptionGroup as errors:
+        raise decisive(errors) from errors
+    return [task.result() for task in sent], compared.tables if compared is not None else frozenset()
 
 
-async def _batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> AsyncIterator[Callable[..., BatchIngested]]:
-    """Each batch of a run as a function of its index: first those with rows, then those with rows that are gone."""
-    async for extracts in write_extracts(run, snapshot, deps.store, deps.limits):
-        yield partial(run.batch_ingested, extracts=extracts)
-    if not run.plan.is_answer:
-        return
-    gone = [rows async for rows in missing_rows(run, snapshot, deps.limits)]
-    for rows in gone[:-1]:
-        yield partial(run.batch_ingested, gone=(rows,))
-    yield partial(run.batch_ingested, gone=tuple(gone[-1:]), is_answer=True)
-
-
-async def _announce(event: BatchIngested, deps: Dependencies) -> BatchIngested:
+async def _announce(
+    run: Run, index: int, content: Content, hashes: ObjectRef | None, deps: Dependencies, *, is_last: bool
+) -> BatchIngested:
+    extracts = tuple(await asyncio.gather(*content.writes))
+    event = run.batch_ingested(index, extracts, hashes, content.gone, is_answer=content.is_answer, is_last=is_last)
     await deps.remodelling.send(encode(event))
     report_batch(event)
     return event

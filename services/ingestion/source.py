@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class BatchLimits:
     """Where the rows of a run are cut into batches. A batch exceeds them only for a single row and its partners."""
 
-    rows: int = 250_000  # larger batches gain nothing, and their transactions hold locks for longer
+    rows: int = 100_000  # larger ones gain nothing: the services would wait longer for the first, and hold more
     byte_count: int = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots holds two batches, each in several forms at a time
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000

@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,16 +60,19 @@ def _services(stack: Stack) -> list[str]:
 
 
 def _cpu_seconds(stack: Stack, client: str) -> dict[str, float]:
-    """Since each group started. A child that has ended, as a server process at the end of its session, counts in its parent."""
+    """Since each group started, by its name."""
     groups = {NAMES.get(name, name): process.pid for name, process in stack.state.processes.items()}
-    used = {name: _with_ended(psutil.Process(pid)) for name, pid in groups.items()}
-    for name, pid in groups.items():
-        for child in psutil.Process(pid).children(recursive=True):
-            try:
-                used[name] += _with_ended(child)
-            except psutil.NoSuchProcess:  # it has just ended: what it used is missing from this group
-                continue
-    return used | {client: _with_ended(psutil.Process())}
+    return {name: _of_tree(psutil.Process(pid)) for name, pid in groups.items()} | {client: _with_ended(psutil.Process())}
+
+
+def _of_tree(root: psutil.Process) -> float:
+    """Of a process and those below it. One that ends counts in its parent from then on, so none may end while we add up."""
+    while True:
+        processes = [root, *root.children(recursive=True)]
+        with suppress(psutil.NoSuchProcess):
+            used = sum(map(_with_ended, processes))
+            if [root, *root.children(recursive=True)] == processes:
+                return used
 
 
 def _with_ended(process: psutil.Process) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,12 +28,14 @@ from contracts.messages import (
 )
 from services.ingestion.handler import Dependencies, handle
 from services.ingestion.lease import take_lease
-from services.ingestion.memory_source import MemorySource
-from services.ingestion.source import BatchLimits
+from services.ingestion.memory_source import MemorySnapshot, MemorySource
+from services.ingestion.plan import Plan
+from services.ingestion.source import BatchLimits, OpenSnapshot, Page
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.key_hashes import unpacked
 from shared.outcome import Defer, Done
+from shared.queue import NO_ATTRIBUTES
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore, FakeQueue, loop_now
 from tests.fixtures.applications import CONTRACT, item, maker
@@ -94,6 +100,62 @@ async def test_the_last_batch_of_a_run_is_marked_and_carries_the_key_hashes(deps
     assert [batch.data.hashes is not None for batch in batches] == [batch.data.is_last for batch in batches]
     hashes = await hashes_of(deps, batches)
     assert [(table.table, table.counts) for table in hashes.tables] == [("item", (0,)), ("shelf", (0,))]
+
+
+class Gate(FakeQueue):
+    """A queue that opens when it has two messages."""
+
+    def __init__(self) -> None:
+        super().__init__("remodelling")
+        self.open = asyncio.Event()
+
+    async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
+        sent = await super().send(body, delay=delay, attributes=attributes)
+        if len(self.bodies) == 2:
+            self.open.set()
+        return sent
+
+
+@dataclass(frozen=True)
+class HeldSource:
+    """A source whose pages after the third come when the gate is open."""
+
+    source: MemorySource
+    gate: Gate
+
+    @asynccontextmanager
+    async def open_snapshot(self) -> AsyncIterator[OpenSnapshot]:
+        async with self.source.open_snapshot() as snapshot:
+            yield HeldSnapshot(snapshot.contract, snapshot.facts, snapshot.rows, self.gate)
+
+
+@dataclass(frozen=True)
+class HeldSnapshot(MemorySnapshot):
+    gate: Gate
+
+    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+        read = 0
+        async for pages in MemorySnapshot.pages(self, plan, limits):
+            if read == 3:
+                await self.gate.open.wait()
+            yield pages
+            read += 1
+
+
+async def test_a_batch_is_announced_before_the_rest_is_read(deps: Dependencies, source: MemorySource) -> None:
+    gate = Gate()
+    held = replace(deps, source=HeldSource(source, gate), limits=BatchLimits(rows=3), remodelling=gate)
+    command = IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR))
+    assert await handle(command, held) == Done()
+    assert len(gate.bodies) > 2
+
+
+async def test_a_write_that_fails_ends_the_run_with_its_own_error(deps: Dependencies) -> None:
+    objects = deps.store.objects
+    assert isinstance(objects, FakeObjectStore)
+    objects.faults.add("put", TransientError("s3: try again"))
+    with pytest.raises(TransientError, match="s3: try again"):
+        await run(replace(deps, limits=BatchLimits(rows=3)))
 
 
 async def test_batches_respect_the_row_limit_unless_one_row_and_its_partner_exceed_it(deps: Dependencies) -> None:
