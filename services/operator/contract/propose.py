@@ -90,7 +90,7 @@ class _Proposal:
 
     def _introduction(self) -> Iterator[str]:
         yield f"Proposed by `starlift init` from schema {self.catalog.schema}. Change the star as you like."
-        yield "The part `source` repeats the catalog: `starlift pull` brings it up to date."
+        yield "The `source` part repeats the catalog: `starlift pull` brings it up to date."
         for table in self.catalog.tables.values():
             if table.name not in self.tables:
                 other = _MIGRATIONS if is_of_migrations(table.name) else f"its key holds a column of which {_CONFIDENTIAL}"

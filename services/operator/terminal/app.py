@@ -1,4 +1,4 @@
-"""The entry point of `starlift`. A command's module is imported when the command is run, so that `--help` answers at once."""
+"""The entry point of `starlift`. A command's module is imported when the command is run, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from services.operator.terminal.harness import EXIT_CODES, run_command, sigterm_
 
 # Name, the module of this package whose `app` has it, and its line in the help.
 _COMMANDS = (
-    ("init", "contract", "Look into a database and write a contract that can be run at once."),
-    ("pull", "contract", "Bring a contract's part `source` up to date with the database."),
-    ("convert", "contract", "Write the document of a contract in Python."),
-    ("plan", "plan", "Show every problem of a contract, what a first run reads, and what changes."),
+    ("init", "contract", "Read a database's catalog and write a contract that is ready to run."),
+    ("pull", "contract", "Bring the `source` part of a contract up to date with the database."),
+    ("convert", "contract", "Turn a contract in Python, the earlier form, into a document."),
+    ("plan", "plan", "Show a contract's problems, what a first run reads, and what would change."),
     ("ingest", "ingest", "Request a run: read the changes and load them."),
     ("resend", "ingest", "Resend batches that were announced but never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),

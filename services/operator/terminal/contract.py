@@ -33,20 +33,20 @@ def init(
     url: Url = None,
     *,
     output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
-    schema: Annotated[str, typer.Option(help="The schema to look into.")] = "public",
+    schema: Annotated[str, typer.Option(help="The schema to read.")] = "public",
     include: Annotated[
-        list[str] | None, typer.Option(help="Read only tables called so; * and ? match any. Repeatable.")
+        list[str] | None, typer.Option(help="Read only tables of this name; * and ? are wildcards. Repeatable.")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Do not read tables called so; as --include.")] = None,
-    name: Annotated[str | None, typer.Option(help="The star's name. Default: that of the file or the schema.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Skip tables of this name; written as for --include.")] = None,
+    name: Annotated[str | None, typer.Option(help="The star's name. Default: the name of the file or the schema.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Look into a database and write a contract that can be run at once.
+    """Read a database's catalog and write a contract that is ready to run.
 
-    Only the catalog is read, no row. A table becomes a fact if it refers to others and has quantities or times, and if only
-    facts refer to it; every other table becomes a dimension, with columns of the tables that it refers to. Comments say what
-    was left out and why: tables without a key, columns whose names say that they may hold secrets, documents and pictures.
-    Change the star as you like, then run `starlift plan --contract FILE` and `starlift up --contract FILE`.
+    No rows are read. A table becomes a fact if it refers to others and has quantities or times, and if only facts refer to it;
+    every other table becomes a dimension, with columns of the tables that it refers to. Comments say what was left out and why:
+    tables without a key, columns whose names suggest that they hold secrets, documents and pictures. Change the star as you
+    like, then run `starlift plan --contract FILE` and `starlift up --contract FILE`.
     """
     path = _free(output, force=force)
     star = name or (path.stem if path else schema)
@@ -70,10 +70,10 @@ def pull(
     contract: Annotated[str, typer.Option(help="The contract's file.")],
     check: Annotated[bool, typer.Option("--check", help="Write nothing: only print what has changed.")] = False,
 ) -> None:
-    """Bring a contract's part `source` up to date with the database's catalog.
+    """Bring the `source` part of a contract up to date with the database's catalog.
 
-    Everything above the line `source:` stays as it is. Prints each difference in a line: + new, - gone, ~ changed.
-    Exit code 0 if there is none, 3 if there are some; they are then in the file, unless --check was given.
+    Everything above the line `source:` stays as it is. Prints each difference on a line of its own: + new, - gone, ~ changed.
+    Exit code 0 if there is none, 3 if there are some, which are written to the file unless --check is given.
     """
     if not is_path(contract) or contract.startswith("s3://"):
         raise UsageError(f"'{contract}' is not a file; give the path of one, such as ./shop.yaml")
@@ -113,10 +113,10 @@ def convert(
     output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write the document of a contract in Python.
+    """Turn a contract in Python, the earlier form, into a document.
 
-    Contracts were Python modules before they became documents. The document means the same to the column; afterwards `starlift
-    pull` brings its part `source` up to date, with the foreign keys that a contract in Python did not name.
+    The document means the same, column by column. Afterwards `starlift pull` brings its `source` part up to date, with the
+    foreign keys that a contract in Python did not name.
     """
     path = _free(output, force=force)
     text = converted(contract_of_module(module))

@@ -88,7 +88,7 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
     *,
     chosen: Filter,
     execute: Annotated[bool, typer.Option("--execute", help="Send them; without it, only show what would be sent.")] = False,
-    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and the rest only once they are loaded.")] = 0,
+    canary: Annotated[int, typer.Option(min=0, help="Send this many first, and the others only once these are loaded.")] = 0,
     rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Letters a second.")] = 10.0,
     force: Annotated[bool, typer.Option("--force", help="Also send letters that were replayed three times.")] = False,
     limit: Limit = None,
@@ -266,7 +266,7 @@ def _shown(operation: Audited, *, as_json: bool) -> End:
 
 
 def _looked(count: int, *, is_whole: bool) -> End:
-    """How a look at so many letters ended, that saw all and would do with all what was asked, or not."""
+    """How a look at `count` letters ended; `is_whole`: it saw every letter, and could do to each what was asked."""
     return End.PARTIAL if not is_whole else End.DONE if count else End.NOTHING
 
 

@@ -57,7 +57,7 @@ def merged(document: Any, patch: Any) -> Any:
 
 @contextmanager
 def created(output: Path) -> Iterator[TextIO]:
-    """A new file, to write; an error takes it away again, so that no part of an export looks whole. Raises: UsageError."""
+    """A new file, to write; it is removed after an error, so that no part of an export looks whole. Raises: UsageError."""
     try:
         file = output.open("x", encoding="utf-8")
     except OSError as error:

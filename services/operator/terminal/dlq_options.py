@@ -47,7 +47,7 @@ def author_of(operator: str, reason: str) -> Author:
 
 
 def takes_filter(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, whose parameter `chosen` is a Filter, with an option for each field of a Filter in the place of it."""
+    """The command, whose parameter `chosen` is a Filter, with an option for each field of a Filter in its place."""
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:

@@ -69,8 +69,9 @@ def up(
 ) -> None:
     """Start the local stack and the three services; one line per event until Ctrl-C.
 
-    Without URLs: embedded databases, and a simulator that writes to the source as an application would. Passwords: as in
-    `starlift plan`, whose every problem is reported before anything starts. Exit code 2 if there is one.
+    Without URLs it starts embedded databases, and a simulator that writes to the source as an application would. Passwords
+    are given as to `starlift plan`. Whatever that command would call a problem is reported before anything starts, with exit
+    code 2.
     """
     if is_described():
         _refuse_urls_of_another(source=source_url, warehouse=warehouse_url)

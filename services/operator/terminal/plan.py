@@ -42,10 +42,11 @@ WarehouseUrl = Annotated[str | None, typer.Option("--warehouse-url", help=WAREHO
 def plan(
     contract: ContractName = None, source_url: SourceUrl = None, warehouse_url: WarehouseUrl = None, *, as_json: AsJson = False
 ) -> None:
-    """Show every problem of a contract, what a first run reads, and what changes.
+    """Show a contract's problems, what a first run reads, and what would change in the warehouse; change nothing.
 
-    Nothing is changed. A password is asked for, or is in STARLIFT_SOURCE_URL and STARLIFT_WAREHOUSE_URL, never on the command
-    line. Exit code 0 nothing to do, 3 the warehouse would be changed, 1 the contract can't work as it is, 2 wrong usage.
+    A password is asked for, or comes from STARLIFT_SOURCE_URL or STARLIFT_WAREHOUSE_URL, never from the command line. Exit
+    code 0 if there is nothing to do, 3 if the warehouse would be changed, 1 if the contract can't work as it is, 2 for wrong
+    usage.
     """
     name = contract or os.environ.get(CONTRACT_VARIABLE) or "totesys"
     source, warehouse = chosen_url("source", source_url), chosen_url("warehouse", warehouse_url)

@@ -21,9 +21,9 @@ from services.operator.wording import counted, printable
 
 app = typer.Typer(
     name="quarantine",
-    help="List the rows that the warehouse can't hold. After a correction, load them again.",
+    help="List the rows that the warehouse can't hold, and load them after a correction.",
     epilog=(
-        "A row that is corrected at the source leaves the quarantine by itself. After a correction of the contract, use "
+        "A row that is corrected at the source leaves the quarantine by itself. After a correction to the contract, use "
         "`replay`."
     ),
     no_args_is_help=True,

@@ -64,11 +64,11 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     ] = False,
     record: Annotated[
         bool,
-        typer.Option("--record", help="Make this one of a regular series: `starlift status` reports when the next is missing."),
+        typer.Option(
+            "--record", help="Make this one of a regular series: `starlift status` reports when the next one is missing."
+        ),
     ] = False,
-    with_repair: Annotated[
-        bool, typer.Option("--repair", help="Have the rows that differ read again, then compare again.")
-    ] = False,
+    with_repair: Annotated[bool, typer.Option("--repair", help="Read the rows that differ again, then compare again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the star with the source, row by row. Exit code 3 if they differ, 4 if rows are stuck on their way."""
