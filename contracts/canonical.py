@@ -49,7 +49,14 @@ def _source_table(table: SourceTable) -> dict[str, Any]:
     columns = [_given(name=column.name, type=_type(column.type), nullable=column.nullable) for column in table.columns]
     drift = None if table.drift is Drift.FREEZE else table.drift.value
     return _given(
-        name=table.name, key=list(table.key), columns=columns, drift=drift, schema=table.schema, relation=table.relation
+        name=table.name,
+        key=list(table.key),
+        columns=columns,
+        drift=drift,
+        schema=table.schema,
+        relation=table.relation,
+        full=table.full,
+        row_id=table.row_id,
     )
 
 

@@ -14,9 +14,11 @@ from contracts.tables import (
     TABLE_NAME_BYTES_MAXIMUM,
     Calendar,
     Column,
+    Drift,
     Fact,
     Join,
     RemodelledTable,
+    SourceTable,
     WarehouseTable,
 )
 from contracts.warehouse import current_name
@@ -40,8 +42,22 @@ def contradictions(contract: Contract) -> Iterator[str]:
                     f"'{source.name}.{name}' is a key and must be integer, bigint, numeric, text, enum, uuid, boolean, date, "
                     f"timestamp or timestamptz, not {kind.family}"
                 )
+        if source.row_id is not None:
+            yield from _row_id_problems(contract, source)
     for table in contract.warehouse_tables:
         yield from _table_problems(contract, table)
+
+
+def _row_id_problems(contract: Contract, source: SourceTable) -> Iterator[str]:
+    """A changed row has another hash, so it is another row; and nothing can refer to it."""
+    remedy = f"declare its key, with `full: true`, in the place of `row_id: {source.row_id}`"
+    for table in contract.remodelled_from(source.name):
+        if not isinstance(table, Fact) or table.version:
+            yield f"'{table.name}' is made of '{source.name}', which has no key: make it a fact without version, or {remedy}"
+    if any(join.table == source.name for join in contract.joins):
+        yield f"'{source.name}' is joined, but has no key to join it by; {remedy}"
+    if source.drift is Drift.CARRY:
+        yield f"'{source.name}' can't be carried, since it has no key; {remedy}"
 
 
 def _repeated(what: str, names: list[str]) -> Iterator[str]:

@@ -99,12 +99,44 @@ class SourceTableDocument(_Closed):
 
     schema_: SqlName | None = Field(None, alias="schema", description="the schema that holds it, if it is not `source_schema`")
     table: SqlName | None = Field(None, description="its name there, if another schema has a table of that name")
-    key: Names = Field(description="its primary key, or the columns of a unique index on NOT NULL columns")
+    full: bool = Field(
+        False,  # noqa: FBT003 (pydantic)
+        description="every run reads all of it: a view, or a table whose `key` you declare, since no index guarantees it",
+    )
+    key: Names = Field(
+        (), description="its primary key, or the columns of a unique index on NOT NULL columns; with `full`, as you declare it"
+    )
+    row_id: SqlName | None = Field(
+        None,
+        description="in the place of `key`, for rows that have none: the name of a column that tells them apart, a hash of "
+        "what the star reads of them; every run reads all of them, and only a fact without `version` is made of them",
+    )
     columns: dict[SqlName, SourceColumnDocument] = Field(description="every column, whether the star needs it or not")
     foreign_keys: dict[str, SqlName] = Field(
         default_factory=dict,
         description="the tables to whose key its columns refer: `customer_id: customer`, `region, number: account`",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_row_id(cls, value: Any) -> Any:
+        """A row id is the key, and a column like the others."""
+        name = value.get("row_id") if isinstance(value, dict) else None
+        if not isinstance(name, str):
+            return value
+        columns = value.get("columns")
+        if "key" in value:
+            raise ValueError("`key` and `row_id` exclude each other")
+        if isinstance(columns, dict) and name in columns:
+            raise ValueError(f"it has a column '{name}'; call the row id otherwise")
+        row_id = {name: f"uuid{NOT_NULL}"}
+        return value | {"full": True, "key": name, "columns": row_id | columns if isinstance(columns, dict) else columns}
+
+    @model_validator(mode="after")
+    def _some_key(self) -> SourceTableDocument:
+        if not self.key:
+            raise ValueError("`key` is missing; if its rows have none, write `row_id: row_id`")
+        return self
 
 
 class SourceDocument(_Closed):

@@ -99,7 +99,7 @@ class _Resolver:
         )
         others = () if is_carried else tuple(column for column in found.columns if column not in used)
         drift = Drift.CARRY if is_carried else Drift.FREEZE
-        return SourceTable(name, found.key, columns, drift, found.schema_, found.table, others)
+        return SourceTable(name, found.key, columns, drift, found.schema_, found.table, others, found.full, found.row_id)
 
     def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
         if isinstance(entry, written.CalendarTable):

@@ -48,12 +48,14 @@ class SourceTable:
     """A table that Starlift reads."""
 
     name: str  # as the source spells it, unquoted, without its schema; see `relation`
-    key: tuple[str, ...]  # its primary key, or the columns of a unique index on NOT NULL columns
+    key: tuple[str, ...]  # its primary key, or the columns of a unique index on NOT NULL columns; if `full`, as declared
     columns: tuple[SourceColumn, ...]  # those that Starlift reads; the table may have others
     drift: Drift = Drift.FREEZE  # what becomes of columns that are not listed here
     schema: str | None = None  # the schema that holds it; None: the contract's
     relation: str | None = None  # what the source calls it, if two tables of different schemas have one name; None: `name`
     others: tuple[str, ...] = ()  # columns that are known and stay in the source: they are not reported as new
+    full: bool = False  # every run reads all of it: it is not a table, or no index guarantees its key
+    row_id: str | None = None  # its key, if it has none: a column that Starlift computes, of a hash of the others
 
     @cached_property
     def defect(self) -> str:
@@ -68,6 +70,11 @@ class SourceTable:
         """
         kinds = (self.column(name).type for name in self.key)
         return None if all(kind.is_whole_number or kind.travels_as_text for kind in kinds) else self._unlike_its_columns("_key")
+
+    @property
+    def stored_columns(self) -> tuple[SourceColumn, ...]:
+        """The columns that the source has."""
+        return tuple(column for column in self.columns if column.name != self.row_id)
 
     @cached_property
     def extract_types(self) -> dict[str, ColumnType]:

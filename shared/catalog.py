@@ -18,6 +18,7 @@ from contracts.tables import SourceTable
 from shared.errors import PermanentError
 from shared.source_facts import UNKNOWN_POSITION, SourceFacts, SourceTableFacts
 from shared.source_fit import FoundTable, table_problems
+from shared.source_keys import select_bad_key
 from shared.source_types import SourceType
 
 SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
@@ -106,7 +107,21 @@ def table_facts(table: SourceTable, found: FoundTable) -> SourceTableFacts:
     known = {*(column.name for column in table.columns), *table.others, table.defect, table.key_text}
     new = {name: kind.domain or kind.name for name, kind in found.types.items() if name not in known}
     row_bytes = _row_bytes(found.bytes, found.estimated_rows)
-    return SourceTableFacts(found.fingerprint, row_bytes, new, found.unreadable & new.keys(), found.has_row_versions)
+    has_row_versions = found.has_row_versions and not table.full
+    return SourceTableFacts(found.fingerprint, row_bytes, new, found.unreadable & new.keys(), has_row_versions)
+
+
+async def key_problem(connection: asyncpg.Connection, contract: Contract, table: SourceTable) -> str | None:
+    """Why the key that a contract declares for a table without a unique index tells no rows apart; reads the whole table."""
+    if not table.full or table.row_id is not None:
+        return None
+    if (found := await connection.fetchrow(select_bad_key(contract, table))) is None:
+        return None
+    what = "a row has NULL in" if found["is_null"] else "several rows have one value of"
+    return (
+        f"'{table.name}': {what} its declared key ({', '.join(table.key)}); declare columns that are never NULL and differ in "
+        "every row, or, for a fact without version, write `row_id: row_id` in the place of `key`"
+    )
 
 
 def _row_bytes(table_bytes: int, estimated_rows: int) -> int:

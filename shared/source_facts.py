@@ -20,7 +20,7 @@ class SourceTableFacts:
     row_bytes: int  # of an average row, roughly, with what is stored out of line
     new_columns: Mapping[str, str] = field(default_factory=dict)  # name and type of the columns that the contract does not know
     unreadable: frozenset[str] = frozenset()  # those of them that the role may not read
-    # Whether the role may read xmin. If not, changed rows cannot be recognised: every run reads the table in full.
+    # Whether rows have transaction ids that the role may read. If not, nothing shows what changed: every run reads all of them.
     has_row_versions: bool = True
 
     @property
@@ -62,5 +62,5 @@ def redefined(now: SourceFacts, before: Checkpoint) -> frozenset[str]:
 
 
 def versionless(now: SourceFacts) -> frozenset[str]:
-    """The tables whose rows' transaction ids the role may not read: any of their rows may have changed."""
+    """The tables whose rows have no transaction ids that the role may read: any of their rows may have changed."""
     return frozenset(name for name, facts in now.tables.items() if not facts.has_row_versions)

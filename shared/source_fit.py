@@ -11,7 +11,7 @@ from shared.codecs import codec_of
 from shared.equality import keys_compared_with
 from shared.source_types import SourceType, comparison_problem
 
-_VERSIONLESS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+WITHOUT_VERSIONS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class FoundTable:
     unique_keys: frozenset[str]  # the columns of valid indexes on NOT NULL columns, sorted and joined by commas
     foreign_tables: tuple[str, ...]  # below it
     heirs: tuple[str, ...]
-    has_row_versions: bool  # whether the role may read xmin
+    has_row_versions: bool  # it is a table, and the role may read xmin
 
 
 def table_problems(contract: Contract, found: Mapping[str, FoundTable], schemas: Container[str]) -> Iterator[str]:
@@ -38,14 +38,14 @@ def table_problems(contract: Contract, found: Mapping[str, FoundTable], schemas:
         if (one := found.get(table.name)) is None:
             if schema in schemas:
                 yield f"schema '{schema}' lacks table '{name}' {remedy}"
-        elif (kind := _VERSIONLESS.get(one.kind)) is not None:
+        elif (kind := WITHOUT_VERSIONS.get(one.kind)) is not None and not table.full:
             yield (
-                f"'{table.name}' is a {kind}: no transaction id of its rows shows what changed; make contract "
-                f"'{contract.name}' read the tables that its rows come from"
+                f"'{table.name}' is {kind}: no transaction id of its rows shows what changed; write `full: true` beside "
+                "its `key` in the contract's part `source`, and every run reads all of it, or read the tables below it"
             )
         else:
             yield from _unreadable(table, one)
-            yield from _below(table, one)
+            yield from () if table.full else _below(table, one)
             yield from _columns(table, one, remedy)
     yield from _incomparable(contract, found)
 
@@ -79,7 +79,7 @@ def _below(table: SourceTable, found: FoundTable) -> Iterator[str]:
 
 def _columns(table: SourceTable, found: FoundTable, remedy: str) -> Iterator[str]:
     """Missing columns, other types, a key that is not unique."""
-    for column in table.columns:
+    for column in table.stored_columns:
         if (kind := found.types.get(column.name)) is None:
             yield f"table '{table.name}' lacks column '{column.name}' {remedy}"
         elif not codec_of(column.type).accepts(kind):
@@ -88,10 +88,13 @@ def _columns(table: SourceTable, found: FoundTable, remedy: str) -> Iterator[str
                 way = remedy.replace("change the contract", f"change the contract to verbatim('{kind.name}')")
             yield f"column '{table.name}.{column.name}' is {kind}, not {wanted} as {way}"
     key = ",".join(sorted(table.key))
-    if found.foreign_tables:
-        return  # above them there can't be a key
+    if table.full or found.foreign_tables:
+        return  # nothing guarantees the key: it is checked by each run, or refused
     if found.types.keys() >= set(table.key) and key not in found.unique_keys:
-        yield f"table '{table.name}' has no unique index on its key ({key}), NOT NULL, {remedy}: rows could not be told apart"
+        yield (
+            f"table '{table.name}' has no unique index on its key ({key}), NOT NULL, {remedy}: rows could not be told apart. "
+            "With `full: true` every run reads all of it and checks the key"
+        )
 
 
 def _incomparable(contract: Contract, found: Mapping[str, FoundTable]) -> Iterator[str]:

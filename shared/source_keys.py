@@ -35,13 +35,36 @@ def misspelled_column(table: SourceTable, key: Key) -> str | None:
     )
 
 
+def rows_of(contract: Contract, table: SourceTable) -> str:
+    """What stands for a source table in FROM: its name, or, where rows have no key, a subselect that gives each its id.
+
+    The id is a hash of the row's columns, as text, and of its rank among equal rows. These are interchangeable, so it does not
+    matter which of them gets which rank; and two rows that differ only in the spelling of a value are two rows.
+    """
+    name = quoted(*contract.relation_of(table))
+    if table.row_id is None:
+        return name
+    columns = ", ".join(quoted("t", column.name) for column in table.stored_columns)
+    hashed = f"SELECT {columns}, sha256(convert_to(ROW({columns})::text, 'UTF8')) AS {quoted(table.row_id)} FROM {name} AS t"
+    row = quoted("t", table.row_id)
+    ranked = f"{row} || convert_to((row_number() OVER (PARTITION BY {row}))::text, 'UTF8')"
+    return f"(SELECT {columns}, left(encode(sha256({ranked}), 'hex'), 32)::uuid AS {quoted(table.row_id)} FROM ({hashed}) AS t)"
+
+
+def select_bad_key(contract: Contract, table: SourceTable) -> str:
+    """One row for the first key that several rows have, or that is NULL (`is_null`): a declared key that is none."""
+    nulls = " OR ".join(f"{quoted('t', name)} IS NULL" for name in table.key)
+    rows = f"FROM {rows_of(contract, table)} AS t GROUP BY {key_columns(table)}"
+    return f"SELECT {nulls} AS is_null {rows} HAVING count(*) > 1 OR {nulls} LIMIT 1"
+
+
 def select_found_keys(contract: Contract, table: SourceTable, keys: Iterable[Key]) -> str:
     """Those of `keys` that a row of `table` has, as JSON arrays.
 
     The columns are compared as they are, with literals that take their types: by any text of a column no index finds a row.
     """
-    relation = quoted(*contract.relation_of(table))
-    return f"SELECT {key_as_json(contract, table)} FROM {relation} AS t WHERE {has_key(contract, table, keys)}"
+    rows = rows_of(contract, table)
+    return f"SELECT {key_as_json(contract, table)} FROM {rows} AS t WHERE {has_key(contract, table, keys)}"
 
 
 def has_key(contract: Contract, table: SourceTable, keys: Iterable[Key]) -> str:
@@ -58,8 +81,7 @@ def has_values(contract: Contract, table: SourceTable, rows: Iterable[Sequence[s
     """
     if len(table.key) == 1:
         return f"{key_columns(table)} IN ({', '.join(value for (value,) in rows)})"
-    relation = quoted(*contract.relation_of(table))
-    typed = [f"(SELECT {quoted('k', name)} FROM {relation} AS k WHERE false)" for name in table.key]
+    typed = [f"(SELECT {quoted('k', name)} FROM {rows_of(contract, table)} AS k WHERE false)" for name in table.key]
     values = ", ".join(f"({', '.join(row)})" for row in (typed, *rows))
     return f"({key_columns(table)}) IN (VALUES {values})"
 

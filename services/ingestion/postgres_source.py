@@ -22,7 +22,7 @@ from contracts.tables import Path, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Key, Selection
 from services.ingestion.source import BatchLimits, Page
-from shared.catalog import read_source_facts
+from shared.catalog import SourceMismatchError, key_problem, read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_hashes import select_sums, table_hashes
@@ -65,6 +65,8 @@ class PostgresSnapshot:
         """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
         selection, byte_limit = _selection(plan), max(1, limits.byte_count // 2)
         for table in self.contract.source_tables:
+            if (problem := await key_problem(self.connection, self.contract, table)) is not None:
+                raise SourceMismatchError(problem)
             row_bytes, after = self.facts.tables[table.name].row_bytes, None
             while True:
                 row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
@@ -22,7 +23,9 @@ def report_plan(run: Run, held_back_limit: timedelta) -> None:
         if table.new_columns and (before is None or table.described_columns != before.new_columns.get(name)):
             carried = plan.carried.get(name, ())
             log.warning("new_columns", run=run.number, table=name, columns=table.described_columns, carried=carried)
-        if not table.has_row_versions and (before is None or table.fingerprint != before.tables.get(name)):
+        if not (table.has_row_versions or plan.contract.source_table(name).full) and (
+            before is None or table.fingerprint != before.tables.get(name)
+        ):
             advice = f"GRANT SELECT (xmin) ON {name} to the role that Starlift uses"
             log.warning("row_versions_unreadable", run=run.number, table=name, advice=advice)
     since = held_back_since(now, before)
@@ -49,9 +52,19 @@ def report_batch(event: BatchIngested) -> None:
 
 def report_end(run: Run, batches: Sequence[BatchIngested], compared: Iterable[str], took: timedelta) -> None:
     """Log what a completed run read, and the tables whose keys are compared."""
-    rows = sum(extract.object.row_count for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE)
     gone = sum(len(missing.keys) for batch in batches for missing in batch.data.gone)
-    seconds = round(took.total_seconds(), 3)
-    log.info(
-        "run_completed", run=run.number, batches=len(batches), rows=rows, compared=sorted(compared), gone=gone, seconds=seconds
-    )
+    extracts = [extract for batch in batches for extract in batch.data.extracts if extract.role is Role.BASE]
+    rows = Counter[str]()
+    for extract in extracts:
+        rows[extract.table] += extract.object.row_count
+    facts = {
+        "batches": len(batches),
+        "rows": rows.total(),
+        "compared": sorted(compared),
+        "gone": gone,
+        "seconds": round(took.total_seconds(), 3),
+    }
+    # What it costs that these tables have no transaction ids or no key.
+    if in_full := {one.name: rows[one.name] for one in run.plan.contract.source_tables if one.full}:
+        facts["read_in_full"] = in_full
+    log.info("run_completed", run=run.number, **facts)

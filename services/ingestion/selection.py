@@ -26,7 +26,7 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
-from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literals
+from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literals, rows_of
 from shared.sql import literal, quoted
 
 Key = tuple[int | str, ...]
@@ -86,7 +86,7 @@ class Selection:
 
     def has_no_row(self, table: SourceTable) -> str:
         """Whether `table` is empty."""
-        return f"SELECT NOT EXISTS (SELECT FROM {self._from(table, 't')})"
+        return f"SELECT NOT EXISTS (SELECT FROM {quoted(*self.contract.relation_of(table))})"
 
     def types(self, table: SourceTable) -> dict[str, ColumnType]:
         """The columns of a page of `table`, in their order."""
@@ -191,7 +191,7 @@ class Selection:
         return f"age({alias}.xmin) BETWEEN 0 AND age('{horizon}'::xid)"
 
     def _from(self, table: SourceTable, alias: str) -> str:
-        return f"{quoted(*self.contract.relation_of(table))} AS {alias}"
+        return f"{rows_of(self.contract, table)} AS {alias}"
 
 
 def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:

@@ -81,8 +81,8 @@ SELECT
         (SELECT string_agg(a.attnum::text, ',' ORDER BY a.attnum) FROM pg_attribute AS a
          WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT'))
     ), getdatabaseencoding())), 'hex') AS fingerprint,
-    (SELECT has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_attribute AS a
-     WHERE a.attrelid = c.oid AND a.attname = 'xmin') AS has_row_versions,
+    coalesce(c.relkind IN ('r', 'p') AND (SELECT has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_attribute AS a
+     WHERE a.attrelid = c.oid AND a.attname = 'xmin'), false) AS has_row_versions,
     (SELECT array_agg(
         (SELECT CASE WHEN bool_and(a.attnotnull) THEN string_agg(a.attname::text, ',' ORDER BY a.attname) END
          FROM unnest((i.indkey::smallint[])[:i.indnkeyatts - 1]) AS number JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = number)

@@ -31,8 +31,8 @@ IN_THE_WAY = (
     "report on fact_sales_order.unit_price; drop them, and create them again once the loader has continued by itself"
 )
 IS_A_VIEW = (
-    "'v' is a view: no transaction id of its rows shows what changed; make contract 'case' read the tables that its rows come "
-    "from"
+    "'v' is a view: no transaction id of its rows shows what changed; write `full: true` beside its `key` in the contract's "
+    "part `source`, and every run reads all of it, or read the tables below it"
 )
 LACKS_TYPE = (
     """the warehouse lacks types that contract 'case' takes verbatim: "Role"[] (dim_t.roles); create them there, or declare """

@@ -33,7 +33,10 @@ def contract_of(name: str) -> Contract:
     return Contract("things", "public", "public", (SourceTable(name, ("id",), NAMED),), (star,))
 
 
-NO_VERSIONS = "no transaction id of its rows shows what changed; make contract 'things' read the tables that its rows come from"
+NO_VERSIONS = (
+    "no transaction id of its rows shows what changed; write `full: true` beside its `key` in the contract's part `source`, "
+    "and every run reads all of it, or read the tables below it"
+)
 HEIRS = (
     "table 'vehicle' has tables that inherit from it (public.truck), which its key does not cover; detach them "
     "(ALTER TABLE … NO INHERIT vehicle) and read them as tables of their own"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -16,11 +18,11 @@ from contracts.tables import SourceTable
 from contracts.warehouse import TECHNICAL_COLUMNS
 from contracts.yaml_text import ContractTextError
 from services.operator.errors import OperatorError, UsageError
-from shared.catalog import SNAPSHOT_QUERY, find_tables, source_problems, table_facts
+from shared.catalog import SNAPSHOT_QUERY, find_tables, key_problem, source_problems, table_facts
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.ledger import applied_contracts
 from shared.postgres import Database
-from shared.source_fit import FoundTable
+from shared.source_fit import WITHOUT_VERSIONS, FoundTable
 from shared.sql import quoted
 from shared.star_schema.evolution import obstacles
 from shared.star_schema.own_tables import own_changes
@@ -72,7 +74,8 @@ class TableRead(BaseModel, frozen=True):
     bytes: int
     seconds: float  # at ROWS_PER_SECOND
     is_analysed: bool  # if not, the rows are guessed from the bytes
-    in_full_every_run: bool  # the role may not read `xmin`, so no run can tell which rows have changed
+    in_full_every_run: bool  # no run can tell which rows have changed
+    why_in_full: str | None = None
     new_columns: Mapping[str, str]  # name and type of columns that the contract does not know; they stay in the source
 
 
@@ -171,12 +174,36 @@ async def _source(url: SecretStr, contract: Contract) -> _Report:
             "the source is a standby that cancels a run if its primary removes rows that the run still reads, after "
             f"max_standby_streaming_delay = {patience}; set hot_standby_feedback = on there, or a longer delay"
         )
+        problems = await source_problems(connection, contract, found)
         tables = [table for table in contract.source_tables if table.name in found]
+        if not problems:
+            keys = [await key_problem(connection, contract, table) for table in tables]
+            problems = [problem for problem in keys if problem is not None]
+            found = {table.name: await _measured(connection, contract, table, found[table.name]) for table in tables}
         return _Report(
-            problems=tuple(await source_problems(connection, contract, found)),
+            problems=tuple(problems),
             reads=tuple(_read(table, found[table.name]) for table in tables),
             notes=() if patience is None else (note,),
         )
+
+
+async def _measured(connection: asyncpg.Connection, contract: Contract, table: SourceTable, found: FoundTable) -> FoundTable:
+    """A view with its size as the planner estimates it: it has no statistics of its own."""
+    if found.bytes or found.kind not in WITHOUT_VERSIONS:
+        return found
+    columns = ", ".join(quoted(column.name) for column in table.stored_columns)
+    query = f"SELECT {columns} FROM {quoted(*contract.relation_of(table))}"
+    (explained,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}"))
+    rows = explained["Plan"]["Plan Rows"]
+    return replace(found, estimated_rows=rows, bytes=rows * explained["Plan"]["Plan Width"])
+
+
+def _why_in_full(table: SourceTable, found: FoundTable) -> str | None:
+    if kind := WITHOUT_VERSIONS.get(found.kind):
+        return kind
+    if table.full:
+        return "no key" if table.row_id else "no index on its key"
+    return None if found.has_row_versions else "xmin can't be read"
 
 
 def _read(table: SourceTable, found: FoundTable) -> TableRead:
@@ -189,6 +216,7 @@ def _read(table: SourceTable, found: FoundTable) -> TableRead:
         seconds=round(rows / ROWS_PER_SECOND, 1),
         is_analysed=found.estimated_rows > 0,
         in_full_every_run=not facts.has_row_versions,
+        why_in_full=_why_in_full(table, found),
         new_columns=facts.new_columns,
     )
 

@@ -60,9 +60,9 @@ def next_run_cause(progress: Progress, taken_at: datetime) -> Cause:
 
 
 def versionless_cause(tables: Collection[str]) -> Cause:
-    """The cause for rows whose transaction ids may not be read: only a later run shows whether they are new."""
+    """The cause for rows without transaction ids, or none that may be read: only a later run shows whether they are new."""
     named = ", ".join(f"'{table}'" for table in sorted(tables))
-    advice = "verify with a longer --settle, or grant SELECT on the whole table"
+    advice = "verify with a longer --settle, or, if it is a table, grant SELECT on all of it"
     return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
 
 

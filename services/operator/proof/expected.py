@@ -19,6 +19,7 @@ from services.operator.star_keys import key_arrays, key_value
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text
+from shared.source_keys import rows_of
 from shared.sql import literal, quoted
 
 BASE = "the row"
@@ -191,9 +192,8 @@ def _joined_rows(contract: Contract, table: RemodelledTable) -> str:
             spelled = "::text" if key.type.is_text else ""  # an enum is not compared with a text
             reference = _source_value(contract, start, on, _alias(table, lookup.via))
             equal.append(f"{quoted(alias, key.name)}{spelled} = {reference}")
-        relation = quoted(*contract.relation_of(partner))
-        joins.append(f" LEFT JOIN {relation} AS {quoted(alias)} ON {' AND '.join(equal)}")
-    base = quoted(*contract.relation_of(contract.source_table(table.source)))
+        joins.append(f" LEFT JOIN {rows_of(contract, partner)} AS {quoted(alias)} ON {' AND '.join(equal)}")
+    base = rows_of(contract, contract.source_table(table.source))
     return f"{base} AS {quoted(BASE)}{''.join(joins)}"
 
 

@@ -100,7 +100,7 @@ def reads_table(reads: tuple[TableRead, ...]) -> Table:
         column.justify = "right"
     for one in reads:
         rows = f"{one.rows:,}" if one.is_analysed or not one.bytes else f"{one.rows:,} (not analysed)"
-        later = "every row: xmin can't be read" if one.in_full_every_run else "what has changed"
+        later = f"every row, {one.seconds:,.1f} s: {one.why_in_full}" if one.in_full_every_run else "what has changed"
         table.add_row(one.table, rows, f"{one.bytes / 2**20:,.1f}", f"{one.seconds:,.1f}", later)
     return table
 

@@ -86,6 +86,8 @@ def read_contract(document: dict[str, Any]) -> Contract:
             Drift(table.get("drift", "freeze")),
             table.get("schema"),
             table.get("relation"),
+            full=table.get("full", False),
+            row_id=table.get("row_id"),
         )
         for table in document["source_tables"]
     )

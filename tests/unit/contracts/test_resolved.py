@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, Kind, numeric, varchar
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, UUID, Kind, numeric, varchar
 from contracts.contract import Contract
 from contracts.origins import DateOf, FromLookup, FromSource
 from contracts.tables import Dimension, Drift, Fact, Lookup, RemodelledTable
@@ -223,3 +223,66 @@ def test_a_derived_column_reads_what_its_expression_names_and_joins_it() -> None
 )
 def test_a_derived_column_that_cannot_be_is_refused(column: str, reason: str) -> None:
     assert reason in problem(f"customer_id:; x: {column}")
+
+
+LOG = """
+source:
+  tables:
+    log: {row_id: row, columns: {at: timestamptz, text: text}}
+    totals: {full: true, key: day, columns: {day: date, total: numeric}}
+"""
+
+
+def read(star: str, source: str = LOG) -> Contract:
+    return read_contract(f"name: log\nstar:\n{star}{source}", "log.yaml")
+
+
+def test_rows_without_a_key_are_told_apart_by_a_column_that_is_computed() -> None:
+    found = read(
+        "  fact_log: {fact: log, columns: {row: , text: }}\n  dim_day: {dimension: totals, columns: {day: , total: }}\n"
+    )
+    log, totals = found.source_table("log"), found.source_table("totals")
+    assert (log.key, log.full, log.row_id, log.others) == (("row",), True, "row", ("at",))
+    assert [(column.name, column.type) for column in log.columns] == [("row", UUID), ("text", TEXT)]
+    assert [column.name for column in log.stored_columns] == ["text"]
+    assert found.warehouse_table("fact_log").key == ("row",)
+    assert (totals.key, totals.full, totals.row_id) == (("day",), True, None)
+
+
+@pytest.mark.parametrize(
+    ("star", "source", "reason"),
+    [
+        ("fact_log: {fact: log, columns: {text: }}", LOG, "no column copies 'row', which is in the key of 'log'"),
+        (
+            "log: {dimension: log, columns: {row: }}",
+            LOG,
+            "'log' is made of 'log', which has no key: make it a fact without version",
+        ),
+        (
+            "log: {fact: log, version: text, columns: {row: , text: {nullable: false}}}",
+            LOG,
+            "has no key: make it a fact without",
+        ),
+        (
+            "day: {dimension: totals, columns: {day: , text: l.text}, joins: {l: {table: log, on: day}}}",
+            LOG,
+            "'log' is joined, but has no key to join it by; declare its key, with `full: true`, in the place of `row_id: row`",
+        ),
+        ("log: {fact: log, columns: {row: }}\ncarry: log", LOG, "'log' can't be carried, since it has no key; declare its key"),
+        (
+            "log: {fact: log, columns: {row: }}",
+            LOG.replace("{row_id: row", "{row_id: at"),
+            "it has a column 'at'; call the row",
+        ),
+        ("log: {fact: log, columns: {row: }}", LOG.replace("{row_id: row", "{row_id: row, key: at"), "exclude each other"),
+        (
+            "log: {fact: log, columns: {row: }}",
+            LOG.replace("row_id: row, ", ""),
+            "`key` is missing; if its rows have none, write",
+        ),
+    ],
+)
+def test_rows_without_a_key_can_be_nothing_but_a_fact_without_version(star: str, source: str, reason: str) -> None:
+    with pytest.raises(ContractTextError) as caught:
+        read(f"  {star}\n", source)
+    assert reason in str(caught.value)

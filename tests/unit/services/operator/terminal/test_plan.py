@@ -116,13 +116,22 @@ def test_what_a_first_run_reads_is_shown_with_the_figure_that_its_time_is_based_
         in_full_every_run=False,
         new_columns={"[x]": "text"},
     )
-    odd = TableRead(table="v", rows=10, bytes=8192, seconds=0, is_analysed=False, in_full_every_run=True, new_columns={})
+    odd = TableRead(
+        table="v",
+        rows=10,
+        bytes=8192,
+        seconds=0.2,
+        is_analysed=False,
+        in_full_every_run=True,
+        why_in_full="a view",
+        new_columns={},
+    )
     console = Console(width=120, file=StringIO())
     show_plan(console, Plan(contract="x", reads=(big, odd), notes=("the source is a standby",)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "7,400,000" in text
     assert "10 (not analysed)" in text
-    assert "every row: xmin can't be read" in text
+    assert "every row, 0.2 s: a view" in text
     assert "new in sale, and not in the contract: [x] text\nnote: the source is a standby\n" in text
     assert text.splitlines()[-1] == (
         "a first run reads about 7,400,010 rows in 100 s, at 74,000 rows a second on two cores; warehouse: nothing to do"
