@@ -15,7 +15,7 @@ from shared.sql import literal, quoted
 if TYPE_CHECKING:
     import pandas as pd  # half a second for every command
 
-Key = tuple[Any, ...]
+Key = tuple[Any, ...]  # for each column a whole number, or the text that PostgreSQL makes of anything else
 
 KEYS_IN_LIST = 10_000  # of one statement: one that spells a million keys is refused
 

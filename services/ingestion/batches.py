@@ -18,10 +18,10 @@ from contracts.messages import Extract, Role, RowsOf
 from contracts.objects import BatchKeys, ObjectRef
 from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
-from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
 from shared.key_hashes import packed
 from shared.parquet import encode_parquet
+from shared.source_keys import Key
 from shared.source_store import SourceStore
 
 

@@ -19,12 +19,12 @@ from contracts.messages import Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.tables import Path, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
-from services.ingestion.selection import Key
 from services.ingestion.source import BatchLimits, Page
 from shared.clock import utc_now
 from shared.codecs import codec_of
 from shared.key_hashes import sums_of, table_hashes
 from shared.source_facts import SourceFacts, SourceTableFacts
+from shared.source_keys import Key
 from shared.testing.faults import Faults
 
 IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")

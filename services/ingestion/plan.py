@@ -9,11 +9,10 @@ from contracts.contract import Contract
 from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, Snapshot
 from contracts.state import Checkpoint
 from contracts.tables import Drift, SourceTable
-from services.ingestion.selection import Key
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
-from shared.source_keys import misspelled_column
+from shared.source_keys import Key, misspelled_column
 
 Request = IngestSourceData | LookUpKeysData
 

@@ -20,7 +20,7 @@ from contracts.messages import Role
 from contracts.state import Checkpoint
 from contracts.tables import Path, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
-from services.ingestion.selection import Key, Selection
+from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, Page
 from shared.catalog import SourceMismatchError, key_problem, read_source_facts
 from shared.codecs import codec_of
@@ -30,7 +30,7 @@ from shared.key_look_up import found_keys
 from shared.parquet import empty_frame
 from shared.postgres import Database, copy_out
 from shared.source_facts import SourceFacts
-from shared.source_keys import KEYS_IN_LIST, keys_of
+from shared.source_keys import KEYS_IN_LIST, Key, keys_of
 
 NUMBER_BYTES = 8  # of CSV, about, in a column of the kinds whose bytes a page's query does not sum up
 

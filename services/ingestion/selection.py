@@ -26,10 +26,9 @@ from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
 from shared.key_hashes import hashed
-from shared.source_keys import has_key, has_values, key_as_json, key_columns, key_literals, rows_of
+from shared.source_keys import Key, has_key, has_values, key_as_json, key_columns, key_literals, rows_of
 from shared.sql import literal, quoted
 
-Key = tuple[int | str, ...]
 EVERY_ROW = "true"  # the condition that every row is affected
 XID_MODULUS = 2**32
 UNKNOWN_TYPE = verbatim("unknown")  # of a column that the contract does not know

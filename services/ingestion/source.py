@@ -18,8 +18,9 @@ from contracts.messages import MESSAGE_BYTES_MAXIMUM, Role
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, Request
-from services.ingestion.selection import ROW_BYTES_MAXIMUM, Key
+from services.ingestion.selection import ROW_BYTES_MAXIMUM
 from shared.source_facts import SourceFacts
+from shared.source_keys import Key
 
 if TYPE_CHECKING:
     import pandas as pd

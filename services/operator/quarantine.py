@@ -19,12 +19,13 @@ from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
 from contracts.tables import WarehouseTable
 from contracts.warehouse import RUN
-from services.operator.star_keys import Key, by_column, key_arrays, key_names, key_value, table_named
+from services.operator.star_keys import by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
 from shared.envelope import opening
 from shared.key_look_up import found_keys
 from shared.ledger import batches_without_refusals
 from shared.reading import in_order
+from shared.source_keys import Key
 from shared.source_store import SourceStore
 from shared.sql import quoted
 from shared.stored_documents import read_stored

@@ -6,14 +6,12 @@ In a key a whole number stays one; anything else is the text that PostgreSQL mak
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from contracts.contract import Contract
 from contracts.tables import Column, ContractError, WarehouseTable
 from services.operator.errors import UsageError
 from shared.codecs import codec_of
-
-Key = tuple[Any, ...]  # one value for each column of the key: int or str
+from shared.source_keys import Key
 
 
 def key_value(value: str, column: Column) -> str:

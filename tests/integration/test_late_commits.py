@@ -15,10 +15,11 @@ from contracts.key_hashes import TableHashes
 from contracts.state import Checkpoint
 from contracts.tables import SourceTable
 from services.ingestion.plan import Plan, Request
-from services.ingestion.selection import Key, Selection
+from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
 from services.operator.local.totesys.fill import connect
 from shared.source_facts import SourceFacts
+from shared.source_keys import Key
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline, tables_read
 from tests.fixtures.totesys import CONTRACT

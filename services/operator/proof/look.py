@@ -27,7 +27,6 @@ from services.operator.proof.causes import (
 from services.operator.proof.expected import CausesByAge, sources_of
 from services.operator.proof.row_comparison import Cause, LastRefusal, Row
 from services.operator.quarantine import open_batches
-from services.operator.star_keys import Key
 from services.operator.system import System
 from shared import ledger
 from shared.catalog import read_source_facts
@@ -35,6 +34,7 @@ from shared.errors import PermanentError
 from shared.postgres import Database, read_in_parts
 from shared.postgres_errors import classed_errors
 from shared.source_facts import SourceFacts, distrust, redefined, versionless
+from shared.source_keys import Key
 from shared.source_store import SourceStore
 from shared.sql import quoted
 

@@ -14,8 +14,8 @@ from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.proof.expected import rows_with_date
 from services.operator.proof.row_comparison import Mismatch
 from services.operator.proof.verdict import Verdict
-from services.operator.star_keys import Key
 from services.operator.system import System
+from shared.source_keys import Key
 
 ROWS_MAXIMUM = 5_000  # in one command, far below what a message may hold
 REPAIR_LIMIT = timedelta(minutes=10)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
 from services.operator.proof.canonical import ORPHAN
-from services.operator.star_keys import Key
 from services.operator.wording import printable
+from shared.source_keys import Key
 
 Values = tuple[str | None, ...]
 LOOKED_UP_AT_ONCE = 100_000  # keys that only the warehouse has, looked up in the ledger together

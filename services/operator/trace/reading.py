@@ -14,7 +14,7 @@ from services.operator.proof.canonical import rows_of_keys
 from services.operator.proof.expected import CausesByAge, expected_rows, sources_of
 from services.operator.proof.row_comparison import Cause, Wait
 from services.operator.quarantine import Entry, read_entries
-from services.operator.star_keys import Key, by_column, table_named
+from services.operator.star_keys import by_column, table_named
 from services.operator.system import System
 from services.operator.trace.life import AtSource, Life, Refusal, StarRow, Tombstone
 from services.operator.trace.passage import read_passages
@@ -24,6 +24,7 @@ from shared.codecs import codec_of
 from shared.errors import DependencyDownError
 from shared.ledger import find_tombstone, key_parameter
 from shared.source_facts import versionless
+from shared.source_keys import Key
 from shared.sql import quoted
 
 

@@ -21,7 +21,7 @@ from services.operator.proof.row_comparison import (
     compare,
     is_in_quarantine,
 )
-from services.operator.star_keys import Key
+from shared.source_keys import Key
 
 COLUMNS = ("id", "name")
 YOUNG = Cause(Wait.RUN)

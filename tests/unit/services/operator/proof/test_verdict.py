@@ -10,7 +10,7 @@ from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
 from services.operator.proof.row_comparison import Cause, Difference, Mismatch, Row, TableFindings, Wait, WaitingRow, compare
 from services.operator.proof.verdict import Scope, judge
-from services.operator.star_keys import Key
+from shared.source_keys import Key
 from tests.unit.services.operator.proof.test_row_comparison import DELETED, nothing_known, stream
 from tests.unit.services.operator.scene import BEGAN
 
