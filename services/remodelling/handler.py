@@ -26,7 +26,7 @@ from contracts.messages import (
     encode,
 )
 from contracts.objects import BatchKeys, ObjectRef
-from contracts.tables import ContractError, SourceTable
+from contracts.tables import ContractError
 from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
@@ -78,12 +78,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> SourceRows:
     """The rows of a batch, those of one table and role in one frame."""
-
-    async def read(extract: Extract) -> pd.DataFrame:
-        types = _known_table(extract.table, f"extract '{extract.object.key}'", deps.contract).extract_types
-        return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
-
-    frames = await asyncio.gather(*map(read, batch.extracts))
+    frames = await asyncio.gather(*(_read_extract(extract, deps) for extract in batch.extracts))
     found: dict[tuple[Role, str], list[pd.DataFrame]] = {}
     for extract, frame in zip(batch.extracts, frames, strict=True):
         found.setdefault((extract.role, extract.table), []).append(frame)
@@ -94,13 +89,14 @@ async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> Source
     )
 
 
-def _known_table(name: str, what: str, contract: Contract) -> SourceTable:
-    """The source table that a message names. Raises: PermanentError."""
+async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
+    """The rows of an extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
     try:
-        return contract.source_table(name)
+        types = deps.contract.source_table(extract.table).extract_types
     except ContractError as error:
         advice = "deploy the contract that it was written with, then replay the dead letters"
-        raise PermanentError(f"{what} can't be remodelled: {error}; {advice}") from error
+        raise PermanentError(f"extract '{extract.object.key}' can't be remodelled: {error}; {advice}") from error
+    return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
 
 
 async def _write_objects(
