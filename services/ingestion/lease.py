@@ -29,7 +29,7 @@ RENEWAL_RETRY = RENEWAL / 10
 _FAR_AHEAD = timedelta(days=1)  # no clock is that wrong: a lease that ends later was not written by a run
 CLOCK_SKEW = timedelta(seconds=5)  # the clocks of two hosts differ: a lease is over only this long after its end
 
-log = structlog.get_logger()
+_log = structlog.stdlib.get_logger()
 
 
 class LeaseHeldError(Exception):
@@ -130,7 +130,7 @@ async def _renew_until_lost(lease: SourceLease) -> None:
         except LeaseLostError:
             return
         except (TransientError, DependencyDownError, TimeoutError) as error:
-            log.warning("lease_renewal_failed", run=lease.run, reason=str(error) or "S3 does not answer")
+            _log.warning("lease_renewal_failed", run=lease.run, reason=str(error) or "S3 does not answer")
             pause = RENEWAL_RETRY
         else:
             pause = RENEWAL

@@ -11,43 +11,43 @@ import structlog
 from contracts.messages import BatchIngested, Role
 from services.ingestion.run import Run, held_back_since
 
-log = structlog.get_logger()
+_log = structlog.stdlib.get_logger()
 
 
 def report_plan(run: Run, held_back_limit: timedelta) -> None:
     """Log why tables are read in full, and once each whatever a person may want to change at the source."""
     before, now, plan = run.before, run.facts, run.plan
     if plan.reasons:
-        log.info("full_read", run=run.number, reasons=plan.reasons, tables=sorted(plan.full_tables))
+        _log.info("full_read", run=run.number, reasons=plan.reasons, tables=sorted(plan.full_tables))
     for name, table in sorted(now.tables.items()):
         if table.new_columns and (before is None or table.described_columns != before.new_columns.get(name)):
             carried = plan.carried.get(name, ())
-            log.warning("new_columns", run=run.number, table=name, columns=table.described_columns, carried=carried)
+            _log.warning("new_columns", run=run.number, table=name, columns=table.described_columns, carried=carried)
         if not (table.has_row_versions or plan.contract.source_table(name).full) and (
             before is None or table.fingerprint != before.tables.get(name)
         ):
             advice = f"GRANT SELECT (xmin) ON {name} to the role that Starlift uses"
-            log.warning("row_versions_unreadable", run=run.number, table=name, advice=advice)
+            _log.warning("row_versions_unreadable", run=run.number, table=name, advice=advice)
     since = held_back_since(now, before)
     if since is not None and before is not None and before.snapshot.taken_at - since <= held_back_limit:
         held_back = now.snapshot.taken_at - since
         if held_back > held_back_limit:
             behind = now.next_xid - now.snapshot.horizon
             seconds = round(held_back.total_seconds())
-            log.warning("horizon_held_back", run=run.number, seconds=seconds, transactions=behind)
+            _log.warning("horizon_held_back", run=run.number, seconds=seconds, transactions=behind)
 
 
 def report_empty_table(run: Run, table: str) -> None:
     """Warn once that the keys of a table are not compared, since it has no row."""
     if table not in run.known_empty:
         advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
-        log.warning("empty_table_not_compared", run=run.number, table=table, advice=advice)
+        _log.warning("empty_table_not_compared", run=run.number, table=table, advice=advice)
 
 
 def report_batch(event: BatchIngested) -> None:
     """Log a batch that was announced."""
     rows = sum(extract.object.row_count for extract in event.data.extracts)
-    log.info("batch_ingested", run=event.data.run, batch_id=str(event.data.batch_id), rows=rows)
+    _log.info("batch_ingested", run=event.data.run, batch_id=str(event.data.batch_id), rows=rows)
 
 
 def report_end(run: Run, batches: Sequence[BatchIngested], compared: Iterable[str], took: timedelta) -> None:
@@ -67,4 +67,4 @@ def report_end(run: Run, batches: Sequence[BatchIngested], compared: Iterable[st
     # What it costs that these tables have no transaction ids or no key.
     if in_full := {one.name: rows[one.name] for one in run.plan.contract.source_tables if one.full}:
         facts["read_in_full"] = in_full
-    log.info("run_completed", run=run.number, **facts)
+    _log.info("run_completed", run=run.number, **facts)

@@ -36,7 +36,7 @@ from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 EVENT_SOURCE = "starlift/loading"
 
-_log = structlog.get_logger()
+_log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 EVENT_SOURCE = "starlift/remodelling"
 
-log = structlog.get_logger()
+_log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     data = await _write_objects(message.data, rows, results, deps)
     event = BatchRemodelled(**caused_by(message, EVENT_SOURCE, subject=data.batch_id, name="batch_remodelled"), data=data)
     await deps.loading.send(encode(event))
-    log.info(
+    _log.info(
         "batch_remodelled",
         run=data.run,
         batch_id=str(data.batch_id),
