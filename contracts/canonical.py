@@ -11,8 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.column_types import ColumnType
-from contracts.expressions import Column as ReadColumn
-from contracts.expressions import Expression, Literal, Operation
+from contracts.expressions import Expression, Literal, Operation, ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceTable, WarehouseTable
 

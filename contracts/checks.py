@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
 from contracts.column_types import ColumnType, Kind
-from contracts.expressions import NUMBERS, Type, columns, type_of
+from contracts.expressions import NUMBERS, Type, columns_read, type_of
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
@@ -187,7 +187,7 @@ def _origin_problems(contract: Contract, table: RemodelledTable, column: Column)
 
 
 def _computed_problems(contract: Contract, table: RemodelledTable, wanted: ColumnType, origin: Computed) -> Iterator[str]:
-    for read in columns(origin.expression):
+    for read in columns_read(origin.expression):
         if read.lookup is not None and read.lookup not in table.paths:
             yield f"reads '{read.name}' of '{read.lookup}', which the table does not join"
             continue

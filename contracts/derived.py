@@ -9,11 +9,11 @@ from contracts.expression_text import DEPTH_MAXIMUM, TOO_DEEP, parsed
 from contracts.expressions import (
     RESULT_LENGTH_MAXIMUM,
     TEXT_LENGTH_MAXIMUM,
-    Column,
     Expression,
     ExpressionError,
     Literal,
     Operation,
+    ReadColumn,
     Type,
     nodes,
 )
@@ -22,14 +22,14 @@ NODES_MAXIMUM = 200
 _NUMBER_LENGTH = 20_000  # more digits than any number of a tree of this size has
 
 
-def derived(text: str, find: Callable[[tuple[str, ...]], tuple[Column, bool]]) -> tuple[Expression, bool]:
+def derived(text: str, find: Callable[[tuple[str, ...]], tuple[ReadColumn, bool]]) -> tuple[Expression, bool]:
     """The expression of a text, and whether it may be NULL; `find` finds a column by its path, and whether it may be NULL.
 
     Raises: ExpressionError; whatever `find` raises.
     """
     nullable: dict[tuple[str | None, str], bool] = {}
 
-    def column(path: tuple[str, ...]) -> Column:
+    def column(path: tuple[str, ...]) -> ReadColumn:
         found, nullable[found.lookup, found.name] = find(path)
         return found
 
@@ -64,7 +64,7 @@ def _length(expression: Expression) -> int:
     if expression.type is not Type.TEXT:
         return 0
     match expression:
-        case Column():
+        case ReadColumn():
             return TEXT_LENGTH_MAXIMUM
         case Literal(value=value):
             return len(str(value))
@@ -80,10 +80,10 @@ def _length(expression: Expression) -> int:
             return max(map(_length, arguments))
 
 
-def may_be_null(expression: Expression, nullable: Callable[[Column], bool]) -> bool:
+def may_be_null(expression: Expression, nullable: Callable[[ReadColumn], bool]) -> bool:
     """Whether an expression may be NULL, if the columns for which `nullable` is true may; true in doubt."""
     match expression:
-        case Column():
+        case ReadColumn():
             return nullable(expression)
         case Literal(value=value):
             return value is None

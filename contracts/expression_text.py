@@ -25,11 +25,11 @@ from contracts.expressions import (
     PARTS_OF_TIME,
     PERIODS,
     RESULT_LENGTH_MAXIMUM,
-    Column,
     Expression,
     ExpressionError,
     Literal,
     Operation,
+    ReadColumn,
     Type,
 )
 
@@ -87,7 +87,7 @@ _CONSTRUCTS: Mapping[type[exp.Expr], str] = {
     exp.Alias: "an alias",
     exp.Block: "several statements",
 }
-Find = Callable[[tuple[str, ...]], Column]
+Find = Callable[[tuple[str, ...]], ReadColumn]
 TOO_DEEP = f"is nested more than {DEPTH_MAXIMUM} deep"
 
 
@@ -202,7 +202,7 @@ class _Reader:
                 return Operation("whole", (value,))
             case "DECIMAL", (Type.WHOLE | Type.DECIMAL):
                 return Operation("round", (value, Literal(_numeric(to).scale)))
-            case "DECIMAL", Type.OPAQUE if isinstance(value, Column) and value.column_type.name.startswith("numeric"):
+            case "DECIMAL", Type.OPAQUE if isinstance(value, ReadColumn) and value.column_type.name.startswith("numeric"):
                 return replace(value, column_type=_numeric(to))  # as `type` does for a column that is copied
             case "TEXT", Type.WHOLE:
                 return Operation("digits", (value,))

@@ -67,8 +67,8 @@ def type_of(column_type: ColumnType) -> Type:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the base row, or of the row of a lookup."""
+class ReadColumn:
+    """A column that an expression reads: of the base row, or of the row of a lookup."""
 
     lookup: str | None  # None: the base row
     name: str
@@ -135,7 +135,7 @@ class Operation:
         object.__setattr__(self, "type", found)
 
 
-Expression = Column | Literal | Operation
+Expression = ReadColumn | Literal | Operation
 Arguments = tuple[Expression, ...]
 
 
@@ -270,6 +270,6 @@ def nodes(expression: Expression) -> Iterator[Expression]:
             yield from nodes(argument)
 
 
-def columns(expression: Expression) -> tuple[Column, ...]:
+def columns_read(expression: Expression) -> tuple[ReadColumn, ...]:
     """The columns that an expression reads, each once, in their order."""
-    return tuple(dict.fromkeys(node for node in nodes(expression) if isinstance(node, Column)))
+    return tuple(dict.fromkeys(node for node in nodes(expression) if isinstance(node, ReadColumn)))

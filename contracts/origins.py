@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from contracts.expressions import Expression, columns
+from contracts.expressions import Expression, columns_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Computed:
     @property
     def lookups(self) -> tuple[str | None, ...]:
         """The lookups whose rows it reads; None: the base row."""
-        return tuple(dict.fromkeys(column.lookup for column in columns(self.expression)))
+        return tuple(dict.fromkeys(column.lookup for column in columns_read(self.expression)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,7 @@ from contracts import document as written
 from contracts.column_types import DATE, INTEGER, TEXT, TIME, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.document import DocumentError, Place, Problem
-from contracts.expressions import Column as ReadColumn
-from contracts.expressions import ExpressionError, Type
-from contracts.expressions import columns as columns_read
+from contracts.expressions import ExpressionError, ReadColumn, Type, columns_read
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.paths import quoted_step, steps_of
 from contracts.tables import (

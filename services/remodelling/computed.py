@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType
-from contracts.expressions import TEXT_LENGTH_MAXIMUM, Column, Expression, Literal, Operation, Type
+from contracts.expressions import TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type
 from shared.codecs import codec_of
 
 _MICROSECONDS_PER_MINUTE = 60_000_000
@@ -27,7 +27,7 @@ _QUOTIENT_DIGITS, _QUOTIENT_SCALE_MAXIMUM, _DIGITS_PER_PLACE = 16, 1_000, 4  # P
 Values = list[Any]
 
 
-def computed(expression: Expression, series: Mapping[Column, pd.Series], row_count: int) -> Values:
+def computed(expression: Expression, series: Mapping[ReadColumn, pd.Series], row_count: int) -> Values:
     """The value of an expression for each row, whose columns are given in their form in a data frame."""
     with decimal.localcontext(_EXACT):
         return _values(expression, {column: _read(column, one) for column, one in series.items()}, row_count)
@@ -44,7 +44,7 @@ def stored(values: Values, column_type: ColumnType) -> tuple[Values, list[bool]]
     return [None if is_unfit else value for value, is_unfit in zip(scaled, unfit, strict=True)], unfit
 
 
-def unreadable(column: Column, values: pd.Series) -> tuple[str, pd.Series] | None:
+def unreadable(column: ReadColumn, values: pd.Series) -> tuple[str, pd.Series] | None:
     """Why an expression does not read some values of a column, and which; None if it reads all."""
     if column.type is Type.TEXT:
         return (
@@ -59,16 +59,16 @@ def unreadable(column: Column, values: pd.Series) -> tuple[str, pd.Series] | Non
     )
 
 
-def _read(column: Column, series: pd.Series) -> Values:
+def _read(column: ReadColumn, series: pd.Series) -> Values:
     values = [None if is_missing else value for value, is_missing in zip(series.tolist(), series.isna(), strict=True)]
     if column.type is Type.DECIMAL:
         return [None if value is None else Decimal(value).scaleb(-column.column_type.scale) for value in values]
     return values
 
 
-def _values(expression: Expression, read: Mapping[Column, Values], row_count: int) -> Values:
+def _values(expression: Expression, read: Mapping[ReadColumn, Values], row_count: int) -> Values:
     match expression:
-        case Column():
+        case ReadColumn():
             return read[expression]
         case Literal():
             return [_constant(expression)] * row_count

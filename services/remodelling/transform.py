@@ -17,7 +17,7 @@ from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
-from contracts.expressions import columns as columns_read
+from contracts.expressions import columns_read
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Lookup, RemodelledTable, SourceTable
 from services.remodelling.computed import computed, stored, unreadable

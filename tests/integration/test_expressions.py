@@ -28,13 +28,13 @@ from contracts.expressions import (
     NUMBERS,
     PARTS_OF_DATE,
     RULES,
-    Column,
     Expression,
     ExpressionError,
     Literal,
     Operation,
+    ReadColumn,
     Type,
-    columns,
+    columns_read,
 )
 from services.operator.proof import computed as in_sql
 from services.remodelling import computed as in_python
@@ -129,13 +129,13 @@ def shown(sql: str, kind: Type) -> str:
 def require_equal(server: Server, trees: Sequence[Expression], rows: Sequence[tuple[Any, ...]]) -> None:
     """Both sides compute the same, and store the same in every type."""
     series = {
-        Column(None, name, kind): pd.Series([physical(row[place], kind) for row in rows], dtype=codec_of(kind).frame)
+        ReadColumn(None, name, kind): pd.Series([physical(row[place], kind) for row in rows], dtype=codec_of(kind).frame)
         for place, (name, kind) in enumerate(COLUMNS.items())
     }
     asked, expected = [], []
     for one in trees:
         sql = in_sql.rendered(checked(one), lambda column: quoted("v", column.name))
-        found = in_python.computed(one, {column: series[column] for column in columns(one)}, len(rows))
+        found = in_python.computed(one, {column: series[column] for column in columns_read(one)}, len(rows))
         asked.append(shown(sql, one.type))
         expected.append([spelled(value, one.type) for value in found])
         for kind in STORED[one.type]:
@@ -192,7 +192,7 @@ def test_an_operation_gives_what_postgresql_gives(server: Server, name: str) -> 
 
 @pytest.mark.parametrize("days", [-DAYS_MAXIMUM, DAYS_MAXIMUM])
 def test_a_date_may_leave_the_calendar_of_python_within_an_expression(server: Server, days: int) -> None:
-    day: Expression = Column(None, "d", DATE)
+    day: Expression = ReadColumn(None, "d", DATE)
     rows = [
         tuple(date if name == "d" else None for name in COLUMNS) for date in (dt.date.min, dt.date(1, 5, 31), dt.date.max, None)
     ]
@@ -229,7 +229,9 @@ def test_a_text_is_read_as_postgresql_reads_it(server: Server) -> None:
         for _ in range(random.randint(1, 4)):
             parts += [random.choice(OPERATORS), random.choice(OPERANDS) + random.choice(ENDS)]
         with suppress(ExpressionError):
-            texts[" ".join(parts)], _ = derived(" ".join(parts), lambda path: (Column(None, path[0], COLUMNS[path[0]]), True))
+            texts[" ".join(parts)], _ = derived(
+                " ".join(parts), lambda path: (ReadColumn(None, path[0], COLUMNS[path[0]]), True)
+            )
     rows = (
         "(1, 2::bigint, true, false, 'a', NULL, 1.25::numeric(12,2), date '2026-01-31', date '2025-12-31'), "
         "(0, -3, NULL, true, '', 'a', -0.5::numeric(12,2), NULL, date '2026-01-31'), "

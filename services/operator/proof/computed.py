@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from contracts.column_types import ColumnType, Kind
-from contracts.expressions import TEXT_LENGTH_MAXIMUM, Column, Expression, Literal, Operation, Type, columns
+from contracts.expressions import TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type, columns_read
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
 from shared.sql import literal
 
-Reader = Callable[[Column], str]  # the SQL for a column's value, a text in its compared form
+Reader = Callable[[ReadColumn], str]  # the SQL for a column's value, a text in its compared form
 _FIRST_MOMENT, _AFTER_LAST = "'0001-01-01'", "'10000-01-01'"
 
 RENDERED: Mapping[str, str] = {
@@ -65,7 +65,7 @@ RENDERED: Mapping[str, str] = {
 def rendered(expression: Expression, read: Reader) -> str:
     """The value of an expression as SQL; a whole number is a numeric."""
     match expression:
-        case Column():
+        case ReadColumn():
             return _column(expression, read(expression))
         case Literal():
             return _literal(expression)
@@ -106,11 +106,11 @@ def stored(value: str, column_type: ColumnType) -> tuple[str, str]:
 
 def unreadable(expression: Expression, read: Reader) -> str:
     """Whether an expression reads a value that cannot travel, or is beyond what expressions read; never NULL."""
-    conditions = [condition for column in columns(expression) for condition in _obstacles(column, read(column))]
+    conditions = [condition for column in columns_read(expression) for condition in _obstacles(column, read(column))]
     return f"coalesce({' OR '.join(conditions)}, false)" if conditions else "false"
 
 
-def _obstacles(column: Column, value: str) -> list[str]:
+def _obstacles(column: ReadColumn, value: str) -> list[str]:
     codec = codec_of(column.column_type)
     found = [condition for condition, _ in codec.defects(value)]
     if column.type is Type.TEXT:
@@ -120,7 +120,7 @@ def _obstacles(column: Column, value: str) -> list[str]:
     return [*found, f"{codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM}"] if codec.is_wide else found
 
 
-def _column(column: Column, value: str) -> str:
+def _column(column: ReadColumn, value: str) -> str:
     match column.type:
         case Type.WHOLE:
             return f"({value})::numeric"

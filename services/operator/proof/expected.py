@@ -9,7 +9,7 @@ from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.contract import Contract
-from contracts.expressions import Column as ReadColumn
+from contracts.expressions import ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
 from services.operator.proof.canonical import ORPHAN, canonical_query

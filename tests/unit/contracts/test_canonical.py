@@ -53,7 +53,7 @@ def read_expression(document: dict[str, Any]) -> expressions.Expression:
         case {"literal": text, "type": kind}:
             return expressions.Literal(VALUES[kind](text))
         case _:
-            return expressions.Column(document.get("lookup"), document["column"], read_type(document["type"]))
+            return expressions.ReadColumn(document.get("lookup"), document["column"], read_type(document["type"]))
 
 
 def read_origin(document: dict[str, Any]) -> Origin:
@@ -95,8 +95,8 @@ def read_contract(document: dict[str, Any]) -> Contract:
     return Contract(document["name"], document["source_schema"], document["warehouse_schema"], sources, stars)
 
 
-PRICE, NEXT_NOTE = expressions.Column(None, "price", numeric(18, 4)), expressions.Column("next", "note", TEXT)
-SOLD, MOMENT = expressions.Column(None, "sold_at", TIMESTAMP), dt.datetime.fromisoformat("2026-01-02 03:04:05")
+PRICE, NEXT_NOTE = expressions.ReadColumn(None, "price", numeric(18, 4)), expressions.ReadColumn("next", "note", TEXT)
+SOLD, MOMENT = expressions.ReadColumn(None, "sold_at", TIMESTAMP), dt.datetime.fromisoformat("2026-01-02 03:04:05")
 SIZE = expressions.Operation(
     "case",
     (

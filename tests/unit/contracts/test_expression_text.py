@@ -10,7 +10,7 @@ import pytest
 
 from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIMESTAMP, TIMESTAMPTZ, UUID, numeric, verbatim
 from contracts.derived import derived
-from contracts.expressions import Column, Expression, ExpressionError, Literal, Operation, Type
+from contracts.expressions import Expression, ExpressionError, Literal, Operation, ReadColumn, Type
 
 COLUMNS = {
     "quantity": INTEGER,
@@ -31,12 +31,12 @@ COLUMNS = {
 NULLABLE = frozenset({"name", "day", "deleted_at"})
 
 
-def find(path: tuple[str, ...]) -> tuple[Column, bool]:
+def find(path: tuple[str, ...]) -> tuple[ReadColumn, bool]:
     return column(*path), path[-1] in NULLABLE
 
 
-def column(*path: str) -> Column:
-    return Column(".".join(path[:-1]) or None, path[-1], COLUMNS[path[-1]])
+def column(*path: str) -> ReadColumn:
+    return ReadColumn(".".join(path[:-1]) or None, path[-1], COLUMNS[path[-1]])
 
 
 def tree(text: str) -> Expression:
@@ -71,7 +71,7 @@ def test_a_name_without_quotes_is_read_in_lower_case() -> None:
 
 
 def test_a_cast_of_an_unbounded_numeric_says_how_it_travels() -> None:
-    assert tree("amount::numeric(12,2)") == Column(None, "amount", numeric(12, 2))
+    assert tree("amount::numeric(12,2)") == ReadColumn(None, "amount", numeric(12, 2))
     assert "a value of another type" in refusal("amount * 2")
 
 
