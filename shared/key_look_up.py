@@ -1,4 +1,4 @@
-"""Looking rows of a source table up by their keys."""
+"""Look up rows of a source table by their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a snapshot of a PostgreSQL source says of itself, and whether an earlier horizon still means what it meant."""
+"""What is known of a snapshot of a PostgreSQL source, and whether an earlier horizon still means what it meant."""
 
 from __future__ import annotations
 

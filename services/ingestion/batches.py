@@ -35,7 +35,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one batch tells. Its rows may still be on their way to the landing bucket."""
+    """What one batch contains. Its rows may still be on their way to the landing bucket."""
 
     writes: Sequence[asyncio.Task[Extract]] = ()
     gone: tuple[RowsOf, ...] = ()  # rows that an answer did not find

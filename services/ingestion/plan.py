@@ -74,8 +74,8 @@ def plan_run(
         for table in contract.source_tables
         if table.drift is Drift.CARRY
     }
-    wish = None if isinstance(request, LookUpKeysData) else request  # None: the run answers loading
-    asked = ("asked for",) if wish is not None and wish.mode is Mode.FULL else ()
+    command = None if isinstance(request, LookUpKeysData) else request  # None: the run answers loading
+    asked = ("asked for",) if command is not None and command.mode is Mode.FULL else ()
     doubts = ("first run",) if before is None else _doubts(contract, now, before)
     everything = frozenset(table.name for table in contract.source_tables)
     changed = everything if before is None or doubts else redefined(now, before)
@@ -87,7 +87,7 @@ def plan_run(
         redefined=changed,
         looked_up=_keys(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
         believe_empty=request.believe_empty,
-        is_answer=wish is None,
+        is_answer=command is None,
         carried=carried,
     )
     if before is None or asked or doubts:
@@ -99,15 +99,15 @@ def plan_run(
         since=before.snapshot,
         full_tables=changed | versionless(now),
         reasons=tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
-        runs_since_comparison=0 if wish is not None and (wish.compare_keys or is_due) else runs_since,
-        reread={} if wish is None else _keys(contract, wish.reread),
+        runs_since_comparison=0 if command is not None and (command.compare_keys or is_due) else runs_since,
+        reread={} if command is None else _keys(contract, command.reread),
     )
 
 
 def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[str, ...]:
-    """Why the position of the last run says nothing about this source."""
-    anew = ("the contract changed",) if before.contract != contract.fingerprint else ()
-    return (*anew, *distrust(now, before))
+    """Why the position of the last run means nothing for this source; usually no reason."""
+    changed = ("the contract changed",) if before.contract != contract.fingerprint else ()
+    return (*changed, *distrust(now, before))
 
 
 def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, ...]]:

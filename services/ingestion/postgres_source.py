@@ -166,9 +166,8 @@ def _naming_undecodable(table: str) -> Iterator[None]:
         yield
     except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
         raise PermanentError(
-            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; the text is withheld); correct "
-            "it at the "
-            "source, then replay the dead letters"
+            f"a text of table '{table}' has no equivalent in UTF-8 ({type(error).__name__}; the text is withheld); correct it "
+            "at the source, then replay the dead letters"
         ) from error
 
 
@@ -212,7 +211,7 @@ def _with_keys(rows: pd.DataFrame, table: SourceTable, keys: AbstractSet[Key]) -
 
 
 def null_marker(token: Callable[[int], str] = secrets.token_hex) -> str:
-    """What stands for NULL in one CSV. pandas cannot tell a quoted empty text from an unquoted one, so it must be a surprise.
+    """What stands for NULL in one CSV. pandas can't tell a quoted empty text from an unquoted one, so no value may equal it.
 
     It must not read as a number either, as some twelve hexadecimal digits do: pandas takes every spelling of it for NULL.
     """
