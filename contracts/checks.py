@@ -50,7 +50,7 @@ def contradictions(contract: Contract) -> Iterator[str]:
 
 def _row_id_problems(contract: Contract, source: SourceTable) -> Iterator[str]:
     """A changed row has another hash, so it is another row; and nothing can refer to it."""
-    remedy = f"declare its key, with `full: true`, in the place of `row_id: {source.row_id}`"
+    remedy = f"declare its key, with `full: true`, instead of `row_id: {source.row_id}`"
     for table in contract.remodelled_from(source.name):
         if not isinstance(table, Fact) or table.version:
             yield f"'{table.name}' is made of '{source.name}', which has no key: make it a fact without version, or {remedy}"

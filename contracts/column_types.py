@@ -48,7 +48,7 @@ class ColumnType:
 
     kind: Kind
     precision: int = 0  # of a NUMERIC: digits in all
-    scale: int = 0  # of a NUMERIC: digits behind the point
+    scale: int = 0  # of a NUMERIC: digits after the decimal point
     length: int = 0  # of a TEXT: the most code points; 0 if unbounded
     labels: tuple[str, ...] = ()  # of an ENUM: those known when the contract was written
     name: str = ""  # of a VERBATIM: the type as PostgreSQL's format_type() spells it
@@ -141,7 +141,7 @@ BYTEA = ColumnType(Kind.VERBATIM, name="bytea")
 
 
 def numeric(precision: int, scale: int) -> ColumnType:
-    """An exact decimal of `precision` digits, `scale` of them behind the point."""
+    """An exact decimal of `precision` digits, `scale` of them after the point."""
     return ColumnType(Kind.NUMERIC, precision=precision, scale=scale)
 
 

@@ -108,7 +108,7 @@ class SourceTableDocument(_Closed):
     )
     row_id: SqlName | None = Field(
         None,
-        description="in the place of `key`, for rows that have none: the name of a column that tells them apart, a hash of "
+        description="instead of `key`, for rows that have none: the name of a column that tells them apart, a hash of "
         "what the star reads of them; every run reads all of them, and only a fact without `version` is made of them",
     )
     columns: dict[SqlName, SourceColumnDocument] = Field(description="every column, whether the star needs it or not")

@@ -1,4 +1,4 @@
-"""Hashes of keys by bucket: what a run that compares keys says of the rows that it did not read.
+"""Hashes of keys by bucket: what a run that compares keys reports about the rows that it did not read.
 
 The rows that it did read are in its batches. Where a bucket of the warehouse has the same count and sum, both sides hold the
 same keys; where it differs, loading asks ingestion to look up what the warehouse holds. Hashes never delete anything.

@@ -199,7 +199,7 @@ class BatchRemodelled(_Event):
 
 
 class BatchLoaded(_Event):
-    """Event, from loading to whoever reads the ledger."""
+    """Event, from loading, for readers of the ledger."""
 
     type: Literal["starlift.batch_loaded.v1"] = "starlift.batch_loaded.v1"
     data: BatchLoadedData

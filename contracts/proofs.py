@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 class ProofRecord(BaseModel, frozen=True, extra="ignore"):
     """What a proof of everything found. Kept as the last proof, and under its time."""
 
-    taken_at: AwareDatetime  # when the source was looked at, on its clock
+    taken_at: AwareDatetime  # the moment of the source's snapshot, on its clock
     outcome: Outcome
     run: int | None  # the run up to which the warehouse held everything; None before the first load
     rows: int  # that were compared

@@ -33,7 +33,7 @@ class StoredLease(_Stored):
     """The lease of the run in progress. A run whose token is no longer here has lost it."""
 
     token: UUID  # random, one per lease
-    until: AwareDatetime  # by the clock of the run's host; renewed while the run goes on
+    until: AwareDatetime  # by the clock of the run's host; renewed while the run is in progress
 
 
 class SourceIdentity(_Stored):

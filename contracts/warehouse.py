@@ -1,4 +1,4 @@
-"""What Starlift keeps in the warehouse beside the business columns: its own schema, technical columns and views.
+"""What Starlift keeps in the warehouse in addition to the business columns: its own schema, technical columns and views.
 
 Statements that read the tables of the schema are in shared/ledger.py, statements that write them in services/loading.
 """

@@ -67,7 +67,7 @@ class Operator(BaseModel, frozen=True, extra="forbid"):
 class Alarms(BaseModel, frozen=True, extra="forbid"):
     """When an alarm notifies a person (on AWS).
 
-    When a message waits for so long, or for so long a scheduled service has done nothing, or no proof has found equality.
+    When a message waits that long, a scheduled service does nothing for that long, or no proof finds equality for that long.
     """
 
     oldest_message_s: Positive

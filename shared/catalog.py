@@ -120,7 +120,7 @@ async def key_problem(connection: asyncpg.Connection, contract: Contract, table:
     what = "a row has NULL in" if found["is_null"] else "several rows have one value of"
     return (
         f"'{table.name}': {what} its declared key ({', '.join(table.key)}); declare columns that are never NULL and differ in "
-        "every row, or, for a fact without version, write `row_id: row_id` in the place of `key`"
+        "every row, or, for a fact without version, write `row_id: row_id` instead of `key`"
     )
 
 

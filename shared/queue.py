@@ -1,4 +1,4 @@
-"""A queue as the services see it, and SQS behind it."""
+"""A queue: the port that services use, and SQS behind it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Queue(Protocol):
         ...
 
     async def set_visibility(self, changes: Mapping[str, timedelta]) -> Failures:
-        """Hide each receipt's message for so long from now; zero shows it again at once."""
+        """Hide each receipt's message for that time from now on; zero shows it again at once."""
         ...
 
     async def send(self, body: str, *, delay: timedelta = timedelta(0), attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
@@ -114,7 +114,7 @@ class SqsQueue:
     """An SQS queue.
 
     `receiver` and `control` are two clients: ten long polls on the only pool of 10 connections delayed a heartbeat by 7.4 s.
-    `once` retries no request by itself: a caller that sends many has to know what may have been sent twice.
+    `once` never retries a request by itself: a caller that sends many has to know what may have been sent twice.
     """
 
     def __init__(self, url: str, *, receiver: SQSClient, control: SQSClient, once: SQSClient) -> None:

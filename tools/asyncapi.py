@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 
 def asyncapi_document(topology: Mapping[str, Any]) -> Document:
-    """The whole document; `topology` is what infra/topology.json says of the queues."""
+    """The whole document; `topology` is the content of infra/topology.json about the queues."""
     return {
         "asyncapi": ASYNCAPI_VERSION,
         "info": {

@@ -29,7 +29,7 @@ _OF_CHECKOUT = Path(__file__).parents[2] / ".starlift" / "localstack"
 # LocalStack's last release without an account needs Python 3.13; before, the release before it is the last that works.
 _LOCK = Path(__file__).parents[1] / "locks" / f"localstack-{'py313' if sys.version_info >= (3, 13) else 'py311'}.txt"
 SERVICES = "sqs,s3,events,scheduler,secretsmanager,sts,logs,cloudwatch,sns,iam"
-# Its S3 provider keeps the objects of every LocalStack of a machine in one directory below /tmp, whoever came first owning it.
+# Its S3 provider keeps the objects of every LocalStack of a machine in one directory below /tmp, owned by its first user.
 # No setting moves that, so we do, before the first call makes the provider.
 _MAIN = """
 import runpy, sys
@@ -135,7 +135,7 @@ def start_localstack(directory: Path, *, port: int, region: str) -> LocalStack:
     objects = directory / "objects"
     shutil.rmtree(objects, ignore_errors=True)  # what a killed one left
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)  # it holds rows, whoever made it
+    directory.chmod(0o700)  # it holds rows, whichever process created it
     objects.mkdir()
     command = [str(python), "-P", "-c", _MAIN, str(objects)]
     child = start(

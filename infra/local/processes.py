@@ -215,7 +215,7 @@ class _Running:
 
 
 class Services:
-    """Whoever drives it calls `tend` a few times a second."""
+    """Call `tend` a few times a second."""
 
     def __init__(self, start: Callable[[str], Child], clock: Callable[[], float] = time.monotonic) -> None:
         self._start = start

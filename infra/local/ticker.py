@@ -21,7 +21,7 @@ from shared.health import beat
 
 
 class Ticker:
-    """Sends when it is due; whoever drives it calls `tick` more often than that. Ticks that were missed are not made up for."""
+    """Sends when it is due: call `tick` more often than that. Ticks that were missed are not made up for."""
 
     def __init__(self, send: Callable[[], None], interval: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send

@@ -49,7 +49,7 @@ class MemorySource:
     contract: Contract
     now: Callable[[], datetime] = utc_now
     identity: SourceIdentity = IDENTITY
-    tables: dict[str, SourceTableFacts] = field(default_factory=dict)  # what the catalog says of each, by name
+    tables: dict[str, SourceTableFacts] = field(default_factory=dict)  # what the catalog records about each, by name
     faults: Faults = field(default_factory=Faults)  # of the method "open_snapshot"
     delay: timedelta = timedelta(0)  # until a snapshot is open
     opened: int = 0  # how many snapshots were asked for

@@ -169,7 +169,7 @@ class Selection:
     def _has_changed_at_end(self, path: Path) -> str:
         """Whether a row has a partner at the end of `path` that changed.
 
-        The path is joined in one subquery, not in one for each step: PostgreSQL can then tell that few rows come of it, hashes
+        The path is joined in one subquery, not in one for each step: PostgreSQL then sees that few rows result from it, hashes
         them, and needs no index on the columns that refer to partners.
         """
         first, *others = path

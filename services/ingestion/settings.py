@@ -1,4 +1,4 @@
-"""Settings of ingestion, beside those of every service."""
+"""Settings of ingestion, besides those of every service."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class IngestionSettings(ServiceSettings):
     source_url: SecretStr | None = None  # of the source database; or:
     source_secret: str | None = None  # the id of its secret in AWS Secrets Manager
     batch_rows: Annotated[int, Field(ge=1)] = BatchLimits().rows  # at which a large load is cut into batches
-    # How often keys are compared, to find deleted rows: every so many runs; 0: only by full runs, and when asked for.
+    # How often keys are compared, to find deleted rows: every how many runs; 0: only by full runs, and on request.
     compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY

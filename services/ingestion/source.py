@@ -57,7 +57,7 @@ class OpenSnapshot(Protocol):
 
     @property
     def facts(self) -> SourceFacts:
-        """The position of the snapshot, the identity of the source, and what its catalog says of each table."""
+        """The position of the snapshot, the identity of the source, and what its catalog records about each table."""
         ...
 
     def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
@@ -73,7 +73,7 @@ class OpenSnapshot(Protocol):
         ...
 
     async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
-        """Hashes of the keys of `table`, apart from those of the rows that `plan` reads: of these the batches tell."""
+        """Hashes of the keys of `table`, without those of the rows that `plan` reads, which are in the batches."""
         ...
 
     async def is_empty(self, table: SourceTable) -> bool:

@@ -17,8 +17,8 @@ Hashes of keys are only recorded here; services/loading/key_comparison.py uses t
 *Images that come late*, of a run below that of a comparison which has begun, are asked about here, since the comparison may not
 have seen them. A comparison begins in a transaction that holds the star's lock alone, and this load has shared that lock since
 before its first statement, until its commit. If the load reads that the comparison has not begun, then it begins after this
-commit and sees the rows. If it reads that it has begun, it asks. Which of the two cannot change while the load goes on. A
-comparison that was replaced by that of a later run, which has not begun, needs nothing: the later one sees the rows.
+commit and sees the rows. If it reads that it has begun, it asks. The answer cannot change before the load ends. A comparison
+that was replaced by that of a later run, which has not begun, needs nothing: the later one sees the rows.
 
 Only a key whose newest image this load brought is asked about. If another load has brought a newer one, below the comparison as
 well, then the comparison saw it, or that load asks; at or above the comparison, the row was there when it was compared.

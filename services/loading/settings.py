@@ -1,4 +1,4 @@
-"""Settings of loading, beside those of every service."""
+"""Settings of loading, besides those of every service."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _year(days: int) -> int:
 
 
 def _first_of(months: int) -> Callable[[int], int]:
-    """The first day of the period of so many months that a day is in."""
+    """The first day of the period of that many months that a day is in."""
 
     def first(days: int) -> int:
         date, _ = _date(days)

@@ -12,7 +12,7 @@ from shared.codecs.codec import Codec, LogicalType
 
 _EPOCH = dt.date(1970, 1, 1)
 _MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
-# PostgreSQL goes on to the year 5874897; the calendar, and most readers of the warehouse, do not.
+# PostgreSQL's dates reach the year 5874897; those of the calendar, and of most readers of the warehouse, do not.
 _FIRST_DAY, _LAST_DAY = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
 _MICROSECONDS_OF_DAY = "(date_part('epoch', {0}) * 1000000)::bigint"  # of a time
 

@@ -44,7 +44,7 @@ class Attempt:
         return self.attributes_with({DEFERRED_ATTRIBUTE: (self.deferred_since or now).isoformat()})
 
     def attributes_with(self, ours: Mapping[str, str]) -> dict[str, str]:
-        """Attributes of ours, and beside them the sender's, as far as there is room."""
+        """Attributes of ours, and the sender's as far as there is room."""
         return attributes_beside(self.delivery.body, ours, sender_attributes(self.delivery))
 
 

@@ -122,7 +122,7 @@ class Consumer:
             return
         try:
             health.beat(self._rules.health_file, self._outages.down)
-        except OSError as error:  # a full disk: the file grows old, and whoever watches it decides
+        except OSError as error:  # a full disk: the file grows old, which the health check sees
             _log.warning("health_file_not_written", reason=error.strerror)
 
     def _start(self, deliveries: list[Delivery], group: asyncio.TaskGroup) -> None:

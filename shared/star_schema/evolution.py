@@ -16,7 +16,7 @@ from shared.star_schema.schema import KeyConstraint, create_statements, definiti
 from shared.star_schema.star import FoundForeignKey, FoundStar, FoundView
 from shared.star_schema.views import StarView, create_view, views
 
-SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, beside the warehouse itself
+SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, besides the warehouse itself
 
 _SPELLINGS = {  # what format_type says, and how a contract says it
     "character varying": "varchar",

@@ -1,6 +1,6 @@
 """Fakes of the queue and the object store, in memory and on the event loop's clock: deterministic, and made to be asserted on.
 
-The conformance suite runs them beside SQS and S3. `faults` makes the next calls of a method go wrong.
+The conformance suite runs on them as on SQS and S3. `faults` makes the next calls of a method fail.
 """
 
 from shared.testing.clock import EPOCH, loop_now

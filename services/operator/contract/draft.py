@@ -20,7 +20,7 @@ _CALENDAR_ENTRY = {"calendar": {"date_id": "date"} | {part: part for part in CAL
 
 
 def free_name(wish: str, taken: Mapping[str, object] | set[str], maximum: int = NAME_BYTES_MAXIMUM) -> str:
-    """The name `wish`, cut to so many bytes, with a number behind it where that is taken."""
+    """The name `wish`, cut to the bytes that fit, with a number after it if it is taken."""
     number, suffix = 1, ""
     while True:
         name = wish.encode()[: maximum - len(suffix)].decode(errors="ignore") + suffix

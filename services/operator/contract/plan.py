@@ -254,7 +254,7 @@ async def _look(connection: asyncpg.Connection, contract: Contract) -> _Report:
 
 
 async def _around_the_star(connection: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[Effect]:
-    """What changes beside the star's tables, and tables that the contract has no more."""
+    """What changes besides the star's tables, and tables that the contract no longer has."""
     found = []
     for change in await own_changes(connection):
         is_new = not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", OWN_SCHEMA)

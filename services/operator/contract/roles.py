@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contracts.column_types import Kind
 from services.operator.contract.catalog import CatalogColumn, CatalogTable, ForeignKey
 
-RATIO = 10  # a table with so many times fewer rows than another is small beside it
+RATIO = 10  # a table with that many times fewer rows than another is small in comparison
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 _SECRETS = re.compile(  # words of names
     r"\b(?:password|passwd|passcode|passphrase|pwd|secret|token|hash|salt|digest|iban|bic|ssn|cvv|cvc|pin|otp|apikey|credentials?|"
@@ -124,7 +124,7 @@ def _is_event(table: CatalogTable, largest: int) -> bool:
 
 
 def _is_header(table: CatalogTable, rows: int) -> bool:
-    """Whether a table to which facts refer, the largest of which has so many rows, is a fact: an order with lines."""
+    """Whether a table is a fact although facts refer to it, the largest with that many rows: an order with lines."""
     times = _times(table)
     happens = any(not _MADE.search(column.name.lower()) for column in times)
     is_dated = happens or bool(times and _measures(table))

@@ -22,7 +22,7 @@ from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Delivery, Depth, Queue
 
 WAIT = timedelta(seconds=1)  # of a poll, long enough to ask every server of SQS
-VISIBILITY_MINIMUM = timedelta(seconds=60)  # a killed command hides its letters for at least so long
+VISIBILITY_MINIMUM = timedelta(seconds=60)  # a killed command hides its letters for at least that time
 VISIBILITY_PER_LETTER = timedelta(milliseconds=60)  # longer for many: renewing them must not take all the time there is
 VISIBILITY_MAXIMUM = timedelta(minutes=15)
 MANY_LETTERS = 100  # for each poll at a time: with few letters most polls would wait and return none
@@ -58,7 +58,7 @@ async def together(calls: Iterable[Awaitable[Result]]) -> list[Result]:
 @dataclass(slots=True)
 class _Held:
     receipt: str
-    until: datetime  # by the wall clock, which goes on while a laptop sleeps
+    until: datetime  # by the wall clock, which continues while a laptop sleeps
 
 
 class Hold:

@@ -1,7 +1,7 @@
 """Replay, edit, discard and restore: hold the letters, archive them, send, delete.
 
 In this order, so that a letter is always somewhere: a process that is killed leaves in the queue what it had not deleted, and
-running the same command again goes on with that. What was sent and not deleted is then sent twice, which the load absorbs
+running the same command again continues with that. What was sent and not deleted is then sent twice, which the load absorbs
 (docs/decisions/0010).
 """
 
@@ -46,7 +46,7 @@ class Task:
     chosen: Filter
     limit: int | None = None  # letters at most
     rate: float = 10.0  # of a replay, letters a second
-    canary: int = 0  # of a replay: so many go first, alone, and the others when these are loaded
+    canary: int = 0  # of a replay: how many go first, alone; the others follow when these are loaded
     force: bool = False  # replay even letters that were replayed too often
     instead: Outgoing | None = None  # of an edit: what takes the place of the letter
 
@@ -56,7 +56,7 @@ async def carry_out(
 ) -> Audited:
     """Replay, edit or discard the letters that the task's filter matches; letters that arrive later are left alone.
 
-    Raises: what queues and objects raise; nothing is lost then, and the same task again goes on with the letters that are left.
+    Raises: what queues and objects raise; nothing is lost then, and the same task again continues with the letters left.
     """
     is_replay = task.kind is Kind.REPLAY
     target = {Kind.REPLAY: system.queues[service], Kind.EDIT: system.dead_letters[service], Kind.DISCARD: None}[task.kind]

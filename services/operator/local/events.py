@@ -113,7 +113,7 @@ class LogTail:
         self._position = max(0, path.stat().st_size - byte_count) if path.exists() else 0
 
     def new_lines(self) -> Iterator[str]:
-        """Each complete line since the last call. A log that was cut begins anew."""
+        """Each complete line since the last call. A log that was truncated is read from its start."""
         if not self.path.exists():
             return
         if self.path.stat().st_size < self._position:

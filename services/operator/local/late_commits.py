@@ -1,4 +1,4 @@
-"""`starlift demo --late-commit`: what a watermark on `last_updated` loses, beside a run of ours, on the same source."""
+"""`starlift demo --late-commit`: what a watermark on `last_updated` loses, compared with Starlift on the same source."""
 
 from __future__ import annotations
 

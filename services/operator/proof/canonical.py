@@ -9,7 +9,7 @@ from __future__ import annotations
 from contracts.tables import WarehouseTable
 from services.operator.star_keys import key_arrays, key_names
 
-BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are looked at for one that differs
+BUCKETS = 4096  # a power of two: of ten million rows, 2,500 are fetched for one that differs
 ORPHAN = "gone"  # in the stamp of a row: a partner that the source lacks
 LONG_VALUE = 1_000  # characters; thousands of rows are in memory at once
 

@@ -103,7 +103,7 @@ class FactHistorySql:
 
     @property
     def _given(self) -> str:
-        """The parameters that name versions, behind the batches."""
+        """The parameters that name versions, after that of the batches."""
         return ", ".join(f"${number}::text[]" for number in range(2, 2 + len(self.fact.identity)))
 
     @property

@@ -130,5 +130,5 @@ def spelled(value: Any, kind: ColumnType) -> str:
 
 
 def _without_zeros(moment: str) -> str:
-    """PostgreSQL spells no zeros behind the last digit of a fraction."""
+    """PostgreSQL writes no trailing zeros in a fraction."""
     return moment.rstrip("0") if "." in moment else moment

@@ -217,7 +217,7 @@ async def _judge_extra(findings: TableFindings, extra: list[Key], brought: Broug
 async def _side_by_side(
     expected: AsyncIterator[Row], actual: AsyncIterator[Row]
 ) -> AsyncIterator[tuple[Row | None, Row | None]]:
-    """Rows of equal keys in pairs, None beside a row that stands alone."""
+    """Rows of equal keys in pairs; a row without its equal is paired with None."""
     left, right = await anext(expected, None), await anext(actual, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left.key < right.key):
@@ -234,13 +234,13 @@ async def _side_by_side(
 def is_in_quarantine(row: Row, refused: Mapping[Key, LastRefusal]) -> bool:
     """Whether the row is still in quarantine.
 
-    A row that was written, or whose partner was, behind the horizon of the run that refused it was read again by a later one.
-    If that is loaded, and has not refused it, the warehouse had the row once and has lost it since.
+    A row that was written, or whose partner was, at or above the horizon of the run that refused it was read again by a later
+    run. If that is loaded, and has not refused it, the warehouse had the row once and has lost it since.
     """
     refusal = refused.get(row.key)
     if refusal is None or refusal.horizon is None:
         return refusal is not None
-    # 32 bits of a transaction id, which come round: half of them are behind the horizon.
+    # 32 bits of a transaction id, which wrap around: half of them count as at or above the horizon.
     return not any((int(xid) - refusal.horizon) % 2**32 < 2**31 for xid in re.findall(r"\d+", row.stamp))
 
 

@@ -58,7 +58,7 @@ class Verdict(BaseModel, frozen=True, serialize_by_alias=True, validate_by_name=
 
     outcome: Outcome = Field(alias="verdict")
     as_of_run: int | None  # the run up to which the warehouse holds everything; None before the first load
-    taken_at: datetime  # when the source was looked at, on its clock
+    taken_at: datetime  # the moment of the source's snapshot, on its clock
     sample: float  # the share of the rows that was compared
     settled_at: datetime | None  # when rows in flight were compared again, on the source's clock; None if they were not
     overdue_batches: int  # announced more than five minutes ago and not loaded

@@ -1,7 +1,7 @@
 """The proof: both databases in one snapshot each, compared table by table.
 
 The warehouse's snapshot is opened first and shows how far it has come (N); the source's follows. Each side hashes its rows by
-bucket, and only buckets that differ are looked at row by row. A row that differs is *in flight* when it was written after the
+bucket, and only buckets that differ are compared row by row. A row that differs is *in flight* when it was written after the
 horizon of the last run: the next one brings it, and once that is loaded the row is compared again, and counts as different if
 it still differs. A row is *stuck* when what brings it is late or does not come by itself (causes.py).
 """

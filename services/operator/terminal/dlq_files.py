@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 def edited_by_person(patch: Path | None, letter: Letter, accept: Callable[[Any], Result]) -> Result:
-    """What `accept` makes of the message as a person wants it: patched by a file, or as saved in $EDITOR.
+    """What `accept` returns for the message as a person wants it: patched by a file, or as saved in $EDITOR.
 
     A message that it refuses is kept in a file: it may be an hour's work. Raises: UsageError; what `accept` raises.
     """

@@ -30,7 +30,7 @@ from services.operator.terminal.verify import COLOURS, verdict_sentence
 from shared.contract_file import located
 
 SOURCE_HELP = "Your own source, read-only, without a password: postgresql://user@host/database; default: STARLIFT_SOURCE_URL."
-WAREHOUSE_HELP = "Your own warehouse, likewise; default: STARLIFT_WAREHOUSE_URL."
+WAREHOUSE_HELP = "Your own warehouse, without a password; default: STARLIFT_WAREHOUSE_URL."
 EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFERENT, Outcome.PENDING: ExitCode.NOT_LOADED}
 
 app = typer.Typer()

@@ -105,7 +105,7 @@ async def read_rows(warehouse: asyncpg.Connection, contract: Contract, table: Wa
 async def read_refusals(system: System, life: Life) -> tuple[Refusal, ...]:
     """Every entry of the quarantine about the row, the newest first.
 
-    The quarantine has one object for each batch that had such rows, and nothing tells which keys are in it: all are read.
+    The quarantine has one object for each batch that had such rows, and no index of their keys: all are read.
     """
     found = [
         refusal_of(entry, life)

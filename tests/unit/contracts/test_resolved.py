@@ -266,7 +266,7 @@ def test_rows_without_a_key_are_told_apart_by_a_column_that_is_computed() -> Non
         (
             "day: {dimension: totals, columns: {day: , text: l.text}, joins: {l: {table: log, on: day}}}",
             LOG,
-            "'log' is joined, but has no key to join it by; declare its key, with `full: true`, in the place of `row_id: row`",
+            "'log' is joined, but has no key to join it by; declare its key, with `full: true`, instead of `row_id: row`",
         ),
         ("log: {fact: log, columns: {row: }}\ncarry: log", LOG, "'log' can't be carried, since it has no key; declare its key"),
         (

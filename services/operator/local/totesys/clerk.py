@@ -139,7 +139,7 @@ def _one_of(*statements: str) -> Callable[[Clerk], Awaitable[None]]:
 class Clerk:
     """Runs errands on one connection, each inside a transaction that the caller has opened.
 
-    `pause` waits so many seconds, or less when the writing is to stop.
+    `pause` waits that many seconds, or less when the writing is to stop.
     """
 
     def __init__(self, connection: asyncpg.Connection, draw: Random, pause: Callable[[float], Awaitable[None]]) -> None:
@@ -237,7 +237,7 @@ class Clerk:
         }
 
     def _draw_date(self, most_days: int) -> str:
-        """A day from today on, at most so many days ahead; rarely one of the calendar's corners."""
+        """A day from today on, at most that many days ahead; rarely one at the calendar's limits."""
         if self.draw.random() < _EXTREME_SHARE:
             return self.draw.choice(_EXTREME_DATES)
         return (datetime.now(UTC) + timedelta(days=self.draw.randint(0, most_days))).date().isoformat()

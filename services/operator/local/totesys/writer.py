@@ -71,7 +71,7 @@ async def write(
 ) -> Written:
     """Write until `stop` is set, then finish the open transactions.
 
-    One connection more than `connections` runs the long transactions, beside the rate. `errands` are drawn by their weights:
+    One connection more than `connections` runs the long transactions, besides the rate. `errands` are drawn by their weights:
     those of CANCELLING also delete rows.
     Raises: DependencyDownError if the database cannot be reached at the start (later the writer waits for it); PermanentError
     if it refuses a statement, as when it is not totesys.
@@ -157,7 +157,7 @@ class _Desk:
 
 
 def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int, log: Path, cancelling: bool = False) -> Child:
-    """Start a process that writes to the source as the application does, and ends by itself after `lasting`.
+    """Start a process that writes to the source as the application does, and ends after `lasting`.
 
     With `cancelling` it also deletes rows.
     """
