@@ -33,14 +33,18 @@ class Filter(BaseModel, frozen=True, extra="forbid"):
     error: str | None = Field(None, description="Type of the error, such as SourceMismatchError.")
     type: str | None = Field(None, description="Type of the message: batch_ingested, or starlift.batch_ingested.v1.")
     version: int | None = Field(None, description="Version of the message's type.")
-    runs: tuple[int, int] | None = Field(None, description="Run 17, or runs 17..21.")
-    since: AwareDatetime | None = Field(None, description="Failed last at or after: 15m, 2h, 3d ago, or ISO 8601.")
-    until: AwareDatetime | None = Field(None, description="Failed last before.")
+    runs: tuple[int, int] | None = Field(None, description="A run, such as 17, or a range of runs, such as 17..21.")
+    since: AwareDatetime | None = Field(
+        None, description="Last failed at or after this time: 15m, 2h or 3d ago, or in ISO 8601."
+    )
+    until: AwareDatetime | None = Field(None, description="Last failed before this time.")
     # A letter for which it can't be computed does not match.
     where: str | None = Field(None, description="JMESPath over body and failure, in single quotes: 'body.data.index > `3`'.")
     replays: int | None = Field(None, description="Replayed exactly this many times.")
     max_replays: int | None = Field(None, description="Replayed at most this many times.")
-    loaded: bool = Field(default=False, description="Only letters whose batch was loaded since.")  # looking.py asks the ledger
+    loaded: bool = Field(
+        default=False, description="Only letters whose batch has been loaded since."
+    )  # looking.py asks the ledger
 
     @field_validator("where")
     @classmethod
@@ -54,7 +58,7 @@ class Filter(BaseModel, frozen=True, extra="forbid"):
         return where
 
     def matches(self, letter: Letter) -> bool:
-        """Whether all that is asked of the letter itself holds. Raises: WrongFilterError."""
+        """Whether every condition on the letter itself holds. Raises: WrongFilterError."""
         failure, found = letter.failure, TYPE_PATTERN.match(letter.type or "")
         conditions: list[tuple[Any, Callable[[Any], bool]]] = [
             (self.ids or None, lambda ids: letter.id.startswith(ids) or (letter.event_id or "").startswith(ids)),

@@ -61,7 +61,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_letters(service: Services = None, *, as_json: AsJson = False) -> None:
-    """Show every dead-letter queue: how many letters, since when, and of which failures."""
+    """Show every dead-letter queue: how many letters, since when, and with which failures."""
     piles = with_system(lambda system: together(survey(system, name) for name in _names(service)))
     _print(piles, piles_text(piles), as_json=as_json)
 
@@ -118,7 +118,7 @@ def edit(
     reason: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Correct a dead letter's message in $EDITOR, or by a patch. It stays a dead letter until it is replayed."""
+    """Correct a dead letter's message in $EDITOR, or with a patch. It stays a dead letter until it is replayed."""
     letters = with_system(lambda system: _found(system, ident, 2))
     if len(letters) > 1:
         raise UsageError(f"more than one letter begins with '{ident}'; give more of the id")
@@ -158,7 +158,7 @@ def export(
     ] = None,
     limit: Limit = None,
 ) -> None:
-    """Write dead letters as JSON lines, as `restore` reads them. They stay where they are."""
+    """Write dead letters as JSON lines, which `restore` reads. They stay in their queues."""
 
     async def work(system: System) -> End:
         count, is_whole = 0, True

@@ -67,7 +67,7 @@ def replay_entries(
     ] = False,
     timeout: WaitSeconds = 600.0,
 ) -> None:
-    """Remodel and load the rows again, after the contract was corrected and the services run with it."""
+    """Remodel and load the rows again, once the contract is corrected and the services run with it."""
 
     async def work(system: System) -> tuple[Replayed, int | None]:
         done = await replay(system, await quarantined(system, table))
