@@ -65,10 +65,11 @@ def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
         case Calendar():
             return {"kind": "calendar", **document}
         case Dimension():
-            document |= {"kind": "dimension", "source": table.source} | _given(surrogate=table.surrogate)
+            document |= {"kind": "dimension", "source": table.source}
+            document |= _given(surrogate=table.surrogate, history=table.history)
         case Fact():
             document |= {"kind": "fact", "source": table.source}
-            document |= _given(version=list(table.version), surrogate=table.surrogate)
+            document |= _given(version=list(table.version), surrogate=table.surrogate, as_of=list(table.as_of))
     return document | _given(lookups=[_lookup(lookup) for lookup in table.lookups])
 
 

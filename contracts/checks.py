@@ -14,6 +14,7 @@ from contracts.tables import (
     TABLE_NAME_BYTES_MAXIMUM,
     Calendar,
     Column,
+    Dimension,
     Drift,
     Fact,
     Join,
@@ -21,7 +22,7 @@ from contracts.tables import (
     SourceTable,
     WarehouseTable,
 )
-from contracts.warehouse import current_name
+from contracts.warehouse import HISTORY_COLUMNS, as_of_column, as_of_name, current_name, history_name, versions_name
 
 _DERIVED_KINDS = {DateOf: Kind.DATE, TimeOf: Kind.TIME, ParsedDate: Kind.DATE, CurrencyNameOf: Kind.TEXT}
 
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 def contradictions(contract: Contract) -> Iterator[str]:
     """Every rule that a contract breaks, a sentence each. Raises: ContractError for a name that nothing has."""
     yield from _repeated("two source tables", [table.name for table in contract.source_tables])
-    views = [current_name(fact.name) for fact in contract.facts]
-    yield from _repeated("two warehouse tables or views", [*(table.name for table in contract.warehouse_tables), *views])
+    names = [table.name for table in contract.stored_tables]
+    names += [current_name(fact.name) for fact in contract.facts]
+    names += [as_of_name(fact.name) for fact in contract.facts if fact.as_of]
+    names += [history_name(table.name) for table in contract.warehouse_tables if isinstance(table, Dimension) and table.history]
+    yield from _repeated("two warehouse tables or views", names)
     for source in contract.source_tables:
         yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
         for name in source.key:
@@ -70,6 +74,10 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns), *shown])
     for name in (*own, *shown):
         yield from (f"'{table.name}.{name}' {problem}" for problem in _name_problems(name))
+    if isinstance(table, Dimension) and table.history:
+        yield from _history_problems(table)
+    if isinstance(table, Fact) and table.as_of:
+        yield from (f"'{table.name}' {problem}" for problem in _as_of_problems(contract, table))
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"
     for name in table.identity:
@@ -89,6 +97,27 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
         yield from (f"'{table.name}' {problem}" for problem in _lookup_problems(contract, table))
     for column in table.columns:
         yield from (f"'{table.name}.{column.name}' {problem}" for problem in _column_problems(contract, table, column))
+
+
+def _history_problems(table: Dimension) -> Iterator[str]:
+    if len((name := versions_name(table.name)).encode()) > NAME_BYTES_MAXIMUM:
+        yield f"'{name}', for the history of '{table.name}', has more than {NAME_BYTES_MAXIMUM} bytes; shorten the name"
+    own = [table.surrogate] if table.surrogate else []
+    names = [*own, *HISTORY_COLUMNS, *(column.name for column in table.columns)]
+    yield from _repeated(f"'{history_name(table.name)}' has two columns", names)
+
+
+def _as_of_problems(contract: Contract, fact: Fact) -> Iterator[str]:
+    kinds = [fact.column(name).type.kind for name in fact.as_of]
+    if kinds not in ([Kind.TIMESTAMP], [Kind.TIMESTAMPTZ], [Kind.DATE], [Kind.DATE, Kind.TIME]):
+        yield "needs for `as_of` a timestamp, a date, or a date and a time of day"
+    own = [name for name, *_ in contract.shown_surrogates(fact)] + ([fact.surrogate] if fact.surrogate else [])
+    referred = contract.versions_referred_to(fact)
+    shown = [as_of_column(column.name, name) for column, versions in referred for name in versions.shown_as_of]
+    if not shown:
+        yield "has `as_of`, but refers to no dimension with `history: true`"
+    yield from _repeated("shows as of its time two columns", [*own, *fact.star_types, *shown])
+    yield from (f"shows as of its time '{name}', which {problem}" for name in shown for problem in _name_problems(name))
 
 
 def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str]:

@@ -21,6 +21,8 @@ from contracts.tables import (
     Path,
     RemodelledTable,
     SourceTable,
+    StoredTable,
+    Versions,
     WarehouseTable,
     named,
 )
@@ -63,6 +65,12 @@ class Contract:
         return tuple(table for table in self.warehouse_tables if not isinstance(table, Calendar))
 
     @cached_property
+    def stored_tables(self) -> tuple[StoredTable, ...]:
+        """Every table of the star: the warehouse tables, and after them the versions of dimensions with history."""
+        dimensions = (table for table in self.warehouse_tables if isinstance(table, Dimension))
+        return (*self.warehouse_tables, *(table.versions for table in dimensions if table.versions is not None))
+
+    @cached_property
     def facts(self) -> tuple[Fact, ...]:
         """The facts, in load order."""
         return tuple(table for table in self.warehouse_tables if isinstance(table, Fact))
@@ -102,6 +110,13 @@ class Contract:
                 roles = sum(other.references == dimension.name for other in fact.columns)
                 name = dimension.surrogate if roles == 1 else f"{column.name}_{dimension.surrogate}"
                 yield name, column, dimension
+
+    def versions_referred_to(self, fact: Fact) -> Iterator[tuple[Column, Versions]]:
+        """The versions of the dimensions with history that a fact refers to, each with the column that does."""
+        for column in fact.columns:
+            dimension = self.warehouse_table(column.references) if column.references is not None else None
+            if isinstance(dimension, Dimension) and dimension.versions is not None:
+                yield column, dimension.versions
 
     @cached_property
     def fingerprint(self) -> str:

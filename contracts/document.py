@@ -226,6 +226,9 @@ class DimensionTable(_Table):
     surrogate: SqlName | None = Field(
         None, description="a column for numbers that the warehouse gives the keys, and never changes; views of facts show them"
     )
+    history: bool = Field(
+        default=False, description="whether every state that a run has seen is kept, and shown by a view with `valid_from`"
+    )
 
 
 class FactTable(_Table):
@@ -234,6 +237,11 @@ class FactTable(_Table):
     fact: SqlName = Field(description="the table of the source")
     version: Names = Field((), description="the columns that tell versions apart; without them the newest row is kept")
     surrogate: SqlName | None = Field(None, description="a column for numbers that the warehouse gives the rows")
+    as_of: Names = Field(
+        (),
+        description="the column with the time at which a view shows dimensions with history: a timestamp, a date, "
+        "or a date and a time of day",
+    )
 
 
 class CalendarTable(_Closed):

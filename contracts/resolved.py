@@ -148,10 +148,10 @@ class _StarTable:
         columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
         lookups = tuple(self.lookups.values())
         match self.entry:
-            case written.DimensionTable(surrogate=surrogate):
-                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate)
-            case written.FactTable(version=version, surrogate=surrogate):
-                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate)
+            case written.DimensionTable(surrogate=surrogate, history=history):
+                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history)
+            case written.FactTable(version=version, surrogate=surrogate, as_of=as_of):
+                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of)
 
     def _key(self, columns: list[Column]) -> tuple[str, ...]:
         """The columns that copy the source's key, in its order."""

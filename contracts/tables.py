@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum, unique
 from functools import cached_property
 from typing import TypeVar, cast
 
 from contracts.column_types import TEXT, ColumnType
 from contracts.origins import Origin
-from contracts.warehouse import current_name
+from contracts.warehouse import HISTORY_COLUMNS, RUN, current_name, versions_name
 
 NAME_BYTES_MAXIMUM = 63  # PostgreSQL cuts longer names, silently
 TABLE_NAME_BYTES_MAXIMUM = NAME_BYTES_MAXIMUM - len(current_name(""))  # the longest of what is named after a warehouse table
@@ -169,6 +169,24 @@ class Calendar(_StarTable):
 
 
 @dataclass(frozen=True)
+class Versions(_StarTable):
+    """What runs have seen of a dimension with history: one row per business key and run.
+
+    A row with `_deleted_at` says that the run looked the key up and did not find it; its other business columns are NULL.
+    """
+
+    @property
+    def version(self) -> tuple[str, ...]:
+        """The run."""
+        return (RUN,)
+
+    @property
+    def shown_as_of(self) -> tuple[str, ...]:
+        """What views of facts show of the version that was valid at their time: the columns outside the key, and its number."""
+        return (*(name for name in self.star_types if name not in self.key), HISTORY_COLUMNS[0])
+
+
+@dataclass(frozen=True)
 class _JoinedTable(_StarTable):
     source: str  # the base table
     lookups: tuple[Lookup, ...] = ()  # the joins that origins name, in any order
@@ -202,6 +220,13 @@ class Dimension(_JoinedTable):
     """The latest state of a source table: one row per business key."""
 
     surrogate: str | None = None  # an identity column, which the warehouse fills when it first inserts a key, and never changes
+    history: bool = False  # whether every state that a run has seen is kept
+
+    @cached_property
+    def versions(self) -> Versions | None:
+        """The table of its versions; None without history."""
+        columns = tuple(replace(column, nullable=column.name not in self.key) for column in self.columns)
+        return Versions(versions_name(self.name), self.key, columns) if self.history else None
 
 
 @dataclass(frozen=True)
@@ -210,10 +235,12 @@ class Fact(_JoinedTable):
 
     version: tuple[str, ...] = ()  # the columns that tell versions apart; without them the fact keeps only the newest row
     surrogate: str | None = None  # an identity column, which the warehouse fills
+    as_of: tuple[str, ...] = ()  # the timestamp, the date, or the date and the time of day, at which dimensions are looked up
 
 
 RemodelledTable = Dimension | Fact  # its rows are made from those of a source table
 WarehouseTable = Calendar | RemodelledTable
+StoredTable = WarehouseTable | Versions
 
 Named = TypeVar("Named", SourceColumn, SourceTable, Lookup, Column, WarehouseTable)
 

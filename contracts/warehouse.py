@@ -123,9 +123,31 @@ TECHNICAL_COLUMNS = {
     DELETED_AT: "timestamptz",  # the source's clock: the row was gone by then; set on the newest version of a dead row only
 }
 
-_CURRENT = "_current"
+# The last column of a table of versions: the source's clock at the snapshot of the row's run.
+SEEN_AT = "_seen_at"
+HISTORY_COLUMNS = ("version", "valid_from", "valid_to", "is_current")  # of a `…_history` view, after the business columns
 
 
 def current_name(table: str) -> str:
     """The view of a fact's current rows: the newest version of each business key, without deleted ones."""
-    return f"{table}{_CURRENT}"
+    return f"{table}_current"
+
+
+def as_of_name(table: str) -> str:
+    """The view of a fact's current rows with the versions of dimensions that were valid at their time."""
+    return f"{table}_as_of"
+
+
+def as_of_column(reference: str, name: str) -> str:
+    """What that view calls the column `name` of a dimension that the fact's column `reference` refers to."""
+    return f"{reference}_{name}"
+
+
+def versions_name(table: str) -> str:
+    """The table of what runs have seen of a dimension with history."""
+    return f"{table}_versions"
+
+
+def history_name(table: str) -> str:
+    """The view of a dimension's versions and of when each was valid."""
+    return f"{table}_history"

@@ -47,7 +47,7 @@ async def names_taken(warehouse: asyncpg.Connection, contract: Contract, applied
         for other in applied
         if other != contract.name
     ]
-    names = [table.name for table in contract.warehouse_tables]
+    names = [table.name for table in contract.stored_tables]
     tables = [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
     if tables:
         found.append(

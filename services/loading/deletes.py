@@ -26,14 +26,16 @@ well, then the comparison saw it, or that load asks; at or above the comparison,
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
 
+from contracts.column_types import ColumnType
 from contracts.contract import Contract
-from contracts.tables import RemodelledTable, WarehouseTable
-from contracts.warehouse import COMPARISON, QUESTION, TOMBSTONE
+from contracts.tables import Dimension, RemodelledTable, StoredTable, Versions, WarehouseTable
+from contracts.warehouse import COMPARISON, DELETED_AT, QUESTION, RUN, SEEN_AT, TOMBSTONE
 from services.loading.merge import staging_name
 from services.loading.questions import cut, question_id
 from services.loading.warehouse import Ask, Batch, Question
@@ -45,6 +47,7 @@ from shared.sql import literal, quoted
 from shared.star_schema.schema import relation
 
 FETCHED_KEYS = 10_000
+_BOUNDS = re.compile(r"numeric\((\d+),(\d+)\)")
 
 _RECORD_COMPARISON = f"""
 INSERT INTO {COMPARISON} AS c (table_name, source_name, run, found_at, hashes, believe_empty, previous)
@@ -109,6 +112,9 @@ class Deletes:
         data = self.batch.event.data
         texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
         raised = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
+        if isinstance(table, Dimension) and table.versions is not None:  # also of a run that no tombstone remembers
+            gone = add_deletions(self.contract, table.versions)
+            await self.connection.execute(gone, data.run, data.snapshot.taken_at, *texts)
         status = await self.connection.execute(update_deleted_at(self.contract, table), [row["key"] for row in raised])
         return int(status.split()[-1])
 
@@ -164,16 +170,49 @@ def insert_tombstones(table: WarehouseTable) -> str:
 
     Of two tombstones that of the higher run stays. Returns the keys whose tombstone is new or higher.
     """
-    names = [f"k{position}" for position in range(len(table.key))]
-    arrays = ", ".join(f"${place}::text[]" for place in range(3, 3 + len(names)))
-    key = ", ".join(_from_text(table, position, name) for position, name in enumerate(names))
+    key = ", ".join(_from_text(table, position, f"k{position}") for position in range(len(table.key)))
     return (
         f"INSERT INTO {TOMBSTONE} AS b (table_name, key, run, found_at) "
-        f"SELECT DISTINCT {literal(table.name)}, jsonb_build_array({key}), $1::bigint, $2::timestamptz "
-        f"FROM unnest({arrays}) AS k ({', '.join(names)}) "
+        f"SELECT DISTINCT {literal(table.name)}, jsonb_build_array({key}), run, found_at FROM ({_gone(table)}) AS gone "
         f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at "
         f"WHERE excluded.run > b.run RETURNING key"
     )
+
+
+def _gone(table: StoredTable) -> str:
+    """The keys k0, k1, … of the arrays $3, $4, …, with the run $1 that looked them up, and $2, when."""
+    names = ", ".join(f"k{position}" for position in range(len(table.key)))
+    arrays = ", ".join(f"${place}::text[]" for place in range(3, 3 + len(table.key)))
+    return f"SELECT {names}, $1::bigint AS run, $2::timestamptz AS found_at FROM unnest({arrays}) AS k ({names})"
+
+
+def add_deletions(contract: Contract, versions: Versions, *, of_tombstones: str | None = None) -> str:
+    """Into the table of versions, that a run did not find keys: those given as for `insert_tombstones`.
+
+    Or those that have a tombstone as rows of `of_tombstones`. What the columns of the key can't hold is not the key of a row.
+    """
+    columns = [versions.column(name).type for name in versions.key]
+    keys = ", ".join(f"{_from_text(versions, position, f'k{position}')}" for position in range(len(columns)))
+    fits = " AND ".join(_fits(kind, f"k{position}") for position, kind in enumerate(columns))
+    gone = _gone(versions)
+    if of_tombstones is not None:
+        names = ", ".join(f"key ->> {position} AS k{position}" for position in range(len(columns)))
+        gone = f"SELECT {names}, run, found_at FROM {TOMBSTONE} WHERE table_name = {literal(of_tombstones)}"
+    return (
+        f"INSERT INTO {relation(contract, versions)} ({', '.join(map(quoted, versions.key))}, {RUN}, {SEEN_AT}, {DELETED_AT}) "
+        f"SELECT DISTINCT {keys}, run, found_at, found_at FROM ({gone}) AS gone WHERE {fits} "
+        f"ON CONFLICT DO NOTHING"
+    )
+
+
+def _fits(kind: ColumnType, text: str) -> str:
+    """Whether a column of this type of key can hold the value of the SQL `text` as it is."""
+    if kind.is_text and kind.length:
+        return f"length({text}) <= {kind.length}"
+    if kind.is_decimal and (bounds := _BOUNDS.fullmatch(kind.sql)):
+        precision, scale = map(int, bounds.groups())
+        return f"abs({text}::numeric) < 1e{precision - scale} AND {text}::numeric = round({text}::numeric, {scale})"
+    return "true"
 
 
 def lock_staged_tombstones(table: WarehouseTable) -> str:
@@ -235,7 +274,7 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def _from_text(table: WarehouseTable, position: int, text: str) -> str:
+def _from_text(table: StoredTable, position: int, text: str) -> str:
     """The SQL `text` as the column of the key, without bounds: varchar(3) would cut it, and name another row."""
     kind = table.column(table.key[position]).type
     return text if kind.is_text else f"({text})::{'numeric' if kind.is_decimal else kind.sql}"

@@ -9,8 +9,11 @@ Staged columns are whole numbers and texts (shared.codecs), which COPY fastest; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from contracts.contract import Contract
-from contracts.tables import Column, WarehouseTable
+from contracts.tables import Column, Dimension, StoredTable, Versions, WarehouseTable
+from contracts.warehouse import BATCH_ID, DELETED_AT, LEDGER, LOADED_AT, RUN, SEEN_AT
 from shared.codecs import codec_of
 from shared.sql import quoted
 from shared.star_schema.schema import relation
@@ -32,26 +35,46 @@ def merge_staged(contract: Contract, table: WarehouseTable) -> str:
 
     Deduplicated and sorted by key: two loaders then lock rows in the same order.
     """
+    technical = {RUN: "$1::bigint", BATCH_ID: "$2::uuid", LOADED_AT: "clock_timestamp()"}
+    return f"{_insert_staged(contract, table, table, technical)} WHERE excluded.{RUN} >= t.{RUN}"
+
+
+def add_versions(contract: Contract, dimension: Dimension, versions: Versions) -> str:
+    """Staged rows into the table of versions, as what run $1 has seen at $3; $2 is the batch.
+
+    Each run's row is one of its own, so it does not matter which of them comes first, or twice. The same batch comes again
+    when its quarantine is replayed, perhaps under a corrected contract: as in the dimension, what comes last is kept.
+    """
+    technical = {RUN: "$1::bigint", BATCH_ID: "$2::uuid", LOADED_AT: "clock_timestamp()", SEEN_AT: "$3::timestamptz"}
+    return _insert_staged(contract, dimension, versions, technical)
+
+
+def add_missing_versions(contract: Contract, dimension: Dimension, versions: Versions) -> str:
+    """Into the table of versions, the rows of the dimension that it lacks: those that an older loader has merged."""
+    names = ", ".join(map(quoted, (*versions.star_types, RUN, BATCH_ID, LOADED_AT)))
+    same = " AND ".join(f"{quoted('v', name)} = {quoted('d', name)}" for name in versions.identity)
+    seen = (
+        f"coalesce((SELECT l.snapshot_at FROM {LEDGER} AS l WHERE l.batch_id = d.{BATCH_ID}), to_timestamp(d.{RUN} / 1000.0))"
+    )
+    return (
+        f"INSERT INTO {relation(contract, versions)} ({names}, {SEEN_AT}) SELECT {names}, {seen} "
+        f"FROM {relation(contract, dimension)} AS d "
+        f"WHERE d.{RUN} > 0 AND NOT EXISTS (SELECT FROM {relation(contract, versions)} AS v WHERE {same}) "
+        f"ON CONFLICT DO NOTHING"
+    )
+
+
+def _insert_staged(contract: Contract, staged: WarehouseTable, table: StoredTable, technical: Mapping[str, str]) -> str:
     names = [quoted(column.name) for column in table.columns]
     values = [f"{codec_of(column.type).loaded(quoted('s', column.name))} AS {quoted(column.name)}" for column in table.columns]
-    identity = ", ".join(quoted(name) for name in table.identity)
-    changed = [
-        f"{name} = excluded.{name}"
-        for name, column in zip(names, table.columns, strict=True)
-        if column.name not in table.identity
-    ]
-    technical = [
-        "_run = excluded._run",
-        "_batch_id = excluded._batch_id",
-        "_loaded_at = excluded._loaded_at",
-        "_deleted_at = NULL",
-    ]
-    ordered = ", ".join(quoted("s", name) for name in table.identity)
+    changed = [f"{quoted(name)} = excluded.{quoted(name)}" for name in table.star_types if name not in table.identity]
+    changed += [f"{name} = excluded.{name}" for name in technical if name not in table.identity]
+    ordered = ", ".join(quoted("s", name) for name in staged.identity)
     return (
-        f"INSERT INTO {relation(contract, table)} AS t ({', '.join(names)}, _run, _batch_id, _loaded_at) "
-        f"SELECT DISTINCT ON ({ordered}) {', '.join(values)}, $1::bigint, $2::uuid, clock_timestamp() "
-        f"FROM {quoted(staging_name(table))} AS s ORDER BY {ordered} "
-        f"ON CONFLICT ({identity}) DO UPDATE SET {', '.join([*changed, *technical])} WHERE excluded._run >= t._run"
+        f"INSERT INTO {relation(contract, table)} AS t ({', '.join([*names, *technical])}) "
+        f"SELECT DISTINCT ON ({ordered}) {', '.join([*values, *technical.values()])} "
+        f"FROM {quoted(staging_name(staged))} AS s ORDER BY {ordered} "
+        f"ON CONFLICT ({', '.join(map(quoted, table.identity))}) DO UPDATE SET {', '.join(changed)}, {DELETED_AT} = NULL"
     )
 
 

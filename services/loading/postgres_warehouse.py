@@ -16,9 +16,11 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
 from contracts.warehouse import LEDGER, STAR_LOCK
-from services.loading.deletes import Deletes
+from services.loading.deletes import Deletes, add_deletions
 from services.loading.key_comparison import KeyComparisons
 from services.loading.merge import (
+    add_missing_versions,
+    add_versions,
     create_staging,
     insert_inferred_members,
     merge_date,
@@ -80,6 +82,7 @@ class PostgresWarehouse:
 
     async def _migrate(self) -> None:
         await migrate_schema(self._database, self._contract)
+        await self._add_missing_versions()
         self._has_schema = True
 
     async def has(self, batch_id: UUID) -> bool:
@@ -151,8 +154,12 @@ class PostgresWarehouse:
                 await self._fill_calendar(connection, table, facts)
                 continue
             if table in staged:
+                data = batch.event.data
                 async with _unreadable_column_named(connection, table):
-                    await connection.execute(merge_staged(contract, table), batch.event.data.run, batch.event.data.batch_id)
+                    await connection.execute(merge_staged(contract, table), data.run, data.batch_id)
+                if isinstance(table, Dimension) and table.versions is not None:
+                    seen = (data.run, data.batch_id, data.snapshot.taken_at)
+                    await connection.execute(add_versions(contract, table, table.versions), *seen)
             if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts)):
                 inferred[table.name] = [row["key"] for row in await connection.fetch(insert)]
         return inferred
@@ -169,12 +176,13 @@ class PostgresWarehouse:
         await connection.executemany(merge_date(self._contract, calendar), rows)
 
     async def finish_run(self, source_name: str, run: int) -> None:
-        """Add the missing foreign keys. Every load keeps them true, so adding them can't fail.
+        """Add the missing foreign keys, and versions. Every load keeps them true, so adding them can't fail.
 
         Raises: ServerBusyError when a long load holds the tables; a later run tries again.
         """
         if self._has_foreign_keys:
             return
+        await self._add_missing_versions()
         async with self._database.transaction() as connection:
             if not await is_complete(connection, source_name, run):
                 return
@@ -186,6 +194,15 @@ class PostgresWarehouse:
                 if name not in known:
                     await connection.execute(statement)
         self._has_foreign_keys = True
+
+    async def _add_missing_versions(self) -> None:
+        """Add what is loaded and was not seen: before the dimension had a history, or by a loader of an earlier build."""
+        for table in self._contract.warehouse_tables:
+            if isinstance(table, Dimension) and table.versions is not None:
+                async with self._database.transaction() as connection:
+                    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", STAR_LOCK)
+                    await connection.execute(add_missing_versions(self._contract, table, table.versions))
+                    await connection.execute(add_deletions(self._contract, table.versions, of_tombstones=table.name))
 
     async def compare_keys(self, ask: Ask) -> int:
         """See Warehouse."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from contracts.column_types import is_same_type
 from contracts.contract import Contract
-from contracts.tables import WarehouseTable
-from contracts.warehouse import RUN, TECHNICAL_COLUMNS
+from contracts.tables import StoredTable
+from contracts.warehouse import RUN
 from shared.errors import DependencyDownError
 from shared.sql import literal, quoted
 from shared.star_schema.schema import KeyConstraint, create_statements, definitions, key_constraints, relation
@@ -54,10 +54,10 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
     """
     if refused := obstacles(contract, star):
         raise SchemaNotReadyError("; ".join(refused))
-    missing = [table for table in contract.warehouse_tables if not star.columns[table.name]]
+    missing = [table for table in contract.stored_tables if not star.columns[table.name]]
     found = [
         change
-        for table in contract.warehouse_tables
+        for table in contract.stored_tables
         for change in (*_column_changes(contract, table, star), *_key_changes(contract, table, star))
     ]
     for key in outdated_foreign_keys(contract, star):
@@ -74,7 +74,7 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
 def obstacles(contract: Contract, star: FoundStar) -> list[str]:
     """Why the star can't follow the contract, a sentence each: a type that may not hold every value, objects of others."""
     dependants, refused = list[str](), list[str]()
-    for table in contract.warehouse_tables:
+    for table in contract.stored_tables:
         refused += [
             f"column '{name}' of the warehouse's '{table.name}' is {actual} and should be {wanted}, which may not hold every "
             f"value; alter the column, or correct contract '{contract.name}' and restart the loader"
@@ -97,7 +97,7 @@ def obstacles(contract: Contract, star: FoundStar) -> list[str]:
     return refused
 
 
-def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
+def _column_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[Change]:
     """One ALTER TABLE for all columns: one lock, and one scan of the rows.
 
     A view keeps the columns that it reads from changing their types, so views of a widened table are created again.
@@ -118,7 +118,7 @@ def _column_changes(contract: Contract, table: WarehouseTable, star: FoundStar) 
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
-def added(table: WarehouseTable, star: FoundStar) -> dict[str, str]:
+def added(table: StoredTable, star: FoundStar) -> dict[str, str]:
     """The columns that an existing table lacks, with their definitions.
 
     An added column starts as NULL: the changed contract makes the next run read everything again.
@@ -128,12 +128,12 @@ def added(table: WarehouseTable, star: FoundStar) -> dict[str, str]:
     return {name: definition for name, definition in types.items() if name not in names}
 
 
-def widenings(table: WarehouseTable, star: FoundStar) -> list[tuple[str, str]]:
+def widenings(table: StoredTable, star: FoundStar) -> list[tuple[str, str]]:
     """The columns whose type the contract has widened, with the new type."""
     return [(name, wanted) for name, actual, wanted in _retyped(table, star) if is_widening(actual, wanted)]
 
 
-def _retyped(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str, str]]:
+def _retyped(table: StoredTable, star: FoundStar) -> Iterator[tuple[str, str, str]]:
     """The columns of another type than the contract's, with both types."""
     for column in star.columns[table.name]:
         wanted = table.star_types.get(column.name)
@@ -143,21 +143,21 @@ def _retyped(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[str, str,
         yield column.name, actual, wanted.sql
 
 
-def no_longer_required(table: WarehouseTable, star: FoundStar) -> list[str]:
+def no_longer_required(table: StoredTable, star: FoundStar) -> list[str]:
     """The columns that are NOT NULL, although the contract has them not, or allows NULL."""
-    kept = {*(column.name for column in table.columns if not column.nullable), *TECHNICAL_COLUMNS, table.surrogate}
+    kept = definitions(table).keys() - {column.name for column in table.columns if column.nullable}
     found = star.columns[table.name]
     return [column.name for column in found if column.is_required and not column.is_key and column.name not in kept]
 
 
-def _constraint_actions(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
+def _constraint_actions(table: StoredTable, star: FoundStar) -> Iterator[str]:
     """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL."""
     for name in no_longer_required(table, star):
         yield f"ALTER COLUMN {quoted(name)} DROP NOT NULL"
     yield from repairs_of_run(table, star)
 
 
-def repairs_of_run(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
+def repairs_of_run(table: StoredTable, star: FoundStar) -> Iterator[str]:
     """Actions of ALTER TABLE that keep a row without a run from being inserted: an earlier version allowed it."""
     for column in star.columns[table.name]:
         if column.name == RUN and column.has_default:
@@ -166,7 +166,7 @@ def repairs_of_run(table: WarehouseTable, star: FoundStar) -> Iterator[str]:
             yield f"ALTER COLUMN {RUN} SET NOT NULL"
 
 
-def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> Iterator[Change]:
+def _key_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[Change]:
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns[table.name]}
     indexes = star.indexes[table.name]
@@ -186,7 +186,7 @@ def _key_changes(contract: Contract, table: WarehouseTable, star: FoundStar) -> 
             yield Change(f"key '{key.name}' of table '{table.name}'", (statement,))
 
 
-def missing_keys(table: WarehouseTable, star: FoundStar) -> Iterator[tuple[KeyConstraint, bool]]:
+def missing_keys(table: StoredTable, star: FoundStar) -> Iterator[tuple[KeyConstraint, bool]]:
     """The keys that the table lacks, each with whether there is an index of its name that can become its constraint."""
     indexes = star.indexes[table.name]
     has_primary = any(index.is_primary for index in indexes)
@@ -226,7 +226,7 @@ def _is_dropped(contract: Contract, view: StarView, star: FoundStar) -> bool:
     found = star.views.get(view.name)
     return found is not None and (
         _has_to_be_dropped(found, star.wanted_views.get(view.name))
-        or any(view.depends_on(table.name, dict(widenings(table, star))) for table in contract.warehouse_tables)
+        or any(view.depends_on(table.name, dict(widenings(table, star))) for table in contract.stored_tables)
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from contracts.contract import Contract
-from contracts.tables import WarehouseTable
+from contracts.tables import StoredTable
 from contracts.warehouse import RUN
 from shared.star_schema.evolution import (
     added,
@@ -51,7 +51,7 @@ class Effect:
 
 def effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
     """Every change that the star needs: tables, then views; foreign keys last, since they come after the first load."""
-    for table in contract.warehouse_tables:
+    for table in contract.stored_tables:
         name = f"{contract.warehouse_schema}.{table.name}"
         if star.columns[table.name]:
             yield from _table_effects(table, star, name)
@@ -76,7 +76,7 @@ def _foreign_key_effects(contract: Contract, star: FoundStar) -> Iterator[Effect
                 yield Effect(Action.ADD, "foreign key", place, f"to {column.references}, after the first complete run")
 
 
-def _table_effects(table: WarehouseTable, star: FoundStar, name: str) -> Iterator[Effect]:
+def _table_effects(table: StoredTable, star: FoundStar, name: str) -> Iterator[Effect]:
     new, wider = added(table, star), widenings(table, star)
     for column, definition in new.items():
         yield Effect(Action.ADD, "column", f"{name}.{column}", definition)
@@ -98,6 +98,6 @@ def _view_action(contract: Contract, view: StarView, star: FoundStar) -> Action 
     found, wanted = star.views.get(view.name), star.wanted_views.get(view.name)
     if found is None:
         return Action.CREATE
-    tables = [table for table in contract.warehouse_tables if star.columns[table.name]]
+    tables = [table for table in contract.stored_tables if star.columns[table.name]]
     changed = any(view.depends_on(table.name, {**added(table, star), **dict(widenings(table, star))}) for table in tables)
     return Action.REPLACE if changed or (wanted is not None and wanted.definition != found.definition) else None

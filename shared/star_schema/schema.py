@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from contracts.contract import Contract
-from contracts.tables import NAME_BYTES_MAXIMUM, Dimension, WarehouseTable
-from contracts.warehouse import TECHNICAL_COLUMNS
+from contracts.tables import NAME_BYTES_MAXIMUM, Dimension, StoredTable, Versions
+from contracts.warehouse import SEEN_AT, TECHNICAL_COLUMNS
 from shared.sql import quoted
 
 
-def create_statements(contract: Contract, tables: Iterable[WarehouseTable]) -> Iterator[str]:
+def create_statements(contract: Contract, tables: Iterable[StoredTable]) -> Iterator[str]:
     """The statements that create tables of the star, with their keys. Foreign keys come after the first load."""
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
     yield from (_create_table(contract, table) for table in tables)
@@ -58,7 +58,7 @@ class KeyConstraint:
     is_primary: bool
 
 
-def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
+def key_constraints(table: StoredTable) -> tuple[KeyConstraint, ...]:
     """The keys of a table; the last one tells two rows apart, and merges rely on it.
 
     A dimension keeps its primary key when it is given a surrogate.
@@ -78,14 +78,15 @@ def key_constraints(table: WarehouseTable) -> tuple[KeyConstraint, ...]:
     )
 
 
-def definitions(table: WarehouseTable) -> dict[str, str]:
+def definitions(table: StoredTable) -> dict[str, str]:
     """Every column of a table with its type and constraints, in order."""
     identity = {} if table.surrogate is None else {table.surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
     business = {column.name: column.type.sql + ("" if column.nullable else " NOT NULL") for column in table.columns}
-    return {**identity, **business, **TECHNICAL_COLUMNS}
+    seen = {SEEN_AT: "timestamptz NOT NULL"} if isinstance(table, Versions) else {}
+    return {**identity, **business, **TECHNICAL_COLUMNS, **seen}
 
 
-def _create_table(contract: Contract, table: WarehouseTable) -> str:
+def _create_table(contract: Contract, table: StoredTable) -> str:
     parts = [f"{quoted(name)} {definition}" for name, definition in definitions(table).items()]
     for key in key_constraints(table):
         kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
@@ -93,6 +94,6 @@ def _create_table(contract: Contract, table: WarehouseTable) -> str:
     return f"CREATE TABLE {relation(contract, table)} ({', '.join(parts)})"
 
 
-def relation(contract: Contract, table: WarehouseTable) -> str:
+def relation(contract: Contract, table: StoredTable) -> str:
     """The table, qualified and quoted."""
     return quoted(contract.warehouse_schema, table.name)

@@ -100,13 +100,13 @@ class FoundStar:
 
 def no_star(contract: Contract) -> FoundStar:
     """A warehouse that has nothing of the star."""
-    nothing: dict[str, list[Any]] = {table.name: [] for table in contract.warehouse_tables}
+    nothing: dict[str, list[Any]] = {table.name: [] for table in contract.stored_tables}
     return FoundStar(dict(nothing), dict(nothing), {}, {}, ())
 
 
 async def read_star(connection: asyncpg.Connection, contract: Contract) -> FoundStar:
     """Read the star of a contract, inside a transaction that may write."""
-    schema, tables = contract.warehouse_schema, [table.name for table in contract.warehouse_tables]
+    schema, tables = contract.warehouse_schema, [table.name for table in contract.stored_tables]
     names = [view.name for view in views(contract)]
     columns: dict[str, list[FoundColumn]] = {table: [] for table in tables}
     for row in await connection.fetch(QUERIES["columns.sql"], schema, tables):

@@ -11,7 +11,7 @@ from contracts.contract import Contract
 from contracts.document import NOT_NULL
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.paths import quoted_step
-from contracts.tables import Calendar, Column, Drift, Fact, RemodelledTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, RemodelledTable, WarehouseTable
 from contracts.type_names import type_name
 from contracts.yaml_text import read_contract
 from services.operator.contract.text import flow, scalar, source_text, star_table_lines
@@ -82,6 +82,10 @@ def _entry(table: WarehouseTable, options: Mapping[tuple[str, str], Options]) ->
         entry["version"] = list(table.version)
     if table.surrogate:
         entry["surrogate"] = table.surrogate
+    if isinstance(table, Dimension) and table.history:
+        entry["history"] = True
+    if isinstance(table, Fact) and table.as_of:
+        entry["as_of"] = list(table.as_of)
     entry["key"] = list(table.key)
     if table.lookups:
         entry["joins"] = {one.name: _join(one) for one in table.lookups}

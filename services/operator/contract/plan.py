@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +14,7 @@ import asyncpg
 from pydantic import BaseModel, SecretStr
 
 from contracts.contract import Contract
-from contracts.tables import SourceTable
+from contracts.tables import Dimension, SourceTable
 from contracts.warehouse import TECHNICAL_COLUMNS
 from contracts.yaml_text import ContractTextError
 from services.operator.errors import OperatorError, UsageError
@@ -180,11 +180,23 @@ async def _source(url: SecretStr, contract: Contract) -> _Report:
             keys = [await key_problem(connection, contract, table) for table in tables]
             problems = [problem for problem in keys if problem is not None]
             found = {table.name: await _measured(connection, contract, table, found[table.name]) for table in tables}
+        reads = tuple(_read(table, found[table.name]) for table in tables)
         return _Report(
             problems=tuple(problems),
-            reads=tuple(_read(table, found[table.name]) for table in tables),
-            notes=() if patience is None else (note,),
+            reads=reads,
+            notes=(*(() if patience is None else (note,)), *_notes_on_history(contract, reads)),
         )
+
+
+def _notes_on_history(contract: Contract, reads: Iterable[TableRead]) -> Iterator[str]:
+    in_full = {one.table: one.why_in_full for one in reads if one.in_full_every_run}
+    for table in contract.warehouse_tables:
+        if isinstance(table, Dimension) and table.versions is not None:
+            for source in sorted(in_full.keys() & {table.source, *(lookup.table for lookup in table.lookups)}):
+                yield (
+                    f"every run adds a row to '{table.versions.name}' for each row of '{table.source}', since it reads all of "
+                    f"'{source}' ({in_full[source]}): correct that, or leave `history` out"
+                )
 
 
 async def _measured(connection: asyncpg.Connection, contract: Contract, table: SourceTable, found: FoundTable) -> FoundTable:
@@ -263,7 +275,7 @@ async def _around_the_star(connection: asyncpg.Connection, contract: Contract, a
         found.append(_new_schema(contract.warehouse_schema))
     if applied.get(contract.name, contract.fingerprint) != contract.fingerprint:
         found.append(Effect(Action.CHANGE, "contract", contract.name, "the next run reads every table in full"))
-    names = [table.name for table in contract.warehouse_tables]
+    names = [table.name for table in contract.stored_tables]
     retired = await connection.fetch(_RETIRED, contract.warehouse_schema, names, list(TECHNICAL_COLUMNS))
     reason = "not in the contract: its rows stay as they are"
     return [*found, *(Effect(Action.KEEP, "table", f"{contract.warehouse_schema}.{row['name']}", reason) for row in retired)]

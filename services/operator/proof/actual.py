@@ -5,7 +5,7 @@ from __future__ import annotations
 from contracts.column_types import Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart
-from contracts.tables import UNKNOWN, Calendar, Column, Fact, WarehouseTable
+from contracts.tables import UNKNOWN, Calendar, Column, Fact, StoredTable, Versions, WarehouseTable
 from contracts.warehouse import DELETED_AT, RUN, current_name
 from services.operator.proof.canonical import canonical_query
 from services.operator.star_keys import key_value
@@ -43,9 +43,22 @@ def actual_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def current_relation(contract: Contract, table: WarehouseTable) -> str:
+def current_relation(contract: Contract, table: StoredTable) -> str:
     """The relation that a reader queries: of a fact, the view of its current versions; of any other table, the table."""
     return quoted(contract.warehouse_schema, current_name(table.name) if isinstance(table, Fact) else table.name)
+
+
+def newest_versions(contract: Contract, versions: Versions) -> str:
+    """The last state of each key that runs have seen and that was not deleted after it: those of the dimension's rows."""
+    key = ", ".join(map(quoted, versions.key))
+    newest = f"SELECT DISTINCT ON ({key}) * FROM {current_relation(contract, versions)} ORDER BY {key}, {RUN} DESC"
+    return canonical_query(
+        keys=[key_value(quoted("v", name), versions.column(name)) for name in versions.key],
+        values=[f"{quoted('v', column.name)}::text" for column in versions.columns],
+        cause="NULL::integer",
+        stamp=f"v.{RUN}::text",
+        relation=f"(SELECT * FROM ({newest}) AS newest WHERE {DELETED_AT} IS NULL) AS v",
+    )
 
 
 def _visible_rows(contract: Contract, table: WarehouseTable) -> str:

@@ -46,6 +46,19 @@ def rows_of_keys(query: str, table: WarehouseTable) -> str:
     return _rows(query, table, f"({', '.join(key_names(table))}) IN (SELECT * FROM {given})")
 
 
+def rows_unlike(dimension: str, versions: str, table: WarehouseTable) -> str:
+    """The rows of buckets below $1 in which two sides of one table, both in the warehouse, differ; the values of each.
+
+    Those of a side that lacks the row are NULL. Inferred members have no version.
+    """
+    names = ", ".join(key_names(table))
+    return (
+        f"SELECT {names}, d.values AS expected, v.values AS actual "
+        f"FROM (SELECT * FROM ({dimension}) AS d WHERE stamp <> '0') AS d "
+        f"FULL JOIN ({versions}) AS v USING ({names}) WHERE d.values IS DISTINCT FROM v.values AND {_bucket(table)} < $1"
+    )
+
+
 def _rows(query: str, table: WarehouseTable, condition: str) -> str:
     """The rows of a side; each long value is replaced by its beginning and its hash.
 

@@ -187,7 +187,7 @@ async def open_look(system: System) -> AsyncIterator[Look]:
 
 
 async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is_loaded: bool) -> None:
-    for table in contract.warehouse_tables:
+    for table in contract.stored_tables:
         if not await warehouse.fetchval("SELECT to_regclass($1) IS NULL", current_relation(contract, table)):
             continue
         if is_loaded:
@@ -229,7 +229,7 @@ async def _emptied_tables(source: Side, contract: Contract, progress: Progress) 
 async def _lost_keys(warehouse: Side, contract: Contract) -> tuple[Cause, ...]:
     """The causes for star tables that have lost the unique key that tells their rows apart."""
     causes = list[Cause]()
-    for table in contract.warehouse_tables:
+    for table in contract.stored_tables:
         name = quoted(contract.warehouse_schema, table.name)
         ((has_key,),) = await warehouse.fetch(HAS_KEY, name, sorted(table.identity))
         if not has_key:

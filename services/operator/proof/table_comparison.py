@@ -15,13 +15,15 @@ from typing import cast
 
 import asyncpg
 
-from contracts.tables import Calendar, RemodelledTable, WarehouseTable
-from services.operator.proof.actual import actual_rows, wrong_dates
-from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys
+from contracts.tables import Calendar, Dimension, RemodelledTable, Versions, WarehouseTable
+from services.operator.proof.actual import actual_rows, newest_versions, wrong_dates
+from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys, rows_unlike
 from services.operator.proof.expected import expected_dates, expected_rows
 from services.operator.proof.loaded import brought_by_batches
 from services.operator.proof.look import Look
 from services.operator.proof.row_comparison import (
+    NAMED_MAXIMUM,
+    Both,
     Cause,
     Difference,
     Mismatch,
@@ -33,6 +35,7 @@ from services.operator.proof.row_comparison import (
     difference_of,
 )
 from services.operator.star_keys import by_column
+from shared.source_keys import Key
 
 SETTLE_KEYS = 1_000  # in one statement
 
@@ -91,7 +94,18 @@ class _TableComparison:
         findings = TableFindings(self.table.name, expected=row_count, actual=row_count, digest=_digest(left))
         if differing := sorted({record["bucket"] for record in left ^ right}):
             await self._compare_rows(findings, rows_in_buckets, differing)
+        if isinstance(self.table, Dimension) and self.table.versions is not None:
+            await self._compare_versions(findings, self.table.versions, buckets)
         return findings
+
+    async def _compare_versions(self, findings: TableFindings, versions: Versions, buckets: int) -> None:
+        """The newest version of each key is the dimension's row: both are of one snapshot, so no row waits for anything."""
+        known = {difference.key for difference in findings.differences}
+        sides = actual_rows(self.look.contract, self.table), newest_versions(self.look.contract, versions)
+        statement = f"{rows_unlike(*sides, self.table)} LIMIT {NAMED_MAXIMUM}"
+        for *key, expected, actual in await self.look.warehouse.fetch(statement, buckets):
+            if tuple(key) not in known:
+                findings.add_difference(_difference_of_version(versions, tuple(key), expected, actual))
 
     async def settle_deleted(self, found: TableFindings, first: Look) -> None:
         """A row that is still there differs, if keys were compared since the `first` look and every question is answered.
@@ -176,6 +190,21 @@ class _TableComparison:
         """The table's two sides: on the source, and on the warehouse."""
         look, table = self.look, self.table
         return expected_rows(look.contract, table, look.causes_by_age(table)), actual_rows(look.contract, table)
+
+
+def _difference_of_version(
+    versions: Versions, key: Key, expected: Sequence[str | None] | None, actual: Sequence[str | None] | None
+) -> Difference:
+    """How the newest version of a key differs from the dimension's row; one that is missing is read again by a repair."""
+    if expected is None or actual is None:
+        kind = Mismatch.EXTRA if expected is None else Mismatch.MISSING
+        return Difference(
+            kind, key, {versions.name: Both(*("no version" if one is None else "a version" for one in (expected, actual)))}
+        )
+    pairs = zip(versions.star_types, expected, actual, strict=True)
+    return Difference(
+        Mismatch.DIFFERENT, key, {f"{versions.name}.{name}": Both(*both) for name, *both in pairs if both[0] != both[1]}
+    )
 
 
 def _digest(buckets: Iterable[asyncpg.Record]) -> str:

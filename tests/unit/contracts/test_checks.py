@@ -146,6 +146,18 @@ def test_a_column_must_fit_the_column_it_comes_from(column: Column, why: str) ->
         ),
         (replace(FACT_SALE, surrogate="item_id"), "'fact_sale' has two columns 'item_id'"),
         (replace(DIM_ITEM, surrogate="sold_time"), "'fact_sale' has two columns 'sold_time'"),
+        (
+            replace(DIM_ITEM, history=True, surrogate="valid_to"),
+            "'dim_item_history' has two columns 'valid_to'",
+        ),
+        (
+            replace(FACT_SALE, as_of=("sold_date", "due_date")),
+            "'fact_sale' needs for `as_of` a timestamp, a date, or a date and a time of day",
+        ),
+        (
+            replace(FACT_SALE, as_of=("sold_date", "sold_time")),
+            "'fact_sale' has `as_of`, but refers to no dimension with `history: true`",
+        ),
         (replace(DIM_ITEM, surrogate="_number"), "'dim_item._number' begins with '_', as Starlift's own columns do"),
         (
             with_column(DIM_MAKER, Column("_run", TEXT, FromSource("town"))),

@@ -7,9 +7,26 @@ import pytest
 
 from contracts.column_types import INTEGER, varchar
 from contracts.origins import FromSource
-from contracts.tables import NAME_BYTES_MAXIMUM, TABLE_NAME_BYTES_MAXIMUM, Column, ContractError, WarehouseTable
-from services.loading.deletes import insert_tombstones, is_dead, update_deleted_at
-from services.loading.merge import create_staging, insert_inferred_members, merge_staged, select_referred_dates, staging_name
+from contracts.tables import (
+    NAME_BYTES_MAXIMUM,
+    TABLE_NAME_BYTES_MAXIMUM,
+    Column,
+    ContractError,
+    Dimension,
+    Fact,
+    Versions,
+    WarehouseTable,
+)
+from services.loading.deletes import add_deletions, insert_tombstones, is_dead, update_deleted_at
+from services.loading.merge import (
+    add_missing_versions,
+    add_versions,
+    create_staging,
+    insert_inferred_members,
+    merge_staged,
+    select_referred_dates,
+    staging_name,
+)
 from shared.star_schema.schema import create_statements, foreign_keys
 from shared.star_schema.views import create_view, views
 from tests.fixtures.small_contract import DIM_DAY, DIM_ITEM, DIM_MAKER, DIM_SHELF, FACT_SALE, SHOP, with_column, with_table
@@ -50,10 +67,21 @@ def test_a_name_that_postgresql_would_truncate_is_refused() -> None:
 
 
 def test_hostile_names_are_quoted() -> None:
-    dimension = with_column(replace(DIM_MAKER, name=EVIL), Column(EVIL, INTEGER, FromSource("maker_id")))
-    contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension))
+    plain = with_column(replace(DIM_MAKER, name=EVIL), Column(EVIL, INTEGER, FromSource("maker_id")))
+    assert isinstance(plain, Dimension)
+    dimension = replace(plain, surrogate=f"{EVIL}#", history=True)
+    referring = with_column(FACT_SALE, replace(FACT_SALE.column("item_id"), references=EVIL))
+    assert isinstance(referring, Fact)
+    fact = replace(referring, as_of=("sold_date", "sold_time"))
+    contract = replace(SHOP, warehouse_schema=EVIL, warehouse_tables=(DIM_DAY, dimension, fact))
+    versions = contract.stored_tables[-1]
+    assert isinstance(versions, Versions)
     statements = [
-        *create_statements(contract, contract.warehouse_tables),
+        *create_statements(contract, contract.stored_tables),
+        add_versions(contract, dimension, versions),
+        add_missing_versions(contract, dimension, versions),
+        add_deletions(contract, versions),
+        add_deletions(contract, versions, of_tombstones=dimension.name),
         *(create_view(contract, view) for view in views(contract)),
         create_staging(dimension),
         merge_staged(contract, dimension),
@@ -87,9 +115,12 @@ def test_the_text_key_of_a_tombstone_is_not_truncated_to_another_row_s_key() -> 
     shelf = replace(
         DIM_SHELF, columns=tuple(replace(c, type=varchar(3)) if c.name == "label" else c for c in DIM_SHELF.columns)
     )
-    for statement in (insert_tombstones(shelf), update_deleted_at(SHOP, shelf), is_dead(shelf)):
+    versions = Versions("dim_shelf_versions", shelf.key, shelf.columns)
+    history = add_deletions(SHOP, versions)
+    for statement in (insert_tombstones(shelf), update_deleted_at(SHOP, shelf), is_dead(shelf), history):
         assert "::integer" in statement
         assert "varchar" not in statement
+    assert "WHERE true AND length(k1) <= 3" in history
 
 
 def replace_reference(fact: WarehouseTable, dimension: str) -> WarehouseTable:
