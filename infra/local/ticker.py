@@ -30,7 +30,7 @@ class Ticker:
         self._due = clock()
 
     def tick(self) -> bool:
-        """Whether it was time, the first call included."""
+        """Send if it is time, as on the first call; return whether it was."""
         now = self._clock()
         if now < self._due:
             return False
