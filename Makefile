@@ -42,6 +42,10 @@ demo-late-commit: create-environments ## Show which rows a watermark on last_upd
 bench: create-environments $(VENV)-bench/.installed ## Measure the first load of ORDERS=100000 beside COPY | COPY, dlt and sling, in one run
 	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python --orders $(ORDERS)
 
+.PHONY: bench-changes
+bench-changes: create-environments ## Measure changed rows, freshness, an idle minute and the queue runtime beside ORDERS=100000
+	$(BIN)/python -m tests.bench.changes --orders $(ORDERS)
+
 .PHONY: bench-proof
 bench-proof: create-environments ## Measure the proof of ORDERS=100000 orders beside count(*), in one run
 	$(BIN)/python -m tests.bench.proof --orders $(ORDERS)

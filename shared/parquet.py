@@ -23,6 +23,8 @@ from fastparquet.writer import MARKER, iter_dataframe, make_metadata, make_row_g
 from contracts.column_types import ColumnType
 from shared.codecs import codec_of
 
+# Its fastest level: at the default one, rows take a third more CPU time and 7 % less room.
+_COMPRESSION = {"_default": {"type": "ZSTD", "args": {"level": 1}}}
 _CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
 
 
@@ -48,7 +50,7 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
     groups = [
         group
         for part in iter_dataframe(physical, None)
-        if (group := make_row_group(file, part, metadata.schema, compression="ZSTD", stats=False)) is not None
+        if (group := make_row_group(file, part, metadata.schema, compression=_COMPRESSION, stats=False)) is not None
     ]
     metadata.schema = [metadata.schema[0], *(_annotated(element, types) for element in metadata.schema[1:])]
     metadata.row_groups = groups

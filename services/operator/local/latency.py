@@ -57,7 +57,13 @@ class Watch:
 
 async def read_latency(contract: Contract, source: Database, watch: Watch, since: datetime) -> Latency | None:
     """Of every version that was committed since and is the newest of its row; None if there is none."""
-    seconds = []
+    seconds = await read_seconds(contract, source, watch, since)
+    return Latency(len(seconds), median(seconds), max(seconds)) if seconds else None
+
+
+async def read_seconds(contract: Contract, source: Database, watch: Watch, since: datetime) -> list[float]:
+    """The seconds from commit to sight of each of these versions."""
+    seconds = list[float]()
     async with source.transaction(readonly=True) as connection:
         for table in contract.facts:
             if contract.source_table(table.source).full:
@@ -73,4 +79,4 @@ async def read_latency(contract: Contract, source: Database, watch: Watch, since
             for moment, *version in rows:
                 if (seen := watch.seen.get(tuple(version))) is not None:
                     seconds.append((seen - moment).total_seconds())
-    return Latency(len(seconds), median(seconds), max(seconds)) if seconds else None
+    return seconds
