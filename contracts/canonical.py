@@ -70,7 +70,8 @@ def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
         case Fact():
             document |= {"kind": "fact", "source": table.source}
             document |= _given(version=list(table.version), surrogate=table.surrogate, as_of=list(table.as_of))
-    return document | _given(lookups=[_lookup(lookup) for lookup in table.lookups])
+    where = None if table.where is None else _expression(table.where)
+    return document | _given(lookups=[_lookup(lookup) for lookup in table.lookups], where=where)
 
 
 def _lookup(lookup: Lookup) -> dict[str, Any]:

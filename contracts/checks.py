@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
 from contracts.column_types import ColumnType, Kind
-from contracts.expressions import NUMBERS, Type, columns_read, type_of
+from contracts.expressions import NUMBERS, Expression, Type, columns_read, type_of
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
@@ -95,6 +95,7 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
                 "a delete could not be found"
             )
         yield from (f"'{table.name}' {problem}" for problem in _lookup_problems(contract, table))
+        yield from (f"the filter of '{table.name}' {problem}" for problem in _filter_problems(contract, table))
     for column in table.columns:
         yield from (f"'{table.name}.{column.name}' {problem}" for problem in _column_problems(contract, table, column))
 
@@ -151,6 +152,15 @@ def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
                 "join integers with integers, numerics with numerics of the same scale, texts with texts, and other types "
                 "with themselves"
             )
+
+
+def _filter_problems(contract: Contract, table: RemodelledTable) -> Iterator[str]:
+    if table.where is None:
+        return
+    yield from _reading_problems(contract, table, table.where)
+    yield from (f"reads '{read.name}' of a joined row" for read in columns_read(table.where) if read.lookup is not None)
+    if table.where.type is not Type.BOOLEAN:
+        yield f"makes {table.where.type}, not a boolean"
 
 
 def _column_problems(contract: Contract, table: WarehouseTable, column: Column) -> Iterator[str]:
@@ -216,18 +226,22 @@ def _origin_problems(contract: Contract, table: RemodelledTable, column: Column)
 
 
 def _computed_problems(contract: Contract, table: RemodelledTable, wanted: ColumnType, origin: Computed) -> Iterator[str]:
-    for read in columns_read(origin.expression):
+    yield from _reading_problems(contract, table, origin.expression)
+    made, declared = origin.expression.type, type_of(wanted)
+    if made in {Type.NULL, Type.OPAQUE}:
+        yield "is computed, but what its expression makes cannot be stored"
+    elif not (made in NUMBERS and declared in NUMBERS) and made is not declared:
+        yield f"is {wanted.sql} but its expression makes {made}"
+
+
+def _reading_problems(contract: Contract, table: RemodelledTable, expression: Expression) -> Iterator[str]:
+    for read in columns_read(expression):
         if read.lookup is not None and read.lookup not in table.paths:
             yield f"reads '{read.name}' of '{read.lookup}', which the table does not join"
             continue
         found = contract.source_table(table.table_of(read.lookup)).column(read.name).type
         if found != read.column_type and not read.type is type_of(found) is Type.OPAQUE:
             yield f"reads '{read.name}' as {read.column_type.sql}, which is {found.sql}"
-    made, declared = origin.expression.type, type_of(wanted)
-    if made in {Type.NULL, Type.OPAQUE}:
-        yield "is computed, but what its expression makes cannot be stored"
-    elif not (made in NUMBERS and declared in NUMBERS) and made is not declared:
-        yield f"is {wanted.sql} but its expression makes {made}"
 
 
 def _copy_problems(name: str, found: ColumnType, wanted: ColumnType, absent: str | None) -> Iterator[str]:

@@ -94,6 +94,10 @@ class Contract:
         """The paths that begin at rows of the source table `source`."""
         return tuple(path for path in self.paths if path[0].start == source)
 
+    def has_filter(self, source: str) -> bool:
+        """Whether a warehouse table leaves out some rows of the source table `source`."""
+        return any(table.where is not None for table in self.remodelled_from(source))
+
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
         """Every column of a fact that refers to the warehouse table `table`, with its fact."""
         return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references == table)

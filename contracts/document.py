@@ -63,6 +63,7 @@ def _texts(value: object) -> object:
 
 SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
+Sql = Annotated[str, Field(min_length=1, max_length=2000)]
 Names = Annotated[
     tuple[SqlName, ...],
     BeforeValidator(_texts),
@@ -138,6 +139,11 @@ class SourceTableDocument(_Closed):
             raise ValueError("`key` is missing; if its rows have none, write `row_id: row_id`")
         return self
 
+    @property
+    def links(self) -> dict[tuple[str, ...], str]:
+        """The tables to whose key its columns refer, by these columns."""
+        return {tuple(part.strip() for part in on.split(",")): target for on, target in self.foreign_keys.items()}
+
 
 class SourceDocument(_Closed):
     """The source's catalog, as far as the star needs it. Written by `starlift pull`."""
@@ -163,7 +169,7 @@ class Column(_Closed):
     currency_name_of: SqlPath | None = Field(
         None, description="the ISO 4217 name of a currency's code; any other is quarantined"
     )
-    sql: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+    sql: Sql | None = Field(
         None,
         description="an expression over columns and paths, such as `quantity * unit_price`, whose value is stored as `type`; "
         "a value that does not fit is quarantined (docs/contracts.md lists what it may contain)",
@@ -215,6 +221,11 @@ class Join(_Closed):
 
 class _Table(_Closed):
     columns: dict[SqlName, Column] = Field(description="the columns of the star, in their order, and where they come from")
+    where: Sql | None = Field(
+        None,
+        description="a condition over columns of the table itself, such as `deleted_at IS NULL`; a row for which it is false "
+        "or NULL is not in the star",
+    )
     key: Names = Field((), description="the columns that hold the source's key; otherwise those that copy it")
     joins: dict[SqlName, Join] = Field(default_factory=dict, description="joins that columns may name")
 

@@ -1,11 +1,11 @@
-"""The expressions of derived columns: a small tree whose types are checked, whatever text it was made from.
+"""The expressions of derived columns and filters: a small tree whose types are checked, whatever text it was made from.
 
 Everything here is total: each operation has a value, or NULL, for every input, because the proof is one statement over the
 whole source and must never raise. Hence numbers are exact and have no bounds within an expression (a bigint does not overflow
 in the middle of one): only the declared type of the column bounds what is stored, and a value that does not fit sends its row
 to quarantine. The other limits here keep texts below what PostgreSQL can hold, and dates within its calendar.
 
-contracts/expression_text.py makes trees of texts, and `computed.py` of remodelling evaluates them; that of the proof renders
+contracts/expression_text.py makes trees of texts, shared/expressions/in_python.py computes their values, and in_sql.py renders
 them as SQL. An operation may be in RULES only while a property test shows that the two agree.
 """
 

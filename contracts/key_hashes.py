@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from contracts.objects import Name
+from contracts.tables import RemodelledTable
 
 # A key's hash is the beginning of the SHA-256 of its text in UTF-8, cut in two: the first 16 bits choose the bucket, and the
 # others are summed up. SHA-256 is the same in every version and encoding of PostgreSQL, and in FIPS mode.
@@ -30,10 +31,15 @@ class TableHashes(_Closed):
     """The keys of one source table, apart from those of rows that the run read. A power of two of buckets."""
 
     table: Name  # of the source
+    star_table: Name | None = None  # of the warehouse, if these are the rows that its filter accepts; None: every row
     counts: tuple[Annotated[int, Field(ge=0)], ...]  # keys in each bucket
     sums: tuple[Annotated[int, Field(ge=0)], ...]  # of the hashes in each bucket
     # A table that is empty is usually a mistake, and not compared. A person has said that this one is really empty.
     believe_empty: bool = False
+
+    def is_of(self, table: RemodelledTable) -> bool:
+        """Whether the rows of a warehouse table are compared with these."""
+        return self.table == table.source and self.star_table == (None if table.where is None else table.name)
 
     @model_validator(mode="after")
     def _whole(self) -> TableHashes:
@@ -51,3 +57,9 @@ class KeyHashes(_Closed):
     previous: int | None = None
     taken_at: AwareDatetime  # the run's snapshot, by the source's clock
     tables: tuple[TableHashes, ...]
+
+
+class RejectedKeys(_Closed):
+    """The rows of a batch that filters leave out, by warehouse table: gzipped JSON in the bucket. They are as good as gone."""
+
+    tables: dict[Name, tuple[tuple[int | str, ...], ...]]

@@ -158,6 +158,7 @@ class BatchRemodelledData(_BatchData):
     gone: tuple[RowsOf, ...] = ()  # as in the BatchIngested: of source tables
     answers: UUID | None = None  # as in the BatchIngested
     quarantine: ObjectRef | None = None  # the rows that the warehouse can't hold, as JSON lines
+    rejected: ObjectRef | None = None  # RejectedKeys: the rows that filters of the warehouse's tables leave out
 
 
 class BatchLoadedData(_BatchData):
@@ -194,7 +195,7 @@ class BatchIngested(_Event):
 class BatchRemodelled(_Event):
     """Event, from remodelling to loading."""
 
-    type: Literal["starlift.batch_remodelled.v3"] = "starlift.batch_remodelled.v3"
+    type: Literal["starlift.batch_remodelled.v4"] = "starlift.batch_remodelled.v4"
     data: BatchRemodelledData
 
 
@@ -213,9 +214,10 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "starlift.ingest_source.v1": lambda document: {**document, "type": "starlift.ingest_source.v2"},
     "starlift.batch_ingested.v1": lambda document: {**document, "type": "starlift.batch_ingested.v3"},
-    "starlift.batch_remodelled.v1": lambda document: {**document, "type": "starlift.batch_remodelled.v3"},
+    "starlift.batch_remodelled.v1": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
     "starlift.batch_ingested.v2": lambda document: _without_key_lists(document, "starlift.batch_ingested.v3"),
-    "starlift.batch_remodelled.v2": lambda document: _without_key_lists(document, "starlift.batch_remodelled.v3"),
+    "starlift.batch_remodelled.v2": lambda document: _without_key_lists(document, "starlift.batch_remodelled.v4"),
+    "starlift.batch_remodelled.v3": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
 }
 
 

@@ -60,6 +60,10 @@ class BatchKeys:
         """The hashes of the keys of every table that the run compares, in either bucket."""
         return f"{self.prefix}key_hashes-{sha256[:_HASH_DIGITS]}.json.gz"
 
+    def rejected_keys(self, sha256: str) -> str:
+        """The keys of the rows that filters reject, in the processed bucket."""
+        return f"{self.prefix}rejected-{sha256[:_HASH_DIGITS]}.json.gz"
+
     def star_rows(self, table: str, sha256: str) -> str:
         """Remodelled rows of a warehouse table, in the processed bucket."""
         return f"{self.star_rows_prefix(table)}{sha256[:_HASH_DIGITS]}.parquet"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts import document as written
-from contracts.column_types import DATE, INTEGER, TEXT, TIME, ColumnType, Kind
+from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.document import DocumentError, Place, Problem
-from contracts.expressions import ExpressionError, ReadColumn, Type, columns_read
-from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
+from contracts.expressions import Expression, ExpressionError, ReadColumn, Type, columns_read
+from contracts.origins import Computed, FromLookup, FromSource, Origin
 from contracts.paths import quoted_step, steps_of
+from contracts.star_columns import calendar, copied, made_from
 from contracts.tables import (
-    Calendar,
     Column,
     ContractError,
     Dimension,
@@ -29,7 +29,6 @@ from contracts.tables import (
 )
 
 LISTED = 20  # names in a sentence
-_PART_TYPES = {"date": DATE, "day_name": TEXT, "month_name": TEXT}
 _FIRST_NAME = re.compile(r"'([^'.]+)(?:\.([^']+))?'")
 _OF_MOMENTS = frozenset({"date_of", "time_of"})
 
@@ -101,7 +100,7 @@ class _Resolver:
 
     def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
         if isinstance(entry, written.CalendarTable):
-            return _calendar(name, entry)
+            return calendar(name, entry.calendar)
         kind, base = ("fact", entry.fact) if isinstance(entry, written.FactTable) else ("dimension", entry.dimension)
         known = self.document.source.tables
         if base not in known:
@@ -144,14 +143,15 @@ class _StarTable:
                 columns.append(self._column(name, column))
             except _MistakeError as mistake:
                 self.whole.complain("star", self.name, "columns", name, text=str(mistake))
+        where = self._where()
         key = self.entry.key or self._key(columns)
         columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
         lookups = tuple(self.lookups.values())
         match self.entry:
             case written.DimensionTable(surrogate=surrogate, history=history):
-                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history)
+                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history, where=where)
             case written.FactTable(version=version, surrogate=surrogate, as_of=as_of):
-                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of)
+                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of, where=where)
 
     def _key(self, columns: list[Column]) -> tuple[str, ...]:
         """The columns that copy the source's key, in its order."""
@@ -175,7 +175,7 @@ class _StarTable:
         travels: ColumnType | None = None
         origin: Origin
         if kind == "from":
-            star_type, travels = _copied(found.type, entry.type)
+            star_type, travels = copied(found.type, entry.type)
             if found.lookup is None:
                 origin = FromSource(found.column, entry.absent)
             else:
@@ -190,27 +190,49 @@ class _StarTable:
                 self.whole.use(found.table, (entry.absent,))
                 other = self.whole.document.source.tables[found.table].columns[entry.absent].nullable
                 nullable = found.is_optional or (found.nullable and other)
-            origin, star_type = _derived(kind, found, entry.absent)
+            origin, star_type = made_from(kind, found.column, found.lookup.name if found.lookup else None, entry.absent)
             star_type = entry.type or star_type
         self.whole.use(found.table, (found.column,), travels)
         return Column(name, star_type, origin, entry.nullable if entry.nullable is not None else nullable, entry.references)
 
     def _computed(self, name: str, entry: written.Column, text: str) -> Column:
-        from contracts.derived import derived  # noqa: PLC0415 (sqlglot: half a second, for what few contracts have)
-
         if entry.type is None or entry.absent is not None:
             raise _MistakeError(
                 "`sql` needs a `type`, that of what is stored, and takes no `absent`: write COALESCE(…, '(none)')"
             )
-        try:
-            expression, may_be_null = derived(text, self._read)
-        except ExpressionError as error:
-            raise _MistakeError(f"the expression {error}") from None
-        for read in columns_read(expression):
-            table = self.lookups[read.lookup].table if read.lookup else self.base
-            self.whole.use(table, (read.name,), None if read.type is Type.OPAQUE else read.column_type)
+        expression, may_be_null = self._expression(text, self._read, "expression")
         nullable = may_be_null if entry.nullable is None else entry.nullable
         return Column(name, entry.type, Computed(expression), nullable, entry.references)
+
+    def _where(self) -> Expression | None:
+        if self.entry.where is None:
+            return None
+        try:
+            return self._expression(self.entry.where, self._read_own, "filter")[0]
+        except _MistakeError as mistake:
+            self.whole.complain("star", self.name, "where", text=str(mistake))
+            return None
+
+    def _expression(
+        self, text: str, read: Callable[[Sequence[str]], tuple[ReadColumn, bool]], what: str
+    ) -> tuple[Expression, bool]:
+        """The expression of a text, and whether it may be NULL. Raises: _MistakeError."""
+        from contracts.derived import derived  # noqa: PLC0415 (sqlglot: half a second, for what few contracts have)
+
+        try:
+            expression, may_be_null = derived(text, read)
+        except ExpressionError as error:
+            raise _MistakeError(f"the {what} {error}") from None
+        for column in columns_read(expression):
+            table = self.lookups[column.lookup].table if column.lookup else self.base
+            self.whole.use(table, (column.name,), None if column.type is Type.OPAQUE else column.column_type)
+        return expression, may_be_null
+
+    def _read_own(self, path: Sequence[str]) -> tuple[ReadColumn, bool]:
+        """A column that a filter names: a joined row may change without the row itself."""
+        if len(path) > 1:
+            raise _MistakeError(f"a filter reads columns of '{self.base}' alone, not '{'.'.join(path)}'")
+        return self._read(path)
 
     def _read(self, path: Sequence[str]) -> tuple[ReadColumn, bool]:
         """A column that an expression names, and whether it may be NULL."""
@@ -238,7 +260,7 @@ class _StarTable:
     def _step(self, table: str, before: Lookup | None, step: str) -> tuple[Lookup, bool]:
         """The join that a step of a path names, and whether its row may be missing."""
         tables = self.whole.document.source.tables
-        links = dict(_foreign_keys(tables[table]))
+        links = tables[table].links
         declared = self.entry.joins.get(step)
         if declared is not None and declared.via == (before.name if before else None):
             target, on, name = declared.table, declared.on, step
@@ -260,38 +282,6 @@ class _StarTable:
         self.lookups.setdefault(name, lookup)
         is_certain = links.get(on) == target and not any(tables[table].columns[one].nullable for one in on)
         return lookup, not is_certain
-
-
-def _foreign_keys(table: written.SourceTableDocument) -> Iterator[tuple[tuple[str, ...], str]]:
-    return ((tuple(part.strip() for part in on.split(",")), target) for on, target in table.foreign_keys.items())
-
-
-def _calendar(name: str, entry: written.CalendarTable) -> Calendar:
-    columns = (Column(column, _PART_TYPES.get(part, INTEGER), CalendarPart(part)) for column, part in entry.calendar.items())
-    key = tuple(column for column, part in entry.calendar.items() if part == "date")
-    return Calendar(name, key[:1], tuple(columns))
-
-
-def _copied(found: ColumnType, wanted: ColumnType | None) -> tuple[ColumnType, ColumnType | None]:
-    """The type in the star of a column that is copied, and the form in which it travels if that is not the source's."""
-    if wanted is None:
-        return (TEXT if found.is_text else found), None
-    if (found.is_text and wanted.is_text) or (found.kind is wanted.kind is Kind.NUMERIC and found.scale == wanted.scale):
-        return wanted, None
-    return wanted, wanted
-
-
-def _derived(kind: str, found: _Found, absent: str | None) -> tuple[Origin, ColumnType]:
-    lookup = found.lookup.name if found.lookup else None
-    match kind:
-        case "date_of":
-            return DateOf(found.column, absent, lookup), DATE
-        case "time_of":
-            return TimeOf(found.column, absent, lookup), TIME
-        case "parsed_date":
-            return ParsedDate(found.column, lookup), DATE
-        case _:
-            return CurrencyNameOf(found.column, lookup), TEXT
 
 
 def _listed(names: Mapping[str, object]) -> str:

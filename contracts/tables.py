@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from functools import cached_property
 from typing import TypeVar, cast
 
 from contracts.column_types import TEXT, ColumnType
+from contracts.expressions import Expression
 from contracts.origins import Origin
 from contracts.warehouse import HISTORY_COLUMNS, RUN, current_name, versions_name
 
@@ -190,6 +191,9 @@ class Versions(_StarTable):
 class _JoinedTable(_StarTable):
     source: str  # the base table
     lookups: tuple[Lookup, ...] = ()  # the joins that origins name, in any order
+    # The filter: a row of `source` for which it is not true is not in the table. It reads the base row alone, so that a row's
+    # verdict changes only when the row does.
+    where: Expression | None = field(default=None, kw_only=True)
 
     def lookup(self, name: str) -> Lookup:
         """The lookup called `name`. Raises: ContractError if there is none."""

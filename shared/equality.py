@@ -33,6 +33,15 @@ def compared_text(contract: Contract, table: str, column: str, value: str) -> st
     return f"CASE WHEN {padded} THEN {value}::text::bpchar::text ELSE {value}::text END" if padded else f"{value}::text"
 
 
+def source_value(contract: Contract, table: str, name: str, alias: str) -> str:
+    """A column of the row `alias` of a source table; a text, or a numeric that travels as one, in its compared form."""
+    value = quoted(alias, name)
+    kind = contract.source_table(table).column(name).type
+    if kind.is_decimal and kind.is_verbatim:
+        return f"({compared_text(contract, table, name, value)})::{kind.sql}"
+    return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
+
+
 def is_partner(contract: Contract, join: Join, start: str, partner: str) -> str:
     """The condition of a join: the SQL row `partner` is the one that the row `start` refers to."""
     conditions = []

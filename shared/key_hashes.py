@@ -1,4 +1,4 @@
-"""Hashes of keys by bucket, in SQL and in Python, and their physical form."""
+"""Hashes of keys by bucket, in SQL and in Python, and the physical form of what is said about keys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from contracts.key_hashes import BUCKET_BITS, BUCKETS_MAXIMUM, KEYS_PER_BUCKET, SUMMED_BITS, KeyHashes, TableHashes
+from contracts.key_hashes import (
+    BUCKET_BITS,
+    BUCKETS_MAXIMUM,
+    KEYS_PER_BUCKET,
+    SUMMED_BITS,
+    KeyHashes,
+    RejectedKeys,
+    TableHashes,
+)
 from shared.errors import PermanentError
 from shared.source_keys import Key
 
 _SUMMED = 2**SUMMED_BITS - 1
 
-Hashes = TypeVar("Hashes", KeyHashes, TableHashes)
+Keys = TypeVar("Keys", KeyHashes, TableHashes, RejectedKeys)
 
 
 def hashed(texts: Sequence[str]) -> str:
@@ -61,7 +69,9 @@ def sums_of(keys: Iterable[Key], buckets: int = BUCKETS_MAXIMUM) -> list[tuple[i
     return [(bucket, count, sums[bucket]) for bucket, count in counts.items()]
 
 
-def table_hashes(table: str, found: Iterable[tuple[int, int, int]], *, believe_empty: bool = False) -> TableHashes:
+def table_hashes(
+    table: str, found: Iterable[tuple[int, int, int]], *, star_table: str | None = None, believe_empty: bool = False
+) -> TableHashes:
     """The hashes of a table from the sums of its BUCKETS_MAXIMUM buckets, folded into as many as its size deserves."""
     rows = list(found)
     key_count = sum(count for _, count, _ in rows)
@@ -70,17 +80,19 @@ def table_hashes(table: str, found: Iterable[tuple[int, int, int]], *, believe_e
     for bucket, count, total in rows:
         counts[bucket & (buckets - 1)] += count
         sums[bucket & (buckets - 1)] += total
-    return TableHashes(table=table, counts=tuple(counts), sums=tuple(sums), believe_empty=believe_empty)
+    return TableHashes(table=table, star_table=star_table, counts=tuple(counts), sums=tuple(sums), believe_empty=believe_empty)
 
 
-def packed(hashes: KeyHashes | TableHashes) -> bytes:
-    """Gzipped JSON; the same hashes make the same bytes."""
-    return gzip.compress(hashes.model_dump_json().encode(), compresslevel=6, mtime=0)
+def packed(keys: KeyHashes | TableHashes | RejectedKeys) -> bytes:
+    """Gzipped JSON; the same keys make the same bytes. What is None is left out: older builds don't know all of it."""
+    return gzip.compress(keys.model_dump_json(exclude_none=True).encode(), compresslevel=6, mtime=0)
 
 
-def unpacked(model: type[Hashes], body: bytes) -> Hashes:
-    """The hashes that were packed. Raises: PermanentError."""
+def unpacked(model: type[Keys], body: bytes) -> Keys:
+    """What was packed. Raises: PermanentError."""
     try:
         return model.model_validate_json(gzip.decompress(body))
     except (OSError, EOFError, ValidationError) as error:
-        raise PermanentError(f"hashes of keys can't be read ({type(error).__name__}); compare keys again") from error
+        raise PermanentError(
+            f"what a batch says about keys can't be read ({type(error).__name__}); run `starlift ingest --full`"
+        ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import add, gt
 
@@ -16,6 +16,7 @@ from contracts.contract import Contract
 from contracts.key_hashes import KeyHashes, TableHashes
 from contracts.messages import Extract, Role, RowsOf
 from contracts.objects import BatchKeys, ObjectRef
+from services.ingestion.plan import Plan
 from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
@@ -89,13 +90,14 @@ def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:
 async def write_key_hashes(run: Run, snapshot: OpenSnapshot, index: int, store: SourceStore) -> Compared | None:
     """Write the hashes of the keys of every table that the run compares, as part of batch `index`; None if it compares none.
 
-    A table without rows is left out, unless the command believes that it is really empty: every row of the star would be in
-    question.
+    A table of the star with a filter has hashes of its own. A table without rows is left out, unless the command believes that
+    it is really empty: every row of the star would be in question.
     """
     tables = list[TableHashes]()
     for table in run.plan.compared_tables:
         if run.plan.believe_empty or not await snapshot.is_empty(table):
-            tables.append(await snapshot.key_hashes(run.plan, table))
+            stars = (star if star.where is not None else None for star in run.plan.contract.remodelled_from(table.name))
+            tables += [await snapshot.key_hashes(run.plan, table, star) for star in dict.fromkeys(stars)]
         else:
             report_empty_table(run, table.name)
     if not tables:
@@ -110,6 +112,16 @@ async def write_key_hashes(run: Run, snapshot: OpenSnapshot, index: int, store: 
     key_of = run.object_keys.batch(run.number, index).key_hashes
     row_count = sum(sum(table.counts) for table in tables)
     return Compared(frozenset(table.table for table in tables), await store.put_landing(key_of, body, row_count=row_count))
+
+
+async def with_rows_in_question(plan: Plan, snapshot: OpenSnapshot) -> Plan:
+    """The plan, which also reads the rows in question that exist, if a filter may leave them out: only their images tell."""
+    reread = dict(plan.reread)
+    for table in plan.contract.source_tables:
+        if (keys := plan.looked_up.get(table.name)) and plan.contract.has_filter(table.name):
+            missing = set(await snapshot.missing_keys(table, keys))
+            reread[table.name] = tuple(key for key in keys if key not in missing)
+    return replace(plan, reread=reread)
 
 
 async def missing_rows(run: Run, snapshot: OpenSnapshot, limits: BatchLimits) -> AsyncIterator[RowsOf]:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from contracts.messages import BatchIngested, IngestSource, LookUpKeys, Message, Trigger, encode
 from contracts.objects import ObjectRef
 from contracts.state import Checkpoint
-from services.ingestion.batches import Content, missing_rows, write_extracts, write_key_hashes
+from services.ingestion.batches import Content, missing_rows, with_rows_in_question, write_extracts, write_key_hashes
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.reports import report_batch, report_end, report_plan
@@ -73,7 +73,7 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
     """
     started_at, before = deps.now(), lease.state.checkpoint
     async with deps.source.open_snapshot() as snapshot:
-        plan = snapshot.plan(before, command.data, deps.compare_keys_every)
+        plan = await with_rows_in_question(snapshot.plan(before, command.data, deps.compare_keys_every), snapshot)
         run = Run(lease.run, command, started_at, before, snapshot.facts, plan, deps.store.keys)
         report_plan(run, deps.held_back_limit)
         batches, compared = await _ingest_batches(run, snapshot, deps)

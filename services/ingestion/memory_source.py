@@ -14,14 +14,16 @@ import pandas as pd
 
 from contracts.column_types import TEXT
 from contracts.contract import Contract
+from contracts.expressions import Expression, columns_read
 from contracts.key_hashes import TableHashes
 from contracts.messages import Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity
-from contracts.tables import Path, SourceTable
+from contracts.tables import Path, RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.source import BatchLimits, Page
 from shared.clock import utc_now
 from shared.codecs import codec_of
+from shared.expressions.in_python import computed
 from shared.key_hashes import sums_of, table_hashes
 from shared.source_facts import SourceFacts, SourceTableFacts
 from shared.source_keys import Key
@@ -131,10 +133,11 @@ class MemorySnapshot:
                 page = affected[start : start + size]
                 yield [_page(table, Role.BASE, plan, page), *self._partners(plan, table, page)]
 
-    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
+    async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         """See OpenSnapshot."""
-        unread = [key for key, row in self.rows[table.name].items() if not self._affected(plan, table, key, row)]
-        return table_hashes(table.name, sums_of(unread), believe_empty=plan.believe_empty)
+        unread = {key: one.row for key, one in self.rows[table.name].items() if not self._affected(plan, table, key, one)}
+        keys = unread if star is None or star.where is None else _accepted(star.where, unread)
+        return table_hashes(table.name, sums_of(keys), star_table=star.name if star else None, believe_empty=plan.believe_empty)
 
     async def is_empty(self, table: SourceTable) -> bool:
         """See OpenSnapshot."""
@@ -173,6 +176,14 @@ class MemorySnapshot:
         values = [start.row.get(name) for name in join.on] if start else []
         key = tuple(value for value in values if value is not None)
         return (key, self.rows[join.table].get(key)) if len(key) == len(join.on) else (None, None)
+
+
+def _accepted(where: Expression, rows: Mapping[Key, Row]) -> list[Key]:
+    series = {
+        column: pd.Series([row.get(column.name) for row in rows.values()], dtype=codec_of(column.column_type).frame)
+        for column in columns_read(where)
+    }
+    return [key for key, value in zip(rows, computed(where, series, len(rows)), strict=True) if value is True]
 
 
 def _key_of(table: SourceTable, row: Row) -> Key:

@@ -18,7 +18,7 @@ from contracts.contract import Contract
 from contracts.key_hashes import TableHashes
 from contracts.messages import Role
 from contracts.state import Checkpoint
-from contracts.tables import Path, SourceTable
+from contracts.tables import Path, RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, Page
@@ -82,14 +82,14 @@ class PostgresSnapshot:
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 (after,) = keys_of(table, (await page.frame).tail(1))
 
-    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
+    async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         """See OpenSnapshot."""
-        if (query := _selection(plan).unread_hashes(table)) is None:
-            return table_hashes(table.name, (), believe_empty=plan.believe_empty)
-        with _naming_undecodable(table.name):
-            found = await self.connection.fetch(select_sums(query))
+        found = list[asyncpg.Record]()
+        if (query := _selection(plan).unread_hashes(table, star)) is not None:
+            with _naming_undecodable(table.name):
+                found = await self.connection.fetch(select_sums(query))
         sums = ((row["bucket"], row["count"], int(row["sum"])) for row in found)
-        return table_hashes(table.name, sums, believe_empty=plan.believe_empty)
+        return table_hashes(table.name, sums, star_table=star.name if star else None, believe_empty=plan.believe_empty)
 
     async def is_empty(self, table: SourceTable) -> bool:
         """See OpenSnapshot."""

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 
 from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
-from contracts.tables import Join, Path, SourceColumn, SourceTable
+from contracts.expressions import TEXT_LENGTH_MAXIMUM, columns_read
+from contracts.tables import Join, Path, RemodelledTable, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
 from shared.equality import compared_text, is_partner, partner_conditions
+from shared.expressions.in_sql import is_accepted
 from shared.key_hashes import hashed
 from shared.source_keys import Key, has_key, has_values, key_as_json, key_columns, key_literals, rows_of
 from shared.sql import literal, quoted
@@ -74,14 +76,18 @@ class Selection:
         chosen = f"{self._from(table, 't')} WHERE {has_values(self.contract, table, rows)}"
         return self._bounded(table, chosen, len(keys), byte_limit)
 
-    def unread_hashes(self, table: SourceTable) -> str | None:
-        """The hash of the key of every row of `table` that no page holds; None where pages hold every row."""
+    def unread_hashes(self, table: SourceTable, star: RemodelledTable | None = None) -> str | None:
+        """The hash of the key of every row of `table` that no page holds; with `star`, of those that its filter accepts.
+
+        None where pages hold every row.
+        """
         rows, affected = self._affected(table)
         if affected == EVERY_ROW:
             return None
         columns = (table.column(name) for name in table.key)
         texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else self._text(table, c) for c in columns]
-        return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE"
+        accepted = "" if star is None else f" AND {is_accepted(self.contract, star, 't')}"
+        return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE{accepted}"
 
     def has_no_row(self, table: SourceTable) -> str:
         """Whether `table` is empty."""
@@ -130,10 +136,21 @@ class Selection:
         values = {table.key_text: key_as_json(self.contract, table)} if table.key_text else {}
         values |= {column.name: self._value(table, column) for column in table.columns}
         values |= {name: f"{quoted('t', name)}::text" for name in self.carried.get(table.name, ())}
-        for name, size in sizes.items():
-            values[name] = f"CASE WHEN {_is_held(size)} AND {IS_ROW_HELD} THEN {values[name]} END"
+        travels = {name: self._travels(table, name, size) for name, size in sizes.items()}
+        for name, condition in travels.items():
+            values[name] = f"CASE WHEN {condition} THEN {values[name]} END"
         named = [f"{value} AS {quoted(name)}" for name, value in values.items()]
-        return ", ".join([f"{_defect(table, sizes)} AS {quoted(table.defect)}", *named])
+        return ", ".join([f"{_defect(table, sizes, travels)} AS {quoted(table.defect)}", *named])
+
+    def _travels(self, table: SourceTable, name: str, size: str) -> str:
+        """Whether a value of so many bytes travels.
+
+        A short one that a filter reads does, even in a row that is too large: the proof reads it, and has to agree.
+        """
+        filters = (star.where for star in self.contract.remodelled_from(table.name) if star.where is not None)
+        is_read = any(one.name == name for where in filters for one in columns_read(where))
+        may_travel = f"({size} <= {4 * TEXT_LENGTH_MAXIMUM} OR {IS_ROW_HELD})" if is_read else IS_ROW_HELD
+        return f"{_is_held(size)} AND {may_travel}"
 
     def _value(self, table: SourceTable, column: SourceColumn) -> str:
         """A column in the form in which it travels."""
@@ -193,23 +210,23 @@ class Selection:
         return f"{rows_of(self.contract, table)} AS {alias}"
 
 
-def _defect(table: SourceTable, sizes: Mapping[str, str]) -> str:
+def _defect(table: SourceTable, sizes: Mapping[str, str], travels: Mapping[str, str]) -> str:
     checks = [
         f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END"
         for column in table.columns
         for condition, what in [
             *codec_of(column.type).defects(quoted("t", column.name)),
-            *(_too_large(sizes[column.name]) if column.name in sizes else ()),
+            *(_too_large(sizes[column.name], travels[column.name]) if column.name in sizes else ()),
         ]
     ]
     return f"nullif(concat_ws('; ', {', '.join(checks)}), '')" if checks else "NULL::text"
 
 
-def _too_large(size: str) -> list[tuple[str, str]]:
+def _too_large(size: str, travels: str) -> list[tuple[str, str]]:
     """Name the wide columns of a row that is too large, not the row: joins can still use its other columns."""
     return [
         (f"NOT ({_is_held(size)})", f"larger than {VALUE_BYTES_MAXIMUM // MIB} MiB as text"),
-        (f"{_is_held(size)} AND NOT ({IS_ROW_HELD})", f"in a row larger than {ROW_BYTES_MAXIMUM // MIB} MiB as text"),
+        (f"{_is_held(size)} AND NOT ({travels})", f"in a row larger than {ROW_BYTES_MAXIMUM // MIB} MiB as text"),
     ]
 
 

@@ -16,7 +16,7 @@ from contracts.column_types import ColumnType
 from contracts.key_hashes import TableHashes
 from contracts.messages import MESSAGE_BYTES_MAXIMUM, Role
 from contracts.state import Checkpoint
-from contracts.tables import SourceTable
+from contracts.tables import RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import ROW_BYTES_MAXIMUM
 from shared.source_facts import SourceFacts
@@ -72,8 +72,11 @@ class OpenSnapshot(Protocol):
         """
         ...
 
-    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
-        """Hashes of the keys of `table`, without those of the rows that `plan` reads, which are in the batches."""
+    async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
+        """Hashes of the keys of `table`, without those of the rows that `plan` reads, which are in the batches.
+
+        With `star`, a table of the warehouse, only of the rows that its filter accepts.
+        """
         ...
 
     async def is_empty(self, table: SourceTable) -> bool:

@@ -1,6 +1,7 @@
 """What a load does about rows that are gone at the source (docs/decisions/0015-deletes-by-look-up.md).
 
-A tombstone (table, key, run R') says that R' looked the row up in its snapshot and did not find it. A row of the star is dead
+A tombstone (table, key, run R') says that R' looked the row up in its snapshot and did not find it, or that the table's filter
+rejects the row as R' has read it (docs/decisions/0017-filters.md). A row of the star is dead
 if its highest `_run` is below that of its tombstone, whoever inserted it and whichever came first; then its newest version has
 `_deleted_at`, and no other row has. So everything follows from the highest runs, and not from the order of arrival:
 
@@ -97,8 +98,7 @@ class Deletes:
         await self._record_comparisons()
         marked = 0
         for table in self.contract.remodelled_tables:
-            keys = [key for rows in self.batch.gone if rows.table == table.source for key in rows.keys]
-            if keys:
+            if keys := self.batch.gone_from(table):
                 marked += await self._insert_tombstones(table, keys)
             touched = [*self.touched.get(table.name, ()), *inferred.get(table.name, ())]
             if touched:
@@ -124,7 +124,7 @@ class Deletes:
             return
         for table in self.contract.remodelled_tables:
             for found in hashes.tables:
-                if found.table == table.source:
+                if found.is_of(table):
                     record = (
                         table.name,
                         data.source_name,

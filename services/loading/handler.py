@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,7 @@ import pandas as pd
 import structlog
 
 from contracts.contract import Contract
-from contracts.key_hashes import KeyHashes
+from contracts.key_hashes import KeyHashes, RejectedKeys
 from contracts.messages import (
     BatchLoaded,
     BatchLoadedData,
@@ -32,6 +33,7 @@ from shared.object_store import ObjectMissingError, ObjectStore
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
 from shared.queue import Queue
+from shared.source_keys import Key
 from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
 
 EVENT_SOURCE = "starlift/loading"
@@ -115,8 +117,17 @@ async def _load(message: BatchRemodelled, event: BatchLoaded, ask: Ask, deps: De
     """How many rows were marked as gone; None if another loader was first."""
     frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in message.data.tables))
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
-    batch = Batch(event, rows, await _read_hashes(message, deps), message.data.gone, message.data.answers)
+    hashes, rejected = await _read_hashes(message, deps), await _read_rejected(message, deps)
+    batch = Batch(event, rows, hashes, message.data.gone, message.data.answers, rejected)
     return await deps.warehouse.load(batch, ask)
+
+
+async def _read_rejected(message: BatchRemodelled, deps: Dependencies) -> Mapping[str, tuple[Key, ...]]:
+    """The rows that filters leave out, by warehouse table."""
+    if message.data.rejected is None:
+        return {}
+    body = await deps.objects.get(message.data.rejected)
+    return (await asyncio.to_thread(unpacked, RejectedKeys, body)).tables
 
 
 async def _read_hashes(message: BatchRemodelled, deps: Dependencies) -> KeyHashes | None:

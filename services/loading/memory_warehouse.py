@@ -96,12 +96,10 @@ class MemoryWarehouse:
         self.ledger[data.batch_id], self._loaded_at[data.batch_id] = batch, self.clock()
         previous = batch.hashes.previous if batch.hashes is not None else None
         for hashes in batch.hashes.tables if batch.hashes is not None else ():
-            for table in self._contract.remodelled_from(hashes.table):
+            for table in filter(hashes.is_of, self._contract.remodelled_tables):
                 if (last := self._comparisons.get(table.name)) is None or last.run < data.run:
                     self._comparisons[table.name] = _Comparison(data.run, data.source_name, hashes, previous)
-        return sum(
-            self._insert_tombstones(table, rows.keys, batch) for rows in batch.gone for table in self._tables_of(rows.table)
-        )
+        return sum(self._insert_tombstones(table, batch.gone_from(table), batch) for table in self._contract.remodelled_tables)
 
     async def compare_keys(self, ask: Ask) -> int:
         """See Warehouse."""
@@ -172,9 +170,6 @@ class MemoryWarehouse:
             else:
                 values[column.name] = None if column.nullable else _inferred(column)
         stored[value,] = _Row(values, 0)
-
-    def _tables_of(self, source: str) -> tuple[RemodelledTable, ...]:
-        return self._contract.remodelled_from(source)
 
     def _is_due(self, comparison: _Comparison) -> bool:
         """Whether every batch of its run is loaded, and no earlier run is loading."""

@@ -126,7 +126,7 @@ class PostgresWarehouse:
     async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> int | None:
         data = batch.event.data
         # Tombstones need the lock alone: a concurrent load could merge a row that they don't see, and not see them.
-        shared = "" if batch.gone else "_shared"
+        shared = "" if batch.gone or batch.rejected else "_shared"
         await connection.execute(f"SELECT pg_advisory_xact_lock{shared}($1)", STAR_LOCK)
         record = batch.event.model_dump_json()
         claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)

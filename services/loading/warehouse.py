@@ -7,7 +7,7 @@ tests/conformance runs one suite on both.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -37,6 +37,12 @@ class Batch:
     hashes: KeyHashes | None = None  # of the source tables whose keys the run compares
     gone: tuple[RowsOf, ...] = ()  # rows of source tables that the run looked up and did not find
     answers: UUID | None = None  # the question that is answered with this batch
+    rejected: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows that a filter leaves out, by warehouse table
+
+    def gone_from(self, table: RemodelledTable) -> list[Key]:
+        """The keys of the rows that `table` no longer has."""
+        gone = [key for rows in self.gone if rows.table == table.source for key in rows.keys]
+        return [*gone, *self.rejected.get(table.name, ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class Warehouse(Protocol):
 
         Before it commits it asks about each row whose newest image the batch brings, if the last comparison of its table is of
         a later run and has begun: that comparison could not see it, and it may have been deleted before. Hashes are only
-        recorded here; `compare_keys` uses them.
+        recorded here; `compare_keys` uses them. A row that a filter leaves out is as good as gone.
 
         Returns how many rows were marked as gone, or None if the ledger had the batch already. Refuses a second source
         (PermanentError): two sources in one star would take each other's rows for deleted.

@@ -18,7 +18,7 @@ from contracts.contract import Contract
 from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
 from contracts.tables import WarehouseTable
-from contracts.warehouse import RUN
+from contracts.warehouse import RUN, TOMBSTONE
 from services.operator.star_keys import by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
 from shared.envelope import opening
@@ -27,7 +27,7 @@ from shared.ledger import batches_without_refusals
 from shared.reading import in_order
 from shared.source_keys import Key
 from shared.source_store import SourceStore
-from shared.sql import quoted
+from shared.sql import literal, quoted
 from shared.stored_documents import read_stored
 
 SOURCE = "starlift/operator"
@@ -87,7 +87,8 @@ async def read_entries(store: SourceStore, keys: Sequence[str] | None = None) ->
 async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Batch]]:
     """By warehouse table and key, the last batch in which the table could not hold a row that it still lacks.
 
-    A row has come since if the table has its key from that run or a later one, or if a replay of the batch refused nothing.
+    A row has come since if the table has its key from that run or a later one, or if a replay of the batch refused nothing. It
+    is gone since if it has a tombstone of a later run: it was deleted, or a filter rejects it.
     """
     refused: dict[str, dict[Key, Batch]] = {}
     async for entry in read_entries(system.store):
@@ -162,15 +163,19 @@ async def _send_again(system: System, batch: Batch) -> BatchIngested | None:
 
 
 def _loaded_since(contract: Contract, table: WarehouseTable) -> str:
-    """Of the keys that were refused (`by_column`, then their runs), those that `table` has of that run or a later one."""
+    """Of the keys that were refused (`by_column`, then their runs), those that have come, or have gone, since."""
     names = key_names(table)
     same = " AND ".join(
         f"{key_value(quoted('t', name), table.column(name))} = r.{key}" for key, name in zip(names, table.key, strict=True)
     )
     given = ", ".join([*key_arrays(table), f"${len(names) + 1}::bigint[]"])
+    types = [table.column(name).type for name in table.key]
+    key = ", ".join(f"r.{name}" if kind.is_text else f"r.{name}::{kind.sql}" for name, kind in zip(names, types, strict=True))
+    tombstones = f"SELECT FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
     return (
         f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run) WHERE EXISTS "
-        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t.{RUN} >= r.run)"
+        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t.{RUN} >= r.run) "
+        f"OR EXISTS ({tombstones} AND b.key = jsonb_build_array({key}) AND b.run > r.run)"
     )
 
 

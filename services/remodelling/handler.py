@@ -14,6 +14,7 @@ import pandas as pd
 import structlog
 
 from contracts.contract import Contract
+from contracts.key_hashes import RejectedKeys
 from contracts.messages import (
     BatchIngested,
     BatchIngestedData,
@@ -31,6 +32,7 @@ from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.envelope import caused_by
 from shared.errors import PermanentError
+from shared.key_hashes import packed
 from shared.object_store import ObjectStore, put_addressed
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError, encode_parquet
@@ -71,6 +73,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         run=data.run,
         batch_id=str(data.batch_id),
         rows=sum(table.object.row_count for table in data.tables),
+        rejected=data.rejected.row_count if data.rejected else 0,
         quarantined=data.quarantine.row_count if data.quarantine else 0,
     )
     return Done()
@@ -111,6 +114,7 @@ async def _write_objects(
         gone=batch.gone,
         answers=batch.answers,
         quarantine=await _write_quarantine(rows, results, object_keys, deps),
+        rejected=await _write_rejected(results, object_keys, deps),
     )
 
 
@@ -127,6 +131,16 @@ async def _copy_hashes(batch: BatchIngestedData, object_keys: BatchKeys, deps: D
         return None
     body = await deps.objects.get(ref)
     return await put_addressed(deps.objects, deps.processed_bucket, object_keys.key_hashes, body, row_count=ref.row_count)
+
+
+async def _write_rejected(results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies) -> ObjectRef | None:
+    """Write the keys of the rows that filters leave out, if there are any."""
+    tables = {result.table.name: tuple(result.rejected) for result in results if result.rejected}
+    if not tables:
+        return None
+    body = await asyncio.to_thread(packed, RejectedKeys(tables=tables))
+    row_count = sum(map(len, tables.values()))
+    return await put_addressed(deps.objects, deps.processed_bucket, object_keys.rejected_keys, body, row_count=row_count)
 
 
 async def _write_quarantine(

@@ -25,7 +25,7 @@ def refused_rows(
         source, base = contract.source_table(result.table.source), base_rows[result.table.source]
         reasons: dict[int, list[Problem]] = {}
         for refusal in result.refusals:
-            for position in base.index[refusal.rows]:
+            for position in refusal.rows.index[refusal.rows]:  # the filter may have left out some of the base's
                 reasons.setdefault(position, []).append(Problem(column=refusal.column, reason=refusal.reason))
         refused = base.loc[list(reasons)]
         keys = keys_of(source, refused)

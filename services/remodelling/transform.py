@@ -17,12 +17,13 @@ from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
-from contracts.expressions import columns_read
+from contracts.expressions import Type, columns_read
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Lookup, RemodelledTable, SourceTable
-from services.remodelling.computed import computed, stored, unreadable
 from shared.codecs import codec_of
+from shared.expressions.in_python import computed, stored, unreadable
 from shared.parquet import empty_frame
+from shared.source_keys import Key, keys_of
 
 EPOCH = dt.date(1970, 1, 1)
 DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -53,6 +54,7 @@ class Remodelled:
     table: RemodelledTable
     rows: pd.DataFrame
     refusals: list[Refusal] = field(default_factory=list)
+    rejected: list[Key] = field(default_factory=list)  # of the rows that the filter leaves out, as `gone` names rows
 
 
 def remodel(contract: Contract, rows: SourceRows) -> Iterator[Remodelled]:
@@ -76,9 +78,12 @@ class _Rows:
 
 
 def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
+    source = contract.source_table(table.source)
+    is_rejected, unread = _filtered(table, source, base)
+    rejected, base = keys_of(source, base[is_rejected]), base[~is_rejected]
     joined = _join(contract, table, base, rows.partners)
-    whole_rows = _refusals("", base[joined[None].table.defect])
-    refusals = list(whole_rows)
+    whole_rows = _refusals("", base[source.defect])
+    refusals = [*whole_rows, *(Refusal("", reason, mask[base.index]) for reason, mask in unread)]
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
         columns[column.name], found = _column(column, joined)
@@ -90,7 +95,32 @@ def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFram
         refusals += found
     star = pd.DataFrame(columns, index=base.index)
     refused = _any(base, refusals)
-    return Remodelled(table, star[~refused].reset_index(drop=True), [refusal for refusal in refusals if refusal.rows.any()])
+    found = [refusal for refusal in refusals if refusal.rows.any()]
+    return Remodelled(table, star[~refused].reset_index(drop=True), found, rejected)
+
+
+def _filtered(table: RemodelledTable, source: SourceTable, base: pd.DataFrame) -> tuple[pd.Series, list[tuple[str, pd.Series]]]:
+    """Which rows the filter of a table leaves out, and why it can't tell of others.
+
+    A row of which it can't tell is refused, as a whole where a value could not travel. A value that could not travel is not
+    NULL, and of some types nothing else is asked.
+    """
+    none = pd.Series(data=False, index=base.index)
+    if table.where is None:
+        return none, []
+    read, unread, is_unknown = {}, list[tuple[str, pd.Series]](), none.copy()
+    for column in columns_read(table.where):
+        values, is_withheld = base[column.name], _is_withheld(source, base, column.name)
+        if column.type is Type.OPAQUE:
+            values = values.astype(object).where(~is_withheld, "withheld")
+        else:
+            is_unknown |= is_withheld
+            if (found := unreadable(column, values)) is not None:
+                unread.append((f"has a filter that {found[0]}", found[1].fillna(value=False).astype(bool)))
+                is_unknown |= unread[-1][1]
+        read[column] = values
+    accepts = pd.Series([value is True for value in computed(table.where, read, len(base))], index=base.index, dtype=bool)
+    return ~accepts & ~is_unknown, unread
 
 
 def _gone(column: Column, joined: Mapping[str | None, _Rows]) -> pd.Series:
@@ -155,10 +185,14 @@ def _unread(rows: _Rows, name: str) -> pd.Series:
     """
     if rows.lookup is None or (defects := rows.frame[rows.table.defect]).isna().all():
         return rows.unread
-    defects = defects.astype("string")
-    is_named = defects.str.contains(rf"(?:^|; ){re.escape(name)} is ").fillna(value=False).astype(bool)
-    reasons = f"comes from a row of '{rows.table.name}' that could not be read: " + defects
-    return rows.unread.fillna(reasons.where(rows.frame[name].isna() & is_named))
+    reasons = f"comes from a row of '{rows.table.name}' that could not be read: " + defects.astype("string")
+    return rows.unread.fillna(reasons.where(_is_withheld(rows.table, rows.frame, name)))
+
+
+def _is_withheld(table: SourceTable, rows: pd.DataFrame, name: str) -> pd.Series:
+    """In which rows a column is NULL because its value could not travel."""
+    is_named = rows[table.defect].astype("string").str.contains(rf"(?:^|; ){re.escape(name)} is ")
+    return rows[name].isna() & is_named.fillna(value=False).astype(bool)
 
 
 def _column(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:

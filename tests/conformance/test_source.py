@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from contracts.column_types import TEXT
+from contracts.expressions import Literal, Operation, ReadColumn
 from contracts.messages import LookUpKeysData, Mode, Role, RowsOf
 from services.ingestion.source import BatchLimits
 from shared.errors import PermanentError
+from shared.key_hashes import sums_of, table_hashes
 from tests.fixtures.applications import (
+    AN_ITEM,
     ITEM,
     MAKER,
     SHELF,
@@ -181,6 +187,16 @@ async def test_the_hashes_and_rows_of_a_run_come_from_one_instant(scene: Scene) 
         found = await rows_of(snapshot, plan, BatchLimits())
         assert found == {("item", Role.BASE): [item(2, None, "too late"), item(4)]}
         assert await compares(snapshot, plan, ITEM)
+
+
+async def test_a_table_with_a_filter_compares_the_keys_of_the_rows_that_it_accepts(scene: Scene) -> None:
+    await scene.put("item", item(1, None, "sold"), item(2, None, "new"), item(3, None, None), item(4, None, "sold"))
+    await scene.run()
+    await scene.put("item", item(4, None, "sold again"))
+    star = replace(AN_ITEM, where=Operation("equal", (ReadColumn(None, "note", TEXT), Literal("sold"))))
+    async with scene.source.open_snapshot() as snapshot:
+        found = await snapshot.key_hashes(scene.plan(snapshot, compare_keys=True), ITEM, star)
+    assert found == table_hashes("item", sums_of([(1,)]), star_table="dim_item")
 
 
 async def test_a_full_run_has_no_unread_keys_to_compare(scene: Scene) -> None:

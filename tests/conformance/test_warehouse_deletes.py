@@ -53,6 +53,16 @@ async def test_an_inferred_member_is_marked_whether_it_or_its_tombstone_comes_fi
     assert [row.deleted_at for row in await shop.warehouse.rows(ITEM)] == [BEGAN + timedelta(seconds=5)]
 
 
+async def test_a_row_that_a_filter_rejects_is_marked_in_its_table_alone_in_either_order(shop: Shop) -> None:
+    rejecting = dataclasses.replace(batch(3, {"fact_sale": [sale(8, "Yen")]}), rejected={"fact_sale": tuple(numbers(7))})
+    for one in (rejecting, batch(2, {"fact_sale": [sale(7, "Pound")]}), rejecting):
+        await shop.load(one)
+    assert await sales(shop) == {("Pound", 2, True), ("Yen", 3, False)}
+    assert [row.deleted_at for row in await shop.warehouse.rows(ITEM)] == [None, None]
+    await shop.load(batch(4, {"fact_sale": [sale(7, "Euro", LEAP_DAY + 1)]}))
+    assert await sales(shop) == {("Pound", 2, False), ("Yen", 3, False), ("Euro", 4, False)}
+
+
 async def test_older_versions_after_the_tombstone_leave_the_mark_on_the_newest(shop: Shop) -> None:
     await shop.load(batch(9, {}, gone={"item": numbers(7)}))
     for run, currency in ((5, "Euro"), (7, "Yen"), (3, "Pound")):

@@ -36,9 +36,8 @@ from contracts.expressions import (
     Type,
     columns_read,
 )
-from services.operator.proof import computed as in_sql
-from services.remodelling import computed as in_python
 from shared.codecs import codec_of
+from shared.expressions import in_python, in_sql
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import quoted
 from tests.fixtures.expressions import (

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from contracts.key_hashes import TableHashes
 from contracts.state import Checkpoint
-from contracts.tables import SourceTable
+from contracts.tables import RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import Selection
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
@@ -69,9 +69,9 @@ class ChangingSnapshot:
             await self.change()
             yield pages
 
-    async def key_hashes(self, plan: Plan, table: SourceTable) -> TableHashes:
+    async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         await self.change()
-        return await self.snapshot.key_hashes(plan, table)
+        return await self.snapshot.key_hashes(plan, table, star)
 
     async def is_empty(self, table: SourceTable) -> bool:
         return await self.snapshot.is_empty(table)

@@ -13,12 +13,12 @@ from contracts.expressions import ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
 from services.operator.proof.canonical import ORPHAN, canonical_query
-from services.operator.proof.computed import rendered, stored, unreadable
 from services.operator.proof.row_comparison import Cause
 from services.operator.star_keys import key_arrays, key_value
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
-from shared.equality import compared_text
+from shared.equality import source_value
+from shared.expressions.in_sql import is_accepted, rendered, stored, unreadable
 from shared.source_keys import rows_of
 from shared.sql import literal, quoted
 
@@ -70,7 +70,7 @@ def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAg
         values=[_text(contract, table, column) for column in table.columns],
         cause=cause,
         stamp=f"ARRAY[{', '.join(stamps)}]::text",
-        relation=_joined_rows(contract, table),
+        relation=_accepted_rows(contract, table),
     )
 
 
@@ -87,7 +87,7 @@ def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTabl
     return (
         f"SELECT date, CASE WHEN bool_and(cause IS NOT NULL) THEN min(cause) END AS cause "
         f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_cause(table, by_age)} AS cause "
-        f"FROM {_joined_rows(contract, table)} WHERE ({', '.join(_keys(contract, table))}) "
+        f"FROM {_accepted_rows(contract, table)} AND ({', '.join(_keys(contract, table))}) "
         f"NOT IN (SELECT * FROM unnest({', '.join(key_arrays(table))}))) AS every WHERE date IS NOT NULL GROUP BY date"
     )
 
@@ -96,7 +96,7 @@ def rows_with_date(contract: Contract, table: RemodelledTable, column: Column) -
     """For each of the dates $1 (text[]) the key of one row of `table` whose `column` is that date."""
     date = f"({expected_value(contract, table, column)})::text"
     keys = ", ".join(_keys(contract, table))
-    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_joined_rows(contract, table)} WHERE {date} = ANY ($1::text[])"
+    return f"SELECT DISTINCT ON ({date}) {keys} FROM {_accepted_rows(contract, table)} AND {date} = ANY ($1::text[])"
 
 
 def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
@@ -110,7 +110,7 @@ def expected_value(contract: Contract, table: RemodelledTable, column: Column) -
     value = quoted(alias, origin.column)
     match origin:
         case FromSource(absent=absent) | FromLookup(absent=absent):
-            copied = _source_value(contract, table.table_of(origin.lookup), origin.column, alias)
+            copied = source_value(contract, table.table_of(origin.lookup), origin.column, alias)
             return _present(copied, column, absent)
         case DateOf(absent=absent):
             return f"{_moment(alias, origin.column, absent)}::date"
@@ -148,7 +148,7 @@ def _computed(contract: Contract, table: RemodelledTable, column: Column, origin
     """A computed value in the column's type, and whether its row is in quarantine because of it: then the value may raise."""
 
     def read(one: ReadColumn) -> str:
-        return _source_value(contract, table.table_of(one.lookup), one.name, _alias(table, one.lookup))
+        return source_value(contract, table.table_of(one.lookup), one.name, _alias(table, one.lookup))
 
     value, fits = stored(rendered(origin.expression, read), column.type)
     return value, f"CASE WHEN {unreadable(origin.expression, read)} THEN true ELSE ({fits}) IS FALSE END"
@@ -163,15 +163,6 @@ def _present(value: str, column: Column, absent: str | None) -> str:
     return value if absent is None else f"coalesce({value}::text, {literal(absent)})"
 
 
-def _source_value(contract: Contract, table: str, name: str, alias: str) -> str:
-    """A column of a source table; a text, or a numeric that travels as one, in its compared form."""
-    value = quoted(alias, name)
-    kind = contract.source_table(table).column(name).type
-    if kind.is_decimal and kind.is_verbatim:
-        return f"({compared_text(contract, table, name, value)})::{kind.sql}"
-    return f"({compared_text(contract, table, name, value)})" if kind.is_text else value
-
-
 def _moment(alias: str, name: str, absent: str | None) -> str:
     return quoted(alias, name) if absent is None else f"coalesce({quoted(alias, name)}, {quoted(alias, absent)})"
 
@@ -179,6 +170,11 @@ def _moment(alias: str, name: str, absent: str | None) -> str:
 def _alias(table: RemodelledTable, lookup: str | None) -> str:
     """How statements call the base table, or the partner of a lookup."""
     return BASE if lookup is None else f"partner {list(table.paths).index(lookup)}"
+
+
+def _accepted_rows(contract: Contract, table: RemodelledTable) -> str:
+    """The joined rows and, as WHERE, the filter of the table."""
+    return f"{_joined_rows(contract, table)} WHERE {is_accepted(contract, table, BASE)}"
 
 
 def _joined_rows(contract: Contract, table: RemodelledTable) -> str:
@@ -190,7 +186,7 @@ def _joined_rows(contract: Contract, table: RemodelledTable) -> str:
         equal = []
         for key, on in zip(map(partner.column, partner.key), lookup.on, strict=True):
             spelled = "::text" if key.type.is_text else ""  # an enum is not compared with a text
-            reference = _source_value(contract, start, on, _alias(table, lookup.via))
+            reference = source_value(contract, start, on, _alias(table, lookup.via))
             equal.append(f"{quoted(alias, key.name)}{spelled} = {reference}")
         joins.append(f" LEFT JOIN {rows_of(contract, partner)} AS {quoted(alias)} ON {' AND '.join(equal)}")
     base = rows_of(contract, contract.source_table(table.source))

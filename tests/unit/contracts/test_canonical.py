@@ -73,6 +73,8 @@ def read_table(document: dict[str, Any]) -> WarehouseTable:
     )
     if "lookups" in document:
         fields["lookups"] = tuple(Lookup(**lookup) for lookup in document["lookups"])
+    if "where" in document:
+        fields["where"] = read_expression(document["where"])
     table: WarehouseTable = TABLES[str(fields.pop("kind"))](**fields)
     return table
 
@@ -125,6 +127,7 @@ JOINED_ITEM = replace(
         Lookup("item", on=("serial",), name="next"),
         Lookup("shelf", on=("item_id", "note"), via="next"),
     ),
+    where=expressions.Operation("is_null", (SOLD,)),
 )
 JOINED = with_table(SHOP, JOINED_ITEM)
 CARRYING = replace(

@@ -4,67 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, UUID, Kind, numeric, varchar
+from contracts.column_types import BIGINT, DATE, INTEGER, JSONB, TEXT, UUID, Kind, numeric, varchar
 from contracts.contract import Contract
 from contracts.origins import DateOf, FromLookup, FromSource
-from contracts.tables import Dimension, Drift, Fact, Lookup, RemodelledTable
+from contracts.tables import Drift, Lookup
 from contracts.yaml_text import ContractTextError, read_contract
-
-SOURCE = """
-source:
-  tables:
-    country:
-      key: code
-      columns: {code: varchar(2) not null, country_name: text not null, anthem: bytea}
-    city:
-      key: [country, number]
-      columns: {country: varchar(2) not null, number: integer not null, city_name: text not null}
-      foreign_keys: {country: country}
-    customer:
-      key: customer_id
-      columns:
-        customer_id: integer not null
-        full_name: text not null
-        "odd.name": text
-        country: varchar(2)
-        city_number: integer not null
-        billing: varchar(2) not null
-        limit: numeric
-        state: enum('NEW', 'OLD') not null
-        extra: jsonb not null
-        password: text
-      foreign_keys: {country: country, billing: country, "country, city_number": city}
-    sale:
-      key: sale_id
-      columns:
-        sale_id: bigint not null
-        customer: integer not null
-        sold_at: timestamp
-        entered_at: timestamptz not null
-        paid_at: timestamptz
-      foreign_keys: {customer: customer}
-    line:
-      key: [sale_id, position]
-      columns: {sale_id: bigint not null, position: integer not null, amount: "numeric(10,2) not null"}
-      foreign_keys: {sale_id: sale}
-"""
-
-
-def contract(star: str, more: str = "") -> Contract:
-    return read_contract(f"name: shop\n{more}star:\n{star}{SOURCE}", "shop.yaml")
-
-
-def table(columns: str, base: str = "dimension: customer", more: str = "") -> RemodelledTable:
-    text = "".join(f"      {column}\n" for column in columns.split("; "))
-    found = contract(f"  t:\n    {base}\n{more}    columns:\n{text}").warehouse_tables[-1]
-    assert isinstance(found, Dimension | Fact)
-    return found
-
-
-def problem(columns: str, base: str = "dimension: customer", more: str = "") -> str:
-    with pytest.raises(ContractTextError) as caught:
-        table(columns, base, more)
-    return "; ".join(text for _, text in caught.value.problems)
+from tests.unit.contracts.documents import SOURCE, contract, problem, table
 
 
 def test_a_column_that_says_nothing_is_a_copy() -> None:
@@ -169,60 +114,6 @@ def test_a_table_by_whose_name_several_foreign_keys_lead_is_named_by_column() ->
     with pytest.raises(ContractTextError, match="several foreign keys lead there; name the column"):
         read_contract(f"name: shop\nstar: {{t: {{dimension: trip, columns: {{sale_id: , x: country.anthem}}}}}}\n{source}", "x")
     assert "the source has no table 'shop'; its tables are city, country" in problem("x:", "dimension: shop")
-
-
-def test_a_derived_column_reads_what_its_expression_names_and_joins_it() -> None:
-    star = (
-        "  t:\n    fact: line\n    columns:\n      sale_id:\n      position:\n"
-        "      total: {sql: amount * position, type: 'numeric(12,2)'}\n"
-        "      who: {sql: \"sale_id.customer.full_name || COALESCE(sale_id.customer.country, '')\", type: text}\n"
-        "      is_paid: {sql: sale_id.paid_at IS NOT NULL, type: boolean}\n"
-    )
-    found = contract(star)
-    assert {one.name: [column.name for column in one.columns] for one in found.source_tables} == {
-        "customer": ["customer_id", "full_name", "country"],
-        "sale": ["sale_id", "customer", "paid_at"],
-        "line": ["sale_id", "position", "amount"],
-    }
-    (lines,) = found.warehouse_tables
-    assert isinstance(lines, Fact)
-    assert lines.lookups == (
-        Lookup("sale", ("sale_id",), "sale_id"),
-        Lookup("customer", ("customer",), "sale_id.customer", "sale_id"),
-    )
-    assert [(column.type, column.nullable) for column in lines.columns[2:]] == [
-        (numeric(12, 2), False),
-        (TEXT, False),
-        (BOOLEAN, False),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("column", "reason"),
-    [
-        ("{sql: full_name}", "`sql` needs a `type`, that of what is stored"),
-        ("{sql: full_name, type: text, absent: x}", "takes no `absent`: write COALESCE"),
-        ("{sql: full_name, from: full_name, type: text}", "it comes from one of"),
-        ("{sql: upper(full_name), type: text}", "the expression has upper() or lower()"),
-        ("{sql: nickname, type: text}", "table 'customer' has no column 'nickname'"),
-        ("{sql: street.name, type: text}", "'street' leads nowhere from table 'customer'"),
-        ("{sql: city_number, type: text}", "'t.x' is varchar but its expression makes a whole number"),
-        ("{sql: city_number, type: uuid}", "'t.x' is uuid but its expression makes a whole number"),
-        ("{sql: extra, type: jsonb}", "'t.x' is computed, but what its expression makes cannot be stored"),
-        ("{sql: 'NULL', type: text}", "'t.x' is computed, but what its expression makes cannot be stored"),
-        (
-            "{sql: 'limit::numeric(9,2)', type: 'numeric(9,2)'}; y: {sql: 'limit::numeric(9,3)', type: 'numeric(9,3)'}",
-            "'customer.limit' can't be read both as numeric(9,2) and as numeric(9,3)",
-        ),
-        ("{sql: limit * 2, type: 'numeric(12,2)'}", "has `*` with a value of another type, a whole number"),
-        (
-            "{sql: city_number, type: integer}; y: {from: city_number, type: bigint}",
-            "can't be read both as integer and as bigint",
-        ),
-    ],
-)
-def test_a_derived_column_that_cannot_be_is_refused(column: str, reason: str) -> None:
-    assert reason in problem(f"customer_id:; x: {column}")
 
 
 LOG = """

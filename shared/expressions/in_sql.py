@@ -1,4 +1,4 @@
-"""Derived columns as SQL over the source, from the checked tree alone: names are quoted and literals escaped. Pure text.
+"""Expressions as SQL over the source, from the checked tree alone: names are quoted and literals escaped. Pure text.
 
 Whole numbers are numerics of scale 0, so that nothing overflows, and texts have the collation "C", so that `=` compares their
 bytes. Every statement that contains a value has to exclude `unreadable` rows first, for which PostgreSQL might raise.
@@ -7,13 +7,16 @@ bytes. Every statement that contains a value has to exclude `unreadable` rows fi
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
 from contracts.column_types import ColumnType, Kind
+from contracts.contract import Contract
 from contracts.expressions import TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type, columns_read
+from contracts.tables import RemodelledTable
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
+from shared.equality import source_value
 from shared.sql import literal
 
 Reader = Callable[[ReadColumn], str]  # the SQL for a column's value, a text in its compared form
@@ -104,9 +107,29 @@ def stored(value: str, column_type: ColumnType) -> tuple[str, str]:
             return value, "true"
 
 
+def is_accepted(contract: Contract, table: RemodelledTable, alias: str) -> str:
+    """Whether the filter of `table` accepts the base row called `alias`; never NULL.
+
+    A row with a value that the filter does not read is accepted: its batch refuses it, and the star keeps what it has. Of a
+    value that can only be compared with NULL nothing is read, and every value that cannot travel is one.
+    """
+    if table.where is None:
+        return "true"
+
+    def read(column: ReadColumn) -> str:
+        return source_value(contract, table.source, column.name, alias)
+
+    known = [column for column in columns_read(table.where) if column.type is not Type.OPAQUE]
+    return f"CASE WHEN {_any_obstacle(known, read)} THEN true ELSE coalesce({rendered(table.where, read)}, false) END"
+
+
 def unreadable(expression: Expression, read: Reader) -> str:
     """Whether an expression reads a value that cannot travel, or is beyond what expressions read; never NULL."""
-    conditions = [condition for column in columns_read(expression) for condition in _obstacles(column, read(column))]
+    return _any_obstacle(columns_read(expression), read)
+
+
+def _any_obstacle(found: Iterable[ReadColumn], read: Reader) -> str:
+    conditions = [condition for column in found for condition in _obstacles(column, read(column))]
     return f"coalesce({' OR '.join(conditions)}, false)" if conditions else "false"
 
 

@@ -1,4 +1,4 @@
-"""The values of derived columns, in Python: exactly those that PostgreSQL computes (services/operator/proof/computed.py). Pure.
+"""The values of expressions, in Python: exactly those that PostgreSQL computes (shared/expressions/in_sql.py). Pure.
 
 Numbers are int and Decimal, dates are days and timestamps microseconds since 1970-01-01, and NULL is None. A Decimal's exponent
 is PostgreSQL's display scale, on which the digits of a quotient depend.
