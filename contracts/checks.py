@@ -39,6 +39,8 @@ def contradictions(contract: Contract) -> Iterator[str]:
     names += [history_name(table.name) for table in contract.warehouse_tables if isinstance(table, Dimension) and table.history]
     yield from _repeated("two warehouse tables or views", names)
     for source in contract.source_tables:
+        if (problem := name_problem(source.name)) is not None:
+            yield f"'{source.name}': {problem}; give it another name in the contract, and its own as `table`"
         yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
         for name in source.key:
             if not (kind := source.column(name).type).may_be_key:
@@ -50,6 +52,12 @@ def contradictions(contract: Contract) -> Iterator[str]:
             yield from _row_id_problems(contract, source)
     for table in contract.warehouse_tables:
         yield from _table_problems(contract, table)
+
+
+def name_problem(name: str) -> str | None:
+    """Why a source table may not be called so: the keys of its objects hold the name."""
+    is_unfit = "/" in name or min(name) < " "
+    return "its name has a '/' or a control character, which the key of an object can't have" if is_unfit else None
 
 
 def _row_id_problems(contract: Contract, source: SourceTable) -> Iterator[str]:

@@ -23,7 +23,8 @@ from shared.source_types import SourceType
 
 SNAPSHOT_QUERY = (files("shared") / "queries" / "snapshot.sql").read_text()
 LOG_POSITION_QUERY = (files("shared") / "queries" / "log_position.sql").read_text()
-CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text()
+COLUMN_TYPE = (files("shared") / "queries" / "column_type.sql").read_text()
+CATALOG_QUERY = (files("shared") / "queries" / "catalog.sql").read_text().replace("/* column_type.sql */", COLUMN_TYPE)
 _SCHEMAS = """
 SELECT nspname AS name, has_schema_privilege(oid, 'USAGE') AS may_use FROM pg_namespace WHERE nspname = ANY ($1::text[])
 """

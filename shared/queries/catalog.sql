@@ -92,26 +92,9 @@ SELECT
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_names,
     (SELECT array_agg(has_column_privilege(c.oid, a.attnum, 'SELECT') ORDER BY a.attnum) FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_is_readable,
-    (SELECT array_agg(
-        jsonb_build_object(  -- the fields of shared.source_types.SourceType
-            'name', format_type(b.type, b.typmod),
-            'unbounded', format_type(b.type, -1),
-            'domain', CASE WHEN b.type <> a.atttypid THEN format_type(a.atttypid, -1) END,
-            'is_enum', t.typtype = 'e',
-            'is_string', t.typcategory = 'S',
-            'is_foreign', t.typnamespace <> 'pg_catalog'::regnamespace,
-            'loose_collation', (SELECT quote_ident(l.collname) FROM pg_collation AS l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
-        )::text ORDER BY a.attnum)
+    (SELECT array_agg(column_type.described::text ORDER BY a.attnum)
      FROM pg_attribute AS a
-     CROSS JOIN LATERAL (
-        WITH RECURSIVE made_of AS (
-            SELECT a.atttypid AS type, a.atttypmod AS typmod, 0 AS depth
-            UNION ALL
-            SELECT d.typbasetype, d.typtypmod, depth + 1 FROM made_of JOIN pg_type AS d ON d.oid = made_of.type WHERE d.typtype = 'd'
-        )
-        SELECT type, typmod FROM made_of ORDER BY depth DESC LIMIT 1
-     ) AS b
-     JOIN pg_type AS t ON t.oid = b.type
+     /* column_type.sql */
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS column_types
 FROM described
 JOIN pg_class AS c ON c.oid = described.root

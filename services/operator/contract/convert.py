@@ -69,8 +69,10 @@ def _text(contract: Contract, options: Mapping[tuple[str, str], Options]) -> str
 
 
 def _source(table: Any) -> dict[str, Any]:
-    columns = {one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.columns}
-    return {"key": list(table.key), "columns": columns}
+    columns = {one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.stored_columns}
+    place = {"schema": table.schema, "table": table.relation, "full": table.full or None}
+    key = {"row_id": table.row_id} if table.row_id else {"key": list(table.key)}
+    return {word: value for word, value in place.items() if value is not None and word not in key} | key | {"columns": columns}
 
 
 def _entry(table: WarehouseTable, options: Mapping[tuple[str, str], Options]) -> dict[str, Any]:

@@ -11,23 +11,12 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.document import Document, DocumentError
 from contracts.paths import quoted_step
 from contracts.resolved import resolved
-from contracts.tables import NAME_BYTES_MAXIMUM
+from services.operator.contract.catalog import free_name
 from services.operator.contract.source_part import Part
 from services.operator.contract.text import comment_lines, scalar, source_text, star_table_lines
 
 CALENDAR = "dim_date"
 _CALENDAR_ENTRY = {"calendar": {"date_id": "date"} | {part: part for part in CALENDAR_PARTS if part != "date"}}
-
-
-def free_name(wish: str, taken: Mapping[str, object] | set[str], maximum: int = NAME_BYTES_MAXIMUM) -> str:
-    """The name `wish`, cut to the bytes that fit, with a number after it if it is taken."""
-    number, suffix = 1, ""
-    while True:
-        name = wish.encode()[: maximum - len(suffix)].decode(errors="ignore") + suffix
-        if name not in taken:
-            return name
-        number += 1
-        suffix = f"_{number}"
 
 
 @dataclass(slots=True)

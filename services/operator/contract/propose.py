@@ -11,8 +11,8 @@ from typing import Any
 from contracts.column_types import BIGINT, INTEGER, Kind
 from contracts.tables import TABLE_NAME_BYTES_MAXIMUM
 from contracts.yaml_text import BYTES_MAXIMUM, read_contract
-from services.operator.contract.catalog import Catalog, CatalogColumn, CatalogTable, ForeignKey
-from services.operator.contract.draft import CALENDAR, Draft, TableDraft, free_name, path_of
+from services.operator.contract.catalog import Catalog, CatalogColumn, CatalogTable, ForeignKey, free_name
+from services.operator.contract.draft import CALENDAR, Draft, TableDraft, path_of
 from services.operator.contract.roles import (
     creation_time,
     facts_among,
@@ -48,7 +48,7 @@ def propose(catalog: Catalog, name: str) -> str:
         reasons = [f"{table.name}: {table.problem}" for table in catalog.tables.values() if table.problem]
         because = f" ({'; '.join(reasons[:5])})" if reasons else ""
         raise NotFoundError(
-            f"schema '{catalog.schema}' has no table of which a star can be made{because}; see --schema, --include"
+            f"{_of_schemas(catalog)} has no table of which a star can be made{because}; see --schema, --include"
         )
     text = draft.text()
     read_contract(text, name)
@@ -72,7 +72,7 @@ class _Proposal:
             for name, table in catalog.readable.items()
             if not any(map(is_secret, table.key)) and not is_of_migrations(name)
         }
-        facts = facts_among(tables)
+        facts = facts_among(tables) | {name for name, table in tables.items() if table.row_id}
         taken, names = {CALENDAR}, dict[str, str]()
         for name in tables:
             wish = f"{'fact' if name in facts else 'dim'}_{name.strip('_')}"
@@ -85,16 +85,24 @@ class _Proposal:
         """Every table, dimensions first."""
         dimensions = {self.names[one]: self._dimension(table) for one, table in self.tables.items() if one not in self.facts}
         facts = {self.names[one]: self._fact(table) for one, table in self.tables.items() if one in self.facts}
+        for draft in facts.values():
+            if (base := self.tables[draft.base]).row_id is not None:
+                draft.version = []
+                draft.remarks.append(
+                    f"Every run reads all of it: {base.why_full}. Its rows are told apart by a hash, {base.row_id}; "
+                    "if they have a key, write `full: true` and `key: …` in its source part, in the place of `row_id`."
+                )
         source = source_part(self.catalog, self.tables)
         return Draft(name, self.catalog.schema, dimensions | facts, source, [*self._introduction()])
 
     def _introduction(self) -> Iterator[str]:
-        yield f"Proposed by `starlift init` from schema {self.catalog.schema}. Change the star as you like."
+        yield f"Proposed by `starlift init` from {_of_schemas(self.catalog)}. Change the star as you like."
         yield "The `source` part repeats the catalog: `starlift pull` brings it up to date."
         for table in self.catalog.tables.values():
             if table.name not in self.tables:
                 other = _MIGRATIONS if is_of_migrations(table.name) else f"its key holds a column of which {_CONFIDENTIAL}"
-                yield f"Left out: {table.name}: {table.problem or other}."
+                way = f" `--include {table.name}` adds it, read in full by every run." if table.why_full else ""
+                yield f"Left out: {table.name}: {table.problem or other}.{way}"
 
     def _started(self, kind: str, table: CatalogTable) -> TableDraft:
         others = sorted({link.table for link in table.foreign_keys})
@@ -174,7 +182,7 @@ class _Proposal:
                 draft.remarks.append(f"No reference to {link.table} by ({', '.join(link.columns)}): {why}.")
             if link.table in self.tables and link.table != table.name and (step := _step(table, link)) is not None:
                 self._add_of_partner(draft, self.tables[link.table], step, referred)
-        if not draft.version:
+        if not draft.version and table.row_id is None:
             draft.remarks.append("No NOT NULL timestamp tells versions apart: the fact keeps the newest row.")
         return draft
 
@@ -216,6 +224,12 @@ class _Proposal:
             draft.add(name, date if is_date else {"from": path} | reference)
             if link is not None:
                 referred.add(link.table)
+
+
+def _of_schemas(catalog: Catalog) -> str:
+    """What the tables are of."""
+    others = catalog.schemas[1:]
+    return f"schemas {', '.join((catalog.schema, *others))}" if others else f"schema '{catalog.schema}'"
 
 
 def _why_not(column: CatalogColumn) -> str | None:

@@ -17,21 +17,41 @@ from services.operator.errors import UsageError
 Part = dict[str, dict[str, Any]]  # `source.tables` of a document
 
 
-def source_part(catalog: Catalog, roots: Iterable[str]) -> Part:
-    """The tables `roots`, as far as they can be read, and all to which foreign keys lead from them."""
+def source_part(catalog: Catalog, roots: Iterable[str], before: Mapping[str, SourceTableDocument] | None = None) -> Part:
+    """The tables `roots`, as far as they can be read, and all to which foreign keys lead from them.
+
+    What was declared `before` stays: which tables are read in full, and by which key.
+    """
     known, wanted = catalog.readable, list(roots)
     found = set[str]()
     while wanted:
         if (name := wanted.pop()) in known and name not in found:
             found.add(name)
             wanted += [link.table for link in known[name].foreign_keys]
-    return {name: _table(table) for name, table in known.items() if name in found}
+    return {name: _table(table, (before or {}).get(name)) for name, table in known.items() if name in found}
 
 
-def _table(table: CatalogTable) -> dict[str, Any]:
-    columns = {one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.columns}
+def _table(table: CatalogTable, before: SourceTableDocument | None) -> dict[str, Any]:
+    columns = {
+        one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.columns if one.name != table.row_id
+    }
+    key: dict[str, Any] = {"row_id": table.row_id} if table.row_id else {"key": list(table.key)}
+    if before is not None and before.row_id and before.row_id not in columns:
+        key = {"row_id": before.row_id}
+    elif before is not None and before.full and columns.keys() >= set(before.key):
+        key = {"full": True, "key": list(before.key)}
+    place = {"schema": table.schema, "table": table.relation}
     links = {", ".join(link.columns): link.table for link in table.foreign_keys}
-    return {"key": list(table.key), "columns": columns} | ({"foreign_keys": links} if links else {})
+    found = {word: name for word, name in place.items() if name is not None} | key | {"columns": columns}
+    return found | ({"foreign_keys": links} if links else {})
+
+
+def described_tables(part: object) -> Mapping[str, SourceTableDocument]:
+    """The tables of a document's part `source`; none if there is no such part, or `pull` did not write it."""
+    try:
+        return SourceDocument.model_validate(part).tables
+    except ValidationError:
+        return {}
 
 
 def roots_of(star: object) -> list[str]:
@@ -63,7 +83,7 @@ def with_source_part(text: str, part: Part, name: str) -> str:
 
 def differences(before: object, after: Part) -> Iterator[str]:
     """How the source part `after` differs from what a document had before, a line each; types are compared, not spellings."""
-    old, new = _tables(before), _tables({"tables": after})
+    old, new = described_tables(before), described_tables({"tables": after})
     yield from (f"+ table {name}" for name in new if name not in old)
     yield from (f"- table {name}" for name in old if name not in new)
     for name in new:
@@ -87,10 +107,3 @@ def _table_differences(old: SourceTableDocument, new: SourceTableDocument) -> It
 def _typed(table: SourceTableDocument, name: str) -> str:
     column = table.columns[name]
     return type_name(column.type) + ("" if column.nullable else NOT_NULL)
-
-
-def _tables(part: object) -> Mapping[str, SourceTableDocument]:
-    try:
-        return SourceDocument.model_validate(part).tables
-    except ValidationError:  # there was none, or it was not written by `pull`
-        return {}

@@ -41,7 +41,11 @@ def source_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """The source part of a document, from the line `source:` to its end."""
     lines = ["source:", "  tables:" if tables else "  tables: {}"]
     for name, table in tables.items():
-        lines += [f"    {scalar(name)}:", f"      key: {flow(table['key'])}", "      columns:"]
+        lines.append(f"    {scalar(name)}:")
+        lines += [
+            f"      {word}: {flow(table[word])}" for word in ("schema", "table", "full", "row_id", "key") if word in table
+        ]
+        lines.append("      columns:")
         lines += _entries(table["columns"], indent=8)
         if table.get("foreign_keys"):
             lines += ["      foreign_keys:", *_entries(table["foreign_keys"], indent=8)]

@@ -1,13 +1,14 @@
--- One row per table, view or foreign table of schema $1 whose name matches one of the patterns $2 (if there are any) and none of
+-- One row per table, view or foreign table of the schemas $1 whose name, or schema and name, matches one of the patterns $2 (if there are any) and none of
 -- $3; without partitions and what extensions own. Columns, keys and foreign keys are JSON arrays in it.
 WITH RECURSIVE chosen AS (
-    SELECT c.oid, c.relname, c.relkind
+    SELECT c.oid, n.nspname, c.relname, c.relkind
     FROM pg_class AS c
-    WHERE c.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = $1)
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY ($1::text[])
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
         AND NOT c.relispartition
-        AND (cardinality($2::text[]) = 0 OR c.relname ~ ANY ($2::text[]))
-        AND NOT c.relname ~ ANY ($3::text[])
+        AND (cardinality($2::text[]) = 0 OR c.relname ~ ANY ($2::text[]) OR concat(n.nspname, '.', c.relname) ~ ANY ($2::text[]))
+        AND NOT (c.relname ~ ANY ($3::text[]) OR concat(n.nspname, '.', c.relname) ~ ANY ($3::text[]))
         AND NOT EXISTS (
             SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e'
         )
@@ -53,6 +54,7 @@ foreign_key AS (
     HAVING bool_or(relation = root) OR count(DISTINCT relation) = leaves
 )
 SELECT
+    chosen.nspname AS schema,
     c.relname AS name,
     c.relkind::text AS kind,
     obj_description(c.oid, 'pg_class') AS comment,
@@ -64,27 +66,11 @@ SELECT
             'name', a.attname,
             'nullable', NOT a.attnotnull,
             'is_readable', has_column_privilege(c.oid, a.attnum, 'SELECT'),
-            'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = t.oid),
-            'type', jsonb_build_object(  -- the fields of shared.source_types.SourceType
-                'name', format_type(b.type, b.typmod),
-                'unbounded', format_type(b.type, -1),
-                'domain', CASE WHEN b.type <> a.atttypid THEN format_type(a.atttypid, -1) END,
-                'is_enum', t.typtype = 'e',
-                'is_string', t.typcategory = 'S',
-                'is_foreign', t.typnamespace <> 'pg_catalog'::regnamespace,
-                'loose_collation', (SELECT quote_ident(l.collname) FROM pg_collation AS l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
-            )
+            'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = column_type.oid),
+            'type', column_type.described
         ) ORDER BY a.attnum)
      FROM pg_attribute AS a
-     CROSS JOIN LATERAL (
-        WITH RECURSIVE made_of AS (
-            SELECT a.atttypid AS type, a.atttypmod AS typmod, 0 AS depth
-            UNION ALL
-            SELECT d.typbasetype, d.typtypmod, depth + 1 FROM made_of JOIN pg_type AS d ON d.oid = made_of.type WHERE d.typtype = 'd'
-        )
-        SELECT type, typmod FROM made_of ORDER BY depth DESC LIMIT 1
-     ) AS b
-     JOIN pg_type AS t ON t.oid = b.type
+     /* column_type.sql */
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text AS columns,
     -- Those on NOT NULL columns, the primary key first.
     (SELECT jsonb_agg(k.names ORDER BY i.indisprimary DESC, jsonb_array_length(k.names), k.names)
@@ -102,4 +88,4 @@ SELECT
 FROM chosen
 JOIN pg_class AS c ON c.oid = chosen.oid
 JOIN described ON described.root = c.oid
-ORDER BY c.relname COLLATE "C"
+ORDER BY c.relname COLLATE "C", chosen.nspname COLLATE "C"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
 from contracts.tables import NAME_BYTES_MAXIMUM, ContractError
 from contracts.yaml_text import document_data, read_contract
-from services.operator.contract.catalog import Catalog, read_schema
+from services.operator.contract.catalog import Catalog, read_schemas
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.contract.propose import propose
 from services.operator.contract.source import open_source
-from services.operator.contract.source_part import differences, roots_of, source_part, with_source_part
+from services.operator.contract.source_part import described_tables, differences, roots_of, source_part, with_source_part
 from services.operator.contract.urls import chosen_url
 from services.operator.errors import UsageError
 from services.operator.terminal.harness import ExitCode, complain
@@ -33,7 +33,9 @@ def init(
     url: Url = None,
     *,
     output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
-    schema: Annotated[str, typer.Option(help="The schema to read.")] = "public",
+    schema: Annotated[
+        list[str] | None, typer.Option(help="A schema to read; * and ? are wildcards. Repeatable. Default: public.")
+    ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Read only tables of this name; * and ? are wildcards. Repeatable.")
     ] = None,
@@ -45,14 +47,17 @@ def init(
 
     No rows are read. A table becomes a fact if it refers to others and has quantities or times, and if only facts refer to it;
     every other table becomes a dimension, with columns of the tables that it refers to. Comments say what was left out and why:
-    tables without a key, columns whose names suggest that they hold secrets, documents and pictures. Change the star as you
-    like, then run `starlift plan --contract FILE` and `starlift up --contract FILE`.
+    views and tables without a key (--include adds them, to be read in full by every run), columns whose names suggest that they
+    hold secrets, documents and pictures. Change the star as you like, then run
+    `starlift plan --contract FILE` and `starlift up --contract FILE`.
     """
     path = _free(output, force=force)
-    star = name or (path.stem if path else schema)
+    schemas = schema or ["public"]
+    star = name or (path.stem if path else schemas[0])
     if len(star) > NAME_BYTES_MAXIMUM:
         raise UsageError(f"'{star}' has more than {NAME_BYTES_MAXIMUM} characters; pass a shorter name as --name")
-    text = propose(run(_read(chosen_url("source", url), schema, include or (), exclude or ())), star)
+    globs = {"include": include or (), "exclude": exclude or ()}
+    text = propose(run(_read(chosen_url("source", url), schemas, **globs, in_full=bool(include))), star)
     if path is None:
         typer.echo(text, nl=False)
         return
@@ -85,8 +90,12 @@ def pull(
         raise UsageError(str(error)) from error
     document = data if isinstance(data, dict) else {}
     roots = roots_of(document.get("star"))
-    catalog = run(_read(chosen_url("source", url), str(document.get("source_schema") or "public"), (), ()))
-    part = source_part(catalog, roots)
+    before = described_tables(document.get("source"))
+    schema = str(document.get("source_schema") or "public")
+    known = {(table.schema_ or schema, table.table or name): name for name, table in before.items()}
+    schemas = list(dict.fromkeys([schema, *(place for place, _ in known)]))
+    catalog = run(_read(chosen_url("source", url), schemas, known=known, in_full=True))
+    part = source_part(catalog, roots, before)
     for root in roots:
         if root not in part:
             reason = catalog.tables[root].problem if root in catalog.tables else f"schema '{catalog.schema}' does not have it"
@@ -135,9 +144,9 @@ def _free(output: str, *, force: bool) -> Path | None:
     return path
 
 
-async def _read(url: SecretStr | None, schema: str, include: list[str] | tuple[()], exclude: list[str] | tuple[()]) -> Catalog:
+async def _read(url: SecretStr | None, schemas: list[str], **options: Any) -> Catalog:
     async with open_source(url) as database:
-        return await read_schema(database, schema, include=include, exclude=exclude)
+        return await read_schemas(database, schemas, **options)
 
 
 def _write(path: Path, text: str) -> None:

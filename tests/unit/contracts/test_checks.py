@@ -229,3 +229,10 @@ def test_a_key_must_have_a_type_that_can_be_paged_by(kind: ColumnType) -> None:
     odd = SourceTable("odd", ("odd_id",), (SourceColumn("odd_id", kind),))
     with pytest.raises(ContractError, match=r"'odd\.odd_id' is a key and must be integer, bigint, numeric, text, .*, not .+$"):
         replace(SHOP, source_tables=(*SHOP.source_tables, odd))
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\n", "\x1b[0m"])
+def test_a_source_table_may_not_have_a_name_that_an_object_cannot_have(name: str) -> None:
+    odd = SourceTable(name, ("id",), (SourceColumn("id", INTEGER),))
+    with pytest.raises(ContractError, match=r"its name has a '/' or a control character, .*; give it another name in the"):
+        replace(SHOP, source_tables=(*SHOP.source_tables, odd))
