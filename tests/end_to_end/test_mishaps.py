@@ -138,7 +138,8 @@ def test_down_leaves_no_process_and_the_next_up_continues_from_the_warehouse(sha
     assert shared("down").out == f"nothing is running in {shared.home}\n"
     assert shared("status", expected=2).complains(2).startswith(f"no Starlift is running in {shared.home}; ")
     sell(databases)
-    shared("up", "--detach", expected=0, **databases.urls)
+    of_up = {name.replace("STARLIFT_", "STARLIFT_UP_"): url for name, url in databases.urls.items()}
+    shared("up", "--detach", expected=0, **of_up)
     shared("ingest", "--wait")
     assert sold(databases) == before + 1
     assert_equal(shared)
