@@ -98,7 +98,7 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
     """
     home = default_home()
     with Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
-        start(stack, options, screen)
+        start(stack, options, screen, orders=ORDERS)
         tails = start_services(stack, home)
         owner_url = stack.source_owner_url
         if owner_url is not None:
@@ -118,7 +118,7 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
         report_until_stopped(stack, tails, options.every, screen.say, prover.look)
 
 
-def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int = ORDERS) -> None:
+def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int) -> None:
     """Start LocalStack and the databases, and fill an embedded source."""
     forget_other_clients()
     contract = load_contract_of_environment()
