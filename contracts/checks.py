@@ -88,6 +88,7 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
         yield from (f"'{table.name}' {problem}" for problem in _as_of_problems(contract, table))
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"
+    yield from _decision_problems(table)
     for name in table.identity:
         if table.column(name).nullable:
             yield (
@@ -127,6 +128,17 @@ def _as_of_problems(contract: Contract, fact: Fact) -> Iterator[str]:
         yield "has `as_of`, but refers to no dimension with `history: true`"
     yield from _repeated("shows as of its time two columns", [*own, *fact.star_types, *shown])
     yield from (f"shows as of its time '{name}', which {problem}" for name in shown for problem in _name_problems(name))
+
+
+def _decision_problems(table: WarehouseTable) -> Iterator[str]:
+    """Why columns can't be retired or renamed as a contract says."""
+    names = {table.surrogate, *(column.name for column in table.columns)}
+    for old in (*table.retired, *(old for _, old in table.renamed)):
+        if old in names:
+            yield f"'{table.name}.{old}' is a column of the contract, and can't be retired, or the old name of another"
+    for new, _ in table.renamed:
+        if new not in names:
+            yield f"'{table.name}' renames a column to '{new}', which it does not have"
 
 
 def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str]:

@@ -228,6 +228,10 @@ class _Table(_Closed):
     )
     key: Names = Field((), description="the columns that hold the source's key; otherwise those that copy it")
     joins: dict[SqlName, Join] = Field(default_factory=dict, description="joins that columns may name")
+    retired: Names = Field((), description="columns that left the contract and stay in the warehouse as they are")
+    renamed: dict[SqlName, SqlName] = Field(
+        default_factory=dict, description="columns that were called otherwise: the new name, and the old one"
+    )
 
 
 class DimensionTable(_Table):

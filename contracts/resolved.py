@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from contracts import document as written
 from contracts.column_types import ColumnType
@@ -147,11 +148,12 @@ class _StarTable:
         key = self.entry.key or self._key(columns)
         columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
         lookups = tuple(self.lookups.values())
+        decided: dict[str, Any] = {"where": where, "retired": self.entry.retired, "renamed": tuple(self.entry.renamed.items())}
         match self.entry:
             case written.DimensionTable(surrogate=surrogate, history=history):
-                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history, where=where)
+                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history, **decided)
             case written.FactTable(version=version, surrogate=surrogate, as_of=as_of):
-                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of, where=where)
+                return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of, **decided)
 
     def _key(self, columns: list[Column]) -> tuple[str, ...]:
         """The columns that copy the source's key, in its order."""

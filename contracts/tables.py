@@ -138,6 +138,9 @@ class _StarTable:
     name: str  # unquoted, without the schema
     key: tuple[str, ...]  # the business key: names of columns
     columns: tuple[Column, ...]  # in the warehouse's order
+    # Decisions about columns that are there no more: what is kept as it is, and each new name with the old one.
+    retired: tuple[str, ...] = field(default=(), kw_only=True)
+    renamed: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
 
     @property
     def version(self) -> tuple[str, ...]:
@@ -230,7 +233,9 @@ class Dimension(_JoinedTable):
     def versions(self) -> Versions | None:
         """The table of its versions; None without history."""
         columns = tuple(replace(column, nullable=column.name not in self.key) for column in self.columns)
-        return Versions(versions_name(self.name), self.key, columns) if self.history else None
+        if not self.history:
+            return None
+        return Versions(versions_name(self.name), self.key, columns, retired=self.retired, renamed=self.renamed)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from contracts.column_types import is_same_type
 from contracts.contract import Contract
 from contracts.tables import StoredTable
 from contracts.warehouse import RUN
@@ -15,17 +14,9 @@ from shared.sql import literal, quoted
 from shared.star_schema.schema import KeyConstraint, create_statements, definitions, key_constraints, relation
 from shared.star_schema.star import FoundForeignKey, FoundStar, FoundView
 from shared.star_schema.views import StarView, create_view, views
+from shared.star_schema.widening import is_widening, retyped, widenings
 
 SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, besides the warehouse itself
-
-_SPELLINGS = {  # what format_type says, and how a contract says it
-    "character varying": "varchar",
-    "timestamp without time zone": "timestamp(6)",
-    "timestamp(6) without time zone": "timestamp(6)",
-    "time without time zone": "time",
-    "time(6) without time zone": "time",
-}
-_TYPE = re.compile(r"(?P<name>integer|bigint|varchar|numeric)(?:\((?P<first>\d+)(?:,(?P<second>\d+))?\))?")
 
 
 class SchemaNotReadyError(DependencyDownError):
@@ -78,7 +69,7 @@ def obstacles(contract: Contract, star: FoundStar) -> list[str]:
         refused += [
             f"column '{name}' of the warehouse's '{table.name}' is {actual} and should be {wanted}, which may not hold every "
             f"value; alter the column, or correct contract '{contract.name}' and restart the loader"
-            for name, actual, wanted in _retyped(table, star)
+            for name, actual, wanted in retyped(table, star)
             if not is_widening(actual, wanted)
         ]
         widened = dict(widenings(table, star))
@@ -102,8 +93,18 @@ def _column_changes(contract: Contract, table: StoredTable, star: FoundStar) -> 
 
     A view keeps the columns that it reads from changing their types, so views of a widened table are created again.
     """
-    found = star.columns[table.name]
+    found, renamed = star.columns[table.name], renames(table, star)
     if not found:
+        return
+    if renamed:  # before anything else: what follows is found anew
+        statements = [
+            f"ALTER TABLE {relation(contract, table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
+            for old, new in renamed.items()
+        ]
+        for view in views(contract):
+            if view.name in star.views and view.depends_on(table.name, renamed.values()):
+                statements = _recreate(contract, view, star, between=statements, renamed=renamed)
+        yield Change(f"the names of columns of table '{table.name}'", tuple(statements))
         return
     new, wider = added(table, star), widenings(table, star)
     additions = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in new.items()]
@@ -118,34 +119,26 @@ def _column_changes(contract: Contract, table: StoredTable, star: FoundStar) -> 
     yield Change(f"table '{table.name}'", tuple(statements))
 
 
+def renames(table: StoredTable, star: FoundStar) -> dict[str, str]:
+    """The columns that the contract renames, and that still have their old names, with the new ones."""
+    names = {column.name for column in star.columns[table.name]}
+    return {old: new for new, old in table.renamed if old in names and new not in names}
+
+
 def added(table: StoredTable, star: FoundStar) -> dict[str, str]:
     """The columns that an existing table lacks, with their definitions.
 
     An added column starts as NULL: the changed contract makes the next run read everything again.
     """
-    names = {column.name for column in star.columns[table.name]}
+    names = {column.name for column in star.columns[table.name]}.union(renames(table, star).values())
     types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
     return {name: definition for name, definition in types.items() if name not in names}
-
-
-def widenings(table: StoredTable, star: FoundStar) -> list[tuple[str, str]]:
-    """The columns whose type the contract has widened, with the new type."""
-    return [(name, wanted) for name, actual, wanted in _retyped(table, star) if is_widening(actual, wanted)]
-
-
-def _retyped(table: StoredTable, star: FoundStar) -> Iterator[tuple[str, str, str]]:
-    """The columns of another type than the contract's, with both types."""
-    for column in star.columns[table.name]:
-        wanted = table.star_types.get(column.name)
-        actual = _SPELLINGS.get(column.type, column.type.replace("character varying(", "varchar("))
-        if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
-            continue  # a wider type, made by a newer build while this one still runs, also holds every value
-        yield column.name, actual, wanted.sql
 
 
 def no_longer_required(table: StoredTable, star: FoundStar) -> list[str]:
     """The columns that are NOT NULL, although the contract has them not, or allows NULL."""
     kept = definitions(table).keys() - {column.name for column in table.columns if column.nullable}
+    kept |= renames(table, star).keys()
     found = star.columns[table.name]
     return [column.name for column in found if column.is_required and not column.is_key and column.name not in kept]
 
@@ -226,27 +219,11 @@ def _is_dropped(contract: Contract, view: StarView, star: FoundStar) -> bool:
     found = star.views.get(view.name)
     return found is not None and (
         _has_to_be_dropped(found, star.wanted_views.get(view.name))
-        or any(view.depends_on(table.name, dict(widenings(table, star))) for table in contract.stored_tables)
+        or any(
+            view.depends_on(table.name, (*dict(widenings(table, star)), *renames(table, star).values()))
+            for table in contract.stored_tables
+        )
     )
-
-
-def is_widening(actual: str, wanted: str) -> bool:
-    """Whether every value of the type `actual` is the same value in `wanted`; both as a contract spells them."""
-    old, new = _TYPE.fullmatch(actual), _TYPE.fullmatch(wanted)
-    if old is None or new is None:
-        return False
-    match (old["name"], new["name"]):
-        case ("integer", "bigint"):
-            return True
-        case ("varchar", "varchar"):
-            return new["first"] is None or (old["first"] is not None and int(new["first"]) >= int(old["first"]))
-        case ("numeric", "numeric") if new["first"] is None:
-            return True
-        case ("numeric", "numeric") if old["second"] and new["second"]:
-            scale, wanted_scale = int(old["second"]), int(new["second"])
-            return wanted_scale >= scale and int(new["first"]) - wanted_scale >= int(old["first"]) - scale
-        case _:
-            return False
 
 
 def _has_to_be_dropped(view: FoundView, wanted: FoundView | None) -> bool:
@@ -256,13 +233,19 @@ def _has_to_be_dropped(view: FoundView, wanted: FoundView | None) -> bool:
     return wanted.columns[: len(view.columns)] != view.columns
 
 
-def _recreate(contract: Contract, view: StarView, star: FoundStar, between: Sequence[str] = ()) -> list[str]:
+def _recreate(
+    contract: Contract,
+    view: StarView,
+    star: FoundStar,
+    between: Sequence[str] = (),
+    renamed: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Drop a view and create it again after the statements `between`, with its owner, grants, options and comments.
 
-    Grants made by others become the owner's.
+    Grants made by others become the owner's. Those of a renamed column are those of its new name.
     """
     found, name = star.views[view.name], quoted(contract.warehouse_schema, view.name)
-    columns = {column for column, _ in star.wanted_views.get(view.name, found).columns}
+    columns = {column: renamed.get(column, column) for column, _ in star.wanted_views.get(view.name, found).columns}
     return [
         f"DROP VIEW {name}",
         *between,
@@ -272,20 +255,23 @@ def _recreate(contract: Contract, view: StarView, star: FoundStar, between: Sequ
     ]
 
 
-def _attachments(view: FoundView, name: str, columns: Collection[str]) -> Iterator[str]:
-    """The grants, after those that ALTER DEFAULT PRIVILEGES gives a new view are revoked, and the comments."""
+def _attachments(view: FoundView, name: str, columns: Mapping[str, str]) -> Iterator[str]:
+    """The grants, after those that ALTER DEFAULT PRIVILEGES gives a new view are revoked, and the comments.
+
+    `columns` are those that stay, with their names.
+    """
     for role in view.granted_by_default:
         yield f"REVOKE ALL ON {name} FROM {_role(role)}"
     for grant in view.grants:
         if grant.column is None or grant.column in columns:
-            column = "" if grant.column is None else f" ({quoted(grant.column)})"
+            column = "" if grant.column is None else f" ({quoted(columns[grant.column])})"
             option = " WITH GRANT OPTION" if grant.may_grant else ""
             yield f"GRANT {grant.privilege}{column} ON {name} TO {_role(grant.role)}{option}"
     if view.comment is not None:
         yield f"COMMENT ON VIEW {name} IS {literal(view.comment)}"
     for column, comment in view.column_comments.items():
         if column in columns:
-            yield f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(comment)}"
+            yield f"COMMENT ON COLUMN {name}.{quoted(columns[column])} IS {literal(comment)}"
 
 
 def _role(name: str | None) -> str:

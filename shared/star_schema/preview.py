@@ -18,12 +18,13 @@ from shared.star_schema.evolution import (
     missing_keys,
     no_longer_required,
     outdated_foreign_keys,
+    renames,
     repairs_of_run,
-    widenings,
 )
 from shared.star_schema.schema import definitions, foreign_key_name
 from shared.star_schema.star import FoundStar
 from shared.star_schema.views import StarView, views
+from shared.star_schema.widening import widenings
 
 
 @unique
@@ -32,6 +33,7 @@ class Action(StrEnum):
 
     CREATE = "create"
     ADD = "add"  # to a table that exists
+    RENAME = "rename"
     WIDEN = "widen"  # to a type that holds every value of the old one
     REPLACE = "replace"  # a view, with its owner, grants and comments
     CHANGE = "change"
@@ -77,7 +79,9 @@ def _foreign_key_effects(contract: Contract, star: FoundStar) -> Iterator[Effect
 
 
 def _table_effects(table: StoredTable, star: FoundStar, name: str) -> Iterator[Effect]:
-    new, wider = added(table, star), widenings(table, star)
+    new, wider, renamed = added(table, star), widenings(table, star), renames(table, star)
+    for old, column in renamed.items():
+        yield Effect(Action.RENAME, "column", f"{name}.{old}", f"to {column}")
     for column, definition in new.items():
         yield Effect(Action.ADD, "column", f"{name}.{column}", definition)
     for column, kind in wider:
@@ -90,8 +94,19 @@ def _table_effects(table: StoredTable, star: FoundStar, name: str) -> Iterator[E
         yield Effect(Action.ADD, "key", f"{name}.{key.name}", f"({', '.join(key.columns)})")
     known = definitions(table)
     for found in star.columns[table.name]:
-        if found.name not in known:
-            yield Effect(Action.KEEP, "column", f"{name}.{found.name}", "not in the contract: its values stay as they are")
+        if found.name not in known and found.name not in renamed:
+            yield Effect(Action.KEEP, "column", f"{name}.{found.name}", _why_kept(table, found.name))
+
+
+def _why_kept(table: StoredTable, column: str) -> str:
+    """What becomes of a column that the contract has no more, and how to say what should."""
+    if column in table.retired:
+        return "retired: its values stay as they are, new rows have NULL"
+    for new, old in table.renamed:
+        if old == column:
+            return f"not renamed, since '{new}' is there too: its values stay as they are; drop one of the two"
+    remedies = f"`retired: [{column}]` if they should, `renamed: {{NEW: {column}}}` if another column has taken its place"
+    return f"not in the contract: its values stay as they are; write {remedies}"
 
 
 def _view_action(contract: Contract, view: StarView, star: FoundStar) -> Action | None:
@@ -99,5 +114,8 @@ def _view_action(contract: Contract, view: StarView, star: FoundStar) -> Action 
     if found is None:
         return Action.CREATE
     tables = [table for table in contract.stored_tables if star.columns[table.name]]
-    changed = any(view.depends_on(table.name, {**added(table, star), **dict(widenings(table, star))}) for table in tables)
+    changed = any(
+        view.depends_on(table.name, (*added(table, star), *dict(widenings(table, star)), *renames(table, star).values()))
+        for table in tables
+    )
     return Action.REPLACE if changed or (wanted is not None and wanted.definition != found.definition) else None

@@ -13,7 +13,8 @@ from contracts.messages import Mode
 from contracts.origins import FromSource
 from contracts.tables import Column
 from services.loading.postgres_warehouse import PostgresWarehouse
-from shared.star_schema.evolution import SchemaNotReadyError, is_widening
+from shared.star_schema.evolution import SchemaNotReadyError
+from shared.star_schema.widening import is_widening
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.small_contract import FACT_SALE, SCHEMA, SHOP, with_column, with_table
 
