@@ -80,6 +80,8 @@ def _entry(table: WarehouseTable, options: Mapping[tuple[str, str], Options]) ->
         parts = {column.name: column.origin.part for column in table.columns if isinstance(column.origin, CalendarPart)}
         return {"calendar": parts}
     entry: dict[str, Any] = {"fact" if isinstance(table, Fact) else "dimension": table.source}
+    if table.where is not None:
+        raise UsageError(f"'{table.name}' has a filter; write its `where` into the document yourself")
     if table.version:
         entry["version"] = list(table.version)
     if table.surrogate:
@@ -116,7 +118,7 @@ def _column(table: RemodelledTable, column: Column, options: Options) -> Options
         case CurrencyNameOf(name, lookup):
             found, absent = {"currency_name_of": _path(table, lookup, name)}, None
         case _:
-            raise UsageError(f"'{table.name}.{column.name}' belongs to a calendar")
+            raise UsageError(f"'{table.name}.{column.name}' is computed; write its `sql` into the document yourself")
     if absent is not None:
         found["absent"] = absent
     if column.references is not None:

@@ -274,7 +274,9 @@ async def _around_the_star(connection: asyncpg.Connection, contract: Contract, a
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted(contract.warehouse_schema)):
         found.append(_new_schema(contract.warehouse_schema))
     if applied.get(contract.name, contract.fingerprint) != contract.fingerprint:
-        found.append(Effect(Action.CHANGE, "contract", contract.name, "the next run reads every table in full"))
+        marks = " and marks the rows that `where` rejects" if any(table.where for table in contract.remodelled_tables) else ""
+        detail = f"the next run reads every table in full{marks}"
+        found.append(Effect(Action.CHANGE, "contract", contract.name, detail))
     names = [table.name for table in contract.stored_tables]
     retired = await connection.fetch(_RETIRED, contract.warehouse_schema, names, list(TECHNICAL_COLUMNS))
     reason = "not in the contract: its rows stay as they are"

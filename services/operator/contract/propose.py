@@ -16,6 +16,7 @@ from services.operator.contract.draft import CALENDAR, Draft, TableDraft, path_o
 from services.operator.contract.roles import (
     creation_time,
     facts_among,
+    filter_of_deleted,
     is_change_time,
     is_heavy,
     is_of_migrations,
@@ -25,6 +26,7 @@ from services.operator.contract.roles import (
     words,
 )
 from services.operator.contract.source_part import source_part
+from services.operator.contract.text import scalar
 from services.operator.errors import NotFoundError, UsageError
 
 HOPS_MAXIMUM = 3  # of a lookup
@@ -108,6 +110,8 @@ class _Proposal:
         others = sorted({link.table for link in table.foreign_keys})
         refers = f"; refers to {', '.join(others)}" if others else ""
         remarks = [f"About {table.rows:,} rows{refers}.", *([table.comment] if table.comment else [])]
+        if (where := filter_of_deleted(table)) is not None:
+            remarks.append(f"Rows may be marked as deleted; to leave them out: `where: {scalar(where)}`.")
         return TableDraft(kind, table.name, [*remarks, *(f"Not followed: {remark}." for remark in table.remarks)])
 
     def _usable(self, table: CatalogTable, draft: TableDraft) -> Iterator[CatalogColumn]:

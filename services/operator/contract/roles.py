@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from contracts.column_types import Kind
 from services.operator.contract.catalog import CatalogColumn, CatalogTable, ForeignKey
+from shared.sql import quoted
 
 RATIO = 10  # a table with that many times fewer rows than another is small in comparison
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
@@ -32,6 +33,8 @@ _NAMES = frozenset(
 _MEASURES = re.compile(r"numeric.*|double precision|real|money|interval")
 _CHANGED = re.compile(r"updat|modif|chang")
 _MADE = re.compile(r"creat|insert|added|load")
+_DELETED = re.compile(r"(?:is )?(?:deleted|removed|archived|discarded|trashed)(?: at| on| date| time| ts)?")
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")  # a name that means itself in SQL without quotes
 # Large, or of no use in a column of a star.
 _HEAVY = re.compile(
     r"bytea|jsonb?|xml|tsvector|tsquery|.*\b(?:geometry|geography|raster|box[23]d)|point|line|lseg|box|path|polygon|circle"
@@ -51,6 +54,18 @@ def words(name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether a column called so may hold what should stay in the source."""
     return _SECRETS.search(words(name)) is not None
+
+
+def filter_of_deleted(table: CatalogTable) -> str | None:
+    """The filter that leaves out rows which the application marks as deleted; None if no column's name says that it does."""
+    for column in table.columns:
+        name = column.name if _PLAIN.fullmatch(column.name) else quoted(column.name)
+        if column.is_readable and _DELETED.fullmatch(words(column.name)):
+            if column.type.is_moment and column.nullable:
+                return f"{name} IS NULL"
+            if column.type.kind is Kind.BOOLEAN:
+                return f"COALESCE(NOT {name}, true)" if column.nullable else f"NOT {name}"
+    return None
 
 
 def is_of_migrations(name: str) -> bool:

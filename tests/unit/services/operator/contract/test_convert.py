@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from contracts.column_types import BOOLEAN, TEXT
 from contracts.contract import Contract
+from contracts.expressions import Operation, ReadColumn
+from contracts.origins import Computed
 from contracts.tables import Drift
 from contracts.yaml_text import read_contract
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.errors import UsageError
-from tests.fixtures.small_contract import SHOP
+from tests.fixtures.small_contract import DIM_MAKER, SHOP, with_column, with_table
 from tests.fixtures.totesys import CONTRACT as TOTESYS
 from tests.fixtures.wide_contract import WIDE
 
@@ -55,3 +58,15 @@ def test_what_has_no_contract_is_wrong_usage(text: str | None, sentence: str, tm
         contract_of_module(path)
     with pytest.raises(UsageError, match="is not a Python file"):
         contract_of_module(tmp_path / "shop")
+
+
+def test_an_expression_which_no_longer_has_its_text_is_left_to_a_person() -> None:
+    condition = Operation("is_null", (ReadColumn(None, "town", TEXT),))
+    of_filter = with_table(SHOP, replace(DIM_MAKER, where=condition))
+    computed = replace(DIM_MAKER.columns[-1], type=BOOLEAN, origin=Computed(condition))
+    for contract, sentence in (
+        (of_filter, "'dim_maker' has a filter; write its `where` into the document yourself"),
+        (with_table(SHOP, with_column(DIM_MAKER, computed)), "is computed; write its `sql` into the document yourself"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            converted(contract)

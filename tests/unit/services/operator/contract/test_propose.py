@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from contracts.yaml_text import BYTES_MAXIMUM, parsed, read_contract
 from services.operator.contract.catalog import Catalog, CatalogTable, ForeignKey
 from services.operator.contract.draft import Draft, TableDraft
 from services.operator.contract.propose import propose
-from services.operator.contract.roles import facts_among, is_of_migrations, is_secret, words
+from services.operator.contract.roles import facts_among, filter_of_deleted, is_of_migrations, is_secret, words
 from services.operator.contract.source_part import source_part
 from services.operator.errors import NotFoundError, UsageError
 from tests.unit.services.operator.contract.catalogs import (
@@ -253,3 +254,26 @@ def test_words_are_found_however_a_name_joins_them() -> None:
 def test_a_table_of_a_tool_for_migrations_is_left_out(name: str) -> None:
     assert is_of_migrations(name)
     assert not is_of_migrations("migration_of_birds")
+
+
+@pytest.mark.parametrize(
+    ("column", "where"),
+    [
+        ("deleted_at timestamptz", "deleted_at IS NULL"),
+        ("DeletedOn date", '"DeletedOn" IS NULL'),
+        ("is_deleted boolean!", "NOT is_deleted"),
+        ("archived boolean", "COALESCE(NOT archived, true)"),
+        ("undeleted_at timestamptz", None),
+        ("deleted_by integer", None),
+        ("deleted_at timestamptz!", None),
+    ],
+)
+def test_a_column_that_marks_deleted_rows_is_mentioned_as_a_filter_that_can_be_written(column: str, where: str | None) -> None:
+    found = catalog(table(f"customer 100 (customer_id): customer_id integer!, name text, {column}"))
+    assert filter_of_deleted(found.tables["customer"]) == where
+    text = propose(found, "shop")
+    if where is None:
+        assert "where:" not in text
+    else:
+        (written,) = re.findall("`(where: .*)`", text)
+        read_contract(text.replace("    dimension: customer\n", f"    dimension: customer\n    {written}\n"), "shop")
