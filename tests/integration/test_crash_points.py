@@ -6,7 +6,7 @@ the same with SIGKILL.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,14 +31,11 @@ from shared.testing import FakeObjectStore, FakeQueue
 from tests.chaos.points import POINTS_OF, Point
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.integration.crashes import KilledError, killing
 
 Result = TypeVar("Result")
 LEASE_IS_OVER = timedelta(minutes=1)
 FOREVER = 10**6
-
-
-class KilledError(BaseException):
-    """Stands for SIGKILL: nothing catches it, and no later call of the process has an effect."""
 
 
 class Process:
@@ -225,16 +222,6 @@ async def test_a_remodelling_killed_after_any_of_its_effects_is_repeated_byte_fo
         assert loaded.objects.buckets[PROCESSED] == objects
         await loaded.load(expected, expected)
     assert (await loaded.verify()).is_equal
-
-
-def killing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Call the method, then die."""
-
-    async def killed(*arguments: Any) -> None:
-        await method(*arguments)
-        raise KilledError
-
-    return killed
 
 
 @pytest.mark.parametrize(("method", "is_in"), [("_load", False), ("load", True)])

@@ -15,12 +15,14 @@ from contracts.proofs import Outcome
 from contracts.tables import Fact
 from contracts.warehouse import current_name
 from contracts.yaml_text import read_contract
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Mismatch
 from services.operator.quarantine import quarantined
 from shared.sql import quoted
 from tests.fixtures.filtered_contract import BY_HAND, DOCUMENT, FILTERED, ROWS, SCHEMA, random_change
 from tests.fixtures.pipeline import Pipeline
+from tests.integration.crashes import KilledError, killing
 from tests.integration.plain_star import keys_in_quarantine, require_equal
 
 
@@ -208,6 +210,26 @@ async def test_a_filter_reads_a_short_text_of_a_row_that_is_too_large_to_travel(
     assert await keys_in_quarantine(filtered) == {"dim_customer": [(1,)], "dim_everyone": [(1,)]}
     assert await held(filtered, "dim_partner", "customer_id") == [(2,)]
     await require_equal(filtered, quarantined=2)
+
+
+@pytest.mark.parametrize(("method", "is_in"), [("_load", False), ("load", True)])
+async def test_a_loader_killed_before_or_after_it_commits_verdicts_applies_them_once(
+    owner: asyncpg.Connection, filtered: Pipeline, monkeypatch: pytest.MonkeyPatch, method: str, *, is_in: bool
+) -> None:
+    await filtered.run()
+    await owner.execute("UPDATE customer SET deleted_at = now(), name = 'gone' WHERE customer_id IN (1, 3)")
+    (ingested,) = await filtered.ingest()
+    message, again = await filtered.remodel(ingested), await filtered.remodel(ingested)
+    assert message.data == again.data
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresWarehouse, method, killing(getattr(PostgresWarehouse, method)))
+        with pytest.raises(KilledError):
+            await filtered.load(message)
+    assert await held(filtered, "dim_customer", "name") == ([] if is_in else [("Ada",), ("Cy",)])
+    await filtered.load(message, again)
+    assert await held(filtered, "dim_customer", "name") == []
+    assert await held(filtered, "dim_everyone", "name") == [("gone",), ("Bob",), ("gone",), ("Di",)]
+    await require_equal(filtered)
 
 
 @pytest.mark.parametrize("seed", range(4))
