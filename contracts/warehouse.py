@@ -10,10 +10,13 @@ APPLIED_CONTRACT = "starlift.contract"
 TOMBSTONE = "starlift.tombstone"
 COMPARISON = "starlift.key_comparison"
 QUESTION = "starlift.question"
-OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON, QUESTION)
+BULK_LOAD = "starlift.bulk_load"
+BULK_LEDGER = "starlift.bulk_ledger"
+OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON, QUESTION, BULK_LOAD, BULK_LEDGER)
 
-# An advisory lock: loads share it; a schema change, tombstones and the begin of a key comparison hold it alone. Without it an
-# ALTER TABLE, which locks a fact and then its dimension, and a load, which goes the other way, run into a deadlock.
+# An advisory lock: loads share it; a schema change, tombstones, the begin of a key comparison, and the begin and the end of a
+# bulk load hold it alone. Without it an ALTER TABLE, which locks a fact and then its dimension, and a load, which goes the
+# other way, run into a deadlock.
 STAR_LOCK = 0x57A2_11F7
 # Another one: of several loaders that find keys to compare, one does. Loads don't take it.
 COMPARISON_LOCK = 0x57A2_11F8
@@ -76,6 +79,17 @@ CREATE TABLE IF NOT EXISTS starlift.question (
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     answered_by bigint                  -- the run that answered; NULL: none has
 );
+
+-- The first load, while its rows are copied into tables without keys (services/loading/bulk_load.py): one row, otherwise none.
+CREATE TABLE IF NOT EXISTS starlift.bulk_load (
+    run bigint PRIMARY KEY,
+    source_name text NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The ledger's row of the last batch of that run. It moves to the ledger when the bulk load ends; before that the run is
+-- incomplete for every reader.
+CREATE TABLE IF NOT EXISTS starlift.bulk_ledger (LIKE starlift.ledger INCLUDING ALL);
 
 -- A comparison waits for runs that have loaded a batch in the last minutes.
 CREATE INDEX IF NOT EXISTS ledger_loaded_at ON starlift.ledger (loaded_at);

@@ -15,7 +15,7 @@ import asyncpg
 
 from contracts.messages import BatchLoaded, decode
 from contracts.tables import WarehouseTable
-from contracts.warehouse import APPLIED_CONTRACT, COMPARISON, HAS_SINCE, LEDGER, QUESTION, TOMBSTONE
+from contracts.warehouse import APPLIED_CONTRACT, BULK_LEDGER, COMPARISON, HAS_SINCE, LEDGER, QUESTION, TOMBSTONE
 from shared.stored_documents import read_stored
 
 # Whether the rows of a run have all of its batches. A batch that was replayed from the quarantine is in the ledger twice.
@@ -37,6 +37,11 @@ SELECT EXISTS (
     ) AS recent
     WHERE NOT (SELECT {_IS_COMPLETE} FROM {LEDGER} AS l WHERE l.source_name = $1 AND l.run = recent.run)
 )
+"""
+_HAS_EVERY_BATCH = f"""
+SELECT {_IS_COMPLETE}
+FROM (SELECT * FROM {LEDGER} UNION ALL SELECT * FROM {BULK_LEDGER}) AS l
+WHERE source_name = $1 AND run = $2
 """
 BATCHES = f"SELECT batch_id FROM {LEDGER} WHERE $1::uuid[] IS NULL OR batch_id = ANY ($1)"
 _ROW_COUNT = f"""
@@ -158,6 +163,11 @@ async def loaded_runs(warehouse: asyncpg.Connection, source_name: str, since: in
 async def is_complete(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
     """Whether every batch of a run is loaded."""
     return bool(await warehouse.fetchval(f"SELECT is_complete FROM ({RUNS}) AS r WHERE run = $2", source_name, run))
+
+
+async def has_every_batch(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
+    """Whether every batch of a run is in the star, although its bulk load may not have ended."""
+    return bool(await warehouse.fetchval(_HAS_EVERY_BATCH, source_name, run))
 
 
 async def is_earlier_run_loading(warehouse: asyncpg.Connection, source_name: str, run: int, within: timedelta) -> bool:

@@ -28,7 +28,7 @@ well, then the comparison saw it, or that load asks; at or above the comparison,
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -94,29 +94,36 @@ class Deletes:
         `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows the new
         tombstones marked.
         """
-        data = self.batch.event.data
-        await self._record_comparisons()
-        marked = 0
+        marked, raised = 0, await self.record()
         for table in self.contract.remodelled_tables:
-            if keys := self.batch.gone_from(table):
-                marked += await self._insert_tombstones(table, keys)
+            if table.name in raised:
+                status = await self.connection.execute(update_deleted_at(self.contract, table), raised[table.name])
+                marked += int(status.split()[-1])
             touched = [*self.touched.get(table.name, ()), *inferred.get(table.name, ())]
             if touched:
                 await self.connection.execute(update_deleted_at(self.contract, table), touched)
         await self._ask_about_late_rows(ask)
-        if self.batch.answers is not None:
-            await self.connection.execute(_RECORD_ANSWER, self.batch.answers, data.run)
+        await self.record_answer()
         return marked
 
-    async def _insert_tombstones(self, table: RemodelledTable, keys: Sequence[Key]) -> int:
-        data = self.batch.event.data
-        texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
-        raised = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
-        if isinstance(table, Dimension) and table.versions is not None:  # also of a run that no tombstone remembers
-            gone = add_deletions(self.contract, table.versions)
-            await self.connection.execute(gone, data.run, data.snapshot.taken_at, *texts)
-        status = await self.connection.execute(update_deleted_at(self.contract, table), [row["key"] for row in raised])
-        return int(status.split()[-1])
+    async def record(self) -> dict[str, list[str]]:
+        """Record comparisons and insert tombstones; return, by table, the keys whose tombstone is new or higher."""
+        await self._record_comparisons()
+        data, raised = self.batch.event.data, dict[str, list[str]]()
+        for table in self.contract.remodelled_tables:
+            if keys := self.batch.gone_from(table):
+                texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
+                rows = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
+                raised[table.name] = [row["key"] for row in rows]
+                if isinstance(table, Dimension) and table.versions is not None:  # also of a run that no tombstone remembers
+                    gone = add_deletions(self.contract, table.versions)
+                    await self.connection.execute(gone, data.run, data.snapshot.taken_at, *texts)
+        return raised
+
+    async def record_answer(self) -> None:
+        """Record which question the batch answers."""
+        if self.batch.answers is not None:
+            await self.connection.execute(_RECORD_ANSWER, self.batch.answers, self.batch.event.data.run)
 
     async def _record_comparisons(self) -> None:
         data, hashes = self.batch.event.data, self.batch.hashes

@@ -71,11 +71,8 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         gone=gone or 0,
         quarantined=event.data.quarantined,
     )
+    await deps.warehouse.finish_run(event.data.source_name, event.data.run)
     # The batch is loaded: what fails from here on must neither retry its message nor make it a dead letter.
-    try:
-        await deps.warehouse.finish_run(event.data.source_name, event.data.run)
-    except (TransientError, PermanentError, ServerBusyError) as error:
-        _log.warning("foreign_keys_wait", reason=str(error))
     try:
         await _compare_keys(deps, ask)
     except (TransientError, PermanentError, ServerBusyError) as error:

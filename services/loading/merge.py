@@ -78,29 +78,48 @@ def _insert_staged(contract: Contract, staged: WarehouseTable, table: StoredTabl
     )
 
 
+def insert_staged(contract: Contract, table: WarehouseTable) -> str:
+    """Staged rows into their table, which has no key yet; $1 is the run, $2 the batch, $3 the moment."""
+    names = ", ".join(quoted(column.name) for column in table.columns)
+    values = ", ".join(codec_of(column.type).loaded(quoted("s", column.name)) for column in table.columns)
+    return (
+        f"INSERT INTO {relation(contract, table)} ({names}, _run, _batch_id, _loaded_at) "
+        f"SELECT {values}, $1::bigint, $2::uuid, $3::timestamptz FROM {quoted(staging_name(table))} AS s"
+    )
+
+
+def delete_duplicates(contract: Contract, table: WarehouseTable) -> str:
+    """Of the rows with the same identity in a table without a key, keep that of the highest run, and of these the last one."""
+    identity = ", ".join(map(quoted, table.identity))
+    order = "_run DESC, _loaded_at DESC, ctid DESC"
+    ranked = (
+        f"SELECT ctid, row_number() OVER (PARTITION BY {identity} ORDER BY {order}) AS place FROM {relation(contract, table)}"
+    )
+    return f"DELETE FROM {relation(contract, table)} AS t USING ({ranked}) AS r WHERE t.ctid = r.ctid AND r.place > 1"
+
+
 def read_staged(table: WarehouseTable, column: Column) -> str:
     """Every staged value of a column as the warehouse's type, for nothing but to see that it can be read."""
     return f"SELECT count({codec_of(column.type).loaded(quoted('s', column.name))}) FROM {quoted(staging_name(table))} AS s"
 
 
-def insert_inferred_members(contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
-    """For each key of `dimension` that staged rows of `facts` refer to and that is not there yet, a member of run 0.
+def insert_inferred_members(
+    contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...], *, are_staged: bool = True
+) -> str | None:
+    """For each key of `dimension` that rows of `facts` refer to and that is not there yet, a member of run 0.
 
-    The real row, whose run is higher, overwrites it. Returns the keys inserted, as tombstones have them. None where no fact
-    refers to the dimension.
+    The rows are the staged ones or, if none `are_staged`, those of the star. The real row, whose run is higher, overwrites the
+    member. Returns the keys inserted, as tombstones have them. None where no fact refers to the dimension.
     """
-    referred = _referred_keys(dimension, facts)
-    if referred is None:
+    missing = _missing_keys(contract, dimension, facts, are_staged=are_staged)
+    if missing is None:
         return None
     key = dimension.column(dimension.key[0])
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
-    name, referred_key = relation(contract, dimension), codec_of(key.type).loaded("k.key")
-    values = [referred_key, *(codec_of(column.type).stand_in or "NULL" for column in required)]
+    values = ["k.key", *(codec_of(column.type).stand_in or "NULL" for column in required)]
     return (
-        f"INSERT INTO {name} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
-        f"SELECT {', '.join(values)}, 0 "
-        f"FROM ({referred}) AS k "
-        f"WHERE NOT EXISTS (SELECT FROM {name} AS d WHERE d.{quoted(key.name)} = {referred_key}) "
+        f"INSERT INTO {relation(contract, dimension)} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
+        f"SELECT {', '.join(values)}, 0 FROM ({missing}) AS k "
         f"ORDER BY k.key ON CONFLICT DO NOTHING RETURNING jsonb_build_array({quoted(key.name)}) AS key"
     )
 
@@ -117,12 +136,13 @@ def is_inferred(table: WarehouseTable) -> str:
     return " AND ".join(["_run = 0", *unknown])
 
 
-def select_referred_dates(calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
-    """The dates that staged rows of `facts` refer to, in one order for all loaders: none waits for another in a circle."""
-    referred = _referred_keys(calendar, facts)
-    key = calendar.column(calendar.key[0])
+def select_referred_dates(
+    contract: Contract, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...], *, are_staged: bool = True
+) -> str | None:
+    """The dates that rows of `facts` refer to, in one order for all loaders: none waits for another in a circle."""
+    referred = _referred_keys(contract, calendar, facts, are_staged=are_staged)
     return (
-        None if referred is None else f"SELECT {codec_of(key.type).loaded('k.key')} AS date FROM ({referred}) AS k ORDER BY 1"
+        None if referred is None else f"SELECT DISTINCT k.key AS date FROM ({referred}) AS k WHERE k.key IS NOT NULL ORDER BY 1"
     )
 
 
@@ -145,13 +165,27 @@ def merge_date(contract: Contract, calendar: WarehouseTable) -> str:
     )
 
 
-def _referred_keys(dimension: WarehouseTable, facts: tuple[WarehouseTable, ...]) -> str | None:
+def _missing_keys(
+    contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...], *, are_staged: bool
+) -> str | None:
+    """An anti-join below the DISTINCT: usually next to nothing is missing, and there is next to nothing to sort."""
+    referred = _referred_keys(contract, dimension, facts, are_staged=are_staged)
+    if referred is None:
+        return None
+    there = f"SELECT FROM {relation(contract, dimension)} AS d WHERE d.{quoted(dimension.key[0])} = k.key"
+    return f"SELECT DISTINCT k.key FROM ({referred}) AS k WHERE k.key IS NOT NULL AND NOT EXISTS ({there})"
+
+
+def _referred_keys(
+    contract: Contract, dimension: WarehouseTable, facts: tuple[WarehouseTable, ...], *, are_staged: bool
+) -> str | None:
+    kind = dimension.column(dimension.key[0]).type
     selects = [
-        f"SELECT {quoted(column.name)} AS key FROM {quoted(staging_name(fact))}"
+        f"SELECT {codec_of(kind).loaded(quoted(column.name))} AS key FROM {quoted(staging_name(fact))}"
+        if are_staged
+        else f"SELECT {quoted(column.name)} AS key FROM {relation(contract, fact)}"
         for fact in facts
         for column in fact.columns
         if column.references == dimension.name
     ]
-    if not selects:
-        return None
-    return f"SELECT DISTINCT key FROM ({' UNION ALL '.join(selects)}) AS every WHERE key IS NOT NULL"
+    return " UNION ALL ".join(selects) or None

@@ -22,6 +22,7 @@ import structlog
 
 from contracts.contract import Contract
 from contracts.warehouse import APPLIED_CONTRACT, STAR_LOCK
+from services.loading.bulk_load import end_if_complete
 from services.loading.settings import LoadingSettings
 from shared.database_url import database_url
 from shared.ledger import applied_contracts
@@ -89,6 +90,7 @@ async def migrate_schema(database: Database, contract: Contract) -> None:
     while (change := await next_change(database, contract)) is not None:
         await _carry_out(database, contract, change)
         _log.info("schema_changed", subject=change.subject)
+    await end_if_complete(database.transaction, contract)  # a loader may have crashed before
 
 
 async def next_change(database: Database, contract: Contract) -> Change | None:

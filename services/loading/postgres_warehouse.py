@@ -9,29 +9,20 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
-import pandas as pd
+import structlog
 
-from contracts.calendar import CALENDAR_PARTS
 from contracts.contract import Contract
-from contracts.origins import CalendarPart
-from contracts.tables import Calendar, Dimension, Fact, WarehouseTable
-from contracts.warehouse import LEDGER, STAR_LOCK
+from contracts.tables import Dimension, Fact, WarehouseTable
+from contracts.warehouse import BULK_LEDGER, LEDGER, STAR_LOCK
+from services.loading.bulk_load import BulkLoad, BulkLoadInTheWayError, begin, end, end_if_complete, find_bulk_load
+from services.loading.copying import Origin, copy_into_star, stage, unreadable_column_named
 from services.loading.deletes import Deletes, add_deletions
 from services.loading.key_comparison import KeyComparisons
-from services.loading.merge import (
-    add_missing_versions,
-    add_versions,
-    create_staging,
-    insert_inferred_members,
-    merge_date,
-    merge_staged,
-    read_staged,
-    select_referred_dates,
-    staging_name,
-)
+from services.loading.merge import add_missing_versions, add_versions, merge_staged
 from services.loading.migrate import migrate_schema
+from services.loading.references import insert_referred
 from services.loading.warehouse import Ask, Batch, StarRow
-from shared.errors import PermanentError, TransientError
+from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
 from shared.lock_waits import log_lock_waits
 from shared.postgres import Database
@@ -39,23 +30,30 @@ from shared.sql import quoted
 from shared.star_schema.schema import foreign_keys, relation
 
 FOREIGN_KEYS_LOCK_LIMIT = timedelta(seconds=10)  # loads under way hold the tables
+FACTS_AT_ONCE = 2  # whose foreign keys are validated
 
-# No row comes back if the ledger has the batch already. A second loader of the batch waits here until the first has ended.
-_CLAIM_BATCH = f"""
-INSERT INTO {LEDGER} (batch_id, source_name, run, batch_index, event, snapshot_at)
+# Of the ledger, or of the ledger of a bulk load. No row comes back if it has the batch already. A second loader of the batch
+# waits here until the first has ended.
+_CLAIM_BATCH = """
+INSERT INTO {0} (batch_id, source_name, run, batch_index, event, snapshot_at)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (batch_id) DO NOTHING
-RETURNING batch_id
+RETURNING clock_timestamp()
 """
 # The last statement before the commit: from now on readers see the rows.
-_CLOSE_BATCH = f"UPDATE {LEDGER} SET loaded_at = clock_timestamp() WHERE batch_id = $1"
-_FOREIGN_KEYS = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND connamespace = $1::text::regnamespace"
+_CLOSE_BATCH = "UPDATE {0} SET loaded_at = clock_timestamp() WHERE batch_id = $1"
+_FOREIGN_KEYS = """
+SELECT conname, convalidated, conrelid::regclass::text AS fact
+FROM pg_constraint WHERE contype = 'f' AND connamespace = $1::text::regnamespace
+"""
 _DAMAGED = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.InvalidColumnReferenceError,  # no key for ON CONFLICT
 )
+
+_log = structlog.stdlib.get_logger()
 
 
 class PostgresWarehouse:
@@ -66,6 +64,7 @@ class PostgresWarehouse:
         self._contract = contract
         self._has_schema = False
         self._migration: asyncio.Task[None] | None = None
+        self._has_begun = False  # whether a bulk load has begun, or can't any more
         self._has_foreign_keys = False
         self._only_source: str | None = None
 
@@ -93,11 +92,25 @@ class PostgresWarehouse:
 
     async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
-        await self.ensure_schema()
-        async with self._transaction() as connection:
-            await self._refuse_second_source(connection, batch.event.data.source_name)
-            async with log_lock_waits(self._database, connection, batch_id=str(batch.event.data.batch_id)):
-                return await self._load(connection, batch, ask)
+        data = batch.event.data
+        wanted = BulkLoad(data.source_name, data.run)
+        while True:
+            await self.ensure_schema()
+            if not self._has_begun:
+                await begin(self._transaction, self._contract, wanted)
+                self._has_begun = True
+            try:
+                async with (
+                    self._transaction() as connection,
+                    log_lock_waits(self._database, connection, batch_id=str(data.batch_id)),
+                ):
+                    gone, is_bulk = await self._load(connection, batch, ask)
+            except BulkLoadInTheWayError:
+                await end(self._transaction, self._contract)
+                continue
+            if is_bulk:
+                await end_if_complete(self._transaction, self._contract)
+            return gone
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -109,7 +122,7 @@ class PostgresWarehouse:
             try:
                 yield connection
             except _DAMAGED as error:
-                self._has_schema = self._has_foreign_keys = False
+                self._has_schema = self._has_begun = self._has_foreign_keys = False
                 raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
 
     async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
@@ -123,23 +136,46 @@ class PostgresWarehouse:
             )
         self._only_source = source_name
 
-    async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> int | None:
+    async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> tuple[int | None, bool]:
+        """Load a batch; return how many rows were marked as gone, and whether it was copied in a bulk load."""
         data = batch.event.data
-        # Tombstones need the lock alone: a concurrent load could merge a row that they don't see, and not see them.
-        shared = "" if batch.gone or batch.rejected else "_shared"
-        await connection.execute(f"SELECT pg_advisory_xact_lock{shared}($1)", STAR_LOCK)
-        record = batch.event.model_dump_json()
-        claim = (data.batch_id, data.source_name, data.run, data.index, record, data.snapshot.taken_at)
-        if await connection.fetchval(_CLAIM_BATCH, *claim) is None:
-            return None
+        ours, marks = BulkLoad(data.source_name, data.run), bool(batch.gone or batch.rejected)
+        # Tombstones need the lock alone: a concurrent load could merge a row that they don't see, and not see them. In its bulk
+        # load a run marks nothing before the end.
+        alone = marks and await find_bulk_load(connection) != ours
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}($1)", STAR_LOCK)
+        bulk = await find_bulk_load(connection)
+        if bulk != ours and (bulk is not None or alone != marks):
+            raise BulkLoadInTheWayError
+        await self._refuse_second_source(connection, data.source_name)
+        ledger = BULK_LEDGER if bulk and data.is_last else LEDGER
+        claim = (data.batch_id, data.source_name, data.run, data.index, batch.event.model_dump_json(), data.snapshot.taken_at)
+        loaded_at = await connection.fetchval(_CLAIM_BATCH.format(ledger), *claim)
+        if loaded_at is None:
+            return None, bulk is not None
         deletes = Deletes(connection, self._contract, batch)
+        if bulk:
+            await self._copy(connection, batch, Origin(data.run, data.batch_id, loaded_at))
+            await deletes.record()
+            await deletes.record_answer()
+            gone = 0
+        else:
+            for table in self._contract.warehouse_tables:
+                if table.name in batch.rows:
+                    await stage(connection, table, batch.rows[table.name])
+            await deletes.lock_tombstones()
+            gone = await deletes.apply(await self._merge(connection, batch), ask)
+        await connection.execute(_CLOSE_BATCH.format(ledger), data.batch_id)
+        return gone, bulk is not None
+
+    async def _copy(self, connection: asyncpg.Connection, batch: Batch, origin: Origin) -> None:
         for table in self._contract.warehouse_tables:
-            if table.name in batch.rows:
-                await _stage(connection, table, batch.rows[table.name])
-        await deletes.lock_tombstones()
-        gone = await deletes.apply(await self._merge(connection, batch), ask)
-        await connection.execute(_CLOSE_BATCH, data.batch_id)
-        return gone
+            if table.name not in batch.rows:
+                continue
+            try:
+                await copy_into_star(connection, self._contract, table, batch.rows[table.name], origin)
+            except asyncpg.UniqueViolationError as error:  # a loader of an earlier version has built the keys
+                raise BulkLoadInTheWayError from error
 
     async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> dict[str, list[str]]:
         """Merge dimension by dimension the real rows and the inferred members, then the facts.
@@ -150,50 +186,55 @@ class PostgresWarehouse:
         staged = [table for table in contract.warehouse_tables if table.name in batch.rows]
         facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in contract.warehouse_tables:
-            if isinstance(table, Calendar):
-                await self._fill_calendar(connection, table, facts)
-                continue
             if table in staged:
                 data = batch.event.data
-                async with _unreadable_column_named(connection, table):
+                async with unreadable_column_named(connection, table):
                     await connection.execute(merge_staged(contract, table), data.run, data.batch_id)
                 if isinstance(table, Dimension) and table.versions is not None:
                     seen = (data.run, data.batch_id, data.snapshot.taken_at)
                     await connection.execute(add_versions(contract, table, table.versions), *seen)
-            if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts)):
-                inferred[table.name] = [row["key"] for row in await connection.fetch(insert)]
+            inferred[table.name] = await insert_referred(connection, contract, table, facts)
         return inferred
 
-    async def _fill_calendar(
-        self, connection: asyncpg.Connection, calendar: WarehouseTable, facts: tuple[WarehouseTable, ...]
-    ) -> None:
-        referred = select_referred_dates(calendar, facts)
-        if referred is None:
-            return
-        parts = [CALENDAR_PARTS[column.origin.part] for column in calendar.columns if isinstance(column.origin, CalendarPart)]
-        dates = [row["date"] for row in await connection.fetch(referred)]
-        rows = [[str(part(date)) for part in parts] for date in dates]
-        await connection.executemany(merge_date(self._contract, calendar), rows)
-
     async def finish_run(self, source_name: str, run: int) -> None:
-        """Add the missing foreign keys, and versions. Every load keeps them true, so adding them can't fail.
-
-        Raises: ServerBusyError when a long load holds the tables; a later run tries again.
-        """
+        """End the bulk load; add missing versions and foreign keys. Every load keeps these true, so adding them can't fail."""
         if self._has_foreign_keys:
             return
+        await end_if_complete(self._transaction, self._contract)
         await self._add_missing_versions()
+        try:
+            self._has_foreign_keys = await self._add_foreign_keys(source_name, run)
+        except (TransientError, PermanentError, ServerBusyError) as error:  # the next run tries again
+            _log.warning("foreign_keys_wait", reason=str(error))
+
+    async def _add_foreign_keys(self, source_name: str, run: int) -> bool:
+        """Unless a batch of the run is missing: first the constraints, beside no load, then the proof that the rows keep them.
+
+        Raises: ServerBusyError when a long load holds the tables.
+        """
+        schema, wanted = quoted(self._contract.warehouse_schema), dict(foreign_keys(self._contract))
         async with self._database.transaction() as connection:
             if not await is_complete(connection, source_name, run):
-                return
+                return False
             await connection.execute(f"SET LOCAL lock_timeout = '{FOREIGN_KEYS_LOCK_LIMIT.seconds}s'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
-            found = await connection.fetch(_FOREIGN_KEYS, quoted(self._contract.warehouse_schema))
-            known = {row["conname"] for row in found}
-            for name, statement in foreign_keys(self._contract):
+            known = {row["conname"] for row in await connection.fetch(_FOREIGN_KEYS, schema)}
+            for name, statement in wanted.items():
                 if name not in known:
-                    await connection.execute(statement)
-        self._has_foreign_keys = True
+                    await connection.execute(f"{statement} NOT VALID")
+            added = await connection.fetch(_FOREIGN_KEYS, schema)
+        by_fact: dict[str, list[str]] = {}
+        for row in added:
+            if row["conname"] in wanted and not row["convalidated"]:
+                by_fact.setdefault(row["fact"], []).append(f"VALIDATE CONSTRAINT {quoted(row['conname'])}")
+        turns = asyncio.Semaphore(FACTS_AT_ONCE)
+
+        async def validate(fact: str, actions: list[str]) -> None:
+            async with turns, self._database.transaction() as connection:
+                await connection.execute(f"ALTER TABLE {fact} {', '.join(actions)}")
+
+        await asyncio.gather(*(validate(fact, actions) for fact, actions in by_fact.items()))
+        return True
 
     async def _add_missing_versions(self) -> None:
         """Add what is loaded and was not seen: before the dimension had a history, or by a loader of an earlier build."""
@@ -201,6 +242,8 @@ class PostgresWarehouse:
             if isinstance(table, Dimension) and table.versions is not None:
                 async with self._database.transaction() as connection:
                     await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", STAR_LOCK)
+                    if await find_bulk_load(connection) is not None:  # its end adds them
+                        return
                     await connection.execute(add_missing_versions(self._contract, table, table.versions))
                     await connection.execute(add_deletions(self._contract, table.versions, of_tombstones=table.name))
 
@@ -216,40 +259,3 @@ class PostgresWarehouse:
         async with self._database.transaction(readonly=True) as connection:
             found = await connection.fetch(query)
         return [StarRow({name: row[name] for name in table.star_types}, row["_run"], row["_deleted_at"]) for row in found]
-
-
-async def _stage(connection: asyncpg.Connection, table: WarehouseTable, rows: pd.DataFrame) -> None:
-    """Copy rows into a temporary table, as Python objects with None for NULL."""
-    names = list(table.star_types)
-    columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in names]
-    await connection.execute(create_staging(table))
-    await connection.copy_records_to_table(staging_name(table), records=zip(*columns, strict=True), columns=names)
-
-
-@asynccontextmanager
-async def _unreadable_column_named(connection: asyncpg.Connection, table: WarehouseTable) -> AsyncIterator[None]:
-    """Around the merge of staged rows: find the column whose value the warehouse can't read.
-
-    PostgreSQL names no column when a cast fails, and its text quotes the value. Only what travels as PostgreSQL's own text can
-    fail: it is read by another server, maybe an older one, or one whose type of that name is another.
-    Raises: PermanentError, which names the column.
-    """
-    verbatim = [column for column in table.columns if column.type.is_verbatim]
-    if not verbatim:
-        yield
-        return
-    try:
-        async with connection.transaction():  # a savepoint: after an error nothing else could be asked
-            yield
-    except asyncpg.DataError as error:
-        for column in verbatim:
-            try:
-                async with connection.transaction():
-                    await connection.execute(read_staged(table, column))
-            except asyncpg.DataError:
-                raise PermanentError(
-                    f"column '{column.name}' of '{table.name}' has a value that the warehouse can't read as {column.type.sql} "
-                    f"({type(error).__name__}; the text is withheld because it may quote a row); correct it at the source or "
-                    "leave the column out of the contract, then run `starlift ingest --full`"
-                ) from error
-        raise

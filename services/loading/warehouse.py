@@ -100,7 +100,10 @@ class Warehouse(Protocol):
         ...
 
     async def finish_run(self, source_name: str, run: int) -> None:
-        """Do what has to wait until every batch of a run is loaded; do nothing if one is missing."""
+        """Do what has to wait until every batch of a run is loaded; do nothing if one is missing.
+
+        Until then the warehouse may leave out what facts refer to. What may wait longer is logged.
+        """
         ...
 
     async def compare_keys(self, ask: Ask) -> int:

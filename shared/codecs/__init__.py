@@ -1,8 +1,8 @@
 """Every form in which the values of a column type travel: a new kind of type is one more class here.
 
 A value is read by SQL on the source (`read`, `defects`), held in a data frame (`frame`, `limits`), written to a Parquet file
-(`file`, `logical`) and to a staging table (`staged`), and turned into the star's value by SQL on the warehouse (`loaded`). In a
-data frame a value is a whole number unless it is a text or a boolean:
+(`file`, `logical`) and to a staging table (`staged`), and turned into the star's value by SQL on the warehouse (`loaded`), or
+copied into the star at once (`binary`). In a data frame a value is a whole number unless it is a text or a boolean:
 
     INTEGER, BIGINT   Int64
     NUMERIC(p, s)     Int64, the value times 10^s

@@ -13,6 +13,14 @@ MIB = 1024 * 1024
 VALUE_BYTES_MAXIMUM = 32 * MIB  # of the text that a value travels as; a bytea is written in hexadecimal, two characters a byte
 
 
+def narrowed(values: Any, form: str) -> Any:
+    """An array of whole numbers in a shorter form. Raises: OverflowError instead of cutting a number off."""
+    found = values.astype(form)
+    if (found != values).any():
+        raise OverflowError(f"a whole number has no room in {form[-1]} bytes")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class LogicalType:
     """What a number in a Parquet file means to its readers, in the words of parquet.thrift."""
@@ -78,6 +86,14 @@ class Codec:
     def loaded(self, value: str) -> str:
         """SQL on the warehouse for the value whose staged form is `value`."""
         return self.loaded_sql.format(value)
+
+    def binary(self, values: Any) -> list[Any]:
+        """The bytes that COPY in binary form takes for the column's type, as arrays that stand side by side.
+
+        `values` is an array of the whole numbers of a data frame. Only for types that don't travel as text.
+        Raises: OverflowError for a number that the type can't hold.
+        """
+        return [values.astype(">i8")]
 
     def key_text(self, value: str) -> str:
         """SQL for the text that names `value` in a key: equal values have one text. Whole numbers stay numbers."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from contracts.column_types import MICROSECONDS_PER_DAY
-from shared.codecs.codec import Codec, LogicalType
+from shared.codecs.codec import Codec, LogicalType, narrowed
 
 _EPOCH = dt.date(1970, 1, 1)
 _MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
@@ -16,6 +16,9 @@ _MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are
 _FIRST_DAY, _LAST_DAY = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
 _MICROSECONDS_OF_DAY = "(date_part('epoch', {0}) * 1000000)::bigint"  # of a time
 
+
+# The days from Python's epoch to that of PostgreSQL's binary formats, 2000-01-01.
+_EPOCH_DAYS = (dt.date(2000, 1, 1) - _EPOCH).days
 
 # What Python has no date for. No row of the star has such a key, but one of the source may.
 _BEYOND_PYTHON = re.compile(r"-?infinity|\d{5,7}-[-0-9 :.+]+( BC)?|\d{4}-[-0-9 :.+]+ BC", re.ASCII)
@@ -40,6 +43,9 @@ class Date(Moment):
     read_sql = "CASE WHEN isfinite({0}) THEN {0} - date '1970-01-01' END"
     defect_sql = (("NOT isfinite({0})", "infinite"),)
     loaded_sql = "(date '1970-01-01' + {0}::integer)"
+
+    def binary(self, values: Any) -> list[Any]:
+        return [narrowed(values - _EPOCH_DAYS, ">i4")]
 
     def shown(self, value: Any) -> Any:
         return _shown(int(value), 0, lambda moment: str(moment.date()))
@@ -88,6 +94,9 @@ class Timestamp(Moment):
         """In two steps: PostgreSQL multiplies an interval by a double, which is exact for 285 years of microseconds only."""
         days, rest = f"({value} / {MICROSECONDS_PER_DAY})", f"({value} % {MICROSECONDS_PER_DAY})"
         return f"(timestamp '1970-01-01' + {days} * interval '1 day' + {rest} * interval '1 microsecond')"
+
+    def binary(self, values: Any) -> list[Any]:
+        return [(values - _EPOCH_DAYS * MICROSECONDS_PER_DAY).astype(">i8")]
 
     def shown(self, value: Any) -> Any:
         return _shown(*divmod(int(value), MICROSECONDS_PER_DAY), str)

@@ -49,7 +49,7 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
     found = [
         change
         for table in contract.stored_tables
-        for change in (*_column_changes(contract, table, star), *_key_changes(contract, table, star))
+        for change in (*_column_changes(contract, table, star), *key_changes(contract, table, star))
     ]
     for key in outdated_foreign_keys(contract, star):
         statement = f"ALTER TABLE {relation(contract, contract.warehouse_table(key.table))} DROP CONSTRAINT {quoted(key.name)}"
@@ -159,7 +159,7 @@ def repairs_of_run(table: StoredTable, star: FoundStar) -> Iterator[str]:
             yield f"ALTER COLUMN {RUN} SET NOT NULL"
 
 
-def _key_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[Change]:
+def key_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[Change]:
     """The missing keys: first an index, which blocks no reader, then its constraint, which blocks them briefly."""
     names = {column.name for column in star.columns[table.name]}
     indexes = star.indexes[table.name]
@@ -181,6 +181,8 @@ def _key_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Ite
 
 def missing_keys(table: StoredTable, star: FoundStar) -> Iterator[tuple[KeyConstraint, bool]]:
     """The keys that the table lacks, each with whether there is an index of its name that can become its constraint."""
+    if star.is_bulk_loading:
+        return
     indexes = star.indexes[table.name]
     has_primary = any(index.is_primary for index in indexes)
     for key in key_constraints(table):

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from contracts.contract import Contract
+from contracts.warehouse import BULK_LOAD
 from shared.sql import quoted
 from shared.star_schema.schema import foreign_key_name
 from shared.star_schema.views import views
@@ -96,6 +97,7 @@ class FoundStar:
     wanted_views: dict[str, FoundView]
     dependants: tuple[FoundDependant, ...]
     foreign_keys: tuple[FoundForeignKey, ...] = ()
+    is_bulk_loading: bool = False  # the keys are missing on purpose until the bulk load ends
 
 
 def no_star(contract: Contract) -> FoundStar:
@@ -126,7 +128,14 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Found
             for row in await connection.fetch(QUERIES["foreign_keys.sql"], schema, tables)
             if row["name"] == foreign_key_name(row["table"], row["column"])
         ),
+        is_bulk_loading=await _is_bulk_loading(connection),
     )
+
+
+async def _is_bulk_loading(connection: asyncpg.Connection) -> bool:
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", BULK_LOAD):
+        return False  # created by a version that did not load in bulk
+    return bool(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {BULK_LOAD})"))
 
 
 def _view(row: asyncpg.Record) -> FoundView:

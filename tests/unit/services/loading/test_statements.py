@@ -93,8 +93,8 @@ def test_an_unreferenced_dimension_needs_no_inferred_members() -> None:
     assert insert_inferred_members(SHOP, DIM_SHELF, (FACT_SALE,)) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, ()) is None
     assert insert_inferred_members(SHOP, DIM_ITEM, (FACT_SALE,)) is not None
-    assert select_referred_dates(DIM_DAY, ()) is None
-    assert select_referred_dates(DIM_DAY, (FACT_SALE,)) is not None
+    assert select_referred_dates(SHOP, DIM_DAY, ()) is None
+    assert select_referred_dates(SHOP, DIM_DAY, (FACT_SALE,)) is not None
 
 
 def test_a_merge_ignores_images_of_earlier_runs_and_always_writes_its_run() -> None:

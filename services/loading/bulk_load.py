@@ -1,0 +1,204 @@
+"""The first load: rows are copied straight into a star that has no keys yet, which are built at its end.
+
+It is a recorded state of the warehouse (BULK_LOAD), not a guess from what a table holds:
+
+- *It begins* with the first batch of a run N if ledger, tombstones, comparisons and every table of the star are empty. Whoever
+  holds the star's lock alone finds that, drops the keys and records run N. Of two loaders the second one finds the record.
+- *While it stands*, batches of run N are copied into their tables. Nothing is staged, deduplicated or merged, and no reference
+  is looked up. The record cannot change meanwhile, for these loads share the star's lock.
+- *It ends* when every batch of run N is loaded, or with the first batch of any other run. Whoever holds the lock alone keeps
+  one row of each identity, builds the keys, inserts the dates and members that facts refer to and that are missing, and deletes
+  the record, in one transaction. From then on every batch is merged, late ones of run N included.
+
+Why the star is the same as if every batch had been merged:
+
+- *Order by runs.* All rows are of run N until the end, when there is one row of each identity. The merge asks for no more.
+- *Duplicates.* A run reads disjoint pages of one snapshot, and the ledger's key refuses a batch that is delivered twice. Only a
+  replay of the quarantine or a batch that was made again may bring a row once more: then the key can't be built, and the row
+  that was loaded last stays, as in a merge of images of one run.
+- *References.* A fact may refer to a row that comes later or never. Nothing needs the missing row before the end, when an
+  anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true.
+- *Tombstones* of run N mark rows of runs below N. Those are the members inferred at the end, which are marked then.
+- *Versions* of dimensions with history are what run N has seen: the end takes them from the dimensions.
+- *Comparisons* that rows of run N might come too late for are of a later run, whose own batches have ended this state.
+- *A crash* leaves the record and whole batches, or neither: each step is one transaction. If it is the end that crashes, the
+  message comes again, or a loader starts, or `migrate` runs: each looks whether every batch is there, and ends it.
+- *Readers* see rows of one snapshot, none of them twice, as in any load of several batches. The run is not complete for anyone
+  before the end: the ledger gets the row of its last batch then, which waits in BULK_LEDGER.
+- *A loader of an earlier version* knows nothing of this. It finds that keys are missing, builds them and merges. A copy that
+  then meets a row of another run fails on the key; it ends this state and is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+import structlog
+
+from contracts.contract import Contract
+from contracts.tables import Dimension, WarehouseTable
+from contracts.warehouse import BULK_LEDGER, BULK_LOAD, COMPARISON, LEDGER, STAR_LOCK, TOMBSTONE
+from services.loading.deletes import update_deleted_at
+from services.loading.merge import add_missing_versions, delete_duplicates
+from services.loading.references import insert_referred
+from shared.ledger import has_every_batch
+from shared.sql import quoted
+from shared.star_schema.evolution import key_changes
+from shared.star_schema.schema import key_constraints, relation
+from shared.star_schema.star import FoundStar, read_star
+
+LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end
+READERS_LIMIT = timedelta(seconds=3)  # for readers to release a table: every later reader waits behind a request for it
+
+Transaction = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]  # opens one in the warehouse
+
+_NOT_NOW = (asyncpg.DependentObjectsStillExistError, asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError)
+_OWN_TABLES_ARE_EMPTY = " AND ".join(
+    f"NOT EXISTS (SELECT FROM {table})" for table in (LEDGER, BULK_LEDGER, TOMBSTONE, COMPARISON)
+)
+# COPY refuses tables with row security, and a published table needs its key to delete a row.
+_ARE_PLAIN = """
+SELECT
+    count(*) = cardinality($2::text[])
+    AND NOT EXISTS (SELECT FROM pg_publication_tables AS p WHERE p.schemaname = $1 AND p.tablename = ANY ($2))
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind = 'r' AND NOT c.relrowsecurity
+"""
+_RECORD = f"INSERT INTO {BULK_LOAD} (source_name, run) VALUES ($1, $2)"
+_MOVE_TO_LEDGER = f"""
+WITH moved AS (DELETE FROM {BULK_LEDGER} RETURNING *)
+INSERT INTO {LEDGER} (batch_id, source_name, run, batch_index, event, snapshot_at)
+SELECT batch_id, source_name, run, batch_index, event, snapshot_at FROM moved
+ON CONFLICT (batch_id) DO NOTHING
+"""
+_log = structlog.stdlib.get_logger()
+
+
+class BulkLoadInTheWayError(Exception):
+    """The batch is not part of the bulk load that stands. Recovery: end it, and load the batch again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkLoad:
+    """The record of a bulk load."""
+
+    source_name: str
+    run: int
+
+
+async def find_bulk_load(connection: asyncpg.Connection) -> BulkLoad | None:
+    """The bulk load that stands."""
+    row = await connection.fetchrow(f"SELECT source_name, run FROM {BULK_LOAD}")
+    return None if row is None else BulkLoad(*row)
+
+
+async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) -> None:
+    """Begin a bulk load if the warehouse is empty; where something is in the way, the run is merged like any other."""
+    async with transaction() as connection:  # of its own: to hold a table and wait for the star's lock would be a deadlock
+        if not await _may_begin(connection, contract, wanted):
+            return
+    async with transaction() as connection:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+                await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
+                if not await _may_begin(connection, contract, wanted):
+                    return
+                for statement in _drop_keys(contract, await read_star(connection, contract)):
+                    await connection.execute(statement)
+                await connection.execute(f"DELETE FROM {BULK_LOAD}")
+                await connection.execute(_RECORD, wanted.source_name, wanted.run)
+        except _NOT_NOW as error:
+            _log.warning("bulk_load_not_begun", run=wanted.run, reason=str(error.args[0]))
+
+
+async def _may_begin(connection: asyncpg.Connection, contract: Contract, wanted: BulkLoad) -> bool:
+    """Whether everything is empty. A record may be there: of a loader that crashed before it loaded a batch."""
+    if not await connection.fetchval(f"SELECT {_OWN_TABLES_ARE_EMPTY}") or await find_bulk_load(connection) == wanted:
+        return False
+    names = [table.name for table in contract.warehouse_tables]
+    if not await connection.fetchval(_ARE_PLAIN, contract.warehouse_schema, names):
+        return False
+    tables = (f"NOT EXISTS (SELECT FROM {relation(contract, table)})" for table in contract.stored_tables)
+    return bool(await connection.fetchval(f"SELECT {' AND '.join(tables)}"))
+
+
+def _drop_keys(contract: Contract, star: FoundStar) -> Iterator[str]:
+    """Statements that drop the keys and foreign keys of Starlift. Those of others stay."""
+    for foreign in star.foreign_keys:
+        yield f"ALTER TABLE {quoted(contract.warehouse_schema, foreign.table)} DROP CONSTRAINT {quoted(foreign.name)}"
+    for table in contract.warehouse_tables:
+        names = {key.name for key in key_constraints(table)}
+        for index in star.indexes[table.name]:
+            if index.name in names and index.is_constraint:
+                yield f"ALTER TABLE {relation(contract, table)} DROP CONSTRAINT {quoted(index.name)}"
+            elif index.name in names:
+                yield f"DROP INDEX {quoted(contract.warehouse_schema, index.name)}"
+
+
+async def end_if_complete(transaction: Transaction, contract: Contract) -> None:
+    """End the bulk load that stands if every batch of its run is loaded.
+
+    Raises: ServerBusyError while others hold the star or one of its tables.
+    """
+    async with transaction() as connection:
+        found = await find_bulk_load(connection)
+        if found is None or not await has_every_batch(connection, found.source_name, found.run):
+            return
+    await end(transaction, contract)
+
+
+async def end(transaction: Transaction, contract: Contract) -> None:
+    """End the bulk load that stands, in one transaction. Raises: ServerBusyError while others hold the star or its tables."""
+    async with transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+        found = await find_bulk_load(connection)
+        if found is None:  # another loader has ended it
+            return
+        await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
+        await connection.execute(f"DELETE FROM {BULK_LOAD}")
+        await _build_keys(connection, contract)
+        for table in contract.warehouse_tables:
+            if inferred := await insert_referred(connection, contract, table, contract.facts, are_staged=False):
+                await connection.execute(update_deleted_at(contract, table), inferred)
+        await connection.execute(_MOVE_TO_LEDGER)
+        for table in contract.warehouse_tables:
+            if isinstance(table, Dimension) and table.versions is not None:
+                await connection.execute(add_missing_versions(contract, table, table.versions))
+    _log.info("bulk_load_ended", run=found.run)
+
+
+async def _build_keys(connection: asyncpg.Connection, contract: Contract) -> None:
+    """Build the missing keys: first the indexes, then, once they can be found, their constraints.
+
+    Merges and foreign keys need the index only. If readers don't release a table, its constraint comes when a loader starts.
+    """
+    for table, statement in await _missing_keys(connection, contract):
+        try:
+            async with connection.transaction():
+                await connection.execute(statement)
+        except asyncpg.UniqueViolationError:
+            await connection.execute(delete_duplicates(contract, table))
+            await connection.execute(statement)
+    for table, statement in await _missing_keys(connection, contract):
+        try:
+            async with connection.transaction():
+                await connection.execute(statement)
+        except asyncpg.LockNotAvailableError:
+            _log.warning("key_constraint_waits", table=table.name)
+
+
+async def _missing_keys(connection: asyncpg.Connection, contract: Contract) -> list[tuple[WarehouseTable, str]]:
+    star = await read_star(connection, contract)
+    return [
+        (table, statement)
+        for table in contract.warehouse_tables
+        for change in key_changes(contract, table, star)
+        for statement in change.statements
+    ]

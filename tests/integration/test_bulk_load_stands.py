@@ -1,0 +1,123 @@
+"""While a bulk load stands: what readers see, migrations, loaders of an earlier version, and what keeps one from beginning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from contracts.column_types import TEXT
+from contracts.origins import FromSource
+from contracts.tables import Column
+from services.loading import bulk_load
+from services.loading.migrate import migrate_schema
+from shared.errors import PermanentError
+from shared.star_schema.star import read_star
+from tests.fixtures.beginnings import begins_with, filled_totesys
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
+from tests.integration.test_bulk_load import KEYS, STANDS, TABLES, KilledError, killing, remade
+from tests.integration.test_loading import extended
+
+pytestmark = begins_with(filled_totesys(orders=40))
+
+
+@pytest.fixture
+def pages(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with a first load of several batches."""
+    return pipeline.cut(200)
+
+
+async def test_a_standing_bulk_load_keeps_its_run_incomplete_for_every_reader(
+    filled: asyncpg.Connection, pages: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all of its batches are there, in any order: the proof would miss the calendar."""
+    messages = await pages.read()
+    await pages.load(messages[-1], *messages[1:-1])
+    assert (await pages.progress()).consistent_through is None
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_load, "_build_keys", killing(bulk_load._build_keys))
+        with pytest.raises(KilledError):
+            await pages.load(messages[0])
+    progress = await pages.progress()
+    assert [batch.data.index for batch in progress.missing] == [messages[-1].data.index]
+    assert progress.consistent_through is None
+    payments = [(await filled.fetchval("SELECT count(*)::int FROM payment"),)]
+    assert await pages.select("SELECT count(*)::int FROM fact_payment_current") == payments
+    assert not (await pages.verify()).is_equal
+    await pages.load(messages[0])
+    assert (await pages.progress()).missing == ()
+    assert (await pages.verify()).is_equal
+
+
+async def test_a_column_is_added_and_widened_while_a_bulk_load_stands(filled: asyncpg.Connection, pages: Pipeline) -> None:
+    """A deployment migrates; the loader of the previous build copies on, and the new one reads everything again."""
+    *first, last = await pages.read()
+    await pages.load(first[0])
+    wider = extended(
+        replace(CONTRACT, source_tables=SOURCE_TABLES),
+        "dim_counterparty",
+        Column("delivery_contact", TEXT, FromSource("delivery_contact"), nullable=True),
+    )
+    await migrate_schema(pages.warehouse, wider)
+    await pages.select("ALTER TABLE dim_counterparty ALTER COLUMN counterparty_id TYPE bigint")
+    assert await pages.select(KEYS) == [(0,)]
+    assert await pages.select(STANDS) == [(last.data.run,)]
+    await pages.load(*first[1:], last)
+    assert await pages.select(KEYS) == [(TABLES,)]
+    assert (await pages.verify()).is_equal
+    newer = pages.reading(wider)
+    await newer.run()
+    assert (await newer.verify()).is_equal
+
+
+async def test_keys_that_an_earlier_version_builds_end_the_bulk_load(filled: asyncpg.Connection, pages: Pipeline) -> None:
+    """Its loader finds no key to merge by, builds what is missing, and merges a later run's image."""
+    *first, last = await pages.read()
+    await pages.load(first[0])
+    async with pages.warehouse.transaction() as connection:
+        await connection.execute("SAVEPOINT before; DELETE FROM starlift.bulk_load")
+        star = await read_star(connection, CONTRACT)
+        await connection.execute("ROLLBACK TO SAVEPOINT before")
+        assert not star.is_bulk_loading
+        for table in CONTRACT.warehouse_tables:
+            identity = ", ".join(table.identity)
+            await connection.execute(f"ALTER TABLE {table.name} ADD CONSTRAINT {table.name}_pkey PRIMARY KEY ({identity})")
+    assert await pages.select(STANDS) == [(last.data.run,)]
+    await pages.load(remade(first[0]), *first[1:], last)
+    assert await pages.select(STANDS) == []
+    assert (await pages.verify()).is_equal
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "CREATE TABLE mine (staff_id integer REFERENCES dim_staff)",  # needs the key
+        "ALTER TABLE dim_staff ENABLE ROW LEVEL SECURITY",  # COPY refuses it
+        "INSERT INTO dim_staff SELECT 99, 'a', 'b', 'c', 'd', 'e', 7",
+    ],
+)
+async def test_a_star_that_is_not_plain_and_empty_is_merged_into(
+    filled: asyncpg.Connection, pages: Pipeline, obstacle: str
+) -> None:
+    await pages.star.ensure_schema()
+    await pages.select(obstacle)
+    messages = await pages.read()
+    await pages.load(messages[0])
+    assert await pages.select(STANDS) == []
+    assert await pages.select(KEYS) >= [(TABLES,)]
+    await pages.load(*messages[1:])
+    await pages.select("DELETE FROM dim_staff WHERE staff_id = 99")
+    assert (await pages.verify()).is_equal
+
+
+async def test_a_second_source_is_refused_whatever_the_bulk_load_holds(filled: asyncpg.Connection, pages: Pipeline) -> None:
+    """One batch whose run is incomplete; the ledger has nothing yet, since its last batch came first."""
+    messages = await pages.read()
+    await pages.load(messages[-1])
+    assert await pages.select("SELECT count(*)::int FROM starlift.ledger") == [(0,)]
+    with pytest.raises(PermanentError, match="rows of source 'totesys'; give source 'other' a database of its own"):
+        await pages.load(remade(messages[0], source_name="other", run=messages[0].data.run + 1))
+    await pages.load(*messages)
+    assert (await pages.verify()).is_equal
