@@ -57,14 +57,15 @@ def report_end(run: Run, batches: Sequence[BatchIngested], compared: Iterable[st
     rows = Counter[str]()
     for extract in extracts:
         rows[extract.table] += extract.object.row_count
-    facts = {
-        "batches": len(batches),
-        "rows": rows.total(),
-        "compared": sorted(compared),
-        "gone": gone,
-        "seconds": round(took.total_seconds(), 3),
-    }
-    # What it costs that these tables have no transaction ids or no key.
-    if in_full := {one.name: rows[one.name] for one in run.plan.contract.source_tables if one.full}:
-        facts["read_in_full"] = in_full
-    _log.info("run_completed", run=run.number, **facts)
+    # What it costs that these tables have no transaction ids, or no key.
+    in_full = {one.name: rows[one.name] for one in run.plan.contract.source_tables if one.full}
+    _log.info(
+        "run_completed",
+        run=run.number,
+        batches=len(batches),
+        rows=rows.total(),
+        compared=sorted(compared),
+        gone=gone,
+        seconds=round(took.total_seconds(), 3),
+        **({"read_in_full": in_full} if in_full else {}),
+    )

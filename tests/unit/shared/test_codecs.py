@@ -96,7 +96,9 @@ def test_the_kinds_of_types_are_distinguished_in_few_modules() -> None:
         "contracts/calendar.py",  # the types of a date's parts
         "contracts/type_names.py",  # what a document calls a type
         "contracts/expressions.py",  # what a value is in an expression
-        "contracts/resolved.py",  # which types a document may give a column in the star
+        "contracts/star_columns.py",  # which types a document may give a column in the star
+        "shared/expressions/in_sql.py",  # what it is in an expression that is rendered as SQL
+        "shared/star_schema/views.py",  # as of which time a view shows a dimension with history
         "services/operator/contract/propose.py",  # which columns a contract that is proposed takes for texts and numbers,
         "services/operator/contract/roles.py",  # and for dates
         "shared/codecs/__init__.py",  # everything else
