@@ -10,6 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import assert_never
 
 import pandas as pd
@@ -72,31 +73,33 @@ class _Rows:
     lookup: str | None  # None: the base rows
     table: SourceTable
     frame: pd.DataFrame
-    # Of a partner, a reason for each base row, or NULL:
-    unread: pd.Series  # it is not known, because a reference to it could not travel
-    gone: pd.Series  # it, or one on the way to it, does not exist, although another row refers to it
+    # Of a partner, a reason for each base row, or NULL; None where no row has one, as usually:
+    unread: pd.Series | None  # it is not known, because a reference to it could not travel
+    gone: pd.Series | None  # it, or one on the way to it, does not exist, although another row refers to it
 
 
 def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFrame, rows: SourceRows) -> Remodelled:
     source = contract.source_table(table.source)
     is_rejected, unread = _filtered(table, source, base)
-    rejected, base = keys_of(source, base[is_rejected]), base[~is_rejected]
+    rejected = list[Key]()
+    if is_rejected.any():
+        rejected, base = keys_of(source, base[is_rejected]), base[~is_rejected]
     joined = _join(contract, table, base, rows.partners)
     whole_rows = _refusals("", base[source.defect])
-    refusals = [*whole_rows, *(Refusal("", reason, mask[base.index]) for reason, mask in unread)]
+    refusals = whole_rows + [Refusal("", reason, of[base.index]) for reason, of in unread if of[base.index].any()]
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
         columns[column.name], found = _column(column, joined)
-        if not column.nullable:
-            is_null = columns[column.name].isna() & ~_any(base, [*whole_rows, *found])
-            gone = _gone(column, joined)
-            found += _refusals(column.name, gone.where(is_null))
-            found.append(Refusal(column.name, "is NULL", is_null & gone.isna()))
-        refusals += found
+        if not column.nullable and (is_null := columns[column.name].isna()).any():
+            is_null &= ~_any(base, [*whole_rows, *found])
+            if (gone := _gone(column, joined)) is not None:
+                found += _refusals(column.name, gone.where(is_null))
+                is_null &= gone.isna()
+            found.append(Refusal(column.name, "is NULL", is_null))
+        refusals += [refusal for refusal in found if refusal.rows.any()]
     star = pd.DataFrame(columns, index=base.index)
-    refused = _any(base, refusals)
-    found = [refusal for refusal in refusals if refusal.rows.any()]
-    return Remodelled(table, star[~refused].reset_index(drop=True), found, rejected)
+    rows_kept = star[~_any(base, refusals)] if refusals else star
+    return Remodelled(table, rows_kept.reset_index(drop=True), refusals, rejected)
 
 
 def _filtered(table: RemodelledTable, source: SourceTable, base: pd.DataFrame) -> tuple[pd.Series, list[tuple[str, pd.Series]]]:
@@ -123,17 +126,21 @@ def _filtered(table: RemodelledTable, source: SourceTable, base: pd.DataFrame) -
     return ~accepts & ~is_unknown, unread
 
 
-def _gone(column: Column, joined: Mapping[str | None, _Rows]) -> pd.Series:
+def _gone(column: Column, joined: Mapping[str | None, _Rows]) -> pd.Series | None:
     """Why a row that a column is read from is missing; NULL where none is."""
     lookups = column.origin.lookups if isinstance(column.origin, Computed) else (column.origin.lookup,)
-    first, *others = [joined[lookup].gone for lookup in lookups or (None,)]
-    for other in others:
-        first = first.fillna(other)
-    return first
+    return reduce(_first, [joined[lookup].gone for lookup in lookups or (None,)])
 
 
-def _refusals(column: str, reasons: pd.Series) -> list[Refusal]:
+def _first(reasons: pd.Series | None, others: pd.Series | None) -> pd.Series | None:
+    """The reasons, and the others for rows without one."""
+    return others if reasons is None else reasons if others is None else reasons.fillna(others)
+
+
+def _refusals(column: str, reasons: pd.Series | None) -> list[Refusal]:
     """A refusal for each different reason."""
+    if reasons is None:
+        return []
     return [Refusal(column, str(one), (reasons == one).fillna(value=False).astype(bool)) for one in reasons.dropna().unique()]
 
 
@@ -149,8 +156,7 @@ def _join(
     contract: Contract, table: RemodelledTable, base: pd.DataFrame, partners: Mapping[str, pd.DataFrame]
 ) -> dict[str | None, _Rows]:
     """The base rows (None), and for each lookup its partners, by its name."""
-    nothing = pd.Series(pd.NA, index=base.index, dtype="string")
-    joined: dict[str | None, _Rows] = {None: _Rows(None, contract.source_table(table.source), base, nothing, nothing)}
+    joined: dict[str | None, _Rows] = {None: _Rows(None, contract.source_table(table.source), base, None, None)}
     for name in table.paths:
         lookup = table.lookup(name)
         partner = contract.source_table(lookup.table)
@@ -166,10 +172,12 @@ def _partners(start: _Rows, lookup: Lookup, table: SourceTable, known: pd.DataFr
     refers = start.frame[list(lookup.on)].notna().all(axis="columns")
     places = _index(known, key).get_indexer(_index(start.frame, lookup.on))
     places[~refers.to_numpy()] = -1  # which no row has
-    gone = start.gone.mask(refers & (places < 0), f"comes from a row of '{table.name}' that does not exist")
-    unread = start.unread
+    gone, unread = start.gone, start.unread
+    if (is_missing := refers & (places < 0)).any():
+        reason = pd.Series(f"comes from a row of '{table.name}' that does not exist", index=start.frame.index, dtype="string")
+        gone = _first(reason.where(is_missing), gone)
     for name in lookup.on:
-        unread = unread.fillna(_unread(start, name))
+        unread = _first(unread, _unread(start, name))
     return _Rows(lookup.name, table, known.reindex(places).set_axis(start.frame.index), unread, gone)
 
 
@@ -178,7 +186,7 @@ def _index(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Index:
     return pd.Index(values[0]) if len(values) == 1 else pd.MultiIndex.from_arrays(values)
 
 
-def _unread(rows: _Rows, name: str) -> pd.Series:
+def _unread(rows: _Rows, name: str) -> pd.Series | None:
     """Why a value of a partner may be NULL only because it could not travel, as the partner's defects name their columns.
 
     NULL for a value that is known, and for all base rows, which are refused as a whole.
@@ -186,7 +194,7 @@ def _unread(rows: _Rows, name: str) -> pd.Series:
     if rows.lookup is None or (defects := rows.frame[rows.table.defect]).isna().all():
         return rows.unread
     reasons = f"comes from a row of '{rows.table.name}' that could not be read: " + defects.astype("string")
-    return rows.unread.fillna(reasons.where(_is_withheld(rows.table, rows.frame, name)))
+    return _first(rows.unread, reasons.where(_is_withheld(rows.table, rows.frame, name)))
 
 
 def _is_withheld(table: SourceTable, rows: pd.DataFrame, name: str) -> pd.Series:
@@ -220,7 +228,8 @@ def _origin_values(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[
             values = values if absent is None else values.where(values.notna(), absent)
         case DateOf(absent=absent) | TimeOf(absent=absent):
             if absent is not None:
-                unread = unread.fillna(_unread(rows, absent).where(values.isna()))
+                others = _unread(rows, absent)
+                unread = _first(unread, None if others is None else others.where(values.isna()))
                 values = values.fillna(rows.frame[absent])
             values = values // MICROSECONDS_PER_DAY if isinstance(origin, DateOf) else values % MICROSECONDS_PER_DAY
         case ParsedDate():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 
@@ -14,7 +15,7 @@ from shared.consumer.lease import Lease, Leases
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import BATCH_MAXIMUM, Failures, Queue
 
-LINGER = timedelta(milliseconds=50)  # how long a message waits for others to share its request
+LINGER = timedelta(milliseconds=50)  # how long a message waits for others, unless they fill its request sooner
 _WAITING_MAXIMUM = 100  # then slots stay taken until deletes succeed again
 _REMEMBERED_MAXIMUM = 10_000
 
@@ -52,9 +53,10 @@ class Acknowledger:
         failures = 0
         while True:
             batch = [*remaining, *await self._next(remaining, failures)]
-            await asyncio.sleep(LINGER.total_seconds())
-            while len(batch) < BATCH_MAXIMUM and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER.total_seconds()):
+                    while len(batch) < BATCH_MAXIMUM:
+                        batch.append(await self._waiting.get())
             remaining = await self._delete(batch)
             failures = failures + 1 if remaining else 0
 

@@ -224,6 +224,17 @@ async def test_a_consumer_killed_between_send_and_delete_leaves_both_messages(
     assert now() < 150  # the visibility timeout, the deferral, the last poll
 
 
+async def test_messages_that_fill_a_request_are_deleted_without_a_pause() -> None:
+    scene = Scene()
+    for number in range(40):
+        await scene.queue.send(body(number))
+    running = asyncio.create_task(scene.consumer(Script(), slots=10).run())
+    await until(lambda: not scene.queue.messages, turn_s=0.001)
+    assert now() < 0.05
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_a_replayed_dead_letter_keeps_when_it_failed_first_and_how_often_it_was_replayed() -> None:
     scene = Scene()
     await scene.queue.send(body())
