@@ -73,7 +73,7 @@ def _row_id_problems(contract: Contract, source: SourceTable) -> Iterator[str]:
 
 
 def _repeated(what: str, names: list[str]) -> Iterator[str]:
-    return (f"{what} '{name}'" for name in names if names.count(name) > 1)
+    return (f"{what} '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1)
 
 
 def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
@@ -89,6 +89,7 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"
     yield from _decision_problems(table)
+    yield from _repeated(f"the key and the version of '{table.name}' repeat", list(table.identity))
     for name in table.identity:
         if table.column(name).nullable:
             yield (

@@ -281,7 +281,8 @@ class _StarTable:
         self.whole.use(table, on)
         self.whole.use(target, tables[target].key)
         lookup = Lookup(target, on, name, before.name if before else None)
-        self.lookups.setdefault(name, lookup)
+        if self.lookups.setdefault(name, lookup) != lookup:  # a column of the one would be read from the other
+            raise _MistakeError(f"'{step}' leads to '{target}', but another step is also called '{name}'; rename the join")
         is_certain = links.get(on) == target and not any(tables[table].columns[one].nullable for one in on)
         return lookup, not is_certain
 

@@ -159,6 +159,7 @@ def test_a_column_must_fit_the_column_it_comes_from(column: Column, why: str) ->
             "'fact_sale' has `as_of`, but refers to no dimension with `history: true`",
         ),
         (replace(DIM_ITEM, surrogate="_number"), "'dim_item._number' begins with '_', as Starlift's own columns do"),
+        (replace(FACT_SALE, version=("item_id",)), "the key and the version of 'fact_sale' repeat 'item_id'"),
         (
             with_column(DIM_MAKER, Column("_run", TEXT, FromSource("town"))),
             "'dim_maker._run' begins with '_', as Starlift's own columns do",

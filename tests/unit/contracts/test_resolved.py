@@ -116,6 +116,15 @@ def test_a_table_by_whose_name_several_foreign_keys_lead_is_named_by_column() ->
     assert "the source has no table 'shop'; its tables are city, country" in problem("x:", "dimension: shop")
 
 
+def test_two_ways_of_one_name_are_refused() -> None:
+    """Otherwise `home` and `other` would be read from one of the two rows."""
+    joins = "    joins: {home: {table: country, on: country}, billing: {table: country, on: code, via: home}}\n"
+    found = problem("customer_id:; home: billing.country_name; other: home.billing.country_name", more=joins)
+    assert found == "t.other: 'billing' leads to 'country', but another step is also called 'billing'; rename the join"
+    joins = joins.replace("billing", "self")
+    assert len(table("customer_id:; home: billing.country_name; other: home.self.country_name", more=joins).lookups) == 3
+
+
 LOG = """
 source:
   tables:
