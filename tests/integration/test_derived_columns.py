@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -12,14 +11,12 @@ import pytest
 from contracts.contract import Contract
 from contracts.messages import BatchRemodelled
 from contracts.proofs import Outcome
-from contracts.tables import Fact
-from contracts.warehouse import current_name
 from contracts.yaml_text import read_contract
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Mismatch
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline
-from tests.integration.plain_star import keys_in_quarantine, require_equal
+from tests.integration.plain_star import keys_in_quarantine, require_as_by_hand, require_equal
 
 CONTRACT = """
 name: derived
@@ -124,21 +121,6 @@ async def derived(owner: asyncpg.Connection, empty: Pipeline, contract: Contract
     return empty.reading(contract)
 
 
-async def require_as_by_hand(owner: asyncpg.Connection, pipeline: Pipeline) -> None:
-    """Every star table holds what a statement written by hand finds at the source, apart from the rows in quarantine."""
-    refused = await keys_in_quarantine(pipeline)
-
-    def kept(name: str, rows: Iterable[Iterable[Any]]) -> list[tuple[Any, ...]]:
-        return sorted((row for row in map(tuple, rows) if row[:1] not in refused.get(name, ())), key=lambda row: row[0])
-
-    for name, statement in BY_HAND.items():
-        table = pipeline.contract.warehouse_table(name)
-        relation = current_name(name) if isinstance(table, Fact) else name
-        columns = ", ".join(quoted(column) for column in table.star_types)
-        held = await pipeline.select(f"SELECT {columns} FROM {relation} WHERE _run > 0 AND _deleted_at IS NULL")
-        assert kept(name, held) == kept(name, await owner.fetch(statement))
-
-
 async def test_derived_columns_of_a_dimension_a_fact_and_a_joined_row_are_equal(
     owner: asyncpg.Connection, derived: Pipeline
 ) -> None:
@@ -156,7 +138,7 @@ async def test_derived_columns_of_a_dimension_a_fact_and_a_joined_row_are_equal(
         (None, None, "none", None),
         ("247.25", None, "many", "Ink #5"),
     ]
-    await require_as_by_hand(owner, derived)
+    await require_as_by_hand(owner, derived, BY_HAND)
     await require_equal(derived)
     await owner.execute("UPDATE product SET price = 2, name = 'Pen' WHERE product_id = 1")
     await derived.run()
@@ -264,4 +246,4 @@ async def test_any_changes_in_any_order_end_equal(owner: asyncpg.Connection, der
     verdict = await pipeline.verify()
     assert [difference for table in verdict.tables for difference in table.differences] == []
     assert (verdict.outcome, verdict.in_flight) == (Outcome.EQUAL, 0)
-    await require_as_by_hand(owner, pipeline)
+    await require_as_by_hand(owner, pipeline, BY_HAND)
