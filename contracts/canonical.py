@@ -14,6 +14,7 @@ from contracts.column_types import ColumnType
 from contracts.expressions import Expression, Literal, Operation, ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceTable, WarehouseTable
+from contracts.warehouse import OWN_SCHEMA
 
 if TYPE_CHECKING:
     from contracts.contract import Contract
@@ -36,6 +37,7 @@ def canonical_document(contract: Contract) -> dict[str, Any]:
         "warehouse_schema": contract.warehouse_schema,
         "source_tables": [_source_table(table) for table in contract.source_tables],
         "warehouse_tables": [_warehouse_table(table) for table in contract.warehouse_tables],
+        **_given(ledger_schema=None if contract.ledger_schema == OWN_SCHEMA else contract.ledger_schema),
     }
 
 

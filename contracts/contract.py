@@ -26,6 +26,7 @@ from contracts.tables import (
     WarehouseTable,
     named,
 )
+from contracts.warehouse import OWN_SCHEMA, own_lock, own_statement
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,19 @@ class Contract:
     warehouse_schema: str  # the schema in which the star is created
     source_tables: tuple[SourceTable, ...]
     warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
+    ledger_schema: str = OWN_SCHEMA  # the schema of Starlift's own tables: each star of a database has another one
 
     def __post_init__(self) -> None:
         if problems := tuple(contradictions(self)):
             raise ContractError(*problems)
+
+    def own(self, text: str) -> str:
+        """A statement of this product about its own tables, or the name of one, for this star; see own_statement."""
+        return own_statement(self.ledger_schema, text)
+
+    def own_lock(self, lock: int) -> int:
+        """The number of this star's advisory lock; `lock` is that of a star whose contract names no schema."""
+        return own_lock(self.ledger_schema, lock)
 
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""

@@ -28,6 +28,7 @@ from contracts.calendar import CALENDAR_PARTS
 from contracts.column_types import ColumnType
 from contracts.tables import ContractError
 from contracts.type_names import column_type
+from contracts.warehouse import OWN_SCHEMA
 
 NOT_NULL = " not null"
 _KINDS = ("calendar", "dimension", "fact")
@@ -291,6 +292,9 @@ class Document(_Closed):
     name: SqlName = Field(description="of the star: a warehouse remembers it, and refuses another")
     source_schema: SqlName = Field("public", description="the schema that holds the tables of the source")
     warehouse_schema: SqlName = Field("public", description="the schema in which the star is created")
+    ledger_schema: SqlName = Field(
+        OWN_SCHEMA, description="the schema of Starlift's own tables; each star of one warehouse database needs its own"
+    )
     carry: Names = Field((), description="tables of which every column leaves the source, also those that come later (as text)")
     star: dict[SqlName, StarTable] = Field(description="the tables of the star, in the order in which they are loaded")
     source: SourceDocument

@@ -71,7 +71,7 @@ class _Resolver:
         sources = tuple(self._source_table(name) for name in self.document.source.tables if name in self.used)
         here = self.document
         try:
-            return Contract(here.name, here.source_schema, here.warehouse_schema, sources, tuple(tables))
+            return Contract(here.name, here.source_schema, here.warehouse_schema, sources, tuple(tables), here.ledger_schema)
         except ContractError as error:
             raise DocumentError(tuple(Problem(self._place_of(text), text) for text in error.args)) from None
 

@@ -5,6 +5,9 @@ Statements that read the tables of the schema are in shared/ledger.py, statement
 
 from __future__ import annotations
 
+import hashlib
+
+OWN_SCHEMA = "starlift"  # of a star whose contract names no other; see Contract.own
 LEDGER = "starlift.ledger"
 APPLIED_CONTRACT = "starlift.contract"
 TOMBSTONE = "starlift.tombstone"
@@ -123,6 +126,23 @@ ADD_SINCE = (
     "ALTER TABLE starlift.key_comparison ADD COLUMN since bigint",
     "UPDATE starlift.key_comparison SET since = 0 WHERE next_bucket <> 0",
 )
+
+
+def own_statement(schema: str, text: str) -> str:
+    """A statement about Starlift's own tables, or a name of one, for the star that has them in `schema`.
+
+    `text` is one of this product's constants: in a text that contains names of others, something else may look like the schema.
+    """
+    if schema == OWN_SCHEMA:
+        return text
+    name = '"' + schema.replace('"', '""') + '"'
+    return text.replace(f"{OWN_SCHEMA}.", f"{name}.").replace(f"EXISTS {OWN_SCHEMA};", f"EXISTS {name};")
+
+
+def own_lock(schema: str, lock: int) -> int:
+    """The number of an advisory lock of the star that has its own tables in `schema`: stars of one database share none."""
+    return lock if schema == OWN_SCHEMA else lock | int.from_bytes(hashlib.sha256(schema.encode()).digest()[:4]) >> 1 << 32
+
 
 # Technical columns stand after the business columns of every table of the star.
 RUN = "_run"

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contracts.contract import Contract
 from contracts.messages import BatchLoaded, decode
 from contracts.tables import WarehouseTable
 from contracts.warehouse import APPLIED_CONTRACT, BULK_LEDGER, COMPARISON, HAS_SINCE, LEDGER, QUESTION, TOMBSTONE
@@ -152,44 +153,50 @@ class Tombstone:
     found_at: datetime
 
 
-async def loaded_runs(warehouse: asyncpg.Connection, source_name: str, since: int) -> dict[int, LoadedRun]:
+async def loaded_runs(warehouse: asyncpg.Connection, contract: Contract, source_name: str, since: int) -> dict[int, LoadedRun]:
     """What is loaded of each run from `since` on, by run; nothing before the first load."""
-    if not await _exists(warehouse, LEDGER):
+    if not await _exists(warehouse, contract, LEDGER):
         return {}
-    rows = await warehouse.fetch(RUNS, source_name, since)
+    rows = await warehouse.fetch(contract.own(RUNS), source_name, since)
     return {row["run"]: LoadedRun(row["run"], frozenset(row["batches"]), row["is_complete"]) for row in rows}
 
 
-async def is_complete(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
+async def is_complete(warehouse: asyncpg.Connection, contract: Contract, source_name: str, run: int) -> bool:
     """Whether every batch of a run is loaded."""
-    return bool(await warehouse.fetchval(f"SELECT is_complete FROM ({RUNS}) AS r WHERE run = $2", source_name, run))
+    return bool(
+        await warehouse.fetchval(contract.own(f"SELECT is_complete FROM ({RUNS}) AS r WHERE run = $2"), source_name, run)
+    )
 
 
-async def has_every_batch(warehouse: asyncpg.Connection, source_name: str, run: int) -> bool:
+async def has_every_batch(warehouse: asyncpg.Connection, contract: Contract, source_name: str, run: int) -> bool:
     """Whether every batch of a run is in the star, although its bulk load may not have ended."""
-    return bool(await warehouse.fetchval(_HAS_EVERY_BATCH, source_name, run))
+    return bool(await warehouse.fetchval(contract.own(_HAS_EVERY_BATCH), source_name, run))
 
 
-async def is_earlier_run_loading(warehouse: asyncpg.Connection, source_name: str, run: int, within: timedelta) -> bool:
+async def is_earlier_run_loading(
+    warehouse: asyncpg.Connection, contract: Contract, source_name: str, run: int, within: timedelta
+) -> bool:
     """Whether a run before `run` is incomplete and has loaded a batch `within` the last minutes, by the warehouse's clock."""
-    return bool(await warehouse.fetchval(_EARLIER_RUN, source_name, run, within))
+    return bool(await warehouse.fetchval(contract.own(_EARLIER_RUN), source_name, run, within))
 
 
-async def loaded_batches(warehouse: asyncpg.Connection, wanted: Collection[UUID] | None = None) -> set[UUID]:
+async def loaded_batches(
+    warehouse: asyncpg.Connection, contract: Contract, wanted: Collection[UUID] | None = None
+) -> set[UUID]:
     """The batches that are loaded: those of `wanted`, or all."""
-    if not await _exists(warehouse, LEDGER):
+    if not await _exists(warehouse, contract, LEDGER):
         return set()
-    return {row["batch_id"] for row in await warehouse.fetch(BATCHES, None if wanted is None else list(wanted))}
+    return {row["batch_id"] for row in await warehouse.fetch(contract.own(BATCHES), None if wanted is None else list(wanted))}
 
 
-async def loaded_events(warehouse: asyncpg.Connection, batches: Sequence[UUID]) -> dict[UUID, LoadedEvent]:
+async def loaded_events(warehouse: asyncpg.Connection, contract: Contract, batches: Sequence[UUID]) -> dict[UUID, LoadedEvent]:
     """The records of those of `batches` that are loaded. Raises: DamagedDocumentError."""
-    if not await _exists(warehouse, LEDGER):
+    if not await _exists(warehouse, contract, LEDGER):
         return {}
     found: dict[UUID, LoadedEvent] = {}
-    query = f"SELECT batch_id, event, loaded_at FROM {LEDGER} WHERE batch_id = ANY ($1::uuid[])"
+    query = f"SELECT batch_id, event, loaded_at FROM {contract.own(LEDGER)} WHERE batch_id = ANY ($1::uuid[])"
     for row in await warehouse.fetch(query, batches):
-        place = f"{LEDGER}, batch_id = {row['batch_id']}"
+        place = f"{contract.own(LEDGER)}, batch_id = {row['batch_id']}"
         remedy = "delete that row of the warehouse, then run `starlift resend`, which loads the batch again"
         event = read_stored(decode, place, row["event"], what="event", remedy=remedy)
         if isinstance(event, BatchLoaded):
@@ -197,56 +204,61 @@ async def loaded_events(warehouse: asyncpg.Connection, batches: Sequence[UUID]) 
     return found
 
 
-async def run_count(warehouse: asyncpg.Connection) -> int:
+async def run_count(warehouse: asyncpg.Connection, contract: Contract) -> int:
     """How many runs have loaded a batch."""
-    return int(await warehouse.fetchval(f"SELECT count(DISTINCT run) FROM {LEDGER}"))
+    return int(await warehouse.fetchval(f"SELECT count(DISTINCT run) FROM {contract.own(LEDGER)}"))
 
 
-async def row_count(warehouse: asyncpg.Connection, run: int) -> int:
+async def row_count(warehouse: asyncpg.Connection, contract: Contract, run: int) -> int:
     """How many rows the batches of a run have loaded."""
-    return int(await warehouse.fetchval(_ROW_COUNT, run))
+    return int(await warehouse.fetchval(contract.own(_ROW_COUNT), run))
 
 
-async def other_source(warehouse: asyncpg.Connection, source_name: str) -> str | None:
+async def other_source(warehouse: asyncpg.Connection, contract: Contract, source_name: str) -> str | None:
     """A source other than `source_name` whose batches are loaded."""
-    return cast("str | None", await warehouse.fetchval(_OTHER_SOURCE, source_name))
+    return cast("str | None", await warehouse.fetchval(contract.own(_OTHER_SOURCE), source_name))
 
 
-async def horizons(warehouse: asyncpg.Connection, source_name: str, runs: Iterable[int]) -> dict[int, int]:
+async def horizons(warehouse: asyncpg.Connection, contract: Contract, source_name: str, runs: Iterable[int]) -> dict[int, int]:
     """The horizons of those of `runs` that have loaded a batch."""
-    rows = await warehouse.fetch(_HORIZONS, source_name, list(runs))
+    rows = await warehouse.fetch(contract.own(_HORIZONS), source_name, list(runs))
     return {row["run"]: row["horizon"] for row in rows}
 
 
 async def batches_without_refusals(
-    warehouse: asyncpg.Connection, source_name: str, runs: Collection[int]
+    warehouse: asyncpg.Connection, contract: Contract, source_name: str, runs: Collection[int]
 ) -> set[tuple[int, int]]:
     """The batches of `runs`, as pairs of run and index, that had no row refused when they were loaded last."""
-    if not runs or not await _exists(warehouse, LEDGER):
+    if not runs or not await _exists(warehouse, contract, LEDGER):
         return set()
-    return {(row["run"], row["batch_index"]) for row in await warehouse.fetch(_WITHOUT_REFUSALS, source_name, list(runs))}
+    return {
+        (row["run"], row["batch_index"])
+        for row in await warehouse.fetch(contract.own(_WITHOUT_REFUSALS), source_name, list(runs))
+    }
 
 
-async def last_comparisons(warehouse: asyncpg.Connection) -> dict[str, KeyComparison]:
+async def last_comparisons(warehouse: asyncpg.Connection, contract: Contract) -> dict[str, KeyComparison]:
     """The last key comparison of each table that has one, by table."""
-    if not await warehouse.fetchval(HAS_SINCE):
+    if not await warehouse.fetchval(contract.own(HAS_SINCE)):
         return {}  # loaded by a version that did not compare, or did not say since when
-    return {name: KeyComparison(*values) for name, *values in await warehouse.fetch(COMPARISONS)}
+    return {name: KeyComparison(*values) for name, *values in await warehouse.fetch(contract.own(COMPARISONS))}
 
 
-async def open_questions(warehouse: asyncpg.Connection) -> list[OpenQuestion]:
+async def open_questions(warehouse: asyncpg.Connection, contract: Contract) -> list[OpenQuestion]:
     """Every open question about rows that may be gone."""
-    if not (await _exists(warehouse, QUESTION) and await _exists(warehouse, COMPARISON)):
+    if not (await _exists(warehouse, contract, QUESTION) and await _exists(warehouse, contract, COMPARISON)):
         return []
-    return [OpenQuestion(*values) for values in await warehouse.fetch(OPEN_QUESTIONS)]
+    return [OpenQuestion(*values) for values in await warehouse.fetch(contract.own(OPEN_QUESTIONS))]
 
 
-async def find_tombstone(warehouse: asyncpg.Connection, table: WarehouseTable, key: Iterable[object]) -> Tombstone | None:
+async def find_tombstone(
+    warehouse: asyncpg.Connection, contract: Contract, table: WarehouseTable, key: Iterable[object]
+) -> Tombstone | None:
     """The tombstone of a business key, a whole number or a text for each column; None if the row was never found gone."""
-    if not await _exists(warehouse, TOMBSTONE):
+    if not await _exists(warehouse, contract, TOMBSTONE):
         return None
     columns = ", ".join(key_parameter(table, position, first=2) for position in range(len(table.key)))
-    query = f"SELECT run, found_at FROM {TOMBSTONE} WHERE table_name = $1 AND key = jsonb_build_array({columns})"
+    query = f"SELECT run, found_at FROM {contract.own(TOMBSTONE)} WHERE table_name = $1 AND key = jsonb_build_array({columns})"
     row = await warehouse.fetchrow(query, table.name, *map(str, key))
     return None if row is None else Tombstone(row["run"], row["found_at"])
 
@@ -257,14 +269,14 @@ def key_parameter(table: WarehouseTable, position: int, *, first: int = 1) -> st
     return f"${first + position}::text" + ("" if kind.is_text else f"::{kind.sql}")
 
 
-async def applied_contracts(warehouse: asyncpg.Connection) -> dict[str, str]:
+async def applied_contracts(warehouse: asyncpg.Connection, contract: Contract) -> dict[str, str]:
     """The fingerprint of each contract that the star was made to follow, by name; nothing before the first load."""
-    if not await _exists(warehouse, APPLIED_CONTRACT):
+    if not await _exists(warehouse, contract, APPLIED_CONTRACT):
         return {}
-    rows = await warehouse.fetch(f"SELECT name, fingerprint FROM {APPLIED_CONTRACT}")
+    rows = await warehouse.fetch(f"SELECT name, fingerprint FROM {contract.own(APPLIED_CONTRACT)}")
     return {row["name"]: row["fingerprint"] for row in rows}
 
 
-async def _exists(warehouse: asyncpg.Connection, table: str) -> bool:
+async def _exists(warehouse: asyncpg.Connection, contract: Contract, table: str) -> bool:
     """Whether a table of the loader exists: it creates them when it first starts."""
-    return bool(await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", table))
+    return bool(await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", contract.own(table)))

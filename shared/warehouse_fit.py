@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import asyncpg
 
 from contracts.contract import Contract
-from contracts.warehouse import APPLIED_CONTRACT, RUN
+from contracts.warehouse import APPLIED_CONTRACT, RUN, TECHNICAL_COLUMNS
+from shared.star_schema.schema import is_of_another_star, owner_mark
 
 _PRIVILEGES = """
 SELECT
@@ -17,12 +18,22 @@ SELECT
     has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary_tables
 """
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"
-_TABLES_OF_OTHERS = """
-SELECT c.relname AS name
+_TABLES = """
+SELECT c.relname AS name, a.attnum IS NOT NULL AS has_run, col_description(c.oid, a.attnum) AS mark
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped
 WHERE n.nspname = $1 AND c.relname = ANY ($2::text[])
-    AND NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = $3 AND NOT a.attisdropped)
+ORDER BY c.relname
+"""
+# A table of Starlift's: it has every technical column.
+_RETIRED = """
+SELECT c.relname AS name, col_description(c.oid, r.attnum) AS mark
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_attribute AS r ON r.attrelid = c.oid AND r.attname = $4
+WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname <> ALL ($2::text[])
+    AND ARRAY(SELECT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = c.oid AND NOT a.attisdropped) @> $3::text[]
 ORDER BY c.relname
 """
 
@@ -40,19 +51,25 @@ async def missing_privileges(warehouse: asyncpg.Connection, contract: Contract) 
 
 async def names_taken(warehouse: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[str]:
     """Why the star can't have its names, a sentence each; `applied` are the contracts that the warehouse follows."""
-    # Tombstones and key comparisons belong to a database's only star.
     found = [
-        f"the warehouse contains the star of contract '{other}'; give contract '{contract.name}' a database of its own or, if "
-        f"it is the same contract renamed, update {APPLIED_CONTRACT}"
+        f"schema '{contract.ledger_schema}' of the warehouse holds the ledger of another star, that of contract '{other}'; "
+        f"give contract '{contract.name}' a `ledger_schema` of its own or, if it is the same contract renamed, update "
+        f"{contract.own(APPLIED_CONTRACT)}"
         for other in applied
         if other != contract.name
     ]
     names = [table.name for table in contract.stored_tables]
-    tables = [row["name"] for row in await warehouse.fetch(_TABLES_OF_OTHERS, contract.warehouse_schema, names, RUN)]
-    if tables:
+    tables = await warehouse.fetch(_TABLES, contract.warehouse_schema, names, RUN)
+    if strange := [row["name"] for row in tables if not row["has_run"]]:
         found.append(
             f"schema '{contract.warehouse_schema}' of the warehouse has tables that Starlift did not create "
-            f"({', '.join(tables)}: no column '{RUN}'); move them away, or give Starlift an empty database"
+            f"({', '.join(strange)}: no column '{RUN}'); move them away, or give Starlift an empty database"
+        )
+    mark = owner_mark(contract)
+    if not found and (others := [row["name"] for row in tables if is_of_another_star(row["mark"], mark)]):
+        found.append(
+            f"schema '{contract.warehouse_schema}' of the warehouse has tables of another star ({', '.join(others)}); give "
+            f"contract '{contract.name}' a `warehouse_schema` of its own or, if it is the same star, its former `ledger_schema`"
         )
     return found
 
@@ -75,3 +92,10 @@ async def missing_types(warehouse: asyncpg.Connection, contract: Contract) -> li
         return []
     sentence = f"the warehouse lacks types that contract '{contract.name}' takes verbatim: {named}"
     return [f"{sentence}; create them there, or declare the columns TEXT"]
+
+
+async def retired_tables(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
+    """The tables of this star, by what it has marked, that the contract has no more."""
+    names, mark = [table.name for table in contract.stored_tables], owner_mark(contract)
+    found = await warehouse.fetch(_RETIRED, contract.warehouse_schema, names, list(TECHNICAL_COLUMNS), RUN)
+    return [row["name"] for row in found if not is_of_another_star(row["mark"], mark)]

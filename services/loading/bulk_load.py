@@ -91,9 +91,9 @@ class BulkLoad:
     run: int
 
 
-async def find_bulk_load(connection: asyncpg.Connection) -> BulkLoad | None:
+async def find_bulk_load(connection: asyncpg.Connection, contract: Contract) -> BulkLoad | None:
     """The bulk load that stands."""
-    row = await connection.fetchrow(f"SELECT source_name, run FROM {BULK_LOAD}")
+    row = await connection.fetchrow(f"SELECT source_name, run FROM {contract.own(BULK_LOAD)}")
     return None if row is None else BulkLoad(*row)
 
 
@@ -106,21 +106,22 @@ async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) 
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
                 await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
                 if not await _may_begin(connection, contract, wanted):
                     return
                 for statement in _drop_keys(contract, await read_star(connection, contract)):
                     await connection.execute(statement)
-                await connection.execute(f"DELETE FROM {BULK_LOAD}")
-                await connection.execute(_RECORD, wanted.source_name, wanted.run)
+                await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
+                await connection.execute(contract.own(_RECORD), wanted.source_name, wanted.run)
         except _NOT_NOW as error:
             _log.warning("bulk_load_not_begun", run=wanted.run, reason=str(error.args[0]))
 
 
 async def _may_begin(connection: asyncpg.Connection, contract: Contract, wanted: BulkLoad) -> bool:
     """Whether everything is empty. A record may be there: of a loader that crashed before it loaded a batch."""
-    if not await connection.fetchval(f"SELECT {_OWN_TABLES_ARE_EMPTY}") or await find_bulk_load(connection) == wanted:
+    are_empty = await connection.fetchval(contract.own(f"SELECT {_OWN_TABLES_ARE_EMPTY}"))
+    if not are_empty or await find_bulk_load(connection, contract) == wanted:
         return False
     names = [table.name for table in contract.warehouse_tables]
     if not await connection.fetchval(_ARE_PLAIN, contract.warehouse_schema, names):
@@ -148,8 +149,8 @@ async def end_if_complete(transaction: Transaction, contract: Contract) -> None:
     Raises: ServerBusyError while others hold the star or one of its tables.
     """
     async with transaction() as connection:
-        found = await find_bulk_load(connection)
-        if found is None or not await has_every_batch(connection, found.source_name, found.run):
+        found = await find_bulk_load(connection, contract)
+        if found is None or not await has_every_batch(connection, contract, found.source_name, found.run):
             return
     await end(transaction, contract)
 
@@ -157,17 +158,17 @@ async def end_if_complete(transaction: Transaction, contract: Contract) -> None:
 async def end(transaction: Transaction, contract: Contract) -> None:
     """End the bulk load that stands, in one transaction. Raises: ServerBusyError while others hold the star or its tables."""
     async with transaction() as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
-        found = await find_bulk_load(connection)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
+        found = await find_bulk_load(connection, contract)
         if found is None:  # another loader has ended it
             return
         await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
-        await connection.execute(f"DELETE FROM {BULK_LOAD}")
+        await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
         await _build_keys(connection, contract)
         for table in contract.warehouse_tables:
             if inferred := await insert_referred(connection, contract, table, contract.facts, are_staged=False):
                 await connection.execute(update_deleted_at(contract, table), inferred)
-        await connection.execute(_MOVE_TO_LEDGER)
+        await connection.execute(contract.own(_MOVE_TO_LEDGER))
         for table in contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:
                 await connection.execute(add_missing_versions(contract, table, table.versions))

@@ -85,7 +85,7 @@ class Deletes:
     async def lock_tombstones(self) -> None:
         """Lock the tombstones of the staged rows, before any is merged."""
         for table in self._staged():
-            rows = await self.connection.fetch(lock_staged_tombstones(table))
+            rows = await self.connection.fetch(lock_staged_tombstones(self.contract, table))
             self.touched[table.name] = [row["key"] for row in rows]
 
     async def apply(self, inferred: dict[str, list[str]], ask: Ask) -> int:
@@ -113,17 +113,17 @@ class Deletes:
         for table in self.contract.remodelled_tables:
             if keys := self.batch.gone_from(table):
                 texts = [[str(key[position]) for key in keys] for position in range(len(table.key))]
-                rows = await self.connection.fetch(insert_tombstones(table), data.run, data.snapshot.taken_at, *texts)
+                gone_by = (data.run, data.snapshot.taken_at, *texts)
+                rows = await self.connection.fetch(insert_tombstones(self.contract, table), *gone_by)
                 raised[table.name] = [row["key"] for row in rows]
                 if isinstance(table, Dimension) and table.versions is not None:  # also of a run that no tombstone remembers
-                    gone = add_deletions(self.contract, table.versions)
-                    await self.connection.execute(gone, data.run, data.snapshot.taken_at, *texts)
+                    await self.connection.execute(add_deletions(self.contract, table.versions), *gone_by)
         return raised
 
     async def record_answer(self) -> None:
         """Record which question the batch answers."""
         if self.batch.answers is not None:
-            await self.connection.execute(_RECORD_ANSWER, self.batch.answers, self.batch.event.data.run)
+            await self.connection.execute(self.contract.own(_RECORD_ANSWER), self.batch.answers, self.batch.event.data.run)
 
     async def _record_comparisons(self) -> None:
         data, hashes = self.batch.event.data, self.batch.hashes
@@ -141,12 +141,12 @@ class Deletes:
                         found.believe_empty,
                         hashes.previous,
                     )
-                    await self.connection.execute(_RECORD_COMPARISON, *record)
+                    await self.connection.execute(self.contract.own(_RECORD_COMPARISON), *record)
 
     async def _ask_about_late_rows(self, ask: Ask) -> None:
         """Ask before the commit: after a crash in between, the batch comes again and asks again."""
         data = self.batch.event.data
-        begun = {row["table_name"]: row for row in await self.connection.fetch(_BEGUN, data.run)}
+        begun = {row["table_name"]: row for row in await self.connection.fetch(self.contract.own(_BEGUN), data.run)}
         for table in self._staged():
             if (comparison := begun.get(table.name)) is None:
                 continue
@@ -157,7 +157,7 @@ class Deletes:
                 about = (table, data.source_name, comparison["run"], keys)
                 await ask(Question(number, *about, believe_empty=comparison["believe_empty"]))
                 asked.append((number, table.name, comparison["run"], len(keys)))
-            await self.connection.executemany(RECORD_QUESTION, asked)
+            await self.connection.executemany(self.contract.own(RECORD_QUESTION), asked)
 
     def _staged(self) -> Iterator[RemodelledTable]:
         return (table for table in self.contract.remodelled_tables if table.name in self.batch.rows)
@@ -172,14 +172,14 @@ async def keys_in_parts(connection: asyncpg.Connection, query: str, *arguments: 
 # The statements. They name a row's business key as the tombstone table does, as a JSON array.
 
 
-def insert_tombstones(table: WarehouseTable) -> str:
+def insert_tombstones(contract: Contract, table: WarehouseTable) -> str:
     """Insert a tombstone of run $1, found at $2, for each key; $3 and on: an array of texts for each column of the key.
 
     Of two tombstones that of the higher run stays. Returns the keys whose tombstone is new or higher.
     """
     key = ", ".join(_from_text(table, position, f"k{position}") for position in range(len(table.key)))
     return (
-        f"INSERT INTO {TOMBSTONE} AS b (table_name, key, run, found_at) "
+        f"INSERT INTO {contract.own(TOMBSTONE)} AS b (table_name, key, run, found_at) "
         f"SELECT DISTINCT {literal(table.name)}, jsonb_build_array({key}), run, found_at FROM ({_gone(table)}) AS gone "
         f"ON CONFLICT (table_name, key) DO UPDATE SET run = excluded.run, found_at = excluded.found_at "
         f"WHERE excluded.run > b.run RETURNING key"
@@ -204,7 +204,7 @@ def add_deletions(contract: Contract, versions: Versions, *, of_tombstones: str 
     gone = _gone(versions)
     if of_tombstones is not None:
         names = ", ".join(f"key ->> {position} AS k{position}" for position in range(len(columns)))
-        gone = f"SELECT {names}, run, found_at FROM {TOMBSTONE} WHERE table_name = {literal(of_tombstones)}"
+        gone = f"SELECT {names}, run, found_at FROM {contract.own(TOMBSTONE)} WHERE table_name = {literal(of_tombstones)}"
     return (
         f"INSERT INTO {relation(contract, versions)} ({', '.join(map(quoted, versions.key))}, {RUN}, {SEEN_AT}, {DELETED_AT}) "
         f"SELECT DISTINCT {keys}, run, found_at, found_at FROM ({gone}) AS gone WHERE {fits} "
@@ -222,12 +222,12 @@ def _fits(kind: ColumnType, text: str) -> str:
     return "true"
 
 
-def lock_staged_tombstones(table: WarehouseTable) -> str:
+def lock_staged_tombstones(contract: Contract, table: WarehouseTable) -> str:
     """Lock the tombstones of staged rows until the end of the transaction, in the order of keys, and return their keys."""
     key = ", ".join(codec_of(table.column(name).type).loaded(quoted("s", name)) for name in table.key)
     staged = f"SELECT jsonb_build_array({key}) FROM {quoted(staging_name(table))} AS s"
     has_tombstone = f"b.table_name = {literal(table.name)} AND b.key IN ({staged})"
-    return f"SELECT b.key FROM {TOMBSTONE} AS b WHERE {has_tombstone} ORDER BY b.key FOR UPDATE OF b"
+    return f"SELECT b.key FROM {contract.own(TOMBSTONE)} AS b WHERE {has_tombstone} ORDER BY b.key FOR UPDATE OF b"
 
 
 def select_late_keys(contract: Contract, table: WarehouseTable) -> str:
@@ -240,17 +240,17 @@ def select_late_keys(contract: Contract, table: WarehouseTable) -> str:
         f"SELECT {key}, max(t._run) AS _run FROM {relation(contract, table)} AS t "
         f"JOIN (SELECT DISTINCT {staged} FROM {quoted(staging_name(table))} AS s) AS s ON {same} GROUP BY {key}"
     )
-    alive = f"FROM ({newest}) AS t WHERE t._run = $1::bigint AND NOT {is_dead(table)}"
+    alive = f"FROM ({newest}) AS t WHERE t._run = $1::bigint AND NOT {is_dead(contract, table)}"
     return f"SELECT {', '.join(in_question(table, 't'))} {alive} ORDER BY {key}"
 
 
-def is_dead(table: WarehouseTable) -> str:
+def is_dead(contract: Contract, table: WarehouseTable) -> str:
     """Whether the row `t`, with its highest `_run`, has a tombstone above it.
 
     Not whether it is marked: the columns of a tombstone's key are compared, which PostgreSQL does as one join of the table.
     """
     columns = ", ".join(f"{_from_text(table, n, f'b.key ->> {n}')} AS k{n}" for n in range(len(table.key)))
-    tombstones = f"SELECT {columns}, b.run FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
+    tombstones = f"SELECT {columns}, b.run FROM {contract.own(TOMBSTONE)} AS b WHERE b.table_name = {literal(table.name)}"
     same = " AND ".join(f"b.k{position} = {quoted('t', name)}" for position, name in enumerate(table.key))
     return f"EXISTS (SELECT FROM ({tombstones}) AS b WHERE {same} AND b.run > t._run)"
 
@@ -275,7 +275,7 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
         condition += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
     moment = f"CASE WHEN {condition} THEN b.found_at END"
     return (
-        f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {TOMBSTONE} AS b "
+        f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {contract.own(TOMBSTONE)} AS b "
         f"WHERE b.table_name = {literal(table.name)} AND b.key = ANY ($1::jsonb[]) AND {same} "
         f"AND t._deleted_at IS DISTINCT FROM ({moment})"
     )

@@ -102,11 +102,12 @@ class KeyComparisons:
 
     async def _due(self) -> list[_Due]:
         async with self.transaction() as connection:
-            pending = await connection.fetch(_PENDING)
+            pending = await connection.fetch(self.contract.own(_PENDING))
             ready: dict[tuple[str, int], bool] = {}
             for source_name, run, below in {(row["source_name"], row["run"], row["waits_below"]) for row in pending}:
-                ready[source_name, run] = await is_complete(connection, source_name, run) and not await is_earlier_run_loading(
-                    connection, source_name, below, EARLIER_RUN_PATIENCE
+                about = (connection, self.contract, source_name)
+                ready[source_name, run] = await is_complete(*about, run) and not await is_earlier_run_loading(
+                    *about, below, EARLIER_RUN_PATIENCE
                 )
         due = {row["table_name"]: row for row in pending if ready[row["source_name"], row["run"]]}
         tables = (table for table in self.contract.remodelled_tables if table.name in due)
@@ -116,11 +117,12 @@ class KeyComparisons:
     async def _begin(self, due: Sequence[_Due]) -> bool:
         """Mark comparisons as begun; return False if another loader is at work. Nothing else is done while the star is held."""
         async with self.transaction() as connection:
-            if not await connection.fetchval(_TRY_LOCK, COMPARISON_LOCK):
+            if not await connection.fetchval(_TRY_LOCK, self.contract.own_lock(COMPARISON_LOCK)):
                 return False
             await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
-            await connection.execute(_BEGIN, [one.table.name for one in due], [one.run for one in due])
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", self.contract.own_lock(STAR_LOCK))
+            begun = [one.table.name for one in due], [one.run for one in due]
+            await connection.execute(self.contract.own(_BEGIN), *begun)
         return True
 
     async def _compare(self, due: _Due, ask: Ask) -> int | None:
@@ -129,9 +131,9 @@ class KeyComparisons:
         Holds the sums of 65,536 buckets and the keys of one question.
         """
         async with self.transaction() as connection:
-            if not await connection.fetchval(_TRY_LOCK, COMPARISON_LOCK):
+            if not await connection.fetchval(_TRY_LOCK, self.contract.own_lock(COMPARISON_LOCK)):
                 return None
-            stored = await connection.fetchrow(_HASHES, due.table.name, due.run)
+            stored = await connection.fetchrow(self.contract.own(_HASHES), due.table.name, due.run)
             if stored is None:  # another loader has ended it, or a later run has replaced it
                 return 0
             theirs = unpacked(TableHashes, stored["hashes"])
@@ -146,17 +148,19 @@ class KeyComparisons:
                     number = question_id(due.run, due.table.name, part)
                     await ask(Question(number, due.table, due.source_name, due.run, part, believe_empty=theirs.believe_empty))
                     asked.append((number, due.table.name, due.run, len(part)))
-            await _end(connection, due, found, asked)
+            await self._end(connection, due, found, asked)
         return sum(key_count for _, _, _, key_count in asked)
 
-
-async def _end(connection: asyncpg.Connection, due: _Due, found: Suspects, asked: Sequence[tuple[UUID, str, int, int]]) -> None:
-    since = await connection.fetchval(_END, due.table.name, due.run, found.next_place, found.is_whole)
-    if since is None:
-        return
-    await connection.execute(_FORGET, due.table.name, since)
-    await connection.execute(_FORGET_STRAYS)
-    await connection.executemany(RECORD_QUESTION, sorted(asked))
+    async def _end(
+        self, connection: asyncpg.Connection, due: _Due, found: Suspects, asked: Sequence[tuple[UUID, str, int, int]]
+    ) -> None:
+        own = self.contract.own
+        since = await connection.fetchval(own(_END), due.table.name, due.run, found.next_place, found.is_whole)
+        if since is None:
+            return
+        await connection.execute(own(_FORGET), due.table.name, since)
+        await connection.execute(own(_FORGET_STRAYS))
+        await connection.executemany(own(RECORD_QUESTION), sorted(asked))
 
 
 # The statements.
@@ -206,7 +210,9 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
         rows = f"(SELECT {key}, max(t._run) AS _run, {marked} FROM {rows} AS t GROUP BY {key})"
     else:
         rows = f"(SELECT {key}, t._run, t._deleted_at IS NOT NULL AS is_marked FROM {rows} AS t)"
-    return f"SELECT {key}, t._run FROM {rows} AS t WHERE t._run < $1::bigint AND NOT (t.is_marked AND {is_dead(table)})"
+    return (
+        f"SELECT {key}, t._run FROM {rows} AS t WHERE t._run < $1::bigint AND NOT (t.is_marked AND {is_dead(contract, table)})"
+    )
 
 
 def _rows_to_compare(contract: Contract, table: WarehouseTable) -> str:

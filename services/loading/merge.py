@@ -53,9 +53,8 @@ def add_missing_versions(contract: Contract, dimension: Dimension, versions: Ver
     """Into the table of versions, the rows of the dimension that it lacks: those that an older loader has merged."""
     names = ", ".join(map(quoted, (*versions.star_types, RUN, BATCH_ID, LOADED_AT)))
     same = " AND ".join(f"{quoted('v', name)} = {quoted('d', name)}" for name in versions.identity)
-    seen = (
-        f"coalesce((SELECT l.snapshot_at FROM {LEDGER} AS l WHERE l.batch_id = d.{BATCH_ID}), to_timestamp(d.{RUN} / 1000.0))"
-    )
+    taken_at = f"SELECT l.snapshot_at FROM {contract.own(LEDGER)} AS l WHERE l.batch_id = d.{BATCH_ID}"
+    seen = f"coalesce(({taken_at}), to_timestamp(d.{RUN} / 1000.0))"
     return (
         f"INSERT INTO {relation(contract, versions)} ({names}, {SEEN_AT}) SELECT {names}, {seen} "
         f"FROM {relation(contract, dimension)} AS d "

@@ -102,9 +102,9 @@ async def next_change(database: Database, contract: Contract) -> Change | None:
 
 async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Change | None:
     """Find every obstacle before anything is changed."""
-    if own := await own_changes(connection):
+    if own := await own_changes(connection, contract):
         return own[0]
-    applied = await applied_contracts(connection)
+    applied = await applied_contracts(connection, contract)
     problems = [
         *await names_taken(connection, contract, applied),
         *await missing_types(connection, contract),
@@ -117,7 +117,7 @@ async def _next_change(connection: asyncpg.Connection, contract: Contract) -> Ch
     if applied.get(contract.name) == contract.fingerprint:
         return None
     record = (
-        f"INSERT INTO {APPLIED_CONTRACT} (name, fingerprint) "
+        f"INSERT INTO {contract.own(APPLIED_CONTRACT)} (name, fingerprint) "
         f"VALUES ({literal(contract.name)}, {literal(contract.fingerprint)}) "
         "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, applied_at = clock_timestamp()"
     )
@@ -131,7 +131,7 @@ async def _carry_out(database: Database, contract: Contract, change: Change) -> 
         _classed_errors(change.subject, waits),
     ):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
         if await _next_change(connection, contract) == change:  # otherwise another loader made it first
             for statement in change.statements:

@@ -88,7 +88,7 @@ class PostgresWarehouse:
         """See Warehouse."""
         await self.ensure_schema()
         async with self._transaction() as connection:
-            return batch_id in await loaded_batches(connection, [batch_id])
+            return batch_id in await loaded_batches(connection, self._contract, [batch_id])
 
     async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
@@ -128,11 +128,11 @@ class PostgresWarehouse:
     async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
         if self._only_source == source_name:
             return
-        other = await other_source(connection, source_name)
+        other = await other_source(connection, self._contract, source_name)
         if other is not None:
             raise PermanentError(
-                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' a database of its own, or, "
-                f"if it is the same one renamed, update {LEDGER}, then replay the dead letters"
+                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' a star of its own, or, "
+                f"if it is the same one renamed, update {self._contract.own(LEDGER)}, then replay the dead letters"
             )
         self._only_source = source_name
 
@@ -142,15 +142,16 @@ class PostgresWarehouse:
         ours, marks = BulkLoad(data.source_name, data.run), bool(batch.gone or batch.rejected)
         # Tombstones need the lock alone: a concurrent load could merge a row that they don't see, and not see them. In its bulk
         # load a run marks nothing before the end.
-        alone = marks and await find_bulk_load(connection) != ours
-        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}($1)", STAR_LOCK)
-        bulk = await find_bulk_load(connection)
+        alone = marks and await find_bulk_load(connection, self._contract) != ours
+        lock = self._contract.own_lock(STAR_LOCK)
+        await connection.execute(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}($1)", lock)
+        bulk = await find_bulk_load(connection, self._contract)
         if bulk != ours and (bulk is not None or alone != marks):
             raise BulkLoadInTheWayError
         await self._refuse_second_source(connection, data.source_name)
         ledger = BULK_LEDGER if bulk and data.is_last else LEDGER
         claim = (data.batch_id, data.source_name, data.run, data.index, batch.event.model_dump_json(), data.snapshot.taken_at)
-        loaded_at = await connection.fetchval(_CLAIM_BATCH.format(ledger), *claim)
+        loaded_at = await connection.fetchval(self._contract.own(_CLAIM_BATCH.format(ledger)), *claim)
         if loaded_at is None:
             return None, bulk is not None
         deletes = Deletes(connection, self._contract, batch)
@@ -165,7 +166,7 @@ class PostgresWarehouse:
                     await stage(connection, table, batch.rows[table.name])
             await deletes.lock_tombstones()
             gone = await deletes.apply(await self._merge(connection, batch), ask)
-        await connection.execute(_CLOSE_BATCH.format(ledger), data.batch_id)
+        await connection.execute(self._contract.own(_CLOSE_BATCH.format(ledger)), data.batch_id)
         return gone, bulk is not None
 
     async def _copy(self, connection: asyncpg.Connection, batch: Batch, origin: Origin) -> None:
@@ -214,10 +215,10 @@ class PostgresWarehouse:
         """
         schema, wanted = quoted(self._contract.warehouse_schema), dict(foreign_keys(self._contract))
         async with self._database.transaction() as connection:
-            if not await is_complete(connection, source_name, run):
+            if not await is_complete(connection, self._contract, source_name, run):
                 return False
             await connection.execute(f"SET LOCAL lock_timeout = '{FOREIGN_KEYS_LOCK_LIMIT.seconds}s'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", self._contract.own_lock(STAR_LOCK))
             known = {row["conname"] for row in await connection.fetch(_FOREIGN_KEYS, schema)}
             for name, statement in wanted.items():
                 if name not in known:
@@ -241,8 +242,8 @@ class PostgresWarehouse:
         for table in self._contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:
                 async with self._database.transaction() as connection:
-                    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", STAR_LOCK)
-                    if await find_bulk_load(connection) is not None:  # its end adds them
+                    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", self._contract.own_lock(STAR_LOCK))
+                    if await find_bulk_load(connection, self._contract) is not None:  # its end adds them
                         return
                     await connection.execute(add_missing_versions(self._contract, table, table.versions))
                     await connection.execute(add_deletions(self._contract, table.versions, of_tombstones=table.name))

@@ -107,7 +107,7 @@ async def wait_until_in_ledger(system: System, batches: list[UUID], *, limit: ti
 
     async def loaded() -> list[UUID] | None:
         nonlocal missing
-        missing = await not_in_ledger(system.warehouse, missing)
+        missing = await not_in_ledger(system, missing)
         return None if missing else batches
 
     late = f"of {len(batches)} batches are not loaded after {limit.total_seconds():g} s"
@@ -176,7 +176,7 @@ class _Wait:
         """The manifest of the run when nothing is missing any more."""
         if (manifest := self.waiting.manifest) is not None:
             missing = {batch.data.batch_id: batch for batch in self.waiting.missing}
-            still = await not_in_ledger(self._system.warehouse, list(missing))
+            still = await not_in_ledger(self._system, list(missing))
             self.waiting = replace(self.waiting, missing=tuple(missing[one] for one in still))
             if not still:
                 self.waiting = replace(self.waiting, unanswered=await self._unanswered(manifest))
@@ -195,7 +195,7 @@ class _Wait:
         if not any(batch.data.hashes for batch in manifest.batches):
             return ()
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
-            comparisons = await last_comparisons(warehouse)
+            comparisons = await last_comparisons(warehouse, self._system.contract)
         made = {name: last for name, last in comparisons.items() if last.run >= manifest.run}
         return tuple(name for name, last in made.items() if not last.has_found(manifest.run))
 
@@ -214,7 +214,7 @@ class _Wait:
         if not self.waiting.unanswered:
             return
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
-            questions = await open_questions(warehouse)
+            questions = await open_questions(warehouse, self._system.contract)
         awaited = [question for question in questions if question.table in self.waiting.unanswered]
         for letter in (await dead_questions(self._dead, self._system.store, awaited)).values():
             raise NotLoadedError(letter.sentence)

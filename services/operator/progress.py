@@ -15,7 +15,6 @@ from services.operator.dlq.hold import holding
 from services.operator.errors import NotLoadedError
 from services.operator.system import System
 from shared.ledger import LoadedRun, OpenQuestion, loaded_batches, loaded_runs
-from shared.postgres import Database
 from shared.reading import AT_ONCE, all_of
 from shared.source_store import SourceStore
 
@@ -71,7 +70,7 @@ async def read_progress(system: System, warehouse: asyncpg.Connection, *, since:
     # The state first: a run writes its manifest before it, so no checkpoint is read whose manifest is not seen.
     checkpoint = await store.find_checkpoint()
     runs = await store.manifest_runs(after=since - 1)
-    ledger = await loaded_runs(warehouse, store.source, runs[0] if runs else 0)
+    ledger = await loaded_runs(warehouse, system.contract, store.source, runs[0] if runs else 0)
     gaps, superseded = await _gaps(store, runs, ledger, system.clock() - OVERDUE)
     missing = tuple(batch for gap in gaps for batch in gap.missing)
     whole = [run for run in runs if not gaps or run < gaps[0].manifest.run]
@@ -114,10 +113,10 @@ async def _gaps(
     return tuple(gaps), tuple(superseded)
 
 
-async def not_in_ledger(warehouse: Database, wanted: Sequence[UUID]) -> list[UUID]:
+async def not_in_ledger(system: System, wanted: Sequence[UUID]) -> list[UUID]:
     """Return those of the batches that are not loaded."""
-    async with warehouse.transaction(readonly=True) as connection:
-        loaded = await loaded_batches(connection, wanted)
+    async with system.warehouse.transaction(readonly=True) as connection:
+        loaded = await loaded_batches(connection, system.contract, wanted)
     return [batch for batch in wanted if batch not in loaded]
 
 

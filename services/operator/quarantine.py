@@ -102,7 +102,9 @@ async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[st
             for closed in await warehouse.fetch(_loaded_since(contract, table), *by_column(table, batches), refused_by):
                 del batches[tuple(closed)]
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
-    replayed = {Batch(*batch) for batch in await batches_without_refusals(warehouse, system.store.source, runs)}
+    replayed = {
+        Batch(*batch) for batch in await batches_without_refusals(warehouse, system.contract, system.store.source, runs)
+    }
     return {table: {key: batch for key, batch in by_key.items() if batch not in replayed} for table, by_key in refused.items()}
 
 
@@ -171,7 +173,7 @@ def _loaded_since(contract: Contract, table: WarehouseTable) -> str:
     given = ", ".join([*key_arrays(table), f"${len(names) + 1}::bigint[]"])
     types = [table.column(name).type for name in table.key]
     key = ", ".join(f"r.{name}" if kind.is_text else f"r.{name}::{kind.sql}" for name, kind in zip(names, types, strict=True))
-    tombstones = f"SELECT FROM {TOMBSTONE} AS b WHERE b.table_name = {literal(table.name)}"
+    tombstones = f"SELECT FROM {contract.own(TOMBSTONE)} AS b WHERE b.table_name = {literal(table.name)}"
     return (
         f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run) WHERE EXISTS "
         f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t.{RUN} >= r.run) "

@@ -77,7 +77,7 @@ async def last_runs(system: System, limit: int) -> Runs:
     manifests = await all_of((await _last_numbers(store, state.run, limit))[-limit:], store.read_manifest)
     announced = [batch.data.batch_id for manifest in manifests for batch in manifest.batches]
     async with system.warehouse.transaction(readonly=True) as warehouse:
-        loaded = await loaded_events(warehouse, announced)
+        loaded = await loaded_events(warehouse, system.contract, announced)
     missing = [batch for batch in announced if batch not in loaded]
     dead = await DeadMessages(system, LETTERS_READ).find(missing) if missing else {}
     runs: list[RunSummary] = []

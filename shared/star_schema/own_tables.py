@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
+from contracts.contract import Contract
 from contracts.warehouse import (
     ADD_SINCE,
     COMPARISON,
@@ -18,13 +19,14 @@ from shared.star_schema.evolution import Change
 _ARE_MISSING = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
 
 
-async def own_changes(warehouse: asyncpg.Connection) -> list[Change]:
+async def own_changes(warehouse: asyncpg.Connection, contract: Contract) -> list[Change]:
     """The changes that they need; carry out only the first."""
-    if await warehouse.fetchval(_ARE_MISSING, OWN_TABLES):
-        return [Change("schema 'starlift'", (CREATE_OWN_TABLES,))]
+    if await warehouse.fetchval(_ARE_MISSING, [contract.own(name) for name in OWN_TABLES]):
+        return [Change(f"schema '{contract.ledger_schema}'", (contract.own(CREATE_OWN_TABLES),))]
     found = []
-    if not await warehouse.fetchval(HAS_SINCE):
-        found.append(Change(f"the table of key comparisons, {COMPARISON}", ADD_SINCE))
-    if await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", KEY_LISTS):
-        found.append(Change(f"{KEY_LISTS}, which key comparisons by hashes replace", TAKE_OVER_KEY_LISTS))
+    if not await warehouse.fetchval(contract.own(HAS_SINCE)):
+        found.append(Change(f"the table of key comparisons, {contract.own(COMPARISON)}", tuple(map(contract.own, ADD_SINCE))))
+    if await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", contract.own(KEY_LISTS)):
+        subject = f"{contract.own(KEY_LISTS)}, which key comparisons by hashes replace"
+        found.append(Change(subject, tuple(map(contract.own, TAKE_OVER_KEY_LISTS))))
     return found

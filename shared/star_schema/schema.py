@@ -8,14 +8,29 @@ from dataclasses import dataclass
 
 from contracts.contract import Contract
 from contracts.tables import NAME_BYTES_MAXIMUM, Dimension, StoredTable, Versions
-from contracts.warehouse import SEEN_AT, TECHNICAL_COLUMNS
-from shared.sql import quoted
+from contracts.warehouse import OWN_SCHEMA, RUN, SEEN_AT, TECHNICAL_COLUMNS
+from shared.sql import literal, quoted
+
+_OWNER = "of the star whose ledger is in schema "
 
 
 def create_statements(contract: Contract, tables: Iterable[StoredTable]) -> Iterator[str]:
     """The statements that create tables of the star, with their keys. Foreign keys come after the first load."""
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
-    yield from (_create_table(contract, table) for table in tables)
+    for table in tables:
+        yield _create_table(contract, table)
+        if (mark := owner_mark(contract)) is not None:
+            yield f"COMMENT ON COLUMN {relation(contract, table)}.{RUN} IS {literal(mark)}"
+
+
+def owner_mark(contract: Contract) -> str | None:
+    """The comment on `_run` in the tables of a star whose ledger is not where that of a database's only star is."""
+    return None if contract.ledger_schema == OWN_SCHEMA else f"{_OWNER}{contract.ledger_schema}"
+
+
+def is_of_another_star(mark: str | None, wanted: str | None) -> bool:
+    """Whether the comment on `_run` in a table is not the one that its star should have. Comments of others don't count."""
+    return (mark if mark is not None and mark.startswith(_OWNER) else None) != wanted
 
 
 def foreign_keys(contract: Contract) -> Iterator[tuple[str, str]]:

@@ -117,7 +117,7 @@ async def test_a_second_source_is_refused_whatever_the_bulk_load_holds(filled: a
     messages = await pages.read()
     await pages.load(messages[-1])
     assert await pages.select("SELECT count(*)::int FROM starlift.ledger") == [(0,)]
-    with pytest.raises(PermanentError, match="rows of source 'totesys'; give source 'other' a database of its own"):
+    with pytest.raises(PermanentError, match="rows of source 'totesys'; give source 'other' a star of its own"):
         await pages.load(remade(messages[0], source_name="other", run=messages[0].data.run + 1))
     await pages.load(*messages)
     assert (await pages.verify()).is_equal

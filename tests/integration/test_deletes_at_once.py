@@ -175,7 +175,7 @@ async def test_a_question_about_a_late_image_outlives_the_comparison_it_missed(s
     gate.opens.set()
     assert await ended(comparison)
     async with database.connection() as connection:
-        assert (await last_comparisons(connection))["dim_maker"].open_questions == 2
+        assert (await last_comparisons(connection, SHOP))["dim_maker"].open_questions == 2
 
 
 async def test_an_answer_counts_only_when_all_its_batches_are_loaded(shop: Shop, database: Database) -> None:
@@ -185,7 +185,7 @@ async def test_an_answer_counts_only_when_all_its_batches_are_loaded(shop: Shop,
 
     async def answered() -> bool:
         async with database.connection() as connection:
-            return (await last_comparisons(connection))["dim_maker"].is_answered
+            return (await last_comparisons(connection, SHOP))["dim_maker"].is_answered
 
     await shop.load(batch(3, {}, gone={"maker": numbers(2)}, answers=answers, index=1))
     assert not await answered()
@@ -202,7 +202,7 @@ async def test_a_comparison_in_parts_counts_from_its_first_part_once_all_questio
 
     async def last() -> KeyComparison:
         async with database.connection() as connection:
-            return (await last_comparisons(connection))["dim_maker"]
+            return (await last_comparisons(connection, SHOP))["dim_maker"]
 
     missing = there("maker", numbers(*range(1, 801)))
     await shop.compare(batch(10, {}, [missing]))
@@ -233,7 +233,7 @@ async def test_a_question_of_an_earlier_part_stays_open_until_answered_or_the_ne
     for run in (10, 20, 30):
         await shop.compare(batch(run, {}, [missing]))
         async with database.connection() as connection:
-            opened.append((await last_comparisons(connection))["dim_maker"].open_questions)
+            opened.append((await last_comparisons(connection, SHOP))["dim_maker"].open_questions)
     assert opened == [1, 2, 1]
 
 
@@ -244,9 +244,9 @@ async def test_comparisons_of_an_earlier_build_are_kept_and_one_in_parts_counts_
     async with database.connection() as connection:
         await connection.execute("ALTER TABLE starlift.key_comparison DROP COLUMN since")
         await connection.execute("UPDATE starlift.key_comparison SET next_bucket = 5 WHERE table_name = 'dim_shelf'")
-        assert await last_comparisons(connection) == {}
+        assert await last_comparisons(connection, SHOP) == {}
         await PostgresWarehouse(database, SHOP).ensure_schema()
-        found = {name: (one.since, one.has_found(7)) for name, one in (await last_comparisons(connection)).items()}
+        found = {name: (one.since, one.has_found(7)) for name, one in (await last_comparisons(connection, SHOP)).items()}
     assert found == {"dim_maker": (7, True), "dim_shelf": (0, False)}
 
 

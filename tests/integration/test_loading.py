@@ -221,14 +221,12 @@ async def test_a_contract_may_use_schemas_of_its_own(filled: asyncpg.Connection,
 
 
 @begins_with(loaded_totesys(orders=40))
-async def test_a_second_star_in_one_database_is_refused_and_marks_nothing_deleted(
+async def test_a_second_star_with_the_same_ledger_is_refused_and_marks_nothing_deleted(
     filled: asyncpg.Connection, pipeline: Pipeline
 ) -> None:
     second = pipeline.reading(replace(CONTRACT, name="second", warehouse_schema="second"))
     (message,) = await second.read(Mode.FULL, compare_keys=True)
-    with pytest.raises(
-        SchemaNotReadyError, match=r"contains the star of contract 'totesys'; give contract 'second' a database of"
-    ):
+    with pytest.raises(SchemaNotReadyError, match="that of contract 'totesys'; give contract 'second' a `ledger_schema` of"):
         await second.load(message)
     assert (await pipeline.verify()).is_equal
 
@@ -237,7 +235,7 @@ async def test_a_second_source_in_one_star_is_refused(filled: asyncpg.Connection
     (message,) = await pipeline.run()
     for name in ("another", "utter"):  # before and behind ours in the index
         other = message.model_copy(update={"data": message.data.model_copy(update={"source_name": name, "batch_id": uuid4()})})
-        with pytest.raises(PermanentError, match=rf"rows of source 'totesys'; give source '{name}' a database of its"):
+        with pytest.raises(PermanentError, match=rf"rows of source 'totesys'; give source '{name}' a star of its"):
             await pipeline.load(other)
     assert await pipeline.select("SELECT count(*) FROM starlift.ledger") == [(1,)]
 

@@ -193,7 +193,8 @@ async def test_the_star_of_another_contract_is_not_overwritten(
     await migrate_schema(pipeline.warehouse, SHOP)
     (problem,) = await problems_of(CONTRACT, warehouse=warehouse_url)
     assert problem.startswith(
-        "the warehouse contains the star of contract 'shop'; give contract 'totesys' a database of its own"
+        "schema 'starlift' of the warehouse holds the ledger of another star, that of contract 'shop'; give contract 'totesys' "
+        "a `ledger_schema` of its own"
     )
 
 

@@ -196,7 +196,7 @@ async def test_poison_is_dead_lettered_with_a_reason_while_good_batches_are_load
         letters = await received(place.dead_letters, len(poison))
         (manifest,) = await place.store.manifests_after(0)
         batches = [batch.data.batch_id for batch in manifest.batches]
-        while await not_in_ledger(place.pipeline.warehouse, batches):  # noqa: ASYNC110 (the ledger has no event for it)
+        while await not_in_ledger(place.pipeline.system, batches):  # noqa: ASYNC110 (the ledger has no event for it)
             await asyncio.sleep(0.1)
     verdict = await verify(place.system)
     assert verdict.is_equal

@@ -130,7 +130,7 @@ async def test_the_manifests_after_a_run_name_their_requests(filled: asyncpg.Con
     assert manifest.trigger is Trigger.OPERATOR
     assert await pipeline.store.manifests_after(manifest.run) == []
     batches = [batch.data.batch_id for batch in manifest.batches]
-    assert await not_in_ledger(pipeline.warehouse, batches) == [message.data.batch_id]
+    assert await not_in_ledger(pipeline.system, batches) == [message.data.batch_id]
 
 
 async def test_a_batch_that_went_missing_long_ago_is_still_missing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:

@@ -13,6 +13,7 @@ from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, 
 from contracts.paths import quoted_step
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, RemodelledTable, WarehouseTable
 from contracts.type_names import type_name
+from contracts.warehouse import OWN_SCHEMA
 from contracts.yaml_text import read_contract
 from services.operator.contract.text import flow, scalar, source_text, star_table_lines
 from services.operator.errors import UsageError
@@ -60,6 +61,8 @@ def _text(contract: Contract, options: Mapping[tuple[str, str], Options]) -> str
     lines = [f"name: {scalar(contract.name)}"]
     schemas = {"source_schema": contract.source_schema, "warehouse_schema": contract.warehouse_schema}
     lines += [f"{word}: {scalar(schema)}" for word, schema in schemas.items() if schema != "public"]
+    if contract.ledger_schema != OWN_SCHEMA:
+        lines.append(f"ledger_schema: {scalar(contract.ledger_schema)}")
     if carried := [table.name for table in contract.source_tables if table.drift is Drift.CARRY]:
         lines.append(f"carry: {flow(carried)}")
     lines += ["", "star:"]

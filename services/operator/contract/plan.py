@@ -15,7 +15,6 @@ from pydantic import BaseModel, SecretStr
 
 from contracts.contract import Contract
 from contracts.tables import Dimension, SourceTable
-from contracts.warehouse import TECHNICAL_COLUMNS
 from contracts.yaml_text import ContractTextError
 from services.operator.errors import OperatorError, UsageError
 from shared.catalog import SNAPSHOT_QUERY, find_tables, key_problem, source_problems, table_facts
@@ -28,26 +27,16 @@ from shared.star_schema.evolution import obstacles
 from shared.star_schema.own_tables import own_changes
 from shared.star_schema.preview import Action, Effect, effects
 from shared.star_schema.star import no_star, read_star
-from shared.warehouse_fit import missing_privileges, missing_types, names_taken
+from shared.warehouse_fit import missing_privileges, missing_types, names_taken, retired_tables
 
 VERSION_MINIMUM = 13  # pg_current_snapshot()
 ROWS_PER_SECOND = 74_000  # of a first load, as `make bench` measures it on two cores (README, "How fast")
 UNKNOWN_ROW_BYTES = 100  # of a table that was never analysed
-OWN_SCHEMA = "starlift"
 LOCK_LIMIT = timedelta(seconds=3)  # reading the star's views waits while another session alters a table
 
 _STANDBY = """
 SELECT current_setting('max_standby_streaming_delay')
 WHERE pg_is_in_recovery() AND NOT current_setting('hot_standby_feedback')::boolean
-"""
-# A table of Starlift's: it has every technical column.
-_RETIRED = """
-SELECT c.relname AS name
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname <> ALL ($2::text[])
-    AND ARRAY(SELECT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = c.oid AND NOT a.attisdropped) @> $3::text[]
-ORDER BY c.relname
 """
 _Part = Literal["contract", "source", "warehouse"]
 
@@ -138,7 +127,7 @@ async def make_plan(contract: Contract, source: SecretStr | None, warehouse: Sec
             problems += [Problem(part=part, text=text) for text in report.problems]
             reports.append(report)
     if warehouse is None:
-        schemas = {OWN_SCHEMA, contract.warehouse_schema} - {"public"}  # which every database has
+        schemas = {contract.ledger_schema, contract.warehouse_schema} - {"public"}  # which every database has
         new = [*map(_new_schema, sorted(schemas)), *effects(contract, no_star(contract))]
         reports.append(_Report(changes=_changes(new)))
     return Plan(
@@ -244,7 +233,7 @@ async def _look(connection: asyncpg.Connection, contract: Contract) -> _Report:
     if old := _too_old("warehouse", connection):
         return _Report(problems=(old,))
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
-    applied = await applied_contracts(connection)
+    applied = await applied_contracts(connection, contract)
     problems = [
         *await missing_privileges(connection, contract),
         *await names_taken(connection, contract, applied),
@@ -268,19 +257,19 @@ async def _look(connection: asyncpg.Connection, contract: Contract) -> _Report:
 async def _around_the_star(connection: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[Effect]:
     """What changes besides the star's tables, and tables that the contract no longer has."""
     found = []
-    for change in await own_changes(connection):
-        is_new = not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", OWN_SCHEMA)
-        found.append(_new_schema(OWN_SCHEMA) if is_new else Effect(Action.CHANGE, "schema", OWN_SCHEMA, change.subject))
+    own = contract.ledger_schema
+    for change in await own_changes(connection, contract):
+        is_new = not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted(own))
+        found.append(_new_schema(own) if is_new else Effect(Action.CHANGE, "schema", own, change.subject))
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted(contract.warehouse_schema)):
         found.append(_new_schema(contract.warehouse_schema))
     if applied.get(contract.name, contract.fingerprint) != contract.fingerprint:
         marks = " and marks the rows that `where` rejects" if any(table.where for table in contract.remodelled_tables) else ""
         detail = f"the next run reads every table in full{marks}"
         found.append(Effect(Action.CHANGE, "contract", contract.name, detail))
-    names = [table.name for table in contract.stored_tables]
-    retired = await connection.fetch(_RETIRED, contract.warehouse_schema, names, list(TECHNICAL_COLUMNS))
     reason = "not in the contract: its rows stay as they are"
-    return [*found, *(Effect(Action.KEEP, "table", f"{contract.warehouse_schema}.{row['name']}", reason) for row in retired)]
+    retired = await retired_tables(connection, contract)
+    return [*found, *(Effect(Action.KEEP, "table", f"{contract.warehouse_schema}.{name}", reason) for name in retired)]
 
 
 def _new_schema(name: str) -> Effect:

@@ -225,7 +225,7 @@ async def _loaded(system: System, batches: Collection[UUID | None] | None) -> se
     if wanted == []:
         return set()
     async with system.warehouse.transaction(readonly=True) as connection:
-        return await loaded_batches(connection, wanted)
+        return await loaded_batches(connection, system.contract, wanted)
 
 
 async def _loaded_if_known(system: System, batches: Collection[UUID | None]) -> set[UUID] | None:

@@ -150,4 +150,4 @@ class Watch:
             case _:
                 return True  # nothing is loaded because of it
         async with self.system.warehouse.transaction(readonly=True) as connection:
-            return wanted <= await loaded_batches(connection, wanted)
+            return wanted <= await loaded_batches(connection, self.system.contract, wanted)

@@ -89,7 +89,7 @@ async def _play(screen: Screen, owner_url: str, home: Path, lasting: timedelta) 
         with screen.doing("first load: everything, through three queues"):
             first, took = await _timed_run(system)
         async with system.warehouse.transaction(readonly=True) as connection:
-            rows = await row_count(connection, first.run)
+            rows = await row_count(connection, system.contract, first.run)
         screen.say(f"first load: {rows:,} star rows in {took.total_seconds():.1f} s")
         watch = Watch(system.contract, system.warehouse)
         await watch.look()
@@ -103,7 +103,7 @@ async def _play(screen: Screen, owner_url: str, home: Path, lasting: timedelta) 
             await watch.look()
             latency = await read_latency(system.contract, system.source, watch, began)
             async with system.warehouse.transaction(readonly=True) as connection:
-                runs = await run_count(connection)
+                runs = await run_count(connection, system.contract)
     return Result(rows, took, runs, latency, verdict)
 
 

@@ -40,7 +40,7 @@ class Watch:
     async def look(self) -> None:
         """Note every version that has come since the last look."""
         async with self.warehouse.transaction(isolation="repeatable_read", readonly=True) as connection:
-            batches = await loaded_batches(connection) - self._batches
+            batches = await loaded_batches(connection, self.contract) - self._batches
             if not batches:
                 return
             rows: list[Version] = []

@@ -164,7 +164,7 @@ class _FactCheck:
 
     async def check(self) -> FactHistory:
         sql = self._sql
-        for name in (LEDGER, sql.table, current_relation(self.system.contract, self.fact)):
+        for name in (self.system.contract.own(LEDGER), sql.table, current_relation(self.system.contract, self.fact)):
             if await self.warehouse.fetchval("SELECT to_regclass($1) IS NULL", name):
                 raise PermanentError(f"the warehouse has no {name} yet; load it first: `starlift ingest --wait`")
         written = {row["batch"]: row["row_count"] for row in await self.warehouse.fetch(sql.rows_by_batch())}
@@ -195,7 +195,9 @@ class _FactCheck:
         """Every batch that can still be read, as many at once as there is room for in memory."""
         waiting: list[LoadedBatch] = []
         arguments = (self.system.store.source, self.fact.name, self._since[0])
-        async for record in read_in_parts(self.warehouse, TABLE_BATCHES, *arguments, rows=PREFETCH_ROWS):
+        async for record in read_in_parts(
+            self.warehouse, self.system.contract.own(TABLE_BATCHES), *arguments, rows=PREFETCH_ROWS
+        ):
             batch = LoadedBatch(*record)
             if waiting and (
                 len(waiting) == GROUP_BATCHES or sum(one.row_count for one in waiting) + batch.row_count > GROUP_ROWS

@@ -36,7 +36,7 @@ class FactHistorySql:
         rows = (  # one index lookup a version, which an aggregate keeps PostgreSQL from turning into a scan of the fact
             f"SELECT count(*) AS rows_found, max(l.run) FILTER (WHERE t.{RUN} = l.run) AS run, "
             f"coalesce(bool_or(t.{BATCH_ID} = w.batch), false) AS is_own "
-            f"FROM {self.table} AS t LEFT JOIN {LEDGER} AS l ON l.batch_id = t.{BATCH_ID} "
+            f"FROM {self.table} AS t LEFT JOIN {self.contract.own(LEDGER)} AS l ON l.batch_id = t.{BATCH_ID} "
             f"WHERE {self._is_same}"
         )
         return (
@@ -56,7 +56,7 @@ class FactHistorySql:
         """The rows of runs above $1, or loaded after $2, whose batch is not in the ledger."""
         return (
             f"SELECT {self._texts}, t.{BATCH_ID} AS batch FROM {self.table} AS t "
-            f"WHERE NOT EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = t.{BATCH_ID}) "
+            f"WHERE NOT EXISTS (SELECT FROM {self.contract.own(LEDGER)} AS l WHERE l.batch_id = t.{BATCH_ID}) "
             f"AND (t.{RUN} > $1 OR t.{LOADED_AT} > $2::timestamptz)"
         )
 
@@ -64,7 +64,7 @@ class FactHistorySql:
         """The rows whose run is not that of their batch."""
         return (
             f"SELECT {self._texts}, t.{RUN} AS found, l.run AS expected FROM {self.table} AS t "
-            f"JOIN {LEDGER} AS l ON l.batch_id = t.{BATCH_ID} WHERE t.{RUN} <> l.run"
+            f"JOIN {self.contract.own(LEDGER)} AS l ON l.batch_id = t.{BATCH_ID} WHERE t.{RUN} <> l.run"
         )
 
     def doubled_versions(self) -> str:

@@ -52,7 +52,7 @@ async def brought_by_batches(
     found: dict[UUID, list[Key]] = {}
     for *key, batch_id in await warehouse.fetch(_batches_of(contract, table), *by_column(table, keys), since):
         found.setdefault(batch_id, []).append(tuple(key))
-    for record in await warehouse.fetch(TABLE_BATCHES, store.source, table.name, 0) if found else ():
+    for record in await warehouse.fetch(contract.own(TABLE_BATCHES), store.source, table.name, 0) if found else ():
         if (batch := LoadedBatch(*record)).batch_id in found:
             versions = await read_versions(store, table, batch)
             if versions is not None:
@@ -73,8 +73,8 @@ def _batches_of(contract: Contract, table: RemodelledTable) -> str:
         f"SELECT {', '.join(names)}, {BATCH_ID} FROM ({rows}) AS r "
         f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "
         f"AND {RUN} >= ${len(names) + 1}::bigint "
-        f"AND EXISTS (SELECT FROM {LEDGER} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN}) "
-        f"AND NOT EXISTS (SELECT FROM {TOMBSTONE} AS b "
+        f"AND EXISTS (SELECT FROM {contract.own(LEDGER)} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN}) "
+        f"AND NOT EXISTS (SELECT FROM {contract.own(TOMBSTONE)} AS b "
         f"WHERE b.table_name = {literal(table.name)} AND b.key = r.key_array AND b.run > r.{RUN})"
     )
 

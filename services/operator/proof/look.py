@@ -161,8 +161,8 @@ async def open_look(system: System) -> AsyncIterator[Look]:
         missing = {batch.data.batch_id for batch in progress.missing}
         letters = DeadMessages(system, limit=LETTERS_MAXIMUM)
         dead = await letters.find(missing) if missing else {}
-        questions = await dead_questions(letters, store, await ledger.open_questions(seen))
-        comparisons = await ledger.last_comparisons(seen)
+        questions = await dead_questions(letters, store, await ledger.open_questions(seen, contract))
+        comparisons = await ledger.last_comparisons(seen, contract)
         # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
         refused = await _refused(system, seen, progress)
         async with _snapshot(system.source) as source:
@@ -203,7 +203,11 @@ async def _refused(system: System, warehouse: asyncpg.Connection, progress: Prog
     refused = await open_batches(system, warehouse)
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
     through = progress.consistent_through.run if progress.consistent_through else 0
-    horizons = await ledger.horizons(warehouse, system.store.source, [run for run in runs if run < through]) if runs else {}
+    horizons = (
+        await ledger.horizons(warehouse, system.contract, system.store.source, [run for run in runs if run < through])
+        if runs
+        else {}
+    )
     refusals = {run: LastRefusal(run, horizons.get(run)) for run in runs}
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 

@@ -104,7 +104,7 @@ async def wait_for_later_run(system: System, look: Look, limit: timedelta) -> bo
             while True:
                 async with system.warehouse.transaction(readonly=True) as warehouse:
                     progress = await read_progress(system, warehouse, since=since)
-                    comparisons = await last_comparisons(warehouse)
+                    comparisons = await last_comparisons(warehouse, system.contract)
                 is_answered = all(one.is_answered for one in comparisons.values() if one.run > look.begun)
                 if progress.loaded > look.begun and is_answered:
                     return True

@@ -125,7 +125,7 @@ async def _depths(queues: Mapping[str, Queue]) -> dict[str, Depth]:
 async def _progress(system: System, limit: timedelta) -> tuple[Progress, dict[str, KeyComparison]]:
     async with system.warehouse.transaction(readonly=True) as warehouse:
         await warehouse.execute(f"SET LOCAL lock_timeout = {_milliseconds(limit)}")
-        return await read_progress(system, warehouse), await last_comparisons(warehouse)
+        return await read_progress(system, warehouse), await last_comparisons(warehouse, system.contract)
 
 
 async def _lock_waits(system: System) -> list[LockWait]:

@@ -110,7 +110,7 @@ async def read_passages(
 ) -> dict[UUID | None, Passage]:
     """The passages of the batches that wrote the rows of `table`, by the batch's id. The ledger knows a batch's run best."""
     written = {row.batch_id: row for row in rows if row.batch_id is not None}
-    ledger = await loaded_events(warehouse, list(written))
+    ledger = await loaded_events(warehouse, system.contract, list(written))
     run_of = {batch: ledger[batch].event.data.run if batch in ledger else row.run for batch, row in written.items()}
     runs = sorted(set(run_of.values()))
     manifests = dict(zip(runs, await all_of(runs, system.store.find_manifest), strict=True))

@@ -39,7 +39,7 @@ async def read_life(system: System, table_name: str, texts: Sequence[str]) -> Li
         rows = await read_rows(warehouse, system.contract, table, key)
         if isinstance(table, Calendar):
             return Life(table=table.name, key=key, known=bool(rows), computed=True, rows=rows)
-        found = await find_tombstone(warehouse, table, key)
+        found = await find_tombstone(warehouse, system.contract, table, key)
         passages = await read_passages(system, warehouse, table, rows)
     life = Life(
         table=table.name,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from contracts.warehouse import CREATE_OWN_TABLES, OWN_TABLES, TECHNICAL_COLUMNS, current_name
+from contracts.warehouse import (
+    COMPARISON_LOCK,
+    CREATE_OWN_TABLES,
+    OWN_TABLES,
+    STAR_LOCK,
+    TECHNICAL_COLUMNS,
+    current_name,
+    own_lock,
+    own_statement,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 OWNER = ROOT / "contracts" / "warehouse.py"
@@ -25,3 +34,14 @@ def test_every_table_is_created() -> None:
 def test_technical_column_and_view_names_stay_stable() -> None:
     assert tuple(TECHNICAL_COLUMNS) == ("_run", "_batch_id", "_loaded_at", "_deleted_at")
     assert current_name("fact_sales_order") == "fact_sales_order_current"
+
+
+def test_a_star_with_a_ledger_of_its_own_has_its_own_tables_and_locks() -> None:
+    statement = own_statement('the "second"', CREATE_OWN_TABLES)
+    assert 'CREATE SCHEMA IF NOT EXISTS "the ""second""";' in statement
+    assert statement.count('"the ""second""".') >= len(OWN_TABLES)
+    assert "starlift" not in statement.replace("starlift_", "")
+    assert own_statement("starlift", CREATE_OWN_TABLES) == CREATE_OWN_TABLES
+    locks = [own_lock(schema, lock) for schema in ("starlift", "a", "b") for lock in (STAR_LOCK, COMPARISON_LOCK)]
+    assert len(set(locks)) == len(locks)
+    assert max(locks) < 2**63

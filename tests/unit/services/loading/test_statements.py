@@ -117,7 +117,7 @@ def test_the_text_key_of_a_tombstone_is_not_truncated_to_another_row_s_key() -> 
     )
     versions = Versions("dim_shelf_versions", shelf.key, shelf.columns)
     history = add_deletions(SHOP, versions)
-    for statement in (insert_tombstones(shelf), update_deleted_at(SHOP, shelf), is_dead(shelf), history):
+    for statement in (insert_tombstones(SHOP, shelf), update_deleted_at(SHOP, shelf), is_dead(SHOP, shelf), history):
         assert "::integer" in statement
         assert "varchar" not in statement
     assert "WHERE true AND length(k1) <= 3" in history

@@ -142,9 +142,9 @@ async def test_missing_batches_are_those_absent_from_the_ledger() -> None:
     manifest = await scene.end_run(7, batches=2)
     scene.ledger.load(manifest.batches[1])
     batches = [batch.data.batch_id for batch in manifest.batches]
-    assert await not_in_ledger(scene.system.warehouse, batches) == batches[:1]
+    assert await not_in_ledger(scene.system, batches) == batches[:1]
     scene.ledger.exists = False
-    assert await not_in_ledger(scene.system.warehouse, batches) == batches
+    assert await not_in_ledger(scene.system, batches) == batches
 
 
 async def test_manifests_up_to_a_known_consistent_run_are_not_read() -> None:
