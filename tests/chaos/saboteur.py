@@ -16,10 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, TypeVar
 
+from services.loading import bulk_load, postgres_warehouse
 from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.object_store import S3ObjectStore
 from shared.queue import NO_ATTRIBUTES, SqsQueue
-from tests.chaos.points import Point
+from tests.chaos.points import ONCE, Point
 
 DOUBLED_SHARE, DELAYED_SHARE = 0.1, 0.1
 LONGEST_DELAY_S = 3
@@ -34,7 +35,7 @@ class Saboteur:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._draw = Random(environment["CHAOS_SEED"])  # noqa: S311 (repeatable on purpose)
         self._point = environment.get("CHAOS_POINT", "")
-        self._left = int(environment.get("CHAOS_AFTER", "1"))
+        self._left = 1 if self._point in ONCE else int(environment.get("CHAOS_AFTER", "1"))
         self._told = Path(environment["CHAOS_KILLS"])
 
     def passed(self, point: Point) -> None:
@@ -91,6 +92,10 @@ def sabotage(saboteur: Saboteur) -> None:
     queue: Any = SqsQueue
     queue.send = saboteur.unreliable(SqsQueue.send)
     queue.delete = saboteur.after(SqsQueue.delete, lambda *_: Point.INPUT_DELETED)
+    loader: Any = postgres_warehouse
+    bulk: Any = bulk_load
+    loader.begin = saboteur.after(bulk_load.begin, lambda *_: Point.BULK_LOAD_BEGUN)
+    loader.end = bulk.end = saboteur.after(bulk_load.end, lambda *_: Point.BULK_LOAD_ENDED)
     warehouse: Any = PostgresWarehouse
     warehouse.load = saboteur.after(PostgresWarehouse.load, lambda *_: Point.BATCH_COMMITTED)
 

@@ -17,6 +17,7 @@ from shared.star_schema.star import read_star
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
+from tests.integration.history_shop import SCHEMA, SEEN, contract_with
 from tests.integration.test_bulk_load import KEYS, STANDS, TABLES, KilledError, killing, remade
 from tests.integration.test_loading import extended
 
@@ -121,3 +122,20 @@ async def test_a_second_source_is_refused_whatever_the_bulk_load_holds(filled: a
         await pages.load(remade(messages[0], source_name="other", run=messages[0].data.run + 1))
     await pages.load(*messages)
     assert (await pages.verify()).is_equal
+
+
+async def test_a_history_that_begins_with_a_bulk_load_has_seen_its_snapshot(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    """A loader that starts while it stands adds no version: the ledger does not have the last batch yet."""
+    await owner.execute(SCHEMA)
+    shop = empty.reading(contract_with()).cut(1)
+    messages = await shop.read()
+    await shop.load(messages[-1], messages[0])
+    await shop.star.ensure_schema()
+    assert await shop.select(SEEN) == []
+    await shop.load(*messages)
+    run, taken_at = messages[0].data.run, messages[0].data.snapshot.taken_at
+    assert await shop.select("SELECT customer_id, _run, _seen_at FROM dim_customer_versions ORDER BY 1") == [
+        (1, run, taken_at),
+        (2, run, taken_at),
+    ]
+    assert (await shop.verify()).is_equal
