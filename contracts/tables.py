@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from contracts.column_types import TEXT, ColumnType
 from contracts.expressions import Expression
@@ -104,10 +104,10 @@ class Lookup:
     via: str | None = None  # the name of the lookup whose row the join starts from; None: the base row
 
     def __post_init__(self) -> None:
-        """Fill in the default, and accept a single column as a text, as contracts spelled it before keys of several columns."""
+        """Fill in the default. Raises: ContractError for a text in the place of a tuple."""
+        if not isinstance(self.on, tuple):
+            raise ContractError(f"`on` of the lookup '{self.name or self.table}' is a tuple of columns, not {self.on!r}")
         object.__setattr__(self, "name", self.name or self.table)
-        on = cast("str | tuple[str, ...]", self.on)
-        object.__setattr__(self, "on", (on,) if isinstance(on, str) else tuple(on))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ async def test_five_schemas_with_composite_keys_and_domains_are_proposed_planned
     assert planned.code == 3, planned.out
     assert time.monotonic() - began < 60
     text = path.read_text(encoding="utf-8")
+    first = text.partition("\n")[0]
+    assert Path(first.removeprefix("# yaml-language-server: $schema=")).name == "contract.json"
     assert "# Proposed by `starlift init` from schemas hr, person, production, public, purchasing, sales." in text
     contract = read_contract(text, path.name)
     assert len({table.source for table in contract.remodelled_tables}) == 66, "all but the two of credit cards"

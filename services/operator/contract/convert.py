@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contracts import tables
 from contracts.contract import Contract
 from contracts.document import NOT_NULL
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.paths import quoted_step
-from contracts.tables import Calendar, Column, Dimension, Drift, Fact, RemodelledTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, RemodelledTable, WarehouseTable
 from contracts.type_names import type_name
 from contracts.warehouse import OWN_SCHEMA
 from contracts.yaml_text import read_contract
@@ -21,16 +22,29 @@ from services.operator.errors import UsageError
 Options = dict[str, Any]
 
 
+class _EarlierLookup(Lookup):
+    """A lookup as contracts spelled it before keys of several columns: a single column is a text."""
+
+    def __post_init__(self) -> None:
+        on: Any = self.on
+        object.__setattr__(self, "on", (on,) if isinstance(on, str) else tuple(on))
+        super().__post_init__()
+
+
 def contract_of_module(path: Path) -> Contract:
     """The CONTRACT of a Python file, which is run. Raises: UsageError."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"'{path}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    spelled = vars(tables)
     try:
+        spelled["Lookup"] = _EarlierLookup  # what the file imports
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"'{path}' raises {type(error).__name__} while it is run: {error}; correct it") from error
+    finally:
+        spelled["Lookup"] = Lookup
     contract = getattr(module, "CONTRACT", None)
     if not isinstance(contract, Contract):
         raise UsageError(f"'{path}' has no CONTRACT")

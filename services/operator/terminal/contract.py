@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ def init(
     if path is None:
         typer.echo(text, nl=False)
         return
-    _write(path, text)
+    _write(path, _editor_line(path.absolute().parent) + text)
     contract = read_contract(text, path.name)
     facts = len(contract.facts)
     others = counted(len(contract.remodelled_tables) - facts, "dimension", "dimensions")
@@ -134,6 +135,13 @@ def convert(
         return
     _write(path, text)
     typer.echo(f"wrote {path}")
+
+
+def _editor_line(folder: Path) -> str:
+    """What tells an editor how to check a contract in `folder`: the path of the JSON Schema, relative if it is below."""
+    schema = Path(str(files("contracts") / "schemas" / "contract.json"))
+    shown = schema.relative_to(folder) if schema.is_relative_to(folder) else schema
+    return f"# yaml-language-server: $schema={shown}\n"
 
 
 def _free(output: str, *, force: bool) -> Path | None:

@@ -72,7 +72,10 @@ def read_table(document: dict[str, Any]) -> WarehouseTable:
         for column in document["columns"]
     )
     if "lookups" in document:
-        fields["lookups"] = tuple(Lookup(**lookup) for lookup in document["lookups"])
+        fields["lookups"] = tuple(
+            Lookup(**lookup | {"on": (lookup["on"],) if isinstance(lookup["on"], str) else tuple(lookup["on"])})
+            for lookup in document["lookups"]
+        )
     if "where" in document:
         fields["where"] = read_expression(document["where"])
     table: WarehouseTable = TABLES[str(fields.pop("kind"))](**fields)

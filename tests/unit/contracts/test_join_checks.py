@@ -103,8 +103,9 @@ def test_a_table_may_be_joined_twice_by_a_composite_key_and_from_another_lookup(
     assert to_shelf in contract.joins
 
 
-def test_a_single_column_of_a_join_may_be_given_as_a_text() -> None:
-    assert replace(DIM_ITEM.lookups[0], on="maker_id") == Lookup("maker", on=("maker_id",), name="maker")  # type: ignore[arg-type]
+def test_a_text_is_no_tuple_of_columns() -> None:
+    with pytest.raises(ContractError, match="`on` of the lookup 'maker' is a tuple of columns, not 'maker_id'"):
+        Lookup("maker", on="maker_id")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("on", [TEXT, numeric(10, 2)])

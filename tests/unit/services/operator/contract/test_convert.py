@@ -9,11 +9,11 @@ from contracts.column_types import BOOLEAN, TEXT
 from contracts.contract import Contract
 from contracts.expressions import Operation, ReadColumn
 from contracts.origins import Computed
-from contracts.tables import Drift
+from contracts.tables import Drift, Lookup
 from contracts.yaml_text import read_contract
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.errors import UsageError
-from tests.fixtures.small_contract import DIM_MAKER, SHOP, with_column, with_table
+from tests.fixtures.small_contract import DIM_ITEM, DIM_MAKER, SHOP, with_column, with_table
 from tests.fixtures.totesys import CONTRACT as TOTESYS
 from tests.fixtures.wide_contract import WIDE
 
@@ -70,3 +70,14 @@ def test_an_expression_which_no_longer_has_its_text_is_left_to_a_person() -> Non
     ):
         with pytest.raises(UsageError, match=sentence):
             converted(contract)
+
+
+def test_a_join_by_one_column_may_be_spelled_as_it_was_before_keys_of_several_columns(tmp_path: Path) -> None:
+    path = tmp_path / "shop.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom contracts.tables import Lookup\n"
+        "from tests.fixtures.small_contract import DIM_ITEM, SHOP, with_table\n"
+        "CONTRACT = with_table(SHOP, replace(DIM_ITEM, lookups=(Lookup('maker', on='maker_id'),)))\n"
+    )
+    assert converted(contract_of_module(path)) == converted(SHOP)
+    assert Lookup("maker", on=("maker_id",)) == DIM_ITEM.lookups[0], "the class is as before"
