@@ -77,6 +77,11 @@ class ColumnType:
         return _SQL.get(self.kind, self.family)
 
     @property
+    def unbounded_sql(self) -> str:
+        """The type as SQL, without bounds: varchar(3) would cut a key to that of another row, numeric(5,2) refuse it."""
+        return "text" if self.is_text else "numeric" if self.is_decimal else self.sql
+
+    @property
     def family(self) -> str:
         """The type without its bounds."""
         return self.name or str(self.kind.value)

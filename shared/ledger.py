@@ -264,9 +264,8 @@ async def find_tombstone(
 
 
 def key_parameter(table: WarehouseTable, position: int, *, first: int = 1) -> str:
-    """A column of the key as a parameter, given as a text. A text stays as long as it is: a cast to varchar(3) would cut it."""
-    kind = table.column(table.key[position]).type
-    return f"${first + position}::text" + ("" if kind.is_text else f"::{kind.sql}")
+    """A column of the key as a parameter, given as a text."""
+    return f"${first + position}::text::{table.column(table.key[position]).type.unbounded_sql}"
 
 
 async def applied_contracts(warehouse: asyncpg.Connection, contract: Contract) -> dict[str, str]:

@@ -282,6 +282,5 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
 
 
 def _from_text(table: StoredTable, position: int, text: str) -> str:
-    """The SQL `text` as the column of the key, without bounds: varchar(3) would cut it, and name another row."""
-    kind = table.column(table.key[position]).type
-    return text if kind.is_text else f"({text})::{'numeric' if kind.is_decimal else kind.sql}"
+    """The SQL `text` as the column of the key, without bounds."""
+    return f"({text})::{table.column(table.key[position]).type.unbounded_sql}"

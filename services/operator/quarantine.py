@@ -171,8 +171,7 @@ def _loaded_since(contract: Contract, table: WarehouseTable) -> str:
         f"{key_value(quoted('t', name), table.column(name))} = r.{key}" for key, name in zip(names, table.key, strict=True)
     )
     given = ", ".join([*key_arrays(table), f"${len(names) + 1}::bigint[]"])
-    types = [table.column(name).type for name in table.key]
-    key = ", ".join(f"r.{name}" if kind.is_text else f"r.{name}::{kind.sql}" for name, kind in zip(names, types, strict=True))
+    key = ", ".join(f"r.{name}::{table.column(key).type.unbounded_sql}" for name, key in zip(names, table.key, strict=True))
     tombstones = f"SELECT FROM {contract.own(TOMBSTONE)} AS b WHERE b.table_name = {literal(table.name)}"
     return (
         f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run) WHERE EXISTS "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import asyncpg
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 
 from contracts.contract import Contract
 from contracts.yaml_text import read_contract
-from infra.local.databases import READER
+from infra.local.databases import READER, SOURCE_OWNER, execute
 from shared.catalog import SourceMismatchError
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.plans import plan_for, problems_of
@@ -136,8 +137,8 @@ async def test_pages_of_what_is_read_in_full_are_whole(owner: asyncpg.Connection
 
 
 REMEDY = (
-    "declare columns that are never NULL and differ in every row, or, for a fact without version, write `row_id: row_id` in "
-    "the place of `key`"
+    "declare columns that are never NULL and differ in every row, or, for a fact without version, write `row_id: row_id` "
+    "instead of `key`"
 )
 REPEATED = (
     "CREATE OR REPLACE VIEW sale_of_city AS SELECT city, sum(amount) AS total, count(*) AS sales FROM sale GROUP BY sale_id"
@@ -200,4 +201,82 @@ source: {tables: {vehicle: {full: true, key: id, columns: {id: integer, name: te
     await owner.execute("DELETE FROM truck")
     await pipeline.run()
     assert await pipeline.select("SELECT id FROM dim_vehicle WHERE _deleted_at IS NULL") == [(1,)]
+    await require_equal(pipeline)
+
+
+FILTERED = TEXT.replace(
+    "    dimension: sale_of_city\n", "    dimension: sale_of_city\n    where: total > 40\n    history: true\n"
+).replace("    fact: visit\n", "    fact: visit\n    where: city <> 'B'\n")
+
+
+async def test_filters_and_history_hold_for_what_is_read_in_full(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    await owner.execute(SCHEMA)
+    pipeline = empty.reading(contract(FILTERED.replace("total: numeric", "total: 'numeric(12,2)'")))
+    await pipeline.run()
+    cities = "SELECT city, total::text FROM dim_city WHERE _deleted_at IS NULL ORDER BY city"
+    assert await pipeline.select(cities) == [("@", "50.00"), ("C", "42.00"), ("D", "46.00")]
+    assert await pipeline.select("SELECT city, count(*) FROM fact_visit_current GROUP BY 1 ORDER BY 1") == [("", 1), ("A", 2)]
+    await require_equal(pipeline)
+    await owner.execute("UPDATE sale SET amount = 0 WHERE city = 'C'; UPDATE sale SET amount = 99 WHERE sale_id = 1")
+    await pipeline.run()
+    assert await pipeline.select(cities) == [("@", "50.00"), ("A", "132.00"), ("D", "46.00")]
+    await require_equal(pipeline)
+    await owner.execute("UPDATE sale SET amount = 50 WHERE sale_id = 3; UPDATE visit SET city = 'A' WHERE city = 'B'")
+    await pipeline.run()
+    assert await pipeline.select(cities) == [("@", "50.00"), ("A", "132.00"), ("C", "50.00"), ("D", "46.00")]
+    history = "SELECT total::text, version, is_current FROM dim_city_history WHERE city = 'C' ORDER BY valid_from"
+    assert await pipeline.select(history) == [("42.00", 1, False), ("50.00", 2, True)]
+    await require_equal(pipeline)
+
+
+async def test_batches_of_what_is_read_in_full_may_arrive_in_any_order_and_number(
+    owner: asyncpg.Connection, empty: Pipeline
+) -> None:
+    await owner.execute(SCHEMA)
+    pipeline, chance = empty.reading(contract()).cut(3), random.Random(15)  # noqa: S311 (a shuffle)
+    changes = (
+        "SELECT 1",
+        "DELETE FROM visit WHERE ctid = (SELECT min(ctid) FROM visit WHERE city = 'A'); UPDATE sale SET amount = 100",
+        "INSERT INTO visit VALUES (NULL, NULL, NULL), ('A', '2026-01-01 10:00+00', NULL); DELETE FROM sale WHERE city = 'C'",
+        "INSERT INTO visit VALUES ('A', '2026-01-01 10:00+00', '{\"a\": 1}'); INSERT INTO sale VALUES (30, 'C', 3)",
+    )
+    batches = []
+    for change in changes:
+        await owner.execute(change)
+        batches += await pipeline.read(compare_keys=True)
+    shuffled = [*batches, *chance.sample(batches, len(batches) // 2)]
+    chance.shuffle(shuffled)
+    await pipeline.settle(await pipeline.load(*shuffled))
+    await pipeline.run(compare_keys=True)
+    await require_equal(pipeline)
+
+
+async def test_a_foreign_table_is_followed(
+    postgres_cluster: TestCluster, source_database: str, owner: asyncpg.Connection, empty: Pipeline
+) -> None:
+    server = f"host '127.0.0.1', port '{postgres_cluster.port}', dbname '{source_database}'"
+    mapping = f"user '{READER}', password '{postgres_cluster.password(READER)}'"
+    execute(
+        postgres_cluster.url(source_database),
+        "CREATE EXTENSION postgres_fdw",
+        f"CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({server})",
+        f"GRANT USAGE ON FOREIGN SERVER elsewhere TO {SOURCE_OWNER}",
+        f"CREATE USER MAPPING FOR {READER} SERVER elsewhere OPTIONS ({mapping})",
+    )
+    await owner.execute(
+        """
+        CREATE TABLE city (id integer PRIMARY KEY, name text); INSERT INTO city VALUES (1, 'York'), (2, 'Bath');
+        CREATE FOREIGN TABLE far (id integer, name text) SERVER elsewhere OPTIONS (table_name 'city');
+        """
+    )
+    text = """
+name: far
+star: {dim_city: {dimension: far, columns: {id: , name: }}}
+source: {tables: {far: {full: true, key: id, columns: {id: integer, name: text}}}}
+"""
+    pipeline = empty.reading(contract(text))
+    await pipeline.run()
+    await owner.execute("DELETE FROM city WHERE id = 2; UPDATE city SET name = 'Leeds'")
+    await pipeline.run()
+    assert await pipeline.select("SELECT id, name FROM dim_city WHERE _deleted_at IS NULL") == [(1, "Leeds")]
     await require_equal(pipeline)
