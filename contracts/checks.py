@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from contracts.calendar import part_problems
 from contracts.column_types import ColumnType, Kind
-from contracts.expressions import NUMBERS, Expression, Type, columns_read, type_of
+from contracts.expression_parts import columns_read, needs_form
+from contracts.expressions import NUMBERS, Expression, Type, type_of
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
@@ -249,7 +250,7 @@ def _origin_problems(contract: Contract, table: RemodelledTable, column: Column)
 def _computed_problems(contract: Contract, table: RemodelledTable, wanted: ColumnType, origin: Computed) -> Iterator[str]:
     yield from _reading_problems(contract, table, origin.expression)
     made, declared = origin.expression.type, type_of(wanted)
-    if made in {Type.NULL, Type.OPAQUE}:
+    if made in {Type.NULL, Type.OPAQUE, Type.JSON, Type.ARRAY}:
         yield "is computed, but what its expression makes cannot be stored"
     elif not (made in NUMBERS and declared in NUMBERS) and made is not declared:
         yield f"is {wanted.sql} but its expression makes {made}"
@@ -261,7 +262,7 @@ def _reading_problems(contract: Contract, table: RemodelledTable, expression: Ex
             yield f"reads '{read.name}' of '{read.lookup}', which the table does not join"
             continue
         found = contract.source_table(table.table_of(read.lookup)).column(read.name).type
-        if found != read.column_type and not read.type is type_of(found) is Type.OPAQUE:
+        if found != read.column_type and needs_form(expression, read):
             yield f"reads '{read.name}' as {read.column_type.sql}, which is {found.sql}"
 
 

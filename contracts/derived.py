@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
+from contracts.expression_parts import nodes
 from contracts.expression_text import DEPTH_MAXIMUM, TOO_DEEP, parsed
 from contracts.expressions import (
     RESULT_LENGTH_MAXIMUM,
@@ -15,7 +16,6 @@ from contracts.expressions import (
     Operation,
     ReadColumn,
     Type,
-    nodes,
 )
 
 NODES_MAXIMUM = 200
@@ -76,6 +76,8 @@ def _length(expression: Expression) -> int:
             return min(_length(first), count)
         case Operation("digits"):
             return _NUMBER_LENGTH
+        case Operation("json_text"):
+            return TEXT_LENGTH_MAXIMUM
         case Operation(_, arguments):
             return max(map(_length, arguments))
 
@@ -89,7 +91,9 @@ def may_be_null(expression: Expression, nullable: Callable[[ReadColumn], bool]) 
             return value is None
         case Operation("is_null" | "concat"):
             return False
-        case Operation("nullif"):
+        case Operation("nullif" | "json_part" | "json_text" | "array_length"):
+            return True
+        case Operation(name) if name.startswith("try_"):
             return True
         case Operation("coalesce", arguments):
             return all(may_be_null(one, nullable) for one in arguments)

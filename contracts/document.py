@@ -64,7 +64,8 @@ def _texts(value: object) -> object:
 
 SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
-Sql = Annotated[str, Field(min_length=1, max_length=2000)]
+_Written = BeforeValidator(lambda value: str(value).lower() if isinstance(value, int) else value)  # YAML reads 1 and true
+Sql = Annotated[str, Field(min_length=1, max_length=2000), _Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Names = Annotated[
     tuple[SqlName, ...],
     BeforeValidator(_texts),
@@ -222,11 +223,7 @@ class Join(_Closed):
 
 class _Table(_Closed):
     columns: dict[SqlName, Column] = Field(description="the columns of the star, in their order, and where they come from")
-    where: Sql | None = Field(
-        None,
-        description="a condition over columns of the table itself, such as `deleted_at IS NULL`; a row for which it is false "
-        "or NULL is not in the star",
-    )
+    where: Sql | None = Field(None, description="a condition over its own columns: rows for which it is not true are left out")
     key: Names = Field((), description="the columns that hold the source's key; otherwise those that copy it")
     joins: dict[SqlName, Join] = Field(default_factory=dict, description="joins that columns may name")
     retired: Names = Field((), description="columns that left the contract and stay in the warehouse as they are")

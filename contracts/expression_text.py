@@ -6,11 +6,8 @@ Nothing that runs is made from the text, or by sqlglot.
 
 from __future__ import annotations
 
-import datetime as dt
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 import sqlglot
@@ -18,7 +15,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
-from contracts.column_types import ColumnType, numeric
+from contracts.expression_words import literal, moment, named, names_of, numeric_type
 from contracts.expressions import (
     NUMBERS,
     PARTS_OF_DATE,
@@ -35,13 +32,14 @@ from contracts.expressions import (
 
 LENGTH_MAXIMUM, DEPTH_MAXIMUM = 2_000, 30
 ALLOWED = (
-    "columns, literals, + - * / ||, = <> < <= > >=, AND, OR, NOT, IS NULL, IN, BETWEEN, CASE, casts to integer, bigint, "
-    "numeric(p,s), text and date, and the functions abs, coalesce, concat, date_trunc, extract, left, length, ltrim, nullif, "
-    "replace, right, round, rtrim, sign, substring and trim"
+    "columns, literals, + - * / ||, = <> < <= > >=, AND, OR, NOT, IS NULL, IN, BETWEEN, CASE, ->, ->>, AT TIME ZONE 'UTC', "
+    "casts to integer, bigint, numeric(p,s), text and date, TRY_CAST of a text, and the functions abs, array_length, "
+    "cardinality, coalesce, concat, date_trunc, extract, left, length, ltrim, nullif, replace, right, round, rtrim, sign, "
+    "substring and trim"
 )
 _CASTS = (
-    "allowed are casts of a number to integer, bigint and numeric(p,s), of a whole number to text, of a timestamp to date, and "
-    "of a literal to date and timestamp"
+    "allowed are casts of a number or a text to integer, bigint and numeric(p,s), of a whole number to text, of a timestamp or "
+    "a text to date, and of a literal to date and timestamp"
 )
 _TWO = ("this", "expression")
 # The operations whose arguments are the parts of a node, in this order.
@@ -71,22 +69,12 @@ _PLAIN: Mapping[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
     exp.Replace: ("replace", ("this", "expression", "replacement")),
 }
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Is, exp.In, exp.Between)
-_FLAGS = frozenset({"safe", "typed", "coalesce", "nested"})  # on which dialects differ: PostgreSQL's way is meant, and rendered
+# Flags on which dialects differ: PostgreSQL's way is meant, and rendered.
+_FLAGS = frozenset({"safe", "typed", "coalesce", "nested", "only_json_types"})
 _TRIMS = {"": "trim", "BOTH": "trim", "LEADING": "ltrim", "TRAILING": "rtrim"}
 _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
 _PREFIXES = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?", re.ASCII)
-_NUMBER = re.compile(r"(\d+)(\.\d*)?", re.ASCII)
-_CONSTRUCTS: Mapping[type[exp.Expr], str] = {
-    **dict.fromkeys((exp.Subquery, exp.Select, exp.Exists), "a subquery"),
-    **dict.fromkeys((exp.Parameter, exp.Placeholder), "a parameter"),
-    **dict.fromkeys((exp.Upper, exp.Lower), "upper() or lower(), whose result depends on the locale of the database"),
-    exp.Window: "a window function",
-    exp.Star: "*",
-    exp.Alias: "an alias",
-    exp.Block: "several statements",
-}
 Find = Callable[[tuple[str, ...]], ReadColumn]
 TOO_DEEP = f"is nested more than {DEPTH_MAXIMUM} deep"
 
@@ -123,15 +111,17 @@ class _Reader:
             case exp.Paren():
                 return self.read(_parts(node, "this")["this"])
             case exp.Column() | exp.Dot():
-                return self.find(tuple(_names(node)))
+                return self.find(tuple(names_of(node)))
             case exp.Literal() | exp.Boolean() | exp.Null():
-                return _literal(node)
+                return literal(node)
             case exp.Case():
                 return self._case(node)
-            case exp.Cast() if type(node) is exp.Cast:
+            case exp.Cast() if type(node) in {exp.Cast, exp.TryCast}:
                 return self._cast(node)
-            case exp.Trim() | exp.Substring() | exp.Extract():
+            case exp.Trim() | exp.Substring() | exp.Extract() | exp.ArraySize() | exp.Anonymous():
                 return self._function(node)
+            case exp.JSONExtract() | exp.JSONExtractScalar():
+                return self._json(node)
             case _:
                 return self._operator(node)
 
@@ -146,15 +136,20 @@ class _Reader:
             case exp.Is(expression=exp.Null()):
                 is_null = Operation("is_null", self._operands(node, "this", but=("expression", "negate")))
                 return Operation("not", (is_null,)) if node.args.get("negate") else is_null
+            case exp.AtTimeZone():
+                zone = node.args["zone"]
+                if isinstance(zone, exp.Literal) and zone.is_string and zone.name.upper() == "UTC":
+                    return Operation("at_utc", self._operands(node, "this", but=("zone",)))
+                raise ExpressionError("has AT TIME ZONE with something else than 'UTC': the rules of other zones change")
             case exp.Between():
                 value, low, high = self._operands(node, "this", "low", "high")
                 return Operation(
                     "and", (Operation("greater_or_equal", (value, low)), Operation("less_or_equal", (value, high)))
                 )
             case _:
-                raise ExpressionError(f"has {_named(node)}, which is not allowed; allowed are {ALLOWED}")
+                raise _not_allowed(node)
 
-    def _function(self, node: exp.Trim | exp.Substring | exp.Extract) -> Expression:
+    def _function(self, node: exp.Expr) -> Expression:
         match node:
             case exp.Trim():
                 return Operation(_TRIMS[node.args.get("position") or ""], self._operands(node, "this", but=("position",)))
@@ -165,6 +160,25 @@ class _Reader:
                 (value,) = self._operands(node, "expression", but=("this",))
                 part = _one_of("extract", node.this.name.lower(), (*PARTS_OF_DATE, *PARTS_OF_TIME))
                 return Operation(f"extract_{part}", (value if part in PARTS_OF_TIME else _day(value),))
+            case exp.ArraySize(expression=exp.Literal(this="1", is_string=False)):
+                return Operation("array_length", self._operands(node, "this", but=("expression",)))
+            case exp.Anonymous() if node.name.lower() == "cardinality":
+                return Operation("cardinality", self._operands(node, "expressions", but=("this",)))
+            case _:
+                raise _not_allowed(node)
+
+    def _json(self, node: exp.JSONExtract | exp.JSONExtractScalar) -> Expression:
+        (document,) = self._operands(node, "this", but=("expression",))
+        match node.expression:
+            case exp.JSONPath(expressions=[_, exp.JSONPathKey(this=str(place))]):
+                found = Literal(place)
+            case exp.JSONPath(expressions=[_, exp.JSONPathSubscript(this=int(number))]):
+                found = Literal(number)
+            case exp.Neg(this=exp.Literal(is_string=False) as number) if number.name.isdecimal():
+                found = Literal(-int(number.name))
+            case other:
+                raise ExpressionError(f"has {named(other)} behind -> or ->>, which take a literal: a key or a place")
+        return Operation("json_text" if isinstance(node, exp.JSONExtractScalar) else "json_part", (document, found))
 
     def _operands(self, node: exp.Expr, *names: str, but: tuple[str, ...] = ()) -> tuple[Expression, ...]:
         """The trees of the parts that are called `names`; those called `but` are read elsewhere."""
@@ -174,7 +188,7 @@ class _Reader:
         is_operator = not isinstance(node, exp.And | exp.Or | exp.Not | exp.Func) or isinstance(node, exp.In)
         for one in listed:
             if is_operator and isinstance(one, (*_COMPARISONS, exp.And, exp.Or, exp.Not)):  # parsers differ in what binds first
-                raise ExpressionError(f"has {_named(one)} as a part of {_named(node)}: put it in parentheses")
+                raise ExpressionError(f"has {named(one)} as a part of {named(node)}: put it in parentheses")
         return tuple(map(self.read, listed))
 
     def _case(self, node: exp.Case) -> Expression:
@@ -193,23 +207,43 @@ class _Reader:
             (value,) = self._operands(inner, "this", but=("unit",))
             return Operation(f"first_of_{_one_of('date_trunc', inner.args['unit'].name.lower(), PERIODS)}", (_day(value),))
         (value,) = self._operands(node, "this", but=("to",))
+        if value.type is Type.TEXT and (spelled := _spelled(node, target, value)) is not None:
+            return spelled
         match target, value.type:
             case (("DATE" | "TIMESTAMP"), Type.TEXT) if isinstance(value, Literal):
-                return _moment(target, str(value.value))
+                return moment(target, str(value.value))
             case (("INT" | "BIGINT"), Type.WHOLE) | ("TEXT", Type.TEXT) | ("DATE", Type.DATE):
                 return value
             case (("INT" | "BIGINT"), Type.DECIMAL):
                 return Operation("whole", (value,))
             case "DECIMAL", (Type.WHOLE | Type.DECIMAL):
-                return Operation("round", (value, Literal(_numeric(to).scale)))
+                return Operation("round", (value, Literal(numeric_type(to).scale)))
             case "DECIMAL", Type.OPAQUE if isinstance(value, ReadColumn) and value.column_type.name.startswith("numeric"):
-                return replace(value, column_type=_numeric(to))  # as `type` does for a column that is copied
+                return replace(value, column_type=numeric_type(to))  # as `type` does for a column that is copied
             case "TEXT", Type.WHOLE:
                 return Operation("digits", (value,))
             case "DATE", Type.TIMESTAMP:
                 return _day(value)
             case _:
                 raise ExpressionError(f"has a cast of {value.type} to {to.sql('postgres').lower()}; {_CASTS}")
+
+
+def _spelled(node: exp.Cast, target: str, value: Expression) -> Expression | None:
+    """What a text spells that is cast to a number or a date; None for every other cast."""
+    how = "try_cast" if type(node) is exp.TryCast else "cast"
+    match target:
+        case "INT" | "BIGINT":
+            return Operation(f"{how}_whole", (value,))
+        case "DECIMAL":
+            return Operation("round", (Operation(f"{how}_decimal", (value,)), Literal(numeric_type(node.args["to"]).scale)))
+        case "DATE" if how == "try_cast" or not isinstance(value, Literal):
+            return Operation(f"{how}_date", (value,))
+        case _:
+            return None
+
+
+def _not_allowed(node: exp.Expr) -> ExpressionError:
+    return ExpressionError(f"has {named(node)}, which is not allowed; allowed are {ALLOWED}")
 
 
 def _sum(one: Expression, other: Expression, *, is_sum: bool) -> Expression:
@@ -236,62 +270,5 @@ def _parts(node: exp.Expr, *names: str) -> dict[str, Any]:
     found = {name: part for name, part in node.args.items() if part not in (None, [], False)}
     for name in found:
         if name not in names and name not in _FLAGS:
-            raise ExpressionError(f"has {_named(node)} with '{name}', which is not allowed")
+            raise ExpressionError(f"has {named(node)} with '{name}', which is not allowed")
     return found
-
-
-def _names(node: exp.Expr) -> Iterator[str]:
-    """The names of a path. PostgreSQL reads a name without quotes in lower case."""
-    parts: list[exp.Expr] = []
-    while type(node) is exp.Dot:
-        parts.insert(0, node.expression)
-        node = node.this
-    parts = [*(node.parts if type(node) is exp.Column else [node]), *parts]
-    for part in parts:
-        if type(part) is not exp.Identifier:
-            raise ExpressionError(f"has {_named(part)} in the path of a column, which consists of names")
-        yield part.name if part.quoted else re.sub("[A-Z]+", lambda found: found[0].lower(), part.name)
-
-
-def _literal(node: exp.Expr) -> Literal:
-    if isinstance(node, exp.Null):
-        return Literal(None)
-    if isinstance(node, exp.Boolean):
-        return Literal(bool(node.this))
-    if node.is_string:
-        return Literal(str(node.this))
-    if (found := _NUMBER.fullmatch(str(node.this))) is None:
-        raise ExpressionError(f"has the number {node.this}: write it in digits, such as 1000 or 0.05")
-    return Literal(Decimal(found[0]) if found[2] else int(found[0]))
-
-
-def _moment(target: str, text: str) -> Literal:
-    written = _MOMENT.fullmatch(text)
-    try:
-        if written is not None and (target == "DATE") is (written[1] is None):
-            return Literal((dt.date if target == "DATE" else dt.datetime).fromisoformat(text))
-    except ValueError:
-        pass
-    form = "YYYY-MM-DD" if target == "DATE" else "YYYY-MM-DD HH:MM:SS"
-    raise ExpressionError(f"has '{text}' as a {target.lower()}: write {form}")
-
-
-def _numeric(to: exp.DataType) -> ColumnType:
-    """The type numeric(p,s). Raises: ExpressionError."""
-    try:
-        precision, scale = (int(part.name) for part in to.expressions)
-        return numeric(precision, scale)
-    except ValueError:
-        written = to.sql("postgres").lower()
-        raise ExpressionError(
-            f"has a cast to {written}: write numeric(p,s) of at most 18 digits, such as numeric(12,2)"
-        ) from None
-
-
-def _named(node: exp.Expr) -> str:
-    """What a person calls a node."""
-    if (construct := _CONSTRUCTS.get(type(node))) is not None:
-        return construct
-    if isinstance(node, exp.Func) and not isinstance(node, exp.Connector):
-        return f"the function {(node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()}()"
-    return f"`{node.key}`"

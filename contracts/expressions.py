@@ -12,7 +12,8 @@ them as SQL. An operation may be in RULES only while a property test shows that 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum, unique
@@ -27,6 +28,7 @@ PARTS_OF_DATE, PARTS_OF_TIME, PERIODS = (
     ("hour", "minute"),
     ("month", "quarter", "year"),
 )
+PARSED_DIGITS_MAXIMUM = 30  # of a number that is read from a text, before the point and behind it
 DAYS_MAXIMUM = 36_525  # of a literal added to a date: as many as a tree is deep stay within PostgreSQL's calendar
 
 
@@ -44,6 +46,9 @@ class Type(StrEnum):
     BOOLEAN = "a boolean"
     DATE = "a date"
     TIMESTAMP = "a timestamp"
+    INSTANT = "a timestamptz"
+    JSON = "a jsonb value"
+    ARRAY = "an array"
     OPAQUE = "a value of another type"  # which may only be compared with NULL
     NULL = "NULL"
 
@@ -57,13 +62,21 @@ _OF_KIND = {
     Kind.BOOLEAN: Type.BOOLEAN,
     Kind.DATE: Type.DATE,
     Kind.TIMESTAMP: Type.TIMESTAMP,
+    Kind.TIMESTAMPTZ: Type.INSTANT,
 }
+# Arrays of these types separate elements by commas; those of a box, and of some types of extensions, by other signs.
+_ARRAY_NAME = re.compile(
+    r"(smallint|integer|bigint|numeric|real|double precision|text|varchar|character varying|character|char|boolean|date|time|"
+    r"timestamp|timestamptz|timestamp with(out)? time zone|interval|uuid|jsonb?|inet|cidr|bytea)(\([0-9,]+\))?(\[\])+"
+)
 NUMBERS = frozenset({Type.WHOLE, Type.DECIMAL})
 
 
 def type_of(column_type: ColumnType) -> Type:
     """What the values of a column are in an expression."""
-    return _OF_KIND.get(column_type.kind, Type.OPAQUE)
+    if column_type.name == "jsonb":
+        return Type.JSON
+    return Type.ARRAY if _ARRAY_NAME.fullmatch(column_type.name) else _OF_KIND.get(column_type.kind, Type.OPAQUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +187,8 @@ def _result(name: str, given: Arguments) -> Type | None:
         isinstance(given[1], Operation) and given[1].name == "nullif" and _takes(range(1), given[1].arguments[1])
     ):
         return None
+    if name.startswith("json") and given[1].type is Type.WHOLE and not _takes(_PLACES, given[1]):
+        return None
     if (name == "replace" and given[1] == Literal("")) or (
         name in _OF_LITERALS and not all(isinstance(one, Literal) for one in given[1:])
     ):
@@ -199,13 +214,16 @@ def _takes_text(rule: Rule) -> str:
     return ", ".join(texts) + (", …" if rule.repeats else "") + (", of one type" if rule.are_alike else "") + rule.hint
 
 
-ORDINARY = frozenset(Type) - {Type.OPAQUE, Type.NULL}
-_OF_LITERALS = frozenset({"in", "replace"})
-_BOOLEAN, _DATE, _MOMENT, _TEXT, _WHOLE = (
-    frozenset({one}) for one in (Type.BOOLEAN, Type.DATE, Type.TIMESTAMP, Type.TEXT, Type.WHOLE)
+ORDINARY = frozenset(Type) - {Type.OPAQUE, Type.NULL, Type.JSON, Type.ARRAY}
+_OF_LITERALS = frozenset({"in", "replace", "json_part", "json_text"})
+_BOOLEAN, _DATE, _MOMENT, _TEXT, _WHOLE, _INSTANT, _JSON, _ARRAY = (
+    frozenset({one})
+    for one in (Type.BOOLEAN, Type.DATE, Type.TIMESTAMP, Type.TEXT, Type.WHOLE, Type.INSTANT, Type.JSON, Type.ARRAY)
 )
 _ORDERED = ORDINARY - _TEXT
+_PLACES = range(-(2**31), 2**31)  # of elements
 _LENGTHS, _POSITIONS = range(RESULT_LENGTH_MAXIMUM + 1), range(1, RESULT_LENGTH_MAXIMUM + 1)
+_PLACE = " as a literal: a key, or the place of an element"
 _MISSING = " (not NULL: IS NULL; not a text for a date: DATE '2026-01-31')"
 _COLLATED = " (the order of texts depends on a collation)"
 
@@ -256,20 +274,16 @@ RULES: Mapping[str, Rule] = {
     "add_days": Rule((_DATE, range(-DAYS_MAXIMUM, DAYS_MAXIMUM + 1)), Type.DATE, spelling="+ or -"),
     "days_between": Rule((_DATE, _DATE), Type.WHOLE, spelling="-"),
     "date": Rule((_MOMENT,), Type.DATE, spelling="a cast to date"),
+    "at_utc": Rule((_INSTANT,), Type.TIMESTAMP, spelling="AT TIME ZONE"),
+    "json_part": Rule((_JSON, _TEXT | _WHOLE), Type.JSON, spelling="->", hint=_PLACE),
+    "json_text": Rule((_JSON, _TEXT | _WHOLE), Type.TEXT, spelling="->>", hint=_PLACE),
+    "array_length": Rule((_ARRAY,), Type.WHOLE, hint=" and 1, the first dimension"),
+    "cardinality": Rule((_ARRAY,), Type.WHOLE),
+    # What a text spells, or NULL. Where the first three find nothing in a text, the row is refused: see misspelled().
+    **{f"{how}_whole": Rule((_TEXT,), Type.WHOLE, spelling=f"{how} to integer") for how in ("cast", "try_cast")},
+    **{f"{how}_decimal": Rule((_TEXT,), Type.DECIMAL, spelling=f"{how} to numeric") for how in ("cast", "try_cast")},
+    **{f"{how}_date": Rule((_TEXT,), Type.DATE, spelling=f"{how} to date") for how in ("cast", "try_cast")},
     **{f"extract_{part}": Rule((_DATE,), Type.DECIMAL, spelling=f"extract({part} …)") for part in PARTS_OF_DATE},
     **{f"extract_{part}": Rule((_MOMENT,), Type.DECIMAL, spelling=f"extract({part} …)") for part in PARTS_OF_TIME},
     **{f"first_of_{part}": Rule((_DATE,), Type.DATE, spelling=f"date_trunc('{part}', …)::date") for part in PERIODS},
 }
-
-
-def nodes(expression: Expression) -> Iterator[Expression]:
-    """Every node of a tree, each before its arguments."""
-    yield expression
-    if isinstance(expression, Operation):
-        for argument in expression.arguments:
-            yield from nodes(argument)
-
-
-def columns_read(expression: Expression) -> tuple[ReadColumn, ...]:
-    """The columns that an expression reads, each once, in their order."""
-    return tuple(dict.fromkeys(node for node in nodes(expression) if isinstance(node, ReadColumn)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from contracts.expressions import Expression, columns_read
+from contracts.expression_parts import columns_read
+from contracts.expressions import Expression
 
 
 @dataclass(frozen=True, slots=True)

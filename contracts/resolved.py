@@ -12,7 +12,8 @@ from contracts import document as written
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.document import DocumentError, Place, Problem
-from contracts.expressions import Expression, ExpressionError, ReadColumn, Type, columns_read
+from contracts.expression_parts import columns_read, needs_form
+from contracts.expressions import Expression, ExpressionError, ReadColumn
 from contracts.origins import Computed, FromLookup, FromSource, Origin
 from contracts.paths import quoted_step, steps_of
 from contracts.star_columns import calendar, copied, made_from
@@ -227,7 +228,7 @@ class _StarTable:
             raise _MistakeError(f"the {what} {error}") from None
         for column in columns_read(expression):
             table = self.lookups[column.lookup].table if column.lookup else self.base
-            self.whole.use(table, (column.name,), None if column.type is Type.OPAQUE else column.column_type)
+            self.whole.use(table, (column.name,), column.column_type if needs_form(expression, column) else None)
         return expression, may_be_null
 
     def _read_own(self, path: Sequence[str]) -> tuple[ReadColumn, bool]:

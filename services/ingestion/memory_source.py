@@ -14,7 +14,8 @@ import pandas as pd
 
 from contracts.column_types import TEXT
 from contracts.contract import Contract
-from contracts.expressions import Expression, columns_read
+from contracts.expression_parts import columns_read
+from contracts.expressions import Expression
 from contracts.key_hashes import TableHashes
 from contracts.messages import Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity

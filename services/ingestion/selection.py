@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
-from contracts.expressions import TEXT_LENGTH_MAXIMUM, columns_read
+from contracts.expression_parts import columns_read
+from contracts.expressions import TEXT_LENGTH_MAXIMUM
 from contracts.tables import Join, Path, RemodelledTable, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM

@@ -18,7 +18,8 @@ from iso4217 import Currency
 
 from contracts.column_types import MICROSECONDS_PER_DAY
 from contracts.contract import Contract
-from contracts.expressions import Type, columns_read
+from contracts.expression_parts import columns_computed, columns_read, misspelled
+from contracts.expressions import Expression, ReadColumn, Type
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Column, Lookup, RemodelledTable, SourceTable
 from shared.codecs import codec_of
@@ -28,6 +29,7 @@ from shared.source_keys import Key, keys_of
 
 EPOCH = dt.date(1970, 1, 1)
 DATE_TEXT = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_SPELLED = {Type.WHOLE: "a whole number", Type.DECIMAL: "a number", Type.DATE: "a date (YYYY-MM-DD)"}
 CURRENCY_NAMES: Mapping[str, str] = {currency.code: currency.currency_name for currency in Currency}
 
 
@@ -114,14 +116,12 @@ def _filtered(table: RemodelledTable, source: SourceTable, base: pd.DataFrame) -
     read, unread, is_unknown = {}, list[tuple[str, pd.Series]](), none.copy()
     for column in columns_read(table.where):
         values, is_withheld = base[column.name], _is_withheld(source, base, column.name)
-        if column.type is Type.OPAQUE:
-            values = values.astype(object).where(~is_withheld, "withheld")
-        else:
+        if column in columns_computed(table.where):
             is_unknown |= is_withheld
-            if (found := unreadable(column, values)) is not None:
-                unread.append((f"has a filter that {found[0]}", found[1].fillna(value=False).astype(bool)))
-                is_unknown |= unread[-1][1]
-        read[column] = values
+        read[column] = values.mask(is_withheld, "" if column.column_type.travels_as_text else 0)
+    for reason, mask in _unreadable(table.where, read, base.index):
+        unread.append((f"has a filter that {reason}", mask))
+        is_unknown |= mask
     accepts = pd.Series([value is True for value in computed(table.where, read, len(base))], index=base.index, dtype=bool)
     return ~accepts & ~is_unknown, unread
 
@@ -245,13 +245,27 @@ def _computed_values(column: Column, origin: Computed, joined: Mapping[str | Non
     index = joined[None].frame.index
     read = {one: joined[one.lookup].frame[one.name] for one in columns_read(origin.expression)}
     refusals = []
-    for one, series in read.items():
+    for one in read:
         refusals += _refusals(column.name, _unread(joined[one.lookup], one.name))
-        if (found := unreadable(one, series)) is not None:
-            refusals.append(Refusal(column.name, *found))
+    refusals += [Refusal(column.name, reason, mask) for reason, mask in _unreadable(origin.expression, read, index)]
     values, unfit = stored(computed(origin.expression, read, len(index)), column.type)
     refusals.append(Refusal(column.name, f"does not fit {column.type.sql}", pd.Series(unfit, index=index, dtype=bool)))
     return pd.Series(values, index=index, dtype=codec_of(column.type).frame), refusals
+
+
+def _unreadable(
+    expression: Expression, read: Mapping[ReadColumn, pd.Series], index: pd.Index
+) -> Iterator[tuple[str, pd.Series]]:
+    """Why an expression has no value for some rows, and which: what expressions don't compute with, and misspelled texts."""
+    for column in columns_computed(expression):
+        if (found := unreadable(column, read[column])) is not None:
+            reason, mask = found
+            yield reason, mask.fillna(value=False).astype(bool)
+    for cast, condition in misspelled(expression).items():
+        yield (
+            f"casts a text that is not {_SPELLED[cast.type]}",
+            pd.Series(computed(condition, read, len(index)), index=index, dtype=bool),
+        )
 
 
 def _looked_up(values: pd.Series, known: Mapping[str, object], column: Column, reason: str) -> tuple[pd.Series, list[Refusal]]:

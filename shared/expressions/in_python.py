@@ -17,6 +17,7 @@ import pandas as pd
 from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType
 from contracts.expressions import TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type
 from shared.codecs import codec_of
+from shared.expressions import texts
 
 _MICROSECONDS_PER_MINUTE = 60_000_000
 _MICROSECONDS_PER_HOUR = 60 * _MICROSECONDS_PER_MINUTE
@@ -45,14 +46,14 @@ def stored(values: Values, column_type: ColumnType) -> tuple[Values, list[bool]]
 
 
 def unreadable(column: ReadColumn, values: pd.Series) -> tuple[str, pd.Series] | None:
-    """Why an expression does not read some values of a column, and which; None if it reads all."""
-    if column.type is Type.TEXT:
+    """Why an expression does not compute with some values of a column, and which; None if it does with all."""
+    if column.type in {Type.TEXT, Type.JSON}:
         return (
             f"reads '{column.name}', which is longer than {TEXT_LENGTH_MAXIMUM:,} characters",
             values.str.len() > TEXT_LENGTH_MAXIMUM,
         )
     limits = codec_of(column.column_type).limits
-    if limits is None or column.type is Type.OPAQUE:
+    if limits is None:
         return None
     return f"reads '{column.name}', which is outside the years 0001 to 9999", values.notna() & ~values.between(*limits).fillna(
         value=False
@@ -205,6 +206,14 @@ STRICT: Mapping[str, Callable[..., Any]] = {
     "add_days": lambda days, count: days + count,
     "days_between": lambda one, other: one - other,
     "date": lambda moment: moment // MICROSECONDS_PER_DAY,
+    "at_utc": lambda instant: instant,
+    "json_part": texts.json_part,
+    "json_text": texts.json_text,
+    "array_length": texts.array_length,
+    "cardinality": texts.cardinality,
+    **dict.fromkeys(("cast_whole", "try_cast_whole"), texts.whole),
+    **dict.fromkeys(("cast_decimal", "try_cast_decimal"), texts.decimal),
+    **dict.fromkeys(("cast_date", "try_cast_date"), texts.date),
     "extract_year": _year,
     "extract_quarter": lambda days: (_date(days)[0].month + 2) // 3,
     "extract_month": lambda days: _date(days)[0].month,

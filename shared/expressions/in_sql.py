@@ -7,12 +7,13 @@ bytes. Every statement that contains a value has to exclude `unreadable` rows fi
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from contracts.column_types import ColumnType, Kind
 from contracts.contract import Contract
-from contracts.expressions import TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type, columns_read
+from contracts.expression_parts import columns_computed, columns_read, misspelled
+from contracts.expressions import PARSED_DIGITS_MAXIMUM, TEXT_LENGTH_MAXIMUM, Expression, Literal, Operation, ReadColumn, Type
 from contracts.tables import RemodelledTable
 from shared.codecs import codec_of
 from shared.codecs.codec import VALUE_BYTES_MAXIMUM
@@ -21,6 +22,22 @@ from shared.sql import literal
 
 Reader = Callable[[ReadColumn], str]  # the SQL for a column's value, a text in its compared form
 _FIRST_MOMENT, _AFTER_LAST = "'0001-01-01'", "'10000-01-01'"
+
+
+def _spelled(pattern: str) -> str:
+    """A number that a text spells. The text is computed once, although it is compared first."""
+    pattern = pattern.replace("%d", str(PARSED_DIGITS_MAXIMUM))
+    return f"(SELECT CASE WHEN v ~ '{pattern}' THEN v::numeric END FROM (SELECT btrim({{0}}, ' ') AS v OFFSET 0) AS s)"
+
+
+# The last day of a month is that before the first of the next one.
+_DATE = (
+    "(SELECT CASE WHEN v ~ '^[0-9]{{4}}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$' AND v !~ '^0000' THEN "
+    "CASE WHEN substr(v, 9)::integer <= EXTRACT(day FROM "
+    "make_date(substr(v, 1, 4)::integer, substr(v, 6, 2)::integer, 1) + interval '1 month' - interval '1 day') "
+    "THEN make_date(substr(v, 1, 4)::integer, substr(v, 6, 2)::integer, substr(v, 9)::integer) END END "
+    "FROM (SELECT {0} AS v OFFSET 0) AS s)"
+)
 
 RENDERED: Mapping[str, str] = {
     "add": "({0} + {1})",
@@ -57,6 +74,12 @@ RENDERED: Mapping[str, str] = {
     "add_days": "({0} + {1}::integer)",
     "days_between": "({0} - {1})::numeric",
     "date": "({0})::date",
+    "at_utc": "({0} AT TIME ZONE 'UTC')",
+    "array_length": "array_length({0}, 1)::numeric",
+    "cardinality": "cardinality({0})::numeric",
+    **{f"{how}_whole": _spelled("^[+-]?[0-9]{{1,%d}}$") for how in ("cast", "try_cast")},
+    **{f"{how}_decimal": _spelled("^[+-]?[0-9]{{1,%d}}(\\.[0-9]{{1,%d}})?$") for how in ("cast", "try_cast")},
+    **{f"{how}_date": _DATE for how in ("cast", "try_cast")},
     **{
         f"extract_{part}": f"EXTRACT({part} FROM ({{0}})::timestamp)::numeric"
         for part in ("year", "quarter", "month", "day", "dow", "hour", "minute")
@@ -78,6 +101,9 @@ def rendered(expression: Expression, read: Reader) -> str:
             return f"CASE {' '.join(f'WHEN {condition} THEN {value}' for condition, value in pairs)} ELSE {otherwise} END"
         case Operation("in", (value, *among)):
             return f"({rendered(value, read)} IN ({', '.join(rendered(one, read) for one in among)}))"
+        case Operation("json_part" | "json_text" as name, (document, Literal(place))):
+            sign = "->" if name == "json_part" else "->>"
+            return f"({rendered(document, read)} {sign} {literal(place) if isinstance(place, str) else f'({place})'})"
         case Operation("concat" | "coalesce" as name, arguments):
             return f"{name}({', '.join(rendered(argument, read) for argument in arguments)})"
         case Operation("divide", arguments, type=Type.WHOLE):
@@ -101,7 +127,7 @@ def stored(value: str, column_type: ColumnType) -> tuple[str, str]:
             return f"{rounded}::{column_type.sql}", f"abs({rounded}) < {bound}::numeric"
         case Kind.TEXT:
             return f"{value}", f"length({value}) <= {column_type.length}" if column_type.length else "true"
-        case Kind.DATE | Kind.TIMESTAMP:
+        case Kind.DATE | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             return value, f"({value} >= {_FIRST_MOMENT} AND {value} < {_AFTER_LAST})"
         case _:
             return value, "true"
@@ -111,7 +137,7 @@ def is_accepted(contract: Contract, table: RemodelledTable, alias: str) -> str:
     """Whether the filter of `table` accepts the base row called `alias`; never NULL.
 
     A row with a value that the filter does not read is accepted: its batch refuses it, and the star keeps what it has. Of a
-    value that can only be compared with NULL nothing is read, and every value that cannot travel is one.
+    value that is only compared with NULL nothing is read, and every value that cannot travel is one.
     """
     if table.where is None:
         return "true"
@@ -119,26 +145,36 @@ def is_accepted(contract: Contract, table: RemodelledTable, alias: str) -> str:
     def read(column: ReadColumn) -> str:
         return source_value(contract, table.source, column.name, alias)
 
-    known = [column for column in columns_read(table.where) if column.type is not Type.OPAQUE]
-    return f"CASE WHEN {_any_obstacle(known, read)} THEN true ELSE coalesce({rendered(table.where, read)}, false) END"
+    obstacles = [condition for column in columns_computed(table.where) for condition in _obstacles(column, read(column))]
+    unread, accepted = _any(obstacles), rendered(table.where, read)
+    if spelled := [rendered(condition, read) for condition in misspelled(table.where).values()]:
+        accepted = f"CASE WHEN {_any(spelled)} THEN true ELSE {accepted} END"
+    return f"CASE WHEN {unread} THEN true ELSE coalesce({accepted}, false) END"
 
 
 def unreadable(expression: Expression, read: Reader) -> str:
-    """Whether an expression reads a value that cannot travel, or is beyond what expressions read; never NULL."""
-    return _any_obstacle(columns_read(expression), read)
+    """Whether an expression reads a value that cannot travel, or is beyond what expressions compute with; never NULL.
+
+    Also whether a text is misspelled that it casts, which is asked only of texts that it reads.
+    """
+    valued = columns_computed(expression)
+    obstacles = [
+        one for column in columns_read(expression) for one in _obstacles(column, read(column), is_computed=column in valued)
+    ]
+    spelled = [rendered(condition, read) for condition in misspelled(expression).values()]
+    return f"CASE WHEN {_any(obstacles)} THEN true ELSE {_any(spelled)} END" if spelled else _any(obstacles)
 
 
-def _any_obstacle(found: Iterable[ReadColumn], read: Reader) -> str:
-    conditions = [condition for column in found for condition in _obstacles(column, read(column))]
+def _any(conditions: Sequence[str]) -> str:
     return f"coalesce({' OR '.join(conditions)}, false)" if conditions else "false"
 
 
-def _obstacles(column: ReadColumn, value: str) -> list[str]:
+def _obstacles(column: ReadColumn, value: str, *, is_computed: bool = True) -> list[str]:
     codec = codec_of(column.column_type)
     found = [condition for condition, _ in codec.defects(value)]
-    if column.type is Type.TEXT:
-        return [*found, f"length({value}) > {TEXT_LENGTH_MAXIMUM}"]
-    if column.type is not Type.OPAQUE and codec.limits is not None:
+    if is_computed and column.type in {Type.TEXT, Type.JSON}:
+        return [*found, f"length(({value})::text) > {TEXT_LENGTH_MAXIMUM}"]
+    if is_computed and codec.limits is not None:
         return [*found, f"{value} < {_FIRST_MOMENT}", f"{value} >= {_AFTER_LAST}"]
     return [*found, f"{codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM}"] if codec.is_wide else found
 

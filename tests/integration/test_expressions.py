@@ -10,7 +10,6 @@ import asyncio
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -20,12 +19,24 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, TEXT, TIMESTAMP, ColumnType, numeric, varchar
+from contracts.column_types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    INTEGER,
+    TEXT,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    UUID,
+    ColumnType,
+    numeric,
+    varchar,
+)
 from contracts.derived import checked, derived
+from contracts.expression_parts import columns_read, misspelled
 from contracts.expression_text import DEPTH_MAXIMUM
 from contracts.expressions import (
     DAYS_MAXIMUM,
-    NUMBERS,
     PARTS_OF_DATE,
     RULES,
     Expression,
@@ -34,18 +45,20 @@ from contracts.expressions import (
     Operation,
     ReadColumn,
     Type,
-    columns_read,
 )
 from shared.codecs import codec_of
 from shared.expressions import in_python, in_sql
 from shared.postgres import SESSION_SETTINGS
 from shared.sql import quoted
+from tests.fixtures.expression_values import physical, shown, spelled, stored_text
 from tests.fixtures.expressions import (
     BOOL,
     COLUMNS,
     DAY,
     DECIMAL,
     EVERY,
+    INSTANT,
+    JSON,
     MOMENT,
     ROWS,
     SIGNATURES,
@@ -56,7 +69,6 @@ from tests.fixtures.expressions import (
 )
 from tests.fixtures.postgres_cluster import TestCluster
 
-EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's have no time zone)
 STORED: Mapping[Type, Sequence[ColumnType]] = {
     WHOLE: (INTEGER, BIGINT, numeric(12, 2), numeric(18, 18)),
     DECIMAL: (INTEGER, BIGINT, numeric(12, 2), numeric(18, 18), numeric(1, 0)),
@@ -64,6 +76,8 @@ STORED: Mapping[Type, Sequence[ColumnType]] = {
     BOOL: (BOOLEAN,),
     DAY: (DATE,),
     MOMENT: (TIMESTAMP,),
+    INSTANT: (TIMESTAMPTZ,),
+    JSON: (),
 }
 
 
@@ -91,49 +105,26 @@ def server(postgres_cluster: TestCluster) -> Iterator[Server]:
     postgres_cluster.drop_database(name)
 
 
-def physical(value: Any, kind: ColumnType) -> Any:
-    match value:
-        case Decimal():
-            return int(value.scaleb(kind.scale))
-        case dt.datetime():
-            return (value - EPOCH) // dt.timedelta(microseconds=1)
-        case dt.date():
-            return (value - EPOCH.date()).days
-        case bool() | int() | None:
-            return value
-        case _:
-            return str(value)
-
-
-def spelled(value: Any, kind: Type) -> Any:
-    """A value as the statement returns it; of a decimal every digit counts, also zeros at the end."""
-    if value is None or kind not in NUMBERS:
-        return value
-    return f"{abs(value) if value == 0 else value:f}" if isinstance(value, Decimal) else str(value)
-
-
-def shown(sql: str, kind: Type) -> str:
-    """SQL for a value as Python holds it."""
-    match kind:
-        case Type.WHOLE | Type.DECIMAL:
-            return f"({sql})::text"
-        case Type.DATE:
-            return f"({sql}) - date '1970-01-01'"
-        case Type.TIMESTAMP:
-            return f"(({sql})::date - date '1970-01-01') * 86400000000 + (extract(epoch FROM ({sql})::time) * 1000000)::bigint"
-        case _:
-            return sql
+def spelled_by(server: Server, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows, with PostgreSQL's texts of values that travel as such."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for place, kind in enumerate(COLUMNS.values()):
+        if kind.is_verbatim and kind != UUID:
+            found = server.rows(f"SELECT v::{kind.sql}::text FROM unnest($1::text[]) AS v", columns[place])
+            columns[place] = [text for (text,) in found]
+    return list(zip(*columns, strict=True))
 
 
 def require_equal(server: Server, trees: Sequence[Expression], rows: Sequence[tuple[Any, ...]]) -> None:
     """Both sides compute the same, and store the same in every type."""
+    rows = spelled_by(server, rows)
     series = {
         ReadColumn(None, name, kind): pd.Series([physical(row[place], kind) for row in rows], dtype=codec_of(kind).frame)
         for place, (name, kind) in enumerate(COLUMNS.items())
     }
     asked, expected = [], []
     for one in trees:
-        sql = in_sql.rendered(checked(one), lambda column: quoted("v", column.name))
+        sql = in_sql.rendered(checked(one), lambda column: f"{quoted('v', column.name)}::{column.column_type.sql}")
         found = in_python.computed(one, {column: series[column] for column in columns_read(one)}, len(rows))
         asked.append(shown(sql, one.type))
         expected.append([spelled(value, one.type) for value in found])
@@ -147,9 +138,12 @@ def require_equal(server: Server, trees: Sequence[Expression], rows: Sequence[tu
             asked.append(f"({fits}) IS FALSE")
             expected.append(unfit)
             asked.append(f"CASE WHEN ({fits}) IS FALSE THEN NULL ELSE {shown(value, one.type)} END")
-            expected.append([None if bad else _stored_text(value, kind) for value, bad in zip(kept, unfit, strict=True)])
-    # Moments as texts: asyncpg makes infinity of the last one.
-    arrays = ", ".join(f"${place}{'::text[]' * kind.is_moment}::{kind.sql}[]" for place, kind in enumerate(COLUMNS.values(), 1))
+            expected.append([None if bad else stored_text(value, kind) for value, bad in zip(kept, unfit, strict=True)])
+    # Moments as texts: asyncpg makes infinity of the last one. An array of arrays is another array.
+    arrays = ", ".join(
+        f"${place}::text[]" if kind.is_verbatim and kind != UUID else f"${place}{'::text[]' * kind.is_moment}::{kind.sql}[]"
+        for place, kind in enumerate(COLUMNS.values(), 1)
+    )
     names = ", ".join(map(quoted, COLUMNS))
     query = f"SELECT {', '.join(asked)} FROM unnest({arrays}) WITH ORDINALITY AS v ({names}, place) ORDER BY place"
     given_values = [[str(one) if isinstance(one, dt.date) else one for one in column] for column in zip(*rows, strict=True)]
@@ -159,12 +153,6 @@ def require_equal(server: Server, trees: Sequence[Expression], rows: Sequence[tu
             (rows[place], one, other) for place, (one, other) in enumerate(zip(wanted, computed, strict=True)) if one != other
         ]
         assert different[:1] == [], sql  # the row, PostgreSQL's value, and Python's
-
-
-def _stored_text(value: Any, kind: ColumnType) -> Any:
-    if value is None or kind in {TEXT, BOOLEAN, DATE, TIMESTAMP} or kind.length:
-        return value
-    return f"{Decimal(value).scaleb(-kind.scale):f}"
 
 
 def often(examples: int) -> settings:
@@ -211,13 +199,30 @@ def test_a_random_tree_gives_what_postgresql_gives(server: Server, data: st.Data
 
 DATE_PARTS = [f"extract_{part}" for part in PARTS_OF_DATE]
 # fmt: off
-OPERANDS = ("i", "j", "-i", "- j", "NOT b", "b", "c", "s", "t", "d", "e", "price", "1", "2", "0.5", "'a'", "NULL", "true")
+OPERANDS = (
+    "doc", "doc", "at", "i", "j", "-i", "- j", "NOT b", "b", "c", "s", "t", "d", "e", "price",
+    "1", "2", "0.5", "'a'", "NULL", "true",
+)
 OPERATORS = (
     "+", "-", "*", "/ NULLIF(j, 0) *", "||", "=", "<>", "<", "<=", ">", ">=",
-    "AND", "OR", "AND NOT", "BETWEEN 1 AND", "IN (1, 2) =", "IS NULL =",
+    "AND", "OR", "AND NOT", "BETWEEN 1 AND", "IN (1, 2) =", "IS NULL =", "->> 'k' ||", "-> 'k' ->",
 )
 # fmt: on
-ENDS = ("", "", "", "", "::text", "::numeric(5,1)", "::integer", " IS NULL", " IS NOT NULL", " IN (1, 2)", " BETWEEN 0 AND 1")
+ENDS = (
+    "",
+    "",
+    "",
+    "",
+    "::text",
+    "::numeric(5,1)",
+    "::integer",
+    " IS NULL",
+    " IS NOT NULL",
+    " IN (1, 2)",
+    " BETWEEN 0 AND 1",
+    " ->> 'k'",
+    " AT TIME ZONE 'UTC'",
+)
 
 
 def test_a_text_is_read_as_postgresql_reads_it(server: Server) -> None:
@@ -237,17 +242,20 @@ def test_a_text_is_read_as_postgresql_reads_it(server: Server) -> None:
         text = " ".join(parts if random.random() < 0.5 else reversed(parts))
         if known.count(" ") < 20:
             with suppress(ExpressionError):
-                texts[text], _ = derived(text, lambda path: (ReadColumn(None, path[0], COLUMNS[path[0]]), True))
+                read, _ = derived(text, lambda path: (ReadColumn(None, path[0], COLUMNS[path[0]]), True))
+                if not misspelled(read):  # of which PostgreSQL makes an error
+                    texts[text] = read
     rows = (
-        "(1, 2::bigint, true, false, 'a', NULL, 1.25::numeric(12,2), date '2026-01-31', date '2025-12-31'), "
-        "(0, -3, NULL, true, '', 'a', -0.5::numeric(12,2), NULL, date '2026-01-31'), "
-        "(2, NULL, false, false, NULL, 'b', 0::numeric(12,2), NULL, NULL)"
+        "(1, 2::bigint, true, false, 'a', NULL, 1.25::numeric(12,2), date '2026-01-31', date '2025-12-31', "
+        "'{\"k\": \"v\"}'::jsonb, timestamptz '2026-01-01 00:00+00'), "
+        "(0, -3, NULL, true, '', 'a', -0.5::numeric(12,2), NULL, date '2026-01-31', '[]', NULL), "
+        "(2, NULL, false, false, NULL, 'b', 0::numeric(12,2), NULL, NULL, NULL, '2026-07-01 12:00+02')"
     )
     asked = {
         text: f"({text})::text IS NOT DISTINCT FROM ({in_sql.rendered(one, lambda column: quoted('v', column.name))})::text"
         for text, one in texts.items()
     }
-    source = f"FROM (VALUES {rows}) AS v (i, j, b, c, s, t, price, d, e)"
+    source = f"FROM (VALUES {rows}) AS v (i, j, b, c, s, t, price, d, e, doc, at)"
     for some in (list(asked)[start : start + 100] for start in range(0, len(asked), 100)):
         for found in server.rows(f"SELECT {', '.join(asked[text] for text in some)} {source}"):
             assert [text for text, is_equal in zip(some, found, strict=True) if not is_equal] == []

@@ -26,6 +26,9 @@ COLUMNS = {
     "deleted_at": TIMESTAMPTZ,
     "id": UUID,
     "amount": verbatim("numeric"),
+    "doc": verbatim("jsonb"),
+    "list": verbatim("integer[]"),
+    "boxes": verbatim("box[]"),
     'we"ird': TEXT,
 }
 NULLABLE = frozenset({"name", "day", "deleted_at"})
@@ -75,6 +78,15 @@ def test_a_cast_of_an_unbounded_numeric_says_how_it_travels() -> None:
     assert "a value of another type" in refusal("amount * 2")
 
 
+def test_parts_of_documents_arrays_and_texts_are_read() -> None:
+    price = Operation("json_text", (Operation("json_part", (column("doc"), Literal("a.b"))), Literal(-1)))
+    assert tree("(doc -> 'a.b' ->> -1)::numeric(9,2)") == Operation("round", (Operation("cast_decimal", (price,)), Literal(2)))
+    assert tree("TRY_CAST(name AS date)") == Operation("try_cast_date", (column("name"),))
+    assert tree("CAST(name AS integer)") == tree("name::bigint") == Operation("cast_whole", (column("name"),))
+    assert tree("cardinality(list) + array_length(list, 1)").type is Type.WHOLE
+    assert column("boxes").type is Type.OPAQUE  # their elements are not separated by commas
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
@@ -120,6 +132,11 @@ def test_literals_keep_what_was_written() -> None:
         ("CASE WHEN name = 'x' THEN 1 ELSE 2 END", False),
         ("CASE WHEN paid THEN 1 END", True),
         ("other - 1", False),
+        ("concat(name)::integer", False),
+        ("TRY_CAST(concat(name) AS integer)", True),
+        ("doc ->> 'a'", True),
+        ("cardinality(list)", False),
+        ("array_length(list, 1)", True),
         ("day - 1", True),
     ],
 )
@@ -154,11 +171,10 @@ def test_an_expression_may_be_null_unless_it_cannot(text: str, nullable: bool) -
         ("interval '1 day'", "has `interval`"),
         ("ARRAY[1]", "array"),
         ("quantity % 2", "has `mod`"),
-        ("sold_at AT TIME ZONE 'UTC'", "has `attimezone`"),
         ("paid IS TRUE", "has `is`"),
         ("E'a'", "has `bytestring`"),
         ("date_trunc('month', sold_at)", "has the function timestamp_trunc()"),
-        ("TRY_CAST(name AS integer)", "has the function try_cast()"),
+        ("doc #>> '{a}'", "has the function"),
         ("DROP TABLE sale", "has `drop`"),
         ("pg_class::regclass", ""),
     ],
@@ -173,10 +189,19 @@ def test_a_construct_that_is_not_on_the_list_is_refused_by_its_name(text: str, c
     [
         (
             "name::regclass",
-            "has a cast of a text to regclass; allowed are casts of a number to integer, bigint and numeric(p,s)",
+            "has a cast of a text to regclass; allowed are casts of a number or a text to integer, bigint and numeric(p,s)",
         ),
         ("price::float", "has a cast of a decimal to double precision; allowed"),
-        ("name::integer", "has a cast of a text to int; allowed"),
+        ("name::double precision", "has a cast of a text to double precision; allowed"),
+        ("name::numeric", "has a cast to decimal: write numeric(p,s)"),
+        ("deleted_at AT TIME ZONE 'Europe/London'", "has AT TIME ZONE with something else than 'UTC'"),
+        ("sold_at AT TIME ZONE 'UTC'", "has `AT TIME ZONE` with a timestamp, but it takes a timestamptz"),
+        ("doc ->> name", "has `column` behind -> or ->>, which take a literal: a key or a place"),
+        (
+            "doc ->> 2147483648",
+            "has `->>` with a jsonb value, a whole number, but it takes a jsonb value, a text or a whole number as a",
+        ),
+        ("name ->> 'a'", "has `->>` with a text, a text, but it takes a jsonb value"),
         ("price::text", "has a cast of a decimal to text; allowed"),
         ("price::numeric", "write numeric(p,s) of at most 18 digits, such as numeric(12,2)"),
         ("price::numeric(20,2)", "write numeric(p,s) of at most 18 digits"),
