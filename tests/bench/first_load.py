@@ -40,7 +40,7 @@ DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 CLIENT = "client"  # the program that moves the rows; of dlt also the start of Python, which its seconds leave out
 
 
-def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str, Any]:
+def run(stack: Stack, home: Path, *, orders: int, peer_python: Path | None) -> dict[str, Any]:
     """Measure everything, print the table, and return the document."""
     busy = os.getloadavg()[0]
     if busy > 0.5:
@@ -52,8 +52,7 @@ def run(stack: Stack, home: Path, *, orders: int, peer_python: Path) -> dict[str
     rows = asyncio.run(fill_source(str(stack.source_owner_url), orders))
     print("COPY | COPY ...")
     limit = min((_copy_limit(stack, rows, number) for number in range(LIMIT_ROUNDS)), key=lambda one: one.seconds)
-    print("dlt, sling ...")
-    peers = _peers(stack, rows, peer_python)
+    peers = _peers(stack, rows, peer_python) if peer_python else []
     print("Starlift ...")
     load, ours = _starlift(stack, home, rows)
     others = {"the limit": limit} | {peer.name: peer for peer in peers}
@@ -109,6 +108,7 @@ def _copy_limit(stack: Stack, rows: int, number: int) -> Measurement:
 
 def _peers(stack: Stack, rows: int, python: Path) -> list[Measurement]:
     """dlt, and sling where its wheel can be installed."""
+    print("dlt, sling ...")
     source, script = stack.database_url("source"), Path(__file__).with_name("peer_dlt.py")
     urls = ("--source", source, "--target", _empty_target(stack, "dlt"))
     with metered(stack, CLIENT) as usage:
@@ -144,11 +144,11 @@ def _starlift(stack: Stack, home: Path, rows: int) -> tuple[starlift_load.FirstL
 def main() -> None:
     """Measure in a stack of its own, and remove it afterwards."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.first_load", description=__doc__.partition("\n")[0])
-    parser.add_argument("--peer-python", type=Path, required=True, help="the Python of the environment that has dlt")
+    parser.add_argument("--peer-python", type=Path, help="the Python of the environment that has the peers; none: without them")
     parser.add_argument("--orders", type=int, default=100_000, help="sales orders in the source (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the figures; without it they are printed")
     arguments = parser.parse_args()
-    if not arguments.peer_python.exists():
+    if arguments.peer_python and not arguments.peer_python.exists():
         parser.error(f"there is no {arguments.peer_python}; run `make .venv-bench/.installed`")
     if arguments.orders < 1:
         parser.error(f"--orders {arguments.orders} leaves nothing to load; give at least 1")
