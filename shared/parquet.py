@@ -25,6 +25,8 @@ from shared.codecs import codec_of
 
 # Its fastest level: at the default one, rows take a third more CPU time and 7 % less room.
 _COMPRESSION = {"_default": {"type": "ZSTD", "args": {"level": 1}}}
+_UNMASKED = {"Int64": "int64", "Int32": "int32", "boolean": "bool"}
+COMPRESSED_ROWS = 1_000  # from here on: to set a compressor up takes longer than to encode a column of fewer
 _CARRIED = "starlift.carried"  # in a file's metadata: the columns that no contract knows
 
 
@@ -38,19 +40,20 @@ def empty_frame(types: Mapping[str, ColumnType]) -> pd.DataFrame:
 
 
 def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried: Collection[str] = ()) -> bytes:
-    """The Parquet file of `frame`, whose columns are those of `types` in their physical form. Zstandard, one row group.
+    """The Parquet file of `frame`, whose columns are those of `types` in their physical form; one row group.
 
     Those of the columns that are `carried` are noted in the file's metadata as columns that no contract knows.
     """
-    physical = frame[list(types)].astype({name: codec_of(kind).file for name, kind in types.items()})
+    physical = pd.DataFrame({name: _physical(frame[name], codec_of(kind).file) for name, kind in types.items()}, copy=False)
     texts = {name: "utf8" for name, kind in types.items() if kind.travels_as_text}
     metadata = make_metadata(physical, has_nulls=True, object_encoding=texts, index_cols=[])
+    compression = _COMPRESSION if len(physical) >= COMPRESSED_ROWS else None
     file = io.BytesIO()
     file.write(MARKER)
     groups = [
         group
         for part in iter_dataframe(physical, None)
-        if (group := make_row_group(file, part, metadata.schema, compression=_COMPRESSION, stats=False)) is not None
+        if (group := make_row_group(file, part, metadata.schema, compression=compression, stats=False)) is not None
     ]
     metadata.schema = [metadata.schema[0], *(_annotated(element, types) for element in metadata.schema[1:])]
     metadata.row_groups = groups
@@ -62,6 +65,12 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
     file.write(struct.pack("<I", footer_bytes))
     file.write(MARKER)
     return file.getvalue()
+
+
+def _physical(column: pd.Series, kind: Any) -> Any:
+    """A column as it is written; without a mask if it has no NULL, which takes fastparquet a quarter less time."""
+    is_plain = isinstance(kind, str) and kind in _UNMASKED and not column.hasnans
+    return column.to_numpy(_UNMASKED[kind]) if is_plain else column.astype(kind)
 
 
 def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame:
