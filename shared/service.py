@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 WRONG_SETTINGS = 2
+# For encoding, parsing and hashing: each holds the rows it works on, and memory of its own that it never gives back.
+THREADS = 2
 _POLL_READ_TIMEOUT = POLL_WAIT_MAXIMUM + timedelta(seconds=10)
 
 _log = structlog.stdlib.get_logger()
@@ -154,8 +157,13 @@ def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Cor
         sys.stderr.write(f"{explained(error, settings_type)}\n")
         return WRONG_SETTINGS
     configure_logs(settings.service, level=settings.log_level)
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        await serve(settings)
+
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(run())
     except (TransientError, PermanentError, DependencyDownError, ExceptionGroup) as error:
         cause = decisive(error)
         if not isinstance(cause, TransientError | PermanentError | DependencyDownError):
