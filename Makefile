@@ -13,11 +13,15 @@ COVERAGE :=
 COVERAGE_MINIMUM := 90
 COVERAGE_OPTIONS = --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_MINIMUM)
 WORKERS := 2
+# Of `make test`: more than there are cores, since the tests of whole stacks wait much of their time.
+TEST_WORKERS := 3
 ORDERS ?= 100000
 ROWS ?= 1000000
 SEED := 1
 MINUTES := 10
 REPORT :=
+EXAMPLES := 200
+PROPERTIES = tests/unit/shared/consumer/test_state_machine.py $(patsubst %,tests/integration/test_%.py,any_order expressions round_trip)
 # The demo and the tests start hundreds of processes: without cached byte code each of them compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # This file decides where pip and uv install. Of the user's shell, only the settings for package sources apply.
@@ -58,7 +62,7 @@ bench-deletes: create-environments ## Measure the search for deleted rows among 
 .PHONY: test
 test: create-environments check $(VENV)-infra/.installed ## Set everything up, run every check and test; COVERAGE=1 measures coverage
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(BIN)/pytest --numprocesses $(WORKERS) $(if $(COVERAGE),$(COVERAGE_OPTIONS)) tests
+	$(BIN)/pytest --numprocesses $(TEST_WORKERS) $(if $(COVERAGE),$(COVERAGE_OPTIONS)) tests
 
 .PHONY: check
 check: create-environments ## Run every check that is not a test
@@ -109,7 +113,7 @@ aws-schema: create-environments ## Write the AWS provider's schema of the resour
 .PHONY: coverage
 coverage: create-environments $(VENV)-infra/.installed ## Run every test, with branch coverage of at least COVERAGE_MINIMUM=90 %
 	$(BIN)/coverage erase
-	$(BIN)/pytest --numprocesses $(WORKERS) $(COVERAGE_OPTIONS) tests
+	$(BIN)/pytest --numprocesses $(TEST_WORKERS) $(COVERAGE_OPTIONS) tests
 
 .PHONY: run-checks
 run-checks: create-environments security audit lint coverage ## Run bandit, the dependency audit, lint and coverage
@@ -136,6 +140,10 @@ chaos: create-environments ## Kill, restart, repeat and reorder for MINUTES=10 f
 .PHONY: fuzz
 fuzz: create-environments ## Send garbage to every queue and damage stored documents for MINUTES=10 from SEED=1; every service must recover
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes $(MINUTES)
+
+.PHONY: properties
+properties: create-environments ## Try EXAMPLES=200 new examples of each property of which `make test` tries a few, the same each time
+	STARLIFT_EXAMPLES=$(EXAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) $(PROPERTIES)
 
 ##@ Set-up
 .PHONY: create-environments

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,18 +18,26 @@ from tests.fixtures.virtual_clock import VirtualClockLoop
 pytest_plugins = ["tests.fixtures.localstack", "tests.fixtures.postgres_cluster"]
 
 
+END_TO_END, INFRA = "tests/end_to_end/", "tests/infra/"
 # Tests that share a stack, or a plan, that takes long to make: one worker runs them all.
-TOGETHER = ("tests/end_to_end/", "tests/infra/")
-# Where two workers run the tests, what takes longest comes first, and the many short files at the end fill the gaps.
+TOGETHER = (END_TO_END, INFRA)
+# Files of END_TO_END that start stacks of their own, and can run anywhere.
+ALONE = tuple(
+    f"{END_TO_END}test_{name}.py" for name in ("demo", "foreground", "installed_wheel", "mistakes", "tutorial", "two_builds")
+)
+# What takes longest comes first, and the many short files at the end fill the gaps.
 ORDER = (*TOGETHER, "tests/chaos/", "tests/fuzz/", "tests/integration/", "tests/conformance/", "tests/unit/")
 # Files of more than ten seconds that are not at the head of the above anyway: each comes first among those of its directory,
-# so that no worker begins one when the other has nothing left to do.
+# so that no worker begins one when the others have nothing left to do.
 LONGEST = (
     "tests/integration/test_any_order.py",
     "tests/integration/test_dead_letter_volume.py",
     "tests/integration/test_deletes.py",
+    "tests/integration/test_expressions.py",
     "tests/integration/test_history.py",
+    "tests/integration/test_joins.py",
     "tests/integration/test_local_stack.py",
+    "tests/integration/test_poison.py",
     "tests/unit/shared/consumer/test_state_machine.py",
 )
 APART = LONGEST[-1]  # its tests share nothing, and take longer than a third of all other unit tests
@@ -41,6 +50,8 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         file = nodeid.partition("::")[0]
         if file == APART:
             return nodeid
+        if file in ALONE:
+            return file
         return next((place for place in TOGETHER if file.startswith(place)), file)
 
 
@@ -64,6 +75,9 @@ MEMORY_MINIMUM = 4 * 1024**3  # the whole suite needs a quarter of it at a time
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whatever a shell or a container says: without cached byte code, hundreds of processes compile all that they import.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Set before any worker starts, so workers and all they start inherit it. Each test makes databases of some hundred files
     # and drops them again: on a disk, a third of the suite's CPU time goes to finding and freeing their inodes.
     is_fit = os.access(MEMORY, os.W_OK) and not is_noexec(MEMORY) and shutil.disk_usage(MEMORY).free >= MEMORY_MINIMUM
