@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import BatchRemodelled, LookUpKeys
@@ -24,6 +24,7 @@ from shared.errors import TransientError
 from shared.testing import FakeObjectStore
 from tests.fixtures.pipeline import Dump, Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.properties import examples
 
 A_NAME, ANOTHER = (
     "UPDATE design SET design_name = 'A' WHERE design_id = 1",
@@ -132,7 +133,7 @@ def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History)
     """Images and hashes, then the answers to all resulting questions."""
 
     @given(orders(len(history.messages)))
-    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @examples(50)
     def holds(order: list[int]) -> None:
         assert asyncio.run(loaded(history, [history.messages[index] for index in order])) == history.in_order
 
@@ -141,7 +142,7 @@ def test_any_order_and_any_repetition_gives_the_same_warehouse(history: History)
 
 def test_any_order_of_images_hashes_questions_and_answers_gives_the_same_warehouse(history: History) -> None:
     @given(orders(len(history.messages)), st.randoms(use_true_random=False))
-    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @examples(8)
     def holds(order: list[int], random: Random) -> None:
         assert asyncio.run(delivered(history, [history.messages[index] for index in order], random)) == history.in_order
 
@@ -169,7 +170,7 @@ def test_a_crash_or_a_lost_question_costs_at_most_one_more_comparison(history: H
     """A loader is killed before or after it has sent a question, before or after it has committed; questions get lost."""
 
     @given(orders(len(history.messages)), st.randoms(use_true_random=False))
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @examples(15)
     def holds(order: list[int], random: Random) -> None:
         found = asyncio.run(delivered_with_crashes(history, [history.messages[index] for index in order], random))
         assert found == history.in_order

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from contracts.column_types import (
@@ -68,6 +68,7 @@ from tests.fixtures.expressions import (
     tree,
 )
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.properties import examples
 
 STORED: Mapping[Type, Sequence[ColumnType]] = {
     WHOLE: (INTEGER, BIGINT, numeric(12, 2), numeric(18, 18)),
@@ -155,10 +156,9 @@ def require_equal(server: Server, trees: Sequence[Expression], rows: Sequence[tu
         assert different[:1] == [], sql  # the row, PostgreSQL's value, and Python's
 
 
-def often(examples: int) -> settings:
-    """Without shrinking, which takes minutes: what differs is one operation on one row anyway."""
-    phases = (Phase.explicit, Phase.generate)
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=phases)
+def often(count: int) -> settings:
+    """New examples each time, without shrinking, which takes minutes: what differs is one operation on one row anyway."""
+    return settings(examples(count), derandomize=False, phases=(Phase.explicit, Phase.generate))
 
 
 def test_every_operation_of_the_list_has_a_property() -> None:

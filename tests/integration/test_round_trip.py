@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from iso4217 import Currency
 
@@ -20,6 +20,7 @@ from shared.postgres import SESSION_SETTINGS
 from shared.sql import literal, quoted
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.properties import examples
 from tests.fixtures.small_contract import SCHEMA, SHOP
 
 MEGABYTE = 1024 * 1024
@@ -157,7 +158,7 @@ async def check(shop: Shop, items: Sequence[Item]) -> None:
 
 def test_every_row_arrives_unchanged_or_is_in_quarantine(shop: Shop) -> None:
     @given(ITEMS)
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @examples(15)
     def holds(items: list[Item]) -> None:
         asyncio.run(check(shop, items))
 

@@ -1,14 +1,12 @@
 """Any order of messages, faults, stops and kills: no message is lost, and each ends where it must.
 
-The same examples each time, a few hundred steps. STARLIFT_EXAMPLES=2000 tries that many new ones; a failure prints the steps
-that lead to it, and what reproduces it.
+The same examples each time, a few hundred steps; `make properties` tries new ones. A failure prints the steps that lead to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +14,7 @@ from random import Random
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -33,6 +31,7 @@ from shared.consumer.consumer import CLEAN_UP, FLUSH
 from shared.consumer.executor import Executor
 from shared.consumer.lease import Lease
 from shared.testing import AnswerLost, FakeQueue, Fault, Hangs, Partial, connection_reset, throttled
+from tests.fixtures.properties import examples
 from tests.fixtures.virtual_clock import VirtualClockLoop
 from tests.unit.shared.consumer.processes import LEASE_S, Kind, Process, World
 from tests.unit.shared.consumer.scene import RULES, now, until
@@ -40,7 +39,7 @@ from tests.unit.shared.consumer.scene import RULES, now, until
 MACHINE_RULES = replace(RULES, drain_budget=timedelta(seconds=20), defer_limit=timedelta(minutes=4))
 DRAIN = MACHINE_RULES.drain_budget + CLEAN_UP + FLUSH + timedelta(seconds=2)  # the wait may check only once a second
 ENOUGH = timedelta(hours=3)  # for the longest backoff and the longest deferral
-EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
+STEPS = 40  # of an example
 COPY = "attempt.Attempt.copy_attributes"
 A_MOMENT_S = 0.01  # until a sent message is received and handled
 METHODS = ("receive", "delete", "set_visibility", "send")
@@ -230,19 +229,10 @@ class ConsumersUnderFaults(Consumers):
         self.run(forget())
 
 
-SETTINGS = settings(
-    max_examples=EXAMPLES or 80,
-    stateful_step_count=40,
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
 TestStopsAndOutages = Consumers.TestCase
-TestStopsAndOutages.settings = SETTINGS
+TestStopsAndOutages.settings = settings(examples(80), stateful_step_count=STEPS)
 TestFaultsAndKills = ConsumersUnderFaults.TestCase
-TestFaultsAndKills.settings = settings(SETTINGS, max_examples=EXAMPLES or 250)
+TestFaultsAndKills.settings = settings(examples(250), stateful_step_count=STEPS)
 
 
 def counting_the_stop(attempt: Attempt) -> dict[str, str]:
