@@ -1,4 +1,4 @@
-"""Ten mistakes, each planted by itself, and the check that finds it."""
+"""Mistakes, each planted by itself where one could hide another, and the check that finds it."""
 
 from __future__ import annotations
 
@@ -82,22 +82,12 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         ),
     ],
 }
-BY_LOCAL_STACK = [
-    Mistake(
-        "a queue missing from the local stack",
-        TOPOLOGY,
-        VISIBLE,
-        f'"audit": {{"visibility_timeout_s": 60, "max_receive_count": 10, "retention_s": 1209600}}, {VISIBLE}',
-        "queue 'starlift-audit' is not there in the local stack",
-    ),
-    Mistake("another visibility than locally", TOPOLOGY, VISIBLE, VISIBLE.replace("60", "45"), "'visibility': 45"),
-]
 # A handler may run for hours, since its lease is renewed at half of the visibility: wrong is what is too short to be renewed.
-BY_SETTINGS = Mistake(
-    "visibility too short for the handler's lease",
+BY_WHAT_IS_APPLIED = Mistake(
+    "a queue missing from the local stack, and a visibility that is not the local one and too short for the handler's lease",
     TOPOLOGY,
     VISIBLE,
-    VISIBLE.replace("60", "5"),
+    '"audit": {"visibility_timeout_s": 60, "max_receive_count": 10, "retention_s": 1209600}, ' + VISIBLE.replace("60", "5"),
     "STARLIFT_VISIBILITY_TIMEOUT_S=5",
 )
 BY_ZIZMOR = Mistake(
@@ -151,20 +141,17 @@ def test_terraform_test_finds_its_mistakes(mistake: Mistake, tests: str, planted
         assert mistake.words in checks.own_tests(terraform, f"-filter=tests/{tests}.tftest.hcl")
 
 
-@pytest.mark.parametrize("mistake", BY_LOCAL_STACK, ids=named)
-def test_the_comparison_with_the_local_stack_finds_its_mistakes(
-    mistake: Mistake, planted: Plant, tmp_path: Path, local: Resources, sqs: Any
+def test_the_comparison_with_the_local_stack_and_a_service_s_settings_find_their_mistakes(
+    planted: Plant, tmp_path: Path, local: Resources, sqs: Any
 ) -> None:
-    with opened(planted(mistake), tmp_path) as terraform:
+    with opened(planted(BY_WHAT_IS_APPLIED), tmp_path) as terraform:
         resources = terraform.apply("dev")
     urls = [*local.queue_urls.values(), *local.dead_letter_urls.values()]
-    assert mistake.words in checks.local_differences(resources, sqs, urls)
-
-
-def test_a_service_s_settings_find_their_mistakes(planted: Plant, tmp_path: Path) -> None:
-    with opened(planted(BY_SETTINGS), tmp_path) as terraform:
-        resources = terraform.apply("dev")
-    assert BY_SETTINGS.words in checks.understood(resources, "loading")
+    differences = checks.local_differences(resources, sqs, urls).splitlines()
+    assert len(differences) == 3, differences
+    assert [line for line in differences if line.startswith("queue 'starlift-audit' is not there in the local stack")]
+    assert [line for line in differences if line.startswith("queue 'starlift-loading' is ") and "'visibility': 5," in line]
+    assert BY_WHAT_IS_APPLIED.words in checks.understood(resources, "loading")
 
 
 def test_zizmor_finds_its_mistakes(planted: Plant) -> None:

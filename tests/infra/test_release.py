@@ -24,7 +24,7 @@ REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"
 OLD = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:4"
 NEW = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:5"
 # A call is answered by the first line of `answers` whose words it has; the answers to one line come one after another.
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -IS
 import json, pathlib, sys
 place = pathlib.Path(__file__).parent
 call = " ".join([pathlib.Path(__file__).name, *sys.argv[1:]])
@@ -41,7 +41,7 @@ for words, texts in answers.items():
         print(text)
         break
 """
-JQ = """#!{python}
+JQ = """#!{python} -IS
 import json, sys
 definition = json.load(sys.stdin)
 definition["containerDefinitions"][0]["image"] = sys.argv[sys.argv.index("--arg") + 2]
