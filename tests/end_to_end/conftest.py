@@ -26,6 +26,9 @@ from tests.fixtures.limits import HANG, HANG_S
 from tests.fixtures.postgres_cluster import TestCluster
 
 ORDERS = 300
+# Seconds between the runs of the stack that the tests share: nearly all of them ask for the runs that they need, and each run
+# takes CPU time from the tests beside them.
+RUN_EVERY = "5"
 
 
 @dataclass
@@ -164,9 +167,9 @@ def databases(postgres_cluster: TestCluster) -> Iterator[Databases]:
 def shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlift]:
     """A Starlift that is up on the user's databases and has loaded them. A test that stops it starts it again.
 
-    It ends with the last test of this directory: five processes that poll every two seconds would slow down all later tests.
+    It ends with the last test of this directory: five processes that poll would slow down all later tests.
     """
     with starlift_in(tmp_path_factory.mktemp("shared") / "home") as running:
-        running("up", "--detach", expected=0, **databases.urls)
+        running("up", "--detach", "--every", RUN_EVERY, expected=0, **databases.urls)
         running("ingest", "--wait")
         yield running

@@ -12,7 +12,7 @@ from typing import Any
 from contracts.failure import FAILURE_ATTRIBUTE
 from infra.local.bootstrap import client
 from infra.local.processes import find
-from tests.end_to_end.conftest import Databases, Starlift, wait_until
+from tests.end_to_end.conftest import RUN_EVERY, Databases, Starlift, wait_until
 
 
 def sell(databases: Databases) -> None:
@@ -139,7 +139,7 @@ def test_down_leaves_no_process_and_the_next_up_continues_from_the_warehouse(sha
     assert shared("status", expected=2).complains(2).startswith(f"no Starlift is running in {shared.home}; ")
     sell(databases)
     of_up = {name.replace("STARLIFT_", "STARLIFT_UP_"): url for name, url in databases.urls.items()}
-    shared("up", "--detach", expected=0, **of_up)
+    shared("up", "--detach", "--every", RUN_EVERY, expected=0, **of_up)
     shared("ingest", "--wait")
     assert sold(databases) == before + 1
     assert_equal(shared)
