@@ -122,7 +122,7 @@ class Fuzzer:
             service, base = self._draw.choice(list(good)), self._draw.choice(list(good))
             make = self._draw.choice(rubbish.BODIES)
             body = make(self._draw, good[base])
-            if make is rubbish.with_broken_reference or rubbish.is_no_message(body):
+            if make is rubbish.with_broken_reference or rubbish.is_not_a_message(body):
                 return service, body
 
     async def _send(self, service: str, body: str) -> str | None:

@@ -115,7 +115,7 @@ BODIES: list[Callable[[Random, str], str]] = [
 ]
 
 
-def is_no_message(body: str) -> bool:
+def is_not_a_message(body: str) -> bool:
     """True if no service accepts it as a message: a valid one with another run number would rightly be processed."""
     try:
         decode(body)

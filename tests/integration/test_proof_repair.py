@@ -88,7 +88,7 @@ def named(verdict: Verdict) -> Iterator[tuple[str, Mismatch, object, str | None]
             yield table.table, difference.kind, key, next(iter(difference.columns), None)
 
 
-async def mended(pipeline: Pipeline, verdict: Verdict) -> list[RepairRun]:
+async def repaired(pipeline: Pipeline, verdict: Verdict) -> list[RepairRun]:
     found = await plan_repair(pipeline.system, verdict)
     for wish in found:
         await pipeline.run(reread=wish.reread, compare_keys=wish.compare_keys)
@@ -114,7 +114,7 @@ async def test_each_corruption_is_named_exactly_and_repaired(loaded: Pipeline) -
             [("fact_purchase_order", MISSING, key, None) for (key,) in sorted(orders)] if name == "a whole table" else expected
         )
         assert list(named(verdict)) == list(whole), name
-        await mended(loaded, verdict)
+        await repaired(loaded, verdict)
         assert list(named(await loaded.verify())) == [], name
 
 
@@ -126,7 +126,7 @@ async def test_a_day_missing_from_the_calendar_is_added_by_a_row_that_references
     await loaded.select("DELETE FROM dim_date WHERE date_id BETWEEN '2025-01-02' AND '2025-01-03'")
     verdict = await loaded.verify()
     assert list(named(verdict)) == [("dim_date", MISSING, f"2025-01-0{day}", None) for day in (2, 3)]
-    await mended(loaded, verdict)
+    await repaired(loaded, verdict)
     assert (await loaded.verify()).is_equal
 
 
@@ -145,7 +145,7 @@ async def test_many_rows_are_requested_in_several_commands(loaded: Pipeline, mon
     assert ROWS_MAXIMUM == 5_000
     monkeypatch.setattr("services.operator.proof.repair.ROWS_MAXIMUM", 8)
     await loaded.select("UPDATE fact_payment SET paid = NOT paid")
-    found = await mended(loaded, await loaded.verify())
+    found = await repaired(loaded, await loaded.verify())
     assert sum(len(rows.keys) for wish in found for rows in wish.reread) == len(
         await loaded.select("SELECT FROM fact_payment_current")
     )

@@ -178,7 +178,7 @@ async def test_a_deleted_row_that_a_comparison_did_not_mark_differs(
 async def test_a_row_that_returned_and_was_deleted_again_waits_for_the_next_comparison(
     pipeline: Pipeline, source: asyncpg.Connection
 ) -> None:
-    """The comparison between the two looks saw it alive; the image that a run read since is no leftover of the first delete."""
+    """The comparison between the two looks saw it alive; the image that a run read since is not left over from before."""
     table = pipeline.contract.warehouse_table("fact_payment")
     payment = await source.fetchrow("DELETE FROM payment WHERE payment_id = 3 RETURNING *")
     assert payment is not None

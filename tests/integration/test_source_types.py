@@ -18,7 +18,7 @@ from shared.star_schema.evolution import SchemaNotReadyError
 from tests.fixtures.pipeline import Pipeline, row_count
 from tests.fixtures.plans import problems_of
 from tests.fixtures.postgres_cluster import TestCluster
-from tests.fixtures.tracing import life, told
+from tests.fixtures.tracing import life, printed
 from tests.integration.plain_star import DIM_DATE, dimension_of, keys_in_quarantine, of, require_equal, source_table
 
 
@@ -262,6 +262,6 @@ async def test_a_row_with_a_timestamp_key_is_found_repaired_and_traced(owner: as
     await pipeline.run(compare_keys=True)
     await require_equal(pipeline, quarantined=1)
     assert (await check_history(pipeline.system)).facts[0].problems == ()
-    assert "2026-03-05 19:00:00.5" in await told(pipeline, "fact_reading", "2026-03-05T19:00:00.500")
+    assert "2026-03-05 19:00:00.5" in await printed(pipeline, "fact_reading", "2026-03-05T19:00:00.500")
     assert (await life(pipeline, "fact_reading", last)).tombstone is not None
     assert (await life(pipeline, "fact_reading", first)).quarantine

@@ -15,7 +15,7 @@ from services.operator.proof.history import check_history
 from services.operator.trace.life import Hop, Passage
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
-from tests.fixtures.tracing import life, told
+from tests.fixtures.tracing import life, printed
 
 pytestmark = begins_with(filled_totesys(orders=20))
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
@@ -103,7 +103,7 @@ async def test_every_version_of_a_fact_is_traced_and_the_newest_is_current(
     assert [row.current for row in found.rows] == [True, False, False]
     assert [row.values["payment_amount"] for row in found.rows[:2]] == ["8.00", "7.00"]
     assert [row.batch.run for row in found.rows if row.batch] == [row.run for row in found.rows]
-    lines = (await told(filled, "fact_payment", "3")).splitlines()
+    lines = (await printed(filled, "fact_payment", "3")).splitlines()
     assert lines[0] == "fact_payment 3: 3 rows in the warehouse"
     assert [line for line in lines if line.startswith("20") and "current" in line] == ["2026-11-30 10:00:00, current"]
     assert "2026-12-01 10:00:00" in lines
@@ -151,7 +151,7 @@ async def test_expired_objects_are_reported_and_the_rest_is_traced(filled: Pipel
         message.id,
         (require(hops[3].at) - announced.time).total_seconds(),
     )
-    words = await told(filled, "dim_staff", "3")
+    words = await printed(filled, "dim_staff", "3")
     assert "time not known" in words
     assert "its objects have expired" in words
     assert words.count(": expired") == 1
@@ -168,7 +168,7 @@ async def test_a_batch_without_a_manifest_is_traced_from_ledger_and_buckets(fill
     assert all(piece.rows is None and not piece.expired for piece in found.landing)
     assert (hops[1].message, hops[1].to_the_second) == (announced.id, True)
     assert require(hops[1].at) <= announced.time
-    assert "no manifest: it has expired, or the run did not complete" in await told(filled, "dim_staff", "3")
+    assert "no manifest: it has expired, or the run did not complete" in await printed(filled, "dim_staff", "3")
     for key in [key for key in filled.objects.buckets[LANDING] if "/runs/" in key]:
         del filled.objects.buckets[LANDING][key]
     found, hops = await passage(filled, "dim_staff", "3")
@@ -186,7 +186,7 @@ async def test_a_row_of_a_replayed_batch_is_traced_with_both_message_ids(filled:
     assert (found.id, found.first_id) == (again.data.batch_id, first.data.batch_id)
     assert [hop.message for hop in hops[1:3]] == [announced.id, message.id]
     assert len(found.landing) == 2
-    assert "sent again later under another batch id" in await told(filled, "dim_staff", "3")
+    assert "sent again later under another batch id" in await printed(filled, "dim_staff", "3")
     assert (await check_history(filled.system)).is_complete
 
 
@@ -196,8 +196,8 @@ async def test_a_row_that_starlift_did_not_write_is_reported(filled: Pipeline) -
         f"UPDATE dim_design SET _batch_id = '{UUID(int=1)}' WHERE design_id = 1",
     )
     await filled.select("UPDATE dim_design SET _batch_id = NULL WHERE design_id = 2")
-    assert "the ledger does not have the batch" in await told(filled, "dim_design", "1")
-    assert "of no batch: Starlift did not load it" in await told(filled, "dim_design", "2")
+    assert "the ledger does not have the batch" in await printed(filled, "dim_design", "1")
+    assert "of no batch: Starlift did not load it" in await printed(filled, "dim_design", "2")
 
 
 async def test_the_json_of_a_trace_has_stable_names(filled: Pipeline) -> None:

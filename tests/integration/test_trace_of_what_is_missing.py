@@ -14,7 +14,7 @@ from services.operator.trace.life import AtSource
 from shared.postgres import Database
 from tests.fixtures.beginnings import begins_with, filled_totesys, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
-from tests.fixtures.tracing import life, told
+from tests.fixtures.tracing import life, printed
 
 pytestmark = begins_with(filled_totesys(orders=20))
 PAY = "UPDATE payment SET payment_amount = $2, last_updated = $3::text::timestamp WHERE payment_id = $1"
@@ -38,7 +38,7 @@ async def test_a_row_deleted_at_the_source_is_traced_to_the_run_that_found_it_mi
     assert found.tombstone is not None
     answered = filled.checkpoint()  # the run that answered loading's question was the last
     assert (found.tombstone.run, found.rows[0].deleted_at) == (answered.run, answered.snapshot.taken_at)
-    assert f"as the look-up of run {answered.run} found" in await told(filled, "fact_payment", "3")
+    assert f"as the look-up of run {answered.run} found" in await printed(filled, "fact_payment", "3")
     assert (await life(filled, "fact_payment", "4")).tombstone is None
 
 
@@ -52,7 +52,7 @@ async def test_an_inferred_member_is_labelled_and_its_row_looked_up_at_the_sourc
     ((key,),) = await filled.select("SELECT min(transaction_id)::text FROM dim_transaction WHERE _run = 0")
     found = await life(filled, "dim_transaction", key)
     assert (found.known, found.rows[0].inferred, found.at_source) == (True, True, AtSource.READ)
-    assert "inferred member: a fact refers to it" in await told(filled, "dim_transaction", key)
+    assert "inferred member: a fact refers to it" in await printed(filled, "dim_transaction", key)
     await filled.load(*messages)
     found = await life(filled, "dim_transaction", key)
     assert (found.rows[0].inferred, found.at_source) == (False, None)
@@ -68,12 +68,12 @@ async def test_a_refused_row_is_traced_with_its_reasons_and_later_arrival(source
     assert (refusal.run, refusal.open, len(found.rows)) == (message.data.run, True, 1)
     assert refusal.row["payment_id"] == 3
     line = f"quarantine: run {refusal.run} refused it: payment_amount is NaN (still missing)"
-    assert line in await told(filled, "fact_payment", "3")
+    assert line in await printed(filled, "fact_payment", "3")
     await source.execute(PAY, 3, 7, "2026-12-02 10:00")
     await filled.run()
     found = await life(filled, "fact_payment", "3")
     assert [one.open for one in found.quarantine] == [False]
-    assert "(a later image of it is loaded)" in await told(filled, "fact_payment", "3")
+    assert "(a later image of it is loaded)" in await printed(filled, "fact_payment", "3")
     assert (await life(filled, "fact_payment", "5")).quarantine == ()
 
 
@@ -85,7 +85,7 @@ async def test_a_refused_row_that_was_deleted_is_no_longer_missing(source: async
     await filled.run(Mode.FULL)
     found = await life(filled, "fact_payment", "3")
     assert [refusal.open for refusal in found.quarantine] == [False]
-    assert "payment_amount is NaN (the source no longer has it)" in await told(filled, "fact_payment", "3")
+    assert "payment_amount is NaN (the source no longer has it)" in await printed(filled, "fact_payment", "3")
 
 
 async def test_refusals_are_listed_newest_first_for_the_requested_table(source: asyncpg.Connection, filled: Pipeline) -> None:
@@ -114,7 +114,7 @@ async def test_a_row_that_is_not_loaded_is_looked_up_at_the_source(source: async
     )
     assert (await life(filled, "dim_staff", "999")).at_source is AtSource.WAITING
     assert (await life(filled, "dim_staff", "998")).at_source is AtSource.NOWHERE
-    assert await told(filled, "dim_staff", "998") == "dim_staff 998 is not in the warehouse.\nThe source has no such row."
+    assert await printed(filled, "dim_staff", "998") == "dim_staff 998 is not in the warehouse.\nThe source has no such row."
 
 
 @begins_with(loaded_totesys(orders=20))
@@ -131,8 +131,8 @@ async def test_a_calendar_day_is_computed_and_belongs_to_no_run(filled: Pipeline
     ((day,),) = await filled.select("SELECT max(date_id)::text FROM dim_date")
     found = await life(filled, "dim_date", day)
     assert (found.known, found.computed, found.at_source) == (True, True, None)
-    assert "the loader computes it, no run reads it" in await told(filled, "dim_date", day)
-    assert "inferred" not in await told(filled, "dim_date", day)
+    assert "the loader computes it, no run reads it" in await printed(filled, "dim_date", day)
+    assert "inferred" not in await printed(filled, "dim_date", day)
     assert not (await life(filled, "dim_date", "1066-10-14")).known
 
 

@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "home"
 
 
-def told(queue: str) -> dict[str, str]:
+def settings_of(queue: str) -> dict[str, str]:
     return {
         f"STARLIFT_{queue}_QUEUE_URL".upper(): f"https://sqs/1/{queue}",
         f"STARLIFT_{queue}_DEAD_LETTER_URL".upper(): f"https://sqs/1/{queue}-dlq",
@@ -35,7 +35,7 @@ def told(queue: str) -> dict[str, str]:
 
 
 def complete_environment() -> dict[str, str]:
-    queues = {name: value for queue in QUEUES for name, value in told(queue).items()}
+    queues = {name: value for queue in QUEUES for name, value in settings_of(queue).items()}
     return queues | {
         "STARLIFT_REGION": "eu-west-2",
         "STARLIFT_LANDING_BUCKET": "their-landing",
@@ -97,7 +97,7 @@ def test_the_environment_overrides_the_local_stack(home: Path) -> None:
 
 
 def test_an_incomplete_environment_names_what_is_missing() -> None:
-    os.environ.update(told("ingestion"))
+    os.environ.update(settings_of("ingestion"))
     with pytest.raises(UsageError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
         operator_settings()
 

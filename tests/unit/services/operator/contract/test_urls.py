@@ -96,5 +96,5 @@ def test_a_file_that_is_not_there_is_reported_by_its_path(tmp_path: Path) -> Non
         chosen_url("source", f"@{tmp_path / 'nowhere'}")
 
 
-def test_nothing_given_is_no_url() -> None:
+def test_nothing_given_is_not_a_url() -> None:
     assert chosen_url("source", None, never) is None

@@ -39,7 +39,7 @@ def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, 
     return made
 
 
-def told(prover: Prover) -> str | None:
+def reported(prover: Prover) -> str | None:
     """Wait for the proof under way and return its result."""
     deadline = time.monotonic() + HANG_S
     while prover._child is not None and prover._child.exit_code() is None:
@@ -54,13 +54,13 @@ def test_a_proof_runs_every_interval_and_its_last_line_is_reported(proofs: Any) 
     for clock.now in (59.9, 60.0, 60.1, 119.9):
         prover.look()
     assert len(adopted) == 1
-    sentence = told(prover)
+    sentence = reported(prover)
     assert sentence is not None
     assert sentence.endswith("  proof        EQUAL as of run 7")
     clock.now = 120.0
     prover.look()
     assert len(adopted) == 2
-    assert told(prover) is not None
+    assert reported(prover) is not None
 
 
 def test_a_warehouse_that_differs_is_reported(proofs: Any) -> None:
@@ -68,7 +68,7 @@ def test_a_warehouse_that_differs_is_reported(proofs: Any) -> None:
     prover, _ = proofs(clock, "print('DIFFERENT as of run 7'); raise SystemExit(3)")
     clock.now = 60
     prover.look()
-    assert "DIFFERENT" in str(told(prover))
+    assert "DIFFERENT" in str(reported(prover))
 
 
 def test_rows_that_are_stuck_are_reported(proofs: Any) -> None:
@@ -76,7 +76,7 @@ def test_rows_that_are_stuck_are_reported(proofs: Any) -> None:
     prover, _ = proofs(clock, "print('PENDING as of run 7'); raise SystemExit(4)")
     clock.now = 60
     prover.look()
-    assert str(told(prover)).endswith("  proof        PENDING as of run 7")
+    assert str(reported(prover)).endswith("  proof        PENDING as of run 7")
 
 
 def test_a_missing_proof_before_the_first_load_is_not_reported(proofs: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_missing_proof_before_the_first_load_is_not_reported(proofs: Any) -> N
     prover, _ = proofs(clock, "print('no table yet'); raise SystemExit(4)")
     clock.now = 60
     prover.look()
-    assert told(prover) is None
+    assert reported(prover) is None
 
 
 def test_a_proof_that_keeps_failing_is_reported_once(proofs: Any) -> None:
@@ -92,10 +92,10 @@ def test_a_proof_that_keeps_failing_is_reported_once(proofs: Any) -> None:
     prover, _ = proofs(clock, "print('starlift: no such table'); raise SystemExit(1)")
     clock.now = 60
     prover.look()
-    assert str(told(prover)).endswith("  proof        failed: starlift: no such table")
+    assert str(reported(prover)).endswith("  proof        failed: starlift: no such table")
     clock.now = 120
     prover.look()
-    assert told(prover) is None
+    assert reported(prover) is None
 
 
 def test_two_proofs_never_run_at_the_same_time(proofs: Any) -> None:
