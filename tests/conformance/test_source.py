@@ -16,13 +16,13 @@ from tests.fixtures.applications import (
     AN_ITEM,
     ITEM,
     MAKER,
-    SHELF,
     Scene,
     compares,
     item,
     maker,
     rows_of,
 )
+from tests.fixtures.small_contract import SHELF
 
 
 async def test_the_first_run_reads_every_row_with_its_partner(scene: Scene) -> None:

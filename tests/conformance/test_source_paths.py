@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from contracts.messages import Role, RowsOf
 from services.ingestion.source import BatchLimits
-from tests.fixtures.applications import SHELF, Row, Scene, part, shelf
+from tests.fixtures.applications import Row, Scene, part, shelf
+from tests.fixtures.small_contract import SHELF
 
 PARTS = part(1, 2), part(2, 3), part(3, 1, 7, "a"), part(4, 3), part(5, 4, 7, "b"), part(6), part(7, 7, 7, "a")
 

@@ -13,6 +13,8 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart, FromSource
 from contracts.tables import Calendar, Column, Dimension, Fact, SourceColumn, SourceTable, WarehouseTable
 from contracts.warehouse import current_name
+from services.operator.proof.row_comparison import Difference
+from services.operator.proof.verdict import Verdict
 from services.operator.quarantine import open_entries
 from shared.sql import quoted
 from tests.fixtures.pipeline import Pipeline
@@ -38,9 +40,15 @@ def of(*tables: SourceTable, star: tuple[WarehouseTable, ...] = ()) -> Contract:
     return Contract("case", "public", "public", tables, star or tuple(dimension_of(table) for table in tables))
 
 
+def differences(verdict: Verdict) -> list[tuple[str, Difference]]:
+    """Every difference, with its table."""
+    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
+
+
 async def require_equal(pipeline: Pipeline, quarantined: int = 0) -> None:
+    """Require that the proof finds every row and no other."""
     verdict = await pipeline.verify()
-    assert [difference for table in verdict.tables for difference in table.differences] == []
+    assert differences(verdict) == []
     assert (verdict.in_flight, verdict.quarantined) == (0, quarantined)
 
 

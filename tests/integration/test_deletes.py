@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from contracts.messages import Mode, Trigger
 from services.operator.proof.row_comparison import Difference, Mismatch
-from services.operator.proof.verdict import Verdict
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline, tables_read
+from tests.integration.plain_star import differences, require_equal
 
 pytestmark = begins_with(loaded_totesys(orders=40))
 DELETE = "DELETE FROM payment WHERE payment_id = 3"
@@ -21,17 +21,6 @@ UNKNOWN_CURRENCY = """
 UPDATE dim_currency SET currency_code = '(unknown)', currency_name = '(unknown)', _run = 0 WHERE currency_id = 1
 """
 UPDATE = "UPDATE payment SET paid = NOT paid, last_updated = $1 WHERE payment_id = 3"
-
-
-def differences(verdict: Verdict) -> list[tuple[str, Difference]]:
-    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
-
-
-async def require_equal(pipeline: Pipeline) -> None:
-    """Require that the proof finds every row and no other."""
-    verdict = await pipeline.verify()
-    assert differences(verdict) == []
-    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
 
 
 async def row_of(source: asyncpg.Connection, table: str, key: int) -> tuple[object, ...]:

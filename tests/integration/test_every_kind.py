@@ -17,6 +17,7 @@ from tests.fixtures.pipeline import PROCESSED, Pipeline, open_pipeline, tables_r
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.small_contract import SCHEMA, SHOP
 from tests.fixtures.tracing import life
+from tests.integration.plain_star import require_equal
 
 # Every value as its text: asyncpg takes the first and the last date that Python has for infinities.
 SOLD = "2026-11-01 09:30:00.000001"
@@ -57,12 +58,6 @@ async def put(shop: asyncpg.Connection, *items: Values) -> None:
         values = {"sold_at": SOLD} | item
         texts = ", ".join("NULL" if values.get(name) is None else literal(str(values[name])) for name in COLUMNS)
         await shop.execute(f"INSERT INTO item (item_id, {', '.join(COLUMNS)}) VALUES ({number}, {texts})")
-
-
-async def require_equal(pipeline: Pipeline) -> None:
-    verdict = await pipeline.verify()
-    assert [difference for table in verdict.tables for difference in table.differences] == []
-    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
 
 
 async def test_the_extremes_of_every_kind_are_exact(shop: asyncpg.Connection, pipeline: Pipeline) -> None:

@@ -10,18 +10,14 @@ from contracts.proofs import Outcome
 from services.operator.errors import NotLoadedError
 from services.operator.local.totesys.fill import fill
 from services.operator.proof.row_comparison import Both, Difference, Mismatch
-from services.operator.proof.verdict import Verdict
 from shared.errors import PermanentError
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import LANDING, SOURCE, Pipeline
+from tests.integration.plain_star import differences
+from tests.integration.totesys_rows import SELL
 
 DAYS = ("0001-01-01", "2025-01-02", "9999-12-31")
 Columns = dict[str, Both]
-SELL = """
-INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
-                         agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
-VALUES (1, 1, 1, 1, 1.10, 1, $1, $2, 1, '1999-02-03', '1999-02-03') RETURNING sales_order_id
-"""
 SWAP = """
 UPDATE fact_sales_order SET agreed_payment_date = agreed_delivery_date, agreed_delivery_date = agreed_payment_date
 WHERE sales_order_id = 2
@@ -42,11 +38,6 @@ async def first_load(source: asyncpg.Connection, pipeline: Pipeline) -> None:
 pytestmark = begins_with(first_load)
 
 
-def found(verdict: Verdict) -> list[tuple[str, Difference]]:
-    """Every difference, with its table."""
-    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
-
-
 async def value(pipeline: Pipeline, expression: str, origin: str) -> str | None:
     """One value of the warehouse, as text."""
     ((text,),) = await pipeline.select(f"SELECT ({expression})::text FROM {origin}")
@@ -63,7 +54,7 @@ async def without_foreign_keys(pipeline: Pipeline) -> None:
 async def test_a_loaded_warehouse_is_equal(loaded: Pipeline) -> None:
     verdict = await loaded.verify()
     assert verdict.is_equal
-    assert (verdict.in_flight, verdict.quarantined, found(verdict)) == (0, 0, [])
+    assert (verdict.in_flight, verdict.quarantined, differences(verdict)) == (0, 0, [])
     counts = {table.table: table.expected for table in verdict.tables}
     assert (counts["fact_sales_order"], counts["dim_design"]) == (20, 473)
     assert all(table.expected == table.actual for table in verdict.tables)
@@ -105,7 +96,7 @@ async def test_exactly_the_values_that_differ_are_named(loaded: Pipeline) -> Non
         await loaded.select(f"UPDATE {table} SET {column} = {corrupt} WHERE {origin.partition(' WHERE ')[2]}")
         differing: Columns = {column: Both(before, await value(loaded, column, origin))}
         expected.append((table, Difference(Mismatch.DIFFERENT, (key,), differing)))
-    assert found(await loaded.verify()) == expected
+    assert differences(await loaded.verify()) == expected
 
 
 async def test_swapped_dates_are_two_differences_in_one_row(loaded: Pipeline) -> None:
@@ -114,30 +105,30 @@ async def test_swapped_dates_are_two_differences_in_one_row(loaded: Pipeline) ->
         "agreed_payment_date": Both("2025-01-02", "2025-01-03"),
         "agreed_delivery_date": Both("2025-01-03", "2025-01-02"),
     }
-    assert found(await loaded.verify()) == [("fact_sales_order", Difference(Mismatch.DIFFERENT, (2,), swapped))]
+    assert differences(await loaded.verify()) == [("fact_sales_order", Difference(Mismatch.DIFFERENT, (2,), swapped))]
 
 
 async def test_a_row_removed_from_the_warehouse_is_missing(loaded: Pipeline) -> None:
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
-    assert found(await loaded.verify()) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
+    assert differences(await loaded.verify()) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
 
 
 async def test_a_row_that_the_source_never_had_is_extra(loaded: Pipeline) -> None:
     await loaded.select("INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', 1)")
-    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
+    assert differences(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
 async def test_a_row_forged_under_a_future_run_is_extra_at_once(loaded: Pipeline) -> None:
     """No comparison of keys could ever be later than that run."""
     made_up = "INSERT INTO dim_payment_type (payment_type_id, payment_type_name, _run) VALUES (99, 'BARTER', $1)"
     await loaded.select(made_up, 2**62)
-    assert found(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
+    assert differences(await loaded.verify()) == [("dim_payment_type", Difference(Mismatch.EXTRA, (99,)))]
 
 
 async def test_a_duplicated_row_of_a_dimension_is_extra_once(loaded: Pipeline) -> None:
     await loaded.select("ALTER TABLE dim_staff DROP CONSTRAINT dim_staff_pkey CASCADE")
     await loaded.select("INSERT INTO dim_staff SELECT * FROM dim_staff WHERE staff_id = 3")
-    assert found(await loaded.verify()) == [("dim_staff", Difference(Mismatch.EXTRA, (3,)))]
+    assert differences(await loaded.verify()) == [("dim_staff", Difference(Mismatch.EXTRA, (3,)))]
 
 
 async def test_a_deleted_row_stays_in_flight_after_the_state_was_lost(source: asyncpg.Connection, loaded: Pipeline) -> None:
@@ -165,7 +156,7 @@ async def test_a_row_the_source_lacks_waits_for_the_first_comparison(source: asy
     for loss in ("DELETE FROM", "DROP TABLE"):
         await loaded.select(f"{loss} starlift.key_comparison")
         verdict = await loaded.verify()
-        assert (found(verdict), verdict.outcome, verdict.stuck) == ([], Outcome.PENDING, 1)
+        assert (differences(verdict), verdict.outcome, verdict.stuck) == ([], Outcome.PENDING, 1)
         assert list(verdict.reasons) == ["keys were never compared: `starlift ingest --compare-keys --wait` does it"]
 
 
@@ -174,28 +165,28 @@ async def test_an_older_version_in_place_of_the_current_one_differs(source: asyn
     await loaded.run()
     assert (await loaded.verify()).is_equal
     await loaded.select("UPDATE fact_payment SET _run = _run + 10^12 WHERE payment_id = 3 AND last_updated_date < '2026-12-01'")
-    ((table, difference),) = found(await loaded.verify())
+    ((table, difference),) = differences(await loaded.verify())
     assert (table, difference.kind, difference.key) == ("fact_payment", Mismatch.DIFFERENT, (3,))
     assert set(difference.columns) == {"paid", "last_updated_date", "last_updated_time"}
 
 
 async def test_a_calendar_day_with_a_wrong_description_differs(loaded: Pipeline) -> None:
     await loaded.select(f"UPDATE dim_date SET quarter = 5 - quarter WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
-    assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, (day,))) for day in DAYS]
+    assert differences(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, (day,))) for day in DAYS]
 
 
 async def test_a_duplicated_calendar_day_differs(loaded: Pipeline) -> None:
     """A join with the calendar would count its facts twice."""
     await loaded.select("ALTER TABLE dim_date DROP CONSTRAINT dim_date_pkey CASCADE")
     await loaded.select("INSERT INTO dim_date SELECT * FROM dim_date WHERE date_id = '2025-01-02'")
-    assert found(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, ("2025-01-02",)))]
+    assert differences(await loaded.verify()) == [("dim_date", Difference(Mismatch.DIFFERENT, ("2025-01-02",)))]
 
 
 async def test_a_referenced_day_that_the_calendar_lacks_is_missing(loaded: Pipeline) -> None:
     await without_foreign_keys(loaded)
     await loaded.select(f"DELETE FROM dim_date WHERE date_id::text = ANY ('{{{','.join(DAYS)}}}')")
     verdict = await loaded.verify()
-    assert found(verdict) == [("dim_date", Difference(Mismatch.MISSING, (day,))) for day in DAYS]
+    assert differences(verdict) == [("dim_date", Difference(Mismatch.MISSING, (day,))) for day in DAYS]
     assert verdict.tables[0].expected == verdict.tables[0].actual + 3
 
 
@@ -242,7 +233,7 @@ async def test_rows_in_flight_excuse_no_other_rows(source: asyncpg.Connection, l
     await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 4")
     verdict = await loaded.verify()
     assert verdict.in_flight == 1
-    assert [(table, difference.key) for table, difference in found(verdict)] == [("fact_payment", (4,))]
+    assert [(table, difference.key) for table, difference in differences(verdict)] == [("fact_payment", (4,))]
 
 
 @pytest.mark.parametrize(

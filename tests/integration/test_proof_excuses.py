@@ -15,21 +15,13 @@ from contracts.objects import SourceKeys
 from contracts.state import SourceState
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Both, Difference, Mismatch
-from services.operator.proof.verdict import Scope, Verdict
+from services.operator.proof.verdict import Scope
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.integration.plain_star import differences
+from tests.integration.totesys_rows import SELL
 
 pytestmark = begins_with(loaded_totesys(orders=20))
-SELL = """
-INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
-                         agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
-VALUES (1, 1, 1, 1, 1.10, 1, $1, $2, 1, '1999-02-03', '1999-02-03') RETURNING sales_order_id
-"""
-
-
-def found(verdict: Verdict) -> list[tuple[str, Difference]]:
-    """Every difference, with its table."""
-    return [(table.table, difference) for table in verdict.tables for difference in table.differences]
 
 
 async def test_rows_the_warehouse_cannot_hold_are_counted_separately(source: asyncpg.Connection, loaded: Pipeline) -> None:
@@ -40,7 +32,7 @@ async def test_rows_the_warehouse_cannot_hold_are_counted_separately(source: asy
     await loaded.run()
     verdict = await loaded.verify()
     held = {table.table: table.quarantined for table in verdict.tables if table.quarantined}
-    assert found(verdict) == []
+    assert differences(verdict) == []
     assert held == {"dim_currency": 1, "fact_sales_order": 1, "fact_payment": 1}
 
 
@@ -69,7 +61,7 @@ async def test_a_corrected_row_is_no_longer_excused(source: asyncpg.Connection, 
     verdict = await loaded.verify()
     assert (verdict.is_equal, verdict.quarantined) == (True, 0)
     await loaded.select("UPDATE fact_payment SET payment_amount = 7.77 WHERE payment_id = 3 AND payment_amount = 7")
-    assert found(await loaded.verify()) == [
+    assert differences(await loaded.verify()) == [
         ("fact_payment", Difference(Mismatch.DIFFERENT, (3,), {"payment_amount": Both("7.00", "7.77")}))
     ]
 
@@ -82,7 +74,7 @@ async def test_a_corrected_row_that_was_lost_is_missing_and_requested(source: as
     await loaded.run()
     await loaded.select("DELETE FROM fact_payment WHERE payment_id = 3")
     verdict = await loaded.verify()
-    assert found(verdict) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
+    assert differences(verdict) == [("fact_payment", Difference(Mismatch.MISSING, (3,)))]
     (wish,) = await plan_repair(loaded.system, verdict)
     assert wish.reread == (RowsOf(table="payment", keys=((3,),)),)
 
@@ -138,7 +130,7 @@ async def test_a_row_without_a_partner_that_a_comparison_did_not_repair_differs(
     verdict, _ = await asyncio.gather(
         loaded.verify(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
     )
-    assert (verdict.in_flight + verdict.quarantined, len(found(verdict))) == ((0, 1) if compare_keys else (1, 0))
+    assert (verdict.in_flight + verdict.quarantined, len(differences(verdict))) == ((0, 1) if compare_keys else (1, 0))
 
 
 RENAME = """ALTER TYPE "TransactionType" RENAME VALUE 'SALE' TO 'SALES'"""
@@ -174,7 +166,7 @@ async def test_a_wrong_row_of_a_redefined_table_is_named_after_the_table_is_read
     verdict, _ = await asyncio.gather(
         loaded.verify(Scope(settle=timedelta(seconds=60)), on_table=lambda _: has_looked.set()), work()
     )
-    assert [(table, difference.key) for table, difference in found(verdict)] == [("dim_transaction", (1,))]
+    assert [(table, difference.key) for table, difference in differences(verdict)] == [("dim_transaction", (1,))]
 
 
 async def test_differences_to_a_replaced_source_are_in_flight(source: asyncpg.Connection, loaded: Pipeline) -> None:

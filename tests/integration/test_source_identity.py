@@ -25,6 +25,7 @@ from tests.fixtures.plans import plan_for
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.scratch_cluster import ScratchCluster, remove, scratch
 from tests.fixtures.totesys import CONTRACT
+from tests.integration.plain_star import require_equal
 
 INSERT = "INSERT INTO design (design_name, file_location, file_name, last_updated) VALUES ($1, '/', 'f', now())"
 REPLAYED = "SELECT pg_last_wal_replay_lsn()::text"
@@ -62,12 +63,6 @@ async def run(pipeline: Pipeline) -> tuple[list[str], list[BatchIngested]]:
         messages = await pipeline.ingest()
     await pipeline.settle(await pipeline.load(*[await pipeline.remodel(message) for message in messages]))
     return [reason for entry in logs if entry["event"] == "full_read" for reason in entry["reasons"]], messages
-
-
-async def require_equal(pipeline: Pipeline) -> None:
-    verdict = await pipeline.verify()
-    assert [difference for table in verdict.tables for difference in table.differences] == []
-    assert verdict.in_flight == 0
 
 
 async def burn(connection: asyncpg.Connection, count: int) -> None:

@@ -11,6 +11,7 @@ from infra.local.databases import READER
 from shared.key_hashes import unpacked
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
+from tests.integration.plain_star import require_equal
 
 pytestmark = begins_with(loaded_totesys(orders=40))
 CURRENT = "SELECT count(*) FROM fact_payment_current WHERE payment_id = 3"
@@ -21,13 +22,6 @@ def compared(pipeline: Pipeline, message: BatchRemodelled) -> set[str]:
     assert message.data.hashes is not None
     hashes = unpacked(KeyHashes, pipeline.objects.buckets[message.data.hashes.bucket][message.data.hashes.key])
     return {table.table for table in hashes.tables}
-
-
-async def require_equal(pipeline: Pipeline) -> None:
-    """The proof finds every row, and no other."""
-    verdict = await pipeline.verify()
-    assert [difference for table in verdict.tables for difference in table.differences] == []
-    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
 
 
 async def test_an_empty_table_is_compared_only_on_request_and_this_is_logged(

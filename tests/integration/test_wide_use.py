@@ -15,6 +15,7 @@ from tests.fixtures.pipeline import Pipeline, open_pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.tracing import life
 from tests.fixtures.wide_contract import SCHEMA, WIDE
+from tests.integration.plain_star import require_equal
 
 FIRST, SECOND = UUID(int=1), UUID(int=2**128 - 1)
 RECEIPT, STAR = '"Point of Sale"."receipt ""v2"" all"', '"dwh.2026"."Receipt"'
@@ -84,12 +85,6 @@ async def put(shop: asyncpg.Connection) -> list[UUID]:
         await shop.execute(f"""INSERT INTO {RECEIPT} ("Receipt Id", store, {names}) VALUES ('{key}', {store}, {spelled})""")
         await shop.execute("INSERT INTO line VALUES ($1, 1, 'L', 1, now()), ($1, 1, 'R', 2, now())", key)
     return ids
-
-
-async def require_equal(pipeline: Pipeline) -> None:
-    verdict = await pipeline.verify()
-    assert [difference for table in verdict.tables for difference in table.differences] == []
-    assert (verdict.in_flight, verdict.quarantined) == (0, 0)
 
 
 async def test_every_kind_of_value_arrives_exactly(shop: asyncpg.Connection, pipeline: Pipeline) -> None:

@@ -1,10 +1,17 @@
-"""The rows of a totesys source, for comparison."""
+"""The rows of a totesys source, for comparison, and one more."""
 
 from __future__ import annotations
 
 import asyncpg
 
 from tests.fixtures.totesys import SOURCE_TABLES
+
+# One more sale; its arguments are the days of its delivery and of its payment.
+SELL = """
+INSERT INTO sales_order (design_id, staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date,
+                         agreed_payment_date, agreed_delivery_location_id, created_at, last_updated)
+VALUES (1, 1, 1, 1, 1.10, 1, $1, $2, 1, '1999-02-03', '1999-02-03') RETURNING sales_order_id
+"""
 
 
 async def count_rows(connection: asyncpg.Connection) -> dict[str, int]:

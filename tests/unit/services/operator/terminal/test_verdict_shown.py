@@ -6,22 +6,13 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
 from services.operator.proof.row_comparison import Both, Cause, Difference, Mismatch, TableFindings, Wait
 from services.operator.proof.verdict import Verdict, judge
 from services.operator.terminal.verify import show_verdict, verdict_sentence
 from services.operator.wording import counted
-from shared.queue import Depth
-from tests.unit.services.operator.scene import BEGAN, Scene, checkpoint, snapshot
-
-EMPTY = Depth(visible=0, in_flight=0, delayed=0)
-NOTHING = Progress(consistent_through=None, missing=(), checkpoint=None)
-
-
-async def loaded_progress() -> Progress:
-    manifest = await Scene().end_run(7, second=1)
-    return Progress(manifest, (), checkpoint(7, second=1))
+from tests.unit.services.operator.scene import BEGAN, snapshot
+from tests.unit.services.operator.terminal.status_scene import NOTHING, loaded_progress, words
 
 
 def shown(verdict: Verdict) -> str:
@@ -29,12 +20,6 @@ def shown(verdict: Verdict) -> str:
     console = Console(file=io.StringIO(), width=80, record=True)
     show_verdict(console, verdict)
     return console.export_text()
-
-
-def words(text: str, first: str) -> list[str]:
-    """The cells of the row that begins with `first`."""
-    (row,) = [line for line in text.splitlines() if line.strip("│ ").startswith(first)]
-    return [cell.strip() for cell in row.strip("│ ").split("│")]
 
 
 @pytest.mark.parametrize(
