@@ -101,8 +101,9 @@ async def test_batches_in_any_order_and_number_give_one_history(shop: Pipeline, 
     await require_equal(pipeline)
     for _ in range(3):
         await pipeline.empty_warehouse()
+        star = pipeline.star  # one loader: another one would add what this one leaves out, when it starts
         for message in random.sample([*messages, *messages], k=2 * len(messages)):
-            await pipeline.load(message)  # what it asks about late rows has been answered
+            await pipeline.load(message, star=star)  # what it asks about late rows has been answered
         assert await pipeline.select(SEEN) == seen
         assert await pipeline.select(HISTORY) == history
         await pipeline.settle(await pipeline.load(*await pipeline.read(compare_keys=True)))
