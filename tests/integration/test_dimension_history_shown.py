@@ -60,6 +60,18 @@ async def test_a_loaded_dimension_is_given_a_history_as_planned(
     assert not (await plan_for(shop.contract, warehouse=warehouse_url)).has_changes
 
 
+async def test_a_row_that_the_filter_rejects_has_no_version_meanwhile(shop: Pipeline, owner: asyncpg.Connection) -> None:
+    filtered = shop.reading(contract_with(("    history: true\n", "    history: true\n    where: code IS NULL\n")))
+    await filtered.run()
+    assert await histories(filtered) == [(1, "Ada", "Leeds", 1, True)]
+    await owner.execute("UPDATE customer SET code = CASE customer_id WHEN 1 THEN 'x' END")
+    await filtered.run()
+    await owner.execute("UPDATE customer SET code = NULL")
+    await filtered.run()
+    assert await histories(filtered) == [(1, "Ada", "Leeds", 1, False), (1, "Ada", "Leeds", 2, True), (2, "Bob", None, 1, True)]
+    await require_equal(filtered)
+
+
 async def test_the_plan_says_what_history_costs_where_every_row_is_read(
     shop: Pipeline, owner: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str
 ) -> None:
