@@ -88,12 +88,12 @@ def lines() -> Iterator[tuple[list[str], str, str]]:
         yield re.findall(r"`([^`]+)`", types.partition(" (of ")[0].partition(" (a")[0]), becomes, key
 
 
-def contract_of(table: CatalogTable, part: dict[str, dict[str, object]]) -> Contract:
-    """A dimension with every column, as `starlift init` would copy it if it took them all."""
+def contract_of(table: CatalogTable, part: dict[str, dict[str, object]], **types: str) -> Contract:
+    """A dimension with every column, as `starlift init` would copy it if it took them all; or with these `types`."""
     star = ["name: types", "star:", "  dim_t:", "    dimension: t", "    columns:"]
     for one in table.columns:
-        as_text = " {type: text}" if one.is_foreign and one.type.is_verbatim else ""
-        star.append(f"      {one.name}:{as_text}")
+        kind = types.get(one.name) or ("text" if one.is_foreign and one.type.is_verbatim else None)
+        star.append(f"      {one.name}:" + (f" {{type: '{kind}'}}" if kind else ""))
     return read_contract("\n".join([*star, source_text(part)]), "types.yaml")
 
 
@@ -128,6 +128,27 @@ async def test_every_line_of_the_table_of_types_is_true(owner: asyncpg.Connectio
                 assert star[1] == wanted, name
                 may_be_key = catalog.tables["t"].column(column).may_be_key
                 assert may_be_key is (key == "yes" or name == "posint"), name
+
+
+async def test_types_of_ones_own_are_exact_where_the_warehouse_has_them(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    names = [name for types, becomes, _ in lines() if "if the warehouse has it" in becomes for name in types]
+    assert names == ["citext", "hstore", "pair", "enum_elsewhere.mood[]", "posint[]"]
+    await owner.execute(OWN_TYPES)
+    async with empty.warehouse.connection() as warehouse:
+        await warehouse.execute(OWN_TYPES)
+    columns = {name: f"c{number}" for number, name in enumerate(names)}
+    await owner.execute(
+        f"CREATE TABLE t (id integer PRIMARY KEY, {', '.join(f'{column} {name}' for name, column in columns.items())})"
+    )
+    literals = ", ".join("'" + VALUES[name].replace("'", "''") + f"'::{name}" for name in columns)
+    await owner.execute(f"INSERT INTO t VALUES (1, {literals})")
+    catalog = await read_schemas(empty.source, ["public"], include=["t"])
+    by_name = {column: "public.citext" if name == "citext" else name for name, column in columns.items()}
+    pipeline = empty.reading(contract_of(catalog.tables["t"], source_part(catalog, ["t"]), **by_name))
+    await pipeline.run()
+    kinds = ", ".join(f"format_type(pg_typeof({column}), -1)" for column in columns.values())
+    assert await pipeline.select(f"SELECT {kinds} FROM dim_t") == [tuple(names)]
+    await require_equal(pipeline)
 
 
 def test_a_type_that_no_test_can_have_is_spelled_as_the_table_says() -> None:
