@@ -67,7 +67,7 @@ RENDERED: Mapping[str, str] = {
     "less_or_equal": "({0} <= {1})",
     "greater": "({0} > {1})",
     "greater_or_equal": "({0} >= {1})",
-    "is_null": "({0} IS NULL)",
+    "is_null": "({0} IS NOT DISTINCT FROM NULL)",  # to IS NULL, a row whose fields are all NULL is NULL
     "and": "({0} AND {1})",
     "or": "({0} OR {1})",
     "not": "(NOT {0})",

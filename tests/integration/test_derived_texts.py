@@ -35,6 +35,7 @@ star:
       due: {sql: "CAST(NULLIF(due, '') AS date)", type: date}
       day: {sql: "(COALESCE(ended_at, began_at) AT TIME ZONE 'UTC')::date", type: date}
       is_open: {sql: ended_at IS NULL, type: boolean}
+      has_place: {sql: place IS NOT NULL, type: boolean}
 source:
   tables:
     event:
@@ -47,18 +48,21 @@ source:
         due: text
         began_at: timestamptz
         ended_at: timestamptz
+        place: public.place
 """,
     "events.yaml",
 )
 SCHEMA = """
+CREATE TYPE place AS (x int, y int);
 CREATE TABLE event (
-    event_id int PRIMARY KEY, doc jsonb, tags text[], note text, due text, began_at timestamptz, ended_at timestamptz
+    event_id int PRIMARY KEY, doc jsonb, tags text[], note text, due text, began_at timestamptz, ended_at timestamptz,
+    place place
 )
 """
 BY_HAND = """
 SELECT event_id, 'EUR', 1, doc ->> 'title', round((doc #>> '{prices,0}')::numeric, 2), cardinality(tags), array_length(tags, 1),
     CASE WHEN btrim(note) ~ '^[-+]?\\d+$' THEN note::integer END, nullif(due, '')::date,
-    timezone('UTC', coalesce(ended_at, began_at))::date, ended_at IS NULL
+    timezone('UTC', coalesce(ended_at, began_at))::date, ended_at IS NULL, place IS DISTINCT FROM NULL
 FROM event WHERE event_id <> ALL ($1) AND doc ->> 'kind' IS DISTINCT FROM 'test'
     AND (doc ->> 'rank' IS NULL OR (doc ->> 'rank')::integer > 0)
 ORDER BY 1
@@ -85,17 +89,31 @@ async def require_as_by_hand(owner: asyncpg.Connection, pipeline: Pipeline) -> N
 
 async def test_parts_of_documents_and_arrays_and_constants_are_columns(owner: asyncpg.Connection, events: Pipeline) -> None:
     await owner.execute(
-        "INSERT INTO event VALUES (1, $1, '{{a,b},{c,d}}', ' 12 ', '2026-02-28', '2026-01-01 00:30+01', NULL), "
-        "(2, NULL, '{}', 'x', '', NULL, '2026-03-01 00:00+00'), (3, '{\"kind\": \"test\"}', NULL, NULL, NULL, NULL, NULL), "
-        "(4, '{\"rank\": 0}', NULL, NULL, NULL, NULL, NULL), (5, '[]', NULL, NULL, NULL, NULL, NULL)",
+        "INSERT INTO event VALUES (1, $1, '{{a,b},{c,d}}', ' 12 ', '2026-02-28', '2026-01-01 00:30+01', NULL, NULL), "
+        "(2, NULL, '{}', 'x', '', NULL, '2026-03-01 00:00+00', NULL), "
+        '(3, \'{"kind": "test"}\', NULL, NULL, NULL, NULL, NULL, NULL), '
+        "(4, '{\"rank\": 0}', NULL, NULL, NULL, NULL, NULL, NULL), (5, '[]', NULL, NULL, NULL, NULL, NULL, ROW(NULL, NULL))",
         GOOD,
     )
     await events.run()
     found = [tuple(map(str, row)) for row in await held(events)]
     assert found == [
-        ("1", "EUR", "1", 'a "b"', "1.01", "4", "2", "12", "2026-02-28", "2025-12-31", "True"),
-        ("2", "EUR", "1", "None", "None", "0", "None", "None", "None", "2026-03-01", "False"),
-        ("5", "EUR", "1", "None", "None", "None", "None", "None", "None", "None", "True"),
+        ("1", "EUR", "1", 'a "b"', "1.01", "4", "2", "12", "2026-02-28", "2025-12-31", "True", "False"),
+        ("2", "EUR", "1", "None", "None", "0", "None", "None", "None", "2026-03-01", "False", "False"),
+        (
+            "5",
+            "EUR",
+            "1",
+            "None",
+            "None",
+            "None",
+            "None",
+            "None",
+            "None",
+            "None",
+            "True",
+            "True",
+        ),  # a row of NULLs is NULL to IS NULL, and is not
     ]
     await require_as_by_hand(owner, events)
     await require_equal(events)
@@ -139,6 +157,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "due": (None, "", "2024-02-29", "2025-02-29", "soon", "0000-01-01", "9999-12-31"),
     "began_at": (None, "2026-01-01 00:00+02", "infinity", "0001-01-01 00:00+00", "10000-01-01 00:00+00"),
     "ended_at": (None, "2026-07-01 23:59:59.999999+00", "-infinity"),
+    "place": (None, "(,)", "(1,)"),
 }
 
 

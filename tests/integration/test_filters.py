@@ -19,9 +19,11 @@ from services.loading.postgres_warehouse import PostgresWarehouse
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Mismatch
 from services.operator.quarantine import quarantined
+from services.operator.trace.life import AtSource
 from shared.sql import quoted
 from tests.fixtures.filtered_contract import BY_HAND, DOCUMENT, FILTERED, ROWS, SCHEMA, random_change
 from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.tracing import life
 from tests.integration.crashes import KilledError, killing
 from tests.integration.plain_star import keys_in_quarantine, require_equal
 
@@ -78,6 +80,8 @@ async def test_a_fact_that_refers_to_a_rejected_row_meets_a_member_that_is_unkno
     messages = await filtered.run()
     found = [(1, "Ada", True, True), (4, None, False, True), (9, None, False, False)]
     assert sorted(await filtered.select(members)) == found
+    rejected, missing = await life(filtered, "dim_customer", "4"), await life(filtered, "dim_customer", "9")
+    assert (rejected.at_source, missing.at_source) == (AtSource.REJECTED, AtSource.NOWHERE)
     await require_equal(filtered)
     await filtered.load(*messages)
     assert sorted(await filtered.select(members)) == found

@@ -15,6 +15,7 @@ from services.operator.wording import clock, counted, printable
 
 AT_SOURCE = {
     AtSource.NOWHERE: "The source has no such row.",
+    AtSource.REJECTED: "The source has it, and the table's filter (`where`) rejects it.",
     AtSource.WAITING: "The source has it, written since the horizon of the last run; the next run reads it.",
     AtSource.READ: "The source has it and a run has read it; `starlift status` shows whether batches are on their way.",
     AtSource.UNKNOWN: "The source can't be reached, so it is unknown whether it has such a row.",

@@ -89,6 +89,7 @@ class AtSource(StrEnum):
     """What the source has of a row that is not loaded."""
 
     NOWHERE = "nowhere"  # it has no such row
+    REJECTED = "rejected"  # it has the row, which the table's filter rejects
     WAITING = "waiting"  # it was written since the last run's horizon: the next run reads it
     READ = "read"  # a run has read it
     UNKNOWN = "unknown"  # the source can't be reached

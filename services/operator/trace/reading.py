@@ -22,6 +22,7 @@ from services.operator.wording import printable
 from shared.catalog import read_source_facts
 from shared.codecs import codec_of
 from shared.errors import DependencyDownError
+from shared.key_look_up import found_keys
 from shared.ledger import find_tombstone, key_parameter
 from shared.source_facts import versionless
 from shared.source_keys import Key
@@ -117,7 +118,9 @@ async def read_refusals(system: System, life: Life) -> tuple[Refusal, ...]:
 
 def refusal_of(entry: Entry, life: Life) -> Refusal:
     """An entry of the quarantine, and what has become of its row."""
-    is_gone = life.at_source is AtSource.NOWHERE or (life.tombstone is not None and life.tombstone.run >= entry.run)
+    is_gone = life.at_source in {AtSource.NOWHERE, AtSource.REJECTED} or (
+        life.tombstone is not None and life.tombstone.run >= entry.run
+    )
     return Refusal(
         run=entry.run,
         batch_index=entry.index,
@@ -143,6 +146,9 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
                 by_age = CausesByAge(((checkpoint.snapshot.horizon, next_run),), versionless=hidden)
             statement = rows_of_keys(expected_rows(system.contract, table, by_age), table)
             row = await source.fetchrow(statement, *by_column(table, [key]))
+            if row is None and table.where is not None:
+                there = await found_keys(source, system.contract, system.contract.source_table(table.source), [key])
+                return AtSource.REJECTED if there else AtSource.NOWHERE
     except DependencyDownError:
         return AtSource.UNKNOWN
     if row is None:
