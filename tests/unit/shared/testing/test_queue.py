@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from shared.errors import DependencyDownError, TransientError
+from contracts.messages import MESSAGE_BYTES_MAXIMUM
+from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.queue import Delivery, Failures
 from shared.testing import AnswerLost, FakeQueue, Hangs, Partial, connection_reset, throttled
 from tests.unit.shared.consumer.scene import now
@@ -148,3 +149,13 @@ async def test_a_random_order_depends_only_on_its_seed() -> None:
 
     assert await order(1) == await order(1) != await order(2)
     assert sorted(await order(1)) == list("abcdefgh")
+
+
+async def test_a_message_that_sqs_would_reject_is_refused_before_it_is_sent() -> None:
+    queue = FakeQueue("loading")
+    await queue.send("é" * (MESSAGE_BYTES_MAXIMUM // 2))
+    with pytest.raises(PermanentError, match="1048579 bytes, SQS takes 1048576; put the data into an object"):
+        await queue.send("é" * (MESSAGE_BYTES_MAXIMUM // 2) + "xyz")
+    with pytest.raises(PermanentError, match="delayed by 0 to 15 minutes"):
+        await queue.send("x", delay=timedelta(minutes=16))
+    assert len(queue.messages) == 1
