@@ -46,11 +46,8 @@ def changes(contract: Contract, star: FoundStar) -> list[Change]:
     if refused := obstacles(contract, star):
         raise SchemaNotReadyError("; ".join(refused))
     missing = [table for table in contract.stored_tables if not star.columns[table.name]]
-    found = [
-        change
-        for table in contract.stored_tables
-        for change in (*_column_changes(contract, table, star), *key_changes(contract, table, star))
-    ]
+    found = list(_column_changes(contract, star))
+    found += (change for table in contract.stored_tables for change in key_changes(contract, table, star))
     for key in outdated_foreign_keys(contract, star):
         statement = f"ALTER TABLE {relation(contract, contract.warehouse_table(key.table))} DROP CONSTRAINT {quoted(key.name)}"
         found.insert(0, Change(f"foreign key '{key.name}' of table '{key.table}'", (statement,)))
@@ -88,35 +85,44 @@ def obstacles(contract: Contract, star: FoundStar) -> list[str]:
     return refused
 
 
-def _column_changes(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[Change]:
-    """One ALTER TABLE for all columns: one lock, and one scan of the rows.
+def _column_changes(contract: Contract, star: FoundStar) -> Iterator[Change]:
+    """Columns are renamed first, then added, then altered: a view that is created again finds the columns that it reads.
 
     A view keeps the columns that it reads from changing their types, so views of a widened table are created again.
     """
-    found, renamed = star.columns[table.name], renames(table, star)
-    if not found:
+    tables = [table for table in contract.stored_tables if star.columns[table.name]]
+    renamed = [(table, found) for table in tables if (found := renames(table, star))]
+    if renamed:
+        yield _renaming(contract, star, renamed)
         return
-    if renamed:  # before anything else: what follows is found anew
-        statements = [
-            f"ALTER TABLE {relation(contract, table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
-            for old, new in renamed.items()
-        ]
+    lacking = [(table, found) for table in tables if (found := added(table, star))]
+    for table, found in lacking:
+        additions = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in found.items()]
+        yield Change(f"table '{table.name}'", (f"ALTER TABLE {relation(contract, table)} {', '.join(additions)}",))
+    for table in () if lacking else tables:
+        wider = widenings(table, star)
+        widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in wider]
+        if not (actions := [*widened, *_constraint_actions(table, star)]):
+            continue
+        statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]  # one scan of the rows
         for view in views(contract):
-            if view.name in star.views and view.depends_on(table.name, renamed.values()):
-                statements = _recreate(contract, view, star, between=statements, renamed=renamed)
-        yield Change(f"the names of columns of table '{table.name}'", tuple(statements))
-        return
-    new, wider = added(table, star), widenings(table, star)
-    additions = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in new.items()]
-    widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in wider]
-    actions = [*additions, *widened, *_constraint_actions(table, star)]
-    if not actions:
-        return
-    statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]
+            if view.name in star.views and view.depends_on(table.name, dict(wider)):
+                statements = _recreate(contract, view, star, between=statements)
+        yield Change(f"table '{table.name}'", tuple(statements))
+
+
+def _renaming(contract: Contract, star: FoundStar, renamed: Sequence[tuple[StoredTable, dict[str, str]]]) -> Change:
+    """Every column that is renamed, in one change: a view may read several of the tables."""
+    names = {old: new for _, found in renamed for old, new in found.items()}
+    statements = [
+        f"ALTER TABLE {relation(contract, table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
+        for table, found in renamed
+        for old, new in found.items()
+    ]
     for view in views(contract):
-        if view.name in star.views and view.depends_on(table.name, dict(wider)):
-            statements = _recreate(contract, view, star, between=statements)
-    yield Change(f"table '{table.name}'", tuple(statements))
+        if view.name in star.views and any(view.depends_on(table.name, found.values()) for table, found in renamed):
+            statements = _recreate(contract, view, star, between=statements, renamed=names)
+    return Change(f"the names of columns of {', '.join(table.name for table, _ in renamed)}", tuple(statements))
 
 
 def renames(table: StoredTable, star: FoundStar) -> dict[str, str]:

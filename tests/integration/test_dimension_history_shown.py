@@ -72,6 +72,34 @@ async def test_a_row_that_the_filter_rejects_has_no_version_meanwhile(shop: Pipe
     await require_equal(filtered)
 
 
+async def test_renamed_columns_keep_their_history(shop: Pipeline, owner: asyncpg.Connection) -> None:
+    await shop.run()
+    await shop.select("GRANT SELECT ON dim_customer_history TO PUBLIC")
+    await owner.execute("UPDATE customer SET name = 'Eve' WHERE customer_id = 1")
+    old = "columns: {customer_id: , name: , city: city_id.city_name}"
+    new = "renamed: {id: customer_id, town: city}\n    columns: {id: customer_id, name: , town: city_id.city_name}"
+    renamed = shop.reading(contract_with((old, new)))
+    await renamed.run()
+    history = "SELECT id, name, town, version FROM dim_customer_history ORDER BY 1, 4"
+    assert await renamed.select(history) == [(1, "Ada", "Leeds", 1), (1, "Eve", "Leeds", 2), (2, "Bob", None, 1)]
+    assert await renamed.select("SELECT has_table_privilege('public', 'dim_customer_history', 'SELECT')") == [(True,)]
+    assert await renamed.select("SELECT customer_id_town FROM fact_sale_as_of") == []
+    await require_equal(renamed)
+
+
+async def test_a_view_is_created_again_once_every_table_has_the_columns_that_it_reads(
+    shop: Pipeline, owner: asyncpg.Connection
+) -> None:
+    await shop.run()
+    await owner.execute("ALTER TABLE sale ALTER COLUMN sale_id TYPE bigint")
+    wide = shop.reading(contract_with(WITH_CODE, ("columns: {sale_id: integer", "columns: {sale_id: bigint")))
+    await wide.run()
+    await owner.execute("INSERT INTO sale VALUES (5000000000, 2, NULL, now())")
+    await wide.run()
+    assert await wide.select("SELECT sale_id, customer_id_code FROM fact_sale_as_of") == [(5000000000, "x")]
+    await require_equal(wide)
+
+
 async def test_the_plan_says_what_history_costs_where_every_row_is_read(
     shop: Pipeline, owner: asyncpg.Connection, postgres_cluster: TestCluster, source_database: str
 ) -> None:
