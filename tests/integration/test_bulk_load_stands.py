@@ -113,13 +113,16 @@ async def test_a_star_that_is_not_plain_and_empty_is_merged_into(
     assert (await pages.verify()).is_equal
 
 
-async def test_a_second_source_is_refused_whatever_the_bulk_load_holds(filled: asyncpg.Connection, pages: Pipeline) -> None:
+@pytest.mark.parametrize("later", [0, 1])
+async def test_a_second_source_is_refused_whatever_the_bulk_load_holds(
+    filled: asyncpg.Connection, pages: Pipeline, later: int
+) -> None:
     """One batch whose run is incomplete; the ledger has nothing yet, since its last batch came first."""
     messages = await pages.read()
     await pages.load(messages[-1])
     assert await pages.select("SELECT count(*)::int FROM starlift.ledger") == [(0,)]
     with pytest.raises(PermanentError, match="rows of source 'totesys'; give source 'other' a star of its own"):
-        await pages.load(remade(messages[0], source_name="other", run=messages[0].data.run + 1))
+        await pages.load(remade(messages[0], source_name="other", run=messages[0].data.run + later))
     await pages.load(*messages)
     assert (await pages.verify()).is_equal
 
@@ -139,3 +142,17 @@ async def test_a_history_that_begins_with_a_bulk_load_has_seen_its_snapshot(owne
         (2, run, taken_at),
     ]
     assert (await shop.verify()).is_equal
+
+
+async def test_what_the_bulk_run_has_seen_stays_in_the_history_when_another_run_ends_it(
+    owner: asyncpg.Connection, empty: Pipeline
+) -> None:
+    """Its image of a row is replaced right after the end."""
+    await owner.execute(SCHEMA)
+    shop = empty.reading(contract_with()).cut(1)
+    first = await shop.read()
+    await owner.execute("UPDATE customer SET name = 'Eve' WHERE customer_id = 1")
+    second = await shop.read()
+    await shop.load(*first[:-1], *second)
+    seen = [(run, name) for key, run, name, *_ in await shop.select(SEEN) if key == 1]
+    assert seen == [(first[0].data.run, "Ada"), (second[0].data.run, "Eve")]
