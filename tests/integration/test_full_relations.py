@@ -64,24 +64,26 @@ async def shop(owner: asyncpg.Connection, empty: Pipeline) -> tuple[asyncpg.Conn
     return owner, empty.reading(contract())
 
 
+CITIES = "SELECT city, total::text, best::text FROM dim_city WHERE _deleted_at IS NULL ORDER BY city"
+VISITS = """
+SELECT count(*), city, total::text, "on"::text, note::text FROM fact_visit_current
+GROUP BY 2, 3, 4, 5 ORDER BY 2, 3
+"""
+
+
 async def test_views_and_rows_without_a_key_are_followed(shop: tuple[asyncpg.Connection, Pipeline]) -> None:
     owner, pipeline = shop
     await pipeline.run()
-    cities = "SELECT city, total::text, best::text FROM dim_city WHERE _deleted_at IS NULL ORDER BY city"
-    assert await pipeline.select(cities) == [
+    assert await pipeline.select(CITIES) == [
         ("@", "50.00", "20.00"),
         ("A", "34.00", "16.00"),
         ("B", "38.00", "17.00"),
         ("C", "42.00", "18.00"),
         ("D", "46.00", "19.00"),
     ]
-    visits = """
-        SELECT count(*), city, total::text, "on"::text, note::text FROM fact_visit_current
-        GROUP BY 2, 3, 4, 5 ORDER BY 2, 3
-    """
     same = [(1, "B", "38.00", None, None), (2, None, None, None, None)]
     first = (1, "", None, "2026-01-01", None)
-    assert await pipeline.select(visits) == [first, (2, "A", "34.00", "2026-01-01", '{"a": 1}'), *same]
+    assert await pipeline.select(VISITS) == [first, (2, "A", "34.00", "2026-01-01", '{"a": 1}'), *same]
     await require_equal(pipeline)
     await owner.execute(
         """
@@ -95,13 +97,13 @@ async def test_views_and_rows_without_a_key_are_followed(shop: tuple[asyncpg.Con
     (ended, *_) = [entry for entry in logs if entry["event"] == "run_completed"]
     assert ended["read_in_full"] == {"sale_of_city": 4, "best": 5, "visit": 6}
     assert [entry for entry in logs if entry["event"] == "row_versions_unreadable"] == []
-    assert await pipeline.select(cities) == [
+    assert await pipeline.select(CITIES) == [
         ("A", "133.00", "16.00"),
         ("B", "38.00", "17.00"),
         ("C", "42.00", "18.00"),
         ("D", "46.00", "19.00"),
     ]
-    assert await pipeline.select(visits) == [
+    assert await pipeline.select(VISITS) == [
         first,
         (1, "A", "133.00", "2026-01-01", '{"a": 1}'),
         same[0],

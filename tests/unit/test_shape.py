@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.conftest import ALONE, LONGEST
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("contracts", "infra", "services", "shared", "tests", "tools")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -51,6 +53,11 @@ def test_unit_tests_mirror_the_folders_of_the_source() -> None:
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
     strays = [str(folder) for folder in folders if not (ROOT / folder).is_dir()]
     assert not strays, f"tests of folders that the source does not have: {strays}; move them to what they test"
+
+
+def test_the_files_that_the_order_of_tests_names_exist_and_those_that_run_anywhere_share_no_stack() -> None:
+    assert [name for name in (*ALONE, *LONGEST) if Path(name) not in TEXTS] == []
+    assert [name for name in ALONE if "shared: Starlift" in TEXTS[Path(name)]] == []
 
 
 def test_a_body_is_measured_without_its_docstring() -> None:

@@ -103,7 +103,7 @@ def test_a_table_may_be_joined_twice_by_a_composite_key_and_from_another_lookup(
     assert to_shelf in contract.joins
 
 
-def test_a_text_is_no_tuple_of_columns() -> None:
+def test_a_text_is_not_a_tuple_of_columns() -> None:
     with pytest.raises(ContractError, match="`on` of the lookup 'maker' is a tuple of columns, not 'maker_id'"):
         Lookup("maker", on="maker_id")  # type: ignore[arg-type]
 
