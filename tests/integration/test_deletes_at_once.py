@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -86,6 +87,21 @@ async def test_two_versions_loaded_concurrently_do_not_hide_a_later_delete(shop:
     marked = [row.run for row in await shop.warehouse.rows(SALE) if row.columns["item_id"] == 7 and row.deleted_at]
     assert marked == []
     assert (7,) in await shop.compare(batch(20, {}, [there("item", numbers(8))]))
+
+
+async def test_a_row_is_rejected_although_an_older_image_of_it_is_being_loaded(shop: Shop) -> None:
+    """If the two were loaded at once, neither would see what the other does, and the row would stay alive."""
+    await shop.load(batch(1, {"fact_sale": [sale(8, "Pound")]}))
+    await shop.compare(batch(10, {}, [there("item", [])]))
+    gate = Gate("fact_sale")
+    late = asyncio.create_task(shop.warehouse.load(batch(4, {"fact_sale": [sale(7, "old")]}), gate))
+    await gate.until_reached()
+    rejecting = asyncio.create_task(shop.load(replace(batch(5, {}), rejected={"fact_sale": tuple(numbers(7))})))
+    await asyncio.wait({rejecting}, timeout=1)
+    gate.opens.set()
+    assert await ended(late, rejecting)
+    (dead,) = [row.deleted_at for row in await shop.warehouse.rows(SALE) if row.columns["item_id"] == 7]
+    assert dead is not None
 
 
 async def test_a_starting_comparison_and_a_late_load_share_the_connections(shop: Shop) -> None:
