@@ -98,7 +98,7 @@ def test_the_layout_matches_the_folders() -> None:
 
 
 def test_every_documented_variable_is_read_somewhere(document: str) -> None:
-    sources = [path for package in ("services", "shared", "infra") for path in (ROOT / package).rglob("*.py")]
+    sources = [path for package in ("services", "shared", "infra", "tests/fixtures") for path in (ROOT / package).rglob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     for match in found(r"\bSTARLIFT_([A-Z_]+)\b", document):
         name = match[1]
