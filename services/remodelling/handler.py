@@ -85,7 +85,7 @@ async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> Source
     found: dict[tuple[Role, str], list[pd.DataFrame]] = {}
     for extract, frame in zip(batch.extracts, frames, strict=True):
         found.setdefault((extract.role, extract.table), []).append(frame)
-    joined = {key: pd.concat(parts, ignore_index=True) for key, parts in found.items()}
+    joined = {key: pd.concat(parts, ignore_index=True) if parts[1:] else parts[0] for key, parts in found.items()}
     return SourceRows(
         base={table: frame for (role, table), frame in joined.items() if role is Role.BASE},
         partners={table: frame for (role, table), frame in joined.items() if role is Role.PARTNER},

@@ -22,6 +22,8 @@ def refused_rows(
 ) -> Iterator[RefusedRow]:
     """One entry per base row and warehouse table that refused it. `base_rows` are by source table."""
     for result in results:
+        if not result.refusals:
+            continue
         source, base = contract.source_table(result.table.source), base_rows[result.table.source]
         reasons: dict[int, list[Problem]] = {}
         for refusal in result.refusals:
