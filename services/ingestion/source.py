@@ -18,7 +18,7 @@ from contracts.messages import MESSAGE_BYTES_MAXIMUM, Role
 from contracts.state import Checkpoint
 from contracts.tables import RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request
-from services.ingestion.selection import ROW_BYTES_MAXIMUM
+from shared.codecs.codec import MIB
 from shared.source_facts import SourceFacts
 from shared.source_keys import Key
 
@@ -31,7 +31,7 @@ class BatchLimits:
     """Where the rows of a run are cut into batches. A batch exceeds them only for a single row and its partners."""
 
     rows: int = 100_000  # larger ones gain nothing: the services would wait longer for the first, and hold more
-    byte_count: int = ROW_BYTES_MAXIMUM  # of CSV; a service with two slots holds two batches, each in several forms at a time
+    byte_count: int = 24 * MIB  # of CSV; a service holds two batches, each in several forms at a time
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
     gone_keys: int = 5_000  # named by one batch: their tombstones take the star's lock for less than half a second

@@ -32,6 +32,7 @@ from services.operator.local.up import start_services
 from services.operator.proof.verify import verify
 from services.operator.system import OperatorSettings, System, open_system
 from services.operator.terminal.harness import sigterm_as_interrupt
+from shared.logs import configure_logs
 from tests.bench.first_load import fill_source
 from tests.bench.queue_runtime import measure_runtime
 from tests.bench.report import machine
@@ -136,6 +137,7 @@ def run(stack: Stack, home: Path, orders: int) -> dict[str, Any]:
     """Fill, load, measure, and return the document."""
     busy = os.getloadavg()[0]
     log_requests()
+    configure_logs("bench", level="warning")  # a line per message would slow the consumer, and not the bare loop
     stack.start()
     asyncio.run(fill_source(str(stack.source_owner_url), orders))
     start_services(stack, home)
