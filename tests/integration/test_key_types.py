@@ -28,7 +28,7 @@ from services.loading.deletes import in_question
 from shared.envelope import opening
 from tests.fixtures.pipeline import SOURCE, Pipeline, open_pipeline, tables_read
 from tests.fixtures.postgres_cluster import TestCluster
-from tests.integration.plain_star import of, require_equal, source_table
+from tests.integration.plain_star import dimension_of, of, require_equal, source_table
 
 TEXTS = {"UTF8": "ü€日本😀", "LATIN1": "üé", "WIN1252": "ü€", "EUC_JP": "日本、ｱ"}  # in characters of the encoding
 ROWS, DOOMED = 20, 7
@@ -101,7 +101,8 @@ def key_of(columns: tuple[KeyColumn, ...]) -> dict[str, ColumnType]:
     return {f"k{place}": one.type for place, one in enumerate(columns)}
 
 
-CONTRACT = of(*(source_table(name, tuple(key_of(key)), **key_of(key), n=INTEGER) for name, key in KEYS.items()))
+TABLES = [source_table(name, tuple(key_of(key)), **key_of(key), n=INTEGER) for name, key in KEYS.items()]
+CONTRACT = of(*TABLES, star=tuple(dimension_of(table, history=True) for table in TABLES))
 
 
 def ddl(text: str) -> Iterator[str]:
@@ -154,6 +155,8 @@ async def test_a_deleted_row_with_any_type_of_key_is_asked_about_and_marked(
     for name in KEYS:
         marked = await pipeline.select(f"SELECT n FROM dim_{name} WHERE _deleted_at IS NOT NULL")
         assert marked == [(DOOMED,)], name
+        ended = await pipeline.select(f"SELECT n FROM dim_{name}_history WHERE NOT is_current")
+        assert ended == marked, name
     await require_equal(pipeline)
 
 
