@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS starlift.ledger (
     source_name text NOT NULL,
     run bigint NOT NULL,
     batch_index integer NOT NULL,
-    event jsonb NOT NULL,               -- starlift.batch_loaded
+    event jsonb NOT NULL,               -- a BatchLoaded
     snapshot_at timestamptz NOT NULL,   -- the source's clock
     loaded_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS starlift.key_comparison (
 
 -- The questions to ingestion about the rows of a table, since its last comparison began.
 CREATE TABLE IF NOT EXISTS starlift.question (
-    id uuid PRIMARY KEY,                -- of the command starlift.look_up_keys
+    id uuid PRIMARY KEY,                -- of the command LookUpKeys
     table_name text,                    -- NULL: the answer was loaded before whoever asked has committed
     run bigint,                         -- of the comparison; for an image that came late, of the one that it came too late for
     key_count integer,
@@ -116,11 +116,9 @@ TAKE_OVER_KEY_LISTS = (
 )
 
 # An earlier version did not record when a rotation began. One that was under way has an unknown begin, and counts for no run.
+# $1 is the name of the table.
 HAS_SINCE = """
-SELECT EXISTS (
-    SELECT FROM pg_attribute
-    WHERE attrelid = to_regclass('starlift.key_comparison') AND attname = 'since' AND NOT attisdropped
-)
+SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'since' AND NOT attisdropped)
 """
 ADD_SINCE = (
     "ALTER TABLE starlift.key_comparison ADD COLUMN since bigint",
@@ -132,6 +130,7 @@ def own_statement(schema: str, text: str) -> str:
     """A statement about Starlift's own tables, or a name of one, for the star that has them in `schema`.
 
     `text` is one of this product's constants: in a text that contains names of others, something else may look like the schema.
+    It names no table in a comment or in quotes, which a name with a line break or a quote would end.
     """
     if schema == OWN_SCHEMA:
         return text

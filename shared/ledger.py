@@ -239,7 +239,7 @@ async def batches_without_refusals(
 
 async def last_comparisons(warehouse: asyncpg.Connection, contract: Contract) -> dict[str, KeyComparison]:
     """The last key comparison of each table that has one, by table."""
-    if not await warehouse.fetchval(contract.own(HAS_SINCE)):
+    if not await warehouse.fetchval(HAS_SINCE, contract.own(COMPARISON)):
         return {}  # loaded by a version that did not compare, or did not say since when
     return {name: KeyComparison(*values) for name, *values in await warehouse.fetch(contract.own(COMPARISONS))}
 

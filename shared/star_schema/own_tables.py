@@ -24,7 +24,7 @@ async def own_changes(warehouse: asyncpg.Connection, contract: Contract) -> list
     if await warehouse.fetchval(_ARE_MISSING, [contract.own(name) for name in OWN_TABLES]):
         return [Change(f"schema '{contract.ledger_schema}'", (contract.own(CREATE_OWN_TABLES),))]
     found = []
-    if not await warehouse.fetchval(contract.own(HAS_SINCE)):
+    if not await warehouse.fetchval(HAS_SINCE, contract.own(COMPARISON)):
         found.append(Change(f"the table of key comparisons, {contract.own(COMPARISON)}", tuple(map(contract.own, ADD_SINCE))))
     if await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", contract.own(KEY_LISTS)):
         subject = f"{contract.own(KEY_LISTS)}, which key comparisons by hashes replace"

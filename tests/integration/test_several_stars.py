@@ -22,7 +22,7 @@ from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.small_contract import DIM_MAKER, SCHEMA, SHOP, with_table
 from tests.integration.plain_star import keys_in_quarantine, require_equal
 
-OTHER_SCHEMA = 'dw."2"'  # to be quoted wherever it is written
+OTHER_SCHEMA = 'dw."2"\'s\n'  # to be quoted wherever it is written
 OTHER: Contract = replace(
     with_table(SHOP, replace(DIM_MAKER, surrogate="maker_key", history=True)),
     name="other",

@@ -54,7 +54,9 @@ class FakeLedger:
         yield self
 
     async def fetchval(self, query: str, *tables: str) -> bool:
-        known = {("SELECT to_regclass($1) IS NOT NULL", (name,)) for name in (COMPARISON, LEDGER, QUESTION)} | {(HAS_SINCE, ())}
+        known = {("SELECT to_regclass($1) IS NOT NULL", (name,)) for name in (COMPARISON, LEDGER, QUESTION)} | {
+            (HAS_SINCE, (COMPARISON,))
+        }
         assert (query, tables) in known
         return self.exists
 
