@@ -18,7 +18,7 @@ Why the star is the same as if every batch had been merged:
   that was loaded last stays, as in a merge of images of one run.
 - *References.* A fact may refer to a row that comes later or never. Nothing needs the missing row before the end, when an
   anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true.
-- *Tombstones* of run N mark rows of runs below N. Those are the members inferred at the end, which are marked then.
+- *Tombstones* are applied at the end. Those of run N mark rows of runs below N: the members inferred then.
 - *Versions* of dimensions with history are what run N has seen: the end takes them from the dimensions.
 - *Comparisons* that rows of run N might come too late for are of a later run, whose own batches have ended this state.
 - *A crash* leaves the record and whole batches, or neither: each step is one transaction. If it is the end that crashes, the
@@ -26,7 +26,8 @@ Why the star is the same as if every batch had been merged:
 - *Readers* see rows of one snapshot, none of them twice, as in any load of several batches. The run is not complete for anyone
   before the end: the ledger gets the row of its last batch then, which waits in BULK_LEDGER.
 - *A loader of an earlier version* knows nothing of this. It finds that keys are missing, builds them and merges. A copy that
-  then meets a row of another run fails on the key; it ends this state and is merged.
+  then meets a row of another run fails on the key, or on a foreign key; it ends this state and is merged. Where it copies a
+  row that a tombstone of a later run is for, the end marks it.
 """
 
 from __future__ import annotations
@@ -166,8 +167,9 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
         await _build_keys(connection, contract)
         for table in contract.warehouse_tables:
-            if inferred := await insert_referred(connection, contract, table, contract.facts, are_staged=False):
-                await connection.execute(update_deleted_at(contract, table), inferred)
+            await insert_referred(connection, contract, table, contract.facts, are_staged=False)
+        for table in contract.remodelled_tables:
+            await connection.execute(update_deleted_at(contract, table, every_key=True))
         await connection.execute(contract.own(_MOVE_TO_LEDGER))
         for table in contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:

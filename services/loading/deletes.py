@@ -261,8 +261,8 @@ def in_question(table: WarehouseTable, alias: str) -> list[str]:
     return [column if kind.is_whole_number else codec_of(kind).key_text(column) for column, kind in columns]
 
 
-def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
-    """`_deleted_at` as it should be, for every version of the rows with the keys $1 (jsonb[]) that have a tombstone."""
+def update_deleted_at(contract: Contract, table: WarehouseTable, *, every_key: bool = False) -> str:
+    """`_deleted_at` as it should be, for every version of the rows that have a tombstone: those with the keys $1 (jsonb[])."""
     same = " AND ".join(
         f"{quoted('t', name)} = {_from_text(table, position, f'(b.key ->> {position})')}"
         for position, name in enumerate(table.key)
@@ -273,10 +273,10 @@ def update_deleted_at(contract: Contract, table: WarehouseTable) -> str:
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))
         newer = f"{key} AND ({order.format('n')}) > ({order.format('t')})"
         condition += f" AND NOT EXISTS (SELECT FROM {relation(contract, table)} AS n WHERE {newer})"
-    moment = f"CASE WHEN {condition} THEN b.found_at END"
+    moment, chosen = f"CASE WHEN {condition} THEN b.found_at END", "" if every_key else " AND b.key = ANY ($1::jsonb[])"
     return (
         f"UPDATE {relation(contract, table)} AS t SET _deleted_at = {moment} FROM {contract.own(TOMBSTONE)} AS b "
-        f"WHERE b.table_name = {literal(table.name)} AND b.key = ANY ($1::jsonb[]) AND {same} "
+        f"WHERE b.table_name = {literal(table.name)}{chosen} AND {same} "
         f"AND t._deleted_at IS DISTINCT FROM ({moment})"
     )
 

@@ -108,7 +108,7 @@ def insert_inferred_members(
     """For each key of `dimension` that rows of `facts` refer to and that is not there yet, a member of run 0.
 
     The rows are the staged ones or, if none `are_staged`, those of the star. The real row, whose run is higher, overwrites the
-    member. Returns the keys inserted, as tombstones have them. None where no fact refers to the dimension.
+    member. For staged rows it returns the keys inserted, as tombstones have them. None where no fact refers to the dimension.
     """
     missing = _missing_keys(contract, dimension, facts, are_staged=are_staged)
     if missing is None:
@@ -116,10 +116,11 @@ def insert_inferred_members(
     key = dimension.column(dimension.key[0])
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
     values = ["k.key", *(codec_of(column.type).stand_in or "NULL" for column in required)]
+    returned = f" RETURNING jsonb_build_array({quoted(key.name)}) AS key" if are_staged else ""
     return (
         f"INSERT INTO {relation(contract, dimension)} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
         f"SELECT {', '.join(values)}, 0 FROM ({missing}) AS k "
-        f"ORDER BY k.key ON CONFLICT DO NOTHING RETURNING jsonb_build_array({quoted(key.name)}) AS key"
+        f"ORDER BY k.key ON CONFLICT DO NOTHING{returned}"
     )
 
 

@@ -175,7 +175,8 @@ class PostgresWarehouse:
                 continue
             try:
                 await copy_into_star(connection, self._contract, table, batch.rows[table.name], origin)
-            except asyncpg.UniqueViolationError as error:  # a loader of an earlier version has built the keys
+            except (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError) as error:
+                # A loader of an earlier version has built the keys, or added foreign keys.
                 raise BulkLoadInTheWayError from error
 
     async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ async def insert_referred(
 ) -> list[str]:
     """Insert the rows of `table` that rows of `facts` refer to and that are missing: the staged rows, or those of the star.
 
-    Returns the keys of new inferred members, as tombstones have them.
+    Returns the keys of new inferred members, as tombstones have them; not those of rows of the star, which may be millions.
     """
     if isinstance(table, Calendar):
         if referred := select_referred_dates(contract, table, facts, are_staged=are_staged):
@@ -30,5 +30,7 @@ async def insert_referred(
             await connection.executemany(merge_date(contract, table), [[str(part(date)) for part in parts] for date in dates])
         return []
     if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts, are_staged=are_staged)):
-        return [row["key"] for row in await connection.fetch(insert)]
+        if are_staged:
+            return [row["key"] for row in await connection.fetch(insert)]
+        await connection.execute(insert)
     return []
