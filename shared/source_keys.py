@@ -44,11 +44,12 @@ def rows_of(contract: Contract, table: SourceTable) -> str:
     name = quoted(*contract.relation_of(table))
     if table.row_id is None:
         return name
-    columns = ", ".join(quoted("t", column.name) for column in table.stored_columns)
-    hashed = f"SELECT {columns}, sha256(convert_to(ROW({columns})::text, 'UTF8')) AS {quoted(table.row_id)} FROM {name} AS t"
+    columns = [quoted("t", column.name) for column in table.stored_columns]  # none, if the star only counts the rows
+    row_hash = f"sha256(convert_to(ROW({', '.join(columns)})::text, 'UTF8')) AS {quoted(table.row_id)}"
     row = quoted("t", table.row_id)
     ranked = f"{row} || convert_to((row_number() OVER (PARTITION BY {row}))::text, 'UTF8')"
-    return f"(SELECT {columns}, left(encode(sha256({ranked}), 'hex'), 32)::uuid AS {quoted(table.row_id)} FROM ({hashed}) AS t)"
+    row_id = f"left(encode(sha256({ranked}), 'hex'), 32)::uuid AS {quoted(table.row_id)}"
+    return f"(SELECT {', '.join([*columns, row_id])} FROM (SELECT {', '.join([*columns, row_hash])} FROM {name} AS t) AS t)"
 
 
 def select_bad_key(contract: Contract, table: SourceTable) -> str:

@@ -127,6 +127,20 @@ async def test_an_unseen_difference_is_found_and_a_row_without_a_key_is_traced(
     assert (await life(pipeline, "fact_visit", visit)).rows[0].run > 0
 
 
+async def test_rows_without_a_key_of_which_no_column_is_read_are_counted(owner: asyncpg.Connection, empty: Pipeline) -> None:
+    await owner.execute(SCHEMA)
+    star, source = (
+        "star: {f: {fact: visit, columns: {visit: }}}",
+        "source: {tables: {visit: {row_id: visit, columns: {city: text}}}}",
+    )
+    pipeline = empty.reading(contract(f"name: counted\n{star}\n{source}\n"))
+    await pipeline.run()
+    await owner.execute("DELETE FROM visit WHERE city = 'A'")
+    await pipeline.run(compare_keys=True)
+    assert await pipeline.select("SELECT count(*) FROM f_current") == [(4,)]
+    await require_equal(pipeline)
+
+
 async def test_pages_of_what_is_read_in_full_are_whole(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(SCHEMA)
     await owner.execute(
