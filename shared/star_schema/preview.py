@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from contracts.contract import Contract
-from contracts.tables import StoredTable
+from contracts.tables import Dimension, Fact, StoredTable
 from contracts.warehouse import RUN
 from shared.star_schema.evolution import (
     added,
@@ -58,7 +58,9 @@ def effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
         if star.columns[table.name]:
             yield from _table_effects(table, star, name)
         else:
-            yield Effect(Action.CREATE, "table", name, f"{len(definitions(table))} columns")
+            has_filter = isinstance(table, Dimension | Fact) and table.where is not None
+            some = ", of the rows that its filter accepts" if has_filter else ""
+            yield Effect(Action.CREATE, "table", name, f"{len(definitions(table))} columns{some}")
     for view in views(contract):
         if (action := _view_action(contract, view, star)) is not None:
             yield Effect(action, "view", f"{contract.warehouse_schema}.{view.name}")
