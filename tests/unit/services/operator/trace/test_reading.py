@@ -39,7 +39,7 @@ def test_a_text_key_is_not_truncated_to_the_length_of_its_column() -> None:
     """A cast to varchar(3) would find the row 'abc' for 'abcd'."""
     code = Column("code", varchar(3), FromSource("code"))
     table = Dimension("dim_code", ("code",), (code,), "code")
-    assert key_parameter(table, 0) == "$1::text"
+    assert key_parameter(table, 0) == "$1::text::text"
     assert key_parameter(CONTRACT.warehouse_table("dim_staff"), 0, first=2) == "$2::text::integer"
 
 
