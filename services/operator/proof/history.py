@@ -41,7 +41,8 @@ NO_RUN, EVER = -(2**63), datetime.min.replace(tzinfo=UTC)  # below and before ev
 class Flaw(StrEnum):
     """What is wrong with a version."""
 
-    LOST = "lost"  # a loaded batch brought it, and the fact table does not have it
+    LOST = "lost"  # a loaded batch brought it, and the table does not have it
+    CHANGED = "changed"  # of a dimension: its columns are not what the batch brought
     DOUBLED = "doubled"  # several rows hold it
     UNKNOWN = "unknown"  # the fact table has it, and no batch that could be read brought it
     WRONG_RUN = "of a wrong run"  # its row is of another run than the last that brought it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from contracts.column_types import TIMESTAMP, ColumnType, Kind
@@ -80,7 +80,15 @@ def _batches_of(contract: Contract, table: RemodelledTable) -> str:
 
 
 async def read_versions(store: SourceStore, table: RemodelledTable, batch: LoadedBatch) -> list[Texts] | None:
-    """The key, and for a fact the version, of each row of `table` that `batch` loaded; None if its object is gone.
+    """The key, and for a fact the version, of each row of `table` that `batch` loaded; None if its object is gone."""
+    rows = await read_rows(store, table, batch, table.identity)
+    return cast("list[Texts] | None", rows)
+
+
+async def read_rows(
+    store: SourceStore, table: RemodelledTable, batch: LoadedBatch, columns: Sequence[str]
+) -> list[tuple[str | None, ...]] | None:
+    """The texts of some columns of each row of `table` that `batch` loaded; None if its object is gone.
 
     A batch that a later build remodelled again has several objects; the right one has as many rows as were loaded.
     """
@@ -89,25 +97,29 @@ async def read_versions(store: SourceStore, table: RemodelledTable, batch: Loade
         named, found = rows_in(key), await objects.read(bucket, key)
         if named is None or named[0] != table.name or found is None:
             continue
-        versions = await asyncio.to_thread(_versions, found.body, named[1], table)
+        versions = await asyncio.to_thread(_rows, found.body, named[1], table, columns)
         if versions is not None and len(versions) == batch.row_count:
             return versions
     return None
 
 
-def _versions(body: bytes, digest: str, table: RemodelledTable) -> list[Texts] | None:
-    """None for bytes that are not those of the key, or that were made under a contract with another key."""
+def _rows(body: bytes, digest: str, table: RemodelledTable, names: Sequence[str]) -> list[tuple[str | None, ...]] | None:
+    """None for bytes that are not those of the key, or that were made under a contract with other columns."""
     from shared.parquet import NewerColumnsError, decode_columns  # noqa: PLC0415 (pandas: half a second for every command)
 
     if not sha256(body).hexdigest().startswith(digest):
         return None
-    types = {name: table.column(name).type for name in table.identity}
+    types = {name: table.column(name).type for name in names}
     try:
         frame = decode_columns(body, types)
     except (KeyError, NewerColumnsError):
         return None
-    columns = [[spelled(value, kind) for value in frame[name].tolist()] for name, kind in types.items()]
-    return list(zip(*columns, strict=True))
+    values = (frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in types)
+    texts = (
+        [None if value is None else spelled(value, kind) for value in column]
+        for column, kind in zip(values, types.values(), strict=True)
+    )
+    return list(zip(*texts, strict=True))
 
 
 def spelled(value: Any, kind: ColumnType) -> str:

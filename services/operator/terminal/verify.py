@@ -18,12 +18,13 @@ from rich.text import Text
 
 from contracts.proofs import Outcome
 from services.operator.errors import OperatorError
-from services.operator.proof.history import HistoryVerdict, check_history, keep_baseline
+from services.operator.proof.history import HistoryVerdict, keep_baseline
 from services.operator.proof.repair import repair
 from services.operator.proof.report import report as as_html
 from services.operator.proof.row_comparison import NAMED_MAXIMUM
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import chosen_tables, verify_and_keep
+from services.operator.proof.version_history import check_histories
 from services.operator.system import System
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import AsJson, with_system
@@ -51,7 +52,8 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
         ),
     ] = 30.0,
     history: Annotated[
-        bool, typer.Option("--history", help="Also check that no version of a fact is lost or duplicated.")
+        bool,
+        typer.Option("--history", help="Also check that no version of a fact or a dimension is lost or doubled."),
     ] = False,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the verdict as one page of HTML.")] = None,
     begin_anew: Annotated[
@@ -119,7 +121,7 @@ async def _compare(system: System, scope: Scope, *, is_regular: bool) -> Verdict
 
 async def _check_history(system: System, scope: Scope) -> HistoryVerdict:
     with aside.status("checking the history") as shown:
-        return await check_history(system, scope.tables, on_fact=lambda fact: shown.update(f"checking the history of {fact}"))
+        return await check_histories(system, scope.tables, lambda table: shown.update(f"checking the history of {table}"))
 
 
 def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
