@@ -60,6 +60,22 @@ def test_the_files_that_the_order_of_tests_names_exist_and_those_that_run_anywhe
     assert [name for name in ALONE if "shared: Starlift" in TEXTS[Path(name)]] == []
 
 
+def test_no_property_test_needs_a_fast_machine() -> None:
+    """Hypothesis would fail an example of more than 200 ms; `examples` has no such limit."""
+    hasty = [
+        f"{path}: {node.name}"
+        for path, text in TEXTS.items()
+        if "@given(" in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, Function)
+        and any(ast.unparse(one).startswith("given(") for one in node.decorator_list)
+        and not any(
+            word in ast.unparse(one) for one in node.decorator_list for word in ("deadline=None", "examples(", "often(")
+        )
+    ]
+    assert not hasty, f"with Hypothesis's limit: {hasty}; decorate them with @settings(deadline=None)"
+
+
 def test_a_body_is_measured_without_its_docstring() -> None:
     source = 'def f():\n    """Doc.\n\n    More.\n    """\n    a = 1\n    return a\n\n\nasync def g():\n    """Only this."""\n'
     f, g = ast.parse(source).body

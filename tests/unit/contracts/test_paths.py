@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.paths import quoted_step, steps_of
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_every_name_can_be_a_step(names: list[str]) -> None:
     assert steps_of(".".join(quoted_step(name) for name in names)) == names
 

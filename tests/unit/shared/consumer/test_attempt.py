@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.messages import Message
@@ -37,6 +37,7 @@ def attempt(receive_count: int = 1, attributes: dict[str, str] | None = None) ->
 
 
 @given(receive_counts=st.lists(st.integers(1, 9), min_size=1))
+@settings(deadline=None)
 def test_every_receipt_but_the_last_of_each_copy_counts_as_an_attempt(
     receive_counts: list[int],
 ) -> None:

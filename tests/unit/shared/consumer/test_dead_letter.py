@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.failure import FAILURE_TEXT_BYTES_MAXIMUM, FailureReason, FailureRecord, normalised
@@ -16,6 +16,7 @@ from tests.unit.shared.consumer.scene import RULES
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=200))
+@settings(deadline=None)
 def test_a_failure_record_holds_any_text_cut_and_escaped_for_sqs(text: str) -> None:
     attempt = read_attempt(Delivery("id", "body", "receipt", 1, EPOCH, EPOCH), EPOCH)
     outcome = DeadLetter(FailureReason.PERMANENT, PermanentError(text))

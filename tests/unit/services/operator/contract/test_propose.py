@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from contracts.column_types import BIGINT
 from contracts.contract import Contract
@@ -41,6 +41,7 @@ def contract(found: Catalog) -> Contract:
 
 
 @given(any_catalog())
+@settings(deadline=None)
 def test_any_catalog_becomes_a_contract_that_holds_together(found: Catalog) -> None:
     try:
         text = propose(found, "any")

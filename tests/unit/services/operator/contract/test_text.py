@@ -33,7 +33,7 @@ def test_a_name_that_yaml_would_misread_is_quoted(name: str) -> None:
     assert parsed(scalar(name))[0] == name
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(st.dictionaries(names, st.tuples(st.lists(names, min_size=1, max_size=3), st.dictionaries(names, types | names), names)))
 def test_a_source_part_is_read_back_as_it_was(found: dict[str, tuple[list[str], dict[str, str], str]]) -> None:
     tables = {
@@ -46,6 +46,7 @@ def test_a_source_part_is_read_back_as_it_was(found: dict[str, tuple[list[str], 
 @given(
     names, st.dictionaries(names, st.none() | names | st.fixed_dictionaries({"from": names, "references": names})), st.text()
 )
+@settings(deadline=None)
 def test_a_star_table_is_read_back_as_it_was_whatever_the_comment(name: str, columns: dict[str, Any], comment: str) -> None:
     entry = {"fact": name, "version": [name], "columns": columns or {"a": None}}
     text = "\n".join(["star:", *star_table_lines(name, entry, [comment])])
@@ -53,6 +54,7 @@ def test_a_star_table_is_read_back_as_it_was_whatever_the_comment(name: str, col
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_a_comment_says_every_printable_word(text: str) -> None:
     lines = list(comment_lines(text, indent=4))
     assert all(line.startswith("    # ") for line in lines)

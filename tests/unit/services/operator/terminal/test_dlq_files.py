@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.messages import encode
@@ -55,6 +55,7 @@ def test_a_patch_follows_the_rules_of_rfc_7386(document: Any, patch: Any, result
 
 
 @given(document=JSON, patch=JSON)
+@settings(deadline=None)
 def test_a_patch_is_idempotent_and_does_not_modify_its_input(document: Any, patch: Any) -> None:
     before = json.dumps(document)
     once = merged(document, patch)
