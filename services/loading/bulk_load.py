@@ -20,7 +20,9 @@ Why the star is the same as if every batch had been merged:
   anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true.
 - *Tombstones* are applied at the end. Those of run N mark rows of runs below N: the members inferred then.
 - *Versions* of dimensions with history are what run N has seen: the end takes them from the dimensions.
-- *Comparisons* that rows of run N might come too late for are of a later run, whose own batches have ended this state.
+- *Comparisons* that rows of run N might come too late for are of a later run, whose own batches have ended this state. One of
+  run N itself asks about nothing, because the star has no row of an earlier run: where the run is complete, the end of the bulk
+  load is its begin and its end.
 - *A crash* leaves the record and whole batches, or neither: each step is one transaction. If it is the end that crashes, the
   message comes again, or a loader starts, or `migrate` runs: each looks whether every batch is there, and ends it.
 - *Readers* see rows of one snapshot, none of them twice, as in any load of several batches. The run is not complete for anyone
@@ -77,6 +79,11 @@ INSERT INTO {LEDGER} (batch_id, source_name, run, batch_index, event, snapshot_a
 SELECT batch_id, source_name, run, batch_index, event, snapshot_at FROM moved
 ON CONFLICT (batch_id) DO NOTHING
 """
+_END_COMPARISONS = f"""
+UPDATE {COMPARISON} SET begun_at = clock_timestamp(), ended_at = clock_timestamp(), hashes = NULL
+WHERE run = $1 AND begun_at IS NULL
+"""
+
 _log = structlog.stdlib.get_logger()
 
 
@@ -170,6 +177,8 @@ async def end(transaction: Transaction, contract: Contract) -> None:
             await insert_referred(connection, contract, table, contract.facts, are_staged=False)
         for table in contract.remodelled_tables:
             await connection.execute(update_deleted_at(contract, table, every_key=True))
+        if await has_every_batch(connection, contract, found.source_name, found.run):
+            await connection.execute(contract.own(_END_COMPARISONS), found.run)
         await connection.execute(contract.own(_MOVE_TO_LEDGER))
         for table in contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:

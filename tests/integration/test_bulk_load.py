@@ -226,3 +226,23 @@ async def test_tombstones_of_the_bulk_run_mark_the_members_that_its_end_infers(
     assert await pages.select("SELECT count(*)::int FROM dim_staff WHERE _run = 0") != [(1,)]
     assert await pages.select("SELECT count(*)::int FROM fact_payment WHERE _deleted_at IS NOT NULL") == [(0,)]
     assert await pages.select("SELECT count(*)::int FROM dim_design WHERE _deleted_at IS NOT NULL") == [(0,)]
+
+
+async def test_a_comparison_of_the_bulk_run_ends_with_it_and_rows_of_earlier_runs_that_come_later_are_asked_about(
+    filled: asyncpg.Connection, pages: Pipeline
+) -> None:
+    earlier = await pages.read()
+    await filled.execute("DELETE FROM payment WHERE payment_id = 3")
+    messages = await pages.read(Mode.FULL, compare_keys=True)
+    assert await pages.load(*messages) == []
+    open_ones = (
+        "SELECT count(*)::int FROM starlift.key_comparison WHERE begun_at IS NULL OR ended_at IS NULL OR hashes IS NOT NULL"
+    )
+    assert await pages.select(open_ones) == [(0,)]
+    assert (await pages.verify()).is_equal
+    questions = await pages.load(*earlier)
+    assert {keys for question in questions for rows in question.data.rows for keys in rows.keys if rows.table == "payment"} == {
+        (3,)
+    }
+    await pages.settle(questions)
+    assert (await pages.verify()).is_equal
