@@ -14,7 +14,7 @@ from shared.sql import literal, quoted
 from shared.star_schema.schema import KeyConstraint, create_statements, definitions, key_constraints, relation
 from shared.star_schema.star import FoundForeignKey, FoundStar, FoundView
 from shared.star_schema.views import StarView, create_view, views
-from shared.star_schema.widening import is_widening, retyped, widenings
+from shared.star_schema.widening import is_widening, renames, retyped, widenings
 
 SCHEMA_DEPENDENCY = "warehouse schema"  # what the consumer waits for, besides the warehouse itself
 
@@ -113,7 +113,6 @@ def _column_changes(contract: Contract, star: FoundStar) -> Iterator[Change]:
 
 def _renaming(contract: Contract, star: FoundStar, renamed: Sequence[tuple[StoredTable, dict[str, str]]]) -> Change:
     """Every column that is renamed, in one change: a view may read several of the tables."""
-    names = {old: new for _, found in renamed for old, new in found.items()}
     statements = [
         f"ALTER TABLE {relation(contract, table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
         for table, found in renamed
@@ -121,14 +120,15 @@ def _renaming(contract: Contract, star: FoundStar, renamed: Sequence[tuple[Store
     ]
     for view in views(contract):
         if view.name in star.views and any(view.depends_on(table.name, found.values()) for table, found in renamed):
+            shown = {column.name for column in star.columns[view.table]}  # a column of another table may have such a name
+            names = {
+                old: new
+                for table, found in renamed
+                for old, new in found.items()
+                if table.name == view.table or old not in shown
+            }
             statements = _recreate(contract, view, star, between=statements, renamed=names)
     return Change(f"the names of columns of {', '.join(table.name for table, _ in renamed)}", tuple(statements))
-
-
-def renames(table: StoredTable, star: FoundStar) -> dict[str, str]:
-    """The columns that the contract renames, and that still have their old names, with the new ones."""
-    names = {column.name for column in star.columns[table.name]}
-    return {old: new for new, old in table.renamed if old in names and new not in names}
 
 
 def added(table: StoredTable, star: FoundStar) -> dict[str, str]:

@@ -18,13 +18,12 @@ from shared.star_schema.evolution import (
     missing_keys,
     no_longer_required,
     outdated_foreign_keys,
-    renames,
     repairs_of_run,
 )
 from shared.star_schema.schema import definitions, foreign_key_name
 from shared.star_schema.star import FoundStar
 from shared.star_schema.views import StarView, views
-from shared.star_schema.widening import widenings
+from shared.star_schema.widening import renames, widenings
 
 
 @unique

@@ -1,4 +1,4 @@
-"""Which types of columns the contract has changed, and whether the wider one holds every value of the other. Pure."""
+"""Which names and types of columns the contract has changed, and whether a wider type holds every value. Pure."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ _SPELLINGS = {  # what format_type says, and how a contract says it
 _TYPE = re.compile(r"(?P<name>integer|bigint|varchar|numeric)(?:\((?P<first>\d+)(?:,(?P<second>\d+))?\))?")
 
 
+def renames(table: StoredTable, star: FoundStar) -> dict[str, str]:
+    """The columns that the contract renames, and that still have their old names, with the new ones."""
+    names = {column.name for column in star.columns[table.name]}
+    return {old: new for new, old in table.renamed if old in names and new not in names}
+
+
 def widenings(table: StoredTable, star: FoundStar) -> list[tuple[str, str]]:
-    """The columns whose type the contract has widened, with the new type."""
+    """The columns whose type the contract has widened, as they are called now, with the new type."""
     return [(name, wanted) for name, actual, wanted in retyped(table, star) if is_widening(actual, wanted)]
 
 
 def retyped(table: StoredTable, star: FoundStar) -> Iterator[tuple[str, str, str]]:
     """The columns of another type than the contract's, with both types."""
+    renamed = renames(table, star)
     for column in star.columns[table.name]:
-        wanted = table.star_types.get(column.name)
+        wanted = table.star_types.get(renamed.get(column.name, column.name))
         actual = _SPELLINGS.get(column.type, column.type.replace("character varying(", "varchar("))
         if wanted is None or is_same_type(actual, wanted.sql) or is_widening(wanted.sql, actual):
             continue  # a wider type, made by a newer build while this one still runs, also holds every value

@@ -46,6 +46,10 @@ INSERT INTO city VALUES (1, 'York');
 INSERT INTO customer VALUES (1, 'Ada', 1);
 INSERT INTO sale VALUES (1, 1, 9.50);
 """
+GRANTED = """
+SELECT column_name FROM information_schema.column_privileges
+WHERE table_name = 'fact_sale_current' AND grantee = 'PUBLIC' ORDER BY 1
+"""
 
 
 def contract(
@@ -118,11 +122,7 @@ async def test_a_column_is_renamed_with_its_values_its_views_and_what_was_grante
     assert await later.select("SELECT customer_id, full_name FROM dim_customer ORDER BY 1") == [(1, "Ada"), (2, "Bo")]
     assert await later.select("SELECT full_name, version FROM dim_customer_history ORDER BY 1") == [("Ada", 1), ("Bo", 1)]
     assert await later.select("SELECT sale_id, buyer FROM fact_sale_current ORDER BY 1") == [(1, 1), (2, 2)]
-    granted = """
-        SELECT column_name FROM information_schema.column_privileges
-        WHERE table_name = 'fact_sale_current' AND grantee = 'PUBLIC' ORDER BY 1
-    """
-    assert await later.select(granted) == [("buyer",), ("price",)]
+    assert await later.select(GRANTED) == [("buyer",), ("price",)]
     comment = "SELECT col_description('fact_sale_current'::regclass, 2)"
     assert await later.select(comment) == [("who",)]
     keys = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = 'fact_sale'::regclass"
@@ -154,6 +154,25 @@ async def test_a_view_of_others_in_the_way_of_a_new_name_is_reported_before_anyt
     renamed = contract(customer="buyer", fact="    renamed: {buyer: customer_id}")
     (problem,) = (await plan_for(renamed, warehouse=warehouse_url)).problems
     assert "view report on fact_sale_current; drop them, and create them again" in problem.text
+
+
+async def test_a_renamed_column_of_another_type_is_refused_before_it_is_renamed(shop: Pipeline, warehouse_url: str) -> None:
+    other = contract(price="cost: {from: price, type: varchar}", fact="    renamed: {cost: price}")
+    (problem,) = (await plan_for(other, warehouse=warehouse_url)).problems
+    assert "column 'price' of the warehouse's 'fact_sale' is numeric(8,2) and should be varchar" in problem.text
+
+
+async def test_what_is_granted_on_a_view_follows_the_names_of_its_own_table(shop: Pipeline) -> None:
+    """A dimension's column has the name of one of the fact's, and gets another with the same deployment."""
+    await shop.reading(contract(name="price")).run()
+    later = shop.reading(
+        contract(
+            name="title", customer="buyer", dimension="    renamed: {title: price}", fact="    renamed: {buyer: customer_id}"
+        )
+    )
+    await later.run()
+    assert await later.select(GRANTED) == [("buyer",), ("price",)]
+    await require_equal(later)
 
 
 @pytest.mark.parametrize(
