@@ -183,9 +183,8 @@ class _StarTable:
                 origin = FromSource(found.column, entry.absent)
             else:
                 origin = FromLookup(found.lookup.name, found.column, entry.absent)
-            is_member = isinstance(self.entry, written.DimensionTable) and found.lookup is None
-            if star_type.is_verbatim and not (is_member and found.column in self.whole.document.source.tables[self.base].key):
-                nullable = nullable or isinstance(self.entry, written.DimensionTable)  # an inferred member has none
+            if star_type.is_verbatim:  # an inferred member has none, but in its key
+                nullable = nullable or isinstance(self.entry, written.DimensionTable)
         else:
             if entry.absent is not None:
                 if kind not in _OF_MOMENTS:

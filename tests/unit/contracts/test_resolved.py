@@ -186,3 +186,14 @@ def test_rows_without_a_key_can_be_nothing_but_a_fact_without_version(star: str,
     with pytest.raises(ContractTextError) as caught:
         read(f"  {star}\n", source)
     assert reason in str(caught.value)
+
+
+def test_a_second_copy_of_a_key_may_be_null_where_an_inferred_member_has_no_value_for_it() -> None:
+    source = "source: {tables: {t: {key: id, columns: {id: uuid not null}}, u: {key: id, columns: {id: uuid not null}}}}"
+    found = read(
+        "  dim_t: {dimension: t, columns: {id: , again: id}}\n  fact_u: {fact: u, columns: {id: {references: dim_t}}}\n", source
+    )
+    assert [(column.name, column.nullable) for column in found.warehouse_table("dim_t").columns] == [
+        ("id", False),
+        ("again", True),
+    ]
