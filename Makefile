@@ -21,7 +21,7 @@ SEED := 1
 MINUTES := 10
 REPORT :=
 EXAMPLES := 200
-PROPERTIES = tests/unit/shared/consumer/test_state_machine.py $(patsubst %,tests/integration/test_%.py,any_order expressions round_trip)
+PROPERTIES = tests/unit/shared/consumer/test_state_machine.py $(patsubst %,tests/integration/test_%.py,any_order expressions random_contracts round_trip)
 # The demo and the tests start hundreds of processes: without cached byte code each of them compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # This file decides where pip and uv install. Of the user's shell, only the settings for package sources apply.

@@ -38,6 +38,7 @@ LONGEST = (
     "tests/integration/test_joins.py",
     "tests/integration/test_local_stack.py",
     "tests/integration/test_poison.py",
+    "tests/integration/test_random_contracts.py",
     "tests/unit/shared/consumer/test_state_machine.py",
 )
 APART = LONGEST[-1]  # its tests share nothing, and take longer than a third of all other unit tests

@@ -1,13 +1,12 @@
 """Any contract, rows, changes and order of loads end EQUAL to the source, and to a SELECT that was written with the contract.
 
-The same examples each time. STARLIFT_EXAMPLES=1000 tries that many new ones; `--hypothesis-seed` repeats them, and a failure
-prints the contract, the statements and the runs. tests/fixtures/random_contracts.py draws them.
+The same examples each time. `make properties EXAMPLES=1000` tries that many new ones; `--hypothesis-seed` repeats them, and a
+failure prints the contract, the statements and the runs. tests/fixtures/random_contracts.py draws them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 
 from contracts.column_types import Kind
 from contracts.contract import Contract
@@ -35,11 +34,11 @@ from shared.postgres import SESSION_SETTINGS
 from shared.sql import quoted
 from tests.fixtures.pipeline import Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
+from tests.fixtures.properties import examples
 from tests.fixtures.random_contracts import SCHEMAS, Case, Run, cases
 from tests.fixtures.random_source import KINDS, prepared
 from tests.integration.plain_star import keys_in_quarantine
 
-EXAMPLES = int(os.environ.get("STARLIFT_EXAMPLES", "0"))
 Keys = dict[str, list[tuple[object, ...]]]
 # By kind, two values that fit into every type of the kind.
 OTHERS = {
@@ -290,14 +289,7 @@ def _named(difference: Any) -> tuple[Mismatch, tuple[str, ...], list[str]]:
 
 def test_any_contract_rows_changes_and_order_end_equal_and_a_changed_cell_is_found(databases: Databases) -> None:
     @given(cases())
-    @settings(
-        max_examples=EXAMPLES or 25,
-        deadline=None,
-        derandomize=not EXAMPLES,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
+    @examples(25)
     def holds(case: Case) -> None:
         note(str(case))
         asyncio.run(play(databases, case))

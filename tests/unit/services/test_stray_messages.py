@@ -24,7 +24,7 @@ def example(name: str) -> Message:
 async def test_ingestion_refuses_other_messages_than_its_commands(stray: str) -> None:
     with pytest.raises(
         PermanentError,
-        match=rf"^ingestion handles starlift.ingest_source and starlift.look_up_keys, not 'starlift.{stray}.v[123]'; move ",
+        match=rf"^ingestion handles starlift.ingest_source and starlift.look_up_keys, not 'starlift.{stray}.v\d+'; move ",
     ):
         await ingest(example(stray), NOTHING)
 
@@ -32,7 +32,7 @@ async def test_ingestion_refuses_other_messages_than_its_commands(stray: str) ->
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_remodelled", "batch_loaded"])
 async def test_remodelling_refuses_other_messages_than_its_event(stray: str) -> None:
     with pytest.raises(
-        PermanentError, match=rf"^remodelling handles starlift.batch_ingested, not 'starlift.{stray}.v[123]'; move "
+        PermanentError, match=rf"^remodelling handles starlift.batch_ingested, not 'starlift.{stray}.v\d+'; move "
     ):
         await remodel(example(stray), NOTHING)
 
@@ -40,6 +40,6 @@ async def test_remodelling_refuses_other_messages_than_its_event(stray: str) -> 
 @pytest.mark.parametrize("stray", ["ingest_source", "batch_ingested", "batch_loaded"])
 async def test_loading_refuses_other_messages_than_its_event(stray: str) -> None:
     with pytest.raises(
-        PermanentError, match=rf"^loading handles starlift.batch_remodelled, not 'starlift.{stray}.v[123]'; move "
+        PermanentError, match=rf"^loading handles starlift.batch_remodelled, not 'starlift.{stray}.v\d+'; move "
     ):
         await load(example(stray), NOTHING)
