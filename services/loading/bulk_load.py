@@ -88,7 +88,7 @@ _log = structlog.stdlib.get_logger()
 
 
 class BulkLoadInTheWayError(Exception):
-    """The batch is not part of the bulk load that stands. Recovery: end it, and load the batch again."""
+    """A bulk load stands that the batch is not part of, or has just ended. Recovery: end it, and load the batch again."""
 
 
 @dataclass(frozen=True, slots=True)
