@@ -183,14 +183,12 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         for table in contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:
                 await connection.execute(add_missing_versions(contract, table, table.versions))
+        await _add_key_constraints(connection, contract)  # last, for from here until the commit readers wait
     _log.info("bulk_load_ended", run=found.run)
 
 
 async def _build_keys(connection: asyncpg.Connection, contract: Contract) -> None:
-    """Build the missing keys: first the indexes, then, once they can be found, their constraints.
-
-    Merges and foreign keys need the index only. If readers don't release a table, its constraint comes when a loader starts.
-    """
+    """Build the indexes of the missing keys, which merges and foreign keys need; readers keep reading."""
     for table, statement in await _missing_keys(connection, contract):
         try:
             async with connection.transaction():
@@ -198,6 +196,10 @@ async def _build_keys(connection: asyncpg.Connection, contract: Contract) -> Non
         except asyncpg.UniqueViolationError:
             await connection.execute(delete_duplicates(contract, table))
             await connection.execute(statement)
+
+
+async def _add_key_constraints(connection: asyncpg.Connection, contract: Contract) -> None:
+    """Make constraints of the indexes. If readers don't release a table, its constraint comes when a loader starts."""
     for table, statement in await _missing_keys(connection, contract):
         try:
             async with connection.transaction():

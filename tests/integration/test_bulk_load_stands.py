@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,6 +14,7 @@ from contracts.origins import FromSource
 from contracts.tables import Column
 from services.loading import bulk_load
 from services.loading.migrate import migrate_schema
+from services.loading.references import insert_referred
 from shared.errors import PermanentError
 from shared.star_schema.schema import foreign_keys
 from shared.star_schema.star import read_star
@@ -51,6 +54,24 @@ async def test_a_standing_bulk_load_keeps_its_run_incomplete_for_every_reader(
     await pages.load(messages[0])
     assert (await pages.progress()).missing == ()
     assert (await pages.verify()).is_equal
+
+
+async def test_readers_read_while_the_end_builds_keys_and_inserts_what_is_missing(
+    filled: asyncpg.Connection, pages: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A constraint locks its table against readers until the commit, so it comes last."""
+    messages, seen = await pages.read(), list[object]()
+
+    async def read_meanwhile(*arguments: Any, **options: Any) -> list[str]:
+        found = await insert_referred(*arguments, **options)
+        async with asyncio.timeout(10):
+            seen.extend(await pages.select("SELECT count(*)::int FROM fact_payment_current"))
+        return found
+
+    monkeypatch.setattr(bulk_load, "insert_referred", read_meanwhile)
+    await pages.load(*messages)
+    assert seen == [(await filled.fetchval("SELECT count(*)::int FROM payment"),)] * TABLES
+    assert await pages.select(KEYS) == [(TABLES,)]
 
 
 async def test_a_column_is_added_and_widened_while_a_bulk_load_stands(filled: asyncpg.Connection, pages: Pipeline) -> None:
