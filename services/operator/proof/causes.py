@@ -63,7 +63,8 @@ def versionless_cause(tables: Collection[str]) -> Cause:
     """The cause for rows without transaction ids, or none that may be read: only a later run shows whether they are new."""
     named = ", ".join(f"'{table}'" for table in sorted(tables))
     advice = "verify with a longer --settle, or, if it is a table, grant SELECT on all of it"
-    return Cause(Wait.RUN, f"new rows of {named} can't be recognized without their transaction ids: {advice}")
+    reason = f"new rows of {named} can't be recognized without their transaction ids: {advice}"
+    return Cause(Wait.RUN, reason, is_assumed=True)
 
 
 def gap_cause(gap: Gap, dead: Mapping[UUID, DeadMessage], *, is_first: bool) -> Cause:

@@ -36,6 +36,7 @@ class Cause:
 
     wait: Wait
     reason: str = ""  # of a stuck row: what it waits for, and what to do
+    is_assumed: bool = False  # the row's transaction ids are not known: it may be new, or not
 
     @property
     def is_stuck(self) -> bool:
@@ -157,8 +158,10 @@ class TableFindings:
     def add_mismatch(self, difference: Difference, row: Row, cause: Cause | None, refused: Mapping[Key, LastRefusal]) -> None:
         """Count a row that is not as in the source: it waits for `cause`, is in quarantine, or differs."""
         in_quarantine = is_in_quarantine(row, refused)
-        # Quarantine outranks the cause of an orphan: most such rows are refused because of their lost partner.
-        if cause is not None and not (row.is_orphan and in_quarantine):
+        # Quarantine outranks the cause of an orphan: most such rows are refused because of their lost partner. It also outranks
+        # an assumption, as long as no later run is loaded: each of them reads such a row again.
+        is_recent = row.key in refused and refused[row.key].horizon is None
+        if cause is not None and not (in_quarantine and (row.is_orphan or (cause.is_assumed and is_recent))):
             self.waiting[cause] += 1
             if len(self.waiting_rows) < NAMED_MAXIMUM:
                 self.waiting_rows[row.key] = WaitingRow(row.stamp, difference.kind is Mismatch.MISSING)
