@@ -238,6 +238,8 @@ def last_words(log: str) -> str:
 def load_contract_of_environment() -> Contract:
     """The contract that STARLIFT_CONTRACT names, or the shipped one. Raises: UsageError, with every problem of a document."""
     name = os.environ.get(f"{PREFIX}CONTRACT") or "totesys"
+    if name.startswith("s3://"):
+        raise UsageError(f"a local stack has no AWS credentials to read '{name}'; download it, and name the file as --contract")
     try:
         return contract_named(name)
     except ContractTextError as error:

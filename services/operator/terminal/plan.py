@@ -27,7 +27,7 @@ from shared.star_schema.preview import Action
 
 CONTRACT_VARIABLE = f"{PREFIX}CONTRACT"
 PIPE_WIDTH = 160  # where there is no terminal: a line for each table
-CONTRACT_HELP = "The contract: a file, s3://bucket/key or the name of a shipped one; default: STARLIFT_CONTRACT, else totesys."
+CONTRACT_HELP = "The contract: a file, s3://bucket/key (not for `up`) or a shipped one; default: STARLIFT_CONTRACT or totesys."
 SOURCE_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
 WAREHOUSE_HELP = "The warehouse, without a password, or @FILE; default: STARLIFT_WAREHOUSE_URL, else an empty database."
 

@@ -90,6 +90,12 @@ def test_an_invalid_contract_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> 
         load_contract_of_environment()
 
 
+def test_a_local_stack_refuses_a_contract_in_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARLIFT_CONTRACT", "s3://bucket/shop.yaml")
+    with pytest.raises(UsageError, match=r"^a local stack has no AWS credentials to read 's3://bucket/shop\.yaml'; download"):
+        load_contract_of_environment()
+
+
 def test_services_get_contract_and_source_name_but_no_foreign_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("STARLIFT_")]:
         monkeypatch.delenv(name)
