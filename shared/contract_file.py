@@ -25,7 +25,7 @@ def load_contract(value: object) -> object:
 
 
 def contract_named(name: str) -> Contract:
-    """The contract called `name`: `s3://bucket/key`, a path, or a shipped one. Raises: ContractError."""
+    """The contract called `name`: `s3://bucket/key[?versionId=…]`, a path, or a shipped one. Raises: ContractError."""
     return read_contract(contract_text(name), Path(name).name)
 
 
@@ -60,14 +60,17 @@ def _file(path: Path) -> bytes:
 
 
 def _object(uri: str) -> bytes:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    address, _, version = uri.removeprefix("s3://").partition("?versionId=")
+    bucket, _, key = address.partition("/")
     if not bucket or not key:
         raise ContractError(f"'{uri}' is not s3://bucket/key")
+    needed = {"VersionId": version} if version else {}
     try:
         client: Any = botocore.session.get_session().create_client("s3")
-        body: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read(BYTES_MAXIMUM + 1)
+        body: bytes = client.get_object(Bucket=bucket, Key=key, **needed)["Body"].read(BYTES_MAXIMUM + 1)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise ContractError(f"'{uri}' can't be read ({error}); upload it, or allow s3:GetObject on it") from None
+        action = "s3:GetObjectVersion" if version else "s3:GetObject"
+        raise ContractError(f"'{uri}' can't be read ({error}); upload it, or allow {action} on it") from None
     return body
 
 

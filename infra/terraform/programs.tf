@@ -6,6 +6,7 @@ locals {
   everyone = merge(
     { STARLIFT_REGION = local.region },
     { for name, bucket in module.bucket : "STARLIFT_${upper(name)}_BUCKET" => bucket.name },
+    local.contract_environment,
     var.settings,
   )
 
@@ -84,7 +85,7 @@ locals {
   }
 
   statements = {
-    for name, program in local.programs : name => concat(lookup(local.statements_of_service, name, local.statements_of_operator), local.statements_of_data[name])
+    for name, program in local.programs : name => concat(lookup(local.statements_of_service, name, local.statements_of_operator), local.statements_of_data[name], local.contract_statements)
   }
 }
 

@@ -74,8 +74,18 @@ variable "has_images" {
   default     = false
 }
 
+variable "contract" {
+  description = "The file of your own contract, relative to the directory in which Terraform runs; null: the contract that the images ship."
+  type        = string
+  default     = null
+  validation {
+    condition     = var.contract == null || !contains(keys(var.settings), "STARLIFT_CONTRACT")
+    error_message = "contract and settings both name a contract; remove STARLIFT_CONTRACT from settings."
+  }
+}
+
 variable "settings" {
-  description = "Additional environment variables of every program, such as STARLIFT_CONTRACT or STARLIFT_LOG_LEVEL."
+  description = "Additional environment variables of every program, such as STARLIFT_SOURCE_NAME or STARLIFT_LOG_LEVEL."
   type        = map(string)
   default     = {}
 }

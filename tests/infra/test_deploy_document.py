@@ -23,6 +23,7 @@ TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 SIZES = 3
 CENT = 0.0051
 VARIABLES = {
+    "contract",
     "network",
     "name",
     "github_provider_arn",

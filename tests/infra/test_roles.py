@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -13,6 +14,7 @@ from botocore import xform_name
 from infra.topology import Operator, Service, read_topology
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
+from tests.infra.offline.core import opened
 from tests.infra.offline.tools import CHECKOUT
 
 # A batch needs the action of its single call; a list of objects is a matter of the bucket.
@@ -115,6 +117,26 @@ def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applie
     }
     found = policies(applied)['module.program["operator"].aws_iam_role_policy.task']
     assert grants(found) == expected | of_data(TOPOLOGY.operator)
+
+
+def test_every_program_reads_one_version_of_your_contract_and_none_may_write_it(applied: Applied, tmp_path: Path) -> None:
+    document = tmp_path / "shop.yaml"
+    document.write_text("name: shop\n", encoding="utf-8")
+    with opened(CHECKOUT, tmp_path) as terraform:
+        found = Applied(terraform.apply("dev", has_images=True, contract=str(document)), {})
+    assert not checks.iam(found.resources)
+    (kept,) = found.of_type("aws_s3_object")
+    assert (kept.values["bucket"], kept.values["content"]) == (f"starlift-contract-{STACK}", "name: shop\n")
+    place = f"{kept.values['bucket']}/{kept.values['key']}"
+    before, after = policies(applied), policies(found)
+    assert before.keys() == after.keys()
+    for address, policy in after.items():
+        of_a_program = address.endswith("aws_iam_role_policy.task")
+        more = {("s3:GetObjectVersion", place)} if of_a_program else set[tuple[str, str]]()
+        assert grants(policy) - grants(before[address]) == more, address
+    for program in PROGRAMS:
+        named = checks.task_environment(found.resources, program)["STARLIFT_CONTRACT"]
+        assert named == f"s3://{place}?versionId={kept.values['version_id']}"
 
 
 def test_an_aws_service_assumes_a_role_only_for_this_account(applied: Applied) -> None:

@@ -78,3 +78,12 @@ run "a_wildcard_is_no_repository" {
   variables { github_repository = "example@1/*" }
   expect_failures = [var.github_repository]
 }
+
+run "two_contracts_are_refused" {
+  command = plan
+  variables {
+    contract = "tests/terraform.tfvars" # any file
+    settings = { STARLIFT_CONTRACT = "totesys" }
+  }
+  expect_failures = [var.contract]
+}

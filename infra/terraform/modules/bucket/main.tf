@@ -1,4 +1,4 @@
-# A private, versioned bucket whose objects expire.
+# A private, versioned bucket whose objects may expire.
 
 variable "name" { type = string }
 variable "noncurrent_days" { type = number }
