@@ -128,11 +128,12 @@ async def read_star(connection: asyncpg.Connection, contract: Contract) -> Found
             for row in await connection.fetch(QUERIES["foreign_keys.sql"], schema, tables)
             if row["name"] == foreign_key_name(row["table"], row["column"])
         ),
-        is_bulk_loading=await _is_bulk_loading(connection, contract),
+        is_bulk_loading=await is_bulk_loading(connection, contract),
     )
 
 
-async def _is_bulk_loading(connection: asyncpg.Connection, contract: Contract) -> bool:
+async def is_bulk_loading(connection: asyncpg.Connection, contract: Contract) -> bool:
+    """Whether a first load is copied into a star without keys."""
     if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", contract.own(BULK_LOAD)):
         return False  # created by a version that did not load in bulk
     return bool(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {contract.own(BULK_LOAD)})"))

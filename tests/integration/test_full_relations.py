@@ -127,43 +127,6 @@ async def test_an_unseen_difference_is_found_and_a_row_without_a_key_is_traced(
     assert (await life(pipeline, "fact_visit", visit)).rows[0].run > 0
 
 
-async def test_a_row_in_quarantine_waits_for_no_run_until_a_run_has_read_it_again(
-    shop: tuple[asyncpg.Connection, Pipeline],
-) -> None:
-    owner, pipeline = shop
-    await owner.execute("INSERT INTO visit VALUES ('A', 'infinity', NULL)")
-    for _ in range(2):  # the second run reads it again, and refuses it again
-        await pipeline.run()
-        await require_equal(pipeline, quarantined=1)
-    await owner.execute("UPDATE visit SET at = NULL WHERE at = 'infinity'")
-    await pipeline.run()
-    await require_equal(pipeline)
-
-
-async def test_a_row_that_left_quarantine_and_is_lost_is_not_called_quarantined(
-    owner: asyncpg.Connection, empty: Pipeline
-) -> None:
-    await owner.execute(
-        "CREATE TABLE sale (sale_id integer, at timestamptz); INSERT INTO sale VALUES (1, 'infinity'), (2, NULL)"
-    )
-    text = """
-name: full
-star:
-  dim_date: {calendar: {d: date}}
-  fact_sale: {fact: sale, columns: {sale_id: , on: {date_of: at, references: dim_date}}}
-source: {tables: {sale: {full: true, key: sale_id, columns: {sale_id: integer, at: timestamptz}}}}
-"""
-    pipeline = empty.reading(contract(text))
-    await pipeline.run()
-    await require_equal(pipeline, quarantined=1)
-    await owner.execute("UPDATE sale SET at = '2026-01-01'")
-    await pipeline.run()
-    await require_equal(pipeline)
-    await pipeline.select("DELETE FROM fact_sale WHERE sale_id = 1")
-    verdict = await pipeline.verify()
-    assert (verdict.in_flight + verdict.stuck, verdict.quarantined) == (1, 0)
-
-
 async def test_rows_without_a_key_of_which_no_column_is_read_are_counted(owner: asyncpg.Connection, empty: Pipeline) -> None:
     await owner.execute(SCHEMA)
     star, source = (

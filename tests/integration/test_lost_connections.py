@@ -92,7 +92,7 @@ async def test_a_batch_whose_copy_is_interrupted_is_loaded_without_a_counted_att
     source: asyncpg.Connection, pipeline: Pipeline, admin: asyncpg.Connection
 ) -> None:
     await source.execute(SCHEMA)
-    await source.execute("INSERT INTO maker SELECT n, repeat(md5(n::text), 60), 'Leeds', 1 FROM generate_series(1, 20000) AS n")
+    await source.execute("INSERT INTO maker SELECT n, repeat(md5(n::text), 60), 'Leeds', 1 FROM generate_series(1, 12000) AS n")
     shop = pipeline.reading(SHOP)
     (message,) = await shop.read()
     queue, dead_letters = FakeQueue("loading"), FakeQueue("loading-dlq")

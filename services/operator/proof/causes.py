@@ -117,5 +117,10 @@ def lost_key_cause(table: str, columns: Collection[str]) -> Cause:
     return Cause(Wait.KEY, f"'{table}' has no unique key on ({', '.join(columns)}), so it may contain rows twice: {advice}")
 
 
+def missing_keys_cause() -> Cause:
+    """The cause for a star whose first load is copied into tables without keys."""
+    return Cause(Wait.KEY, "the first load has not ended: loading builds the keys of the star's tables at its end")
+
+
 def _minutes(span: timedelta) -> str:
     return f"{span / MINUTE:,.0f}"

@@ -21,6 +21,7 @@ from services.operator.proof.causes import (
     empty_table_cause,
     gap_cause,
     lost_key_cause,
+    missing_keys_cause,
     next_run_cause,
     versionless_cause,
 )
@@ -37,6 +38,7 @@ from shared.source_facts import SourceFacts, distrust, redefined, versionless
 from shared.source_keys import Key
 from shared.source_store import SourceStore
 from shared.sql import quoted
+from shared.star_schema.star import is_bulk_loading
 
 PREFETCH_ROWS = 10_000
 LETTERS_MAXIMUM = 1_000  # per service: naming a missing batch is not worth receiving a million
@@ -232,6 +234,8 @@ async def _emptied_tables(source: Side, contract: Contract, progress: Progress) 
 
 async def _lost_keys(warehouse: Side, contract: Contract) -> tuple[Cause, ...]:
     """The causes for star tables that have lost the unique key that tells their rows apart."""
+    if await is_bulk_loading(warehouse.connection, contract):
+        return (missing_keys_cause(),)
     causes = list[Cause]()
     for table in contract.stored_tables:
         name = quoted(contract.warehouse_schema, table.name)
