@@ -68,7 +68,7 @@ def _warehouse_table(table: WarehouseTable) -> dict[str, Any]:
             return {"kind": "calendar", **document}
         case Dimension():
             document |= {"kind": "dimension", "source": table.source}
-            document |= _given(surrogate=table.surrogate, history=table.history)
+            document |= _given(surrogate=table.surrogate, history=table.history, unknown=table.unknown)
         case Fact():
             document |= {"kind": "fact", "source": table.source}
             document |= _given(version=list(table.version), surrogate=table.surrogate, as_of=list(table.as_of))

@@ -23,6 +23,7 @@ from contracts.tables import (
     SourceTable,
     WarehouseTable,
 )
+from contracts.unknown import unknown_problems
 from contracts.warehouse import HISTORY_COLUMNS, as_of_column, as_of_name, current_name, history_name, versions_name
 
 _DERIVED_KINDS = {DateOf: Kind.DATE, TimeOf: Kind.TIME, ParsedDate: Kind.DATE, CurrencyNameOf: Kind.TEXT}
@@ -83,8 +84,9 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns), *shown])
     for name in (*own, *shown):
         yield from (f"'{table.name}.{name}' {problem}" for problem in _name_problems(name))
-    if isinstance(table, Dimension) and table.history:
-        yield from _history_problems(table)
+    if isinstance(table, Dimension):
+        yield from _history_problems(table) if table.history else ()
+        yield from unknown_problems(contract, table)
     if isinstance(table, Fact) and table.as_of:
         yield from (f"'{table.name}' {problem}" for problem in _as_of_problems(contract, table))
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:

@@ -112,6 +112,11 @@ class Contract:
         """Every column of a fact that refers to the warehouse table `table`, with its fact."""
         return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references == table)
 
+    def unknown_of(self, column: Column) -> str | None:
+        """The key that a fact's column holds in place of NULL, as PostgreSQL writes it; None if it holds NULL."""
+        dimension = self.warehouse_table(column.references) if column.references is not None else None
+        return dimension.unknown if isinstance(dimension, Dimension) else None
+
     def shown_surrogates(self, fact: Fact) -> Iterator[tuple[str, Column, Dimension]]:
         """What the views of a fact show of the dimensions that it refers to: their surrogates.
 

@@ -66,6 +66,7 @@ SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$
 SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 _Written = BeforeValidator(lambda value: str(value).lower() if isinstance(value, int) else value)  # YAML reads 1 and true
 Sql = Annotated[str, Field(min_length=1, max_length=2000), _Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+Scalar = Sql  # also a text that YAML may read as something else
 Names = Annotated[
     tuple[SqlName, ...],
     BeforeValidator(_texts),
@@ -239,6 +240,7 @@ class DimensionTable(_Table):
     surrogate: SqlName | None = Field(
         None, description="a column for numbers that the warehouse gives the keys, and never changes; views of facts show them"
     )
+    unknown: Scalar | None = Field(None, description="a key that facts hold where their reference is NULL, such as -1")
     history: bool = Field(
         default=False, description="whether every state that a run has seen is kept, and shown by a view with `valid_from`"
     )

@@ -147,14 +147,20 @@ class _StarTable:
                 self.whole.complain("star", self.name, "columns", name, text=str(mistake))
         where = self._where()
         key = self.entry.key or self._key(columns)
-        columns = [replace(column, nullable=False) if column.name in key else column for column in columns]
+        columns = [replace(one, nullable=False) if one.name in key or self._has_unknown(one) else one for one in columns]
         lookups = tuple(self.lookups.values())
         decided: dict[str, Any] = {"where": where, "retired": self.entry.retired, "renamed": tuple(self.entry.renamed.items())}
         match self.entry:
-            case written.DimensionTable(surrogate=surrogate, history=history):
-                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history, **decided)
+            case written.DimensionTable(surrogate=surrogate, history=history, unknown=unknown):
+                return Dimension(self.name, key, tuple(columns), self.base, lookups, surrogate, history, unknown, **decided)
             case written.FactTable(version=version, surrogate=surrogate, as_of=as_of):
                 return Fact(self.name, key, tuple(columns), self.base, lookups, version, surrogate, as_of, **decided)
+
+    def _has_unknown(self, column: Column) -> bool:
+        """Whether a column holds its dimension's `unknown` in place of NULL, and nothing says that it may be NULL."""
+        dimension = self.whole.document.star.get(column.references or "")
+        has_unknown = isinstance(dimension, written.DimensionTable) and dimension.unknown is not None
+        return has_unknown and self.entry.columns[column.name].nullable is None
 
     def _key(self, columns: list[Column]) -> tuple[str, ...]:
         """The columns that copy the source's key, in its order."""

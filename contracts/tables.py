@@ -228,6 +228,8 @@ class Dimension(_JoinedTable):
 
     surrogate: str | None = None  # an identity column, which the warehouse fills when it first inserts a key, and never changes
     history: bool = False  # whether every state that a run has seen is kept
+    # The key, as PostgreSQL writes it, that facts hold where their reference is NULL; they then refer to an inferred member.
+    unknown: str | None = None
 
     @cached_property
     def versions(self) -> Versions | None:

@@ -37,7 +37,7 @@ from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.tables import Dimension, RemodelledTable, StoredTable, Versions, WarehouseTable
 from contracts.warehouse import COMPARISON, DELETED_AT, QUESTION, RUN, SEEN_AT, TOMBSTONE
-from services.loading.merge import staging_name
+from services.loading.merge import except_unknown, staging_name
 from services.loading.questions import cut, question_id
 from services.loading.warehouse import Ask, Batch, Question
 from shared.codecs import codec_of
@@ -267,7 +267,7 @@ def update_deleted_at(contract: Contract, table: WarehouseTable, *, every_key: b
         f"{quoted('t', name)} = {_from_text(table, position, f'(b.key ->> {position})')}"
         for position, name in enumerate(table.key)
     )
-    condition = "t._run < b.run"
+    condition = f"t._run < b.run{except_unknown(table, 't')}"
     if table.version:
         key = " AND ".join(f"{quoted('n', name)} = {quoted('t', name)}" for name in table.key)
         order = ", ".join(("{0}._run", *(f"{{0}}.{quoted(name)}" for name in table.version)))

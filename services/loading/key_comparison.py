@@ -31,7 +31,7 @@ from contracts.key_hashes import TableHashes
 from contracts.tables import RemodelledTable, WarehouseTable
 from contracts.warehouse import COMPARISON, COMPARISON_LOCK, QUESTION, STAR_LOCK
 from services.loading.deletes import RECORD_QUESTION, in_question, is_dead, keys_in_parts
-from services.loading.merge import is_inferred
+from services.loading.merge import except_unknown, is_inferred
 from services.loading.questions import Suspects, cut, question_id, suspects
 from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Question
 from shared.codecs import codec_of
@@ -197,7 +197,7 @@ def _key_texts(table: RemodelledTable) -> list[str]:
 
 
 def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
-    """The keys, with their highest `_run`, that are alive and below run $1, except inferred members that facts refer to.
+    """The keys, with their highest `_run`, that are alive and below run $1, except inferred members that facts may refer to.
 
     The source's side leaves out the rows that run $1 has read, and these have its number here. Where earlier rows are all
     loaded, both sides are equal, however many rows have changed since the last comparison. A dead row whose mark was
@@ -212,6 +212,7 @@ def _compared_rows(contract: Contract, table: RemodelledTable) -> str:
         rows = f"(SELECT {key}, t._run, t._deleted_at IS NOT NULL AS is_marked FROM {rows} AS t)"
     return (
         f"SELECT {key}, t._run FROM {rows} AS t WHERE t._run < $1::bigint AND NOT (t.is_marked AND {is_dead(contract, table)})"
+        f"{except_unknown(table, 't')}"
     )
 
 

@@ -17,7 +17,7 @@ from contracts.column_types import ColumnType, Kind
 from contracts.contract import Contract
 from contracts.key_hashes import SUMMED_BITS, TableHashes
 from contracts.origins import CalendarPart
-from contracts.tables import UNKNOWN, Column, RemodelledTable, WarehouseTable
+from contracts.tables import UNKNOWN, Column, Dimension, RemodelledTable, WarehouseTable
 from services.loading.questions import cut, question_id, suspects
 from services.loading.warehouse import EARLIER_RUN_PATIENCE, Ask, Batch, Question, StarRow
 from shared.clock import utc_now
@@ -142,7 +142,8 @@ class MemoryWarehouse:
         for row in newest_first:
             key = _key(table, row.columns)
             run, found_at = self._tombstones[table.name].get(key, (0, None))
-            found.append(StarRow(row.columns, row.run, found_at if key not in seen and row.run < run else None))
+            is_dead = key not in seen and row.run < run and not _is_unknown(table, key, row.run)
+            found.append(StarRow(row.columns, row.run, found_at if is_dead else None))
             seen.add(key)
         return found
 
@@ -207,7 +208,9 @@ class MemoryWarehouse:
         return [
             (_asked(key), run)
             for key, run in self._highest_runs(table).items()
-            if tombstones.get(key, (0,))[0] <= run and not (run == 0 and key[0] in referred)
+            if tombstones.get(key, (0,))[0] <= run
+            and not (run == 0 and key[0] in referred)
+            and not _is_unknown(table, key, run)
         ]
 
     async def _ask_about_late_rows(self, table: RemodelledTable, staged: list[Values], batch: Batch, ask: Ask) -> None:
@@ -231,7 +234,7 @@ class MemoryWarehouse:
             key = stored.get(asked, asked)
             if self._tombstones[table.name].get(key, (0,))[0] < data.run:
                 self._tombstones[table.name][key] = data.run, data.snapshot.taken_at
-                died += key in highest and highest[key] < data.run
+                died += key in highest and highest[key] < data.run and not _is_unknown(table, key, highest[key])
         return died
 
 
@@ -282,6 +285,11 @@ def _loaded(value: Any, kind: ColumnType) -> object:
 def _inferred(column: Column) -> object:
     value = _INFERRED[column.type.kind]
     return value[: column.type.length] if column.type.length and isinstance(value, str) else value
+
+
+def _is_unknown(table: WarehouseTable, key: Key, run: int) -> bool:
+    """Whether a row is the member that stands for no row of the source."""
+    return run == 0 and isinstance(table, Dimension) and str(key[0]) == table.unknown
 
 
 def _key(table: WarehouseTable, values: Values) -> Key:

@@ -15,7 +15,7 @@ from contracts.contract import Contract
 from contracts.tables import Column, Dimension, StoredTable, Versions, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LEDGER, LOADED_AT, RUN, SEEN_AT
 from shared.codecs import codec_of
-from shared.sql import quoted
+from shared.sql import literal, quoted
 from shared.star_schema.schema import relation
 
 
@@ -134,6 +134,15 @@ def is_inferred(table: WarehouseTable) -> str:
         if column.name not in table.key
     )
     return " AND ".join(["_run = 0", *unknown])
+
+
+def except_unknown(table: StoredTable, alias: str) -> str:
+    """As one more condition: a row is not the member that stands for no row of the source, which none could look up."""
+    if not isinstance(table, Dimension) or table.unknown is None:
+        return ""
+    key = table.column(table.key[0])
+    is_unknown = f"{quoted(alias, key.name)} = {literal(table.unknown)}::{key.type.unbounded_sql}"
+    return f" AND NOT ({alias}.{RUN} = 0 AND {is_unknown})"
 
 
 def select_referred_dates(

@@ -16,7 +16,7 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
-from contracts.column_types import MICROSECONDS_PER_DAY
+from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.expression_parts import columns_computed, columns_read, misspelled
 from contracts.expressions import Expression, ReadColumn, Type
@@ -91,7 +91,7 @@ def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFram
     refusals = whole_rows + [Refusal("", reason, of[base.index]) for reason, of in unread if of[base.index].any()]
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
-        columns[column.name], found = _column(column, joined)
+        columns[column.name], found = _column(column, joined, contract.unknown_of(column))
         if not column.nullable and (is_null := columns[column.name].isna()).any():
             is_null &= ~_any(base, [*whole_rows, *found])
             if (gone := _gone(column, joined)) is not None:
@@ -203,8 +203,8 @@ def _is_withheld(table: SourceTable, rows: pd.DataFrame, name: str) -> pd.Series
     return rows[name].isna() & is_named.fillna(value=False).astype(bool)
 
 
-def _column(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:
-    """The values of a column, and which rows can't have theirs."""
+def _column(column: Column, joined: Mapping[str | None, _Rows], unknown: str | None) -> tuple[pd.Series, list[Refusal]]:
+    """The values of a column, with `unknown` in place of NULL, and which rows can't have theirs."""
     values, refusals = _origin_values(column, joined)
     if column.type.length:
         refusals.append(Refusal(column.name, f"is longer than {column.type.length}", values.str.len() > column.type.length))
@@ -212,7 +212,15 @@ def _column(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Seri
     if codec.limits is not None:
         outside = values.notna() & ~values.between(*codec.limits).fillna(value=False)
         refusals.append(Refusal(column.name, "is outside the years 0001 to 9999", outside))
-    return values.astype(codec.frame), refusals
+    values = values.astype(codec.frame)
+    return values if unknown is None else values.fillna(_form(unknown, column.type)), refusals
+
+
+def _form(unknown: str, kind: ColumnType) -> int | str:
+    """A key that is written as PostgreSQL does, in the form in which values travel."""
+    if kind.kind is Kind.DATE:
+        return (dt.date.fromisoformat(unknown) - EPOCH).days
+    return int(unknown) if kind.is_whole_number else unknown
 
 
 def _origin_values(column: Column, joined: Mapping[str | None, _Rows]) -> tuple[pd.Series, list[Refusal]]:

@@ -9,6 +9,8 @@ from datetime import timedelta
 import pytest
 
 from contracts.key_hashes import KEYS_PER_BUCKET, SUMMED_BITS
+from services.loading.memory_warehouse import MemoryWarehouse
+from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.warehouse import Question
 from shared.errors import TransientError
 from shared.key_hashes import hash_of
@@ -28,7 +30,7 @@ from tests.fixtures.shop_warehouse import (
     sales,
     there,
 )
-from tests.fixtures.small_contract import SHOP
+from tests.fixtures.small_contract import DIM_ITEM, SHOP, with_table
 
 
 async def test_a_row_is_marked_whether_its_tombstone_or_its_image_comes_first(shop: Shop) -> None:
@@ -51,6 +53,17 @@ async def test_an_inferred_member_is_marked_whether_it_or_its_tombstone_comes_fi
     await shop.load(batch(5, {}, gone={"item": numbers(7)}))
     await shop.load(batch(4, {"fact_sale": [sale(7, "Pound")]}))
     assert [row.deleted_at for row in await shop.warehouse.rows(ITEM)] == [BEGAN + timedelta(seconds=5)]
+
+
+async def test_the_member_of_an_unknown_key_is_neither_asked_about_nor_marked(shop: Shop) -> None:
+    contract = with_table(SHOP, dataclasses.replace(DIM_ITEM, unknown="7"))
+    shop.warehouse = MemoryWarehouse(contract) if shop.database is None else PostgresWarehouse(shop.database, contract)
+    await shop.load(batch(3, {"fact_sale": [sale(7, "Pound"), sale(8, "Yen")]}))
+    assert await shop.compare(batch(4, {}, [there("item", ())])) == [(7,), (8,)]
+    assert {question.table.name for question in shop.questions} == {"fact_sale"}
+    assert await shop.load(batch(5, {}, gone={"item": numbers(7, 8)})) == 3
+    found = {row.columns["item_id"]: row.deleted_at for row in await shop.warehouse.rows(contract.warehouse_table("dim_item"))}
+    assert found == {7: None, 8: BEGAN + timedelta(seconds=5)}
 
 
 async def test_a_row_that_a_filter_rejects_is_marked_in_its_table_alone_in_either_order(shop: Shop) -> None:

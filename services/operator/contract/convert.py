@@ -105,6 +105,8 @@ def _entry(table: WarehouseTable, options: Mapping[tuple[str, str], Options]) ->
         entry["surrogate"] = table.surrogate
     if isinstance(table, Dimension) and table.history:
         entry["history"] = True
+    if isinstance(table, Dimension) and table.unknown is not None:
+        entry["unknown"] = table.unknown
     if isinstance(table, Fact) and table.as_of:
         entry["as_of"] = list(table.as_of)
     entry["key"] = list(table.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contracts.column_types import Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart
-from contracts.tables import UNKNOWN, Calendar, Column, Fact, StoredTable, Versions, WarehouseTable
+from contracts.tables import UNKNOWN, Calendar, Column, Dimension, Fact, StoredTable, Versions, WarehouseTable
 from contracts.warehouse import DELETED_AT, RUN, current_name
 from services.operator.proof.canonical import canonical_query
 from services.operator.star_keys import key_value
@@ -74,7 +74,10 @@ def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
     if not references:
         return f"(SELECT * FROM {name} WHERE {DELETED_AT} IS NULL)"
     inferred = " AND ".join([f"{RUN} = 0", *(_is_inferred(column) for column in table.columns if column.name not in table.key)])
-    made_up = f"NOT EXISTS (SELECT FROM ({' UNION ALL '.join(references)}) AS f (key) WHERE f.key = d.{quoted(table.key[0])})"
+    key = quoted("d", table.key[0])
+    made_up = f"NOT EXISTS (SELECT FROM ({' UNION ALL '.join(references)}) AS f (key) WHERE f.key = {key})"
+    if isinstance(table, Dimension) and table.unknown is not None:  # it stays when the last fact that referred to it changes
+        made_up += f" AND {key} <> {literal(table.unknown)}::{table.column(table.key[0]).type.unbounded_sql}"
     return (
         f"(SELECT * FROM {name} WHERE {DELETED_AT} IS NULL AND NOT ({inferred}) "
         f"UNION ALL SELECT * FROM {name} AS d WHERE {DELETED_AT} IS NULL AND {inferred} AND {made_up})"

@@ -101,6 +101,18 @@ def rows_with_date(contract: Contract, table: RemodelledTable, column: Column) -
 
 def expected_value(contract: Contract, table: RemodelledTable, column: Column) -> str:
     """A column's value as SQL, over `_joined_rows`."""
+    return _or_unknown(contract, column, _value(contract, table, column))
+
+
+def _or_unknown(contract: Contract, column: Column, value: str) -> str:
+    """A value, or where it is NULL the key that its dimension has for that. A date may still be any text."""
+    if (unknown := contract.unknown_of(column)) is None:
+        return value
+    kind = "text" if isinstance(column.origin, ParsedDate) else column.type.unbounded_sql
+    return f"coalesce(({value})::{kind}, {literal(unknown)}::{kind})"
+
+
+def _value(contract: Contract, table: RemodelledTable, column: Column) -> str:
     if isinstance(origin := column.origin, CalendarPart):
         raise TypeError(f"'{column.name}' belongs to the calendar, which no source table holds")
     if isinstance(origin, Computed):
@@ -132,7 +144,7 @@ def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
     """A column's value as text; for one too large to travel, or that its type cannot hold, a text that no row has."""
     if isinstance(column.origin, Computed):
         value, obstacle = _computed(contract, table, column, column.origin)
-        return f"CASE WHEN {obstacle} THEN 'does not fit' ELSE ({value})::text END"
+        return f"CASE WHEN {obstacle} THEN 'does not fit' ELSE ({_or_unknown(contract, column, value)})::text END"
     text = f"({expected_value(contract, table, column)})::text"
     if not isinstance(column.origin, FromSource | FromLookup | ParsedDate) or column.name in table.key:
         return text

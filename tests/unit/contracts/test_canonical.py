@@ -133,6 +133,7 @@ JOINED_ITEM = replace(
     where=expressions.Operation("is_null", (SOLD,)),
 )
 JOINED = with_table(SHOP, JOINED_ITEM)
+WITH_UNKNOWN = with_table(SHOP, replace(DIM_ITEM, unknown="0"))
 CARRYING = replace(
     TOTESYS,
     name="carrying",
@@ -140,7 +141,7 @@ CARRYING = replace(
 )
 
 
-@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, JOINED])
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, JOINED, WITH_UNKNOWN])
 def test_a_contract_can_be_read_from_its_document(contract: Contract) -> None:
     """The document that identifies a contract contains all of it but the columns that nothing reads."""
     document = json.loads(json.dumps(canonical_document(contract)))

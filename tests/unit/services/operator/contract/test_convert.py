@@ -18,10 +18,11 @@ from tests.fixtures.totesys import CONTRACT as TOTESYS
 from tests.fixtures.wide_contract import WIDE
 
 CARRYING = replace(SHOP, source_tables=tuple(replace(table, drift=Drift.CARRY) for table in SHOP.source_tables))
+WITH_UNKNOWN = with_table(SHOP, replace(DIM_ITEM, unknown="-1"))
 MODULE = "from tests.fixtures.small_contract import SHOP\n\nCONTRACT = SHOP\n"
 
 
-@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING])
+@pytest.mark.parametrize("contract", [SHOP, TOTESYS, WIDE, CARRYING, WITH_UNKNOWN])
 def test_the_document_of_a_contract_means_the_same_star(contract: Contract) -> None:
     read = read_contract(converted(contract), "the document")
     assert read.warehouse_tables == contract.warehouse_tables
