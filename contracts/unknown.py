@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from contracts.column_types import UUID, ColumnType, Kind
+from contracts.column_types import DATE, UUID, ColumnType
 from contracts.tables import Dimension
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def _unfit(text: str, kind: ColumnType) -> str | None:
     try:
         if kind.is_whole_number:
             fits = str(int(text)) == text and kind.unscaled is not None and int(text) in kind.unscaled
-        elif kind.kind is Kind.DATE:
+        elif kind == DATE:
             fits = dt.date.fromisoformat(text).isoformat() == text
         elif kind == UUID:
             fits = str(uuid.UUID(text)) == text
-        elif kind.kind is Kind.TEXT:
+        elif kind.is_text:
             fits = "\x00" not in text and (not kind.length or len(text) <= kind.length)
         else:
             return f"for it is {kind.family}: only an integer, a bigint, a text, a date or a uuid may be unknown"

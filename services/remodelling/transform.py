@@ -16,7 +16,7 @@ from typing import assert_never
 import pandas as pd
 from iso4217 import Currency
 
-from contracts.column_types import MICROSECONDS_PER_DAY, ColumnType, Kind
+from contracts.column_types import DATE, MICROSECONDS_PER_DAY, ColumnType
 from contracts.contract import Contract
 from contracts.expression_parts import columns_computed, columns_read, misspelled
 from contracts.expressions import Expression, ReadColumn, Type
@@ -218,7 +218,7 @@ def _column(column: Column, joined: Mapping[str | None, _Rows], unknown: str | N
 
 def _form(unknown: str, kind: ColumnType) -> int | str:
     """A key that is written as PostgreSQL does, in the form in which values travel."""
-    if kind.kind is Kind.DATE:
+    if kind == DATE:
         return (dt.date.fromisoformat(unknown) - EPOCH).days
     return int(unknown) if kind.is_whole_number else unknown
 
