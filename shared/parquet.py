@@ -78,7 +78,7 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
 
     Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the file lacks.
     """
-    file = fastparquet.ParquetFile(io.BytesIO(body))
+    file = _opened(body)
     unknown = [name for name in _known_columns(file) if name not in types]
     if unknown:  # leaving a column out would lose it silently
         raise NewerColumnsError(
@@ -92,7 +92,12 @@ def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
 
     Raises: NewerColumnsError for one that has another scale; KeyError for one that the file lacks.
     """
-    return _decoded(fastparquet.ParquetFile(io.BytesIO(body)), types)
+    return _decoded(_opened(body), types)
+
+
+def _opened(body: bytes) -> fastparquet.ParquetFile:
+    """The file, if it is one: fastparquet would read beyond the end of other bytes, and crash now and then."""
+    return fastparquet.ParquetFile(io.BytesIO(body), verify=True)
 
 
 def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
+from fastparquet.util import ParquetException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,13 @@ def test_a_frame_without_rows_keeps_its_columns() -> None:
     found = decode_parquet(encode_parquet(empty_frame(TYPES), TYPES), TYPES)
     assert list(found.columns) == list(TYPES)
     assert len(found) == 0
+
+
+@pytest.mark.parametrize("body", [b"no Parquet", b"", b"PAR1" + b"x" * 20])
+def test_what_is_no_parquet_is_refused_before_it_is_parsed(body: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ParquetException, match="File parse failed"):
+        decode_parquet(body, TYPES)
+    assert "Corrupted" not in capfd.readouterr().out
 
 
 def test_columns_that_are_all_null_come_back() -> None:
