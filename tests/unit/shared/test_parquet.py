@@ -117,7 +117,7 @@ def test_a_frame_without_rows_keeps_its_columns() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no Parquet", b"", b"PAR1" + b"x" * 20])
-def test_what_is_no_parquet_is_refused_before_it_is_parsed(body: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bytes_of_another_format_are_refused_before_they_are_parsed(body: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ParquetException, match="File parse failed"):
         decode_parquet(body, TYPES)
     assert "Corrupted" not in capfd.readouterr().out
