@@ -96,7 +96,7 @@ def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
 
 
 def _opened(body: bytes) -> fastparquet.ParquetFile:
-    """The file, if it is one: fastparquet would read beyond the end of other bytes, and crash now and then."""
+    """The file, if it is one: fastparquet reads beyond the end of other bytes, which can crash the process."""
     return fastparquet.ParquetFile(io.BytesIO(body), verify=True)
 
 

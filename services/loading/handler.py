@@ -81,7 +81,7 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 
 async def keep_comparing_keys(deps: Dependencies) -> None:
-    """Compare keys at intervals until cancelled: on an idle source there is no load after which it would be done.
+    """Compare keys at intervals until cancelled: an idle source sends no batch that would trigger a comparison.
 
     A comparison may be left over because it waits for an earlier run, until that run's last batch is EARLIER_RUN_PATIENCE old,
     or because an attempt failed. If none is, an interval costs one query.

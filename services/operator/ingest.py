@@ -17,7 +17,7 @@ from services.operator.system import System
 from shared.envelope import opening
 from shared.ledger import last_comparisons, open_questions
 
-POLL, POLL_MAXIMUM = timedelta(milliseconds=250), timedelta(seconds=2)  # between two looks of somebody who waits
+POLL, POLL_MAXIMUM = timedelta(milliseconds=250), timedelta(seconds=2)  # the pause between two looks while a command waits
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
 SOURCE = "starlift/operator"
 

@@ -47,7 +47,7 @@ def _table(table: CatalogTable, before: SourceTableDocument | None) -> dict[str,
 
 
 def described_tables(part: object) -> Mapping[str, SourceTableDocument]:
-    """The tables of a document's part `source`; none if there is no such part, or `pull` did not write it."""
+    """The tables of a document's part `source`; none if it is missing or not valid."""
     try:
         return SourceDocument.model_validate(part).tables
     except ValidationError:
