@@ -151,7 +151,7 @@ DELETED_AT = "_deleted_at"
 TECHNICAL_COLUMNS = {
     # The run whose snapshot the row shows; 0: an inferred member. No default: a row that names no run is not Starlift's.
     RUN: "bigint NOT NULL",
-    BATCH_ID: "uuid",  # the batch that wrote the row last; NULL: an inferred member, or a date of the calendar
+    BATCH_ID: "uuid",  # the batch that wrote the row last; of an inferred member, one that referred to it; NULL: a date
     LOADED_AT: "timestamptz NOT NULL DEFAULT clock_timestamp()",  # the warehouse's clock
     DELETED_AT: "timestamptz",  # the source's clock: the row was gone by then; set on the newest version of a dead row only
 }

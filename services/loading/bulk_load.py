@@ -174,7 +174,7 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
         await _build_keys(connection, contract)
         for table in contract.warehouse_tables:
-            await insert_referred(connection, contract, table, contract.facts, are_staged=False)
+            await insert_referred(connection, contract, table, contract.facts)
         for table in contract.remodelled_tables:
             await connection.execute(update_deleted_at(contract, table, every_key=True))
         if await has_every_batch(connection, contract, found.source_name, found.run):

@@ -107,8 +107,12 @@ def insert_inferred_members(
 ) -> str | None:
     """For each key of `dimension` that rows of `facts` refer to and that is not there yet, a member of run 0.
 
-    The rows are the staged ones or, if none `are_staged`, those of the star. The real row, whose run is higher, overwrites the
-    member. For staged rows it returns the keys inserted, as tombstones have them. None where no fact refers to the dimension.
+    The rows are the staged ones of batch $1 or, if none `are_staged`, those of the star. The real row, whose run is higher,
+    overwrites the member. For staged rows it returns the keys inserted, as tombstones have them. None where no fact refers to
+    the dimension.
+
+    A member names a batch that referred to it, by which a proof can tell it from one made by hand after its last reference has
+    changed. Nothing else depends on which of several batches that is.
     """
     missing = _missing_keys(contract, dimension, facts, are_staged=are_staged)
     if missing is None:
@@ -116,10 +120,11 @@ def insert_inferred_members(
     key = dimension.column(dimension.key[0])
     required = [column for column in dimension.columns if not column.nullable and column.name != key.name]
     values = ["k.key", *(codec_of(column.type).stand_in or "NULL" for column in required)]
+    names, batch = [quoted(column.name) for column in (key, *required)], "$1::uuid" if are_staged else f"k.{BATCH_ID}"
     returned = f" RETURNING jsonb_build_array({quoted(key.name)}) AS key" if are_staged else ""
     return (
-        f"INSERT INTO {relation(contract, dimension)} ({', '.join(quoted(column.name) for column in (key, *required))}, _run) "
-        f"SELECT {', '.join(values)}, 0 FROM ({missing}) AS k "
+        f"INSERT INTO {relation(contract, dimension)} ({', '.join(names)}, _run, {BATCH_ID}) "
+        f"SELECT {', '.join(values)}, 0, {batch} FROM ({missing}) AS k "
         f"ORDER BY k.key ON CONFLICT DO NOTHING{returned}"
     )
 
@@ -182,7 +187,7 @@ def _missing_keys(
     if referred is None:
         return None
     there = f"SELECT FROM {relation(contract, dimension)} AS d WHERE d.{quoted(dimension.key[0])} = k.key"
-    return f"SELECT DISTINCT k.key FROM ({referred}) AS k WHERE k.key IS NOT NULL AND NOT EXISTS ({there})"
+    return f"SELECT DISTINCT ON (k.key) k.* FROM ({referred}) AS k WHERE k.key IS NOT NULL AND NOT EXISTS ({there})"
 
 
 def _referred_keys(
@@ -192,7 +197,7 @@ def _referred_keys(
     selects = [
         f"SELECT {codec_of(kind).loaded(quoted(column.name))} AS key FROM {quoted(staging_name(fact))}"
         if are_staged
-        else f"SELECT {quoted(column.name)} AS key FROM {relation(contract, fact)}"
+        else f"SELECT {quoted(column.name)} AS key, {BATCH_ID} FROM {relation(contract, fact)}"
         for fact in facts
         for column in fact.columns
         if column.references == dimension.name

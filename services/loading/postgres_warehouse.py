@@ -184,18 +184,17 @@ class PostgresWarehouse:
 
         Returns the keys of the inferred members that are new, by table.
         """
-        contract, inferred = self._contract, dict[str, list[str]]()
+        contract, data, inferred = self._contract, batch.event.data, dict[str, list[str]]()
         staged = [table for table in contract.warehouse_tables if table.name in batch.rows]
         facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in contract.warehouse_tables:
             if table in staged:
-                data = batch.event.data
                 async with unreadable_column_named(connection, table):
                     await connection.execute(merge_staged(contract, table), data.run, data.batch_id)
                 if isinstance(table, Dimension) and table.versions is not None:
                     seen = (data.run, data.batch_id, data.snapshot.taken_at)
                     await connection.execute(add_versions(contract, table, table.versions), *seen)
-            inferred[table.name] = await insert_referred(connection, contract, table, facts)
+            inferred[table.name] = await insert_referred(connection, contract, table, facts, staged_by=data.batch_id)
         return inferred
 
     async def finish_run(self, source_name: str, run: int) -> None:

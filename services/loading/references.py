@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import asyncpg
 
 from contracts.calendar import CALENDAR_PARTS
@@ -17,12 +19,13 @@ async def insert_referred(
     table: WarehouseTable,
     facts: tuple[WarehouseTable, ...],
     *,
-    are_staged: bool = True,
+    staged_by: UUID | None = None,
 ) -> list[str]:
-    """Insert the rows of `table` that rows of `facts` refer to and that are missing: the staged rows, or those of the star.
+    """Insert the missing rows of `table` that rows of `facts` refer to: the rows staged by a batch, or those of the star.
 
     Returns the keys of new inferred members, as tombstones have them; not those of rows of the star, which may be millions.
     """
+    are_staged = staged_by is not None
     if isinstance(table, Calendar):
         if referred := select_referred_dates(contract, table, facts, are_staged=are_staged):
             parts = [CALENDAR_PARTS[column.origin.part] for column in table.columns if isinstance(column.origin, CalendarPart)]
@@ -31,6 +34,6 @@ async def insert_referred(
         return []
     if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts, are_staged=are_staged)):
         if are_staged:
-            return [row["key"] for row in await connection.fetch(insert)]
+            return [row["key"] for row in await connection.fetch(insert, staged_by)]
         await connection.execute(insert)
     return []

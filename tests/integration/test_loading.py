@@ -140,7 +140,7 @@ async def test_inferred_members_of_early_facts_are_replaced_by_the_real_rows(
     assert "fact_sales_order" in {table.table for table in facts.data.tables}
     await pipeline.load(facts)
     inferred = await pipeline.select("SELECT DISTINCT _run, first_name, department_name, _batch_id FROM dim_staff")
-    assert inferred == [(0, "(unknown)", "(unknown)", None)]
+    assert inferred == [(0, "(unknown)", "(unknown)", facts.data.batch_id)]
     found = await pipeline.select("SELECT DISTINCT _run, address_line_2, phone FROM dim_location")
     assert found == [(0, None, "(unknown)")]
     await pipeline.load(*dimensions)

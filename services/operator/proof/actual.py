@@ -64,7 +64,7 @@ def newest_versions(contract: Contract, versions: Versions) -> str:
 def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
     """The rows that are not marked as deleted, without inferred members, which stand for rows that are not there.
 
-    An inferred member that no fact refers to is kept: no load made it.
+    An inferred member that no fact refers to is kept: whether a load made it is for loaded.py to find out.
     """
     name = current_relation(contract, table)
     references = [
@@ -73,7 +73,7 @@ def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
     ]
     if not references:
         return f"(SELECT * FROM {name} WHERE {DELETED_AT} IS NULL)"
-    inferred = " AND ".join([f"{RUN} = 0", *(_is_inferred(column) for column in table.columns if column.name not in table.key)])
+    inferred = is_inferred(table)
     key = quoted("d", table.key[0])
     made_up = f"NOT EXISTS (SELECT FROM ({' UNION ALL '.join(references)}) AS f (key) WHERE f.key = {key})"
     if isinstance(table, Dimension) and table.unknown is not None:  # it stays when the last fact that referred to it changes
@@ -84,7 +84,12 @@ def _visible_rows(contract: Contract, table: WarehouseTable) -> str:
     )
 
 
-def _is_inferred(column: Column) -> str:
+def is_inferred(table: WarehouseTable) -> str:
+    """Whether a row is as an inferred member is: of run 0, with its key alone."""
+    return " AND ".join([f"{RUN} = 0", *(_is_stand_in(column) for column in table.columns if column.name not in table.key)])
+
+
+def _is_stand_in(column: Column) -> str:
     """Whether a column holds an inferred member's value: NULL, or the stand-in where NULL is not allowed."""
     stand_in = _STAND_INS.get(column.type.kind)
     name = quoted(column.name)

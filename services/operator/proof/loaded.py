@@ -16,7 +16,7 @@ from contracts.contract import Contract
 from contracts.objects import rows_in
 from contracts.tables import RemodelledTable
 from contracts.warehouse import BATCH_ID, LEDGER, RUN, TOMBSTONE
-from services.operator.proof.actual import current_relation
+from services.operator.proof.actual import current_relation, is_inferred
 from services.operator.proof.look import Side
 from services.operator.star_keys import by_column, key_arrays, key_names, key_value
 from shared.codecs.plain import decimal_text
@@ -49,9 +49,7 @@ async def brought_by_batches(
 
     Raises: DependencyDownError, PermanentError, TransientError.
     """
-    found: dict[UUID, list[Key]] = {}
-    for *key, batch_id in await warehouse.fetch(_batches_of(contract, table), *by_column(table, keys), since):
-        found.setdefault(batch_id, []).append(tuple(key))
+    found = await _by_batch(warehouse, contract, table, keys, since)
     for record in await warehouse.fetch(contract.own(TABLE_BATCHES), store.source, table.name, 0) if found else ():
         if (batch := LoadedBatch(*record)).batch_id in found:
             versions = await read_versions(store, table, batch)
@@ -61,19 +59,61 @@ async def brought_by_batches(
     return {key for of_batch in found.values() for key in of_batch}
 
 
-def _batches_of(contract: Contract, table: RemodelledTable) -> str:
-    """The keys that are given (`by_column`) with the batch of their row, if the ledger has that with the run of the row."""
+async def inferred_by_batches(
+    store: SourceStore, warehouse: Side, contract: Contract, table: RemodelledTable, keys: Collection[Key]
+) -> set[Key]:
+    """Those of `keys`, to which no fact refers, whose row is an inferred member that a load made.
+
+    A fact whose reference changes within one version leaves the member of the old one behind, and so does an older image that
+    comes after a newer one. No load removes it: whether it may would depend on what other batches, some of them not committed,
+    refer to; and the dimension's surrogate must stay that of its key. It stands for a row that is not there, as it did while a
+    fact referred to it, so a proof takes it for absent; the next comparison of keys marks it as deleted.
+
+    Not every member is one of these, or a row that someone inserts would be: the row must be as the loader makes it; the ledger
+    must have its batch, in whose transaction it was inserted; a fact of that batch must refer to its key; and no tombstone may
+    hide it, for then it was marked. Where the batch's object is gone, its word is taken, as for any other row; the comparison
+    of keys does not.
+
+    Raises: DependencyDownError, PermanentError, TransientError.
+    """
+    facts = contract.references_to(table.name)
+    found = await _by_batch(warehouse, contract, table, keys, since=None) if facts else {}
+    made = set[Key]()
+    for fact, column in facts if found else ():
+        for record in await warehouse.fetch(contract.own(TABLE_BATCHES), store.source, fact.name, 0):
+            if (batch := LoadedBatch(*record)).batch_id in found:
+                rows = await read_rows(store, fact, batch, [column.name])
+                referred = None if rows is None else set(rows)
+                made |= {key for key in found[batch.batch_id] if referred is None or (str(key[0]),) in referred}
+    return made
+
+
+async def _by_batch(
+    warehouse: Side, contract: Contract, table: RemodelledTable, keys: Collection[Key], since: int | None
+) -> dict[UUID, list[Key]]:
+    found: dict[UUID, list[Key]] = {}
+    for *key, batch_id in await warehouse.fetch(_batches_of(contract, table, since), *by_column(table, keys)):
+        found.setdefault(batch_id, []).append(tuple(key))
+    return found
+
+
+def _batches_of(contract: Contract, table: RemodelledTable, since: int | None) -> str:
+    """The keys that are given (`by_column`) with the batch of their row, if the ledger has that.
+
+    Of a row of a run from `since` on the ledger must have the run as well; without `since` only inferred members are looked at.
+    """
+    chosen, of_run = (is_inferred(table), "") if since is None else (f"a.{RUN} >= {since}", f" AND l.run = r.{RUN}")
     names = key_names(table)
     columns = [
         f"{key_value(quoted('a', name), table.column(name))} AS {key}" for name, key in zip(table.key, names, strict=True)
     ]
     key_array = f"jsonb_build_array({', '.join(quoted('a', name) for name in table.key)}) AS key_array"
-    rows = f"SELECT {', '.join([*columns, key_array])}, a.{RUN}, a.{BATCH_ID} FROM {current_relation(contract, table)} AS a"
+    found = f"FROM {current_relation(contract, table)} AS a WHERE {chosen}"
+    rows = f"SELECT {', '.join([*columns, key_array])}, a.{RUN}, a.{BATCH_ID} {found}"
     return (
         f"SELECT {', '.join(names)}, {BATCH_ID} FROM ({rows}) AS r "
         f"WHERE ({', '.join(names)}) IN (SELECT * FROM unnest({', '.join(key_arrays(table))})) "
-        f"AND {RUN} >= ${len(names) + 1}::bigint "
-        f"AND EXISTS (SELECT FROM {contract.own(LEDGER)} AS l WHERE l.batch_id = r.{BATCH_ID} AND l.run = r.{RUN}) "
+        f"AND EXISTS (SELECT FROM {contract.own(LEDGER)} AS l WHERE l.batch_id = r.{BATCH_ID}{of_run}) "
         f"AND NOT EXISTS (SELECT FROM {contract.own(TOMBSTONE)} AS b "
         f"WHERE b.table_name = {literal(table.name)} AND b.key = r.key_array AND b.run > r.{RUN})"
     )

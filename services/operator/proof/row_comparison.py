@@ -171,7 +171,7 @@ class TableFindings:
             self.add_difference(difference)
 
 
-Brought = Callable[[Collection[Key]], Awaitable[set[Key]]]
+Explained = Callable[[Collection[Key]], Awaitable[Mapping[Key, Cause | None]]]
 
 
 async def compare(
@@ -180,13 +180,12 @@ async def compare(
     actual: AsyncIterator[Row],
     columns: tuple[str, ...],
     refused: Mapping[Key, LastRefusal],
-    brought: Brought,
-    deleted_cause: Cause,
+    explained: Explained,
 ) -> None:
     """Walk both streams, ordered by key, side by side, and add what is found to `findings`.
 
-    `brought` returns those of the keys missing at the source whose rows batches have brought, and no comparison should have
-    found gone: they wait for `deleted_cause`.
+    `explained` returns those of the keys missing at the source whose rows loads have made, with what each waits for: None for
+    an inferred member, which stands for a row that is not there.
     """
     extra: list[Key] = []
     last: Key | None = None  # of the source
@@ -200,21 +199,23 @@ async def compare(
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
-                    await _judge_extra(findings, extra, brought, deleted_cause)
+                    await _judge_extra(findings, extra, explained)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
             findings.add_mismatch(difference_of(left, right, columns), left, left.cause, refused)
-    await _judge_extra(findings, extra, brought, deleted_cause)
+    await _judge_extra(findings, extra, explained)
     findings.differences.sort(key=lambda difference: difference.key)
 
 
-async def _judge_extra(findings: TableFindings, extra: list[Key], brought: Brought, deleted_cause: Cause) -> None:
-    had = await brought(extra) if extra else set()
+async def _judge_extra(findings: TableFindings, extra: list[Key], explained: Explained) -> None:
+    causes = await explained(extra) if extra else {}
     for key in extra:
-        if key in had:
-            findings.add_deleted(key, deleted_cause)
-        else:
+        if key not in causes:
             findings.add_difference(Difference(Mismatch.EXTRA, key))
+        elif (cause := causes[key]) is not None:
+            findings.add_deleted(key, cause)
+        else:
+            findings.actual -= 1
 
 
 async def _side_by_side(

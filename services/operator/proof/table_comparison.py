@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -19,7 +19,7 @@ from contracts.tables import Calendar, Dimension, RemodelledTable, Versions, War
 from services.operator.proof.actual import actual_rows, newest_versions, wrong_dates
 from services.operator.proof.canonical import digests, rows_in_buckets, rows_of_keys, rows_unlike
 from services.operator.proof.expected import expected_dates, expected_rows
-from services.operator.proof.loaded import brought_by_batches
+from services.operator.proof.loaded import brought_by_batches, inferred_by_batches
 from services.operator.proof.look import Look
 from services.operator.proof.row_comparison import (
     NAMED_MAXIMUM,
@@ -172,9 +172,14 @@ class _TableComparison:
             *self._rows(listed, *arguments),
             tuple(table.star_types),
             look.refused.get(table.name, {}),
-            partial(brought_by_batches, look.store, look.warehouse, look.contract, table, since),
-            look.deleted_cause(table),
+            partial(self._explained, since),
         )
+
+    async def _explained(self, since: int, keys: Collection[Key]) -> dict[Key, Cause | None]:
+        """What the rows that the source lacks wait for; None for inferred members."""
+        of = (self.look.store, self.look.warehouse, self.look.contract, self.table)
+        causes = dict[Key, Cause | None].fromkeys(await inferred_by_batches(*of, keys))
+        return causes | dict.fromkeys(await brought_by_batches(*of, since, keys), self.look.deleted_cause(self.table))
 
     def _rows(
         self, listed: Callable[[str, WarehouseTable], str], *arguments: object

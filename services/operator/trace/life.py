@@ -58,7 +58,7 @@ class StarRow(BaseModel, frozen=True):
     values: dict[str, str | None]  # PostgreSQL's text of each column, the surrogate first
     version: tuple[str | None, ...]  # the values of the columns that tell the versions of a fact apart
     run: int  # the run whose snapshot the row shows; 0: an inferred member
-    batch_id: UUID | None  # the batch that wrote it last; None for inferred members and dates of the calendar
+    batch_id: UUID | None  # the batch that wrote it last; of an inferred member, one that referred to it; None for dates
     loaded_at: AwareDatetime  # when it was merged, by the warehouse's clock
     deleted_at: AwareDatetime | None  # the source no longer had it by then, by the source's clock
     current: bool  # whether it is what the warehouse shows of its key

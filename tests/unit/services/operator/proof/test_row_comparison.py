@@ -35,9 +35,9 @@ async def stream(rows: Iterable[Row]) -> AsyncIterator[Row]:
         yield row
 
 
-async def nothing_known(_keys: Collection[Key]) -> set[Key]:
-    """The source had none of the keys."""
-    return set()
+async def nothing_known(_keys: Collection[Key]) -> dict[Key, Cause | None]:
+    """No load made any of the rows."""
+    return {}
 
 
 def compared(
@@ -46,9 +46,7 @@ def compared(
     left = (Row(key, expected[key], YOUNG if key in in_flight else None) for key in sorted(expected))
     right = (Row(key, actual[key]) for key in sorted(actual))
     found = TableFindings("t")
-    asyncio.run(
-        compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, LastRefusal(7)), nothing_known, DELETED)
-    )
+    asyncio.run(compare(found, stream(left), stream(right), COLUMNS, dict.fromkeys(quarantined, LastRefusal(7)), nothing_known))
     return found
 
 
@@ -120,15 +118,15 @@ def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int
 
 
 async def test_a_duplicate_row_of_a_key_in_the_source_is_always_extra() -> None:
-    async def known(keys: Collection[Key]) -> set[Key]:
-        return set(keys)
+    async def known(keys: Collection[Key]) -> dict[Key, Cause | None]:
+        return dict.fromkeys(keys, DELETED)
 
     right = [Row((1,), ("1", "a"))] * 2
     found = TableFindings("t")
-    await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, {}, known, DELETED)
+    await compare(found, stream([Row((1,), ("1", "a"))]), stream(right), COLUMNS, {}, known)
     assert (found.differences, found.in_flight) == ([Difference(Mismatch.EXTRA, (1,))], 0)
     found = TableFindings("t")
-    await compare(found, stream([]), stream(right), COLUMNS, {}, known, DELETED)
+    await compare(found, stream([]), stream(right), COLUMNS, {}, known)
     assert (found.differences, found.in_flight) == ([], 2)
 
 
@@ -138,13 +136,13 @@ async def test_rows_that_the_source_lacks_are_judged_in_small_groups(monkeypatch
     monkeypatch.setattr(row_comparison, "NAMED_MAXIMUM", 100)
     asked: list[int] = []
 
-    async def known(keys: Collection[Key]) -> set[Key]:
+    async def known(keys: Collection[Key]) -> dict[Key, Cause | None]:
         asked.append(len(keys))
-        return {key for key in keys if key[0] % 2}
+        return {key: DELETED for key in keys if key[0] % 2}
 
     tracemalloc.start()
     found = TableFindings("t")
-    await compare(found, stream([]), stream(Row((key,), ()) for key in range(30_500)), (), {}, known, DELETED)
+    await compare(found, stream([]), stream(Row((key,), ()) for key in range(30_500)), (), {}, known)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert asked == [1_000] * 30 + [500]

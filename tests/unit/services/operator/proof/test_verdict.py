@@ -45,16 +45,17 @@ def test_a_sample_has_its_share_of_the_buckets_and_at_least_one(sample: float, b
 async def test_rows_in_flight_are_kept_with_their_version_and_presence() -> None:
     left = [Row((key,), ("new",), Cause(Wait.RUN), f"v{key}") for key in (1, 2)]
     found = TableFindings("t")
-    await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",), {}, nothing_known, DELETED)
+    await compare(found, stream(left), stream([Row((2,), ("old",))]), ("name",), {}, nothing_known)
     assert found.waiting_rows == {(1,): WaitingRow("v1", is_missing=True), (2,): WaitingRow("v2", is_missing=False)}
 
 
 async def test_rows_that_the_source_had_and_now_lacks_count_as_deleted() -> None:
-    async def known(keys: Collection[Key]) -> set[Key]:
-        assert keys == [(1,), (2,)]
-        return {(1,)}
+    async def known(keys: Collection[Key]) -> dict[Key, Cause | None]:
+        assert keys == [(1,), (2,), (3,)]
+        return {(1,): DELETED, (3,): None}
 
-    right = [Row((1,), ("a",)), Row((2,), ("a",))]
+    right = [Row((key,), ("a",)) for key in (1, 2, 3)]
     found = TableFindings("t")
-    await compare(found, stream([]), stream(right), ("name",), {}, known, DELETED)
+    await compare(found, stream([]), stream(right), ("name",), {}, known)
     assert (found.deleted, found.in_flight, found.differences) == ({(1,)}, 1, [Difference(Mismatch.EXTRA, (2,))])
+    assert found.actual == 2  # an inferred member, which waits for nothing, counts as absent
