@@ -27,6 +27,13 @@ class DependencyDownError(Exception):
         self.dependency = dependency
 
 
+class LoginRefusedError(DependencyDownError):
+    """A dependency answers, and refuses the password, the certificate or the name it is given.
+
+    Recovery: as for an outage, since passwords are rotated; in its first minute a service ends instead: it was deployed wrong.
+    """
+
+
 class ServerBusyError(DependencyDownError):
     """A dependency answers and can't do the work: its disk is full, a lock is held, a standby cancels reads.
 

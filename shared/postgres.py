@@ -14,8 +14,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic import SecretStr
 
-from shared.errors import DependencyDownError, PermanentError
-from shared.postgres_errors import classed_errors, explain_read_only
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, TransientError
+from shared.postgres_errors import classed_errors, explain_read_only, refuses_login
 from shared.postgres_url import CONNECT_LIMIT, parse_url
 
 # Every transaction renders and reads values the same way and waits as long as it takes, whatever the defaults of the server and
@@ -74,6 +74,7 @@ class Database:
         reread: Callable[[], Awaitable[SecretStr]] | None = None,
     ) -> None:
         self.name = name
+        self._text = url
         self._url = parse_url(name, url)
         self._connections = connections
         self._writes = writes
@@ -122,8 +123,8 @@ class Database:
                 )
 
     async def probe(self) -> None:
-        """Raises: DependencyDownError while the database can't be reached, or takes no writes although it should."""
-        async with self.connection() as connection:
+        """Raises: as `transaction`; DependencyDownError also while the database takes no writes although it should."""
+        async with self.transaction() as connection:
             is_read_only = await connection.fetchval(_IS_READ_ONLY)
         if is_read_only and self._writes:
             if self._pool is not None:  # after a failover the host's name leads to the new primary: connect again
@@ -149,11 +150,23 @@ class Database:
     async def _connect(self, *_arguments: Any, **options: Any) -> asyncpg.Connection:
         try:
             return await self._url.connect(**options)
-        except asyncpg.InvalidPasswordError:
-            if self._reread is None:
+        except asyncpg.PostgresError as error:
+            if self._reread is None or not refuses_login(error) or not await self._has_changed(self._reread):
                 raise
-            self._url = parse_url(self.name, await self._reread())
-            return await self._url.connect(**options)
+        return await self._url.connect(**options)
+
+    async def _has_changed(self, reread: Callable[[], Awaitable[SecretStr]]) -> bool:
+        """Read the URL again; return whether it is another one. Raises: LoginRefusedError if it can't be read."""
+        try:
+            found = await reread()
+            parsed = parse_url(self.name, found)
+        except (PermanentError, TransientError, DependencyDownError) as error:  # the messages wait, whatever the secret holds
+            reason = f"the {self.name} database refuses the login, and its secret can't be read again: {error}"
+            raise LoginRefusedError(self.name, reason) from error
+        if found == self._text:
+            return False
+        self._text, self._url = found, parsed
+        return True
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:

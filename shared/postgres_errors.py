@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import asyncpg
 
-from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, ServerBusyError, TransientError
 from shared.postgres_url import CONNECT_LIMIT
 
 _STANDBY_ADVICE = "set hot_standby_feedback = on there, or raise max_standby_streaming_delay"
@@ -23,9 +24,13 @@ _UNREACHABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby, a primary that was demoted, a disk that ran full
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
 )
+# By OpenSSL's numbers (openssl-verification-options(1)): an authority that is not trusted, a name that is not the host's.
+_UNTRUSTED = frozenset({18, 19, 20, 21})
+_OF_ANOTHER_HOST = frozenset({62, 64})
+# All errors of PgBouncer are protocol violations, in English; it quotes those of the server behind it.
+_POOLER_REFUSES_LOGIN = re.compile(r"authentication failed|no such user|no such database|login rejected")
+_POOLER_REFUSES_US = re.compile(r"startup parameter|statement pooling mode")
 # The server answers but can't do the work, because of its own state or of other sessions, not because of the message.
 _BUSY = (
     asyncpg.DeadlockDetectedError,
@@ -59,11 +64,11 @@ def classed_errors(dependency: str) -> Iterator[None]:
 
 
 def _classed(dependency: str, error: BaseException) -> Exception:
-    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error):  # PgBouncer speaks English
-        advice = f"remove the parameter from the {dependency} URL, or point it at the server itself"
-        return PermanentError(f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}")
+    refusal = _explain_refusal(dependency, error)
+    if refusal is not None:
+        return LoginRefusedError(dependency, refusal)
     if isinstance(error, _UNREACHABLE):  # first: too many connections are a kind of insufficient resources
-        return DependencyDownError(dependency, _explain_unreachable(dependency, error))
+        return _classed_outage(dependency, error)
     if isinstance(error, _BUSY):
         return ServerBusyError(dependency, _explain_busy(dependency, error))
     if isinstance(error, asyncpg.InternalClientError) and "cannot switch to state" in str(error):
@@ -82,6 +87,56 @@ def _classed(dependency: str, error: BaseException) -> Exception:
     return PermanentError(f"{dependency}: {type(error).__name__}: {error.args[0] if error.args else error}")
 
 
+def refuses_login(error: BaseException) -> bool:
+    """Whether a server, or a pooler in front of it, refuses the user or the password."""
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return _POOLER_REFUSES_LOGIN.search(str(error)) is not None
+    return isinstance(error, asyncpg.InvalidAuthorizationSpecificationError)
+
+
+def _explain_refusal(dependency: str, error: BaseException) -> str | None:
+    """Why a server that answers does not let us in, and what to do, in one sentence; None for any other error."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return (
+                f"the {dependency} database refuses the user or the password; correct its URL or secret (PGPASSWORD and "
+                "~/.pgpass are not read)"
+            )
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
+        case asyncpg.InvalidCatalogNameError():
+            return f"the {dependency} database does not exist on its server ({error}); create it or correct the URL"
+        case asyncpg.ProtocolViolationError() if refuses_login(error):
+            return (
+                f"a pooler in front of the {dependency} database refuses the login ({error}); correct the database's URL or "
+                "secret, or the pooler's users and databases"
+            )
+        case ssl.SSLCertVerificationError():
+            return _explain_certificate(dependency, error)
+        case ConnectionError() if "rejected SSL upgrade" in str(error):  # asyncpg's
+            return (
+                f"the {dependency} database offers no TLS, which its URL requires; switch ssl on there, or, in a network that "
+                "you trust, set sslmode=prefer"
+            )
+        case _:
+            return None
+
+
+def _explain_certificate(dependency: str, error: ssl.SSLCertVerificationError) -> str:
+    code, reason = error.verify_code, error.verify_message.rstrip(".")
+    if code in _UNTRUSTED:
+        return (
+            f"the {dependency} database's certificate is not signed by a trusted authority ({reason}); set sslrootcert in its "
+            "URL, or PGSSLROOTCERT, to the file with the certificate of the authority that signed it"
+        )
+    if code in _OF_ANOTHER_HOST:
+        return (
+            f"the {dependency} database's certificate is not valid for the host of its URL ({reason}); use a host name that "
+            "the certificate contains, or sslmode=verify-ca, which compares no names"
+        )
+    return f"the {dependency} database's certificate can't be verified ({reason}); replace it on the server"
+
+
 def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception:
     """Class an InterfaceError: usually the connection ended between two statements, and asyncpg keeps no reason."""
     if isinstance(error.__context__, _RAISED):  # raised on leaving a transaction whose connection has ended
@@ -89,6 +144,16 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
     if "closed" in str(error) or "released" in str(error):
         return _ended_between_statements(dependency)
     return TransientError(f"{dependency}: {error}")  # a wrong call of our own would raise it on every attempt
+
+
+def _classed_outage(dependency: str, error: BaseException) -> Exception:
+    if isinstance(error, asyncpg.ProtocolViolationError) and _POOLER_REFUSES_US.search(str(error)):
+        advice = "set its pool_mode to transaction" if "pooling" in str(error) else f"remove it from the {dependency} URL"
+        return PermanentError(
+            f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}, or point the URL at "
+            "the server itself"
+        )
+    return DependencyDownError(dependency, _explain_unreachable(dependency, error))
 
 
 def _ended_between_statements(dependency: str) -> Exception:
@@ -113,24 +178,10 @@ def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
 def _explain_unreachable(dependency: str, error: BaseException) -> str:
     """One sentence: what is wrong with reaching a database, and what to do."""
     match error:
-        case asyncpg.InvalidPasswordError():
-            return (
-                f"the {dependency} database refuses the user or the password; correct its URL or secret (PGPASSWORD and "
-                "~/.pgpass are not read)"
-            )
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
-        case asyncpg.InvalidCatalogNameError():
-            return f"the {dependency} database does not exist on its server ({error}); create it or correct the URL"
         case asyncpg.ReadOnlySQLTransactionError():
             return explain_read_only(dependency)
         case TimeoutError():
             return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
-        case ssl.SSLCertVerificationError():
-            return (
-                f"the {dependency} database's certificate can't be verified ({error}); set sslrootcert in its "
-                "URL to the certificate of the authority that signed it, and the host to a name that it is valid for"
-            )
         case ConnectionRefusedError():
             return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
         case OSError():

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import SystemRandom
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from shared.consumer import Consumer, Handler, Probe, Rules
 from shared.consumer.outages import PROBE_TIMEOUT
 from shared.consumer.task_protection import protection
-from shared.errors import DependencyDownError, PermanentError, TransientError, decisive
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, TransientError, decisive
 from shared.logs import configure_logs
 from shared.object_store import ObjectStore, S3ObjectStore
 from shared.queue import ANSWER_TIMEOUT, Queue, SqsQueue
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_sqs import SQSClient
 
+FIRST_MINUTE = timedelta(minutes=1)
 FAILED = 1
 WRONG_SETTINGS = 2
 # For encoding, parsing and hashing: each holds the rows it works on, and memory of its own that it never gives back.
@@ -119,28 +120,37 @@ async def consume(
     world: World,
     handler: Handler,
     buckets: Collection[str],
-    probes: Mapping[str, Probe] | None = None,
+    databases: Mapping[str, Probe] | None = None,
+    conditions: Mapping[str, Probe] | None = None,
 ) -> None:
-    """Run the consumer until SIGTERM or SIGINT. Raises: PermanentError when AWS refuses a queue or a bucket at the start.
+    """Run the consumer until SIGTERM or SIGINT.
 
-    `buckets` are those that the service reads or writes; `probes` are for its dependencies other than SQS and S3.
+    `buckets` are those that the service reads or writes; `databases` are probes of its databases, `conditions` of whatever else
+    its messages wait for.
+    Raises: PermanentError when a queue, a bucket or a database refuses the service in its first minute.
     """
-    probes_of_aws = aws_probes(world, buckets)
-    await require_access(probes_of_aws)
+    probes = {**aws_probes(world, buckets), **(databases or {})}
+    missing = await require_access(probes)
     consumer = Consumer(
         handler,
         consumer_rules(settings),
         queue=world.queue,
         dead_letters=world.dead_letters,
-        probes={**probes_of_aws, **(probes or {})},
+        probes={**probes, **(conditions or {})},
         rng=SystemRandom(),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     _log.info("started", queue=world.queue.name, slots=settings.slots)
+    watching = asyncio.create_task(_stop_if_refused(consumer, missing))
     async with protection(settings.ecs_agent_uri, consumer.is_working):
-        await consumer.run()
+        try:
+            await consumer.run()
+        finally:
+            watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
 
 
 def run_service(settings_type: type[SettingsT], serve: Callable[[SettingsT], Coroutine[None, None, None]]) -> int:
@@ -207,17 +217,35 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
     return {"sqs": ask_sqs, "s3": ask_s3}
 
 
-async def require_access(probes: Mapping[str, Probe]) -> None:
-    """Probe each dependency once, so that a missing permission is found before a message meets it; an outage is tolerated.
+async def require_access(probes: Mapping[str, Probe]) -> dict[str, Probe]:
+    """Probe each dependency once, so that a refusal is found before a message meets it; return those that are down.
 
     Raises: PermanentError.
     """
+    missing = {}
     for name, probe in probes.items():
         try:
             async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
                 await probe()
+        except LoginRefusedError as error:
+            raise PermanentError(str(error)) from error
         except (TransientError, DependencyDownError, TimeoutError) as error:
             _log.warning("not_reachable_yet", dependency=name, reason=str(error) or f"no answer within {PROBE_TIMEOUT}")
+            missing[name] = probe
+    return missing
+
+
+async def _stop_if_refused(consumer: Consumer, missing: Mapping[str, Probe]) -> None:
+    """Stop the service if what was down at its start refuses it within the first minute. Raises: PermanentError."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_MINUTE.total_seconds()):
+            while missing:
+                await asyncio.sleep(PROBE_TIMEOUT.total_seconds())
+                try:
+                    missing = await require_access(missing)
+                except PermanentError:
+                    consumer.stop()
+                    raise
 
 
 def _config(*, read_timeout: timedelta, tries: int) -> AioConfig:

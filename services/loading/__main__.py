@@ -31,11 +31,11 @@ async def serve(settings: LoadingSettings) -> None:
         warehouse = PostgresWarehouse(database, settings.contract)
         deps = Dependencies(world.objects, warehouse, settings.contract, world.require_next_queue())
         buckets = (settings.processed_bucket,)
-        probes = {"warehouse": database.probe, SCHEMA_DEPENDENCY: warehouse.ensure_schema}
+        conditions = {SCHEMA_DEPENDENCY: warehouse.ensure_schema}
         async with asyncio.TaskGroup() as group:
             group.create_task(_check_schema(warehouse))
             comparing = group.create_task(keep_comparing_keys(deps))
-            await consume(settings, world, partial(handle, deps=deps), buckets, probes)
+            await consume(settings, world, partial(handle, deps=deps), buckets, {"warehouse": database.probe}, conditions)
             comparing.cancel()
 
 

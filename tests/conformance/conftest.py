@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.request import Request, urlopen
@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
@@ -48,15 +47,6 @@ class Objects:
 
     store: ObjectStore
     bucket: str
-
-
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture(params=["fake", "moto", pytest.param("localstack", marks=pytest.mark.localstack)])

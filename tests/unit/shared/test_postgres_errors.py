@@ -8,8 +8,15 @@ import asyncpg
 import pytest
 from asyncpg.exceptions._base import DataError as ArgumentError
 
-from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, ServerBusyError, TransientError
 from shared.postgres_errors import classed_errors
+
+
+def certificate_error(code: int, message: str) -> ssl.SSLCertVerificationError:
+    """The error that OpenSSL makes of a certificate."""
+    error = ssl.SSLCertVerificationError(1, message)
+    error.verify_code, error.verify_message = code, message
+    return error
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,17 @@ from shared.postgres_errors import classed_errors
             PermanentError,
             "a pooler in front of the ware",
         ),
+        (
+            asyncpg.ProtocolViolationError("transaction blocks not allowed in statement pooling mode"),
+            PermanentError,
+            "set its pool_mode to transaction, or point the URL at the server itself",
+        ),
+        (
+            asyncpg.ProtocolViolationError("SASL authentication failed"),
+            LoginRefusedError,
+            "a pooler in front of the warehouse database refuses the login (SASL authentication failed)",
+        ),
+        (asyncpg.ProtocolViolationError("no such user: me"), LoginRefusedError, "the pooler's users and databases"),
         (asyncpg.ProtocolViolationError("no more connections allowed"), DependencyDownError, "no more connections allowed"),
         (asyncpg.ObjectInUseError("in use"), TransientError, "in use"),
         (asyncpg.InterfaceError("connection is closed"), ServerBusyError, "ended the connection between two statements"),
@@ -39,7 +57,18 @@ from shared.postgres_errors import classed_errors
         (asyncpg.InternalClientError("got result for unknown protocol state"), TransientError, "unknown protocol state"),
         (ConnectionRefusedError(), DependencyDownError, "nothing listens at the warehouse database's host and port"),
         (ConnectionResetError(), DependencyDownError, "the warehouse database's host can't be reached"),
-        (ssl.SSLCertVerificationError("self-signed"), DependencyDownError, "set sslrootcert in its URL"),
+        (certificate_error(10, "certificate has expired"), LoginRefusedError, "can't be verified (certificate has expired); r"),
+        (certificate_error(18, "self-signed certificate"), LoginRefusedError, "set sslrootcert in its URL, or PGSSLROOTCERT,"),
+        (
+            certificate_error(62, "Hostname mismatch, certificate is not valid for 'db'."),
+            LoginRefusedError,
+            "is not valid for the host of its URL (Hostname mismatch, certificate is not valid for 'db'); use a host name",
+        ),
+        (
+            ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade'),
+            LoginRefusedError,
+            "offers no TLS, which its URL requires",
+        ),
         (TimeoutError(), DependencyDownError, "does not answer within 10 s"),
         (asyncpg.CannotConnectNowError("starting up"), DependencyDownError, "can't be reached: starting up"),
         (asyncpg.AdminShutdownError("terminating connection"), DependencyDownError, "terminating connection"),
@@ -47,8 +76,8 @@ from shared.postgres_errors import classed_errors
         (asyncpg.ConnectionDoesNotExistError("closed in the middle"), DependencyDownError, "closed in the middle"),
         (asyncpg.TooManyConnectionsError("too many clients"), DependencyDownError, "too many clients"),
         (asyncpg.ReadOnlySQLTransactionError("read-only"), DependencyDownError, "is read-only"),
-        (asyncpg.InvalidPasswordError("password"), DependencyDownError, "refuses the user or the password"),
-        (asyncpg.InvalidCatalogNameError("no database"), DependencyDownError, "does not exist on its server"),
+        (asyncpg.InvalidPasswordError("password"), LoginRefusedError, "refuses the user or the password"),
+        (asyncpg.InvalidCatalogNameError("no database"), LoginRefusedError, "does not exist on its server"),
         (asyncpg.InsufficientPrivilegeError("permission denied"), PermanentError, "grant it to the role that Starlift uses"),
         (asyncpg.CheckViolationError("violates check"), PermanentError, "CheckViolationError: violates check"),
         (asyncpg.UndefinedColumnError("no such column"), PermanentError, "UndefinedColumnError"),

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from shared.errors import DependencyDownError, PermanentError
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError
 from shared.service import World, aws_probes, consume, open_clients, require_access, run_service
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
@@ -154,3 +154,47 @@ async def test_a_refusal_by_aws_stops_the_start_and_an_outage_does_not() -> None
     objects.faults.add("keys", PermanentError("s3 refused ListObjectsV2 on 'landing' (AccessDenied)"))
     with pytest.raises(PermanentError, match="refused ListObjectsV2"):
         await require_access(probes)
+
+
+class Probes:
+    """A database that is down at first and raises the next of `answers` at each probe; then it answers."""
+
+    def __init__(self, *answers: Exception) -> None:
+        self.answers = list(answers)
+
+    async def __call__(self) -> None:
+        if self.answers:
+            raise self.answers.pop(0)
+
+
+REFUSED = LoginRefusedError("warehouse", "the warehouse database refuses the user or the password")
+
+
+async def test_a_refused_login_ends_a_service_before_it_receives_a_message() -> None:
+    mine, handler = world(), Script()
+    await mine.queue.send(body())
+    with pytest.raises(PermanentError, match=r"^the warehouse database refuses the user"):
+        await consume(GivenSettings(), mine, handler, ["landing"], {"warehouse": Probes(REFUSED)})
+    assert (handler.calls, (await mine.queue.depth()).visible) == ([], 1)
+
+
+@pytest.mark.virtual_clock
+async def test_a_login_refused_after_an_outage_ends_a_service_in_its_first_minute_without_a_counted_attempt() -> None:
+    mine, handler = world(), Script([REFUSED])
+    await mine.queue.send(body())
+    probe = Probes(DependencyDownError("warehouse", "away"), *[REFUSED] * 9)
+    with pytest.raises(PermanentError, match=r"^the warehouse database refuses the user"):
+        await consume(GivenSettings(), mine, handler, ["landing"], {"warehouse": probe})
+    (delivery,) = await mine.queue.receive(1, wait=timedelta(0), visibility=timedelta(seconds=30))
+    assert delivery.receive_count == 1
+
+
+@pytest.mark.virtual_clock
+async def test_a_login_refused_after_the_first_minute_is_waited_for() -> None:
+    mine, handler = world(), Script([DependencyDownError("warehouse", "away"), REFUSED, REFUSED])
+    probe = Probes(*[DependencyDownError("warehouse", "away")] * 20, *[REFUSED] * 9)
+    await mine.queue.send(body())
+    consuming = asyncio.create_task(consume(GivenSettings(), mine, handler, ["landing"], {"warehouse": probe}))
+    await until(lambda: len(handler.calls) == 2, within=timedelta(hours=1))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await consuming
