@@ -35,10 +35,23 @@ def canonical_document(contract: Contract) -> dict[str, Any]:
         "name": contract.name,
         "source_schema": contract.source_schema,
         "warehouse_schema": contract.warehouse_schema,
-        "source_tables": [_source_table(table) for table in contract.source_tables],
+        "source_tables": [
+            _source_table(table) | ({} if contract.whole else _given(source_name=table.source_name))
+            for table in contract.source_tables
+        ],
         "warehouse_tables": [_warehouse_table(table) for table in contract.warehouse_tables],
-        **_given(ledger_schema=None if contract.ledger_schema == OWN_SCHEMA else contract.ledger_schema),
+        **_given(
+            ledger_schema=None if contract.ledger_schema == OWN_SCHEMA else contract.ledger_schema,
+            unknown=_unknown_of_others(contract) or None,
+        ),
     }
+
+
+def _unknown_of_others(contract: Contract) -> dict[str, str]:
+    """Of a source's part: what its facts hold in place of NULL where they refer to a dimension of another source."""
+    own = {table.name for table in contract.warehouse_tables}
+    columns = [column for fact in contract.facts for column in fact.columns if column.references not in own]
+    return {column.references: key for column in columns if column.references and (key := contract.unknown_of(column))}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -46,10 +46,8 @@ def contradictions(contract: Contract) -> Iterator[str]:
         yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
         for name in source.key:
             if not (kind := source.column(name).type).may_be_key:
-                yield (
-                    f"'{source.name}.{name}' is a key and must be integer, bigint, numeric, text, enum, uuid, boolean, date, "
-                    f"timestamp or timestamptz, not {kind.family}"
-                )
+                kinds = "integer, bigint, numeric, text, enum, uuid, boolean, date, timestamp or timestamptz"
+                yield f"'{source.name}.{name}' is a key and must be {kinds}, not {kind.family}"
         if source.row_id is not None:
             yield from _row_id_problems(contract, source)
     for table in contract.warehouse_tables:
@@ -160,12 +158,14 @@ def _lookup_problems(contract: Contract, table: RemodelledTable) -> Iterator[str
 
 def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
     start, partner = contract.source_table(join.start), contract.source_table(join.table)
+    if start.source_name != partner.source_name:
+        between = f"'{start.name}' of source '{start.source_name}' with '{partner.name}' of source '{partner.source_name}'"
+        yield f"joins {between}, which have no common snapshot; let a fact refer to a dimension by `references` instead"
+        return
     columns = [start.column(name) for name in join.on]
     if len(columns) != len(partner.key):
-        yield (
-            f"joins '{partner.name}' by ({', '.join(join.on)}), but its key is ({', '.join(partner.key)}); name one column for "
-            "each of the key's"
-        )
+        keys = f"({', '.join(join.on)}), but its key is ({', '.join(partner.key)})"
+        yield f"joins '{partner.name}' by {keys}; name one column for each of the key's"
         return
     for column, key in zip(columns, map(partner.column, partner.key), strict=True):
         if not join_alike(column.type, key.type):

@@ -1,4 +1,4 @@
-"""A contract: one source and the star made of it. Tables are entries here, not code.
+"""A contract: one source, or several, and the star made of them. Tables are entries here, not code.
 
 DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all derived from these entries.
 """
@@ -6,7 +6,7 @@ DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all deriv
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from contracts.canonical import fingerprint_of
@@ -31,7 +31,7 @@ from contracts.warehouse import OWN_SCHEMA, own_lock, own_statement
 
 @dataclass(frozen=True)
 class Contract:
-    """A source and the star made of it. Constructing one checks that it does not contradict itself."""
+    """Sources and the star made of them. Constructing one checks that it does not contradict itself."""
 
     name: str  # of the star: a warehouse remembers it and refuses another
     source_schema: str  # the schema that holds the source tables that name no other
@@ -39,9 +39,10 @@ class Contract:
     source_tables: tuple[SourceTable, ...]
     warehouse_tables: tuple[WarehouseTable, ...]  # in load order: the calendar, dimensions, facts
     ledger_schema: str = OWN_SCHEMA  # the schema of Starlift's own tables: each star of a database has another one
+    whole: Contract | None = None  # the contract of which this is one source's part; see `part`
 
     def __post_init__(self) -> None:
-        if problems := tuple(contradictions(self)):
+        if self.whole is None and (problems := tuple(contradictions(self))):
             raise ContractError(*problems)
 
     def own(self, text: str) -> str:
@@ -52,6 +53,26 @@ class Contract:
         """The number of this star's advisory lock; `lock` is that of a star whose contract names no schema."""
         return own_lock(self.ledger_schema, lock)
 
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the sources; none if there is one and settings name it."""
+        return tuple(dict.fromkeys(table.source_name for table in self.source_tables if table.source_name is not None))
+
+    def part(self, source: str) -> Contract:
+        """What concerns one source: its tables, and the tables of the star that are made of them.
+
+        A contract that names no sources is the part of its only one. Raises: ContractError for a source that it does not name.
+        """
+        if not self.sources:
+            return self
+        tables = tuple(table for table in self.source_tables if table.source_name == source)
+        if not tables:
+            raise ContractError(f"contract '{self.name}' has no source '{source}'; its sources are {', '.join(self.sources)}")
+        own = [table for known in tables for table in self.remodelled_from(known.name)]
+        names, referred = {table.name for table in own}, {column.references for table in own for column in table.columns}
+        star = (one for one in self.warehouse_tables if one.name in (referred if isinstance(one, Calendar) else names))
+        return replace(self, source_tables=tables, warehouse_tables=tuple(star), whole=self.whole or self)
+
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""
         return named(name, self.source_tables, f"contract '{self.name}' has no source table")
@@ -61,8 +82,8 @@ class Contract:
         return table.schema or self.source_schema, table.relation or table.name
 
     def warehouse_table(self, name: str) -> WarehouseTable:
-        """The warehouse table called `name`. Raises: ContractError if there is none."""
-        return named(name, self.warehouse_tables, f"contract '{self.name}' has no warehouse table")
+        """The warehouse table called `name`, of whatever source. Raises: ContractError if there is none."""
+        return named(name, (self.whole or self).warehouse_tables, f"contract '{self.name}' has no warehouse table")
 
     @cached_property
     def calendar(self) -> Calendar | None:
@@ -109,8 +130,9 @@ class Contract:
         return any(table.where is not None for table in self.remodelled_from(source))
 
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
-        """Every column of a fact that refers to the warehouse table `table`, with its fact."""
-        return tuple((fact, column) for fact in self.facts for column in fact.columns if column.references == table)
+        """Every column of a fact, of whatever source, that refers to the warehouse table `table`, with its fact."""
+        facts = (self.whole or self).facts
+        return tuple((fact, column) for fact in facts for column in fact.columns if column.references == table)
 
     def unknown_of(self, column: Column) -> str | None:
         """The key that a fact's column holds in place of NULL, as PostgreSQL writes it; None if it holds NULL."""
@@ -139,5 +161,8 @@ class Contract:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change when anything in the contract does: every source table is then read in full."""
+        """16 hexadecimal digits that change when anything in the contract does: every source table is then read in full.
+
+        Those of a source's part change with that part alone: another source that is added has nothing of it read again.
+        """
         return fingerprint_of(self)

@@ -57,6 +57,7 @@ class SourceTable:
     others: tuple[str, ...] = ()  # columns that are known and stay in the source: they are not reported as new
     full: bool = False  # every run reads all of it: it is not a table, or no index guarantees its key
     row_id: str | None = None  # its key, if it has none: a column that Starlift computes, of a hash of the others
+    source_name: str | None = None  # which of several sources has it; None: the contract has one source, which settings name
 
     @cached_property
     def defect(self) -> str:

@@ -66,6 +66,10 @@ SELECT min(source_name) FROM (
     (SELECT source_name FROM {LEDGER} WHERE source_name > $1 LIMIT 1)
 ) AS other
 """
+_SOURCE_OF_TABLES = f"""
+SELECT min(l.source_name) FROM {LEDGER} AS l, jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded
+WHERE l.source_name <> $1 AND loaded ->> 'table' = ANY ($2::text[])
+"""
 # An answer may come in several batches: until all are loaded, the question is open.
 _IS_OPEN = f"""
 (
@@ -79,11 +83,13 @@ SELECT c.table_name, c.run, coalesce(c.since, c.run),
     c.ended_at IS NOT NULL, c.next_bucket = 0, count(q.id), clock_timestamp() - min(q.asked_at)
 FROM {COMPARISON} AS c
 LEFT JOIN {QUESTION} AS q ON q.table_name = c.table_name AND {_IS_OPEN}
+WHERE $1::text[] IS NULL OR c.table_name = ANY ($1)
 GROUP BY c.table_name
 """
 OPEN_QUESTIONS = f"""
 SELECT q.id, q.table_name, q.answered_by
 FROM {QUESTION} AS q JOIN {COMPARISON} AS c ON q.table_name = c.table_name AND {_IS_OPEN}
+WHERE $1::text[] IS NULL OR q.table_name = ANY ($1)
 """
 # The batches of source $1 that loaded rows of table $2 in runs above $3, in the order of their runs.
 TABLE_BATCHES = f"""
@@ -215,8 +221,11 @@ async def row_count(warehouse: asyncpg.Connection, contract: Contract, run: int)
 
 
 async def other_source(warehouse: asyncpg.Connection, contract: Contract, source_name: str) -> str | None:
-    """A source other than `source_name` whose batches are loaded."""
-    return cast("str | None", await warehouse.fetchval(contract.own(_OTHER_SOURCE), source_name))
+    """Another source whose batches are loaded; if the contract names sources, only into tables of `source_name`."""
+    if not contract.sources:
+        return cast("str | None", await warehouse.fetchval(contract.own(_OTHER_SOURCE), source_name))
+    names = [table.name for table in contract.part(source_name).remodelled_tables]
+    return cast("str | None", await warehouse.fetchval(contract.own(_SOURCE_OF_TABLES), source_name, names))
 
 
 async def horizons(warehouse: asyncpg.Connection, contract: Contract, source_name: str, runs: Iterable[int]) -> dict[int, int]:
@@ -238,17 +247,23 @@ async def batches_without_refusals(
 
 
 async def last_comparisons(warehouse: asyncpg.Connection, contract: Contract) -> dict[str, KeyComparison]:
-    """The last key comparison of each table that has one, by table."""
+    """The last key comparison of each table that has one, by table; if the contract is one source's part, of its tables."""
     if not await warehouse.fetchval(HAS_SINCE, contract.own(COMPARISON)):
         return {}  # loaded by a version that did not compare, or did not say since when
-    return {name: KeyComparison(*values) for name, *values in await warehouse.fetch(contract.own(COMPARISONS))}
+    found = await warehouse.fetch(contract.own(COMPARISONS), _tables_of_part(contract))
+    return {name: KeyComparison(*values) for name, *values in found}
 
 
 async def open_questions(warehouse: asyncpg.Connection, contract: Contract) -> list[OpenQuestion]:
-    """Every open question about rows that may be gone."""
+    """Every open question about rows that may be gone; if the contract is one source's part, of its tables."""
     if not (await _exists(warehouse, contract, QUESTION) and await _exists(warehouse, contract, COMPARISON)):
         return []
-    return [OpenQuestion(*values) for values in await warehouse.fetch(contract.own(OPEN_QUESTIONS))]
+    return [OpenQuestion(*values) for values in await warehouse.fetch(contract.own(OPEN_QUESTIONS), _tables_of_part(contract))]
+
+
+def _tables_of_part(contract: Contract) -> list[str] | None:
+    """The star tables of one source's part; None for a whole contract, and for all that the warehouse has."""
+    return None if contract.whole is None else [table.name for table in contract.remodelled_tables]
 
 
 async def find_tombstone(

@@ -81,7 +81,7 @@ ON CONFLICT (batch_id) DO NOTHING
 """
 _END_COMPARISONS = f"""
 UPDATE {COMPARISON} SET begun_at = clock_timestamp(), ended_at = clock_timestamp(), hashes = NULL
-WHERE run = $1 AND begun_at IS NULL
+WHERE source_name = $1 AND run = $2 AND begun_at IS NULL
 """
 
 _log = structlog.stdlib.get_logger()
@@ -178,7 +178,7 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         for table in contract.remodelled_tables:
             await connection.execute(update_deleted_at(contract, table, every_key=True))
         if await has_every_batch(connection, contract, found.source_name, found.run):
-            await connection.execute(contract.own(_END_COMPARISONS), found.run)
+            await connection.execute(contract.own(_END_COMPARISONS), found.source_name, found.run)
         await connection.execute(contract.own(_MOVE_TO_LEDGER))
         for table in contract.warehouse_tables:
             if isinstance(table, Dimension) and table.versions is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
@@ -48,7 +48,8 @@ class Dependencies:
     objects: ObjectStore
     warehouse: Warehouse
     contract: Contract
-    ingestion: Queue  # answers the questions about keys
+    ingestion: Queue  # answers the questions about keys of the source whose batches are loaded
+    other_ingestion: Mapping[str, Queue] = field(default_factory=dict)  # those about keys of others, by source
 
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
@@ -57,6 +58,10 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
         raise PermanentError(
             f"loading handles starlift.batch_remodelled, not '{message.type}'; move the message to its own queue"
         )
+    try:
+        deps.contract.part(message.data.source_name)
+    except ContractError as error:
+        raise PermanentError(f"{error}; deploy the contract that names it, then replay the dead letters") from error
     event, ask = _batch_loaded(message), partial(_ask, deps, message)
     try:
         # A duplicate costs one query, even when its objects have expired. The load asks again inside its transaction.
@@ -107,7 +112,8 @@ async def _ask(deps: Dependencies, cause: BatchRemodelled | None, question: Ques
         envelope = opening(EVENT_SOURCE)
     else:
         envelope = caused_by(cause, EVENT_SOURCE, subject=question.id, name="look_up_keys")
-    await deps.ingestion.send(encode(LookUpKeys(**{**envelope, "id": question.id}, data=data)))
+    queue = deps.other_ingestion.get(question.source_name, deps.ingestion)
+    await queue.send(encode(LookUpKeys(**{**envelope, "id": question.id}, data=data)))
 
 
 async def _load(message: BatchRemodelled, event: BatchLoaded, ask: Ask, deps: Dependencies) -> int | None:

@@ -82,8 +82,10 @@ class MemoryWarehouse:
     async def load(self, batch: Batch, ask: Ask) -> int | None:
         """See Warehouse."""
         data = batch.event.data
+        own = {table.name for table in self._contract.part(data.source_name).remodelled_tables}
         for other in self.ledger.values():
-            if (source := other.event.data.source_name) != data.source_name:
+            is_apart = self._contract.sources and own.isdisjoint(other.rows)
+            if (source := other.event.data.source_name) != data.source_name and not is_apart:
                 raise PermanentError(f"the warehouse contains the rows of source '{source}'")
         if data.batch_id in self.ledger:
             return None
@@ -173,10 +175,10 @@ class MemoryWarehouse:
         stored[value,] = _Row(values, 0)
 
     def _is_due(self, comparison: _Comparison) -> bool:
-        """Whether every batch of its run is loaded, and no earlier run is loading."""
+        """Whether every batch of its run is loaded, and no earlier run of its source is loading."""
         runs: dict[int, list[UUID]] = {}
         for batch_id, batch in self.ledger.items():
-            if batch.event.data.run <= comparison.run:
+            if batch.event.data.source_name == comparison.source_name and batch.event.data.run <= comparison.run:
                 runs.setdefault(batch.event.data.run, []).append(batch_id)
         now = self.clock()
         return self._is_complete(runs.pop(comparison.run, [])) and not any(

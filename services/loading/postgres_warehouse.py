@@ -66,7 +66,7 @@ class PostgresWarehouse:
         self._migration: asyncio.Task[None] | None = None
         self._has_begun = False  # whether a bulk load has begun, or can't any more
         self._has_foreign_keys = False
-        self._only_source: str | None = None
+        self._sources = set[str]()  # that load into tables of their own
 
     async def ensure_schema(self) -> None:
         """Migrate the schema when the loader starts, and after a load has found it damaged.
@@ -125,16 +125,18 @@ class PostgresWarehouse:
                 self._has_schema = self._has_begun = self._has_foreign_keys = False
                 raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
 
-    async def _refuse_second_source(self, connection: asyncpg.Connection, source_name: str) -> None:
-        if self._only_source == source_name:
+    async def _require_own_tables(self, connection: asyncpg.Connection, source_name: str) -> None:
+        """Each table has one source: run numbers of two order nothing, and each comparison would miss the other's rows."""
+        if source_name in self._sources:
             return
         other = await other_source(connection, self._contract, source_name)
         if other is not None:
+            wanted = "tables of its" if self._contract.sources else "a star of its"
             raise PermanentError(
-                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' a star of its own, or, "
+                f"the warehouse contains the rows of source '{other}'; give source '{source_name}' {wanted} own, or, "
                 f"if it is the same one renamed, update {self._contract.own(LEDGER)}, then replay the dead letters"
             )
-        self._only_source = source_name
+        self._sources.add(source_name)
 
     async def _load(self, connection: asyncpg.Connection, batch: Batch, ask: Ask) -> tuple[int | None, bool]:
         """Load a batch; return how many rows were marked as gone, and whether it was copied in a bulk load."""
@@ -148,7 +150,7 @@ class PostgresWarehouse:
         bulk = await find_bulk_load(connection, self._contract)
         if bulk != ours and (bulk is not None or alone != marks):
             raise BulkLoadInTheWayError
-        await self._refuse_second_source(connection, data.source_name)
+        await self._require_own_tables(connection, data.source_name)
         ledger = BULK_LEDGER if bulk and data.is_last else LEDGER
         claim = (data.batch_id, data.source_name, data.run, data.index, batch.event.model_dump_json(), data.snapshot.taken_at)
         loaded_at = await connection.fetchval(self._contract.own(_CLAIM_BATCH.format(ledger)), *claim)

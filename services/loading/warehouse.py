@@ -94,8 +94,8 @@ class Warehouse(Protocol):
         a later run and has begun: that comparison could not see it, and it may have been deleted before. Hashes are only
         recorded here; `compare_keys` uses them. A row that a filter leaves out is as good as gone.
 
-        Returns how many rows were marked as gone, or None if the ledger had the batch already. Refuses a second source
-        (PermanentError): two sources in one star would take each other's rows for deleted.
+        Returns how many rows were marked as gone, or None if the ledger had the batch already. Refuses a source
+        (PermanentError) into whose tables another has loaded: each would take the other's rows for deleted.
         """
         ...
 

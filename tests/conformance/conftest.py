@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from contracts.contract import Contract
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.ingestion.memory_source import MemorySource
 from services.ingestion.postgres_source import PostgresSource
@@ -109,15 +110,21 @@ async def objects(clients: Clients | None, implementation: str) -> AsyncIterator
     await clients.s3.delete_bucket(Bucket=bucket)
 
 
+@pytest.fixture
+def star() -> Contract:
+    """What the warehouse holds; a test may parametrize it."""
+    return SHOP
+
+
 @pytest.fixture(params=["fake", "postgres"])
-async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+async def shop(request: pytest.FixtureRequest, star: Contract) -> AsyncIterator[Shop]:
     if request.param == "fake":
-        yield Shop(MemoryWarehouse(SHOP), None)
+        yield Shop(MemoryWarehouse(star), None)
         return
     cluster: TestCluster = request.getfixturevalue("postgres_cluster")
     url = cluster.url(request.getfixturevalue("warehouse_database"), LOADER)
     async with aclosing(Database("warehouse", SecretStr(url), connections=6)) as database:
-        yield Shop(PostgresWarehouse(database, SHOP), database)
+        yield Shop(PostgresWarehouse(database, star), database)
 
 
 @pytest.fixture(params=["fake", "postgres"])
