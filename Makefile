@@ -91,8 +91,8 @@ security: create-environments ## Check for insecure code with bandit
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml contracts infra services shared tools
 
 .PHONY: audit
-audit: create-environments ## Look up known vulnerabilities of the locked packages (skipped without a network)
-	@$(BIN)/python -m tools.audit infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
+audit: create-environments ## Look up known vulnerabilities of the locked packages (skipped without a network, but not on GitHub)
+	@$(BIN)/python -m tools.audit $(if $(GITHUB_ACTIONS),--required) infra/locks/ingestion.txt infra/locks/remodelling.txt infra/locks/loading.txt infra/locks/operator.txt
 
 .PHONY: unit-test
 unit-test: create-environments ## Run the fast tests, without PostgreSQL and LocalStack
@@ -105,6 +105,17 @@ busy-test: create-environments ## Run the end-to-end tests beside two busy loops
 .PHONY: infra-check
 infra-check: create-environments $(VENV)-infra/.installed ## Check Terraform, images, pipelines and the compose file, without an account or a network
 	$(BIN)/pytest tests/infra tests/unit/infra/test_compose.py tests/unit/infra/test_topology.py tests/integration/test_images.py
+
+.PHONY: terraform-check
+terraform-check: ## Check Terraform with AWS's own provider and the committed lock file (needs Terraform 1.11 and the network)
+	terraform -chdir=infra/terraform init -backend=false -input=false -lockfile=readonly
+	terraform -chdir=infra/terraform validate
+	terraform -chdir=infra/terraform test
+
+.PHONY: terraform-lock
+terraform-lock: ## Complete infra/terraform/.terraform.lock.hcl for every platform (needs Terraform 1.11 and the network)
+	terraform -chdir=infra/terraform get
+	terraform -chdir=infra/terraform providers lock $(addprefix -platform=,darwin_amd64 darwin_arm64 linux_amd64 linux_arm64)
 
 .PHONY: aws-schema
 aws-schema: create-environments ## Write the AWS provider's schema of the resource types that infra/terraform uses

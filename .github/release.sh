@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Replaces a program's image. Needs aws, docker, gh, jq and skopeo, and AWS credentials of the pipeline's role.
 #   PROGRAM     ingestion, remodelling, loading or operator
-#   ARCHIVE     the image as an OCI archive         DIGEST      its expected digest
+#   ARCHIVE     the image as an OCI archive; empty for a rollback to an image that the repository holds
+#   DIGEST      its digest
 #   REPOSITORY  where AWS keeps its images          CLUSTER     where it runs
 set -euo pipefail
-: "${PROGRAM:?}" "${ARCHIVE:?}" "${DIGEST:?}" "${REPOSITORY:?}" "${CLUSTER:?}" "${GITHUB_REPOSITORY:?}" "${GITHUB_SHA:?}"
+: "${PROGRAM:?}" "${DIGEST:?}" "${REPOSITORY:?}" "${CLUSTER:?}" "${GITHUB_REPOSITORY:?}" "${GITHUB_SHA:?}"
 FAMILY=${REPOSITORY##*/}
 POLL_S=${POLL_S:-15}
 PATIENCE=${PATIENCE:-160} # polls: 40 minutes
+export WAITS=${WAITS:-12} # of ten minutes each: what a migration may take
 
 say() { echo "release: $*" >&2; }
 refuse() {
@@ -16,31 +18,39 @@ refuse() {
 }
 
 go_forward() { # a build that was approved late must not replace a newer one
-    local running=$FAMILY image tag order
+    local running=$FAMILY image tags order
     if [[ $PROGRAM != operator ]]; then running=$(service taskDefinition); fi
     image=$(aws ecs describe-task-definition --task-definition "$running" \
         --query 'taskDefinition.containerDefinitions[0].image' --output text)
-    tag=$(aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=${image##*@}" \
-        --query 'imageDetails[0].imageTags[0]' --output text || true)
-    if ! [[ $tag =~ ^([0-9a-f]{40})- ]]; then return; fi # without a commit: a person's first image, or one that has been deleted
-    order=$(gh api "repos/$GITHUB_REPOSITORY/compare/${BASH_REMATCH[1]}...$GITHUB_SHA" --jq .status)
+    tags=$(aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=${image##*@}" \
+        --query 'imageDetails[0].imageTags' --output text || true)
+    if ! [[ $tags =~ (^|[[:space:]])([0-9a-f]{40})- ]]; then return; fi # without a commit: a person's first image, or one that has been deleted
+    order=$(gh api "repos/$GITHUB_REPOSITORY/compare/${BASH_REMATCH[2]}...$GITHUB_SHA" --jq .status)
     [[ $order == ahead || $order == identical ]] ||
-        refuse "what runs was built of ${BASH_REMATCH[1]}, which $GITHUB_SHA does not contain; to go back see docs/deploy.md, Roll back"
+        refuse "what runs was built of ${BASH_REMATCH[2]}, which $GITHUB_SHA does not contain; to go back see docs/deploy.md, Roll back"
+}
+
+log_in() {
+    aws ecr get-login-password | docker login --username AWS --password-stdin "${REPOSITORY%%/*}" >&2
+}
+
+verify() { # only images signed by this repository's build of main may run, or enter the repository
+    local image=oci://$REPOSITORY@$DIGEST
+    if [[ -n ${ARCHIVE:-} ]]; then # what is signed is the manifest, which is in the archive as the blob of this digest
+        image=$(mktemp)
+        tar --extract --to-stdout --file "$ARCHIVE" "blobs/${DIGEST/://}" > "$image"
+    fi
+    gh attestation verify "$image" --repo "$GITHUB_REPOSITORY" \
+        --signer-workflow "$GITHUB_REPOSITORY/.github/workflows/deploy.yml" --source-ref refs/heads/main >&2
 }
 
 push() { # byte for byte; a tag can't be moved, so each build of a commit has its own
-    aws ecr get-login-password | docker login --username AWS --password-stdin "${REPOSITORY%%/*}" >&2
     if aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null 2>&1; then
         say "$DIGEST is there already"
     else
         skopeo copy --preserve-digests "oci-archive:$ARCHIVE" "docker://$REPOSITORY:$GITHUB_SHA-${DIGEST:7:12}" >&2
         aws ecr describe-images --repository-name "$FAMILY" --image-ids "imageDigest=$DIGEST" > /dev/null
     fi
-}
-
-verify() { # only images signed by this repository's build of main may run
-    gh attestation verify "oci://$REPOSITORY@$DIGEST" --repo "$GITHUB_REPOSITORY" \
-        --signer-workflow "$GITHUB_REPOSITORY/.github/workflows/deploy.yml" --source-ref refs/heads/main >&2
 }
 
 register() { # a copy of the newest revision, which may be Terraform's, with this image
@@ -55,18 +65,10 @@ service() { # service QUERY
 }
 
 migrate() { # migrate DEFINITION: the new build migrates the warehouse before its loader starts
-    local network task code
+    local network
     network=$(service networkConfiguration json)
-    task=$(aws ecs run-task --cluster "$CLUSTER" --task-definition "$1" --launch-type FARGATE \
-        --network-configuration "$network" \
-        --overrides '{"containerOverrides": [{"name": "main", "command": ["python", "-m", "services.loading.migrate"]}]}' \
-        --query 'tasks[0].taskArn' --output text)
-    [[ $task == arn:* ]] || refuse "the migration could not be started"
-    for _ in 1 2 3 4; do # each wait ends after ten minutes
-        if aws ecs wait tasks-stopped --cluster "$CLUSTER" --tasks "$task"; then break; fi
-    done
-    code=$(aws ecs describe-tasks --cluster "$CLUSTER" --tasks "$task" --query 'tasks[0].containers[0].exitCode' --output text)
-    [[ $code == 0 ]] || refuse "the warehouse can't be shaped for this build (exit code $code; None: not yet done): nothing was replaced; its log says why"
+    "$(dirname "$0")/run-task.sh" "$1" "$network" python -m services.loading.migrate ||
+        refuse "the warehouse can't be shaped for this build: nothing was replaced; the migration's log says why"
 }
 
 replace() { # replace DEFINITION: wait until ECS has finished the deployment or rolled it back
@@ -83,11 +85,22 @@ replace() { # replace DEFINITION: wait until ECS has finished the deployment or 
     refuse "the deployment is neither done nor rolled back after $((PATIENCE * POLL_S)) s; look at its events"
 }
 
-go_forward
-push
-verify
+mark() { # what `terraform apply` takes for the program's image: never one that was rolled back, or only pushed
+    skopeo copy --preserve-digests "docker://$REPOSITORY@$DIGEST" "docker://$REPOSITORY:deployed" >&2
+}
+
+if [[ -n ${ARCHIVE:-} ]]; then
+    verify
+    go_forward
+    log_in
+    push
+else
+    log_in
+    verify
+fi
 definition=$(register)
 say "registered $definition"
-if [[ $PROGRAM == loading ]]; then migrate "$definition"; fi
-if [[ $PROGRAM != operator ]]; then replace "$definition"; fi # the operator is started for one command at a time
+if [[ $PROGRAM == loading && -n ${ARCHIVE:-} ]]; then migrate "$definition"; fi # the warehouse is not rolled back
+if [[ $PROGRAM != operator ]]; then replace "$definition"; fi                  # the operator is started for one command at a time
+mark
 say "$PROGRAM is in place"

@@ -18,5 +18,5 @@ module "pipeline" {
   passed_role_arns    = module.program[each.key].role_arns
   cluster_arn         = module.cluster.arn
   service_arn         = each.key == "operator" ? null : "arn:aws:ecs:${local.region}:${local.account}:service/${local.name}/${each.key}"
-  runs_migrations     = contains(each.value.secrets, "warehouse") && each.key != "operator"
+  runs_tasks          = contains(each.value.secrets, "warehouse")
 }

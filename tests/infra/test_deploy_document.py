@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
 from infra.topology import read_topology
 from services.operator.system import OperatorSettings
@@ -169,6 +171,12 @@ def blocks_of(heading: str) -> str:
     return "\n".join(re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
 
 
+def variants(job: dict[str, Any]) -> list[str]:
+    """The values of a job's matrix, which has at most one dimension."""
+    (values,) = job.get("strategy", {}).get("matrix", {"": [""]}).values()
+    return list(values)
+
+
 @needs_jq
 @pytest.mark.parametrize("environment", ["dev", "prod"])
 def test_only_protected_main_is_deployed_and_only_approved_builds_reach_prod(environment: str) -> None:
@@ -183,9 +191,10 @@ def test_only_protected_main_is_deployed_and_only_approved_builds_reach_prod(env
     assert answer.returncode == 0, answer.stderr
     protection, *rest = answer.stderr.splitlines()
     assert protection.startswith("api --method PUT repos/{owner}/{repo}/branches/main/protection ")
-    (versions,) = re.findall(r"python: (\[.+\])", (CHECKOUT / ".github/workflows/checks.yml").read_text())
+    jobs = yaml.safe_load((CHECKOUT / ".github/workflows/checks.yml").read_text())["jobs"].values()
     checks = json.loads(protection.partition(" - ")[2])["required_status_checks"]["contexts"]
-    assert checks == [f"Python {version}" for version in json.loads(versions)]
+    names = [re.sub(r"\$\{\{ matrix\.\w+ \}\}", value, job["name"]) for job in jobs for value in variants(job)]
+    assert checks == names
     rules = [json.loads(line.partition(" - ")[2]) for line in rest if f"/environments/{environment}-" in line]
     reviewers = {"reviewers": [{"type": "User", "id": 7}]} if environment == "prod" else {}
     branches = {"deployment_branch_policy": {"protected_branches": True, "custom_branch_policies": False}}

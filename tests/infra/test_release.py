@@ -1,140 +1,38 @@
-"""How a pipeline deploys an image, with stand-ins for aws, docker, gh and skopeo that record their calls."""
+"""How a pipeline deploys an image, and how it is rolled back."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import stat
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from shared.consumer.task_protection import EXPIRY
-from tests.fixtures.limits import HANG_S
 from tests.infra.offline.tools import CHECKOUT
-
-DIGEST = f"sha256:{7:064x}"
-REPOSITORY = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/starlift-loading"
-OLD = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:4"
-NEW = "arn:aws:ecs:eu-west-2:1:task-definition/starlift-loading:5"
-# A call is answered by the first line of `answers` whose words it has; the answers to one line come one after another.
-STAND_IN = """#!{python} -IS
-import json, pathlib, sys
-place = pathlib.Path(__file__).parent
-call = " ".join([pathlib.Path(__file__).name, *sys.argv[1:]])
-given = "" if "file:///dev/stdin" not in call and "--password-stdin" not in call else sys.stdin.read()
-with (place / "calls").open("a") as calls:
-    calls.write(json.dumps([call, given]) + "\\n")
-answers = json.loads((place / "answers").read_text())
-for words, texts in answers.items():
-    if words in call:
-        text = texts.pop(0) if len(texts) > 1 else texts[0]
-        (place / "answers").write_text(json.dumps(answers))
-        if text.startswith("exit "):
-            sys.exit(int(text.removeprefix("exit ")))
-        print(text)
-        break
-"""
-JQ = """#!{python} -IS
-import json, sys
-definition = json.load(sys.stdin)
-definition["containerDefinitions"][0]["image"] = sys.argv[sys.argv.index("--arg") + 2]
-for name in sys.argv[-1].partition("del(")[2].rstrip(")").split(","):
-    definition.pop(name.strip().lstrip("."), None)
-print(json.dumps(definition))
-"""
-DEFINITION = (
-    '{"taskDefinitionArn": "old", "revision": 4, "status": "ACTIVE", "family": "starlift-loading", '
-    '"containerDefinitions": [{"name": "main", "image": "old", "environment": []}]}'
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The script's exit code, its output and its calls."""
-
-    code: int
-    said: str
-    calls: list[tuple[str, str]]
-
-    def position(self, words: str) -> int:
-        """The position of the first call with these words; fails if there is none."""
-        return next(index for index, (call, _) in enumerate(self.calls) if words in call)
-
-    def has(self, words: str) -> bool:
-        return any(words in call for call, _ in self.calls)
-
-
-Answers = dict[str, list[str]]
-
-
-def with_all_others(answers: Answers) -> Answers:
-    """Answers by the words of a call: these, and otherwise those of a successful release."""
-    return {
-        "get-login-password": ["secret"],
-        "imageTags": answers.get("running_tag", ["first-1795391228"]),
-        "/compare/": answers.get("order", ["ahead"]),
-        "describe-images": answers.get("images", ["exit 254", "there"]),
-        "attestation verify": answers.get("attestation", ["verified"]),
-        "containerDefinitions[0].image": [f"{REPOSITORY}@sha256:{6:064x}"],
-        "describe-task-definition": [DEFINITION],
-        "register-task-definition": [NEW],
-        "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
-        "tasks-stopped": answers.get("stopped", [""]),
-        "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
-        "describe-tasks": answers.get("exit_code", ["0"]),
-        "rolloutState": answers.get("rollout", ["IN_PROGRESS", "COMPLETED"]),
-        "services[0].taskDefinition": [OLD],
-    }
+from tests.infra.release_stand import DIGEST, NEW, OLD, REPOSITORY, Release, run_release
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Release]:
-    """Runs the script for a program; `answers` replace those of a successful release."""
-
-    def run(program: str = "loading", digest: str = DIGEST, **answers: list[str]) -> Release:
-        for name, text in (("aws", STAND_IN), ("docker", STAND_IN), ("gh", STAND_IN), ("skopeo", STAND_IN), ("jq", JQ)):
-            file = tmp_path / name
-            file.write_text(text.format(python=sys.executable))
-            file.chmod(file.stat().st_mode | stat.S_IXUSR)
-        (tmp_path / "answers").write_text(json.dumps(with_all_others(answers)))
-        (tmp_path / "calls").write_text("")
-        environment = {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "PROGRAM": program,
-            "ARCHIVE": "image.tar",
-            "DIGEST": digest,
-            "REPOSITORY": REPOSITORY.replace("loading", program),
-            "CLUSTER": "starlift",
-            "GITHUB_REPOSITORY": "example/starlift",
-            "GITHUB_SHA": "c0ffee",
-            "POLL_S": "0",
-            "PATIENCE": "3",
-        }
-        script = str(CHECKOUT / ".github/release.sh")
-        answer = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=HANG_S)
-        calls = [(str(call), str(given)) for call, given in map(json.loads, (tmp_path / "calls").read_text().splitlines())]
-        return Release(answer.returncode, answer.stderr, calls)
-
-    return run
+    """Runs the script for a program."""
+    return partial(run_release, tmp_path)
 
 
 def test_the_warehouse_is_migrated_before_the_loader_is_replaced(release: Callable[..., Release]) -> None:
-    done = release("loading")
+    done = release("loading", **RUNNING)
     assert done.code == 0, done.said
     order = [
-        "skopeo copy",
         "attestation verify",
+        "/compare/",
+        "skopeo copy --preserve-digests oci-archive:",
         "register-task-definition",
         "run-task",
         "wait tasks-stopped",
         "update-service",
+        "starlift-loading:deployed",
     ]
     assert [done.position(words) for words in order] == sorted(done.position(words) for words in order)
     migration = done.calls[done.position("run-task")][0]
@@ -156,6 +54,14 @@ def test_a_failed_migration_leaves_the_loader_unchanged(release: Callable[..., R
     assert done.code == 1
     assert "nothing was replaced" in done.said
     assert not done.has("update-service")
+    assert not done.has(":deployed")
+
+
+def test_a_migration_that_never_ends_is_a_failed_one(release: Callable[..., Release]) -> None:
+    done = release("loading", stopped=["exit 255"], exit_code=["None"])
+    assert done.code == 1
+    assert "nothing was replaced" in done.said
+    assert not done.has("update-service")
 
 
 def test_a_migration_may_take_longer_than_one_wait(release: Callable[..., Release]) -> None:
@@ -164,10 +70,17 @@ def test_a_migration_may_take_longer_than_one_wait(release: Callable[..., Releas
     assert done.has("update-service")
 
 
-def test_an_image_without_our_signature_is_not_deployed(release: Callable[..., Release]) -> None:
+def test_an_image_without_our_signature_does_not_even_enter_the_repository(release: Callable[..., Release]) -> None:
     done = release("ingestion", attestation=["exit 1"])
     assert done.code != 0
+    assert not done.has("skopeo copy")
     assert not done.has("register-task-definition")
+
+
+def test_an_archive_of_another_image_is_not_pushed(release: Callable[..., Release]) -> None:
+    done = release("ingestion", held=f"sha256:{8:064x}")
+    assert done.code != 0
+    assert done.calls == []
 
 
 def test_the_signature_must_be_from_main(release: Callable[..., Release]) -> None:
@@ -180,6 +93,28 @@ def test_a_rolled_back_deployment_fails(release: Callable[..., Release]) -> None
     done = release("remodelling", rollout=["IN_PROGRESS", "FAILED"])
     assert done.code == 1
     assert f"ECS rolled back to {OLD}" in done.said
+    assert not done.has(":deployed")
+
+
+def test_an_apply_takes_the_image_that_was_deployed_last_and_no_other() -> None:
+    program = (CHECKOUT / "infra/terraform/modules/program/main.tf").read_text()
+    (adopted,) = re.findall(r'^data "aws_ecr_image" "deployed" \{\n(.*?)^\}', program, re.MULTILINE | re.DOTALL)
+    assert re.search(r'^ *image_tag *= "deployed"$', adopted, re.MULTILINE)
+    assert "most_recent" not in program
+    assert "--tag ${REGISTRY}/starlift-$program:deployed" in (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
+
+
+def test_a_rollback_verifies_and_deploys_an_image_of_the_repository_without_a_migration(
+    release: Callable[..., Release],
+) -> None:
+    done = release("loading", archive="", order=["behind"], **RUNNING)
+    assert done.code == 0, done.said
+    assert f"attestation verify oci://{REPOSITORY}@{DIGEST}" in done.calls[done.position("attestation verify")][0]
+    assert not done.has("/compare/")
+    assert not done.has("run-task")
+    assert done.position("docker login") < done.position("attestation verify") < done.position("update-service")
+    copied = f"skopeo copy --preserve-digests docker://{REPOSITORY}@{DIGEST} docker://{REPOSITORY}:deployed"
+    assert [call for call, _ in done.calls if call.startswith("skopeo")] == [copied]
 
 
 def test_a_deployment_that_vanished_counts_as_rolled_back(release: Callable[..., Release]) -> None:
@@ -199,13 +134,26 @@ def test_a_task_that_never_ends_loses_its_protection_before_the_pipeline_times_o
     assert f"for up to {EXPIRY // timedelta(minutes=1)} minutes" in (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
 
 
+def test_the_job_and_its_credentials_outlast_the_longest_migration_and_deployment() -> None:
+    script = (CHECKOUT / ".github/release.sh").read_text()
+    waits, poll_s, polls = (int(re.findall(rf"{name}:-(\d+)", script)[0]) for name in ("WAITS", "POLL_S", "PATIENCE"))
+    works = timedelta(minutes=10) * waits + timedelta(seconds=poll_s) * polls
+    workflow = (CHECKOUT / ".github/workflows/release.yml").read_text()
+    job, session = (int(re.findall(rf"{name}: (\d+)", workflow)[0]) for name in ("timeout-minutes", "role-duration-seconds"))
+    role = (CHECKOUT / "infra/terraform/modules/pipeline/main.tf").read_text()
+    (longest,) = re.findall(r"max_session_duration = (\d+)", role)
+    assert (
+        works + timedelta(minutes=15) < timedelta(minutes=job) <= timedelta(seconds=session) <= timedelta(seconds=int(longest))
+    )
+
+
 def test_an_existing_image_is_not_pushed_again(release: Callable[..., Release]) -> None:
     done = release("remodelling", images=["there"])
     assert done.code == 0, done.said
-    assert not done.has("skopeo copy")
+    assert not done.has("oci-archive:")
 
 
-RUNNING = {"running_tag": [f"{'beef' * 10}-0123456789ab"]}
+RUNNING = {"running_tags": [f"deployed\t{'beef' * 10}-0123456789ab"]}
 
 
 def test_a_late_build_does_not_replace_a_newer_one(release: Callable[..., Release]) -> None:
@@ -251,7 +199,7 @@ def test_the_operator_is_not_deployed_as_a_service(release: Callable[..., Releas
 
 
 def test_the_role_may_do_everything_the_script_does() -> None:
-    script = (CHECKOUT / ".github/release.sh").read_text()
+    script = "".join((CHECKOUT / f".github/{name}.sh").read_text() for name in ("release", "run-task"))
     policy = (CHECKOUT / "infra/terraform/modules/pipeline/main.tf").read_text()
     needed = {
         "aws ecr get-login-password": "ecr:GetAuthorizationToken",

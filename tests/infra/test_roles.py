@@ -173,4 +173,4 @@ def test_a_pipeline_can_change_only_its_own_program(applied: Applied, program: s
             own = (f"starlift-{program}", f":service/starlift/{program}", ":task/starlift/*")
             assert any(text in resource for text in own), f"{statement['Sid']}: {resource}"
     may_run_tasks = any("ecs:RunTask" in listed(statement["Action"]) for statement in policy["Statement"])
-    assert may_run_tasks == (program == "loading")
+    assert may_run_tasks == (program in {"loading", "operator"})  # the migration and the smoke test

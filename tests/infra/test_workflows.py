@@ -1,8 +1,11 @@
-"""The pipelines on GitHub: valid, without a loophole, and started by changes of their inputs."""
+"""The pipelines on GitHub: valid, without a loophole, after the checks, and started by changes of their inputs."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +21,20 @@ from tests.infra.offline.tools import CHECKOUT
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 DEPENDABOT = (CHECKOUT / ".github/dependabot.yml").read_text(encoding="utf-8")
 PROGRAMS = [*read_topology().services, "operator"]
+# What runs an action, from its action.yml at the pinned commit. GitHub's runners no longer start node20 or older.
+RUNTIMES = {
+    "actions/attest-build-provenance@977bb373ede98d70efdf65b84cb5f73e068dcc2a": "composite",
+    "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8": "node24",
+    "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c": "node24",
+    "actions/setup-python@e797f83bcb11b83ae66e0230d6156d7c80228e7c": "node24",
+    "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a": "node24",
+    "aws-actions/configure-aws-credentials@8df5847569e6427dd6c4fb1cf565c83acfa8afa7": "node24",
+    "hashicorp/setup-terraform@5e8dbf3c6d9deaf4193ca7a8fb23f2ac83bb6c85": "node24",
+}
+STARTABLE = {"node24", "composite", "docker"}
+
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the pipelines use jq, and this machine has none")
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -70,34 +87,137 @@ def test_no_long_lived_key_is_used(file: Path) -> None:
     assert "aws-access-key-id" not in text
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_is_deployed_when_the_code_in_its_image_changes(program: str) -> None:
-    """An image holds the whole wheel, and runs one program of it."""
-    paths = set(workflow(f"deploy-{program}")["on"]["push"]["paths"])
-    runs = {"services/__init__.py", f"services/{program}/**", "shared/**", "contracts/**", f"infra/locks/{program}.txt"}
-    made_of = runs | {"pyproject.toml", "infra/locks/build.txt"}
-    made_by = {
-        "infra/docker/**",
-        ".github/release.sh",
-        *(f".github/workflows/{name}.yml" for name in (f"deploy-{program}", "deploy", "release")),
-    }
-    assert paths == made_of | made_by
+def test_github_s_runners_start_every_action() -> None:
+    """An action that is not in the table is not trusted to start: look its runtime up first."""
+    texts = [file.read_text(encoding="utf-8") for file in WORKFLOWS]
+    used = {action for text in texts for action in re.findall(r"uses: ([^./\s]\S+)", text)}
+    assert used == RUNTIMES.keys()
+    assert set(RUNTIMES.values()) <= STARTABLE
 
 
+def test_nothing_is_built_or_deployed_before_the_checks_have_passed() -> None:
+    jobs = workflow("main")["jobs"]
+    assert jobs["checks"]["uses"] == "./.github/workflows/checks.yml"
+    assert "if" not in jobs["checks"]
+    assert jobs["deploy"]["uses"] == "./.github/workflows/deploy.yml"
+    assert "checks" in jobs["deploy"]["needs"]
+    assert jobs["deploy"]["if"] == "needs.changed.outputs.programs != '[]'"  # no always() or failure(): all needs succeeded
+    assert workflow("checks")["on"].keys() == {"pull_request", "workflow_call"}
+
+
+def test_only_main_starts_a_deployment() -> None:
+    for file in WORKFLOWS:
+        document = workflow(file.stem)
+        called = {job.get("uses", "") for job in document["jobs"].values()}
+        if "./.github/workflows/deploy.yml" in called:
+            assert document["on"]["push"] == {"branches": ["main"]}
+    assert workflow("deploy")["on"].keys() == workflow("release")["on"].keys() == {"workflow_call"}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """A repository of one commit, in which `gh` names `last` as the commit of the last successful run."""
+    place = tmp_path / "repository"
+    place.mkdir()
+    (tmp_path / "gh").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\ncat {tmp_path}/last\n')
+    (tmp_path / "gh").chmod(0o755)
+    git(place, "init", "--quiet")
+    commit(place, "README.md")
+    (tmp_path / "last").write_text(git(place, "rev-parse", "HEAD"))
+    return place
+
+
+def git(place: Path, *arguments: str) -> str:
+    names = {f"GIT_{who}_{what}": "a@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    command = ["git", "-C", str(place), *arguments]
+    return subprocess.run(command, env=os.environ | names, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(place: Path, name: str) -> None:
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (place / name).write_text("changed\n")
+    git(place, "add", "--all")
+    git(place, "commit", "--quiet", "--message", name)
+
+
+def changed(place: Path, **environment: str) -> list[str]:
+    """The programs that .github/changed.sh wants to deploy."""
+    path = f"{place.parent}{os.pathsep}{os.environ['PATH']}"
+    answer = subprocess.run(
+        [CHECKOUT / ".github/changed.sh"],
+        cwd=place,
+        env=os.environ | {"PATH": path, "GITHUB_SHA": git(place, "rev-parse", "HEAD"), "CHOSEN": ""} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    programs: list[str] = json.loads(answer.stdout)
+    return programs
+
+
+@needs_jq
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_one_workflow_deploys_every_program(program: str) -> None:
-    document = workflow(f"deploy-{program}")
-    assert document["on"]["push"]["branches"] == ["main"]
-    (job,) = document["jobs"].values()
-    assert job["uses"] == "./.github/workflows/deploy.yml"
-    assert job["with"] == {"program": program}
+@pytest.mark.parametrize("name", ["services/{}/handler.py", "infra/locks/{}.txt"])
+def test_a_program_is_deployed_when_its_own_code_or_lock_changes(program: str, name: str, history: Path) -> None:
+    commit(history, name.format(program))
+    assert changed(history) == [program]
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "services/__init__.py",
+            "shared/clock.py",
+            "contracts/schemas/contract.json",
+            "pyproject.toml",
+            "infra/locks/build.txt",
+        ),
+        *("infra/docker/Dockerfile", ".github/build.sh", ".github/release.sh", ".github/run-task.sh", ".github/changed.sh"),
+        *(f".github/workflows/{name}.yml" for name in ("main", "deploy", "release")),
+    ],
+)
+def test_every_program_is_deployed_when_what_all_images_share_changes(name: str, history: Path) -> None:
+    commit(history, name)
+    assert changed(history) == PROGRAMS
+
+
+@needs_jq
+@pytest.mark.parametrize("name", ["docs/deploy.md", "tests/unit/test_docs.py", "infra/locks/dev.txt", "my/shared/clock.py"])
+def test_nothing_is_deployed_when_no_image_changes(name: str, history: Path) -> None:
+    commit(history, name)
+    assert changed(history) == []
+
+
+@needs_jq
+def test_a_change_whose_checks_failed_is_deployed_with_the_change_that_repairs_them(history: Path) -> None:
+    commit(history, "services/loading/merge.py")  # its run fails, so the last successful run is still that of the commit before
+    commit(history, "tests/unit/test_docs.py")
+    assert changed(history) == ["loading"]
+    asked = (history.parent / "asked").read_text()
+    assert asked.startswith("run list --workflow main.yml --branch main --event push --status success ")
+
+
+@needs_jq
+@pytest.mark.parametrize("last", ["", "beef" * 10])
+def test_everything_is_deployed_after_no_known_deployment(last: str, history: Path) -> None:
+    (history.parent / "last").write_text(last)
+    assert changed(history) == PROGRAMS
+
+
+@needs_jq
+def test_a_person_may_choose_one_program(history: Path) -> None:
+    assert changed(history, CHOSEN="loading") == ["loading"]
+    assert workflow("main")["on"]["workflow_dispatch"]["inputs"]["program"]["options"] == PROGRAMS
 
 
 def test_prod_is_deployed_after_dev_with_the_same_image() -> None:
     jobs = workflow("deploy")["jobs"]
     assert jobs["dev"]["needs"] == "build"
-    assert jobs["prod"]["needs"] == ["build", "dev"]
-    assert jobs["prod"]["if"] == "vars.HAS_PROD == 'true'"
+    assert jobs["smoke-test"]["needs"] == "dev"
+    assert jobs["prod"]["needs"] == ["build", "dev", "smoke-test"]
+    assert jobs["prod"]["if"] == "${{ !cancelled() && !failure() && vars.HAS_PROD == 'true' }}"
     for name in ("dev", "prod"):
         assert jobs[name]["uses"] == "./.github/workflows/release.yml"
         assert jobs[name]["with"]["environment"] == name
@@ -125,8 +245,35 @@ def test_the_job_that_builds_the_image_has_no_access_to_aws() -> None:
     assert "environment" not in build
 
 
+def commands_of(job: str) -> str:
+    """What a job of the checks runs."""
+    return "\n".join(step["run"] for step in workflow("checks")["jobs"][job]["steps"] if "run" in step)
+
+
 def test_the_checks_run_the_make_targets_of_developers() -> None:
-    steps = workflow("checks")["jobs"]["checks"]["steps"]
-    run = " ".join(step["run"] for step in steps if "run" in step)
-    assert {"check", "coverage"} <= set(run.split())
+    assert {"check", "coverage"} <= set(commands_of("checks").split())
     assert "COVERAGE_MINIMUM := 90" in (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_checks_run_terraform_with_the_provider_of_a_complete_lock_file() -> None:
+    assert commands_of("terraform").split("\n") == [
+        "make terraform-lock",
+        "git add --intent-to-add infra/terraform/.terraform.lock.hcl",
+        "git diff --exit-code infra/terraform/.terraform.lock.hcl",
+        "",
+        "make terraform-check",
+    ]
+
+
+def test_the_checks_prove_a_stack_of_containers_equal() -> None:
+    ran = commands_of("containers")
+    order = ["operator build", "up --detach --wait", "run --rm fill", "operator ingest --wait", "operator verify"]
+    assert [ran.find(words) for words in order] == sorted(ran.find(words) for words in order)
+    assert all(words in ran for words in order)
+    assert f"for program in {' '.join(PROGRAMS)}; do" in ran
+
+
+def test_the_demo_runs_on_arm_on_both_systems() -> None:
+    demo = workflow("checks")["jobs"]["demo"]
+    assert demo["strategy"]["matrix"]["runner"] == ["macos-15", "ubuntu-24.04-arm"]
+    assert demo["steps"][-1]["run"] == "make demo"

@@ -5,7 +5,7 @@ mock_provider "aws" {
     defaults = { account_id = "123456789012" }
   }
   mock_data "aws_ecr_image" {
-    defaults = { image_uri = "the newest" }
+    defaults = { image_uri = "the deployed one" }
   }
 }
 
@@ -61,7 +61,7 @@ run "services" {
     error_message = "A container runs as root, writes to its own system, keeps a capability, or is killed before it has drained."
   }
   assert {
-    condition     = alltrue([for program in module.program : jsondecode(program.container_definitions)[0].image == "the newest"])
+    condition     = alltrue([for program in module.program : jsondecode(program.container_definitions)[0].image == "the deployed one"])
     error_message = "An apply would put an image of before in the place of what the pipeline pushed last."
   }
 }

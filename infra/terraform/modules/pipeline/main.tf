@@ -17,8 +17,8 @@ variable "service_arn" {
   type        = string
 }
 
-variable "runs_migrations" {
-  description = "Whether to run a task of the new image before the service is updated."
+variable "runs_tasks" {
+  description = "Whether to run tasks of the program: the loader's migration, the operator's smoke test."
   type        = bool
 }
 
@@ -31,7 +31,7 @@ locals {
 
 resource "aws_iam_role" "this" {
   name                 = "${var.name}-pipeline"
-  max_session_duration = 3600
+  max_session_duration = 12000 # as long as the job may take: .github/workflows/release.yml
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -79,9 +79,9 @@ resource "aws_iam_role_policy" "this" {
         Action   = ["ecs:DescribeServices", "ecs:UpdateService"]
         Resource = service
       }],
-      [for task in var.runs_migrations ? [local.tasks] : [] : { Sid = "Watch", Effect = "Allow", Action = "ecs:DescribeTasks", Resource = task }],
-      [for definition in var.runs_migrations ? [local.definitions] : [] : {
-        Sid       = "Migrate"
+      [for task in var.runs_tasks ? [local.tasks] : [] : { Sid = "Watch", Effect = "Allow", Action = "ecs:DescribeTasks", Resource = task }],
+      [for definition in var.runs_tasks ? [local.definitions] : [] : {
+        Sid       = "Run"
         Effect    = "Allow"
         Action    = "ecs:RunTask"
         Resource  = definition

@@ -32,7 +32,7 @@ variable "is_service" {
 }
 
 locals {
-  image = var.has_image ? one(data.aws_ecr_image.newest[*].image_uri) : "${aws_ecr_repository.this.repository_url}:none"
+  image = var.has_image ? one(data.aws_ecr_image.deployed[*].image_uri) : "${aws_ecr_repository.this.repository_url}:none"
   trust_of_ecs = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -55,28 +55,42 @@ locals {
 }
 
 resource "aws_ecr_repository" "this" {
+  #checkov:skip=CKV_AWS_51:Every tag is immutable but "deployed", which no task definition names.
   #checkov:skip=CKV_AWS_136:Encrypted with AWS's key; the code in an image is no secret.
   name                 = var.name
-  image_tag_mutability = "IMMUTABLE"
+  image_tag_mutability = "IMMUTABLE_WITH_EXCLUSION"
   force_delete         = var.may_be_destroyed_with_images
+  image_tag_mutability_exclusion_filter { # the pipeline moves this tag when a deployment has succeeded
+    filter      = "deployed"
+    filter_type = "WILDCARD"
+  }
   image_scanning_configuration { scan_on_push = true }
 }
 
-# A change to another part of the container must not replace an image that the pipeline has pushed by an older one.
-data "aws_ecr_image" "newest" {
+# A change to another part of the container keeps the image of the last successful deployment. The newest image could be one
+# that was rolled back, or whose migration was refused.
+data "aws_ecr_image" "deployed" {
   count           = var.has_image ? 1 : 0
   repository_name = aws_ecr_repository.this.id # known once the repository exists
-  most_recent     = true
+  image_tag       = "deployed"
 }
 
 resource "aws_ecr_lifecycle_policy" "this" {
   repository = aws_ecr_repository.this.name
-  policy = jsonencode({ rules = [{
-    rulePriority = 1
-    description  = "keep the last 30 images for rollbacks"
-    selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
-    action       = { type = "expire" }
-  }] })
+  policy = jsonencode({ rules = [
+    {
+      rulePriority = 1
+      description  = "keep the deployed image, however many came after it"
+      selection    = { tagStatus = "tagged", tagPrefixList = ["deployed"], countType = "imageCountMoreThan", countNumber = 1 }
+      action       = { type = "expire" }
+    },
+    {
+      rulePriority = 2
+      description  = "keep the last 30 images for rollbacks"
+      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
+      action       = { type = "expire" }
+    },
+  ] })
 }
 
 resource "aws_cloudwatch_log_group" "this" {
