@@ -16,6 +16,8 @@ FILE = Path(__file__).with_name("topology.json")
 _RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)$")
 
 Positive = Annotated[int, Field(ge=1)]
+# By bucket, the keys that may be written; an asterisk stands for anything, slashes too, as in IAM.
+Writes = dict[Name, tuple[str, ...]]
 
 
 class Queue(BaseModel, frozen=True, extra="forbid"):
@@ -43,7 +45,7 @@ class Service(BaseModel, frozen=True, extra="forbid"):
     consumes: Name
     sends: tuple[Name, ...]
     reads: tuple[Name, ...]
-    writes: tuple[Name, ...]
+    writes: Writes
     secrets: tuple[Name, ...]
     slots: Positive
     handler_limit_s: Annotated[int, Field(ge=1, le=43_200)]
@@ -58,7 +60,7 @@ class Operator(BaseModel, frozen=True, extra="forbid"):
     """What `starlift` may touch where it runs as a task: every queue, and these. It is started for one command at a time."""
 
     reads: tuple[Name, ...]
-    writes: tuple[Name, ...]
+    writes: Writes
     secrets: tuple[Name, ...]
     cpu: Positive
     memory: Positive
@@ -76,9 +78,16 @@ class Alarms(BaseModel, frozen=True, extra="forbid"):
 
 
 class ProofSchedule(BaseModel, frozen=True, extra="forbid"):
-    """When the warehouse is proved without being asked (on AWS; `starlift up` has an option): as EventBridge spells it."""
+    """When the warehouse is proved without being asked (on AWS; `starlift up` has an option), and what the proof may touch.
+
+    `expression` as EventBridge spells it. The proof runs as a task of the operator's image, with these permissions instead of
+    the operator's.
+    """
 
     expression: str
+    reads: tuple[Name, ...]
+    writes: Writes
+    secrets: tuple[Name, ...]
 
 
 class Schedule(BaseModel, frozen=True, extra="forbid"):
@@ -175,8 +184,9 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
             yield from (("queue", owner, queue) for queue in (service.consumes, *service.sends))
             yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
             yield from (("secret", owner, secret) for secret in service.secrets)
-        yield from (("bucket", "the operator", bucket) for bucket in (*self.operator.reads, *self.operator.writes))
-        yield from (("secret", "the operator", secret) for secret in self.operator.secrets)
+        for owner, task in (("the operator", self.operator), ("the proof", self.proof)):
+            yield from (("bucket", owner, bucket) for bucket in (*task.reads, *task.writes))
+            yield from (("secret", owner, secret) for secret in task.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue
 

@@ -7,6 +7,13 @@ module "alarm_topic" {
   email   = var.alarm_email
 }
 
+module "image_findings" {
+  source           = "./modules/image_findings"
+  name             = local.name
+  repository_names = [for program in module.program : program.family]
+  topic_arn        = module.alarm_topic.arn
+}
+
 module "queue_alarms" {
   source           = "./modules/queue_alarms"
   for_each         = module.queue
@@ -33,21 +40,23 @@ module "service_alarms" {
 }
 
 module "proof" {
-  source            = "./modules/proof"
-  name              = local.name
-  account           = local.account
-  region            = local.region
-  is_enabled        = local.is_scheduled
-  expression        = local.topology.proof.expression
-  cluster_arn       = module.cluster.arn
-  family            = module.program["operator"].family
-  role_arns         = module.program["operator"].role_arns
-  subnet_ids        = local.network.subnet_ids
-  security_group_id = module.program["operator"].security_group_id
-  log_group_name    = module.program["operator"].log_group_name
-  namespace         = local.name
-  topic_arn         = module.alarm_topic.arn
-  silent_minutes    = local.topology.alarms.unproved_minutes
+  source             = "./modules/proof"
+  name               = local.name
+  account            = local.account
+  region             = local.region
+  is_enabled         = local.is_scheduled
+  expression         = local.topology.proof.expression
+  cluster_arn        = module.cluster.arn
+  family             = module.program["operator"].family
+  execution_role_arn = module.program["operator"].execution_role_arn
+  trust              = module.program["operator"].trust
+  statements         = concat(local.statements_of_proof, local.statements_of_data["proof"], local.contract_statements)
+  subnet_ids         = local.network.subnet_ids
+  security_group_id  = module.program["operator"].security_group_id
+  log_group_name     = module.program["operator"].log_group_name
+  namespace          = local.name
+  topic_arn          = module.alarm_topic.arn
+  silent_minutes     = local.topology.alarms.unproved_minutes
 }
 
 locals {

@@ -34,13 +34,6 @@ module "bucket" {
   may_be_destroyed_with_objects = var.may_destroy_data
 }
 
-module "database_secret" {
-  source                   = "./modules/database_secret"
-  for_each                 = toset(local.topology.secrets)
-  name                     = "${local.name}/${var.environment}/${each.key}"
-  may_be_destroyed_at_once = var.may_destroy_data
-}
-
 module "schedule" {
   source                  = "./modules/schedule"
   name                    = local.name

@@ -17,6 +17,7 @@ module "endpoints" {
   vpc_id             = local.network.vpc_id
   subnet_ids         = local.network.subnet_ids
   route_table_ids    = local.network.route_table_ids
+  bucket_arns        = concat([for bucket in module.bucket : bucket.arn], module.contract_bucket[*].arn)
   security_group_ids = { for name, program in module.program : name => program.security_group_id }
 }
 

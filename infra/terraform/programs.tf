@@ -74,13 +74,28 @@ locals {
     },
   ]
 
+  # A proof looks up which of the rows that it misses are in a dead letter, and hands the letters back.
+  statements_of_proof = [{
+    Sid      = "LookAtDeadLetters"
+    Effect   = "Allow"
+    Resource = [for queue in module.queue : queue.dead_letter_arn]
+    Action   = ["sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+  }]
+
   # S3 answers 404 for a missing object only to roles that may list the bucket; others get 403.
   statements_of_data = {
-    for name, program in local.programs : name => concat(
-      [for bucket in distinct(concat(program.reads, program.writes)) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
+    for name, program in merge(local.programs, { proof = local.topology.proof }) : name => concat(
+      [for bucket in distinct(concat(program.reads, keys(program.writes))) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
       [for bucket in program.reads : { Sid = "Read${title(bucket)}", Effect = "Allow", Action = "s3:GetObject", Resource = "${module.bucket[bucket].arn}/*" }],
-      [for bucket in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = "${module.bucket[bucket].arn}/*" }],
-      [for secret in program.secrets : { Sid = "Know${title(secret)}", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = module.database_secret[secret].arn }],
+      [for bucket, keys in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
+      [for database in program.secrets : { Sid = "LogIn${title(database)}", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = local.logins[name][database].arns }],
+      [for key in distinct(compact([for database in program.secrets : local.logins[name][database].kms_key_arn])) : {
+        Sid       = "Decrypt${substr(sha256(key), 0, 8)}"
+        Effect    = "Allow"
+        Action    = "kms:Decrypt"
+        Resource  = key
+        Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${local.region}.amazonaws.com" } }
+      }],
     )
   }
 
@@ -108,7 +123,8 @@ module "program" {
   environment = merge(
     local.everyone,
     local.environments[each.key],
-    { for secret in each.value.secrets : "STARLIFT_${upper(secret)}_SECRET" => module.database_secret[secret].name },
+    { for database in each.value.secrets : "STARLIFT_${upper(database)}_SECRET" => local.logins[each.key][database].id },
+    { for database in each.value.secrets : "STARLIFT_${upper(database)}_URL" => local.logins[each.key][database].url if local.logins[each.key][database].url != null },
   )
 }
 

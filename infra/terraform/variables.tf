@@ -68,6 +68,20 @@ variable "database_ports" {
   default     = { source = 5432, warehouse = 5432 }
 }
 
+variable "managed_secrets" {
+  description = "Secrets that already exist, such as those that RDS writes and rotates, in place of Starlift's own: by source, warehouse, prover/source or prover/warehouse. `url` says where the database is (without a login) if the secret holds only the login; `kms_key_arn` is the secret's key if it is not AWS's."
+  type        = map(object({ arn = string, url = optional(string), kms_key_arn = optional(string) }))
+  default     = {}
+  validation {
+    condition     = alltrue([for key in keys(var.managed_secrets) : contains(["source", "warehouse", "prover/source", "prover/warehouse"], key)])
+    error_message = "managed_secrets knows source, warehouse, prover/source and prover/warehouse."
+  }
+  validation {
+    condition     = alltrue([for secret in values(var.managed_secrets) : can(regex("^postgres(ql)?://[^@]+$", coalesce(secret.url, "postgresql://host")))])
+    error_message = "The url of a managed secret must be postgresql://host:port/database?sslmode=verify-full, without a login: everyone who may describe a task can read it."
+  }
+}
+
 variable "has_images" {
   description = "Whether every program's repository contains an image. The first apply creates the repositories, and nothing that needs an image."
   type        = bool

@@ -31,6 +31,7 @@ VARIABLES = {
     "github_provider_arn",
     "has_images",
     "has_internet",
+    "managed_secrets",
     "settings",
 }  # that the document says to set
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
@@ -121,6 +122,7 @@ def test_the_names_on_aws_are_those_of_the_created_resources(applied: Applied) -
         TEXT.replace("${ENVIRONMENT}", "dev"),
     )
     found = {name for names in named for name in names if name and "$" not in name}
+    found |= {f"starlift/dev/{secret}" for secret in re.findall(r"^store (\S+) ", TEXT, re.MULTILINE)}
     assert len(found) > 5
     assert found <= made
 
@@ -153,7 +155,7 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the document a
 def shell() -> str:
     """Every command of the document, as one script."""
     blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    return "\n".join(block for block in blocks if not block.startswith("CREATE ROLE"))
+    return "\n".join(block for block in blocks if not block.startswith(("CREATE ROLE", "managed_secrets")))
 
 
 def bash(script: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from infra.topology import Operator, Service, read_topology
+from infra.topology import Operator, ProofSchedule, Service, read_topology
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
 from tests.infra.offline.core import opened
@@ -34,6 +34,12 @@ TOPOLOGY = read_topology()
 PROGRAMS = [*TOPOLOGY.services, "operator"]
 TO_CONSUME = ("ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage")
 TO_SEND = ("GetQueueAttributes", "SendMessage")
+LOGINS = {  # the secrets of each program: below sources/ are those of every source
+    "ingestion": ("sources/*",),
+    "remodelling": (),
+    "loading": ("warehouse-AbCdEf",),
+    "operator": ("prover/source-AbCdEf", "prover/warehouse-AbCdEf"),
+}
 OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
 
 
@@ -61,7 +67,7 @@ def called_operations() -> set[str]:
 
 
 def test_every_action_exists_and_applies_to_its_named_resources(applied: Applied) -> None:
-    assert len(policies(applied)) == 14
+    assert len(policies(applied)) == 15
     assert not checks.iam(applied.resources)
 
 
@@ -82,13 +88,13 @@ def grants(policy: dict[str, Any]) -> set[tuple[str, str]]:
     }
 
 
-def of_data(program: Service | Operator) -> set[tuple[str, str]]:
+def of_data(program: Service | Operator | ProofSchedule, *secrets: str) -> set[tuple[str, str]]:
     names = {bucket: TOPOLOGY.bucket_name(bucket, STACK) for bucket in TOPOLOGY.buckets}
     return {
         *(("s3:ListBucket", names[bucket]) for bucket in (*program.reads, *program.writes)),
         *(("s3:GetObject", f"{names[bucket]}/*") for bucket in program.reads),
-        *(("s3:PutObject", f"{names[bucket]}/*") for bucket in program.writes),
-        *(("secretsmanager:GetSecretValue", f"starlift/dev/{secret}-AbCdEf") for secret in program.secrets),
+        *(("s3:PutObject", f"{names[bucket]}/{key}") for bucket, keys in program.writes.items() for key in keys),
+        *(("secretsmanager:GetSecretValue", f"starlift/dev/{secret}") for secret in secrets),
     }
 
 
@@ -103,7 +109,7 @@ def test_a_service_may_do_only_what_its_edges_need(applied: Applied, name: str) 
         *((action, "task/starlift/*") for action in OF_TASK_PROTECTION),
     }
     found = policies(applied)[f'module.program["{name}"].aws_iam_role_policy.task']
-    assert grants(found) == expected | of_data(service)
+    assert grants(found) == expected | of_data(service, *LOGINS[name])
 
 
 def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applied) -> None:
@@ -116,7 +122,18 @@ def test_the_operator_may_repair_every_queue_and_read_everything(applied: Applie
         ),
     }
     found = policies(applied)['module.program["operator"].aws_iam_role_policy.task']
-    assert grants(found) == expected | of_data(TOPOLOGY.operator)
+    assert grants(found) == expected | of_data(TOPOLOGY.operator, *LOGINS["operator"])
+
+
+def test_a_proof_that_is_scheduled_only_looks_and_keeps_its_verdict(applied: Applied) -> None:
+    looks = ("ChangeMessageVisibility", "GetQueueAttributes", "ReceiveMessage")
+    expected = {(f"sqs:{action}", TOPOLOGY.dead_letter_name(queue)) for queue in TOPOLOGY.queues for action in looks}
+    found = policies(applied)["module.proof.aws_iam_role_policy.task"]
+    assert grants(found) == expected | of_data(TOPOLOGY.proof, *LOGINS["operator"])
+    (schedule,) = (one for one in applied.of_type("aws_scheduler_schedule") if one.values["name"] == "starlift-proof")
+    (target,) = schedule.values["target"]
+    assert target["arn"] == "arn:aws:scheduler:::aws-sdk:ecs:runTask"
+    assert json.loads(target["input"])["Overrides"]["TaskRoleArn"] == "arn:aws:iam::123456789012:role/starlift-proof-task"
 
 
 def test_every_program_reads_one_version_of_your_contract_and_none_may_write_it(applied: Applied, tmp_path: Path) -> None:
@@ -142,7 +159,7 @@ def test_every_program_reads_one_version_of_your_contract_and_none_may_write_it(
 def test_an_aws_service_assumes_a_role_only_for_this_account(applied: Applied) -> None:
     trusts = [json.loads(role.values["assume_role_policy"])["Statement"] for role in applied.of_type("aws_iam_role")]
     of_services = [statement for (statement,) in trusts if "Service" in statement["Principal"]]
-    assert len(of_services) == 2 * len(PROGRAMS) + 2
+    assert len(of_services) == 2 * len(PROGRAMS) + 3
     for statement in of_services:
         conditions = {key: value for operator in statement["Condition"].values() for key, value in operator.items()}
         assert conditions["aws:SourceAccount"] == "123456789012"

@@ -68,7 +68,7 @@ def test_data_survives_a_destroy_unless_explicitly_allowed(applied: Applied, ter
 
 
 def test_no_secret_value_passes_through_terraform(applied: Applied) -> None:
-    assert len(applied.of_type("aws_secretsmanager_secret")) == 2
+    assert len(applied.of_type("aws_secretsmanager_secret")) == 4
     assert not applied.of_type("aws_secretsmanager_secret_version")
 
 

@@ -5,13 +5,14 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from contracts.dead_letters import begun_key
+from contracts.dead_letters import archive_key, begun_key, ended_key
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from contracts.objects import SourceKeys
 from infra.local.bootstrap import Resources
@@ -65,6 +66,7 @@ def test_resource_names_are_those_used_on_aws() -> None:
         (lambda it: it["queues"]["loading"].update(visibility_timeout_s=901), "less than or equal to 900"),
         (lambda it: it["operator"].update(reads=["nowhere"]), "the operator names the bucket 'nowhere'"),
         (lambda it: it["operator"].update(secrets=["nothing"]), "the operator names the secret 'nothing'"),
+        (lambda it: it["proof"].update(writes={"nowhere": ["*"]}), "the proof names the bucket 'nowhere'"),
         (lambda it: it["buckets"]["landing"]["expire_days"].update(totesys=30), "another prefix below 'totesys'"),
         (lambda it: it["alarms"].update(silent_minutes=7), "multiple of 5"),
         (lambda it: it.update(colour="blue"), "Extra inputs are not permitted"),
@@ -97,6 +99,45 @@ def test_every_object_expires_and_those_that_people_read_expire_last(schedule: S
     processed = [batch.star_rows("dim_staff", sha256), batch.quarantine(sha256)]
     found = [kept(buckets[bucket], key) for bucket, held in (("landing", landing), ("processed", processed)) for key in held]
     assert found == [90, 90, 365, 90, 365]
+
+
+KEYS, SHA256 = SourceKeys("totesys"), "0" * 64
+BATCH = KEYS.batch(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "keys", "writers"),
+    [
+        (
+            "landing",
+            [KEYS.state, KEYS.manifest(1), BATCH.extract("staff", "base", SHA256), BATCH.key_hashes(SHA256)],
+            {"ingestion"},
+        ),
+        (
+            "processed",
+            [
+                BATCH.star_rows("dim_staff", SHA256),
+                BATCH.key_hashes(SHA256),
+                BATCH.rejected_keys(SHA256),
+                BATCH.quarantine(SHA256),
+            ],
+            {"remodelling"},
+        ),
+        ("landing", [begun_key("1"), ended_key("1"), archive_key("1", 0)], {"operator"}),
+        (
+            "landing",
+            [KEYS.proof(datetime(2026, 1, 1, tzinfo=UTC)), KEYS.last_proof, KEYS.proof_failure, KEYS.history],
+            {"operator", "proof"},
+        ),
+    ],
+)
+def test_an_object_is_written_only_by_those_who_make_it(bucket: str, keys: list[str], writers: set[str]) -> None:
+    topology = read_topology()
+    writes = {name: service.writes for name, service in topology.services.items()}
+    writes |= {"operator": topology.operator.writes, "proof": topology.proof.writes}
+    for key in keys:
+        may = {name for name, patterns in writes.items() if any(fnmatchcase(key, one) for one in patterns.get(bucket, ()))}
+        assert may == writers, key
 
 
 def kept(bucket: Bucket, key: str) -> int:

@@ -1,4 +1,4 @@
-# The topic that alarms are published to, and the mailbox that subscribes to it.
+# The topic that alarms and findings are published to, and the mailbox that subscribes to it.
 
 variable "name" { type = string }
 variable "account" { type = string }
@@ -26,6 +26,13 @@ resource "aws_kms_key" "this" { # CloudWatch can't publish to a topic encrypted 
         Resource  = "*"
         Condition = { StringEquals = { "aws:SourceAccount" = var.account } }
       },
+      {
+        Sid       = "PublishEvents" # without a condition: EventBridge's calls of KMS carry neither account nor rule, and would fail unseen
+        Effect    = "Allow"
+        Principal = { Service = "events.amazonaws.com" }
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey*"]
+        Resource  = "*"
+      },
     ]
   })
 }
@@ -41,4 +48,30 @@ resource "aws_sns_topic_subscription" "email" {
   endpoint  = var.email
 }
 
+resource "aws_sns_topic_policy" "this" { # it replaces SNS's own, which admits our alarms
+  arn = aws_sns_topic.this.arn
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Alarms"
+        Effect    = "Allow"
+        Principal = { Service = "cloudwatch.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = aws_sns_topic.this.arn
+        Condition = { StringEquals = { "aws:SourceAccount" = var.account } }
+      },
+      {
+        Sid       = "Events"
+        Effect    = "Allow"
+        Principal = { Service = "events.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = aws_sns_topic.this.arn
+      },
+    ]
+  })
+}
+
+output "policy" { value = aws_sns_topic_policy.this.policy }
+output "key_policy" { value = aws_kms_key.this.policy }
 output "arn" { value = aws_sns_topic.this.arn }

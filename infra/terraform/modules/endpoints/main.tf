@@ -6,6 +6,11 @@ variable "vpc_id" { type = string }
 variable "subnet_ids" { type = list(string) }
 variable "route_table_ids" { type = list(string) }
 
+variable "bucket_arns" {
+  description = "The buckets that tasks use."
+  type        = list(string)
+}
+
 variable "security_group_ids" {
   description = "The security groups of the tasks, by program."
   type        = map(string)
@@ -38,13 +43,40 @@ resource "aws_vpc_endpoint" "interface" {
   tags                = { Name = "${var.name}-${each.key}" }
 }
 
-resource "aws_vpc_endpoint" "s3" { # free; image layers are also in S3
+resource "aws_vpc_endpoint" "s3" { # free
   vpc_id            = var.vpc_id
   service_name      = "com.amazonaws.${var.region}.s3"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = var.route_table_ids
   tags              = { Name = "${var.name}-s3" }
+  policy = jsonencode({ # whatever a task's role may do, rows leave to no other bucket
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "OurBuckets"
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = "s3:ListBucket"
+        Resource  = var.bucket_arns
+      },
+      {
+        Sid       = "OurObjects"
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"]
+        Resource  = [for arn in var.bucket_arns : "${arn}/*"]
+      },
+      {
+        Sid       = "ImageLayers" # ECR's, which hands out signed URLs
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = "s3:GetObject"
+        Resource  = "arn:aws:s3:::prod-${var.region}-starport-layer-bucket/*"
+      },
+    ]
+  })
 }
 
 output "security_group_id" { value = aws_security_group.this.id }
+output "s3_policy" { value = aws_vpc_endpoint.s3.policy }
 output "s3_prefix_list_id" { value = aws_vpc_endpoint.s3.prefix_list_id }

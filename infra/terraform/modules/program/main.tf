@@ -193,6 +193,8 @@ resource "aws_ecs_task_definition" "this" {
 output "repository_arn" { value = aws_ecr_repository.this.arn }
 output "repository_url" { value = aws_ecr_repository.this.repository_url }
 output "log_group_name" { value = aws_cloudwatch_log_group.this.name }
+output "execution_role_arn" { value = aws_iam_role.execution.arn }
+output "trust" { value = local.trust_of_ecs }
 output "role_arns" { value = [aws_iam_role.task.arn, aws_iam_role.execution.arn] }
 output "security_group_id" { value = aws_security_group.this.id }
 output "task_definition_arn" { value = aws_ecs_task_definition.this.arn }

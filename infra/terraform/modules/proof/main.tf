@@ -1,5 +1,5 @@
-# The scheduled proof: `starlift verify --record` as a task of the operator, with an alarm when the warehouse differs, and one
-# when it has not been proved equal for a long time.
+# The scheduled proof: `starlift verify --record` as a task of the operator's image under a role of its own, with an alarm when the
+# warehouse differs, and one when it has not been proved equal for a long time.
 
 variable "name" { type = string }
 variable "account" { type = string }
@@ -19,14 +19,34 @@ variable "family" {
   type        = string
 }
 
-variable "role_arns" {
-  description = "The roles of that task definition, which the scheduler must be allowed to pass."
-  type        = list(string)
+variable "execution_role_arn" {
+  description = "The role by which ECS starts that task definition."
+  type        = string
+}
+
+variable "trust" {
+  description = "Who may assume the role of a task."
+  type        = string
+}
+
+variable "statements" {
+  description = "The permissions of a proof: the statements of an IAM policy."
+  type        = any
 }
 
 locals {
-  task_definition_arn = "arn:aws:ecs:${var.region}:${var.account}:task-definition/${var.family}"
-  verdicts            = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # the beginning of the verdict's sentence
+  verdicts = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # the beginning of the verdict's sentence
+}
+
+resource "aws_iam_role" "task" {
+  name               = "${var.name}-proof-task"
+  assume_role_policy = var.trust
+}
+
+resource "aws_iam_role_policy" "task" {
+  name   = "prove"
+  role   = aws_iam_role.task.id
+  policy = jsonencode({ Version = "2012-10-17", Statement = var.statements })
 }
 
 module "role" {
@@ -38,14 +58,14 @@ module "role" {
       Sid       = "Start"
       Effect    = "Allow"
       Action    = "ecs:RunTask"
-      Resource  = ["${local.task_definition_arn}:*"] # any revision, so that the newest one runs
+      Resource  = ["arn:aws:ecs:${var.region}:${var.account}:task-definition/${var.family}:*"] # any revision, so that the newest one runs
       Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
     },
     {
       Sid       = "PassRoles"
       Effect    = "Allow"
       Action    = "iam:PassRole"
-      Resource  = var.role_arns
+      Resource  = [aws_iam_role.task.arn, var.execution_role_arn]
       Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
     },
   ]
@@ -60,21 +80,22 @@ resource "aws_scheduler_schedule" "this" {
 
   flexible_time_window { mode = "OFF" }
 
-  target {
-    arn      = var.cluster_arn
+  target { # the call itself: only this kind of target can replace the task's role
+    arn      = "arn:aws:scheduler:::aws-sdk:ecs:runTask"
     role_arn = module.role.arn
-    input    = jsonencode({ containerOverrides = [{ name = "main", command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] }) # the schedule requests a run each minute
-
-    ecs_parameters {
-      task_definition_arn = local.task_definition_arn
-      task_count          = 1
-      launch_type         = "FARGATE"
-      network_configuration {
-        subnets          = var.subnet_ids
-        security_groups  = [var.security_group_id]
-        assign_public_ip = false
+    input = jsonencode({
+      Cluster        = var.cluster_arn
+      TaskDefinition = var.family
+      LaunchType     = "FARGATE"
+      StartedBy      = "${var.name}-proof"
+      NetworkConfiguration = {
+        AwsvpcConfiguration = { Subnets = var.subnet_ids, SecurityGroups = [var.security_group_id], AssignPublicIp = "DISABLED" }
       }
-    }
+      Overrides = {
+        TaskRoleArn        = aws_iam_role.task.arn
+        ContainerOverrides = [{ Name = "main", Command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] # the schedule requests a run each minute
+      }
+    })
 
     retry_policy { # no retry: the next proof replaces one that could not start
       maximum_event_age_in_seconds = 60
@@ -130,4 +151,6 @@ resource "aws_cloudwatch_metric_alarm" "unproved" {
 }
 
 output "policy" { value = module.role.policy }
+output "task_policy" { value = aws_iam_role_policy.task.policy }
+output "task_role_arn" { value = aws_iam_role.task.arn }
 output "input" { value = aws_scheduler_schedule.this.target[0].input }

@@ -1,0 +1,44 @@
+# The logins of the databases. Tasks read them at run time, so a rotated password needs no deployment, and no value passes through
+# Terraform or a task definition.
+
+module "database_secret" {
+  source                   = "./modules/database_secret"
+  for_each                 = { for key, path in local.secret_paths : key => path if !contains(keys(var.managed_secrets), key) }
+  name                     = "${local.installation}/${each.value}"
+  may_be_destroyed_at_once = var.may_destroy_data
+}
+
+locals {
+  installation = "${local.name}/${var.environment}"
+  source_name  = lookup(var.settings, "STARLIFT_SOURCE_NAME", values(local.topology.schedules)[0].source)
+
+  # The services log in to read or to load; the operator, and the proofs that are scheduled, as a role that may only SELECT.
+  secret_paths = {
+    source             = "sources/${local.source_name}"
+    warehouse          = "warehouse"
+    "prover/source"    = "prover/source"
+    "prover/warehouse" = "prover/warehouse"
+  }
+  sources_arn = "arn:aws:secretsmanager:${local.region}:${local.account}:secret:${local.installation}/sources/*"
+
+  logins = {
+    for name, program in merge(local.programs, { proof = local.topology.proof }) : name => {
+      for database in program.secrets : database => merge(
+        [
+          for key in [contains(keys(local.topology.services), name) ? database : "prover/${database}"] :
+          contains(keys(var.managed_secrets), key) ? {
+            id          = var.managed_secrets[key].arn
+            url         = var.managed_secrets[key].url
+            kms_key_arn = var.managed_secrets[key].kms_key_arn
+            arns        = concat([var.managed_secrets[key].arn], key == "source" ? [local.sources_arn] : [])
+            } : {
+            id          = module.database_secret[key].name
+            url         = null
+            kms_key_arn = null
+            arns        = key == "source" ? [local.sources_arn] : [module.database_secret[key].arn]
+          }
+        ]...
+      )
+    }
+  }
+}
