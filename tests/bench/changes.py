@@ -27,7 +27,7 @@ from infra.local.stack import Stack
 from services.operator.errors import NotLoadedError
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.latency import Watch, read_seconds
-from services.operator.local.totesys.writer import start_writing
+from services.operator.local.totesys.start import start_writing
 from services.operator.local.up import start_services
 from services.operator.proof.verify import verify
 from services.operator.system import OperatorSettings, System, open_system

@@ -19,7 +19,7 @@ from infra.local.processes import Child
 from infra.local.stack import Stack
 from infra.local.state import service_environment
 from services.operator.local.totesys.fill import ensure_filled
-from services.operator.local.totesys.writer import start_writing
+from services.operator.local.totesys.start import start_writing
 from services.operator.system import SERVICES, OperatorSettings, open_system
 from tests.chaos.points import POINTS_OF
 from tests.chaos.timeline import Timeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.operator.local.totesys.writer import start_writing
+from services.operator.local.totesys.start import start_writing
 from tests.end_to_end.conftest import Databases, Starlift
 from tests.fixtures.limits import HANG
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 UV = str(Path(sys.executable).with_name("uv"))
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM )", DOCKERFILE, re.MULTILINE | re.DOTALL))
-IMAGES = [name for name in STAGES if name not in {"base", "wheel", "environment", "runtime"}]
+IMAGES = [name for name in STAGES if name not in {"base", "authorities", "wheel", "environment", "runtime"}]
 # Without an environment each program says what it lacks, in one sentence.
 SENTENCES = {
     "ingestion": "invalid settings: STARLIFT_REGION is missing",
@@ -31,6 +31,7 @@ SENTENCES = {
 
 OTHER_PROGRAMS = {
     "loading": ["services.loading.migrate", "shared.health"],
+    "operator": ["services.operator.local.totesys.__main__"],
     "bootstrap": ["infra.local.ticker", "shared.health"],
 }
 
@@ -134,6 +135,34 @@ def test_the_other_programs_of_an_image_can_import_everything(image: Image) -> N
     for module in OTHER_PROGRAMS.get(image.name, ()):
         answer = image.run("-c", f"import {module}")
         assert answer.returncode == 0, answer.stderr
+
+
+def test_no_start_compiles_what_the_image_could_hold_compiled() -> None:
+    """Neither the standard library, of which the base image removes the byte code, nor the packages."""
+    (python,) = re.findall(r"^FROM python:(\d+\.\d+)-slim@", DOCKERFILE, re.MULTILINE)
+    compile_all = "python -m compileall -q -j 0 --invalidation-mode unchecked-hash"  # no file is looked at to see if it changed
+    assert f"RUN {compile_all} /usr/local/lib/python{python}\n" in STAGES["base"]
+    assert STAGES["environment"].rstrip().endswith(f" && {compile_all} /opt/venv/lib")
+
+
+def test_a_crash_in_c_leaves_a_traceback() -> None:
+    assert "PYTHONFAULTHANDLER=1" in STAGES["runtime"]
+
+
+def test_verify_full_knows_the_authorities_of_the_system_and_of_amazon() -> None:
+    (checksum,) = re.findall(r"^ADD --checksum=sha256:([0-9a-f]{64}) \\$", STAGES["authorities"], re.MULTILINE)
+    assert len(set(checksum)) > 8  # nobody's placeholder
+    assert "cat /etc/ssl/certs/ca-certificates.crt /rds.pem > /authorities.pem" in STAGES["authorities"]
+    (file,) = re.findall(r"^COPY --from=authorities /authorities\.pem (\S+)$", STAGES["runtime"], re.MULTILINE)
+    assert f"PGSSLROOTCERT={file}" in STAGES["runtime"]
+
+
+def test_packages_are_fetched_once_for_all_builds_of_a_machine() -> None:
+    for stage in ("wheel", "environment"):
+        for command in re.findall(r"^RUN (.*?)(?<!\\)$", STAGES[stage], re.MULTILINE | re.DOTALL):
+            if "--requirement" in command:
+                assert command.startswith("--mount=type=cache,target=/root/.cache/pip ")
+    assert "--no-cache-dir" not in DOCKERFILE
 
 
 @pytest.mark.parametrize("part", ["apt-get", "gcc", "build-essential", ":latest"])

@@ -20,7 +20,7 @@ from infra.local.state import OPERATOR, Home, default_home, service_environment
 from services.operator.errors import OperatorError
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.latency import Latency, Watch, read_latency
-from services.operator.local.totesys.writer import start_writing
+from services.operator.local.totesys.start import start_writing
 from services.operator.local.up import Screen, UpOptions, start, start_services
 from services.operator.locate import enter
 from services.operator.proof.verdict import Verdict

@@ -33,7 +33,7 @@ from services.operator.local.events import LogTail, read_event, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
 from services.operator.local.prover import Prover
 from services.operator.local.totesys.fill import ensure_filled
-from services.operator.local.totesys.writer import start_writing
+from services.operator.local.totesys.start import start_writing
 from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
 from services.operator.wording import COMPLAINT

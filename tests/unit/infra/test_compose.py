@@ -20,7 +20,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 TOPOLOGY = read_topology()
 QUEUES = f"http://localstack:4566/queue/{TOPOLOGY.region}/000000000000"
-ENDS = {"bootstrap"}
+ENDS = {"bootstrap", "operator", "fill"}
+COMMANDS = {"operator", "fill"}  # started by `docker compose run`
 
 
 def resources() -> Resources:
@@ -85,6 +86,34 @@ def test_published_ports_listen_only_on_localhost(name: str) -> None:
 @pytest.mark.parametrize("name", TOPOLOGY.services)
 def test_a_service_gets_the_environment_of_the_topology(name: str) -> None:
     assert SERVICES[name]["environment"] == environment_for(name, resources(), TOPOLOGY)
+
+
+def test_the_operator_gets_the_environment_of_the_topology() -> None:
+    assert SERVICES["operator"]["environment"] == environment_for("operator", resources(), TOPOLOGY)
+
+
+def test_a_command_is_started_by_run_alone_once_the_stack_is_set_up() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == COMMANDS
+    for name in COMMANDS:
+        assert SERVICES[name]["depends_on"] == {"bootstrap": {"condition": "service_completed_successfully"}}
+        assert SERVICES[name]["restart"] == "no"
+        assert SERVICES[name]["build"]["args"] == {"SERVICE": "operator"}
+    assert SERVICES["operator"]["entrypoint"] == ["python", "-m", "services.operator"]
+
+
+def test_the_databases_keep_their_data_where_their_version_looks_for_it() -> None:
+    """Up to 17 the image keeps it in /var/lib/postgresql/data; from 18 on it refuses a volume there."""
+    for name in ("source", "warehouse"):
+        major = int(SERVICES[name]["image"].removeprefix("postgres:").partition(".")[0])
+        mounted = [volume.split(":")[1] for volume in SERVICES[name]["volumes"] if volume.startswith(f"{name}:")]
+        assert mounted == ["/var/lib/postgresql" if major >= 18 else "/var/lib/postgresql/data"]
+
+
+def test_the_set_up_is_awaited_by_a_service_that_stays() -> None:
+    """Otherwise `docker compose up --wait` takes its end for a failure."""
+    for ended in ENDS - COMMANDS:
+        awaited = [SERVICES[name]["depends_on"].get(ended) for name in SERVICES.keys() - ENDS if "depends_on" in SERVICES[name]]
+        assert {"condition": "service_completed_successfully"} in awaited
 
 
 def test_the_schedule_sends_to_the_queue_of_the_topology() -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 
 import asyncpg
 
-from infra.local.processes import Child, python, start
-from infra.local.state import neutral_environment
 from services.operator.local.totesys.clerk import ChangedMindError, Clerk
 from services.operator.local.totesys.fill import connect
 from shared.errors import DependencyDownError, TransientError
@@ -154,14 +150,3 @@ class _Desk:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
-
-
-def start_writing(url: str, *, per_second: float, lasting: timedelta, seed: int, log: Path, cancelling: bool = False) -> Child:
-    """Start a process that writes to the source as the application does, and ends after `lasting`.
-
-    With `cancelling` it also deletes rows.
-    """
-    options = ["--rate", str(per_second), "--seconds", str(lasting.total_seconds()), "--seed", str(seed)]
-    options += ["--cancel"] if cancelling else []
-    environment = neutral_environment(os.environ) | {"TOTESYS_URL": url}
-    return start(python(__package__, "write", *options), log=log, environment=environment)
