@@ -4,6 +4,7 @@
 #   ARCHIVE     the image as an OCI archive; empty for a rollback to an image that the repository holds
 #   DIGEST      its digest
 #   REPOSITORY  where AWS keeps its images          CLUSTER     where it runs
+#   DEFER       `no` replaces ingestion in the middle of a run that takes hours
 set -euo pipefail
 : "${PROGRAM:?}" "${DIGEST:?}" "${REPOSITORY:?}" "${CLUSTER:?}" "${GITHUB_REPOSITORY:?}" "${GITHUB_SHA:?}"
 FAMILY=${REPOSITORY##*/}
@@ -53,6 +54,19 @@ push() { # byte for byte; a tag can't be moved, so each build of a commit has it
     fi
 }
 
+wait_until_idle() { # ECS stops a busy task after 20 minutes: what a first load had read by then would be read again
+    local tasks busy
+    for _ in $(seq "$PATIENCE"); do
+        read -ra tasks <<< "$(aws ecs list-tasks --cluster "$CLUSTER" --service-name "$PROGRAM" --query 'taskArns[]' --output text)"
+        if [[ ${tasks[0]:-None} == None ]]; then return; fi
+        busy=$(aws ecs get-task-protection --cluster "$CLUSTER" --tasks "${tasks[@]}" \
+            --query 'length(protectedTasks[?protectionEnabled])' --output text)
+        if [[ $busy == 0 ]]; then return; fi
+        sleep "$POLL_S"
+    done
+    refuse "deferred: $PROGRAM has been in a run for $((PATIENCE * POLL_S)) s, and a deployment would end it; nothing was replaced. Run this job again when \`starlift runs\` shows the run as complete; to end the run instead, set the environment's variable DEFER to no"
+}
+
 register() { # a copy of the newest revision, which may be Terraform's, with this image
     aws ecs describe-task-definition --task-definition "$FAMILY" --query taskDefinition --output json |
         jq --arg image "$REPOSITORY@$DIGEST" '.containerDefinitions[0].image = $image
@@ -98,6 +112,7 @@ else
     log_in
     verify
 fi
+if [[ $PROGRAM == ingestion && -n ${ARCHIVE:-} && ${DEFER:-} != no ]]; then wait_until_idle; fi
 definition=$(register)
 say "registered $definition"
 if [[ $PROGRAM == loading && -n ${ARCHIVE:-} ]]; then migrate "$definition"; fi # the warehouse is not rolled back

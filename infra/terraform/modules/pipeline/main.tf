@@ -79,6 +79,14 @@ resource "aws_iam_role_policy" "this" {
         Action   = ["ecs:DescribeServices", "ecs:UpdateService"]
         Resource = service
       }],
+      [for service in compact([var.service_arn]) : { # whether a run would be ended; AWS restricts the list by its condition only
+        Sid       = "ListTasks"
+        Effect    = "Allow"
+        Action    = "ecs:ListTasks"
+        Resource  = "*"
+        Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+      }],
+      [for service in compact([var.service_arn]) : { Sid = "SeeRuns", Effect = "Allow", Action = "ecs:GetTaskProtection", Resource = local.tasks }],
       [for task in var.runs_tasks ? [local.tasks] : [] : { Sid = "Watch", Effect = "Allow", Action = "ecs:DescribeTasks", Resource = task }],
       [for definition in var.runs_tasks ? [local.definitions] : [] : {
         Sid       = "Run"
