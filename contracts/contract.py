@@ -125,6 +125,10 @@ class Contract:
         """The paths that begin at rows of the source table `source`."""
         return tuple(path for path in self.paths if path[0].start == source)
 
+    def source_of(self, table: RemodelledTable) -> str | None:
+        """The name of the source that a warehouse table is made from; None if the contract names no sources."""
+        return (self.whole or self).source_table(table.source).source_name
+
     def has_filter(self, source: str) -> bool:
         """Whether a warehouse table leaves out some rows of the source table `source`."""
         return any(table.where is not None for table in self.remodelled_from(source))

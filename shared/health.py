@@ -1,4 +1,4 @@
-"""Whether a service is alive: its consumer writes a file at every turn of its loop.
+"""Whether a service is alive: its consumer, or any of its consumers, writes a file at every turn of its loop.
 
 `python -m shared.health FILE MAX_AGE_S` exits with 0 while the file is young enough, else with 1.
 """

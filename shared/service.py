@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import SystemRandom
 from typing import TYPE_CHECKING, TypeVar
@@ -65,14 +65,33 @@ class Clients:
         return S3ObjectStore(self.s3)
 
 
+@dataclass(slots=True)
+class Together:
+    """The consumers of one process, one for each source. They stop together, and the task works while one of them does."""
+
+    consumers: list[Consumer] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Stop every consumer, and those that are about to start."""
+        self.stopped.set()
+        for consumer in self.consumers:
+            consumer.stop()
+
+    def is_working(self) -> bool:
+        """Whether a message of any source is being worked on."""
+        return any(consumer.is_working() for consumer in self.consumers)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """The queues and objects of a service."""
+    """The queues and objects of a service, of one source."""
 
     queue: Queue
     dead_letters: Queue
     next_queue: Queue | None  # the queue that the service sends to, if it sends
     objects: ObjectStore
+    together: Together = field(default_factory=Together)  # what the worlds of one process share
 
     def require_next_queue(self) -> Queue:
         """The queue that the service sends to. Raises: PermanentError when the settings name none."""
@@ -108,11 +127,17 @@ async def open_clients(region: str) -> AsyncIterator[Clients]:
 
 
 @asynccontextmanager
-async def open_world(settings: ServiceSettings) -> AsyncIterator[World]:
-    """The queues and objects that the settings name."""
+async def open_worlds(settings: ServiceSettings) -> AsyncIterator[dict[str, World]]:
+    """The queues and objects of each source that the settings name, by its name."""
+    together = Together()
     async with open_clients(settings.region) as clients:
-        next_queue = None if settings.next_queue_url is None else clients.queue(settings.next_queue_url)
-        yield World(clients.queue(settings.queue_url), clients.queue(settings.dead_letter_url), next_queue, clients.objects())
+
+        def world(own: ServiceSettings) -> World:
+            next_queue = None if own.next_queue_url is None else clients.queue(own.next_queue_url)
+            queues = clients.queue(own.queue_url), clients.queue(own.dead_letter_url), next_queue
+            return World(*queues, clients.objects(), together)
+
+        yield {name: world(own) for name, own in settings.by_source().items()}
 
 
 async def consume(
@@ -139,16 +164,20 @@ async def consume(
         probes={**probes, **(conditions or {})},
         rng=SystemRandom(),
     )
-    loop = asyncio.get_running_loop()
+    together, loop = world.together, asyncio.get_running_loop()
+    together.consumers.append(consumer)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, consumer.stop)
+        loop.add_signal_handler(number, together.stop)
+    if together.stopped.is_set():
+        consumer.stop()
     _log.info("started", queue=world.queue.name, slots=settings.slots)
     watching = asyncio.create_task(_stop_if_refused(consumer, missing))
-    async with protection(settings.ecs_agent_uri, consumer.is_working):
+    async with protection(settings.ecs_agent_uri, together.is_working):
         try:
             await consumer.run()
         finally:
             watching.cancel()
+            together.consumers.remove(consumer)
     with suppress(asyncio.CancelledError):
         await watching
 
@@ -236,7 +265,7 @@ async def require_access(probes: Mapping[str, Probe]) -> dict[str, Probe]:
 
 
 async def _stop_if_refused(consumer: Consumer, missing: Mapping[str, Probe]) -> None:
-    """Stop the service if what was down at its start refuses it within the first minute. Raises: PermanentError."""
+    """Stop the consumer if what was down at its start refuses it within the first minute. Raises: PermanentError."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST_MINUTE.total_seconds()):
             while missing:

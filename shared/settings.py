@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib import metadata
@@ -25,6 +26,7 @@ RENEWABLE_MAXIMUM = VISIBILITY_MAXIMUM - HOLD_MAXIMUM
 VISIBILITY_MINIMUM = timedelta(seconds=10)  # half of it must leave time for a renewal that times out and its retry
 POLL_WAIT_MINIMUM = timedelta(seconds=1)  # below, an idle service would ask without a pause
 POLL_WAIT_MAXIMUM = timedelta(seconds=20)  # SQS
+_QUEUES, _DATABASE = ("queue_url", "dead_letter_url"), ("source_url", "source_secret")  # fields that each source has
 
 
 def _from_seconds(value: object) -> object:
@@ -41,26 +43,66 @@ Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
 NamedContract = Annotated[InstanceOf[Contract], NoDecode, BeforeValidator(load_contract)]
 
 
-class ServiceSettings(BaseSettings):
-    """What every service needs; a service subclasses it, names itself and adds its own.
+class SourceSettings(BaseSettings):
+    """What services and the operator need to find the sources and what belongs to each.
 
-    Each field is read from STARLIFT_ and its name in capitals, or from the variable that it names itself.
+    Each field is read from STARLIFT_ and its name in capitals, or from the variable that it names itself. If the contract names
+    several sources, these are the variables of `source_name`; of another one, those of its queues and of its database end with
+    its name: STARLIFT_QUEUE_URL_RATES, STARLIFT_SOURCE_SECRET_RATES. Everything else is common to all.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
     )
 
+    region: str  # the AWS region of the queues, buckets and secrets
+    source_name: Name = "totesys"  # under which the objects of the source are kept in the buckets
+    contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
+    landing_bucket: str
+    processed_bucket: str
+
+    def by_source(self) -> dict[str, Self]:
+        """The settings for each source, by its name: this one, and those of the others that the contract names."""
+        others = {name: self._of_source(name) for name in self.contract.sources if name != self.source_name}
+        return {self.source_name: self, **others}
+
+    def _of_source(self, name: str) -> Self:
+        given = {field: os.environ.get(source_variable(field, name)) for field in self._fields_of_a_source()}
+        url = given.get("source_url")
+        return self.model_copy(update={**given, "source_name": name, "source_url": url and SecretStr(url)})
+
+    def _fields_of_a_source(self) -> list[str]:
+        return [name for name in type(self).model_fields if name.endswith(_QUEUES) or name in _DATABASE]
+
+    @model_validator(mode="after")
+    def _agree_with_each_other(self) -> Self:
+        broken = "; ".join(self._broken_rules())
+        if broken:
+            raise ValueError(broken)
+        return self
+
+    def _broken_rules(self) -> Iterator[str]:
+        names = self.contract.sources
+        if names and self.source_name not in names:
+            yield (
+                f"STARLIFT_SOURCE_NAME={self.source_name} is not one of the contract's sources {', '.join(names)}; set it to "
+                "the one whose variables and queues do not end with its name"
+            )
+        for source in names:
+            for field in self._fields_of_a_source() if source != self.source_name else ():
+                variable = source_variable(field, source)
+                if field not in _DATABASE and getattr(self, field) is not None and not os.environ.get(variable):
+                    yield f"{variable} is missing; set it"
+
+
+class ServiceSettings(SourceSettings):
+    """What every service needs; a service subclasses it, names itself and adds its own."""
+
     service: str  # named in logs and failure records
     version: str = Field(default_factory=lambda: metadata.version("starlift"))  # likewise
-    region: str
-    source_name: Name = "totesys"
-    contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
     queue_url: str  # the queue that the service consumes
     dead_letter_url: str
     next_queue_url: str | None = None  # the queue that it sends to, if it sends
-    landing_bucket: str
-    processed_bucket: str
     slots: Annotated[int, Field(ge=1, le=100)]  # how many messages are worked on at once
     attempts: Annotated[int, Field(ge=1)] = 5  # as many failed attempts make a dead letter
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 10  # of the queue's redrive policy: for messages that kill us
@@ -76,14 +118,8 @@ class ServiceSettings(BaseSettings):
     ecs_agent_uri: str | None = Field(None, validation_alias="ECS_AGENT_URI")  # set by Amazon ECS in each task
     log_level: Level = "info"
 
-    @model_validator(mode="after")
-    def _agree_with_each_other(self) -> Self:
-        broken = "; ".join(self._broken_rules())
-        if broken:
-            raise ValueError(broken)
-        return self
-
     def _broken_rules(self) -> Iterator[str]:
+        yield from super()._broken_rules()
         if not VISIBILITY_MINIMUM <= self.visibility_timeout <= RENEWABLE_MAXIMUM:
             yield (
                 f"STARLIFT_VISIBILITY_TIMEOUT_S={_s(self.visibility_timeout)} must be from {_s(VISIBILITY_MINIMUM)} to "
@@ -114,6 +150,11 @@ class ServiceSettings(BaseSettings):
                 f"STARLIFT_MAX_RECEIVE_COUNT={self.max_receive_count} must be above STARLIFT_ATTEMPTS={self.attempts}: "
                 "otherwise SQS moves a message away before its failure is recorded; raise the queue's maxReceiveCount"
             )
+
+
+def source_variable(field: str, source: str) -> str:
+    """The variable of one of several sources: that of the field, with the source's name at its end."""
+    return f"{PREFIX}{field}_{source}".upper()
 
 
 def explained(error: ValidationError, settings: type[BaseSettings]) -> str:

@@ -48,8 +48,8 @@ class Dependencies:
     objects: ObjectStore
     warehouse: Warehouse
     contract: Contract
-    ingestion: Queue  # answers the questions about keys of the source whose batches are loaded
-    other_ingestion: Mapping[str, Queue] = field(default_factory=dict)  # those about keys of others, by source
+    ingestion: Queue  # answers the questions about keys
+    ingestion_of: Mapping[str, Queue] = field(default_factory=dict)  # by source, if there are several
 
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
@@ -112,7 +112,7 @@ async def _ask(deps: Dependencies, cause: BatchRemodelled | None, question: Ques
         envelope = opening(EVENT_SOURCE)
     else:
         envelope = caused_by(cause, EVENT_SOURCE, subject=question.id, name="look_up_keys")
-    queue = deps.other_ingestion.get(question.source_name, deps.ingestion)
+    queue = deps.ingestion_of.get(question.source_name, deps.ingestion)
     await queue.send(encode(LookUpKeys(**{**envelope, "id": question.id}, data=data)))
 
 

@@ -6,42 +6,30 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr
 
 from contracts.contract import Contract
-from contracts.objects import Name
 from shared.clock import Clock, utc_now
 from shared.database_url import database_url
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.queue import Queue
 from shared.service import open_clients
-from shared.settings import PREFIX, NamedContract
+from shared.settings import SourceSettings
 from shared.source_store import SourceStore
 
 SERVICES = ("ingestion", "remodelling", "loading")
 
 
-class OperatorSettings(BaseSettings):
-    """Where everything is. A database's URL is in the environment or in a secret of AWS Secrets Manager.
+class OperatorSettings(SourceSettings):
+    """Where everything is. A database's URL is in the environment or in a secret of AWS Secrets Manager."""
 
-    Each is a variable of the environment, in capitals and with the prefix STARLIFT_.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
-
-    region: str  # the AWS region of the queues, buckets and secrets
-    source_name: Name = "totesys"  # under which the objects of the source are kept in the buckets
-    contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
     ingestion_queue_url: str
     remodelling_queue_url: str
     loading_queue_url: str
     ingestion_dead_letter_url: str
     remodelling_dead_letter_url: str
     loading_dead_letter_url: str
-    landing_bucket: str
-    processed_bucket: str
     source_url: SecretStr | None = None  # a libpq URL, as warehouse_url
     source_secret: str | None = None  # the id of the secret that holds the URL, as warehouse_secret
     warehouse_url: SecretStr | None = None
@@ -50,10 +38,10 @@ class OperatorSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Clients of everything that commands work with; queues are by the service that consumes them."""
+    """Clients of everything of one source that commands work with; queues are by the service that consumes them."""
 
     settings: OperatorSettings
-    contract: Contract
+    contract: Contract  # the source's part
     queues: Mapping[str, Queue]
     dead_letters: Mapping[str, Queue]
     objects: ObjectStore
@@ -82,7 +70,7 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
         )
         yield System(
             settings=settings,
-            contract=settings.contract,
+            contract=settings.contract.part(settings.source_name),
             queues={service: clients.queue(getattr(settings, f"{service}_queue_url")) for service in SERVICES},
             dead_letters={service: clients.queue(getattr(settings, f"{service}_dead_letter_url")) for service in SERVICES},
             objects=clients.objects(),

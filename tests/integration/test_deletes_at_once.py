@@ -137,8 +137,8 @@ async def test_an_idle_loader_makes_the_comparison_that_waited_for_a_killed_run(
     asked = FakeQueue("ingestion")
 
     @asynccontextmanager
-    async def open_world(_settings: LoadingSettings) -> AsyncIterator[World]:
-        yield World(FakeQueue(), FakeQueue(), asked, FakeObjectStore())
+    async def open_worlds(_settings: LoadingSettings) -> AsyncIterator[dict[str, World]]:
+        yield {"totesys": World(FakeQueue(), FakeQueue(), asked, FakeObjectStore())}
 
     async def consume(*_arguments: object) -> None:
         await asyncio.sleep(5 * PATIENCE_S)
@@ -149,7 +149,7 @@ async def test_an_idle_loader_makes_the_comparison_that_waited_for_a_killed_run(
                 await asyncio.sleep(0.01)
 
     monkeypatch.setattr("services.loading.handler.EARLIER_RUN_PATIENCE", timedelta(seconds=PATIENCE_S))
-    monkeypatch.setattr(program, "open_world", open_world)
+    monkeypatch.setattr(program, "open_worlds", open_worlds)
     monkeypatch.setattr(program, "consume", consume)
     settings = LoadingSettings(
         region="eu-west-2",

@@ -90,6 +90,19 @@ async def test_each_source_is_loaded_compared_and_proved_by_itself(parts: dict[s
         assert {table.table for table in verdict.tables} == own
 
 
+async def test_a_member_that_another_source_s_fact_leaves_behind_is_not_extra(parts: dict[str, Part]) -> None:
+    shop, plans, regions = (part.pipeline for part in parts.values())
+    for pipeline in (shop, plans, regions):
+        await pipeline.run()
+    await parts["plans"].owner.execute("UPDATE budget SET item_id = 1, region_id = 1 WHERE budget_id = 2")
+    await plans.run()
+    assert await plans.select("SELECT region_id FROM dim_region WHERE _run = 0") == [(2,)]
+    for pipeline in (shop, plans, regions):
+        await require_equal(pipeline)
+    await plans.select("INSERT INTO dim_region (region_id, region_name, _run) VALUES (7, '(unknown)', 0)")
+    assert [(await pipeline.verify()).different for pipeline in (shop, plans, regions)] == [0, 0, 1]
+
+
 async def test_a_proof_finds_a_wrong_row_of_its_own_source_alone(parts: dict[str, Part]) -> None:
     for part in parts.values():
         await part.pipeline.run()

@@ -46,6 +46,7 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
         "lease_lost": lambda event: f"lost the lease of message {event['message_id']}; another task has it",
         "foreign_keys_wait": lambda event: f"foreign keys come later: {event['reason']}",
         "receive_failed": lambda event: f"can't receive: {event['reason']}",
+        "source_failed": lambda event: f"can't serve this source, and will try again: {event['error']}",
         "service_failed": lambda event: f"ended: {event['error']}",
     }
 )
@@ -77,23 +78,27 @@ def sentence(line: str) -> str | None:
     event = read_event(line)
     try:
         happened = SENTENCES[event["event"]](event)
-        return f"{event['timestamp'][11:19]}  {event['service']:<12} {happened}"
+        source = f"{event['source']}: " if "source" in event else ""  # one of several
+        return f"{event['timestamp'][11:19]}  {event['service']:<12} {source}{happened}"
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def waits_in(lines: Iterable[str], now: datetime | None = None) -> str | None:
     """What a service waits for, according to its last log lines."""
-    down: dict[str, str] = {}
+    down: dict[tuple[str, str], str] = {}
     unable: tuple[datetime, str] | None = None
     for event in map(read_event, lines):
+        source = str(event.get("source", ""))  # one of several
         match event.get("event"):
             case "started":
-                down, unable = {}, None
+                down, unable = {place: reason for place, reason in down.items() if place[0] != source}, None
+            case "source_failed":
+                down[source, "start"] = f"source {source}: {event['error']}"
             case "dependency_down":
-                down[event["dependency"]] = event["reason"]
+                down[source, event["dependency"]] = f"source {source}: {event['reason']}" if source else event["reason"]
             case "dependency_up":
-                down.pop(event["dependency"], None)
+                down.pop((source, event["dependency"]), None)
             case "receive_failed":
                 unable = datetime.fromisoformat(event["timestamp"]), event["reason"]
             case "message_done":
@@ -101,7 +106,7 @@ def waits_in(lines: Iterable[str], now: datetime | None = None) -> str | None:
             case _:
                 pass
     if unable is not None and (now or datetime.now(UTC)) - unable[0] < RECEIVES_AGAIN_AFTER:
-        down.setdefault("sqs", unable[1])
+        down.setdefault(("", "sqs"), unable[1])
     return "; ".join(down.values()) or None
 
 

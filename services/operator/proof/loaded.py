@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, cast
@@ -80,9 +80,10 @@ async def inferred_by_batches(
     found = await _by_batch(warehouse, contract, table, keys, since=None) if facts else {}
     made = set[Key]()
     for fact, column in facts if found else ():
-        for record in await warehouse.fetch(contract.own(TABLE_BATCHES), store.source, fact.name, 0):
+        of_fact = replace(store, source=contract.source_of(fact) or store.source)
+        for record in await warehouse.fetch(contract.own(TABLE_BATCHES), of_fact.source, fact.name, 0):
             if (batch := LoadedBatch(*record)).batch_id in found:
-                rows = await read_rows(store, fact, batch, [column.name])
+                rows = await read_rows(of_fact, fact, batch, [column.name])
                 referred = None if rows is None else set(rows)
                 made |= {key for key in found[batch.batch_id] if referred is None or (str(key[0]),) in referred}
     return made

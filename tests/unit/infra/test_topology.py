@@ -208,14 +208,14 @@ async def test_a_service_probes_only_the_buckets_of_its_edges(service: str, monk
         probed.extend(buckets)
 
     @asynccontextmanager
-    async def open_world(_settings: object) -> AsyncIterator[World]:
-        yield World(FakeQueue(), FakeQueue(), FakeQueue(), FakeObjectStore())
+    async def open_worlds(_settings: object) -> AsyncIterator[dict[str, World]]:
+        yield {"totesys": World(FakeQueue(), FakeQueue(), FakeQueue(), FakeObjectStore())}
 
     async def database_url(*_arguments: object, **_named: object) -> SecretStr:
         return SecretStr("postgresql://me@127.0.0.1/nowhere")
 
     program = importlib.import_module(f"services.{service}.__main__")
-    for replaced in (consume, open_world, database_url):
+    for replaced in (consume, open_worlds, database_url):
         monkeypatch.setattr(program, replaced.__name__, replaced, raising=replaced is not database_url)
     set_environment(monkeypatch, environment_for(service, resources(), read_topology()))
     await program.serve(SETTINGS[service]())

@@ -71,7 +71,7 @@ def test_invalid_settings_exit_with_2_and_print_one_sentence(capsys: pytest.Capt
 
     assert run_service(ServiceSettings, serve) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("invalid settings: STARLIFT_SERVICE is missing; set it; ")
+    assert captured.err.startswith("invalid settings: STARLIFT_REGION is missing; set it; ")
     assert captured.err.count("\n") == 1
 
 
