@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from urllib.parse import quote
 
 from aiobotocore.config import AioConfig
@@ -21,7 +22,7 @@ async def database_url(name: str, *, url: SecretStr | None, secret_id: str | Non
     """The URL of the database called `name` in error texts: `url` if it names a user, else the secret's.
 
     The secret is a URL, or JSON as AWS makes it for a managed database: username, password and, unless `url` says where the
-    database is, host, port and dbname.
+    database is, host, port and dbname. For JSON, sslmode is verify-full unless `url` has another one.
     Raises: PermanentError when neither is given, the secret does not exist or can't be read as either; DependencyDownError.
     """
     if url is None and secret_id is None:
@@ -36,24 +37,28 @@ async def database_url(name: str, *, url: SecretStr | None, secret_id: str | Non
 
 def _url_of(name: str, text: str, place: SecretStr | None) -> str:
     """The URL that a JSON secret stands for; `place` says where the database is if the secret has the login only."""
+    bare = place.get_secret_value().strip().partition("://")[2] if place else ""
+    address, database, query = re.fullmatch(r"([^/?]*)/?([^?]*)\??(.*)", bare, re.DOTALL).groups()  # type: ignore[union-attr]
     try:
         secret = json.loads(text)
         login = f"{quote(secret['username'], safe='')}:{quote(secret['password'], safe='')}"
-        if "host" in secret:
+        if not address and "host=" not in query and "host" in secret:
             host = f"[{secret['host']}]" if ":" in secret["host"] else secret["host"]
-            database = secret.get("dbname") or secret["username"]
-            return f"postgresql://{login}@{host}:{int(secret.get('port') or 5432)}/{quote(database, safe='')}"
+            address = f"{host}:{int(secret.get('port') or 5432)}"
+        if not database and "dbname=" not in query:
+            database = quote(secret.get("dbname") or secret["username"], safe="")
     except (ValueError, TypeError, KeyError):
         raise PermanentError(
             f"the secret of the {name} database can't be read; it should be a URL, or JSON with username, password, host, port "
             "and dbname"
         ) from None  # the cause holds the secret
-    if place is None:
+    if not address and "host=" not in query:
         raise PermanentError(
             f"the secret of the {name} database has no host; set STARLIFT_{name.upper()}_URL to postgresql://host:port/database"
         )
-    scheme, _, rest = place.get_secret_value().strip().partition("://")
-    return f"{scheme}://{login}@{rest}"
+    if "sslmode=" not in query:
+        query = f"{query}&sslmode=verify-full".removeprefix("&")
+    return f"postgresql://{login}@{address}/{database}?{query}"
 
 
 async def _read_secret(secret_id: str, region: str) -> str:

@@ -127,7 +127,7 @@ def _explain_certificate(dependency: str, error: ssl.SSLCertVerificationError) -
     if code in _UNTRUSTED:
         return (
             f"the {dependency} database's certificate is not signed by a trusted authority ({reason}); set sslrootcert in its "
-            "URL, or PGSSLROOTCERT, to the file with the certificate of the authority that signed it"
+            "URL, or PGSSLROOTCERT, to the file with the authority's certificate, or to system for the operating system's"
         )
     if code in _OF_ANOTHER_HOST:
         return (

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL database is and how to log in, read from its URL and from nothing else.
+"""Where a PostgreSQL database is and how to log in, read from its URL and, but for PGSSLROOTCERT, from nothing else.
 
 asyncpg fills what a URL leaves out from PG* variables, ~/.pgpass and ~/.postgresql, each process from its own environment, and
 takes unknown parameters for settings of the server. Here every argument is given, so that all processes connect alike.
@@ -6,6 +6,7 @@ takes unknown parameters for settings of the server. Here every argument is give
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ from shared.errors import PermanentError
 
 CONNECT_LIMIT = timedelta(seconds=10)
 DEFAULT_PORT = 5432
+# The file whose authorities are trusted where a URL asks for a verified certificate and names none; an image may set it.
+ROOT_VARIABLE = "PGSSLROOTCERT"
+SYSTEM = "system"  # as a file of authorities: those of the operating system
 
 _URL = re.compile(r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#@]*))?(?:\?(?P<query>[^#@]*))?")
 _HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
@@ -49,8 +53,10 @@ _DROPPED = {
     "sslsni",
     "tcp_user_timeout",
 }
+PARAMETERS = _PARTS | _TLS | _PASSED_ON | _DROPPED  # docs/database-urls.md says what becomes of each
 _CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "channel_binding": ("disable", "prefer", "require"),
     "sslnegotiation": ("postgres", "direct"),
     "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
 }
@@ -165,7 +171,7 @@ def _parameters(name: str, query: str) -> dict[str, str]:
         if value not in _CHOICES.get(parameter, (value,)):
             choices = ", ".join(_CHOICES[parameter])
             raise PermanentError(f"the {name} database's URL has {parameter}={value}; use one of {choices}")
-        if parameter not in _PARTS | _TLS | _PASSED_ON | _DROPPED:
+        if parameter not in PARAMETERS:
             raise PermanentError(
                 f"the {name} database's URL has a parameter '{parameter}' that Starlift does not support; remove it from the "
                 f"{name} URL"
@@ -185,34 +191,49 @@ def _hosts(name: str, places: str, ports: str) -> Iterator[tuple[str, int]]:
 
 
 def _tls(name: str, given: Mapping[str, str]) -> tuple[ssl.SSLContext | bool, ...]:
-    """The ways to connect, as sslmode and the like ask. Without sslrootcert, the system's authorities verify certificates."""
-    mode = given.get("sslmode", "prefer")
+    """The ways to connect, as sslmode and the like ask.
+
+    asyncpg can't bind a login to its channel. A verified certificate rules out the same man in the middle, so that is what
+    channel_binding=require gets.
+    """
+    root, is_bound = given.get("sslrootcert"), given.get("channel_binding") == "require"
+    mode = given.get("sslmode", "verify-full" if root == SYSTEM else "prefer")
+    if root == SYSTEM and mode != "verify-full":  # libpq's rule: anybody can have a certificate of a public authority
+        raise PermanentError(f"the {name} database's URL has sslmode={mode}, but sslrootcert=system needs sslmode=verify-full")
+    if is_bound and mode == "disable":
+        raise PermanentError(f"the {name} database's URL has channel_binding=require, which needs TLS; remove sslmode=disable")
+    mode = "verify-full" if is_bound else mode
     if mode == "disable":
         return (False,)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["postgresql"])  # sslnegotiation=direct requires it
     context.check_hostname = mode == "verify-full"
-    root = given.get("sslrootcert")
     is_verified = mode.startswith("verify") or (mode == "require" and root is not None)
     context.verify_mode = ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE
-    if is_verified and root in {None, "system"}:
-        context.load_default_certs()
-    elif is_verified:
-        with _unusable_files_named(name, given, "sslrootcert"):
-            context.load_verify_locations(cafile=root)
+    if is_verified:
+        _trust_authorities(name, context, given)
     if "sslcert" in given:
-        with _unusable_files_named(name, given, "sslcert", "sslkey"):
+        with _unusable_files_named(name, {part: given[part] for part in ("sslcert", "sslkey") if part in given}):
             context.load_cert_chain(given["sslcert"], given.get("sslkey"), password=given.get("sslpassword", ""))
     return (context, False) if mode in {"allow", "prefer"} else (context,)
 
 
+def _trust_authorities(name: str, context: ssl.SSLContext, given: Mapping[str, str]) -> None:
+    root = given.get("sslrootcert") or os.environ.get(ROOT_VARIABLE) or SYSTEM
+    if root == SYSTEM:
+        context.load_default_certs()
+        return
+    with _unusable_files_named(name, {"sslrootcert": root} if "sslrootcert" in given else {ROOT_VARIABLE: root}):
+        context.load_verify_locations(cafile=root)
+
+
 @contextmanager
-def _unusable_files_named(name: str, given: Mapping[str, str], *parameters: str) -> Iterator[None]:
+def _unusable_files_named(name: str, files: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # SSLError is one: the file holds no certificate
-        files = " and ".join(f"{parameter}={given[parameter]}" for parameter in parameters if parameter in given)
+        origin = "the environment" if ROOT_VARIABLE in files else f"the {name} database's URL"
+        found = " and ".join(f"{parameter}={path}" for parameter, path in files.items())
         raise PermanentError(
-            f"the {name} database's URL has {files}, which can't be used ({error.strerror or 'not PEM'}); correct the path or "
-            "its permissions"
+            f"{origin} has {found}, which can't be used ({error.strerror or 'not PEM'}); correct the path or its permissions"
         ) from error

@@ -15,6 +15,7 @@ from infra.local.machine import StackError, require_room, write_private
 from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
 from infra.topology import Topology, read_topology
+from shared.postgres_url import ROOT_VARIABLE
 
 OPERATOR = "operator"
 SOURCE_NAME_VARIABLE = "STARLIFT_SOURCE_NAME"
@@ -22,6 +23,7 @@ CHOSEN = ("STARLIFT_CONTRACT", SOURCE_NAME_VARIABLE)  # what everyone who works 
 # botocore reads these files however many variables are set; a line in them turns AWS_ENDPOINT_URL off.
 NO_AWS_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 _LEADS_ELSEWHERE = ("AWS_", "PG")  # settings of the clients of AWS and of PostgreSQL
+_LEADS_NOWHERE = frozenset({PROGRAMS_VARIABLE, ROOT_VARIABLE})
 _POLL_WAIT_S = 2  # a poll in flight is waited for at a stop; LocalStack answers at once when a message comes
 DEFAULT_PLACE = Path(".starlift") / "stack"
 
@@ -179,11 +181,12 @@ def service_environment(service: str, state: StackState, inherited: Mapping[str,
 
 def neutral_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """`inherited` without variables that point to an AWS, a database or a Starlift other than this stack's."""
-    return {name: value for name, value in inherited.items() if not name.startswith((*_LEADS_ELSEWHERE, "STARLIFT_"))}
+    dropped = (*_LEADS_ELSEWHERE, "STARLIFT_")
+    return {name: value for name, value in inherited.items() if name in _LEADS_NOWHERE or not name.startswith(dropped)}
 
 
 def forget_other_clients() -> None:
     """Drop this process's own settings of AWS and PostgreSQL clients: the stack that it starts uses none of them."""
-    for name in [name for name in os.environ if name.startswith(_LEADS_ELSEWHERE) and name != PROGRAMS_VARIABLE]:
+    for name in [name for name in os.environ if name.startswith(_LEADS_ELSEWHERE) and name not in _LEADS_NOWHERE]:
         del os.environ[name]
     os.environ.update(NO_AWS_FILES)

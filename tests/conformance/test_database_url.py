@@ -40,9 +40,12 @@ async def test_a_database_url_is_read_from_its_secret(secret_id: str) -> None:
 @pytest.mark.parametrize(
     ("secret", "place", "expected"),
     [
-        (LOGIN | PLACE, None, "postgresql://me:p%23%40%2F%25@db:5433/my%20shop"),
-        (LOGIN | {"host": "::1"}, None, "postgresql://me:p%23%40%2F%25@[::1]:5432/me"),
-        (LOGIN, "postgresql://h:1/x?sslmode=require", "postgresql://me:p%23%40%2F%25@h:1/x?sslmode=require"),
+        (LOGIN | PLACE, None, "postgresql://{me}@db:5433/my%20shop?sslmode=verify-full"),
+        (LOGIN | {"host": "::1"}, None, "postgresql://{me}@[::1]:5432/me?sslmode=verify-full"),
+        (LOGIN, "postgresql://h:1/x?sslmode=require", "postgresql://{me}@h:1/x?sslmode=require"),
+        (LOGIN | PLACE, "postgresql://h:1/x", "postgresql://{me}@h:1/x?sslmode=verify-full"),
+        (LOGIN | PLACE, "postgresql://?sslmode=prefer", "postgresql://{me}@db:5433/my%20shop?sslmode=prefer"),
+        (LOGIN, "postgresql:///x?host=/run&sslmode=disable", "postgresql://{me}@/x?host=/run&sslmode=disable"),
         (LOGIN | PLACE, "postgresql://other:pw@h/x", "postgresql://other:pw@h/x"),
     ],
 )
@@ -52,7 +55,7 @@ async def test_a_secret_may_be_the_json_that_aws_creates(
     await put(secret_id, json.dumps(secret))
     given = SecretStr(place) if place else None
     url = await database_url("source", url=given, secret_id=secret_id, region=REGION)
-    assert url.get_secret_value() == expected
+    assert url.get_secret_value() == expected.format(me="me:p%23%40%2F%25")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,9 @@ async def login_of(url: str, member_of: str) -> AsyncIterator[Login]:
     """A role of the database at the superuser's `url`."""
     parts = urlsplit(url)
     admin = await asyncpg.connect(url)
-    login = Login(admin, f"rotated_{uuid4().hex[:12]}", SecretStr(f"postgresql://127.0.0.1:{parts.port}{parts.path}"))
+    login = Login(
+        admin, f"rotated_{uuid4().hex[:12]}", SecretStr(f"postgresql://127.0.0.1:{parts.port}{parts.path}?sslmode=disable")
+    )
     await admin.execute(f"CREATE ROLE {login.role} LOGIN PASSWORD 'first' IN ROLE {member_of}")
     async with get_session().create_client("secretsmanager", region_name=REGION) as secrets:
         await secrets.create_secret(Name=login.role, SecretString="{}")

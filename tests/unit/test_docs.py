@@ -11,6 +11,7 @@ import pytest
 
 from services.operator.terminal.app import LazyCommand, starlift
 from services.operator.terminal.harness import EXIT_CODES, ExitCode
+from shared.postgres_url import PARAMETERS
 from tests.unit.services.operator.local.test_events import logged_events
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,11 @@ def test_every_option_listed_in_a_table_exists() -> None:
     for match in found(r"^\| `starlift ([a-z]+)` \|(.*)\|$", TEXTS["README.md"]):
         options = {option for parameter in COMMANDS[match[1]].params for option in parameter.opts}
         assert set(re.findall(r"`(--[a-z-]+)`", match[2])) <= options
+
+
+def test_every_parameter_of_a_url_is_documented() -> None:
+    rows = found(r"^\| (`.*?) \| .* \|$", TEXTS["docs/database-urls.md"].partition("| parameter |")[2].partition("\n\n")[0])
+    assert {name for row in rows for name in re.findall(r"`([a-z_]+)`", row[1])} == PARAMETERS
 
 
 def test_the_readme_has_a_line_for_every_command() -> None:

@@ -73,6 +73,9 @@ def test_parameters_that_select_the_server_are_passed_on() -> None:
         (f"{BASE}?pgbouncer=true", "has a parameter 'pgbouncer' that Starlift does not support; remove it from the source URL"),
         (f"{BASE}?sslmode=perhaps", "has sslmode=perhaps; use one of disable, allow, prefer, require, verify-ca, verify-full"),
         (f"{BASE}?target_session_attrs=any-old", "has target_session_attrs=any-old; use one of any, primary, standby"),
+        (f"{BASE}?sslmode=require&sslrootcert=system", "has sslmode=require, but sslrootcert=system needs sslmode=verify-full"),
+        (f"{BASE}?channel_binding=yes", "has channel_binding=yes; use one of disable, prefer, require"),
+        (f"{BASE}?sslmode=disable&channel_binding=require", "has channel_binding=require, which needs TLS; remove sslmode=dis"),
         (f"{BASE}?sslnegotiation=direct", "has sslnegotiation=direct, which needs sslmode=require or stricter"),
         ("postgresql://db/shop", "has no user; it should look like postgresql://user:password@host:port/database"),
         ("postgresql:///shop?user=me", "has no host; it should look like postgresql://user:password@host:port/database"),
@@ -86,11 +89,17 @@ def test_the_error_of_a_bad_url_names_the_problem(url: str, expected: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("mode", "verified", "checked"),
-    [("require", False, False), ("verify-ca", True, False), ("verify-full", True, True)],
+    ("parameters", "verified", "checked"),
+    [
+        ("sslmode=require", False, False),
+        ("sslmode=verify-ca", True, False),
+        ("sslmode=verify-full", True, True),
+        ("sslrootcert=system", True, True),
+        ("sslmode=require&channel_binding=require", True, True),  # as Neon hands it out
+    ],
 )
-def test_a_strict_mode_connects_only_with_tls(mode: str, verified: bool, checked: bool) -> None:  # noqa: FBT001
-    (context,) = read(f"{BASE}?sslmode={mode}").tls
+def test_a_strict_mode_connects_only_with_tls(parameters: str, verified: bool, checked: bool) -> None:  # noqa: FBT001
+    (context,) = read(f"{BASE}?{parameters}").tls
     assert isinstance(context, ssl.SSLContext)
     assert (context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname) == (verified, checked)
 
@@ -110,6 +119,14 @@ def test_an_unusable_file_in_a_url_is_named(parameters: str, tmp_path: Path) -> 
             file.write_text(content)
         with pytest.raises(PermanentError, match=rf"^the source database's URL has ssl\w+={file}.*, which can't be used \("):
             read(f"{BASE}?{parameters.format(file)}")
+
+
+def test_an_unusable_file_in_the_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "ca.pem"))
+    with pytest.raises(PermanentError, match=rf"^the environment has PGSSLROOTCERT={tmp_path}/ca.pem, which can't be used \("):
+        read(f"{BASE}?sslmode=verify-full")
+    assert read(f"{BASE}?sslrootcert=system").tls
+    assert read(BASE).tls
 
 
 @pytest.mark.parametrize(("url", "has"), [("postgresql://db:1/x", False), (BASE, True), ("postgresql://db/x?user=me", True)])
