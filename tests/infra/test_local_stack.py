@@ -30,9 +30,12 @@ def test_the_same_buckets_exist(applied: Applied, local: Resources) -> None:
     assert {bucket.values["bucket"] for bucket in applied.of_type("aws_s3_bucket")} == made
 
 
-def test_the_same_secrets_exist(applied: Applied, local: Resources) -> None:
+def test_every_database_has_its_secrets(applied: Applied, local: Resources) -> None:
+    """Locally a database has one login: whoever starts a stack may do everything with it."""
+    assert local.secrets.keys() == set(TOPOLOGY.secrets) == {"source", "warehouse"}
     planned = {secret.values["name"] for secret in applied.of_type("aws_secretsmanager_secret")}
-    assert planned == {name.replace(STACK, "dev") for name in local.secrets.values()}
+    paths = ("sources/totesys", "warehouse", "prover/source", "prover/warehouse")
+    assert planned == {f"starlift/dev/{path}" for path in paths}
 
 
 @pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])
