@@ -18,7 +18,16 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
 ELSEWHERE = ("dist/", ".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
-ON_AWS = ("starlift/", "service/", "task/", "environments/", "repos/", "linux/")  # names there, and values of infra/terraform
+ON_AWS = (
+    "starlift/",
+    "ENVIRONMENT/",
+    "prover/",
+    "service/",
+    "task/",
+    "environments/",
+    "repos/",
+    "linux/",
+)  # names there, and values of infra/terraform
 COMMANDS: dict[str, Any] = {
     name: command.load() for name, command in starlift().commands.items() if isinstance(command, LazyCommand)
 }
@@ -63,6 +72,14 @@ def test_every_option_listed_in_a_table_exists() -> None:
 def test_every_parameter_of_a_url_is_documented() -> None:
     rows = found(r"^\| (`.*?) \| .* \|$", TEXTS["docs/database-urls.md"].partition("| parameter |")[2].partition("\n\n")[0])
     assert {name for row in rows for name in re.findall(r"`([a-z_]+)`", row[1])} == PARAMETERS
+
+
+def test_no_document_puts_a_password_on_a_command_line(document: str) -> None:
+    """Other users can read a command line, and the shell's history keeps it, as psql's keeps a statement."""
+    for line in code_of(document).splitlines():
+        assert not re.search(
+            r"\S.*\s\S*\w://[^/@\s]+:[^/@\s…]+@|--(?!manage-)[a-z-]*password[ =]|PASSWORD '", line.partition("#")[0]
+        ), line
 
 
 def test_the_readme_has_a_line_for_every_command() -> None:
