@@ -52,6 +52,9 @@ GRACE = timedelta(seconds=1)
 # How long a peer may acknowledge nothing. Linux applies the same limit to a peer that acknowledges but stops reading
 # (tcp(7), TCP_USER_TIMEOUT), so it has to be longer than a busy server's pauses.
 SILENCE_MAXIMUM = timedelta(minutes=2)
+# A server sends 8 KiB at a time, and to be woken up for each takes longer than to read them. So after the first pieces of a
+# long result, whoever has read all that has arrived lets the kernel's buffers fill; the server sends on meanwhile.
+FEW_PIECES, LARGE_PIECE, CATCHING_UP = 8, 64 * 1024, timedelta(milliseconds=10)
 _KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, probes
 
 
@@ -179,6 +182,8 @@ async def copy_out(connection: asyncpg.Connection, query: str, *, null: str) -> 
 
     async def collect(piece: bytes) -> None:
         pieces.append(piece)
+        if len(pieces) > FEW_PIECES and len(piece) < LARGE_PIECE:
+            await asyncio.sleep(CATCHING_UP.total_seconds())
 
     status = await connection.copy_from_query(query, output=collect, format="csv", null=null)
     return b"".join(pieces), int(status.split()[-1])

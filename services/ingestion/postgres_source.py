@@ -71,8 +71,9 @@ class PostgresSnapshot:
             while True:
                 row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))
                 limit = min(limits.rows, max(1, byte_limit // row_bytes))
-                query = selection.page(table, after=after, limit=limit, byte_limit=byte_limit)
-                page = await self._page(table, Role.BASE, selection, query)
+                page: Page | None = None
+                for query in selection.page(table, after=after, limit=limit, byte_limit=byte_limit):
+                    page = page or await self._page(table, Role.BASE, selection, query)
                 if page is None:
                     break
                 async for pages in self._with_partners(page, selection, limits):

@@ -57,15 +57,18 @@ class Selection:
         """Whether every row of every table is read."""
         return self.horizon is None
 
-    def page(self, table: SourceTable, *, after: Key | None, limit: int, byte_limit: int) -> str:
+    def page(self, table: SourceTable, *, after: Key | None, limit: int, byte_limit: int) -> list[str]:
         """The affected rows of `table`, at most `limit`, in key order, after the key `after`.
 
-        A row is left out if those before it have `byte_limit` bytes of text.
+        A row is left out if those before it have `byte_limit` bytes of text. The first of the queries that has a row has them
+        all: where every row is read, one that adds up the bytes of all rows together, for half of the work, comes first.
         """
         rows, condition = self._affected(table)
         if after is not None:
             condition += f" AND ({key_columns(table)}) > {key_literals([after])}"
-        return self._bounded(table, f"{rows} WHERE {condition}", limit, byte_limit)
+        chosen = f"{rows} WHERE {condition}"
+        together = self._together(table, chosen, limit, byte_limit) if condition.startswith(EVERY_ROW) else []
+        return [*together, self._bounded(table, chosen, limit, byte_limit)]
 
     def partners(self, table: SourceTable, keys: list[Key], *, byte_limit: int) -> str:
         """The rows of `table` with one of `keys`, whose values have their form in a data frame.
@@ -98,6 +101,19 @@ class Selection:
         """The columns of a page of `table`, in their order."""
         return table.extract_types | dict.fromkeys(self.carried.get(table.name, ()), TEXT)
 
+    def _together(self, table: SourceTable, chosen: str, limit: int, byte_limit: int) -> list[str]:
+        """A page of the rows that FROM and WHERE, `chosen`, name, if all of them have fewer than `byte_limit` bytes of text.
+
+        Then none of them is too large to travel. Not for columns whose bytes are known only from a text made for that.
+        """
+        wide, ordered = self._sizes(table), f"ORDER BY {key_columns(table)} LIMIT {limit}"
+        known = {column.name: column for column in table.columns if column.type.is_text}
+        if not wide or not wide.keys() <= known.keys() or byte_limit > VALUE_BYTES_MAXIMUM or table.row_id is not None:
+            return []
+        bytes_of = (f"coalesce({codec_of(known[name].type).byte_count(self._text(table, known[name]))}, 0)" for name in wide)
+        summed = f"SELECT coalesce(sum(b), 0) FROM (SELECT {' + '.join(bytes_of)} AS b FROM {chosen} {ordered}) AS t"
+        return [self._read(table, f"FROM {chosen} AND ({summed}) < {byte_limit} {ordered}", {})]
+
     def _bounded(self, table: SourceTable, chosen: str, limit: int, byte_limit: int) -> str:
         """A page of the rows that FROM and WHERE, `chosen`, name.
 
@@ -110,38 +126,51 @@ class Selection:
         ordered = f"FROM {chosen} ORDER BY {key} LIMIT {limit}"
         sizes = self._sizes(table)
         if not sizes:
-            return f"SELECT {self._columns(table)} {ordered}"
+            return self._read(table, ordered, sizes)
         known = {column.name: column.type for column in table.columns}
-        columns = [quoted("t", name) for name in (*known, *self.carried.get(table.name, ()))]
         texts = {column.name: self._text(table, column) for column in table.columns if column.type.is_text}
         asked = [
             f"{codec_of(known.get(name, UNKNOWN_TYPE)).byte_count(texts.get(name, quoted('t', name)))} AS {size}"
             for name, size in sizes.items()
         ]
-        rows = f"SELECT {', '.join([*columns, *asked])} {ordered}"
+        rows = f"SELECT {', '.join([*self._stored(table), *asked])} {ordered}"
         travels = " + ".join(f"CASE WHEN {_is_held(size)} THEN {size} ELSE 0 END" for size in sizes.values())
         sized = f"SELECT t.*, ({travels})::bigint AS {ROW_BYTES} FROM ({rows}) AS t"
         before = f"sum(CASE WHEN {IS_ROW_HELD} THEN {ROW_BYTES}::integer ELSE 0 END)"  # of bigints the sum would be a numeric
         window = f"OVER (ORDER BY {key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
         summed = f"SELECT t.*, coalesce({before} {window}, 0) AS {BYTES_BEFORE} FROM ({sized}) AS t"
-        return f"SELECT {self._columns(table)} FROM ({summed}) AS t WHERE {BYTES_BEFORE} < {byte_limit} ORDER BY {key}"
+        return self._read(table, f"FROM ({summed}) AS t WHERE {BYTES_BEFORE} < {byte_limit}", sizes)
+
+    def _stored(self, table: SourceTable) -> list[str]:
+        return [quoted("t", name) for name in (*(one.name for one in table.columns), *self.carried.get(table.name, ()))]
 
     def _sizes(self, table: SourceTable) -> dict[str, str]:
         """The columns whose values may be large, with a name for their bytes. Keys are indexed, so they are short."""
         wide = [column.name for column in table.columns if codec_of(column.type).is_wide and column.name not in table.key]
         return {name: quoted(f"bytes {number}") for number, name in enumerate([*wide, *self.carried.get(table.name, ())])}
 
-    def _columns(self, table: SourceTable) -> str:
-        """The select list. The defect comes first: pandas would drop a byte-order mark at the very start of the data."""
-        sizes = self._sizes(table)
+    def _read(self, table: SourceTable, rows: str, sizes: Mapping[str, str]) -> str:
+        """What travels of `rows`, in key order. The defect comes first: pandas would drop a byte-order mark at the very start.
+
+        A value that can't travel is NULL. So each value is computed once, in a subquery that OFFSET keeps the planner from
+        dissolving, and a defect is looked for only where a value is NULL and its column is not.
+        """
         values = {table.key_text: key_as_json(self.contract, table)} if table.key_text else {}
         values |= {column.name: self._value(table, column) for column in table.columns}
         values |= {name: f"{quoted('t', name)}::text" for name in self.carried.get(table.name, ())}
         travels = {name: self._travels(table, name, size) for name, size in sizes.items()}
         for name, condition in travels.items():
             values[name] = f"CASE WHEN {condition} THEN {values[name]} END"
-        named = [f"{value} AS {quoted(name)}" for name, value in values.items()]
-        return ", ".join([f"{_defect(table, sizes, travels)} AS {quoted(table.defect)}", *named])
+        names = {
+            name: value if value == quoted("t", name) else quoted(f"value {number}")
+            for number, (name, value) in enumerate(values.items())
+        }
+        computed = [f"{value} AS {names[name]}" for name, value in values.items() if value != names[name]]
+        stored = [*self._stored(table), *((*sizes.values(), ROW_BYTES) if sizes else ())]
+        selected = [f"{_defect(table, names, sizes, travels)} AS {quoted(table.defect)}"]
+        selected += [f"{names[name]} AS {quoted(name)}" for name in values]
+        fenced = f"SELECT {', '.join([*stored, *computed])} {rows} OFFSET 0"
+        return f"SELECT {', '.join(selected)} FROM ({fenced}) AS t ORDER BY {key_columns(table)}"
 
     def _travels(self, table: SourceTable, name: str, size: str) -> str:
         """Whether a value of so many bytes travels.
@@ -211,16 +240,18 @@ class Selection:
         return f"{rows_of(self.contract, table)} AS {alias}"
 
 
-def _defect(table: SourceTable, sizes: Mapping[str, str], travels: Mapping[str, str]) -> str:
-    checks = [
-        f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END"
-        for column in table.columns
-        for condition, what in [
-            *codec_of(column.type).defects(quoted("t", column.name)),
-            *(_too_large(sizes[column.name], travels[column.name]) if column.name in sizes else ()),
-        ]
-    ]
-    return f"nullif(concat_ws('; ', {', '.join(checks)}), '')" if checks else "NULL::text"
+def _defect(table: SourceTable, values: Mapping[str, str], sizes: Mapping[str, str], travels: Mapping[str, str]) -> str:
+    checks, suspicions = [], []
+    for column in table.columns:
+        defects = codec_of(column.type).defects(quoted("t", column.name))
+        defects += _too_large(sizes[column.name], travels[column.name]) if column.name in sizes else []
+        checks += [f"CASE WHEN {condition} THEN {literal(f'{column.name} is {what}')} END" for condition, what in defects]
+        suspicions += [f"{values[column.name]} IS NULL AND {quoted('t', column.name)} IS NOT NULL"] if defects else []
+    return (
+        f"CASE WHEN {' OR '.join(suspicions)} THEN nullif(concat_ws('; ', {', '.join(checks)}), '') END"
+        if checks
+        else "NULL::text"
+    )
 
 
 def _too_large(size: str, travels: str) -> list[tuple[str, str]]:
