@@ -6,13 +6,17 @@ resource "aws_iam_openid_connect_provider" "github" {
   client_id_list = ["sts.amazonaws.com"]
 }
 
+locals {
+  github_provider_arn = coalesce(var.github_provider_arn, one(aws_iam_openid_connect_provider.github[*].arn))
+}
+
 module "pipeline" {
   source              = "./modules/pipeline"
   for_each            = local.programs
   name                = "${local.name}-${each.key}"
   region              = local.region
   account             = local.account
-  github_provider_arn = coalesce(var.github_provider_arn, one(aws_iam_openid_connect_provider.github[*].arn))
+  github_provider_arn = local.github_provider_arn
   github_subject      = "repo:${var.github_repository}:environment:${var.environment}-${each.key}"
   repository_arn      = module.program[each.key].repository_arn
   passed_role_arns    = module.program[each.key].role_arns

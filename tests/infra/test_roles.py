@@ -40,6 +40,7 @@ LOGINS = {  # the secrets of each program: below sources/ are those of every sou
     "loading": ("warehouse-AbCdEf",),
     "operator": ("prover/source-AbCdEf", "prover/warehouse-AbCdEf"),
 }
+PLAN = "aws_iam_role_policy.plan"  # which only denies
 OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
 
 
@@ -67,7 +68,7 @@ def called_operations() -> set[str]:
 
 
 def test_every_action_exists_and_applies_to_its_named_resources(applied: Applied) -> None:
-    assert len(policies(applied)) == 15
+    assert len(policies(applied)) == 16
     assert not checks.iam(applied.resources)
 
 
@@ -147,6 +148,7 @@ def test_every_program_reads_one_version_of_your_contract_and_none_may_write_it(
     place = f"{kept.values['bucket']}/{kept.values['key']}"
     before, after = policies(applied), policies(found)
     assert before.keys() == after.keys()
+    assert after.pop(PLAN) == before[PLAN]
     for address, policy in after.items():
         of_a_program = address.endswith("aws_iam_role_policy.task")
         more = {("s3:GetObjectVersion", place)} if of_a_program else set[tuple[str, str]]()
@@ -191,3 +193,16 @@ def test_a_pipeline_can_change_only_its_own_program(applied: Applied, program: s
             assert any(text in resource for text in own), f"{statement['Sid']}: {resource}"
     may_run_tasks = any("ecs:RunTask" in listed(statement["Action"]) for statement in policy["Statement"])
     assert may_run_tasks == (program in {"loading", "operator"})  # the migration and the smoke test
+
+
+def test_the_nightly_plan_reads_configurations_and_no_data(applied: Applied) -> None:
+    attached = [found.values for found in applied.of_type("aws_iam_role_policy_attachment")]
+    assert [(found["role"], found["policy_arn"]) for found in attached] == [
+        ("starlift-plan", "arn:aws:iam::aws:policy/ReadOnlyAccess")
+    ]
+    statements = policies(applied)[PLAN]["Statement"]
+    assert {statement["Effect"] for statement in statements} == {"Deny"}
+    denied = {action: listed(statement["Resource"]) for statement in statements for action in listed(statement["Action"])}
+    assert len(denied["s3:GetObject"]) == len(TOPOLOGY.buckets)
+    assert len(denied["sqs:ReceiveMessage"]) == 2 * len(TOPOLOGY.queues)
+    assert "secretsmanager:GetSecretValue" in denied

@@ -105,6 +105,22 @@ def test_nothing_is_built_or_deployed_before_the_checks_have_passed() -> None:
     assert workflow("checks")["on"].keys() == {"pull_request", "workflow_call"}
 
 
+def test_nothing_is_published_before_the_checks_have_passed() -> None:
+    jobs = workflow("publish")["jobs"]
+    assert jobs["checks"]["uses"] == "./.github/workflows/checks.yml"
+    assert jobs["publish"]["needs"] == "checks"
+    assert "if" not in jobs["publish"]
+
+
+def test_the_nightly_plan_changes_nothing_and_fails_if_there_is_a_difference() -> None:
+    job = workflow("drift")["jobs"]["plan"]
+    run = job["steps"][-1]["run"]
+    assert "terraform plan -input=false -lock=false -detailed-exitcode " in run
+    assert "apply" not in run
+    assert job["steps"][1]["with"]["terraform_wrapper"] is False  # it hides the exit code
+    assert job["environment"] == "${{ matrix.environment }}-plan"  # trusted by the role of infra/terraform/drift.tf
+
+
 def test_only_main_starts_a_deployment() -> None:
     for file in WORKFLOWS:
         document = workflow(file.stem)
