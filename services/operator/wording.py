@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 REASONS_SHOWN = 5
+HEADING = "source "  # and its name: begins what a command prints about one of several sources
 COMPLAINT = "starlift: "  # begins the sentence that a failed command prints
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from infra.local import processes
 from infra.local.processes import Child
+from services.operator.wording import COMPLAINT, HEADING
 
 COMMAND = ("verify", "--record", "--settle", "10")
 VERDICTS = ("EQUAL ", "DIFFERENT ", "PENDING ")  # how the last line of a proof begins
+LINES = 1_000  # of the output that are looked through
 NOT_LOADED = 4  # the exit code of `starlift verify` before the first load
 
 
@@ -51,8 +53,20 @@ class Prover:
     def _reported(self, code: int) -> str | None:
         """Report nothing before the first load, when there is no warehouse to prove, and a lasting failure only once."""
         last = processes.tail(self.log, 1) or "it ended without a message"
-        is_proof = last.startswith(VERDICTS)
-        if not is_proof and (code == NOT_LOADED or last == self._failure):
+        proofs = self._proofs()
+        if not proofs and (code == NOT_LOADED or last == self._failure):
             return None
-        self._failure = "" if is_proof else last
-        return f"{datetime.now(UTC):%H:%M:%S}  {'proof':<12} {last if is_proof else f'failed: {last}'}"
+        self._failure = "" if proofs else last
+        return "\n".join(f"{datetime.now(UTC):%H:%M:%S}  {'proof':<12} {line}" for line in proofs or [f"failed: {last}"])
+
+    def _proofs(self) -> list[str]:
+        """The verdict of each source, with its name if there are several, and why others of these have none."""
+        source, found = "", []
+        for line in processes.tail(self.log, LINES).splitlines():
+            if line.startswith(HEADING):
+                source = f"{line.removeprefix(HEADING)}: "
+            elif line.startswith(VERDICTS):
+                found.append(f"{source}{line}")
+            elif source and line.startswith(COMPLAINT):
+                found.append(f"{source}failed: {line.removeprefix(COMPLAINT)}")
+        return found

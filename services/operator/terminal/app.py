@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, cast
 
 import typer
@@ -33,6 +34,8 @@ _LOCAL_COMMANDS = (
     ("demo", "local", "Fill a source, load it, follow its changes."),
 )
 
+_BY_SOURCE = frozenset({"ingest", "status", "runs", "verify", "trace", "dlq", "quarantine"})  # modules
+
 
 class LazyCommand(TyperCommand):
     """A command, or a group of commands, that is imported when it is used; until then only its line of help is known."""
@@ -45,6 +48,8 @@ class LazyCommand(TyperCommand):
     def load(self) -> TyperCommand | TyperGroup:
         """Import the command."""
         application = import_module(f"{__package__}.{self._module}").app
+        if self._module in _BY_SOURCE:
+            _take_source(application)
         application.rich_markup_mode = None  # plain text: typer's help in boxes costs more than the rest of the command
         group = typer.main.get_group(application)
         return cast("TyperCommand | TyperGroup", group.commands.get(self._name, group))
@@ -52,6 +57,15 @@ class LazyCommand(TyperCommand):
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Parse the arguments as the command itself does."""
         return self.load().make_context(*arguments, **options)
+
+
+def _take_source(application: typer.Typer) -> None:
+    """Give every command of an application the option `--source`, once."""
+    from services.operator.terminal.sources import by_source  # noqa: PLC0415 (pydantic's settings, which `--help` does not need)
+
+    for info in application.registered_commands:
+        if info.callback is not None and "source" not in signature(info.callback).parameters:
+            info.callback = by_source(info.callback, info.name or info.callback.__name__)
 
 
 def starlift() -> TyperGroup:

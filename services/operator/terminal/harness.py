@@ -75,7 +75,7 @@ def run_command(group: TyperGroup, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
         return ExitCode.FAILED
     except Exception as error:  # noqa: BLE001 (the one place that turns errors into exit codes)
-        return _explained(error)
+        return explained(error)
     return ExitCode.DONE
 
 
@@ -98,7 +98,8 @@ def complain(sentence: str) -> None:
     typer.echo(f"{COMPLAINT}{sentence}", err=True)
 
 
-def _explained(error: Exception) -> int:
+def explained(error: Exception) -> int:
+    """Print what went wrong, in one sentence; return the exit code."""
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is not None:
         complain("; ".join([str(error), *getattr(error, "__notes__", ())]))

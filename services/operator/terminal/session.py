@@ -14,6 +14,7 @@ import typer
 from services.operator.locate import operator_settings
 from services.operator.system import System, open_system
 from services.operator.terminal.harness import TerminatedError
+from services.operator.terminal.sources import of_chosen_source
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 WaitSeconds = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait at most.")]
@@ -22,7 +23,7 @@ Result = TypeVar("Result")
 Opener = Callable[[], AbstractAsyncContextManager[System]]
 
 
-_OPENER: ContextVar[Opener] = ContextVar("opener", default=lambda: open_system(operator_settings()))
+_OPENER: ContextVar[Opener] = ContextVar("opener", default=lambda: open_system(of_chosen_source(operator_settings())))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_a_row_is_a_line_with_its_reasons_and_values_are_not_markup() -> None:
 
 def test_a_key_may_be_a_negative_number() -> None:
     context = typer.main.get_group(app).commands["show"].make_context("show", ["dim_shelf", "-1", "a"])
-    assert context.params == {"table": "dim_shelf", "key": ["-1", "a"]}
+    assert (context.params["table"], context.params["key"]) == ("dim_shelf", ["-1", "a"])
 
 
 def test_an_empty_quarantine_is_reported_in_a_sentence() -> None:
