@@ -83,14 +83,14 @@ class Extract(_Closed):
 
     table: Name  # of the source
     role: Role
-    object: ObjectRef  # Parquet
+    object: ObjectRef  # Parquet, or a bundle: the same object then for all tables, with the row count of this one
 
 
 class StarRows(_Closed):
     """Rows of one warehouse table in the processed bucket."""
 
     table: Name  # of the warehouse
-    object: ObjectRef  # Parquet
+    object: ObjectRef  # as of an Extract
 
 
 class LoadedTable(_Closed):
@@ -188,14 +188,14 @@ class LookUpKeys(_Event):
 class BatchIngested(_Event):
     """Event, from ingestion to remodelling."""
 
-    type: Literal["starlift.batch_ingested.v3"] = "starlift.batch_ingested.v3"
+    type: Literal["starlift.batch_ingested.v4"] = "starlift.batch_ingested.v4"
     data: BatchIngestedData
 
 
 class BatchRemodelled(_Event):
     """Event, from remodelling to loading."""
 
-    type: Literal["starlift.batch_remodelled.v4"] = "starlift.batch_remodelled.v4"
+    type: Literal["starlift.batch_remodelled.v5"] = "starlift.batch_remodelled.v5"
     data: BatchRemodelledData
 
 
@@ -218,6 +218,8 @@ UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "starlift.batch_ingested.v2": lambda document: _without_key_lists(document, "starlift.batch_ingested.v3"),
     "starlift.batch_remodelled.v2": lambda document: _without_key_lists(document, "starlift.batch_remodelled.v4"),
     "starlift.batch_remodelled.v3": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
+    "starlift.batch_ingested.v3": lambda document: {**document, "type": "starlift.batch_ingested.v4"},
+    "starlift.batch_remodelled.v4": lambda document: {**document, "type": "starlift.batch_remodelled.v5"},
 }
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
 _HASH_DIGITS = 16  # of a SHA-256, in a key
-_ROWS = re.compile(rf"/([^/]+)-([0-9a-f]{{{_HASH_DIGITS}}})\.parquet$")
+_ROWS = re.compile(rf"/(?:([^/]+)-([0-9a-f]{{{_HASH_DIGITS}}})\.parquet|bundle-([0-9a-f]{{{_HASH_DIGITS}}})\.json\.gz)$")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,63}$")]  # a source or a table: at most PostgreSQL's 63 bytes
@@ -56,6 +56,10 @@ class BatchKeys:
         """Source rows, in the landing bucket."""
         return f"{self.prefix}{extract_name(table, role)}-{sha256[:_HASH_DIGITS]}.parquet"
 
+    def bundle(self, sha256: str) -> str:
+        """All rows of a small batch, in either bucket."""
+        return f"{self.prefix}bundle-{sha256[:_HASH_DIGITS]}.json.gz"
+
     def key_hashes(self, sha256: str) -> str:
         """The hashes of the keys of every table that the run compares, in either bucket."""
         return f"{self.prefix}key_hashes-{sha256[:_HASH_DIGITS]}.json.gz"
@@ -66,11 +70,7 @@ class BatchKeys:
 
     def star_rows(self, table: str, sha256: str) -> str:
         """Remodelled rows of a warehouse table, in the processed bucket."""
-        return f"{self.star_rows_prefix(table)}{sha256[:_HASH_DIGITS]}.parquet"
-
-    def star_rows_prefix(self, table: str) -> str:
-        """The prefix of a warehouse table's rows; that of a table named `table-…` starts with it as well."""
-        return f"{self.prefix}{table}-"
+        return f"{self.prefix}{table}-{sha256[:_HASH_DIGITS]}.parquet"
 
     def quarantine(self, sha256: str) -> str:
         """The rows that the warehouse cannot hold, as JSON lines, in the processed bucket."""
@@ -143,7 +143,13 @@ def extract_name(table: str, role: str) -> str:
     return f"{table}.{role}"
 
 
-def rows_in(key: str) -> tuple[str, str] | None:
-    """The name of the rows in a Parquet object of a batch, and the first digits of its hash; None for any other key."""
+def rows_in(key: str) -> tuple[str | None, str] | None:
+    """The name of an object's rows, or None for a bundle, and the first digits of its hash; None for a key of no rows."""
     found = _ROWS.search(key)
-    return None if found is None else (found[1], found[2])
+    return None if found is None else (found[1], found[2] or found[3])
+
+
+def is_bundle(key: str) -> bool:
+    """Whether an object is a bundle (contracts/bundles.py)."""
+    found = _ROWS.search(key)
+    return found is not None and found[1] is None

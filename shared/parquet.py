@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import fastparquet
@@ -79,11 +79,7 @@ def decode_parquet(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the file lacks.
     """
     file = _opened(body)
-    unknown = [name for name in _known_columns(file) if name not in types]
-    if unknown:  # leaving a column out would lose it silently
-        raise NewerColumnsError(
-            f"the file has columns that this build's contract does not have: {unknown}; deploy the newer contract"
-        )
+    require_all_known(_known_columns(file), types)
     return _decoded(file, types)
 
 
@@ -95,18 +91,38 @@ def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     return _decoded(_opened(body), types)
 
 
+def require_all_known(columns: Iterable[str], types: Mapping[str, ColumnType]) -> None:
+    """Raises: NewerColumnsError for a column of a file that `types` lacks: leaving it out would lose it silently."""
+    if unknown := [name for name in columns if name not in types]:
+        raise NewerColumnsError(
+            f"the file has columns that this build's contract does not have: {unknown}; deploy the newer contract"
+        )
+
+
+def require_fit(columns: Collection[str], scales: Mapping[str, int], types: Mapping[str, ColumnType]) -> None:
+    """Check a file's columns, and the scales of its decimals: at another one they would be other numbers.
+
+    Raises: KeyError for a column that the file lacks; NewerColumnsError for another scale.
+    """
+    if missing := [name for name in types if name not in columns]:
+        raise KeyError(f"the file has no column {missing}; it has {list(columns)}")
+    for name, kind in types.items():
+        if scales.get(name, kind.scale) != kind.scale:
+            raise NewerColumnsError(
+                f"column '{name}' of the file has scale {scales[name]}, but this build's contract has {kind.sql}; "
+                "deploy the newer contract"
+            )
+
+
 def _opened(body: bytes) -> fastparquet.ParquetFile:
     """The file, if it is one: fastparquet reads beyond the end of other bytes, which can crash the process."""
     return fastparquet.ParquetFile(io.BytesIO(body), verify=True)
 
 
 def _decoded(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> pd.DataFrame:
-    columns = _known_columns(file)
-    missing = [name for name in types if name not in columns]
-    if missing:
-        raise KeyError(f"the file has no column {missing}; it has {columns}")
-    _require_scales(file, types)
-    for element in file._schema[1:]:  # noqa: SLF001 (see the module's docstring)
+    scales = {_name(element): element.scale or 0 for element in file._schema[1:]}  # noqa: SLF001 (see the module's docstring)
+    require_fit(_known_columns(file), scales, types)
+    for element in file._schema[1:]:  # noqa: SLF001
         if element.type != parquet_thrift.Type.BYTE_ARRAY:
             element.converted_type = None
             element.logicalType = None
@@ -119,17 +135,6 @@ def _known_columns(file: fastparquet.ParquetFile) -> list[str]:
     """The columns that a contract names; a carried column is a text, whatever type a later contract gives it."""
     carried = json.loads(file.key_value_metadata.get(_CARRIED, "[]"))
     return [name for name in file.columns if name not in carried]
-
-
-def _require_scales(file: fastparquet.ParquetFile, types: Mapping[str, ColumnType]) -> None:
-    """Check the scale of decimals: at another one they would be other numbers. Raises: NewerColumnsError."""
-    scales = {_name(element): element.scale or 0 for element in file._schema[1:]}  # noqa: SLF001
-    for name, kind in types.items():
-        if scales.get(name, kind.scale) != kind.scale:
-            raise NewerColumnsError(
-                f"column '{name}' of the file has scale {scales[name]}, but this build's contract has {kind.sql}; "
-                "deploy the newer contract"
-            )
 
 
 def _name(element: Any) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pandas as pd
 
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
-from contracts.objects import ObjectRef
+from contracts.objects import ObjectRef, is_bundle
+from shared.bundles import decode_bundle, frame_of
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.parquet import NewerColumnsError, decode_parquet
@@ -18,17 +20,43 @@ from shared.parquet import NewerColumnsError, decode_parquet
 NEWER_COLUMNS_DELAY = timedelta(seconds=60)  # about the time that a deployment takes to replace a task
 
 
-async def read_rows(
-    objects: ObjectStore, ref: ObjectRef, types: Mapping[str, ColumnType], contract: Contract, what: str
-) -> pd.DataFrame:
-    """The rows of an object, in the form of shared.codecs. An error names it by `what` and its key.
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Rows of one table in an object of their own, or in a bundle."""
+
+    name: str  # in a bundle
+    ref: ObjectRef
+    types: Mapping[str, ColumnType]
+
+
+async def read_rows(objects: ObjectStore, stored: Sequence[StoredRows], contract: Contract, what: str) -> list[pd.DataFrame]:
+    """The frame of each, in the form of shared.codecs; a bundle is read once. An error names the object by `what` and its key.
 
     Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError.
     """
-    body = await objects.get(ref)
-    try:
-        return await asyncio.to_thread(decode_parquet, body, types)
-    except NewerColumnsError as error:
-        raise NewerColumnsError(f"{what} '{ref.key}': {error}") from error
-    except KeyError as error:
-        raise PermanentError(f"{what} '{ref.key}' does not fit contract '{contract.name}': {error}") from error
+    by_object: dict[ObjectRef, list[int]] = {}
+    for place, rows in enumerate(stored):
+        by_object.setdefault(rows.ref.model_copy(update={"row_count": 0}), []).append(place)
+    frames = dict[int, pd.DataFrame]()
+
+    async def read(ref: ObjectRef, places: list[int]) -> None:
+        body = await objects.get(ref)
+        found = await asyncio.to_thread(_decoded, body, [stored[place] for place in places], contract, what)
+        frames.update(zip(places, found, strict=True))
+
+    await asyncio.gather(*(read(ref, places) for ref, places in by_object.items()))
+    return [frames[place] for place in range(len(stored))]
+
+
+def _decoded(body: bytes, stored: Sequence[StoredRows], contract: Contract, what: str) -> list[pd.DataFrame]:
+    """The frames of rows that are in one object."""
+    tables, frames = decode_bundle(body) if is_bundle(stored[0].ref.key) else None, list[pd.DataFrame]()
+    for rows in stored:
+        place = f"{what} '{rows.ref.key}'" if tables is None else f"{what} of '{rows.name}' in '{rows.ref.key}'"
+        try:
+            frames.append(decode_parquet(body, rows.types) if tables is None else frame_of(tables[rows.name], rows.types))
+        except NewerColumnsError as error:
+            raise NewerColumnsError(f"{place}: {error}") from error
+        except KeyError as error:
+            raise PermanentError(f"{place} does not fit contract '{contract.name}': {error}") from error
+    return frames

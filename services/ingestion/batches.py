@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,11 +16,12 @@ from operator import add, gt
 from contracts.contract import Contract
 from contracts.key_hashes import KeyHashes, TableHashes
 from contracts.messages import Extract, Role, RowsOf
-from contracts.objects import BatchKeys, ObjectRef
+from contracts.objects import BatchKeys, ObjectRef, extract_name
 from services.ingestion.plan import Plan
 from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page
+from shared.bundles import encode_bundle
 from shared.key_hashes import packed
 from shared.parquet import encode_parquet
 from shared.source_keys import Key
@@ -38,7 +40,7 @@ class Compared:
 class Content:
     """What one batch contains. Its rows may still be on their way to the landing bucket."""
 
-    writes: Sequence[asyncio.Task[Extract]] = ()
+    writes: Sequence[asyncio.Task[list[Extract]]] = ()
     gone: tuple[RowsOf, ...] = ()  # rows that an answer did not find
     is_answer: bool = False  # whether the batch ends an answer
 
@@ -57,7 +59,12 @@ async def write_extracts(
     affected.
     """
     maxima = (limits.rows, limits.byte_count, limits.objects)
-    index, batch_sizes, writes = 0, (0, 0, 0), list[asyncio.Task[Extract]]()
+    index, batch_sizes, writes, small = 0, (0, 0, 0), list[asyncio.Task[list[Extract]]](), list[Page]()
+
+    def all_writes() -> Content:
+        keys = run.object_keys.batch(run.number, index)
+        return Content([*writes, *([group.create_task(_write_bundle(small, keys, store))] if small else [])])
+
     async for pages in snapshot.pages(run.plan, limits):
         page_sizes = (
             sum(page.row_count for page in pages),
@@ -65,21 +72,35 @@ async def write_extracts(
             sum(object_count(run.plan.contract, page.table.name, page.role) for page in pages),
         )
         batch_sizes = tuple(map(add, batch_sizes, page_sizes))
-        if writes and any(map(gt, batch_sizes, maxima)):
-            await announce(Content(writes))
-            index, batch_sizes, writes = index + 1, page_sizes, []
-        keys = run.object_keys.batch(run.number, index)
-        writes += [group.create_task(_write_page(page, keys, store)) for page in pages]
-    return Content(writes)
+        if (writes or small) and any(map(gt, batch_sizes, maxima)):
+            await announce(all_writes())
+            index, batch_sizes, writes, small = index + 1, page_sizes, [], []
+        small = [*small, *pages]
+        if batch_sizes[0] > limits.bundle_rows or batch_sizes[1] > limits.bundle_bytes:
+            keys = run.object_keys.batch(run.number, index)
+            writes += [group.create_task(_write_page(page, keys, store)) for page in small]
+            small = []
+    return all_writes()
 
 
-async def _write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> Extract:
-    carried = [name for name in page.types if name not in page.table.extract_types]
-    body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, carried)
+async def _write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
+    body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, page.carried)
     key_of = partial(object_keys.extract, page.table.name, page.role)
-    return Extract(
-        table=page.table.name, role=page.role, object=await store.put_landing(key_of, body, row_count=page.row_count)
-    )
+    ref = await store.put_landing(key_of, body, row_count=page.row_count)
+    return [Extract(table=page.table.name, role=page.role, object=ref)]
+
+
+async def _write_bundle(pages: Sequence[Page], object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
+    parts = [(extract_name(page.table.name, page.role), await page.frame, page.types, page.carried) for page in pages]
+    body = await asyncio.to_thread(encode_bundle, parts)
+    rows = Counter[tuple[str, Role]]()
+    for page in pages:
+        rows[page.table.name, page.role] += page.row_count
+    ref = await store.put_landing(object_keys.bundle, body, row_count=rows.total())
+    return [
+        Extract(table=table, role=role, object=ref.model_copy(update={"row_count": count}))
+        for (table, role), count in rows.items()
+    ]
 
 
 def object_count(contract: Contract, table: str, role: Role = Role.BASE) -> int:

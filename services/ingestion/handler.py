@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from uuid import UUID, uuid4
 
 from contracts.messages import BatchIngested, IngestSource, LookUpKeys, Message, Trigger, encode
@@ -118,7 +119,7 @@ async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) 
 async def _announce(
     run: Run, index: int, content: Content, hashes: ObjectRef | None, deps: Dependencies, *, is_last: bool
 ) -> BatchIngested:
-    extracts = tuple(await asyncio.gather(*content.writes))
+    extracts = tuple(chain.from_iterable(await asyncio.gather(*content.writes)))
     event = run.batch_ingested(index, extracts, hashes, content.gone, is_answer=content.is_answer, is_last=is_last)
     await deps.remodelling.send(encode(event))
     report_batch(event)

@@ -34,6 +34,9 @@ class BatchLimits:
     byte_count: int = 24 * MIB  # of CSV; a service holds two batches, each in several forms at a time
     # Objects named by a batch's messages, each in at most 1,000 bytes: half of what SQS accepts, for a dead letter needs room.
     objects: int = MESSAGE_BYTES_MAXIMUM // 2 // 1_000
+    # A batch up to both is written as a bundle; beyond, a Parquet object for each table takes less time.
+    bundle_rows: int = 5_000
+    bundle_bytes: int = 2 * MIB  # of CSV
     gone_keys: int = 5_000  # named by one batch: their tombstones take the star's lock for less than half a second
     gone_bytes: int = (
         MESSAGE_BYTES_MAXIMUM // 4
@@ -50,6 +53,11 @@ class Page:
     row_count: int
     byte_count: int  # of its CSV
     frame: asyncio.Future[pd.DataFrame]  # in the form of shared.codecs; parsed while the next page is read
+
+    @property
+    def carried(self) -> list[str]:
+        """The columns that the contract does not know."""
+        return [name for name in self.types if name not in self.table.extract_types]
 
 
 class OpenSnapshot(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import pandas as pd
 import structlog
 
+from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.key_hashes import KeyHashes, RejectedKeys
 from contracts.messages import (
@@ -34,7 +34,7 @@ from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError
 from shared.queue import Queue
 from shared.source_keys import Key
-from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
+from shared.stored_rows import NEWER_COLUMNS_DELAY, StoredRows, read_rows
 
 EVENT_SOURCE = "starlift/loading"
 
@@ -118,7 +118,8 @@ async def _ask(deps: Dependencies, cause: BatchRemodelled | None, question: Ques
 
 async def _load(message: BatchRemodelled, event: BatchLoaded, ask: Ask, deps: Dependencies) -> int | None:
     """How many rows were marked as gone; None if another loader was first."""
-    frames = await asyncio.gather(*(_read_star_rows(rows, deps) for rows in message.data.tables))
+    stored = [StoredRows(one.table, one.object, _types(one, deps)) for one in message.data.tables]
+    frames = await read_rows(deps.objects, stored, deps.contract, "star rows")
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
     hashes, rejected = await _read_hashes(message, deps), await _read_rejected(message, deps)
     batch = Batch(event, rows, hashes, message.data.gone, message.data.answers, rejected)
@@ -148,14 +149,12 @@ async def _read_hashes(message: BatchRemodelled, deps: Dependencies) -> KeyHashe
     return await asyncio.to_thread(unpacked, KeyHashes, body)
 
 
-async def _read_star_rows(rows: StarRows, deps: Dependencies) -> pd.DataFrame:
-    """The star rows of one table. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
+def _types(rows: StarRows, deps: Dependencies) -> Mapping[str, ColumnType]:
     try:
-        types = deps.contract.warehouse_table(rows.table).star_types
+        return deps.contract.warehouse_table(rows.table).star_types
     except ContractError as error:
         advice = "deploy the contract that it was written with, then replay the dead letters"
         raise PermanentError(f"star rows '{rows.object.key}' can't be loaded: {error}; {advice}") from error
-    return await read_rows(deps.objects, rows.object, types, deps.contract, "star rows")
 
 
 def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:

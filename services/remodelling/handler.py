@@ -6,13 +6,14 @@ The result depends on the message alone: the service keeps no state, and batches
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
 import structlog
 
+from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.key_hashes import RejectedKeys
 from contracts.messages import (
@@ -26,10 +27,11 @@ from contracts.messages import (
     StarRows,
     encode,
 )
-from contracts.objects import BatchKeys, ObjectRef
+from contracts.objects import BatchKeys, ObjectRef, extract_name, is_bundle
 from contracts.tables import ContractError
 from services.remodelling.quarantine import refused_rows
 from services.remodelling.transform import Remodelled, SourceRows, remodel
+from shared.bundles import encode_bundle
 from shared.envelope import caused_by
 from shared.errors import PermanentError
 from shared.key_hashes import packed
@@ -37,7 +39,7 @@ from shared.object_store import ObjectStore, put_addressed
 from shared.outcome import Defer, Done, Outcome
 from shared.parquet import NewerColumnsError, encode_parquet
 from shared.queue import Queue
-from shared.stored_rows import NEWER_COLUMNS_DELAY, read_rows
+from shared.stored_rows import NEWER_COLUMNS_DELAY, StoredRows, read_rows
 
 EVENT_SOURCE = "starlift/remodelling"
 
@@ -80,8 +82,12 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 
 
 async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> SourceRows:
-    """The rows of a batch, those of one table and role in one frame."""
-    frames = await asyncio.gather(*(_read_extract(extract, deps) for extract in batch.extracts))
+    """The rows of a batch, those of one table and role in one frame.
+
+    Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError.
+    """
+    stored = [StoredRows(extract_name(one.table, one.role), one.object, _types(one, deps)) for one in batch.extracts]
+    frames = await read_rows(deps.objects, stored, deps.contract, "extract")
     found: dict[tuple[Role, str], list[pd.DataFrame]] = {}
     for extract, frame in zip(batch.extracts, frames, strict=True):
         found.setdefault((extract.role, extract.table), []).append(frame)
@@ -92,14 +98,12 @@ async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> Source
     )
 
 
-async def _read_extract(extract: Extract, deps: Dependencies) -> pd.DataFrame:
-    """The rows of an extract. Raises: NewerColumnsError, PermanentError, TransientError, DependencyDownError."""
+def _types(extract: Extract, deps: Dependencies) -> Mapping[str, ColumnType]:
     try:
-        types = deps.contract.source_table(extract.table).extract_types
+        return deps.contract.source_table(extract.table).extract_types
     except ContractError as error:
         advice = "deploy the contract that it was written with, then replay the dead letters"
         raise PermanentError(f"extract '{extract.object.key}' can't be remodelled: {error}; {advice}") from error
-    return await read_rows(deps.objects, extract.object, types, deps.contract, "extract")
 
 
 async def _write_objects(
@@ -109,7 +113,7 @@ async def _write_objects(
     object_keys = BatchKeys(batch.source_name, batch.run, batch.index)
     return BatchRemodelledData(
         **batch.head(),
-        tables=tuple(await asyncio.gather(*(_write_star_rows(result, object_keys, deps) for result in results))),
+        tables=await _write_star_rows(batch, results, object_keys, deps),
         hashes=await _copy_hashes(batch, object_keys, deps),
         gone=batch.gone,
         answers=batch.answers,
@@ -118,7 +122,24 @@ async def _write_objects(
     )
 
 
-async def _write_star_rows(result: Remodelled, object_keys: BatchKeys, deps: Dependencies) -> StarRows:
+async def _write_star_rows(
+    batch: BatchIngestedData, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
+) -> tuple[StarRows, ...]:
+    """Write the star rows: as a bundle if the batch is one."""
+    if not all(is_bundle(extract.object.key) for extract in batch.extracts):
+        return tuple(await asyncio.gather(*(_write_table(result, object_keys, deps) for result in results)))
+    if not results:
+        return ()
+    parts = [(result.table.name, result.rows, result.table.star_types, ()) for result in results]
+    body = await asyncio.to_thread(encode_bundle, parts)
+    row_count = sum(len(result.rows) for result in results)
+    ref = await put_addressed(deps.objects, deps.processed_bucket, object_keys.bundle, body, row_count=row_count)
+    return tuple(
+        StarRows(table=result.table.name, object=ref.model_copy(update={"row_count": len(result.rows)})) for result in results
+    )
+
+
+async def _write_table(result: Remodelled, object_keys: BatchKeys, deps: Dependencies) -> StarRows:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
     key_of = partial(object_keys.star_rows, result.table.name)
     ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))

@@ -19,8 +19,8 @@ from services.operator.ingest import request_run, resend_missing, wait_until_loa
 from services.operator.progress import read_progress
 from services.operator.proof.verify import verify
 from services.operator.system import System
-from shared.parquet import decode_parquet
 from shared.sql import quoted
+from tests.fixtures.pipeline import landed_frame
 
 SETTLE_LIMIT = timedelta(minutes=20)  # of a hang, not of a slow machine
 LOOK_EVERY_S = 0.5
@@ -129,7 +129,7 @@ async def _versions(system: System, manifest: Manifest) -> AsyncIterator[tuple[s
             source = system.contract.source_table(extract.table)
             is_fact = any(isinstance(table, Fact) for table in system.contract.remodelled_from(extract.table))
             if extract.role is Role.BASE and is_fact:
-                frame = decode_parquet(await system.objects.get(extract.object), source.extract_types)
+                frame = await landed_frame(system.objects, system.contract, extract)
                 for version in zip(frame[source.key[0]].tolist(), frame["last_updated"].tolist(), strict=True):
                     yield extract.table, version
 

@@ -87,7 +87,7 @@ async def written_history(cluster: TestCluster, source: str, warehouse: str) -> 
     await create(application)
     await fill(application, orders=20, seed=1)
     urls = cluster.url(source, READER), cluster.url(warehouse, LOADER)
-    async with open_pipeline(*urls, limits=BatchLimits(rows=250)) as pipeline:
+    async with open_pipeline(*urls, limits=BatchLimits(rows=250, bundle_rows=150)) as pipeline:
         messages = await pipeline.read()
         for statements in CHANGES:
             for statement in statements:

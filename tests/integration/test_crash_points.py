@@ -21,6 +21,7 @@ from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Manifest, SourceState
 from services.ingestion import handler as ingestion
 from services.ingestion.postgres_source import PostgresSource
+from services.ingestion.source import BatchLimits
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.remodelling import handler as remodelling
 from shared.envelope import opening
@@ -156,9 +157,9 @@ async def change(source: asyncpg.Connection, number: int) -> None:
 pytestmark = begins_with(loaded_totesys(orders=40))
 
 
-@pytest.fixture
-def loaded(pipeline: Pipeline) -> Pipeline:
-    return pipeline.cut(4)
+@pytest.fixture(params=[0, BatchLimits().bundle_rows], ids=["in Parquet", "in bundles"])
+def loaded(pipeline: Pipeline, request: pytest.FixtureRequest) -> Pipeline:
+    return replace(pipeline, limits=BatchLimits(rows=4, bundle_rows=request.param))
 
 
 def manifests_of(pipeline: Pipeline) -> dict[str, Manifest]:
@@ -199,7 +200,7 @@ async def test_a_run_killed_after_any_of_its_effects_is_completed_by_its_redeliv
         died_behind.append(killed.effects[-1])
     assert set(died_behind) | {Point.INPUT_DELETED} == set(POINTS_OF["ingestion"])
     assert died_behind[0] is Point.LEASE_TAKEN
-    assert died_behind.count(Point.MESSAGE_SENT) == 2
+    assert killed.effects.count(Point.MESSAGE_SENT) == 2
     assert died_behind[-3:] == [Point.MESSAGE_SENT, Point.MANIFEST_WRITTEN, Point.STATE_ADVANCED]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
 
+from services.ingestion.source import BatchLimits
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import PROCESSED, Pipeline
 
@@ -17,6 +19,12 @@ TEXTS = (
     *("", " ", "NULL", "nan", r"\N", r"\.", "\\", "\t", "a,b", 'the "Annexe"', '"', "O'Connor", "two\nlines", "\r\n"),
     *("\ufeffbom", "🚚 naïve 大阪", "e\u0301", "\u2028\u0085\x0b\x1c", "$1", "{}", "'); DROP TABLE design; --", "x" * 5_000),
 )
+
+
+@pytest.fixture(params=[0, BatchLimits().bundle_rows], ids=["in Parquet", "in a bundle"])
+def pipeline(pipeline: Pipeline, request: pytest.FixtureRequest) -> Pipeline:
+    """A pipeline whose batches are all of one form."""
+    return replace(pipeline, limits=BatchLimits(bundle_rows=request.param))
 
 
 def quarantine(pipeline: Pipeline) -> list[dict[str, Any]]:

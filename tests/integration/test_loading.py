@@ -245,5 +245,7 @@ async def test_extracts_of_another_contract_are_refused_by_name(filled: asyncpg.
     staff = CONTRACT.source_table("staff")
     wider = replace(staff, columns=(*staff.columns, SourceColumn("nickname", TEXT)))
     tables = tuple(wider if table is staff else table for table in CONTRACT.source_tables)
-    with pytest.raises(PermanentError, match=r"^extract 'totesys/runs/.*staff.base-.*parquet' does not fit .*nickname"):
+    with pytest.raises(
+        PermanentError, match=r"^extract of 'staff.base' in 'totesys/runs/.*bundle-.*json.gz' does not fit .*nickname"
+    ):
         await pipeline.reading(replace(CONTRACT, source_tables=tables)).remodel(message)

@@ -33,14 +33,14 @@ from shared.consumer import Consumer, Handler
 from shared.envelope import opening
 from shared.object_store import ObjectStore
 from shared.outcome import Done
-from shared.parquet import decode_parquet, encode_parquet
+from shared.parquet import encode_parquet
 from shared.queue import Delivery, Queue
 from shared.service import Clients, open_clients
 from shared.source_store import SourceStore
 from shared.testing import FakeQueue, reference
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.localstack import REGION
-from tests.fixtures.pipeline import SOURCE, Pipeline
+from tests.fixtures.pipeline import SOURCE, Pipeline, landed_frame
 from tests.unit.shared.consumer.scene import RULES
 
 pytestmark = pytest.mark.localstack
@@ -149,7 +149,7 @@ async def poison_of(place: Place, batch: BatchIngested) -> dict[str, str]:
     """A message for each way in which one can be bad."""
     extract = batch.data.extracts[0]
     types = place.pipeline.contract.source_table(extract.table).extract_types
-    frame = decode_parquet(await place.objects.get(extract.object), types)
+    frame = await landed_frame(place.objects, place.pipeline.contract, extract)
     fewer = dict(list(types.items())[:-1])
     bodies = {"narrow": encode_parquet(frame[list(fewer)], fewer), "nonsense": b"no Parquet"}
     for key, body in bodies.items():
@@ -170,7 +170,7 @@ async def poison_of(place: Place, batch: BatchIngested) -> dict[str, str]:
 EXPLAINED = {  # how each ends: reason, attempts, and a part of what its failure record says
     "undecodable body": (FailureReason.UNDECODABLE, 1, "the body is not JSON; Starlift does not send such messages"),
     "unknown type": (FailureReason.UNDECODABLE, 1, "the type 'starlift.batch_brewed.v1' is not one of"),
-    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 3, which this build knows; deferred for longer than"),
+    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 4, which this build knows; deferred for longer than"),
     "object gone": (FailureReason.PERMANENT, 1, "/nowhere', which does not exist; restore it and replay"),
     "hash differs": (FailureReason.PERMANENT, 1, f"bytes with sha256 {'0' * 64}; restore it and replay"),
     "contract violated": (

@@ -21,8 +21,7 @@ from services.ingestion.postgres_source import PostgresSource
 from services.ingestion.source import BatchLimits
 from services.operator.local.totesys.fill import connect, fill
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
-from shared.parquet import decode_parquet
-from tests.fixtures.pipeline import LANDING, PROCESSED, SOURCE, Pipeline
+from tests.fixtures.pipeline import PROCESSED, SOURCE, Pipeline, landed_frame
 
 MAKER = SourceTable(
     "maker",
@@ -94,12 +93,10 @@ async def batches_of(pipeline: Pipeline, byte_count: int = BATCH_BYTES) -> list[
     return [event.data.extracts for event in announced]
 
 
-def landed(pipeline: Pipeline, extracts: Sequence[Extract], table: SourceTable, role: Role) -> pd.DataFrame:
+async def landed(pipeline: Pipeline, extracts: Sequence[Extract], table: SourceTable, role: Role) -> pd.DataFrame:
     """The rows of one table and role in a batch."""
-    bodies = [
-        pipeline.objects.buckets[LANDING][one.object.key] for one in extracts if (one.table, one.role) == (table.name, role)
-    ]
-    frames = [decode_parquet(body, table.extract_types) for body in bodies]
+    wanted = [one for one in extracts if (one.table, one.role) == (table.name, role)]
+    frames = [await landed_frame(pipeline.objects, pipeline.contract, one) for one in wanted]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(table.extract_types))
 
 
@@ -140,9 +137,9 @@ async def test_partners_are_split_by_bytes_together_with_the_rows_that_need_them
     batches = await batches_of(narrow)
     assert sum(row_counts(batches, "doc")) == 90
     for batch in batches:
-        partners = landed(narrow, batch, MAKER, Role.PARTNER)
+        partners = await landed(narrow, batch, MAKER, Role.PARTNER)
         assert len(partners) * ROW_BYTES <= BATCH_BYTES
-        rows = landed(narrow, batch, DOC, Role.BASE)
+        rows = await landed(narrow, batch, DOC, Role.BASE)
         assert set(rows["maker_id"]) <= set(partners["maker_id"]), "a batch is self-contained"
     await narrow.run(Mode.FULL)
     assert (await narrow.verify()).is_equal

@@ -134,25 +134,28 @@ async def read_rows(
     A batch that a later build remodelled again has several objects; the right one has as many rows as were loaded.
     """
     objects, bucket = store.objects, store.processed_bucket
-    for key in await objects.keys(bucket, store.keys.batch(batch.run, batch.index).star_rows_prefix(table.name)):
-        named, found = rows_in(key), await objects.read(bucket, key)
-        if named is None or named[0] != table.name or found is None:
+    for key in await objects.keys(bucket, store.keys.batch(batch.run, batch.index).prefix):
+        if (named := rows_in(key)) is None or named[0] not in {table.name, None}:
             continue
-        versions = await asyncio.to_thread(_rows, found.body, named[1], table, columns)
+        found = await objects.read(bucket, key)
+        versions = None if found is None else await asyncio.to_thread(_rows, found.body, named, table, columns)
         if versions is not None and len(versions) == batch.row_count:
             return versions
     return None
 
 
-def _rows(body: bytes, digest: str, table: RemodelledTable, names: Sequence[str]) -> list[tuple[str | None, ...]] | None:
+def _rows(
+    body: bytes, named: tuple[str | None, str], table: RemodelledTable, names: Sequence[str]
+) -> list[tuple[str | None, ...]] | None:
     """None for bytes that are not those of the key, or that were made under a contract with other columns."""
-    from shared.parquet import NewerColumnsError, decode_columns  # noqa: PLC0415 (pandas: half a second for every command)
+    from shared.bundles import decode_bundle, some_columns  # noqa: PLC0415 (pandas: half a second for every command)
+    from shared.parquet import NewerColumnsError, decode_columns  # noqa: PLC0415
 
-    if not sha256(body).hexdigest().startswith(digest):
+    if not sha256(body).hexdigest().startswith(named[1]):
         return None
     types = {name: table.column(name).type for name in names}
     try:
-        frame = decode_columns(body, types)
+        frame = some_columns(decode_bundle(body)[table.name], types) if named[0] is None else decode_columns(body, types)
     except (KeyError, NewerColumnsError):
         return None
     values = (frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in types)

@@ -7,6 +7,7 @@ the messages. What has expired is missing here, which is not an error.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -137,24 +138,27 @@ async def _with_objects(system: System, table: RemodelledTable, traces: Traces) 
     else:
         written_at = {one.key: one.written_at for one in landing}
         refs = [one.object for one in traces.announced.data.extracts if extract_name(one.table, one.role) in names]
+        rows = Counter[str]()  # a bundle holds those of several tables
+        for ref in refs:
+            rows[ref.key] += ref.row_count
         landed = tuple(
             Piece(
                 bucket=ref.bucket,
                 key=ref.key,
-                rows=ref.row_count,
+                rows=rows[ref.key],
                 bytes=ref.byte_count,
                 written_at=written_at.get(ref.key),
                 expired=ref.key not in written_at,
             )
-            for ref in refs
+            for ref in {ref.key: ref for ref in refs}.values()
         )
     return replace(traces, landing=landed, processed=_pieces(store.processed_bucket, processed, {table.name}))
 
 
 def _pieces(bucket: str, listing: Iterable[Listed], names: Container[str]) -> tuple[Piece, ...]:
-    """The listed objects that hold rows of one of `names`."""
+    """The listed objects that hold rows of one of `names`, and bundles, which may."""
     return tuple(
         Piece(bucket=bucket, key=one.key, rows=None, bytes=one.byte_count, written_at=one.written_at, expired=False)
         for one in listing
-        if (named := rows_in(one.key)) is not None and named[0] in names
+        if (named := rows_in(one.key)) is not None and (named[0] is None or named[0] in names)
     )

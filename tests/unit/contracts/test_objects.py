@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from contracts.objects import BatchKeys, SourceKeys, rows_in
+from contracts.objects import BatchKeys, SourceKeys, is_bundle, rows_in
 
 SHA256 = "0123456789abcdef" * 4
 KEYS = SourceKeys("shop")
@@ -25,6 +25,7 @@ PREFIX = "shop/runs/00000001796004170422/00003/"
         (KEYS.history, "proofs/shop/history.json"),
         (BATCH.prefix, PREFIX),
         (BATCH.extract("staff", "base", SHA256), f"{PREFIX}staff.base-0123456789abcdef.parquet"),
+        (BATCH.bundle(SHA256), f"{PREFIX}bundle-0123456789abcdef.json.gz"),
         (BATCH.key_hashes(SHA256), f"{PREFIX}key_hashes-0123456789abcdef.json.gz"),
         (BATCH.star_rows("dim_staff", SHA256), f"{PREFIX}dim_staff-0123456789abcdef.parquet"),
         (BATCH.quarantine(SHA256), "quarantine/shop/runs/00000001796004170422/00003-0123456789abcdef.jsonl"),
@@ -56,7 +57,11 @@ def test_the_key_of_an_object_names_its_rows() -> None:
     batch = BatchKeys("shop", 1, 0)
     assert rows_in(batch.star_rows("fact-x", SHA256)) == ("fact-x", SHA256[:16])
     assert rows_in(batch.extract("staff", "partner", SHA256)) == ("staff.partner", SHA256[:16])
+    assert rows_in(batch.bundle(SHA256)) == (None, SHA256[:16])
     assert rows_in(batch.key_hashes(SHA256)) is None
+    assert is_bundle(batch.bundle(SHA256))
+    others = (batch.star_rows("bundle", SHA256), batch.key_hashes(SHA256), batch.rejected_keys(SHA256), "somewhere")
+    assert not any(map(is_bundle, others))
 
 
 def test_keys_of_runs_sort_like_their_numbers() -> None:

@@ -69,8 +69,8 @@ async def test_letters_that_cannot_be_replayed_stay_with_a_reason(
     scene = DeadScene()
     (large,) = scene.add()
     (message,) = scene.dead.messages
-    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v3"})
-    old = message.body.replace("starlift.batch_ingested.v3", "old.v1")
+    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v4"})
+    old = message.body.replace("starlift.batch_ingested.v4", "old.v1")
     message.body = old.replace('"source":"tests"', f'"source":"tests{"x" * (MESSAGE_BYTES_MAXIMUM - len(old))}"')
     good = scene.add(2, replays=2)
     (tired,) = scene.add(replays=3)

@@ -11,6 +11,7 @@ from contracts.objects import SourceKeys
 from contracts.origins import FromSource
 from contracts.tables import Column, Dimension, Fact
 from services.operator.proof.loaded import LoadedBatch, read_versions, spelled
+from shared.bundles import encode_bundle
 from shared.parquet import NewerColumnsError, encode_parquet
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore
@@ -33,6 +34,16 @@ async def versions(fact: Dimension | Fact, *, name: str = "fact_sale") -> list[t
 
 async def test_a_version_is_identified_by_its_key_and_version_columns() -> None:
     assert await versions(FACT_SALE) == [("1", "2026-11-01", "09:30:00.000001"), ("2", "1969-12-31", "23:59:59.999999")]
+
+
+async def test_the_versions_of_a_small_batch_are_read_from_its_bundle() -> None:
+    rows = remodelled(items({}, {"sold_at": -1}), "fact_sale").rows
+    keys, objects = SourceKeys(SOURCE).batch(7, 0), FakeObjectStore(PROCESSED)
+    store = SourceStore(objects, SOURCE, "landing", PROCESSED)
+    for name in ("dim_other", "fact_sale"):  # that of another remodelling of the batch comes first, or last
+        body = encode_bundle([(name, rows, FACT_SALE.star_types, ())])
+        await objects.put(PROCESSED, keys.bundle(sha256(body).hexdigest()), body)
+    assert await read_versions(store, FACT_SALE, BATCH) == await versions(FACT_SALE)
 
 
 async def test_an_object_made_under_another_key_is_not_readable() -> None:
