@@ -28,8 +28,10 @@ _UNREACHABLE = (
 # By OpenSSL's numbers (openssl-verification-options(1)): an authority that is not trusted, a name that is not the host's.
 _UNTRUSTED = frozenset({18, 19, 20, 21})
 _OF_ANOTHER_HOST = frozenset({62, 64})
-# All errors of PgBouncer are protocol violations, in English; it quotes those of the server behind it.
-_POOLER_REFUSES_LOGIN = re.compile(r"authentication failed|no such user|no such database|login rejected")
+# PgBouncer's errors, in English: protocol violations at the login, and later the reason why it ends the connection.
+_POOLER_REFUSES_LOGIN = re.compile(
+    r"authentication failed|no such user|no such database|database .* does not exist|login rejected"
+)
 _POOLER_REFUSES_US = re.compile(r"startup parameter|statement pooling mode")
 # The server answers but can't do the work, because of its own state or of other sessions, not because of the message.
 _BUSY = (
@@ -89,7 +91,7 @@ def _classed(dependency: str, error: BaseException) -> Exception:
 
 def refuses_login(error: BaseException) -> bool:
     """Whether a server, or a pooler in front of it, refuses the user or the password."""
-    if isinstance(error, asyncpg.ProtocolViolationError):
+    if isinstance(error, asyncpg.PostgresConnectionError):
         return _POOLER_REFUSES_LOGIN.search(str(error)) is not None
     return isinstance(error, asyncpg.InvalidAuthorizationSpecificationError)
 
@@ -106,7 +108,7 @@ def _explain_refusal(dependency: str, error: BaseException) -> str | None:
             return f"the {dependency} database refuses the login ({error}); correct its URL or its pg_hba.conf"
         case asyncpg.InvalidCatalogNameError():
             return f"the {dependency} database does not exist on its server ({error}); create it or correct the URL"
-        case asyncpg.ProtocolViolationError() if refuses_login(error):
+        case asyncpg.PostgresConnectionError() if refuses_login(error):
             return (
                 f"a pooler in front of the {dependency} database refuses the login ({error}); correct the database's URL or "
                 "secret, or the pooler's users and databases"
@@ -147,7 +149,7 @@ def _classed_misuse(dependency: str, error: asyncpg.InterfaceError) -> Exception
 
 
 def _classed_outage(dependency: str, error: BaseException) -> Exception:
-    if isinstance(error, asyncpg.ProtocolViolationError) and _POOLER_REFUSES_US.search(str(error)):
+    if isinstance(error, asyncpg.PostgresConnectionError) and _POOLER_REFUSES_US.search(str(error)):
         advice = "set its pool_mode to transaction" if "pooling" in str(error) else f"remove it from the {dependency} URL"
         return PermanentError(
             f"a pooler in front of the {dependency} database refuses the connection ({error}); {advice}, or point the URL at "
@@ -187,7 +189,8 @@ def _explain_unreachable(dependency: str, error: BaseException) -> str:
         case OSError():
             return f"the {dependency} database's host can't be reached ({error}); check the URL and the network"
         case _:
-            advice = f"; {_SEE_LOG}" if isinstance(error, asyncpg.ConnectionDoesNotExistError) else ""
+            has_no_reason = isinstance(error, asyncpg.ConnectionDoesNotExistError) and ": " not in str(error)
+            advice = f"; {_SEE_LOG}" if has_no_reason else ""
             return f"the {dependency} database can't be reached: {error}{advice}"
 
 

@@ -19,7 +19,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
 ELSEWHERE = ("dist/", ".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
 # Names there, and values of infra/terraform.
-ON_AWS = ("starlift/", "ENVIRONMENT/", "prover/", "sources/", "service/", "task/", "environments/", "repos/", "linux/")
+ON_AWS = ("starlift/", "aws/", "ENVIRONMENT/", "prover/", "sources/", "service/", "task/", "environments/", "repos/", "linux/")
 COMMANDS: dict[str, Any] = {
     name: command.load() for name, command in starlift().commands.items() if isinstance(command, LazyCommand)
 }

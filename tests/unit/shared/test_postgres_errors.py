@@ -35,7 +35,9 @@ def certificate_error(code: int, message: str) -> ssl.SSLCertVerificationError:
             "a pooler in front of the ware",
         ),
         (
-            asyncpg.ProtocolViolationError("transaction blocks not allowed in statement pooling mode"),
+            asyncpg.ConnectionDoesNotExistError(
+                "connection was closed: transaction blocks not allowed in statement pooling mode"
+            ),
             PermanentError,
             "set its pool_mode to transaction, or point the URL at the server itself",
         ),
