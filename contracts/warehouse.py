@@ -25,8 +25,6 @@ STAR_LOCK = 0x57A2_11F7
 COMPARISON_LOCK = 0x57A2_11F8
 
 CREATE_OWN_TABLES = """
-CREATE SCHEMA IF NOT EXISTS starlift;
-
 -- One row per loaded batch, written in the transaction that merged the batch.
 CREATE TABLE IF NOT EXISTS starlift.ledger (
     batch_id uuid PRIMARY KEY,
@@ -135,7 +133,7 @@ def own_statement(schema: str, text: str) -> str:
     if schema == OWN_SCHEMA:
         return text
     name = '"' + schema.replace('"', '""') + '"'
-    return text.replace(f"{OWN_SCHEMA}.", f"{name}.").replace(f"EXISTS {OWN_SCHEMA};", f"EXISTS {name};")
+    return text.replace(f"{OWN_SCHEMA}.", f"{name}.")
 
 
 def own_lock(schema: str, lock: int) -> int:

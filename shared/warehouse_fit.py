@@ -12,10 +12,10 @@ from shared.star_schema.schema import is_of_another_star, owner_mark
 
 _PRIVILEGES = """
 SELECT
-    has_database_privilege(current_database(), 'CREATE') AS may_create_schemas,
-    -- NULL: there is no such schema yet.
-    (SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1) AS may_create_tables,
+    count(n.oid) = 2 OR has_database_privilege(current_database(), 'CREATE') AS may_create_schemas,
+    array_agg(name) FILTER (WHERE NOT has_schema_privilege(n.oid, 'CREATE')) AS closed_schemas,
     has_database_privilege(current_database(), 'TEMPORARY') AS may_create_temporary_tables
+FROM unnest($1::text[]) AS name LEFT JOIN pg_namespace AS n ON n.nspname = name
 """
 _LACKED = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regtype(name) IS NULL"
 _TABLES = """
@@ -40,13 +40,14 @@ ORDER BY c.relname
 
 async def missing_privileges(warehouse: asyncpg.Connection, contract: Contract) -> list[str]:
     """What the role may not do, a sentence each."""
-    may = dict(await warehouse.fetchrow(_PRIVILEGES, contract.warehouse_schema) or {})
+    may = dict(await warehouse.fetchrow(_PRIVILEGES, [contract.warehouse_schema, contract.ledger_schema]) or {})
     lacked = {
         "schemas; GRANT CREATE ON DATABASE …": may["may_create_schemas"],
-        f"tables; GRANT CREATE ON SCHEMA {contract.warehouse_schema}": may["may_create_tables"],
+        **{f"tables; GRANT CREATE ON SCHEMA {name}": False for name in may["closed_schemas"] or ()},
         "temporary tables; GRANT TEMPORARY ON DATABASE …": may["may_create_temporary_tables"],
     }
-    return [f"the warehouse role may not create {what} to it" for what, is_allowed in lacked.items() if is_allowed is False]
+    remedy = "to it (`starlift grants warehouse`)"
+    return [f"the warehouse role may not create {what} {remedy}" for what, is_allowed in lacked.items() if is_allowed is False]
 
 
 async def names_taken(warehouse: asyncpg.Connection, contract: Contract, applied: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from contracts.warehouse import (
     TAKE_OVER_KEY_LISTS,
 )
 from shared.star_schema.evolution import Change
+from shared.star_schema.schema import create_schema
 
 _ARE_MISSING = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
 
@@ -22,7 +23,8 @@ _ARE_MISSING = "SELECT bool_or(to_regclass(name) IS NULL) FROM unnest($1::text[]
 async def own_changes(warehouse: asyncpg.Connection, contract: Contract) -> list[Change]:
     """The changes that they need; carry out only the first."""
     if await warehouse.fetchval(_ARE_MISSING, [contract.own(name) for name in OWN_TABLES]):
-        return [Change(f"schema '{contract.ledger_schema}'", (contract.own(CREATE_OWN_TABLES),))]
+        statements = (create_schema(contract.ledger_schema), contract.own(CREATE_OWN_TABLES))
+        return [Change(f"schema '{contract.ledger_schema}'", statements)]
     found = []
     if not await warehouse.fetchval(HAS_SINCE, contract.own(COMPARISON)):
         found.append(Change(f"the table of key comparisons, {contract.own(COMPARISON)}", tuple(map(contract.own, ADD_SINCE))))

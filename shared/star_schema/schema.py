@@ -16,11 +16,17 @@ _OWNER = "of the star whose ledger is in schema "
 
 def create_statements(contract: Contract, tables: Iterable[StoredTable]) -> Iterator[str]:
     """The statements that create tables of the star, with their keys. Foreign keys come after the first load."""
-    yield f"CREATE SCHEMA IF NOT EXISTS {quoted(contract.warehouse_schema)}"
+    yield create_schema(contract.warehouse_schema)
     for table in tables:
         yield _create_table(contract, table)
         if (mark := owner_mark(contract)) is not None:
             yield f"COMMENT ON COLUMN {relation(contract, table)}.{RUN} IS {literal(mark)}"
+
+
+def create_schema(name: str) -> str:
+    """Create a schema that is missing. IF NOT EXISTS alone demands the right to create one, even where there is one."""
+    create = f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}"
+    return f"DO {literal(f'BEGIN IF to_regnamespace({literal(quoted(name))}) IS NULL THEN {create}; END IF; END')}"
 
 
 def owner_mark(contract: Contract) -> str | None:

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from contracts.warehouse import CREATE_OWN_TABLES
+from contracts.warehouse import CREATE_OWN_TABLES, OWN_SCHEMA
 from contracts.yaml_text import read_contract
 from infra.local.databases import READER, execute
 from services.loading.migrate import migrate_schema
 from shared.star_schema.evolution import SchemaNotReadyError
-from shared.star_schema.schema import create_statements
+from shared.star_schema.schema import create_schema, create_statements
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.plans import plan_for, problems_of
 from tests.fixtures.postgres_cluster import TestCluster
@@ -23,8 +23,8 @@ from tests.integration.test_planned_changes import catalog
 
 REMEDY = "required by contract 'totesys'; restore it or change the contract"
 UNREADABLE = (
-    "no privilege to read column '{table}.{column}'; grant SELECT ({column}) ON {table} to the role that Starlift uses, or "
-    "leave the column out of the contract"
+    "no privilege to read column '{table}.{column}'; grant SELECT ({column}) ON {table} to the role that Starlift uses "
+    "(`starlift grants source`), or leave the column out of the contract"
 )
 IN_THE_WAY = (
     "the warehouse can't be migrated to contract 'totesys' while other objects depend on columns that have to change: view "
@@ -145,9 +145,9 @@ async def test_a_warehouse_role_needs_three_privileges(
     source_database: str, source: asyncpg.Connection, reader_url: str
 ) -> None:
     assert await problems_of(CONTRACT, warehouse=reader_url) == [
-        "the warehouse role may not create schemas; GRANT CREATE ON DATABASE … to it",
-        "the warehouse role may not create tables; GRANT CREATE ON SCHEMA public to it",
-        "the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it",
+        "the warehouse role may not create schemas; GRANT CREATE ON DATABASE … to it (`starlift grants warehouse`)",
+        "the warehouse role may not create tables; GRANT CREATE ON SCHEMA public to it (`starlift grants warehouse`)",
+        "the warehouse role may not create temporary tables; GRANT TEMPORARY ON DATABASE … to it (`starlift grants warehouse`)",
     ]
     await source.execute(
         f'GRANT CREATE, TEMPORARY ON DATABASE "{source_database}" TO {READER}; GRANT CREATE ON SCHEMA public TO {READER}'
@@ -167,7 +167,7 @@ async def test_tables_that_starlift_did_not_create_are_named(warehouse: asyncpg.
 async def test_every_obstacle_of_a_star_is_reported_in_the_loader_s_words(
     warehouse: asyncpg.Connection, warehouse_url: str, pipeline: Pipeline
 ) -> None:
-    for statement in (CREATE_OWN_TABLES, *create_statements(CONTRACT, CONTRACT.warehouse_tables)):
+    for statement in (create_schema(OWN_SCHEMA), CREATE_OWN_TABLES, *create_statements(CONTRACT, CONTRACT.warehouse_tables)):
         await warehouse.execute(statement)
     await warehouse.execute(
         """
