@@ -99,7 +99,8 @@ async def source_problems(connection: asyncpg.Connection, contract: Contract, fo
         if schema not in may_use:
             problems.append(f"the source has no schema '{schema}'; correct contract '{contract.name}' or the source's URL")
         elif not may_use[schema]:
-            problems.append(f"no privilege to use schema '{schema}'; grant USAGE on it to the role that Starlift uses")
+            remedy = "grant USAGE on it to the role that Starlift uses (`starlift grants source`)"
+            problems.append(f"no privilege to use schema '{schema}'; {remedy}")
     return [*problems, *table_problems(contract, found, may_use)]
 
 

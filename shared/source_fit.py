@@ -53,13 +53,14 @@ def table_problems(contract: Contract, found: Mapping[str, FoundTable], schemas:
 def _unreadable(table: SourceTable, found: FoundTable) -> Iterator[str]:
     named = [column.name for column in table.columns if column.name in found.types]
     if named and found.unreadable.issuperset(named):
-        yield f"no privilege to read table '{table.name}'; grant SELECT on it to the role that Starlift uses"
+        remedy = "grant SELECT on it to the role that Starlift uses (`starlift grants source`)"
+        yield f"no privilege to read table '{table.name}'; {remedy}"
         return
     for name in named:
         if name in found.unreadable:
             yield (
                 f"no privilege to read column '{table.name}.{name}'; grant SELECT ({name}) ON {table.name} to the role that "
-                "Starlift uses, or leave the column out of the contract"
+                "Starlift uses (`starlift grants source`), or leave the column out of the contract"
             )
 
 

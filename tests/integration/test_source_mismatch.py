@@ -17,6 +17,7 @@ from tests.fixtures.totesys import CONTRACT
 
 pytestmark = begins_with(filled_totesys(orders=20))
 ELSEWHERE = "SERVER elsewhere OPTIONS (table_name 'payment_there')"
+GRANT = "grant SELECT on it to the role that Starlift uses (`starlift grants source`)"
 REMEDY = "required by contract 'totesys'; restore it or change the contract"
 
 
@@ -49,7 +50,7 @@ REMEDY = "required by contract 'totesys'; restore it or change the contract"
         ),
         (
             f"REVOKE SELECT ON payment FROM {READER}",
-            "no privilege to read table 'payment'; grant SELECT on it to the role that Starlift uses",
+            f"no privilege to read table 'payment'; {GRANT}",
         ),
     ],
 )
@@ -149,8 +150,14 @@ async def test_a_role_without_privileges_gets_an_error_with_the_grants_needed(ba
     with pytest.raises(PermanentError) as caught:
         await barred.ingest()
     first, second, *_, last = str(caught.value).split("; no ")
-    assert first == "no privilege to use schema 'public'; grant USAGE on it to the role that Starlift uses"
-    assert second == "privilege to read table 'currency'; grant SELECT on it to the role that Starlift uses"
+    assert (
+        first
+        == "no privilege to use schema 'public'; grant USAGE on it to the role that Starlift uses (`starlift grants source`)"
+    )
+    assert (
+        second
+        == "privilege to read table 'currency'; grant SELECT on it to the role that Starlift uses (`starlift grants source`)"
+    )
     assert last.endswith("; 2 more problems, which `starlift plan` lists")
 
 
