@@ -23,6 +23,7 @@ _UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.TargetServerAttributeNotMatched,  # no primary, say, in the middle of a failover
     asyncpg.ReadOnlySQLTransactionError,  # a standby, a primary that was demoted, a disk that ran full
 )
 # By OpenSSL's numbers (openssl-verification-options(1)): an authority that is not trusted, a name that is not the host's.
@@ -184,6 +185,11 @@ def _explain_unreachable(dependency: str, error: BaseException) -> str:
             return explain_read_only(dependency)
         case TimeoutError():
             return f"the {dependency} database does not answer within {CONNECT_LIMIT.seconds} s; check host, port and firewall"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return (
+                f"no host of the {dependency} database is what target_session_attrs asks for; start such a server, or correct "
+                "the URL"
+            )
         case ConnectionRefusedError():
             return f"nothing listens at the {dependency} database's host and port; start it or correct the URL"
         case OSError():
