@@ -1,4 +1,4 @@
-"""docs/deploy.md: the things it names exist, and its sums are correct."""
+"""docs/deploy.md and docs/first-day.md: the things they name exist, and their sums are correct."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import yaml
 
 from infra.topology import read_topology
 from services.operator.system import OperatorSettings
-from services.operator.terminal.app import starlift
 from shared.settings import ServiceSettings
 from tests.infra.conftest import Applied
+from tests.infra.offline import aws_cli
 from tests.infra.offline.tools import CHECKOUT
 
-TEXT = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
+GUIDES = {name: (CHECKOUT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("deploy", "first-day")}
+TEXT = GUIDES["deploy"]
 SIZES = 3
 CENT = 0.0051
 VARIABLES = {
@@ -40,6 +41,12 @@ WORK: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Sub: operator.sub,
 }
+
+
+@pytest.fixture(params=GUIDES)
+def guide(request: pytest.FixtureRequest) -> str:
+    """One guide after the other."""
+    return GUIDES[request.param]
 
 
 def computed(expression: str) -> float:
@@ -63,9 +70,9 @@ def cost_rows() -> list[list[str]]:
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table]
 
 
-def test_the_arithmetic_of_the_document_is_correct() -> None:
-    expressions = re.findall(rf"([\d.()][\d.(){TIMES}{MINUS}+ ]+[\d.)]) = ([\d.]*\d)", TEXT)
-    assert len(expressions) >= 15
+def test_the_arithmetic_is_correct(guide: str) -> None:
+    expressions = re.findall(rf"([\d.()][\d.(){TIMES}{MINUS}+ ]+[\d.)]) = ([\d.]*\d)", guide)
+    assert len(expressions) >= 4
     for expression, result in expressions:
         assert computed(expression) == pytest.approx(float(result), abs=CENT), expression
 
@@ -96,18 +103,17 @@ def test_counted_resources_match_the_created_ones(applied: Applied) -> None:
     assert f"alarms: {len(applied.of_type('aws_cloudwatch_metric_alarm'))}, " in TEXT
 
 
-def test_the_named_variables_and_outputs_of_terraform_exist(applied: Applied) -> None:
+def test_the_named_variables_and_outputs_of_terraform_exist(applied: Applied, guide: str) -> None:
     variables = (CHECKOUT / "infra/terraform/variables.tf").read_text()
-    told = set(re.findall(r"-var (\w+)=", TEXT)) | VARIABLES
-    for name in told:
-        assert name in TEXT
-        assert f'variable "{name}"' in variables, name
-    asked = set(re.findall(r"terraform output -(?:json|raw) (\w+)", TEXT))
+    assert all(name in TEXT for name in VARIABLES)
+    for name in {*re.findall(r"-var (\w+)=|TF_VAR_(\w+)=", guide), *((name, "") for name in VARIABLES)}:
+        assert f'variable "{name[0] or name[1]}"' in variables, name
+    asked = set(re.findall(r"terraform output -(?:json|raw) (\w+)", guide))
     assert asked
     assert asked <= applied.outputs.keys()
 
 
-def test_the_names_on_aws_are_those_of_the_created_resources(applied: Applied) -> None:
+def test_the_names_on_aws_are_those_of_the_created_resources(applied: Applied, guide: str) -> None:
     made = {
         *(
             found.values["name"]
@@ -118,11 +124,11 @@ def test_the_names_on_aws_are_those_of_the_created_resources(applied: Applied) -
         *(found.values["name"] for kind in ("aws_ecs_cluster", "aws_ecs_service") for found in applied.of_type(kind)),
     }
     named = re.findall(
-        r"--(?:secret-id|task-definition|cluster|service|family-prefix) ([\w/$-]+)|aws logs tail (\S+)",
-        TEXT.replace("${ENVIRONMENT}", "dev"),
+        r"--(?:secret-id|task-definition|cluster|service(?:-name)?|family-prefix) ([\w/$-]+)|aws logs tail (\S+)",
+        re.sub(r"\$\{?ENVIRONMENT\}?", "dev", guide),
     )
     found = {name for names in named for name in names if name and "$" not in name}
-    found |= {f"starlift/dev/{secret}" for secret in re.findall(r"^store (\S+) ", TEXT, re.MULTILINE)}
+    found |= {f"starlift/dev/{secret}" for secret in re.findall(r"^store (\S+) ", guide, re.MULTILINE)}
     assert len(found) > 5
     assert found <= made
 
@@ -143,18 +149,12 @@ def test_every_alarm_has_its_line_in_the_document(applied: Applied) -> None:
         assert any(alarm.values["alarm_name"].endswith(ending) for ending in endings), alarm.values["alarm_name"]
 
 
-def test_every_command_of_the_operator_exists() -> None:
-    commands = starlift().commands
-    for name in re.findall(r"^operator (\w+)|`operator (\w+)", TEXT, re.MULTILINE):
-        assert (name[0] or name[1]) in commands
-
-
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the document asks for jq, and this machine has none")
 
 
-def shell() -> str:
-    """Every command of the document, as one script."""
-    blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+def shell(text: str) -> str:
+    """Every command of a guide, as one script."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return "\n".join(block for block in blocks if not block.startswith(("CREATE ROLE", "managed_secrets")))
 
 
@@ -162,9 +162,24 @@ def bash(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/bash", *options], input=script, capture_output=True, text=True, check=False)
 
 
-def test_every_command_is_valid_shell() -> None:
-    answer = bash(shell(), "-n")
+def test_every_command_is_valid_shell(guide: str) -> None:
+    answer = bash(shell(guide), "-n")
     assert answer.returncode == 0, answer.stderr
+
+
+def test_the_aws_cli_has_every_command_and_option(guide: str) -> None:
+    assert not list(aws_cli.findings(shell(guide)))
+
+
+def test_a_workflow_that_a_person_starts_exists_with_its_inputs() -> None:
+    started = re.findall(r"gh workflow run (\w+\.yml)([^`\n]*)", TEXT)
+    assert started
+    for name, options in started:
+        document = yaml.safe_load((CHECKOUT / ".github/workflows" / name).read_text())
+        inputs = document[True]["workflow_dispatch"]["inputs"]  # YAML reads `on` as True
+        given = dict(re.findall(r"--field (\w+)=(\S+)", options))
+        assert {name for name, found in inputs.items() if found["required"]} <= given.keys() <= inputs.keys()
+        assert given["program"] in inputs["program"]["options"]
 
 
 def blocks_of(heading: str) -> str:
@@ -234,7 +249,7 @@ def test_an_operator_command_runs_as_a_task_whose_exit_code_is_returned() -> Non
       esac
     }
     """
-    (function,) = re.findall(r"^operator\(\) \{.*?^\}", shell(), re.MULTILINE | re.DOTALL)
+    (function,) = re.findall(r"^operator\(\) \{.*?^\}", shell(TEXT), re.MULTILINE | re.DOTALL)
     answer = bash(f"{stand_ins}\n{function}\noperator verify --settle 'a b'")
     assert answer.returncode == 3
     assert '"command":["python","-m","services.operator","verify","--settle","a b"]' in answer.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.consumer.task_protection import EXPIRY
+from tests.infra.offline import aws_cli
 from tests.infra.offline.tools import CHECKOUT
 from tests.infra.release_stand import DIGEST, NEW, OLD, REPOSITORY, Release, run_release
 
@@ -245,6 +246,7 @@ def test_the_role_may_do_everything_the_script_does() -> None:
         "aws ecs list-tasks": "ecs:ListTasks",
         "aws ecs get-task-protection": "ecs:GetTaskProtection",
     }
+    assert not list(aws_cli.findings(script))
     called = set(re.findall(r"aws ec[rs] (?:wait )?[a-z-]+", script))
     assert called == needed.keys()
     assert all(f'"{action}"' in policy for action in needed.values())

@@ -195,6 +195,8 @@ def test_the_command_fills_and_writes_and_explains_failures_in_a_sentence(
 
     assert "filled" in run("fill", "--url", source_url, "--orders", "40")
     assert "already" in run("fill", "--url", source_url)
+    monkeypatch.setenv("STARLIFT_SOURCE_URL", source_url)
+    assert "already" in run("fill", "--configured")
     assert "transactions" in run("write", "--url", source_url, "--rate", "50", "--seconds", "0.5")
     with pytest.raises(SystemExit, match="does not exist on its server"):
         run("write", "--url", f"{source_url}_unknown")

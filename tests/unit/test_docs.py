@@ -43,7 +43,7 @@ def document(request: pytest.FixtureRequest) -> str:
 
 
 def test_every_command_and_its_options_exist(document: str) -> None:
-    for match in found(r"(?:^|[ /])starlift ([a-z]+)([^\n`]*)", code_of(document)):
+    for match in found(r"(?:(?:^|[ /])starlift|(?:^|run --rm )operator) ([a-z]+)([^\n`;]*)", code_of(document)):
         assert match[1] in COMMANDS, f"there is no `starlift {match[1]}`"
         command, words = COMMANDS[match[1]], match[2].split()
         group = getattr(command, "commands", {})

@@ -8,15 +8,29 @@ import os
 import signal
 import sys
 
+from pydantic import SecretStr
+
 from services.operator.local.totesys.fill import ensure_filled
 from services.operator.local.totesys.writer import CANCELLING, ERRANDS, write
+from shared.database_url import database_url
 from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.settings import PREFIX
 
 URL_VARIABLE = "TOTESYS_URL"  # rather than the option: every user of the machine can read a command line
 
 
+async def _url(arguments: argparse.Namespace) -> str:
+    """The URL that was given, or with --configured the one that Starlift's own settings name."""
+    if not arguments.configured:
+        return str(arguments.url)
+    url, secret_id = (os.environ.get(f"{PREFIX}SOURCE_{part}") for part in ("URL", "SECRET"))
+    region = os.environ.get(f"{PREFIX}REGION", "")
+    found = await database_url("source", url=SecretStr(url) if url else None, secret_id=secret_id, region=region)
+    return found.get_secret_value()
+
+
 async def _fill(arguments: argparse.Namespace) -> str:
-    rows = await ensure_filled(arguments.url, orders=arguments.orders, seed=arguments.seed)
+    rows = await ensure_filled(await _url(arguments), orders=arguments.orders, seed=arguments.seed)
     return f"created the eleven tables of totesys and filled {rows:,} rows" if rows else "the database has these tables already"
 
 
@@ -27,7 +41,8 @@ async def _write(arguments: argparse.Namespace) -> str:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     errands = CANCELLING if arguments.cancel else ERRANDS
-    written = await write(arguments.url, rate_per_second=arguments.rate, seed=arguments.seed, stop=stop, errands=errands)
+    url = await _url(arguments)
+    written = await write(url, rate_per_second=arguments.rate, seed=arguments.seed, stop=stop, errands=errands)
     return (
         f"wrote {written.committed:,} transactions ({written.rolled_back:,} rolled back, {written.uncertain:,} uncertain,"
         f" {written.lost:,} connections lost)"
@@ -40,7 +55,10 @@ def main() -> None:
     parser.add_argument("phase", choices=("fill", "write"), help="create and fill the tables, or keep writing to them")
     url = os.environ.get(URL_VARIABLE)
     url_help = f"postgresql://user:password@host:port/database (default: ${URL_VARIABLE})"
-    parser.add_argument("--url", required=url is None, default=url, help=url_help)
+    place = parser.add_mutually_exclusive_group(required=url is None)
+    place.add_argument("--url", default=url, help=url_help)
+    configured_help = f"use the database of {PREFIX}SOURCE_URL or {PREFIX}SOURCE_SECRET, whose login must own it"
+    place.add_argument("--configured", action="store_true", help=configured_help)
     parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal data (default: %(default)s)")
     parser.add_argument("--orders", type=int, default=11_187, help="fill: sales orders (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=20.0, help="write: transactions per second (default: %(default)s)")
