@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from enum import StrEnum, unique
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -16,6 +15,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contracts.objects import Name, ObjectRef
+from contracts.upcasts import upcast
 
 MESSAGE_BYTES_MAXIMUM = 1024 * 1024  # SQS, since August 2025
 TYPE_PATTERN = re.compile(r"^starlift\.(?P<name>[a-z_]+)\.v(?P<version>[1-9][0-9]{0,3})$")
@@ -141,6 +141,27 @@ class LookUpKeysData(_Closed):
     believe_empty: bool = False  # a source table without rows is really empty: every key asked for is gone
 
 
+class KeyRange(_Closed):
+    """The rows of one source table whose keys are above `after` and not above `until`, in the order of the table's key."""
+
+    after: tuple[int | str, ...] | None = None  # as in RowsOf; None: from the first row
+    until: tuple[int | str, ...] | None = None  # None: to the last row
+
+
+class ExtractChunkData(_Closed):
+    """A part of one table, and the snapshot that it belongs to."""
+
+    source_name: Name
+    run: Annotated[int, Field(ge=1)]
+    index: Annotated[int, Field(ge=0)]  # of the batch that the rows become
+    contract: str  # the fingerprint of the contract that the run reads by
+    snapshot: Snapshot  # of the run
+    next_xid: Annotated[int, Field(ge=3)]  # the first transaction that the snapshot does not know: tells it from another
+    exported: str  # the name under which PostgreSQL lets others open the snapshot, while the run holds it open
+    table: Name  # of the source
+    rows: KeyRange
+
+
 class BatchIngestedData(_BatchData):
     """Rows of one snapshot are in the landing bucket, with their partners."""
 
@@ -185,6 +206,13 @@ class LookUpKeys(_Event):
     data: LookUpKeysData
 
 
+class ExtractChunk(_Event):
+    """Command, from the run of an ingestion task to all of them: extract a part of a large table in the run's snapshot."""
+
+    type: Literal["starlift.extract_chunk.v1"] = "starlift.extract_chunk.v1"
+    data: ExtractChunkData
+
+
 class BatchIngested(_Event):
     """Event, from ingestion to remodelling."""
 
@@ -206,31 +234,10 @@ class BatchLoaded(_Event):
     data: BatchLoadedData
 
 
-MESSAGE_MODELS = (IngestSource, LookUpKeys, BatchIngested, BatchRemodelled, BatchLoaded)
-Message = Annotated[IngestSource | LookUpKeys | BatchIngested | BatchRemodelled | BatchLoaded, Field(discriminator="type")]
+MESSAGE_MODELS = (IngestSource, LookUpKeys, ExtractChunk, BatchIngested, BatchRemodelled, BatchLoaded)
+_OneOf = IngestSource | LookUpKeys | ExtractChunk | BatchIngested | BatchRemodelled | BatchLoaded
+Message = Annotated[_OneOf, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
-
-# From a released type to the document of the next version of it.
-UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "starlift.ingest_source.v1": lambda document: {**document, "type": "starlift.ingest_source.v2"},
-    "starlift.batch_ingested.v1": lambda document: {**document, "type": "starlift.batch_ingested.v3"},
-    "starlift.batch_remodelled.v1": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
-    "starlift.batch_ingested.v2": lambda document: _without_key_lists(document, "starlift.batch_ingested.v3"),
-    "starlift.batch_remodelled.v2": lambda document: _without_key_lists(document, "starlift.batch_remodelled.v4"),
-    "starlift.batch_remodelled.v3": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
-    "starlift.batch_ingested.v3": lambda document: {**document, "type": "starlift.batch_ingested.v4"},
-    "starlift.batch_remodelled.v4": lambda document: {**document, "type": "starlift.batch_remodelled.v5"},
-}
-
-
-def _without_key_lists(document: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Version 3 of a batch of version 2, whose lists of all keys are dropped: the next comparison finds what they would have.
-
-    Data that is not an object is left for the model to reject.
-    """
-    data = document.get("data")
-    without = {name: value for name, value in data.items() if name != "keys"} if isinstance(data, dict) else data
-    return {**document, "type": kind, "data": without}
 
 
 def message_type(model: type[BaseModel]) -> str:
@@ -265,13 +272,6 @@ def decode(body: str) -> Message:
         raise UndecodableMessageError(_explain(error)) from error
     except RecursionError as error:
         raise UndecodableMessageError("the body is nested too deeply; Starlift does not send such messages") from error
-
-
-def upcast(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as the version of this build."""
-    while (step := UPCASTS.get(str(document.get("type")))) is not None:
-        document = step(document)
-    return document
 
 
 def _require_known(kind: str) -> None:

@@ -108,6 +108,14 @@ class SourceKeys:
             raise ValueError(key)
         return run
 
+    def chunks(self, run: int) -> str:
+        """The prefix of the records of a run's chunks; their keys sort by index."""
+        return f"{self.source}/chunks/{run:020d}/"
+
+    def chunk(self, run: int, index: int) -> str:
+        """The record of the chunk that became batch `index` of a run."""
+        return f"{self.chunks(run)}{index:08d}.json"
+
     @property
     def quarantine(self) -> str:
         """The prefix of the quarantine, in the processed bucket; its keys sort by run."""

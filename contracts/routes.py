@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, LookUpKeys, message_type
+from contracts.messages import BatchIngested, BatchRemodelled, ExtractChunk, IngestSource, LookUpKeys, message_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Route:
 ROUTES = (
     Route("ingestion", IngestSource, ("scheduler", "operator")),
     Route("ingestion", LookUpKeys, ("loading",)),
+    Route("chunks", ExtractChunk, ("ingestion",)),  # the second queue of ingestion
     Route("remodelling", BatchIngested, ("ingestion", "operator")),
     Route("loading", BatchRemodelled, ("remodelling",)),
 )

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
-from contracts.messages import BatchIngested, Snapshot, Trigger, upcast
+from contracts.messages import BatchIngested, KeyRange, Snapshot, Trigger
+from contracts.upcasts import upcast
 
 RUN_MAXIMUM = 10**13  # milliseconds reach it in 2286: a run number far above all others would freeze the warehouse
 
@@ -72,6 +73,15 @@ class SourceState(_Stored):
 
 def _upcast(announced: Any) -> Any:
     return upcast(announced) if isinstance(announced, dict) else announced
+
+
+class Chunk(_Stored):
+    """A part of a table that a task has extracted for a run. It is announced by the task, or by who gets its command again."""
+
+    table: str  # of the source
+    rows: KeyRange  # which were extracted
+    is_whole: bool  # whether they are all that the command asked for; the rest did not fit into the batch
+    batch: Annotated[BatchIngested, BeforeValidator(_upcast)]
 
 
 class Manifest(_Stored):

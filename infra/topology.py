@@ -39,10 +39,13 @@ class Service(BaseModel, frozen=True, extra="forbid"):
     """One service: what it may touch, how much it works on at once, how big and how many its tasks are.
 
     `cpu` is in 1/1024 of a core, `memory` in MiB; `backlog_per_task` messages a task are the target of the scaling.
-    What a schedule feeds has as its `max` the number of sources: each is read under one lease, and one task more would wait.
+    The tasks of a service that `shares` a queue split the work of one message of the queue that it consumes: each is able to
+    do a part, and the shared queue decides how many there are. Otherwise what a schedule feeds has as its `max` the number of
+    sources: each is read under one lease, and one task more would wait.
     """
 
     consumes: Name
+    shares: Name | None = None
     sends: tuple[Name, ...]
     reads: tuple[Name, ...]
     writes: Writes
@@ -54,6 +57,11 @@ class Service(BaseModel, frozen=True, extra="forbid"):
     min: Positive
     max: Positive
     backlog_per_task: Positive
+
+    @property
+    def queues(self) -> tuple[Name, ...]:
+        """The queues whose messages it works on."""
+        return (self.consumes,) if self.shares is None else (self.consumes, self.shares)
 
 
 class Operator(BaseModel, frozen=True, extra="forbid"):
@@ -181,7 +189,7 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
         """Everything that is named somewhere: its kind, by whom, its name."""
         for name, service in self.services.items():
             owner = f"service '{name}'"
-            yield from (("queue", owner, queue) for queue in (service.consumes, *service.sends))
+            yield from (("queue", owner, queue) for queue in (*service.queues, *service.sends))
             yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
             yield from (("secret", owner, secret) for secret in service.secrets)
         for owner, task in (("the operator", self.operator), ("the proof", self.proof)):

@@ -30,6 +30,7 @@ SELECT nspname AS name, has_schema_privilege(oid, 'USAGE') AS may_use FROM pg_na
 """
 UNKNOWN_ROW_BYTES = 512
 UNKNOWN_ROWS = 1_000
+UNKNOWN_ROW_BYTES_LEAST = 100  # of a row of a table that was never analysed, to guess how many it may have
 PROBLEMS_MAXIMUM = 10  # in the error of a run, which is kept in logs and in its dead letter
 # Errors of a server that withholds its log's position.
 _WITHHELD = (
@@ -110,7 +111,8 @@ def table_facts(table: SourceTable, found: FoundTable) -> SourceTableFacts:
     new = {name: kind.domain or kind.name for name, kind in found.types.items() if name not in known}
     row_bytes = _row_bytes(found.bytes, found.estimated_rows)
     has_row_versions = found.has_row_versions and not table.full
-    return SourceTableFacts(found.fingerprint, row_bytes, new, found.unreadable & new.keys(), has_row_versions)
+    row_count = found.estimated_rows or found.bytes // UNKNOWN_ROW_BYTES_LEAST
+    return SourceTableFacts(found.fingerprint, row_bytes, row_count, new, found.unreadable & new.keys(), has_row_versions)
 
 
 async def key_problem(connection: asyncpg.Connection, contract: Contract, table: SourceTable) -> str | None:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, TransientError
 from shared.postgres_errors import classed_errors, explain_read_only, refuses_login
 from shared.postgres_url import CONNECT_LIMIT, parse_url
+from shared.sql import literal
 
 # Every transaction renders and reads values the same way and waits as long as it takes, whatever the defaults of the server and
 # the role are. Set in the transaction itself: a pooler drops start-up parameters and may give each transaction another session.
@@ -56,6 +57,10 @@ SILENCE_MAXIMUM = timedelta(minutes=2)
 # long result, whoever has read all that has arrived lets the kernel's buffers fill; the server sends on meanwhile.
 FEW_PIECES, LARGE_PIECE, CATCHING_UP = 8, 64 * 1024, timedelta(milliseconds=10)
 _KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # seconds, seconds, probes
+
+
+class UnknownSnapshotError(Exception):
+    """The transaction that has exported the snapshot has ended."""
 
 
 class Database:
@@ -98,13 +103,21 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, isolation: Literal["read_committed", "repeatable_read"] = "read_committed", readonly: bool = False
+        self,
+        *,
+        isolation: Literal["read_committed", "repeatable_read"] = "read_committed",
+        readonly: bool = False,
+        snapshot: str | None = None,
     ) -> AsyncIterator[asyncpg.Connection]:
         """A connection in a transaction with SESSION_SETTINGS. The snapshot of a repeatable_read one is taken before its body.
 
-        Raises: as `connection`; PermanentError also if the server refuses one of the settings.
+        With `snapshot` it is the one that another transaction has exported under that name.
+
+        Raises: as `connection`; PermanentError also if the server refuses one of the settings; UnknownSnapshotError.
         """
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=readonly):
+            if snapshot is not None:
+                await _import_snapshot(connection, snapshot)
             await self._set_settings(connection)
             yield connection
 
@@ -170,6 +183,19 @@ class Database:
             return False
         self._text, self._url = found, parsed
         return True
+
+
+async def _import_snapshot(connection: asyncpg.Connection, name: str) -> None:
+    """Must come first in the transaction. The server's words for a name that it does not know differ between versions."""
+    try:
+        await connection.execute(f"SET TRANSACTION SNAPSHOT {literal(name)}")
+    except (
+        asyncpg.InvalidParameterValueError,
+        asyncpg.UndefinedObjectError,
+        asyncpg.ObjectNotInPrerequisiteStateError,
+        asyncpg.FeatureNotSupportedError,  # of another database
+    ) as error:
+        raise UnknownSnapshotError(f"the source does not know snapshot {name}: {error.args[0]}") from error
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import SystemRandom
 from typing import TYPE_CHECKING, TypeVar
@@ -41,6 +41,7 @@ FAILED = 1
 WRONG_SETTINGS = 2
 # For encoding, parsing and hashing: each holds the rows it works on, and memory of its own that it never gives back.
 THREADS = 2
+SHARED_SLOTS = 2  # one message waits for a server while the other is worked on
 _POLL_READ_TIMEOUT = POLL_WAIT_MAXIMUM + timedelta(seconds=10)
 
 _log = structlog.stdlib.get_logger()
@@ -92,6 +93,8 @@ class World:
     next_queue: Queue | None  # the queue that the service sends to, if it sends
     objects: ObjectStore
     together: Together = field(default_factory=Together)  # what the worlds of one process share
+    shared: Queue | None = None  # the queue through which the tasks of the service share the work of one message
+    shared_dead_letters: Queue | None = None  # beside it
 
     def require_next_queue(self) -> Queue:
         """The queue that the service sends to. Raises: PermanentError when the settings name none."""
@@ -135,7 +138,9 @@ async def open_worlds(settings: ServiceSettings) -> AsyncIterator[dict[str, Worl
         def world(own: ServiceSettings) -> World:
             next_queue = None if own.next_queue_url is None else clients.queue(own.next_queue_url)
             queues = clients.queue(own.queue_url), clients.queue(own.dead_letter_url), next_queue
-            return World(*queues, clients.objects(), together)
+            urls = (own.shared_queue_url, own.shared_dead_letter_url)
+            shared = (None if url is None else clients.queue(url) for url in urls)
+            return World(*queues, clients.objects(), together, *shared)
 
         yield {name: world(own) for name, own in settings.by_source().items()}
 
@@ -147,37 +152,39 @@ async def consume(
     buckets: Collection[str],
     databases: Mapping[str, Probe] | None = None,
     conditions: Mapping[str, Probe] | None = None,
+    share: Handler | None = None,
 ) -> None:
     """Run the consumer until SIGTERM or SIGINT.
 
     `buckets` are those that the service reads or writes; `databases` are probes of its databases, `conditions` of whatever else
-    its messages wait for.
+    its messages wait for; `share` handles the messages of the shared queue, SHARED_SLOTS at once.
     Raises: PermanentError when a queue, a bucket or a database refuses the service in its first minute.
     """
     probes = {**aws_probes(world, buckets), **(databases or {})}
     missing = await require_access(probes)
-    consumer = Consumer(
-        handler,
-        consumer_rules(settings),
-        queue=world.queue,
-        dead_letters=world.dead_letters,
-        probes={**probes, **(conditions or {})},
-        rng=SystemRandom(),
-    )
+    every_probe, rules, rng = {**probes, **(conditions or {})}, consumer_rules(settings), SystemRandom()
+    consumers = [Consumer(handler, rules, queue=world.queue, dead_letters=world.dead_letters, probes=every_probe, rng=rng)]
+    if share is not None and world.shared is not None and world.shared_dead_letters is not None:
+        rules = replace(rules, slots=SHARED_SLOTS, health_file=None)  # the first consumer reports the health
+        dead_letters = world.shared_dead_letters
+        consumers.append(Consumer(share, rules, queue=world.shared, dead_letters=dead_letters, probes=every_probe, rng=rng))
     together, loop = world.together, asyncio.get_running_loop()
-    together.consumers.append(consumer)
+    together.consumers += consumers
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, together.stop)
     if together.stopped.is_set():
-        consumer.stop()
+        together.stop()
     _log.info("started", queue=world.queue.name, slots=settings.slots)
-    watching = asyncio.create_task(_stop_if_refused(consumer, missing))
+    watching = asyncio.create_task(_stop_if_refused(consumers, missing))
     async with protection(settings.ecs_agent_uri, together.is_working):
         try:
-            await consumer.run()
+            async with asyncio.TaskGroup() as group:
+                for consumer in consumers:
+                    group.create_task(consumer.run())
         finally:
             watching.cancel()
-            together.consumers.remove(consumer)
+            for consumer in consumers:
+                together.consumers.remove(consumer)
     with suppress(asyncio.CancelledError):
         await watching
 
@@ -235,7 +242,7 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
     """
 
     async def ask_sqs() -> None:
-        for queue in (world.queue, world.dead_letters, world.next_queue):
+        for queue in (world.queue, world.dead_letters, world.next_queue, world.shared, world.shared_dead_letters):
             if queue is not None:
                 await queue.depth()
 
@@ -264,8 +271,8 @@ async def require_access(probes: Mapping[str, Probe]) -> dict[str, Probe]:
     return missing
 
 
-async def _stop_if_refused(consumer: Consumer, missing: Mapping[str, Probe]) -> None:
-    """Stop the consumer if what was down at its start refuses it within the first minute. Raises: PermanentError."""
+async def _stop_if_refused(consumers: Collection[Consumer], missing: Mapping[str, Probe]) -> None:
+    """Stop the consumers if what was down at its start refuses them within the first minute. Raises: PermanentError."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST_MINUTE.total_seconds()):
             while missing:
@@ -273,7 +280,8 @@ async def _stop_if_refused(consumer: Consumer, missing: Mapping[str, Probe]) -> 
                 try:
                     missing = await require_access(missing)
                 except PermanentError:
-                    consumer.stop()
+                    for consumer in consumers:
+                        consumer.stop()
                     raise
 
 

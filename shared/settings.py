@@ -103,6 +103,9 @@ class ServiceSettings(SourceSettings):
     queue_url: str  # the queue that the service consumes
     dead_letter_url: str
     next_queue_url: str | None = None  # the queue that it sends to, if it sends
+    # A second queue, through which the tasks of the service share the work of one message, if they do.
+    shared_queue_url: str | None = None
+    shared_dead_letter_url: str | None = None
     slots: Annotated[int, Field(ge=1, le=100)]  # how many messages are worked on at once
     attempts: Annotated[int, Field(ge=1)] = 5  # as many failed attempts make a dead letter
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 10  # of the queue's redrive policy: for messages that kill us
@@ -120,6 +123,8 @@ class ServiceSettings(SourceSettings):
 
     def _broken_rules(self) -> Iterator[str]:
         yield from super()._broken_rules()
+        if (self.shared_queue_url is None) != (self.shared_dead_letter_url is None):
+            yield "STARLIFT_SHARED_QUEUE_URL and STARLIFT_SHARED_DEAD_LETTER_URL belong together: set both, or neither"
         if not VISIBILITY_MINIMUM <= self.visibility_timeout <= RENEWABLE_MAXIMUM:
             yield (
                 f"STARLIFT_VISIBILITY_TIMEOUT_S={_s(self.visibility_timeout)} must be from {_s(VISIBILITY_MINIMUM)} to "

@@ -18,6 +18,7 @@ class SourceTableFacts:
 
     fingerprint: str  # of all that changes rows without a new transaction id: see queries/catalog.sql
     row_bytes: int  # of an average row, roughly, with what is stored out of line
+    row_count: int = 0  # roughly
     new_columns: Mapping[str, str] = field(default_factory=dict)  # name and type of the columns that the contract does not know
     unreadable: frozenset[str] = frozenset()  # those of them that the role may not read
     # Whether rows have transaction ids that the role may read. If not, nothing shows what changed: every run reads all of them.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from contracts.objects import ObjectRef, SourceKeys
-from contracts.state import Checkpoint, Manifest, SourceState
+from contracts.state import Checkpoint, Chunk, Manifest, SourceState
 from shared.errors import TransientError
-from shared.object_store import ObjectStore, put_addressed, replace_ours
+from shared.object_store import ConflictError, ObjectStore, put_addressed, replace_ours
 from shared.reading import all_of
 from shared.stored_documents import read_stored
 
@@ -110,6 +110,33 @@ class SourceStore:
     async def manifests_after(self, run: int) -> list[Manifest]:
         """The manifest of every completed run above `run`, in the order of the runs."""
         return await all_of(await self.manifest_runs(after=run), self.read_manifest)
+
+    async def record_chunk(self, chunk: Chunk) -> Chunk:
+        """Record a chunk unless one is recorded for its batch; return the one that is recorded.
+
+        Raises: ConflictError while another task writes its own.
+        """
+        key = self.keys.chunk(chunk.batch.data.run, chunk.batch.data.index)
+        try:
+            await self.objects.replace(self.landing_bucket, key, chunk.model_dump_json().encode(), expected=None)
+        except ConflictError:
+            if (found := await self.find_chunk(chunk.batch.data.run, chunk.batch.data.index)) is None:
+                raise
+            return found
+        return chunk
+
+    async def find_chunk(self, run: int, index: int) -> Chunk | None:
+        """What is recorded of the chunk that becomes batch `index` of a run."""
+        remedy = "delete it: its rows are read again"
+        return await self.read_document(self.keys.chunk(run, index), Chunk, what="record of a chunk", remedy=remedy)
+
+    async def chunks_of(self, run: int, *, after: int = -1, known: Collection[int] = ()) -> list[Chunk]:
+        """The recorded chunks of a run whose indexes are above `after`, in their order, without those in `known`."""
+        prefix = self.keys.chunks(run)
+        listed = await self.objects.keys(self.landing_bucket, prefix, after=self.keys.chunk(run, after) if after >= 0 else "")
+        names = (key.removeprefix(prefix).removesuffix(".json") for key in listed)
+        new = [index for index in map(int, names) if index not in known]
+        return [one for one in await all_of(new, lambda index: self.find_chunk(run, index)) if one is not None]
 
     async def put_landing(self, key_of: Callable[[str], str], body: bytes, *, row_count: int) -> ObjectRef:
         """Write rows to the landing bucket, under the key that `key_of` makes of their hash."""

@@ -106,6 +106,9 @@ def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str
         "queue_url": resources.queue_urls[service.consumes],
         "dead_letter_url": resources.dead_letter_urls[service.consumes],
     }
+    if service.shares is not None:
+        urls["shared_queue_url"] = resources.queue_urls[service.shares]
+        urls["shared_dead_letter_url"] = resources.dead_letter_urls[service.shares]
     for sent_to in service.sends:
         urls["next_queue_url"] = resources.queue_urls[sent_to]
     secrets = {f"{secret}_secret": resources.secrets[secret] for secret in service.secrets if secret in resources.secrets}

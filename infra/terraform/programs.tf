@@ -10,6 +10,8 @@ locals {
     var.settings,
   )
 
+  shared_queues = { for name, service in local.topology.services : name => compact([lookup(service, "shares", null)]) }
+
   environment_of_service = {
     for name, service in local.topology.services : name => merge(
       {
@@ -24,6 +26,8 @@ locals {
         STARLIFT_STOP_TIMEOUT_S       = tostring(local.topology.stop_timeout_s)
       },
       { for queue in service.sends : "STARLIFT_NEXT_QUEUE_URL" => module.queue[queue].url },
+      { for queue in local.shared_queues[name] : "STARLIFT_SHARED_QUEUE_URL" => module.queue[queue].url },
+      { for queue in local.shared_queues[name] : "STARLIFT_SHARED_DEAD_LETTER_URL" => module.queue[queue].dead_letter_url },
     )
   }
 
@@ -39,14 +43,17 @@ locals {
       {
         Sid      = "Consume" # and send deferred messages again
         Effect   = "Allow"
-        Resource = module.queue[service.consumes].arn
+        Resource = [for queue in concat([service.consumes], local.shared_queues[name]) : module.queue[queue].arn]
         Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
       },
       {
-        Sid      = "Send"
-        Effect   = "Allow"
-        Resource = concat([module.queue[service.consumes].dead_letter_arn], [for queue in service.sends : module.queue[queue].arn])
-        Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+        Sid    = "Send"
+        Effect = "Allow"
+        Resource = concat(
+          [for queue in concat([service.consumes], local.shared_queues[name]) : module.queue[queue].dead_letter_arn],
+          [for queue in service.sends : module.queue[queue].arn],
+        )
+        Action = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
       },
       {
         Sid      = "ProtectWhileWorking"
@@ -137,7 +144,7 @@ module "service" {
   task_definition_arn  = module.program[each.key].task_definition_arn
   subnet_ids           = local.network.subnet_ids
   security_group_id    = module.program[each.key].security_group_id
-  queue_name           = module.queue[each.value.consumes].name
+  queue_name           = module.queue[coalesce(one(local.shared_queues[each.key]), each.value.consumes)].name
   min                  = each.value.min
   max                  = each.value.max
   backlog_per_task     = each.value.backlog_per_task

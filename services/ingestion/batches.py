@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import add, gt
@@ -27,6 +27,8 @@ from shared.parquet import encode_parquet
 from shared.source_keys import Key
 from shared.source_store import SourceStore
 
+NO_SIZES: tuple[int, ...] = (0, 0, 0)  # of a batch: rows, bytes, objects
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -40,6 +42,7 @@ class Compared:
 class Content:
     """What one batch contains. Its rows may still be on their way to the landing bucket."""
 
+    index: int
     writes: Sequence[asyncio.Task[list[Extract]]] = ()
     gone: tuple[RowsOf, ...] = ()  # rows that an answer did not find
     is_answer: bool = False  # whether the batch ends an answer
@@ -51,39 +54,50 @@ async def write_extracts(
     store: SourceStore,
     limits: BatchLimits,
     group: asyncio.TaskGroup,
+    indexes: Iterator[int],
     announce: Callable[[Content], Awaitable[None]],
-) -> Content:
+) -> Content | None:
     """Write every affected row with its partners, by tasks of `group`, and announce each batch that another one follows.
 
-    Pages are read while those before them are parsed, encoded and written. Returns the last batch, which is empty if no row is
-    affected.
+    Pages are read while those before them are parsed, encoded and written. Returns the last batch; None if no row is affected.
     """
-    maxima = (limits.rows, limits.byte_count, limits.objects)
-    index, batch_sizes, writes, small = 0, (0, 0, 0), list[asyncio.Task[list[Extract]]](), list[Page]()
+    index, batch_sizes, writes, small = 0, NO_SIZES, list[asyncio.Task[list[Extract]]](), list[Page]()
 
     def all_writes() -> Content:
         keys = run.object_keys.batch(run.number, index)
-        return Content([*writes, *([group.create_task(_write_bundle(small, keys, store))] if small else [])])
+        return Content(index, [*writes, *([group.create_task(_write_bundle(small, keys, store))] if small else [])])
 
     async for pages in snapshot.pages(run.plan, limits):
-        page_sizes = (
-            sum(page.row_count for page in pages),
-            sum(page.byte_count for page in pages),
-            sum(object_count(run.plan.contract, page.table.name, page.role) for page in pages),
-        )
+        page_sizes = sizes_of(pages, run.plan.contract)
         batch_sizes = tuple(map(add, batch_sizes, page_sizes))
-        if (writes or small) and any(map(gt, batch_sizes, maxima)):
+        if (writes or small) and exceed(batch_sizes, limits):
             await announce(all_writes())
-            index, batch_sizes, writes, small = index + 1, page_sizes, [], []
+            batch_sizes, writes, small = page_sizes, [], []
+        index = index if writes or small else next(indexes)
         small = [*small, *pages]
         if batch_sizes[0] > limits.bundle_rows or batch_sizes[1] > limits.bundle_bytes:
             keys = run.object_keys.batch(run.number, index)
-            writes += [group.create_task(_write_page(page, keys, store)) for page in small]
+            writes += [group.create_task(write_page(page, keys, store)) for page in small]
             small = []
-    return all_writes()
+    return all_writes() if writes or small else None
 
 
-async def _write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
+def sizes_of(pages: Sequence[Page], contract: Contract) -> tuple[int, ...]:
+    """What pages add to each of the sizes of a batch that have a limit."""
+    return (
+        sum(page.row_count for page in pages),
+        sum(page.byte_count for page in pages),
+        sum(object_count(contract, page.table.name, page.role) for page in pages),
+    )
+
+
+def exceed(batch_sizes: tuple[int, ...], limits: BatchLimits) -> bool:
+    """Whether one of the sizes of a batch is above its limit."""
+    return any(map(gt, batch_sizes, (limits.rows, limits.byte_count, limits.objects)))
+
+
+async def write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
+    """Write a page to the landing bucket, as an object of its own."""
     body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, page.carried)
     key_of = partial(object_keys.extract, page.table.name, page.role)
     ref = await store.put_landing(key_of, body, row_count=page.row_count)

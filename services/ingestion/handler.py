@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain
+from itertools import chain, count
 from uuid import UUID, uuid4
 
-from contracts.messages import BatchIngested, IngestSource, LookUpKeys, Message, Trigger, encode
+import structlog
+
+from contracts.messages import BatchIngested, ExtractChunk, IngestSource, IngestSourceData, LookUpKeys, Message, Trigger, encode
 from contracts.objects import ObjectRef
-from contracts.state import Checkpoint
+from contracts.state import Checkpoint, Chunk
 from services.ingestion.batches import Content, missing_rows, with_rows_in_question, write_extracts, write_key_hashes
+from services.ingestion.chunks import Chunks, announce_chunk, extract, large_tables
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.reports import report_batch, report_end, report_plan
 from services.ingestion.run import Run
-from services.ingestion.source import BatchLimits, OpenSnapshot, Source
+from services.ingestion.source import BatchLimits, OpenSnapshot, SnapshotLostError, Source
 from shared.clock import utc_now
 from shared.errors import PermanentError, decisive
 from shared.outcome import Defer, Done, Outcome
@@ -25,6 +28,9 @@ from shared.queue import Queue
 from shared.source_store import SourceStore
 
 LEASE_HELD_DELAY = timedelta(seconds=5)
+OTHER_CONTRACT_DELAY = timedelta(seconds=15)
+
+_log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class Dependencies:
     remodelling: Queue
     limits: BatchLimits = field(default_factory=BatchLimits)
     compare_keys_every: int = COMPARE_KEYS_EVERY  # runs; 0: keys are compared by full runs, and when asked for
+    chunks: Queue | None = None  # of the commands to extract a part of a large table; None: a run reads every row itself
     held_back_limit: timedelta = timedelta(minutes=1)  # a transaction of an application is over by then
     now: Callable[[], datetime] = utc_now
     new_token: Callable[[], UUID] = uuid4  # of a lease
@@ -62,6 +69,40 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
     return Done()
 
 
+async def handle_chunk(message: Message, deps: Dependencies) -> Outcome:
+    """Extract a chunk in the snapshot of its run, unless it is recorded, and announce it.
+
+    The run extracts itself what fails here, and then says why. Raises: TransientError, DependencyDownError, PermanentError.
+    """
+    if not isinstance(message, ExtractChunk):
+        raise PermanentError(f"this queue carries starlift.extract_chunk, not '{message.type}'; move the message to its own")
+    if message.data.source_name != deps.store.source:
+        raise PermanentError(
+            f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"
+        )
+    try:
+        chunk = await deps.store.find_chunk(message.data.run, message.data.index) or await _extract(message, deps)
+    except (SnapshotLostError, PermanentError) as error:
+        _log.warning("chunk_dropped", index=message.data.index, reason=str(error))
+        return Done()
+    if chunk is None:
+        return Defer(OTHER_CONTRACT_DELAY, "the run reads by another contract than this task: a deployment is under way")
+    await announce_chunk(chunk, deps.remodelling)
+    return Done()
+
+
+async def _extract(command: ExtractChunk, deps: Dependencies) -> Chunk | None:
+    """Extract a chunk in the snapshot of its run; None if the run reads by another contract. Raises: SnapshotLostError."""
+    data = command.data
+    request = IngestSourceData(source_name=data.source_name, trigger=Trigger.OPERATOR)
+    async with deps.source.join_snapshot(data.exported) as snapshot:
+        if (snapshot.facts.next_xid, snapshot.facts.snapshot.horizon) != (data.next_xid, data.snapshot.horizon):
+            raise SnapshotLostError(f"snapshot {data.exported} is that of another run by now")
+        plan = snapshot.plan(None, request, 0)
+        same = plan.contract.fingerprint == data.contract
+        return await extract(command, snapshot, plan, deps.store, deps.limits) if same else None
+
+
 def _is_answered(command: IngestSource, checkpoint: Checkpoint | None) -> bool:
     """Whether a run that began after a scheduled request has ended already: requests pile up behind a long run."""
     return command.data.trigger is Trigger.SCHEDULE and checkpoint is not None and command.time < checkpoint.started_at
@@ -75,6 +116,8 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
     started_at, before = deps.now(), lease.state.checkpoint
     async with deps.source.open_snapshot() as snapshot:
         plan = await with_rows_in_question(snapshot.plan(before, command.data, deps.compare_keys_every), snapshot)
+        if deps.chunks is not None:
+            plan = replace(plan, shared=large_tables(plan, snapshot.facts, deps.limits))
         run = Run(lease.run, command, started_at, before, snapshot.facts, plan, deps.store.keys)
         report_plan(run, deps.held_back_limit)
         batches, compared = await _ingest_batches(run, snapshot, deps)
@@ -91,36 +134,53 @@ async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) 
     A batch is announced as soon as its objects are there and rows of the next one have been read: it is known not to be the
     last then. Rows that are gone have batches of their own: loading takes the star's lock alone for them.
     """
-    sent = list[asyncio.Task[BatchIngested]]()
+    sent, shared, indexes = list[asyncio.Task[BatchIngested]](), list[BatchIngested](), count()
     try:
         async with asyncio.TaskGroup() as group:
 
             async def announce(content: Content, *, hashes: ObjectRef | None = None, is_last: bool = False) -> None:
                 if sent:
                     await sent[-1]  # so that the rows of two batches are held at most
-                sent.append(group.create_task(_announce(run, len(sent), content, hashes, deps, is_last=is_last)))
+                sent.append(group.create_task(_announce(run, content, hashes, deps, is_last=is_last)))
 
-            last = await write_extracts(run, snapshot, deps.store, deps.limits, group, announce)
-            rest = [last] if last.writes else []
+            chunks = await _share(run, snapshot, deps, indexes)
+            last = await write_extracts(run, snapshot, deps.store, deps.limits, group, indexes, announce)
+            rest = [last] if last else []
+            if chunks is not None:
+                for content in rest:
+                    await announce(content)
+                shared, rest = await chunks.finish(), [Content(next(indexes))]
             if run.plan.is_answer:
                 gone = [rows async for rows in missing_rows(run, snapshot, deps.limits)]
-                rest += [Content(gone=(rows,)) for rows in gone[:-1]]
-                rest.append(Content(gone=tuple(gone[-1:]), is_answer=True))
+                rest += [Content(next(indexes), gone=(rows,)) for rows in gone[:-1]]
+                rest.append(Content(next(indexes), gone=tuple(gone[-1:]), is_answer=True))
             for content in rest[:-1]:
                 await announce(content)
-            compared = await write_key_hashes(run, snapshot, len(sent), deps.store)
+            final = rest[-1] if rest else Content(next(indexes))
+            compared = await write_key_hashes(run, snapshot, final.index, deps.store)
             if rest or compared is not None:
-                await announce(rest[-1] if rest else last, hashes=compared.hashes if compared else None, is_last=True)
+                await announce(final, hashes=compared.hashes if compared else None, is_last=True)
     except ExceptionGroup as errors:
         raise decisive(errors) from errors
-    return [task.result() for task in sent], compared.tables if compared is not None else frozenset()
+    batches = sorted([*shared, *(task.result() for task in sent)], key=lambda batch: batch.data.index)
+    return batches, compared.tables if compared is not None else frozenset()
+
+
+async def _share(run: Run, snapshot: OpenSnapshot, deps: Dependencies, indexes: Iterator[int]) -> Chunks | None:
+    """Send the chunks of the large tables, if there are any."""
+    if deps.chunks is None or not run.plan.shared:
+        return None
+    exported = await snapshot.export()
+    chunks = Chunks(run, snapshot, deps.store, deps.limits, deps.chunks, deps.remodelling, indexes, exported)
+    await chunks.send()
+    return chunks
 
 
 async def _announce(
-    run: Run, index: int, content: Content, hashes: ObjectRef | None, deps: Dependencies, *, is_last: bool
+    run: Run, content: Content, hashes: ObjectRef | None, deps: Dependencies, *, is_last: bool
 ) -> BatchIngested:
     extracts = tuple(chain.from_iterable(await asyncio.gather(*content.writes)))
-    event = run.batch_ingested(index, extracts, hashes, content.gone, is_answer=content.is_answer, is_last=is_last)
+    event = run.batch_ingested(content.index, extracts, hashes, content.gone, is_answer=content.is_answer, is_last=is_last)
     await deps.remodelling.send(encode(event))
     report_batch(event)
     return event

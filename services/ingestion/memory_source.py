@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 
@@ -17,11 +18,11 @@ from contracts.contract import Contract
 from contracts.expression_parts import columns_read
 from contracts.expressions import Expression
 from contracts.key_hashes import TableHashes
-from contracts.messages import Role, Snapshot
+from contracts.messages import KeyRange, Role, Snapshot
 from contracts.state import Checkpoint, SourceIdentity
 from contracts.tables import Path, RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
-from services.ingestion.source import BatchLimits, Page
+from services.ingestion.source import BatchLimits, Page, SnapshotLostError, TablePart
 from shared.clock import utc_now
 from shared.codecs import codec_of
 from shared.expressions.in_python import computed
@@ -59,6 +60,7 @@ class MemorySource:
     _next_xid: int = FIRST_XID
     _open: set[int] = field(default_factory=set)  # transactions that have not ended
     _rows: dict[str, dict[Key, Version]] = field(default_factory=dict)
+    _exported: dict[str, MemorySnapshot] = field(default_factory=dict)  # those that are open, by name
 
     def __post_init__(self) -> None:
         """Begin with tables that have no rows."""
@@ -83,6 +85,13 @@ class MemorySource:
                 self._rows[table][key] = Version(xid, row)
 
     @asynccontextmanager
+    async def join_snapshot(self, exported: str) -> AsyncIterator[MemorySnapshot]:
+        """See Source."""
+        if exported not in self._exported:
+            raise SnapshotLostError(exported)
+        yield self._exported[exported]
+
+    @asynccontextmanager
     async def open_snapshot(self) -> AsyncIterator[MemorySnapshot]:
         """See Source."""
         self.opened += 1
@@ -90,9 +99,14 @@ class MemorySource:
         async with self.faults.call("open_snapshot"):
             horizon = min(self._open, default=self._next_xid)
             position = Snapshot(taken_at=self.now(), horizon=horizon, wal_position=f"0/{self._next_xid:X}")
-            facts = SourceFacts(position, self._next_xid, self.identity, dict(self.tables))
             rows = {name: dict(versions) for name, versions in self._rows.items()}
-        yield MemorySnapshot(self.contract, facts, rows)
+            tables = {name: replace(one, row_count=len(rows[name])) for name, one in self.tables.items()}
+            facts = SourceFacts(position, self._next_xid, self.identity, tables)
+        snapshot = MemorySnapshot(self.contract, facts, rows, exported=self._exported)
+        try:
+            yield snapshot
+        finally:
+            self._exported.pop(snapshot.name, None)
 
 
 @dataclass
@@ -119,20 +133,41 @@ class MemorySnapshot:
     contract: Contract
     facts: SourceFacts
     rows: Mapping[str, Mapping[Key, Version]]
+    exported: dict[str, MemorySnapshot] = field(default_factory=dict, kw_only=True)  # those of the source, by name
+    name: str = field(default_factory=lambda: str(uuid4()), kw_only=True)
 
     def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         """See OpenSnapshot."""
         return plan_run(self.contract, self.facts, before, request, compare_keys_every)
 
-    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot."""
         size = min(limits.rows, max(1, limits.byte_count // 2 // ROW_BYTES))
-        for table in self.contract.source_tables:
-            versions = sorted(self.rows[table.name].items())
-            affected = [version.row for key, version in versions if self._affected(plan, table, key, version)]
-            for start in range(0, len(affected), size):
-                page = affected[start : start + size]
+        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.shared)
+        for one in everything if part is None else [part]:
+            table, versions = one.table, self.rows[one.table.name]
+            keys = [key for key in self._keys(one) if self._affected(plan, table, key, versions[key])]
+            for start in range(0, len(keys), size):
+                page = [versions[key].row for key in keys[start : start + size]]
                 yield [_page(table, Role.BASE, plan, page), *self._partners(plan, table, page)]
+
+    async def ranges(self, table: SourceTable, within: KeyRange, row_count: int) -> AsyncIterator[KeyRange]:
+        """See OpenSnapshot."""
+        after = within.after
+        for key in self._keys(TablePart(table, within))[row_count - 1 :: row_count]:
+            yield KeyRange(after=after, until=key)
+            after = key
+        yield KeyRange(after=after, until=within.until)
+
+    async def export(self) -> str:
+        """See OpenSnapshot."""
+        self.exported[self.name] = self
+        return self.name
+
+    def _keys(self, part: TablePart) -> list[Key]:
+        after, until = part.rows.after, part.rows.until
+        keys = sorted(self.rows[part.table.name])
+        return [key for key in keys if (after is None or key > after) and (until is None or key <= until)]
 
     async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         """See OpenSnapshot."""

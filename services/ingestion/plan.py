@@ -37,6 +37,7 @@ class Plan:
     # each answer would lead to the next question.
     is_answer: bool = False
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns that the contract lacks, by table
+    shared: frozenset[str] = frozenset()  # large tables, which are read in parts (services/ingestion/chunks.py)
 
     @property
     def is_full(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,19 +17,19 @@ import pandas as pd
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.key_hashes import TableHashes
-from contracts.messages import Role
+from contracts.messages import KeyRange, Role
 from contracts.state import Checkpoint
 from contracts.tables import Path, RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request, plan_run
 from services.ingestion.selection import Selection
-from services.ingestion.source import BatchLimits, Page
+from services.ingestion.source import BatchLimits, Page, SnapshotLostError, TablePart
 from shared.catalog import SourceMismatchError, key_problem, read_source_facts
 from shared.codecs import codec_of
 from shared.errors import PermanentError
 from shared.key_hashes import select_sums, table_hashes
 from shared.key_look_up import found_keys
 from shared.parquet import empty_frame
-from shared.postgres import Database, copy_out
+from shared.postgres import Database, UnknownSnapshotError, copy_out
 from shared.source_facts import SourceFacts
 from shared.source_keys import KEYS_IN_LIST, Key, keys_of
 
@@ -43,10 +44,20 @@ class PostgresSource:
     contract: Contract
 
     @asynccontextmanager
-    async def open_snapshot(self) -> AsyncIterator[PostgresSnapshot]:
+    async def open_snapshot(self, exported: str | None = None) -> AsyncIterator[PostgresSnapshot]:
         """See Source."""
-        async with self.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        opening = self.database.transaction(isolation="repeatable_read", readonly=True, snapshot=exported)
+        async with opening as connection:
             yield PostgresSnapshot(connection, self.contract, await read_source_facts(connection, self.contract))
+
+    @asynccontextmanager
+    async def join_snapshot(self, exported: str) -> AsyncIterator[PostgresSnapshot]:
+        """See Source."""
+        try:
+            async with self.open_snapshot(exported) as snapshot:
+                yield snapshot
+        except UnknownSnapshotError as error:
+            raise SnapshotLostError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +72,20 @@ class PostgresSnapshot:
         """See OpenSnapshot."""
         return plan_run(self.contract, self.facts, before, request, compare_keys_every)
 
-    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
         selection, byte_limit = _selection(plan), max(1, limits.byte_count // 2)
-        for table in self.contract.source_tables:
+        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.shared)
+        for table, within in ((one.table, one.rows) for one in (everything if part is None else [part])):
             if (problem := await key_problem(self.connection, self.contract, table)) is not None:
                 raise SourceMismatchError(problem)
-            row_bytes, after = self.facts.tables[table.name].row_bytes, None
+            row_bytes, after = self.facts.tables[table.name].row_bytes, within.after
             while True:
                 row_bytes = max(row_bytes, NUMBER_BYTES * len(table.columns))
                 limit = min(limits.rows, max(1, byte_limit // row_bytes))
+                rows = KeyRange(after=after, until=within.until)
                 page: Page | None = None
-                for query in selection.page(table, after=after, limit=limit, byte_limit=byte_limit):
+                for query in selection.page(table, within=rows, limit=limit, byte_limit=byte_limit):
                     page = page or await self._page(table, Role.BASE, selection, query)
                 if page is None:
                     break
@@ -82,6 +95,19 @@ class PostgresSnapshot:
                     break
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 (after,) = keys_of(table, (await page.frame).tail(1))
+
+    async def ranges(self, table: SourceTable, within: KeyRange, row_count: int) -> AsyncIterator[KeyRange]:
+        """See OpenSnapshot. PostgreSQL counts along the index of the key: a second for some million rows."""
+        rest = within
+        while (found := await self.connection.fetchval(_every_row(self.contract).key_at(table, rest, row_count))) is not None:
+            key = tuple(json.loads(found))
+            yield KeyRange(after=rest.after, until=key)
+            rest = KeyRange(after=key, until=within.until)
+        yield rest
+
+    async def export(self) -> str:
+        """See OpenSnapshot."""
+        return str(await self.connection.fetchval("SELECT pg_export_snapshot()"))
 
     async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         """See OpenSnapshot."""

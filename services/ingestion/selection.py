@@ -23,6 +23,7 @@ from contracts.column_types import TEXT, ColumnType, verbatim
 from contracts.contract import Contract
 from contracts.expression_parts import columns_read
 from contracts.expressions import TEXT_LENGTH_MAXIMUM
+from contracts.messages import KeyRange
 from contracts.tables import Join, Path, RemodelledTable, SourceColumn, SourceTable
 from shared.codecs import codec_of
 from shared.codecs.codec import MIB, VALUE_BYTES_MAXIMUM
@@ -57,18 +58,23 @@ class Selection:
         """Whether every row of every table is read."""
         return self.horizon is None
 
-    def page(self, table: SourceTable, *, after: Key | None, limit: int, byte_limit: int) -> list[str]:
-        """The affected rows of `table`, at most `limit`, in key order, after the key `after`.
+    def page(self, table: SourceTable, *, within: KeyRange, limit: int, byte_limit: int) -> list[str]:
+        """The affected rows of `table` in a range of keys, at most `limit`, in key order.
 
         A row is left out if those before it have `byte_limit` bytes of text. The first of the queries that has a row has them
         all: where every row is read, one that adds up the bytes of all rows together, for half of the work, comes first.
         """
         rows, condition = self._affected(table)
-        if after is not None:
-            condition += f" AND ({key_columns(table)}) > {key_literals([after])}"
-        chosen = f"{rows} WHERE {condition}"
+        bounds = "" if within == KeyRange() else f" AND {_is_within(table, within)}"
+        chosen = f"{rows} WHERE {condition}{bounds}"
         together = self._together(table, chosen, limit, byte_limit) if condition.startswith(EVERY_ROW) else []
         return [*together, self._bounded(table, chosen, limit, byte_limit)]
+
+    def key_at(self, table: SourceTable, within: KeyRange, place: int) -> str:
+        """The key of the row at `place`, from 1, of those in a range, as a JSON array; no row if there are fewer."""
+        rows = f"{self._from(table, 't')} WHERE {_is_within(table, within)}"
+        key = key_as_json(self.contract, table)
+        return f"SELECT {key} FROM {rows} ORDER BY {key_columns(table)} OFFSET {place - 1} LIMIT 1"
 
     def partners(self, table: SourceTable, keys: list[Key], *, byte_limit: int) -> str:
         """The rows of `table` with one of `keys`, whose values have their form in a data frame.
@@ -238,6 +244,12 @@ class Selection:
 
     def _from(self, table: SourceTable, alias: str) -> str:
         return f"{rows_of(self.contract, table)} AS {alias}"
+
+
+def _is_within(table: SourceTable, within: KeyRange) -> str:
+    key = f"({key_columns(table)})"
+    bounds = [(sign, bound) for sign, bound in ((">", within.after), ("<=", within.until)) if bound is not None]
+    return " AND ".join(f"{key} {sign} {key_literals([bound])}" for sign, bound in bounds) or EVERY_ROW
 
 
 def _defect(table: SourceTable, values: Mapping[str, str], sizes: Mapping[str, str], travels: Mapping[str, str]) -> str:

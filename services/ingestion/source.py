@@ -7,14 +7,14 @@ source finds out what has changed: it asks an open snapshot for a plan and for t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from contracts.column_types import ColumnType
 from contracts.key_hashes import TableHashes
-from contracts.messages import MESSAGE_BYTES_MAXIMUM, Role
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, KeyRange, Role
 from contracts.state import Checkpoint
 from contracts.tables import RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request
@@ -41,6 +41,18 @@ class BatchLimits:
     gone_bytes: int = (
         MESSAGE_BYTES_MAXIMUM // 4
     )  # of these keys as JSON, as in a question of loading; a single key may exceed it
+
+
+class SnapshotLostError(Exception):
+    """No one holds the exported snapshot open any more. Recovery: none is needed; its run has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class TablePart:
+    """The rows of one table whose keys are in a range."""
+
+    table: SourceTable
+    rows: KeyRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +84,21 @@ class OpenSnapshot(Protocol):
         """What to read, given what the last run left and what the command asks for. Raises: PermanentError."""
         ...
 
-    def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """Yield every affected row: a page of a table together with the partners of its rows, all within `limits`.
 
         A row is affected when it or one of its lookup partners changed, or when the plan asks for its key. A key that the
-        source does not hold is passed over.
+        source does not hold is passed over. With `part`, only its rows, in the order of their keys; without, not the tables
+        that the plan shares out.
         """
+        ...
+
+    def ranges(self, table: SourceTable, within: KeyRange, row_count: int) -> AsyncIterator[KeyRange]:
+        """Cut a range of keys into ranges that together are the whole, each of `row_count` rows, the last one of fewer."""
+        ...
+
+    async def export(self) -> str:
+        """The name under which others can join this snapshot while it is open."""
         ...
 
     async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
@@ -104,4 +125,8 @@ class Source(Protocol):
 
         Raises: SourceMismatchError, DependencyDownError, TransientError, PermanentError.
         """
+        ...
+
+    def join_snapshot(self, exported: str) -> AbstractAsyncContextManager[OpenSnapshot]:
+        """Open the snapshot that another task has exported. Raises: SnapshotLostError, and as `open_snapshot`."""
         ...

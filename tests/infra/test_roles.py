@@ -102,10 +102,11 @@ def of_data(program: Service | Operator | ProofSchedule, *secrets: str) -> set[t
 @pytest.mark.parametrize("name", TOPOLOGY.services)
 def test_a_service_may_do_only_what_its_edges_need(applied: Applied, name: str) -> None:
     service = TOPOLOGY.services[name]
-    own = TOPOLOGY.queue_name(service.consumes)
-    sent_to = [TOPOLOGY.dead_letter_name(service.consumes), *map(TOPOLOGY.queue_name, service.sends)]
+    own = map(TOPOLOGY.queue_name, service.queues)
+    sent_to = [*map(TOPOLOGY.dead_letter_name, service.queues), *map(TOPOLOGY.queue_name, service.sends)]
     expected = {
-        *((f"sqs:{action}", own) for action in (*TO_CONSUME, *TO_SEND)),  # what is deferred is sent to one's own queue again
+        # What is deferred is sent to one's own queue again.
+        *((f"sqs:{action}", queue) for queue in own for action in (*TO_CONSUME, *TO_SEND)),
         *((f"sqs:{action}", queue) for queue in sent_to for action in TO_SEND),
         *((action, "task/starlift/*") for action in OF_TASK_PROTECTION),
     }

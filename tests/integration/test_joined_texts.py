@@ -12,6 +12,7 @@ import pytest
 
 from contracts.column_types import INTEGER, TEXT
 from contracts.contract import Contract
+from contracts.messages import KeyRange
 from contracts.origins import FromLookup, FromSource
 from contracts.tables import Column, Fact, Lookup, WarehouseTable
 from services.ingestion.selection import Selection
@@ -131,7 +132,7 @@ async def test_partners_are_read_once_and_not_once_per_row(owner: asyncpg.Connec
     )
     await owner.execute("ANALYZE code, item")
     horizon = await owner.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    (query,) = Selection(BLANKS, frozenset(), horizon, orphans=True).page(ITEM, after=None, limit=100, byte_limit=10**6)
+    (query,) = Selection(BLANKS, frozenset(), horizon, orphans=True).page(ITEM, within=KeyRange(), limit=100, byte_limit=10**6)
     (found,) = json.loads(await owner.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"))
     reads = [node["Actual Loops"] for node in nodes(found["Plan"]) if node.get("Relation Name") == "code"]
     assert reads

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -12,11 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.key_hashes import TableHashes
+from contracts.messages import KeyRange
 from contracts.state import Checkpoint
 from contracts.tables import RemodelledTable, SourceTable
 from services.ingestion.plan import Plan, Request
 from services.ingestion.selection import Selection
-from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source
+from services.ingestion.source import BatchLimits, OpenSnapshot, Page, Source, TablePart
 from services.operator.local.totesys.fill import connect
 from shared.source_facts import SourceFacts
 from shared.source_keys import Key
@@ -50,6 +51,9 @@ class ChangingSource:
         async with self.source.open_snapshot() as snapshot:
             yield ChangingSnapshot(snapshot, self.change)
 
+    def join_snapshot(self, exported: str) -> AbstractAsyncContextManager[OpenSnapshot]:
+        return self.source.join_snapshot(exported)
+
 
 @dataclass(frozen=True)
 class ChangingSnapshot:
@@ -63,11 +67,17 @@ class ChangingSnapshot:
     def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:
         return self.snapshot.plan(before, request, compare_keys_every)
 
-    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         await self.change()
-        async for pages in self.snapshot.pages(plan, limits):
+        async for pages in self.snapshot.pages(plan, limits, part):
             await self.change()
             yield pages
+
+    def ranges(self, table: SourceTable, within: KeyRange, row_count: int) -> AsyncIterator[KeyRange]:
+        return self.snapshot.ranges(table, within, row_count)
+
+    async def export(self) -> str:
+        return await self.snapshot.export()
 
     async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         await self.change()

@@ -54,8 +54,8 @@ run "roles" {
     condition = alltrue(flatten([
       for name, service in local.topology.services : [
         for queue, made in module.queue : [
-          strcontains(module.program[name].task_policy, "\"${made.arn}\"") == contains(concat([service.consumes], service.sends), queue),
-          strcontains(module.program[name].task_policy, "\"${made.dead_letter_arn}\"") == (service.consumes == queue),
+          strcontains(module.program[name].task_policy, "\"${made.arn}\"") == contains(concat([service.consumes], local.shared_queues[name], service.sends), queue),
+          strcontains(module.program[name].task_policy, "\"${made.dead_letter_arn}\"") == contains(concat([service.consumes], local.shared_queues[name]), queue),
         ]
       ]
     ]))
@@ -65,7 +65,7 @@ run "roles" {
     condition = alltrue(flatten([
       for name, service in local.topology.services : [
         for statement in jsondecode(module.program[name].task_policy).Statement :
-        !contains(flatten([statement.Action]), "sqs:ReceiveMessage") || flatten([statement.Resource]) == [module.queue[service.consumes].arn]
+        !contains(flatten([statement.Action]), "sqs:ReceiveMessage") || flatten([statement.Resource]) == [for queue in concat([service.consumes], local.shared_queues[name]) : module.queue[queue].arn]
       ]
     ]))
     error_message = "A service's role receives from a queue that the service does not consume."

@@ -40,7 +40,7 @@ run "services" {
     condition = alltrue(flatten([
       for name, service in module.service : [
         for metric in service.scaling.metrics : [
-          for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.value == module.queue[local.topology.services[name].consumes].name
+          for dimension in one(metric.metric_stat[*].metric)[0].dimensions : dimension.value == module.queue[coalesce(one(local.shared_queues[name]), local.topology.services[name].consumes)].name
         ] if contains(["visible", "inflight"], metric.id)
       ]
     ]))

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from contracts import messages
+from contracts import messages, upcasts
 from contracts.messages import (
     BatchIngested,
     BatchIngestedData,
@@ -15,8 +15,11 @@ from contracts.messages import (
     BatchRemodelled,
     BatchRemodelledData,
     Extract,
+    ExtractChunk,
+    ExtractChunkData,
     IngestSource,
     IngestSourceData,
+    KeyRange,
     LoadedTable,
     LookUpKeys,
     LookUpKeysData,
@@ -58,6 +61,20 @@ EXTRACTS = (
 GONE = (RowsOf(table="staff", keys=((1,), (2,))), RowsOf(table="shelf", keys=((1, "a"),)))
 EXAMPLES: list[Message] = [
     IngestSource(**ENVELOPE, data=IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.SCHEDULE)),
+    ExtractChunk(
+        **ENVELOPE,
+        data=ExtractChunkData(
+            source_name="totesys",
+            run=7,
+            index=3,
+            contract="c" * 64,
+            snapshot=BATCH["snapshot"],
+            next_xid=1001,
+            exported="00000003-0000001B-1",
+            table="shelf",
+            rows=KeyRange(after=(1, "a"), until=None),
+        ),
+    ),
     BatchIngested(**ENVELOPE, data=BatchIngestedData(**BATCH, extracts=EXTRACTS, hashes=OBJECT)),
     BatchRemodelled(
         **ENVELOPE, data=BatchRemodelledData(**BATCH, tables=(StarRows(table="dim_staff", object=OBJECT),), hashes=OBJECT)
@@ -127,15 +144,15 @@ def test_an_old_message_is_upcast_through_every_version_to_the_current_one(monke
     def from_v9(document: dict[str, Any]) -> dict[str, Any]:
         return {**document, "type": "starlift.ingest_source.v2", "data": {**document["data"], "mode": "full"}}
 
-    monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v8", from_v8)
-    monkeypatch.setitem(messages.UPCASTS, "starlift.ingest_source.v9", from_v9)
+    monkeypatch.setitem(upcasts.UPCASTS, "starlift.ingest_source.v8", from_v8)
+    monkeypatch.setitem(upcasts.UPCASTS, "starlift.ingest_source.v9", from_v9)
     message = decode(changed(type="starlift.ingest_source.v8", data={"name": "totesys"}))
     assert isinstance(message, IngestSource)
     assert message.data == IngestSourceData(source_name="totesys", mode=Mode.FULL, trigger=Trigger.OPERATOR)
 
 
 def test_an_upcast_leads_to_a_known_version() -> None:
-    for kind, step in messages.UPCASTS.items():
+    for kind, step in upcasts.UPCASTS.items():
         assert messages.TYPE_PATTERN.match(kind)
         assert callable(step)
 

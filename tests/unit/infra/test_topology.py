@@ -39,7 +39,7 @@ def test_the_topology_is_consistent() -> None:
 
 def test_every_queue_is_consumed_by_exactly_one_service() -> None:
     topology = read_topology()
-    assert sorted(service.consumes for service in topology.services.values()) == sorted(topology.queues)
+    assert sorted(queue for service in topology.services.values() for queue in service.queues) == sorted(topology.queues)
 
 
 def test_resource_names_are_those_used_on_aws() -> None:
@@ -79,10 +79,14 @@ def test_a_topology_that_contradicts_itself_is_refused(change: Callable[[dict[st
 
 
 @pytest.mark.parametrize("queue", {schedule.queue for schedule in read_topology().schedules.values()})
-def test_a_service_that_reads_sources_has_no_more_tasks_than_there_are_sources(queue: str) -> None:
+def test_a_service_that_reads_sources_has_no_more_tasks_than_there_are_sources_unless_they_share_a_load(queue: str) -> None:
     topology = read_topology()
     sources = {schedule.source for schedule in topology.schedules.values() if schedule.queue == queue}
-    assert [service.max for service in topology.services.values() if service.consumes == queue] == [len(sources)]
+    assert all(
+        service.shares is not None or service.max == len(sources)
+        for service in topology.services.values()
+        if service.consumes == queue
+    )
 
 
 def test_the_message_limit_equals_that_of_the_queues() -> None:
@@ -194,6 +198,8 @@ def test_a_service_understands_the_environment_that_the_local_stack_gives_it(
     assert settings.queue_url == f"http://127.0.0.1:1/{wanted.consumes}"
     assert settings.dead_letter_url == f"http://127.0.0.1:1/{wanted.consumes}-dlq"
     assert settings.next_queue_url == (f"http://127.0.0.1:1/{wanted.sends[0]}" if wanted.sends else None)
+    shared = [f"http://127.0.0.1:1/{wanted.shares}{suffix}" if wanted.shares else None for suffix in ("", "-dlq")]
+    assert [settings.shared_queue_url, settings.shared_dead_letter_url] == shared
     assert settings.slots == wanted.slots
     assert settings.handler_limit == timedelta(seconds=wanted.handler_limit_s)
     for secret in wanted.secrets:
@@ -204,7 +210,9 @@ def test_a_service_understands_the_environment_that_the_local_stack_gives_it(
 async def test_a_service_probes_only_the_buckets_of_its_edges(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[str] = []
 
-    async def consume(_settings: object, _world: object, _handler: object, buckets: list[str], *_probes: object) -> None:
+    async def consume(
+        _settings: object, _world: object, _handler: object, buckets: list[str], *_probes: object, **_share: object
+    ) -> None:
         probed.extend(buckets)
 
     @asynccontextmanager

@@ -11,8 +11,9 @@ import pytest
 from pydantic import Field
 
 from contracts.failure import FailureRecord, fingerprint_of, normalised, read_failure
-from contracts.messages import KNOWN_TYPES, UPCASTS, IngestSource, IngestSourceData, decode, encode
+from contracts.messages import KNOWN_TYPES, IngestSource, IngestSourceData, decode, encode
 from contracts.routes import ROUTES
+from contracts.upcasts import UPCASTS
 from contracts.yaml_text import parsed
 from shared.contract_file import contract_text
 from tools import schemas
@@ -227,10 +228,10 @@ def test_an_operation_refers_only_to_messages_of_its_own_channel() -> None:
         assert all(message["$ref"].startswith(prefix) for message in operation["messages"])
 
 
-def test_there_are_three_queues_and_their_dead_letter_queues() -> None:
+def test_there_are_four_queues_and_their_dead_letter_queues() -> None:
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
-    services = ("ingestion", "remodelling", "loading")
-    assert addresses == {f"starlift-{service}{suffix}" for service in services for suffix in ("", "-dlq")}
+    queues = ("ingestion", "chunks", "remodelling", "loading")
+    assert addresses == {f"starlift-{queue}{suffix}" for queue in queues for suffix in ("", "-dlq")}
 
 
 def test_a_service_has_its_own_queue_and_its_own_dead_letter_queue() -> None:

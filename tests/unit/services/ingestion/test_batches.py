@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,7 +30,7 @@ from services.ingestion.handler import Dependencies, handle
 from services.ingestion.lease import take_lease
 from services.ingestion.memory_source import MemorySnapshot, MemorySource
 from services.ingestion.plan import Plan
-from services.ingestion.source import BatchLimits, OpenSnapshot, Page
+from services.ingestion.source import BatchLimits, OpenSnapshot, Page, TablePart
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.key_hashes import unpacked
@@ -42,6 +42,7 @@ from tests.fixtures.applications import CONTRACT, item, maker
 
 pytestmark = pytest.mark.virtual_clock
 SOURCE = "shop"
+Pages = AsyncGenerator[list[Page], None]
 
 
 @pytest.fixture
@@ -122,6 +123,7 @@ class HeldSource:
 
     source: MemorySource
     gate: Gate
+    join_snapshot: Any = None
 
     @asynccontextmanager
     async def open_snapshot(self) -> AsyncIterator[OpenSnapshot]:
@@ -133,9 +135,9 @@ class HeldSource:
 class HeldSnapshot(MemorySnapshot):
     gate: Gate
 
-    async def pages(self, plan: Plan, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         read = 0
-        async for pages in MemorySnapshot.pages(self, plan, limits):
+        async for pages in MemorySnapshot.pages(self, plan, limits, part):
             if read == 3:
                 await self.gate.open.wait()
             yield pages

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.column_types import INTEGER, TEXT
+from contracts.messages import KeyRange
 from contracts.tables import SourceColumn, SourceTable
 from services.ingestion.selection import Selection
 from shared.codecs.codec import MIB
@@ -28,7 +29,7 @@ def where(statement: str) -> str:
 
 
 def page(selection: Selection, table: str) -> str:
-    return selection.page(CONTRACT.source_table(table), after=None, limit=10, byte_limit=MANY)[-1]
+    return selection.page(CONTRACT.source_table(table), within=KeyRange(), limit=10, byte_limit=MANY)[-1]
 
 
 def test_a_table_without_partners_is_read_only_by_its_own_changes() -> None:
@@ -59,7 +60,7 @@ def test_a_row_whose_partner_was_deleted_is_read_when_keys_are_compared() -> Non
 
 
 def test_a_path_is_joined_in_one_subquery_up_to_the_partner_that_changed() -> None:
-    condition = where(Selection(JOINED, NOTHING, HORIZON).page(LINE, after=None, limit=1, byte_limit=MANY)[-1])
+    condition = where(Selection(JOINED, NOTHING, HORIZON).page(LINE, within=KeyRange(), limit=1, byte_limit=MANY)[-1])
     assert (
         'EXISTS (SELECT FROM "public"."order header" AS p1 JOIN "public"."employee" AS p2 '
         'ON "p2"."employee_id" = "p1"."seller_id" WHERE "p1"."order_id" = "t"."order_id" AND age(p2.xmin)'
@@ -99,7 +100,7 @@ def test_a_64_bit_horizon_is_compared_with_the_32_bits_that_rows_store(horizon: 
 
 
 def test_a_page_begins_after_the_last_key_of_the_previous_page() -> None:
-    statement = Selection(SHOP, NOTHING, None).page(SHELF, after=(3, "it's"), limit=7, byte_limit=MANY)[-1]
+    statement = Selection(SHOP, NOTHING, None).page(SHELF, within=KeyRange(after=(3, "it's")), limit=7, byte_limit=MANY)[-1]
     assert where(statement) == """true AND ("t"."row", "t"."label") > (3, 'it''s')"""
     assert ' ORDER BY "t"."row", "t"."label" LIMIT 7' in statement
 
@@ -119,7 +120,7 @@ def test_hostile_names_are_quoted() -> None:
     evil = 'a"; DROP TABLE "b'
     table = SourceTable(evil, (evil,), (SourceColumn(evil, INTEGER), SourceColumn("select", TEXT)))
     contract = replace(SHOP, source_schema=evil, source_tables=(table,), warehouse_tables=())
-    statement = Selection(contract, NOTHING, HORIZON).page(table, after=(1,), limit=1, byte_limit=MANY)[-1]
+    statement = Selection(contract, NOTHING, HORIZON).page(table, within=KeyRange(after=(1,)), limit=1, byte_limit=MANY)[-1]
     assert '"a""; DROP TABLE ""b"."a""; DROP TABLE ""b" AS t' in statement
     assert ' THEN "t"."select"::text END AS "value 1" FROM ' in statement
     assert '"value 1" AS "select" FROM ' in statement
@@ -128,7 +129,7 @@ def test_hostile_names_are_quoted() -> None:
 
 
 def test_the_defect_column_comes_first_and_names_values_that_cannot_be_transferred() -> None:
-    columns = Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=1, byte_limit=MANY)[-1].partition(" FROM ")[0]
+    columns = Selection(SHOP, NOTHING, None).page(ITEM, within=KeyRange(), limit=1, byte_limit=MANY)[-1].partition(" FROM ")[0]
     assert re.match(r'SELECT CASE WHEN "value \d+" IS NULL AND "t"."price" IS NOT NULL OR ', columns)
     assert " THEN nullif(concat_ws('; ', CASE WHEN" in columns
     assert """CASE WHEN "t"."price" = 'NaN'::numeric THEN 'price is NaN' END""" in columns
@@ -136,15 +137,15 @@ def test_the_defect_column_comes_first_and_names_values_that_cannot_be_transferr
     assert """CASE WHEN NOT isfinite("t"."sold_at") THEN 'sold_at is infinite' END""" in columns
     assert (
         Selection(SHOP, NOTHING, None)
-        .page(SHELF, after=None, limit=1, byte_limit=MANY)[-1]
+        .page(SHELF, within=KeyRange(), limit=1, byte_limit=MANY)[-1]
         .startswith('SELECT NULL::text AS "_defect"')
     )
 
 
 def test_bytes_are_added_up_together_first_where_every_row_is_read_and_texts_have_them_stored() -> None:
-    together, _ = Selection(SHOP, NOTHING, None).page(ITEM, after=(7,), limit=5, byte_limit=MIB)
+    together, _ = Selection(SHOP, NOTHING, None).page(ITEM, within=KeyRange(after=(7,)), limit=5, byte_limit=MIB)
     assert "OVER" not in together
     assert together.count("LIMIT 5") == 2
     assert f") < {MIB} ORDER BY" in together
-    assert len(Selection(SHOP, NOTHING, HORIZON).page(ITEM, after=None, limit=5, byte_limit=MIB)) == 1
-    assert len(Selection(SHOP, NOTHING, None).page(ITEM, after=None, limit=5, byte_limit=MANY)) == 1
+    assert len(Selection(SHOP, NOTHING, HORIZON).page(ITEM, within=KeyRange(), limit=5, byte_limit=MIB)) == 1
+    assert len(Selection(SHOP, NOTHING, None).page(ITEM, within=KeyRange(), limit=5, byte_limit=MANY)) == 1

@@ -11,7 +11,8 @@ import pytest
 
 from contracts.dead_letters import End, Kind
 from contracts.failure import FAILURE_ATTRIBUTE, FailureRecord
-from contracts.messages import MESSAGE_BYTES_MAXIMUM, UPCASTS, encode
+from contracts.messages import MESSAGE_BYTES_MAXIMUM, encode
+from contracts.upcasts import UPCASTS
 from services.operator.dlq.filters import Filter
 from services.operator.dlq.looking import find
 from services.operator.dlq.operations import ARCHIVE_LETTERS, edited

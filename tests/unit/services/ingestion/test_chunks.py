@@ -1,0 +1,194 @@
+"""A run whose large table is read by several tasks, on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from contracts.messages import BatchIngested, ExtractChunk, IngestSource, IngestSourceData, Role, Trigger, decode, encode
+from contracts.objects import SourceKeys
+from contracts.state import Manifest
+from services.ingestion.handler import OTHER_CONTRACT_DELAY, Dependencies, handle, handle_chunk
+from services.ingestion.memory_source import ROW_BYTES, MemorySource
+from services.ingestion.source import BatchLimits, OpenSnapshot
+from shared.envelope import opening
+from shared.errors import PermanentError
+from shared.outcome import Defer, Done
+from shared.source_store import SourceStore
+from shared.testing import FakeObjectStore, FakeQueue, loop_now
+from tests.fixtures.applications import AN_ITEM, CONTRACT, item, maker
+from tests.fixtures.sharing import tasks
+
+pytestmark = pytest.mark.virtual_clock
+SOURCE = "shop"
+ITEMS = 47
+
+
+@pytest.fixture
+def source() -> MemorySource:
+    source = MemorySource(CONTRACT, loop_now)
+    with source.transaction() as writes:
+        writes.put("maker", maker(1), maker(2))
+        writes.put("item", *(item(number, 1 + number % 2) for number in range(1, ITEMS + 1)))
+        writes.put("shelf", {"row": 1, "label": "a", "width": 3})
+    return source
+
+
+@pytest.fixture
+def deps(source: MemorySource) -> Dependencies:
+    store = SourceStore(FakeObjectStore("landing"), SOURCE, "landing", "processed")
+    chunks = FakeQueue("chunks", order=Random(7))  # noqa: S311 - an order
+    limits = BatchLimits(rows=4)
+    return Dependencies(source, store, FakeQueue("remodelling"), limits, compare_keys_every=0, chunks=chunks, now=loop_now)
+
+
+def request(**wish: Any) -> IngestSource:
+    return IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR, **wish))
+
+
+def announced(deps: Dependencies) -> list[BatchIngested]:
+    assert isinstance(deps.remodelling, FakeQueue)
+    found = [decode(body) for body in deps.remodelling.bodies]
+    return [message for message in found if isinstance(message, BatchIngested)]
+
+
+def commands(deps: Dependencies) -> list[ExtractChunk]:
+    assert isinstance(deps.chunks, FakeQueue)
+    found = [decode(message.body) for message in deps.chunks.sent]
+    return [message for message in found if isinstance(message, ExtractChunk)]
+
+
+def manifest(deps: Dependencies) -> Manifest:
+    assert isinstance(deps.store.objects, FakeObjectStore)
+    landing = deps.store.objects.buckets["landing"]
+    (key,) = (key for key in landing if key.startswith(SourceKeys(SOURCE).manifests))
+    return Manifest.model_validate_json(landing[key])
+
+
+def rows(batches: list[BatchIngested], table: str) -> int:
+    extracts = (extract for batch in batches for extract in batch.data.extracts)
+    return sum(one.object.row_count for one in extracts if (one.table, one.role) == (table, Role.BASE))
+
+
+def requires_whole_run(deps: Dependencies) -> None:
+    """Every row is in one batch of the manifest, all of which are announced, without a hole; the last one closes the run."""
+    batches, seen = list(manifest(deps).batches), {batch.data.batch_id for batch in announced(deps)}
+    assert [batch.data.index for batch in batches] == list(range(len(batches)))
+    assert [batch.data.is_last for batch in batches] == [*[False] * (len(batches) - 1), True]
+    assert {batch.data.batch_id for batch in batches} == seen
+    assert {table: rows(batches, table) for table in ("maker", "item", "shelf")} == {"maker": 2, "item": ITEMS, "shelf": 1}
+    assert len({(batch.data.run, batch.data.snapshot) for batch in batches}) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4])
+async def test_a_large_table_is_read_by_any_number_of_tasks(deps: Dependencies, number: int) -> None:
+    async with tasks(number, deps):
+        assert await handle(request(), deps) == Done()
+    assert {command.data.table for command in commands(deps)} == {"item"}
+    assert len(commands(deps)) == 12
+    requires_whole_run(deps)
+
+
+async def test_a_small_load_is_not_shared(deps: Dependencies, source: MemorySource) -> None:
+    with source.transaction() as writes:
+        writes.delete("item", *((number,) for number in range(21, ITEMS + 1)))
+    await handle(request(), deps)
+    assert commands(deps) == []
+
+
+async def test_changes_are_not_shared(deps: Dependencies, source: MemorySource) -> None:
+    async with tasks(1, deps):
+        await handle(request(), deps)
+        before = len(commands(deps))
+        with source.transaction() as writes:
+            writes.put("item", *(item(number, 2, "changed") for number in range(1, ITEMS + 1)))
+        await handle(request(), deps)
+    assert len(commands(deps)) == before
+
+
+async def test_what_does_not_fit_into_a_batch_is_a_command_of_its_own(deps: Dependencies) -> None:
+    """With their partners, two rows fill a batch."""
+    deps = replace(deps, limits=BatchLimits(rows=4, byte_count=4 * ROW_BYTES))
+    async with tasks(2, deps):
+        await handle(request(), deps)
+    assert len(commands(deps)) > 12
+    requires_whole_run(deps)
+
+
+async def test_a_command_that_is_delivered_again_has_the_same_batch(deps: Dependencies) -> None:
+    async with tasks(1, deps):
+        await handle(request(), deps)
+    before, count = {batch.data.batch_id: batch for batch in announced(deps)}, len(announced(deps))
+    for command in commands(deps):
+        assert await handle_chunk(command, replace(deps, limits=BatchLimits(rows=1))) == Done()
+    assert len(announced(deps)) == count + len(commands(deps))
+    assert all(before[batch.data.batch_id] == batch for batch in announced(deps))
+    requires_whole_run(deps)
+
+
+async def test_of_two_tasks_that_cut_a_chunk_differently_the_first_record_counts(deps: Dependencies) -> None:
+    deps = replace(deps, limits=BatchLimits(rows=4, byte_count=8 * ROW_BYTES))
+    smaller = replace(deps, limits=BatchLimits(rows=2, byte_count=4 * ROW_BYTES))
+    async with tasks(2, deps), tasks(2, smaller):
+        await handle(request(), deps)
+    requires_whole_run(deps)
+
+
+async def test_a_chunk_of_a_run_that_has_ended_is_dropped(deps: Dependencies, source: MemorySource) -> None:
+    run = asyncio.create_task(handle(request(), deps))
+    await asyncio.sleep(1)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    (first, *_) = commands(deps)
+    assert await handle_chunk(first, deps) == Done()
+    with source.transaction() as writes:
+        writes.put("item", item(1, 1, "changed"))
+    async with source.open_snapshot() as snapshot:  # another run's, by the same name
+        same_name = first.data.model_copy(update={"exported": await snapshot.export()})
+        assert await handle_chunk(first.model_copy(update={"data": same_name}), deps) == Done()
+    assert all(rows([batch], "item") == 0 for batch in announced(deps))
+
+
+async def test_a_task_with_another_contract_leaves_the_chunk_to_others(deps: Dependencies, source: MemorySource) -> None:
+    newer = replace(deps, source=OtherContract(source))
+    run = asyncio.create_task(handle(request(), deps))
+    await asyncio.sleep(1)
+    (first, *_) = commands(deps)
+    outcome = await handle_chunk(first, newer)
+    assert isinstance(outcome, Defer)
+    assert outcome.delay == OTHER_CONTRACT_DELAY
+    await run
+    requires_whole_run(deps)
+
+
+@dataclass
+class OtherContract:
+    source: MemorySource
+
+    def open_snapshot(self) -> Any:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def join_snapshot(self, exported: str) -> AsyncIterator[OpenSnapshot]:
+        async with self.source.join_snapshot(exported) as snapshot:
+            contract = replace(CONTRACT, warehouse_tables=(replace(AN_ITEM, name="dim_thing"),))
+            yield replace(snapshot, contract=contract)
+
+
+async def test_a_chunk_of_another_source_is_refused(deps: Dependencies) -> None:
+    run = asyncio.create_task(handle(request(), deps))
+    await asyncio.sleep(1)
+    (first, *_) = commands(deps)
+    elsewhere = replace(deps, store=replace(deps.store, source="crm"))
+    with pytest.raises(PermanentError, match=r"^this service ingests 'crm', not 'shop'; correct the command$"):
+        await handle_chunk(decode(encode(first)), elsewhere)
+    with pytest.raises(PermanentError, match=r"^this queue carries starlift.extract_chunk, not 'starlift.ingest_source.v2'"):
+        await handle_chunk(request(), deps)
+    await run
