@@ -71,6 +71,10 @@ async def granted(place: Place, capsys: pytest.CaptureFixture[str], database: st
 async def shop(place: Place, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[dict[str, Pipeline]]:
     """The pipeline of the services, and that of the prover, with the SQL run twice before anything is loaded."""
     await place.execute("source", "admin", SCHEMA)
+    is_there = 'CREATE SCHEMA "The Star"'  # the ledger's schema is created by the SQL
+    await place.execute("warehouse", "admin", is_there, "GRANT CREATE ON SCHEMA public TO PUBLIC")  # as PostgreSQL 14 does
+    for name in (place.source, place.warehouse):
+        execute(place.cluster.url(), f"REVOKE CONNECT ON DATABASE {quoted(name)} FROM PUBLIC")
     for _ in range(2):
         await granted(place, capsys, "source", "reader", "prover")
         await granted(place, capsys, "warehouse", "loader", "prover", "analyst")
@@ -92,6 +96,7 @@ async def test_everything_runs_under_these_roles(shop: dict[str, Pipeline], plac
     await place.execute("source", "admin", CHANGES)
     await services.run(compare_keys=True)
     await require_equal(prover)
+    await place.execute("source", "reader", "SELECT xmin FROM visit", "SELECT xmin, sale_id FROM sale")
     await services.select("""UPDATE "The Star".dim_customer SET name = 'Eve' WHERE customer_id = 1""")
     assert (await prover.verify()).outcome is Outcome.DIFFERENT
 

@@ -59,7 +59,6 @@ def warehouse_grants(contract: Contract, loader: str, prover: str, analyst: str)
                     f"GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {own};",
                 )
             ),
-            f"REVOKE ALL ON SCHEMA {quoted(ledger)} FROM PUBLIC, {quoted(analyst)};",
             *_reading_all(star, loader, readers),
             *_reading_all(ledger, loader, quoted(prover)),
         ],
