@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-# What runs an action, from its action.yml at the pinned commit. GitHub's runners no longer start node20 or older.
+# What runs an action, from its action.yml at the pinned commit, and for one that is made of others what runs those.
+# GitHub's runners no longer start node20 or older.
 RUNTIMES = {
-    "actions/attest-build-provenance@977bb373ede98d70efdf65b84cb5f73e068dcc2a": "composite",
+    "actions/attest-build-provenance@977bb373ede98d70efdf65b84cb5f73e068dcc2a": "composite of node24",
     "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8": "node24",
     "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c": "node24",
     "actions/setup-python@e797f83bcb11b83ae66e0230d6156d7c80228e7c": "node24",
@@ -19,7 +20,7 @@ RUNTIMES = {
     "aws-actions/configure-aws-credentials@8df5847569e6427dd6c4fb1cf565c83acfa8afa7": "node24",
     "hashicorp/setup-terraform@5e8dbf3c6d9deaf4193ca7a8fb23f2ac83bb6c85": "node24",
 }
-_STARTABLE = {"node24", "composite", "docker"}
+_STARTABLE = {"node24", "composite of node24", "docker"}
 _CHECKS = "./.github/workflows/checks.yml"
 _DEPLOYS = ("./.github/workflows/deploy.yml", ".github/publish.sh")
 
