@@ -9,30 +9,38 @@ contracts/resolved.py makes a Contract of it. The descriptions here are the refe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     GetJsonSchemaHandler,
     Tag,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.column_types import ColumnType
+from contracts.source_document import (
+    Closed,
+    Names,
+    Scalar,
+    SourceDocument,
+    SourceTableDocument,
+    Sql,
+    SqlName,
+    SqlPath,
+    TypeName,
+)
 from contracts.tables import ContractError
-from contracts.type_names import column_type
 from contracts.warehouse import OWN_SCHEMA
 
-NOT_NULL = " not null"
 _KINDS = ("calendar", "dimension", "fact")
 
+
+# Names of queues and of variables end with it.
+SourceName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[a-z][a-z0-9_]*$")]
 
 Place = tuple[str, ...]  # the keys that lead to something in a document
 
@@ -53,108 +61,7 @@ class DocumentError(ContractError):
         self.problems = problems
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _texts(value: object) -> object:
-    """One text stands for a list of one."""
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
-SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
-_Written = BeforeValidator(lambda value: str(value).lower() if isinstance(value, int) else value)  # YAML reads 1 and true
-Sql = Annotated[str, Field(min_length=1, max_length=2000), _Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
-Scalar = Sql  # also a text that YAML may read as something else
-Names = Annotated[
-    tuple[SqlName, ...],
-    BeforeValidator(_texts),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-TypeName = Annotated[
-    ColumnType,
-    BeforeValidator(lambda value: column_type(value) if isinstance(value, str) else value),
-    WithJsonSchema({"type": "string"}),
-]
-
-
-class SourceColumnDocument(_Closed):
-    """A column of a source table: its type, and `not null` unless it may be NULL."""
-
-    type: TypeName
-    nullable: bool
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: object) -> object:
-        if not isinstance(value, str):
-            raise ValueError("a column's type is a text, such as 'numeric(10,2) not null'")  # noqa: TRY004 (pydantic wants it)
-        return {"type": value.removesuffix(NOT_NULL), "nullable": not value.endswith(NOT_NULL)}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _core: object, _handler: object) -> dict[str, Any]:
-        """What an editor accepts: the text."""
-        return {"type": "string", "description": cls.__doc__}
-
-
-class SourceTableDocument(_Closed):
-    """A table of the source as `starlift pull` found it."""
-
-    schema_: SqlName | None = Field(None, alias="schema", description="the schema that holds it, if it is not `source_schema`")
-    table: SqlName | None = Field(None, description="its name there, if another schema has a table of that name")
-    full: bool = Field(
-        False,  # noqa: FBT003 (pydantic)
-        description="every run reads all of it: a view, or a table whose `key` you declare, since no index guarantees it",
-    )
-    key: Names = Field(
-        (), description="its primary key, or the columns of a unique index on NOT NULL columns; with `full`, as you declare it"
-    )
-    row_id: SqlName | None = Field(
-        None,
-        description="instead of `key`, for rows that have none: the name of a column that tells them apart, a hash of "
-        "what the star reads of them; every run reads all of them, and only a fact without `version` is made of them",
-    )
-    columns: dict[SqlName, SourceColumnDocument] = Field(description="every column, whether the star needs it or not")
-    foreign_keys: dict[str, SqlName] = Field(
-        default_factory=dict,
-        description="the tables to whose key its columns refer: `customer_id: customer`, `region, number: account`",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_row_id(cls, value: Any) -> Any:
-        """A row id is the key, and a column like the others."""
-        name = value.get("row_id") if isinstance(value, dict) else None
-        if not isinstance(name, str):
-            return value
-        columns = value.get("columns")
-        if "key" in value:
-            raise ValueError("`key` and `row_id` exclude each other")
-        if isinstance(columns, dict) and name in columns:
-            raise ValueError(f"it has a column '{name}'; call the row id otherwise")
-        row_id = {name: f"uuid{NOT_NULL}"}
-        return value | {"full": True, "key": name, "columns": row_id | columns if isinstance(columns, dict) else columns}
-
-    @model_validator(mode="after")
-    def _some_key(self) -> SourceTableDocument:
-        if not self.key:
-            raise ValueError("`key` is missing; if its rows have none, write `row_id: row_id`")
-        return self
-
-    @property
-    def links(self) -> dict[tuple[str, ...], str]:
-        """The tables to whose key its columns refer, by these columns."""
-        return {tuple(part.strip() for part in on.split(",")): target for on, target in self.foreign_keys.items()}
-
-
-class SourceDocument(_Closed):
-    """The source's catalog, as far as the star needs it. Written by `starlift pull`."""
-
-    tables: dict[SqlName, SourceTableDocument]
-
-
-class Column(_Closed):
+class Column(Closed):
     """Where a column of the star comes from.
 
     Nothing at all: from the column of the same name. A text: from that column, of the table itself (`city_id`) or of a joined
@@ -214,7 +121,7 @@ class Column(_Closed):
         return {name: path for name, path in given.items() if path is not None}
 
 
-class Join(_Closed):
+class Join(Closed):
     """A join to the key of another table, where no foreign key says it, or where one table is joined by a name of its own."""
 
     table: SqlName = Field(description="the other table")
@@ -222,7 +129,7 @@ class Join(_Closed):
     via: SqlName | None = Field(None, description="the join from whose table it starts; otherwise from the table itself")
 
 
-class _Table(_Closed):
+class _Table(Closed):
     columns: dict[SqlName, Column] = Field(description="the columns of the star, in their order, and where they come from")
     where: Sql | None = Field(None, description="a condition over its own columns: rows for which it is not true are left out")
     key: Names = Field((), description="the columns that hold the source's key; otherwise those that copy it")
@@ -259,7 +166,7 @@ class FactTable(_Table):
     )
 
 
-class CalendarTable(_Closed):
+class CalendarTable(Closed):
     """Every date that a fact refers to."""
 
     calendar: dict[SqlName, Literal[tuple(CALENDAR_PARTS)]] = Field(  # type: ignore[valid-type]  # they are known at run time
@@ -284,8 +191,8 @@ StarTable = Annotated[
 ]
 
 
-class Document(_Closed):
-    """A contract: a source and the star that is made of it."""
+class Document(Closed):
+    """A contract: a source, or several, and the star that is made of them."""
 
     format: Literal[1] = 1
     name: SqlName = Field(description="of the star: a warehouse remembers it, and refuses another")
@@ -296,4 +203,37 @@ class Document(_Closed):
     )
     carry: Names = Field((), description="tables of which every column leaves the source, also those that come later (as text)")
     star: dict[SqlName, StarTable] = Field(description="the tables of the star, in the order in which they are loaded")
-    source: SourceDocument
+    source: SourceDocument | None = Field(None, description="the catalog of the only source, whose name is a setting")
+    sources: dict[SourceName, SourceDocument] = Field(
+        default_factory=dict,
+        description="instead of `source`: the catalogs of several sources, by name; a table of the star belongs to the one "
+        "that has its table, and meets those of others by `references` and in views, never by a join",
+    )
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Document:
+        if (self.source is None) == (not self.sources):
+            raise ValueError("a contract has either `source` or `sources`")
+        names = [name for part in self.source_parts.values() for name in part.tables]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources have a table '{repeated[0]}'; call one otherwise, and give its own name as `table`")
+        return self
+
+    @property
+    def source_parts(self) -> dict[str | None, SourceDocument]:
+        """The catalog of each source, by its name; None: settings name it."""
+        return {None: self.source} if self.source is not None else dict(self.sources.items())
+
+    @cached_property
+    def tables(self) -> dict[str, SourceTableDocument]:
+        """The tables of every source."""
+        return {name: table for part in self.source_parts.values() for name, table in part.tables.items()}
+
+    def source_of(self, table: str) -> str | None:
+        """The name of the source that has a table."""
+        return next((source for source, part in self.source_parts.items() if table in part.tables), None)
+
+    def place_of(self, table: str) -> Place:
+        """Where a table of a source is described."""
+        source = self.source_of(table)
+        return ("source", "tables", table) if source is None else ("sources", source, "tables", table)

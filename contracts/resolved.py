@@ -64,12 +64,14 @@ class _Resolver:
 
     def contract(self) -> Contract:
         tables = [table for name, entry in self.document.star.items() if (table := self._star_table(name, entry)) is not None]
-        for name in self.document.carry:
-            if name not in self.used:
-                self.complain("carry", text=f"the star needs no table '{name}'")
+        for name in (name for name in self.document.carry if name not in self.used):
+            self.complain("carry", text=f"the star needs no table '{name}'")
+        for source, part in self.document.sources.items():
+            if part.tables.keys().isdisjoint(self.used):
+                self.complain("sources", source, text="the star needs no table of this source; remove it")
         if self.problems:
             raise DocumentError(tuple(self.problems))
-        sources = tuple(self._source_table(name) for name in self.document.source.tables if name in self.used)
+        sources = tuple(self._source_table(name) for name in self.document.tables if name in self.used)
         here = self.document
         try:
             return Contract(here.name, here.source_schema, here.warehouse_schema, sources, tuple(tables), here.ledger_schema)
@@ -86,11 +88,11 @@ class _Resolver:
         table, column = found.groups()
         if table in self.document.star:
             return ("star", table, *(("columns", column) if column else ()))
-        return ("source", "tables", table, *(("columns", column) if column else ()))
+        return (*self.document.place_of(table), *(("columns", column) if column else ()))
 
     def _source_table(self, name: str) -> SourceTable:
         """What is read of a table: its key and the columns that the star needs; or every column, if it is carried."""
-        found, used, is_carried = self.document.source.tables[name], self.used[name], name in self.document.carry
+        found, used, is_carried = self.document.tables[name], self.used[name], name in self.document.carry
         columns = tuple(
             SourceColumn(column, used.get(column) or entry.type, nullable=entry.nullable)
             for column, entry in found.columns.items()
@@ -98,13 +100,14 @@ class _Resolver:
         )
         others = () if is_carried else tuple(column for column in found.columns if column not in used)
         drift = Drift.CARRY if is_carried else Drift.FREEZE
-        return SourceTable(name, found.key, columns, drift, found.schema_, found.table, others, found.full, found.row_id)
+        kept = (found.schema_, found.table, others, found.full, found.row_id, self.document.source_of(name))
+        return SourceTable(name, found.key, columns, drift, *kept)
 
     def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
         if isinstance(entry, written.CalendarTable):
             return calendar(name, entry.calendar)
         kind, base = ("fact", entry.fact) if isinstance(entry, written.FactTable) else ("dimension", entry.dimension)
-        known = self.document.source.tables
+        known = self.document.tables
         if base not in known:
             self.complain("star", name, kind, text=f"the source has no table '{base}'; its tables are {_listed(known)}")
             return None
@@ -112,13 +115,13 @@ class _Resolver:
         try:
             self.use(base, source.key)
         except _MistakeError as mistake:
-            self.complain("source", "tables", base, "key", text=str(mistake))
+            self.complain(*self.document.place_of(base), "key", text=str(mistake))
             return None
         return _StarTable(self, name, entry, base).table()
 
     def use(self, table: str, columns: tuple[str, ...], kind: ColumnType | None = None) -> None:
         """Read these columns; `kind`: in this form. Raises: _MistakeError."""
-        known = self.document.source.tables[table].columns
+        known = self.document.tables[table].columns
         for column in columns:
             if column not in known:
                 raise _MistakeError(f"table '{table}' has no column '{column}'; it has {_listed(known)}")
@@ -165,7 +168,7 @@ class _StarTable:
     def _key(self, columns: list[Column]) -> tuple[str, ...]:
         """The columns that copy the source's key, in its order."""
         names = []
-        for part in self.whole.document.source.tables[self.base].key:
+        for part in self.whole.document.tables[self.base].key:
             copies = [column.name for column in columns if column.origin == FromSource(part)]
             if not copies and part not in self.entry.columns:  # a column that could not be resolved has its own problem
                 text = (
@@ -196,7 +199,7 @@ class _StarTable:
                 if kind not in _OF_MOMENTS:
                     raise _MistakeError(f"`absent` does not go with `{kind}`")
                 self.whole.use(found.table, (entry.absent,))
-                other = self.whole.document.source.tables[found.table].columns[entry.absent].nullable
+                other = self.whole.document.tables[found.table].columns[entry.absent].nullable
                 nullable = found.is_optional or (found.nullable and other)
             origin, star_type = made_from(kind, found.column, found.lookup.name if found.lookup else None, entry.absent)
             star_type = entry.type or star_type
@@ -262,12 +265,12 @@ class _StarTable:
             lookup, may_miss = self._step(table, lookup, step)
             table, is_optional = lookup.table, is_optional or may_miss
         self.whole.use(table, (column,))
-        entry = self.whole.document.source.tables[table].columns[column]
+        entry = self.whole.document.tables[table].columns[column]
         return _Found(table, column, lookup, entry.type, is_optional, is_optional or entry.nullable)
 
     def _step(self, table: str, before: Lookup | None, step: str) -> tuple[Lookup, bool]:
         """The join that a step of a path names, and whether its row may be missing."""
-        tables = self.whole.document.source.tables
+        tables = self.whole.document.tables
         links = tables[table].links
         declared = self.entry.joins.get(step)
         if declared is not None and declared.via == (before.name if before else None):

@@ -15,6 +15,8 @@ from contracts.objects import Name
 FILE = Path(__file__).with_name("topology.json")
 _RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)$")
 
+SOURCE_DATABASE = "source"  # the secret that holds the login of a source
+
 Positive = Annotated[int, Field(ge=1)]
 # By bucket, the keys that may be written; an asterisk stands for anything, slashes too, as in IAM.
 Writes = dict[Name, tuple[str, ...]]
@@ -141,6 +143,16 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(broken)
         return self
 
+    def with_sources(self, names: Collection[str]) -> Topology:
+        """The same with more sources: each has queues, a secret and a schedule of its own, whose names end with its name."""
+        (schedule, *_), more = self.schedules.values(), {}
+        for name in names:
+            more[f"ingest-{name}"] = schedule.model_copy(update={"source": name, "queue": of_source(schedule.queue, name)})
+        queues = {of_source(queue, name): settings for name in names for queue, settings in self.queues.items()}
+        secrets = (*self.secrets, *(of_source(SOURCE_DATABASE, name) for name in names))
+        update = {"queues": self.queues | queues, "secrets": secrets, "schedules": self.schedules | more}
+        return self.model_copy(update=update)
+
     def queue_name(self, queue: str) -> str:
         """Of a queue on AWS: unique in an account and region."""
         return f"{self.name}-{queue}"
@@ -197,6 +209,11 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
             yield from (("secret", owner, secret) for secret in task.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue
+
+
+def of_source(name: str, source: str) -> str:
+    """The queue, or the secret, of another source than the first, which has the one called `name`."""
+    return f"{name}-{source}"
 
 
 def read_topology(file: Path = FILE) -> Topology:

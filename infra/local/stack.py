@@ -17,9 +17,11 @@ import os
 import secrets
 import shutil
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from infra.local import processes
@@ -31,7 +33,7 @@ from infra.local.postgres import Cluster
 from infra.local.processes import Child, Services
 from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
 from infra.local.ticker import Ticker, send_ingest
-from infra.topology import Topology, read_topology
+from infra.topology import SOURCE_DATABASE, Topology, of_source, read_topology
 
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
 _LEFT_BEHIND = timedelta(seconds=20)
@@ -115,10 +117,20 @@ class Stack:
         return self._database_urls[name]
 
     def start(
-        self, *, source_url: str | None = None, warehouse_url: str | None = None, localstack_port: int | None = None
+        self,
+        *,
+        source_url: str | None = None,
+        warehouse_url: str | None = None,
+        other_urls: Mapping[str, str] = MappingProxyType({}),
+        localstack_port: int | None = None,
     ) -> Resources:
-        """Start LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError."""
-        urls = {"source": source_url, "warehouse": warehouse_url}
+        """Start LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError.
+
+        `other_urls` are those of further sources, by name.
+        """
+        others = {of_source(SOURCE_DATABASE, name): url for name, url in other_urls.items()}
+        urls = {"source": source_url, "warehouse": warehouse_url, **others}
+        self.topology = self.topology.with_sources(tuple(other_urls))
         if localstack_port is not None and not is_free(localstack_port):
             raise StackError(
                 f"LocalStack needs port {localstack_port} of {LOOPBACK}, which is in use; stop its owner or choose another"
@@ -182,15 +194,17 @@ class Stack:
         return events
 
     def ticker(self, interval: timedelta | None = None) -> Ticker:
-        """Ask for runs, by default as often as the first schedule of the topology."""
-        schedule = next(iter(self.topology.schedules.values()))
-        source = self._settings.get(SOURCE_NAME_VARIABLE, schedule.source)
+        """Ask for runs of every source, by default as often as the first schedule of the topology."""
+        first, *others = self.topology.schedules.values()
+        schedules = [first.model_copy(update={"source": self._settings.get(SOURCE_NAME_VARIABLE, first.source)}), *others]
 
         def send() -> None:
             resources = self.resources
-            send_ingest(resources.endpoint_url, resources.region, resources.queue_urls[schedule.queue], source)
+            for schedule in schedules:
+                queue = resources.queue_urls[schedule.queue]
+                send_ingest(resources.endpoint_url, resources.region, queue, schedule.source)
 
-        return Ticker(send, interval or schedule.interval)
+        return Ticker(send, interval or first.interval)
 
     def stop(self) -> None:
         """End everything, services first; the databases keep their data. May be repeated."""

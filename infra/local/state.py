@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -62,7 +62,7 @@ class StackState(BaseModel, frozen=True):
         direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         topology = read_topology()
         needed = topology.secrets if service == OPERATOR else topology.services[service].secrets
-        urls = {f"STARLIFT_{name.upper()}_URL": url for name, url in self.database_urls.items() if name in needed}
+        urls = {f"STARLIFT_{name}_url{end}".upper(): url for name, end, url in _by_source(self.database_urls) if name in needed}
         return direct | NO_AWS_FILES | environment_for(service, self.resources, topology) | urls | self.chosen
 
 
@@ -81,12 +81,16 @@ def environment_for(service: str, resources: Resources, topology: Topology) -> d
     return aws | {f"STARLIFT_{name.upper()}": value for name, value in ({"region": resources.region} | buckets | own).items()}
 
 
+def _by_source(resources: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Each resource's name without that of its source, the end of its variables' names, and where it is."""
+    for name, found in resources.items():
+        kind, _, source = name.partition("-")  # infra/topology.py: of_source
+        yield kind, f"_{source}" if source else "", found
+
+
 def _of_operator(resources: Resources) -> dict[str, str]:
-    return (
-        {f"{queue}_queue_url": url for queue, url in resources.queue_urls.items()}
-        | {f"{queue}_dead_letter_url": url for queue, url in resources.dead_letter_urls.items()}
-        | {f"{secret}_secret": name for secret, name in resources.secrets.items()}
-    )
+    named = {"queue_url": resources.queue_urls, "dead_letter_url": resources.dead_letter_urls, "secret": resources.secrets}
+    return {f"{name}_{what}{end}": found for what, named_so in named.items() for name, end, found in _by_source(named_so)}
 
 
 def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str, str]:
@@ -102,17 +106,13 @@ def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str
         "drain_budget_s": topology.drain_budget_s,
         "stop_timeout_s": topology.stop_timeout_s,
     }
-    urls = {
-        "queue_url": resources.queue_urls[service.consumes],
-        "dead_letter_url": resources.dead_letter_urls[service.consumes],
-    }
-    if service.shares is not None:
-        urls["shared_queue_url"] = resources.queue_urls[service.shares]
-        urls["shared_dead_letter_url"] = resources.dead_letter_urls[service.shares]
-    for sent_to in service.sends:
-        urls["next_queue_url"] = resources.queue_urls[sent_to]
-    secrets = {f"{secret}_secret": resources.secrets[secret] for secret in service.secrets if secret in resources.secrets}
-    return {key: str(number) for key, number in numbers.items()} | urls | secrets
+    queues, dead_letters = [*_by_source(resources.queue_urls)], [*_by_source(resources.dead_letter_urls)]
+    urls = {f"next_queue_url{end}": url for name, end, url in queues if name in service.sends}
+    for consumed, kind in ((service.consumes, ""), (service.shares, "shared_")):
+        urls |= {f"{kind}queue_url{end}": url for name, end, url in queues if name == consumed}
+        urls |= {f"{kind}dead_letter_url{end}": url for name, end, url in dead_letters if name == consumed}
+    urls |= {f"{name}_secret{end}": found for name, end, found in _by_source(resources.secrets) if name in service.secrets}
+    return {key: str(number) for key, number in numbers.items()} | urls
 
 
 class Home:

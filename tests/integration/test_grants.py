@@ -217,8 +217,8 @@ async def proposes(pipeline: Pipeline, _place: Place, _passed: list[Any]) -> Non
 
 
 async def plans(pipeline: Pipeline, place: Place, _passed: list[Any]) -> None:
-    urls = place.url("source", "reader"), place.url("warehouse", "loader")
-    assert (await make_plan(pipeline.contract, *map(SecretStr, urls))).problems == ()
+    source, warehouse = SecretStr(place.url("source", "reader")), SecretStr(place.url("warehouse", "loader"))
+    assert (await make_plan(pipeline.contract, source, warehouse)).problems == ()
 
 
 async def asks(pipeline: Pipeline, _place: Place, _passed: list[Any]) -> None:

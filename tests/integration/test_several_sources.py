@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from contracts.messages import Mode
 from infra.local.databases import READER, SOURCE_OWNER
+from services.operator.contract.plan import make_plan
 from services.operator.proof.history import check_history
 from shared.errors import DependencyDownError
 from shared.postgres import Database
@@ -122,6 +123,21 @@ async def test_a_source_that_is_added_has_nothing_of_the_others_read_again(parts
     assert await shop.ingest() == []
     for name in ("shop", "plans"):
         await require_equal(parts[name].pipeline)
+
+
+async def test_a_plan_looks_at_every_source(parts: dict[str, Part], postgres_cluster: TestCluster, warehouse_url: str) -> None:
+    urls = {
+        name: SecretStr(postgres_cluster.url(await part.owner.fetchval("SELECT current_database()"), READER))
+        for name, part in parts.items()
+    }
+    await parts["regions"].owner.execute("ALTER TABLE region DROP COLUMN region_name")
+    others = {name: urls[name] for name in ("plans", "regions")}
+    plan = await make_plan(SEVERAL, urls["shop"], SecretStr(warehouse_url), others)
+    (problem,) = plan.problems
+    assert (problem.part, problem.text.partition(":")[0]) == ("source", "regions")
+    assert "region_name" in problem.text
+    assert {table.table for table in plan.reads} == {"maker", "item", "shelf", "budget", "region"}
+    assert {change.name for change in plan.changes} >= {"public.fact_budget", "public.dim_region", "public.fact_sale"}
 
 
 async def test_a_row_in_quarantine_is_that_of_its_source(parts: dict[str, Part]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from contracts import tables
 from contracts.contract import Contract
-from contracts.document import NOT_NULL
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.paths import quoted_step
+from contracts.source_document import NOT_NULL
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, RemodelledTable, WarehouseTable
 from contracts.type_names import type_name
 from contracts.warehouse import OWN_SCHEMA

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import asyncpg
@@ -111,20 +113,29 @@ def plan_of_mistakes(name: str, error: ContractTextError) -> Plan:
     )
 
 
-async def make_plan(contract: Contract, source: SecretStr | None, warehouse: SecretStr | None) -> Plan:
-    """Compare a contract with the databases of these URLs, in which nothing is changed."""
+async def make_plan(
+    contract: Contract,
+    source: SecretStr | None,
+    warehouse: SecretStr | None,
+    others: Mapping[str, SecretStr | None] = MappingProxyType({}),
+) -> Plan:
+    """Compare a contract with the databases of these URLs and change nothing; `others` are the sources besides `source`."""
     problems, reports = list[Problem](), list[_Report]()
-    parts: tuple[_Part, _Part] = ("source", "warehouse")
-    for part, url, look in zip(parts, (source, warehouse), (_source, _warehouse), strict=True):
-        if url is None:
-            continue
+    main = next((name for name in contract.sources if name not in others), "")
+    looks: list[tuple[_Part, str, Callable[[], Awaitable[_Report]]]] = []
+    for name, url in {main: source, **others}.items():
+        if url is not None:
+            looks.append(("source", f"{name}: " if name else "", partial(_source, url, contract.part(name))))
+    if warehouse is not None:
+        looks.append(("warehouse", "", partial(_warehouse, warehouse, contract)))
+    for part, prefix, look in looks:
         try:
-            report = await look(url, contract)
+            report = await look()
         except (DependencyDownError, PermanentError, TransientError) as error:
             is_down = isinstance(error, DependencyDownError)
-            problems.append(Problem(part=part, text=str(error), is_unreachable=is_down))
+            problems.append(Problem(part=part, text=f"{prefix}{error}", is_unreachable=is_down))
         else:
-            problems += [Problem(part=part, text=text) for text in report.problems]
+            problems += [Problem(part=part, text=f"{prefix}{text}") for text in report.problems]
             reports.append(report)
     if warehouse is None:
         schemas = {contract.ledger_schema, contract.warehouse_schema} - {"public"}  # which every database has

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contracts.document import NOT_NULL, SourceDocument, SourceTableDocument
+from contracts.source_document import NOT_NULL, SourceDocument, SourceTableDocument
 from contracts.type_names import type_name
 from contracts.yaml_text import document_data
 from services.operator.contract.catalog import Catalog, CatalogTable
-from services.operator.contract.text import source_text
+from services.operator.contract.text import source_text, sources_text
 from services.operator.errors import UsageError
 
 Part = dict[str, dict[str, Any]]  # `source.tables` of a document
@@ -64,21 +64,42 @@ def roots_of(star: object) -> list[str]:
     return list(dict.fromkeys(name for name in named if isinstance(name, str)))
 
 
-def with_source_part(text: str, part: Part, name: str) -> str:
-    """The document `text` with another source part; everything above the line `source:` stays as it is.
+def part_of(document: Mapping[str, Any], source: str | None) -> object:
+    """What a document, valid or not, says of a source: of the only one, or of the one of several that has this name."""
+    if source is None:
+        return document.get("source")
+    parts = document.get("sources")
+    return parts.get(source) if isinstance(parts, dict) else None
+
+
+def others_of(document: Mapping[str, Any], source: str | None) -> dict[str, Part]:
+    """The tables of the other sources, as the document has them."""
+    parts = document.get("sources") if source is not None else None
+    found = parts.items() if isinstance(parts, dict) else ()
+    return {name: part.get("tables") or {} for name, part in found if name != source and isinstance(part, dict)}
+
+
+def with_source_part(text: str, part: Part, name: str, source: str | None = None) -> str:
+    """The document `text` with another source part, that of `source`; everything above the line `source:` stays as it is.
 
     Raises: UsageError if something follows the source part; ContractTextError for a text that is not YAML.
     """
     data, lines = document_data(text, name)
-    if not isinstance(data, dict) or "source" not in data:
-        return text.rstrip("\n") + "\n\n" + source_text(part)
-    line = lines["source",]
-    if after := [key for key in data if lines[key,] > line]:
-        raise UsageError(f"{name}:{lines[after[0],]}: '{after[0]}' follows `source`; move `source` to the end of the file")
+    key, new = "source", source_text(part)
+    if source is not None:
+        others = others_of(data, source) if isinstance(data, dict) else {}
+        known = data.get("sources") if isinstance(data, dict) else None
+        order = dict.fromkeys([*(known if isinstance(known, dict) else ()), source])
+        key, new = "sources", sources_text({one: part if one == source else others.get(one, {}) for one in order})
+    if not isinstance(data, dict) or key not in data:
+        return text.rstrip("\n") + "\n\n" + new
+    line = lines[key,]
+    if after := [other for other in data if lines[other,] > line]:
+        raise UsageError(f"{name}:{lines[after[0],]}: '{after[0]}' follows `{key}`; move `{key}` to the end of the file")
     rows = text.splitlines(keepends=True)
-    if rows[line - 1].lstrip("\"'")[:6] != "source":
-        raise UsageError(f"{name}:{line}: `source` does not begin its line; write it as `source:`, in a line of its own")
-    return "".join(rows[: line - 1]) + source_text(part)
+    if not rows[line - 1].lstrip("\"'").startswith(key):
+        raise UsageError(f"{name}:{line}: `{key}` does not begin its line; write it as `{key}:`, in a line of its own")
+    return "".join(rows[: line - 1]) + new
 
 
 def differences(before: object, after: Part) -> Iterator[str]:

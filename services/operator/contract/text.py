@@ -52,6 +52,14 @@ def source_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sources_text(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The same for several sources, by name, from the line `sources:` to its end."""
+    lines = ["sources:"]
+    for name, tables in parts.items():
+        lines += [f"  {scalar(name)}:", *(f"  {line}" for line in source_text(tables).splitlines()[1:])]
+    return "\n".join(lines) + "\n"
+
+
 def star_table_lines(name: str, entry: Mapping[str, Any], comments: Iterable[str] = ()) -> Iterator[str]:
     """A table of the star, with comments above its columns."""
     yield f"  {scalar(name)}:"

@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from contracts.contract import Contract
 from services.operator.errors import UsageError
 from shared.database_url import database_url
 from shared.errors import PermanentError
 from shared.postgres_url import PostgresUrl, parse_url
-from shared.settings import PREFIX
+from shared.settings import PREFIX, source_variable
 
 _KEY_PASSWORD = re.compile(r"[?&]sslpassword=")
 _NO_PASSWORD = re.compile(r"//[^/@]*:@")  # `user:@host`: there is none, and none is asked for
@@ -32,15 +33,20 @@ def up_variable(name: str) -> str:
     return f"{PREFIX}UP_{name.upper()}_URL"
 
 
-def chosen_url(name: str, option: str | None, ask: Callable[[str], str] | None = None) -> SecretStr | None:
+def chosen_url(
+    name: str, option: str | None, ask: Callable[[str], str] | None = None, *, source: str | None = None
+) -> SecretStr | None:
     """The URL of the database called `name` ('source', 'warehouse'), password included; None if none was given.
+
+    With `source`, one of several, the variable that ends with its name comes first.
 
     `option` is that of the command line: a URL without a password, or `@FILE` for a file that holds the whole URL. Without it,
     the variables of the environment count. `ask` prompts for the password that a URL of the command line lacks; by default a
     terminal does, if stdin is one. Raises: UsageError, without any part of the URL.
     """
     if option is None:
-        found = os.environ.get(up_variable(name)) or os.environ.get(url_variable(name))
+        own = os.environ.get(source_variable("source_url", source)) if source is not None else None
+        found = own or os.environ.get(up_variable(name)) or os.environ.get(url_variable(name))
         return SecretStr(found) if found else None
     if option.startswith("@"):
         return _checked(name, _read(Path(option[1:]).expanduser()))[0]
@@ -61,9 +67,31 @@ def chosen_url(name: str, option: str | None, ask: Callable[[str], str] | None =
     return SecretStr(f"{option}{'&' if '?' in option else '?'}password={quote(password, safe='')}") if password else url
 
 
+def main_source(contract: Contract) -> str:
+    """The source whose variables do not end with its name: STARLIFT_SOURCE_NAME or, of several sources, the first one."""
+    return os.environ.get(f"{PREFIX}SOURCE_NAME") or next(iter(contract.sources), "")
+
+
+async def urls_of_others(contract: Contract) -> dict[str, SecretStr | None]:
+    """The URL of every source but the main one, from the variables that end with its name; None where none is set.
+
+    Raises: UsageError, DependencyDownError.
+    """
+    found: dict[str, SecretStr | None] = {}
+    for source in contract.sources:
+        if source != main_source(contract):
+            url = os.environ.get(source_variable("source_url", source))
+            secret = os.environ.get(source_variable("source_secret", source))
+            found[source] = await _with_secret("source", SecretStr(url) if url else None, secret)
+    return found
+
+
 async def url_or_secret(name: str, url: SecretStr | None) -> SecretStr | None:
     """`url`, with what STARLIFT_SOURCE_SECRET or STARLIFT_WAREHOUSE_SECRET adds. Raises: UsageError, DependencyDownError."""
-    secret = os.environ.get(f"{PREFIX}{name.upper()}_SECRET")
+    return await _with_secret(name, url, os.environ.get(f"{PREFIX}{name.upper()}_SECRET"))
+
+
+async def _with_secret(name: str, url: SecretStr | None, secret: str | None) -> SecretStr | None:
     if not secret:
         return url
     try:

@@ -27,7 +27,7 @@ from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
 from services.operator.contract.plan import make_plan, plan_of_mistakes, require_possible
-from services.operator.contract.urls import up_variable
+from services.operator.contract.urls import main_source, up_variable, urls_of_others
 from services.operator.errors import UsageError
 from services.operator.local.events import LogTail, read_event, sentence
 from services.operator.local.inspection import LocalStack, write_password_file
@@ -38,7 +38,7 @@ from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
 from services.operator.wording import COMPLAINT
 from shared.contract_file import contract_named
-from shared.settings import PREFIX
+from shared.settings import PREFIX, source_variable
 
 LOOK_EVERY = timedelta(milliseconds=200)
 SERVICES_LIMIT = timedelta(minutes=10)  # a guard against a hang, like the limits of the stack's other parts
@@ -96,7 +96,9 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
 
     Raises: UsageError, PermanentError, DependencyDownError, TransientError.
     """
-    home = default_home()
+    home, contract = default_home(), load_contract_of_environment()
+    if contract.sources:
+        os.environ[f"{PREFIX}SOURCE_NAME"] = main_source(contract)  # which everyone who works on the stack must know
     with Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
         start(stack, options, screen, orders=ORDERS)
         tails = start_services(stack, home)
@@ -122,15 +124,20 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int) -> N
     """Start LocalStack and the databases, and fill an embedded source."""
     forget_other_clients()
     contract = load_contract_of_environment()
-    require_possible(asyncio.run(make_plan(contract, options.source_url, options.warehouse_url)))
+    others = asyncio.run(urls_of_others(contract))
+    if lacking := [source_variable("source_url", name) for name, url in others.items() if url is None]:
+        raise UsageError(f"the contract has several sources, and no URL is known of some; set {', '.join(lacking)}")
+    require_possible(asyncio.run(make_plan(contract, options.source_url, options.warehouse_url, others)))
     if not is_installed(environment_directory()):
         screen.say(f"installing LocalStack in {environment_directory()}, once; this takes a minute or two")
     with screen.doing("starting LocalStack and PostgreSQL"):
         given = (options.source_url, options.warehouse_url)
         source, warehouse = (None if url is None else url.get_secret_value() for url in given)
-        stack.start(source_url=source, warehouse_url=warehouse, localstack_port=options.localstack_port)
+        other_urls = {name: url.get_secret_value() for name, url in others.items() if url is not None}
+        port = options.localstack_port
+        stack.start(source_url=source, warehouse_url=warehouse, other_urls=other_urls, localstack_port=port)
     if options.warehouse_url is None:  # the embedded one may hold a star that can't follow the contract
-        require_possible(asyncio.run(make_plan(contract, None, SecretStr(stack.database_url("warehouse")))))
+        require_possible(asyncio.run(make_plan(contract, None, SecretStr(stack.database_url("warehouse")), others)))
     if stack.source_owner_url is not None:
         with screen.doing("filling the source"):
             rows = asyncio.run(ensure_filled(stack.source_owner_url, orders=orders))

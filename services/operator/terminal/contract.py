@@ -15,7 +15,15 @@ from services.operator.contract.catalog import Catalog, read_schemas
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.contract.propose import propose
 from services.operator.contract.source import open_source
-from services.operator.contract.source_part import described_tables, differences, roots_of, source_part, with_source_part
+from services.operator.contract.source_part import (
+    described_tables,
+    differences,
+    others_of,
+    part_of,
+    roots_of,
+    source_part,
+    with_source_part,
+)
 from services.operator.contract.urls import chosen_url
 from services.operator.errors import UsageError
 from services.operator.terminal.harness import ExitCode, complain
@@ -23,7 +31,7 @@ from services.operator.terminal.session import run
 from services.operator.wording import counted, printable
 from shared.contract_file import contract_text, is_path
 
-URL_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
+URL_HELP = "The source, without a password: postgresql://reader@host/database. Default: STARLIFT_SOURCE_URL."
 Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
 
 app = typer.Typer()
@@ -74,11 +82,13 @@ def pull(
     url: Url = None,
     *,
     contract: Annotated[str, typer.Option(help="The contract's file.")],
+    source: Annotated[str | None, typer.Option("--source", help="Of several `sources`, the one of the database.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing: only print what has changed.")] = False,
 ) -> None:
     """Bring the `source` part of a contract up to date with the database's catalog.
 
-    Everything above the line `source:` stays as it is. Prints each difference on a line of its own: + new, - gone, ~ changed.
+    Everything above the line `source:`, or `sources:`, stays as it is. Prints each difference on a line of its own: + new,
+    - gone, ~ changed.
     Exit code 0 if there is none, 3 if there are some, which are written to the file unless --check is given.
     """
     if not is_path(contract) or contract.startswith("s3://"):
@@ -90,23 +100,26 @@ def pull(
     except ContractError as error:
         raise UsageError(str(error)) from error
     document = data if isinstance(data, dict) else {}
-    roots = roots_of(document.get("star"))
-    before = described_tables(document.get("source"))
+    if source is None and "sources" in document:
+        raise UsageError(f"'{contract}' has several sources; pass --source with the name of the one that the URL leads to")
+    elsewhere = {name for tables in others_of(document, source).values() for name in tables}
+    roots = [root for root in roots_of(document.get("star")) if root not in elsewhere]
+    before = described_tables(part_of(document, source))
     schema = str(document.get("source_schema") or "public")
     known = {(table.schema_ or schema, table.table or name): name for name, table in before.items()}
     schemas = list(dict.fromkeys([schema, *(place for place, _ in known)]))
-    catalog = run(_read(chosen_url("source", url), schemas, known=known, in_full=True))
+    catalog = run(_read(chosen_url("source", url, source=source), schemas, known=known, in_full=True))
     part = source_part(catalog, roots, before)
     for root in roots:
         if root not in part:
             reason = catalog.tables[root].problem if root in catalog.tables else f"schema '{catalog.schema}' does not have it"
             complain(f"the star needs table '{printable(root)}', which can't be read: {reason}")
-    found = list(differences(document.get("source"), part))
+    found = list(differences(part_of(document, source), part))
     for line in found:
         typer.echo(printable(line))
     if not found:
         return
-    text = with_source_part(text, part, path.name)
+    text = with_source_part(text, part, path.name, source)
     if not check:
         _write(path, text)
     try:

@@ -16,7 +16,7 @@ from contracts.contract import Contract
 from contracts.tables import ContractError
 from contracts.yaml_text import ContractTextError
 from services.operator.contract.plan import Change, Plan, TableRead, make_plan, plan_of_mistakes
-from services.operator.contract.urls import chosen_url, url_or_secret
+from services.operator.contract.urls import chosen_url, url_or_secret, urls_of_others
 from services.operator.errors import UsageError
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import AsJson, run
@@ -65,7 +65,8 @@ def plan(
 
 
 async def _planned(contract: Contract, source: SecretStr | None, warehouse: SecretStr | None) -> Plan:
-    return await make_plan(contract, await url_or_secret("source", source), await url_or_secret("warehouse", warehouse))
+    url = await url_or_secret("source", source)
+    return await make_plan(contract, url, await url_or_secret("warehouse", warehouse), await urls_of_others(contract))
 
 
 def exit_code_of(found: Plan) -> ExitCode:

@@ -197,3 +197,60 @@ def test_a_second_copy_of_a_key_may_be_null_where_an_inferred_member_has_no_valu
         ("id", False),
         ("again", True),
     ]
+
+
+SOURCES = """
+sources:
+  shop:
+    tables:
+      item: {key: item_id, columns: {item_id: integer not null, item_name: text not null}}
+  plans:
+    tables:
+      budget:
+        schema: finance
+        key: budget_id
+        columns: {budget_id: integer not null, item_id: integer, amount: "numeric(12,2) not null"}
+        foreign_keys: {item_id: item}
+"""
+STAR = """
+star:
+  dim_item: {dimension: item, columns: {item_id: , item_name: }}
+  fact_budget:
+    fact: budget
+    columns: {budget_id: , item_id: {references: dim_item}, amount: }
+"""
+
+
+def test_a_star_table_belongs_to_the_source_that_has_its_table() -> None:
+    found = read_contract(f"name: several\n{STAR}{SOURCES}", "several.yaml")
+    assert found.sources == ("shop", "plans")
+    assert [table.name for table in found.part("plans").warehouse_tables] == ["fact_budget"]
+    alone = f"name: several\nstar:\n{STAR.partition('fact_budget')[0].partition('star:')[2]}\n"
+    source = "source:\n  tables:\n    item: {key: item_id, columns: {item_id: integer not null, item_name: text not null}}\n"
+    assert found.part("shop").fingerprint == read_contract(alone.rstrip() + "\n" + source, "alone.yaml").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            STAR.replace("amount: }", "amount: , item_name: item_id.item_name}") + SOURCES,
+            "fact_budget: 'fact_budget' joins 'budget' of source 'plans' with 'item' of source 'shop', which have no common",
+        ),
+        (STAR + SOURCES + SOURCE, "a contract has either `source` or `sources`"),
+        (STAR, "a contract has either `source` or `sources`"),
+        (
+            STAR + SOURCES.replace("budget:", "item:", 1),
+            "two sources have a table 'item'; call one otherwise, and give its own name as `table`",
+        ),
+        (
+            STAR + SOURCES + "  rates:\n    tables:\n      rate: {key: day, columns: {day: date not null}}\n",
+            "sources.rates: the star needs no table of this source; remove it",
+        ),
+        (STAR + SOURCES.replace("plans:", "Plans 2:"), "sources.Plans 2"),
+    ],
+)
+def test_sources_that_contradict_each_other_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(ContractTextError) as refusal:
+        read_contract(f"name: several\n{text}", "several.yaml")
+    assert problem in str(refusal.value)

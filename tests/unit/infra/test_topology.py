@@ -25,6 +25,7 @@ from services.remodelling.settings import RemodellingSettings
 from shared.service import World
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
+from tests.fixtures.several_sources import SEVERAL
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -169,8 +170,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 }
 
 
-def resources() -> Resources:
-    topology = read_topology()
+def resources(*sources: str) -> Resources:
+    topology = read_topology().with_sources(sources)
     return Resources(
         stack="test",
         region="eu-west-2",
@@ -245,3 +246,24 @@ def test_a_scheduled_proof_waits_longer_than_until_the_next_run_is_loaded() -> N
     assert settle is not None
     intervals = [schedule.interval for schedule in read_topology().schedules.values()]
     assert timedelta(seconds=int(settle[1])) > 2 * max(intervals)
+
+
+def test_every_service_and_the_operator_find_the_queues_and_secrets_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = read_topology().with_sources(("plans", "regions"))
+    assert topology.dead_letter_name("loading-plans") == "starlift-loading-plans-dlq"
+    assert [schedule.source for schedule in topology.schedules.values()] == ["totesys", "plans", "regions"]
+    Topology.model_validate(topology.model_dump())  # agrees with itself
+    found = resources("plans", "regions")
+    chosen = {"STARLIFT_SOURCE_NAME": "shop"}
+    for service in SETTINGS:
+        set_environment(monkeypatch, environment_for(service, found, topology) | chosen)
+        plans = SETTINGS[service](contract=SEVERAL).by_source()["plans"]
+        assert plans.queue_url == f"http://127.0.0.1:1/{topology.services[service].consumes}-plans"
+        assert plans.dead_letter_url == f"{plans.queue_url}-dlq"
+        assert plans.next_queue_url == f"http://127.0.0.1:1/{topology.services[service].sends[0]}-plans"
+        if isinstance(plans, IngestionSettings):
+            assert plans.source_secret == "starlift/test/source-plans"  # noqa: S105 - a name
+    set_environment(monkeypatch, environment_for("operator", found, topology) | chosen)
+    regions = OperatorSettings(contract=SEVERAL).by_source()["regions"]
+    assert regions.loading_dead_letter_url == "http://127.0.0.1:1/loading-regions-dlq"
+    assert (regions.source_secret, regions.warehouse_secret) == ("starlift/test/source-regions", "starlift/test/warehouse")

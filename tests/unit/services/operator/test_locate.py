@@ -98,7 +98,7 @@ def test_the_environment_overrides_the_local_stack(home: Path) -> None:
 
 def test_an_incomplete_environment_names_what_is_missing() -> None:
     os.environ.update(settings_of("ingestion"))
-    with pytest.raises(UsageError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_REMO"):
+    with pytest.raises(UsageError, match=r"invalid settings: STARLIFT_REGION is missing; set it; STARLIFT_LAND"):
         operator_settings()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.yaml_text import ContractTextError, parsed, read_contract
 from services.operator.contract.propose import propose
-from services.operator.contract.source_part import differences, roots_of, source_part, with_source_part
+from services.operator.contract.source_part import differences, others_of, part_of, roots_of, source_part, with_source_part
 from services.operator.errors import UsageError
 from tests.unit.services.operator.contract.catalogs import NORTHWIND, PAGILA, catalog, catalog_of, column
 
@@ -118,3 +118,32 @@ def test_where_nothing_readable_was_before_everything_is_new() -> None:
     nothing: tuple[object, ...] = (None, [], {"tables": None}, {"tables": {"country": {"key": 1}}})
     for before in nothing:
         assert list(differences(before, source_part(tables, ["country"]))) == ["+ table country"]
+
+
+SEVERAL = """\
+# A comment: kept.
+name: shop
+star:
+  dim_city: {dimension: city, columns: {city_id: , city: }}
+  dim_region: {dimension: region, columns: {region_id: }}
+sources:
+  regions:
+    tables:
+      region: {schema: elsewhere, full: true, key: region_id, columns: {region_id: integer not null}}
+"""
+
+
+def test_one_of_several_sources_is_added_and_replaced_and_the_others_stay() -> None:
+    document = parsed(SEVERAL)[0]
+    elsewhere = others_of(document, "cities")
+    assert elsewhere == {"regions": document["sources"]["regions"]["tables"]}
+    assert (part_of(document, "cities"), part_of(document, None)) == (None, None)
+    part = source_part(PAGILA, ["city"])
+    text = with_source_part(SEVERAL, part, "shop.yaml", "cities")
+    assert text.startswith(SEVERAL[: SEVERAL.index("sources:")])
+    assert parsed(text)[0]["sources"]["regions"] == document["sources"]["regions"]
+    assert list(differences(part_of(parsed(text)[0], "cities"), part)) == []
+    assert read_contract(text, "shop.yaml").sources == ("regions", "cities")
+    assert with_source_part(text, part, "shop.yaml", "cities") == text
+    with pytest.raises(UsageError, match="'carry' follows `sources`; move `sources` to the end of the file"):
+        with_source_part(f"{SEVERAL}carry: region\n", part, "shop.yaml", "cities")

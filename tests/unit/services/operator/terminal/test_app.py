@@ -66,7 +66,7 @@ def options() -> dict[str, set[str]]:
 def test_the_commands_have_these_options() -> None:
     assert options() == {
         "init": {"url", "--output", "--schema", "--include", "--exclude", "--name", "--force"},
-        "pull": {"url", "--contract", "--check"},
+        "pull": {"url", "--contract", "--check", "--source"},
         "convert": {"module", "--output", "--force"},
         "plan": {"--contract", "--source-url", "--warehouse-url", "--json"},
         "grants": set(),  # a group; see its tests
