@@ -5,7 +5,7 @@ set -euo pipefail
 definition=$1 network=$2
 shift 2
 task=$(aws ecs run-task --cluster "$CLUSTER" --task-definition "$definition" --launch-type FARGATE --network-configuration "$network" \
-    --overrides "$(jq --null-input --compact-output '{containerOverrides: [{name: "main", command: $ARGS.positional}]}' --args "$@")" \
+    --overrides "$(jq --null-input --compact-output '{containerOverrides: [{name: "main", command: $ARGS.positional}]}' --args -- "$@")" \
     --query 'tasks[0].taskArn' --output text)
 if [[ $task != arn:* ]]; then
     echo "run-task: $definition could not be started" >&2

@@ -62,6 +62,8 @@ def _url_of(name: str, text: str, place: SecretStr | None) -> str:
 
 
 async def _read_secret(secret_id: str, region: str) -> str:
+    if not region:
+        raise PermanentError(f"no region to read secret '{secret_id}' in: set STARLIFT_REGION")
     with aws_errors("secretsmanager", secret_id):
         async with get_session().create_client("secretsmanager", region_name=region, config=_CONFIG) as client:
             try:

@@ -28,7 +28,7 @@ ROOT_VARIABLE = "PGSSLROOTCERT"
 SYSTEM = "system"  # as a file of authorities: those of the operating system
 
 _URL = re.compile(r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#@]*))?(?:\?(?P<query>[^#@]*))?")
-_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
+_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{0,5}))?")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PARTS = {"host", "port", "user", "password", "dbname"}  # of a URL that libpq also accepts as parameters
 _TLS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslnegotiation"}
@@ -118,9 +118,9 @@ def parse_url(name: str, url: SecretStr) -> PostgresUrl:
     given = _parameters(name, match["query"] or "")
     login, _, places = match["authority"].rpartition("@")
     user, has_password, password = login.partition(":")
-    user = _decoded(name, user) or given.get("user", "")
-    secret = _decoded(name, password) if has_password else given.get("password")
-    hosts = list(_hosts(name, places or given.get("host", ""), given.get("port", "")))
+    user = given.get("user") or _decoded(name, user)
+    secret = given.get("password") or (_decoded(name, password) if has_password else None)
+    hosts = list(_hosts(name, places, given))
     if not user or not all(host for host, _ in hosts):
         missing = "user" if not user else "host"
         raise PermanentError(
@@ -135,7 +135,7 @@ def parse_url(name: str, url: SecretStr) -> PostgresUrl:
         ports=tuple(port for _, port in hosts),
         user=user,
         password=SecretStr(secret) if secret else None,
-        database=_decoded(name, match["database"] or "") or given.get("dbname") or user,
+        database=given.get("dbname") or _decoded(name, match["database"] or "") or user,
         tls=tls,
         is_direct_tls=is_direct,
         target_session_attrs=given.get("target_session_attrs", "any"),
@@ -179,15 +179,24 @@ def _parameters(name: str, query: str) -> dict[str, str]:
     return given
 
 
-def _hosts(name: str, places: str, ports: str) -> Iterator[tuple[str, int]]:
-    """Each host, or directory of a socket, with its port."""
-    known = ports.split(",")
-    for number, place in enumerate(places.split(",")):
+def _hosts(name: str, places: str, given: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Each host, or directory of a socket, with its port. A parameter replaces what stands before the path, as in libpq."""
+    hosts, ports = [], []
+    for place in places.split(","):
         match = _HOST.fullmatch(place)
-        port = match and (match["port"] or known[min(number, len(known) - 1)] or str(DEFAULT_PORT))
-        if match is None or port is None or not port.isdecimal() or not 0 < int(port) < 2**16:
+        if match is None:
             raise _unreadable(name)
-        yield _decoded(name, match["address"] or match["name"]), int(port)
+        hosts.append(_decoded(name, match["address"] or match["name"]))
+        ports.append(match["port"])
+    if given.get("host"):
+        hosts = given["host"].split(",")
+    if given.get("port"):
+        ports = given["port"].split(",")
+    for number, host in enumerate(hosts):
+        port = ports[min(number, len(ports) - 1)] or str(DEFAULT_PORT)
+        if not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise _unreadable(name)
+        yield host, int(port)
 
 
 def _tls(name: str, given: Mapping[str, str]) -> tuple[ssl.SSLContext | bool, ...]:

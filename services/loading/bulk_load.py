@@ -4,11 +4,15 @@ It is a recorded state of the warehouse (BULK_LOAD), not a guess from what a tab
 
 - *It begins* with the first batch of a run N if ledger, tombstones, comparisons and every table of the star are empty. Whoever
   holds the star's lock alone finds that, drops the keys and records run N. Of two loaders the second one finds the record.
-- *While it stands*, batches of run N are copied into their tables. Nothing is staged, deduplicated or merged, and no reference
-  is looked up. The record cannot change meanwhile, for these loads share the star's lock.
+- *While it stands*, batches of run N are copied into their tables, and the dates that they refer to are inserted. Nothing is
+  staged, deduplicated or merged, and no other reference is looked up. The record cannot change meanwhile, for these loads share
+  the star's lock.
 - *It ends* when every batch of run N is loaded, or with the first batch of any other run. Whoever holds the lock alone keeps
   one row of each identity, builds the keys, inserts the dates and members that facts refer to and that are missing, and deletes
   the record, in one transaction. From then on every batch is merged, late ones of run N included.
+- *Nothing is missing*, usually: the source has foreign keys too. So if every batch is there, the keys and the foreign keys are
+  built in a transaction of their own and the rows are checked by the server, two facts at a time. If it finds that each
+  reference leads to a row, nothing has to be looked for. The record stands until the transaction after that.
 
 Why the star is the same as if every batch had been merged:
 
@@ -17,14 +21,16 @@ Why the star is the same as if every batch had been merged:
   replay of the quarantine or a batch that was made again may bring a row once more: then the key can't be built, and the row
   that was loaded last stays, as in a merge of images of one run.
 - *References.* A fact may refer to a row that comes later or never. Nothing needs the missing row before the end, when an
-  anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true.
+  anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true. A valid foreign
+  key says that the anti-join would find nothing, now and, since the server checks each row that comes later, at the end.
 - *Tombstones* are applied at the end. Those of run N mark rows of runs below N: the members inferred then.
 - *Versions* of dimensions with history are what run N has seen: the end takes them from the dimensions.
 - *Comparisons* that rows of run N might come too late for are of a later run, whose own batches have ended this state. One of
   run N itself asks about nothing, because the star has no row of an earlier run: where the run is complete, the end of the bulk
   load is its begin and its end.
 - *A crash* leaves the record and whole batches, or neither: each step is one transaction. If it is the end that crashes, the
-  message comes again, or a loader starts, or `migrate` runs: each looks whether every batch is there, and ends it.
+  message comes again, or a loader starts, or `migrate` runs: each looks whether every batch is there, and ends it. A key or a
+  foreign key that is there already is not built again; a copy that one of them refuses ends this state and is merged.
 - *Readers* see rows of one snapshot, none of them twice, as in any load of several batches. The run is not complete for anyone
   before the end: the ledger gets the row of its last batch then, which waits in BULK_LEDGER.
 - *A loader of an earlier version* knows nothing of this. It finds that keys are missing, builds them and merges. A copy that
@@ -34,18 +40,18 @@ Why the star is the same as if every batch had been merged:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import asyncpg
 import structlog
 
 from contracts.contract import Contract
-from contracts.tables import Dimension, WarehouseTable
+from contracts.tables import Calendar, Dimension, WarehouseTable
 from contracts.warehouse import BULK_LEDGER, BULK_LOAD, COMPARISON, LEDGER, STAR_LOCK, TOMBSTONE
 from services.loading.deletes import update_deleted_at
+from services.loading.foreign_keys import Transaction, add_foreign_keys, validate_foreign_keys
 from services.loading.merge import add_missing_versions, delete_duplicates
 from services.loading.references import insert_referred
 from shared.ledger import has_every_batch
@@ -57,8 +63,7 @@ from shared.star_schema.star import FoundStar, read_star
 LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end
 READERS_LIMIT = timedelta(seconds=3)  # for readers to release a table: every later reader waits behind a request for it
 
-Transaction = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]  # opens one in the warehouse
-
+_INDEX, _CONSTRAINT = "CREATE UNIQUE INDEX", "ALTER TABLE"  # of a missing key first the index, then its constraint
 _NOT_NOW = (asyncpg.DependentObjectsStillExistError, asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError)
 _OWN_TABLES_ARE_EMPTY = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table})" for table in (LEDGER, BULK_LEDGER, TOMBSTONE, COMPARISON)
@@ -139,11 +144,11 @@ async def _may_begin(connection: asyncpg.Connection, contract: Contract, wanted:
 
 
 def _drop_keys(contract: Contract, star: FoundStar) -> Iterator[str]:
-    """Statements that drop the keys and foreign keys of Starlift. Those of others stay."""
+    """Statements that drop the keys and foreign keys of Starlift. Those of others stay, and those of calendars: see copying."""
     for foreign in star.foreign_keys:
         yield f"ALTER TABLE {quoted(contract.warehouse_schema, foreign.table)} DROP CONSTRAINT {quoted(foreign.name)}"
     for table in contract.warehouse_tables:
-        names = {key.name for key in key_constraints(table)}
+        names = set() if isinstance(table, Calendar) else {key.name for key in key_constraints(table)}
         for index in star.indexes[table.name]:
             if index.name in names and index.is_constraint:
                 yield f"ALTER TABLE {relation(contract, table)} DROP CONSTRAINT {quoted(index.name)}"
@@ -164,7 +169,8 @@ async def end_if_complete(transaction: Transaction, contract: Contract) -> None:
 
 
 async def end(transaction: Transaction, contract: Contract) -> None:
-    """End the bulk load that stands, in one transaction. Raises: ServerBusyError while others hold the star or its tables."""
+    """End the bulk load that stands. Raises: ServerBusyError while others hold the star or its tables."""
+    is_whole = await _has_true_references(transaction, contract)
     async with transaction() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
         found = await find_bulk_load(connection, contract)
@@ -173,7 +179,7 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
         await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
         await _build_keys(connection, contract)
-        for table in contract.warehouse_tables:
+        for table in () if is_whole else contract.warehouse_tables:
             await insert_referred(connection, contract, table, contract.facts)
         for table in contract.remodelled_tables:
             await connection.execute(update_deleted_at(contract, table, every_key=True))
@@ -187,9 +193,22 @@ async def end(transaction: Transaction, contract: Contract) -> None:
     _log.info("bulk_load_ended", run=found.run)
 
 
+async def _has_true_references(transaction: Transaction, contract: Contract) -> bool:
+    """If every batch is loaded, build the keys and the foreign keys; return whether each reference leads to a row."""
+    async with transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
+        found = await find_bulk_load(connection, contract)
+        if found is None or not await has_every_batch(connection, contract, found.source_name, found.run):
+            return False
+        await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
+        await _build_keys(connection, contract)
+        await add_foreign_keys(connection, contract)
+    return await validate_foreign_keys(transaction, contract)
+
+
 async def _build_keys(connection: asyncpg.Connection, contract: Contract) -> None:
     """Build the indexes of the missing keys, which merges and foreign keys need; readers keep reading."""
-    for table, statement in await _missing_keys(connection, contract):
+    for table, statement in await _missing_keys(connection, contract, _INDEX):
         try:
             async with connection.transaction():
                 await connection.execute(statement)
@@ -200,7 +219,7 @@ async def _build_keys(connection: asyncpg.Connection, contract: Contract) -> Non
 
 async def _add_key_constraints(connection: asyncpg.Connection, contract: Contract) -> None:
     """Make constraints of the indexes. If readers don't release a table, its constraint comes when a loader starts."""
-    for table, statement in await _missing_keys(connection, contract):
+    for table, statement in await _missing_keys(connection, contract, _CONSTRAINT):
         try:
             async with connection.transaction():
                 await connection.execute(statement)
@@ -208,11 +227,15 @@ async def _add_key_constraints(connection: asyncpg.Connection, contract: Contrac
             _log.warning("key_constraint_waits", table=table.name)
 
 
-async def _missing_keys(connection: asyncpg.Connection, contract: Contract) -> list[tuple[WarehouseTable, str]]:
-    star = await read_star(connection, contract)
+async def _missing_keys(
+    connection: asyncpg.Connection, contract: Contract, first_words: str
+) -> list[tuple[WarehouseTable, str]]:
+    """The statements with these first words for the keys that are missing, although the bulk load may still stand."""
+    star = replace(await read_star(connection, contract), is_bulk_loading=False)
     return [
         (table, statement)
         for table in contract.warehouse_tables
         for change in key_changes(contract, table, star)
         for statement in change.statements
+        if statement.startswith(first_words)
     ]

@@ -17,20 +17,20 @@ from contracts.warehouse import BULK_LEDGER, LEDGER, STAR_LOCK
 from services.loading.bulk_load import BulkLoad, BulkLoadInTheWayError, begin, end, end_if_complete, find_bulk_load
 from services.loading.copying import Origin, copy_into_star, stage, unreadable_column_named
 from services.loading.deletes import Deletes, add_deletions
+from services.loading.foreign_keys import add_foreign_keys, validate_foreign_keys
 from services.loading.key_comparison import KeyComparisons
 from services.loading.merge import add_missing_versions, add_versions, merge_staged
 from services.loading.migrate import migrate_schema
-from services.loading.references import insert_referred
+from services.loading.references import insert_dates, insert_referred
 from services.loading.warehouse import Ask, Batch, StarRow
 from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
 from shared.lock_waits import log_lock_waits
 from shared.postgres import Database
 from shared.sql import quoted
-from shared.star_schema.schema import foreign_keys, relation
+from shared.star_schema.schema import relation
 
 FOREIGN_KEYS_LOCK_LIMIT = timedelta(seconds=10)  # loads under way hold the tables
-FACTS_AT_ONCE = 2  # whose foreign keys are validated
 
 # Of the ledger, or of the ledger of a bulk load. No row comes back if it has the batch already. A second loader of the batch
 # waits here until the first has ended.
@@ -42,10 +42,6 @@ RETURNING clock_timestamp()
 """
 # The last statement before the commit: from now on readers see the rows.
 _CLOSE_BATCH = "UPDATE {0} SET loaded_at = clock_timestamp() WHERE batch_id = $1"
-_FOREIGN_KEYS = """
-SELECT conname, convalidated, conrelid::regclass::text AS fact
-FROM pg_constraint WHERE contype = 'f' AND connamespace = $1::text::regnamespace
-"""
 _DAMAGED = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
@@ -178,8 +174,9 @@ class PostgresWarehouse:
             try:
                 await copy_into_star(connection, self._contract, table, batch.rows[table.name], origin)
             except (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError) as error:
-                # A loader of an earlier version has built the keys, or added foreign keys.
+                # The end has begun, or a loader of an earlier version has built the keys or added foreign keys.
                 raise BulkLoadInTheWayError from error
+        await insert_dates(connection, self._contract, batch.rows)  # last, for loads of a new date wait for each other's end
 
     async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> dict[str, list[str]]:
         """Merge dimension by dimension the real rows and the inferred members, then the facts.
@@ -215,29 +212,13 @@ class PostgresWarehouse:
 
         Raises: ServerBusyError when a long load holds the tables.
         """
-        schema, wanted = quoted(self._contract.warehouse_schema), dict(foreign_keys(self._contract))
         async with self._database.transaction() as connection:
             if not await is_complete(connection, self._contract, source_name, run):
                 return False
             await connection.execute(f"SET LOCAL lock_timeout = '{FOREIGN_KEYS_LOCK_LIMIT.seconds}s'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", self._contract.own_lock(STAR_LOCK))
-            known = {row["conname"] for row in await connection.fetch(_FOREIGN_KEYS, schema)}
-            for name, statement in wanted.items():
-                if name not in known:
-                    await connection.execute(f"{statement} NOT VALID")
-            added = await connection.fetch(_FOREIGN_KEYS, schema)
-        by_fact: dict[str, list[str]] = {}
-        for row in added:
-            if row["conname"] in wanted and not row["convalidated"]:
-                by_fact.setdefault(row["fact"], []).append(f"VALIDATE CONSTRAINT {quoted(row['conname'])}")
-        turns = asyncio.Semaphore(FACTS_AT_ONCE)
-
-        async def validate(fact: str, actions: list[str]) -> None:
-            async with turns, self._database.transaction() as connection:
-                await connection.execute(f"ALTER TABLE {fact} {', '.join(actions)}")
-
-        await asyncio.gather(*(validate(fact, actions) for fact, actions in by_fact.items()))
-        return True
+            await add_foreign_keys(connection, self._contract)
+        return await validate_foreign_keys(self._database.transaction, self._contract)
 
     async def _add_missing_versions(self) -> None:
         """Add what is loaded and was not seen: before the dimension had a history, or by a loader of an earlier build."""

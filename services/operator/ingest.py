@@ -14,10 +14,10 @@ from contracts.state import Manifest
 from services.operator.errors import NotLoadedError
 from services.operator.progress import DeadMessages, dead_questions, not_in_ledger, read_progress
 from services.operator.system import System
+from shared.clock import pause
 from shared.envelope import opening
 from shared.ledger import last_comparisons, open_questions
 
-POLL, POLL_MAXIMUM = timedelta(milliseconds=250), timedelta(seconds=2)  # the pause between two looks while a command waits
 LOOK_AROUND = timedelta(seconds=2)  # dead letters and the gaps of earlier runs cost more requests than a look at the ledger
 SOURCE = "starlift/operator"
 
@@ -127,11 +127,6 @@ async def resend_missing(system: System) -> int:
     return len(batches)
 
 
-def pause(waited_s: float) -> timedelta:
-    """How long to wait before the next look: a tenth of the wait so far, so that a long one is noticed little later."""
-    return min(max(POLL, timedelta(seconds=waited_s / 10)), POLL_MAXIMUM)
-
-
 async def _until(
     loaded: Callable[[], Awaitable[Loaded | None]],
     look_around: Callable[[], Awaitable[None]],
@@ -181,8 +176,11 @@ class _Wait:
             if not still:
                 self.waiting = replace(self.waiting, unanswered=await self._unanswered(manifest))
         else:
-            ended = await self._system.store.manifests_after(self._seen)
-            self._seen = ended[-1].run if ended else self._seen
+            # A run writes its manifest before the state, which is one small object: nothing is listed until a run has ended.
+            checkpoint = await self._system.store.find_checkpoint()
+            last = self._seen if checkpoint is None else max(self._seen, checkpoint.run)
+            ended = await self._system.store.manifests_after(self._seen) if last > self._seen else []
+            self._seen = last
             for manifest in ended:
                 if manifest.requested_by == self._request.command.id:
                     waiting = Waiting(manifest, await self._gaps(manifest), await self._unanswered(manifest))

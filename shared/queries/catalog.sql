@@ -48,7 +48,7 @@ described AS (
                     UNION
                     SELECT part.type
                     FROM held
-                    JOIN pg_type AS t ON t.oid = held.type
+                    CROSS JOIN LATERAL (SELECT * FROM pg_type AS t WHERE t.oid = held.type OFFSET 0) AS t
                     CROSS JOIN LATERAL (
                         VALUES (t.typbasetype), (t.typelem), ((SELECT r.rngsubtype FROM pg_range AS r WHERE r.rngtypid = t.oid))
                         UNION ALL

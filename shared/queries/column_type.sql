@@ -1,8 +1,12 @@
 CROSS JOIN LATERAL (  -- the type of the column pg_attribute AS a: of a domain, its base type. `described` has the fields of shared.source_types.SourceType
+    -- OFFSET 0: without it, pg_type is read as a whole for each column, which took most of a small run's time in the source.
     WITH RECURSIVE made_of AS (
         SELECT a.atttypid AS type, a.atttypmod AS typmod, 0 AS depth
         UNION ALL
-        SELECT d.typbasetype, d.typtypmod, depth + 1 FROM made_of JOIN pg_type AS d ON d.oid = made_of.type WHERE d.typtype = 'd'
+        SELECT d.typbasetype, d.typtypmod, depth + 1
+        FROM made_of
+        CROSS JOIN LATERAL (SELECT * FROM pg_type AS t WHERE t.oid = made_of.type OFFSET 0) AS d
+        WHERE d.typtype = 'd'
     )
     SELECT
         t.oid,
@@ -15,7 +19,6 @@ CROSS JOIN LATERAL (  -- the type of the column pg_attribute AS a: of a domain, 
             'is_foreign', t.typnamespace <> 'pg_catalog'::regnamespace,
             'loose_collation', (SELECT quote_ident(l.collname) FROM pg_collation AS l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
         ) AS described
-    FROM made_of
-    JOIN pg_type AS t ON t.oid = made_of.type
-    ORDER BY depth DESC LIMIT 1
+    FROM (SELECT * FROM made_of ORDER BY depth DESC LIMIT 1) AS made_of
+    CROSS JOIN LATERAL (SELECT * FROM pg_type AS t WHERE t.oid = made_of.type OFFSET 0) AS t
 ) AS column_type

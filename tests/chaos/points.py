@@ -19,12 +19,13 @@ class Point(StrEnum):
     MANIFEST_WRITTEN = "manifest written"  # the run is complete, its horizon not stored
     STATE_ADVANCED = "state advanced"  # the horizon is stored, the command not deleted
     BULK_LOAD_BEGUN = "bulk load begun"  # the star has no keys and no rows, unless there was nothing to begin
-    BULK_LOAD_ENDED = "bulk load ended"  # the star is complete but for its foreign keys, the message is not deleted
+    BULK_KEYS_BUILT = "bulk load's keys built"  # and the foreign keys, unless a batch is missing; the record still stands
+    BULK_LOAD_ENDED = "bulk load ended"  # the star is complete, the message is not deleted
     BATCH_COMMITTED = "batch committed"  # the rows are loaded, the message is not deleted
     INPUT_DELETED = "input deleted"  # everything is done
 
 
-ONCE = (Point.BULK_LOAD_BEGUN, Point.BULK_LOAD_ENDED)  # a process passes them only once
+ONCE = (Point.BULK_LOAD_BEGUN, Point.BULK_KEYS_BUILT, Point.BULK_LOAD_ENDED)  # a process passes them only once
 POINTS_OF = {
     "ingestion": (
         Point.LEASE_TAKEN,
@@ -35,5 +36,11 @@ POINTS_OF = {
         Point.INPUT_DELETED,
     ),
     "remodelling": (Point.OBJECT_WRITTEN, Point.MESSAGE_SENT, Point.INPUT_DELETED),
-    "loading": (Point.BULK_LOAD_BEGUN, Point.BULK_LOAD_ENDED, Point.BATCH_COMMITTED, Point.INPUT_DELETED),
+    "loading": (
+        Point.BULK_LOAD_BEGUN,
+        Point.BULK_KEYS_BUILT,
+        Point.BULK_LOAD_ENDED,
+        Point.BATCH_COMMITTED,
+        Point.INPUT_DELETED,
+    ),
 }

@@ -94,6 +94,7 @@ def sabotage(saboteur: Saboteur) -> None:
     queue.delete = saboteur.after(SqsQueue.delete, lambda *_: Point.INPUT_DELETED)
     loader: Any = postgres_warehouse
     bulk: Any = bulk_load
+    bulk._has_true_references = saboteur.after(bulk._has_true_references, lambda *_: Point.BULK_KEYS_BUILT)
     loader.begin = saboteur.after(bulk_load.begin, lambda *_: Point.BULK_LOAD_BEGUN)
     loader.end = bulk.end = saboteur.after(bulk_load.end, lambda *_: Point.BULK_LOAD_ENDED)
     warehouse: Any = PostgresWarehouse

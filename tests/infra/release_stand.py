@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -40,7 +41,7 @@ for words, texts in answers.items():
 JQ = """#!{python} -IS
 import json, sys
 if "--args" in sys.argv:
-    command = sys.argv[sys.argv.index("--args") + 1:]
+    command = sys.argv[sys.argv.index("--") + 1:]
     print(json.dumps(dict(containerOverrides=[dict(name="main", command=command)])))
     sys.exit()
 definition = json.load(sys.stdin)
@@ -117,7 +118,8 @@ def run_release(
     **answers: list[str],
 ) -> Release:
     """Run the script for a program; `answers` replace those of a successful release, `held` is what its archive holds."""
-    for name, text in (("aws", STAND_IN), ("docker", STAND_IN), ("gh", STAND_IN), ("skopeo", STAND_IN), ("jq", JQ)):
+    stand_ins = dict.fromkeys(("aws", "docker", "gh", "skopeo"), STAND_IN) | ({} if shutil.which("jq") else {"jq": JQ})
+    for name, text in stand_ins.items():
         file = place / name
         file.write_text(text.format(python=sys.executable))
         file.chmod(file.stat().st_mode | stat.S_IXUSR)

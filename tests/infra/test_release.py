@@ -38,7 +38,7 @@ def test_the_warehouse_is_migrated_before_the_loader_is_replaced(release: Callab
     assert [done.position(words) for words in order] == sorted(done.position(words) for words in order)
     migration = done.calls[done.position("run-task")][0]
     assert f"--task-definition {NEW}" in migration
-    assert "services.loading.migrate" in migration
+    assert '"command":["python","-m","services.loading.migrate"]' in migration.replace('": [', '":[').replace('", "', '","')
 
 
 def test_the_new_revision_is_the_newest_one_with_the_image_pinned_by_digest(release: Callable[..., Release]) -> None:

@@ -8,41 +8,23 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from infra.topology import read_topology
-from tests.infra import checks
+from tests.infra import checks, pipelines
 from tests.infra.offline.tools import CHECKOUT
 
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 DEPENDABOT = (CHECKOUT / ".github/dependabot.yml").read_text(encoding="utf-8")
 PROGRAMS = [*read_topology().services, "operator"]
-# What runs an action, from its action.yml at the pinned commit. GitHub's runners no longer start node20 or older.
-RUNTIMES = {
-    "actions/attest-build-provenance@977bb373ede98d70efdf65b84cb5f73e068dcc2a": "composite",
-    "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8": "node24",
-    "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c": "node24",
-    "actions/setup-python@e797f83bcb11b83ae66e0230d6156d7c80228e7c": "node24",
-    "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a": "node24",
-    "aws-actions/configure-aws-credentials@8df5847569e6427dd6c4fb1cf565c83acfa8afa7": "node24",
-    "hashicorp/setup-terraform@5e8dbf3c6d9deaf4193ca7a8fb23f2ac83bb6c85": "node24",
-}
-STARTABLE = {"node24", "composite", "docker"}
-
-
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the pipelines use jq, and this machine has none")
 
 
-def workflow(name: str) -> dict[str, Any]:
-    text = (CHECKOUT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(
-        re.sub(r"^on:", "'on':", text, flags=re.MULTILINE)
-    )  # otherwise YAML reads it as True
-    return found
+workflow = partial(pipelines.workflow, CHECKOUT)
 
 
 def conforms(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
@@ -88,28 +70,13 @@ def test_no_long_lived_key_is_used(file: Path) -> None:
 
 
 def test_github_s_runners_start_every_action() -> None:
-    """An action that is not in the table is not trusted to start: look its runtime up first."""
-    texts = [file.read_text(encoding="utf-8") for file in WORKFLOWS]
-    used = {action for text in texts for action in re.findall(r"uses: ([^./\s]\S+)", text)}
-    assert used == RUNTIMES.keys()
-    assert set(RUNTIMES.values()) <= STARTABLE
+    assert not pipelines.unstartable(CHECKOUT)
 
 
-def test_nothing_is_built_or_deployed_before_the_checks_have_passed() -> None:
-    jobs = workflow("main")["jobs"]
-    assert jobs["checks"]["uses"] == "./.github/workflows/checks.yml"
-    assert "if" not in jobs["checks"]
-    assert jobs["deploy"]["uses"] == "./.github/workflows/deploy.yml"
-    assert "checks" in jobs["deploy"]["needs"]
-    assert jobs["deploy"]["if"] == "needs.changed.outputs.programs != '[]'"  # no always() or failure(): all needs succeeded
+def test_nothing_is_deployed_or_published_before_the_checks_have_passed() -> None:
+    assert not pipelines.unchecked(CHECKOUT)
+    assert workflow("main")["jobs"]["deploy"]["if"] == "needs.changed.outputs.programs != '[]'"
     assert workflow("checks")["on"].keys() == {"pull_request", "workflow_call"}
-
-
-def test_nothing_is_published_before_the_checks_have_passed() -> None:
-    jobs = workflow("publish")["jobs"]
-    assert jobs["checks"]["uses"] == "./.github/workflows/checks.yml"
-    assert jobs["publish"]["needs"] == "checks"
-    assert "if" not in jobs["publish"]
 
 
 def test_the_nightly_plan_changes_nothing_and_fails_if_there_is_a_difference() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,6 @@ from contracts.origins import FromSource
 from contracts.tables import Column
 from services.loading import bulk_load
 from services.loading.migrate import migrate_schema
-from services.loading.references import insert_referred
 from shared.errors import PermanentError
 from shared.star_schema.schema import foreign_keys
 from shared.star_schema.star import read_star
@@ -22,7 +22,7 @@ from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.totesys import CONTRACT, SOURCE_TABLES
 from tests.integration.history_shop import SCHEMA, SEEN, contract_with
-from tests.integration.test_bulk_load import KEYS, STANDS, TABLES, KilledError, killing, remade
+from tests.integration.test_bulk_load import CALENDAR_ALONE, KEYS, STANDS, TABLES, KilledError, killing, remade
 from tests.integration.test_loading import extended
 
 pytestmark = begins_with(filled_totesys(orders=40))
@@ -62,15 +62,21 @@ async def test_readers_read_while_the_end_builds_keys_and_inserts_what_is_missin
     """A constraint locks its table against readers until the commit, so it comes last."""
     messages, seen = await pages.read(), list[object]()
 
-    async def read_meanwhile(*arguments: Any, **options: Any) -> list[str]:
-        found = await insert_referred(*arguments, **options)
-        async with asyncio.timeout(10):
-            seen.extend(await pages.select("SELECT count(*)::int FROM fact_payment_current"))
-        return found
+    def reading_after(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def read_meanwhile(*arguments: Any, **options: Any) -> Any:
+            found = await step(*arguments, **options)
+            async with asyncio.timeout(10):
+                seen.extend(await pages.select("SELECT count(*)::int FROM fact_payment_current"))
+            return found
 
-    monkeypatch.setattr(bulk_load, "insert_referred", read_meanwhile)
-    await pages.load(*messages)
-    assert seen == [(await filled.fetchval("SELECT count(*)::int FROM payment"),)] * TABLES
+        return read_meanwhile
+
+    for step in ("add_foreign_keys", "validate_foreign_keys", "insert_referred"):
+        monkeypatch.setattr(bulk_load, step, reading_after(getattr(bulk_load, step)))
+    await pages.load(*messages[:-1])
+    await pages.select("DELETE FROM dim_staff WHERE staff_id = 1")  # so that the end has something to look for
+    await pages.load(messages[-1])
+    assert seen == [(await filled.fetchval("SELECT count(*)::int FROM payment"),)] * (2 + TABLES)
     assert await pages.select(KEYS) == [(TABLES,)]
 
 
@@ -85,7 +91,7 @@ async def test_a_column_is_added_and_widened_while_a_bulk_load_stands(filled: as
     )
     await migrate_schema(pages.warehouse, wider)
     await pages.select("ALTER TABLE dim_counterparty ALTER COLUMN counterparty_id TYPE bigint")
-    assert await pages.select(KEYS) == [(0,)]
+    assert await pages.select(KEYS) == CALENDAR_ALONE
     assert await pages.select(STANDS) == [(last.data.run,)]
     await pages.load(*first[1:], last)
     assert await pages.select(KEYS) == [(TABLES,)]
@@ -113,7 +119,7 @@ async def build_keys(pages: Pipeline) -> None:
         star = await read_star(connection, CONTRACT)
         await connection.execute("ROLLBACK TO SAVEPOINT before")
         assert not star.is_bulk_loading
-        for table in CONTRACT.warehouse_tables:
+        for table in CONTRACT.remodelled_tables:
             identity = ", ".join(table.identity)
             await connection.execute(f"ALTER TABLE {table.name} ADD CONSTRAINT {table.name}_pkey PRIMARY KEY ({identity})")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +33,7 @@ from shared.database_url import database_url
 from shared.envelope import opening
 from shared.errors import LoginRefusedError
 from shared.postgres import Database
+from shared.service import open_clients
 from shared.testing import FakeQueue
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.localstack import REGION
@@ -188,3 +191,33 @@ async def test_an_unreadable_secret_is_an_outage_while_the_password_is_refused(l
     await reader.store("second")
     await database.probe()
     await database.aclose()
+
+
+@pytest.mark.parametrize(("service", "name"), [("ingestion", "source"), ("loading", "warehouse")])
+async def test_a_service_with_a_wrong_password_ends_with_one_sentence(
+    secrets_manager: None, postgres_cluster: TestCluster, service: str, name: str
+) -> None:
+    async with open_clients(REGION) as clients:
+        queues = [
+            (await clients.control.create_queue(QueueName=f"{service}-{end}"))["QueueUrl"] for end in ("in", "dead", "out")
+        ]
+        for bucket in (f"{service}-landing", f"{service}-processed"):
+            await clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
+    environment = dict(zip(("QUEUE_URL", "DEAD_LETTER_URL", "NEXT_QUEUE_URL"), queues, strict=True)) | {
+        "REGION": REGION,
+        "LANDING_BUCKET": f"{service}-landing",
+        "PROCESSED_BUCKET": f"{service}-processed",
+        "SLOTS": "1",
+        "HANDLER_LIMIT_S": "60",
+        f"{name.upper()}_URL": postgres_cluster.url().replace(postgres_cluster.password("postgres"), "wrong"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"services.{service}"),
+        env=os.environ | {f"STARLIFT_{key}": value for key, value in environment.items()},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(HANG_S):
+        output, _ = await process.communicate()
+    last = json.loads(output.splitlines()[-1])
+    assert (process.returncode, last["event"]) == (1, "service_failed")
+    assert last["error"].startswith(f"the {name} database refuses the user or the password; correct its URL or secret")

@@ -12,12 +12,12 @@ from contracts.messages import BatchIngested, BatchRemodelled, IngestSource, Mes
 from services.operator.dlq.hold import holding, persistently
 from services.operator.dlq.letters import Letter
 from services.operator.system import System
+from shared.clock import pause
 from shared.ledger import loaded_batches
 
 REFILL_MINIMUM = 5  # dead letters that may fall while we replay
 REFILL_SHARE = 0.10  # or this part of what was sent
 LOOKS_EVERY = timedelta(seconds=2)
-CANARY_INTERVAL = timedelta(milliseconds=500)
 CANARY_LIMIT = timedelta(minutes=10)  # five attempts with their backoff take less
 
 
@@ -72,18 +72,19 @@ class Watch:
 
     async def await_canaries(self) -> None:
         """Return when each canary is loaded. Raises: StoppedError."""
-        deadline = asyncio.get_running_loop().time() + CANARY_LIMIT.total_seconds()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         while self._canaries:
             await persistently(self._look)
             for message in self._canaries:
                 if any(self._is_death_of(message, letter) for letter in self._fallen.values()):
                     raise StoppedError(f"a canary died again (message {message.id}); the other letters stay in the queue")
             self._canaries = await persistently(self._canaries_on_their_way)
-            if self._canaries and asyncio.get_running_loop().time() > deadline:
+            if self._canaries and clock() - began > CANARY_LIMIT.total_seconds():
                 limit = f"{CANARY_LIMIT.total_seconds() / 60:g} minutes"
                 raise StoppedError(f"{len(self._canaries)} canaries are neither loaded nor dead after {limit}; see `status`")
             if self._canaries:
-                await asyncio.sleep(CANARY_INTERVAL.total_seconds())
+                await asyncio.sleep(pause(clock() - began).total_seconds())
 
     async def require_no_refill(self) -> None:
         """Raises: StoppedError when too many of the replayed letters have died again."""

@@ -17,14 +17,13 @@ from datetime import timedelta
 from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import WarehouseTable
 from services.operator.errors import OperatorError
-from services.operator.ingest import pause
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
 from services.operator.proof.table_comparison import compare_again, compare_table
 from services.operator.proof.verdict import EVERYTHING, Scope, Verdict, judge
 from services.operator.star_keys import table_named
 from services.operator.system import System
-from shared.clock import utc_now
+from shared.clock import pause, utc_now
 from shared.errors import DependencyDownError, PermanentError, TransientError
 from shared.ledger import last_comparisons
 from shared.stored_documents import DamagedDocumentError

@@ -31,7 +31,7 @@ from services.operator.terminal.session import run
 from services.operator.wording import counted, printable
 from shared.contract_file import contract_text, is_path
 
-URL_HELP = "The source, without a password: postgresql://reader@host/database. Default: STARLIFT_SOURCE_URL."
+URL_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
 Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
 
 app = typer.Typer()

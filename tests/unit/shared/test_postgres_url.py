@@ -33,6 +33,12 @@ def login(url: PostgresUrl) -> tuple[str, str | None]:
             "postgresql:///shop?host=/run/postgresql&port=5433&user=me&password=pw",
             (("/run/postgresql",), (5433,), "me", "pw", "shop"),
         ),
+        (  # as Google's Cloud SQL prints it
+            "postgresql://me:pw@localhost/shop?host=/cloudsql/one:two:three",
+            (("/cloudsql/one:two:three",), (5432,), "me", "pw", "shop"),
+        ),
+        ("postgresql://me@a:1,b:/shop?host=c,d", (("c", "d"), (1, 5432), "me", None, "shop")),
+        ("postgresql://me:pw@a/b?user=you&password=other&dbname=c&port=6", (("a",), (6,), "you", "other", "c")),
         ("postgresql://me@%2Frun%2Fpostgresql/?dbname=shop", (("/run/postgresql",), (5432,), "me", None, "shop")),
     ],
 )

@@ -108,6 +108,11 @@ async def test_a_database_url_from_the_environment_is_used_unchanged() -> None:
     assert await database_url("source", url=url, secret_id=None, region="eu-west-2") == url
 
 
+async def test_a_secret_without_a_region_names_the_setting() -> None:
+    with pytest.raises(PermanentError, match="no region to read secret 'x' in: set STARLIFT_REGION"):
+        await database_url("source", url=None, secret_id="x", region="")  # noqa: S106 (it is a name)
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -213,18 +213,24 @@ async def test_batches_that_were_announced_but_never_loaded_are_resent() -> None
     assert await resend_missing(scene.system) == 0
 
 
-async def test_a_long_wait_looks_seldom_into_the_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_wait_looks_seldom_into_the_buckets_and_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     request = await request_run(scene.system)
-    moments, keys = list[float](), scene.objects.keys
+    moments, read, listed = list[float](), scene.objects.read, list[str]()
 
-    async def counting(bucket: str, prefix: str, *, after: str = "") -> list[str]:
+    async def counting(bucket: str, key: str) -> Versioned | None:
         moments.append(asyncio.get_running_loop().time())
-        return await keys(bucket, prefix, after=after)
+        return await read(bucket, key)
 
-    monkeypatch.setattr(scene.objects, "keys", counting)
+    async def keys(_bucket: str, prefix: str, *, after: str = "") -> list[str]:
+        listed.append(f"{prefix}{after}")
+        return []
+
+    monkeypatch.setattr(scene.objects, "read", counting)
+    monkeypatch.setattr(scene.objects, "keys", keys)
     with pytest.raises(NotLoadedError):
         await wait_until_loaded(scene.system, request, limit=timedelta(minutes=5))
     pauses = [later - earlier for earlier, later in pairwise(moments)]
     assert 0.2 < min(pauses) < max(pauses) <= 2
     assert len(moments) < 200
+    assert listed == []
