@@ -59,6 +59,7 @@ def add_missing_versions(contract: Contract, dimension: Dimension, versions: Ver
         f"INSERT INTO {relation(contract, versions)} ({names}, {SEEN_AT}) SELECT {names}, {seen} "
         f"FROM {relation(contract, dimension)} AS d "
         f"WHERE d.{RUN} > 0 AND NOT EXISTS (SELECT FROM {relation(contract, versions)} AS v WHERE {same}) "
+        f"AND NOT ({_is_made_unknown(contract, dimension, 'd')}) "
         f"ON CONFLICT DO NOTHING"
     )
 
@@ -148,6 +149,36 @@ def except_unknown(table: StoredTable, alias: str) -> str:
     key = table.column(table.key[0])
     is_unknown = f"{quoted(alias, key.name)} = {literal(table.unknown)}::{key.type.unbounded_sql}"
     return f" AND NOT ({alias}.{RUN} = 0 AND {is_unknown})"
+
+
+def restore_unknown(contract: Contract, dimension: Dimension) -> tuple[str, str]:
+    """Make the row that stands for no row what it was, if a person has changed it: lock the row, then look again and update it.
+
+    No image from the source would replace it, and no look-up finds it gone. A real row with its key, which a batch brought,
+    stays: a load that brings one has committed once the lock is held, and the second statement sees its batch.
+    """
+    key = quoted(dimension.key[0])
+    values = {column: "NULL" if column.nullable else codec_of(column.type).stand_in or "NULL" for column in dimension.columns}
+    changes = [f"{quoted(column.name)} = {value}" for column, value in values.items() if column.name not in dimension.key]
+    changes += [f"{RUN} = 0", f"{BATCH_ID} = NULL", f"{DELETED_AT} = NULL"]
+    named, is_right = f"{relation(contract, dimension)} AS d", f"{is_inferred(dimension)} AND {DELETED_AT} IS NULL"
+    changed = f"{_is_made_unknown(contract, dimension, 'd')} AND NOT ({is_right})"
+    return (
+        f"SELECT {key} FROM {named} WHERE {changed} FOR NO KEY UPDATE",
+        f"UPDATE {named} SET {', '.join(changes)} WHERE {changed}",
+    )
+
+
+def _is_made_unknown(contract: Contract, dimension: Dimension, alias: str) -> str:
+    """Whether a row has the key that stands for no row, and no batch has brought it: it is that member, however changed."""
+    if dimension.unknown is None:
+        return "false"
+    key = dimension.column(dimension.key[0])
+    same = f"l.batch_id = {alias}.{BATCH_ID} AND l.run = {alias}.{RUN}"
+    return (
+        f"{quoted(alias, key.name)} = {literal(dimension.unknown)}::{key.type.unbounded_sql} "
+        f"AND NOT EXISTS (SELECT FROM {contract.own(LEDGER)} AS l WHERE {same})"
+    )
 
 
 def select_referred_dates(

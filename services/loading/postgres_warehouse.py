@@ -19,7 +19,7 @@ from services.loading.copying import Origin, copy_into_star, stage, unreadable_c
 from services.loading.deletes import Deletes, add_deletions
 from services.loading.foreign_keys import add_foreign_keys, validate_foreign_keys
 from services.loading.key_comparison import KeyComparisons
-from services.loading.merge import add_missing_versions, add_versions, merge_staged
+from services.loading.merge import add_missing_versions, add_versions, merge_staged, restore_unknown
 from services.loading.migrate import migrate_schema
 from services.loading.references import insert_dates, insert_referred
 from services.loading.warehouse import Ask, Batch, StarRow
@@ -194,6 +194,9 @@ class PostgresWarehouse:
                     seen = (data.run, data.batch_id, data.snapshot.taken_at)
                     await connection.execute(add_versions(contract, table, table.versions), *seen)
             inferred[table.name] = await insert_referred(connection, contract, table, facts, staged_by=data.batch_id)
+            if batch.hashes is not None and isinstance(table, Dimension) and table.unknown is not None:  # as a repair asks for
+                for statement in restore_unknown(contract, table):
+                    await connection.execute(statement)
         return inferred
 
     async def finish_run(self, source_name: str, run: int) -> None:

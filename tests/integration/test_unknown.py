@@ -9,6 +9,7 @@ from contracts.contract import Contract
 from contracts.messages import Mode
 from contracts.proofs import Outcome
 from contracts.yaml_text import read_contract
+from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Mismatch
 from tests.fixtures.pipeline import Pipeline
 from tests.integration.plain_star import differences, require_equal
@@ -164,6 +165,21 @@ async def test_a_proof_finds_what_was_changed_by_hand(shop: Pipeline) -> None:
         ("dim_device", Mismatch.EXTRA, (NOBODY,), []),
         ("fact_sale", Mismatch.DIFFERENT, (2,), ["payer"]),
     ]
+
+
+@pytest.mark.parametrize("change", ["name = 'Nobody'", "_run = 1", "_run = 1, name = 'Nobody', _batch_id = NULL"])
+async def test_a_repair_restores_it(change: str, shop: Pipeline) -> None:
+    await shop.run()
+    await shop.select(f"UPDATE dim_customer SET {change} WHERE customer_id = -1")
+    assert [(table, one.kind) for table, one in differences(await shop.verify())] == [("dim_customer", Mismatch.EXTRA)]
+    for wanted in await plan_repair(shop.system, await shop.verify()):
+        await shop.run(reread=wanted.reread, compare_keys=wanted.compare_keys)
+    assert await shop.select(NOBODY_ALIVE) == [(U, 0)]
+    assert await shop.select(JOINED) == EVERY_SALE
+    await require_equal(shop)
+    await shop.select("UPDATE dim_customer SET _deleted_at = now() WHERE customer_id = -1")
+    await shop.run(compare_keys=True)
+    assert await shop.select(NOBODY_ALIVE) == [(U, 0)]
 
 
 async def test_a_real_row_with_the_key_takes_its_place(shop: Pipeline, owner: asyncpg.Connection) -> None:

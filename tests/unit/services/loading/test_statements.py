@@ -24,6 +24,7 @@ from services.loading.merge import (
     create_staging,
     insert_inferred_members,
     merge_staged,
+    restore_unknown,
     select_referred_dates,
     staging_name,
 )
@@ -85,6 +86,7 @@ def test_hostile_names_are_quoted() -> None:
         *(create_view(contract, view) for view in views(contract)),
         create_staging(dimension),
         merge_staged(contract, dimension),
+        *restore_unknown(contract, replace(dimension, unknown=EVIL)),
     ]
     assert all("DROP TABLE" not in outside_names(statement) for statement in statements)
 
