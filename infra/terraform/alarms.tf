@@ -36,7 +36,7 @@ module "service_alarms" {
   namespace      = local.name
   log_group_name = module.program[each.key].log_group_name
   topic_arn      = module.alarm_topic.arn
-  silent_minutes = local.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? local.topology.alarms.silent_minutes : null
+  silent_minutes = local.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? 5 * ceil(max(local.topology.alarms.silent_minutes, 3 * local.run_minutes) / 5) : null
 }
 
 module "proof" {
@@ -45,7 +45,8 @@ module "proof" {
   account            = local.account
   region             = local.region
   is_enabled         = local.is_scheduled
-  expression         = local.topology.proof.expression
+  expression         = local.proof
+  settle_s           = 120 * local.run_minutes + 30 # until the run after the next one is loaded
   cluster_arn        = module.cluster.arn
   family             = module.program["operator"].family
   execution_role_arn = module.program["operator"].execution_role_arn
@@ -56,7 +57,7 @@ module "proof" {
   log_group_name     = module.program["operator"].log_group_name
   namespace          = local.name
   topic_arn          = module.alarm_topic.arn
-  silent_minutes     = local.topology.alarms.unproved_minutes
+  silent_minutes     = 5 * ceil(max(local.topology.alarms.unproved_minutes, 4 * local.proof_minutes) / 5)
 }
 
 locals {

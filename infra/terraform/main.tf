@@ -10,6 +10,14 @@ locals {
   account  = data.aws_caller_identity.current.account_id
   region   = local.topology.region
 
+  every = var.run_every_minutes == null ? "" : "rate(${var.run_every_minutes} minute${var.run_every_minutes == 1 ? "" : "s"})"
+  runs  = { for name, schedule in local.topology.schedules : name => coalesce(local.every, schedule.expression) }
+  proof = var.prove_every_minutes == null ? local.topology.proof.expression : "rate(${var.prove_every_minutes} minutes)"
+  # How far apart the runs, and the proofs, are; what is not a rate in minutes counts as hourly.
+  minutes       = { for expression in concat(values(local.runs), [local.proof]) : expression => try(tonumber(regex("^rate\\((\\d+) minutes?\\)$", expression)[0]), 60) }
+  run_minutes   = max([for expression in values(local.runs) : local.minutes[expression]]...)
+  proof_minutes = local.minutes[local.proof]
+
   is_scheduled = var.is_scheduled && var.has_images # before there are images, no service would answer
 }
 
@@ -42,7 +50,7 @@ module "schedule" {
   dead_letter_retention_s = local.topology.dead_letter_retention_s
   schedules = {
     for name, schedule in local.topology.schedules : name => {
-      expression = schedule.expression
+      expression = local.runs[name]
       queue_arn  = module.queue[schedule.queue].arn
       # EventBridge Scheduler can generate neither a UUID nor a trace: the id names the schedule, and id and source together are
       # unique, as CloudEvents requires.

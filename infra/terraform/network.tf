@@ -32,7 +32,7 @@ locals {
   has_endpoints = var.network == null || !var.has_internet
   network = {
     vpc_id          = one(concat(module.network[*].vpc_id, var.network[*].vpc_id))
-    subnet_ids      = flatten(concat(module.network[*].subnet_ids, var.network[*].subnet_ids))
+    subnet_ids      = flatten(concat([for network in module.network : slice(network.subnet_ids, 0, coalesce(var.new_network.task_zones, length(var.new_network.zones)))], var.network[*].subnet_ids))
     route_table_ids = flatten(concat(module.network[*].route_table_ids, var.network[*].route_table_ids))
   }
   network_cidr = var.network == null ? var.new_network.cidr : var.network.cidr

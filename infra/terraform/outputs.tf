@@ -16,4 +16,9 @@ output "network" {
   }
 }
 
+output "subnets" {
+  description = "Every subnet, for the databases: also those in which no task runs."
+  value       = flatten(concat(module.network[*].subnet_ids, var.network[*].subnet_ids))
+}
+
 output "vpc_id" { value = local.network.vpc_id }

@@ -2,6 +2,13 @@
 
 locals {
   programs = merge(local.topology.services, { operator = local.topology.operator })
+  sizes = {
+    for name, program in local.programs : name => {
+      cpu    = try(var.sizes[name].cpu, program.cpu)
+      memory = try(var.sizes[name].memory, program.memory)
+      max    = try(coalesce(var.sizes[name].max), program.max, 1)
+    }
+  }
 
   everyone = merge(
     { STARLIFT_REGION = local.region },
@@ -119,8 +126,8 @@ module "program" {
   region                       = local.region
   account                      = local.account
   vpc_id                       = local.network.vpc_id
-  cpu                          = each.value.cpu
-  memory                       = each.value.memory
+  cpu                          = local.sizes[each.key].cpu
+  memory                       = local.sizes[each.key].memory
   stop_timeout_s               = local.topology.stop_timeout_s
   log_retention_days           = var.log_retention_days
   may_be_destroyed_with_images = var.may_destroy_data
@@ -146,9 +153,11 @@ module "service" {
   security_group_id    = module.program[each.key].security_group_id
   queue_name           = module.queue[coalesce(one(local.shared_queues[each.key]), each.value.consumes)].name
   min                  = each.value.min
-  max                  = each.value.max
+  max                  = local.sizes[each.key].max
+  has_spot             = var.has_spot
   backlog_per_task     = each.value.backlog_per_task
   rollback_alarm_names = module.service_alarms[each.key].rollback_alarm_names
+  topic_arn            = module.alarm_topic.arn
   # A task can't start without its roles, access to AWS, and the capacity provider for Spot.
   depends_on = [module.program, module.network, module.endpoints, module.egress, module.cluster]
 }

@@ -45,9 +45,61 @@ variable "network" {
 }
 
 variable "new_network" {
-  description = "The network to create if `network` is null. Each zone costs an interface endpoint per AWS service; RDS needs two zones."
-  type        = object({ cidr = string, zones = list(string) })
+  description = "The network to create if `network` is null. Tasks and endpoints are in the first `task_zones` of its zones (null: in all): each zone costs an interface endpoint per AWS service, while RDS needs subnets in two."
+  type        = object({ cidr = string, zones = list(string), task_zones = optional(number) })
   default     = { cidr = "10.64.0.0/20", zones = ["a", "b"] }
+  validation {
+    condition     = try(var.new_network.task_zones, null) == null || contains(range(1, length(var.new_network.zones) + 1), coalesce(var.new_network.task_zones, 1))
+    error_message = "task_zones must be from 1 to the number of zones."
+  }
+}
+
+variable "sizes" {
+  description = "The size of a program's tasks, and the most tasks of a service, where they differ from infra/topology.json: `cpu` in 1/1024 of a core, `memory` in MiB."
+  type        = map(object({ cpu = number, memory = number, max = optional(number) }))
+  default     = {}
+  validation {
+    condition     = alltrue([for name in keys(var.sizes) : contains(["ingestion", "remodelling", "loading", "operator"], name)])
+    error_message = "sizes knows ingestion, remodelling, loading and operator."
+  }
+  validation {
+    condition = alltrue([
+      for size in values(var.sizes) : contains(lookup({
+        "256"  = [512, 1024, 2048]
+        "512"  = range(1024, 4097, 1024)
+        "1024" = range(2048, 8193, 1024)
+        "2048" = range(4096, 16385, 1024)
+        "4096" = range(8192, 30721, 1024)
+      }, tostring(size.cpu), []), size.memory)
+    ])
+    error_message = "Fargate has no such size: 256 of cpu go with 512, 1024 or 2048 of memory, 512 with 1024 to 4096, 1024 with 2048 to 8192, 2048 with 4096 to 16384, 4096 with 8192 to 30720, in steps of 1024."
+  }
+}
+
+variable "run_every_minutes" {
+  description = "How often sources are read; null: as often as infra/topology.json says."
+  type        = number
+  default     = null
+  validation {
+    condition     = contains(range(1, 61), coalesce(var.run_every_minutes, 1))
+    error_message = "run_every_minutes must be a whole number from 1 to 60."
+  }
+}
+
+variable "prove_every_minutes" {
+  description = "How often the warehouse is proved equal; null: as often as infra/topology.json says."
+  type        = number
+  default     = null
+  validation { # the alarm waits for four of them, and CloudWatch evaluates one day at most
+    condition     = contains(range(5, 361), coalesce(var.prove_every_minutes, 5))
+    error_message = "prove_every_minutes must be a whole number from 5 to 360."
+  }
+}
+
+variable "has_spot" {
+  description = "Whether three of four tasks beyond the first one of a service run on Spot, for less than a third of the price; false while Spot has no capacity."
+  type        = bool
+  default     = true
 }
 
 variable "has_internet" {

@@ -38,7 +38,9 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
 
 @pytest.fixture(scope="session")
 def applied(terraform: Terraform) -> Applied:
-    return Applied(terraform.apply("dev", has_images=True), terraform.outputs())
+    """Under the names of dev, with the sizes and schedules of prod, which are the topology's."""
+    of_dev = {"environment": "dev", "log_retention_days": 14, "may_destroy_data": True}
+    return Applied(terraform.apply("prod", has_images=True, **of_dev), terraform.outputs())
 
 
 @pytest.fixture(scope="session")

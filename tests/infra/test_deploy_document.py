@@ -33,6 +33,10 @@ VARIABLES = {
     "has_images",
     "has_internet",
     "managed_secrets",
+    "new_network",
+    "prove_every_minutes",
+    "run_every_minutes",
+    "sizes",
     "settings",
 }  # that the document says to set
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"

@@ -1,4 +1,4 @@
-"""Mistakes, each planted by itself where one could hide another, and the check that finds it."""
+"""Mistakes, planted together where none hides another, and the check that finds each of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from infra.local.bootstrap import Resources
 from tests.infra import checks, pipelines
-from tests.infra.offline.core import opened
+from tests.infra.offline.core import CoreError, opened
 from tests.infra.offline.tools import CHECKOUT
 
 QUEUE = "infra/terraform/modules/queue/main.tf"
@@ -97,14 +97,14 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
             "infra/terraform/modules/endpoints/main.tf",
             'Resource  = [for arn in var.bucket_arns : "${arn}/*"]',
             'Resource  = "*"',
-            "Tasks reach another bucket than ours and ECR's, or not all of them.",
+            "Tasks reach another bucket than ours and ECR's",
         ),
         Mistake(
             "images that can't be pulled",
             "infra/terraform/modules/endpoints/main.tf",
             "starport-layer-bucket/*",
             "starport-layer-bucket",
-            "Tasks reach another bucket than ours and ECR's, or not all of them.",
+            "Tasks can't pull the layers of their images.",
         ),
         Mistake(
             "a topic that alarms can't reach",
@@ -137,6 +137,29 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
             "A bucket could be made public.",
         ),
     ],
+    "environments": [
+        Mistake(
+            "a proof that does not wait for the next run of its environment",
+            "infra/terraform/alarms.tf",
+            "120 * local.run_minutes + 30",
+            "150",
+            "A proof ends before the next run is loaded",
+        ),
+        Mistake(
+            "a service that stops growing when Spot has no capacity",
+            "infra/terraform/modules/service/main.tf",
+            "base              = 1\n    weight            = 1",
+            "base              = 1\n    weight            = 0",
+            "stops growing when Spot has no capacity.",
+        ),
+        Mistake(
+            "endpoints in zones without tasks",
+            "infra/terraform/network.tf",
+            "subnet_ids         = local.network.subnet_ids",
+            "subnet_ids         = module.network[0].subnet_ids",
+            "Tasks and endpoints are in more zones than was asked for",
+        ),
+    ],
     "services": [
         Mistake(
             "root container in the task definition",
@@ -147,6 +170,13 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         ),
     ],
 }
+BY_APPLY = Mistake(
+    "an environment with a size that Fargate does not have",
+    "infra/terraform/environments/dev.tfvars",
+    "cpu = 512, memory = 1024",
+    "cpu = 512, memory = 768",
+    "Fargate has no such size",
+)
 # A handler may run for hours, since its lease is renewed at half of the visibility: wrong is what is too short to be renewed.
 BY_WHAT_IS_APPLIED = Mistake(
     "a queue missing from the local stack, and a visibility that is not the local one and too short for the handler's lease",
@@ -196,25 +226,26 @@ BY_HADOLINT = Mistake("root container", "infra/docker/Dockerfile", "USER 10001:1
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Callable[[Mistake], Path]:
-    """Makes a copy of the checkout's infrastructure and plants a mistake in it."""
+def planted(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a copy of the checkout's infrastructure and plants mistakes in it."""
 
-    def plant(mistake: Mistake) -> Path:
+    def plant(*mistakes: Mistake) -> Path:
         tree = tmp_path / "planted"
         shutil.copytree(CHECKOUT / "infra/terraform", tree / "infra/terraform", ignore=shutil.ignore_patterns(".terraform*"))
         shutil.copytree(CHECKOUT / "infra/docker", tree / "infra/docker")
         shutil.copytree(CHECKOUT / ".github", tree / ".github")
         shutil.copy(CHECKOUT / TOPOLOGY, tree / TOPOLOGY)
-        file = tree / mistake.file
-        text = file.read_text(encoding="utf-8")
-        assert text.count(mistake.old) >= 1, "the mistake has nowhere to stand"
-        file.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
+        for mistake in mistakes:
+            file = tree / mistake.file
+            text = file.read_text(encoding="utf-8")
+            assert mistake.old in text, f"{mistake.name} has nowhere to stand"
+            file.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
         return tree
 
     return plant
 
 
-Plant = Callable[[Mistake], Path]
+Plant = Callable[..., Path]
 
 
 def named(mistake: Mistake) -> str:
@@ -227,13 +258,11 @@ def test_terraform_validate_finds_its_mistakes(mistake: Mistake, planted: Plant,
         assert mistake.words in checks.validate(terraform)
 
 
-@pytest.mark.parametrize(
-    ("mistake", "tests"),
-    [pytest.param(mistake, tests, id=mistake.name) for tests, found in BY_OWN_TESTS.items() for mistake in found],
-)
-def test_terraform_test_finds_its_mistakes(mistake: Mistake, tests: str, planted: Plant, tmp_path: Path) -> None:
-    with opened(planted(mistake), tmp_path) as terraform:
-        assert mistake.words in checks.own_tests(terraform, f"-filter=tests/{tests}.tftest.hcl")
+@pytest.mark.parametrize("tests", BY_OWN_TESTS)
+def test_terraform_test_finds_its_mistakes(tests: str, planted: Plant, tmp_path: Path) -> None:
+    with opened(planted(*BY_OWN_TESTS[tests]), tmp_path) as terraform:
+        found = " ".join(checks.own_tests(terraform, f"-filter=tests/{tests}.tftest.hcl").split())  # it wraps its lines
+    assert [mistake.name for mistake in BY_OWN_TESTS[tests] if mistake.words not in found] == []
 
 
 def test_the_comparison_with_the_local_stack_and_a_service_s_settings_find_their_mistakes(
@@ -247,6 +276,12 @@ def test_the_comparison_with_the_local_stack_and_a_service_s_settings_find_their
     assert [line for line in differences if line.startswith("queue 'starlift-audit' is not there in the local stack")]
     assert [line for line in differences if line.startswith("queue 'starlift-loading' is ") and "'visibility': 5," in line]
     assert BY_WHAT_IS_APPLIED.words in checks.understood(resources, "loading")
+
+
+def test_an_apply_refuses_its_mistakes(planted: Plant, tmp_path: Path) -> None:
+    with opened(planted(BY_APPLY), tmp_path) as terraform, pytest.raises(CoreError) as refusal:
+        terraform.apply("dev")
+    assert BY_APPLY.words in str(refusal.value)
 
 
 def test_zizmor_finds_its_mistakes(planted: Plant) -> None:

@@ -44,10 +44,22 @@ def test_a_deployment_is_rolled_back_by_ecs_itself(applied: Applied, name: str) 
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)
-def test_one_task_never_runs_on_spot_and_all_others_do(applied: Applied, name: str) -> None:
-    strategies = named(applied, "aws_ecs_service", "name", name).values["capacity_provider_strategy"]
-    found = {strategy["capacity_provider"]: (strategy["base"], strategy["weight"]) for strategy in strategies}
-    assert found == {"FARGATE": (1, 0), "FARGATE_SPOT": (None, 1)}
+def test_one_task_and_a_quarter_of_all_others_never_run_on_spot(applied: Applied, name: str) -> None:
+    service = named(applied, "aws_ecs_service", "name", name).values
+    found = {one["capacity_provider"]: (one["base"], one["weight"]) for one in service["capacity_provider_strategy"]}
+    assert found == {"FARGATE": (1, 1), "FARGATE_SPOT": (None, 3)}
+    assert service["force_new_deployment"] is True, "the provider refuses another strategy without it"
+
+
+@pytest.mark.parametrize("name", TOPOLOGY.services)
+def test_missing_tasks_raise_an_alarm(applied: Applied, name: str) -> None:
+    alarm = named(applied, "aws_cloudwatch_metric_alarm", "alarm_name", f"starlift-{name}-unplaced").values
+    metrics = {query["id"]: query["metric"] for query in alarm["metric_query"]}
+    assert {key: metric[0]["metric_name"] for key, metric in metrics.items() if metric} == {
+        "desired": "DesiredTaskCount",
+        "running": "RunningTaskCount",
+    }
+    assert [query["id"] for query in alarm["metric_query"] if query["return_data"]] == ["unplaced"]
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.topology import read_topology
 from tests.infra import checks
 from tests.infra.conftest import Applied
 from tests.infra.offline import schema
@@ -60,6 +61,25 @@ def test_every_applied_resource_can_be_destroyed(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform:
         made = terraform.apply("prod", has_images=True)
         assert f"Destroy complete! Resources: {len(made)} destroyed." in terraform.destroy("prod")
+
+
+def test_dev_is_smaller_than_the_topology(tmp_path: Path) -> None:
+    topology = read_topology()
+    with opened(CHECKOUT, tmp_path) as terraform:
+        found = Applied(terraform.apply("dev", has_images=True), {})
+    sizes = {
+        one.values["family"]: (int(one.values["cpu"]), int(one.values["memory"]))
+        for one in found.of_type("aws_ecs_task_definition")
+    }
+    assert len(sizes) == len(topology.services) + 1
+    whole = {name: (service.cpu, service.memory) for name, service in topology.services.items()}
+    whole["operator"] = (topology.operator.cpu, topology.operator.memory)
+    assert all(sizes[f"starlift-{name}"] < size for name, size in whole.items())
+    endpoints = [one.values for one in found.of_type("aws_vpc_endpoint") if one.values["vpc_endpoint_type"] == "Interface"]
+    assert {len(one["subnet_ids"]) for one in endpoints} == {1}
+    assert len(found.of_type("aws_subnet")) == 2, "RDS needs subnets in two zones"
+    rates = {one.values["schedule_expression"] for one in found.of_type("aws_scheduler_schedule")}
+    assert rates == {"rate(5 minutes)", "rate(60 minutes)"}
 
 
 def test_data_survives_a_destroy_unless_explicitly_allowed(applied: Applied, terraform: Terraform) -> None:

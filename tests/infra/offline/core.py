@@ -53,7 +53,7 @@ class Terraform:
             "python", "-m", f"{_HERE}.launcher", command, *arguments, directory=self._directory, environment=self._environment
         )
 
-    def apply(self, environment: str, **variables: object) -> list[Resource]:
+    def apply(self, environment: str, /, **variables: object) -> list[Resource]:
         """Apply with an environment's values and return every resource. Raises: CoreError."""
         more = [f"-var={name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in variables.items()]
         values = [f"-var-file=environments/{environment}.tfvars", *more]

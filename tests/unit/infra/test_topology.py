@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -237,15 +236,6 @@ def test_the_operator_understands_the_environment_that_the_local_stack_gives_it(
     settings = OperatorSettings()
     assert settings.loading_dead_letter_url == "http://127.0.0.1:1/loading-dlq"
     assert settings.warehouse_secret == "starlift/test/warehouse"  # noqa: S105 - a name
-
-
-def test_a_scheduled_proof_waits_longer_than_until_the_next_run_is_loaded() -> None:
-    """Otherwise rows in flight would never be compared again."""
-    module = (FILE.parent / "terraform" / "modules" / "proof" / "main.tf").read_text()
-    settle = re.search(r'"verify", "--record", "--settle", "(\d+)"', module)
-    assert settle is not None
-    intervals = [schedule.interval for schedule in read_topology().schedules.values()]
-    assert timedelta(seconds=int(settle[1])) > 2 * max(intervals)
 
 
 def test_every_service_and_the_operator_find_the_queues_and_secrets_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ resource "aws_vpc_endpoint" "s3" { # free
   })
 }
 
+output "subnet_ids" { value = distinct(flatten([for endpoint in aws_vpc_endpoint.interface : endpoint.subnet_ids])) }
 output "security_group_id" { value = aws_security_group.this.id }
 output "s3_policy" { value = aws_vpc_endpoint.s3.policy }
 output "s3_prefix_list_id" { value = aws_vpc_endpoint.s3.prefix_list_id }

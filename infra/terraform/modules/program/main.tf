@@ -198,6 +198,7 @@ output "trust" { value = local.trust_of_ecs }
 output "role_arns" { value = [aws_iam_role.task.arn, aws_iam_role.execution.arn] }
 output "security_group_id" { value = aws_security_group.this.id }
 output "task_definition_arn" { value = aws_ecs_task_definition.this.arn }
+output "size" { value = [aws_ecs_task_definition.this.cpu, aws_ecs_task_definition.this.memory] }
 output "family" { value = aws_ecs_task_definition.this.family }
 output "container_definitions" { value = aws_ecs_task_definition.this.container_definitions }
 output "execution_policy" { value = aws_iam_role_policy.execution.policy }

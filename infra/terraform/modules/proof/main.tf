@@ -6,6 +6,7 @@ variable "account" { type = string }
 variable "region" { type = string }
 variable "is_enabled" { type = bool }
 variable "expression" { type = string }
+variable "settle_s" { type = number }
 variable "cluster_arn" { type = string }
 variable "subnet_ids" { type = list(string) }
 variable "security_group_id" { type = string }
@@ -93,7 +94,7 @@ resource "aws_scheduler_schedule" "this" {
       }
       Overrides = {
         TaskRoleArn        = aws_iam_role.task.arn
-        ContainerOverrides = [{ Name = "main", Command = ["python", "-m", "services.operator", "verify", "--record", "--settle", "150"] }] # the schedule requests a run each minute
+        ContainerOverrides = [{ Name = "main", Command = ["python", "-m", "services.operator", "verify", "--record", "--settle", tostring(var.settle_s)] }]
       }
     })
 
@@ -153,4 +154,6 @@ resource "aws_cloudwatch_metric_alarm" "unproved" {
 output "policy" { value = module.role.policy }
 output "task_policy" { value = aws_iam_role_policy.task.policy }
 output "task_role_arn" { value = aws_iam_role.task.arn }
+output "expression" { value = aws_scheduler_schedule.this.schedule_expression }
+output "unproved_minutes" { value = var.silent_minutes }
 output "input" { value = aws_scheduler_schedule.this.target[0].input }

@@ -68,5 +68,6 @@ resource "aws_scheduler_schedule" "this" {
 
 output "dead_letter_name" { value = aws_sqs_queue.dead_letter.name }
 output "policy" { value = module.role.policy }
+output "expressions" { value = { for name, schedule in aws_scheduler_schedule.this : name => schedule.schedule_expression } }
 output "states" { value = [for schedule in aws_scheduler_schedule.this : schedule.state] }
 output "inputs" { value = { for name, schedule in aws_scheduler_schedule.this : name => schedule.target[0].input } }

@@ -11,6 +11,9 @@ variable "min" { type = number }
 variable "max" { type = number }
 variable "backlog_per_task" { type = number }
 
+variable "has_spot" { type = bool }
+variable "topic_arn" { type = string }
+
 variable "rollback_alarm_names" {
   description = "The alarms that roll back a deployment if one of them is raised."
   type        = list(string)
@@ -34,15 +37,21 @@ resource "aws_ecs_service" "this" {
   enable_ecs_managed_tags            = true
   propagate_tags                     = "SERVICE"
 
-  capacity_provider_strategy { # one task that Spot can't reclaim
+  # One task that Spot can't reclaim, and one of four beyond it: ECS starts no other task in place of one for which Spot has no
+  # capacity, but the scaling goes on adding tasks while the backlog of those that run is too large.
+  capacity_provider_strategy {
     capacity_provider = "FARGATE"
     base              = 1
-    weight            = 0
-  }
-  capacity_provider_strategy {
-    capacity_provider = "FARGATE_SPOT"
     weight            = 1
   }
+  dynamic "capacity_provider_strategy" {
+    for_each = var.has_spot ? ["FARGATE_SPOT"] : []
+    content {
+      capacity_provider = capacity_provider_strategy.value
+      weight            = 3
+    }
+  }
+  force_new_deployment = true # without it, another strategy would replace the service; an apply without changes deploys nothing
 
   deployment_circuit_breaker {
     enable   = true
@@ -134,7 +143,42 @@ resource "aws_appautoscaling_policy" "backlog" {
   }
 }
 
+resource "aws_cloudwatch_metric_alarm" "unplaced" {
+  alarm_name          = "${var.cluster_name}-${var.name}-unplaced"
+  alarm_description   = "For 15 minutes fewer tasks of ${var.name} have run than should: they don't start, or Spot has no capacity. See docs/deploy.md."
+  evaluation_periods  = 3
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching" # a service that was scaled to no task publishes no metrics
+  alarm_actions       = [var.topic_arn]
+  ok_actions          = [var.topic_arn]
+
+  metric_query {
+    id          = "unplaced"
+    label       = "Tasks that should run and do not"
+    expression  = "desired - running"
+    return_data = true
+  }
+  dynamic "metric_query" {
+    for_each = { desired = "DesiredTaskCount", running = "RunningTaskCount" }
+    content {
+      id = metric_query.key
+      metric {
+        namespace   = "ECS/ContainerInsights"
+        metric_name = metric_query.value
+        dimensions  = { ClusterName = var.cluster_name, ServiceName = aws_ecs_service.this.name }
+        period      = 300
+        stat        = "Maximum"
+      }
+    }
+  }
+}
+
 output "arn" { value = aws_ecs_service.this.id }
+output "capacity" {
+  description = "By capacity provider, how many tasks it has before all others, and its weight beyond them."
+  value       = { for strategy in aws_ecs_service.this.capacity_provider_strategy : strategy.capacity_provider => [coalesce(strategy.base, 0), strategy.weight] }
+}
 output "scaling" {
   value = {
     min     = aws_appautoscaling_target.this.min_capacity
