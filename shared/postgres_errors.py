@@ -31,7 +31,7 @@ _UNTRUSTED = frozenset({18, 19, 20, 21})
 _OF_ANOTHER_HOST = frozenset({62, 64})
 # PgBouncer's errors, in English: protocol violations at the login, and later the reason why it ends the connection.
 _POOLER_REFUSES_LOGIN = re.compile(
-    r"authentication failed|no such user|no such database|database .* does not exist|login rejected"
+    r"authentication failed|no such user|no such database|database .* does not exist|login rejected|(?:SSL|TLS) required"
 )
 _POOLER_REFUSES_US = re.compile(r"startup parameter|statement pooling mode")
 # The server answers but can't do the work, because of its own state or of other sessions, not because of the message.

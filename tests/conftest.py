@@ -37,6 +37,8 @@ LONGEST = (
     "tests/integration/test_history.py",
     "tests/integration/test_joins.py",
     "tests/integration/test_local_stack.py",
+    "tests/integration/test_password_rotation.py",
+    "tests/integration/test_pgbouncer.py",
     "tests/integration/test_poison.py",
     "tests/integration/test_random_contracts.py",
     "tests/unit/shared/consumer/test_state_machine.py",

@@ -6,6 +6,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -16,6 +19,7 @@ from contracts.messages import Mode
 from infra.local.databases import LOADER, READER
 from shared.errors import DependencyDownError, LoginRefusedError, PermanentError
 from shared.postgres import Database
+from tests.fixtures.authority import DAY, Authority
 from tests.fixtures.limits import HANG_S
 from tests.fixtures.pgbouncer import pgbouncer
 from tests.fixtures.pipeline import Pipeline, open_pipeline
@@ -44,7 +48,7 @@ async def test_both_databases_may_be_behind_pgbouncer(
     postgres_cluster: TestCluster,
     source_database: str,
     warehouse_database: str,
-    settings: dict[str, object],
+    settings: dict[str, Any],
 ) -> None:
     """The first load, later batches, deletes, the plan, the proof and its repair: all that opens sessions."""
     await owner.execute(SCHEMA)
@@ -100,8 +104,22 @@ async def test_what_pgbouncer_refuses_is_refused_in_one_sentence_and_no_outage(
         assert "statement pooling mode); set its pool_mode to transaction, or point" in await fail(port, url)
 
 
+async def test_pgbouncer_with_a_certificate_verifies_as_a_server_does(
+    postgres_cluster: TestCluster, source_database: str, tmp_path: Path
+) -> None:
+    url = postgres_cluster.url(source_database, READER).replace("127.0.0.1", "localhost")
+    authority = Authority("ours", tmp_path)
+    certificate = authority.sign("localhost", datetime.now(UTC) + DAY)
+    with pgbouncer(postgres_cluster, READER, certificate=certificate, pool_mode="transaction") as port:
+        verified = SecretStr(through(port, url) + f"?sslmode=verify-full&sslrootcert={authority.file}")
+        async with aclosing(Database("source", verified, connections=1)) as database:
+            await database.probe()
+        assert "not signed by a trusted authority" in await fail(port, url, parameters="?sslmode=verify-full")
+        assert "refuses the login (SSL required)" in await fail(port, url, parameters="?sslmode=disable")
+
+
 async def test_a_server_that_is_down_behind_pgbouncer_is_an_outage_that_ends(second_postgres_cluster: TestCluster) -> None:
-    limits = {"server_login_retry": 1, "query_wait_timeout": 3}  # seconds; by default 15 and 120
+    limits: dict[str, Any] = {"server_login_retry": 1, "query_wait_timeout": 3}  # seconds; by default 15 and 120
     with pgbouncer(second_postgres_cluster, "postgres", pool_mode="transaction", **limits) as port:
         url = SecretStr(through(port, second_postgres_cluster.url()))
         async with aclosing(Database("source", url, connections=1)) as database:

@@ -6,50 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from infra.local.databases import execute, fetch_value
 from shared.errors import LoginRefusedError
 from shared.postgres import Database
+from tests.fixtures.authority import DAY, Authority
 from tests.fixtures.postgres_cluster import TestCluster
 from tests.fixtures.scratch_cluster import ScratchCluster, scratch
-
-DAY = timedelta(days=1)
-
-
-class Authority:
-    """Signs certificates; its own is in `file`."""
-
-    def __init__(self, name: str, place: Path) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._builder(self._name, self._key.public_key(), datetime.now(UTC) + DAY)
-        certificate = certificate.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self.file = place / f"{name}.pem"
-        self.file.write_bytes(certificate.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
-
-    def sign(self, host: str, until: datetime) -> tuple[bytes, bytes]:
-        """A certificate for a host and its key, as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        certificate = self._builder(name, key.public_key(), until)
-        certificate = certificate.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        return certificate.sign(self._key, SHA256()).public_bytes(Encoding.PEM), pem
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, until: datetime) -> x509.CertificateBuilder:
-        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
-        return builder.not_valid_before(until - 3 * DAY).not_valid_after(until)
 
 
 @dataclass(frozen=True)
