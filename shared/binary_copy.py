@@ -8,8 +8,6 @@ for NULL, and the bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, groupby
-from struct import Struct
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,12 +17,12 @@ from contracts.column_types import ColumnType
 from shared.codecs import codec_of
 
 ROWS_AT_ONCE = 20_000  # encoded in one go: a few MiB, some hundredths of a second
+BYTES_AT_ONCE = 16 * 1024 * 1024  # of these rows, with each text as long as the longest of its column
 _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\x00" + bytes(8), b"\xff\xff"
-_FIELDS, _LENGTH = Struct(">h"), Struct(">i")
-_NULL = _LENGTH.pack(-1)
+_COUNT, _LENGTH = ">i2", ">i4"
 
-Matrix: TypeAlias = "np.ndarray[Any, Any]"  # bytes, as many in each row
-Piece: TypeAlias = "Matrix | list[bytes]"  # a part of each row
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Field: TypeAlias = "tuple[Array, list[Array]]"  # the number of bytes, of each row or of all, and what they are
 
 
 def binary_copy(frame: pd.DataFrame, types: Mapping[str, ColumnType], constants: Sequence[bytes] = ()) -> Iterator[bytes]:
@@ -33,57 +31,60 @@ def binary_copy(frame: pd.DataFrame, types: Mapping[str, ColumnType], constants:
     Raises: OverflowError for a number that its type can't hold.
     """
     yield _HEADER
-    first = _FIELDS.pack(len(types) + len(constants))
-    last = b"".join(_LENGTH.pack(len(value)) + value for value in constants)
+    last = [(np.array(len(value), _LENGTH), [np.array(value, f"V{len(value)}")]) for value in constants]
     for start in range(0, len(frame), ROWS_AT_ONCE):
-        part = frame.iloc[start : start + ROWS_AT_ONCE]
-        fields = (_texts(part[name]) if kind.travels_as_text else _numbers(part[name], kind) for name, kind in types.items())
-        yield _side_by_side([_repeated(first, len(part)), *fields, _repeated(last, len(part))])
+        yield from _encoded(frame.iloc[start : start + ROWS_AT_ONCE], types, last)
     yield _TRAILER
 
 
-def _numbers(column: pd.Series[Any], kind: ColumnType) -> Piece:
+def _encoded(rows: pd.DataFrame, types: Mapping[str, ColumnType], last: Sequence[Field]) -> Iterator[bytes]:
+    """Some rows, in halves if a text is so long that they would take too much memory side by side."""
+    fields = list[Field]()
+    for name, kind in types.items():
+        field = _texts(rows[name]) if kind.travels_as_text else _numbers(rows[name], kind)
+        if field is None:
+            yield from _encoded(rows.iloc[: len(rows) // 2], types, last)
+            yield from _encoded(rows.iloc[len(rows) // 2 :], types, last)
+            return
+        fields.append(field)
+    yield _side_by_side(len(rows), [*fields, *last])
+
+
+def _numbers(column: pd.Series[Any], kind: ColumnType) -> Field:
     absent = column.isna().to_numpy()
-    values = column.to_numpy(dtype="int64", na_value=0)
-    parts = [np.ascontiguousarray(part).view("u1").reshape(len(values), -1) for part in codec_of(kind).binary(values)]
-    length = _LENGTH.pack(sum(part.shape[1] for part in parts))
-    matrix = np.concatenate([_repeated(length, len(values)), *parts], axis=1)
-    if not absent.any():
-        return matrix
-    rows = _rows_of(matrix)
-    for row in np.flatnonzero(absent):
-        rows[row] = _NULL
-    return rows
+    values = codec_of(kind).binary(column.to_numpy(dtype="int64", na_value=0))
+    length = np.array(sum(part.itemsize for part in values), _LENGTH)
+    return np.where(absent, -1, length).astype(_LENGTH) if absent.any() else length, values
 
 
-def _texts(column: pd.Series[Any]) -> list[bytes]:
-    known: dict[Any, bytes] = {}
-    for text in column.unique():
-        if isinstance(text, str):
-            body = text.encode()
-            known[text] = _LENGTH.pack(len(body)) + body
-    return [known.get(text, _NULL) for text in column.tolist()]
+def _texts(column: pd.Series[Any]) -> Field | None:
+    """Each text as long as the longest, or None if so they are too long. `factorize` gives NULL the place -1, the last one."""
+    places, texts = pd.factorize(column)
+    encoded = [text.encode() for text in texts]
+    lengths = np.array([*map(len, encoded), -1], _LENGTH)
+    longest = max(1, lengths.max())
+    if longest * len(column) > BYTES_AT_ONCE and len(column) > 1:
+        return None
+    return lengths[places], [np.array([*encoded, b""], f"S{longest}")[places]]
 
 
-def _side_by_side(pieces: Sequence[Piece]) -> bytes:
-    """Every row's bytes. Neighbours of one length each become one before Python touches the rows."""
-    columns = list[list[bytes]]()
-    for is_list, group in groupby(pieces, lambda piece: isinstance(piece, list)):
-        neighbours: list[Any] = list(group)
-        if is_list:
-            columns += neighbours
-            continue
-        matrix = np.concatenate(neighbours, axis=1)
-        if len(neighbours) == len(pieces):
-            return matrix.tobytes()
-        columns += [_rows_of(matrix)] if matrix.shape[1] else []
-    return b"".join(chain.from_iterable(zip(*columns, strict=True)))
-
-
-def _repeated(piece: bytes, rows: int) -> Matrix:
-    return np.broadcast_to(np.frombuffer(piece, "u1"), (rows, len(piece)))
-
-
-def _rows_of(matrix: Matrix) -> list[bytes]:
-    rows: list[bytes] = np.ascontiguousarray(matrix).view(f"V{matrix.shape[1]}")[:, 0].tolist()
-    return rows
+def _side_by_side(row_count: int, fields: Sequence[Field]) -> bytes:
+    """Every row's bytes: all fields in one array of equally long rows, without the bytes that a shorter field leaves over."""
+    parts, shorter = [np.array(len(fields), _COUNT)], list[tuple[int, int, Array]]()
+    for length, values in fields:
+        parts.append(length)
+        if length.ndim:
+            shorter.append((len(parts), len(parts) + len(values), length))
+        parts += values
+    layout = np.dtype([(str(place), part.dtype) for place, part in enumerate(parts)])
+    rows = np.empty(row_count, layout)
+    for place, part in enumerate(parts):
+        rows[str(place)] = part
+    if not shorter:
+        return rows.tobytes()
+    matrix = rows.view("u1").reshape(row_count, layout.itemsize)
+    ends = np.cumsum([0, *(part.itemsize for part in parts)])
+    is_part = np.ones(matrix.shape, dtype=bool)
+    for start, stop, length in shorter:
+        is_part[:, ends[start] : ends[stop]] = np.arange(ends[stop] - ends[start]) < length[:, np.newaxis]
+    return matrix[is_part].tobytes()

@@ -52,11 +52,13 @@ async def connection(postgres_cluster: TestCluster, warehouse_database: str) -> 
     return await asyncpg.connect(postgres_cluster.url(warehouse_database, LOADER))
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 250])
+@pytest.mark.parametrize(("rows", "byte_count"), [(0, 1), (1, 1), (7, 1), (250, 200), (250, 10**6)])
 async def test_every_value_of_every_type_arrives_exactly(
-    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, rows: int
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, rows: int, byte_count: int
 ) -> None:
+    """Also where texts are too long for all rows to be encoded side by side."""
     monkeypatch.setattr(binary, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(binary, "BYTES_AT_ONCE", byte_count)
     random = Random(rows)  # noqa: S311 (repeatable on purpose)
     types = {f"c{number}": kind for number, kind in enumerate([*KINDS, *DECIMALS])}
     columns = {}
