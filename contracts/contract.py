@@ -5,7 +5,7 @@ DDL, merge SQL, Parquet schema, the rows a run reads and the proof are all deriv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -135,8 +135,16 @@ class Contract:
 
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
         """Every column of a fact, of whatever source, that refers to the warehouse table `table`, with its fact."""
-        facts = (self.whole or self).facts
-        return tuple((fact, column) for fact in facts for column in fact.columns if column.references == table)
+        return self._references.get(table, ())
+
+    @cached_property
+    def _references(self) -> Mapping[str, tuple[tuple[Fact, Column], ...]]:
+        found = dict[str, tuple[tuple[Fact, Column], ...]]()
+        for fact in (self.whole or self).facts:
+            for column in fact.columns:
+                if column.references is not None:
+                    found[column.references] = (*found.get(column.references, ()), (fact, column))
+        return found
 
     def unknown_of(self, column: Column) -> str | None:
         """The key that a fact's column holds in place of NULL, as PostgreSQL writes it; None if it holds NULL."""

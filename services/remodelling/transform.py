@@ -92,7 +92,8 @@ def _remodel_table(contract: Contract, table: RemodelledTable, base: pd.DataFram
     columns: dict[str, pd.Series] = {}
     for column in table.columns:
         columns[column.name], found = _column(column, joined, contract.unknown_of(column))
-        if not column.nullable and (is_null := columns[column.name].isna()).any():
+        if not column.nullable and columns[column.name].hasnans:
+            is_null = columns[column.name].isna()
             is_null &= ~_any(base, [*whole_rows, *found])
             if (gone := _gone(column, joined)) is not None:
                 found += _refusals(column.name, gone.where(is_null))
@@ -212,7 +213,7 @@ def _column(column: Column, joined: Mapping[str | None, _Rows], unknown: str | N
     if codec.limits is not None:
         outside = values.notna() & ~values.between(*codec.limits).fillna(value=False)
         refusals.append(Refusal(column.name, "is outside the years 0001 to 9999", outside))
-    values = values.astype(codec.frame)
+    values = values if values.dtype == codec.frame else values.astype(codec.frame)
     return values if unknown is None else values.fillna(_form(unknown, column.type)), refusals
 
 
