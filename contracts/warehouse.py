@@ -23,6 +23,8 @@ OWN_TABLES = (LEDGER, APPLIED_CONTRACT, TOMBSTONE, COMPARISON, QUESTION, BULK_LO
 STAR_LOCK = 0x57A2_11F7
 # Another one: of several loaders that find keys to compare, one does. Loads don't take it.
 COMPARISON_LOCK = 0x57A2_11F8
+# Another one: of several proofs of the whole star, one runs.
+PROOF_LOCK = 0x57A2_11F9
 
 CREATE_OWN_TABLES = """
 -- One row per loaded batch, written in the transaction that merged the batch.

@@ -9,13 +9,14 @@ it still differs. A row is *stuck* when what brings it is late or does not come 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from contracts.proofs import ProofFailure, ProofRecord
 from contracts.tables import WarehouseTable
+from contracts.warehouse import PROOF_LOCK
 from services.operator.errors import OperatorError
 from services.operator.progress import read_progress
 from services.operator.proof.look import Look, open_look
@@ -45,10 +46,11 @@ async def verify_and_keep(
 ) -> Proof:
     """Verify, and keep the verdict on the whole star, or why there is none, for `starlift status`.
 
-    `is_regular`: a schedule makes the proof, which fails if it can't be kept. Raises: as `verify`.
+    `is_regular`: a schedule makes the proof, which fails if it can't be kept or another one is under way. Raises: as `verify`.
     """
     try:
-        verdict = await verify(system, scope, on_table)
+        async with _alone(system, waits=not is_regular) if scope.is_everything else nullcontext():
+            verdict = await verify(system, scope, on_table)
     except OperatorError:
         raise
     except Exception as error:  # a proof that can't be made must not fail silently, whatever the error
@@ -65,6 +67,23 @@ async def verify_and_keep(
                 raise
             return Proof(verdict, not_kept=error)
     return Proof(verdict)
+
+
+@asynccontextmanager
+async def _alone(system: System, *, waits: bool) -> AsyncIterator[None]:
+    """Hold the lock of the star's proofs: each reads both databases from end to end, and two at once would only slow both.
+
+    Raises: OperatorError if another proof holds it and this one does not wait for its turn.
+    """
+    lock = system.contract.own_lock(PROOF_LOCK)
+    async with system.warehouse.transaction(readonly=True) as warehouse:
+        if waits:
+            await warehouse.execute("SELECT pg_advisory_xact_lock($1)", lock)
+        elif not await warehouse.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock):
+            raise OperatorError(
+                "another proof of this star is under way; if the schedule makes them, let more time pass between two of them"
+            )
+        yield
 
 
 async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[str], None] = lambda _: None) -> Verdict:
