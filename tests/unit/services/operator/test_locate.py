@@ -112,9 +112,10 @@ def test_variables_of_other_systems_are_ignored_for_a_local_stack(home: Path) ->
         "STARLIFT_SOURCE_NAME": "other",
         "PGSSLMODE": "require",
     }
-    os.environ.update(elsewhere)
+    os.environ.update(elsewhere | {"PGSSLROOTCERT": "/authorities.pem"})
     settings = operator_settings()
     assert not elsewhere.keys() & os.environ.keys()
+    assert os.environ["PGSSLROOTCERT"] == "/authorities.pem"  # it says whom to trust, and leads nowhere
     assert (settings.source_url, settings.source_name) == (None, "totesys")
     assert os.environ["AWS_CONFIG_FILE"] == os.environ["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
 
