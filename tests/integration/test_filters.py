@@ -180,6 +180,26 @@ async def test_a_row_that_is_in_the_star_against_the_filter_differs_and_so_does_
     await require_equal(filtered)
 
 
+async def test_a_row_that_a_filter_has_come_to_reject_waits_for_the_run_that_will_read_it(
+    owner: asyncpg.Connection, filtered: Pipeline
+) -> None:
+    """Not for a comparison of keys, however long ago the last one was; one that a run has read already waits for that."""
+    await filtered.run(compare_keys=True)
+    await filtered.select("UPDATE starlift.key_comparison SET found_at = found_at - interval '1 hour'")
+    await owner.execute("UPDATE sale SET status = 'draft' WHERE region = 'N'")
+    verdict = await filtered.verify()
+    assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.EQUAL, 1, 0)
+    await filtered.run()
+    await require_equal(filtered)
+    await filtered.select("UPDATE fact_sale SET _deleted_at = NULL WHERE region = 'N'")
+    await filtered.select("DELETE FROM starlift.tombstone WHERE table_name = 'fact_sale'")
+    verdict = await filtered.verify()
+    assert (verdict.outcome, verdict.in_flight, verdict.stuck) == (Outcome.PENDING, 0, 1)
+    assert [reason.partition(":")[0] for reason in verdict.reasons] == [
+        "keys were last compared 60 min ago, and rows have been deleted since"
+    ]
+
+
 async def test_a_row_whose_filter_cannot_be_computed_is_quarantined_until_it_is_rejected(
     owner: asyncpg.Connection, filtered: Pipeline
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import cast
@@ -176,10 +176,21 @@ class _TableComparison:
         )
 
     async def _explained(self, since: int, keys: Collection[Key]) -> dict[Key, Cause | None]:
-        """What the rows that the source lacks wait for; None for inferred members."""
-        of = (self.look.store, self.look.warehouse, self.look.contract, self.table)
+        """What the rows that the source lacks wait for; None for inferred members.
+
+        A row that is at the source and that the filter has come to reject waits for the run or the batch that reads it.
+        """
+        look, table = self.look, self.table
+        of = (look.store, look.warehouse, look.contract, table)
         causes = dict[Key, Cause | None].fromkeys(await inferred_by_batches(*of, keys))
-        return causes | dict.fromkeys(await brought_by_batches(*of, since, keys), self.look.deleted_cause(self.table))
+        brought = await brought_by_batches(*of, since, keys)
+        causes |= dict.fromkeys(brought, look.deleted_cause(table))
+        if table.where is not None and brought:
+            by_age, everything = look.causes_by_age(table), replace(table, where=None)
+            statement = rows_of_keys(expected_rows(look.contract, everything, by_age), table)
+            async for row in look.source.rows(statement, table, by_age.causes, *by_column(table, brought)):
+                causes[row.key] = row.cause or causes[row.key]
+        return causes
 
     def _rows(
         self, listed: Callable[[str, WarehouseTable], str], *arguments: object
