@@ -160,6 +160,7 @@ class ExtractChunkData(_Closed):
     exported: str  # the name under which PostgreSQL lets others open the snapshot, while the run holds it open
     table: Name  # of the source
     rows: KeyRange
+    within: KeyRange = KeyRange()  # the range that the run cut to get this one: how a later run finds out what is missing
 
 
 class BatchIngestedData(_BatchData):
@@ -254,10 +255,7 @@ def encode(message: Message) -> str:
 
 
 def decode(body: str) -> Message:
-    """The message in a body, upcast to the version of this build.
-
-    Raises: UndecodableMessageError, NewerMessageError.
-    """
+    """The message in a body, as of this build's version. Raises: UndecodableMessageError, NewerMessageError."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:

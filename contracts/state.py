@@ -63,12 +63,20 @@ class Checkpoint(_Stored):
     held_back_since: AwareDatetime | None = None
 
 
+class UnfinishedLoad(_Stored):
+    """A first load that several tasks share, until a run completes it (services/ingestion/resume.py)."""
+
+    checkpoint: Checkpoint  # what the first run of the load would have left
+    runs: tuple[int, ...]  # those that may have recorded chunks, in their order
+
+
 class SourceState(_Stored):
     """The state object of a source."""
 
     run: Annotated[int, Field(ge=0, le=RUN_MAXIMUM)] = 0  # the highest number ever taken
     lease: StoredLease | None = None  # None while no run is in progress
     checkpoint: Checkpoint | None = None  # None before a run has completed
+    load: UnfinishedLoad | None = None  # None unless a first load is shared; a build that drops it reads everything again
 
 
 def _upcast(announced: Any) -> Any:
@@ -80,6 +88,7 @@ class Chunk(_Stored):
 
     table: str  # of the source
     rows: KeyRange  # which were extracted
+    within: KeyRange  # as in the command
     is_whole: bool  # whether they are all that the command asked for; the rest did not fit into the batch
     batch: Annotated[BatchIngested, BeforeValidator(_upcast)]
 
@@ -99,3 +108,5 @@ class Manifest(_Stored):
     # Tables read in full since any of their rows may have changed without a new transaction id, as after a crash of the source.
     redefined: frozenset[str] = frozenset()
     batches: tuple[Annotated[BatchIngested, BeforeValidator(_upcast)], ...]
+    # The run ended early, and the run that went on with its load has written this. Without that one nothing is consistent.
+    is_part: bool = False

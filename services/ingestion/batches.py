@@ -20,7 +20,7 @@ from contracts.objects import BatchKeys, ObjectRef, extract_name
 from services.ingestion.plan import Plan
 from services.ingestion.reports import report_empty_table
 from services.ingestion.run import Run
-from services.ingestion.source import BatchLimits, OpenSnapshot, Page
+from services.ingestion.source import BatchLimits, OpenSnapshot, Page, TablePart
 from shared.bundles import encode_bundle
 from shared.key_hashes import packed
 from shared.parquet import encode_parquet
@@ -67,7 +67,7 @@ async def write_extracts(
         keys = run.object_keys.batch(run.number, index)
         return Content(index, [*writes, *([group.create_task(_write_bundle(small, keys, store))] if small else [])])
 
-    async for pages in snapshot.pages(run.plan, limits):
+    async for pages in _own_pages(run.plan, snapshot, limits):
         page_sizes = sizes_of(pages, run.plan.contract)
         batch_sizes = tuple(map(add, batch_sizes, page_sizes))
         if (writes or small) and exceed(batch_sizes, limits):
@@ -80,6 +80,16 @@ async def write_extracts(
             writes += [group.create_task(write_page(page, keys, store)) for page in small]
             small = []
     return all_writes() if writes or small else None
+
+
+async def _own_pages(plan: Plan, snapshot: OpenSnapshot, limits: BatchLimits) -> AsyncIterator[list[Page]]:
+    """What the run reads itself: all but the parts of large tables."""
+    for table in plan.contract.source_tables:
+        for rows in plan.missing.get(table.name, ()) if table.name not in plan.shared else ():
+            async for pages in snapshot.pages(plan.every_row, limits, TablePart(table, rows)):
+                yield pages
+    async for pages in snapshot.pages(plan, limits):
+        yield pages
 
 
 def sizes_of(pages: Sequence[Page], contract: Contract) -> tuple[int, ...]:

@@ -48,11 +48,15 @@ _log = structlog.stdlib.get_logger()
 
 
 def large_tables(plan: Plan, facts: SourceFacts, limits: BatchLimits) -> frozenset[str]:
-    """The tables that a full read shares out, if any. One without a unique index can't be cut into ranges."""
-    if not plan.is_full:
-        return frozenset()
-    tables = (table for table in plan.contract.source_tables if not table.full)
-    return frozenset(table.name for table in tables if facts.tables[table.name].row_count > LARGE * limits.rows)
+    """The tables that a full read shares out, if any. One without a unique index can't be cut into ranges.
+
+    Of an unfinished load, also those of which it has recorded a chunk, however little is missing.
+    """
+    tables = {table.name: facts.tables[table.name].row_count for table in plan.contract.source_tables if not table.full}
+    if plan.is_full:
+        return frozenset(name for name, row_count in tables.items() if row_count > LARGE * limits.rows)
+    is_large = {name: rows != (KeyRange(),) or tables.get(name, 0) > LARGE * limits.rows for name, rows in plan.missing.items()}
+    return frozenset(name for name, is_one in is_large.items() if is_one)
 
 
 @dataclass
@@ -77,17 +81,19 @@ class Chunks:
     async def send(self) -> None:
         """Send commands until as many wait as ever should, or there are no more."""
         while len(self.commands) < WAITING and (part := await anext(self._parts, None)) is not None:
-            await self._send(part)
+            await self._send(*part)
 
-    async def _ranges(self) -> AsyncIterator[TablePart]:
+    async def _ranges(self) -> AsyncIterator[tuple[TablePart, KeyRange]]:
+        """Every part of the large tables, with the range that it is cut from."""
         for table in self.run.plan.contract.source_tables:
             if table.name in self.run.plan.shared:
                 fitting = self.limits.byte_count // 2 // self.run.facts.tables[table.name].row_bytes
                 row_count = max(1, self.limits.rows // LEAST, min(self.limits.rows, fitting))
-                async for rows in self.snapshot.ranges(table, KeyRange(), row_count):
-                    yield TablePart(table, rows)
+                for within in self.run.plan.missing.get(table.name, (KeyRange(),)):
+                    async for rows in self.snapshot.ranges(table, within, row_count):
+                        yield TablePart(table, rows), within
 
-    async def _send(self, part: TablePart) -> None:
+    async def _send(self, part: TablePart, within: KeyRange) -> None:
         index, run = next(self.indexes), self.run
         data = ExtractChunkData(
             source_name=self.store.source,
@@ -99,6 +105,7 @@ class Chunks:
             exported=self.exported,
             table=part.table.name,
             rows=part.rows,
+            within=within,
         )
         subject = self.store.keys.batch(run.number, index).batch_id
         command = ExtractChunk(**caused_by(run.command, EVENT_SOURCE, subject=subject, name="extract_chunk"), data=data)
@@ -119,7 +126,7 @@ class Chunks:
             elif self.commands:
                 index, command = next(iter(self.commands.items()))
                 own.add(index)
-                chunk = await extract(command, self.snapshot, self.run.plan, self.store, self.limits)
+                chunk = await extract(command, self.snapshot, self.run.plan.every_row, self.store, self.limits)
                 await announce_chunk(chunk, self.remodelling)
         return list(self.batches.values())
 
@@ -133,7 +140,7 @@ class Chunks:
             found.add(index)
             if not chunk.is_whole:
                 rest = KeyRange(after=chunk.rows.until, until=command.data.rows.until)
-                await self._send(TablePart(self.run.plan.contract.source_table(chunk.table), rest))
+                await self._send(TablePart(self.run.plan.contract.source_table(chunk.table), rest), chunk.within)
         return found
 
 
@@ -166,7 +173,7 @@ async def extract(command: ExtractChunk, snapshot: OpenSnapshot, plan: Plan, sto
         ),
     )
     rows = KeyRange(after=data.rows.after, until=data.rows.until if is_whole else last)
-    return await store.record_chunk(Chunk(table=data.table, rows=rows, is_whole=is_whole, batch=batch))
+    return await store.record_chunk(Chunk(table=data.table, rows=rows, within=data.within, is_whole=is_whole, batch=batch))
 
 
 async def announce_chunk(chunk: Chunk, remodelling: Queue) -> None:

@@ -19,6 +19,7 @@ from services.ingestion.chunks import Chunks, announce_chunk, extract, large_tab
 from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_lease
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.reports import report_batch, report_end, report_plan
+from services.ingestion.resume import resumed
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, SnapshotLostError, Source
 from shared.clock import utc_now
@@ -115,12 +116,19 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
     """
     started_at, before = deps.now(), lease.state.checkpoint
     async with deps.source.open_snapshot() as snapshot:
-        plan = await with_rows_in_question(snapshot.plan(before, command.data, deps.compare_keys_every), snapshot)
+        plan = snapshot.plan(before, command.data, deps.compare_keys_every)
+        if found := await resumed(plan, lease.state, snapshot, command.data, deps.store):
+            plan = found.plan
         if deps.chunks is not None:
             plan = replace(plan, shared=large_tables(plan, snapshot.facts, deps.limits))
+        plan = await with_rows_in_question(plan, snapshot)
         run = Run(lease.run, command, started_at, before, snapshot.facts, plan, deps.store.keys)
         report_plan(run, deps.held_back_limit)
+        if before is None and plan.shared:
+            await lease.begin_load(run.unfinished(found.load if found else None))
         batches, compared = await _ingest_batches(run, snapshot, deps)
+    for manifest in found.manifests(deps.now()) if found else ():
+        await deps.store.write_manifest(manifest)
     if run.leaves_manifest(batches):
         await deps.store.write_manifest(run.manifest(batches, deps.now()))
     await lease.complete(run.checkpoint(compared))

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from contracts.state import Checkpoint, SourceState, StoredLease
+from contracts.state import Checkpoint, SourceState, StoredLease, UnfinishedLoad
 from shared.errors import DependencyDownError, TransientError
 from shared.object_store import ConflictError
 from shared.source_store import SourceStore
@@ -65,7 +65,12 @@ class SourceLease:
     async def complete(self, checkpoint: Checkpoint) -> None:
         """End the run; the next one reads what changed since `checkpoint`. Raises: LeaseLostError."""
         async with self.writing:
-            await self._write(lease=None, checkpoint=checkpoint)
+            await self._write(lease=None, checkpoint=checkpoint, load=None)
+
+    async def begin_load(self, load: UnfinishedLoad) -> None:
+        """Store what the next run may go on with if this one is killed. Raises: LeaseLostError."""
+        async with self.writing:
+            await self._write(load=load)
 
     async def release(self) -> None:
         """End the run without effect: the next one reads what this one should have."""
@@ -73,7 +78,7 @@ class SourceLease:
             with suppress(LeaseLostError):
                 await self._write(lease=None)
 
-    async def _write(self, **changes: StoredLease | Checkpoint | None) -> None:
+    async def _write(self, **changes: StoredLease | Checkpoint | UnfinishedLoad | None) -> None:
         state = self.state.model_copy(update=changes)
         try:
             self.etag = await self.store.replace_state(state, expected=self.etag, is_ours=self._is_ours)

@@ -143,7 +143,7 @@ class MemorySnapshot:
     async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot."""
         size = min(limits.rows, max(1, limits.byte_count // 2 // ROW_BYTES))
-        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.shared)
+        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.left_out)
         for one in everything if part is None else [part]:
             table, versions = one.table, self.rows[one.table.name]
             keys = [key for key in self._keys(one) if self._affected(plan, table, key, versions[key])]
@@ -155,6 +155,8 @@ class MemorySnapshot:
         """See OpenSnapshot."""
         after = within.after
         for key in self._keys(TablePart(table, within))[row_count - 1 :: row_count]:
+            if key == within.until:
+                break
             yield KeyRange(after=after, until=key)
             after = key
         yield KeyRange(after=after, until=within.until)
@@ -171,7 +173,9 @@ class MemorySnapshot:
 
     async def key_hashes(self, plan: Plan, table: SourceTable, star: RemodelledTable | None = None) -> TableHashes:
         """See OpenSnapshot."""
-        unread = {key: one.row for key, one in self.rows[table.name].items() if not self._affected(plan, table, key, one)}
+        missing = {key for rows in plan.missing.get(table.name, ()) for key in self._keys(TablePart(table, rows))}
+        versions = {key: one for key, one in self.rows[table.name].items() if key not in missing}
+        unread = {key: one.row for key, one in versions.items() if not self._affected(plan, table, key, one)}
         keys = unread if star is None or star.where is None else _accepted(star.where, unread)
         return table_hashes(table.name, sums_of(keys), star_table=star.name if star else None, believe_empty=plan.believe_empty)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from contracts.contract import Contract
-from contracts.messages import IngestSourceData, LookUpKeysData, Mode, RowsOf, Snapshot
+from contracts.messages import IngestSourceData, KeyRange, LookUpKeysData, Mode, RowsOf, Snapshot
 from contracts.state import Checkpoint
 from contracts.tables import Drift, SourceTable
 from shared.codecs import codec_of
@@ -38,11 +38,23 @@ class Plan:
     is_answer: bool = False
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns that the contract lacks, by table
     shared: frozenset[str] = frozenset()  # large tables, which are read in parts (services/ingestion/chunks.py)
+    # Of an unfinished load, by table: ranges of which every row is read, beside what changed (services/ingestion/resume.py).
+    missing: Mapping[str, tuple[KeyRange, ...]] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
         """Whether every row of every table is read."""
         return self.since is None
+
+    @property
+    def every_row(self) -> Plan:
+        """The plan to read every row, of a part of a table for example."""
+        return replace(self, since=None, missing={})
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The tables of which no row is read except in parts."""
+        return self.shared if self.is_full else frozenset()
 
     @property
     def reads_orphans(self) -> bool:

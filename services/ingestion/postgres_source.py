@@ -75,7 +75,7 @@ class PostgresSnapshot:
     async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot. A page takes half of a batch's bytes, which leaves the rest to the partners of its rows."""
         selection, byte_limit = _selection(plan), max(1, limits.byte_count // 2)
-        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.shared)
+        everything = (TablePart(table, KeyRange()) for table in self.contract.source_tables if table.name not in plan.left_out)
         for table, within in ((one.table, one.rows) for one in (everything if part is None else [part])):
             if (problem := await key_problem(self.connection, self.contract, table)) is not None:
                 raise SourceMismatchError(problem)
@@ -101,6 +101,8 @@ class PostgresSnapshot:
         rest = within
         while (found := await self.connection.fetchval(_every_row(self.contract).key_at(table, rest, row_count))) is not None:
             key = tuple(json.loads(found))
+            if key == within.until:
+                break
             yield KeyRange(after=rest.after, until=key)
             rest = KeyRange(after=key, until=within.until)
         yield rest
@@ -182,7 +184,13 @@ def _every_row(contract: Contract) -> Selection:
 def _selection(plan: Plan) -> Selection:
     horizon = None if plan.since is None else plan.since.horizon
     return Selection(
-        plan.contract, plan.full_tables, horizon, orphans=plan.reads_orphans, reread=plan.reread, carried=plan.carried
+        plan.contract,
+        plan.full_tables,
+        horizon,
+        orphans=plan.reads_orphans,
+        reread=plan.reread,
+        carried=plan.carried,
+        missing=plan.missing,
     )
 
 

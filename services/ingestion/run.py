@@ -8,7 +8,7 @@ from datetime import datetime
 
 from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, LookUpKeys, RowsOf, Trigger
 from contracts.objects import ObjectRef, SourceKeys
-from contracts.state import Checkpoint, Manifest
+from contracts.state import Checkpoint, Manifest, UnfinishedLoad
 from services.ingestion.plan import Plan
 from shared.envelope import caused_by
 from shared.source_facts import SourceFacts
@@ -92,6 +92,12 @@ class Run:
             empty_tables=(self.known_empty - due) | due.difference(compared),
             held_back_since=held_back_since(self.facts, self.before),
         )
+
+    def unfinished(self, load: UnfinishedLoad | None) -> UnfinishedLoad:
+        """What the next run goes on with if this one is killed; `load` is what this one goes on with."""
+        if load is None:
+            return UnfinishedLoad(checkpoint=self.checkpoint(frozenset()), runs=(self.number,))
+        return UnfinishedLoad(checkpoint=load.checkpoint, runs=(*load.runs, self.number))
 
     @property
     def known_empty(self) -> frozenset[str]:

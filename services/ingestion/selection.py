@@ -52,6 +52,7 @@ class Selection:
     orphans: bool = False  # also rows whose partner is gone: deleting it changes no row that refers to it
     reread: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # by table: keys of rows that are read in any case
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by table: columns that no contract knows, as text
+    missing: Mapping[str, tuple[KeyRange, ...]] = field(default_factory=dict)  # by table: ranges that are read apart
 
     @property
     def is_full(self) -> bool:
@@ -97,7 +98,8 @@ class Selection:
         columns = (table.column(name) for name in table.key)
         texts = [f"{quoted('t', c.name)}::text" if c.type.is_whole_number else self._text(table, c) for c in columns]
         accepted = "" if star is None else f" AND {is_accepted(self.contract, star, 't')}"
-        return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE{accepted}"
+        apart = "".join(f" AND ({_is_within(table, one)}) IS NOT TRUE" for one in self.missing.get(table.name, ()))
+        return f"SELECT {hashed(texts)} AS hash FROM {rows} WHERE {affected} IS NOT TRUE{apart}{accepted}"
 
     def has_no_row(self, table: SourceTable) -> str:
         """Whether `table` is empty."""

@@ -71,11 +71,11 @@ async def read_progress(system: System, warehouse: asyncpg.Connection, *, since:
     checkpoint = await store.find_checkpoint()
     runs = await store.manifest_runs(after=since - 1)
     ledger = await loaded_runs(warehouse, system.contract, store.source, runs[0] if runs else 0)
-    gaps, superseded = await _gaps(store, runs, ledger, system.clock() - OVERDUE)
+    gaps, superseded, parts = await _gaps(store, runs, ledger, system.clock() - OVERDUE)
     missing = tuple(batch for gap in gaps for batch in gap.missing)
-    whole = [run for run in runs if not gaps or run < gaps[0].manifest.run]
+    whole = [run for run in runs if run not in parts and (not gaps or run < gaps[0].manifest.run)]
     # An idle source leaves no manifests, only a newer checkpoint.
-    ended = {*runs, checkpoint.run} if checkpoint is not None else set(runs)
+    ended = {*runs, *([checkpoint.run] if checkpoint is not None else [])} - parts
     return Progress(
         consistent_through=await store.read_manifest(whole[-1]) if whole else None,
         missing=missing,
@@ -89,9 +89,13 @@ async def read_progress(system: System, warehouse: asyncpg.Connection, *, since:
 
 async def _gaps(
     store: SourceStore, runs: Sequence[int], ledger: Mapping[int, LoadedRun], overdue: datetime
-) -> tuple[tuple[Gap, ...], tuple[BatchIngested, ...]]:
-    """The runs with missing batches since the last loaded full run, and the missing batches that it supersedes."""
+) -> tuple[tuple[Gap, ...], tuple[BatchIngested, ...], frozenset[int]]:
+    """The runs with missing batches since the last loaded full run, the missing batches that it supersedes, and the parts.
+
+    A part of a load has no last batch, so the ledger never calls it complete, and its manifest is read.
+    """
     gaps: list[Gap] = []
+    parts: set[int] = set()
     superseded: list[BatchIngested] = []
     known: dict[int, Manifest] = {}
     for place, run in enumerate(runs):
@@ -103,6 +107,8 @@ async def _gaps(
             ahead = [one for one in runs[max(0, place - 1) : place + AT_ONCE] if one not in known]
             known |= dict(zip(ahead, await all_of(ahead, store.read_manifest), strict=True))
         manifest = known[run]
+        if manifest.is_part:
+            parts.add(run)
         if loaded.is_complete and manifest.is_full:
             superseded += [batch for gap in gaps for batch in gap.missing]
             gaps = []
@@ -110,7 +116,7 @@ async def _gaps(
         if missing and not loaded.is_complete:
             since = known[runs[place - 1]].snapshot.horizon if place else None
             gaps.append(Gap(manifest, missing, since, manifest.completed_at < overdue))
-    return tuple(gaps), tuple(superseded)
+    return tuple(gaps), tuple(superseded), frozenset(parts)
 
 
 async def not_in_ledger(system: System, wanted: Sequence[UUID]) -> list[UUID]:

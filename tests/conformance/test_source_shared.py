@@ -30,7 +30,6 @@ async def test_a_table_is_cut_into_ranges_of_so_many_rows(scene: Scene) -> None:
             ((4,), (5,)),
             ((5,), (8,)),
             ((8,), (9,)),
-            ((9,), (9,)),
         ]
         assert await ranges(snapshot, SHELF, 2) == [(None, None)]
 
