@@ -211,6 +211,26 @@ def test_prod_is_deployed_after_dev_with_the_same_image() -> None:
     )  # trusted by the roles: infra/terraform/pipelines.tf
 
 
+def test_the_smoke_test_proves_dev_as_the_operator() -> None:
+    job = workflow("deploy")["jobs"]["smoke-test"]
+    assert job["environment"] == "dev-operator"
+    assert job["if"] == "vars.HAS_SMOKE_TEST == 'true'"
+    assert job["steps"][-1]["run"].endswith(" python -m services.operator verify")
+
+
+def test_a_rollback_takes_the_way_of_a_deployment_without_an_archive() -> None:
+    document = workflow("rollback")
+    inputs = document["on"]["workflow_dispatch"]["inputs"]
+    assert inputs["program"]["options"] == PROGRAMS
+    (job,) = document["jobs"].values()
+    assert job["uses"] == "./.github/workflows/release.yml"
+    assert job["with"] == {name: f"${{{{ inputs.{name} }}}}" for name in inputs} | {"is_rollback": True}
+    steps = workflow("release")["jobs"]["release"]["steps"]
+    (download,) = [step for step in steps if "download-artifact" in step.get("uses", "")]
+    assert download["if"] == "${{ !inputs.is_rollback }}"
+    assert steps[-1]["env"]["ARCHIVE"] == "${{ !inputs.is_rollback && 'image.tar' || '' }}"
+
+
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_a_pending_approval_for_prod_blocks_no_other_deployment(file: Path) -> None:
     document = workflow(file.stem)
