@@ -25,7 +25,11 @@ def test_the_costs_add_up() -> None:
     *costs, total = (float(cost) for cost in re.findall(r"(\d+\.\d\d)\*{0,2} \|$", table, re.MULTILINE))
     assert len(costs) >= 5
     assert abs(sum(costs) - total) < 0.005
-    assert 6.5 < total < 8  # "some seven dollars"
+    assert 6.5 < total < 7.5  # "some seven dollars"
+    prices = (CHECKOUT / "docs/deploy.md").read_text(encoding="utf-8")
+    for counted in (r"\d+ interface endpoints", r"\d+ . 0\.30", r"\(\d+ \+ \d+ \+ \d+ . \d+\) . 0\.10"):
+        (found,) = set(re.findall(counted, table))
+        assert found in prices
 
 
 def test_no_password_is_on_a_command_line_or_the_terminal() -> None:
