@@ -14,6 +14,7 @@ from contracts.messages import Mode
 from infra.local.databases import READER, SOURCE_OWNER
 from services.operator.contract.plan import make_plan
 from services.operator.proof.history import check_history
+from services.operator.trace.reading import read_life
 from shared.errors import DependencyDownError
 from shared.postgres import Database
 from shared.testing import FakeObjectStore
@@ -98,6 +99,8 @@ async def test_a_member_that_another_source_s_fact_leaves_behind_is_not_extra(pa
     await parts["plans"].owner.execute("UPDATE budget SET item_id = 1, region_id = 1 WHERE budget_id = 2")
     await plans.run()
     assert await plans.select("SELECT region_id FROM dim_region WHERE _run = 0") == [(2,)]
+    (row,) = (await read_life(regions.system, "dim_region", ["2"])).rows
+    assert row.inferred
     for pipeline in (shop, plans, regions):
         await require_equal(pipeline)
     await plans.select("INSERT INTO dim_region (region_id, region_name, _run) VALUES (7, '(unknown)', 0)")

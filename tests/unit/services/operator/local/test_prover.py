@@ -105,3 +105,25 @@ def test_two_proofs_never_run_at_the_same_time(proofs: Any) -> None:
         prover.look()
     (child,) = adopted
     child.stop(within=timedelta(seconds=10))
+
+
+def test_the_verdict_of_each_of_several_sources_is_reported_and_why_one_has_none(proofs: Any) -> None:
+    clock = Clock()
+    lines = (
+        "source shop",
+        "EQUAL as of run 7",
+        "source plans",
+        "starlift: nothing listens there",
+        "source rates",
+        "PENDING as of run 3",
+    )
+    prover, _ = proofs(clock, f"print({chr(10).join(lines)!r}); raise SystemExit(1)")
+    clock.now = 60
+    prover.look()
+    sentence = reported(prover)
+    assert sentence is not None
+    assert [line.partition("proof        ")[2] for line in sentence.splitlines()] == [
+        "shop: EQUAL as of run 7",
+        "plans: failed: nothing listens there",
+        "rates: PENDING as of run 3",
+    ]
