@@ -40,6 +40,11 @@ def test_no_password_is_on_a_command_line_or_the_terminal() -> None:
     assert set(re.findall(r"--secret-string (\S+)", TEXT)) == {"file:///dev/stdin"}
 
 
+def test_a_sentence_that_must_be_seen_is_one_that_is_written() -> None:
+    (sentence,) = re.findall(r"one sentence, `the source (.+?)`", TEXT)
+    assert f"the {{dependency}} {sentence}" in (CHECKOUT / "shared/postgres_errors.py").read_text(encoding="utf-8")
+
+
 def test_every_database_that_is_created_is_deleted() -> None:
     created, deleted = (
         set(re.findall(rf"rds {verb}-db-instance --db-instance-identifier (\S+)", TEXT)) for verb in ("create", "delete")
