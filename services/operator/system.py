@@ -14,11 +14,12 @@ from shared.database_url import database_url
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.queue import Queue
-from shared.service import open_clients
+from shared.service import Clients, open_clients
 from shared.settings import SourceSettings
 from shared.source_store import SourceStore
 
 SERVICES = ("ingestion", "remodelling", "loading")
+QUEUES = ("ingestion", "chunks", "remodelling", "loading")  # those of the services, and the second one of ingestion
 
 
 class OperatorSettings(SourceSettings):
@@ -30,6 +31,8 @@ class OperatorSettings(SourceSettings):
     ingestion_dead_letter_url: str
     remodelling_dead_letter_url: str
     loading_dead_letter_url: str
+    chunks_queue_url: str | None = None  # None for an installation whose tasks share no full read
+    chunks_dead_letter_url: str | None = None
     source_url: SecretStr | None = None  # a libpq URL, as warehouse_url
     source_secret: str | None = None  # the id of the secret that holds the URL, as warehouse_secret
     warehouse_url: SecretStr | None = None
@@ -38,7 +41,7 @@ class OperatorSettings(SourceSettings):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Clients of everything of one source that commands work with; queues are by the service that consumes them."""
+    """Clients of everything of one source that commands work with; queues are by the names in QUEUES."""
 
     settings: OperatorSettings
     contract: Contract  # the source's part
@@ -71,9 +74,14 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
         yield System(
             settings=settings,
             contract=settings.contract.part(settings.source_name),
-            queues={service: clients.queue(getattr(settings, f"{service}_queue_url")) for service in SERVICES},
-            dead_letters={service: clients.queue(getattr(settings, f"{service}_dead_letter_url")) for service in SERVICES},
+            queues=_queues(clients, settings, "queue_url"),
+            dead_letters=_queues(clients, settings, "dead_letter_url"),
             objects=clients.objects(),
             source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
             warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=4))),
         )
+
+
+def _queues(clients: Clients, settings: OperatorSettings, kind: str) -> dict[str, Queue]:
+    urls = {name: getattr(settings, f"{name}_{kind}") for name in QUEUES}
+    return {name: clients.queue(url) for name, url in urls.items() if url is not None}

@@ -24,13 +24,12 @@ from services.operator.dlq.letters import Letter
 from services.operator.dlq.looking import described, find, matching, plan, survey
 from services.operator.dlq.operations import Report, Task, carry_out, edited, put_back
 from services.operator.errors import NotFoundError, UsageError
-from services.operator.system import SERVICES, System
+from services.operator.system import System
 from services.operator.terminal.dlq_files import created, edited_by_person, letters_in, services_in
 from services.operator.terminal.dlq_options import (
     Ident,
     Limit,
     Operator,
-    Service,
     Services,
     Why,
     author_of,
@@ -62,7 +61,7 @@ app = typer.Typer(
 @app.command("list")
 def list_letters(service: Services = None, *, as_json: AsJson = False) -> None:
     """Show every dead-letter queue: how many letters, since when, and with which failures."""
-    piles = with_system(lambda system: together(survey(system, name) for name in _names(service)))
+    piles = with_system(lambda system: together(survey(system, name) for name in _names(system, service)))
     _print(piles, piles_text(piles), as_json=as_json)
 
 
@@ -98,7 +97,9 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
 ) -> None:
     """Send dead letters back to their service's queue. Without --execute only show what would be sent."""
     if not execute:
-        plans = with_system(lambda system: together(plan(system, name, chosen, limit, force=force) for name in _names(service)))
+        plans = with_system(
+            lambda system: together(plan(system, name, chosen, limit, force=force) for name in _names(system, service))
+        )
         decisions = [decision for one in plans for decision in one.decisions]
         _print(decisions, plans_text(plans), as_json=as_json)
         unseen = [one for one in plans if not _saw_all(one.service, one.in_hand_elsewhere)]
@@ -106,7 +107,7 @@ def replay(  # noqa: PLR0913 (each parameter is an option of the command)
         _leave([_looked(len(decisions), is_whole=is_whole)], is_silent=as_json)
         return
     task = Task(Kind.REPLAY, chosen, limit, rate, canary, force)
-    _carry_out(_names(service), task, author_of(operator, reason), as_json=as_json)
+    _carry_out(service, task, author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -125,7 +126,7 @@ def edit(
     (letter,) = letters  # not held meanwhile: a person may take an hour
     instead = edited_by_person(patch, letter, lambda document: edited(letter, document))
     task = Task(Kind.EDIT, Filter(ids=(letter.id,)), limit=1, instead=instead)
-    _carry_out([letter.service], task, author_of(operator, reason), as_json=as_json)
+    _carry_out(letter.service, task, author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -144,7 +145,7 @@ def discard(
         raise UsageError("no letters selected: pass a service, a filter or --limit")
     if not reason.strip():
         raise UsageError("no reason given: pass --reason, which is recorded in the audit")
-    _carry_out(_names(service), Task(Kind.DISCARD, chosen, limit), author_of(operator, reason), as_json=as_json)
+    _carry_out(service, Task(Kind.DISCARD, chosen, limit), author_of(operator, reason), as_json=as_json)
 
 
 @app.command()
@@ -163,7 +164,7 @@ def export(
     async def work(system: System) -> End:
         count, is_whole = 0, True
         with nullcontext(sys.stdout) if output is None else created(output) as file:
-            for name in _names(service):
+            for name in _names(system, service):
                 async with holding(system, name) as hold:
                     async for letter in matching(system, hold, chosen, limit):
                         file.write(f"{letter.archived.model_dump_json()}\n")
@@ -193,7 +194,7 @@ def restore(
         if exported is None:
             operations = [await put_back(system, await kept.removed(system, what), who)]
         else:
-            sources = [Removed(name, letters_in(file, name)) for name in SERVICES if name in exported]
+            sources = [Removed(name, letters_in(file, name)) for name in system.dead_letters if name in exported]
             operations = [await put_back(system, source, who) for source in sources]
         return [_shown(operation, as_json=as_json) for operation in operations]
 
@@ -215,8 +216,10 @@ def audit(
     _print(found, audit_text(found, is_one=bool(ident) and len(found) == 1), as_json=as_json)
 
 
-def _names(service: Service | None) -> tuple[str, ...]:
-    return SERVICES if service is None else (service,)
+def _names(system: System, service: str | None) -> tuple[str, ...]:
+    if service is not None and service not in system.dead_letters:
+        raise UsageError(f"no dead-letter queue configured for {service}: set STARLIFT_{service.upper()}_DEAD_LETTER_URL")
+    return tuple(system.dead_letters) if service is None else (service,)
 
 
 async def _found(system: System, beginning: str, limit: int) -> list[Letter]:
@@ -228,7 +231,7 @@ async def _found(system: System, beginning: str, limit: int) -> list[Letter]:
     return letters
 
 
-def _carry_out(services: Iterable[str], task: Task, author: Author, *, as_json: bool) -> None:
+def _carry_out(service: str | None, task: Task, author: Author, *, as_json: bool) -> None:
     """One operation for each service, until a safety limit stops one.
 
     No count says beforehand that a service has no letters: SQS counts late. What is there is known by looking.
@@ -236,9 +239,9 @@ def _carry_out(services: Iterable[str], task: Task, author: Author, *, as_json: 
 
     async def work(system: System) -> list[End]:
         ends: list[End] = []
-        for service in services:
-            with _progress(f"{task.kind} of {service}") as report:
-                operation = await carry_out(system, service, task, author, report)
+        for name in _names(system, service):
+            with _progress(f"{task.kind} of {name}") as report:
+                operation = await carry_out(system, name, task, author, report)
             ends.append(_shown(operation, as_json=as_json))
             if ends[-1] is End.STOPPED:
                 break

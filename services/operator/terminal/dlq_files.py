@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from contracts.dead_letters import Archived
 from services.operator.dlq.letters import Letter
 from services.operator.errors import UsageError
-from services.operator.system import SERVICES
+from services.operator.system import QUEUES
 
 Result = TypeVar("Result")
 
@@ -93,8 +93,8 @@ def _archived(path: Path) -> Iterator[Archived]:
                 archived = Archived.model_validate_json(line)
             except ValidationError as error:
                 raise UsageError(f"line {number} of '{path}' is not an exported dead letter; nothing was restored") from error
-            if archived.service not in SERVICES:
-                text = f"line {number} of '{path}' is a letter of '{archived.service}', not of {', '.join(SERVICES)}"
+            if archived.service not in QUEUES:
+                text = f"line {number} of '{path}' is a letter of '{archived.service}', not of {', '.join(QUEUES)}"
                 raise UsageError(f"{text}; nothing was restored")
             yield archived
 

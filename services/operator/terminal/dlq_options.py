@@ -25,8 +25,10 @@ def not_empty(text: str) -> str:
     return text
 
 
-Service = Literal["ingestion", "remodelling", "loading"]  # whose dead letters
-Services = Annotated[Service | None, typer.Argument(metavar="SERVICE", help="ingestion, remodelling or loading; default: all.")]
+Service = Literal["ingestion", "chunks", "remodelling", "loading"]  # whose dead letters; chunks: of ingestion's second queue
+Services = Annotated[
+    Service | None, typer.Argument(metavar="SERVICE", help="ingestion, chunks, remodelling or loading; default: all.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many letters of each service.")]
 Operator = Annotated[
     str,

@@ -132,7 +132,7 @@ GOOD = '{"service": "loading", "message_id": "1", "body": "b", "attributes": {},
         ('{"service": "loading"}', "is not an exported dead letter"),
         ("\udcff", "is not an exported dead letter"),
         ("", "is not an exported dead letter"),
-        (GOOD.replace("loading", "lodging"), "a letter of 'lodging', not of ingestion, remodelling, loading"),
+        (GOOD.replace("loading", "lodging"), "a letter of 'lodging', not of ingestion, chunks, remodelling, loading"),
     ],
 )
 def test_a_file_with_one_invalid_line_restores_nothing(tmp_path: Path, line: str, complaint: str) -> None:
