@@ -16,7 +16,7 @@ from botocore.exceptions import (
     SSOError,
 )
 
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, TransientError
 
 _SERVER_FAULT = 500
 _FORBIDDEN = 403
@@ -79,7 +79,7 @@ def aws_errors(dependency: str, target: str) -> Iterator[None]:
         ) from error
     except _NO_CREDENTIALS as error:
         text = f"{dependency} can't be called for '{target}' without credentials ({type(error).__name__}); set or renew them"
-        raise DependencyDownError(dependency, text) from error
+        raise LoginRefusedError(dependency, text) from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
         text = f"{dependency} can't be reached for '{target}' ({type(error).__name__}); check the network and the endpoint"
         raise DependencyDownError(dependency, text) from error
@@ -106,7 +106,7 @@ def classed(error: ClientError, dependency: str, target: str) -> Exception:
         return TransientError(f"{dependency} throttles requests for '{target}' ({code or status}); they are retried later")
     if code in _CREDENTIALS:
         what = f"{dependency} rejects the credentials or the clock of a request for '{target}' ({code}); correct them"
-        return DependencyDownError(dependency, what)
+        return LoginRefusedError(dependency, what)
     if code in _STALLED or status >= _SERVER_FAULT:
         what = f"{dependency} fails requests for '{target}' ({code or status}); try again when it has recovered"
         return DependencyDownError(dependency, what)

@@ -28,7 +28,7 @@ class DependencyDownError(Exception):
 
 
 class LoginRefusedError(DependencyDownError):
-    """A dependency answers, and refuses the password, the certificate or the name it is given.
+    """A dependency answers, and refuses the credentials, the certificate or the name it is given.
 
     Recovery: as for an outage, since passwords are rotated; in its first minute a service ends instead: it was deployed wrong.
     """

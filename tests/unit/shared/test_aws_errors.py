@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 
 from shared.aws_errors import aws_errors
-from shared.errors import DependencyDownError, PermanentError, TransientError
+from shared.errors import DependencyDownError, LoginRefusedError, PermanentError, TransientError
 
 # As the error lists of S3 and of SQS have them, with their statuses.
 WRONG_CREDENTIALS = (
@@ -42,7 +42,7 @@ def answer(code: str, status: int, operation: str = "SendMessage") -> ClientErro
         (answer("KmsDisabled", 400), DependencyDownError, "the encryption key of 'loading' can't be used (KmsDisabled)"),
         (answer("InternalError", 500), DependencyDownError, "fails"),
         (answer("", 503), DependencyDownError, "(503)"),
-        (answer("ExpiredToken", 403), DependencyDownError, "rejects the credentials or the clock"),
+        (answer("ExpiredToken", 403), LoginRefusedError, "rejects the credentials or the clock"),
         (answer("RequestTimeout", 400), DependencyDownError, "fails"),
         (answer("AccessDenied", 403), PermanentError, "refused SendMessage on 'loading' (AccessDenied); check the permissions"),
         (
@@ -52,7 +52,7 @@ def answer(code: str, status: int, operation: str = "SendMessage") -> ClientErro
         ),
         (answer("InvalidParameterValue", 400), PermanentError, "refused"),
         (EndpointConnectionError(endpoint_url="x"), DependencyDownError, "can't be reached for 'loading'"),
-        (NoCredentialsError(), DependencyDownError, "NoCredentialsError"),
+        (NoCredentialsError(), LoginRefusedError, "NoCredentialsError"),
         (aiohttp.ClientPayloadError(), DependencyDownError, "ClientPayloadError"),
         (TimeoutError(), DependencyDownError, "TimeoutError"),
         (ParamValidationError(report="x"), PermanentError, "malformed"),
