@@ -58,17 +58,13 @@ _WITHOUT_REFUSALS = f"""
 SELECT run, batch_index FROM {LEDGER} WHERE source_name = $1 AND run = ANY ($2::bigint[]) GROUP BY run, batch_index
 HAVING (array_agg((event -> 'data' ->> 'quarantined')::bigint ORDER BY loaded_at DESC))[1] = 0
 """
-# In two halves, each of which an index answers.
+# In a form in which the index of the ledger answers.
 _OTHER_SOURCE = f"""
-SELECT min(source_name) FROM (
-    (SELECT source_name FROM {LEDGER} WHERE source_name < $1 LIMIT 1)
-    UNION ALL
-    (SELECT source_name FROM {LEDGER} WHERE source_name > $1 LIMIT 1)
-) AS other
-"""
-_SOURCE_OF_TABLES = f"""
-SELECT min(l.source_name) FROM {LEDGER} AS l, jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded
-WHERE l.source_name <> $1 AND loaded ->> 'table' = ANY ($2::text[])
+SELECT l.source_name FROM {LEDGER} AS l
+WHERE (l.source_name < $1 OR l.source_name > $1) AND EXISTS (
+    SELECT FROM jsonb_array_elements(l.event -> 'data' -> 'tables') AS loaded WHERE loaded ->> 'table' = ANY ($2::text[])
+)
+LIMIT 1
 """
 # An answer may come in several batches: until all are loaded, the question is open.
 _IS_OPEN = f"""
@@ -221,11 +217,9 @@ async def row_count(warehouse: asyncpg.Connection, contract: Contract, run: int)
 
 
 async def other_source(warehouse: asyncpg.Connection, contract: Contract, source_name: str) -> str | None:
-    """Another source whose batches are loaded; if the contract names sources, only into tables of `source_name`."""
-    if not contract.sources:
-        return cast("str | None", await warehouse.fetchval(contract.own(_OTHER_SOURCE), source_name))
+    """Another source that has loaded into a table of `source_name`."""
     names = [table.name for table in contract.part(source_name).remodelled_tables]
-    return cast("str | None", await warehouse.fetchval(contract.own(_SOURCE_OF_TABLES), source_name, names))
+    return cast("str | None", await warehouse.fetchval(contract.own(_OTHER_SOURCE), source_name, names))
 
 
 async def horizons(warehouse: asyncpg.Connection, contract: Contract, source_name: str, runs: Iterable[int]) -> dict[int, int]:

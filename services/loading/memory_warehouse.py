@@ -84,8 +84,7 @@ class MemoryWarehouse:
         data = batch.event.data
         own = {table.name for table in self._contract.part(data.source_name).remodelled_tables}
         for other in self.ledger.values():
-            is_apart = self._contract.sources and own.isdisjoint(other.rows)
-            if (source := other.event.data.source_name) != data.source_name and not is_apart:
+            if (source := other.event.data.source_name) != data.source_name and not own.isdisjoint(other.rows):
                 raise PermanentError(f"the warehouse contains the rows of source '{source}'")
         if data.batch_id in self.ledger:
             return None
