@@ -68,8 +68,14 @@ def chosen_url(
 
 
 def main_source(contract: Contract) -> str:
-    """The source whose variables do not end with its name: STARLIFT_SOURCE_NAME or, of several sources, the first one."""
-    return os.environ.get(f"{PREFIX}SOURCE_NAME") or next(iter(contract.sources), "")
+    """The source whose variables do not end with its name: STARLIFT_SOURCE_NAME or, of several sources, the first one.
+
+    Raises: UsageError if the contract names sources, and not that one.
+    """
+    name = os.environ.get(f"{PREFIX}SOURCE_NAME") or next(iter(contract.sources), "")
+    if contract.sources and name not in contract.sources:
+        raise UsageError(f"STARLIFT_SOURCE_NAME={name} is not one of the contract's sources {', '.join(contract.sources)}")
+    return name
 
 
 async def urls_of_others(contract: Contract) -> dict[str, SecretStr | None]:

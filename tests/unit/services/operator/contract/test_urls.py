@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from services.operator.contract.urls import chosen_url
+from services.operator.contract.urls import chosen_url, urls_of_others
 from services.operator.errors import UsageError
 from shared.postgres_url import parse_url
+from tests.fixtures.several_sources import SEVERAL
+from tests.fixtures.small_contract import SHOP
 
 VARIABLES = [f"STARLIFT_{up}{name}_URL" for up in ("", "UP_") for name in ("SOURCE", "WAREHOUSE")]
 
@@ -98,3 +101,21 @@ def test_a_file_that_is_not_there_is_reported_by_its_path(tmp_path: Path) -> Non
 
 def test_nothing_given_is_not_a_url() -> None:
     assert chosen_url("source", None, never) is None
+
+
+async def test_the_urls_of_other_sources_are_in_variables_that_end_with_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STARLIFT_SOURCE_NAME", raising=False)
+    monkeypatch.setenv("STARLIFT_SOURCE_URL", "postgresql://me@main/db")
+    monkeypatch.setenv("STARLIFT_SOURCE_URL_PLANS", "postgresql://me@plans/db")
+    found = await urls_of_others(SEVERAL)
+    assert found == {"plans": SecretStr("postgresql://me@plans/db"), "regions": None}
+    assert chosen_url("source", None, source="plans") == SecretStr("postgresql://me@plans/db")
+    assert chosen_url("source", None, source="regions") == SecretStr("postgresql://me@main/db")
+    monkeypatch.setenv("STARLIFT_SOURCE_NAME", "regions")
+    assert list(await urls_of_others(SEVERAL)) == ["shop", "plans"]
+    assert await urls_of_others(SHOP) == {}
+    monkeypatch.setenv("STARLIFT_SOURCE_NAME", "totesys")
+    with pytest.raises(
+        UsageError, match="STARLIFT_SOURCE_NAME=totesys is not one of the contract's sources shop, plans, regions"
+    ):
+        await urls_of_others(SEVERAL)
