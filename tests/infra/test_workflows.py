@@ -51,7 +51,7 @@ def test_the_images_have_one_base_and_dependabot_can_read_it() -> None:
     dockerfile = (CHECKOUT / "infra/docker/Dockerfile").read_text(encoding="utf-8")
     stages = re.findall(r"^FROM (\S+) AS (\w+)$", dockerfile, re.MULTILINE)
     outside = [image for image, _ in stages if image not in {name for _, name in stages}]
-    assert [re.fullmatch(r"python:\d\.\d+-slim(@sha256:[0-9a-f]{64})?", image) is not None for image in outside] == [True]
+    assert [re.fullmatch(r"python:\d\.\d+-slim@sha256:[0-9a-f]{64}", image) is not None for image in outside] == [True]
     bases = [update["directory"] for update in yaml.safe_load(DEPENDABOT)["updates"] if update["package-ecosystem"] == "docker"]
     assert bases == ["/infra/docker"]
 
