@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from infra.local.localstack import LocalStack
 from infra.topology import read_topology
 from tests.infra.offline.core import Resource, Terraform, opened
 from tests.infra.offline.tools import CHECKOUT
+from tests.infra.planting import Plant, plant
 
 STACK = "dev-123456789012"  # as Terraform names the buckets of dev
 
@@ -53,3 +56,9 @@ def local(localstack: LocalStack) -> Resources:
 def sqs(local: Resources) -> Iterator[Any]:
     with closing(client("sqs", local.endpoint_url, local.region)) as opened:
         yield opened
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Plant:
+    """Makes a copy of the checkout's infrastructure and plants mistakes in it."""
+    return partial(plant, tmp_path / "planted")

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.local.bootstrap import Resources
-from tests.infra import checks, pipelines
+from tests.infra import checks
 from tests.infra.offline.core import CoreError, opened
-from tests.infra.offline.tools import CHECKOUT
+from tests.infra.planting import Mistake, Plant, named
 
 QUEUE = "infra/terraform/modules/queue/main.tf"
 BUCKET = "infra/terraform/modules/bucket/main.tf"
 PROGRAMS = "infra/terraform/programs.tf"
 TOPOLOGY = "infra/topology.json"
 VISIBLE = '"loading":     {"visibility_timeout_s": 60,'
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """`file` contains `new` instead of `old`; a check then reports `words`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    words: str
 
 
 BY_VALIDATE = [
@@ -185,71 +171,6 @@ BY_WHAT_IS_APPLIED = Mistake(
     '"audit": {"visibility_timeout_s": 60, "max_receive_count": 10, "retention_s": 1209600}, ' + VISIBLE.replace("60", "5"),
     "STARLIFT_VISIBILITY_TIMEOUT_S=5",
 )
-BY_ZIZMOR = Mistake(
-    "unpinned action",
-    ".github/workflows/checks.yml",
-    "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0",
-    "actions/checkout@v5",
-    "unpinned-uses",
-)
-BY_THE_TABLE_OF_RUNTIMES = Mistake(
-    "an action of a version that no runner starts",
-    ".github/workflows/deploy.yml",
-    "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1",
-    "actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02 # v4.6.2",
-    "deploy.yml: look up what runs actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02",
-)
-BY_THE_GATE = [
-    Mistake(
-        "a deployment beside the checks",
-        ".github/workflows/main.yml",
-        "needs: [checks, changed]",
-        "needs: changed",
-        "main.yml: deploy does not wait for the checks",
-    ),
-    Mistake(
-        "a deployment after checks that failed",
-        ".github/workflows/main.yml",
-        "if: needs.changed.outputs.programs != '[]'",
-        "if: ${{ always() && needs.changed.outputs.programs != '[]' }}",
-        "main.yml: deploy runs although the checks have failed",
-    ),
-    Mistake(
-        "a version published beside the checks",
-        ".github/workflows/publish.yml",
-        "    needs: checks\n",
-        "",
-        "publish.yml: publish does not wait for the checks",
-    ),
-]
-BY_HADOLINT = Mistake("root container", "infra/docker/Dockerfile", "USER 10001:10001", "USER root", "DL3002")
-
-
-@pytest.fixture
-def planted(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a copy of the checkout's infrastructure and plants mistakes in it."""
-
-    def plant(*mistakes: Mistake) -> Path:
-        tree = tmp_path / "planted"
-        shutil.copytree(CHECKOUT / "infra/terraform", tree / "infra/terraform", ignore=shutil.ignore_patterns(".terraform*"))
-        shutil.copytree(CHECKOUT / "infra/docker", tree / "infra/docker")
-        shutil.copytree(CHECKOUT / ".github", tree / ".github")
-        shutil.copy(CHECKOUT / TOPOLOGY, tree / TOPOLOGY)
-        for mistake in mistakes:
-            file = tree / mistake.file
-            text = file.read_text(encoding="utf-8")
-            assert mistake.old in text, f"{mistake.name} has nowhere to stand"
-            file.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
-        return tree
-
-    return plant
-
-
-Plant = Callable[..., Path]
-
-
-def named(mistake: Mistake) -> str:
-    return mistake.name
 
 
 @pytest.mark.parametrize("mistake", BY_VALIDATE, ids=named)
@@ -282,20 +203,3 @@ def test_an_apply_refuses_its_mistakes(planted: Plant, tmp_path: Path) -> None:
     with opened(planted(BY_APPLY), tmp_path) as terraform, pytest.raises(CoreError) as refusal:
         terraform.apply("dev")
     assert BY_APPLY.words in str(refusal.value)
-
-
-def test_zizmor_finds_its_mistakes(planted: Plant) -> None:
-    assert BY_ZIZMOR.words in checks.zizmor(planted(BY_ZIZMOR))
-
-
-def test_hadolint_finds_its_mistakes(planted: Plant) -> None:
-    assert BY_HADOLINT.words in checks.hadolint(planted(BY_HADOLINT))
-
-
-def test_the_table_of_runtimes_finds_its_mistakes(planted: Plant) -> None:
-    assert BY_THE_TABLE_OF_RUNTIMES.words in pipelines.unstartable(planted(BY_THE_TABLE_OF_RUNTIMES))
-
-
-@pytest.mark.parametrize("mistake", BY_THE_GATE, ids=named)
-def test_the_gate_finds_its_mistakes(mistake: Mistake, planted: Plant) -> None:
-    assert pipelines.unchecked(planted(mistake)) == mistake.words
