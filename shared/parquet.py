@@ -22,6 +22,7 @@ from fastparquet.writer import MARKER, iter_dataframe, make_metadata, make_row_g
 
 from contracts.column_types import ColumnType
 from shared.codecs import codec_of
+from shared.codecs.codec import narrowed
 
 # Its fastest level: at the default one, rows take a third more CPU time and 7 % less room.
 _COMPRESSION = {"_default": {"type": "ZSTD", "args": {"level": 1}}}
@@ -68,7 +69,12 @@ def encode_parquet(frame: pd.DataFrame, types: Mapping[str, ColumnType], carried
 
 
 def _physical(column: pd.Series, kind: Any) -> Any:
-    """A column as it is written; without a mask if it has no NULL, which takes fastparquet a quarter less time."""
+    """A column as it is written; without a mask if it has no NULL, which takes fastparquet a quarter less time.
+
+    Raises: OverflowError for a number that the file's type can't hold.
+    """
+    if kind == "Int32":
+        narrowed(column.to_numpy("int64", na_value=0), "i4")
     is_plain = isinstance(kind, str) and kind in _UNMASKED and not column.hasnans
     return column.to_numpy(_UNMASKED[kind]) if is_plain else column.astype(kind)
 

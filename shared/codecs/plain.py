@@ -54,6 +54,7 @@ class Integer(WholeNumber):
     """INTEGER."""
 
     accepted = re.compile(r"smallint|integer")
+    file = "Int32"  # half of the bytes to compress; earlier builds wrote, and read, both
     bound = 2**31
     loaded_sql = "{0}::integer"
 

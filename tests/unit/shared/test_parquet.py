@@ -164,6 +164,19 @@ def test_a_decimal_of_another_precision_is_the_same_number() -> None:
     assert rows_of(decode_parquet(body, {"money": numeric(12, 2)})) == [(125,)]
 
 
+@pytest.mark.parametrize(("written", "read"), [(BIGINT, INTEGER), (INTEGER, BIGINT)])
+def test_an_integer_is_read_whichever_of_the_two_types_it_was_written_as(written: ColumnType, read: ColumnType) -> None:
+    """Earlier builds wrote every integer in 64 bits; and a contract may make it a bigint."""
+    rows = [(-(2**31),), (None,), (2**31 - 1,)]
+    assert rows_of(decode_parquet(encode_parquet(frame_of(rows, {"n": written}), {"n": written}), {"n": read})) == rows
+
+
+@pytest.mark.parametrize("others", [[], [(None,)]])
+def test_an_integer_that_has_no_room_is_not_cut_off(others: list[Row]) -> None:
+    with pytest.raises(OverflowError, match="a whole number has no room in 4 bytes"):
+        encode_parquet(frame_of([(2**31,), *others], {"n": INTEGER}), {"n": INTEGER})
+
+
 def test_a_missing_column_is_named() -> None:
     body = encode_parquet(frame_of([(1,)], {"number": INTEGER}), {"number": INTEGER})
     with pytest.raises(KeyError, match=r"no column \['text'\]"):
@@ -178,7 +191,7 @@ def test_the_same_rows_make_the_same_bytes() -> None:
 def test_another_reader_sees_true_types(tmp_path: Path) -> None:
     types, _ = read_by_another(encode_parquet(frame_of([(None,) * len(TYPES)]), TYPES), tmp_path / "rows.parquet")
     assert types == {
-        "number": "BIGINT",
+        "number": "INTEGER",
         "big": "BIGINT",
         "money": "DECIMAL(10,2)",
         "exact": "DECIMAL(18,6)",
