@@ -95,6 +95,8 @@ class PostgresSnapshot:
                     break
                 row_bytes = 1 + page.byte_count // page.row_count  # the catalog's estimate may be old, or of compressed values
                 (after,) = keys_of(table, (await page.frame).tail(1))
+                if after == within.until:
+                    break
 
     async def ranges(self, table: SourceTable, within: KeyRange, row_count: int) -> AsyncIterator[KeyRange]:
         """See OpenSnapshot. PostgreSQL counts along the index of the key: a second for some million rows."""
