@@ -65,10 +65,13 @@ def test_the_check_of_the_aws_cli_finds_mistakes() -> None:
       --tasks 1
     aws ecs wait services-steady --cluster starlift
     aws ecz list-tasks
+    aws ecs list-tasks --query 'taskArns[0'
     # aws ecs nothing
     aws ecs stop-task --cluster starlift --task $(aws ecs list-tasks --cluster starlift --service 1) --reason "--tasks"
     """
-    assert list(aws_cli.findings(wrong)) == [
+    *found, query = aws_cli.findings(wrong)
+    assert query.startswith("--query taskArns[0 is not JMESPath: ")
+    assert found == [
         "there is no `aws ecs describe-service`",
         "`aws ecs stop-task` has no --tasks",
         "there is no `aws ecs wait services-steady`",

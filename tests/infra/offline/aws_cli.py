@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import botocore.session
+import jmespath
 from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 from botocore.model import Shape
@@ -24,7 +25,7 @@ _CALL = re.compile(
 
 
 def findings(script: str) -> Iterator[str]:
-    """The commands and options in a shell script that the AWS CLI does not have, a sentence each."""
+    """The commands, options and queries in a shell script that the AWS CLI does not understand, a sentence each."""
     code = re.sub(r"^ *#.*", "", script, flags=re.MULTILINE).replace("\\\n", " ")
     for match in _CALL.finditer(code):
         service, waits, command, rest = match.groups()
@@ -36,6 +37,11 @@ def findings(script: str) -> Iterator[str]:
         for option in re.findall(r"(?<=\s)--([a-z0-9-]+)", given):
             if option not in known | _GLOBAL:
                 yield f"`aws {service} {waits or ''}{command}` has no --{option}"
+    for query in re.findall(r"--query (?:'([^'$]+)'|([\w.]+))", code):
+        try:
+            jmespath.compile(query[0] or query[1])
+        except jmespath.exceptions.ParseError as error:
+            yield f"--query {query[0] or query[1]} is not JMESPath: {error.msg}"
 
 
 @cache
