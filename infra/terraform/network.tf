@@ -44,13 +44,13 @@ locals {
   )
 
   databases = merge([
-    for secret in local.topology.secrets : {
+    for secret in keys(local.database_ends) : {
       for cidr in lookup(var.database_cidrs, secret, [local.network_cidr]) :
-      "${secret} at ${cidr}" => { secret = secret, port = var.database_ports[secret], cidr = cidr }
+      "${secret} at ${cidr}" => { secret = secret, port = lookup(var.database_ports, secret, 5432), cidr = cidr }
     }
   ]...)
   database_destinations = { for name, database in local.databases : name => { port = database.port, cidr = database.cidr } }
   database_names = {
-    for name, program in local.programs : name => [for key, database in local.databases : key if contains(program.secrets, database.secret)]
+    for name, program in local.programs : name => [for key, database in local.databases : key if contains(local.databases_of[name], database.secret)]
   }
 }

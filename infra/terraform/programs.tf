@@ -19,11 +19,15 @@ locals {
 
   shared_queues = { for name, service in local.topology.services : name => compact([lookup(service, "shares", null)]) }
 
+  consumed_queues = {
+    for name, service in local.topology.services :
+    name => flatten([for queue in concat([service.consumes], local.shared_queues[name]) : [for end in keys(local.ends) : "${queue}${end}"]])
+  }
+  sent_queues = { for name, service in local.topology.services : name => flatten([for queue in service.sends : [for end in keys(local.ends) : "${queue}${end}"]]) }
+
   environment_of_service = {
     for name, service in local.topology.services : name => merge(
       {
-        STARLIFT_QUEUE_URL            = module.queue[service.consumes].url
-        STARLIFT_DEAD_LETTER_URL      = module.queue[service.consumes].dead_letter_url
         STARLIFT_SLOTS                = tostring(service.slots)
         STARLIFT_HANDLER_LIMIT_S      = tostring(service.handler_limit_s)
         STARLIFT_ATTEMPTS             = tostring(local.topology.attempts)
@@ -32,16 +36,20 @@ locals {
         STARLIFT_DRAIN_BUDGET_S       = tostring(local.topology.drain_budget_s)
         STARLIFT_STOP_TIMEOUT_S       = tostring(local.topology.stop_timeout_s)
       },
-      { for queue in service.sends : "STARLIFT_NEXT_QUEUE_URL" => module.queue[queue].url },
-      { for queue in local.shared_queues[name] : "STARLIFT_SHARED_QUEUE_URL" => module.queue[queue].url },
-      { for queue in local.shared_queues[name] : "STARLIFT_SHARED_DEAD_LETTER_URL" => module.queue[queue].dead_letter_url },
+      { for end, variable in local.ends : "STARLIFT_QUEUE_URL${variable}" => module.queue["${service.consumes}${end}"].url },
+      { for end, variable in local.ends : "STARLIFT_DEAD_LETTER_URL${variable}" => module.queue["${service.consumes}${end}"].dead_letter_url },
+      merge([for queue in service.sends : { for end, variable in local.ends : "STARLIFT_NEXT_QUEUE_URL${variable}" => module.queue["${queue}${end}"].url }]...),
+      merge([for queue in local.shared_queues[name] : { for end, variable in local.ends : "STARLIFT_SHARED_QUEUE_URL${variable}" => module.queue["${queue}${end}"].url }]...),
+      merge([for queue in local.shared_queues[name] : { for end, variable in local.ends : "STARLIFT_SHARED_DEAD_LETTER_URL${variable}" => module.queue["${queue}${end}"].dead_letter_url }]...),
     )
   }
 
-  environment_of_operator = merge(
-    { for name, queue in module.queue : "STARLIFT_${upper(name)}_QUEUE_URL" => queue.url },
-    { for name, queue in module.queue : "STARLIFT_${upper(name)}_DEAD_LETTER_URL" => queue.dead_letter_url },
-  )
+  environment_of_operator = merge([
+    for end, variable in local.ends : merge(
+      { for name in keys(local.topology.queues) : "STARLIFT_${upper(name)}_QUEUE_URL${variable}" => module.queue["${name}${end}"].url },
+      { for name in keys(local.topology.queues) : "STARLIFT_${upper(name)}_DEAD_LETTER_URL${variable}" => module.queue["${name}${end}"].dead_letter_url },
+    )
+  ]...)
 
   environments = merge(local.environment_of_service, { operator = local.environment_of_operator })
 
@@ -50,15 +58,15 @@ locals {
       {
         Sid      = "Consume" # and send deferred messages again
         Effect   = "Allow"
-        Resource = [for queue in concat([service.consumes], local.shared_queues[name]) : module.queue[queue].arn]
+        Resource = [for queue in local.consumed_queues[name] : module.queue[queue].arn]
         Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
       },
       {
         Sid    = "Send"
         Effect = "Allow"
         Resource = concat(
-          [for queue in concat([service.consumes], local.shared_queues[name]) : module.queue[queue].dead_letter_arn],
-          [for queue in service.sends : module.queue[queue].arn],
+          [for queue in local.consumed_queues[name] : module.queue[queue].dead_letter_arn],
+          [for queue in local.sent_queues[name] : module.queue[queue].arn],
         )
         Action = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
       },
@@ -102,8 +110,8 @@ locals {
       [for bucket in distinct(concat(program.reads, keys(program.writes))) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
       [for bucket in program.reads : { Sid = "Read${title(bucket)}", Effect = "Allow", Action = "s3:GetObject", Resource = "${module.bucket[bucket].arn}/*" }],
       [for bucket, keys in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
-      [for database in program.secrets : { Sid = "LogIn${title(database)}", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = local.logins[name][database].arns }],
-      [for key in distinct(compact([for database in program.secrets : local.logins[name][database].kms_key_arn])) : {
+      [for arns in [distinct(flatten([for login in local.logins[name] : login.arns]))] : { Sid = "LogIn", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = arns } if length(arns) > 0],
+      [for key in distinct(compact([for login in local.logins[name] : login.kms_key_arn])) : {
         Sid       = "Decrypt${substr(sha256(key), 0, 8)}"
         Effect    = "Allow"
         Action    = "kms:Decrypt"
@@ -137,8 +145,8 @@ module "program" {
   environment = merge(
     local.everyone,
     local.environments[each.key],
-    { for database in each.value.secrets : "STARLIFT_${upper(database)}_SECRET" => local.logins[each.key][database].id },
-    { for database in each.value.secrets : "STARLIFT_${upper(database)}_URL" => local.logins[each.key][database].url if local.logins[each.key][database].url != null },
+    { for database, login in local.logins[each.key] : "STARLIFT_${upper(split("-", database)[0])}_SECRET${local.database_ends[database]}" => login.id },
+    { for database, login in local.logins[each.key] : "STARLIFT_${upper(split("-", database)[0])}_URL${local.database_ends[database]}" => login.url if login.url != null },
   )
 }
 
@@ -151,7 +159,7 @@ module "service" {
   task_definition_arn  = module.program[each.key].task_definition_arn
   subnet_ids           = local.network.subnet_ids
   security_group_id    = module.program[each.key].security_group_id
-  queue_name           = module.queue[coalesce(one(local.shared_queues[each.key]), each.value.consumes)].name
+  queue_names          = [for end in keys(local.ends) : module.queue["${coalesce(one(local.shared_queues[each.key]), each.value.consumes)}${end}"].name]
   min                  = each.value.min
   max                  = local.sizes[each.key].max
   has_spot             = var.has_spot

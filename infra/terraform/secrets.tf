@@ -10,32 +10,37 @@ module "database_secret" {
 
 locals {
   installation = "${local.name}/${var.environment}"
-  source_name  = lookup(var.settings, "STARLIFT_SOURCE_NAME", values(local.topology.schedules)[0].source)
+
+  # By database, the end of its variables' names.
+  database_ends = merge({ warehouse = "" }, { for end, variable in local.ends : "source${end}" => variable })
+  databases_of = {
+    for name, program in merge(local.programs, { proof = local.topology.proof }) :
+    name => [for database in keys(local.database_ends) : database if contains(program.secrets, split("-", database)[0])]
+  }
 
   # The services log in to read or to load; the operator, and the proofs that are scheduled, as a role that may only SELECT.
-  secret_paths = {
-    source             = "sources/${local.source_name}"
-    warehouse          = "warehouse"
-    "prover/source"    = "prover/source"
-    "prover/warehouse" = "prover/warehouse"
-  }
+  secret_paths = merge(
+    { warehouse = "warehouse", source = "sources/${local.sources[0]}" },
+    { for source in var.sources : "source-${source}" => "sources/${source}" },
+    { for database in keys(local.database_ends) : "prover/${database}" => "prover/${database}" },
+  )
   sources_arn = "arn:aws:secretsmanager:${local.region}:${local.account}:secret:${local.installation}/sources/*"
 
   logins = {
-    for name, program in merge(local.programs, { proof = local.topology.proof }) : name => {
-      for database in program.secrets : database => merge(
+    for name, databases in local.databases_of : name => {
+      for database in databases : database => merge(
         [
           for key in [contains(keys(local.topology.services), name) ? database : "prover/${database}"] :
           contains(keys(var.managed_secrets), key) ? {
             id          = var.managed_secrets[key].arn
             url         = var.managed_secrets[key].url
             kms_key_arn = var.managed_secrets[key].kms_key_arn
-            arns        = concat([var.managed_secrets[key].arn], key == "source" ? [local.sources_arn] : [])
+            arns        = concat([var.managed_secrets[key].arn], startswith(key, "source") ? [local.sources_arn] : [])
             } : {
             id          = module.database_secret[key].name
             url         = null
             kms_key_arn = null
-            arns        = key == "source" ? [local.sources_arn] : [module.database_secret[key].arn]
+            arns        = startswith(key, "source") ? [local.sources_arn] : [module.database_secret[key].arn]
           }
         ]...
       )

@@ -115,9 +115,9 @@ variable "database_cidrs" {
 }
 
 variable "database_ports" {
-  description = "The ports of the databases, by secret."
+  description = "The ports of the databases, by secret; 5432 of one that is not listed."
   type        = map(number)
-  default     = { source = 5432, warehouse = 5432 }
+  default     = {}
 }
 
 variable "managed_secrets" {
@@ -125,8 +125,8 @@ variable "managed_secrets" {
   type        = map(object({ arn = string, url = optional(string), kms_key_arn = optional(string) }))
   default     = {}
   validation {
-    condition     = alltrue([for key in keys(var.managed_secrets) : contains(["source", "warehouse", "prover/source", "prover/warehouse"], key)])
-    error_message = "managed_secrets knows source, warehouse, prover/source and prover/warehouse."
+    condition     = alltrue([for key in keys(var.managed_secrets) : can(regex("^(prover/)?(warehouse|source(-[a-z][a-z0-9_]*)?)$", key))])
+    error_message = "managed_secrets knows source, warehouse, prover/source and prover/warehouse; source-NAME and prover/source-NAME are those of a further source."
   }
   validation {
     condition     = alltrue([for secret in values(var.managed_secrets) : can(regex("^postgres(ql)?://[^@]+$", coalesce(secret.url, "postgresql://host")))])
@@ -138,6 +138,16 @@ variable "has_images" {
   description = "Whether every program's repository contains an image. The first apply creates the repositories, and nothing that needs an image."
   type        = bool
   default     = false
+}
+
+variable "sources" {
+  description = "The sources of your contract besides the main one, which STARLIFT_SOURCE_NAME in `settings` names. Each has queues, a schedule and secrets of its own."
+  type        = list(string)
+  default     = []
+  validation { # the scaling's metric is a sum of two metrics a source, and CloudWatch takes ten in all
+    condition     = length(var.sources) <= 3 && alltrue([for source in var.sources : can(regex("^[a-z][a-z0-9_]*$", source))])
+    error_message = "sources must be at most three names of lower-case letters, digits and underscores."
+  }
 }
 
 variable "contract" {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ from infra.local.state import environment_for
 from infra.topology import read_topology
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
+from tests.infra.offline.core import opened
+from tests.infra.offline.tools import CHECKOUT
+from tests.unit.infra.test_topology import resources
 
 TOPOLOGY = read_topology()
 # A poll locally ends soon, so that a stop is quick; AWS's clients know by themselves where AWS is.
@@ -50,6 +55,33 @@ def test_a_program_gets_the_same_environment(applied: Applied, local: Resources,
             assert value.rpartition("/")[2] == known[name].rpartition("/")[2], name
         if name.endswith("_BUCKET"):
             assert value == known[name], name
+
+
+def test_a_further_source_gets_what_it_has_locally(tmp_path: Path) -> None:
+    with opened(CHECKOUT, tmp_path) as terraform:
+        found = Applied(terraform.apply("dev", has_images=True, sources=["plans"]), {})
+    topology, local = TOPOLOGY.with_sources(("plans",)), resources("plans")
+    queues = {f"starlift-{queue}{end}" for queue in topology.queues for end in ("", topology.dead_letter_suffix)}
+    assert {queue.values["name"] for queue in found.of_type("aws_sqs_queue")} - checks.ONLY_ON_AWS == queues
+    for program in (*topology.services, "operator"):
+        planned = checks.task_environment(found.resources, program)
+        known = {name: url for name, url in environment_for(program, local, topology).items() if name.startswith("STARLIFT_")}
+        assert planned.keys() == known.keys() - ONLY_LOCALLY, program
+        for name, url in planned.items():
+            if "_URL" in name:
+                assert url.endswith(known[name].removeprefix("http://127.0.0.1:1/")), name
+    ingestion = checks.task_environment(found.resources, "ingestion")
+    assert ingestion["STARLIFT_SOURCE_SECRET_PLANS"] == "starlift/dev/sources/plans"  # noqa: S105 - a name
+    asked = [one.values for one in found.of_type("aws_scheduler_schedule") if "module.schedule" in one.address]
+    targets = [(json.loads(one["target"][0]["input"])["data"]["source_name"], one["target"][0]["arn"]) for one in asked]
+    assert sorted((source, arn.rpartition(":")[2]) for source, arn in targets) == [
+        ("plans", "starlift-ingestion-plans"),
+        ("totesys", "starlift-ingestion"),
+    ]
+    rules = [rule for one in found.of_type("aws_s3_bucket_lifecycle_configuration") for rule in one.values["rule"]]
+    prefixes = [rule["filter"][0]["prefix"] for rule in rules]
+    assert prefixes.count("plans/") == prefixes.count("totesys/") == len(topology.buckets)
+    assert not checks.iam(found.resources)
 
 
 @pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])

@@ -37,8 +37,8 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         Mistake(
             "a role that reads another's secret",
             PROGRAMS,
-            "Resource = local.logins[name][database].arns",
-            'Resource = module.database_secret["source"].arn',
+            "Resource = arns }",
+            'Resource = [module.database_secret["source"].arn] }',
             "A role reads the secret of a login that its program does not use",
         ),
         Mistake(
@@ -65,7 +65,7 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         Mistake(
             "a secret outside the prefix of its installation",
             "infra/terraform/secrets.tf",
-            '"sources/${local.source_name}"',
+            '"sources/${local.sources[0]}"',
             '"source"',
             "A secret is not below the prefix of its installation.",
         ),
@@ -121,6 +121,15 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
             "block_public_policy     = true",
             "block_public_policy     = false",
             "A bucket could be made public.",
+        ),
+    ],
+    "values": [
+        Mistake(
+            "objects of a source that never expire",
+            "infra/terraform/main.tf",
+            "for source in local.sources :",
+            "for source in [local.main.source] :",
+            "The objects of a source that is not the shipped one are kept forever.",
         ),
     ],
     "environments": [

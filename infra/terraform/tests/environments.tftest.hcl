@@ -39,9 +39,6 @@ run "small" {
     condition     = module.service["loading"].scaling.max == 1 && module.program["loading"].size == ["512", "1024"] && module.program["operator"].size == ["512", "2048"]
     error_message = "Tasks are not of the size that was asked for."
   }
-}
-
-run "spot" {
   assert {
     condition     = alltrue([for service in module.service : service.capacity == { FARGATE = [1, 1], FARGATE_SPOT = [0, 3] }])
     error_message = "A service has no task that Spot can't reclaim, or stops growing when Spot has no capacity."
@@ -49,7 +46,12 @@ run "spot" {
 }
 
 run "no_spot" {
-  variables { has_spot = false }
+  command = plan
+  variables {
+    has_spot            = false
+    run_every_minutes   = 15
+    prove_every_minutes = 15
+  }
   assert {
     condition     = alltrue([for service in module.service : service.capacity == { FARGATE = [1, 1] }])
     error_message = "A task may still run on Spot."

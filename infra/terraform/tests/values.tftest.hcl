@@ -79,6 +79,27 @@ run "a_wildcard_is_no_repository" {
   expect_failures = [var.github_repository]
 }
 
+run "another_source_is_named_once" {
+  command = plan
+  variables { settings = { STARLIFT_SOURCE_NAME = "shop" } }
+  assert {
+    condition     = [for name, input in module.schedule.inputs : strcontains(input, "\"source_name\":\"shop\"")] == [true] && module.database_secret["source"].name == "starlift/test/sources/shop"
+    error_message = "Runs of another source are asked for, or its login has another name."
+  }
+  assert {
+    condition = alltrue([
+      for name, bucket in module.bucket : contains(keys(bucket.expire_days), "shop/") && !contains(keys(bucket.expire_days), "totesys/") && length(bucket.expire_days) == length(local.topology.buckets[name].expire_days)
+    ])
+    error_message = "The objects of a source that is not the shipped one are kept forever."
+  }
+}
+
+run "sources_that_the_scaling_cannot_count_are_refused" {
+  command = plan
+  variables { sources = ["a", "b", "c", "d"] }
+  expect_failures = [var.sources]
+}
+
 run "two_contracts_are_refused" {
   command = plan
   variables {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[3]
 TOOLS = Path(os.environ.get("STARLIFT_INFRA_TOOLS") or CHECKOUT / ".venv-infra") / "bin"
-LIMIT_S = 120
+LIMIT_S = 300  # of a hang: the machine may be busy
 
 
 @dataclass(frozen=True, slots=True)

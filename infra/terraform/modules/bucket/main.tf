@@ -85,6 +85,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
 output "name" { value = aws_s3_bucket.this.bucket }
 output "arn" { value = aws_s3_bucket.this.arn }
+output "expire_days" { value = { for rule in aws_s3_bucket_lifecycle_configuration.this.rule : rule.filter[0].prefix => rule.expiration[0].days if startswith(rule.id, "expire-") } }
 output "is_public" {
   value = !alltrue([
     aws_s3_bucket_public_access_block.this.block_public_acls,

@@ -6,7 +6,7 @@ variable "cluster_arn" { type = string }
 variable "task_definition_arn" { type = string }
 variable "subnet_ids" { type = list(string) }
 variable "security_group_id" { type = string }
-variable "queue_name" { type = string }
+variable "queue_names" { type = list(string) }
 variable "min" { type = number }
 variable "max" { type = number }
 variable "backlog_per_task" { type = number }
@@ -21,10 +21,12 @@ variable "rollback_alarm_names" {
 
 locals {
   # Messages in flight count: otherwise a queue that is being worked on looks idle, and scaling in stops its workers.
-  backlog = {
-    visible  = "ApproximateNumberOfMessagesVisible"
-    inflight = "ApproximateNumberOfMessagesNotVisible"
-  }
+  backlog = merge([
+    for place, queue in var.queue_names : {
+      for id, metric in { visible = "ApproximateNumberOfMessagesVisible", inflight = "ApproximateNumberOfMessagesNotVisible" } :
+      (place == 0 ? id : "${id}_${place}") => { metric = metric, queue = queue }
+    }
+  ]...)
 }
 
 resource "aws_ecs_service" "this" {
@@ -105,10 +107,10 @@ resource "aws_appautoscaling_policy" "backlog" {
             stat = "Maximum"
             metric {
               namespace   = "AWS/SQS"
-              metric_name = metrics.value
+              metric_name = metrics.value.metric
               dimensions {
                 name  = "QueueName"
-                value = var.queue_name
+                value = metrics.value.queue
               }
             }
           }
@@ -136,7 +138,7 @@ resource "aws_appautoscaling_policy" "backlog" {
       metrics {
         id          = "backlog_per_task"
         label       = "Messages a running task"
-        expression  = "(visible + inflight) / IF(FILL(running, 0) < 1, 1, FILL(running, 1))"
+        expression  = "(${join(" + ", reverse(keys(local.backlog)))}) / IF(FILL(running, 0) < 1, 1, FILL(running, 1))"
         return_data = true
       }
     }
