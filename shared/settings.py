@@ -19,6 +19,7 @@ from shared.logs import Level
 from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
 
 PREFIX = "STARLIFT_"
+DEFAULT_SOURCE = "totesys"  # the name of the only source, unless settings give another
 # What is left between the drain budget and SIGKILL, to hand messages back and close connections.
 STOP_MARGIN = timedelta(seconds=15)
 # The last renewal may come at HOLD_MAXIMUM, and SQS refuses one that would end 12 hours after the receipt.
@@ -56,7 +57,7 @@ class SourceSettings(BaseSettings):
     )
 
     region: str  # the AWS region of the queues, buckets and secrets
-    source_name: Name = "totesys"  # under which the objects of the source are kept in the buckets
+    source_name: Name = DEFAULT_SOURCE  # under which the objects of the source are kept in the buckets
     contract: NamedContract = Field(default="totesys", validate_default=True)  # a file, an S3 object, a shipped one
     landing_bucket: str
     processed_bucket: str

@@ -84,22 +84,36 @@ def with_source_part(text: str, part: Part, name: str, source: str | None = None
 
     Raises: UsageError if something follows the source part; ContractTextError for a text that is not YAML.
     """
+    if source is None:
+        return _with_end(text, name, "source", source_text(part))
+    data, _ = document_data(text, name)
+    known = data.get("sources") if isinstance(data, dict) else None
+    others = others_of(data, source) if isinstance(data, dict) else {}
+    order = dict.fromkeys([*(known if isinstance(known, dict) else ()), source])
+    return _with_end(
+        text, name, "sources", sources_text({one: part if one == source else others.get(one, {}) for one in order})
+    )
+
+
+def with_named_source(text: str, name: str, source: str) -> str:
+    """The document `text`, whose `source` becomes the first of several `sources`. Raises: as with_source_part()."""
+    part = document_data(text, name)[0]["source"]
+    tables = part.get("tables") if isinstance(part, dict) else None
+    return _with_end(text, name, "source", sources_text({source: tables or {}}))
+
+
+def _with_end(text: str, name: str, key: str, end: str) -> str:
+    """The document `text` with `end` in the place of what begins with the line of `key`, or at its end if it has none."""
     data, lines = document_data(text, name)
-    key, new = "source", source_text(part)
-    if source is not None:
-        others = others_of(data, source) if isinstance(data, dict) else {}
-        known = data.get("sources") if isinstance(data, dict) else None
-        order = dict.fromkeys([*(known if isinstance(known, dict) else ()), source])
-        key, new = "sources", sources_text({one: part if one == source else others.get(one, {}) for one in order})
     if not isinstance(data, dict) or key not in data:
-        return text.rstrip("\n") + "\n\n" + new
+        return text.rstrip("\n") + "\n\n" + end
     line = lines[key,]
     if after := [other for other in data if lines[other,] > line]:
         raise UsageError(f"{name}:{lines[after[0],]}: '{after[0]}' follows `{key}`; move `{key}` to the end of the file")
     rows = text.splitlines(keepends=True)
     if not rows[line - 1].lstrip("\"'").startswith(key):
         raise UsageError(f"{name}:{line}: `{key}` does not begin its line; write it as `{key}:`, in a line of its own")
-    return "".join(rows[: line - 1]) + new
+    return "".join(rows[: line - 1]) + end
 
 
 def differences(before: object, after: Part) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from services.operator.contract.source_part import (
     part_of,
     roots_of,
     source_part,
+    with_named_source,
     with_source_part,
 )
 from services.operator.contract.urls import chosen_url
@@ -30,6 +32,7 @@ from services.operator.terminal.harness import ExitCode, complain
 from services.operator.terminal.session import run
 from services.operator.wording import counted, printable
 from shared.contract_file import contract_text, is_path
+from shared.settings import DEFAULT_SOURCE, PREFIX
 
 URL_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
 Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
@@ -91,17 +94,7 @@ def pull(
     - gone, ~ changed.
     Exit code 0 if there is none, 3 if there are some, which are written to the file unless --check is given.
     """
-    if not is_path(contract) or contract.startswith("s3://"):
-        raise UsageError(f"'{contract}' is not a file; give the path of one, such as ./shop.yaml")
-    path = Path(contract).expanduser()
-    try:
-        text = contract_text(contract)
-        data, _ = document_data(text, path.name)
-    except ContractError as error:
-        raise UsageError(str(error)) from error
-    document = data if isinstance(data, dict) else {}
-    if source is None and "sources" in document:
-        raise UsageError(f"'{contract}' has several sources; pass --source with the name of the one that the URL leads to")
+    path, text, document, source = _document(contract, source)
     elsewhere = {name for tables in others_of(document, source).values() for name in tables}
     roots = [root for root in roots_of(document.get("star")) if root not in elsewhere]
     before = described_tables(part_of(document, source))
@@ -127,6 +120,31 @@ def pull(
     except ContractError as error:
         complain(f"the star does not fit the source any more: {error}")
     raise typer.Exit(ExitCode.CHANGED)
+
+
+def _document(contract: str, source: str | None) -> tuple[Path, str, dict[str, Any], str | None]:
+    """The file of a contract, its text, what that says, and the source that is meant, None for the only one.
+
+    If another source than the only one is meant, the text is that of both. Raises: UsageError.
+    """
+    if not is_path(contract) or contract.startswith("s3://"):
+        raise UsageError(f"'{contract}' is not a file; give the path of one, such as ./shop.yaml")
+    path = Path(contract).expanduser()
+    try:
+        text = contract_text(contract)
+        data, _ = document_data(text, path.name)
+    except ContractError as error:
+        raise UsageError(str(error)) from error
+    document: dict[str, Any] = data if isinstance(data, dict) else {}
+    only = os.environ.get(f"{PREFIX}SOURCE_NAME") or DEFAULT_SOURCE
+    if source == only and "source" in document:
+        source = None
+    elif source is not None and "source" in document:
+        text = with_named_source(text, path.name, only)
+        document |= {"sources": {only: document["source"]}}
+    if source is None and "sources" in document:
+        raise UsageError(f"'{contract}' has several sources; pass --source with the name of the one that the URL leads to")
+    return path, text, document, source
 
 
 @app.command()

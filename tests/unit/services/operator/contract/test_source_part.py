@@ -8,7 +8,15 @@ import pytest
 
 from contracts.yaml_text import ContractTextError, parsed, read_contract
 from services.operator.contract.propose import propose
-from services.operator.contract.source_part import differences, others_of, part_of, roots_of, source_part, with_source_part
+from services.operator.contract.source_part import (
+    differences,
+    others_of,
+    part_of,
+    roots_of,
+    source_part,
+    with_named_source,
+    with_source_part,
+)
 from services.operator.errors import UsageError
 from tests.unit.services.operator.contract.catalogs import NORTHWIND, PAGILA, catalog, catalog_of, column
 
@@ -147,3 +155,12 @@ def test_one_of_several_sources_is_added_and_replaced_and_the_others_stay() -> N
     assert with_source_part(text, part, "shop.yaml", "cities") == text
     with pytest.raises(UsageError, match="'carry' follows `sources`; move `sources` to the end of the file"):
         with_source_part(f"{SEVERAL}carry: region\n", part, "shop.yaml", "cities")
+
+
+def test_the_only_source_becomes_one_of_several() -> None:
+    part = source_part(PAGILA, ["city"])
+    alone = with_source_part(STAR, part, "shop.yaml")
+    text = with_named_source(alone, "shop.yaml", "shop")
+    assert text.startswith(STAR)
+    assert parsed(text)[0]["sources"] == {"shop": parsed(alone)[0]["source"]}
+    assert read_contract(text, "shop.yaml").part("shop").fingerprint == read_contract(alone, "shop.yaml").fingerprint
