@@ -22,7 +22,7 @@ def encode_bundle(parts: Iterable[Part]) -> bytes:
     """A bundle. Parts of one name, whose columns are the same, become one table; the same parts make the same bytes."""
     tables = dict[str, TableRows]()
     for name, frame, types, carried in parts:
-        columns = {column: _values(frame[column]) for column in types}
+        columns = {column: values_of(frame[column]) for column in types}
         if name in tables:
             for column, values in columns.items():
                 tables[name].columns[column] += values
@@ -62,6 +62,7 @@ def _array(values: list[Any], form: str) -> Any:
     return array(np.array([value or 0 for value in values], dtype=plain), is_null)
 
 
-def _values(column: pd.Series[Any]) -> list[Any]:
+def values_of(column: pd.Series[Any]) -> list[Any]:
+    """The values of a column of a data frame: whole numbers, texts, booleans, and None for NULL."""
     values: list[Any] = column.to_numpy(dtype=object, na_value=None).tolist()  # type: ignore[call-overload]  # the stubs know no None
     return values

@@ -54,6 +54,7 @@ from services.loading.deletes import update_deleted_at
 from services.loading.foreign_keys import Transaction, add_foreign_keys, validate_foreign_keys
 from services.loading.merge import add_missing_versions, delete_duplicates
 from services.loading.references import insert_referred
+from services.loading.staging import Staged
 from shared.ledger import has_every_batch
 from shared.sql import quoted
 from shared.star_schema.evolution import key_changes
@@ -180,7 +181,7 @@ async def end(transaction: Transaction, contract: Contract) -> None:
         await connection.execute(f"DELETE FROM {contract.own(BULK_LOAD)}")
         await _build_keys(connection, contract)
         for table in () if is_whole else contract.warehouse_tables:
-            await insert_referred(connection, contract, table, contract.facts)
+            await insert_referred(Staged(connection), contract, table, contract.facts)
         for table in contract.remodelled_tables:
             await connection.execute(update_deleted_at(contract, table, every_key=True))
         if await has_every_batch(connection, contract, found.source_name, found.run):

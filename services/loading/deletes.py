@@ -39,6 +39,7 @@ from contracts.tables import Dimension, RemodelledTable, StoredTable, Versions, 
 from contracts.warehouse import COMPARISON, DELETED_AT, QUESTION, RUN, SEEN_AT, TOMBSTONE
 from services.loading.merge import except_unknown, staging_name
 from services.loading.questions import cut, question_id
+from services.loading.staging import Staged
 from services.loading.warehouse import Ask, Batch, Question
 from shared.codecs import codec_of
 from shared.key_hashes import packed
@@ -82,13 +83,13 @@ class Deletes:
     batch: Batch
     touched: dict[str, list[str]] = field(default_factory=dict)  # by table: keys of staged rows that have a tombstone
 
-    async def lock_tombstones(self) -> None:
+    async def lock_tombstones(self, staged: Staged) -> None:
         """Lock the tombstones of the staged rows, before any is merged."""
         for table in self._staged():
-            rows = await self.connection.fetch(lock_staged_tombstones(self.contract, table))
+            rows = await staged.fetch(lock_staged_tombstones(self.contract, table))
             self.touched[table.name] = [row["key"] for row in rows]
 
-    async def apply(self, inferred: dict[str, list[str]], ask: Ask) -> int:
+    async def apply(self, staged: Staged, inferred: dict[str, list[str]], ask: Ask) -> int:
         """Do what follows the merge: record comparisons, insert tombstones, mark dead rows, ask, record the answer.
 
         `inferred` are the keys, by table, of the inferred members that this load has inserted. Returns how many rows the new
@@ -102,7 +103,7 @@ class Deletes:
             touched = [*self.touched.get(table.name, ()), *inferred.get(table.name, ())]
             if touched:
                 await self.connection.execute(update_deleted_at(self.contract, table), touched)
-        await self._ask_about_late_rows(ask)
+        await self._ask_about_late_rows(staged, ask)
         await self.record_answer()
         return marked
 
@@ -143,16 +144,16 @@ class Deletes:
                     )
                     await self.connection.execute(self.contract.own(_RECORD_COMPARISON), *record)
 
-    async def _ask_about_late_rows(self, ask: Ask) -> None:
+    async def _ask_about_late_rows(self, staged: Staged, ask: Ask) -> None:
         """Ask before the commit: after a crash in between, the batch comes again and asks again."""
         data = self.batch.event.data
         begun = {row["table_name"]: row for row in await self.connection.fetch(self.contract.own(_BEGUN), data.run)}
         for table in self._staged():
             if (comparison := begun.get(table.name)) is None:
                 continue
-            query = select_late_keys(self.contract, table)
+            query, arguments = staged.bound(select_late_keys(self.contract, table), data.run)
             asked = list[tuple[object, ...]]()
-            async for keys in cut(keys_in_parts(self.connection, query, data.run)):
+            async for keys in cut(keys_in_parts(self.connection, query, *arguments)):
                 number = question_id(data.batch_id, table.name, keys)
                 about = (table, data.source_name, comparison["run"], keys)
                 await ask(Question(number, *about, believe_empty=comparison["believe_empty"]))

@@ -15,13 +15,14 @@ from contracts.contract import Contract
 from contracts.tables import Dimension, Fact, WarehouseTable
 from contracts.warehouse import BULK_LEDGER, LEDGER, STAR_LOCK
 from services.loading.bulk_load import BulkLoad, BulkLoadInTheWayError, begin, end, end_if_complete, find_bulk_load
-from services.loading.copying import Origin, copy_into_star, stage, unreadable_column_named
+from services.loading.copying import Origin, copy_into_star
 from services.loading.deletes import Deletes, add_deletions
 from services.loading.foreign_keys import add_foreign_keys, validate_foreign_keys
 from services.loading.key_comparison import KeyComparisons
 from services.loading.merge import add_missing_versions, add_versions, merge_staged, restore_unknown
 from services.loading.migrate import migrate_schema
 from services.loading.references import insert_dates, insert_referred
+from services.loading.staging import FEW_ROWS, Staged, stage_batch, unreadable_column_named
 from services.loading.warehouse import Ask, Batch, StarRow
 from shared.errors import PermanentError, ServerBusyError, TransientError
 from shared.ledger import is_complete, loaded_batches, other_source
@@ -53,10 +54,14 @@ _log = structlog.stdlib.get_logger()
 
 
 class PostgresWarehouse:
-    """One star in one database. See Warehouse."""
+    """One star in one database. See Warehouse.
 
-    def __init__(self, database: Database, contract: Contract) -> None:
+    A batch of up to `few_rows` is merged without temporary tables.
+    """
+
+    def __init__(self, database: Database, contract: Contract, *, few_rows: int = FEW_ROWS) -> None:
         self._database = database
+        self._few_rows = few_rows
         self._contract = contract
         self._has_schema = False
         self._migration: asyncio.Task[None] | None = None
@@ -159,11 +164,9 @@ class PostgresWarehouse:
             await deletes.record_answer()
             gone = 0
         else:
-            for table in self._contract.warehouse_tables:
-                if table.name in batch.rows:
-                    await stage(connection, table, batch.rows[table.name])
-            await deletes.lock_tombstones()
-            gone = await deletes.apply(await self._merge(connection, batch), ask)
+            staged = await stage_batch(connection, self._contract, batch.rows, self._few_rows)
+            await deletes.lock_tombstones(staged)
+            gone = await deletes.apply(staged, await self._merge(staged, batch), ask)
         await connection.execute(self._contract.own(_CLOSE_BATCH.format(ledger)), data.batch_id)
         return gone, bulk is not None
 
@@ -178,7 +181,7 @@ class PostgresWarehouse:
                 raise BulkLoadInTheWayError from error
         await insert_dates(connection, self._contract, batch.rows)  # last, for loads of a new date wait for each other's end
 
-    async def _merge(self, connection: asyncpg.Connection, batch: Batch) -> dict[str, list[str]]:
+    async def _merge(self, rows: Staged, batch: Batch) -> dict[str, list[str]]:
         """Merge dimension by dimension the real rows and the inferred members, then the facts.
 
         Returns the keys of the inferred members that are new, by table.
@@ -188,15 +191,15 @@ class PostgresWarehouse:
         facts = tuple(table for table in staged if isinstance(table, Fact))
         for table in contract.warehouse_tables:
             if table in staged:
-                async with unreadable_column_named(connection, table):
-                    await connection.execute(merge_staged(contract, table), data.run, data.batch_id)
+                async with unreadable_column_named(rows, table):
+                    await rows.execute(merge_staged(contract, table), data.run, data.batch_id)
                 if isinstance(table, Dimension) and table.versions is not None:
                     seen = (data.run, data.batch_id, data.snapshot.taken_at)
-                    await connection.execute(add_versions(contract, table, table.versions), *seen)
-            inferred[table.name] = await insert_referred(connection, contract, table, facts, staged_by=data.batch_id)
+                    await rows.execute(add_versions(contract, table, table.versions), *seen)
+            inferred[table.name] = await insert_referred(rows, contract, table, facts, staged_by=data.batch_id)
             if batch.hashes is not None and isinstance(table, Dimension) and table.unknown is not None:  # as a repair asks for
                 for statement in restore_unknown(contract, table):
-                    await connection.execute(statement)
+                    await rows.connection.execute(statement)
         return inferred
 
     async def finish_run(self, source_name: str, run: int) -> None:

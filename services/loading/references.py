@@ -14,6 +14,7 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart
 from contracts.tables import Calendar, Dimension, WarehouseTable
 from services.loading.merge import insert_inferred_members, merge_date, select_referred_dates
+from services.loading.staging import Staged
 from shared.sql import quoted
 from shared.star_schema.schema import relation
 
@@ -24,7 +25,7 @@ _EPOCH = dt.date(1970, 1, 1)
 
 
 async def insert_referred(
-    connection: asyncpg.Connection,
+    rows: Staged,
     contract: Contract,
     table: WarehouseTable,
     facts: tuple[WarehouseTable, ...],
@@ -38,12 +39,12 @@ async def insert_referred(
     are_staged = staged_by is not None
     if isinstance(table, Calendar):
         if referred := select_referred_dates(contract, table, facts, are_staged=are_staged):
-            await _merge_dates(connection, contract, table, (row["date"] for row in await connection.fetch(referred)))
+            await _merge_dates(rows.connection, contract, table, (row["date"] for row in await rows.fetch(referred)))
         return []
     if isinstance(table, Dimension) and (insert := insert_inferred_members(contract, table, facts, are_staged=are_staged)):
         if are_staged:
-            return [row["key"] for row in await connection.fetch(insert, staged_by)]
-        await connection.execute(insert)
+            return [row["key"] for row in await rows.fetch(insert, staged_by)]
+        await rows.execute(insert)
     return []
 
 

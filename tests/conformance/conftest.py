@@ -19,6 +19,7 @@ from services.ingestion.memory_source import MemorySource
 from services.ingestion.postgres_source import PostgresSource
 from services.loading.memory_warehouse import MemoryWarehouse
 from services.loading.postgres_warehouse import PostgresWarehouse
+from services.loading.staging import FEW_ROWS
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.queue import Queue
@@ -116,7 +117,7 @@ def star() -> Contract:
     return SHOP
 
 
-@pytest.fixture(params=["fake", "postgres"])
+@pytest.fixture(params=["fake", "postgres", "postgres with temporary tables"])
 async def shop(request: pytest.FixtureRequest, star: Contract) -> AsyncIterator[Shop]:
     if request.param == "fake":
         yield Shop(MemoryWarehouse(star), None)
@@ -124,7 +125,8 @@ async def shop(request: pytest.FixtureRequest, star: Contract) -> AsyncIterator[
     cluster: TestCluster = request.getfixturevalue("postgres_cluster")
     url = cluster.url(request.getfixturevalue("warehouse_database"), LOADER)
     async with aclosing(Database("warehouse", SecretStr(url), connections=6)) as database:
-        yield Shop(PostgresWarehouse(database, star), database)
+        few_rows = FEW_ROWS if request.param == "postgres" else 0
+        yield Shop(PostgresWarehouse(database, star, few_rows=few_rows), database)
 
 
 @pytest.fixture(params=["fake", "postgres"])

@@ -87,7 +87,7 @@ async def written_history(cluster: TestCluster, source: str, warehouse: str) -> 
     await create(application)
     await fill(application, orders=20, seed=1)
     urls = cluster.url(source, READER), cluster.url(warehouse, LOADER)
-    async with open_pipeline(*urls, limits=BatchLimits(rows=250, bundle_rows=150)) as pipeline:
+    async with open_pipeline(*urls, limits=BatchLimits(rows=250, bundle_rows=150), few_rows=20) as pipeline:
         messages = await pipeline.read()
         for statements in CHANGES:
             for statement in statements:
@@ -110,7 +110,7 @@ def history(postgres_cluster: TestCluster) -> Iterator[History]:
 @asynccontextmanager
 async def from_the_beginning(history: History) -> AsyncIterator[Pipeline]:
     """The pipeline of a history, with an empty warehouse."""
-    async with open_pipeline(history.source_url, history.warehouse_url) as opened:
+    async with open_pipeline(history.source_url, history.warehouse_url, few_rows=20) as opened:
         pipeline = replace(opened, objects=history.objects)
         await pipeline.empty_warehouse()
         yield pipeline

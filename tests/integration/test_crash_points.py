@@ -159,7 +159,7 @@ pytestmark = begins_with(loaded_totesys(orders=40))
 
 @pytest.fixture(params=[0, BatchLimits().bundle_rows], ids=["in Parquet", "in bundles"])
 def loaded(pipeline: Pipeline, request: pytest.FixtureRequest) -> Pipeline:
-    return replace(pipeline, limits=BatchLimits(rows=4, bundle_rows=request.param))
+    return replace(pipeline, limits=BatchLimits(rows=4, bundle_rows=request.param), few_rows=request.param)
 
 
 def manifests_of(pipeline: Pipeline) -> dict[str, Manifest]:

@@ -21,10 +21,10 @@ TEXTS = (
 )
 
 
-@pytest.fixture(params=[0, BatchLimits().bundle_rows], ids=["in Parquet", "in a bundle"])
+@pytest.fixture(params=[False, True], ids=["large batches", "small batches"])
 def pipeline(pipeline: Pipeline, request: pytest.FixtureRequest) -> Pipeline:
-    """A pipeline whose batches are all of one form."""
-    return replace(pipeline, limits=BatchLimits(bundle_rows=request.param))
+    """A pipeline whose batches all travel as large ones do, by Parquet and temporary tables, or all as small ones."""
+    return pipeline if request.param else replace(pipeline, limits=BatchLimits(bundle_rows=0), few_rows=0)
 
 
 def quarantine(pipeline: Pipeline) -> list[dict[str, Any]]:

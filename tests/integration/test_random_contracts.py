@@ -102,7 +102,7 @@ async def opened(databases: Databases, case: Case) -> AsyncIterator[tuple[Applic
     sessions = [await asyncpg.connect(databases.owner, server_settings=options) for _ in range(2)]
     contract = read_contract(case.contract, "random.yaml")
     limits = BatchLimits(rows=case.batch_rows, bundle_rows=case.batch_rows // 2)
-    async with open_pipeline(databases.source, databases.warehouse, contract=contract, limits=limits) as pipeline:
+    async with open_pipeline(databases.source, databases.warehouse, contract=contract, limits=limits, few_rows=2) as pipeline:
         try:
             for statement in case.definitions:
                 await sessions[0].execute(statement)
