@@ -43,8 +43,9 @@ demo-late-commit: create-environments ## Show which rows a watermark on last_upd
 	$(BIN)/starlift demo --late-commit
 
 .PHONY: bench
-bench: create-environments $(VENV)-bench/.installed ## Measure the first load of ORDERS=100000 beside COPY | COPY, dlt and sling, in one run
-	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python --orders $(ORDERS)
+bench: create-environments $(VENV)-bench/.installed ## Measure the first load of ORDERS=100000 beside COPY | COPY, dlt and sling, and plot all scales measured
+	$(BIN)/python -m tests.bench.first_load --peer-python $(VENV)-bench/bin/python --orders $(ORDERS) --json .starlift/bench-$(ORDERS).json
+	$(BIN)/python -m tests.bench.plot docs/first-load.svg .starlift/bench-*.json
 
 .PHONY: bench-changes
 bench-changes: create-environments ## Measure changed rows, freshness, an idle minute and the queue runtime beside ORDERS=100000

@@ -21,6 +21,7 @@ COLOURS = {
     "loading": "#b6992d",
     "operator": "#e15759",
 }
+WALL = "#333"
 WIDTH, LEFT, BAR, ROW, HEAD = 860, 130, 560, 46, 34
 
 
@@ -31,10 +32,10 @@ def drawn(reports: list[dict[str, Any]]) -> str:
         methods = [report["limit"], *report["peers"], report["starlift"]]
         panels.append(_panel(f"{report['orders']:,} orders, {report['limit']['rows']:,} rows", methods, top))
         top += HEAD + ROW * len(methods)
-    legend = "".join(
-        f'<rect x="{x}" y="8" width="10" height="10" fill="{colour}"/><text x="{x + 14}" y="17">{name}</text>'
-        for x, (name, colour) in zip(range(10, WIDTH, 104), COLOURS.items(), strict=False)
-    )
+    legend, x = "", 10
+    for name, colour in {"seconds": WALL, **COLOURS}.items():
+        legend += f'<rect x="{x}" y="8" width="10" height="10" fill="{colour}"/><text x="{x + 14}" y="17">{name}</text>'
+        x += 30 + 6 * len(name)
     style = "text { font: 11px sans-serif; fill: #333 } .title { font-weight: bold }"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}"><style>{style}</style>'
@@ -49,7 +50,7 @@ def _panel(title: str, methods: list[dict[str, Any]], top: int) -> str:
         y, x = top + HEAD + ROW * place, float(LEFT)
         parts.append(f'<text x="10" y="{y + 12}">{escape(one["name"])}</text>')
         wall = BAR * one["seconds"] / longest
-        parts.append(f'<rect x="{LEFT}" y="{y}" width="{wall:.1f}" height="14" fill="#333"/>')
+        parts.append(f'<rect x="{LEFT}" y="{y}" width="{wall:.1f}" height="14" fill="{WALL}"/>')
         parts.append(f'<text x="{LEFT + wall + 6:.1f}" y="{y + 12}">{one["seconds"]:.1f} s</text>')
         for group, seconds in one["cpu_seconds"].items():
             width = BAR * seconds / longest
