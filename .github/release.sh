@@ -54,7 +54,7 @@ push() { # byte for byte; a tag can't be moved, so each build of a commit has it
     fi
 }
 
-wait_until_idle() { # ECS stops a busy task after 20 minutes: what a first load had read by then would be read again
+wait_until_idle() { # ECS stops a busy task after 20 minutes: a first load then goes on, but merges the rest, which takes longer
     local tasks busy
     for _ in $(seq "$PATIENCE"); do
         read -ra tasks <<< "$(aws ecs list-tasks --cluster "$CLUSTER" --service-name "$PROGRAM" --query 'taskArns[]' --output text)"

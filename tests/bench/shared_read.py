@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from contracts.messages import Role
+from contracts.messages import Extract, Role
 from contracts.state import Manifest
 from infra.local import processes
 from infra.local.bootstrap import client
@@ -29,7 +29,7 @@ from infra.local.state import service_environment
 from services.operator.ingest import request_run
 from services.operator.system import OperatorSettings, System, open_system
 from tests.bench.first_load import fill_source
-from tests.bench.usage import log_requests, metered
+from tests.bench.usage import log_requests, metered, peak_rss_bytes
 
 LIMIT_S = 900.0
 STOP = timedelta(seconds=30)
@@ -61,10 +61,15 @@ async def read(stack: Stack, system: System) -> tuple[Manifest, float]:
     raise TimeoutError(f"not read after {LIMIT_S:g} s")
 
 
+def extracts(manifest: Manifest) -> list[Extract]:
+    """What a run wrote."""
+    return [extract for batch in manifest.batches for extract in batch.data.extracts]
+
+
 def rows_read(manifest: Manifest) -> dict[str, int]:
     """How many rows of each table a run read."""
     rows = Counter[str]()
-    for extract in (one for batch in manifest.batches for one in batch.data.extracts if one.role is Role.BASE):
+    for extract in (one for one in extracts(manifest) if one.role is Role.BASE):
         rows[extract.table] += extract.object.row_count
     return dict(rows)
 
@@ -88,8 +93,10 @@ async def measure(stack: Stack, home: Path, batch_rows: int) -> list[dict[str, A
                     "tasks": number,
                     "seconds": round(seconds, 2),
                     "batches": len(manifest.batches),
+                    "object_bytes": sum(ref.byte_count for ref in {one.object for one in extracts(manifest)}),
                     "cpu_seconds": {name: round(used, 2) for name, used in cpu.items()},
                     "requests": sum(usage.requests.values()),
+                    "peak_mib": [round((peak_rss_bytes(task.id.pid) or 0) / 2**20) for task in tasks],
                     "is_equal": rows_read(manifest) == expected,
                 }
             )

@@ -29,6 +29,8 @@ LOOK_EVERY_S = 0.2
 BETWEEN_FAULTS_S = 2.0  # on average
 ORDERS = 1_000
 WRITES_PER_SECOND = 20.0
+# Of a batch. A small one makes the tasks share the first load; once that is killed, the comparison of keys waits five minutes.
+SHARED_ROWS, FEW_BATCHES_ROWS, SHARED_FROM = 150, 2_000, timedelta(minutes=1)
 CALM = timedelta(seconds=3)  # before the first fault
 PATIENCE = 25  # how many times its planned length it may take until a process was killed: a busy machine starts slowly
 AWAY_S = (5.0, 30.0)  # how long a database refuses connections
@@ -76,7 +78,7 @@ def run(seed: int, lasting: timedelta, home: Path, tell: Callable[[str], None]) 
     draw = Random(seed)  # noqa: S311 (repeatable on purpose)
     timeline = Timeline(tell)
     with sigterm_as_interrupt(), Stack(home) as stack:
-        arena = Arena(stack, home, draw, timeline)
+        arena = Arena(stack, home, draw, timeline, SHARED_ROWS if lasting >= SHARED_FROM else FEW_BATCHES_ROWS)
         arena.start(orders=ORDERS, writes_per_second=WRITES_PER_SECOND, lasting=lasting)
         timeline.note("seed", str(seed))
         _break_things(arena, draw, lasting)

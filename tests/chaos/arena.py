@@ -33,7 +33,6 @@ TICK_EVERY = timedelta(seconds=1)
 SETTINGS = {
     "STARLIFT_VISIBILITY_TIMEOUT_S": "10",
     "STARLIFT_DRAIN_BUDGET_S": f"{DRAIN_BUDGET.total_seconds():g}",
-    "STARLIFT_BATCH_ROWS": "2000",  # several batches a run, in flight at once
 }
 
 
@@ -55,7 +54,7 @@ class Seat:
 class Arena:
     """Everything that runs, and the ways to break it. `home` is for logs and data."""
 
-    def __init__(self, stack: Stack, home: Path, draw: Random, timeline: Timeline) -> None:
+    def __init__(self, stack: Stack, home: Path, draw: Random, timeline: Timeline, batch_rows: int) -> None:
         self.stack = stack
         self.timeline = timeline
         self.kills: Counter[str] = Counter()  # by point
@@ -63,6 +62,7 @@ class Arena:
         self._draw = draw
         self._seats = [Seat(service, number) for service in SERVICES for number in range(1, COPIES + 1)]
         self._points = dict.fromkeys(SERVICES, 0)
+        self._settings = SETTINGS | {"STARLIFT_BATCH_ROWS": str(batch_rows)}  # several batches a run, in flight at once
         self._kills_told = home / "kills"
         self._back_at: dict[str, float] = {}
 
@@ -181,7 +181,7 @@ class Arena:
         seat.child = processes.start(
             [sys.executable, "-m", "tests.chaos.saboteur", seat.service],
             log=self._home / f"{seat.name}.log",
-            environment=service_environment(seat.service, self.stack.state, os.environ) | SETTINGS | chaos,
+            environment=service_environment(seat.service, self.stack.state, os.environ) | self._settings | chaos,
             directory=Path(__file__).parents[2],
         )
         self.stack.adopt(seat.name, seat.child)

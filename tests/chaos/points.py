@@ -16,6 +16,7 @@ class Point(StrEnum):
     LEASE_TAKEN = "lease taken"  # ingestion has a run number, and nothing read yet
     OBJECT_WRITTEN = "object written"  # some objects of a batch are written, no message is sent
     MESSAGE_SENT = "message sent"  # the next service works on it, the input is still ours
+    CHUNK_RECORDED = "chunk recorded"  # a part of a large table is extracted and recorded, its batch not announced
     MANIFEST_WRITTEN = "manifest written"  # the run is complete, its horizon not stored
     STATE_ADVANCED = "state advanced"  # the horizon is stored, the command not deleted
     BULK_LOAD_BEGUN = "bulk load begun"  # the star has no keys and no rows, unless there was nothing to begin
@@ -31,6 +32,7 @@ POINTS_OF = {
         Point.LEASE_TAKEN,
         Point.OBJECT_WRITTEN,
         Point.MESSAGE_SENT,
+        Point.CHUNK_RECORDED,
         Point.MANIFEST_WRITTEN,
         Point.STATE_ADVANCED,
         Point.INPUT_DELETED,

@@ -80,15 +80,19 @@ class Saboteur:
         return timedelta(seconds=self._draw.randint(0, LONGEST_DELAY_S))
 
 
+def _of_replacing(key: str, body: bytes) -> Point:
+    if "/chunks/" in key:
+        return Point.CHUNK_RECORDED
+    return Point.LEASE_TAKEN if b'"token"' in body else Point.STATE_ADVANCED
+
+
 def sabotage(saboteur: Saboteur) -> None:
     """Wrap the edges to S3, SQS and the warehouse."""
     edges: Any = S3ObjectStore
     edges.put = saboteur.after(
         S3ObjectStore.put, lambda _, __, key, ___: Point.MANIFEST_WRITTEN if "/manifests/" in key else Point.OBJECT_WRITTEN
     )
-    edges.replace = saboteur.after(
-        S3ObjectStore.replace, lambda _, __, ___, body: Point.LEASE_TAKEN if b'"token"' in body else Point.STATE_ADVANCED
-    )
+    edges.replace = saboteur.after(S3ObjectStore.replace, lambda _, __, key, body: _of_replacing(key, body))
     queue: Any = SqsQueue
     queue.send = saboteur.unreliable(SqsQueue.send)
     queue.delete = saboteur.after(SqsQueue.delete, lambda *_: Point.INPUT_DELETED)
