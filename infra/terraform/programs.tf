@@ -110,7 +110,7 @@ locals {
       [for bucket in distinct(concat(program.reads, keys(program.writes))) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
       [for bucket in program.reads : { Sid = "Read${title(bucket)}", Effect = "Allow", Action = "s3:GetObject", Resource = "${module.bucket[bucket].arn}/*" }],
       [for bucket, keys in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
-      [for arns in [distinct(flatten([for login in local.logins[name] : login.arns]))] : { Sid = "LogIn", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = arns } if length(arns) > 0],
+      [for arns in [distinct(flatten([for login in local.logins[name] : login.arns]))] : { Sid = "LogIn", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = arns } if length(local.logins[name]) > 0],
       [for key in distinct(compact([for login in local.logins[name] : login.kms_key_arn])) : {
         Sid       = "Decrypt${substr(sha256(key), 0, 8)}"
         Effect    = "Allow"

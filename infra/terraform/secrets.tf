@@ -26,24 +26,20 @@ locals {
   )
   sources_arn = "arn:aws:secretsmanager:${local.region}:${local.account}:secret:${local.installation}/sources/*"
 
+  secrets = {
+    for key in keys(local.secret_paths) : key => {
+      id          = try(var.managed_secrets[key].arn, module.database_secret[key].name)
+      url         = try(var.managed_secrets[key].url, null)
+      kms_key_arn = try(var.managed_secrets[key].kms_key_arn, null)
+      arns = concat(
+        [for managed, secret in var.managed_secrets : secret.arn if managed == key],
+        startswith(key, "source") ? [local.sources_arn] : [for ours, secret in module.database_secret : secret.arn if ours == key],
+      )
+    }
+  }
   logins = {
     for name, databases in local.databases_of : name => {
-      for database in databases : database => merge(
-        [
-          for key in [contains(keys(local.topology.services), name) ? database : "prover/${database}"] :
-          contains(keys(var.managed_secrets), key) ? {
-            id          = var.managed_secrets[key].arn
-            url         = var.managed_secrets[key].url
-            kms_key_arn = var.managed_secrets[key].kms_key_arn
-            arns        = concat([var.managed_secrets[key].arn], startswith(key, "source") ? [local.sources_arn] : [])
-            } : {
-            id          = module.database_secret[key].name
-            url         = null
-            kms_key_arn = null
-            arns        = startswith(key, "source") ? [local.sources_arn] : [module.database_secret[key].arn]
-          }
-        ]...
-      )
+      for database in databases : database => local.secrets[contains(keys(local.topology.services), name) ? database : "prover/${database}"]
     }
   }
 }
