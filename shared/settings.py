@@ -89,11 +89,14 @@ class SourceSettings(BaseSettings):
                 f"STARLIFT_SOURCE_NAME={self.source_name} is not one of the contract's sources {', '.join(names)}; set it to "
                 "the one whose variables and queues do not end with its name"
             )
-        for source in names:
-            for field in self._fields_of_a_source() if source != self.source_name else ():
-                variable = source_variable(field, source)
-                if field not in _DATABASE and getattr(self, field) is not None and not os.environ.get(variable):
+        given = [field for field in self._fields_of_a_source() if getattr(self, field) is not None]
+        for source in (name for name in names if name != self.source_name):
+            for variable in (source_variable(field, source) for field in given if field not in _DATABASE):
+                if not os.environ.get(variable):
                     yield f"{variable} is missing; set it"
+            databases = [source_variable(field, source) for field in _DATABASE]
+            if not {*given}.isdisjoint(_DATABASE) and not any(map(os.environ.get, databases)):
+                yield f"{' and '.join(databases)} are missing; set one of them"
 
 
 class ServiceSettings(SourceSettings):

@@ -28,6 +28,7 @@ QUEUES = {
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     others = {"STARLIFT_SOURCE_URL": "postgresql://reader@one/shop", "STARLIFT_SOURCE_SECRET_PLANS": "two"}
+    others["STARLIFT_SOURCE_URL_REGIONS"] = "postgresql://reader@three/regions"
     for name, value in {**QUEUES, **others}.items():
         monkeypatch.setenv(name, value)
 
@@ -59,10 +60,12 @@ def test_each_source_has_its_own_queues_and_database() -> None:
 
 def test_a_missing_variable_of_another_source_and_a_name_that_is_none_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STARLIFT_DEAD_LETTER_URL_PLANS")
+    monkeypatch.delenv("STARLIFT_SOURCE_URL_REGIONS")
     with pytest.raises(ValidationError) as refusal:
         settings()
     assert explained(refusal.value, IngestionSettings) == (
-        "invalid settings: STARLIFT_DEAD_LETTER_URL_PLANS is missing; set it"
+        "invalid settings: STARLIFT_DEAD_LETTER_URL_PLANS is missing; set it; STARLIFT_SOURCE_URL_REGIONS and "
+        "STARLIFT_SOURCE_SECRET_REGIONS are missing; set one of them"
     )
     with pytest.raises(
         ValidationError, match="STARLIFT_SOURCE_NAME=totesys is not one of the contract's sources shop, plans, reg"
