@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -52,6 +53,23 @@ def test_a_service_runs_until_a_signal_and_exits_with_0(number: signal.Signals) 
         os.kill(os.getpid(), number)
         await consuming
         assert (await mine.queue.depth()).in_flight == 0
+
+    assert run_service(GivenSettings, serve) == 0
+
+
+def test_a_service_also_works_on_a_queue_that_its_tasks_share() -> None:
+    own, share = Script(), Script()
+
+    async def serve(settings: GivenSettings) -> None:
+        mine = replace(world(), shared=FakeQueue("chunks"), shared_dead_letters=FakeQueue("chunks-dlq"))
+        assert mine.shared is not None
+        consuming = asyncio.create_task(consume(settings, mine, own, ["landing"], share=share))
+        await mine.shared.send(body())
+        await mine.queue.send(body())
+        await until(lambda: len(own.calls) == len(share.calls) == 1, within=HANG)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await consuming
+        assert [(await queue.depth()).in_flight for queue in (mine.queue, mine.shared)] == [0, 0]
 
     assert run_service(GivenSettings, serve) == 0
 

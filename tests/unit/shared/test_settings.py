@@ -67,6 +67,7 @@ def test_settings_can_be_passed_by_field_name() -> None:
         ({"POLL_WAIT_S": "21"}, "STARLIFT_POLL_WAIT_S=21 must be from 1 to 20"),
         ({"POLL_WAIT_S": "0"}, "STARLIFT_POLL_WAIT_S=0 must be from 1 to 20"),
         ({"POLL_WAIT_S": "10", "DRAIN_BUDGET_S": "5"}, "at most STARLIFT_DRAIN_BUDGET_S=5: a stop waits"),
+        ({"SHARED_QUEUE_URL": "https://sqs/1/chunks"}, "STARLIFT_SHARED_DEAD_LETTER_URL belong together: set both, or neither"),
         ({"SLOTS": "0"}, "STARLIFT_SLOTS=0 is invalid: Input should be greater than or equal to 1"),
         ({"HANDLER_LIMIT_S": "1h"}, "STARLIFT_HANDLER_LIMIT_S=1h is invalid: it must be a number of seconds"),
         ({"HANDLER_LIMIT_S": "nan"}, "STARLIFT_HANDLER_LIMIT_S=nan is invalid: it must be a number of seconds"),
