@@ -18,8 +18,8 @@ Why the star is the same as if every batch had been merged:
 
 - *Order by runs.* All rows are of run N until the end, when there is one row of each identity. The merge asks for no more.
 - *Duplicates.* A run reads disjoint pages of one snapshot, and the ledger's key refuses a batch that is delivered twice. Only a
-  replay of the quarantine or a batch that was made again may bring a row once more: then the key can't be built, and the row
-  that was loaded last stays, as in a merge of images of one run.
+  replay of the quarantine, a batch that was made again or a run that goes on with the load of another may bring a row once
+  more: then the key can't be built, and the row that was loaded last stays, as in a merge of images of one run.
 - *References.* A fact may refer to a row that comes later or never. Nothing needs the missing row before the end, when an
   anti-join over all facts inserts it: no other load runs, and every later one keeps its own references true. A valid foreign
   key says that the anti-join would find nothing, now and, since the server checks each row that comes later, at the end.
