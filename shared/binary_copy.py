@@ -17,7 +17,7 @@ from contracts.column_types import ColumnType
 from shared.codecs import codec_of
 
 ROWS_AT_ONCE = 20_000  # encoded in one go: a few MiB, some hundredths of a second
-BYTES_AT_ONCE = 16 * 1024 * 1024  # of these rows, with each text as long as the longest of its column
+BYTES_AT_ONCE = 16 * 1024 * 1024  # of these rows, with each text as long as the longest of its column; one row may exceed it
 _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\x00" + bytes(8), b"\xff\xff"
 _COUNT, _LENGTH = ">i2", ">i4"
 
@@ -38,15 +38,16 @@ def binary_copy(frame: pd.DataFrame, types: Mapping[str, ColumnType], constants:
 
 
 def _encoded(rows: pd.DataFrame, types: Mapping[str, ColumnType], last: Sequence[Field]) -> Iterator[bytes]:
-    """Some rows, in halves if a text is so long that they would take too much memory side by side."""
-    fields = list[Field]()
+    """Some rows, in halves if texts are so long that they would take too much memory side by side."""
+    fields, room = list[Field](), BYTES_AT_ONCE
     for name, kind in types.items():
-        field = _texts(rows[name]) if kind.travels_as_text else _numbers(rows[name], kind)
+        field = _texts(rows[name], room) if kind.travels_as_text else _numbers(rows[name], kind)
         if field is None:
             yield from _encoded(rows.iloc[: len(rows) // 2], types, last)
             yield from _encoded(rows.iloc[len(rows) // 2 :], types, last)
             return
         fields.append(field)
+        room -= sum(values.nbytes for values in field[1])
     yield _side_by_side(len(rows), [*fields, *last])
 
 
@@ -57,13 +58,16 @@ def _numbers(column: pd.Series[Any], kind: ColumnType) -> Field:
     return np.where(absent, -1, length).astype(_LENGTH) if absent.any() else length, values
 
 
-def _texts(column: pd.Series[Any]) -> Field | None:
-    """Each text as long as the longest, or None if so they are too long. `factorize` gives NULL the place -1, the last one."""
+def _texts(column: pd.Series[Any], room: int) -> Field | None:
+    """Each text as long as the longest, or None if so they take more bytes than there is room for.
+
+    `factorize` gives NULL the place -1, the last one.
+    """
     places, texts = pd.factorize(column)
     encoded = [text.encode() for text in texts]
     lengths = np.array([*map(len, encoded), -1], _LENGTH)
     longest = max(1, lengths.max())
-    if longest * len(column) > BYTES_AT_ONCE and len(column) > 1:
+    if longest * len(column) > room and len(column) > 1:
         return None
     return lengths[places], [np.array([*encoded, b""], f"S{longest}")[places]]
 

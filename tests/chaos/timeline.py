@@ -19,7 +19,7 @@ class Moment:
 
 @dataclass
 class Timeline:
-    """A record of moments; A record of moments; `tell` prints a line."""
+    """A record of moments; `tell` prints a line."""
 
     tell: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
