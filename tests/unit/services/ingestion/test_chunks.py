@@ -18,7 +18,7 @@ from services.ingestion.handler import OTHER_CONTRACT_DELAY, Dependencies, handl
 from services.ingestion.memory_source import ROW_BYTES, MemorySource
 from services.ingestion.source import BatchLimits, OpenSnapshot
 from shared.envelope import opening
-from shared.errors import PermanentError
+from shared.errors import PermanentError, TransientError
 from shared.outcome import Defer, Done
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore, FakeQueue, loop_now
@@ -129,6 +129,24 @@ async def test_a_command_that_is_delivered_again_has_the_same_batch(deps: Depend
         assert await handle_chunk(command, replace(deps, limits=BatchLimits(rows=1))) == Done()
     assert len(announced(deps)) == count + len(commands(deps))
     assert all(before[batch.data.batch_id] == batch for batch in announced(deps))
+    requires_whole_run(deps)
+
+
+async def test_a_task_that_dies_between_record_and_announcement_leaves_it_to_the_redelivery(deps: Dependencies) -> None:
+    run = asyncio.create_task(handle(request(), deps))
+    await asyncio.sleep(1)
+    (first, *_) = commands(deps)
+    outlet = FakeQueue("remodelling")
+    outlet.faults.add("send", TransientError("the task dies here"))
+    with pytest.raises(TransientError):
+        await handle_chunk(first, replace(deps, remodelling=outlet))
+    chunk = await deps.store.find_chunk(first.data.run, first.data.index)
+    assert chunk is not None
+    await run
+    assert chunk.batch in manifest(deps).batches
+    assert chunk.batch not in announced(deps)
+    assert await handle_chunk(first, deps) == Done()  # the run has ended meanwhile
+    assert chunk.batch in announced(deps)
     requires_whole_run(deps)
 
 
