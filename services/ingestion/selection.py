@@ -72,10 +72,13 @@ class Selection:
         return [*together, self._bounded(table, chosen, limit, byte_limit)]
 
     def key_at(self, table: SourceTable, within: KeyRange, place: int) -> str:
-        """The key of the row at `place`, from 1, of those in a range, as a JSON array; no row if there are fewer."""
-        rows = f"{self._from(table, 't')} WHERE {_is_within(table, within)}"
-        key = key_as_json(self.contract, table)
-        return f"SELECT {key} FROM {rows} ORDER BY {key_columns(table)} OFFSET {place - 1} LIMIT 1"
+        """The key of the row at `place`, from 1, of those in a range, as a JSON array; no row if there are fewer.
+
+        The array is made in a query around it: PostgreSQL computes what is selected even of the rows that OFFSET skips.
+        """
+        key, rows = key_columns(table), f"{self._from(table, 't')} WHERE {_is_within(table, within)}"
+        found = f"SELECT {key} FROM {rows} ORDER BY {key} OFFSET {place - 1} LIMIT 1"
+        return f"SELECT {key_as_json(self.contract, table)} FROM ({found}) AS t"
 
     def partners(self, table: SourceTable, keys: list[Key], *, byte_limit: int) -> str:
         """The rows of `table` with one of `keys`, whose values have their form in a data frame.
