@@ -165,7 +165,7 @@ def _join_problems(contract: Contract, join: Join) -> Iterator[str]:
     columns = [start.column(name) for name in join.on]
     if len(columns) != len(partner.key):
         keys = f"({', '.join(join.on)}), but its key is ({', '.join(partner.key)})"
-        yield f"joins '{partner.name}' by {keys}; name one column for each of the key's"
+        yield f"joins '{partner.name}' by {keys}; name one column for each column of the key"
         return
     for column, key in zip(columns, map(partner.column, partner.key), strict=True):
         if not join_alike(column.type, key.type):

@@ -206,8 +206,8 @@ class Document(Closed):
     source: SourceDocument | None = Field(None, description="the catalog of the only source, whose name is a setting")
     sources: dict[SourceName, SourceDocument] = Field(
         default_factory=dict,
-        description="instead of `source`: the catalogs of several sources, by name; a table of the star belongs to the one "
-        "that has its table, and meets those of others by `references` and in views, never by a join",
+        description="instead of `source`: the catalogs of several sources, by name; a table of the star belongs to the source "
+        "of the table it is made from, and meets those of others through `references` and in views, never by a join",
     )
 
     @model_validator(mode="after")
@@ -216,7 +216,9 @@ class Document(Closed):
             raise ValueError("a contract has either `source` or `sources`")
         names = [name for part in self.source_parts.values() for name in part.tables]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources have a table '{repeated[0]}'; call one otherwise, and give its own name as `table`")
+            raise ValueError(
+                f"two sources have a table '{repeated[0]}'; give one of them another name here, and its real one as `table`"
+            )
         return self
 
     @property

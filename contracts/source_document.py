@@ -50,7 +50,7 @@ class SourceColumnDocument(Closed):
     @classmethod
     def _from_text(cls, value: object) -> object:
         if not isinstance(value, str):
-            raise ValueError("a column's type is a text, such as 'numeric(10,2) not null'")  # noqa: TRY004 (pydantic wants it)
+            raise ValueError("a column's type must be a text, such as 'numeric(10,2) not null'")  # noqa: TRY004 (pydantic wants it)
         return {"type": value.removesuffix(NOT_NULL), "nullable": not value.endswith(NOT_NULL)}
 
     @classmethod
@@ -93,7 +93,7 @@ class SourceTableDocument(Closed):
         if "key" in value:
             raise ValueError("`key` and `row_id` exclude each other")
         if isinstance(columns, dict) and name in columns:
-            raise ValueError(f"it has a column '{name}'; call the row id otherwise")
+            raise ValueError(f"the table has a column '{name}'; give the row id another name")
         row_id = {name: f"uuid{NOT_NULL}"}
         return value | {"full": True, "key": name, "columns": row_id | columns if isinstance(columns, dict) else columns}
 

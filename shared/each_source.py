@@ -1,4 +1,4 @@
-"""One consumer for each source in one process: a source that can't be served holds up no other."""
+"""One consumer for each source in one process: a source that can't be served does not delay the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 async def serve_each(
     settings: SettingsT, worlds: Mapping[str, World], serve: Callable[[SettingsT, World], Coroutine[None, None, None]]
 ) -> None:
-    """Serve every source at once. One that can't be served is tried again now and then, for as long as another one can.
+    """Serve every source at once. One that can't be served is retried every minute, as long as another one can.
 
     Raises: PermanentError, TransientError, DependencyDownError of the last one that failed when none can be served.
     """

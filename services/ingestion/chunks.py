@@ -1,15 +1,16 @@
 """Reading the large tables of a full read in parts, by any task of ingestion, in the snapshot of one run.
 
-The run exports its snapshot, cuts each large table into ranges of keys, and sends a command for each. Whoever receives one
-joins the snapshot, extracts the range, records that in S3, and announces the batch. The run reads the small tables meanwhile,
-waits until every command's record is there, and ends as any run does. docs/decisions/0020-a-first-load-by-many-tasks.md argues:
+The run exports its snapshot, cuts each large table into ranges of keys, and sends a command for each. A task that receives
+one joins the snapshot, extracts the range, records that in S3, and announces the batch. Meanwhile the run reads the small
+tables; then it waits until every command is recorded, and ends as any run does. The reasons, at length, are in
+docs/decisions/0020-a-first-load-by-many-tasks.md:
 
 - *One extraction counts.* A command may be delivered twice, and two tasks may cut a range differently, if their versions differ
   or their limits do. The record is written only if there is none, and what is announced is what is recorded: so the run goes on
   where the recorded batch ends. A task that dies before it announces gets the command again, finds the record and announces it.
 - *A range is a batch, or more.* What does not fit into a batch is left, and the record says so; the run sends the rest as a
-  command of its own. So the run alone gives out indexes, without a hole, and its last batch has the highest.
-- *No task is needed.* The run itself extracts a chunk that no task records. So a lost command costs time, and a row
+  command of its own. So only the run assigns indexes, without a gap, and its last batch has the highest.
+- *No other task is needed.* The run itself extracts a chunk that no task records. So a lost command costs time, and a row
   that can't be read fails the run, with its reason.
 """
 
@@ -38,11 +39,11 @@ from shared.source_facts import SourceFacts
 from shared.source_keys import keys_of
 from shared.source_store import SourceStore
 
-LARGE = 5  # batches: a table of fewer is read by the run, as fast as the others can be told to
+LARGE = 5  # batches: the run itself reads a smaller table as fast as it could send commands for it
 WAITING = 100  # commands at most: they wait for minutes, not for hours, and no queue's alarm goes off
-LOOK = timedelta(milliseconds=500)  # the pause between two looks for records
+LOOK = timedelta(milliseconds=500)  # between two checks for records
 PATIENCE = timedelta(seconds=20)  # without a new record: then the run extracts a chunk itself
-LEAST = 10  # a chunk has at least a tenth of a batch's rows, whatever the catalog thinks that they weigh
+LEAST = 10  # a chunk has at least a tenth of a batch's rows, whatever size the catalog estimates for them
 
 _log = structlog.stdlib.get_logger()
 
@@ -61,7 +62,7 @@ def large_tables(plan: Plan, facts: SourceFacts, limits: BatchLimits) -> frozens
 
 @dataclass
 class Chunks:
-    """The chunks of a run: commands that were sent and are not recorded, and the batches of those that are."""
+    """The chunks of a run: the commands that are not recorded yet, and the batches of those that are."""
 
     run: Run
     snapshot: OpenSnapshot

@@ -73,7 +73,9 @@ async def handle(message: Message, deps: Dependencies) -> Outcome:
 async def handle_chunk(message: Message, deps: Dependencies) -> Outcome:
     """Extract a chunk in the snapshot of its run, unless it is recorded, and announce it.
 
-    The run extracts itself what fails here, and then says why. Raises: TransientError, DependencyDownError, PermanentError.
+    The run itself extracts what fails here, and reports why if it fails again.
+
+    Raises: TransientError, DependencyDownError, PermanentError.
     """
     if not isinstance(message, ExtractChunk):
         raise PermanentError(f"this queue carries starlift.extract_chunk, not '{message.type}'; move the message to its own")
@@ -87,18 +89,18 @@ async def handle_chunk(message: Message, deps: Dependencies) -> Outcome:
         _log.warning("chunk_dropped", index=message.data.index, reason=str(error))
         return Done()
     if chunk is None:
-        return Defer(OTHER_CONTRACT_DELAY, "the run reads by another contract than this task: a deployment is under way")
+        return Defer(OTHER_CONTRACT_DELAY, "the run uses a different contract from this task: a deployment is under way")
     await announce_chunk(chunk, deps.remodelling)
     return Done()
 
 
 async def _extract(command: ExtractChunk, deps: Dependencies) -> Chunk | None:
-    """Extract a chunk in the snapshot of its run; None if the run reads by another contract. Raises: SnapshotLostError."""
+    """Extract a chunk in the snapshot of its run; None if the run uses a different contract. Raises: SnapshotLostError."""
     data = command.data
     request = IngestSourceData(source_name=data.source_name, trigger=Trigger.OPERATOR)
     async with deps.source.join_snapshot(data.exported) as snapshot:
         if (snapshot.facts.next_xid, snapshot.facts.snapshot.horizon) != (data.next_xid, data.snapshot.horizon):
-            raise SnapshotLostError(f"snapshot {data.exported} is that of another run by now")
+            raise SnapshotLostError(f"snapshot {data.exported} now belongs to another run")
         plan = snapshot.plan(None, request, 0)
         same = plan.contract.fingerprint == data.contract
         return await extract(command, snapshot, plan, deps.store, deps.limits) if same else None

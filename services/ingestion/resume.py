@@ -1,15 +1,15 @@
-"""A first load that goes on where the runs before it were killed.
+"""A first load that continues where earlier runs were killed.
 
-A run that shares its first load stores what it would have left as its checkpoint, before its first chunk, as the *unfinished
-load* of the source. If it is killed, the next run reads three things in its own snapshot, under its own number:
+Before its first chunk, a run that shares its first load stores the checkpoint that it would leave as the *unfinished load* of
+the source. If it is killed, the next run reads three things in its own snapshot, under its own number:
 
 - the ranges of keys of which no chunk is recorded, and the tables that were not shared;
-- whatever has changed since the *first* snapshot of the load, as any run reads changes, with the rows that lost a partner;
+- whatever has changed since the *first* snapshot of the load, found as by any run, with the rows that lost a partner;
 - the hashes of all other keys: rows of recorded chunks that were deleted meanwhile are found by its key comparison.
 
-A row of the new snapshot is therefore in a missing range, or has changed since the first snapshot, or is in a recorded chunk as
-it still is; the same holds of a row whose key moved from one range to another, for it has changed. So the run that goes on is
-complete for its own snapshot, and stores that as its checkpoint. The load begins anew if anything changed on which a horizon
+A row of the new snapshot is therefore in a missing range, or has changed since the first snapshot, or is unchanged
+in a recorded chunk; a row whose key moved from one range to another has changed. So the run that continues the load is
+complete for its own snapshot, and stores that as its checkpoint. The load starts over if anything changed on which a horizon
 depends: contract, cluster, crash recovery, definition of a table. docs/decisions/0020-a-first-load-by-many-tasks.md has more.
 """
 
@@ -32,19 +32,21 @@ _log = structlog.stdlib.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The plan of a run that goes on with an unfinished load, and the chunks that earlier runs of the load have recorded."""
+    """The plan of a run that continues an unfinished load, and the chunks that earlier runs of the load have recorded."""
 
     plan: Plan
     load: UnfinishedLoad
     chunks: Mapping[int, Sequence[Chunk]]  # by run; only runs that recorded any
 
     def manifests(self, completed_at: datetime) -> list[Manifest]:
-        """A manifest of each earlier run, with its recorded batches: who follows manifests finds out what is not loaded."""
+        """A manifest of each earlier run, with its recorded batches: readers of manifests find out what is not loaded."""
         return [
             Manifest(
                 source_name=chunks[0].batch.data.source_name,
                 run=run,
-                requested_by=chunks[0].batch.data.batch_id,  # by no command: whoever asked waits for the run that goes on
+                requested_by=chunks[
+                    0
+                ].batch.data.batch_id,  # by no command: the requester waits for the run that continues the load
                 snapshot=chunks[0].batch.data.snapshot,
                 completed_at=completed_at,
                 redefined=self.plan.redefined,

@@ -10,9 +10,9 @@ It is a recorded state of the warehouse (BULK_LOAD), not a guess from what a tab
 - *It ends* when every batch of run N is loaded, or with the first batch of any other run. Whoever holds the lock alone keeps
   one row of each identity, builds the keys, inserts the dates and members that facts refer to and that are missing, and deletes
   the record, in one transaction. From then on every batch is merged, late ones of run N included.
-- *Nothing is missing*, usually: the source also has foreign keys. So if every batch is there, the keys and the foreign keys are
-  built in a transaction of their own and the rows are checked by the server, two facts at a time. If it finds that each
-  reference leads to a row, nothing has to be looked for. The record stands until the transaction after that.
+- *Nothing is missing*, usually: the source also has foreign keys. So once every batch is there, the keys and the foreign keys
+  are built in a transaction of their own, and the server validates them, two facts at a time. If each reference leads to a
+  row, no search for missing rows is needed. The record stands until the transaction after that.
 
 Why the star is the same as if every batch had been merged:
 

@@ -1,4 +1,4 @@
-"""The foreign keys of a star: added beside no load, and validated while others load."""
+"""The foreign keys of a star: added while no load runs, and validated while others load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = structlog.stdlib.get_logger()
 
 
 async def add_foreign_keys(connection: asyncpg.Connection, contract: Contract) -> None:
-    """Add those that are missing; from now on the server checks each new row, and not yet those that are there."""
+    """Add the missing ones; from now on the server checks each new row, but not yet the existing ones."""
     known = {row["conname"] for row in await connection.fetch(_FOUND, quoted(contract.warehouse_schema))}
     for name, statement in foreign_keys(contract):
         if name not in known:
@@ -34,7 +34,7 @@ async def add_foreign_keys(connection: asyncpg.Connection, contract: Contract) -
 
 
 async def validate_foreign_keys(transaction: Transaction, contract: Contract) -> bool:
-    """Have the server check all rows; return whether each reference leads to a row. What is valid costs nothing."""
+    """Have the server check all rows; return whether each reference leads to a row. Valid keys are not checked again."""
     wanted, actions, turns = dict(foreign_keys(contract)), dict[str, list[str]](), asyncio.Semaphore(FACTS_AT_ONCE)
     async with transaction() as connection:
         found = {row["conname"]: row for row in await connection.fetch(_FOUND, quoted(contract.warehouse_schema))}

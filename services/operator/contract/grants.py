@@ -1,7 +1,7 @@
-"""The SQL that makes roles which may do what their programs need, and nothing else. Pure text, derived from the contract.
+"""The SQL that creates roles with the rights that their programs need, and no others. Pure text, derived from the contract.
 
-It may run any number of times, also by an administrator who is not a superuser. It sets no password: a person does, and a later
-run leaves it as it is.
+It may be run repeatedly, and by an administrator who is not a superuser. It sets no passwords: a person does, and running it
+again keeps them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def _reading(contract: Contract, table: SourceTable, roles: str) -> Iterator[str
     name = quoted(*contract.relation_of(table))
     yield f"REVOKE ALL ON {name} FROM {roles};"
     columns = [quoted(column.name) for column in table.stored_columns]
-    if table.drift is Drift.CARRY or not columns:  # a column of tomorrow is carried as well; rows without any are counted
+    if (
+        table.drift is Drift.CARRY or not columns
+    ):  # a column that is added later is carried as well; without any column, rows are counted
         yield f"GRANT SELECT ON {name} TO {roles};"
         return
     grant = f"GRANT SELECT ({{}}) ON {name} TO {roles};"
@@ -98,7 +100,7 @@ def _script(place: str, roles: Iterable[str], statements: Iterable[str]) -> str:
         f"IF to_regrole({literal(quoted(role))}) IS NULL THEN CREATE ROLE {quoted(role)} LOGIN; END IF;" for role in roles
     )
     lines = [
-        f"-- Run it in {place}; any number of times.",
+        f"-- Run it in {place}; it may be run repeatedly.",
         "-- It sets no passwords. In psql, \\password ROLE asks for one and sends its hash; keep it in a secret.",
         "BEGIN;",
         _do(" ".join(missing)),

@@ -112,7 +112,7 @@ def _with_end(text: str, name: str, key: str, end: str) -> str:
         raise UsageError(f"{name}:{lines[after[0],]}: '{after[0]}' follows `{key}`; move `{key}` to the end of the file")
     rows = text.splitlines(keepends=True)
     if not rows[line - 1].lstrip("\"'").startswith(key):
-        raise UsageError(f"{name}:{line}: `{key}` does not begin its line; write it as `{key}:`, in a line of its own")
+        raise UsageError(f"{name}:{line}: `{key}` does not begin its line; write it as `{key}:`, on a line of its own")
     return "".join(rows[: line - 1]) + end
 
 

@@ -126,7 +126,7 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int) -> N
     contract = load_contract_of_environment()
     others = asyncio.run(urls_of_others(contract))
     if lacking := [source_variable("source_url", name) for name, url in others.items() if url is None]:
-        raise UsageError(f"the contract has several sources, and no URL is known of some; set {', '.join(lacking)}")
+        raise UsageError(f"no URL configured for some of the contract's sources: set {', '.join(lacking)}")
     require_possible(asyncio.run(make_plan(contract, options.source_url, options.warehouse_url, others)))
     if not is_installed(environment_directory()):
         screen.say(f"installing LocalStack in {environment_directory()}, once; this takes a minute or two")

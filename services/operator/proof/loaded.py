@@ -67,12 +67,12 @@ async def inferred_by_batches(
     A fact whose reference changes within one version leaves the member of the old one behind, and so does an older image that
     comes after a newer one. No load removes it: whether it may would depend on what other batches, some of them not committed,
     refer to; and the dimension's surrogate must stay that of its key. It stands for a row that is not there, as it did while a
-    fact referred to it, so a proof takes it for absent; the next comparison of keys marks it as deleted.
+    fact referred to it, so a proof treats it as absent; the next comparison of keys marks it as deleted.
 
-    Not every member is one of these, or a row that someone inserts would be: the row must be as the loader makes it; the ledger
+    Not every member qualifies, or one that a person inserts would: the row must be as the loader makes it; the ledger
     must have its batch, in whose transaction it was inserted; a fact of that batch must refer to its key; and no tombstone may
-    hide it, for then it was marked. Where the batch's object is gone, its word is taken, as for any other row; the comparison
-    of keys does not.
+    hide it, for then it was marked. Where the batch's object is gone, the ledger is trusted, as for any other row; the
+    comparison of keys does not trust it.
 
     Raises: DependencyDownError, PermanentError, TransientError.
     """

@@ -85,7 +85,7 @@ def pull(
     url: Url = None,
     *,
     contract: Annotated[str, typer.Option(help="The contract's file.")],
-    source: Annotated[str | None, typer.Option("--source", help="Of several `sources`, the one of the database.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="The one of several `sources` that the URL leads to.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing: only print what has changed.")] = False,
 ) -> None:
     """Bring the `source` part of a contract up to date with the database's catalog.

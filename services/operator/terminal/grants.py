@@ -17,7 +17,7 @@ from shared.contract_file import contract_named
 
 Loader = Annotated[str, typer.Option(help="The role of loading and of the migration; it owns the star.")]
 Reader = Annotated[str, typer.Option(help="The role of ingestion, and of `init` and `pull`.")]
-Prover = Annotated[str, typer.Option(help="The role of `verify` and of whatever else only looks.")]
+Prover = Annotated[str, typer.Option(help="The role of `verify` and of every command that only reads.")]
 Analyst = Annotated[str, typer.Option(help="The role of people and tools that query the star.")]
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def grants() -> None:
-    """Print the SQL that makes roles with the fewest rights; it connects to nothing and contains no password."""
+    """Print the SQL that creates roles with the fewest rights; this connects to nothing, and the SQL contains no password."""
 
 
 @app.command()

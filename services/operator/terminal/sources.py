@@ -21,7 +21,7 @@ from services.operator.terminal.harness import explained
 from services.operator.wording import HEADING
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
-SourceOption = Annotated[str | None, typer.Option("--source", help="Of several sources, the one to work on.")]
+SourceOption = Annotated[str | None, typer.Option("--source", help="The source to work on, if the contract has several.")]
 GO_OVER_ALL = frozenset({"ingest", "resend", "status", "runs", "verify", "list"})  # the others need `--source`
 
 _CHOSEN: ContextVar[str | None] = ContextVar("source", default=None)
@@ -74,7 +74,7 @@ def by_source(command: Callable[..., None], name: str) -> Callable[..., None]:
 
 
 def _parts(contract: Contract, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options for each source that is concerned: each that has a table that was asked about, or all."""
+    """The options for each source to work on: those that have a table that was named, or all."""
     asked = options.get("tables") or [table for table in [options.get("table")] if table]
     parts = {}
     for source in contract.sources:
@@ -85,7 +85,7 @@ def _parts(contract: Contract, options: dict[str, Any]) -> dict[str, dict[str, A
 
 
 def _go_over(command: Callable[..., None], parts: dict[str, dict[str, Any]], environment: dict[str, str]) -> None:
-    """Run the command for each source, whatever became of it for others. The lowest exit code that is not 0 is that of all."""
+    """Run the command for each source, even if it failed for another. Exit with the lowest code that is not 0."""
     codes = []
     for source, options in parts.items():
         enter(environment)  # the command has replaced it by that of the local stack

@@ -46,7 +46,7 @@ def refused(table: WarehouseTable, contract: Contract = SHOP) -> str:
         (replace(DIM_ITEM, lookups=(Lookup("builder", on=("maker_id",)),)), "contract 'shop' has no source table 'builder'"),
         (
             replace(DIM_ITEM, lookups=(Lookup("shelf", on=("maker_id",)),)),
-            "'dim_item' joins 'shelf' by (maker_id), but its key is (row, label); name one column for each of the key's",
+            "'dim_item' joins 'shelf' by (maker_id), but its key is (row, label); name one column for each column of the key",
         ),
         (
             replace(DIM_ITEM, lookups=(Lookup("shelf", on=("maker_id", "serial")),)),

@@ -172,7 +172,7 @@ def test_rows_without_a_key_are_told_apart_by_a_column_that_is_computed() -> Non
         (
             "log: {fact: log, columns: {row: }}",
             LOG.replace("{row_id: row", "{row_id: at"),
-            "it has a column 'at'; call the row",
+            "the table has a column 'at'; give the row id",
         ),
         ("log: {fact: log, columns: {row: }}", LOG.replace("{row_id: row", "{row_id: row, key: at"), "exclude each other"),
         (
@@ -241,7 +241,7 @@ def test_a_star_table_belongs_to_the_source_that_has_its_table() -> None:
         (STAR, "a contract has either `source` or `sources`"),
         (
             STAR + SOURCES.replace("budget:", "item:", 1),
-            "two sources have a table 'item'; call one otherwise, and give its own name as `table`",
+            "two sources have a table 'item'; give one of them another name here, and its real one as `table`",
         ),
         (
             STAR + SOURCES + "  rates:\n    tables:\n      rate: {key: day, columns: {day: date not null}}\n",

@@ -76,7 +76,7 @@ def test_a_proposal_is_unchanged_by_a_pull() -> None:
     ("text", "message"),
     [
         ("source: {}\nname: x\n", "x.yaml:2: 'name' follows `source`; move `source` to the end of the file"),
-        ("{name: x, source: {}}", "x.yaml:1: `source` does not begin its line; write it as `source:`, in a line of its own"),
+        ("{name: x, source: {}}", "x.yaml:1: `source` does not begin its line; write it as `source:`, on a line of its own"),
     ],
 )
 def test_a_source_part_that_can_t_be_replaced_alone_is_refused(text: str, message: str) -> None:
