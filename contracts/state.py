@@ -84,7 +84,7 @@ def _upcast(announced: Any) -> Any:
 
 
 class Chunk(_Stored):
-    """A part of a table that a task has extracted for a run. It is announced by the task, or by who gets its command again."""
+    """A part of a table that a task has extracted for a run. That task announces it, or one that receives its command again."""
 
     table: str  # of the source
     rows: KeyRange  # which were extracted

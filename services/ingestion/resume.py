@@ -9,8 +9,9 @@ the source. If it is killed, the next run reads three things in its own snapshot
 
 A row of the new snapshot is therefore in a missing range, or has changed since the first snapshot, or is unchanged
 in a recorded chunk; a row whose key moved from one range to another has changed. So the run that continues the load is
-complete for its own snapshot, and stores that as its checkpoint. The load starts over if anything changed on which a horizon
-depends: contract, cluster, crash recovery, definition of a table. docs/decisions/0020-a-first-load-by-many-tasks.md has more.
+complete for its own snapshot, and stores that as its checkpoint. The load starts over if no chunk is recorded, or if
+anything changed on which a horizon depends: contract, cluster, crash recovery, definition of a table.
+docs/decisions/0020-a-first-load-by-many-tasks.md has more.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ async def resumed(
     if changes.is_full or changes.redefined:
         return None
     recorded = {run: chunks for run in load.runs if (chunks := await store.chunks_of(run))}
+    if not recorded:
+        return None
     missing = missing_ranges([table.name for table in plan.contract.source_tables], recorded.values())
     _log.info("load_resumed", runs=list(recorded), chunks=sum(map(len, recorded.values())))
     return Resumed(

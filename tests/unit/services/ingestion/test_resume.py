@@ -174,6 +174,21 @@ async def test_a_load_begins_anew_if_a_full_run_is_asked_for(deps: Dependencies)
     assert (whole.is_full, rows(list(whole.batches), "item")) == (True, ITEMS)
 
 
+async def test_a_load_without_a_recorded_chunk_starts_over(deps: Dependencies) -> None:
+    """To read what has changed since its snapshot as well would only cost another scan of every table."""
+    run = asyncio.create_task(handle(request(), deps))
+    while (await state_of(deps)).load is None:  # noqa: ASYNC110 (an object store has no event for that)
+        await asyncio.sleep(0.01)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    deps = again(deps)
+    async with tasks(1, deps):
+        await handle(request(), deps)
+    (whole,) = manifests(deps)
+    assert (whole.is_full, rows(list(whole.batches), "item")) == (True, ITEMS)
+
+
 async def test_a_load_goes_on_without_a_queue_for_chunks(deps: Dependencies) -> None:
     await killed(deps, 5)
     deps = replace(again(deps), chunks=None)
