@@ -230,7 +230,7 @@ async def test_expired_objects_are_reported_but_not_counted_as_lost(loaded: Pipe
 
 
 async def test_an_object_that_does_not_match_its_hash_is_not_trusted(loaded: Pipeline) -> None:
-    (key,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch((await runs(loaded))[1], 0).prefix}fact_payment-")
+    (key,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch((await runs(loaded))[1], 0).prefix}bundle-")
     loaded.objects.buckets[PROCESSED][key] += b"x"
     payments = await of_payment(loaded)
     assert (payments.batches, payments.unread_batches, payments.flawed) == (2, 1, 0)
@@ -240,8 +240,8 @@ async def test_the_object_with_the_loaded_number_of_rows_is_trusted(loaded: Pipe
     """The batch was remodelled by an earlier build, and again before it was loaded."""
     objects = loaded.objects.buckets[PROCESSED]
     first, second, _ = await runs(loaded)
-    (many,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch(first, 0).prefix}fact_payment-")
-    before = f"{SourceKeys(SOURCE).batch(second, 0).prefix}fact_payment-"
+    (many,) = await loaded.objects.keys(PROCESSED, f"{SourceKeys(SOURCE).batch(first, 0).prefix}bundle-")
+    before = f"{SourceKeys(SOURCE).batch(second, 0).prefix}bundle-"
     (one,) = await loaded.objects.keys(PROCESSED, before)
     also = before + many.rpartition("-")[2]
     objects[also] = objects[many]
