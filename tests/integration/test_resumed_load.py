@@ -11,7 +11,7 @@ import pytest
 
 from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mode, Trigger, decode
 from infra.local.databases import READER
-from services.ingestion.handler import Dependencies, handle
+from services.ingestion.handler import Dependencies, handle, handle_chunk
 from services.ingestion.postgres_source import PostgresSource
 from services.operator.ingest import resend_missing
 from shared.envelope import opening
@@ -179,5 +179,8 @@ async def test_a_task_killed_in_the_middle_of_a_chunk_loses_nothing(shared: Pipe
             await asyncio.sleep(0.15)
     async with tasks(1, replace(deps)):
         assert await run == Done()
+    assert isinstance(deps.chunks, FakeQueue)
+    for body in deps.chunks.bodies:  # of a task that was killed after it had recorded its chunk, and before it announced that
+        assert await handle_chunk(decode(body), deps) == Done()
     await shared.load(*[await shared.remodel(batch) for batch in announced(deps)])
     assert (await shared.verify()).is_equal
