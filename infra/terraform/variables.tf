@@ -60,7 +60,7 @@ variable "sizes" {
   default     = {}
   validation {
     condition     = alltrue([for name in keys(var.sizes) : contains(["ingestion", "remodelling", "loading", "operator"], name)])
-    error_message = "sizes knows ingestion, remodelling, loading and operator."
+    error_message = "sizes has keys for ingestion, remodelling, loading and operator only."
   }
   validation {
     condition = alltrue([
@@ -115,7 +115,7 @@ variable "database_cidrs" {
 }
 
 variable "database_ports" {
-  description = "The ports of the databases, by secret; 5432 of one that is not listed."
+  description = "The ports of the databases, by secret; 5432 if not listed."
   type        = map(number)
   default     = {}
 }
@@ -126,7 +126,7 @@ variable "managed_secrets" {
   default     = {}
   validation {
     condition     = alltrue([for key in keys(var.managed_secrets) : can(regex("^(prover/)?(warehouse|source(-[a-z][a-z0-9_]*)?)$", key))])
-    error_message = "managed_secrets knows source, warehouse, prover/source and prover/warehouse; source-NAME and prover/source-NAME are those of a further source."
+    error_message = "managed_secrets has keys for source, warehouse, prover/source and prover/warehouse; source-NAME and prover/source-NAME are those of a further source."
   }
   validation {
     condition     = alltrue([for secret in values(var.managed_secrets) : can(regex("^postgres(ql)?://[^@]+$", coalesce(secret.url, "postgresql://host")))])

@@ -21,7 +21,7 @@ variable "family" {
 }
 
 variable "execution_role_arn" {
-  description = "The role by which ECS starts that task definition."
+  description = "The role with which ECS starts tasks of that task definition."
   type        = string
 }
 

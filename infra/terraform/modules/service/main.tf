@@ -40,7 +40,7 @@ resource "aws_ecs_service" "this" {
   propagate_tags                     = "SERVICE"
 
   # One task that Spot can't reclaim, and one of four beyond it: ECS starts no other task in place of one for which Spot has no
-  # capacity, but the scaling goes on adding tasks while the backlog of those that run is too large.
+  # capacity, but the scaling keeps adding tasks while the backlog per running task is too large.
   capacity_provider_strategy {
     capacity_provider = "FARGATE"
     base              = 1
@@ -147,7 +147,7 @@ resource "aws_appautoscaling_policy" "backlog" {
 
 resource "aws_cloudwatch_metric_alarm" "unplaced" {
   alarm_name          = "${var.cluster_name}-${var.name}-unplaced"
-  alarm_description   = "For 15 minutes fewer tasks of ${var.name} have run than should: they don't start, or Spot has no capacity. See docs/deploy.md."
+  alarm_description   = "For 15 minutes fewer tasks of ${var.name} have run than desired: they don't start, or Spot has no capacity. See docs/deploy.md."
   evaluation_periods  = 3
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
