@@ -82,7 +82,7 @@ class Contract:
         return table.schema or self.source_schema, table.relation or table.name
 
     def warehouse_table(self, name: str) -> WarehouseTable:
-        """The warehouse table called `name`, of whatever source. Raises: ContractError if there is none."""
+        """The warehouse table called `name`, of any source. Raises: ContractError if there is none."""
         return named(name, (self.whole or self).warehouse_tables, f"contract '{self.name}' has no warehouse table")
 
     @cached_property
@@ -134,7 +134,7 @@ class Contract:
         return any(table.where is not None for table in self.remodelled_from(source))
 
     def references_to(self, table: str) -> tuple[tuple[Fact, Column], ...]:
-        """Every column of a fact, of whatever source, that refers to the warehouse table `table`, with its fact."""
+        """Every column of a fact, of any source, that refers to the warehouse table `table`, with its fact."""
         return self._references.get(table, ())
 
     @cached_property

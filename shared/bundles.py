@@ -47,7 +47,7 @@ def frame_of(rows: TableRows, types: Mapping[str, ColumnType]) -> pd.DataFrame:
 
 
 def some_columns(rows: TableRows, types: Mapping[str, ColumnType]) -> pd.DataFrame:
-    """Some columns of rows, whatever others they have. Raises: as `frame_of`."""
+    """Some columns of rows, which may have others. Raises: as `frame_of`."""
     known = [name for name in rows.columns if name not in rows.carried]
     require_fit(known, dict.fromkeys(known, 0) | rows.scales, types)
     return pd.DataFrame({name: _array(rows.columns[name], codec_of(kind).frame) for name, kind in types.items()}, copy=False)

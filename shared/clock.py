@@ -15,5 +15,5 @@ def utc_now() -> datetime:
 
 
 def pause(waited_s: float) -> timedelta:
-    """How long to wait before the next look: a tenth of the wait so far, so that a long one is noticed little later."""
+    """How long to wait before the next check: a tenth of the wait so far, so a long one ends only a little late."""
     return min(max(PAUSE_MINIMUM, timedelta(seconds=waited_s / 10)), PAUSE_MAXIMUM)

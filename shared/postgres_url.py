@@ -180,7 +180,7 @@ def _parameters(name: str, query: str) -> dict[str, str]:
 
 
 def _hosts(name: str, places: str, given: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """Each host, or directory of a socket, with its port. A parameter replaces what stands before the path, as in libpq."""
+    """Each host, or directory of a socket, with its port. A parameter replaces what precedes the path, as in libpq."""
     hosts, ports = [], []
     for place in places.split(","):
         match = _HOST.fullmatch(place)

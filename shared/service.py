@@ -254,7 +254,7 @@ def aws_probes(world: World, buckets: Collection[str]) -> dict[str, Probe]:
 
 
 async def require_access(probes: Mapping[str, Probe]) -> dict[str, Probe]:
-    """Probe each dependency once, so that a refusal is found before a message meets it; return those that are down.
+    """Probe each dependency once, so that a refusal is found before a message suffers from it; return those that are down.
 
     Raises: PermanentError.
     """

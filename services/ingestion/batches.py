@@ -107,7 +107,7 @@ def exceed(batch_sizes: tuple[int, ...], limits: BatchLimits) -> bool:
 
 
 async def write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
-    """Write a page to the landing bucket, as an object of its own."""
+    """Write a page to the landing bucket, as a separate object."""
     body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, page.carried)
     key_of = partial(object_keys.extract, page.table.name, page.role)
     ref = await store.put_landing(key_of, body, row_count=page.row_count)

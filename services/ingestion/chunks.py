@@ -132,7 +132,7 @@ class Chunks:
         return list(self.batches.values())
 
     async def _recorded(self) -> set[int]:
-        """Take over what was recorded since the last look, and send what did not fit; return the indexes."""
+        """Take over what was recorded since the last check, and send commands for what did not fit; return the indexes."""
         found = set[int]()
         for chunk in await self.store.chunks_of(self.run.number, after=min(self.commands) - 1, known=self.batches):
             index = chunk.batch.data.index

@@ -78,7 +78,7 @@ async def handle_chunk(message: Message, deps: Dependencies) -> Outcome:
     Raises: TransientError, DependencyDownError, PermanentError.
     """
     if not isinstance(message, ExtractChunk):
-        raise PermanentError(f"this queue carries starlift.extract_chunk, not '{message.type}'; move the message to its own queue")
+        raise PermanentError(f"this queue carries starlift.extract_chunk, not '{message.type}'; move the message to its queue")
     if message.data.source_name != deps.store.source:
         raise PermanentError(
             f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"

@@ -61,7 +61,7 @@ class Resumed:
 async def resumed(
     plan: Plan, state: SourceState, snapshot: OpenSnapshot, request: Request, store: SourceStore
 ) -> Resumed | None:
-    """How to go on with the load that earlier runs have left; None if the run has to do what `plan` says."""
+    """How to continue the load that earlier runs have left; None if the run has to follow `plan`."""
     load, is_asked = state.load, isinstance(request, IngestSourceData) and request.mode is Mode.FULL
     if load is None or state.checkpoint is not None or is_asked:
         return None

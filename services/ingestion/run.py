@@ -94,7 +94,7 @@ class Run:
         )
 
     def unfinished(self, load: UnfinishedLoad | None) -> UnfinishedLoad:
-        """What the next run goes on with if this one is killed; `load` is what this one goes on with."""
+        """The load that the next run continues if this one is killed; `load` is the one that this run continues."""
         if load is None:
             return UnfinishedLoad(checkpoint=self.checkpoint(frozenset()), runs=(self.number,))
         return UnfinishedLoad(checkpoint=load.checkpoint, runs=(*load.runs, self.number))

@@ -44,7 +44,7 @@ class BatchLimits:
 
 
 class SnapshotLostError(Exception):
-    """No one holds the exported snapshot open any more. Recovery: none is needed; its run has ended."""
+    """The exported snapshot is no longer open. Recovery: none is needed; its run has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ async def end_if_complete(transaction: Transaction, contract: Contract) -> None:
 
 
 async def end(transaction: Transaction, contract: Contract) -> None:
-    """End the bulk load that stands. Raises: ServerBusyError while others hold the star or its tables."""
+    """End the recorded bulk load. Raises: ServerBusyError while others hold the star or its tables."""
     is_whole = await _has_true_references(transaction, contract)
     async with transaction() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))

@@ -152,7 +152,7 @@ def except_unknown(table: StoredTable, alias: str) -> str:
 
 
 def restore_unknown(contract: Contract, dimension: Dimension) -> tuple[str, str]:
-    """Make the row that stands for no row what it was, if a person has changed it: lock the row, then look again and update it.
+    """Restore the `unknown` row of a dimension if a person has changed it: lock the row, then check again and update it.
 
     No image from the source would replace it, and no look-up finds it gone. A real row with its key, which a batch brought,
     stays: a load that brings one has committed once the lock is held, and the second statement sees its batch.
@@ -170,7 +170,7 @@ def restore_unknown(contract: Contract, dimension: Dimension) -> tuple[str, str]
 
 
 def _is_made_unknown(contract: Contract, dimension: Dimension, alias: str) -> str:
-    """Whether a row has the key that stands for no row, and no batch has brought it: it is that member, however changed."""
+    """Whether a row is the `unknown` row, even if it was changed: it has that key, and no batch has brought it."""
     if dimension.unknown is None:
         return "false"
     key = dimension.column(dimension.key[0])

@@ -127,7 +127,7 @@ class PostgresWarehouse:
                 raise TransientError(f"{self._database.name}: {error.args[0]}; the next attempt repairs the schema") from error
 
     async def _require_own_tables(self, connection: asyncpg.Connection, source_name: str) -> None:
-        """Each table has one source: run numbers of two order nothing, and each comparison would miss the other's rows."""
+        """Each table has one source: run numbers of two can't be compared, and each comparison would miss the other's rows."""
         if source_name in self._sources:
             return
         other = await other_source(connection, self._contract, source_name)

@@ -111,7 +111,7 @@ def _script(place: str, roles: Iterable[str], statements: Iterable[str]) -> str:
 
 
 def _on_database(rights: str, roles: str) -> str:
-    """Rights on the database in which the statement runs, whatever it is called."""
+    """Rights on the database in which the statement runs, whatever its name."""
     return _do(f"EXECUTE {literal(f'{rights} ON DATABASE ')} || quote_ident(current_database()) || {literal(f' {roles}')};")
 
 

@@ -65,7 +65,7 @@ def roots_of(star: object) -> list[str]:
 
 
 def part_of(document: Mapping[str, Any], source: str | None) -> object:
-    """What a document, valid or not, says of a source: of the only one, or of the one of several that has this name."""
+    """The part of a source in a document, valid or not: of the only one, or of the one of several that has this name."""
     if source is None:
         return document.get("source")
     parts = document.get("sources")

@@ -123,7 +123,7 @@ def pull(
 
 
 def _document(contract: str, source: str | None) -> tuple[Path, str, dict[str, Any], str | None]:
-    """The file of a contract, its text, what that says, and the source that is meant, None for the only one.
+    """The file of a contract, its text and its content, and the source to work on, None for the only one.
 
     If another source than the only one is meant, the text is that of both. Raises: UsageError.
     """
