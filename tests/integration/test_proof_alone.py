@@ -11,11 +11,11 @@ from contracts.warehouse import PROOF_LOCK
 from services.operator.errors import OperatorError
 from services.operator.proof.verdict import Scope
 from services.operator.proof.verify import last_failure, verify_and_keep
+from shared.lock_waits import lock_waits
 from tests.fixtures.beginnings import begins_with, loaded_totesys
 from tests.fixtures.pipeline import Pipeline
 
 pytestmark = begins_with(loaded_totesys(orders=20))
-_WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = $1)"
 
 
 async def test_a_second_proof_waits_if_a_person_asks_for_it_and_ends_if_a_schedule_does(
@@ -29,7 +29,7 @@ async def test_a_second_proof_waits_if_a_person_asks_for_it_and_ends_if_a_schedu
         assert await last_failure(system) is None, "the other proof is the one that counts"
         assert (await verify_and_keep(system, Scope(tables=("dim_staff",)), is_regular=False)).verdict.is_equal
         second = asyncio.create_task(verify_and_keep(system, is_regular=False))
-        while not await first.fetchval(_WAITS, PROOF_LOCK):  # noqa: ASYNC110 - another session's wait has no event here
-            await asyncio.sleep(0.01)
-        assert not second.done()
+        ended, _ = await asyncio.wait({second}, timeout=1)
+        assert not ended
+        assert await lock_waits(first) == [], "`status` would call the warehouse unhealthy"
     assert (await second).verdict.is_equal

@@ -75,14 +75,16 @@ async def _alone(system: System, *, waits: bool) -> AsyncIterator[None]:
 
     Raises: OperatorError if another proof holds it and this one does not wait for its turn.
     """
-    lock = system.contract.own_lock(PROOF_LOCK)
+    lock, clock = system.contract.own_lock(PROOF_LOCK), asyncio.get_running_loop().time
+    began = clock()
     async with system.warehouse.transaction(readonly=True) as warehouse:
-        if waits:
-            await warehouse.execute("SELECT pg_advisory_xact_lock($1)", lock)
-        elif not await warehouse.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock):
-            raise OperatorError(
-                "another proof of this star is under way; if the schedule makes them, let more time pass between two of them"
-            )
+        while not await warehouse.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock):
+            if not waits:
+                raise OperatorError(
+                    "another proof of this star is under way; if the schedule makes them, let more time pass between two of "
+                    "them"
+                )
+            await asyncio.sleep(pause(clock() - began).total_seconds())  # `status` takes a session that waits for trouble
         yield
 
 
