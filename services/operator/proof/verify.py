@@ -84,7 +84,7 @@ async def _alone(system: System, *, waits: bool) -> AsyncIterator[None]:
                     "another proof of this star is under way; if the schedule makes them, let more time pass between two of "
                     "them"
                 )
-            await asyncio.sleep(pause(clock() - began).total_seconds())  # `status` takes a session that waits for trouble
+            await asyncio.sleep(pause(clock() - began).total_seconds())  # `status` reports a session that waits for a lock
         yield
 
 
