@@ -104,7 +104,7 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
             "infra/terraform/modules/image_findings/main.tf",
             '["CRITICAL", "HIGH"]',
             '["CRITICAL"]',
-            "A finding of severity HIGH or CRITICAL is mailed to nobody.",
+            "A finding of severity HIGH or CRITICAL is not mailed to anyone.",
         ),
     ],
     "queues": [

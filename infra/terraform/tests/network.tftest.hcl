@@ -38,10 +38,10 @@ run "network" {
   }
   assert {
     condition     = toset(jsondecode(module.image_findings.pattern).detail["repository-name"]) == toset([for program in module.program : program.family])
-    error_message = "The findings of an image are mailed to nobody."
+    error_message = "The findings of an image are not mailed to anyone."
   }
   assert {
     condition     = flatten([for one in jsondecode(module.image_findings.pattern).detail["$or"] : keys(one["finding-severity-counts"])]) == ["CRITICAL", "HIGH"]
-    error_message = "A finding of severity HIGH or CRITICAL is mailed to nobody."
+    error_message = "A finding of severity HIGH or CRITICAL is not mailed to anyone."
   }
 }

@@ -17,7 +17,7 @@ from shared.contract_file import contract_named
 
 Loader = Annotated[str, typer.Option(help="The role of loading and of the migration; it owns the star.")]
 Reader = Annotated[str, typer.Option(help="The role of ingestion, and of `init` and `pull`.")]
-Prover = Annotated[str, typer.Option(help="The role of `verify` and of every command that only reads.")]
+Prover = Annotated[str, typer.Option(help="The role of `verify` and of every other command that works on a running Starlift.")]
 Analyst = Annotated[str, typer.Option(help="The role of people and tools that query the star.")]
 
 app = typer.Typer(no_args_is_help=True)
