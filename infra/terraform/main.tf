@@ -10,8 +10,8 @@ locals {
   account  = data.aws_caller_identity.current.account_id
   region   = local.topology.region
 
-  # Each further source has queues, a schedule and a secret of its own, whose names end with its name, as those of its variables do
-  # (shared/settings.py); the main one's have no end.
+  # Each further source has its own queues, schedule and secret, whose names end with the source's name, like those of its variables
+  # (shared/settings.py); those of the main source have no such end.
   main    = values(local.topology.schedules)[0]
   sources = concat([lookup(var.settings, "STARLIFT_SOURCE_NAME", local.main.source)], var.sources)
   ends    = merge({ "" = "" }, { for source in var.sources : "-${source}" => "_${upper(source)}" })

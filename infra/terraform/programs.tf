@@ -96,7 +96,7 @@ locals {
     },
   ]
 
-  # A proof looks up which of the rows that it misses are in a dead letter, and hands the letters back.
+  # A proof looks up which of the rows that it misses are in a dead letter, and returns the letters to their queue.
   statements_of_proof = [{
     Sid      = "LookAtDeadLetters"
     Effect   = "Allow"

@@ -27,7 +27,7 @@ resource "aws_kms_key" "this" { # CloudWatch can't publish to a topic encrypted 
         Condition = { StringEquals = { "aws:SourceAccount" = var.account } }
       },
       {
-        Sid       = "PublishEvents" # without a condition: EventBridge's calls of KMS carry neither account nor rule, and would fail unseen
+        Sid       = "PublishEvents" # without a condition: EventBridge's calls to KMS carry neither account nor rule, and would fail silently
         Effect    = "Allow"
         Principal = { Service = "events.amazonaws.com" }
         Action    = ["kms:Decrypt", "kms:GenerateDataKey*"]

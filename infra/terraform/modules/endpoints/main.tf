@@ -49,7 +49,7 @@ resource "aws_vpc_endpoint" "s3" { # free
   vpc_endpoint_type = "Gateway"
   route_table_ids   = var.route_table_ids
   tags              = { Name = "${var.name}-s3" }
-  policy = jsonencode({ # whatever a task's role may do, rows leave to no other bucket
+  policy = jsonencode({ # rows can reach no other bucket, whatever a task's role allows
     Version = "2012-10-17"
     Statement = [
       {
