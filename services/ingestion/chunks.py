@@ -39,7 +39,7 @@ from shared.source_facts import SourceFacts
 from shared.source_keys import keys_of
 from shared.source_store import SourceStore
 
-LARGE = 5  # batches: the run itself reads a smaller table as fast as it could send commands for it
+LARGE = 20  # batches: the run itself reads a smaller table in some seconds, and sharing it would cost more than that saves
 WAITING = 100  # commands at most: they wait for minutes, not for hours, and no queue's alarm goes off
 LOOK = timedelta(milliseconds=500)  # between two checks for records
 PATIENCE = timedelta(seconds=20)  # without a new record: then the run extracts a chunk itself

@@ -9,12 +9,19 @@ import asyncpg
 import pytest
 
 from contracts.messages import BatchIngested, Mode
+from services.ingestion import chunks as chunks_module
 from tests.fixtures.beginnings import begins_with, filled_totesys
 from tests.fixtures.pipeline import Pipeline, tables_read
 
 pytestmark = begins_with(filled_totesys(orders=400))
 ROWS = 60  # of a batch
 LARGE = {"sales_order", "payment", "transaction"}
+
+
+@pytest.fixture(autouse=True)
+def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few rows are shared."""
+    monkeypatch.setattr(chunks_module, "LARGE", 5)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from contracts.messages import BatchIngested, ExtractChunk, IngestSource, IngestSourceData, Role, Trigger, decode, encode
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
+from services.ingestion import chunks as chunks_module
 from services.ingestion.handler import OTHER_CONTRACT_DELAY, Dependencies, handle, handle_chunk
 from services.ingestion.memory_source import ROW_BYTES, MemorySource
 from services.ingestion.source import BatchLimits, OpenSnapshot
@@ -28,6 +29,12 @@ from tests.fixtures.sharing import tasks
 pytestmark = pytest.mark.virtual_clock
 SOURCE = "shop"
 ITEMS = 47
+
+
+@pytest.fixture(autouse=True)
+def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few rows are shared."""
+    monkeypatch.setattr(chunks_module, "LARGE", 5)
 
 
 @pytest.fixture

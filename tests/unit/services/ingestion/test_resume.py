@@ -17,6 +17,7 @@ from contracts.key_hashes import KeyHashes
 from contracts.messages import BatchIngested, BatchIngestedData, KeyRange, Mode, Snapshot
 from contracts.objects import SourceKeys
 from contracts.state import Chunk, Manifest, SourceState
+from services.ingestion import chunks as chunks_module
 from services.ingestion.handler import Dependencies, handle
 from services.ingestion.memory_source import IDENTITY, MemorySource
 from services.ingestion.resume import missing_ranges
@@ -32,6 +33,12 @@ from tests.fixtures.sharing import tasks
 from tests.unit.services.ingestion.test_chunks import ITEMS, SOURCE, announced, request, rows
 
 pytestmark = pytest.mark.virtual_clock
+
+
+@pytest.fixture(autouse=True)
+def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few rows are shared."""
+    monkeypatch.setattr(chunks_module, "LARGE", 5)
 
 
 @pytest.fixture
