@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, TypeVar
 
+from services.ingestion import chunks
 from services.loading import bulk_load, postgres_warehouse
 from services.loading.postgres_warehouse import PostgresWarehouse
 from shared.object_store import S3ObjectStore
@@ -88,6 +89,8 @@ def _of_replacing(key: str, body: bytes) -> Point:
 
 def sabotage(saboteur: Saboteur) -> None:
     """Wrap the edges to S3, SQS and the warehouse."""
+    sharing: Any = chunks
+    sharing.LARGE = 5  # batches: the few rows of this source are shared as those of a large one are
     edges: Any = S3ObjectStore
     edges.put = saboteur.after(
         S3ObjectStore.put, lambda _, __, key, ___: Point.MANIFEST_WRITTEN if "/manifests/" in key else Point.OBJECT_WRITTEN

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mode, Trigger, decode
 from infra.local.databases import READER
+from services.ingestion import chunks as chunks_module
 from services.ingestion.handler import Dependencies, handle, handle_chunk
 from services.ingestion.postgres_source import PostgresSource
 from services.operator.ingest import resend_missing
@@ -29,6 +30,12 @@ TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()
 """
+
+
+@pytest.fixture(autouse=True)
+def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few rows are shared."""
+    monkeypatch.setattr(chunks_module, "LARGE", 5)
 
 
 @pytest.fixture
