@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import asyncpg
 import pytest
 
 from infra.local.databases import LOADER, READER, SOURCE_OWNER, execute, fetch_value
@@ -15,7 +17,7 @@ from infra.local.machine import free_port
 from tests.end_to_end.conftest import Starlift, wait_until
 from tests.fixtures.postgres_cluster import TestCluster
 
-BUDGETS = 300_000
+BUDGETS = 30_000
 CHANGES = 3  # of the third source that have to arrive while the others are as they are
 CONTRACT = """
 name: several
@@ -65,6 +67,32 @@ def urls(postgres_cluster: TestCluster, second_postgres_cluster: TestCluster) ->
         yield found
 
 
+@contextmanager
+def a_first_load_that_waits(url: str) -> Iterator[None]:
+    """Reading a row of the budgets waits for an advisory lock, so that their first load goes on however fast the machine is."""
+    execute(
+        url,
+        "CREATE FUNCTION waited() RETURNS boolean LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_advisory_lock_shared(1); RETURN pg_advisory_unlock_shared(1); END $$",
+        "CREATE POLICY read_slowly ON budget USING (waited())",
+        "ALTER TABLE budget ENABLE ROW LEVEL SECURITY",
+    )
+    locks = "FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+
+    def hold() -> None:
+        with suppress(asyncpg.QueryCanceledError):
+            execute(url, "SELECT pg_advisory_lock(1), pg_sleep(3600)")
+
+    holder = Thread(target=hold)
+    holder.start()
+    try:
+        wait_until(lambda: fetch_value(url, f"SELECT count(*) {locks}"))
+        yield
+    finally:
+        fetch_value(url, f"SELECT count(pg_cancel_backend(pid)) {locks}")
+        holder.join()
+
+
 def documents(text: str) -> list[Any]:
     """The JSON documents of a command that went over several sources."""
     decoder, found = json.JSONDecoder(), []
@@ -87,17 +115,22 @@ def test_a_source_that_is_down_and_one_in_its_first_load_hold_up_no_third(
         "STARLIFT_WAREHOUSE_URL": urls["warehouse"],
     }
     up = ("up", "--detach", "--contract", str(contract), "--every", "1", "--prove-every", "3600")
-    starlift(*up, expected=0, **variables)
-    second_postgres_cluster.stop()
-    wait_until(lambda: "regions: waiting: " in starlift.log("up"))
-    for number in range(CHANGES):
-        execute(urls["shop"], f"UPDATE item SET item_name = 'change {number}'")
-        arrived = f"SELECT item_name = 'change {number}' FROM dim_item WHERE item_id = 1"
-        wait_until(lambda arrived=arrived: fetch_value(urls["warehouse"], arrived))  # type: ignore[misc]
-        assert fetch_value(urls["warehouse"], "SELECT count(*) FROM fact_budget") < BUDGETS
-    status = json.loads(starlift("status", "--source", "shop", "--timeout", "30", "--json", expected=None).out)
-    assert status["missing_batches"] == []
-    second_postgres_cluster.start(second_postgres_cluster.port or free_port())
+    with a_first_load_that_waits(urls["plans"]):
+        starlift(*up, expected=0, **variables)
+        second_postgres_cluster.stop()
+        try:
+            wait_until(lambda: "regions: waiting: " in starlift.log("up"))
+            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            wait_until(lambda: fetch_value(urls["plans"], waits))
+            for number in range(CHANGES):
+                execute(urls["shop"], f"UPDATE item SET item_name = 'change {number}'")
+                arrived = f"SELECT item_name = 'change {number}' FROM dim_item WHERE item_id = 1"
+                wait_until(lambda arrived=arrived: fetch_value(urls["warehouse"], arrived))  # type: ignore[misc]
+            assert fetch_value(urls["warehouse"], "SELECT count(*) FROM fact_budget") == 0
+            status = json.loads(starlift("status", "--source", "shop", "--timeout", "30", "--json", expected=None).out)
+            assert status["missing_batches"] == []
+        finally:
+            second_postgres_cluster.start(second_postgres_cluster.port or free_port())
     execute(urls["regions"], "INSERT INTO region VALUES (2, 'South')")
     starlift("ingest", "--wait")
     verdicts = documents(starlift("verify", "--json").out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from contracts.messages import BatchRemodelled
 from contracts.origins import FromLookup
 from contracts.proofs import Outcome
 from contracts.tables import Column, Lookup
+from services.ingestion.source import BatchLimits
 from services.operator.proof.repair import plan_repair
 from services.operator.proof.row_comparison import Mismatch
 from shared.sql import literal, quoted
@@ -156,7 +158,7 @@ async def test_a_corrupted_joined_value_is_found_and_repaired(owner: asyncpg.Con
 
 async def test_a_row_is_traced_to_the_objects_of_all_its_partners(owner: asyncpg.Connection, joined: Pipeline) -> None:
     await owner.execute(ROWS)
-    await joined.run()
+    await replace(joined, limits=BatchLimits(bundle_rows=0)).run()
     (row,) = (await life(joined, "fact_line", "1", "1")).rows
     assert row.batch is not None
     names = {piece.key.rpartition("/")[2].split(".")[0] for piece in row.batch.landing}
