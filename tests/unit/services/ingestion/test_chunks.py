@@ -6,29 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Any
 
 import pytest
 
-from contracts.messages import BatchIngested, ExtractChunk, IngestSource, IngestSourceData, Role, Trigger, decode, encode
+from contracts.messages import ExtractChunk, decode, encode
 from contracts.objects import SourceKeys
 from contracts.state import Manifest
 from services.ingestion import chunks as chunks_module
 from services.ingestion.handler import OTHER_CONTRACT_DELAY, Dependencies, handle, handle_chunk
 from services.ingestion.memory_source import ROW_BYTES, MemorySource
 from services.ingestion.source import BatchLimits, OpenSnapshot
-from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
 from shared.outcome import Defer, Done
-from shared.source_store import SourceStore
-from shared.testing import FakeObjectStore, FakeQueue, loop_now
-from tests.fixtures.applications import AN_ITEM, CONTRACT, item, maker
+from shared.testing import FakeObjectStore, FakeQueue
+from tests.fixtures.applications import AN_ITEM, CONTRACT, item
 from tests.fixtures.sharing import tasks
+from tests.unit.services.ingestion.scene import ITEMS, SOURCE, announced, dependencies, filled_source, request, rows
 
 pytestmark = pytest.mark.virtual_clock
-SOURCE = "shop"
-ITEMS = 47
 
 
 @pytest.fixture(autouse=True)
@@ -39,30 +35,12 @@ def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source() -> MemorySource:
-    source = MemorySource(CONTRACT, loop_now)
-    with source.transaction() as writes:
-        writes.put("maker", maker(1), maker(2))
-        writes.put("item", *(item(number, 1 + number % 2) for number in range(1, ITEMS + 1)))
-        writes.put("shelf", {"row": 1, "label": "a", "width": 3})
-    return source
+    return filled_source()
 
 
 @pytest.fixture
 def deps(source: MemorySource) -> Dependencies:
-    store = SourceStore(FakeObjectStore("landing"), SOURCE, "landing", "processed")
-    chunks = FakeQueue("chunks", order=Random(7))  # noqa: S311 - an order
-    limits = BatchLimits(rows=4)
-    return Dependencies(source, store, FakeQueue("remodelling"), limits, compare_keys_every=0, chunks=chunks, now=loop_now)
-
-
-def request(**wish: Any) -> IngestSource:
-    return IngestSource(**opening("tests"), data=IngestSourceData(source_name=SOURCE, trigger=Trigger.OPERATOR, **wish))
-
-
-def announced(deps: Dependencies) -> list[BatchIngested]:
-    assert isinstance(deps.remodelling, FakeQueue)
-    found = [decode(body) for body in deps.remodelling.bodies]
-    return [message for message in found if isinstance(message, BatchIngested)]
+    return dependencies(source)
 
 
 def commands(deps: Dependencies) -> list[ExtractChunk]:
@@ -76,11 +54,6 @@ def manifest(deps: Dependencies) -> Manifest:
     landing = deps.store.objects.buckets["landing"]
     (key,) = (key for key in landing if key.startswith(SourceKeys(SOURCE).manifests))
     return Manifest.model_validate_json(landing[key])
-
-
-def rows(batches: list[BatchIngested], table: str) -> int:
-    extracts = (extract for batch in batches for extract in batch.data.extracts)
-    return sum(one.object.row_count for one in extracts if (one.table, one.role) == (table, Role.BASE))
 
 
 def requires_whole_run(deps: Dependencies) -> None:

@@ -21,16 +21,14 @@ from services.ingestion import chunks as chunks_module
 from services.ingestion.handler import Dependencies, handle
 from services.ingestion.memory_source import IDENTITY, MemorySource
 from services.ingestion.resume import missing_ranges
-from services.ingestion.source import BatchLimits
 from shared.envelope import opening
 from shared.key_hashes import unpacked
 from shared.outcome import Done
 from shared.source_facts import SourceTableFacts
-from shared.source_store import SourceStore
-from shared.testing import EPOCH, FakeObjectStore, FakeQueue, loop_now
-from tests.fixtures.applications import CONTRACT, item, maker
+from shared.testing import EPOCH, FakeObjectStore
+from tests.fixtures.applications import item
 from tests.fixtures.sharing import tasks
-from tests.unit.services.ingestion.test_chunks import ITEMS, SOURCE, announced, request, rows
+from tests.unit.services.ingestion.scene import ITEMS, SOURCE, announced, dependencies, filled_source, request, rows
 
 pytestmark = pytest.mark.virtual_clock
 
@@ -43,22 +41,12 @@ def a_few_batches_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source() -> MemorySource:
-    source = MemorySource(CONTRACT, loop_now)
-    with source.transaction() as writes:
-        writes.put("maker", maker(1), maker(2))
-        writes.put("item", *(item(number, 1 + number % 2) for number in range(1, ITEMS + 1)))
-        writes.put("shelf", {"row": 1, "label": "a", "width": 3})
-    return source
+    return filled_source()
 
 
 @pytest.fixture
 def deps(source: MemorySource) -> Dependencies:
-    return dependencies(source, SourceStore(FakeObjectStore("landing"), SOURCE, "landing", "processed"))
-
-
-def dependencies(source: MemorySource, store: SourceStore) -> Dependencies:
-    limits, chunks = BatchLimits(rows=4), FakeQueue("chunks", order=Random(7))  # noqa: S311 - an order
-    return Dependencies(source, store, FakeQueue("remodelling"), limits, compare_keys_every=0, chunks=chunks, now=loop_now)
+    return dependencies(source)
 
 
 def again(deps: Dependencies) -> Dependencies:
