@@ -46,6 +46,16 @@ class SourceIdentity(_Stored):
     statistics_reset: str  # pg_stat_bgwriter.stats_reset: moves after a crash, and a crashed PostgreSQL reuses transaction ids
 
 
+class DatasetState(_Stored):
+    """How far a data set has been taken (contracts/datasets.py)."""
+
+    whole_run: int | None = None  # the run of the newest whole snapshot; earlier extracts no longer count
+    sha256: str | None = None  # of the bytes of the last delivery: the same ones again change nothing
+    since: str | None = None  # what the next increment of an API begins after
+    etag: str | None = None  # of the last answer of an API
+    last_modified: str | None = None  # of the last answer of an API
+
+
 class Checkpoint(_Stored):
     """What the last completed run leaves to the next."""
 
@@ -61,6 +71,7 @@ class Checkpoint(_Stored):
     empty_tables: frozenset[str] = frozenset()  # had no row when their keys should have been compared
     # When a transaction that is still open began to hold the horizon back. Every run reads again what has changed since.
     held_back_since: AwareDatetime | None = None
+    datasets: dict[str, DatasetState] = {}  # of a source of files or of an API, by name
 
 
 class UnfinishedLoad(_Stored):

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from contracts.column_types import TEXT, ColumnType
+from contracts.datasets import Dataset
 from contracts.expressions import Expression
 from contracts.origins import Origin
 from contracts.warehouse import HISTORY_COLUMNS, RUN, current_name, versions_name
@@ -58,6 +59,7 @@ class SourceTable:
     full: bool = False  # every run reads all of it: it is not a table, or no index guarantees its key
     row_id: str | None = None  # its key, if it has none: a column that Starlift computes, of a hash of the others
     source_name: str | None = None  # which of several sources has it; None: the contract has one source, which settings name
+    dataset: Dataset | None = None  # how its rows are delivered; None: it is a table of a PostgreSQL database
 
     @cached_property
     def defect(self) -> str:
