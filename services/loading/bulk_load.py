@@ -65,7 +65,12 @@ LOADS_LIMIT = timedelta(seconds=30)  # for loads under way to end
 READERS_LIMIT = timedelta(seconds=3)  # for readers to release a table: every later reader waits behind a request for it
 
 _INDEX, _CONSTRAINT = "CREATE UNIQUE INDEX", "ALTER TABLE"  # of a missing key first the index, then its constraint
-_NOT_NOW = (asyncpg.DependentObjectsStillExistError, asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError)
+_NOT_NOW = (
+    asyncpg.DependentObjectsStillExistError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,  # with a reader that holds one table and waits for another
+)
 _OWN_TABLES_ARE_EMPTY = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table})" for table in (LEDGER, BULK_LEDGER, TOMBSTONE, COMPARISON)
 )
@@ -113,8 +118,10 @@ async def find_bulk_load(connection: asyncpg.Connection, contract: Contract) -> 
 
 async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) -> None:
     """Begin a bulk load if the warehouse is empty; where something is in the way, the run is merged like any other."""
-    async with transaction() as connection:  # of its own: to hold a table and wait for the star's lock would be a deadlock
-        if not await _may_begin(connection, contract, wanted):
+    # In a transaction of its own, and without a look at the star: to hold a table and wait for the star's lock, or for a table
+    # that another loader's begin holds, would be a deadlock.
+    async with transaction() as connection:
+        if not await _is_unused(connection, contract, wanted):
             return
     async with transaction() as connection:
         try:
@@ -122,7 +129,7 @@ async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) 
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOADS_LIMIT.seconds}s'")
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", contract.own_lock(STAR_LOCK))
                 await connection.execute(f"SET LOCAL lock_timeout = '{READERS_LIMIT.seconds}s'")
-                if not await _may_begin(connection, contract, wanted):
+                if not (await _is_unused(connection, contract, wanted) and await _is_empty(connection, contract)):
                     return
                 for statement in _drop_keys(contract, await read_star(connection, contract)):
                     await connection.execute(statement)
@@ -132,11 +139,14 @@ async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) 
             _log.warning("bulk_load_not_begun", run=wanted.run, reason=str(error.args[0]))
 
 
-async def _may_begin(connection: asyncpg.Connection, contract: Contract, wanted: BulkLoad) -> bool:
-    """Whether everything is empty. A record may be there: of a loader that crashed before it loaded a batch."""
+async def _is_unused(connection: asyncpg.Connection, contract: Contract, wanted: BulkLoad) -> bool:
+    """Whether no batch was ever loaded. A record may be there: of a loader that crashed before it loaded one."""
     are_empty = await connection.fetchval(contract.own(f"SELECT {_OWN_TABLES_ARE_EMPTY}"))
-    if not are_empty or await find_bulk_load(connection, contract) == wanted:
-        return False
+    return bool(are_empty) and await find_bulk_load(connection, contract) != wanted
+
+
+async def _is_empty(connection: asyncpg.Connection, contract: Contract) -> bool:
+    """Whether the star is made of plain tables without a row."""
     names = [table.name for table in contract.warehouse_tables]
     if not await connection.fetchval(_ARE_PLAIN, contract.warehouse_schema, names):
         return False

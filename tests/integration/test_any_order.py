@@ -20,7 +20,7 @@ from contracts.messages import BatchRemodelled, LookUpKeys
 from infra.local.databases import LOADER, READER, SOURCE_OWNER
 from services.ingestion.source import BatchLimits
 from services.operator.local.totesys.fill import connect, create, fill
-from shared.errors import TransientError
+from shared.errors import ServerBusyError, TransientError
 from shared.testing import FakeObjectStore
 from tests.fixtures.pipeline import Dump, Pipeline, open_pipeline
 from tests.fixtures.postgres_cluster import TestCluster
@@ -246,5 +246,5 @@ async def load_until_done(pipeline: Pipeline, message: BatchRemodelled) -> list[
     while True:
         try:
             return await pipeline.load(message)
-        except TransientError:
+        except (TransientError, ServerBusyError):
             await asyncio.sleep(0)

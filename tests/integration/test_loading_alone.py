@@ -35,6 +35,12 @@ SELECT EXISTS (
 )
 """
 
+HELD_BY_OTHERS = """
+SELECT c.relname FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()  -- copies of a database share their tables' oids
+WHERE l.pid <> pg_backend_pid() AND c.relname = ANY ($1)
+"""
+
 
 @pytest.fixture
 async def another(postgres_cluster: TestCluster, warehouse_database: str) -> AsyncIterator[asyncpg.Connection]:
@@ -107,6 +113,22 @@ async def test_tombstones_wait_for_a_running_load_and_mark_its_rows(
     await task
     found = await pipeline.select("SELECT payment_type_id FROM dim_payment_type WHERE _deleted_at IS NOT NULL")
     assert found == [(99,)]
+
+
+async def test_a_loader_holds_no_table_of_the_star_while_another_one_begins_a_bulk_load(
+    pipeline: Pipeline, another: asyncpg.Connection
+) -> None:
+    """It would be a deadlock: the one that begins holds the star's lock, and takes one table after the other."""
+    messages, star = await pipeline.read(), pipeline.star
+    await star.ensure_schema()
+    names = [table.name for table in pipeline.contract.warehouse_tables]
+    async with another.transaction():
+        await another.execute("SELECT pg_advisory_xact_lock($1)", STAR_LOCK)
+        await another.execute(f"LOCK TABLE {names[-1]} IN ACCESS EXCLUSIVE MODE")
+        load = asyncio.create_task(pipeline.load(messages[0], star=star))
+        await until_waiting(another)
+        assert await another.fetch(HELD_BY_OTHERS, names) == []
+    await load
 
 
 def asked(loader: loading.Dependencies) -> list[LookUpKeys]:
