@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from contracts.objects import Name, ObjectRef
+from contracts.objects import Name, ObjectRef, Sha256
 from contracts.upcasts import upcast
 
 MESSAGE_BYTES_MAXIMUM = 1024 * 1024  # SQS, since August 2025
@@ -78,12 +78,18 @@ class Role(StrEnum):
     PARTNER = "partner"  # to be joined only
 
 
+# Of a data set (contracts/datasets.py): the newest run, up to the batch's, that took a whole snapshot. Images of rows count by
+# it before their version (services/loading/merge.py). None: no run has; or the rows are a database's.
+WholeRun = Annotated[int, Field(ge=1)] | None
+
+
 class Extract(_Closed):
     """Rows of one source table in the landing bucket."""
 
     table: Name  # of the source
     role: Role
     object: ObjectRef  # Parquet, or a bundle: the same object then for all tables, with the row count of this one
+    whole_run: WholeRun = None
 
 
 class StarRows(_Closed):
@@ -91,6 +97,7 @@ class StarRows(_Closed):
 
     table: Name  # of the warehouse
     object: ObjectRef  # as of an Extract
+    whole_run: WholeRun = None  # as of the Extract that the rows are made from
 
 
 class LoadedTable(_Closed):
@@ -181,6 +188,7 @@ class BatchRemodelledData(_BatchData):
     answers: UUID | None = None  # as in the BatchIngested
     quarantine: ObjectRef | None = None  # the rows that the warehouse can't hold, as JSON lines
     rejected: ObjectRef | None = None  # RejectedKeys: the rows that filters of the warehouse's tables leave out
+    landed: tuple[Sha256, ...] = ()  # of data sets: the hashes of the extracts that the rows are made from
 
 
 class BatchLoadedData(_BatchData):
@@ -188,6 +196,7 @@ class BatchLoadedData(_BatchData):
 
     tables: tuple[LoadedTable, ...]
     quarantined: Annotated[int, Field(ge=0)]  # how many rows of the batch are in quarantine
+    landed: tuple[Sha256, ...] = ()  # as in the BatchRemodelled: the ledger's own record of what was delivered
 
 
 class IngestSource(_Event):
@@ -217,21 +226,21 @@ class ExtractChunk(_Event):
 class BatchIngested(_Event):
     """Event, from ingestion to remodelling."""
 
-    type: Literal["starlift.batch_ingested.v4"] = "starlift.batch_ingested.v4"
+    type: Literal["starlift.batch_ingested.v5"] = "starlift.batch_ingested.v5"
     data: BatchIngestedData
 
 
 class BatchRemodelled(_Event):
     """Event, from remodelling to loading."""
 
-    type: Literal["starlift.batch_remodelled.v5"] = "starlift.batch_remodelled.v5"
+    type: Literal["starlift.batch_remodelled.v6"] = "starlift.batch_remodelled.v6"
     data: BatchRemodelledData
 
 
 class BatchLoaded(_Event):
     """Event, from loading, for readers of the ledger."""
 
-    type: Literal["starlift.batch_loaded.v1"] = "starlift.batch_loaded.v1"
+    type: Literal["starlift.batch_loaded.v2"] = "starlift.batch_loaded.v2"
     data: BatchLoadedData
 
 

@@ -19,7 +19,7 @@ class Route:
 
     @property
     def kind(self) -> str:
-        """The type of the message, such as `starlift.batch_ingested.v4`."""
+        """The type of the message, such as `starlift.batch_ingested.v5`."""
         return message_type(self.model)
 
 

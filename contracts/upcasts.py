@@ -15,6 +15,9 @@ UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "starlift.batch_remodelled.v3": lambda document: {**document, "type": "starlift.batch_remodelled.v4"},
     "starlift.batch_ingested.v3": lambda document: {**document, "type": "starlift.batch_ingested.v4"},
     "starlift.batch_remodelled.v4": lambda document: {**document, "type": "starlift.batch_remodelled.v5"},
+    "starlift.batch_ingested.v4": lambda document: {**document, "type": "starlift.batch_ingested.v5"},
+    "starlift.batch_remodelled.v5": lambda document: {**document, "type": "starlift.batch_remodelled.v6"},
+    "starlift.batch_loaded.v1": lambda document: {**document, "type": "starlift.batch_loaded.v2"},
 }
 
 

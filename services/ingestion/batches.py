@@ -111,19 +111,19 @@ async def write_page(page: Page, object_keys: BatchKeys, store: SourceStore) -> 
     body = await asyncio.to_thread(encode_parquet, await page.frame, page.types, page.carried)
     key_of = partial(object_keys.extract, page.table.name, page.role)
     ref = await store.put_landing(key_of, body, row_count=page.row_count)
-    return [Extract(table=page.table.name, role=page.role, object=ref)]
+    return [Extract(table=page.table.name, role=page.role, object=ref, whole_run=page.whole_run)]
 
 
 async def _write_bundle(pages: Sequence[Page], object_keys: BatchKeys, store: SourceStore) -> list[Extract]:
     parts = [(extract_name(page.table.name, page.role), await page.frame, page.types, page.carried) for page in pages]
     body = await asyncio.to_thread(encode_bundle, parts)
-    rows = Counter[tuple[str, Role]]()
+    rows = Counter[tuple[str, Role, int | None]]()
     for page in pages:
-        rows[page.table.name, page.role] += page.row_count
+        rows[page.table.name, page.role, page.whole_run] += page.row_count
     ref = await store.put_landing(object_keys.bundle, body, row_count=rows.total())
     return [
-        Extract(table=table, role=role, object=ref.model_copy(update={"row_count": count}))
-        for (table, role), count in rows.items()
+        Extract(table=table, role=role, object=ref.model_copy(update={"row_count": count}), whole_run=whole_run)
+        for (table, role, whole_run), count in rows.items()
     ]
 
 

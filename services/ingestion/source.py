@@ -65,6 +65,7 @@ class Page:
     row_count: int
     byte_count: int  # of its CSV
     frame: asyncio.Future[pd.DataFrame]  # in the form of shared.codecs; parsed while the next page is read
+    whole_run: int | None = None  # of a data set: as in an Extract (contracts/messages.py)
 
     @property
     def carried(self) -> list[str]:

@@ -163,5 +163,6 @@ def _batch_loaded(message: BatchRemodelled) -> BatchLoaded:
         **message.data.head(),
         tables=tuple(LoadedTable(table=rows.table, row_count=rows.object.row_count) for rows in message.data.tables),
         quarantined=message.data.quarantine.row_count if message.data.quarantine else 0,
+        landed=message.data.landed,
     )
     return BatchLoaded(**caused_by(message, EVENT_SOURCE, subject=data.batch_id, name="batch_loaded"), data=data)

@@ -119,31 +119,43 @@ async def _write_objects(
         answers=batch.answers,
         quarantine=await _write_quarantine(rows, results, object_keys, deps),
         rejected=await _write_rejected(results, object_keys, deps),
+        landed=tuple(dict.fromkeys(one.object.sha256 for one in batch.extracts if _is_delivered(one, deps))),
     )
+
+
+def _is_delivered(extract: Extract, deps: Dependencies) -> bool:
+    return deps.contract.source_table(extract.table).dataset is not None
 
 
 async def _write_star_rows(
     batch: BatchIngestedData, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
 ) -> tuple[StarRows, ...]:
     """Write the star rows: as a bundle if the batch is one."""
+    whole_runs = {extract.table: extract.whole_run for extract in batch.extracts}
     if not all(is_bundle(extract.object.key) for extract in batch.extracts):
-        return tuple(await asyncio.gather(*(_write_table(result, object_keys, deps) for result in results)))
-    if not results:
-        return ()
+        refs = await asyncio.gather(*(_write_table(result, object_keys, deps) for result in results))
+    elif results:
+        refs = await _write_bundle(results, object_keys, deps)
+    else:
+        refs = []
+    return tuple(
+        StarRows(table=result.table.name, object=ref, whole_run=whole_runs[result.table.source])
+        for result, ref in zip(results, refs, strict=True)
+    )
+
+
+async def _write_bundle(results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies) -> list[ObjectRef]:
     parts = [(result.table.name, result.rows, result.table.star_types, ()) for result in results]
     body = await asyncio.to_thread(encode_bundle, parts)
     row_count = sum(len(result.rows) for result in results)
     ref = await put_addressed(deps.objects, deps.processed_bucket, object_keys.bundle, body, row_count=row_count)
-    return tuple(
-        StarRows(table=result.table.name, object=ref.model_copy(update={"row_count": len(result.rows)})) for result in results
-    )
+    return [ref.model_copy(update={"row_count": len(result.rows)}) for result in results]
 
 
-async def _write_table(result: Remodelled, object_keys: BatchKeys, deps: Dependencies) -> StarRows:
+async def _write_table(result: Remodelled, object_keys: BatchKeys, deps: Dependencies) -> ObjectRef:
     body = await asyncio.to_thread(encode_parquet, result.rows, result.table.star_types)
     key_of = partial(object_keys.star_rows, result.table.name)
-    ref = await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
-    return StarRows(table=result.table.name, object=ref)
+    return await put_addressed(deps.objects, deps.processed_bucket, key_of, body, row_count=len(result.rows))
 
 
 async def _copy_hashes(batch: BatchIngestedData, object_keys: BatchKeys, deps: Dependencies) -> ObjectRef | None:

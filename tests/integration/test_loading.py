@@ -115,7 +115,7 @@ async def test_the_ledger_records_what_was_loaded(filled: asyncpg.Connection, pi
         "jsonb_array_length(event -> 'data' -> 'tables'), event ->> 'causationid' FROM starlift.ledger"
     )
     assert (run, index, is_last, quarantined, tables) == (message.data.run, 0, "true", "0", 10)
-    assert (kind, cause) == ("starlift.batch_loaded.v1", str(message.id))
+    assert (kind, cause) == ("starlift.batch_loaded.v2", str(message.id))
 
 
 async def test_a_batch_that_fails_halfway_leaves_nothing(filled: asyncpg.Connection, pipeline: Pipeline) -> None:

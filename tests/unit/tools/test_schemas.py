@@ -114,10 +114,10 @@ def test_the_command_lists_the_files_it_wrote(
 ) -> None:
     monkeypatch.setattr("tools.schemas.DIRECTORY", tmp_path)
     main()
-    assert "wrote starlift.batch_loaded.v1.json" in capsys.readouterr().out
+    assert "wrote starlift.batch_loaded.v2.json" in capsys.readouterr().out
     main()
     assert capsys.readouterr().out == "every schema is up to date\n"
-    (tmp_path / "starlift.batch_loaded.v1.json").write_text("{}")
+    (tmp_path / "starlift.batch_loaded.v2.json").write_text("{}")
     with pytest.raises(SystemExit, match="give it a new version"):
         main()
 

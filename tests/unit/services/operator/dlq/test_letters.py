@@ -126,14 +126,14 @@ def test_an_older_version_is_upcast_to_this_build_s() -> None:
     document["data"]["keys"] = [{"table": "staff", "objects": []}]
     found = letter(json.dumps(document))
     assert (found.problem, found.type) == (None, "starlift.batch_ingested.v2")
-    assert json.loads(found.outgoing.body)["type"] == "starlift.batch_ingested.v4"
+    assert json.loads(found.outgoing.body)["type"] == "starlift.batch_ingested.v5"
     assert "keys" not in json.loads(found.outgoing.body)["data"]
 
 
 def test_a_message_for_another_service_has_a_problem() -> None:
     assert letter(encode(ingested(7))).problem is None
     found = read_letter("loading", Delivery("1", encode(ingested(7)), "", 1, EPOCH, EPOCH))
-    assert found.problem == "'starlift.batch_ingested.v4' is not for loading, which works on 'starlift.batch_remodelled.v5'"
+    assert found.problem == "'starlift.batch_ingested.v5' is not for loading, which works on 'starlift.batch_remodelled.v6'"
 
 
 def test_every_object_a_message_refers_to_is_found_at_any_depth() -> None:

@@ -70,8 +70,8 @@ async def test_letters_that_cannot_be_replayed_stay_with_a_reason(
     scene = DeadScene()
     (large,) = scene.add()
     (message,) = scene.dead.messages
-    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v4"})
-    old = message.body.replace("starlift.batch_ingested.v4", "old.v1")
+    monkeypatch.setitem(UPCASTS, "old.v1", lambda one: one | {"type": "starlift.batch_ingested.v5"})
+    old = message.body.replace("starlift.batch_ingested.v5", "old.v1")
     message.body = old.replace('"source":"tests"', f'"source":"tests{"x" * (MESSAGE_BYTES_MAXIMUM - len(old))}"')
     good = scene.add(2, replays=2)
     (tired,) = scene.add(replays=3)
@@ -85,7 +85,7 @@ async def test_letters_that_cannot_be_replayed_stay_with_a_reason(
     assert "bytes, SQS takes" in reasons[large]
     assert reasons[tired].startswith("it was replayed 3 times already")
     assert reasons[broken] == "the body is not JSON; Starlift does not send such messages"
-    assert "newer than version 1" in reasons[newer]
+    assert "newer than version 2" in reasons[newer]
     assert (await scene.replay(Filter(ids=(tired,)), force=True)).counts == {"replayed": 1}
     assert FailureRecord.model_validate_json(scene.alive.sent[-1].attributes[FAILURE_ATTRIBUTE]).replays == 4
 

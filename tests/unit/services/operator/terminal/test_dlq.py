@@ -125,7 +125,7 @@ def test_a_replay_is_a_dry_run_by_default(dlq: Terminal) -> None:
     (broken,) = dlq.put("{")
     answer = dlq("replay")
     assert answer.code == ExitCode.PARTIAL
-    assert "3 letters would go to remodelling: starlift.batch_ingested.v4, failed with SourceMismatchError" in answer.out
+    assert "3 letters would go to remodelling: starlift.batch_ingested.v5, failed with SourceMismatchError" in answer.out
     assert f"1 letter of remodelling would stay, such as {broken[:8]}: the body is not JSON" in answer.out
     assert "3 letters of 4 would be sent; --execute sends them" in answer.out
     assert dlq.scene.alive.sent == []
@@ -198,7 +198,7 @@ def test_an_edited_body_that_is_invalid_is_kept(dlq: Terminal, monkeypatch: pyte
     assert answer.code == ExitCode.USAGE
     kept = re.search(r"what you saved is kept in '(.*)'; correct it, and give it to --patch$", answer.err)
     assert kept
-    assert json.loads(Path(kept[1]).read_text(encoding="utf-8"))["type"] == "starlift.folded.v4"
+    assert json.loads(Path(kept[1]).read_text(encoding="utf-8"))["type"] == "starlift.folded.v5"
     rmtree(Path(kept[1]).parent)
 
 
