@@ -24,6 +24,11 @@ class TableRows(_Closed):
     scales: dict[str, int] = {}  # of decimals, where it is not 0: a value is the number times 10^scale
     carried: tuple[str, ...] = ()  # the columns that no contract knows
 
+    @property
+    def known(self) -> list[str]:
+        """The columns that the contract knows by which the rows were written."""
+        return [name for name in self.columns if name not in self.carried]
+
 
 class Bundle(_Closed):
     """The rows of a batch, by the name that an object of their own would have: `extract_name`, or the warehouse's table."""

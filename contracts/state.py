@@ -54,6 +54,9 @@ class DatasetState(_Stored):
     since: str | None = None  # what the next increment of an API begins after
     etag: str | None = None  # of the last answer of an API
     last_modified: str | None = None  # of the last answer of an API
+    # How extracts since `whole_run` are read (shared/landed.py): another type or key makes other values of the same bytes.
+    columns: dict[str, str] = {}  # the type of each column, by name; empty before the first run
+    key: tuple[str, ...] = ()
 
 
 class Checkpoint(_Stored):

@@ -42,14 +42,13 @@ def frame_of(rows: TableRows, types: Mapping[str, ColumnType]) -> pd.DataFrame:
 
     Raises: NewerColumnsError for a column that `types` lacks or that has another scale; KeyError for one that the rows lack.
     """
-    require_all_known((name for name in rows.columns if name not in rows.carried), types)
+    require_all_known(rows.known, types)
     return some_columns(rows, types)
 
 
 def some_columns(rows: TableRows, types: Mapping[str, ColumnType]) -> pd.DataFrame:
     """Some columns of rows, which may have others. Raises: as `frame_of`."""
-    known = [name for name in rows.columns if name not in rows.carried]
-    require_fit(known, dict.fromkeys(known, 0) | rows.scales, types)
+    require_fit(rows.known, dict.fromkeys(rows.known, 0) | rows.scales, types)
     return pd.DataFrame({name: _array(rows.columns[name], codec_of(kind).frame) for name, kind in types.items()}, copy=False)
 
 

@@ -97,6 +97,21 @@ def decode_columns(body: bytes, types: Mapping[str, ColumnType]) -> pd.DataFrame
     return _decoded(_opened(body), types)
 
 
+def known_columns(body: bytes) -> list[str]:
+    """The columns of a file that encode_parquet made, without those that were carried."""
+    return _known_columns(_opened(body))
+
+
+def widened(frame: pd.DataFrame, types: Mapping[str, ColumnType]) -> pd.DataFrame:
+    """The rows with all columns of `types`: NULL where `frame` has none."""
+    nothing = [None] * len(frame)
+    columns = {
+        name: frame[name] if name in frame else pd.Series(nothing, frame.index, codec_of(kind).frame)
+        for name, kind in types.items()
+    }
+    return pd.DataFrame(columns, copy=False)
+
+
 def require_all_known(columns: Iterable[str], types: Mapping[str, ColumnType]) -> None:
     """Raises: NewerColumnsError for a column of a file that `types` lacks: leaving it out would lose it silently."""
     if unknown := [name for name in columns if name not in types]:
