@@ -130,6 +130,10 @@ class SourceKeys:
         """The proof of a time."""
         return f"proofs/{self.source}/{taken_at:%Y%m%dT%H%M%SZ}.json"
 
+    def proof_report(self, taken_at: datetime) -> str:
+        """The page that names the rows that a proof of a time found different."""
+        return f"proofs/{self.source}/{taken_at:%Y%m%dT%H%M%SZ}.html"
+
     @property
     def last_proof(self) -> str:
         """The last proof."""

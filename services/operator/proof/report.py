@@ -8,6 +8,7 @@ from html import escape
 from contracts.proofs import Outcome
 from services.operator.proof.history import HistoryVerdict
 from services.operator.proof.verdict import Verdict
+from services.operator.system import System
 from services.operator.wording import clock
 
 DIFFERENCES_NAMED = 1_000  # of one table, or problems of one fact
@@ -47,6 +48,14 @@ def report(verdict: Verdict, source_name: str, history: HistoryVerdict | None = 
         page += [f"<p>{escape(fact.sentence)}</p>\n{_list(fact.problems, fact.flawed)}" for fact in history.facts]
     page.append(f"<p>Compared by Starlift, source at {clock(verdict.taken_at)}.</p></body></html>\n")
     return "\n".join(page)
+
+
+async def keep_report(system: System, verdict: Verdict, history: HistoryVerdict | None = None) -> str:
+    """Write the page beside the records of proofs, and return its address in S3."""
+    store = system.store
+    key = store.keys.proof_report(verdict.taken_at)
+    await store.objects.put(store.landing_bucket, key, report(verdict, store.source, history).encode())
+    return f"s3://{store.landing_bucket}/{key}"
 
 
 def _list(named: Sequence[object], count: int) -> str:

@@ -20,6 +20,7 @@ from contracts.proofs import Outcome
 from services.operator.errors import OperatorError
 from services.operator.proof.history import HistoryVerdict, keep_baseline
 from services.operator.proof.repair import repair
+from services.operator.proof.report import keep_report
 from services.operator.proof.report import report as as_html
 from services.operator.proof.row_comparison import NAMED_MAXIMUM
 from services.operator.proof.verdict import Scope, Verdict
@@ -67,7 +68,9 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     record: Annotated[
         bool,
         typer.Option(
-            "--record", help="Make this one of a regular series: `starlift status` reports when the next one is missing."
+            "--record",
+            help="Make this one of a regular series: `starlift status` reports when the next one is missing. Its output, which "
+            "becomes a log, says where a page in S3 names the rows that differ.",
         ),
     ] = False,
     with_repair: Annotated[bool, typer.Option("--repair", help="Read the rows that differ again, then compare again.")] = False,
@@ -78,7 +81,7 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     if begin_anew and not history:
         raise typer.BadParameter("--begin-anew needs --history; pass both")
 
-    async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str]:
+    async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str, str | None]:
         if begin_anew:
             await keep_baseline(system)
         verdict = await _compare(system, scope, is_regular=record)
@@ -86,10 +89,13 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
             runs = await repair(system, verdict)
             aside.print(repaired_sentence(verdict, runs), highlight=False, soft_wrap=True)
             verdict = await _compare(system, scope, is_regular=record) if runs else verdict
-        return verdict, await _check_history(system, scope) if history else None, system.settings.source_name
+        past = await _check_history(system, scope) if history else None
+        is_flawed = verdict.different or (past is not None and not past.is_complete)
+        kept = await keep_report(system, verdict, past) if record and is_flawed else None
+        return verdict, past, system.settings.source_name, kept
 
-    verdict, past, source_name = with_system(work)
-    code = deliver(verdict, past, as_json=as_json, report=report, source_name=source_name)
+    verdict, past, source_name, kept = with_system(work)
+    code = deliver(verdict, past, as_json=as_json, report=report, source_name=source_name, kept=kept)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
 
@@ -138,19 +144,26 @@ def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
 
 
 def deliver(
-    verdict: Verdict, history: HistoryVerdict | None, *, as_json: bool, report: Path | None, source_name: str
+    verdict: Verdict,
+    history: HistoryVerdict | None,
+    *,
+    as_json: bool,
+    report: Path | None,
+    source_name: str,
+    kept: str | None = None,
 ) -> ExitCode:
     """Print the verdict, with that of the history if it was checked, write the report, and return the exit code.
 
+    If a page in S3, `kept`, names the rows, none is printed: their values would stay in a log.
     Raises: OperatorError if the report can't be written.
     """
     if as_json:
         past = {} if history is None else {"history": history.model_dump(mode="json")}
         typer.echo(json.dumps(verdict.model_dump(mode="json") | past, indent=2))
     else:
-        show_verdict(people, verdict)
+        show_verdict(people, verdict, kept)
         if history is not None:
-            show_history(people, history)
+            show_history(people, history, kept)
     if report is not None:
         try:
             report.write_text(as_html(verdict, source_name, history), encoding="utf-8")
@@ -161,7 +174,7 @@ def deliver(
     return ExitCode.NOT_LOADED if verdict.outcome is Outcome.PENDING else ExitCode.DONE
 
 
-def show_verdict(console: Console, verdict: Verdict) -> None:
+def show_verdict(console: Console, verdict: Verdict, kept: str | None = None) -> None:
     """Print a line per table, the first differences of each, and the verdict as a sentence."""
     stuck = ("stuck",) if verdict.stuck else ()  # a terminal has little room at 80 columns
     table = Table(
@@ -180,7 +193,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         )
     console.print(table)
     for found in verdict.tables:
-        _show_named(console, found.table, found.differences, found.different)
+        _show_named(console, found.table, found.differences, found.different, kept)
     console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
 
 
@@ -190,17 +203,21 @@ def verdict_sentence(verdict: Verdict) -> str:
     return f"[bold {COLOURS[verdict.outcome]}]{word}[/] {escape(rest)}"
 
 
-def show_history(console: Console, history: HistoryVerdict) -> None:
+def show_history(console: Console, history: HistoryVerdict, kept: str | None = None) -> None:
     """Print fact by fact what was checked and what is wrong, and the verdict as a sentence."""
     for fact in history.facts:
         console.print(Text(fact.sentence), soft_wrap=True)
-        _show_named(console, fact.table, fact.problems, fact.flawed)
+        _show_named(console, fact.table, fact.problems, fact.flawed, kept)
     word = "[bold green]HISTORY COMPLETE[/]" if history.is_complete else "[bold red]HISTORY FLAWED[/]"
     console.print(f"{word}: {history.sentence}", highlight=False, soft_wrap=True)
 
 
-def _show_named(console: Console, name: str, found: Sequence[object], count: int) -> None:
+def _show_named(console: Console, name: str, found: Sequence[object], count: int, kept: str | None) -> None:
     """Print the first of `count` differences or problems of a table. As a Text: a value may look like markup or an emoji."""
+    if kept is not None:
+        if count:
+            console.print(Text(f"{name}: {count:,}, named in {kept}", "red"), soft_wrap=True)
+        return
     for one in found[:DIFFERENCES_SHOWN]:
         console.print(Text(f"{name} {one}", "red"), soft_wrap=True)
     if count > DIFFERENCES_SHOWN:

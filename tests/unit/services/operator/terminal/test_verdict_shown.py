@@ -22,6 +22,16 @@ def shown(verdict: Verdict) -> str:
     return console.export_text()
 
 
+def test_rows_that_a_page_names_are_not_printed() -> None:
+    difference = Difference(Mismatch.DIFFERENT, (7,), {"city": Both("Leeds", None)})
+    console = Console(file=io.StringIO(), width=200, record=True)
+    verdict = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1, differences=[difference])])
+    show_verdict(console, verdict, kept="s3://landing/proofs/shop/1.html")
+    text = console.export_text()
+    assert "dim_staff: 1, named in s3://landing/proofs/shop/1.html" in text
+    assert "Leeds" not in text
+
+
 @pytest.mark.parametrize(
     ("difference", "text"),
     [
