@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contracts.column_types import ColumnType
+from contracts.datasets import Dataset
 from contracts.expressions import Expression, Literal, Operation, ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, Origin, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, SourceTable, WarehouseTable
@@ -71,6 +72,24 @@ def _source_table(table: SourceTable) -> dict[str, Any]:
         relation=table.relation,
         full=table.full,
         row_id=table.row_id,
+        dataset=None if table.dataset is None else _dataset(table.dataset),
+    )
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    """What its records mean, and which image of a row is the newest; not how often and with what secret they are asked for.
+
+    `contents` is always there: a data set is not the table of a database that has its columns.
+    """
+    form, request = dataset.form, dataset.request
+    fields = {"delimiter": form.delimiter, "null": form.null, "encoding": form.encoding, "path": form.path}
+    usual = {"delimiter": ",", "null": "", "encoding": "utf-8", "path": None}
+    return _given(
+        contents=dataset.contents.value,
+        format=form.format.value,
+        **{name: value for name, value in fields.items() if value != usual[name]},
+        version=dataset.version,
+        request=None if request is None else _given(path=request.path, parameters=dict(request.parameters) or None),
     )
 
 

@@ -10,17 +10,16 @@ from contracts.column_types import ColumnType, Kind
 from contracts.expression_parts import columns_read, needs_form
 from contracts.expressions import NUMBERS, Expression, Type, type_of
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
+from contracts.source_checks import repeated, source_problems
 from contracts.tables import (
     NAME_BYTES_MAXIMUM,
     TABLE_NAME_BYTES_MAXIMUM,
     Calendar,
     Column,
     Dimension,
-    Drift,
     Fact,
     Join,
     RemodelledTable,
-    SourceTable,
     WarehouseTable,
 )
 from contracts.unknown import unknown_problems
@@ -34,52 +33,20 @@ if TYPE_CHECKING:
 
 def contradictions(contract: Contract) -> Iterator[str]:
     """Every rule that a contract breaks, a sentence each. Raises: ContractError for a name that nothing has."""
-    yield from _repeated("two source tables", [table.name for table in contract.source_tables])
+    yield from source_problems(contract)
     names = [table.name for table in contract.stored_tables]
     names += [current_name(fact.name) for fact in contract.facts]
     names += [as_of_name(fact.name) for fact in contract.facts if fact.as_of]
     names += [history_name(table.name) for table in contract.warehouse_tables if isinstance(table, Dimension) and table.history]
-    yield from _repeated("two warehouse tables or views", names)
-    for source in contract.source_tables:
-        if (problem := name_problem(source.name)) is not None:
-            yield f"'{source.name}': {problem}; give it another name in the contract, and its own as `table`"
-        yield from _repeated(f"'{source.name}' has two columns", [column.name for column in source.columns])
-        for name in source.key:
-            if not (kind := source.column(name).type).may_be_key:
-                kinds = "integer, bigint, numeric, text, enum, uuid, boolean, date, timestamp or timestamptz"
-                yield f"'{source.name}.{name}' is a key and must be {kinds}, not {kind.family}"
-        if source.row_id is not None:
-            yield from _row_id_problems(contract, source)
+    yield from repeated("two warehouse tables or views", names)
     for table in contract.warehouse_tables:
         yield from _table_problems(contract, table)
-
-
-def name_problem(name: str) -> str | None:
-    """Why a source table may not be called so: the keys of its objects hold the name."""
-    is_unfit = "/" in name or min(name) < " "
-    return "its name has a '/' or a control character, which the key of an object can't have" if is_unfit else None
-
-
-def _row_id_problems(contract: Contract, source: SourceTable) -> Iterator[str]:
-    """A changed row has another hash, so it is another row; and nothing can refer to it."""
-    remedy = f"declare its key, with `full: true`, instead of `row_id: {source.row_id}`"
-    for table in contract.remodelled_from(source.name):
-        if not isinstance(table, Fact) or table.version:
-            yield f"'{table.name}' is made of '{source.name}', which has no key: make it a fact without version, or {remedy}"
-    if any(join.table == source.name for join in contract.joins):
-        yield f"'{source.name}' is joined, but has no key to join it by; {remedy}"
-    if source.drift is Drift.CARRY:
-        yield f"'{source.name}' can't be carried, since it has no key; {remedy}"
-
-
-def _repeated(what: str, names: list[str]) -> Iterator[str]:
-    return (f"{what} '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1)
 
 
 def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     own = [table.surrogate] if table.surrogate else []
     shown = [name for name, *_ in contract.shown_surrogates(table)] if isinstance(table, Fact) else []
-    yield from _repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns), *shown])
+    yield from repeated(f"'{table.name}' has two columns", [*own, *(column.name for column in table.columns), *shown])
     for name in (*own, *shown):
         yield from (f"'{table.name}.{name}' {problem}" for problem in _name_problems(name))
     if isinstance(table, Dimension):
@@ -90,7 +57,7 @@ def _table_problems(contract: Contract, table: WarehouseTable) -> Iterator[str]:
     if len(table.name.encode()) > TABLE_NAME_BYTES_MAXIMUM:
         yield f"'{table.name}' has more than {TABLE_NAME_BYTES_MAXIMUM} bytes; shorten the name"
     yield from _decision_problems(table)
-    yield from _repeated(f"the key and the version of '{table.name}' repeat", list(table.identity))
+    yield from repeated(f"the key and the version of '{table.name}' repeat", list(table.identity))
     for name in table.identity:
         if table.column(name).nullable:
             yield (
@@ -116,7 +83,7 @@ def _history_problems(table: Dimension) -> Iterator[str]:
         yield f"'{name}', for the history of '{table.name}', has more than {NAME_BYTES_MAXIMUM} bytes; shorten the name"
     own = [table.surrogate] if table.surrogate else []
     names = [*own, *HISTORY_COLUMNS, *(column.name for column in table.columns)]
-    yield from _repeated(f"'{history_name(table.name)}' has two columns", names)
+    yield from repeated(f"'{history_name(table.name)}' has two columns", names)
 
 
 def _as_of_problems(contract: Contract, fact: Fact) -> Iterator[str]:
@@ -128,7 +95,7 @@ def _as_of_problems(contract: Contract, fact: Fact) -> Iterator[str]:
     shown = [as_of_column(column.name, name) for column, versions in referred for name in versions.shown_as_of]
     if not shown:
         yield "has `as_of`, but refers to no dimension with `history: true`"
-    yield from _repeated("shows as of its time two columns", [*own, *fact.star_types, *shown])
+    yield from repeated("shows as of its time two columns", [*own, *fact.star_types, *shown])
     yield from (f"shows as of its time '{name}', which {problem}" for name in shown for problem in _name_problems(name))
 
 

@@ -97,7 +97,7 @@ class Request:
     api: Api
     path: str
     method: str = "GET"  # or POST, with `parameters` as a JSON body
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
     pages: Pages = Pages()
     # What an increment begins after: the greatest value of the column `since_column` so far, sent as `since_parameter`; or the
     # text at `cursor_at` in the last body.

@@ -22,17 +22,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 
 from contracts.calendar import CALENDAR_PARTS
-from contracts.source_document import (
-    Closed,
-    Names,
-    Scalar,
-    SourceDocument,
-    SourceTableDocument,
-    Sql,
-    SqlName,
-    SqlPath,
-    TypeName,
-)
+from contracts.datasets import Dataset
+from contracts.document_types import Closed, Names, Scalar, Sql, SqlName, SqlPath, TypeName
+from contracts.source_document import SourceDocument, SourceTableDocument
 from contracts.tables import ContractError
 from contracts.warehouse import OWN_SCHEMA
 
@@ -234,6 +226,10 @@ class Document(Closed):
     def source_of(self, table: str) -> str | None:
         """The name of the source that has a table."""
         return next((source for source, part in self.source_parts.items() if table in part.tables), None)
+
+    def dataset_of(self, table: str) -> Dataset | None:
+        """How the rows of a table are delivered; None: it is a table of a database."""
+        return self.source_parts[self.source_of(table)].dataset(table)
 
     def place_of(self, table: str) -> Place:
         """Where a table of a source is described."""

@@ -72,9 +72,9 @@ class _Resolver:
         if self.problems:
             raise DocumentError(tuple(self.problems))
         sources = tuple(self._source_table(name) for name in self.document.tables if name in self.used)
-        here = self.document
+        here, star = self.document, tuple(tables)
         try:
-            return Contract(here.name, here.source_schema, here.warehouse_schema, sources, tuple(tables), here.ledger_schema)
+            return Contract(here.name, here.source_schema, here.warehouse_schema, sources, star, here.ledger_schema)
         except ContractError as error:
             raise DocumentError(tuple(Problem(self._place_of(text), text) for text in error.args)) from None
 
@@ -92,7 +92,7 @@ class _Resolver:
 
     def _source_table(self, name: str) -> SourceTable:
         """What is read of a table: its key and the columns that the star needs; or every column, if it is carried."""
-        found, used, is_carried = self.document.tables[name], self.used[name], name in self.document.carry
+        here, found, used, is_carried = self.document, self.document.tables[name], self.used[name], name in self.document.carry
         columns = tuple(
             SourceColumn(column, used.get(column) or entry.type, nullable=entry.nullable)
             for column, entry in found.columns.items()
@@ -100,7 +100,7 @@ class _Resolver:
         )
         others = () if is_carried else tuple(column for column in found.columns if column not in used)
         drift = Drift.CARRY if is_carried else Drift.FREEZE
-        kept = (found.schema_, found.table, others, found.full, found.row_id, self.document.source_of(name))
+        kept = (found.schema_, found.table, others, found.full, found.row_id, here.source_of(name), here.dataset_of(name))
         return SourceTable(name, found.key, columns, drift, *kept)
 
     def _star_table(self, name: str, entry: written.StarTable) -> WarehouseTable | None:
@@ -113,7 +113,7 @@ class _Resolver:
             return None
         source = known[base]
         try:
-            self.use(base, source.key)
+            self.use(base, source.needed)
         except _MistakeError as mistake:
             self.complain(*self.document.place_of(base), "key", text=str(mistake))
             return None

@@ -1,43 +1,24 @@
-"""The source part of a contract's document, a copy of a catalog that `starlift pull` writes; and types of both parts."""
+"""The source part of a contract's document: a copy of a catalog, which `starlift pull` writes; or data sets."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
-from contracts.column_types import ColumnType
-from contracts.type_names import column_type
+from contracts.dataset_document import ApiDocument, Delivered, FileDocument, RequestDocument
+from contracts.datasets import Dataset
+from contracts.document_types import Closed, Names, SqlName, TypeName
 
 NOT_NULL = " not null"
-
-
-class Closed(BaseModel):
-    """A part of a document: it has no field that is not declared, and no value is converted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _texts(value: object) -> object:
-    """One text stands for a list of one."""
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-SqlName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
-SqlPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
-Written = BeforeValidator(lambda value: str(value).lower() if isinstance(value, int) else value)  # YAML reads 1 and true
-Sql = Annotated[str, Field(min_length=1, max_length=2000), Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
-Scalar = Sql  # also a text that YAML may read as something else
-Names = Annotated[
-    tuple[SqlName, ...],
-    BeforeValidator(_texts),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-TypeName = Annotated[
-    ColumnType,
-    BeforeValidator(lambda value: column_type(value) if isinstance(value, str) else value),
-    WithJsonSchema({"type": "string"}),
-]
+_NOT_OF_DATASETS = {  # each with the reason, and what to do
+    "schema": "it comes from the drop zone or an API; remove it",
+    "table": "its name here is that of its folder in the drop zone; remove it",
+    "row_id": "its rows are told apart by a key; declare it as `key`",
+    "full": "`contents: snapshot` says that a delivery has every row; remove it",
+    "foreign_keys": "data sets are not joined, since they have no common snapshot; remove it, and let a fact refer to a "
+    "dimension by `references`",
+}
 
 
 class SourceColumnDocument(Closed):
@@ -60,7 +41,7 @@ class SourceColumnDocument(Closed):
 
 
 class SourceTableDocument(Closed):
-    """A table of the source as `starlift pull` found it."""
+    """A table of the source as `starlift pull` found it; or a data set, as a person declares it."""
 
     schema_: SqlName | None = Field(None, alias="schema", description="the schema that holds it, if it is not `source_schema`")
     table: SqlName | None = Field(None, description="its name there, if another schema has a table of that name")
@@ -81,6 +62,8 @@ class SourceTableDocument(Closed):
         default_factory=dict,
         description="the tables to whose key its columns refer: `customer_id: customer`, `region, number: account`",
     )
+    file: FileDocument | None = Field(None, description="that its rows are delivered as files, and how")
+    request: RequestDocument | None = Field(None, description="that its rows are answers of the source's `api`, and how")
 
     @model_validator(mode="before")
     @classmethod
@@ -97,11 +80,41 @@ class SourceTableDocument(Closed):
         row_id = {name: f"uuid{NOT_NULL}"}
         return value | {"full": True, "key": name, "columns": row_id | columns if isinstance(columns, dict) else columns}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_options_of_a_database(cls, value: Any) -> Any:
+        if isinstance(value, dict) and ("file" in value or "request" in value):
+            for option, why in _NOT_OF_DATASETS.items():
+                if option in value:
+                    raise ValueError(f"`{option}` is for tables of a database, not for a data set: {why}")
+            if "key" not in value:
+                raise ValueError("`key` is missing: the columns that tell its records apart")
+        return value
+
     @model_validator(mode="after")
     def _some_key(self) -> SourceTableDocument:
         if not self.key:
             raise ValueError("`key` is missing; if its rows have none, write `row_id: row_id`")
         return self
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> SourceTableDocument:
+        if self.file is not None and self.request is not None:
+            raise ValueError("a data set has either `file` or `request`")
+        for option, column in (self.delivered.named if self.delivered is not None else {}).items():
+            if column not in self.columns:
+                raise ValueError(f"`{option}` names '{column}', which is not one of its columns")
+        return self
+
+    @property
+    def delivered(self) -> Delivered | None:
+        """How its rows are delivered; None: it is a table of a database."""
+        return self.file or self.request
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that are read whatever the star is made of."""
+        return (*self.key, *(self.delivered.named.values() if self.delivered is not None else ()))
 
     @property
     def links(self) -> dict[tuple[str, ...], str]:
@@ -110,6 +123,24 @@ class SourceTableDocument(Closed):
 
 
 class SourceDocument(Closed):
-    """The source's catalog, as far as the star needs it. Written by `starlift pull`."""
+    """The source's catalog, as far as the star needs it, written by `starlift pull`; or its data sets."""
 
+    api: ApiDocument | None = Field(None, description="the HTTP API that all of its tables ask, each by its `request`")
     tables: dict[SqlName, SourceTableDocument]
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> SourceDocument:
+        for name, table in self.tables.items():
+            if self.api is None and table.request is not None:
+                raise ValueError(f"'{name}' has a `request`, but the source has no `api` that answers it")
+            if self.api is not None and table.request is None:
+                raise ValueError(f"'{name}' has no `request`, which every table of a source with an `api` needs")
+        return self
+
+    def dataset(self, table: str) -> Dataset | None:
+        """How the rows of one of its tables are delivered; None: it is a table of a database."""
+        entry = self.tables[table]
+        if entry.delivered is None:
+            return None
+        request = entry.request.request(self.api.api) if entry.request is not None and self.api is not None else None
+        return Dataset(entry.delivered.form, entry.delivered.contents, entry.delivered.version, request)

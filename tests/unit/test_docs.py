@@ -17,7 +17,15 @@ from tests.unit.services.operator.local.test_events import logged_events
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
-ELSEWHERE = ("dist/", ".venv/", ".starlift/", "quarantine/", "dead-letters/")  # made by make or by the stack, and in buckets
+ELSEWHERE = (
+    "dist/",
+    ".venv/",
+    ".starlift/",
+    "quarantine/",
+    "dead-letters/",
+    "dropzone/",
+    "files/",
+)  # made by make or by the stack, and in buckets
 # Names there, and values of infra/terraform.
 ON_AWS = ("starlift/", "aws/", "ENVIRONMENT/", "prover/", "sources/", "service/", "task/", "environments/", "repos/", "linux/")
 COMMANDS: dict[str, Any] = {

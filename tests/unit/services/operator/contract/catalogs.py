@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.checks import join_alike, name_problem
+from contracts.checks import join_alike
+from contracts.source_checks import name_problem
 from contracts.type_names import column_type
 from services.operator.contract.catalog import Catalog, CatalogColumn, CatalogTable, ForeignKey
 
