@@ -73,6 +73,10 @@ class Contract:
         star = (one for one in self.warehouse_tables if one.name in (referred if isinstance(one, Calendar) else names))
         return replace(self, source_tables=tables, warehouse_tables=tuple(star), whole=self.whole or self)
 
+    def is_delivered(self, source: str) -> bool:
+        """Whether a source has data sets (contracts/datasets.py): then it has no database."""
+        return any(table.dataset is not None for table in self.part(source).source_tables)
+
     def source_table(self, name: str) -> SourceTable:
         """The source table called `name`. Raises: ContractError if there is none."""
         return named(name, self.source_tables, f"contract '{self.name}' has no source table")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from contracts.contract import Contract
 from contracts.objects import Name
 
 FILE = Path(__file__).with_name("topology.json")
@@ -31,9 +34,14 @@ class Queue(BaseModel, frozen=True, extra="forbid"):
 
 
 class Bucket(BaseModel, frozen=True, extra="forbid"):
-    """How long objects, by the prefix of their keys, and older versions are kept (on AWS; locally nothing outlives a stop)."""
+    """How long objects, by the prefix of their keys, and older versions are kept (on AWS; locally nothing outlives a stop).
+
+    Objects of a source of files or of an API are the truth of its data sets: they are kept until a later whole snapshot has
+    replaced them, and then at least `superseded_days` from the day on which they were written.
+    """
 
     expire_days: dict[str, Positive]
+    superseded_days: Positive | None = None
     noncurrent_days: Positive
 
 
@@ -116,8 +124,29 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
 
+@unique
+class Kind(StrEnum):
+    """Where the rows of a source come from."""
+
+    DATABASE = "database"
+    FILES = "files"  # that are put into the drop zone
+    API = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the queues, schedule and secrets of a source depend on."""
+
+    kind: Kind = Kind.DATABASE
+    datasets: tuple[str, ...] = ()  # of files
+
+
 class Topology(BaseModel, frozen=True, extra="forbid"):
-    """The whole. Reading it checks that it does not contradict itself."""
+    """The whole. Reading it checks that it does not contradict itself.
+
+    The file has the queues, the schedule and the secrets of the main source only, as if it were a database; `with_sources` adds
+    those of others. `delivered` has the schedules of sources of the other kinds.
+    """
 
     name: Name
     region: str
@@ -135,6 +164,8 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
     alarms: Alarms
     proof: ProofSchedule
     schedules: dict[str, Schedule]
+    delivered: dict[Kind, str]
+    drop_zone: dict[Name, Name] = {}  # by data set of files, the queue on which its files are announced
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -143,14 +174,23 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(broken)
         return self
 
-    def with_sources(self, names: Collection[str]) -> Topology:
-        """The same with more sources: each has queues, a secret and a schedule of its own, whose names end with its name."""
-        (schedule, *_), more = self.schedules.values(), {}
-        for name in names:
-            more[f"ingest-{name}"] = schedule.model_copy(update={"source": name, "queue": of_source(schedule.queue, name)})
-        queues = {of_source(queue, name): settings for name in names for queue, settings in self.queues.items()}
-        secrets = (*self.secrets, *(of_source(SOURCE_DATABASE, name) for name in names))
-        update = {"queues": self.queues | queues, "secrets": secrets, "schedules": self.schedules | more}
+    def with_sources(self, sources: Mapping[str, Source]) -> Topology:
+        """The same for these sources. The first one keeps the names; those of another one's resources end with its name."""
+        ((schedule, first),) = self.schedules.items()
+        ends = {name: of_source("", name) if place else "" for place, name in enumerate(sources)}
+        schedules = {
+            f"ingest-{name}" if ends[name] else schedule: Schedule(
+                expression=self.delivered.get(source.kind, first.expression), queue=first.queue + ends[name], source=name
+            )
+            for name, source in sources.items()
+        }
+        databases = [SOURCE_DATABASE + ends[name] for name, source in sources.items() if source.kind is Kind.DATABASE]
+        update = {
+            "queues": {queue + end: settings for end in ends.values() for queue, settings in self.queues.items()},
+            "secrets": (*databases, *(secret for secret in self.secrets if secret != SOURCE_DATABASE)),
+            "schedules": schedules,
+            "drop_zone": {dataset: first.queue + ends[name] for name in sources for dataset in sources[name].datasets},
+        }
         return self.model_copy(update=update)
 
     def queue_name(self, queue: str) -> str:
@@ -209,6 +249,22 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
             yield from (("secret", owner, secret) for secret in task.secrets)
         for name, schedule in self.schedules.items():
             yield "queue", f"schedule '{name}'", schedule.queue
+        for dataset, queue in self.drop_zone.items():
+            yield "queue", f"data set '{dataset}'", queue
+
+
+def sources_of(contract: Contract, main: str) -> dict[str, Source]:
+    """The sources of a contract, beginning with the main one, which has this name if the contract gives it none."""
+    names = sorted(contract.sources, key=lambda name: name != main) or [main]
+    return {name: _source(contract.part(name)) for name in names}
+
+
+def _source(part: Contract) -> Source:
+    datasets = [(table.name, table.dataset.request) for table in part.source_tables if table.dataset is not None]
+    if not datasets:
+        return Source()
+    files = tuple(name for name, request in datasets if request is None)
+    return Source(Kind.FILES, files) if files else Source(Kind.API)
 
 
 def of_source(name: str, source: str) -> str:

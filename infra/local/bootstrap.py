@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from localstack_client.session import Session
 from pydantic import BaseModel
 
+from contracts.datasets import DROP_ZONE
 from infra.local.machine import StackError
 from infra.topology import Topology, read_topology
 
@@ -80,7 +81,7 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
         ):
             kept = {"MessageRetentionPeriod": str(topology.dead_letter_retention_s)}
             dead_letter_urls = {queue: _queue_with(sqs, topology.dead_letter_name(queue), kept) for queue in topology.queues}
-            return Resources(
+            made = Resources(
                 stack=stack,
                 region=topology.region,
                 endpoint_url=endpoint_url,
@@ -93,20 +94,27 @@ def bootstrap(topology: Topology, endpoint_url: str, stack: str, database_urls: 
                     if secret in database_urls
                 },
             )
+            if topology.drop_zone:
+                _announce_files(s3, sqs, topology, made)
+            return made
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"LocalStack at {endpoint_url} rejected the set-up: {error}; see its log") from error
 
 
 def _queue(sqs: Any, topology: Topology, queue: str, dead_letter_url: str) -> str:
     wanted = topology.queues[queue]
-    answer = sqs.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
-    redrive = {"deadLetterTargetArn": answer["Attributes"]["QueueArn"], "maxReceiveCount": wanted.max_receive_count}
+    redrive = {"deadLetterTargetArn": _arn(sqs, dead_letter_url), "maxReceiveCount": wanted.max_receive_count}
     attributes = {
         "VisibilityTimeout": str(wanted.visibility_timeout_s),
         "MessageRetentionPeriod": str(wanted.retention_s),
         "RedrivePolicy": json.dumps(redrive),
     }
     return _queue_with(sqs, topology.queue_name(queue), attributes)
+
+
+def _arn(sqs: Any, queue_url: str) -> str:
+    answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])
 
 
 def _queue_with(sqs: Any, name: str, attributes: dict[str, str]) -> str:
@@ -117,14 +125,30 @@ def _queue_with(sqs: Any, name: str, attributes: dict[str, str]) -> str:
 
 
 def _bucket(s3: Any, topology: Topology, bucket: str, stack: str) -> str:
-    """Without versions and expiry: nothing here lives as long."""
+    """Without expiry: nothing here lives as long."""
     name = topology.bucket_name(bucket, stack)
     try:
         create_bucket(s3, name, topology.region)
     except ClientError as error:
         if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
             raise
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     return name
+
+
+def _announce_files(s3: Any, sqs: Any, topology: Topology, made: Resources) -> None:
+    """Have each file announced on the queue of the source that has its data set. S3 also sends a test event each time."""
+    announced = [
+        {
+            "Id": dataset,
+            "QueueArn": _arn(sqs, made.queue_urls[queue]),
+            "Events": ["s3:ObjectCreated:*"],
+            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": f"{DROP_ZONE}{dataset}/"}]}},
+        }
+        for dataset, queue in topology.drop_zone.items()
+    ]
+    wanted = {"QueueConfigurations": announced}
+    s3.put_bucket_notification_configuration(Bucket=made.buckets["landing"], NotificationConfiguration=wanted)
 
 
 def _secret(secrets: Any, name: str, text: str) -> str:

@@ -20,6 +20,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -33,7 +34,7 @@ from infra.local.postgres import Cluster
 from infra.local.processes import Child, Services
 from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
 from infra.local.ticker import Ticker, send_ingest
-from infra.topology import SOURCE_DATABASE, Topology, of_source, read_topology
+from infra.topology import SOURCE_DATABASE, Kind, Schedule, Source, Topology, of_source, read_topology
 
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
 _LEFT_BEHIND = timedelta(seconds=20)
@@ -52,6 +53,7 @@ class Stack:
         self._home = Home(home or default_home())
         self._settings = settings or {}
         self._database_urls: dict[str, str] = {}
+        self._apis: set[str] = set()
         self._state: StackState | None = None
         self._services = Services(self._start_service)
         self._adopted: dict[str, Child] = {}
@@ -121,16 +123,21 @@ class Stack:
         *,
         source_url: str | None = None,
         warehouse_url: str | None = None,
+        sources: Mapping[str, Source] | None = None,
         other_urls: Mapping[str, str] = MappingProxyType({}),
         localstack_port: int | None = None,
     ) -> Resources:
         """Start LocalStack and the databases for which no URL is given, and sets them up. Raises: StackError.
 
-        `other_urls` are those of further sources, by name.
+        `sources` are those of the contract, if it has others than one database; `other_urls` are those of further databases
+        among them, by name.
         """
+        if sources is not None:
+            self.topology = self.topology.with_sources(sources)
+            self._apis = {name for name, source in sources.items() if source.kind is Kind.API}
         others = {of_source(SOURCE_DATABASE, name): url for name, url in other_urls.items()}
         urls = {"source": source_url, "warehouse": warehouse_url, **others}
-        self.topology = self.topology.with_sources(tuple(other_urls))
+        urls = {name: urls[name] for name in self.topology.secrets}
         if localstack_port is not None and not is_free(localstack_port):
             raise StackError(
                 f"LocalStack needs port {localstack_port} of {LOOPBACK}, which is in use; stop its owner or choose another"
@@ -193,18 +200,21 @@ class Stack:
             self._save()
         return events
 
-    def ticker(self, interval: timedelta | None = None) -> Ticker:
-        """Ask for runs of every source, by default as often as the first schedule of the topology."""
+    def tickers(self, interval: timedelta | None = None) -> list[Ticker]:
+        """Ask for runs of each source, by default as often as the topology says; an API, not ours, never more often."""
         first, *others = self.topology.schedules.values()
-        schedules = [first.model_copy(update={"source": self._settings.get(SOURCE_NAME_VARIABLE, first.source)}), *others]
+        first = first.model_copy(update={"source": self._settings.get(SOURCE_NAME_VARIABLE, first.source)})
+        return [
+            Ticker(
+                partial(self._request_run, schedule),
+                schedule.interval if interval is None or schedule.source in self._apis else interval,
+            )
+            for schedule in (first, *others)
+        ]
 
-        def send() -> None:
-            resources = self.resources
-            for schedule in schedules:
-                queue = resources.queue_urls[schedule.queue]
-                send_ingest(resources.endpoint_url, resources.region, queue, schedule.source)
-
-        return Ticker(send, interval or first.interval)
+    def _request_run(self, schedule: Schedule) -> None:
+        resources = self.resources
+        send_ingest(resources.endpoint_url, resources.region, resources.queue_urls[schedule.queue], schedule.source)
 
     def stop(self) -> None:
         """End everything, services first; the databases keep their data. May be repeated."""

@@ -89,7 +89,7 @@ def run(seed: int, lasting: timedelta, home: Path, tell: Callable[[str], None]) 
 
 
 def _break_things(arena: Arena, draw: Random, lasting: timedelta) -> None:
-    ticker = arena.stack.ticker(TICK_EVERY)
+    (ticker,) = arena.stack.tickers(TICK_EVERY)
     now = time.monotonic()
     end, next_fault = now + lasting.total_seconds(), now + CALM.total_seconds()
     latest = now + PATIENCE * lasting.total_seconds()

@@ -12,7 +12,7 @@ import pytest
 from contracts.messages import IngestSource, Mode, Trigger, decode
 from infra.local.bootstrap import Resources, client
 from infra.local.state import environment_for
-from infra.topology import read_topology
+from infra.topology import Source, read_topology
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
 from tests.infra.offline.core import opened
@@ -60,7 +60,7 @@ def test_a_program_gets_the_same_environment(applied: Applied, local: Resources,
 def test_a_further_source_gets_what_it_has_locally(tmp_path: Path) -> None:
     with opened(CHECKOUT, tmp_path) as terraform:
         found = Applied(terraform.apply("dev", has_images=True, sources=["plans"]), {})
-    topology, local = TOPOLOGY.with_sources(("plans",)), resources("plans")
+    topology, local = TOPOLOGY.with_sources({"totesys": Source(), "plans": Source()}), resources("plans")
     queues = {f"starlift-{queue}{end}" for queue in topology.queues for end in ("", topology.dead_letter_suffix)}
     assert {queue.values["name"] for queue in found.of_type("aws_sqs_queue")} - checks.ONLY_ON_AWS == queues
     for program in (*topology.services, "operator"):

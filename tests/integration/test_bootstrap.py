@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from contracts.messages import IngestSource, decode
 from infra.local import bootstrap, ticker
 from infra.local.bootstrap import client
 from infra.local.localstack import LocalStack
+from infra.topology import Kind, Source, read_topology
+from tests.fixtures.limits import HANG
 
 SOURCE = "postgresql://starlift_reader@127.0.0.1/totesys"
 WAREHOUSE = "postgresql://starlift_loader@127.0.0.1/warehouse"
@@ -46,6 +50,39 @@ def test_the_set_up_may_be_repeated_and_keeps_existing_resources(
         assert sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"][0]["Body"] == "kept"
     with closing(client("secretsmanager", localstack.endpoint_url, localstack.region)) as secrets:
         assert secrets.get_secret_value(SecretId=first["secrets"]["source"])["SecretString"] == f"{SOURCE}_moved"
+
+
+def test_a_file_is_announced_to_the_source_that_has_its_data_set_and_to_no_other(localstack: LocalStack) -> None:
+    sources = {"totesys": Source(), "budgets": Source(Kind.FILES, ("budget",)), "goals": Source(Kind.FILES, ("goal",))}
+    made = bootstrap.bootstrap(read_topology().with_sources(sources), localstack.endpoint_url, "drop-zone-test", {})
+    queues = {name: made.queue_urls[f"ingestion-{name}"] for name in ("budgets", "goals")} | {
+        "totesys": made.queue_urls["ingestion"]
+    }
+    with (
+        closing(client("s3", localstack.endpoint_url, localstack.region)) as s3,
+        closing(client("sqs", localstack.endpoint_url, localstack.region)) as sqs,
+    ):
+        for dataset in ("unknown", "budgets", "budget", "goal"):  # a file of an unknown data set is put before the others
+            s3.put_object(Bucket=made.buckets["landing"], Key=f"dropzone/{dataset}/2026.csv", Body=b"id\n1\n")
+        assert announced(sqs, queues["budgets"]) == ["dropzone/budget/2026.csv"]
+        assert announced(sqs, queues["goals"]) == ["dropzone/goal/2026.csv"]
+        assert "Messages" not in sqs.receive_message(QueueUrl=queues["totesys"], WaitTimeSeconds=0)
+        assert s3.get_bucket_versioning(Bucket=made.buckets["landing"])["Status"] == "Enabled"
+
+
+def announced(sqs: Any, queue_url: str) -> list[str]:
+    """The keys of the objects that S3 announces, from the first that comes until there is no other."""
+    found: list[str] = []
+    deadline = time.monotonic() + HANG.total_seconds()
+    while True:
+        answer = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=0 if found else 5)
+        events = [json.loads(message["Body"]) for message in answer.get("Messages", ())]
+        assert all("Records" in event or event["Event"] == "s3:TestEvent" for event in events)
+        keys = [record["s3"]["object"]["key"] for event in events for record in event.get("Records", ())]
+        if found and not events:
+            return found
+        found += keys
+        assert time.monotonic() < deadline
 
 
 def test_the_set_up_names_missing_settings(

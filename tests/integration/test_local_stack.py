@@ -81,7 +81,7 @@ def sent_to(stack: Stack, queue: str) -> list[str]:
 
 
 def test_a_tick_requests_a_run(stack: Stack) -> None:
-    ticker = stack.ticker(timedelta(hours=1))
+    (ticker,) = stack.tickers(timedelta(hours=1))
     assert ticker.tick()
     assert not ticker.tick()
     (body,) = sent_to(stack, "ingestion")
@@ -173,7 +173,7 @@ def test_a_user_s_own_urls_are_kept_in_a_private_file_and_in_no_secret(tmp_path:
             assert not {"STARLIFT_WAREHOUSE_URL", "STARLIFT_SOURCE_SECRET", "STARLIFT_LOG_LEVEL"} & ingestion.keys()
             assert chosen.items() <= ingestion.items() & operator.items()
             assert not any("_SECRET" in name for name in operator if name.startswith("STARLIFT_"))
-            running.ticker().tick()
+            running.tickers()[0].tick()
             message = decode(sent_to(running, "ingestion")[0])
             assert isinstance(message, IngestSource)
             assert message.data.source_name == "shop"

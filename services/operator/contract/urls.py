@@ -79,13 +79,13 @@ def main_source(contract: Contract) -> str:
 
 
 async def urls_of_others(contract: Contract) -> dict[str, SecretStr | None]:
-    """The URL of every source but the main one, from the variables that end with its name; None where none is set.
+    """The URL of every database but that of the main source, from the variables that end with its name; None where none is set.
 
     Raises: UsageError, DependencyDownError.
     """
     found: dict[str, SecretStr | None] = {}
     for source in contract.sources:
-        if source != main_source(contract):
+        if source != main_source(contract) and not contract.is_delivered(source):
             url = os.environ.get(source_variable("source_url", source))
             secret = os.environ.get(source_variable("source_secret", source))
             found[source] = await _with_secret("source", SecretStr(url) if url else None, secret)

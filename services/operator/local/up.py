@@ -26,6 +26,7 @@ from infra.local.localstack import environment_directory, is_installed
 from infra.local.machine import StackError, disk_errors, full_disk, has_any_room
 from infra.local.stack import Stack
 from infra.local.state import OPERATOR, Home, default_home, forget_other_clients, service_environment
+from infra.topology import sources_of
 from services.operator.contract.plan import make_plan, plan_of_mistakes, require_possible
 from services.operator.contract.urls import main_source, up_variable, urls_of_others
 from services.operator.errors import UsageError
@@ -38,7 +39,7 @@ from services.operator.locate import chosen_settings
 from services.operator.system import SERVICES
 from services.operator.wording import COMPLAINT
 from shared.contract_file import contract_named
-from shared.settings import PREFIX, source_variable
+from shared.settings import DEFAULT_SOURCE, PREFIX, source_variable
 
 LOOK_EVERY = timedelta(milliseconds=200)
 SERVICES_LIMIT = timedelta(minutes=10)  # a guard against a hang, like the limits of the stack's other parts
@@ -72,9 +73,10 @@ class UpOptions:
     localstack_port: int | None = None
     prove_every: timedelta = timedelta(minutes=1)
 
-    def require_agreement(self) -> None:
+    def require_agreement(self, contract: Contract) -> None:
         """Raises: UsageError for a warehouse that the simulator's rows would be loaded into."""
-        if self.warehouse_url is not None and self.source_url is None:
+        has_database = not contract.is_delivered(main_source(contract))
+        if has_database and self.warehouse_url is not None and self.source_url is None:
             raise UsageError(
                 "--warehouse-url without --source-url would fill your warehouse with simulated rows; pass both, or neither"
             )
@@ -97,6 +99,7 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
     Raises: UsageError, PermanentError, DependencyDownError, TransientError.
     """
     home, contract = default_home(), load_contract_of_environment()
+    options.require_agreement(contract)
     if contract.sources:
         os.environ[f"{PREFIX}SOURCE_NAME"] = main_source(contract)  # which everyone who works on the stack must know
     with Stack(home, settings=chosen_settings()) as stack, disk_errors(home):
@@ -124,6 +127,7 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int) -> N
     """Start LocalStack and the databases, and fill an embedded source."""
     forget_other_clients()
     contract = load_contract_of_environment()
+    sources = sources_of(contract, main_source(contract) or DEFAULT_SOURCE)
     others = asyncio.run(urls_of_others(contract))
     if lacking := [source_variable("source_url", name) for name, url in others.items() if url is None]:
         raise UsageError(f"no URL configured for some of the contract's sources: set {', '.join(lacking)}")
@@ -133,9 +137,13 @@ def start(stack: Stack, options: UpOptions, screen: Screen, *, orders: int) -> N
     with screen.doing("starting LocalStack and PostgreSQL"):
         given = (options.source_url, options.warehouse_url)
         source, warehouse = (None if url is None else url.get_secret_value() for url in given)
-        other_urls = {name: url.get_secret_value() for name, url in others.items() if url is not None}
-        port = options.localstack_port
-        stack.start(source_url=source, warehouse_url=warehouse, other_urls=other_urls, localstack_port=port)
+        stack.start(
+            source_url=source,
+            warehouse_url=warehouse,
+            sources=sources,
+            other_urls={name: url.get_secret_value() for name, url in others.items() if url is not None},
+            localstack_port=options.localstack_port,
+        )
     if options.warehouse_url is None:  # the embedded one may hold a star that can't follow the contract
         require_possible(asyncio.run(make_plan(contract, None, SecretStr(stack.database_url("warehouse")), others)))
     if stack.source_owner_url is not None:
@@ -166,13 +174,14 @@ def report_until_stopped(
     look_at_proof: Callable[[], str | None],
 ) -> None:
     """Ask for runs and proofs, restart what dies, print what the services log; ends by KeyboardInterrupt only."""
-    ticker = stack.ticker(every)
+    tickers = stack.tickers(every)
     try:
         while True:
             for event in stack.tend():
                 say(event)
             try:
-                ticker.tick()
+                for ticker in tickers:
+                    ticker.tick()
             except (BotoCoreError, ClientError) as error:  # what has died is started again at the next look
                 say(f"could not ask for a run: {error}")
             proved = look_at_proof()
@@ -196,7 +205,7 @@ def up_detached(options: UpOptions, screen: Screen) -> None:
 
     Raises: UsageError; StackError with the last line that it printed.
     """
-    load_contract_of_environment()
+    options.require_agreement(load_contract_of_environment())
     home = default_home()
     Home(home).require_free()
     log = home / "up.log"

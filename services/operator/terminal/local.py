@@ -79,7 +79,6 @@ def up(
         os.environ[CONTRACT_VARIABLE] = located(name)  # which the stack's state records
     source, warehouse = chosen_url("source", source_url), chosen_url("warehouse", warehouse_url)
     options = UpOptions(source, warehouse, timedelta(seconds=every), localstack_port, timedelta(seconds=prove_every))
-    options.require_agreement()
     (up_detached if detach else up_in_foreground)(options, ConsoleScreen(Console()))
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from contracts.datasets import Api, Dataset, Format, RecordForm, Request
 from contracts.dead_letters import archive_key, begun_key, ended_key
 from contracts.messages import MESSAGE_BYTES_MAXIMUM
 from contracts.objects import SourceKeys
 from infra.local.bootstrap import Resources
 from infra.local.state import environment_for
-from infra.topology import FILE, Bucket, Schedule, Topology, read_topology
+from infra.topology import FILE, Bucket, Kind, Schedule, Source, Topology, read_topology, sources_of
 from services.ingestion.settings import IngestionSettings
 from services.loading.settings import LoadingSettings
 from services.operator.system import OperatorSettings
@@ -25,6 +27,7 @@ from shared.service import World
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
 from tests.fixtures.several_sources import SEVERAL
+from tests.fixtures.small_contract import SHOP
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -170,7 +173,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 
 
 def resources(*sources: str) -> Resources:
-    topology = read_topology().with_sources(sources)
+    topology = read_topology().with_sources({"totesys": Source()} | dict.fromkeys(sources, Source()))
     return Resources(
         stack="test",
         region="eu-west-2",
@@ -238,10 +241,35 @@ def test_the_operator_understands_the_environment_that_the_local_stack_gives_it(
     assert settings.warehouse_secret == "starlift/test/warehouse"  # noqa: S105 - a name
 
 
+def test_a_source_of_files_or_of_an_api_has_its_own_schedule_and_no_database() -> None:
+    csv = RecordForm(Format.CSV)
+    delivered = {"budget": Dataset(csv), "region": Dataset(csv, request=Request(Api("https://example.com"), "/regions"))}
+    tables = (replace(table, dataset=delivered.get(table.name)) for table in SEVERAL.source_tables)
+    sources = sources_of(replace(SEVERAL, source_tables=tuple(tables)), "plans")
+    assert sources == {"plans": Source(Kind.FILES, ("budget",)), "shop": Source(), "regions": Source(Kind.API)}
+    topology = read_topology().with_sources(sources)
+    assert topology.drop_zone == {"budget": "ingestion"}
+    assert topology.secrets == ("source-shop", "warehouse")
+    assert {schedule.source: schedule.expression for schedule in topology.schedules.values()} == {
+        "plans": "rate(15 minutes)",
+        "shop": "rate(1 minute)",
+        "regions": "rate(60 minutes)",
+    }
+
+
+def test_the_only_source_of_a_contract_may_be_of_files() -> None:
+    tables = tuple(replace(table, dataset=Dataset(RecordForm(Format.CSV))) for table in SHOP.source_tables)
+    contract = replace(SHOP, source_tables=tables)
+    assert contract.is_delivered("any name")
+    topology = read_topology().with_sources(sources_of(contract, "shop"))
+    assert topology.drop_zone == dict.fromkeys((table.name for table in tables), "ingestion")
+    assert topology.secrets == ("warehouse",)
+
+
 def test_every_service_and_the_operator_find_the_queues_and_secrets_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    topology = read_topology().with_sources(("plans", "regions"))
+    topology = read_topology().with_sources(sources_of(SEVERAL, "shop"))
     assert topology.dead_letter_name("loading-plans") == "starlift-loading-plans-dlq"
-    assert [schedule.source for schedule in topology.schedules.values()] == ["totesys", "plans", "regions"]
+    assert [schedule.source for schedule in topology.schedules.values()] == ["shop", "plans", "regions"]
     Topology.model_validate(topology.model_dump())  # agrees with itself
     found = resources("plans", "regions")
     chosen = {"STARLIFT_SOURCE_NAME": "shop"}

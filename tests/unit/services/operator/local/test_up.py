@@ -51,9 +51,9 @@ def test_urls_that_were_not_given_are_not_passed_on() -> None:
 
 def test_a_user_s_own_warehouse_is_not_filled_with_simulated_rows() -> None:
     with pytest.raises(UsageError, match="--warehouse-url without --source-url would fill your warehouse with simulated"):
-        UpOptions(None, WAREHOUSE, EVERY).require_agreement()
-    UpOptions(SOURCE, None, EVERY).require_agreement()
-    UpOptions(None, None, EVERY).require_agreement()
+        UpOptions(None, WAREHOUSE, EVERY).require_agreement(CONTRACT)
+    UpOptions(SOURCE, None, EVERY).require_agreement(CONTRACT)
+    UpOptions(None, None, EVERY).require_agreement(CONTRACT)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ class RestlessStack:
     def tend(self) -> list[str]:
         return [] if self.asked != 1 else ["LocalStack had ended and was started again"]
 
-    def ticker(self, interval: timedelta) -> Ticker:
-        return Ticker(self.ask, interval, iter(range(100)).__next__)
+    def tickers(self, interval: timedelta) -> list[Ticker]:
+        return [Ticker(self.ask, interval, iter(range(100)).__next__)]
 
     def ask(self) -> None:
         self.asked += 1
