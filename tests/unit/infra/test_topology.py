@@ -26,8 +26,7 @@ from services.remodelling.settings import RemodellingSettings
 from shared.service import World
 from shared.settings import ServiceSettings
 from shared.testing import FakeObjectStore, FakeQueue
-from tests.fixtures.several_sources import SEVERAL
-from tests.fixtures.small_contract import SHOP
+from tests.fixtures.several_sources import BUDGET, SEVERAL
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -258,11 +257,11 @@ def test_a_source_of_files_or_of_an_api_has_its_own_schedule_and_no_database() -
 
 
 def test_the_only_source_of_a_contract_may_be_of_files() -> None:
-    tables = tuple(replace(table, dataset=Dataset(RecordForm(Format.CSV))) for table in SHOP.source_tables)
-    contract = replace(SHOP, source_tables=tables)
+    budget = replace(BUDGET, source_name=None, dataset=Dataset(RecordForm(Format.CSV)))
+    contract = replace(SEVERAL.part("plans"), source_tables=(budget,))
     assert contract.is_delivered("any name")
-    topology = read_topology().with_sources(sources_of(contract, "shop"))
-    assert topology.drop_zone == dict.fromkeys((table.name for table in tables), "ingestion")
+    topology = read_topology().with_sources(sources_of(contract, "plans"))
+    assert topology.drop_zone == {"budget": "ingestion"}
     assert topology.secrets == ("warehouse",)
 
 
