@@ -6,6 +6,7 @@ https://data.ecb.europa.eu/help/api/data. As there, weekends are missing, and ho
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qsl, urlsplit
 from zlib import crc32
+
+from contracts.yaml_text import parsed
+from shared.contract_file import contract_text
 
 HEADER = "KEY,FREQ,CURRENCY,CURRENCY_DENOM,EXR_TYPE,EXR_SUFFIX,TIME_PERIOD,OBS_VALUE"
 SERIES = "/service/data/EXR/"  # followed by the key of the series, such as D.GBP+USD.EUR.SP00.A
@@ -102,3 +106,11 @@ def answer(target: str, today: date) -> tuple[HTTPStatus, str]:
         return HTTPStatus.BAD_REQUEST, "startPeriod and endPeriod are dates such as 2026-01-31\n"
     body = reference_rates(known, first, last)
     return (HTTPStatus.OK, body) if body else (HTTPStatus.NOT_FOUND, "No results found.\n")
+
+
+def contract_with_rates(url: str) -> str:
+    """The text of a contract: the shipped one of totesys, and the rates of the shipped example, asked of this service."""
+    totesys, example = (parsed(contract_text(name))[0] for name in ("totesys", "exchange_rates"))
+    rates = example["sources"]["rates"] | {"api": {"url": url}}
+    star = totesys["star"] | {"fact_exchange_rate": example["star"]["fact_exchange_rate"]}
+    return json.dumps({"name": "totesys", "star": star, "sources": {"totesys": totesys["source"], "rates": rates}})

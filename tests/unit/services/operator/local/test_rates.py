@@ -6,11 +6,14 @@ import csv
 from datetime import date
 from http.client import HTTPConnection
 from io import StringIO
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from services.operator.local.totesys.rates import HEADER, answer, rate, serving_rates
+from contracts.yaml_text import read_contract
+from services.operator.local.totesys.rates import HEADER, answer, contract_with_rates, rate, serving_rates
+from shared.contract_file import contract_named
+from tests.fixtures.totesys import CONTRACT
 
 MONDAY = date(2026, 1, 5)
 SERIES = "/service/data/EXR/D.GBP+USD.EUR.SP00.A"
@@ -71,3 +74,21 @@ def test_the_server_says_that_nothing_has_changed() -> None:
         second = connection.getresponse()
         assert (second.status, second.read()) == (304, b"")
         connection.close()
+
+
+def test_the_shipped_example_asks_the_central_bank_for_what_the_local_server_answers() -> None:
+    dataset = contract_named("exchange_rates").source_table("exchange_rate").dataset
+    assert dataset is not None
+    request = dataset.request
+    assert request is not None
+    assert request.api.url == "https://data-api.ecb.europa.eu/service"
+    query = urlencode(dict(request.parameters) | {str(request.since_parameter): str(request.first_since)})
+    status, body = answer(f"/service{request.path}?{query}", MONDAY)
+    assert status == 200
+    assert set(body.splitlines()[0].split(",")) >= {"CURRENCY", "TIME_PERIOD", "OBS_VALUE"}
+
+
+def test_the_contract_with_rates_changes_nothing_of_totesys() -> None:
+    both = read_contract(contract_with_rates("http://127.0.0.1:1/service"), "contract.yaml")
+    assert both.part("totesys").fingerprint == CONTRACT.fingerprint
+    assert [table.name for table in both.part("rates").warehouse_tables] == ["dim_date", "fact_exchange_rate"]
