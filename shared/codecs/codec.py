@@ -10,6 +10,7 @@ from contracts.column_types import ColumnType
 from shared.source_types import SourceType
 
 MIB = 1024 * 1024
+ASCII_SPACE = " \t\n\r\v\f"  # what PostgreSQL ignores around anything but a text
 VALUE_BYTES_MAXIMUM = 32 * MIB  # of the text that a value travels as; a bytea is written in hexadecimal, two characters a byte
 
 
@@ -106,6 +107,22 @@ class Codec:
     def shown(self, value: Any) -> Any:
         """A value of a data frame that is not NULL, as a person writes it: a JSON value."""
         return str(value)
+
+    @property
+    def delivered_form(self) -> str:
+        """What a text of a file or of an API has to be, in a sentence."""
+        return self.key_form
+
+    def delivered(self, text: str) -> Any:
+        """The value in a data frame that a text of a file or of an API means: the one that PostgreSQL reads in it.
+
+        Raises: ValueError for a text that PostgreSQL refuses, rounds, or reads as its settings say.
+        """
+        return self.parsed_key(text)
+
+    def spelled_key(self, value: Any) -> int | str:
+        """A value of a data frame that is not NULL, as a key holds it."""
+        return self.parsed_key(str(self.shown(value)))
 
     def parsed_key(self, text: str) -> int | str:
         """A value of a key that a person has typed, as questions hold it. Raises: ValueError if it is not a `key_form`."""

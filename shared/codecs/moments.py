@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from contracts.column_types import MICROSECONDS_PER_DAY
-from shared.codecs.codec import Codec, LogicalType, narrowed
+from shared.codecs.codec import ASCII_SPACE, Codec, LogicalType, narrowed
 
 _EPOCH = dt.date(1970, 1, 1)
 _MIDNIGHT = dt.datetime(1970, 1, 1)  # noqa: DTZ001 (the source's timestamps are without time zone)
@@ -22,6 +22,12 @@ _EPOCH_DAYS = (dt.date(2000, 1, 1) - _EPOCH).days
 
 # What Python has no date for. No row of the star has such a key, but one of the source may.
 _BEYOND_PYTHON = re.compile(r"-?infinity|\d{5,7}-[-0-9 :.+]+( BC)?|\d{4}-[-0-9 :.+]+ BC", re.ASCII)
+
+# Of what PostgreSQL reads as a date and a time, the spellings that don't depend on its settings and that it need not round.
+_DAY, _TIME = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(?::\d\d(?:\.\d{1,6}0{0,6})?)?"
+_DATE_TEXT, _TIME_TEXT = re.compile(_DAY, re.ASCII), re.compile(_TIME, re.ASCII)
+_TIMESTAMP_TEXT = re.compile(rf"{_DAY}(?:[T ]{_TIME} ?(?:[Zz]|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)?)?", re.ASCII)
+_MICROSECOND = dt.timedelta(microseconds=1)
 
 
 class Moment(Codec):
@@ -53,6 +59,9 @@ class Date(Moment):
     def parsed_key(self, text: str) -> int | str:
         return dt.date.fromisoformat(text).isoformat()
 
+    def delivered(self, text: str) -> Any:
+        return (dt.date.fromisoformat(_matching(_DATE_TEXT, text)[0]) - _EPOCH).days
+
 
 class Time(Codec):
     """TIME, without time zone."""
@@ -63,6 +72,11 @@ class Time(Codec):
     read_sql = f"CASE WHEN {{0}} < time '24:00' THEN {_MICROSECONDS_OF_DAY} END"
     defect_sql = (("{0} = time '24:00'", "24:00:00"),)  # PostgreSQL's last time of day, and no other system's
     loaded_sql = "(time '00:00' + {0} * interval '1 microsecond')"
+    delivered_form = "a time of day (HH:MM:SS)"
+
+    def delivered(self, text: str) -> Any:
+        time = dt.time.fromisoformat(_matching(_TIME_TEXT, text)[0])
+        return ((time.hour * 60 + time.minute) * 60 + time.second) * 1_000_000 + time.microsecond
 
     def shown(self, value: Any) -> Any:
         return _shown(0, int(value), lambda moment: str(moment.time()))
@@ -101,6 +115,13 @@ class Timestamp(Moment):
     def shown(self, value: Any) -> Any:
         return _shown(*divmod(int(value), MICROSECONDS_PER_DAY), str)
 
+    def delivered(self, text: str) -> Any:
+        """See Codec. It is UTC; any other time zone PostgreSQL would ignore."""
+        moment = _delivered_moment(text)
+        if moment.utcoffset():
+            raise ValueError("a timestamp without time zone has no offset")
+        return (moment.replace(tzinfo=None) - _MIDNIGHT) // _MICROSECOND
+
     def parsed_key(self, text: str) -> int | str:
         moment = dt.datetime.fromisoformat(text)
         if moment.tzinfo is not None:
@@ -122,12 +143,36 @@ class Timestamptz(Timestamp):
     def loaded(self, value: str) -> str:
         return f"({super().loaded(value)} AT TIME ZONE 'UTC')"
 
+    @property
+    def delivered_form(self) -> str:
+        return "a timestamp with its time zone, such as 2026-11-01T09:30:00Z"
+
+    def delivered(self, text: str) -> Any:
+        """See Codec. Without a time zone it would be a moment of that of the reader."""
+        moment = _delivered_moment(text)
+        if moment.tzinfo is None:
+            raise ValueError("a timestamp with time zone has an offset")
+        return (moment - _MIDNIGHT.replace(tzinfo=dt.UTC)) // _MICROSECOND
+
     def shown(self, value: Any) -> Any:
         return f"{super().shown(value)}+00"
 
     def parsed_key(self, text: str) -> int | str:
         moment = dt.datetime.fromisoformat(text)  # one without an offset is taken as UTC
         return f"{_spelled(moment.astimezone(dt.UTC) if moment.tzinfo else moment)}+00"
+
+
+def _matching(spelling: re.Pattern[str], text: str) -> re.Match[str]:
+    """The spelling of a date or a time, without the white space that PostgreSQL ignores. Raises: ValueError."""
+    match = spelling.fullmatch(text.strip(ASCII_SPACE))
+    if match is None:
+        raise ValueError(text)
+    return match
+
+
+def _delivered_moment(text: str) -> dt.datetime:
+    day, _, rest = _matching(_TIMESTAMP_TEXT, text)[0].replace("T", " ").partition(" ")
+    return dt.datetime.fromisoformat(f"{day}T{rest.replace(' ', '').upper()}" if rest else day)
 
 
 def _travels(value: str) -> str:

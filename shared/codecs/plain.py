@@ -9,11 +9,17 @@ from uuid import UUID
 
 from contracts.column_types import is_same_type
 from contracts.tables import UNKNOWN
-from shared.codecs.codec import Codec, LogicalType, narrowed
+from shared.codecs.codec import ASCII_SPACE, Codec, LogicalType, narrowed
+from shared.codecs.json_text import json_value, jsonb_text
 from shared.source_types import SourceType
 from shared.sql import literal
 
 _DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?|NaN|-?Infinity", re.ASCII)
+_NUMBER = re.compile(r"([+-]?)(?=[.\d])(\d{0,1000})(?:\.(\d{0,1000}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:(-?)[0-9a-fA-F]{4})(?:\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}")
+_BYTES = re.compile(r"\\x(?:[0-9a-fA-F]{2})*")
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
+_BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
 # Types that travel as text and whose every value is short.
 _SHORT = frozenset({"uuid", "double precision", "real", "interval", "money", "inet", "cidr", "macaddr", "macaddr8", "oid"})
 
@@ -27,6 +33,22 @@ def decimal_text(text: str) -> str:
     digits = f"{Decimal(text):f}"
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return "0" if digits == "-0" else digits
+
+
+def unscaled(text: str, scale: int) -> int:
+    """A number times 10^scale, if it has no more decimals. Raises: ValueError."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    sign, whole, decimals, exponent = match.groups(default="")
+    if not whole and not decimals:
+        raise ValueError(text)
+    number, places = int(whole + decimals), scale - len(decimals) + int(exponent or 0)
+    step: int = 10 ** abs(places)
+    if places < 0 and number % step:
+        raise ValueError(text)
+    number = number * step if places >= 0 else number // step
+    return -number if sign == "-" else number
 
 
 class WholeNumber(Codec):
@@ -43,6 +65,9 @@ class WholeNumber(Codec):
 
     def shown(self, value: Any) -> Any:
         return int(value)
+
+    def delivered(self, text: str) -> Any:
+        return self.parsed_key(text.strip(ASCII_SPACE))
 
     def parsed_key(self, text: str) -> int | str:
         if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) or not -self.bound <= int(text) < self.bound:
@@ -119,6 +144,21 @@ class Numeric(Codec):
     def sought(self, value: Any) -> str:
         return f"{value}e-{self.type.scale}"  # a numeric, also where a column that refers to the key has more digits
 
+    @property
+    def delivered_form(self) -> str:
+        digits, scale = self.type.precision - self.type.scale, self.type.scale
+        return (
+            f"a number of at most {digits} digits and {scale} decimals, such as 7.5"
+            if scale > 0
+            else f"a number of {digits} digits"
+        )
+
+    def delivered(self, text: str) -> Any:
+        number = unscaled(text.strip(ASCII_SPACE), self.type.scale)
+        if abs(number) >= 10**self.type.precision:
+            raise ValueError(text)
+        return number
+
     def parsed_key(self, text: str) -> int | str:
         return decimal_text(text)
 
@@ -134,6 +174,15 @@ class Boolean(Codec):
     stand_in = "false"
     read_sql = "{0}::integer"
     key_form = "true or false"
+
+    def delivered(self, text: str) -> Any:
+        found = _BOOLEANS.get(text.strip(ASCII_SPACE).lower() if text.isascii() else "")
+        if found is None:
+            raise ValueError(text)
+        return found
+
+    def spelled_key(self, value: Any) -> int | str:
+        return "true" if value else "false"
 
     def parsed_key(self, text: str) -> int | str:
         if text not in {"true", "false"}:
@@ -206,5 +255,34 @@ class Verbatim(Text):
     def loaded(self, value: str) -> str:
         return f"{value}::{self.type.sql}"
 
+    @property
+    def delivered_form(self) -> str:
+        known = {"uuid": "a uuid", "jsonb": "JSON that PostgreSQL can hold", "bytea": "bytes as \\x and hexadecimal digits"}
+        return f"a {self.type.name}" if self.type.is_decimal else known.get(self.type.name, "of a type that can be delivered")
+
+    def delivered(self, text: str) -> Any:
+        """See Codec. A number without the zeros at its end, as a key has it."""
+        stripped = text.strip(ASCII_SPACE)
+        if self.type.is_decimal:
+            return _delivered_decimal(stripped, self.type.name)
+        if self.type.name == "jsonb":
+            return jsonb_text(json_value(text))
+        if self.type.name == "uuid" and _UUID.fullmatch(stripped):
+            return str(UUID(stripped))
+        if self.type.name == "bytea" and _BYTES.fullmatch(text):
+            return text.lower()
+        raise ValueError(text)
+
     def parsed_key(self, text: str) -> int | str:
         return decimal_text(text) if self.type.is_decimal else str(UUID(text))
+
+
+def _delivered_decimal(text: str, name: str) -> str:
+    """A number in plain digits, if it has a place in the numeric type `name`. Raises: ValueError."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    if bounds := re.search(r"\((\d+),(-?\d+)\)", name):
+        precision, scale = int(bounds[1]), int(bounds[2])
+        if abs(unscaled(text, scale)) >= 10**precision:
+            raise ValueError(text)
+    return decimal_text(f"{Decimal(text):f}")

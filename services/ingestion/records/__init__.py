@@ -1,0 +1,48 @@
+"""From the bytes of a delivery to typed rows: a file is opened, its records are read, and pages of them become frames.
+
+What is read is exact or refused, and in bounded memory whatever the bytes are. Three things can happen to what is wrong:
+
+- A delivery that can't be read as a whole raises UnreadableDeliveryError: a wrong encoding, a missing column, a cut-off end.
+- A record without a readable key is a BadRecord.
+- Any other value that can't be read is NULL, and the row's defect names its column, as for rows of a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from typing import BinaryIO
+
+from contracts.datasets import Format
+from contracts.tables import SourceTable
+from services.ingestion.delivery import BadRecord, Record, UnreadableDeliveryError
+from services.ingestion.records.csv_records import csv_pages
+from services.ingestion.records.json_records import json_line_pages
+from services.ingestion.records.opened import Limits, Opened, form_of
+
+_PAGES = {Format.CSV: csv_pages, Format.JSON_LINES: json_line_pages}
+
+
+async def read_records(
+    file: BinaryIO, table: SourceTable, limits: Limits | None = None
+) -> AsyncGenerator[list[Record | BadRecord], None]:
+    """The records of a file, or of one page of an API's answer, in bounded memory; read in a thread.
+
+    Columns that the contract does not know are among a record's values. Raises: UnreadableDeliveryError.
+    """
+    pages = record_pages(file, table, limits or Limits())
+    while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        yield page
+
+
+def record_pages(file: BinaryIO, table: SourceTable, limits: Limits) -> Iterator[list[Record | BadRecord]]:
+    """As `read_records`. A delivery of whose first page nothing can be read is refused, and not record by record."""
+    pages = _PAGES[form_of(table).format](Opened(file, limits), table)
+    for number, page in enumerate(pages):
+        bad = [one for one in page if isinstance(one, BadRecord)] if number == 0 else []
+        if len(bad) == len(page):
+            raise UnreadableDeliveryError(
+                f"none of its first {len(bad)} records can be read: the one at {bad[0].place} {bad[0].reason}; "
+                "check the format, the delimiter and the encoding in the contract"
+            )
+        yield page

@@ -1,0 +1,55 @@
+"""Records of CSV, as RFC 4180 has it: with a header, quotes doubled, and line ends of any kind."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+
+from contracts.tables import SourceTable
+from services.ingestion.delivery import BadRecord, Record, UnreadableDeliveryError
+from services.ingestion.records.opened import Opened, beginning, form_of
+
+
+def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadRecord]]:
+    """The records. Raises: UnreadableDeliveryError."""
+    form, limits = form_of(table), opened.limits
+    csv.field_size_limit(2 * (limits.page_bytes + limits.record_bytes))  # for the process: `opened` ends a record earlier
+    rows = csv.reader(opened.lines(form.encoding), delimiter=form.delimiter, strict=True)
+    header = _header(next(rows, None), table, limits.columns)
+    page, place = list[Record | BadRecord](), rows.line_num + 1
+    while True:
+        try:
+            for row in rows:
+                if len(row) == len(header):
+                    fields = [None if field == form.null else field for field in row] if form.null in row else row
+                    page.append(Record(place, dict(zip(header, fields, strict=True))))
+                elif row:
+                    reason = f"has {len(row)} fields instead of {len(header)}"
+                    page.append(BadRecord(place, reason, beginning(form.delimiter.join(row))))
+                place = rows.line_num + 1
+                if opened.is_page_full(len(page)):
+                    yield page
+                    page, opened.page_start = [], opened.byte_count
+            break
+        except csv.Error as error:
+            if "end of data" in str(error):
+                raise UnreadableDeliveryError(f"a quote that opens in the record at line {place} is never closed") from error
+            page.append(BadRecord(place, "has a quote inside a quoted field that is not doubled"))
+            place = rows.line_num + 1
+    if page:
+        yield page
+
+
+def _header(names: Sequence[str] | None, table: SourceTable, most: int) -> Sequence[str]:
+    """The header, if it fits the data set. Raises: UnreadableDeliveryError."""
+    if not names:
+        raise UnreadableDeliveryError("it has no header: its first line must name the columns")
+    if len(names) > most:
+        raise UnreadableDeliveryError(f"its header names {len(names)} columns; at most {most} are read")
+    wanted = [column.name for column in table.stored_columns]
+    if missing := [name for name in wanted if name not in names]:
+        shown = ", ".join(repr(name[:63]) for name in names[:20])
+        raise UnreadableDeliveryError(f"its header has no column {', '.join(map(repr, missing))}; it has {shown}")
+    if twice := [name for name in wanted if names.count(name) > 1]:
+        raise UnreadableDeliveryError(f"its header has the column '{twice[0]}' more than once")
+    return names
