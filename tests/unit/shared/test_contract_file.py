@@ -70,7 +70,7 @@ def test_a_missing_permission_is_one_sentence_without_a_key(s3: Any, monkeypatch
 
 def test_the_sentence_about_a_name_says_what_to_write_instead(tmp_path: Path) -> None:
     assert refusal("nothing") == (
-        "Starlift ships no contract 'nothing', only totesys; give a file by its path, such as ./nothing.yaml"
+        "Starlift ships no contract 'nothing', only exchange_rates, totesys; give a file by its path, such as ./nothing.yaml"
     )
     assert refusal("contracts.totesys").endswith("contracts are YAML documents; it is STARLIFT_CONTRACT=totesys now")
     assert refusal("contracts.shop").endswith("contracts are YAML documents; `starlift convert` makes one of a module")
