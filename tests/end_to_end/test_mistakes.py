@@ -127,7 +127,7 @@ def test_an_incomplete_environment_is_reported(starlift: Starlift) -> None:
 
 def test_a_contract_that_does_not_exist_is_reported(starlift: Starlift) -> None:
     sentence = starlift("up", "--detach", expected=2, STARLIFT_CONTRACT="nothing").complains(2)
-    assert sentence.startswith("STARLIFT_CONTRACT is wrong: Starlift ships no contract 'nothing', only totesys; ")
+    assert sentence.startswith("STARLIFT_CONTRACT is wrong: Starlift ships no contract 'nothing', only ")
 
 
 @pytest.mark.parametrize("arguments", [("verify", "--jason"), ("up", "--every", "0")])

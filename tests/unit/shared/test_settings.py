@@ -73,7 +73,7 @@ def test_settings_can_be_passed_by_field_name() -> None:
         ({"HANDLER_LIMIT_S": "nan"}, "STARLIFT_HANDLER_LIMIT_S=nan is invalid: it must be a number of seconds"),
         (
             {"CONTRACT": "nothing"},
-            "STARLIFT_CONTRACT=nothing is invalid: Starlift ships no contract 'nothing', only totesys; ",
+            "STARLIFT_CONTRACT=nothing is invalid: Starlift ships no contract 'nothing', only exchange_rates, totesys; ",
         ),
     ],
 )

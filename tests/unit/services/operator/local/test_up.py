@@ -86,7 +86,7 @@ def test_the_shipped_contract_is_the_default(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_invalid_contract_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARLIFT_CONTRACT", "nothing")
-    with pytest.raises(UsageError, match=r"^STARLIFT_CONTRACT is wrong: Starlift ships no contract 'nothing', only totesys; "):
+    with pytest.raises(UsageError, match=r"^STARLIFT_CONTRACT is wrong: Starlift ships no contract 'nothing', only "):
         load_contract_of_environment()
 
 

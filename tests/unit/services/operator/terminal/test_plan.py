@@ -77,7 +77,7 @@ def test_a_contract_that_is_not_found_is_wrong_usage(
     monkeypatch.chdir(tmp_path)
     for name, sentence in {
         "shop.yaml": f"'shop.yaml' can't be read (No such file or directory); correct the path (looked in {tmp_path})",
-        "shop": "Starlift ships no contract 'shop', only totesys; give a file by its path, such as ./shop.yaml",
+        "shop": "Starlift ships no contract 'shop', only exchange_rates, totesys; give a file by its path, such as ./shop.yaml",
         "shop.py": "'shop.py' is a Python module, and contracts are YAML documents",
     }.items():
         assert plan("--contract", name) == 2
