@@ -94,7 +94,7 @@ def contract_of(table: CatalogTable, part: dict[str, dict[str, object]], **types
     for one in table.columns:
         kind = types.get(one.name) or ("text" if one.is_foreign and one.type.is_verbatim else None)
         star.append(f"      {one.name}:" + (f" {{type: '{kind}'}}" if kind else ""))
-    return read_contract("\n".join([*star, source_text(part)]), "types.yaml")
+    return read_contract("\n".join([*star, source_text({"tables": part})]), "types.yaml")
 
 
 async def test_every_line_of_the_table_of_types_is_true(owner: asyncpg.Connection, empty: Pipeline) -> None:

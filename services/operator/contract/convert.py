@@ -12,7 +12,7 @@ from contracts.contract import Contract
 from contracts.origins import CalendarPart, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.paths import quoted_step
 from contracts.source_document import NOT_NULL
-from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, RemodelledTable, WarehouseTable
+from contracts.tables import Calendar, Column, Dimension, Drift, Fact, Lookup, RemodelledTable, SourceTable, WarehouseTable
 from contracts.type_names import type_name
 from contracts.warehouse import OWN_SCHEMA
 from contracts.yaml_text import read_contract
@@ -82,10 +82,12 @@ def _text(contract: Contract, options: Mapping[tuple[str, str], Options]) -> str
     lines += ["", "star:"]
     for table in contract.warehouse_tables:
         lines += [*star_table_lines(table.name, _entry(table, options)), ""]
-    return "\n".join(lines) + "\n" + source_text({table.name: _source(table) for table in contract.source_tables})
+    return "\n".join(lines) + "\n" + source_text({"tables": {table.name: _source(table) for table in contract.source_tables}})
 
 
-def _source(table: Any) -> dict[str, Any]:
+def _source(table: SourceTable) -> dict[str, Any]:
+    if table.dataset is not None:
+        raise UsageError(f"'{table.name}' is a data set; write its `file` or `request` into a document yourself")
     columns = {one.name: type_name(one.type) + ("" if one.nullable else NOT_NULL) for one in table.stored_columns}
     place = {"schema": table.schema, "table": table.relation, "full": table.full or None}
     key = {"row_id": table.row_id} if table.row_id else {"key": list(table.key)}

@@ -121,7 +121,7 @@ class Draft:
         for number, (name, entry) in enumerate(data["star"].items()):
             lines += [""] if number else []
             lines += star_table_lines(name, entry, self.tables[name].comments if name in self.tables else ())
-        return "\n".join([*lines, "", ""]) + source_text(self.source)
+        return "\n".join([*lines, "", ""]) + source_text(data["source"])
 
 
 def path_of(*names: str) -> str:

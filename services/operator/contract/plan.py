@@ -18,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 from contracts.contract import Contract
 from contracts.tables import Dimension, SourceTable
 from contracts.yaml_text import ContractTextError
+from services.operator.contract.delivered import notes_on_delivered
 from services.operator.errors import OperatorError, UsageError
 from shared.catalog import SNAPSHOT_QUERY, find_tables, key_problem, source_problems, table_facts
 from shared.errors import DependencyDownError, PermanentError, TransientError
@@ -121,9 +122,10 @@ async def make_plan(
 ) -> Plan:
     """Compare a contract with the databases of these URLs and change nothing; `others` are the sources besides `source`."""
     problems, reports = list[Problem](), list[_Report]()
-    main = next((name for name in contract.sources if name not in others), "")
+    main = [name for name in contract.sources or [""] if name not in others and not contract.is_delivered(name)]
+    notes = tuple(notes_on_delivered(contract, is_url_unused=source is not None and not main))
     looks: list[tuple[_Part, str, Callable[[], Awaitable[_Report]]]] = []
-    for name, url in {main: source, **others}.items():
+    for name, url in {**dict.fromkeys(main[:1], source), **others}.items():
         if url is not None:
             looks.append(("source", f"{name}: " if name else "", partial(_source, url, contract.part(name))))
     if warehouse is not None:
@@ -146,7 +148,7 @@ async def make_plan(
         problems=tuple(problems),
         reads=tuple(table for report in reports for table in report.reads),
         changes=tuple(change for report in reports for change in report.changes),
-        notes=tuple(note for report in reports for note in report.notes),
+        notes=(*notes, *(note for report in reports for note in report.notes)),
     )
 
 

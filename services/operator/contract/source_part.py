@@ -72,11 +72,18 @@ def part_of(document: Mapping[str, Any], source: str | None) -> object:
     return parts.get(source) if isinstance(parts, dict) else None
 
 
-def others_of(document: Mapping[str, Any], source: str | None) -> dict[str, Part]:
-    """The tables of the other sources, as the document has them."""
+def has_datasets(part: object) -> bool:
+    """Whether a source's part, valid or not, has tables whose rows are delivered."""
+    tables = part.get("tables") if isinstance(part, dict) else None
+    found = tables.values() if isinstance(tables, dict) else ()
+    return any(isinstance(table, dict) and not table.keys().isdisjoint({"file", "request"}) for table in found)
+
+
+def others_of(document: Mapping[str, Any], source: str | None) -> dict[str, dict[str, Any]]:
+    """The parts of the other sources, as the document has them."""
     parts = document.get("sources") if source is not None else None
     found = parts.items() if isinstance(parts, dict) else ()
-    return {name: part.get("tables") or {} for name, part in found if name != source and isinstance(part, dict)}
+    return {name: part for name, part in found if name != source and isinstance(part, dict)}
 
 
 def with_source_part(text: str, part: Part, name: str, source: str | None = None) -> str:
@@ -85,21 +92,19 @@ def with_source_part(text: str, part: Part, name: str, source: str | None = None
     Raises: UsageError if something follows the source part; ContractTextError for a text that is not YAML.
     """
     if source is None:
-        return _with_end(text, name, "source", source_text(part))
+        return _with_end(text, name, "source", source_text({"tables": part}))
     data, _ = document_data(text, name)
     known = data.get("sources") if isinstance(data, dict) else None
     others = others_of(data, source) if isinstance(data, dict) else {}
     order = dict.fromkeys([*(known if isinstance(known, dict) else ()), source])
-    return _with_end(
-        text, name, "sources", sources_text({one: part if one == source else others.get(one, {}) for one in order})
-    )
+    parts = {one: {"tables": part} if one == source else others.get(one, {}) for one in order}
+    return _with_end(text, name, "sources", sources_text(parts))
 
 
 def with_named_source(text: str, name: str, source: str) -> str:
     """The document `text`, whose `source` becomes the first of several `sources`. Raises: as with_source_part()."""
     part = document_data(text, name)[0]["source"]
-    tables = part.get("tables") if isinstance(part, dict) else None
-    return _with_end(text, name, "source", sources_text({source: tables or {}}))
+    return _with_end(text, name, "source", sources_text({source: part if isinstance(part, dict) else {}}))
 
 
 def _with_end(text: str, name: str, key: str, end: str) -> str:

@@ -12,6 +12,7 @@ COMMENT_WIDTH = 120
 _CONSTANTS = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 _PLAIN = re.compile(r"[^\W\d](?:[\w.$/-]| (?! ))*")
 _PLAIN_IN_A_BLOCK = re.compile(r"[^\W\d](?:[\w.$/()\[\],'-]| (?! ))*")  # where commas and brackets mean nothing
+_OPTIONS = ("file", "request", "schema", "table", "full", "row_id", "key")  # of a table of the source, in this order
 _ESCAPES = {'"': '\\"', "\\": "\\\\"}
 
 
@@ -25,26 +26,31 @@ def scalar(text: str, *, in_flow: bool = False) -> str:
 
 
 def flow(value: object) -> str:
-    """A text, true or false, a list of these, or a mapping of words to them, in one line."""
+    """A text, a whole number, true, false or None, a list of these, or a mapping of words to them, in one line."""
     match value:
-        case bool():
+        case None:
+            return "null"
+        case bool() | int():
             return str(value).lower()
         case dict():
-            return "{" + ", ".join(f"{name}: {flow(one)}" for name, one in value.items()) + "}"
+            return "{" + ", ".join(f"{_word(name)}: {flow(one)}" for name, one in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(flow(one) for one in value) + "]"
         case _:
             return scalar(str(value), in_flow=True)
 
 
-def source_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
+def _word(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else scalar(name, in_flow=True)
+
+
+def source_text(part: Mapping[str, Any]) -> str:
     """The source part of a document, from the line `source:` to its end."""
-    lines = ["source:", "  tables:" if tables else "  tables: {}"]
+    tables: Mapping[str, Mapping[str, Any]] = part.get("tables") or {}
+    lines = ["source:", *([f"  api: {flow(part['api'])}"] if "api" in part else []), "  tables:" if tables else "  tables: {}"]
     for name, table in tables.items():
         lines.append(f"    {scalar(name)}:")
-        lines += [
-            f"      {word}: {flow(table[word])}" for word in ("schema", "table", "full", "row_id", "key") if word in table
-        ]
+        lines += [f"      {word}: {flow(table[word])}" for word in _OPTIONS if word in table]
         lines.append("      columns:")
         lines += _entries(table["columns"], indent=8)
         if table.get("foreign_keys"):
@@ -52,11 +58,11 @@ def source_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sources_text(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def sources_text(parts: Mapping[str, Mapping[str, Any]]) -> str:
     """The same for several sources, by name, from the line `sources:` to its end."""
     lines = ["sources:"]
-    for name, tables in parts.items():
-        lines += [f"  {scalar(name)}:", *(f"  {line}" for line in source_text(tables).splitlines()[1:])]
+    for name, part in parts.items():
+        lines += [f"  {scalar(name)}:", *(f"  {line}" for line in source_text(part).splitlines()[1:])]
     return "\n".join(lines) + "\n"
 
 

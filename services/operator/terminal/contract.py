@@ -19,6 +19,7 @@ from services.operator.contract.source import open_source
 from services.operator.contract.source_part import (
     described_tables,
     differences,
+    has_datasets,
     others_of,
     part_of,
     roots_of,
@@ -95,7 +96,11 @@ def pull(
     Exit code 0 if there is none, 3 if there are some, which are written to the file unless --check is given.
     """
     path, text, document, source = _document(contract, source)
-    elsewhere = {name for tables in others_of(document, source).values() for name in tables}
+    if has_datasets(part_of(document, source)):
+        raise UsageError(
+            f"{_named(source)} has data sets, for which there is no catalog to pull; edit them in '{path}' yourself"
+        )
+    elsewhere = {name for part in others_of(document, source).values() for name in part.get("tables") or ()}
     roots = [root for root in roots_of(document.get("star")) if root not in elsewhere]
     before = described_tables(part_of(document, source))
     schema = str(document.get("source_schema") or "public")
@@ -120,6 +125,10 @@ def pull(
     except ContractError as error:
         complain(f"the star does not fit the source any more: {error}")
     raise typer.Exit(ExitCode.CHANGED)
+
+
+def _named(source: str | None) -> str:
+    return "the source" if source is None else f"source '{source}'"
 
 
 def _document(contract: str, source: str | None) -> tuple[Path, str, dict[str, Any], str | None]:

@@ -9,6 +9,7 @@ import typer
 
 from contracts.contract import Contract
 from contracts.tables import ContractError
+from services.operator.contract.delivered import require_database
 from services.operator.contract.grants import source_grants, warehouse_grants
 from services.operator.errors import UsageError
 from services.operator.terminal.plan import CONTRACT_VARIABLE, ContractName
@@ -47,6 +48,7 @@ def source(
         part = found.part(name or "".join(found.sources))
     except ContractError as error:
         raise UsageError(str(error)) from error
+    require_database(part, "to grant rights in")
     typer.echo(source_grants(part, reader, prover), nl=False)
 
 

@@ -13,6 +13,7 @@ from contracts.tables import Drift, Lookup
 from contracts.yaml_text import read_contract
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.errors import UsageError
+from tests.fixtures.delivered_contract import DELIVERED
 from tests.fixtures.small_contract import DIM_ITEM, DIM_MAKER, SHOP, with_column, with_table
 from tests.fixtures.totesys import CONTRACT as TOTESYS
 from tests.fixtures.wide_contract import WIDE
@@ -82,3 +83,8 @@ def test_a_join_by_one_column_may_be_spelled_as_it_was_before_keys_of_several_co
     )
     assert converted(contract_of_module(path)) == converted(SHOP)
     assert Lookup("maker", on=("maker_id",)) == DIM_ITEM.lookups[0], "the class is as before"
+
+
+def test_a_data_set_is_not_turned_into_a_table_of_a_database() -> None:
+    with pytest.raises(UsageError, match="'budget' is a data set; write its `file` or `request` into a document yourself"):
+        converted(DELIVERED)

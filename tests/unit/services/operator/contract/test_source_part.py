@@ -18,6 +18,7 @@ from services.operator.contract.source_part import (
     with_source_part,
 )
 from services.operator.errors import UsageError
+from tests.fixtures.delivered_contract import TEXT as DELIVERED
 from tests.unit.services.operator.contract.catalogs import NORTHWIND, PAGILA, catalog, catalog_of, column
 
 STAR = """\
@@ -144,7 +145,7 @@ sources:
 def test_one_of_several_sources_is_added_and_replaced_and_the_others_stay() -> None:
     document = parsed(SEVERAL)[0]
     elsewhere = others_of(document, "cities")
-    assert elsewhere == {"regions": document["sources"]["regions"]["tables"]}
+    assert elsewhere == {"regions": document["sources"]["regions"]}
     assert (part_of(document, "cities"), part_of(document, None)) == (None, None)
     part = source_part(PAGILA, ["city"])
     text = with_source_part(SEVERAL, part, "shop.yaml", "cities")
@@ -155,6 +156,13 @@ def test_one_of_several_sources_is_added_and_replaced_and_the_others_stay() -> N
     assert with_source_part(text, part, "shop.yaml", "cities") == text
     with pytest.raises(UsageError, match="'carry' follows `sources`; move `sources` to the end of the file"):
         with_source_part(f"{SEVERAL}carry: region\n", part, "shop.yaml", "cities")
+
+
+def test_a_pull_of_a_database_leaves_the_data_sets_of_other_sources_as_they_are() -> None:
+    document = parsed(DELIVERED)[0]
+    text = with_source_part(DELIVERED, source_part(PAGILA, ["city"]), "shop.yaml", "cities")
+    assert {name: part for name, part in parsed(text)[0]["sources"].items() if name != "cities"} == document["sources"]
+    assert with_source_part(text, source_part(PAGILA, ["city"]), "shop.yaml", "cities") == text
 
 
 def test_the_only_source_becomes_one_of_several() -> None:

@@ -40,7 +40,7 @@ def test_a_source_part_is_read_back_as_it_was(found: dict[str, tuple[list[str], 
         name: {"key": key, "columns": columns or {"a": "text"}, "foreign_keys": {link: link}}
         for name, (key, columns, link) in found.items()
     }
-    assert parsed(source_text(tables))[0] == {"source": {"tables": tables}}
+    assert parsed(source_text({"tables": tables}))[0] == {"source": {"tables": tables}}
 
 
 @given(

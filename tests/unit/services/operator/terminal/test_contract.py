@@ -8,6 +8,7 @@ import pytest
 
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import run_command
+from tests.fixtures.delivered_contract import TEXT as DELIVERED
 
 URL = "postgresql://reader@127.0.0.1:1/shop"
 
@@ -86,3 +87,15 @@ def test_pull_needs_a_file_that_it_can_rewrite(
     Path("broken.yaml").write_text("a: [", encoding="utf-8")
     assert run_command(starlift(), ["pull", "--contract", name, URL]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "name"), [(["--source", "rates"], "source 'rates'"), ([], "the source")])
+def test_there_is_no_catalog_of_data_sets_to_pull(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path, end = tmp_path / "delivered.yaml", DELIVERED.index("sources:")
+    alone = "source: {api: {url: https://a.example}, tables: {t: {request: {path: /t}, key: a, columns: {a: integer}}}}\n"
+    path.write_text(DELIVERED if words else DELIVERED[:end] + alone, encoding="utf-8")
+    assert run_command(starlift(), ["pull", "--contract", str(path), *words, URL]) == 2
+    message = f"starlift: {name} has data sets, for which there is no catalog to pull; edit them in '{path}' yourself\n"
+    assert capsys.readouterr().err == message

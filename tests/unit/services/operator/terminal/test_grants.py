@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from services.operator.terminal import grants
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import run_command
+from tests.fixtures.delivered_contract import TEXT as DELIVERED
 from tests.fixtures.several_sources import SEVERAL
 
 
@@ -59,3 +62,13 @@ def test_of_several_sources_one_is_chosen(monkeypatch: pytest.MonkeyPatch, capsy
     assert run_command(starlift(), ["grants", "source", "--source", "x"]) == 2
     assert "has no source 'x'" in capsys.readouterr().err
     printed(capsys, "warehouse")
+
+
+def test_there_are_no_grants_for_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "delivered.yaml"
+    file.write_text(DELIVERED)
+    monkeypatch.setenv("STARLIFT_CONTRACT", str(file))
+    assert run_command(starlift(), ["grants", "source", "--source", "plans"]) == 2
+    assert "of the landing bucket: there is no database to grant rights in" in capsys.readouterr().err

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from services.operator.contract.plan import Change, Plan, Problem, TableRead
 from services.operator.terminal.app import starlift
-from services.operator.terminal.harness import run_command
+from services.operator.terminal.harness import ExitCode, run_command
 from services.operator.terminal.plan import exit_code_of, show_plan
 from shared.star_schema.preview import Action
+from tests.fixtures.delivered_contract import TEXT as DELIVERED
 
 WRONG = """\
 name: shop
@@ -136,3 +137,35 @@ def test_what_a_first_run_reads_is_shown_with_the_figure_that_its_time_is_based_
     assert text.splitlines()[-1] == (
         "a first run reads about 7,400,010 rows in 100 s, at 74,000 rows a second on two cores; warehouse: nothing to do"
     )
+
+
+def test_of_data_sets_nothing_is_compared_and_where_they_are_put_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "delivered.yaml"
+    file.write_text(DELIVERED)
+    monkeypatch.setenv("STARLIFT_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
+    assert plan("--contract", str(file)) == ExitCode.CHANGED
+    printed = capsys.readouterr().out
+    assert (
+        "note: source 'plans' consists of files, which are put under dropzone/budget/, dropzone/product/ of the landing "
+        "bucket: nothing is compared here, each record is checked when it is delivered\n"
+        "note: source 'rates' is the API https://rates.example/v1: nothing is compared here, each record is checked when it is "
+        "delivered\n"
+        "note: the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source\n"
+    ) in printed
+
+
+def test_a_database_beside_data_sets_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "delivered.yaml"
+    shop = "  shop: {tables: {item: {key: item_id, columns: {item_id: integer not null}}}}\n"
+    star = "star:\n  dim_item: {dimension: item, columns: {item_id: }}\n"
+    file.write_text(DELIVERED.replace("star:\n", star) + shop)
+    monkeypatch.setenv("STARLIFT_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
+    monkeypatch.setenv("STARLIFT_SOURCE_NAME", "shop")
+    assert plan("--contract", str(file)) == ExitCode.FAILED
+    printed = capsys.readouterr().out
+    assert "source: shop: " in printed
+    assert "URL is not used" not in printed

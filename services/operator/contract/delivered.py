@@ -1,0 +1,33 @@
+"""What commands about databases say of a source of data sets, which has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from contracts.contract import Contract
+from contracts.datasets import DROP_ZONE
+from services.operator.errors import UsageError
+
+
+def require_database(part: Contract, purpose: str) -> None:
+    """Raises: UsageError if a source, of which this is the part, has none that would serve a `purpose`."""
+    if part.is_delivered("".join(part.sources)):
+        raise UsageError(f"{_described(part)}: there is no database {purpose}")
+
+
+def notes_on_delivered(contract: Contract, *, is_url_unused: bool) -> Iterator[str]:
+    """What there is to know about sources of data sets, whose part could be compared with no catalog."""
+    parts = [contract.part(name) for name in contract.sources or [""] if contract.is_delivered(name)]
+    for part in parts:
+        yield f"{_described(part)}: nothing is compared here, each record is checked when it is delivered"
+    if parts and is_url_unused:
+        yield "the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source"
+
+
+def _described(part: Contract) -> str:
+    name = f"source '{part.sources[0]}'" if part.sources else "the source"
+    request = next((table.dataset.request for table in part.source_tables if table.dataset is not None), None)
+    if request is not None:
+        return f"{name} is the API {request.api.url}"
+    folders = ", ".join(f"{DROP_ZONE}{table.name}/" for table in part.source_tables)
+    return f"{name} consists of files, which are put under {folders} of the landing bucket"
