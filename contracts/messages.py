@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum, unique
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -78,18 +78,13 @@ class Role(StrEnum):
     PARTNER = "partner"  # to be joined only
 
 
-# Of a data set (contracts/datasets.py): the newest run, up to the batch's, that took a whole snapshot. Images of rows count by
-# it before their version (services/loading/merge.py). None: no run has; or the rows are a database's.
-WholeRun = Annotated[int, Field(ge=1)] | None
-
-
 class Extract(_Closed):
     """Rows of one source table in the landing bucket."""
 
     table: Name  # of the source
     role: Role
     object: ObjectRef  # Parquet, or a bundle: the same object then for all tables, with the row count of this one
-    whole_run: WholeRun = None
+    whole_run: Annotated[int, Field(ge=1)] | None = None  # of a data set: the last run up to this one with a whole snapshot
 
 
 class StarRows(_Closed):
@@ -97,7 +92,7 @@ class StarRows(_Closed):
 
     table: Name  # of the warehouse
     object: ObjectRef  # as of an Extract
-    whole_run: WholeRun = None  # as of the Extract that the rows are made from
+    whole_run: Annotated[int, Field(ge=1)] | None = None  # as of the Extract that the rows are made from
 
 
 class LoadedTable(_Closed):
@@ -207,10 +202,7 @@ class IngestSource(_Event):
 
 
 class LookUpKeys(_Event):
-    """Command, from loading to ingestion: say which of these rows the source does not have.
-
-    Lost or repeated, it changes nothing: the next comparison of keys asks again, and an answer may come any number of times.
-    """
+    """Command, from loading to ingestion: say which of these rows the source does not have. It may get lost, or be repeated."""
 
     type: Literal["starlift.look_up_keys.v1"] = "starlift.look_up_keys.v1"
     data: LookUpKeysData
@@ -244,8 +236,8 @@ class BatchLoaded(_Event):
     data: BatchLoadedData
 
 
-MESSAGE_MODELS = (IngestSource, LookUpKeys, ExtractChunk, BatchIngested, BatchRemodelled, BatchLoaded)
 _OneOf = IngestSource | LookUpKeys | ExtractChunk | BatchIngested | BatchRemodelled | BatchLoaded
+MESSAGE_MODELS = get_args(_OneOf)
 Message = Annotated[_OneOf, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
@@ -298,8 +290,7 @@ def _require_known(kind: str) -> None:
 def _explain(error: ValidationError) -> str:
     """Where a document breaks its model, without the values: they may be anything."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
-    parts = ((".".join(map(str, detail["loc"][1:])), detail["msg"]) for detail in details[:5])
-    return "; ".join(f"{_excerpt(where) or 'document'}: {why}" for where, why in parts)
+    return "; ".join(f"{_excerpt('.'.join(map(str, one['loc'][1:]))) or 'document'}: {one['msg']}" for one in details[:5])
 
 
 def _excerpt(text: str) -> str:
