@@ -19,6 +19,7 @@ _COMMANDS = (
     ("pull", "contract", "Bring the `source` part of a contract up to date with the database."),
     ("convert", "contract", "Turn a contract in Python, the earlier form, into a document."),
     ("plan", "plan", "Show a contract's problems, what a first run reads, and what would change."),
+    ("describe", "describe", "Describe the star for analysts: its tables, and where each column comes from."),
     ("grants", "grants", "Print the SQL that creates roles with the fewest rights."),
     ("ingest", "ingest", "Request a run: read the changes and load them."),
     ("resend", "ingest", "Resend batches that were announced but never loaded."),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from contracts.contract import Contract
 from contracts.tables import ContractError
 from services.operator.contract.delivered import require_database
 from services.operator.contract.grants import source_grants, warehouse_grants
 from services.operator.errors import UsageError
-from services.operator.terminal.plan import CONTRACT_VARIABLE, ContractName
+from services.operator.terminal.plan import ContractName, chosen_contract
 from services.operator.terminal.sources import SeveralSourcesError, SourceOption
-from shared.contract_file import contract_named
 
 Loader = Annotated[str, typer.Option(help="The role of loading and of the migration; it owns the star.")]
 Reader = Annotated[str, typer.Option(help="The role of ingestion, and of `init` and `pull`.")]
@@ -41,7 +38,7 @@ def source(
 
     `starlift grants source | psql -v ON_ERROR_STOP=1 …` runs it. Run it again after each change of the contract's source part.
     """
-    found = _contract(contract)
+    found = chosen_contract(contract)
     if name is None and len(found.sources) > 1:
         raise SeveralSourcesError(found)
     try:
@@ -65,11 +62,4 @@ def warehouse(
     `starlift grants warehouse | psql -v ON_ERROR_STOP=1 …` runs it. Tables of later contracts need no further grants. A star
     that is loaded already belongs to the role that loaded it: name that one as --loader.
     """
-    typer.echo(warehouse_grants(_contract(contract), loader, prover, analyst), nl=False)
-
-
-def _contract(name: str | None) -> Contract:
-    try:
-        return contract_named(name or os.environ.get(CONTRACT_VARIABLE) or "totesys")
-    except ContractError as error:
-        raise UsageError(str(error)) from error
+    typer.echo(warehouse_grants(chosen_contract(contract), loader, prover, analyst), nl=False)

@@ -38,6 +38,19 @@ SourceUrl = Annotated[str | None, typer.Option("--source-url", help=SOURCE_HELP)
 WarehouseUrl = Annotated[str | None, typer.Option("--warehouse-url", help=WAREHOUSE_HELP)]
 
 
+def contract_name(given: str | None) -> str:
+    """The contract that an option or the environment names; by default the shipped one."""
+    return given or os.environ.get(CONTRACT_VARIABLE) or "totesys"
+
+
+def chosen_contract(given: str | None) -> Contract:
+    """The contract of a command that connects to nothing. Raises: UsageError."""
+    try:
+        return contract_named(contract_name(given))
+    except ContractError as error:
+        raise UsageError(str(error)) from error
+
+
 @app.command()
 def plan(
     contract: ContractName = None, source_url: SourceUrl = None, warehouse_url: WarehouseUrl = None, *, as_json: AsJson = False
@@ -48,7 +61,7 @@ def plan(
     code 0 if there is nothing to do, 3 if the warehouse would be changed, 1 if the contract can't work as it is, 2 for wrong
     usage.
     """
-    name = contract or os.environ.get(CONTRACT_VARIABLE) or "totesys"
+    name = contract_name(contract)
     source, warehouse = chosen_url("source", source_url), chosen_url("warehouse", warehouse_url)
     try:
         found = run(_planned(contract_named(name), source, warehouse))

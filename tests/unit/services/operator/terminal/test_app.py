@@ -69,6 +69,7 @@ def test_the_commands_have_these_options() -> None:
         "pull": {"url", "--contract", "--check", "--source"},
         "convert": {"module", "--output", "--force"},
         "plan": {"--contract", "--source-url", "--warehouse-url", "--json"},
+        "describe": {"--contract", "--format"},
         "grants": set(),  # a group; see its tests
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout", "--source"},
         "resend": {"--source"},

@@ -54,7 +54,7 @@ def test_what_can_not_be_meant_is_refused(words: list[str], complaint: str, caps
 
 
 def test_of_several_sources_one_is_chosen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(grants, "contract_named", lambda _name: SEVERAL)
+    monkeypatch.setattr(grants, "chosen_contract", lambda _name: SEVERAL)
     script = printed(capsys, "source", "--source", "regions")
     assert ('"region"' in script, '"item"' in script) == (True, False)
     assert run_command(starlift(), ["grants", "source"]) == 2
