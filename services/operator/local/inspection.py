@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psutil
 
+from contracts.contract import Contract
+from contracts.datasets import DROP_ZONE
 from infra.local import processes
 from infra.local.databases import LOADER, WAREHOUSE
 from infra.local.machine import LOOPBACK, StackError, write_private
@@ -49,6 +52,15 @@ class LocalStack:
             return psql_command(without_secrets(own))
         passfile = quote(str(self.home / PGPASS_FILE), safe="/")
         return psql_command(f"postgresql://{LOADER}@{LOOPBACK}:{state.ports['warehouse']}/{WAREHOUSE}?passfile={passfile}")
+
+    def addresses(self, contract: Contract) -> Iterator[str]:
+        """How to reach what a person works with, a sentence each: the star, and the drop zone if a data set has files."""
+        yield f"The star: {self.psql()}"
+        state = Home(self.home).read()
+        has_files = any(table.dataset is not None and table.dataset.request is None for table in contract.source_tables)
+        if has_files and state is not None and state.resources is not None:
+            zone = f"{state.resources.endpoint_url}/{state.resources.buckets['landing']}/{DROP_ZONE}"
+            yield f"The drop zone: curl -T FILE {zone}DATASET/"
 
 
 def stacks_of_this_user() -> list[Path]:

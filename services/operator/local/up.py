@@ -113,7 +113,8 @@ def up_in_foreground(options: UpOptions, screen: Screen) -> None:
             stack.adopt("application", writer)
         write_password_file(stack, home)
         screen.say(f"up; a run every {options.every.total_seconds():g} s. Ctrl-C or `starlift down` ends it.")
-        screen.say(f"The star: {LocalStack(home).psql()}")
+        for line in LocalStack(home).addresses(contract):
+            screen.say(line)
         prover = Prover(
             options.prove_every,
             home / "proof.log",
@@ -205,8 +206,8 @@ def up_detached(options: UpOptions, screen: Screen) -> None:
 
     Raises: UsageError; StackError with the last line that it printed.
     """
-    options.require_agreement(load_contract_of_environment())
-    home = default_home()
+    home, contract = default_home(), load_contract_of_environment()
+    options.require_agreement(contract)
     Home(home).require_free()
     log = home / "up.log"
     with disk_errors(home), log.open("wb") as output:
@@ -227,7 +228,8 @@ def up_detached(options: UpOptions, screen: Screen) -> None:
         raise
     screen.say(f"up in {home}; `starlift status` shows its state, `starlift down` stops it; events are in {log}")
     screen.say(f"From another directory: export STARLIFT_HOME={shlex.quote(str(home))}")
-    screen.say(f"The star: {LocalStack(home).psql()}")
+    for line in LocalStack(home).addresses(contract):
+        screen.say(line)
 
 
 def _wait_until_up(child: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from infra.local.bootstrap import Resources
+from infra.local.processes import own_id
+from infra.local.state import Home, StackState
 from services.operator.local.events import waits_in
-from services.operator.local.inspection import psql_command, without_secrets
+from services.operator.local.inspection import LocalStack, psql_command, without_secrets
+from tests.fixtures.delivered_contract import DELIVERED
+from tests.fixtures.totesys import CONTRACT
 
 NOW = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
 
@@ -56,3 +62,20 @@ def test_the_command_can_be_pasted_into_a_shell() -> None:
     program, url = psql_command("postgresql://me@127.0.0.1/star?passfile=/tmp/it's here").split(" ", 1)
     assert program.endswith("psql")
     assert url.startswith("'postgresql")
+
+
+def test_the_drop_zone_is_shown_where_a_data_set_has_files(tmp_path: Path) -> None:
+    resources = Resources(
+        stack="s",
+        region="eu-west-2",
+        endpoint_url="http://127.0.0.1:4566",
+        queue_urls={},
+        dead_letter_urls={},
+        buckets={"landing": "starlift-landing-s"},
+        secrets={},
+    )
+    Home(tmp_path).write(StackState(stack="s", owner=own_id(), ports={"warehouse": 5432}, resources=resources))
+    stack = LocalStack(tmp_path)
+    assert [line.partition(":")[0] for line in stack.addresses(CONTRACT)] == ["The star"]
+    *_, line = stack.addresses(DELIVERED)
+    assert line == "The drop zone: curl -T FILE http://127.0.0.1:4566/starlift-landing-s/dropzone/DATASET/"
