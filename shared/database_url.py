@@ -29,7 +29,7 @@ async def database_url(name: str, *, url: SecretStr | None, secret_id: str | Non
         variables = f"STARLIFT_{name.upper()}_URL or STARLIFT_{name.upper()}_SECRET"
         raise PermanentError(f"no {name} database configured: set {variables}")
     if url is None or (secret_id is not None and not has_login(url)):
-        text = await _read_secret(str(secret_id), region)
+        text = await read_secret(str(secret_id), region)
         url = SecretStr(_url_of(name, text, url) if text.startswith("{") else text)
     parse_url(name, url)  # so that a wrong one is found before a connection is needed
     return url
@@ -61,7 +61,11 @@ def _url_of(name: str, text: str, place: SecretStr | None) -> str:
     return f"postgresql://{login}@{address}/{database}?{query}"
 
 
-async def _read_secret(secret_id: str, region: str) -> str:
+async def read_secret(secret_id: str, region: str) -> str:
+    """The text of a secret of AWS Secrets Manager.
+
+    Raises: PermanentError when it does not exist or may not be read; DependencyDownError, TransientError.
+    """
     if not region:
         raise PermanentError(f"no region to read secret '{secret_id}' in: set STARLIFT_REGION")
     with aws_errors("secretsmanager", secret_id):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, InstanceOf, SecretStr
+from pydantic_settings import NoDecode
 
+from services.ingestion.api.guard import Allowed
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.source import BatchLimits
 from shared.settings import ServiceSettings
@@ -20,3 +22,7 @@ class IngestionSettings(ServiceSettings):
     batch_rows: Annotated[int, Field(ge=1)] = BatchLimits().rows  # at which a large load is cut into batches
     # How often keys are compared, to find deleted rows: every how many runs; 0: only by full runs, and on request.
     compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY
+    # Of sources that are APIs. What may be asked although it is not public, or without encryption: networks, addresses, hosts.
+    api_allow: Annotated[InstanceOf[Allowed], NoDecode, BeforeValidator(Allowed.parse)] = Allowed()
+    api_secrets: str = ""  # what the names of their secrets begin with: starlift/production/sources/
+    api_proxy: SecretStr | None = None  # the URL of a proxy, which then enforces what may be asked

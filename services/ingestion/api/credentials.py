@@ -1,0 +1,124 @@
+"""What proves to an API who asks: headers, made of a secret that only this installation's sources may read."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote_plus
+
+import aiohttp
+from yarl import URL
+
+from contracts.datasets import Api, Authentication
+from services.ingestion.api.client import Client, CredentialsRefusedError
+from services.ingestion.delivery import UnreadableDeliveryError
+from shared.database_url import read_secret
+from shared.errors import PermanentError
+
+ReadSecret = Callable[[str], Awaitable[str]]  # the text of the secret of that name; raises as `secrets_below` says
+
+FOLDER = "sources/"  # below the installation's own secrets; nothing else is ever read for an API
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_USED = 0.9  # of a token's life: it must not expire on the way
+_LIFE_S = 300.0  # of a token, if the server does not say
+
+
+def secrets_below(prefix: str, region: str) -> ReadSecret:
+    """What reads the secrets below `prefix`, the name of the installation's sources ('starlift/production/sources/').
+
+    It raises UnreadableDeliveryError for a secret that does not exist or may not be read; DependencyDownError, TransientError.
+    """
+
+    async def read(name: str) -> str:
+        if not prefix.endswith(f"/{FOLDER}"):
+            raise UnreadableDeliveryError(
+                f"set STARLIFT_API_SECRETS to a prefix that ends with /{FOLDER} to read secret '{name}'"
+            )
+        if not _NAME.fullmatch(name):
+            raise UnreadableDeliveryError(f"'{name}' is not the name of a secret below {prefix}; correct the contract")
+        try:
+            return await read_secret(prefix + name, region)
+        except PermanentError as error:
+            raise UnreadableDeliveryError(str(error)) from error
+
+    return read
+
+
+@dataclass(slots=True)
+class Credentials:
+    """The headers of requests to an API. The secret and the token are kept until they are refused."""
+
+    api: Api
+    read: ReadSecret
+    client: Client | None = None  # of the origin of `token_url`
+    clock: Callable[[], float] = time.monotonic
+    _secret: Mapping[str, str] | None = field(default=None, init=False)
+    _token: tuple[str, float] | None = field(default=None, init=False)  # and when it is no longer used
+
+    def forget(self) -> None:
+        """Read the secret again for the next request: it may have been rotated."""
+        self._secret = self._token = None
+
+    async def headers(self) -> dict[str, str]:
+        """What the next request sends. Raises: UnreadableDeliveryError, and as `Client.ask` if a token is asked for."""
+        match self.api.authentication:
+            case Authentication.NONE:
+                return {}
+            case Authentication.BASIC:
+                username, password = await self._fields("username", "password")
+                return {"Authorization": self._basic(username, password)}
+            case Authentication.BEARER:
+                (token,) = await self._fields("token")
+                return {"Authorization": f"Bearer {token}"}
+            case Authentication.API_KEY:
+                (key,) = await self._fields("key")
+                return {self.api.header: key}
+            case Authentication.OAUTH2:
+                if self._token is None or self.clock() >= self._token[1]:
+                    self._token = await self._ask_for_a_token()
+                return {"Authorization": f"Bearer {self._token[0]}"}
+
+    async def _fields(self, *names: str) -> list[str]:
+        """Fields of the secret, none of which could end a header."""
+        if self._secret is None:
+            try:
+                self._secret = json.loads(await self.read(self.api.secret or ""))
+            except ValueError:
+                self._secret = {}
+        found = [self._secret.get(name) if isinstance(self._secret, dict) else None for name in names]
+        if not all(isinstance(value, str) and value and value.isprintable() for value in found):
+            self._secret = None
+            form = ", ".join(f'"{name}": …' for name in names)
+            raise UnreadableDeliveryError(f"secret '{self.api.secret}' is not JSON of the form {{{form}}}; correct it")
+        return [str(value) for value in found]
+
+    def _basic(self, username: str, password: str) -> str:
+        try:
+            return aiohttp.encode_basic_auth(username, password)
+        except ValueError:
+            raise UnreadableDeliveryError(
+                f"the username in secret '{self.api.secret}' has a colon, which can't be sent"
+            ) from None
+
+    async def _ask_for_a_token(self) -> tuple[str, float]:
+        """Client credentials: https://www.rfc-editor.org/rfc/rfc6749#section-4.4, the client as in its section 2.3.1."""
+        if self.client is None:
+            raise UnreadableDeliveryError("OAuth2 needs a token_url; add it to the contract")
+        client, secret = await self._fields("client_id", "client_secret")
+        form = {"grant_type": "client_credentials", **({"scope": self.api.scope} if self.api.scope else {})}
+        headers = {"Authorization": self._basic(quote_plus(client), quote_plus(secret)), "Accept": "application/json"}
+        asked_at, url = self.clock(), URL(str(self.api.token_url))
+        async with self.client.session():
+            answer = await self.client.ask("POST", url, headers, data=form)
+        with answer.body as body:
+            try:
+                found = json.load(body)
+                token, life = found["access_token"], float(found.get("expires_in") or _LIFE_S)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                token, life = "", 0.0
+        if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
+            raise CredentialsRefusedError(f"{url.path} answers without an access_token; correct token_url or the server")
+        return token, asked_at + life * _USED

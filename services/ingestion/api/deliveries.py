@@ -1,0 +1,246 @@
+"""The deliveries of an API: for each data set all pages of one fetch, asked for when a run takes it."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from http import HTTPStatus
+from typing import Any, BinaryIO
+
+import structlog
+from yarl import URL
+
+from contracts.column_types import ColumnType
+from contracts.datasets import Api, Contents, Dataset, Paging, Request
+from contracts.state import DatasetState
+from contracts.tables import SourceTable
+from services.ingestion.api.client import Answer, Client, CredentialsRefusedError
+from services.ingestion.api.credentials import Credentials, ReadSecret
+from services.ingestion.api.paging import Asked, first_page, next_page, text_at
+from services.ingestion.delivery import BadRecord, Delivery, Record, Taken, UnreadableDeliveryError
+from shared.codecs.codec import MIB
+from shared.errors import PermanentError
+
+# What a fetch that fails again and again may hold up: after that, the other data sets of its source are asked for as well.
+ROUND = timedelta(minutes=5)
+
+_log = structlog.stdlib.get_logger()
+
+ReadRecords = Callable[[BinaryIO, SourceTable], AsyncGenerator[list[Record | BadRecord], None]]
+MakeClient = Callable[[URL, int], Client]  # of an origin, and the requests it allows in a minute
+
+
+@dataclass(slots=True)
+class ApiDelivery:
+    """All pages of one fetch. Nothing is asked for before its records are."""
+
+    table: SourceTable
+    dataset: Dataset
+    request: Request
+    known: DatasetState
+    client: Client
+    credentials: Credentials
+    read: ReadRecords
+    _found: DatasetState | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """The path of its requests."""
+        return self.request.path
+
+    @property
+    def contents(self) -> Contents:
+        """Whether it has every row."""
+        return self.dataset.contents
+
+    def state(self) -> DatasetState:
+        """What the next fetch begins after; that of the last one if nothing has changed since."""
+        if self._found is None:
+            raise RuntimeError("a fetch has no state before its records have been read")
+        return self._found
+
+    async def records(self) -> AsyncGenerator[list[Record | BadRecord], None]:
+        """Its records, page by page; their places count over all pages. None if the server says that nothing has changed.
+
+        Raises: UnreadableDeliveryError; DependencyDownError, TransientError.
+        """
+        self._found = None
+        position, digest = _Position(self.table, self.request, self.known.since), hashlib.sha256()
+        asked, seen, before, total = first_page(self.request, self.known.since), set[str](), 0, 0
+        async with self.client.session():
+            while True:
+                answer = await self._ask(asked)
+                with answer.body:
+                    if answer.response.status == HTTPStatus.NOT_MODIFIED:
+                        self._found = self.known
+                        return
+                    if answer.response.status == HTTPStatus.NO_CONTENT:
+                        break
+                    count, total = 0, total + answer.byte_count
+                    self._check_progress(answer, seen, total)
+                    digest.update(bytes.fromhex(answer.sha256))
+                    async for page in self._records_of(answer):
+                        position.take(page)
+                        yield [replace(one, place=before + one.place) for one in page] if before else page
+                        count += len(page)
+                    position.end(answer)
+                    following = next_page(self.request, asked, answer, count, self.client)
+                if following is None:
+                    break
+                asked, before = following, before + count
+        headers = answer.response.headers if self._is_conditional else {}
+        kept = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
+        self._found = self.known.model_copy(update={"sha256": digest.hexdigest(), "since": position.since, **kept})
+
+    @property
+    def _is_conditional(self) -> bool:
+        """Whether one answer is everything: of several pages, or of an increment, the first may be as before and others not."""
+        request = self.request
+        return request.method == "GET" and request.pages.kind is Paging.NONE and request.since_parameter is None
+
+    async def _ask(self, asked: Asked) -> Answer:
+        """Ask for a page; with the secret read again if it is refused, since secrets are rotated."""
+        url, body = asked.sent(self.request.method)
+        try:
+            return await self.client.ask(self.request.method, url, await self._headers(), **body)
+        except CredentialsRefusedError:
+            self.credentials.forget()
+        try:
+            return await self.client.ask(self.request.method, url, await self._headers(), **body)
+        except CredentialsRefusedError as error:
+            secret = self.request.api.secret
+            advice = f"correct secret '{secret}', or its permissions there" if secret else "name a secret in the contract"
+            raise UnreadableDeliveryError(f"{error}; {advice}") from error
+
+    async def _headers(self) -> dict[str, str]:
+        headers = await self.credentials.headers()
+        if self._is_conditional and self.known.sha256 is not None:
+            kept = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
+            headers |= {name: value for name, value in kept.items() if value is not None}
+        return headers
+
+    def _check_progress(self, answer: Answer, seen: set[str], total: int) -> None:
+        """Refuse pages without an end. Raises: UnreadableDeliveryError."""
+        limits, path = self.client.limits, self.request.path
+        if answer.sha256 in seen:
+            raise UnreadableDeliveryError(f"{path} answers with the same page again; correct its paging in the contract")
+        seen.add(answer.sha256)
+        if len(seen) > limits.pages:
+            raise UnreadableDeliveryError(f"{path} has more than {limits.pages} pages; ask for larger ones, or for increments")
+        if total > limits.total_bytes:
+            raise UnreadableDeliveryError(f"the pages of {path} exceed {limits.total_bytes // MIB} MiB; ask for increments")
+
+    def _records_of(self, answer: Answer) -> AsyncGenerator[list[Record | BadRecord], None]:
+        """The records of a page, in the encoding that its header names."""
+        table, charset = self.table, answer.response.charset
+        if charset is not None:
+            try:
+                form = replace(self.dataset.form, encoding=codecs.lookup(charset).name)
+            except LookupError:
+                text = f"{self.request.path} was answered in the unknown encoding '{charset[:40]}'; ask whoever runs the server"
+                raise UnreadableDeliveryError(text) from None
+            table = replace(table, dataset=replace(self.dataset, form=form))
+        return self.read(answer.body, table)
+
+
+class _Position:
+    """What the next increment begins after. It never goes back: a fetch of no records leaves it."""
+
+    def __init__(self, table: SourceTable, request: Request, since: str | None) -> None:
+        self.since = since
+        self._request, self._column = request, request.since_column
+        self._type = next((column.type for column in table.columns if column.name == self._column), None)
+        self._greatest = None if since is None or self._type is None else _ordered(since, self._type)
+
+    def take(self, records: Iterable[Record | BadRecord]) -> None:
+        """Look at records, for the greatest value of the column."""
+        if self._column is None or self._type is None:
+            return
+        for record in records:
+            value = record.values.get(self._column) if isinstance(record, Record) else None
+            order = None if value is None else _ordered(value, self._type)
+            if order is not None and (self._greatest is None or order > self._greatest):
+                self.since, self._greatest = str(value), order
+
+    def end(self, answer: Answer) -> None:
+        """Look at a page, for the position that it names itself."""
+        if self._request.cursor_at is not None:
+            self.since = text_at(answer.body, self._request.cursor_at) or self.since
+
+
+def _ordered(value: object, kind: ColumnType) -> Any:
+    """The value in the order of its type: a Decimal, a time in UTC, or a text; None for what is not a value of it."""
+    text = str(value)
+    try:
+        if kind.is_whole_number or kind.is_decimal:
+            number = Decimal(text)
+            return number if number.is_finite() else None
+        if kind.is_moment:
+            moment = datetime.fromisoformat(text)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    except (ValueError, InvalidOperation):
+        return None
+    return text
+
+
+class ApiDeliveries:
+    """The deliveries of a source that is an API: every data set once in a round, and a command makes a round.
+
+    A data set whose run has failed comes last, and after ROUND the others are due again: one that keeps failing delays none.
+    """
+
+    def __init__(
+        self,
+        tables: Iterable[SourceTable],
+        client: MakeClient,
+        secret: ReadSecret,
+        read: ReadRecords,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tables, self._read, self._clock = tuple(tables), read, clock
+        self._apis: dict[Api, tuple[Client, Credentials]] = {}
+        self._make_client, self._secret = client, secret
+        self._round: deque[SourceTable] | None = None  # those that are due in this round; None: the next call begins one
+        self._began = 0.0
+        self._given: SourceTable | None = None  # not settled yet
+
+    async def next(self, known: Mapping[str, DatasetState]) -> ApiDelivery | None:
+        """The next data set that is due in this round; None at its end."""
+        failed, self._given = self._given, None
+        if self._round is None or (failed is not None and self._clock() - self._began > ROUND.total_seconds()):
+            self._round, self._began = deque(table for table in self._tables if table != failed), self._clock()
+        if failed is not None:
+            self._round.append(failed)
+        if not self._round:
+            self._round = None
+            return None
+        table = self._given = self._round.popleft()
+        if table.dataset is None or table.dataset.request is None:
+            raise PermanentError(f"'{table.name}' is not a data set of an API; all tables of a source are of one kind")
+        client, credentials = self._api(table.dataset.request.api)
+        state = known.get(table.name, DatasetState())
+        return ApiDelivery(table, table.dataset, table.dataset.request, state, client, credentials, self._read)
+
+    async def settle(self, delivery: Delivery, taken: Taken) -> None:
+        """Note that a data set has had its turn in this round."""
+        self._given = None
+        _log.info("api_settled", dataset=delivery.table.name, run=taken.run, records=taken.records, reason=taken.reason)
+
+    async def probe(self) -> None:
+        """Connect to each API that has been asked. Raises: DependencyDownError."""
+        for client, _ in self._apis.values():
+            await client.probe()
+
+    def _api(self, api: Api) -> tuple[Client, Credentials]:
+        """One client and one token for all data sets of an API: its rate is that of all of them."""
+        if api not in self._apis:
+            tokens = self._make_client(URL(api.token_url).origin(), api.requests_per_minute) if api.token_url else None
+            client = self._make_client(URL(api.url).origin(), api.requests_per_minute)
+            self._apis[api] = client, Credentials(api, self._secret, tokens)
+        return self._apis[api]
