@@ -17,10 +17,10 @@ from contracts.datasets import Format
 from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, Record, UnreadableDeliveryError
 from services.ingestion.records.csv_records import csv_pages
-from services.ingestion.records.json_records import json_line_pages
+from services.ingestion.records.json_records import json_line_pages, json_pages
 from services.ingestion.records.opened import Limits, Opened, form_of
 
-_PAGES = {Format.CSV: csv_pages, Format.JSON_LINES: json_line_pages}
+_PAGES = {Format.CSV: csv_pages, Format.JSON_LINES: json_line_pages, Format.JSON: json_pages}
 
 
 async def read_records(

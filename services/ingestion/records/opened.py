@@ -6,7 +6,9 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from contracts.datasets import RecordForm
@@ -14,7 +16,7 @@ from contracts.tables import SourceTable
 from services.ingestion.delivery import UnreadableDeliveryError
 from shared.codecs.codec import MIB
 
-_BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 _SHOWN = 1_000  # characters of a bad record
 
 
@@ -31,17 +33,36 @@ class Limits:
     columns: int = 1_600  # as PostgreSQL's tables
 
 
+# What people deliver in place of what the contract says, by its first bytes.
+_FOREIGN = {b"PK\x03\x04": "a ZIP archive or an Excel file", b"BZh": "compressed by bzip2", b"\xfd7zXZ": "compressed by xz"}
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_READ = 64 * 1024
+# What is expanded at once. zstd makes up to 128 KiB of four bytes.
+_ZSTD_READ = 256
+_ZSTD_WINDOW = 32 * MIB  # the memory that a frame may ask for: levels up to 20 ask for less
+
+
 class Opened(io.RawIOBase):
     """A delivery's bytes, expanded if they are compressed. Reading raises UnreadableDeliveryError at a limit."""
 
+    name = "delivery"  # which the types of TextIOWrapper ask for
+
     def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        """Recognize the compression."""
         self.limits, self._file = limits, file
         self.byte_count = self.page_start = 0
-        first = file.read(4)
+        first = file.read(6)
         file.seek(-len(first), io.SEEK_CUR)
-        self._expanded: BinaryIO = file
-        if first.startswith(b"\x1f\x8b"):
-            self._expanded = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
+        for magic, what in _FOREIGN.items():
+            if first.startswith(magic):
+                raise UnreadableDeliveryError(f"it is {what}: deliver the file as it is, or compressed by gzip or zstd")
+        self._is_compressed = first.startswith((_GZIP, _ZSTD))
+        if first.startswith(_ZSTD):
+            self._chunks = _zstd_chunks(file)
+        else:
+            plain = gzip.GzipFile(fileobj=file) if self._is_compressed else file
+            self._chunks = iter(partial(plain.read, _READ), b"")
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         """See IOBase."""
@@ -50,13 +71,15 @@ class Opened(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         """See RawIOBase."""
         try:
-            chunk = self._expanded.read(len(buffer))
+            while not self._left and (chunk := next(self._chunks, None)) is not None:
+                self._left = memoryview(chunk)
         except (OSError, EOFError, zlib.error) as error:
-            raise UnreadableDeliveryError(f"its compressed bytes are damaged or cut off ({error})") from error
-        buffer[: len(chunk)] = chunk
-        self.byte_count += len(chunk)
+            raise UnreadableDeliveryError(f"its compressed bytes are damaged or cut off: {error}") from error
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        self.byte_count += count
         self._check()
-        return len(chunk)
+        return count
 
     def _check(self) -> None:
         limits, count = self.limits, self.byte_count
@@ -67,33 +90,52 @@ class Opened(io.RawIOBase):
                 f"it has a record of more than {limits.record_bytes // MIB} MiB, or a quote that is never closed, after byte "
                 f"{self.page_start}"
             )
-        if self._expanded is not self._file and count > limits.ratio_from and count > limits.ratio * self._file.tell():
+        if self._is_compressed and count > limits.ratio_from and count > limits.ratio * self._file.tell():
             raise UnreadableDeliveryError(f"it expands to more than {limits.ratio} times its compressed bytes")
 
     def is_page_full(self, records: int) -> bool:
         """Whether so many records, and the bytes read for them, are enough for a page."""
         return records >= self.limits.page_records or self.byte_count - self.page_start >= self.limits.page_bytes
 
-    def text(self, encoding: str) -> io.TextIOWrapper:
-        """The bytes as text, with its line ends as they are. Raises: UnreadableDeliveryError for an unknown encoding."""
+    @contextmanager
+    def text(self, encoding: str) -> Iterator[io.TextIOWrapper]:
+        """The bytes as text, with its line ends as they are. Raises: UnreadableDeliveryError."""
         try:
-            return io.TextIOWrapper(self, encoding, newline="")  # type: ignore[arg-type]  # it has no `name`
+            text: io.TextIOWrapper = io.TextIOWrapper(self, encoding, newline="")
         except LookupError as error:
             raise UnreadableDeliveryError(f"its encoding '{encoding}' in the contract is unknown") from error
+        try:
+            yield text
+        except UnicodeError as error:
+            at = (
+                f" at byte {self.byte_count - len(error.object) + error.start}" if isinstance(error, UnicodeDecodeError) else ""
+            )
+            raise UnreadableDeliveryError(
+                f"its bytes are not text in {encoding}{at}; correct it, or its encoding in the contract"
+            ) from error
 
     def lines(self, encoding: str) -> Iterator[str]:
         """Its lines, with their ends, without a byte order mark. Raises: UnreadableDeliveryError."""
-        text = self.text(encoding)
-        try:
-            yield next(text, "").removeprefix(_BYTE_ORDER_MARK)
+        with self.text(encoding) as text:
+            yield next(text, "").removeprefix(BYTE_ORDER_MARK)
             yield from text
-        except UnicodeError as error:
-            at = self.byte_count - len(error.object) + error.start if isinstance(error, UnicodeDecodeError) else None
-            raise UnreadableDeliveryError(
-                f"its bytes are not text in {encoding}"
-                + (f", at byte {at}" if at is not None else "")
-                + "; correct it, or its encoding in the contract"
-            ) from error
+
+
+def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """What frames of zstd hold. The library's own reader takes a frame that is cut off for a whole one."""
+    import zstandard  # noqa: PLC0415 (few deliveries need it)
+
+    frame, part = None, b""
+    while part := part or file.read(_ZSTD_READ):
+        frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        try:
+            yield frame.decompress(part)
+        except zstandard.ZstdError as error:
+            raise OSError(error) from error
+        part = frame.unused_data
+        frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the last frame does not end")
 
 
 def form_of(table: SourceTable) -> RecordForm:

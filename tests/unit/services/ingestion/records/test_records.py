@@ -5,6 +5,7 @@ import gzip
 import io
 
 import pytest
+import zstandard
 
 from contracts.column_types import DATE, INTEGER, TEXT, numeric
 from contracts.datasets import Format, RecordForm
@@ -13,8 +14,9 @@ from services.ingestion.delivery import BadRecord, UnreadableDeliveryError
 from services.ingestion.records import read_records
 from services.ingestion.records.opened import Limits
 from shared.codecs.codec import MIB
-from tests.fixtures.data_sets import CSV, LINES, data_set, records_in, rows_of, typed, written_as
+from tests.fixtures.data_sets import CSV, JSON, LINES, data_set, records_in, rows_of, typed, written_as
 
+AT_ROWS = written_as(JSON, path="data.rows")
 SMALL = Limits(record_bytes=16_384, page_bytes=16_384, ratio_from=MIB)
 
 REFUSED: dict[str, tuple[SourceTable, bytes, str]] = {
@@ -32,14 +34,37 @@ REFUSED: dict[str, tuple[SourceTable, bytes, str]] = {
         b'id,amount,note\n1,2,"x\n' + b"2,3,y\n" * 9000,
         "a quote that is never closed",
     ),
-    "Latin-1 called UTF-8": (CSV, "id,amount,note\n1,2,é\n".encode("latin-1"), "not text in utf-8, at byte 19"),
-    "UTF-16 called UTF-8": (CSV, "id,amount,note\n".encode("utf-16"), "not text in utf-8, at byte 0"),
+    "Latin-1 called UTF-8": (CSV, "id,amount,note\n1,2,é\n".encode("latin-1"), "not text in utf-8 at byte 19"),
+    "UTF-16 called UTF-8": (CSV, "id,amount,note\n".encode("utf-16"), "not text in utf-8 at byte 0"),
     "an unknown encoding": (written_as(CSV, encoding="utf-9"), b"id\n1\n", "'utf-9' in the contract is unknown"),
     "an encoding that is none": (written_as(CSV, encoding="hex"), b"id\n1\n", "'hex' in the contract is unknown"),
     "gzip that is cut off": (CSV, gzip.compress(b"id,amount,note\n" + b"1,2,x\n" * 99)[:-9], "damaged or cut off"),
     "gzip with garbage behind it": (CSV, gzip.compress(b"id,amount,note\n1,2,x\n") + b"garbage", "damaged or cut off"),
     "gzip with another checksum": (CSV, gzip.compress(b"id,amount,note\n1,2,x\n")[:-8] + bytes(8), "damaged or cut off"),
     "a gzip bomb": (CSV, gzip.compress(b"id,amount,note\n" + b"1,2,x\n" * 400_000), "expands to more than 300 times"),
+    "zstd that is cut off": (
+        CSV,
+        zstandard.compress(b"id,amount,note\n" + b"1,2,x\n" * 99)[:-9],
+        "the last frame does not end",
+    ),
+    "zstd with garbage behind it": (CSV, zstandard.compress(b"id,amount,note\n1,2,x\n") + b"garbage", "damaged or cut off"),
+    "zstd that asks for much memory": (CSV, bytes.fromhex("28b52ffd0098") + bytes(99), "damaged or cut off"),
+    "a zstd bomb": (CSV, zstandard.compress(b"id,amount,note\n" + b"1,2,x\n" * 400_000), "expands to more than 300 times"),
+    "an Excel file": (CSV, b"PK\x03\x04" + bytes(99), "a ZIP archive or an Excel file"),
+    "an empty document": (JSON, b"", "at line 1: '[' is expected"),
+    "a document that is cut off in a record": (JSON, b'[{"id": 1},\n{"id":', "not JSON, at line 2: Expecting value"),
+    "a document that is cut off in a text": (JSON, b'[{"id": 1, "note": "x', "Unterminated string"),
+    "a document that is cut off behind a record": (JSON, b'[{"id": 1}', "']' is expected"),
+    "an enclosing object that is cut off": (AT_ROWS, b'{"data": {"rows": [{"id": 1}]}', "'}' is expected"),
+    "something behind the document": (JSON, b'[{"id": 1}]\n[]', "at line 2: something follows the end"),
+    "a comma too many": (JSON, b'[{"id": 1},]', "Expecting value"),
+    "a path that leads nowhere": (AT_ROWS, b'{"data": {"Rows": []}}', "no member 'rows' on the path"),
+    "a path that leads to an object": (AT_ROWS, b'{"data": {"rows": {"id": 1}}}', "an object where the records should be"),
+    "a path that leads to a number": (AT_ROWS, b'{"data": {"rows": 1}}', "'[' is expected"),
+    "a path over an array": (AT_ROWS, b'{"data": [{"rows": []}]}', "'{' is expected"),
+    "a path that is there twice": (AT_ROWS, b'{"data": {"rows": []}, "data": {"rows": []}}', "two members 'data' on the path"),
+    "a giant record": (JSON, b'[{"id": 1, "note": "' + b"x" * 65_536 + b'"}]', "a record of more than 0 MiB"),
+    "nesting without end": (JSON, b"[" * 10_000, "nested too deep"),
     "lines that are not JSON": (LINES, b"id,amount,note\n1,2,x\n", "at 1 is not JSON: Expecting value at character 1"),
 }
 
@@ -55,6 +80,13 @@ BAD: dict[str, tuple[SourceTable, bytes, int, str]] = {
     "deep nesting": (LINES, b'{"id": 1}\n' + b"[" * 3000 + b"\n", 2, "nested too deep"),
     "a record that is cut off": (LINES, b'{"id": 1}\n{"id": 2, "no', 2, "is not JSON: Unterminated string"),
     "a key with a fraction": (LINES, b'{"id": 1}\n{"id": 2.5}\n', 2, "id is not a whole number from"),
+    "an element that is not an object": (JSON, b'[{"id": 1}, 7]', 2, "is not an object"),
+    "an element with a member twice": (
+        JSON,
+        b'[{"id": 1}, {"id": 2, "id": 3}]',
+        2,
+        "is an object with two members of one name",
+    ),
     "a key of 5,000 digits": (
         LINES,
         b'{"id": 1}\n{"id": ' + b"9" * 5000 + b"}\n",
@@ -123,7 +155,16 @@ def test_null_is_the_field_that_the_contract_names() -> None:
 
 def test_compressed_files_are_recognized_by_their_first_bytes() -> None:
     body = b"id,amount,note\n1,2,x\n"
-    assert rows_of(typed(gzip.compress(body) + gzip.compress(b"2,3,y\n"), CSV)) == rows_of(typed(body + b"2,3,y\n", CSV))
+    more = b"".join(b"%d,3,y\n" % number for number in range(20_000))
+    for compress in (gzip.compress, zstandard.compress):
+        assert rows_of(typed(compress(body) + compress(more), CSV)) == rows_of(typed(body + more, CSV))
+
+
+def test_the_records_of_a_document_are_found_at_its_path() -> None:
+    body = b'\xef\xbb\xbf {"meta": {"rows": [1, {"a": "]}"}], "n": 1}, "data": {"a": 0, "rows": [ {"id": 1}\n,{"id": 2} ]}}\n'
+    assert [row["id"] for row in rows_of(typed(body, AT_ROWS))] == [1, 2]
+    assert [row["id"] for row in rows_of(typed(b'[{"id": 1}]', JSON))] == [1]
+    assert records_in(b"[]", JSON) == []
 
 
 def test_what_json_writes_as_numbers_is_exact() -> None:
