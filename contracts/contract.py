@@ -11,6 +11,7 @@ from functools import cached_property
 
 from contracts.canonical import fingerprint_of
 from contracts.checks import contradictions
+from contracts.origins import FromSource
 from contracts.tables import (
     Calendar,
     Column,
@@ -132,6 +133,19 @@ class Contract:
     def source_of(self, table: RemodelledTable) -> str | None:
         """The name of the source that a warehouse table is made from; None if the contract names no sources."""
         return (self.whole or self).source_table(table.source).source_name
+
+    def version_of(self, table: StoredTable) -> str | None:
+        """The column of a table that copies the version of its data set; None: the order of its images is that of runs.
+
+        contracts/source_checks.py refuses a table without one, and whatever else would take the highest run for the newest.
+        """
+        if not isinstance(table, Dimension | Fact):
+            return None
+        dataset = (self.whole or self).source_table(table.source).dataset
+        if dataset is None or dataset.version is None:
+            return None
+        copy = FromSource(dataset.version)
+        return next(column.name for column in table.columns if column.origin == copy and not column.nullable)
 
     def has_filter(self, source: str) -> bool:
         """Whether a warehouse table leaves out some rows of the source table `source`."""

@@ -102,12 +102,18 @@ def _version_problems(contract: Contract, source: SourceTable, version: str, con
             "digits, date, timestamp or timestamptz"
         )
     for table in contract.remodelled_from(source.name):
-        if not any(one.origin == FromSource(version) for one in table.columns):
-            yield f"has the `version` '{version}', which loading compares: '{table.name}' must copy it as a column"
+        if not any(one.origin == FromSource(version) and not one.nullable for one in table.columns):
+            problem = "must copy it as a column that is not nullable"
+            yield f"has the `version` '{version}', which loading compares: '{table.name}' {problem}"
         if isinstance(table, Fact) and table.version:
             yield f"has the `version` '{version}', and '{table.name}' a `version` of its own; remove one of them"
         if isinstance(table, Dimension) and table.history:
             yield f"has the `version` '{version}', and '{table.name}' has `history`, whose order is that of runs; remove one"
+        if table.where is not None:
+            yield (
+                f"has the `version` '{version}', and '{table.name}' a `where`, by which an old version of a row would delete "
+                "it; remove one, or filter in a view"
+            )
 
 
 def _orders(kind: ColumnType) -> bool:

@@ -155,6 +155,11 @@ TECHNICAL_COLUMNS = {
     LOADED_AT: "timestamptz NOT NULL DEFAULT clock_timestamp()",  # the warehouse's clock
     DELETED_AT: "timestamptz",  # the source's clock: the row was gone by then; set on the newest version of a dead row only
 }
+# After them, only in a table whose rows count by a version column of their data set (services/loading/merge.py).
+WHOLE_RUN = "_whole_run"
+# The newest whole snapshot at the row's run, by its run; 0: there was none; -1: no image says, so that every image replaces the
+# row: an inferred member, or a row from before the data set had a version.
+WHOLE_RUN_TYPE = "bigint NOT NULL DEFAULT -1"
 
 # The last column of a table of versions: the source's clock at the snapshot of the row's run.
 SEEN_AT = "_seen_at"

@@ -117,7 +117,13 @@ async def find_bulk_load(connection: asyncpg.Connection, contract: Contract) -> 
 
 
 async def begin(transaction: Transaction, contract: Contract, wanted: BulkLoad) -> None:
-    """Begin a bulk load if the warehouse is empty; where something is in the way, the run is merged like any other."""
+    """Begin a bulk load if the warehouse is empty; where something is in the way, the run is merged like any other.
+
+    A delivery of a data set with a version may have several versions of a row, and readers would see all of them.
+    """
+    own = (table for table in contract.remodelled_tables if contract.source_of(table) in {None, wanted.source_name})
+    if any(contract.version_of(table) for table in own):
+        return
     # In a transaction of its own, and without a look at the star: to hold a table and wait for the star's lock, or for a table
     # that another loader's begin holds, would be a deadlock.
     async with transaction() as connection:

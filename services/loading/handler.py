@@ -122,7 +122,8 @@ async def _load(message: BatchRemodelled, event: BatchLoaded, ask: Ask, deps: De
     frames = await read_rows(deps.objects, stored, deps.contract, "star rows")
     rows = {table.table: frame for table, frame in zip(message.data.tables, frames, strict=True)}
     hashes, rejected = await _read_hashes(message, deps), await _read_rejected(message, deps)
-    batch = Batch(event, rows, hashes, message.data.gone, message.data.answers, rejected)
+    whole_runs = {table.table: table.whole_run for table in message.data.tables if table.whole_run is not None}
+    batch = Batch(event, rows, hashes, message.data.gone, message.data.answers, rejected, whole_runs)
     return await deps.warehouse.load(batch, ask)
 
 

@@ -44,6 +44,10 @@ _INFERRED: dict[Kind, object] = {
 class _Row:
     columns: Values
     run: int
+    whole_run: int = -1  # as `_whole_run`
+
+    def rank(self, version: str | None) -> tuple[Any, ...]:
+        return (self.run,) if version is None else (self.whole_run, self.columns[version], self.run)
 
 
 @dataclass
@@ -93,7 +97,7 @@ class MemoryWarehouse:
         for table in self._contract.remodelled_tables:
             await self._ask_about_late_rows(table, staged.get(table.name, []), batch, ask)
         for name, rows in staged.items():
-            self._merge(self._contract.warehouse_table(name), rows, data.run)
+            self._merge(self._contract.warehouse_table(name), rows, data.run, batch.whole_runs.get(name, 0))
         self.ledger[data.batch_id], self._loaded_at[data.batch_id] = batch, self.clock()
         previous = batch.hashes.previous if batch.hashes is not None else None
         for hashes in batch.hashes.tables if batch.hashes is not None else ():
@@ -148,12 +152,12 @@ class MemoryWarehouse:
             seen.add(key)
         return found
 
-    def _merge(self, table: WarehouseTable, rows: Iterable[Values], run: int) -> None:
-        stored = self._rows[table.name]
+    def _merge(self, table: WarehouseTable, rows: Iterable[Values], run: int, whole_run: int) -> None:
+        stored, version = self._rows[table.name], self._contract.version_of(table)
         for values in rows:
-            identity = tuple(values[name] for name in table.identity)
-            if identity not in stored or stored[identity].run <= run:
-                stored[identity] = _Row(values, run)
+            identity, row = tuple(values[name] for name in table.identity), _Row(values, run, whole_run)
+            if identity not in stored or stored[identity].rank(version) <= row.rank(version):
+                stored[identity] = row
             for column in table.columns:
                 if column.references is not None and values[column.name] is not None:
                     self._infer(self._contract.warehouse_table(column.references), values[column.name])
@@ -222,10 +226,8 @@ class MemoryWarehouse:
         late = dict.fromkeys(_key(table, values) for values in staged)
         keys = [_asked(key) for key in late if highest.get(key, 0) <= data.run and tombstones.get(key, (0,))[0] <= data.run]
         async for part in cut(_each(keys)):
-            number = question_id(data.batch_id, table.name, part)
-            await ask(
-                Question(number, table, data.source_name, comparison.run, part, believe_empty=comparison.hashes.believe_empty)
-            )
+            about = (question_id(data.batch_id, table.name, part), table, data.source_name, comparison.run, part)
+            await ask(Question(*about, believe_empty=comparison.hashes.believe_empty))
 
     def _insert_tombstones(self, table: RemodelledTable, keys: Iterable[Key], batch: Batch) -> int:
         """Insert tombstones, of which the higher stays; return how many rows are marked since, or at another moment."""

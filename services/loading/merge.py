@@ -4,6 +4,29 @@ Order-free and repeatable: a row is replaced by an image of the same or a higher
 always leaves its run behind, even when its values are those already there. (A merge that skips equal values lets a late older
 image win: A of run 5, A of run 7 skipped, then a late B of run 6 would stay.)
 
+*A data set of increments with a version column* (decision 0022). An image counts by (W, version, run), where W, its whole run,
+is the newest whole snapshot at its run. That is a total order, and a row keeps the greatest of its images so far; so neither
+order nor repetition matters. W is first because a snapshot is the state of the source, whatever came before it: an increment of
+before it has a lower W, however high its version. Without a version, runs alone give the same order, since W never falls as
+runs rise.
+
+A row's `_run` is then that of its greatest image, not the highest run that brought one. Everything else that compares it with
+other runs stays right:
+
+- *Tombstones.* One of run T says that no image of the key has a run from W(T) to T. So every image up to T has a lower whole
+  run than W(T), and every later one has at least W(T): the greatest image is later than T if any image is. The row is alive
+  then, and dead otherwise, as if `_run` were the highest run.
+- *Late images* are asked about by the load that brings the greatest one: a comparison has seen the row that an image loses to,
+  or the load of that row asks. A comparison may ask in vain about a row of which its own run has brought a smaller image.
+- *Images that come again.* A repair of run R sends the truth's greatest image as (W, version, R), which replaces the same image
+  and nothing that is greater. A full read announces the truth as a whole snapshot: its W is R, above everything.
+- *A run that died* may have announced a whole snapshot, whose images count above those of later increments. It left the
+  state as it was, so its delivery or its command comes again, and then counts above both.
+- *Inferred members* have the whole run -1, below that of every image.
+
+What takes the highest `_run` for the newest image is refused by the contract: versions of facts, history and filters of such a
+data set (contracts/source_checks.py). A bulk load, in which a key may have rows of several versions, does not begin for it.
+
 Staged columns are whole numbers and texts (shared.codecs), which COPY fastest; here they become dates, times, exact decimals.
 """
 
@@ -13,7 +36,7 @@ from collections.abc import Mapping
 
 from contracts.contract import Contract
 from contracts.tables import Column, Dimension, StoredTable, Versions, WarehouseTable
-from contracts.warehouse import BATCH_ID, DELETED_AT, LEDGER, LOADED_AT, RUN, SEEN_AT
+from contracts.warehouse import BATCH_ID, DELETED_AT, LEDGER, LOADED_AT, RUN, SEEN_AT, WHOLE_RUN
 from shared.codecs import codec_of
 from shared.sql import literal, quoted
 from shared.star_schema.schema import relation
@@ -31,12 +54,16 @@ def create_staging(table: WarehouseTable) -> str:
 
 
 def merge_staged(contract: Contract, table: WarehouseTable) -> str:
-    """Staged rows into their table; $1 is the run, $2 the batch.
+    """Staged rows into their table; $1 is the run, $2 the batch and, if it has its data set's version, $3 the whole run.
 
     Deduplicated and sorted by key: two loaders then lock rows in the same order.
     """
     technical = {RUN: "$1::bigint", BATCH_ID: "$2::uuid", LOADED_AT: "clock_timestamp()"}
-    return f"{_insert_staged(contract, table, table, technical)} WHERE excluded.{RUN} >= t.{RUN}"
+    if (version := contract.version_of(table)) is None:
+        return f"{_insert_staged(contract, table, table, technical)} WHERE excluded.{RUN} >= t.{RUN}"
+    technical[WHOLE_RUN] = "$3::bigint"
+    new, held = (", ".join(quoted(row, name) for name in (WHOLE_RUN, version, RUN)) for row in ("excluded", "t"))
+    return f"{_insert_staged(contract, table, table, technical, version)} WHERE ({new}) >= ({held})"
 
 
 def add_versions(contract: Contract, dimension: Dimension, versions: Versions) -> str:
@@ -64,16 +91,20 @@ def add_missing_versions(contract: Contract, dimension: Dimension, versions: Ver
     )
 
 
-def _insert_staged(contract: Contract, staged: WarehouseTable, table: StoredTable, technical: Mapping[str, str]) -> str:
+def _insert_staged(
+    contract: Contract, staged: WarehouseTable, table: StoredTable, technical: Mapping[str, str], version: str | None = None
+) -> str:
+    """Of the staged rows of one key, the one of the greatest version: it is staged as a whole number (source_checks.py)."""
     names = [quoted(column.name) for column in table.columns]
     values = [f"{codec_of(column.type).loaded(quoted('s', column.name))} AS {quoted(column.name)}" for column in table.columns]
     changed = [f"{quoted(name)} = excluded.{quoted(name)}" for name in table.star_types if name not in table.identity]
     changed += [f"{name} = excluded.{name}" for name in technical if name not in table.identity]
     ordered = ", ".join(quoted("s", name) for name in staged.identity)
+    newest_first = ordered if version is None else f"{ordered}, {quoted('s', version)} DESC"
     return (
         f"INSERT INTO {relation(contract, table)} AS t ({', '.join([*names, *technical])}) "
         f"SELECT DISTINCT ON ({ordered}) {', '.join([*values, *technical.values()])} "
-        f"FROM {quoted(staging_name(staged))} AS s ORDER BY {ordered} "
+        f"FROM {quoted(staging_name(staged))} AS s ORDER BY {newest_first} "
         f"ON CONFLICT ({', '.join(map(quoted, table.identity))}) DO UPDATE SET {', '.join(changed)}, {DELETED_AT} = NULL"
     )
 
@@ -161,6 +192,7 @@ def restore_unknown(contract: Contract, dimension: Dimension) -> tuple[str, str]
     values = {column: "NULL" if column.nullable else codec_of(column.type).stand_in or "NULL" for column in dimension.columns}
     changes = [f"{quoted(column.name)} = {value}" for column, value in values.items() if column.name not in dimension.key]
     changes += [f"{RUN} = 0", f"{BATCH_ID} = NULL", f"{DELETED_AT} = NULL"]
+    changes += [f"{WHOLE_RUN} = DEFAULT"] if contract.version_of(dimension) else []
     named, is_right = f"{relation(contract, dimension)} AS d", f"{is_inferred(dimension)} AND {DELETED_AT} IS NULL"
     changed = f"{_is_made_unknown(contract, dimension, 'd')} AND NOT ({is_right})"
     return (

@@ -192,7 +192,8 @@ class PostgresWarehouse:
         for table in contract.warehouse_tables:
             if table in staged:
                 async with unreadable_column_named(rows, table):
-                    await rows.execute(merge_staged(contract, table), data.run, data.batch_id)
+                    whole_run = [batch.whole_runs.get(table.name, 0)] if contract.version_of(table) else []
+                    await rows.execute(merge_staged(contract, table), data.run, data.batch_id, *whole_run)
                 if isinstance(table, Dimension) and table.versions is not None:
                     seen = (data.run, data.batch_id, data.snapshot.taken_at)
                     await rows.execute(add_versions(contract, table, table.versions), *seen)

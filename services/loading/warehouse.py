@@ -38,6 +38,7 @@ class Batch:
     gone: tuple[RowsOf, ...] = ()  # rows of source tables that the run looked up and did not find
     answers: UUID | None = None  # the question that is answered with this batch
     rejected: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # rows that a filter leaves out, by warehouse table
+    whole_runs: Mapping[str, int] = field(default_factory=dict)  # of rows of data sets, by warehouse table: as in StarRows
 
     def gone_from(self, table: RemodelledTable) -> list[Key]:
         """The keys of the rows that `table` no longer has."""
@@ -73,7 +74,8 @@ class Warehouse(Protocol):
     """A star, and the ledger of the batches that are loaded into it.
 
     Batches may be loaded in any order, several at once, and each any number of times: the rows and their runs are the same in
-    the end. Of two images of a row the one of the higher run stays. A row is dead while a run above its own has looked it up
+    the end. Of two images of a row the one of the higher run stays; if its data set has a version column, the one of the higher
+    (whole run, version, run), which merge.py argues. A row is dead while a run above its own has looked it up
     and not found it. A fact whose dimension is not there yet gets an inferred member, which the real row replaces.
 
     Every method raises TransientError, PermanentError, and DependencyDownError for the warehouse or its schema.

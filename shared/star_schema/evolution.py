@@ -95,14 +95,14 @@ def _column_changes(contract: Contract, star: FoundStar) -> Iterator[Change]:
     if renamed:
         yield _renaming(contract, star, renamed)
         return
-    lacking = [(table, found) for table in tables if (found := added(table, star))]
+    lacking = [(table, found) for table in tables if (found := added(contract, table, star))]
     for table, found in lacking:
         additions = [f"ADD COLUMN {quoted(name)} {definition}" for name, definition in found.items()]
         yield Change(f"table '{table.name}'", (f"ALTER TABLE {relation(contract, table)} {', '.join(additions)}",))
     for table in () if lacking else tables:
         wider = widenings(table, star)
         widened = [f"ALTER COLUMN {quoted(name)} TYPE {kind}" for name, kind in wider]
-        if not (actions := [*widened, *_constraint_actions(table, star)]):
+        if not (actions := [*widened, *_constraint_actions(contract, table, star)]):
             continue
         statements = [f"ALTER TABLE {relation(contract, table)} {', '.join(actions)}"]  # one scan of the rows
         for view in views(contract):
@@ -131,27 +131,27 @@ def _renaming(contract: Contract, star: FoundStar, renamed: Sequence[tuple[Store
     return Change(f"the names of columns of {', '.join(table.name for table, _ in renamed)}", tuple(statements))
 
 
-def added(table: StoredTable, star: FoundStar) -> dict[str, str]:
+def added(contract: Contract, table: StoredTable, star: FoundStar) -> dict[str, str]:
     """The columns that an existing table lacks, with their definitions.
 
     An added column starts as NULL: the changed contract makes the next run read everything again.
     """
     names = {column.name for column in star.columns[table.name]}.union(renames(table, star).values())
-    types = {**definitions(table), **{name: kind.sql for name, kind in table.star_types.items()}}
+    types = {**definitions(contract, table), **{name: kind.sql for name, kind in table.star_types.items()}}
     return {name: definition for name, definition in types.items() if name not in names}
 
 
-def no_longer_required(table: StoredTable, star: FoundStar) -> list[str]:
+def no_longer_required(contract: Contract, table: StoredTable, star: FoundStar) -> list[str]:
     """The columns that are NOT NULL, although the contract has them not, or allows NULL."""
-    kept = definitions(table).keys() - {column.name for column in table.columns if column.nullable}
+    kept = definitions(contract, table).keys() - {column.name for column in table.columns if column.nullable}
     kept |= renames(table, star).keys()
     found = star.columns[table.name]
     return [column.name for column in found if column.is_required and not column.is_key and column.name not in kept]
 
 
-def _constraint_actions(table: StoredTable, star: FoundStar) -> Iterator[str]:
+def _constraint_actions(contract: Contract, table: StoredTable, star: FoundStar) -> Iterator[str]:
     """Actions of ALTER TABLE: NOT NULL only where the contract has the column and forbids NULL."""
-    for name in no_longer_required(table, star):
+    for name in no_longer_required(contract, table, star):
         yield f"ALTER COLUMN {quoted(name)} DROP NOT NULL"
     yield from repairs_of_run(table, star)
 

@@ -55,11 +55,11 @@ def effects(contract: Contract, star: FoundStar) -> Iterator[Effect]:
     for table in contract.stored_tables:
         name = f"{contract.warehouse_schema}.{table.name}"
         if star.columns[table.name]:
-            yield from _table_effects(table, star, name)
+            yield from _table_effects(contract, table, star, name)
         else:
             has_filter = isinstance(table, Dimension | Fact) and table.where is not None
             some = ", of the rows that its filter accepts" if has_filter else ""
-            yield Effect(Action.CREATE, "table", name, f"{len(definitions(table))} columns{some}")
+            yield Effect(Action.CREATE, "table", name, f"{len(definitions(contract, table))} columns{some}")
     for view in views(contract):
         if (action := _view_action(contract, view, star)) is not None:
             yield Effect(action, "view", f"{contract.warehouse_schema}.{view.name}")
@@ -79,21 +79,21 @@ def _foreign_key_effects(contract: Contract, star: FoundStar) -> Iterator[Effect
                 yield Effect(Action.ADD, "foreign key", place, f"to {column.references}, after the first complete run")
 
 
-def _table_effects(table: StoredTable, star: FoundStar, name: str) -> Iterator[Effect]:
-    new, wider, renamed = added(table, star), widenings(table, star), renames(table, star)
+def _table_effects(contract: Contract, table: StoredTable, star: FoundStar, name: str) -> Iterator[Effect]:
+    new, wider, renamed = added(contract, table, star), widenings(table, star), renames(table, star)
     for old, column in renamed.items():
         yield Effect(Action.RENAME, "column", f"{name}.{old}", f"to {column}")
     for column, definition in new.items():
         yield Effect(Action.ADD, "column", f"{name}.{column}", definition)
     for column, kind in wider:
         yield Effect(Action.WIDEN, "column", f"{name}.{column}", f"to {kind}")
-    for column in no_longer_required(table, star):
+    for column in no_longer_required(contract, table, star):
         yield Effect(Action.DROP, "NOT NULL", f"{name}.{column}")
     if repairs := ", ".join(action.rpartition(f"{RUN} ")[2] for action in repairs_of_run(table, star)):
         yield Effect(Action.CHANGE, "column", f"{name}.{RUN}", repairs)
     for key, _ in missing_keys(table, star):
         yield Effect(Action.ADD, "key", f"{name}.{key.name}", f"({', '.join(key.columns)})")
-    known = definitions(table)
+    known = definitions(contract, table)
     for found in star.columns[table.name]:
         if found.name not in known and found.name not in renamed:
             yield Effect(Action.KEEP, "column", f"{name}.{found.name}", _why_kept(table, found.name))
@@ -116,7 +116,9 @@ def _view_action(contract: Contract, view: StarView, star: FoundStar) -> Action 
         return Action.CREATE
     tables = [table for table in contract.stored_tables if star.columns[table.name]]
     changed = any(
-        view.depends_on(table.name, (*added(table, star), *dict(widenings(table, star)), *renames(table, star).values()))
+        view.depends_on(
+            table.name, (*added(contract, table, star), *dict(widenings(table, star)), *renames(table, star).values())
+        )
         for table in tables
     )
     return Action.REPLACE if changed or (wanted is not None and wanted.definition != found.definition) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from contracts.contract import Contract
 from contracts.tables import NAME_BYTES_MAXIMUM, Dimension, StoredTable, Versions
-from contracts.warehouse import OWN_SCHEMA, RUN, SEEN_AT, TECHNICAL_COLUMNS
+from contracts.warehouse import OWN_SCHEMA, RUN, SEEN_AT, TECHNICAL_COLUMNS, WHOLE_RUN, WHOLE_RUN_TYPE
 from shared.sql import literal, quoted
 
 _OWNER = "of the star whose ledger is in schema "
@@ -99,16 +99,17 @@ def key_constraints(table: StoredTable) -> tuple[KeyConstraint, ...]:
     )
 
 
-def definitions(table: StoredTable) -> dict[str, str]:
+def definitions(contract: Contract, table: StoredTable) -> dict[str, str]:
     """Every column of a table with its type and constraints, in order."""
     identity = {} if table.surrogate is None else {table.surrogate: "bigint GENERATED ALWAYS AS IDENTITY"}
     business = {column.name: column.type.sql + ("" if column.nullable else " NOT NULL") for column in table.columns}
+    whole_run = {WHOLE_RUN: WHOLE_RUN_TYPE} if contract.version_of(table) else {}
     seen = {SEEN_AT: "timestamptz NOT NULL"} if isinstance(table, Versions) else {}
-    return {**identity, **business, **TECHNICAL_COLUMNS, **seen}
+    return {**identity, **business, **TECHNICAL_COLUMNS, **whole_run, **seen}
 
 
 def _create_table(contract: Contract, table: StoredTable) -> str:
-    parts = [f"{quoted(name)} {definition}" for name, definition in definitions(table).items()]
+    parts = [f"{quoted(name)} {definition}" for name, definition in definitions(contract, table).items()]
     for key in key_constraints(table):
         kind = "PRIMARY KEY" if key.is_primary else "UNIQUE"
         parts.append(f"CONSTRAINT {quoted(key.name)} {kind} ({', '.join(map(quoted, key.columns))})")

@@ -107,6 +107,11 @@ STARS = [
     ("{fact: thing, columns: {thing_id: , name: , changed: {date_of: changed}}}", "'t' must copy it as a column"),
     ("{fact: thing, version: name, columns: {thing_id: , name: {nullable: false}, changed: }}", "a `version` of its own"),
     ("{dimension: thing, history: true, columns: {thing_id: , name: , changed: }}", "has `history`"),
+    (
+        "{fact: thing, columns: {thing_id: , name: , changed: {nullable: true}}}",
+        "'t' must copy it as a column that is not null",
+    ),
+    ("{fact: thing, where: name IS NOT NULL, columns: {thing_id: , name: , changed: }}", "'t' a `where`"),
 ]
 
 
