@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # 412: another version is there. 409: another writer is at work. NoSuchKey: If-Match on an object that is gone.
 _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
+_CHUNK = 2**20  # bytes of an object that are held at a time
+_GONE = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
 # Only a bucket that keeps versions can give an object back; rows can always be read, and remodelled, again.
@@ -59,6 +61,14 @@ class Listed:
     written_at: datetime  # when it was last written, in whole seconds
 
 
+@dataclass(frozen=True, slots=True)
+class ListedVersion(Listed):
+    """A version of an object as a listing shows it; in a bucket without versions, the object itself."""
+
+    version_id: str  # "null" in a bucket without versions
+    is_deleted: bool  # whether the object has been deleted since, so that the version is found by its id alone
+
+
 class ObjectStore(Protocol):
     """Immutable objects, and a few that change by compare-and-set.
 
@@ -91,6 +101,14 @@ class ObjectStore(Protocol):
 
     async def listing(self, bucket: str, prefix: str) -> list[Listed]:
         """Every object whose key starts with `prefix`, in the order of the keys' UTF-8 bytes."""
+        ...
+
+    async def versions(self, bucket: str, prefix: str) -> list[ListedVersion]:
+        """Every version of these objects, in the order of the keys' UTF-8 bytes; of one key, in the order of writing."""
+        ...
+
+    async def download(self, bucket: str, key: str, version_id: str, file: BinaryIO) -> bool:
+        """Append the bytes of a version to a file, in bounded memory; False if there is no such version."""
         ...
 
 
@@ -151,6 +169,35 @@ class S3ObjectStore:
                 async for page in pages
                 for entry in page.get("Contents", ())
             ]
+
+    async def versions(self, bucket: str, prefix: str) -> list[ListedVersion]:
+        """See ObjectStore."""
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        found, deleted = list[ListedVersion](), set[str]()
+        with aws_errors("s3", f"{bucket}/{prefix}"):
+            async for page in pages:
+                deleted.update(marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"])
+                found += [
+                    ListedVersion(one["Key"], one["Size"], one["LastModified"], one["VersionId"], is_deleted=False)
+                    for one in page.get("Versions", ())
+                ]
+        found.reverse()  # S3 lists the newest version of a key first
+        found.sort(key=lambda version: version.key.encode())
+        return [replace(version, is_deleted=version.key in deleted) for version in found]
+
+    async def download(self, bucket: str, key: str, version_id: str, file: BinaryIO) -> bool:
+        """See ObjectStore."""
+        with aws_errors("s3", f"{bucket}/{key}"):
+            try:
+                answer = await self._client.get_object(Bucket=bucket, Key=key, VersionId=version_id)
+            except ClientError as error:
+                if error_code(error) in _GONE:
+                    return False
+                raise
+            async with answer["Body"] as stream:
+                while chunk := await stream.read(_CHUNK):
+                    await asyncio.to_thread(file.write, chunk)
+        return True
 
 
 async def put_addressed(

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -49,6 +50,20 @@ class Objects:
 
     store: ObjectStore
     bucket: str
+    clients: Clients | None = None  # None: the fake, which always keeps versions
+
+    async def keep_versions(self) -> None:
+        if self.clients is not None:
+            status: Any = {"Status": "Enabled"}
+            await self.clients.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration=status)
+
+    async def delete(self, key: str, version_id: str | None = None) -> None:
+        if self.clients is None:
+            assert isinstance(self.store, FakeObjectStore)
+            self.store.delete(self.bucket, key, version_id)
+        else:
+            version: Any = {} if version_id is None else {"VersionId": version_id}
+            await self.clients.s3.delete_object(Bucket=self.bucket, Key=key, **version)
 
 
 @pytest.fixture(params=["fake", "moto", pytest.param("localstack", marks=pytest.mark.localstack)])
@@ -103,11 +118,14 @@ async def objects(clients: Clients | None, implementation: str) -> AsyncIterator
     bucket = f"conformance-{uuid4().hex[:12]}"
     await clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
     store = clients.objects()
-    yield Objects(store, bucket)
+    yield Objects(store, bucket, clients)
     if implementation == "moto":
         return  # reset before each test
-    for key in await store.keys(bucket, ""):
-        await clients.s3.delete_object(Bucket=bucket, Key=key)
+    listed = await clients.s3.list_object_versions(Bucket=bucket)
+    while entries := [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]:
+        for one in entries:
+            await clients.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+        listed = await clients.s3.list_object_versions(Bucket=bucket)
     await clients.s3.delete_bucket(Bucket=bucket)
 
 

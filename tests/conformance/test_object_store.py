@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from io import BytesIO
 
 import pytest
 
@@ -108,6 +109,51 @@ async def test_a_listing_has_each_object_s_size_and_last_modification_time(objec
     assert await objects.store.listing(objects.bucket, "c") == []
 
 
+async def test_every_version_of_an_object_is_listed_and_can_be_read(objects: Objects) -> None:
+    await objects.keep_versions()
+    for key, body in (("a/2", b"old"), ("a/1", b"one"), ("a/2", b"newer"), ("b/1", b"")):
+        await objects.store.put(objects.bucket, key, body)
+    await objects.delete("a/1")
+    listed = await objects.store.versions(objects.bucket, "a/")
+    shown = [(one.key, one.byte_count, one.is_deleted) for one in listed]
+    assert shown == [("a/1", 3, True), ("a/2", 3, False), ("a/2", 5, False)]
+    assert len({(one.key, one.version_id) for one in listed}) == 3
+    bodies = []
+    for one in listed:
+        file = BytesIO()
+        assert await objects.store.download(objects.bucket, one.key, one.version_id, file)
+        bodies.append(file.getvalue())
+    assert bodies == [b"one", b"old", b"newer"]
+
+
+async def test_an_object_in_a_bucket_without_versions_is_listed_as_one(objects: Objects) -> None:
+    await objects.store.put(objects.bucket, "a/1", b"old")
+    await objects.store.put(objects.bucket, "a/1", b"newer")
+    listed = (await objects.store.versions(objects.bucket, "a/"))[-1]
+    file = BytesIO()
+    assert await objects.store.download(objects.bucket, listed.key, listed.version_id, file)
+    assert file.getvalue() == b"newer"
+
+
+async def test_a_version_that_does_not_exist_is_not_downloaded(objects: Objects) -> None:
+    await objects.keep_versions()
+    await objects.store.put(objects.bucket, "a/1", b"one")
+    (listed,) = await objects.store.versions(objects.bucket, "a/1")
+    file = BytesIO()
+    assert not await objects.store.download(objects.bucket, "a/2", listed.version_id, file)
+    await objects.delete("a/1", listed.version_id)
+    assert not await objects.store.download(objects.bucket, "a/1", listed.version_id, file)
+    assert not file.getvalue()
+
+
+async def test_versions_beyond_the_first_page_are_also_listed(objects: Objects) -> None:
+    await objects.keep_versions()
+    keys = [f"page/{number:04d}" for number in range(1001)]  # S3 lists 1000 a page
+    for start in range(0, len(keys), 20):
+        await asyncio.gather(*(objects.store.put(objects.bucket, key, b"") for key in keys[start : start + 20]))
+    assert [one.key for one in await objects.store.versions(objects.bucket, "page/")] == keys
+
+
 async def test_a_large_object_is_sent_and_read_in_pieces(objects: Objects) -> None:
     body = bytes(range(256)) * (16 * 4096)
     await objects.store.put(objects.bucket, "large", body)
@@ -128,6 +174,8 @@ async def test_the_error_of_a_missing_bucket_names_the_set_up(objects: Objects) 
         store.read(absent, "key"),
         store.keys(absent, ""),
         store.listing(absent, ""),
+        store.versions(absent, ""),
+        store.download(absent, "key", "0", BytesIO()),
     ):
         with pytest.raises(DependencyDownError, match=r"does not exist.*; rerun the set-up") as caught:
             await attempt
