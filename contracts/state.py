@@ -51,6 +51,7 @@ class DatasetState(_Stored):
 
     whole_run: int | None = None  # the run of the newest whole snapshot; earlier extracts no longer count
     sha256: str | None = None  # of the bytes of the last delivery: the same ones again change nothing
+    is_emptied: bool = False  # the last delivery was a whole snapshot without a record, which is not believed yet
     since: str | None = None  # what the next increment of an API begins after
     etag: str | None = None  # of the last answer of an API
     last_modified: str | None = None  # of the last answer of an API
@@ -75,6 +76,7 @@ class Checkpoint(_Stored):
     # When a transaction that is still open began to hold the horizon back. Every run reads again what has changed since.
     held_back_since: AwareDatetime | None = None
     datasets: dict[str, DatasetState] = {}  # of a source of files or of an API, by name
+    may_wait: bool = False  # such a source may have deliveries that this run has not taken
 
 
 class UnfinishedLoad(_Stored):
@@ -122,5 +124,7 @@ class Manifest(_Stored):
     # Tables read in full since any of their rows may have changed without a new transaction id, as after a crash of the source.
     redefined: frozenset[str] = frozenset()
     batches: tuple[Annotated[BatchIngested, BeforeValidator(_upcast)], ...]
+    # Another run of the same command follows, for the next delivery. The last one answers the command.
+    is_followed: bool = False
     # The run ended early, and the run that went on with its load has written this. Without that one nothing is consistent.
     is_part: bool = False

@@ -95,7 +95,8 @@ class SourceSettings(BaseSettings):
                 if not os.environ.get(variable):
                     yield f"{variable} is missing; set it"
             databases = [source_variable(field, source) for field in _DATABASE]
-            if not {*given}.isdisjoint(_DATABASE) and not any(map(os.environ.get, databases)):
+            has_database = not self.contract.is_delivered(source)
+            if has_database and not {*given}.isdisjoint(_DATABASE) and not any(map(os.environ.get, databases)):
                 yield f"{' and '.join(databases)} are missing; set one of them"
 
 

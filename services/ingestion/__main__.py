@@ -6,8 +6,16 @@ import sys
 from contextlib import aclosing
 from functools import partial
 
+from yarl import URL
+
+from services.ingestion.api.client import Client
+from services.ingestion.api.credentials import secrets_below
+from services.ingestion.api.deliveries import ApiDeliveries
+from services.ingestion.delivered_source import DeliveredSource
+from services.ingestion.dropzone import DropZone
 from services.ingestion.handler import Dependencies, handle, handle_chunk
 from services.ingestion.postgres_source import PostgresSource
+from services.ingestion.records import read_records
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.source import BatchLimits
 from shared.database_url import database_url
@@ -24,6 +32,34 @@ async def serve(settings: IngestionSettings) -> None:
 
 
 async def _serve(settings: IngestionSettings, world: World) -> None:
+    if settings.contract.is_delivered(settings.source_name):
+        await _serve_deliveries(settings, world)
+    else:
+        await _serve_database(settings, world)
+
+
+async def _serve_deliveries(settings: IngestionSettings, world: World) -> None:
+    contract, store = settings.contract.part(settings.source_name), _store(settings, world)
+    deliveries: DropZone | ApiDeliveries = DropZone(world.objects, settings.landing_bucket, contract.source_tables)
+    if any(table.dataset is not None and table.dataset.request is not None for table in contract.source_tables):
+        proxy = settings.api_proxy.get_secret_value() if settings.api_proxy else None
+        secret = secrets_below(settings.api_secrets, settings.region)
+
+        def client(origin: URL, requests_per_minute: int) -> Client:
+            return Client(origin, settings.api_allow, requests_per_minute, proxy)
+
+        deliveries = ApiDeliveries(contract.source_tables, client, secret, read_records)
+    deps = Dependencies(
+        source=DeliveredSource(contract, deliveries, store),
+        store=store,
+        remodelling=world.require_next_queue(),
+        limits=BatchLimits(rows=settings.batch_rows),
+    )
+    probes = {"api": deliveries.probe} if isinstance(deliveries, ApiDeliveries) else {}
+    await consume(settings, world, partial(handle, deps=deps), (settings.landing_bucket,), probes)
+
+
+async def _serve_database(settings: IngestionSettings, world: World) -> None:
     read_url = partial(
         database_url, "source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region
     )
@@ -31,7 +67,7 @@ async def _serve(settings: IngestionSettings, world: World) -> None:
     async with aclosing(pool) as database:
         deps = Dependencies(
             source=PostgresSource(database, settings.contract.part(settings.source_name)),
-            store=SourceStore(world.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket),
+            store=_store(settings, world),
             remodelling=world.require_next_queue(),
             limits=BatchLimits(rows=settings.batch_rows),
             chunks=world.shared,
@@ -39,6 +75,10 @@ async def _serve(settings: IngestionSettings, world: World) -> None:
         )
         own, share = partial(handle, deps=deps), partial(handle_chunk, deps=deps)
         await consume(settings, world, own, (settings.landing_bucket,), {"source": database.probe}, share=share)
+
+
+def _store(settings: IngestionSettings, world: World) -> SourceStore:
+    return SourceStore(world.objects, settings.source_name, settings.landing_bucket, settings.processed_bucket)
 
 
 if __name__ == "__main__":

@@ -69,14 +69,18 @@ class Taken:
     run: int | None  # that took it; None: it was refused or changed nothing
     records: int = 0
     bad: int = 0  # records that are in quarantine
-    reason: str | None = None  # why it was refused, or why it changed nothing
+    reason: str | None = None  # why it was refused, why it changed nothing, or why a whole snapshot was taken as an increment
+    is_unchanged: bool = False  # it says what the delivery before it said
 
 
 class Deliveries(Protocol):
     """Where the deliveries of a source come from. Called under the source's lease only."""
 
     async def next(self, known: Mapping[str, DatasetState]) -> Delivery | None:
-        """The next one that waits, in the order in which they are taken; `known` is what the last run left, by data set."""
+        """The next one that waits, in the order in which they are taken; `known` is what the last run left, by data set.
+
+        Runs ask until there is none. One that is neither settled nor refused is returned again.
+        """
         ...
 
     async def settle(self, delivery: Delivery, taken: Taken) -> None:

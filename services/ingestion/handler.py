@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from contracts.doorbells import ANY_SOURCE
 from contracts.messages import BatchIngested, ExtractChunk, IngestSource, IngestSourceData, LookUpKeys, Message, Trigger, encode
 from contracts.objects import ObjectRef
 from contracts.state import Checkpoint, Chunk
@@ -50,23 +51,29 @@ class Dependencies:
 
 
 async def handle(message: Message, deps: Dependencies) -> Outcome:
-    """Run once. Raises: PermanentError, TransientError, DependencyDownError."""
+    """Run once, or as long as deliveries may wait: each has a run of its own.
+
+    Raises: PermanentError, TransientError, DependencyDownError.
+    """
     if not isinstance(message, IngestSource | LookUpKeys):
         raise PermanentError(
             f"ingestion handles starlift.ingest_source and starlift.look_up_keys, not '{message.type}'; move the message to "
             "its own queue"
         )
-    if message.data.source_name != deps.store.source:
+    if message.data.source_name not in (deps.store.source, ANY_SOURCE):
         raise PermanentError(
             f"this service ingests '{deps.store.source}', not '{message.data.source_name}'; correct the command"
         )
-    try:
-        lease = await take_lease(deps.store, deps.now, deps.new_token)
-    except LeaseHeldError as held:
-        return Defer(LEASE_HELD_DELAY, str(held))
-    async with renewed(lease):
-        if not (isinstance(message, IngestSource) and _is_answered(message, lease.state.checkpoint)):
-            await _run(message, lease, deps)
+    command: IngestSource | LookUpKeys | None = message
+    while command is not None:
+        try:
+            lease = await take_lease(deps.store, deps.now, deps.new_token)
+        except LeaseHeldError as held:
+            return Defer(LEASE_HELD_DELAY, str(held))
+        async with renewed(lease):
+            if isinstance(command, IngestSource) and _is_answered(command, lease.state.checkpoint):
+                break
+            command = await _run(command, lease, deps)
     return Done()
 
 
@@ -108,16 +115,19 @@ async def _extract(command: ExtractChunk, deps: Dependencies) -> Chunk | None:
 
 def _is_answered(command: IngestSource, checkpoint: Checkpoint | None) -> bool:
     """Whether a run that began after a scheduled request has ended already: requests pile up behind a long run."""
-    return command.data.trigger is Trigger.SCHEDULE and checkpoint is not None and command.time < checkpoint.started_at
+    if checkpoint is None or checkpoint.may_wait:
+        return False
+    return command.data.trigger is Trigger.SCHEDULE and command.time < checkpoint.started_at
 
 
-async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dependencies) -> None:
-    """Effects in this order, each safe to repeat: objects, messages, manifest, state.
+async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dependencies) -> IngestSource | None:
+    """Run, and return what is left of the command: to take what else may wait.
 
-    A crash in between repeats the work under a higher run number.
+    Effects in this order, each safe to repeat: objects, messages, manifest, state, what became of a delivery. A crash in
+    between repeats the work under a higher run number.
     """
     started_at, before = deps.now(), lease.state.checkpoint
-    async with deps.source.open_snapshot() as snapshot:
+    async with deps.source.open_snapshot(command.data) as snapshot:
         plan = snapshot.plan(before, command.data, deps.compare_keys_every)
         if found := await resumed(plan, lease.state, snapshot, command.data, deps.store):
             plan = found.plan
@@ -134,8 +144,10 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
     if run.leaves_manifest(batches):
         await deps.store.write_manifest(run.manifest(batches, deps.now()))
     await lease.complete(run.checkpoint(compared))
+    await snapshot.completed(plan)
     if run.leaves_manifest(batches):
         report_end(run, batches, compared, deps.now() - started_at)
+    return run.rest_of_command
 
 
 async def _ingest_batches(run: Run, snapshot: OpenSnapshot, deps: Dependencies) -> tuple[list[BatchIngested], frozenset[str]]:

@@ -92,7 +92,7 @@ class MemorySource:
         yield self._exported[exported]
 
     @asynccontextmanager
-    async def open_snapshot(self) -> AsyncIterator[MemorySnapshot]:
+    async def open_snapshot(self, request: Request | None = None) -> AsyncIterator[MemorySnapshot]:  # noqa: ARG002 - the port's
         """See Source."""
         self.opened += 1
         await asyncio.sleep(self.delay.total_seconds())
@@ -186,6 +186,9 @@ class MemorySnapshot:
     async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
         """See OpenSnapshot."""
         return tuple(key for key in keys if key not in self.rows[table.name])
+
+    async def completed(self, plan: Plan) -> None:
+        """See OpenSnapshot."""
 
     def _affected(self, plan: Plan, table: SourceTable, key: Key, version: Version) -> bool:
         if plan.since is None or table.name in plan.full_tables or key in plan.reread.get(table.name, ()):

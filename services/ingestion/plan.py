@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from contracts.contract import Contract
 from contracts.messages import IngestSourceData, KeyRange, LookUpKeysData, Mode, RowsOf, Snapshot
-from contracts.state import Checkpoint
+from contracts.state import Checkpoint, DatasetState
 from contracts.tables import Drift, SourceTable
 from shared.codecs import codec_of
 from shared.errors import PermanentError
@@ -40,6 +40,9 @@ class Plan:
     shared: frozenset[str] = frozenset()  # large tables, which are read in parts (services/ingestion/chunks.py)
     # Of an unfinished load, by table: ranges of which every row is read, beside what changed (services/ingestion/resume.py).
     missing: Mapping[str, tuple[KeyRange, ...]] = field(default_factory=dict)
+    # Of a source of files or of an API (services/ingestion/delivered_source.py):
+    datasets: Mapping[str, DatasetState] = field(default_factory=dict)  # as the run leaves them, by name
+    may_wait: bool = False  # whether deliveries may wait that the run does not take
 
     @property
     def is_full(self) -> bool:
@@ -98,7 +101,7 @@ def plan_run(
         full_tables=everything,
         reasons=(*asked, *doubts),
         redefined=changed,
-        looked_up=_keys(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
+        looked_up=keys_asked_for(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
         believe_empty=request.believe_empty,
         is_answer=command is None,
         carried=carried,
@@ -113,7 +116,7 @@ def plan_run(
         full_tables=changed | versionless(now),
         reasons=tuple(f"the definition of '{name}' changed" for name in sorted(changed)),
         runs_since_comparison=0 if command is not None and (command.compare_keys or is_due) else runs_since,
-        reread={} if command is None else _keys(contract, command.reread),
+        reread={} if command is None else keys_asked_for(contract, command.reread),
     )
 
 
@@ -123,7 +126,7 @@ def _doubts(contract: Contract, now: SourceFacts, before: Checkpoint) -> tuple[s
     return (*changed, *distrust(now, before))
 
 
-def _keys(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, ...]]:
+def keys_asked_for(contract: Contract, asked: Iterable[RowsOf]) -> dict[str, tuple[Key, ...]]:
     """The keys asked for, by table. Raises: PermanentError for one that no row can have, without its values."""
     tables = {table.name: table for table in contract.source_tables}
     keys: dict[str, tuple[Key, ...]] = {}

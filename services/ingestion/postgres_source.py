@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import asyncpg
@@ -43,9 +43,12 @@ class PostgresSource:
     database: Database
     contract: Contract
 
-    @asynccontextmanager
-    async def open_snapshot(self, exported: str | None = None) -> AsyncIterator[PostgresSnapshot]:
+    def open_snapshot(self, request: Request | None = None) -> AbstractAsyncContextManager[PostgresSnapshot]:  # noqa: ARG002 - the port's
         """See Source."""
+        return self._opened(None)
+
+    @asynccontextmanager
+    async def _opened(self, exported: str | None) -> AsyncIterator[PostgresSnapshot]:
         opening = self.database.transaction(isolation="repeatable_read", readonly=True, snapshot=exported)
         async with opening as connection:
             yield PostgresSnapshot(connection, self.contract, await read_source_facts(connection, self.contract))
@@ -54,7 +57,7 @@ class PostgresSource:
     async def join_snapshot(self, exported: str) -> AsyncIterator[PostgresSnapshot]:
         """See Source."""
         try:
-            async with self.open_snapshot(exported) as snapshot:
+            async with self._opened(exported) as snapshot:
                 yield snapshot
         except UnknownSnapshotError as error:
             raise SnapshotLostError(str(error)) from error
@@ -130,6 +133,9 @@ class PostgresSnapshot:
         """See OpenSnapshot."""
         found = await found_keys(self.connection, self.contract, table, keys)
         return tuple(key for key in keys if key not in found)
+
+    async def completed(self, plan: Plan) -> None:
+        """See OpenSnapshot."""
 
     async def _with_partners(self, page: Page, selection: Selection, limits: BatchLimits) -> AsyncIterator[list[Page]]:
         """The page with the partners of its rows; if these have too many bytes, each half of the page with its own."""

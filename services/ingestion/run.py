@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, LookUpKeys, RowsOf, Trigger
+from contracts.messages import BatchIngested, BatchIngestedData, Extract, IngestSource, LookUpKeys, Mode, RowsOf, Trigger
 from contracts.objects import ObjectRef, SourceKeys
 from contracts.state import Checkpoint, Manifest, UnfinishedLoad
 from services.ingestion.plan import Plan
@@ -63,6 +63,14 @@ class Run:
         """Who asked for the run; None for loading, by a question."""
         return self.command.data.trigger if isinstance(self.command, IngestSource) else None
 
+    @property
+    def rest_of_command(self) -> IngestSource | None:
+        """What another run is to do: take the next delivery. None if nothing can wait, or loading asked."""
+        if not self.plan.may_wait or not isinstance(self.command, IngestSource):
+            return None
+        done = {"mode": Mode.CHANGES, "compare_keys": False, "reread": ()}
+        return self.command.model_copy(update={"data": self.command.data.model_copy(update=done)})
+
     def manifest(self, batches: Sequence[BatchIngested], completed_at: datetime) -> Manifest:
         """Every batch of the run, as it was announced."""
         return Manifest(
@@ -74,6 +82,7 @@ class Run:
             completed_at=completed_at,
             is_full=self.plan.is_full,
             redefined=self.plan.redefined,
+            is_followed=self.rest_of_command is not None,
             batches=tuple(batches),
         )
 
@@ -91,6 +100,8 @@ class Run:
             new_columns={name: table.described_columns for name, table in self.facts.tables.items() if table.new_columns},
             empty_tables=(self.known_empty - due) | due.difference(compared),
             held_back_since=held_back_since(self.facts, self.before),
+            datasets=dict(self.plan.datasets),
+            may_wait=self.plan.may_wait,
         )
 
     def unfinished(self, load: UnfinishedLoad | None) -> UnfinishedLoad:

@@ -1,7 +1,8 @@
 """The port through which a run reads a source.
 
-PostgreSQL is the only kind today (`postgres_source.py`; `memory_source.py` is the fake). A run makes no assumption about how a
-source finds out what has changed: it asks an open snapshot for a plan and for the rows of that plan.
+There are two kinds: PostgreSQL (`postgres_source.py`; `memory_source.py` is the fake), and files and APIs
+(`delivered_source.py`). A run makes no assumption about how a source finds out what has changed: it asks an open snapshot for
+a plan and for the rows of that plan.
 """
 
 from __future__ import annotations
@@ -117,12 +118,18 @@ class OpenSnapshot(Protocol):
         """Those of `keys` that no row of `table` has, in their order. A text equals only itself, whatever its collation."""
         ...
 
+    async def completed(self, plan: Plan) -> None:
+        """Record what became of the delivery that the run took, after the state; the snapshot may be closed by then."""
+        ...
+
 
 class Source(Protocol):
     """A system whose rows Starlift copies."""
 
-    def open_snapshot(self) -> AbstractAsyncContextManager[OpenSnapshot]:
+    def open_snapshot(self, request: Request | None = None) -> AbstractAsyncContextManager[OpenSnapshot]:
         """Open a snapshot of every table. Its position is taken before its first row is read.
+
+        `request` is what the run is to do: a source of files takes none of them in a run that is asked for earlier rows.
 
         Raises: SourceMismatchError, DependencyDownError, TransientError, PermanentError.
         """

@@ -36,6 +36,8 @@ class Request:
 class Waiting:
     """What a wait is for: `manifest` is None until the run has been read; `missing` are batches of it and of earlier runs.
 
+    If the command took several runs, one for each delivery, the manifest is that of the last one with the batches of all.
+
     `unanswered` are the warehouse tables whose keys the run compares, and of which rows may be gone that are not marked yet.
     """
 
@@ -48,8 +50,9 @@ class Waiting:
         """Which runs are not loaded yet."""
         if self.manifest is None:
             return "the run has not been read yet"
-        own = [batch for batch in self.missing if batch.data.run == self.manifest.run]
-        earlier = sorted({batch.data.run for batch in self.missing} - {self.manifest.run})
+        runs = {self.manifest.run, *(batch.data.run for batch in self.manifest.batches)}
+        own = [batch for batch in self.missing if batch.data.run in runs]
+        earlier = sorted({batch.data.run for batch in self.missing} - runs)
         total = len(self.manifest.batches)
         text = f"run {self.manifest.run}: {total - len(own)} of {total} batches loaded"
         if not self.missing and self.unanswered:
@@ -163,6 +166,7 @@ class _Wait:
         self._request = request
         self._on_progress = on_progress
         self._seen = request.after  # no manifest up to this run is the awaited one
+        self._batches = list[BatchIngested]()  # of the runs of the command that another one follows
         self._whole_through = 1
         self._is_new = False  # the gaps were read together with the manifest
         self._dead = DeadMessages(system)
@@ -181,8 +185,10 @@ class _Wait:
             last = self._seen if checkpoint is None else max(self._seen, checkpoint.run)
             ended = await self._system.store.manifests_after(self._seen) if last > self._seen else []
             self._seen = last
-            for manifest in ended:
-                if manifest.requested_by == self._request.command.id:
+            for own in (one for one in ended if one.requested_by == self._request.command.id):
+                self._batches += own.batches
+                if not own.is_followed:
+                    manifest = own.model_copy(update={"batches": tuple(self._batches)})
                     waiting = Waiting(manifest, await self._gaps(manifest), await self._unanswered(manifest))
                     self.waiting, self._is_new = waiting, True
         self._on_progress(self.waiting)
@@ -190,12 +196,13 @@ class _Wait:
 
     async def _unanswered(self, manifest: Manifest) -> tuple[str, ...]:
         """The tables whose comparison by this run, or by a later one in its place, is not made, not whole or not answered."""
-        if not any(batch.data.hashes for batch in manifest.batches):
+        compared_by = max((batch.data.run for batch in manifest.batches if batch.data.hashes), default=None)
+        if compared_by is None:
             return ()
         async with self._system.warehouse.transaction(readonly=True) as warehouse:
             comparisons = await last_comparisons(warehouse, self._system.contract)
-        made = {name: last for name, last in comparisons.items() if last.run >= manifest.run}
-        return tuple(name for name, last in made.items() if not last.has_found(manifest.run))
+        made = {name: last for name, last in comparisons.items() if last.run >= compared_by}
+        return tuple(name for name, last in made.items() if not last.has_found(compared_by))
 
     async def look_around(self) -> None:
         """Leave out batches that a loaded full run supersedes, then check the dead letters. Raises: NotLoadedError."""

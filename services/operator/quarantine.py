@@ -17,12 +17,13 @@ from pydantic import BaseModel
 from contracts.contract import Contract
 from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
-from contracts.tables import WarehouseTable
+from contracts.tables import SourceTable, WarehouseTable
 from contracts.warehouse import RUN, TOMBSTONE
 from services.operator.star_keys import by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
 from shared.envelope import opening
 from shared.key_look_up import found_keys
+from shared.landed import truth_of
 from shared.ledger import batches_without_refusals
 from shared.reading import in_order
 from shared.source_keys import Key
@@ -135,10 +136,18 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
         of_table = entries.get(table_in_question.name, {})
         if of_table and table_in_question in chosen:
             source_table = contract.source_table(table_in_question.source)
-            async with system.source.transaction(readonly=True) as source:
-                there = await found_keys(source, contract, source_table, list(of_table))
+            there = await keys_at_source(system, source_table, list(of_table))
             still += [of_table[key] for key in sorted(of_table.keys() & there)]
     return still
+
+
+async def keys_at_source(system: System, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
+    """Those of `keys` that a row of the source has. Raises: DependencyDownError, PermanentError, TransientError."""
+    if system.source is None:
+        truth = truth_of(system.store, system.contract, table, await system.store.find_checkpoint())
+        return set(keys).difference(await truth.missing_keys(keys))
+    async with system.source.transaction(readonly=True) as source:
+        return await found_keys(source, system.contract, table, keys)
 
 
 async def replay(system: System, entries: Sequence[Entry]) -> Replayed:

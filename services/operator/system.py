@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from contracts.contract import Contract
 from shared.clock import Clock, utc_now
 from shared.database_url import database_url
+from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.postgres import Database
 from shared.queue import Queue
@@ -48,9 +49,17 @@ class System:
     queues: Mapping[str, Queue]
     dead_letters: Mapping[str, Queue]
     objects: ObjectStore
-    source: Database
+    source: Database | None  # None for a source of files or of an API
     warehouse: Database
     clock: Clock = utc_now
+
+    @property
+    def database(self) -> Database:
+        """The source's. Raises: PermanentError if it has none."""
+        if self.source is None:
+            name = self.settings.source_name
+            raise PermanentError(f"source '{name}' does not have a database: its rows are delivered, as files or by an API")
+        return self.source
 
     @property
     def store(self) -> SourceStore:
@@ -67,7 +76,6 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
     """
     async with AsyncExitStack() as stack:
         clients = await stack.enter_async_context(open_clients(settings.region))
-        source = await database_url("source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region)
         warehouse = await database_url(
             "warehouse", url=settings.warehouse_url, secret_id=settings.warehouse_secret, region=settings.region
         )
@@ -77,9 +85,16 @@ async def open_system(settings: OperatorSettings) -> AsyncIterator[System]:
             queues=_queues(clients, settings, "queue_url"),
             dead_letters=_queues(clients, settings, "dead_letter_url"),
             objects=clients.objects(),
-            source=await stack.enter_async_context(aclosing(Database("source", source, connections=2))),
+            source=await _open_source(settings, stack),
             warehouse=await stack.enter_async_context(aclosing(Database("warehouse", warehouse, connections=4))),
         )
+
+
+async def _open_source(settings: OperatorSettings, stack: AsyncExitStack) -> Database | None:
+    if settings.contract.is_delivered(settings.source_name):
+        return None
+    url = await database_url("source", url=settings.source_url, secret_id=settings.source_secret, region=settings.region)
+    return await stack.enter_async_context(aclosing(Database("source", url, connections=2)))
 
 
 def _queues(clients: Clients, settings: OperatorSettings, kind: str) -> dict[str, Queue]:

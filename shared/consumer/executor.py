@@ -10,8 +10,9 @@ from typing import assert_never
 
 import structlog
 
+from contracts.doorbells import understood
 from contracts.failure import FailureReason
-from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode
+from contracts.messages import Message, NewerMessageError, UndecodableMessageError
 from shared.consumer.acknowledgement import Acknowledger
 from shared.consumer.attempt import Attempt, read_attempt
 from shared.consumer.backoff import retry_delay
@@ -98,7 +99,7 @@ class Executor:
                     await self._outages.wait_until_up(down, times)
                     if self._acknowledger.is_done(attempt.delivery.message_id):  # SQS delivered it twice, and we did the other
                         return Done()
-                return await self._handle(decode(attempt.delivery.body))
+                return await self._handle(understood(attempt.delivery.body))
             except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
                 cause = decisive(error)
             if isinstance(cause, DependencyDownError) and self._outages.has_probe(cause.dependency):

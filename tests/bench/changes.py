@@ -108,7 +108,7 @@ async def _freshness(system: System, stack: Stack, rate: int) -> dict[str, Any]:
             writer.stop(within=timedelta(seconds=10))
     await _load(system)
     await watch.look()
-    seconds = await read_seconds(system.contract, system.source, watch, began)
+    seconds = await read_seconds(system.contract, system.database, watch, began)
     cut = quantiles(seconds, n=100)
     return {
         "transactions_per_second": rate,

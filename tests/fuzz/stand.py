@@ -92,7 +92,7 @@ class Stand:
     def handlers(self) -> dict[str, Handler]:
         """What each service does with a message."""
         system = self.system
-        read = ingestion.Dependencies(PostgresSource(system.source, CONTRACT), system.store, system.queues["remodelling"])
+        read = ingestion.Dependencies(PostgresSource(system.database, CONTRACT), system.store, system.queues["remodelling"])
         remodel = remodelling.Dependencies(system.objects, system.queues["loading"], CONTRACT, system.store.processed_bucket)
         load = loading.Dependencies(
             system.objects, PostgresWarehouse(system.warehouse, CONTRACT), CONTRACT, system.queues["ingestion"]
@@ -107,7 +107,7 @@ class Stand:
     async def serving(self) -> AsyncIterator[None]:
         """Run the services."""
         system = self.system
-        probes = {"source": system.source.probe, "warehouse": system.warehouse.probe}
+        probes = {"source": system.database.probe, "warehouse": system.warehouse.probe}
         consumers = []
         for name, handler in self.handlers().items():
             world = World(system.queues[name], system.dead_letters[name], None, system.objects)

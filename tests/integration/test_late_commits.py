@@ -47,8 +47,8 @@ class ChangingSource:
     change: Callable[[], Awaitable[None]]
 
     @asynccontextmanager
-    async def open_snapshot(self) -> AsyncIterator[OpenSnapshot]:
-        async with self.source.open_snapshot() as snapshot:
+    async def open_snapshot(self, request: Request | None = None) -> AsyncIterator[OpenSnapshot]:
+        async with self.source.open_snapshot(request) as snapshot:
             yield ChangingSnapshot(snapshot, self.change)
 
     def join_snapshot(self, exported: str) -> AbstractAsyncContextManager[OpenSnapshot]:
@@ -89,6 +89,9 @@ class ChangingSnapshot:
     async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
         await self.change()
         return await self.snapshot.missing_keys(table, keys)
+
+    async def completed(self, plan: Plan) -> None:
+        await self.snapshot.completed(plan)
 
 
 async def designs(pipeline: Pipeline) -> set[str]:

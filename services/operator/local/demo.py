@@ -101,7 +101,7 @@ async def _play(screen: Screen, owner_url: str, home: Path, lasting: timedelta) 
         with screen.doing("last run, and the proof"):
             verdict = await _prove(system)
             await watch.look()
-            latency = await read_latency(system.contract, system.source, watch, began)
+            latency = await read_latency(system.contract, system.database, watch, began)
             async with system.warehouse.transaction(readonly=True) as connection:
                 runs = await run_count(connection, system.contract)
     return Result(rows, took, runs, latency, verdict)

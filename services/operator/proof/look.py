@@ -167,7 +167,7 @@ async def open_look(system: System) -> AsyncIterator[Look]:
         comparisons = await ledger.last_comparisons(seen, contract)
         # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
         refused = await _refused(system, seen, progress)
-        async with _snapshot(system.source) as source:
+        async with _snapshot(system.database) as source:
             now = await read_source_facts(source.connection, contract)
             yield Look(
                 contract=contract,

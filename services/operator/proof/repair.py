@@ -68,7 +68,7 @@ async def _rows_of_days(system: System, calendar: Calendar, days: list[Key]) -> 
     found: dict[str, set[Key]] = {}
     if not days:
         return found
-    async with system.source.transaction(readonly=True) as connection:
+    async with system.database.transaction(readonly=True) as connection:
         for fact, column in system.contract.references_to(calendar.name):
             rows = await connection.fetch(rows_with_date(system.contract, fact, column), [str(day) for (day,) in days])
             found.setdefault(fact.source, set()).update(tuple(row) for row in rows)

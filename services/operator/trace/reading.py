@@ -138,7 +138,7 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
     """
     checkpoint, next_run = await system.store.find_checkpoint(), Cause(Wait.RUN)
     try:
-        async with system.source.transaction(isolation="repeatable_read", readonly=True) as source:
+        async with system.database.transaction(isolation="repeatable_read", readonly=True) as source:
             hidden = versionless(await read_source_facts(source, system.contract))
             if checkpoint is None or hidden & sources_of(table):
                 by_age = CausesByAge(beyond=next_run, versionless=hidden)

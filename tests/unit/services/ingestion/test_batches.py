@@ -29,7 +29,7 @@ from contracts.messages import (
 from services.ingestion.handler import Dependencies, handle
 from services.ingestion.lease import take_lease
 from services.ingestion.memory_source import MemorySnapshot, MemorySource
-from services.ingestion.plan import Plan
+from services.ingestion.plan import Plan, Request
 from services.ingestion.source import BatchLimits, OpenSnapshot, Page, TablePart
 from shared.envelope import opening
 from shared.errors import PermanentError, TransientError
@@ -126,8 +126,8 @@ class HeldSource:
     join_snapshot: Any = None
 
     @asynccontextmanager
-    async def open_snapshot(self) -> AsyncIterator[OpenSnapshot]:
-        async with self.source.open_snapshot() as snapshot:
+    async def open_snapshot(self, request: Request | None = None) -> AsyncIterator[OpenSnapshot]:
+        async with self.source.open_snapshot(request) as snapshot:
             yield HeldSnapshot(snapshot.contract, snapshot.facts, snapshot.rows, self.gate)
 
 

@@ -170,7 +170,7 @@ async def test_a_task_with_another_contract_leaves_the_chunk_to_others(deps: Dep
 class OtherContract:
     source: MemorySource
 
-    def open_snapshot(self) -> Any:
+    def open_snapshot(self, request: Any = None) -> Any:
         raise NotImplementedError
 
     @asynccontextmanager

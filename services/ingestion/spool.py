@@ -1,0 +1,120 @@
+"""A delivery that has been read to its end: its typed rows, in files of the local disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from contracts.datasets import Contents
+from contracts.state import DatasetState
+from contracts.tables import SourceTable
+from services.ingestion.delivery import BadRecord, Delivery
+from services.ingestion.records.typed import frame_of, place_word
+from services.ingestion.source import BatchLimits
+from shared.codecs import codec_of
+
+
+@dataclass(slots=True)
+class Spool:
+    """The rows of a delivery, by pages of its records. A record without a readable key is a row of NULLs with a defect."""
+
+    delivery: Delivery
+    pages: list[tuple[Path, int, int]] = field(default_factory=list)  # file, rows and bytes of each
+    row_count: int = 0  # with a key
+    bad_count: int = 0  # records that are not among them
+    lacks_keys: bool = False  # whether the keys of some records are not known
+    new_columns: set[str] = field(default_factory=set)  # that the contract does not know
+
+    @property
+    def table(self) -> SourceTable:
+        """The data set."""
+        return self.delivery.table
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the rows that it lacks are gone. They may be among the records whose keys are not known."""
+        return self.delivery.contents is Contents.SNAPSHOT and not self.lacks_keys
+
+    @property
+    def is_emptied(self) -> bool:
+        """Whether it is a whole snapshot without a row."""
+        return self.is_whole and not self.row_count
+
+    def state(self) -> DatasetState:
+        """What the next delivery of the data set begins after.
+
+        One with bad records is not recognized when it comes again: it may come since the contract has been corrected.
+        """
+        state = self.delivery.state()
+        return state.model_copy(update={"sha256": None}) if self.bad_count else state
+
+    def repeats(self, last: DatasetState) -> bool:
+        """Whether it has the bytes of the last delivery. In a data set of increments a whole snapshot means more by them."""
+        means_more = self.table.dataset is not None and self.delivery.contents is not self.table.dataset.contents
+        return not means_more and last.sha256 is not None and self.delivery.state().sha256 == last.sha256
+
+    async def frames(self, limits: BatchLimits) -> AsyncGenerator[pd.DataFrame, None]:
+        """Its rows, as many at a time as make half a batch, at most: each frame becomes an object."""
+        group, rows, size = list[Path](), 0, 0
+        for path, row_count, byte_count in self.pages:
+            if group and (rows + row_count > limits.rows // 2 or size + byte_count > limits.byte_count // 4):
+                yield await asyncio.to_thread(_read, group)
+                group, rows, size = [], 0, 0
+            group.append(path)
+            rows, size = rows + row_count, size + byte_count
+        if group:
+            yield await asyncio.to_thread(_read, group)
+
+    def remove(self) -> None:
+        """Delete its files."""
+        for path, _, _ in self.pages:
+            path.unlink()
+
+
+async def spooled(delivery: Delivery, folder: Path) -> Spool:
+    """Read a delivery, and keep its rows in `folder`.
+
+    Raises: UnreadableDeliveryError, then nothing is kept; TransientError, DependencyDownError.
+    """
+    spool = Spool(delivery)
+    try:
+        async with aclosing(delivery.records()) as pages:
+            async for records in pages:
+                typed = await asyncio.to_thread(frame_of, delivery.table, records)
+                spool.row_count += len(typed.frame)
+                spool.bad_count += len(typed.bad)
+                spool.lacks_keys |= bool(typed.bad)
+                spool.new_columns |= typed.new_columns
+                frames = [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]
+                if frames:
+                    path = folder / f"{len(spool.pages):08d}"
+                    spool.pages.append((path, *await asyncio.to_thread(_write, path, frames)))
+    except BaseException:
+        spool.remove()
+        raise
+    return spool
+
+
+def _without_keys(delivery: Delivery, bad: Sequence[BadRecord]) -> pd.DataFrame:
+    table, word = delivery.table, place_word(delivery.table)
+    values: dict[str, list[str | None]] = dict.fromkeys(table.extract_types, [None] * len(bad))
+    values[table.defect] = [f"{word} {one.place} of {delivery.name} {one.reason}" for one in bad]
+    return pd.DataFrame(
+        {name: pd.Series(values[name], dtype=codec_of(kind).frame) for name, kind in table.extract_types.items()}
+    )
+
+
+def _write(path: Path, frames: Sequence[pd.DataFrame]) -> tuple[int, int]:
+    rows = pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
+    rows.to_pickle(path)
+    return len(rows), int(rows.memory_usage(deep=True).sum())
+
+
+def _read(paths: Sequence[Path]) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = [pd.read_pickle(path) for path in paths]  # noqa: S301 - written by this run
+    return pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
