@@ -85,6 +85,7 @@ class Client:
     requests_per_minute: int = 60
     proxy: str | None = None
     limits: Limits = field(default_factory=Limits)
+    refusals: frozenset[int] = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})  # of credentials
     resolver: AbstractResolver | None = None  # None: the system's
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
@@ -213,7 +214,7 @@ class Client:
                 self._held_until = self.clock() + wait.total_seconds()
                 raise _busy(f"{what}, with the request to wait for {wait}")
             raise _PassingError(_busy(what), None if wait is None else wait.total_seconds())
-        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        if status in self.refusals:
             raise CredentialsRefusedError(what)
         raise UnreadableDeliveryError(f"{what}; correct the path or the parameters in the contract")
 

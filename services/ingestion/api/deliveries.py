@@ -83,12 +83,12 @@ class ApiDelivery:
                     if answer.response.status == HTTPStatus.NO_CONTENT:
                         break
                     count, total = 0, total + answer.byte_count
-                    self._check_progress(answer, seen, total)
                     digest.update(bytes.fromhex(answer.sha256))
                     async for page in self._records_of(answer):
                         position.take(page)
                         yield [replace(one, place=before + one.place) for one in page] if before else page
                         count += len(page)
+                    self._check_progress(asked, answer.sha256 if count else None, seen, total)
                     position.end(answer)
                     following = next_page(self.request, asked, answer, count, self.client)
                 if following is None:
@@ -125,13 +125,16 @@ class ApiDelivery:
             headers |= {name: value for name, value in kept.items() if value is not None}
         return headers
 
-    def _check_progress(self, answer: Answer, seen: set[str], total: int) -> None:
-        """Refuse pages without an end. Raises: UnreadableDeliveryError."""
+    def _check_progress(self, asked: Asked, sha256: str | None, seen: set[str], total: int) -> None:
+        """Refuse pages without an end; those without a record may be alike. Raises: UnreadableDeliveryError."""
         limits, path = self.client.limits, self.request.path
-        if answer.sha256 in seen:
-            raise UnreadableDeliveryError(f"{path} answers with the same page again; correct its paging in the contract")
-        seen.add(answer.sha256)
-        if len(seen) > limits.pages:
+        marks = {str(asked.sent(self.request.method)), *([sha256] if sha256 else [])}
+        if not seen.isdisjoint(marks):
+            raise UnreadableDeliveryError(
+                f"the pages of {path} lead back to one that was read; correct the paging in the contract"
+            )
+        seen |= marks
+        if len(seen) > 2 * limits.pages:
             raise UnreadableDeliveryError(f"{path} has more than {limits.pages} pages; ask for larger ones, or for increments")
         if total > limits.total_bytes:
             raise UnreadableDeliveryError(f"the pages of {path} exceed {limits.total_bytes // MIB} MiB; ask for increments")
@@ -241,6 +244,8 @@ class ApiDeliveries:
         """One client and one token for all data sets of an API: its rate is that of all of them."""
         if api not in self._apis:
             tokens = self._make_client(URL(api.token_url).origin(), api.requests_per_minute) if api.token_url else None
+            if tokens is not None:
+                tokens.refusals |= {HTTPStatus.BAD_REQUEST}  # as RFC 6749 says in section 5.2
             client = self._make_client(URL(api.url).origin(), api.requests_per_minute)
-            self._apis[api] = client, Credentials(api, self._secret, tokens)
+            self._apis[api] = client, Credentials(api, self._secret, tokens, self._clock)
         return self._apis[api]
