@@ -43,8 +43,9 @@ def enter(environment: Mapping[str, str]) -> None:
 
 
 def chosen_settings() -> dict[str, str]:
-    """The settings that a local stack which we start takes from our environment: contract, source name, log level."""
-    return _set_among(*_OURS, f"{PREFIX}SOURCE_NAME")
+    """The settings that a local stack which we start takes from our environment: contract, source name, log level, APIs."""
+    of_apis = (name for name in os.environ if name.startswith(f"{PREFIX}API_"))
+    return _set_among(*_OURS, f"{PREFIX}SOURCE_NAME", *of_apis)
 
 
 def has_local_stack() -> bool:

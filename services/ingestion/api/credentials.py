@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ from shared.errors import PermanentError
 ReadSecret = Callable[[str], Awaitable[str]]  # the text of the secret of that name; raises as `secrets_below` says
 
 FOLDER = "sources/"  # below the installation's own secrets; nothing else is ever read for an API
+GIVEN = "STARLIFT_API_SECRET_"  # and a secret's name in capitals: where there is no Secrets Manager, as on a laptop
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _USED = 0.9  # of a token's life: it must not expire on the way
 _LIFE_S = 300.0  # of a token, if the server does not say
@@ -29,13 +31,17 @@ _LIFE_S = 300.0  # of a token, if the server does not say
 def secrets_below(prefix: str, region: str) -> ReadSecret:
     """What reads the secrets below `prefix`, the name of the installation's sources ('starlift/production/sources/').
 
-    It raises UnreadableDeliveryError for a secret that does not exist or may not be read; DependencyDownError, TransientError.
+    One that the environment gives comes first. The function raises UnreadableDeliveryError for a secret that does not exist or
+    may not be read; DependencyDownError, TransientError.
     """
 
     async def read(name: str) -> str:
+        if given := os.environ.get(f"{GIVEN}{name.upper().replace('-', '_')}"):
+            return given
         if not prefix.endswith(f"/{FOLDER}"):
             raise UnreadableDeliveryError(
-                f"set STARLIFT_API_SECRETS to a prefix that ends with /{FOLDER} to read secret '{name}'"
+                f"no secret '{name}' is configured: set STARLIFT_API_SECRETS to a prefix that ends with /{FOLDER}, or give the "
+                f"secret itself as {GIVEN} and its name"
             )
         if not _NAME.fullmatch(name):
             raise UnreadableDeliveryError(f"'{name}' is not the name of a secret below {prefix}; correct the contract")

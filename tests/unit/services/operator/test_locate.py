@@ -13,7 +13,7 @@ from infra.local.processes import ProcessId, own_id
 from infra.local.state import StackState
 from infra.topology import read_topology
 from services.operator.errors import UsageError
-from services.operator.locate import has_local_stack, operator_settings
+from services.operator.locate import chosen_settings, has_local_stack, operator_settings
 from tests.fixtures.totesys import CONTRACT
 
 QUEUES = ("ingestion", "remodelling", "loading")
@@ -144,3 +144,9 @@ def test_the_urls_of_a_user_s_own_databases_come_from_the_stack(home: Path) -> N
 
 def test_the_local_stack_is_installed_for_the_tests() -> None:
     assert has_local_stack()
+
+
+def test_a_local_stack_takes_what_concerns_apis_from_the_environment_and_no_address_of_another_starlift() -> None:
+    given = {"STARLIFT_API_ALLOW": "10.1.0.0/16", "STARLIFT_API_SECRET_RATES": "{}", "STARLIFT_LOG_LEVEL": "debug"}
+    os.environ.update(given | {"STARLIFT_LANDING_BUCKET": "theirs", "STARLIFT_API_PROXY": ""})
+    assert chosen_settings() == given
