@@ -15,6 +15,8 @@ from contracts.yaml_text import document_data, read_contract
 from services.operator.contract.catalog import Catalog, read_schemas
 from services.operator.contract.convert import contract_of_module, converted
 from services.operator.contract.propose import propose
+from services.operator.contract.propose_file import propose_file
+from services.operator.contract.sample import is_sample, read_sample
 from services.operator.contract.source import open_source
 from services.operator.contract.source_part import (
     described_tables,
@@ -36,6 +38,7 @@ from shared.contract_file import contract_text, is_path
 from shared.settings import DEFAULT_SOURCE, PREFIX
 
 URL_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
+INIT_HELP = f"{URL_HELP} Or a CSV or JSON file."
 Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
 
 app = typer.Typer()
@@ -43,7 +46,7 @@ app = typer.Typer()
 
 @app.command()
 def init(
-    url: Url = None,
+    url: Annotated[str | None, typer.Argument(metavar="URL|FILE", help=INIT_HELP, show_default=False)] = None,
     *,
     output: Annotated[str, typer.Option(help="The file to write, such as shop.yaml; - prints the contract.")],
     schema: Annotated[
@@ -58,19 +61,27 @@ def init(
 ) -> None:
     """Read a database's catalog and write a contract that is ready to run.
 
-    No rows are read. A table becomes a fact if it refers to others and has quantities or times, and if only facts refer to it;
-    every other table becomes a dimension, with columns of the tables that it refers to. Comments say what was left out and why:
-    views and tables without a key (--include adds them, to be read in full by every run), columns whose names suggest that they
-    hold secrets, documents and pictures. Change the star as you like, then run
+    No row of it is read. A table becomes a fact if it refers to others and has quantities or times, and if only facts refer to
+    it; every other table becomes a dimension, with columns of the tables that it refers to. Comments say what was left out and
+    why: views and tables without a key (--include adds them, to be read in full by every run), columns whose names suggest that
+    they hold secrets, documents and pictures. Change the star as you like, then run
     `starlift plan --contract FILE` and `starlift up --contract FILE`.
+
+    Of a FILE the first 1,000 records are read, and the types and the key of a data set are guessed, for you to correct.
     """
     path = _free(output, force=force)
     schemas = schema or ["public"]
-    star = name or (path.stem if path else schemas[0])
+    sample = read_sample(Path(url).expanduser()) if url is not None and is_sample(url) else None
+    if sample is not None and (schema or include or exclude):
+        raise UsageError(f"'{url}' is a file; --schema, --include and --exclude are for databases")
+    star = name or (path.stem if path else sample.name if sample else schemas[0])
     if len(star) > NAME_BYTES_MAXIMUM:
         raise UsageError(f"'{star}' has more than {NAME_BYTES_MAXIMUM} characters; pass a shorter name as --name")
     globs = {"include": include or (), "exclude": exclude or ()}
-    text = propose(run(_read(chosen_url("source", url), schemas, **globs, in_full=bool(include))), star)
+    if sample is not None:
+        text = propose_file(sample, star)
+    else:
+        text = propose(run(_read(chosen_url("source", url), schemas, **globs, in_full=bool(include))), star)
     if path is None:
         typer.echo(text, nl=False)
         return

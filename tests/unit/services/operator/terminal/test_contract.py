@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.yaml_text import read_contract
 from services.operator.terminal.app import starlift
 from services.operator.terminal.harness import run_command
 from tests.fixtures.delivered_contract import TEXT as DELIVERED
@@ -99,3 +100,16 @@ def test_there_is_no_catalog_of_data_sets_to_pull(
     assert run_command(starlift(), ["pull", "--contract", str(path), *words, URL]) == 2
     message = f"starlift: {name} has data sets, for which there is no catalog to pull; edit them in '{path}' yourself\n"
     assert capsys.readouterr().err == message
+
+
+def test_init_of_a_file_guesses_a_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "rates.csv").write_text("currency;day;rate\nUSD;2026-01-02;1.1\nUSD;2026-01-03;1.2\nGBP;2026-01-02;0.9\n")
+    path = tmp_path / "shop.yaml"
+    assert run_command(starlift(), ["init", str(tmp_path / "rates.csv"), "--output", str(path)]) == 0
+    assert capsys.readouterr().out == f"wrote {path}: 1 fact, 0 dimensions; the comments say what was left out\n"
+    contract = read_contract(path.read_text(encoding="utf-8"), "shop.yaml")
+    assert (contract.name, contract.source_table("rates").key) == ("shop", ("currency", "day"))
+    assert run_command(starlift(), ["init", str(tmp_path / "rates.csv"), "--output", "-", "--schema", "sales"]) == 2
+    assert "is a file; --schema, --include and --exclude are for databases" in capsys.readouterr().err
+    assert run_command(starlift(), ["init", str(tmp_path / "gone.csv"), "--output", "-"]) == 2
+    assert "can't be read (No such file or directory)" in capsys.readouterr().err
