@@ -23,6 +23,6 @@ class IngestionSettings(ServiceSettings):
     # How often keys are compared, to find deleted rows: every how many runs; 0: only by full runs, and on request.
     compare_keys_every: Annotated[int, Field(ge=0)] = COMPARE_KEYS_EVERY
     # Of sources that are APIs. What may be asked although it is not public, or without encryption: networks, addresses, hosts.
-    api_allow: Annotated[InstanceOf[Allowed], NoDecode, BeforeValidator(Allowed.parse)] = Allowed()
+    api_allow: Annotated[InstanceOf[Allowed], NoDecode, BeforeValidator(Allowed.parse)] = Field("", validate_default=True)
     api_secrets: str = ""  # what the names of their secrets begin with: starlift/production/sources/
     api_proxy: SecretStr | None = None  # the URL of a proxy, which then enforces what may be asked
