@@ -1,4 +1,7 @@
-"""What became of the files of the drop zone: a record for each version, in the landing bucket, outside the drop zone."""
+"""What became of deliveries: a record in the landing bucket, outside the drop zone.
+
+Each version of a file has one; of the fetches of an API only the last has, since each asks for what an earlier one did not get.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ class Outcome(StrEnum):
 
 
 class FileRecord(BaseModel, frozen=True, extra="ignore"):
-    """What became of one version of a file."""
+    """What became of one version of a file, or of the last fetch from an API."""
 
     dataset: str
-    key: str  # in the landing bucket
-    version_id: str  # of S3; "null" in a bucket without versions
+    key: str  # in the landing bucket; of a fetch, the path of its requests
+    version_id: str  # of S3; "null" in a bucket without versions; empty of a fetch
     byte_count: int  # as stored: of a compressed file, the compressed bytes
-    written_at: AwareDatetime  # by S3's clock
+    written_at: AwareDatetime  # by S3's clock; of a fetch, when it ended
     outcome: Outcome
     reason: str | None = None  # of a file that was refused, and of one that was not taken in full
     run: int | None = None  # that took it
@@ -53,3 +56,8 @@ def record_key(dataset: str, key: str, version_id: str, written_at: datetime) ->
     """The key of the record about one version of a file."""
     name = sha256(f"{key}\0{version_id}".encode()).hexdigest()[:32]
     return f"{records_of(dataset)}{written_at:%Y%m%dT%H%M%SZ}-{name}.json"
+
+
+def last_fetch_key(dataset: str) -> str:
+    """The key of the record about the last fetch of a data set."""
+    return f"{records_of(dataset)}last-fetch.json"

@@ -15,7 +15,6 @@ from services.ingestion.delivered_source import DeliveredSource
 from services.ingestion.dropzone import DropZone
 from services.ingestion.handler import Dependencies, handle, handle_chunk
 from services.ingestion.postgres_source import PostgresSource
-from services.ingestion.records import read_records
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.source import BatchLimits
 from shared.database_url import database_url
@@ -48,7 +47,7 @@ async def _serve_deliveries(settings: IngestionSettings, world: World) -> None:
         def client(origin: URL, requests_per_minute: int) -> Client:
             return Client(origin, settings.api_allow, requests_per_minute, proxy)
 
-        deliveries = ApiDeliveries(contract.source_tables, client, secret, read_records)
+        deliveries = ApiDeliveries(contract.source_tables, client, secret, world.objects, settings.landing_bucket)
     deps = Dependencies(
         source=DeliveredSource(contract, deliveries, store),
         store=store,

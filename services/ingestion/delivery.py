@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.datasets import Contents
+from contracts.files import Outcome
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 
@@ -71,6 +72,11 @@ class Taken:
     bad: int = 0  # records that are in quarantine
     reason: str | None = None  # why it was refused, why it changed nothing, or why a whole snapshot was taken as an increment
     is_unchanged: bool = False  # it says what the delivery before it said
+
+    @property
+    def outcome(self) -> Outcome:
+        """In one word."""
+        return Outcome.UNCHANGED if self.is_unchanged else Outcome.REFUSED if self.run is None else Outcome.TAKEN
 
 
 class Deliveries(Protocol):

@@ -15,7 +15,7 @@ from datetime import datetime
 from tempfile import TemporaryFile
 
 from contracts.datasets import SNAPSHOT_FOLDER, Contents
-from contracts.files import FileRecord, Outcome, drop_zone_of, record_key, records_of
+from contracts.files import FileRecord, drop_zone_of, record_key, records_of
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, Delivery, Record, Taken, UnreadableDeliveryError
@@ -93,14 +93,13 @@ class DropZone:
         if not isinstance(delivery, File):
             raise TypeError(f"'{delivery.name}' is not a file of the drop zone")
         version, dataset = delivery.version, delivery.table.name
-        outcome = Outcome.UNCHANGED if taken.is_unchanged else Outcome.REFUSED if taken.run is None else Outcome.TAKEN
         record = FileRecord(
             dataset=dataset,
             key=version.key,
             version_id=version.version_id,
             byte_count=version.byte_count,
             written_at=version.written_at,
-            outcome=outcome,
+            outcome=taken.outcome,
             reason=taken.reason,
             run=taken.run,
             records=taken.records,

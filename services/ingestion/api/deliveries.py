@@ -11,28 +11,28 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from http import HTTPStatus
-from typing import Any, BinaryIO
+from typing import Any
 
-import structlog
 from yarl import URL
 
 from contracts.column_types import ColumnType
 from contracts.datasets import Api, Contents, Dataset, Paging, Request
+from contracts.files import FileRecord, last_fetch_key
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.api.client import Answer, Client, CredentialsRefusedError
 from services.ingestion.api.credentials import Credentials, ReadSecret
 from services.ingestion.api.paging import Asked, first_page, next_page, text_at
 from services.ingestion.delivery import BadRecord, Delivery, Record, Taken, UnreadableDeliveryError
+from services.ingestion.records import read_records
+from shared.clock import Clock, utc_now
 from shared.codecs.codec import MIB
 from shared.errors import PermanentError
+from shared.object_store import ObjectStore
 
 # What a fetch that fails again and again may hold up: after that, the other data sets of its source are asked for as well.
 ROUND = timedelta(minutes=5)
 
-_log = structlog.stdlib.get_logger()
-
-ReadRecords = Callable[[BinaryIO, SourceTable], AsyncGenerator[list[Record | BadRecord], None]]
 MakeClient = Callable[[URL, int], Client]  # of an origin, and the requests it allows in a minute
 
 
@@ -46,7 +46,7 @@ class ApiDelivery:
     known: DatasetState
     client: Client
     credentials: Credentials
-    read: ReadRecords
+    byte_count: int = field(default=0, init=False)  # of the pages that have been read
     _found: DatasetState | None = field(default=None, init=False)
 
     @property
@@ -70,9 +70,9 @@ class ApiDelivery:
 
         Raises: UnreadableDeliveryError; DependencyDownError, TransientError.
         """
-        self._found = None
+        self._found, self.byte_count = None, 0
         position, digest = _Position(self.table, self.request, self.known.since), hashlib.sha256()
-        asked, seen, before, total = first_page(self.request, self.known.since), set[str](), 0, 0
+        asked, seen, before = first_page(self.request, self.known.since), set[str](), 0
         async with self.client.session():
             while True:
                 answer = await self._ask(asked)
@@ -82,13 +82,14 @@ class ApiDelivery:
                         return
                     if answer.response.status == HTTPStatus.NO_CONTENT:
                         break
-                    count, total = 0, total + answer.byte_count
+                    count = 0
+                    self.byte_count += answer.byte_count
                     digest.update(bytes.fromhex(answer.sha256))
                     async for page in self._records_of(answer):
                         position.take(page)
                         yield [replace(one, place=before + one.place) for one in page] if before else page
                         count += len(page)
-                    self._check_progress(asked, answer.sha256 if count else None, seen, total)
+                    self._check_progress(asked, answer.sha256 if count else None, seen)
                     position.end(answer)
                     following = next_page(self.request, asked, answer, count, self.client)
                 if following is None:
@@ -125,7 +126,7 @@ class ApiDelivery:
             headers |= {name: value for name, value in kept.items() if value is not None}
         return headers
 
-    def _check_progress(self, asked: Asked, sha256: str | None, seen: set[str], total: int) -> None:
+    def _check_progress(self, asked: Asked, sha256: str | None, seen: set[str]) -> None:
         """Refuse pages without an end; those without a record may be alike. Raises: UnreadableDeliveryError."""
         limits, path = self.client.limits, self.request.path
         marks = {str(asked.sent(self.request.method)), *([sha256] if sha256 else [])}
@@ -136,7 +137,7 @@ class ApiDelivery:
         seen |= marks
         if len(seen) > 2 * limits.pages:
             raise UnreadableDeliveryError(f"{path} has more than {limits.pages} pages; ask for larger ones, or for increments")
-        if total > limits.total_bytes:
+        if self.byte_count > limits.total_bytes:
             raise UnreadableDeliveryError(f"the pages of {path} exceed {limits.total_bytes // MIB} MiB; ask for increments")
 
     def _records_of(self, answer: Answer) -> AsyncGenerator[list[Record | BadRecord], None]:
@@ -149,7 +150,7 @@ class ApiDelivery:
                 text = f"{self.request.path} was answered in the unknown encoding '{charset[:40]}'; ask whoever runs the server"
                 raise UnreadableDeliveryError(text) from None
             table = replace(table, dataset=replace(self.dataset, form=form))
-        return self.read(answer.body, table)
+        return read_records(answer.body, table)
 
 
 class _Position:
@@ -203,10 +204,13 @@ class ApiDeliveries:
         tables: Iterable[SourceTable],
         client: MakeClient,
         secret: ReadSecret,
-        read: ReadRecords,
+        objects: ObjectStore,
+        bucket: str,
         clock: Callable[[], float] = time.monotonic,
+        now: Clock = utc_now,
     ) -> None:
-        self._tables, self._read, self._clock = tuple(tables), read, clock
+        self._tables, self._clock, self._now = tuple(tables), clock, now
+        self._objects, self._bucket = objects, bucket
         self._apis: dict[Api, tuple[Client, Credentials]] = {}
         self._make_client, self._secret = client, secret
         self._round: deque[SourceTable] | None = None  # those that are due in this round; None: the next call begins one
@@ -228,12 +232,27 @@ class ApiDeliveries:
             raise PermanentError(f"'{table.name}' is not a data set of an API; all tables of a source are of one kind")
         client, credentials = self._api(table.dataset.request.api)
         state = known.get(table.name, DatasetState())
-        return ApiDelivery(table, table.dataset, table.dataset.request, state, client, credentials, self._read)
+        return ApiDelivery(table, table.dataset, table.dataset.request, state, client, credentials)
 
     async def settle(self, delivery: Delivery, taken: Taken) -> None:
-        """Note that a data set has had its turn in this round."""
+        """See Deliveries. The record takes the place of that of the fetch before."""
+        if not isinstance(delivery, ApiDelivery):
+            raise TypeError(f"'{delivery.name}' is not a fetch from an API")
+        record = FileRecord(
+            dataset=delivery.table.name,
+            key=delivery.name,
+            version_id="",
+            byte_count=delivery.byte_count,
+            written_at=self._now(),
+            outcome=taken.outcome,
+            reason=taken.reason,
+            run=taken.run,
+            records=taken.records,
+            bad=taken.bad,
+            recorded_at=self._now(),
+        )
+        await self._objects.put(self._bucket, last_fetch_key(record.dataset), record.model_dump_json().encode())
         self._given = None
-        _log.info("api_settled", dataset=delivery.table.name, run=taken.run, records=taken.records, reason=taken.reason)
 
     async def probe(self) -> None:
         """Connect to each API that has been asked. Raises: DependencyDownError."""

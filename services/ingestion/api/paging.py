@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import SEEK_END
 from typing import Any, BinaryIO
 
 import aiohttp
@@ -13,6 +14,9 @@ from yarl import URL
 from contracts.datasets import Paging, Request
 from services.ingestion.api.client import Answer, Client
 from services.ingestion.delivery import UnreadableDeliveryError
+from shared.codecs.codec import MIB
+
+BODY_BYTES_MAXIMUM = 16 * MIB  # of a page in which the next one is named: all of it is in memory then, ten times as large
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,15 @@ def next_page(request: Request, asked: Asked, answer: Answer, count: int, client
 
 def text_at(body: BinaryIO, at: str) -> str | None:
     """The text or the number at some keys of a JSON body; None if there is none, or an empty one."""
+    if body.seek(0, SEEK_END) > BODY_BYTES_MAXIMUM:
+        raise UnreadableDeliveryError(
+            f"a body of more than {BODY_BYTES_MAXIMUM // MIB} MiB is not searched for '{at}'; ask for smaller pages"
+        )
     body.seek(0)
-    found = json.load(body)
+    try:
+        found = json.load(body)
+    except ValueError:
+        raise UnreadableDeliveryError(f"the body has no '{at}', since it is not JSON; page in another way") from None
     for key in at.split("."):
         found = found.get(key) if isinstance(found, dict) else None
     if found is None or found is False or found == "":

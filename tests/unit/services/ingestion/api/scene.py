@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any
 
 from aiohttp.abc import AbstractResolver
 from yarl import URL
@@ -17,22 +15,12 @@ from contracts.tables import SourceTable
 from services.ingestion.api.client import Client, Limits
 from services.ingestion.api.deliveries import ApiDeliveries, ApiDelivery
 from services.ingestion.api.guard import Allowed
-from services.ingestion.delivery import BadRecord, Record, UnreadableDeliveryError
+from services.ingestion.delivery import BadRecord, Record
+from shared.testing import FakeObjectStore
 from tests.fixtures.delivered_contract import EXCHANGE_RATE
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SECRETS = {"rates": '{"token": "t-1"}'}
-
-
-async def read_json(body: BinaryIO, table: SourceTable) -> AsyncGenerator[list[Record | BadRecord], None]:
-    """As services.ingestion.records, for a JSON array."""
-    try:
-        found = json.load(body)
-    except ValueError:
-        raise UnreadableDeliveryError("it is not JSON") from None
-    path = table.dataset.form.path if table.dataset else None
-    rows = found[path] if path else found
-    yield [Record(number, row) for number, row in enumerate(rows, 1)]
 
 
 @dataclass
@@ -64,7 +52,7 @@ class Scene:
     secrets: dict[str, str] = field(default_factory=lambda: dict(SECRETS))
     resolver: AbstractResolver | None = None
     proxy: str | None = None
-    tables: tuple[SourceTable, ...] = ()
+    objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore("landing"))
 
     def client(self, origin: URL, requests_per_minute: int) -> Client:
         return Client(
@@ -85,13 +73,13 @@ class Scene:
     def table(self, name: str = "exchange_rate", *, contents: Contents = Contents.SNAPSHOT, **request: Any) -> SourceTable:
         """A data set; what is given replaces what a plain request has."""
         api = request.pop("api", Api(self.url, requests_per_minute=60_000))
-        form = RecordForm(Format.JSON, path=request.pop("rows", None))
+        form = RecordForm(request.pop("format_", Format.JSON), path=request.pop("rows", None))
         asked = Request(api, **{"path": "/rates", **request})
         dataset = replace(EXCHANGE_RATE.dataset, form=form, contents=contents, request=asked)  # type: ignore[type-var]
         return replace(EXCHANGE_RATE, name=name, dataset=dataset)
 
     def deliveries(self, *tables: SourceTable) -> ApiDeliveries:
-        return ApiDeliveries(tables, self.client, self.secret, read_json, self.time.clock)
+        return ApiDeliveries(tables, self.client, self.secret, self.objects, "landing", self.time.clock, self.time.now)
 
     async def delivery(self, known: DatasetState | None = None, **request: Any) -> ApiDelivery:
         table = self.table(**request)

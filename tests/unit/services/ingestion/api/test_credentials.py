@@ -78,7 +78,7 @@ async def test_a_secret_that_is_refused_is_read_again_since_it_may_have_been_rot
             return text
 
         found.credentials.read = rotated
-        assert [page async for page in found.records()] == [[]]
+        assert [page async for page in found.records()] == []
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer t-1", "Bearer t-2"]
 
 
@@ -103,7 +103,7 @@ async def test_client_credentials_become_a_token_which_is_used_until_shortly_bef
             scene.time.seconds += seconds
             delivery = await deliveries.next({})
             assert delivery is not None
-            assert [page async for page in delivery.records()] == [[]]
+            assert [page async for page in delivery.records()] == []
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer t-1", "Bearer t-1", "Bearer t-2"]
     first = tokens.requests[0]
     assert first.headers["authorization"] == "Basic " + base64.b64encode(b"us+er:p%3Aw").decode()

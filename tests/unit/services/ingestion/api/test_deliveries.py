@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from contracts.column_types import INTEGER, TIMESTAMP, TIMESTAMPTZ, ColumnType
-from contracts.datasets import Api, Contents, Pages, Paging
+from contracts.datasets import Api, Contents, Format, Pages, Paging
+from contracts.files import FileRecord
 from contracts.state import DatasetState
 from contracts.tables import SourceColumn
 from services.ingestion.api.deliveries import ApiDelivery
@@ -175,18 +176,26 @@ async def test_a_data_set_of_files_is_not_asked_for() -> None:
 
 
 async def test_the_encoding_is_the_one_that_the_header_names() -> None:
-    async with serving(answer([], content_type="application/json; charset=ISO-8859-1")) as server:
-        delivery = await Scene(server.url).delivery()
-        seen = []
+    body = "currency,day,rate\nZŁ,2026-11-27,4\n".encode("iso8859-2")
+    async with serving(answer(body, content_type="text/csv; charset=ISO-8859-2")) as server:
+        assert await Scene(server.url).fetch(format_=Format.CSV) == [{"currency": "ZŁ", "day": "2026-11-27", "rate": "4"}]
 
-        async def read(body: Any, table: Any) -> Any:
-            seen.append(table.dataset.form.encoding)
-            return
-            yield
 
-        delivery.read = read
-        await records_of(delivery)
-    assert seen == ["iso8859-1"]
+async def test_the_record_of_a_fetch_replaces_that_of_the_one_before() -> None:
+    async with serving(answer([row("2026-11-27")])) as server:
+        scene = Scene(server.url)
+        deliveries = scene.deliveries(scene.table())
+        for taken in (Taken(7, 1), Taken(None, reason="why"), Taken(None, reason="same", is_unchanged=True)):
+            found = await deliveries.next({})
+            assert found is not None
+            await records_of(found)
+            await deliveries.settle(found, taken)
+            assert await deliveries.next({}) is None
+            ((key, body),) = scene.objects.buckets["landing"].items()
+            record = FileRecord.model_validate_json(body)
+            assert key == "files/exchange_rate/last-fetch.json"
+            assert (record.key, record.outcome, record.reason) == ("/rates", taken.outcome, taken.reason)
+            assert (record.run, record.records, record.byte_count) == (taken.run, taken.records, found.byte_count)
 
 
 async def test_an_error_names_no_value_of_the_query() -> None:

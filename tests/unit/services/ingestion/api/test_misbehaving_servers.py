@@ -88,7 +88,8 @@ REFUSED: dict[str, tuple[bytes | Send, str]] = {
         "text/html, which is not data; this may be a login page",
     ),
     "sends a picture": (answer(b"", content_type="image/png"), "answered with image/png"),
-    "sends no JSON": (answer(b"[1,"), "it is not JSON"),
+    "sends no JSON": (answer(b"[1,"), "or not JSON, at line 1"),
+    "sends its records elsewhere": (answer({"data": []}), "it has an object where the records should be"),
     "sends an unknown encoding": (answer([], content_type="application/json; charset=klingon"), "unknown encoding 'klingon'"),
     "sends a gigabyte": (zeros, "/rates exceeds 2 MiB"),
     "sends a gigabyte in a megabyte": (
