@@ -7,10 +7,10 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from contracts.datasets import Api, Authentication, Contents, Format, Pages, Paging, RecordForm, Request
-from contracts.document_types import Closed, Scalar, SqlName
+from contracts.document_types import Closed, Scalar, SqlName, Written
 
 _NOT_A_URL = "it is not an absolute URL; write it as https://host/path"
 _BODY_PAGING = frozenset({Paging.NEXT_URL, Paging.CURSOR})
@@ -66,10 +66,8 @@ Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
 SecretName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 BodyPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^.\x00]+(\.[^.\x00]+)*$")]
 Parameter = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
-# A text, which may be empty; YAML reads 1 and true.
-_Text = Annotated[
-    str, Field(max_length=200), BeforeValidator(lambda value: str(value).lower() if isinstance(value, int) else value)
-]
+# It may be empty, or what YAML reads as something else than a text.
+_Text = Annotated[str, Field(max_length=200), Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
 
 class Delivered(Closed):
@@ -133,11 +131,6 @@ class PagingDocument(Closed):
     first: int = Field(1, ge=0, le=1_000_000, description="of `page`: the number of the first one")
     size: int | None = Field(None, ge=1, le=1_000_000, description="records of a page; `offset` needs it")
     size_parameter: Parameter | None = Field(None, description="the parameter that asks for this many records")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: object) -> object:
-        return {"by": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _needs(self) -> PagingDocument:

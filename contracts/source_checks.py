@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from contracts.column_types import ColumnType
+from contracts.column_types import BYTEA, JSONB, UUID, ColumnType
 from contracts.datasets import Contents, Dataset
 from contracts.origins import FromSource
 from contracts.tables import Dimension, Drift, Fact, SourceTable
@@ -14,6 +14,7 @@ from contracts.tables import Dimension, Drift, Fact, SourceTable
 if TYPE_CHECKING:
     from contracts.contract import Contract
 
+_DELIVERED = (UUID, JSONB, BYTEA)  # of the types that travel as PostgreSQL writes them: those that shared/codecs reads as well
 _DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -77,6 +78,9 @@ def _dataset_problems(contract: Contract, source: SourceTable, dataset: Dataset)
         yield "is a data set: its name must be 1 to 63 letters A to Z, digits, '_' and '-', beginning with a letter or a digit"
     if source.drift is Drift.CARRY:
         yield "is a data set, of which only declared columns are read; remove it from `carry`"
+    for column in source.columns:
+        if column.type.is_verbatim and not column.type.is_decimal and column.type not in _DELIVERED:
+            yield f"is a data set, and '{column.name}' is {column.type.name}, which only a database delivers; declare it text"
     for table in contract.remodelled_tables:
         if table.source == source.name and table.lookups:
             yield (

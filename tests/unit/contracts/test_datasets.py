@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from textwrap import indent
+from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given
 
 from contracts.datasets import Api, Authentication, Contents, Dataset, Format, Pages, Paging, RecordForm, Request
+from contracts.document import Document
 from contracts.tables import ContractError
-from contracts.yaml_text import ContractTextError, read_contract
+from contracts.yaml_text import ContractTextError, parsed, read_contract
+from services.operator.contract.text import source_text, star_table_lines
 from tests.fixtures.delivered_contract import BUDGET, DELIVERED, EXCHANGE_RATE, PLANS, PRODUCT, RATES, TEXT
+from tests.fixtures.properties import examples
+from tests.fixtures.random_datasets import sources, star_of
 
-DATABASE = "\n  shop:\n    tables:\n      item: {key: item_id, columns: {item_id: integer not null}}"
+SCHEMA = jsonschema.Draft202012Validator(Document.model_json_schema())
 
 
 def one(
@@ -57,7 +64,7 @@ def test_a_request_says_what_an_api_is_asked() -> None:
     request = Request(api, "/rates", parameters={"base": "EUR"}, pages=pages)
     request = replace(request, since_parameter="since", since_column="day", first_since="2026-01-01")
     assert EXCHANGE_RATE.dataset == Dataset(RecordForm(Format.JSON, path="data.rates"), Contents.INCREMENT, None, request)
-    assert asked("{path: /a, paging: link}").pages == Pages(Paging.LINK)
+    assert asked("{path: /a, paging: {by: link}}").pages == Pages(Paging.LINK)
     assert asked("{path: /a, paging: {by: page, parameter: page, first: 0}}").pages == Pages(Paging.PAGE, "page", first=0)
     offset = asked("{path: /a, method: POST, paging: {by: offset, parameter: from, size: 50, size_parameter: limit}}")
     assert (offset.method, offset.pages) == ("POST", Pages(Paging.OFFSET, "from", size=50, size_parameter="limit"))
@@ -141,14 +148,14 @@ REQUESTS = [
     ("{path: /a/../b}", "a path begins with one '/'"),
     ("{path: '/a?b=c'}", "write what is sent with it as `parameters`"),
     ("{path: /a, method: DELETE}", "pattern"),
-    ("{path: /a, paging: cursor}", "paging by cursor needs `parameter`"),
+    ("{path: /a, paging: {by: cursor}}", "paging by cursor needs `parameter`"),
     ("{path: /a, paging: {by: cursor, parameter: c}}", "paging by cursor needs `at`"),
-    ("{path: /a, paging: next_url}", "paging by next_url needs `at`"),
+    ("{path: /a, paging: {by: next_url}}", "paging by next_url needs `at`"),
     ("{path: /a, paging: {by: offset, parameter: from}}", "paging by offset needs `size`"),
-    ("{path: /a, paging: page}", "paging by page needs `parameter`"),
+    ("{path: /a, paging: {by: page}}", "paging by page needs `parameter`"),
     ("{path: /a, paging: {by: link, at: next}}", "`at` does not go with paging by link"),
     ("{path: /a, paging: {by: link, size_parameter: n}}", "`size_parameter` needs `size`"),
-    ("{path: /a, paging: sideways}", "Input should be 'none', 'link'"),
+    ("{path: /a, paging: {by: sideways}}", "Input should be 'none', 'link'"),
     ("{path: /a, format: csv, paging: {by: next_url, at: next}}", "`at` is a place in a JSON body"),
     ("{path: /a, format: json_lines, contents: increment, since: {parameter: s, at: last}}", "`at` is a place in a JSON body"),
     ("{path: /a, since: {parameter: s, column: changed}}", "write `contents: increment`"),
@@ -213,7 +220,7 @@ def test_only_what_records_mean_is_part_of_the_identity() -> None:
     assert changed("requests_per_minute: 30", "requests_per_minute: 60") == set()
     assert changed("secret: rates", "secret: other") == set()
     assert changed("https://rates.example/v1", "https://rates.example/v2") == set()
-    assert changed("paging: {by: cursor, parameter: cursor, at: next.cursor}", "paging: link") == set()
+    assert changed("paging: {by: cursor, parameter: cursor, at: next.cursor}", "paging: {by: link}") == set()
     assert changed('first: "2026-01-01"', 'first: "2025-01-01"') == set()
     assert changed("base: EUR", "base: USD") == {"rates"}
     assert changed("path: /rates", "path: /daily") == {"rates"}
@@ -221,3 +228,46 @@ def test_only_what_records_mean_is_part_of_the_identity() -> None:
     assert changed("contents: increment, version: updated_at", "contents: increment") == {"plans"}
     databases = tuple(replace(table, dataset=None) for table in DELIVERED.source_tables)
     assert replace(DELIVERED, source_tables=databases).part("plans").fingerprint != PLANS.fingerprint
+
+
+def test_a_type_that_only_a_database_writes_is_declared_as_text() -> None:
+    columns = "{thing_id: integer not null, changed: interval, name: text}"
+    with pytest.raises(ContractTextError, match="'changed' is interval, which only a database delivers; declare it text"):
+        one("file: {format: csv}", columns=columns)
+    one("file: {format: csv}", columns=columns.replace("interval", "numeric"))
+    one("file: {format: csv}", columns=columns, star="{fact: thing, columns: {thing_id: , changed: {type: text}}}")
+    one("file: {format: csv}", columns=columns, star="{fact: thing, columns: {thing_id: , name: }}")
+
+
+def test_a_data_set_has_a_key() -> None:
+    text = "name: one\nstar: {t: {fact: a, columns: {b: }}}\nsource: {tables: {a: {file: {format: csv}, columns: {b: text}}}}"
+    with pytest.raises(ContractTextError, match="`key` is missing: the columns that tell its records apart"):
+        read_contract(text, "one.yaml")
+
+
+@examples(100)
+@given(sources())
+def test_a_document_with_data_sets_is_read_back_as_it_was_written(source: dict[str, Any]) -> None:
+    star = [line for name, entry in star_of(source).items() for line in star_table_lines(name, entry)]
+    text = "\n".join(["name: random", "star:", *star, source_text(source)])
+    document, _ = parsed(text)
+    assert document["source"] == source
+    assert list(SCHEMA.iter_errors(document)) == []
+    contract = read_contract(text, "random.yaml")
+    for table in contract.source_tables:
+        assert table.dataset is not None
+        declared = source["tables"][table.name]
+        entry, form = declared.get("file") or declared["request"], table.dataset.form
+        assert (form.format, table.dataset.contents, table.dataset.version) == (
+            entry["format"],
+            entry["contents"],
+            entry.get("version"),
+        )
+        assert (form.delimiter, form.null, form.path) == (
+            entry.get("delimiter", ","),
+            entry.get("null_text", ""),
+            entry.get("records"),
+        )
+        assert (table.dataset.request is None) == ("file" in declared)
+    assert read_contract(text + "\n# nothing", "random.yaml").fingerprint == contract.fingerprint
+    assert hash(contract.source_tables) == hash(read_contract(text, "random.yaml").source_tables)
