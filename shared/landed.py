@@ -144,22 +144,23 @@ class Truth:
         await asyncio.to_thread(index.execute, "CREATE INDEX newest_place ON newest (place)")
 
     def _ranks(self, landed: LandedRows) -> list[tuple[int, ...]]:
-        """What orders the images of one key: the version, if the data set has one, then the run."""
+        """What orders the images of one key: the newest whole snapshot at their run, the version if there is one, the run."""
+        whole_run, count = landed.extract.whole_run or 0, len(landed.frame)
         version = self.table.dataset.version if self.table.dataset is not None else None
-        if version is None:
-            return [(0, landed.run)] * len(landed.frame)
-        return [(value, landed.run) for value in landed.frame[version].fillna(_NO_VERSION).tolist()]
+        versions = [0] * count if version is None else landed.frame[version].fillna(_NO_VERSION).tolist()
+        return [(whole_run, value, landed.run) for value in versions]
 
 
 _INDEX = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE newest (key TEXT PRIMARY KEY, version INTEGER, run INTEGER, place INTEGER) WITHOUT ROWID;
+CREATE TABLE newest (key TEXT PRIMARY KEY, whole_run INTEGER, version INTEGER, run INTEGER, place INTEGER) WITHOUT ROWID;
 """
 _NEWER = """
-INSERT INTO newest VALUES (?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET (version, run, place) = (excluded.version, excluded.run, excluded.place)
-WHERE (excluded.version, excluded.run) >= (newest.version, newest.run)
+INSERT INTO newest VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE
+SET (whole_run, version, run, place) = (excluded.whole_run, excluded.version, excluded.run, excluded.place)
+WHERE (excluded.whole_run, excluded.version, excluded.run) >= (newest.whole_run, newest.version, newest.run)
 """
 
 

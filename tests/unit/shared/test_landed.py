@@ -89,6 +89,16 @@ async def test_a_version_decides_before_the_run(store: SourceStore) -> None:
     assert dict(zip(keys_of(VERSIONED, some), _values(VERSIONED, some), strict=True)) == expected
 
 
+async def test_a_whole_snapshot_decides_before_the_version(store: SourceStore) -> None:
+    await deliver(store, VERSIONED, 1, frame_of_rows(VERSIONED, ("EUR", 1, 9)), whole_run=1)
+    await deliver(store, VERSIONED, 2, frame_of_rows(VERSIONED, ("EUR", 2, 5)), whole_run=2)
+    await deliver(store, VERSIONED, 3, frame_of_rows(VERSIONED, ("EUR", 3, 4)), whole_run=2)
+    # The run that took the second one was killed before its state.
+    found = truth(store, VERSIONED, whole_run=1)
+    assert await current(found) == {("EUR",): ("EUR", 2, 5)}
+    assert _values(VERSIONED, await found.rows_of([("EUR",)])) == [("EUR", 2, 5)]
+
+
 async def test_the_truth_begins_with_the_newest_whole_snapshot(store: SourceStore) -> None:
     await deliver(store, RATE, 1, frame_of_rows(RATE, ("EUR", 1, 1), ("USD", 1, 1)))
     await deliver(store, RATE, 2, frame_of_rows(RATE, ("EUR", 2, 2)))
@@ -110,7 +120,7 @@ async def test_a_run_that_was_killed_after_its_manifest_counts_and_taking_its_de
 
 async def test_a_run_that_was_killed_before_its_manifest_does_not_count(store: SourceStore) -> None:
     await deliver(store, RATE, 1, frame_of_rows(RATE, ("EUR", 1, 1)))
-    await announced_batch(store, RATE, 2, 0, frame_of_rows(RATE, ("USD", 2, 2)), is_last=True)
+    await announced_batch(store, RATE, (2, 0, 1), frame_of_rows(RATE, ("USD", 2, 2)))
     assert await current(truth(store)) == {("EUR",): ("EUR", 1, 1)}
 
 
