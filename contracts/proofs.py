@@ -21,6 +21,7 @@ class ProofRecord(BaseModel, frozen=True, extra="ignore"):
     """What a proof of everything found. Kept as the last proof, and under its time."""
 
     taken_at: AwareDatetime  # the moment of the source's snapshot, on its clock
+    delivered_until: AwareDatetime | None = None  # of data sets: when the last delivery that counted was taken
     outcome: Outcome
     run: int | None  # the run up to which the warehouse held everything; None before the first load
     rows: int  # that were compared

@@ -64,7 +64,7 @@ class SourceTable:
     @cached_property
     def defect(self) -> str:
         """The first column of an extract: which values of the row could not travel (NaN, infinity); usually NULL."""
-        return self._unlike_its_columns("_defect")
+        return self.unlike_its_columns("_defect")
 
     @cached_property
     def key_text(self) -> str | None:
@@ -73,7 +73,7 @@ class SourceTable:
         In a column of its own a date or a numeric is a number, or NULL if it is infinite, which can't identify a row.
         """
         kinds = (self.column(name).type for name in self.key)
-        return None if all(kind.is_whole_number or kind.travels_as_text for kind in kinds) else self._unlike_its_columns("_key")
+        return None if all(kind.is_whole_number or kind.travels_as_text for kind in kinds) else self.unlike_its_columns("_key")
 
     @property
     def stored_columns(self) -> tuple[SourceColumn, ...]:
@@ -86,8 +86,8 @@ class SourceTable:
         own = [self.defect, *([self.key_text] if self.key_text else [])]
         return dict.fromkeys(own, TEXT) | {column.name: column.type for column in self.columns}
 
-    def _unlike_its_columns(self, name: str) -> str:
-        """A name for one of Starlift's own columns that no column of the source has."""
+    def unlike_its_columns(self, name: str) -> str:
+        """`name`, or one like it that no column of the source has: for a column of Starlift's own."""
         while any(column.name == name for column in self.columns):
             name += "_"
         return name

@@ -7,13 +7,14 @@ for NULL, and the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import asyncpg
 import numpy as np
 import pandas as pd
 
-from contracts.column_types import ColumnType
+from contracts.column_types import BIGINT, BOOLEAN, TEXT, ColumnType
 from shared.codecs import codec_of
 
 ROWS_AT_ONCE = 20_000  # encoded in one go: a few MiB, some hundredths of a second
@@ -35,6 +36,23 @@ def binary_copy(frame: pd.DataFrame, types: Mapping[str, ColumnType], constants:
     for start in range(0, len(frame), ROWS_AT_ONCE):
         yield from _encoded(frame.iloc[start : start + ROWS_AT_ONCE], types, last)
     yield _TRAILER
+
+
+async def copy_rows(
+    connection: asyncpg.Connection, schema: str | None, table: str, columns: Iterable[str], pieces: Iterable[bytes]
+) -> None:
+    """Copy rows in binary form into columns of a table, of `schema` or a temporary one."""
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    await connection.copy_to_table(table, schema_name=schema, columns=list(columns), source=arriving(), format="binary")
+
+
+def staged_type(kind: ColumnType) -> ColumnType:
+    """The type of the column of a staging table that holds values of `kind` as they are in a data frame."""
+    return {"text": TEXT, "boolean": BOOLEAN, "bigint": BIGINT}[codec_of(kind).staged]
 
 
 def _encoded(rows: pd.DataFrame, types: Mapping[str, ColumnType], last: Sequence[Field]) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from contracts.state import Checkpoint, DatasetState
 from contracts.tables import SourceTable
 from shared.codecs.codec import MIB
 from shared.errors import PermanentError
+from shared.object_store import ObjectDamagedError, ObjectMissingError
 from shared.parquet import empty_frame
 from shared.reading import AT_ONCE, in_order
 from shared.source_keys import Key, keys_of
@@ -64,7 +65,7 @@ class Truth:
         if self.whole_run is not None and self.whole_run not in runs[:1]:
             raise PermanentError(
                 f"'{self.store.landing_bucket}/{self.store.keys.manifest(self.whole_run)}' does not exist, so rows that were "
-                f"delivered of '{self.table.name}' can't be read; restore it, or deliver a whole snapshot again"
+                f"delivered of '{self.table.name}' can't be read; restore it, or deliver a whole snapshot of it"
             )
         async for run, manifest in in_order(runs, self.store.read_manifest):
             for batch in sorted(manifest.batches, key=lambda batch: batch.data.index):
@@ -88,7 +89,11 @@ class Truth:
     async def _read(self, group: Sequence[tuple[int, Extract]]) -> list[LandedRows]:
         name = extract_name(self.table.name, Role.BASE)
         stored = [StoredRows(name, extract.object, self.table.extract_types) for _, extract in group]
-        frames = await read_rows(self.store.objects, stored, self.contract, "extract", is_earlier=True)
+        try:
+            frames = await read_rows(self.store.objects, stored, self.contract, "extract", is_earlier=True)
+        except (ObjectMissingError, ObjectDamagedError) as error:
+            what, _, _ = str(error).partition("; ")
+            raise type(error)(f"{what}; restore it, or deliver a whole snapshot of '{self.table.name}'") from error
         key = [self.table.key_text] if self.table.key_text else list(self.table.key)  # NULL in a record without a readable key
         return [LandedRows(*one, frame[frame[key].notna().all(axis=1)]) for one, frame in zip(group, frames, strict=True)]
 

@@ -13,8 +13,8 @@ from contracts.column_types import BIGINT, Kind
 from contracts.contract import Contract
 from contracts.tables import WarehouseTable
 from services.loading.merge import insert_staged
-from services.loading.staging import Staged, copy_rows, stage, unreadable_column_named
-from shared.binary_copy import binary_copy
+from services.loading.staging import Staged, stage, unreadable_column_named
+from shared.binary_copy import binary_copy, copy_rows
 from shared.errors import PermanentError
 from shared.star_schema.schema import relation
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
 import pandas as pd
 
-from contracts.column_types import BIGINT, BOOLEAN, TEXT, ColumnType, Kind
 from contracts.contract import Contract
 from contracts.tables import WarehouseTable
 from services.loading.merge import create_staging, read_staged, staging_name
-from shared.binary_copy import binary_copy
+from shared.binary_copy import binary_copy, copy_rows, staged_type
 from shared.bundles import values_of
 from shared.codecs import codec_of
 from shared.errors import PermanentError
@@ -68,26 +67,8 @@ async def stage_batch(
 async def stage(connection: asyncpg.Connection, table: WarehouseTable, rows: pd.DataFrame) -> None:
     """Copy rows into a temporary table, as whole numbers and texts."""
     await connection.execute(create_staging(table))
-    types = {name: _staged(kind) for name, kind in table.star_types.items()}
+    types = {name: staged_type(kind) for name, kind in table.star_types.items()}
     await copy_rows(connection, None, staging_name(table), types, binary_copy(rows, types))
-
-
-def _staged(kind: ColumnType) -> ColumnType:
-    if kind.travels_as_text:
-        return TEXT
-    return BOOLEAN if kind.kind is Kind.BOOLEAN else BIGINT
-
-
-async def copy_rows(
-    connection: asyncpg.Connection, schema: str | None, table: str, columns: Iterable[str], pieces: Iterable[bytes]
-) -> None:
-    """Copy rows in binary form into columns of a table, of `schema` or a temporary one."""
-
-    async def arriving() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
-
-    await connection.copy_to_table(table, schema_name=schema, columns=list(columns), source=arriving(), format="binary")
 
 
 @asynccontextmanager

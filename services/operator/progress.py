@@ -50,6 +50,15 @@ class Progress:
     loaded: int = 0  # the highest completed run of which nothing is missing, whatever is missing of earlier runs
 
     @property
+    def newest(self) -> int:
+        """The highest run that is known to have ended; 0 before the first."""
+        ended = [
+            *(gap.manifest.run for gap in self.gaps),
+            *(one.run for one in (self.checkpoint, self.consistent_through) if one),
+        ]
+        return max(ended, default=0)
+
+    @property
     def fresh_as_of(self) -> datetime | None:
         """The source's time up to which every committed change is in the warehouse; None before the first load.
 

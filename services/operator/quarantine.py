@@ -23,7 +23,6 @@ from services.operator.star_keys import by_column, key_arrays, key_names, key_va
 from services.operator.system import System
 from shared.envelope import opening
 from shared.key_look_up import found_keys
-from shared.landed import truth_of
 from shared.ledger import batches_without_refusals
 from shared.reading import in_order
 from shared.source_keys import Key
@@ -144,6 +143,8 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
 async def keys_at_source(system: System, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
     """Those of `keys` that a row of the source has. Raises: DependencyDownError, PermanentError, TransientError."""
     if system.source is None:
+        from shared.landed import truth_of  # noqa: PLC0415 (pandas: half a second for every command)
+
         truth = truth_of(system.store, system.contract, table, await system.store.find_checkpoint())
         return set(keys).difference(await truth.missing_keys(keys))
     async with system.source.transaction(readonly=True) as source:

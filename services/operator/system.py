@@ -49,7 +49,7 @@ class System:
     queues: Mapping[str, Queue]
     dead_letters: Mapping[str, Queue]
     objects: ObjectStore
-    source: Database | None  # None for a source of files or of an API
+    source: Database | None  # None for a source of files or of an API: a proof has its rows in tables of the warehouse
     warehouse: Database
     clock: Clock = utc_now
 

@@ -39,6 +39,7 @@ def warehouse_grants(contract: Contract, loader: str, prover: str, analyst: str)
     The loader owns what it creates, so its own default privileges reach each table and view that a later contract adds.
     """
     roles, star, ledger = _checked(loader, prover, analyst), contract.warehouse_schema, contract.ledger_schema
+    is_delivered = any(table.dataset is not None for table in contract.source_tables)
     own, readers = quoted(loader), _listed((prover, analyst))
     return _script(
         f"the warehouse of contract {printable(contract.name)!r}, as the owner of the database or a superuser",
@@ -50,7 +51,8 @@ def warehouse_grants(contract: Contract, loader: str, prover: str, analyst: str)
             _on_database("REVOKE TEMPORARY", f"FROM PUBLIC, {readers}"),
             _do("IF to_regnamespace('public') IS NOT NULL THEN REVOKE CREATE ON SCHEMA public FROM PUBLIC; END IF;"),
             _on_database("GRANT CONNECT", f"TO {_listed(roles)}"),
-            _on_database("GRANT TEMPORARY", f"TO {own}"),
+            *(["-- A proof of data sets reads what was delivered into temporary tables."] if is_delivered else []),
+            _on_database("GRANT TEMPORARY", f"TO {_listed((loader, prover)) if is_delivered else own}"),
             *(
                 line
                 for schema in (star, ledger)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from contracts.column_types import Kind
 from contracts.contract import Contract
 from contracts.origins import CalendarPart
@@ -32,12 +34,16 @@ _CALENDAR_SQL = {
 }
 
 
-def actual_rows(contract: Contract, table: WarehouseTable) -> str:
-    """The rows that a reader of `table` sees; for a fact, the current version of each key."""
+def actual_rows(contract: Contract, table: WarehouseTable, unproved: Collection[int] = ()) -> str:
+    """The rows that a reader of `table` sees; for a fact, the current version of each key.
+
+    The cause of a row is the place of its run among the `unproved` ones, of which it is not known what they delivered.
+    """
+    cause = f"array_position(ARRAY[{', '.join(map(str, unproved))}]::bigint[], a.{RUN}) - 1" if unproved else "NULL::integer"
     return canonical_query(
         keys=[key_value(quoted("a", name), table.column(name)) for name in table.key],
         values=[f"{quoted('a', column.name)}::text" for column in table.columns],
-        cause="NULL::integer",
+        cause=cause,
         stamp=f"a.{RUN}::text",
         relation=f"{_visible_rows(contract, table)} AS a",
     )

@@ -111,6 +111,12 @@ def empty_table_cause(source_table: str) -> Cause:
     return Cause(Wait.EMPTY, f"source table '{source_table}' is empty, which may be a mistake: {advice}")
 
 
+def lost_manifest_cause(run: int, key: str) -> Cause:
+    """The cause for rows of a loaded run whose manifest is missing, which says what the run delivered."""
+    advice = "restore it, or deliver the same again, or a whole snapshot"
+    return Cause(Wait.DELIVERY, f"what run {run} delivered can't be proved without its manifest '{key}': {advice}")
+
+
 def lost_key_cause(table: str, columns: Collection[str]) -> Cause:
     """The cause for a star table that any row may be in twice; its current view would hide the second one of a fact."""
     advice = "loading creates it again when it starts, or reports the rows that prevent it"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from iso4217 import Currency
 
 from contracts.column_types import Kind
 from contracts.contract import Contract
+from contracts.expression_parts import columns_computed
 from contracts.expressions import ReadColumn
 from contracts.origins import CalendarPart, Computed, CurrencyNameOf, DateOf, FromLookup, FromSource, ParsedDate, TimeOf
 from contracts.tables import Calendar, Column, Lookup, RemodelledTable, SourceTable
@@ -36,18 +38,28 @@ class CausesByAge:
     beyond: Cause | None = None  # of all older rows
     orphans: Cause | None = None  # of rows whose partner is gone
     versionless: frozenset[str] = frozenset()  # source tables whose transaction ids the role may not read
+    # Of a data set, whose rows have runs in place of transaction ids: what those of each run that is not loaded wait for, and
+    # those of runs above the last one that was known when the star was looked at.
+    by_run: Mapping[int, Cause] = field(default_factory=dict)
+    above: tuple[int, Cause] | None = None
 
     @property
     def causes(self) -> tuple[Cause, ...]:
         """Each cause once: SQL returns its place here. After the next run come the batches that are missing longest."""
         younger = [cause for _, cause in self.steps]
-        ordered = (*younger[:1], self.beyond, *reversed(younger[1:]), self.orphans)
+        of_runs = (*self.by_run.values(), *(self.above[1:] if self.above else ()))
+        ordered = (*younger[:1], self.beyond, *reversed(younger[1:]), self.orphans, *of_runs)
         return tuple(dict.fromkeys(cause for cause in ordered if cause is not None))
 
     @property
     def places(self) -> dict[Cause | None, str]:
         """The place of each cause, as SQL."""
         return {None: "NULL"} | {cause: str(place) for place, cause in enumerate(self.causes)}
+
+
+def run_column(table: SourceTable) -> str:
+    """Of a data set, the column with the run that announced a row (delivered.py)."""
+    return table.unlike_its_columns("_run")
 
 
 def sources_of(table: RemodelledTable) -> frozenset[str]:
@@ -61,13 +73,13 @@ def expected_rows(contract: Contract, table: RemodelledTable, by_age: CausesByAg
     for lookup in table.lookups:
         stamp = _stamp(_alias(table, lookup.name), contract.source_table(lookup.table), by_age)
         stamps.append(f"CASE WHEN {_is_gone(contract, table, lookup)} THEN '{ORPHAN}' ELSE {stamp} END")
-    cause = _cause(table, by_age)
+    cause = _cause(contract, table, by_age)
     if table.lookups and by_age.orphans is not None:
         is_gone = " OR ".join(_is_gone(contract, table, lookup) for lookup in table.lookups)
         cause = f"coalesce({cause}, CASE WHEN {is_gone} THEN {by_age.places[by_age.orphans]} END)"
     return canonical_query(
         keys=_keys(contract, table),
-        values=[_text(contract, table, column) for column in table.columns],
+        values=[_readable(contract, table, _text(contract, table, column)) for column in table.columns],
         cause=cause,
         stamp=f"ARRAY[{', '.join(stamps)}]::text",
         relation=_accepted_rows(contract, table),
@@ -86,7 +98,7 @@ def expected_dates(contract: Contract, calendar: Calendar, table: RemodelledTabl
         return None
     return (
         f"SELECT date, CASE WHEN bool_and(cause IS NOT NULL) THEN min(cause) END AS cause "
-        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_cause(table, by_age)} AS cause "
+        f"FROM (SELECT unnest(ARRAY[{', '.join(dates)}]) AS date, {_cause(contract, table, by_age)} AS cause "
         f"FROM {_accepted_rows(contract, table)} AND ({', '.join(_keys(contract, table))}) "
         f"NOT IN (SELECT * FROM unnest({', '.join(key_arrays(table))}))) AS every WHERE date IS NOT NULL GROUP BY date"
     )
@@ -156,6 +168,14 @@ def _text(contract: Contract, table: RemodelledTable, column: Column) -> str:
     return f"CASE WHEN {codec.byte_count(value)} > {VALUE_BYTES_MAXIMUM} THEN 'too large' ELSE {text} END"
 
 
+def _readable(contract: Contract, table: RemodelledTable, text: str) -> str:
+    """A column's text; of a data set's row with a value that could not be read, a text that no row has."""
+    source = contract.source_table(table.source)
+    if source.dataset is None:
+        return text
+    return f"CASE WHEN {quoted(BASE, source.defect)} IS NULL THEN {text} ELSE 'could not be read' END"
+
+
 def _computed(contract: Contract, table: RemodelledTable, column: Column, origin: Computed) -> tuple[str, str]:
     """A computed value in the column's type, and whether its row is in quarantine because of it: then the value may raise."""
 
@@ -186,7 +206,14 @@ def _alias(table: RemodelledTable, lookup: str | None) -> str:
 
 def _accepted_rows(contract: Contract, table: RemodelledTable) -> str:
     """The joined rows and, as WHERE, the filter of the table."""
-    return f"{_joined_rows(contract, table)} WHERE {is_accepted(contract, table, BASE)}"
+    accepted, source = is_accepted(contract, table, BASE), contract.source_table(table.source)
+    if source.dataset is not None and table.where is not None:  # of a value that could not be read, the filter can't tell
+        found = f"'; ' || {quoted(BASE, source.defect)}"
+        unread = " OR ".join(
+            f"position({literal(f'; {one.name} is ')} IN {found}) > 0" for one in sorted(columns_computed(table.where), key=str)
+        )
+        accepted = f"CASE WHEN {unread} THEN true ELSE {accepted} END" if unread else accepted
+    return f"{_joined_rows(contract, table)} WHERE {accepted}"
 
 
 def _joined_rows(contract: Contract, table: RemodelledTable) -> str:
@@ -215,20 +242,27 @@ def _is_gone(contract: Contract, table: RemodelledTable, lookup: Lookup) -> str:
 def _stamp(alias: str, table: SourceTable, by_age: CausesByAge) -> str:
     """An expression that changes whenever a row of `table`, called `alias`, is written: its transaction id, or a hash.
 
-    The hash has no digits, which would be read as transaction ids.
+    The hash has no digits, which would be read as transaction ids. The run of a data set's row is compared as one.
     """
+    if table.dataset is not None:
+        return f"{quoted(alias, run_column(table))}::text"
     if table.name not in by_age.versionless:
         return f"{quoted(alias)}.xmin::text"
     row = ", ".join(quoted(alias, column.name) for column in table.columns)
     return f"translate(encode(sha256(convert_to(ROW({row})::text, 'UTF8')), 'hex'), '0123456789', 'GHIJKLMNOP')"
 
 
-def _cause(table: RemodelledTable, by_age: CausesByAge) -> str:
+def _cause(contract: Contract, table: RemodelledTable, by_age: CausesByAge) -> str:
     """The place of a row's cause, by the youngest of the transactions that wrote it and its partners.
 
     A negative age means that the counter has wrapped: the row is more than 2^31 transactions old.
     """
     places = by_age.places
+    if (source := contract.source_table(table.source)).dataset is not None:
+        run = quoted(BASE, run_column(source))
+        cases = [f"WHEN {run} = {one} THEN {places[cause]}" for one, cause in by_age.by_run.items()]
+        cases += [f"WHEN {run} > {by_age.above[0]} THEN {places[by_age.above[1]]}"] if by_age.above else []
+        return f"(CASE {' '.join(cases)} END)::integer" if cases else "NULL::integer"
     if not by_age.steps:
         return f"{places[by_age.beyond]}::integer"
     aliases = [_alias(table, lookup) for lookup in (None, *table.paths)]

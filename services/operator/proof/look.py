@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -21,12 +21,14 @@ from services.operator.proof.causes import (
     empty_table_cause,
     gap_cause,
     lost_key_cause,
+    lost_manifest_cause,
     missing_keys_cause,
     next_run_cause,
     versionless_cause,
 )
+from services.operator.proof.delivered import Delivered, open_delivered
 from services.operator.proof.expected import CausesByAge, sources_of
-from services.operator.proof.row_comparison import Cause, LastRefusal, Row
+from services.operator.proof.row_comparison import Cause, LastRefusal, Row, Wait
 from services.operator.quarantine import open_batches
 from services.operator.system import System
 from shared import ledger
@@ -105,6 +107,8 @@ class Look:
     dead: Mapping[UUID, DeadMessage]  # the missing batches that are dead letters
     dead_questions: Mapping[str, DeadMessage]  # by warehouse table: what keeps a question about its rows open
     lost_keys: tuple[Cause, ...]  # the causes for star tables whose unique key was dropped
+    delivered: Delivered | None = None  # of a source of data sets: what was delivered
+    unproved: Mapping[int, Cause] = field(default_factory=dict)  # of one: loaded runs whose manifest is missing
 
     @property
     def newest(self) -> int:
@@ -133,6 +137,11 @@ class Look:
             return empty_table_cause(table.source)
         return comparison_cause(self.comparisons.get(table.name), self.taken_at, self.dead_questions.get(table.name))
 
+    def unproved_in(self, table: RemodelledTable) -> dict[int, Cause]:
+        """By run, what rows of `table` wait for whose run has loaded them, and of which it is not known what it delivered."""
+        since = self.delivered.since[table.source] if self.delivered is not None else 0
+        return {run: cause for run, cause in self.unproved.items() if run >= since}
+
     def has_answered(self, table: RemodelledTable, run: int) -> bool:
         """Whether every row of `table` that was gone by a run above `run` should be marked: its keys were compared since."""
         comparison = self.comparisons.get(table.name)
@@ -140,6 +149,10 @@ class Look:
 
     def causes_by_age(self, table: RemodelledTable) -> CausesByAge:
         """What the rows of `table` wait for: the next run, missing batches, a comparison, a grant."""
+        if self.delivered is not None:
+            waits = zip(self.progress.gaps, self._gaps, strict=True)
+            by_run = {gap.manifest.run: cause for gap, cause in waits if table.source in gap.tables}
+            return CausesByAge(by_run=by_run, above=(self.progress.newest, Cause(Wait.RUN)))
         sources, next_run = sources_of(table), next_run_cause(self.progress, self.taken_at)
         if sources & self.redefined:
             by_age = CausesByAge(beyond=next_run)
@@ -167,25 +180,66 @@ async def open_look(system: System) -> AsyncIterator[Look]:
         comparisons = await ledger.last_comparisons(seen, contract)
         # Before the source's snapshot opens, which holds back vacuum there: this may read a year of objects.
         refused = await _refused(system, seen, progress)
-        async with _snapshot(system.database) as source:
-            now = await read_source_facts(source.connection, contract)
+        async with _open_source(system, progress) as source:
             yield Look(
-                contract=contract,
+                contract=source.contract,
                 store=store,
-                source=source,
+                source=source.side,
                 warehouse=warehouse,
                 progress=progress,
-                taken_at=now.snapshot.taken_at,
+                taken_at=source.taken_at,
                 begun=await store.highest_run(),  # after the snapshot
                 refused=refused,
                 comparisons=comparisons,
-                redefined=_redefined_tables(now, progress),
-                versionless=versionless(now),
-                emptied=await _emptied_tables(source, contract, progress),
+                redefined=source.redefined,
+                versionless=source.versionless,
+                emptied=await _emptied_tables(source.side, source.contract, progress),
                 dead=dead,
                 dead_questions=questions,
                 lost_keys=await _lost_keys(warehouse, contract),
+                delivered=source.delivered,
+                unproved={} if source.delivered is None else await _unproved_runs(system, seen, source.delivered, progress),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The source at one instant."""
+
+    side: Side
+    contract: Contract  # where it has its tables
+    taken_at: datetime
+    redefined: frozenset[str] = frozenset()
+    versionless: frozenset[str] = frozenset()
+    delivered: Delivered | None = None
+
+
+@asynccontextmanager
+async def _open_source(system: System, progress: Progress) -> AsyncIterator[_Source]:
+    if system.source is None:
+        async with open_delivered(system) as delivered:
+            side = Side(system.warehouse.name, delivered.connection)
+            yield _Source(side, delivered.contract, system.clock(), delivered=delivered)
+        return
+    async with _snapshot(system.source) as source:
+        now = await read_source_facts(source.connection, system.contract)
+        yield _Source(source, system.contract, now.snapshot.taken_at, _redefined_tables(now, progress), versionless(now))
+
+
+async def _unproved_runs(
+    system: System, warehouse: asyncpg.Connection, delivered: Delivered, progress: Progress
+) -> dict[int, Cause]:
+    """The runs that have loaded rows and have no manifest, with what these rows wait for. Raises: as `require_as_loaded`.
+
+    The last one may still be under way, or was killed before its manifest: the next run then brings the same rows again.
+    """
+    store = system.store
+    await delivered.require_as_loaded(warehouse, store.source)
+    loaded = await ledger.loaded_runs(warehouse, system.contract, store.source, min(delivered.since.values()))
+    return {
+        run: Cause(Wait.RUN) if run > progress.newest else lost_manifest_cause(run, store.keys.manifest(run))
+        for run in sorted(loaded.keys() - delivered.runs.keys())
+    }
 
 
 async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is_loaded: bool) -> None:
@@ -205,11 +259,11 @@ async def _refused(system: System, warehouse: asyncpg.Connection, progress: Prog
     refused = await open_batches(system, warehouse)
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
     through = progress.consistent_through.run if progress.consistent_through else 0
-    horizons = (
-        await ledger.horizons(warehouse, system.contract, system.store.source, [run for run in runs if run < through])
-        if runs
-        else {}
-    )
+    ended = [run for run in runs if run < through]
+    if system.source is None:  # rows have runs in place of transaction ids: a later one has read a row again
+        horizons = {run: run + 1 for run in ended}
+    else:
+        horizons = await ledger.horizons(warehouse, system.contract, system.store.source, ended) if runs else {}
     refusals = {run: LastRefusal(run, horizons.get(run)) for run in runs}
     return {table: {key: refusals[batch.run] for key, batch in by_key.items()} for table, by_key in refused.items()}
 

@@ -11,6 +11,7 @@ from operator import itemgetter
 from contracts.messages import RowsOf
 from contracts.tables import Calendar
 from services.operator.ingest import request_run, wait_until_loaded
+from services.operator.proof.delivered import open_tables
 from services.operator.proof.expected import rows_with_date
 from services.operator.proof.row_comparison import Mismatch
 from services.operator.proof.verdict import Verdict
@@ -68,9 +69,11 @@ async def _rows_of_days(system: System, calendar: Calendar, days: list[Key]) -> 
     found: dict[str, set[Key]] = {}
     if not days:
         return found
-    async with system.database.transaction(readonly=True) as connection:
-        for fact, column in system.contract.references_to(calendar.name):
-            rows = await connection.fetch(rows_with_date(system.contract, fact, column), [str(day) for (day,) in days])
+    async with open_tables(system) as (connection, contract):
+        for fact, column in contract.references_to(calendar.name):
+            if fact not in contract.facts:  # another source's, which a proof of it repairs
+                continue
+            rows = await connection.fetch(rows_with_date(contract, fact, column), [str(day) for (day,) in days])
             found.setdefault(fact.source, set()).update(tuple(row) for row in rows)
     return found
 

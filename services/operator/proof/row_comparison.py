@@ -27,6 +27,7 @@ class Wait(StrEnum):
         "comparison"  # the next comparison of keys, or an answer to it: the row, or its partner, was deleted at the source
     )
     EMPTY = "empty"  # a person's decision: the source table has no row left
+    DELIVERY = "delivery"  # a person: what a run has delivered is not known
     KEY = "key"  # the loader: the table's unique key was dropped, so a row may be in it twice
 
 
@@ -196,13 +197,16 @@ async def compare(
         if left is None and right is not None:
             if right.key == last:  # there twice, which no delete explains
                 findings.add_difference(Difference(Mismatch.EXTRA, right.key))
+            elif right.cause is not None:
+                findings.add_deleted(right.key, right.cause)
             else:
                 extra.append(right.key)
                 if len(extra) == LOOKED_UP_AT_ONCE:
                     await _judge_extra(findings, extra, explained)
                     extra = []
         elif left is not None and (right is None or left.values != right.values):
-            findings.add_mismatch(difference_of(left, right, columns), left, left.cause, refused)
+            cause = left.cause or (right.cause if right is not None else None)
+            findings.add_mismatch(difference_of(left, right, columns), left, cause, refused)
     await _judge_extra(findings, extra, explained)
     findings.differences.sort(key=lambda difference: difference.key)
 

@@ -197,15 +197,19 @@ class _TableComparison:
     ) -> tuple[AsyncIterator[Row], AsyncIterator[Row]]:
         """The rows of both sides that the statement `listed` (of canonical.py) selects by `arguments`."""
         (expected, actual), causes = self._queries(), self.look.causes_by_age(self.table).causes
+        unproved = tuple(self.look.unproved_in(self.table).values())
         return (
             self.look.source.rows(listed(expected, self.table), self.table, causes, *arguments),
-            self.look.warehouse.rows(listed(actual, self.table), self.table, (), *arguments),
+            self.look.warehouse.rows(listed(actual, self.table), self.table, unproved, *arguments),
         )
 
     def _queries(self) -> tuple[str, str]:
         """The table's two sides: on the source, and on the warehouse."""
         look, table = self.look, self.table
-        return expected_rows(look.contract, table, look.causes_by_age(table)), actual_rows(look.contract, table)
+        return (
+            expected_rows(look.contract, table, look.causes_by_age(table)),
+            actual_rows(look.contract, table, look.unproved_in(table)),
+        )
 
 
 def _difference_of_version(

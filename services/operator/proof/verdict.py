@@ -59,6 +59,9 @@ class Verdict(BaseModel, frozen=True, serialize_by_alias=True, validate_by_name=
     outcome: Outcome = Field(alias="verdict")
     as_of_run: int | None  # the run up to which the warehouse holds everything; None before the first load
     taken_at: datetime  # the moment of the source's snapshot, on its clock
+    # Of data sets, when the last delivery that counts was taken: the star is compared with what was delivered until then, and
+    # not with where that came from. None for a database, and before the first delivery.
+    delivered_until: datetime | None = None
     sample: float  # the share of the rows that was compared
     settled_at: datetime | None  # when rows in flight were compared again, on the source's clock; None if they were not
     overdue_batches: int  # announced more than five minutes ago and not loaded
@@ -103,6 +106,8 @@ class Verdict(BaseModel, frozen=True, serialize_by_alias=True, validate_by_name=
         if self.sample < 1:
             aside += f"; a sample of {self.sample:.2%} of the rows"
         at = clock(self.taken_at)
+        if self.delivered_until is not None:
+            at += f" with what was delivered until {clock(self.delivered_until)}"
         reasons = "".join(f"; {reason}" for reason in reasons_in_words(self.reasons))
         match self.outcome:
             case Outcome.EQUAL:
@@ -122,6 +127,7 @@ def judge(
     *,
     sample: float = 1.0,
     settled_at: datetime | None = None,
+    delivered_until: datetime | None = None,
     standing_causes: Iterable[Cause] = (),
 ) -> Verdict:
     """The verdict: DIFFERENT outranks PENDING, and while a row or a batch is stuck, nothing is EQUAL.
@@ -140,6 +146,7 @@ def judge(
         outcome=outcome,
         as_of_run=progress.consistent_through.run if progress.consistent_through else None,
         taken_at=taken_at,
+        delivered_until=delivered_until,
         sample=sample,
         settled_at=settled_at,
         overdue_batches=progress.overdue,

@@ -105,7 +105,13 @@ async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[
             findings = await compare_again(look, again, findings, scope.buckets)
         last, settled_at = again, again.taken_at
     return judge(
-        last.progress, look.taken_at, findings, sample=scope.sample, settled_at=settled_at, standing_causes=last.standing_causes
+        last.progress,
+        look.taken_at,
+        findings,
+        sample=scope.sample,
+        settled_at=settled_at,
+        delivered_until=look.delivered.until if look.delivered is not None else None,
+        standing_causes=last.standing_causes,
     )
 
 
@@ -141,6 +147,7 @@ async def keep_verdict(system: System, verdict: Verdict, *, is_regular: bool) ->
         is_regular = is_regular or (before is not None and before.is_regular)
     record = ProofRecord(
         taken_at=verdict.taken_at,
+        delivered_until=verdict.delivered_until,
         outcome=verdict.outcome,
         run=verdict.as_of_run,
         rows=verdict.rows,

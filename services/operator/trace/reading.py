@@ -11,6 +11,7 @@ from contracts.tables import Calendar, RemodelledTable, WarehouseTable
 from contracts.warehouse import BATCH_ID, DELETED_AT, LOADED_AT, RUN
 from services.operator.errors import UsageError
 from services.operator.proof.canonical import rows_of_keys
+from services.operator.proof.delivered import open_tables
 from services.operator.proof.expected import CausesByAge, expected_rows, sources_of
 from services.operator.proof.row_comparison import Cause, Wait
 from services.operator.quarantine import Entry, read_entries
@@ -138,16 +139,16 @@ async def _at_source(system: System, table: RemodelledTable, key: Key) -> AtSour
     """
     checkpoint, next_run = await system.store.find_checkpoint(), Cause(Wait.RUN)
     try:
-        async with system.database.transaction(isolation="repeatable_read", readonly=True) as source:
-            hidden = versionless(await read_source_facts(source, system.contract))
+        async with open_tables(system, {table.source: [key]}) as (source, contract):
+            hidden = frozenset[str]() if system.source is None else versionless(await read_source_facts(source, contract))
             if checkpoint is None or hidden & sources_of(table):
                 by_age = CausesByAge(beyond=next_run, versionless=hidden)
             else:
                 by_age = CausesByAge(((checkpoint.snapshot.horizon, next_run),), versionless=hidden)
-            statement = rows_of_keys(expected_rows(system.contract, table, by_age), table)
+            statement = rows_of_keys(expected_rows(contract, table, by_age), table)
             row = await source.fetchrow(statement, *by_column(table, [key]))
             if row is None and table.where is not None:
-                there = await found_keys(source, system.contract, system.contract.source_table(table.source), [key])
+                there = await found_keys(source, contract, contract.source_table(table.source), [key])
                 return AtSource.REJECTED if there else AtSource.NOWHERE
     except DependencyDownError:
         return AtSource.UNKNOWN

@@ -102,7 +102,6 @@ def test_the_kinds_of_types_are_distinguished_in_few_modules() -> None:
         "services/operator/contract/propose.py",  # which columns a contract that is proposed takes for texts and numbers,
         "services/operator/contract/roles.py",  # and for dates
         "services/loading/copying.py",  # as what the COPY of a first load takes a column
-        "services/loading/staging.py",  # as what a temporary table takes one
         "shared/codecs/__init__.py",  # everything else
         "services/loading/memory_warehouse.py",  # a fake: it has Python's values in the place of PostgreSQL's
     }

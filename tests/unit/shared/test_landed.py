@@ -165,7 +165,7 @@ async def test_a_changed_type_or_key_needs_a_whole_snapshot(store: SourceStore, 
 
 
 async def test_a_missing_or_changed_object_is_named(store: SourceStore) -> None:
-    with pytest.raises(PermanentError, match=r"landing/rates/manifests/0*4\.json' does not exist.*a whole snapshot again"):
+    with pytest.raises(PermanentError, match=r"landing/rates/manifests/0*4\.json' does not exist.*a whole snapshot of it"):
         await current(truth(store, whole_run=4))
     (event,) = await deliver(store, RATE, 4, frame_of_rows(RATE, ("EUR", 1, 1)))
     key, bucket = event.data.extracts[0].object.key, store.objects.buckets["landing"]  # type: ignore[attr-defined]

@@ -105,6 +105,7 @@ async def test_the_json_of_a_verdict_has_stable_names() -> None:
         "equal": False,
         "as_of_run": 7,
         "taken_at": "2026-11-01T09:30:05Z",
+        "delivered_until": None,
         "sample": 1.0,
         "settled_at": None,
         "overdue_batches": 0,

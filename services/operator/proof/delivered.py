@@ -1,0 +1,146 @@
+"""What was delivered of data sets, as tables: in a session of its own in the warehouse, in temporary tables.
+
+So the SQL that is made for a source database (expected.py) also says what a star of data sets should hold. Which of several
+rows with one key counts is decided here by SQL, on purpose: ingestion decides it in shared/landed.py, and a mistake there would
+otherwise be on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from contracts.column_types import TEXT
+from contracts.contract import Contract
+from contracts.tables import SourceTable
+from contracts.warehouse import LEDGER
+from services.operator.proof.expected import run_column
+from services.operator.system import System
+from shared.codecs import codec_of
+from shared.errors import PermanentError
+from shared.reading import in_order
+from shared.source_keys import Key
+from shared.sql import quoted
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second for every command
+
+    from shared.landed import Truth
+
+TEMPORARY = "pg_temp"  # PostgreSQL's name for the schema of a session's temporary tables
+_STAGING = "starlift delivered"  # the name of no data set: none has a blank
+_LANDED = f"""
+SELECT batch_id, run, ARRAY(SELECT jsonb_array_elements_text(event -> 'data' -> 'landed')) AS landed
+FROM {LEDGER} WHERE source_name = $1 AND run >= $2 AND jsonb_array_length(event -> 'data' -> 'landed') > 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What was delivered of the data sets of a source, in temporary tables."""
+
+    connection: asyncpg.Connection
+    contract: Contract  # the source's part, whose source tables are these tables
+    since: Mapping[str, int]  # by data set, the run with which its truth begins
+    runs: Mapping[int, frozenset[str]]  # the runs that have a manifest, with the hashes of their extracts
+    until: datetime | None  # when the last of them read its delivery; None if there is none
+
+    async def require_as_loaded(self, warehouse: asyncpg.Connection, source: str) -> None:
+        """Compare the manifests with what the ledger says was loaded. Raises: PermanentError if they differ."""
+        since = min(self.since.values())
+        for batch_id, run, landed in await warehouse.fetch(self.contract.own(_LANDED), source, since):
+            if run in self.runs and not self.runs[run].issuperset(landed):
+                raise PermanentError(
+                    f"batch {batch_id} of run {run} was loaded from extracts that the run's manifest does not name, so the "
+                    "manifest has been changed; restore it, or deliver a whole snapshot"
+                )
+
+
+@asynccontextmanager
+async def open_delivered(system: System, only: Mapping[str, Collection[Key]] | None = None) -> AsyncIterator[Delivered]:
+    """Fill the tables with what has been delivered so far; `only` with the rows of these keys, by data set.
+
+    Raises: DependencyDownError, TransientError; PermanentError, also if a manifest or an extract is missing or was changed.
+    """
+    from shared.landed import truth_of  # noqa: PLC0415 (pandas: half a second for every command)
+
+    store, checkpoint = system.store, await system.store.find_checkpoint()
+    tables = tuple(replace(table, schema=TEMPORARY, relation=None) for table in system.contract.source_tables)
+    contract = replace(system.contract, source_tables=tables)
+    truths = {table.name: truth_of(store, contract, table, checkpoint) for table in tables}
+    since = {name: truth.whole_run or 1 for name, truth in truths.items()}
+    runs, last = dict[int, frozenset[str]](), None
+    if only is None:
+        numbers = await store.manifest_runs(after=min(since.values()) - 1)
+        async for run, last in in_order(numbers, store.read_manifest):
+            runs[run] = frozenset(one.object.sha256 for batch in last.batches for one in batch.data.extracts)
+    async with system.warehouse.transaction() as connection:
+        for name, truth in truths.items():
+            await _fill(connection, truth, None if only is None else only.get(name, ()))
+        yield Delivered(connection, contract, since, runs, last.snapshot.taken_at if last is not None else None)
+
+
+@asynccontextmanager
+async def open_tables(
+    system: System, only: Mapping[str, Collection[Key]] | None = None
+) -> AsyncIterator[tuple[asyncpg.Connection, Contract]]:
+    """A session that sees the tables of a source, and the contract that says where they are; for data sets `open_delivered`."""
+    if system.source is None:
+        async with open_delivered(system, only) as delivered:
+            yield delivered.connection, delivered.contract
+    else:
+        async with system.source.transaction(isolation="repeatable_read", readonly=True) as connection:
+            yield connection, system.contract
+
+
+async def _fill(connection: asyncpg.Connection, truth: Truth, only: Collection[Key] | None) -> None:
+    """Make the table of a data set: copy every row that was delivered, and keep the newest of each key."""
+    table, columns = truth.table, [truth.table.defect, *(column.name for column in truth.table.columns)]
+    types = {name: table.extract_types[name] for name in columns}
+    runs = _whole_run_column(table), run_column(table)
+    staged = ", ".join(
+        [
+            *(f"{quoted(name)} {codec_of(kind).staged}" for name, kind in types.items()),
+            *(f"{quoted(name)} bigint" for name in runs),
+        ]
+    )
+    try:
+        await connection.execute(f"CREATE TEMPORARY TABLE {quoted(_STAGING)} ({staged}) ON COMMIT DROP")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermanentError(
+            "the role of this command may not create temporary tables in the warehouse, where it needs some for what was "
+            "delivered; run the SQL of `starlift grants warehouse` again, or GRANT TEMPORARY ON DATABASE to the role"
+        ) from error
+    if only is None:
+        async for landed in truth.rows():
+            await _copy(connection, table, landed.frame, landed.extract.whole_run or 0, landed.run)
+    elif only:
+        await _copy(connection, table, await truth.rows_of(only), 0, 0)
+    values = [f"{codec_of(kind).loaded(quoted(name))} AS {quoted(name)}" for name, kind in types.items()]
+    key = ", ".join(codec_of(table.column(name).type).loaded(quoted(name)) for name in table.key)
+    version = table.dataset.version if table.dataset is not None else None
+    newest = [runs[0], *([version] if version else []), runs[1]]
+    order = ", ".join(f"s.{quoted(name)} DESC NULLS LAST" for name in newest)
+    await connection.execute(
+        f"CREATE TEMPORARY TABLE {quoted(table.name)} ON COMMIT DROP AS SELECT DISTINCT ON ({key}) {', '.join(values)}, "
+        f"{quoted(runs[1])} FROM {quoted(_STAGING)} AS s ORDER BY {key}, {order}"
+    )
+    await connection.execute(f"DROP TABLE {quoted(_STAGING)}")
+    await connection.execute(f"ANALYZE {quoted(TEMPORARY, table.name)}")
+
+
+async def _copy(connection: asyncpg.Connection, table: SourceTable, rows: pd.DataFrame, *runs: int) -> None:
+    from shared.binary_copy import binary_copy, copy_rows, staged_type  # noqa: PLC0415 (likewise)
+
+    types = {table.defect: TEXT} | {column.name: staged_type(column.type) for column in table.columns}
+    pieces = binary_copy(rows, types, [run.to_bytes(8) for run in runs])
+    await copy_rows(connection, None, _STAGING, [*types, _whole_run_column(table), run_column(table)], pieces)
+
+
+def _whole_run_column(table: SourceTable) -> str:
+    return table.unlike_its_columns("_whole_run")

@@ -1,0 +1,279 @@
+"""The proof of data sets: a real warehouse against what was delivered, as manifests and extracts say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import pytest
+
+from contracts.column_types import BIGINT, BOOLEAN, DATE, INTEGER, JSONB, TEXT, TIMESTAMPTZ, numeric
+from contracts.contract import Contract
+from contracts.datasets import Contents, Dataset, Format, RecordForm
+from contracts.messages import BatchIngested
+from contracts.origins import CalendarPart, FromSource
+from contracts.proofs import Outcome
+from contracts.state import Checkpoint, DatasetState, Manifest, SourceIdentity, SourceState
+from contracts.tables import Calendar, Column, Dimension, Fact, SourceColumn, SourceTable
+from infra.local.databases import LOADER, execute
+from services.operator.contract.grants import warehouse_grants
+from services.operator.proof.repair import plan_repair
+from services.operator.proof.row_comparison import Both, Difference, Mismatch
+from services.operator.quarantine import quarantined
+from services.operator.trace.life import AtSource
+from services.operator.trace.reading import read_life
+from shared.errors import PermanentError
+from shared.landed import read_as
+from shared.object_store import ObjectDamagedError, ObjectMissingError
+from tests.fixtures.delivered import AT, deliver, frame_of_rows
+from tests.fixtures.pipeline import LANDING, Pipeline, open_pipeline
+from tests.fixtures.postgres_cluster import TestCluster
+from tests.integration.plain_star import differences, require_equal
+
+FORM = RecordForm(Format.CSV)
+BUDGET = SourceTable(
+    "budget",
+    ("budget_id",),
+    (
+        SourceColumn("budget_id", INTEGER),
+        SourceColumn("day", DATE),
+        SourceColumn("amount", numeric(12, 2), nullable=True),
+        SourceColumn("good", BOOLEAN, nullable=True),
+        SourceColumn("at", TIMESTAMPTZ, nullable=True),
+        SourceColumn("notes", JSONB, nullable=True),
+    ),
+    dataset=Dataset(FORM, Contents.SNAPSHOT),
+)
+RATE = SourceTable(
+    "Rate",
+    ("currency", "day"),
+    (SourceColumn("currency", TEXT), SourceColumn("day", DATE), SourceColumn("rate", numeric(12, 4))),
+    dataset=Dataset(FORM, Contents.INCREMENT),
+)
+TARGET = SourceTable(
+    "target",
+    ("staff",),
+    (SourceColumn("staff", TEXT), SourceColumn("seq", BIGINT), SourceColumn("sum", INTEGER)),
+    dataset=Dataset(FORM, Contents.INCREMENT, version="seq"),
+)
+
+
+def columns_of(table: SourceTable, **options: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(one.name, one.type, FromSource(one.name), nullable=one.nullable, references=options.get(one.name))
+        for one in table.columns
+    )
+
+
+PLANS = Contract(
+    "plans",
+    "public",
+    "public",
+    (BUDGET, RATE, TARGET),
+    (
+        Calendar("dim_day", ("day",), (Column("day", DATE, CalendarPart("date")),)),
+        Dimension("dim_rate", RATE.key, columns_of(RATE), "Rate"),
+        Dimension("dim_target", TARGET.key, columns_of(TARGET), "target"),
+        Fact("fact_budget", BUDGET.key, columns_of(BUDGET, day="dim_day"), "budget"),
+    ),
+)
+IDENTITY = SourceIdentity(system_identifier=1, timeline=1, database_oid=1, statistics_reset="")
+FIRST_BUDGET = ((1, 19782, 10050, True, 1_700_000_000_000_000, '{"a": 1}'), (2, 19783, None, None, None, None))
+FIRST_RATES = (("EUR", 19782, 11700), ("USD", 19782, 10000))
+FIRST_TARGETS = (("Ada", 5, 100), ("Bob", 5, 200))
+
+
+@dataclass
+class Stand:
+    """Deliveries of three data sets, as runs would take them, and the pipeline behind ingestion."""
+
+    pipeline: Pipeline
+    states: dict[str, DatasetState] = field(default_factory=dict)
+    runs: int = 0
+
+    async def deliver(self, table: SourceTable, *rows: Sequence[Any], whole: bool = False) -> list[BatchIngested]:
+        """Take a delivery in a run of its own."""
+        return await self.take(table, frame_of_rows(table, *rows), whole=whole)
+
+    async def take(self, table: SourceTable, frame: pd.DataFrame, *, whole: bool = False) -> list[BatchIngested]:
+        self.runs += 1
+        before = self.states.get(table.name, DatasetState())
+        whole_run = self.runs if whole else before.whole_run
+        found = await deliver(self.pipeline.store, table, self.runs, frame, whole_run=whole_run)
+        self.states[table.name] = read_as(table, before.model_copy(update={"whole_run": whole_run}))
+        checkpoint = Checkpoint(
+            run=self.runs,
+            started_at=AT,
+            snapshot=found[0].data.snapshot,
+            identity=IDENTITY,
+            contract=PLANS.fingerprint,
+            tables={},
+            datasets=self.states,
+        )
+        _, etag = await self.pipeline.store.read_state()
+        await self.pipeline.store.replace_state(SourceState(run=self.runs, checkpoint=checkpoint), expected=etag)
+        return found
+
+    async def load(self, batches: Sequence[BatchIngested]) -> None:
+        await self.pipeline.load(*[await self.pipeline.remodel(batch) for batch in batches])
+
+    async def load_first(self) -> None:
+        """Load two deliveries of each data set but the snapshot, which has one."""
+        for batches in (
+            await self.deliver(BUDGET, *FIRST_BUDGET, whole=True),
+            await self.deliver(RATE, *FIRST_RATES),
+            await self.deliver(TARGET, *FIRST_TARGETS),
+            await self.deliver(RATE, ("EUR", 19782, 11800), ("EUR", 19783, 11900)),
+            await self.deliver(TARGET, ("Ada", 6, 101)),
+        ):
+            await self.load(batches)
+
+    @property
+    def landing(self) -> dict[str, bytes]:
+        return self.pipeline.objects.buckets[LANDING]
+
+    async def proves(self, outcome: Outcome, *found: tuple[str, Difference]) -> str:
+        """Require a verdict; return its sentence."""
+        verdict = await self.pipeline.verify()
+        assert (verdict.outcome, differences(verdict)) == (outcome, list(found))
+        return verdict.sentence
+
+
+@pytest.fixture
+async def stand(postgres_cluster: TestCluster, warehouse_database: str) -> AsyncIterator[Stand]:
+    """A source without a database: what was delivered is read into a session of the warehouse."""
+    url = postgres_cluster.url(warehouse_database, LOADER)
+    async with open_pipeline(url, url, contract=PLANS, source_name="plans", clock=lambda: AT) as pipeline:
+        found = Stand(pipeline)
+        await found.load_first()
+        yield found
+
+
+async def test_a_star_that_has_what_was_delivered_is_equal(stand: Stand) -> None:
+    verdict = await stand.pipeline.verify()
+    assert (verdict.outcome, verdict.in_flight, verdict.quarantined, differences(verdict)) == (Outcome.EQUAL, 0, 0, [])
+    assert {table.table: table.expected for table in verdict.tables} == {
+        "dim_day": 2,
+        "dim_rate": 3,
+        "dim_target": 2,
+        "fact_budget": 2,
+    }
+    assert "what was delivered until 2026-11-01 00:00" in verdict.sentence
+    assert verdict.model_dump(mode="json")["delivered_until"] == "2026-11-01T00:00:00Z"
+
+
+async def test_exactly_the_rows_that_differ_are_named_and_repaired_from_what_was_delivered(stand: Stand) -> None:
+    await stand.pipeline.select("UPDATE fact_budget SET amount = 1 WHERE budget_id = 1")
+    await stand.pipeline.select("DELETE FROM dim_rate WHERE currency = 'USD'")
+    await stand.pipeline.select("INSERT INTO dim_target (staff, seq, sum, _run) VALUES ('Eve', 1, 1, 5)")
+    await stand.proves(
+        Outcome.DIFFERENT,
+        ("dim_rate", Difference(Mismatch.MISSING, ("USD", "2024-02-29"))),
+        ("dim_target", Difference(Mismatch.EXTRA, ("Eve",))),
+        ("fact_budget", Difference(Mismatch.DIFFERENT, (1,), {"amount": Both("100.50", "1.00")})),
+    )
+    (wanted,) = await plan_repair(stand.pipeline.system, await stand.pipeline.verify())
+    assert wanted.compare_keys
+    assert {rows.table: rows.keys for rows in wanted.reread} == {"Rate": (("USD", "2024-02-29"),), "budget": ((1,),)}
+
+
+async def test_a_day_that_the_calendar_lacks_is_repaired_by_a_row_that_refers_to_it(stand: Stand) -> None:
+    await stand.pipeline.select("ALTER TABLE fact_budget DROP CONSTRAINT IF EXISTS fact_budget_day_fkey")
+    await stand.pipeline.select("DELETE FROM dim_day WHERE day = '2024-03-01'")
+    verdict = await stand.pipeline.verify()
+    assert differences(verdict) == [("dim_day", Difference(Mismatch.MISSING, ("2024-03-01",)))]
+    (wanted,) = await plan_repair(stand.pipeline.system, verdict)
+    assert {rows.table: rows.keys for rows in wanted.reread} == {"budget": ((2,),)}
+
+
+async def test_a_version_or_a_whole_snapshot_decides_which_row_counts(stand: Stand) -> None:
+    await stand.load(await stand.deliver(TARGET, ("Bob", 4, 199)))
+    await require_equal(stand.pipeline)
+    await stand.load(await stand.deliver(TARGET, ("Ada", 2, 7), whole=True))
+    await stand.load(await stand.deliver(TARGET, ("Ada", 1, 6), ("Cid", 1, 9)))
+    found = await stand.pipeline.verify()
+    assert (found.outcome, differences(found), found.in_flight + found.stuck) == (Outcome.PENDING, [], 1)  # Bob is gone
+    assert await stand.pipeline.select("SELECT staff, sum FROM dim_target ORDER BY 1") == [("Ada", 7), ("Bob", 200), ("Cid", 9)]
+
+
+async def test_rows_of_a_delivery_that_is_not_loaded_are_in_flight_and_then_stuck(stand: Stand) -> None:
+    batches = await stand.deliver(RATE, ("CHF", 19782, 12000), ("EUR", 19782, 1))
+    verdict = await stand.pipeline.verify()
+    assert (verdict.outcome, verdict.in_flight, differences(verdict)) == (Outcome.EQUAL, 2, [])
+    late = replace(stand.pipeline, clock=lambda: AT + pd.Timedelta(hours=1))
+    overdue = await late.verify()
+    assert (overdue.outcome, overdue.stuck) == (Outcome.PENDING, 2)
+    assert "run 6 is overdue" in overdue.sentence
+    await stand.load(batches)
+    await require_equal(stand.pipeline)
+
+
+async def test_a_row_with_a_value_that_could_not_be_read_is_in_quarantine_until_a_later_delivery(stand: Stand) -> None:
+    frame = frame_of_rows(RATE, ("EUR", 19783, None), ("SEK", 19783, None))
+    frame[RATE.defect] = "rate is not a number: 'x'"
+    await stand.load(await stand.take(RATE, frame))
+    await require_equal(stand.pipeline, quarantined=2)
+    assert [entry.key for entry in await quarantined(stand.pipeline.system)] == [("EUR", "2024-03-01"), ("SEK", "2024-03-01")]
+    await stand.load(await stand.deliver(RATE, ("EUR", 19783, 5), ("SEK", 19783, 6)))
+    await require_equal(stand.pipeline)
+    assert await quarantined(stand.pipeline.system) == []
+
+
+async def test_a_missing_or_changed_extract_is_named_and_no_row_is_extra(stand: Stand) -> None:
+    (key,) = (key for key in stand.landing if re.search(r"runs/0*4/.*Rate", key))
+    body = stand.landing.pop(key)
+    with pytest.raises(ObjectMissingError, match=f"'landing/{re.escape(key)}'.*deliver a whole snapshot of 'Rate'"):
+        await stand.pipeline.verify()
+    stand.landing[key] = body[:-9] + b"x" + body[-8:]
+    with pytest.raises(ObjectDamagedError, match=f"'landing/{re.escape(key)}'.*deliver a whole snapshot of 'Rate'"):
+        await stand.pipeline.verify()
+
+
+async def test_rows_of_a_run_without_a_manifest_are_neither_extra_nor_different(stand: Stand) -> None:
+    stand.landing.pop(stand.pipeline.store.keys.manifest(4))
+    verdict = await stand.pipeline.verify()
+    assert (verdict.outcome, differences(verdict), verdict.stuck) == (Outcome.PENDING, [], 2)
+    assert "what run 4 delivered can't be proved without its manifest 'plans/manifests/00000000000000000004.json'" in (
+        verdict.sentence
+    )
+
+
+async def test_a_manifest_that_was_changed_is_found_by_the_ledger(stand: Stand) -> None:
+    key = stand.pipeline.store.keys.manifest(4)
+    manifest = Manifest.model_validate_json(stand.landing[key])
+    (other,) = (await stand.pipeline.store.read_manifest(2)).batches
+    (batch,) = manifest.batches
+    data = batch.data.model_copy(update={"extracts": other.data.extracts})
+    changed = manifest.model_copy(update={"batches": (batch.model_copy(update={"data": data}),)})
+    stand.landing[key] = changed.model_dump_json().encode()
+    with pytest.raises(PermanentError, match="of run 4 was loaded from extracts that the run's manifest does not name"):
+        await stand.pipeline.verify()
+
+
+async def test_a_prover_who_may_not_create_temporary_tables_learns_what_to_grant(
+    stand: Stand, postgres_cluster: TestCluster, warehouse_database: str
+) -> None:
+    prover, analyst = (f"{name}_{uuid4().hex[:6]}" for name in ("prover", "analyst"))
+    database = replace(PLANS, source_tables=tuple(replace(table, dataset=None) for table in PLANS.source_tables))
+    admin, url = postgres_cluster.url(warehouse_database), postgres_cluster.url(warehouse_database, prover)
+    try:
+        execute(admin, warehouse_grants(database, LOADER, prover, analyst))
+        execute(admin, f"ALTER ROLE {prover} PASSWORD '{postgres_cluster.password(prover)}'")
+        async with open_pipeline(url, url, contract=PLANS, source_name="plans", objects=stand.pipeline.objects) as proving:
+            with pytest.raises(PermanentError, match=r"may not create temporary tables.*`starlift grants warehouse`"):
+                await proving.verify()
+            execute(admin, warehouse_grants(PLANS, LOADER, prover, analyst))
+            await require_equal(proving)
+    finally:
+        execute(admin, *(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in (prover, analyst)))
+
+
+async def test_trace_says_whether_a_row_was_delivered(stand: Stand) -> None:
+    await stand.pipeline.select("DELETE FROM dim_rate WHERE currency = 'USD'")
+    system = stand.pipeline.system
+    assert (await read_life(system, "dim_rate", ["USD", "2024-02-29"])).at_source is AtSource.READ
+    assert (await read_life(system, "dim_rate", ["CHF", "2024-02-29"])).at_source is AtSource.NOWHERE
