@@ -55,6 +55,7 @@ class DatasetState(_Stored):
     since: str | None = None  # what the next increment of an API begins after
     etag: str | None = None  # of the last answer of an API
     last_modified: str | None = None  # of the last answer of an API
+    asked: str | None = None  # a hash of what an API was asked for: another request begins at its beginning
     # How extracts since `whole_run` are read (shared/landed.py): another type or key makes other values of the same bytes.
     columns: dict[str, str] = {}  # the type of each column, by name; empty before the first run
     key: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -115,9 +115,12 @@ class Client:
             yield
 
     async def probe(self) -> None:
-        """Connect; any answer will do. Raises: DependencyDownError."""
+        """Connect; any answer will do, and none is needed while the server has asked to wait. Raises: DependencyDownError."""
+        if self.clock() < self._held_until:
+            return
+        other = replace(self)  # with a session of its own, beside a fetch
         try:
-            async with self.session(), self._request("GET", self.origin, {}, {}):
+            async with other.session(), other._request("GET", self.origin, {}, {}):  # noqa: SLF001
                 return
         except UnreadableDeliveryError:
             return  # a refusal is an answer: the next delivery will meet it, and say so
@@ -193,6 +196,10 @@ class Client:
                 DEPENDENCY, f"{self.origin} can't be reached ({type(error).__name__}); check the network"
             )
             raise _PassingError(down) from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise UnreadableDeliveryError(
+                f"the proxy refuses {self.origin} with status {error.status}; allow it there, or correct STARLIFT_API_PROXY"
+            ) from error
         except aiohttp.InvalidURL as error:
             raise UnreadableDeliveryError(
                 f"{self.origin} is not a URL that can be asked; correct it in the contract"

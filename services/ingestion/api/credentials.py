@@ -14,10 +14,10 @@ import aiohttp
 from yarl import URL
 
 from contracts.datasets import Api, Authentication
-from services.ingestion.api.client import Client, CredentialsRefusedError
+from services.ingestion.api.client import DEPENDENCY, Client, CredentialsRefusedError
 from services.ingestion.delivery import UnreadableDeliveryError
 from shared.database_url import read_secret
-from shared.errors import PermanentError
+from shared.errors import DependencyDownError, PermanentError, ServerBusyError, TransientError
 
 ReadSecret = Callable[[str], Awaitable[str]]  # the text of the secret of that name; raises as `secrets_below` says
 
@@ -49,6 +49,8 @@ def secrets_below(prefix: str, region: str) -> ReadSecret:
             return await read_secret(prefix + name, region)
         except PermanentError as error:
             raise UnreadableDeliveryError(str(error)) from error
+        except (DependencyDownError, TransientError) as error:  # of Secrets Manager, which has no probe: wait as for the API
+            raise ServerBusyError(DEPENDENCY, str(error)) from error
 
     return read
 

@@ -71,7 +71,8 @@ class ApiDelivery:
         Raises: UnreadableDeliveryError; DependencyDownError, TransientError.
         """
         self._found, self.byte_count = None, 0
-        position, digest = _Position(self.table, self.request, self.known.since), hashlib.sha256()
+        asked_for = meaning(self.table, self.request)
+        position, digest = _Position(self.table, self.request, self.known.since), hashlib.sha256(asked_for.encode())
         asked, seen, before = first_page(self.request, self.known.since), set[str](), 0
         async with self.client.session():
             while True:
@@ -97,7 +98,9 @@ class ApiDelivery:
                 asked, before = following, before + count
         headers = answer.response.headers if self._is_conditional else {}
         kept = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
-        self._found = self.known.model_copy(update={"sha256": digest.hexdigest(), "since": position.since, **kept})
+        self._found = self.known.model_copy(
+            update={"sha256": digest.hexdigest(), "since": position.since, "asked": asked_for, **kept}
+        )
 
     @property
     def _is_conditional(self) -> bool:
@@ -120,7 +123,8 @@ class ApiDelivery:
             raise UnreadableDeliveryError(f"{error}; {advice}") from error
 
     async def _headers(self) -> dict[str, str]:
-        headers = await self.credentials.headers()
+        accepted = "application/json" if "json" in self.dataset.form.format else "text/csv"
+        headers = {"Accept": f"{accepted}, */*;q=0.5"} | await self.credentials.headers()
         if self._is_conditional and self.known.sha256 is not None:
             kept = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
             headers |= {name: value for name, value in kept.items() if value is not None}
@@ -193,6 +197,15 @@ def _ordered(value: object, kind: ColumnType) -> Any:
     return text
 
 
+def meaning(table: SourceTable, request: Request) -> str:
+    """A hash of what decides which rows and columns are delivered: if it changes, earlier answers lack some of them."""
+    asked = (request.api.url, request.path, request.method, sorted(request.parameters.items()), request.since_parameter)
+    columns = sorted(column.name for column in table.columns)
+    return hashlib.sha256(
+        repr((asked, request.since_column, request.cursor_at, request.first_since, columns)).encode()
+    ).hexdigest()
+
+
 class ApiDeliveries:
     """The deliveries of a source that is an API: every data set once in a round, and a command makes a round.
 
@@ -230,9 +243,12 @@ class ApiDeliveries:
         table = self._given = self._round.popleft()
         if table.dataset is None or table.dataset.request is None:
             raise PermanentError(f"'{table.name}' is not a data set of an API; all tables of a source are of one kind")
-        client, credentials = self._api(table.dataset.request.api)
+        request = table.dataset.request
+        client, credentials = self._api(request.api)
         state = known.get(table.name, DatasetState())
-        return ApiDelivery(table, table.dataset, table.dataset.request, state, client, credentials)
+        if state.asked != meaning(table, request):
+            state = state.model_copy(update=dict.fromkeys(("sha256", "since", "etag", "last_modified")))
+        return ApiDelivery(table, table.dataset, request, state, client, credentials)
 
     async def settle(self, delivery: Delivery, taken: Taken) -> None:
         """See Deliveries. The record takes the place of that of the fetch before."""

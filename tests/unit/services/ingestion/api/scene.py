@@ -13,7 +13,7 @@ from contracts.datasets import Api, Contents, Format, RecordForm, Request
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.api.client import Client, Limits
-from services.ingestion.api.deliveries import ApiDeliveries, ApiDelivery
+from services.ingestion.api.deliveries import ApiDeliveries, ApiDelivery, meaning
 from services.ingestion.api.guard import Allowed
 from services.ingestion.delivery import BadRecord, Record
 from shared.testing import FakeObjectStore
@@ -82,8 +82,12 @@ class Scene:
         return ApiDeliveries(tables, self.client, self.secret, self.objects, "landing", self.time.clock, self.time.now)
 
     async def delivery(self, known: DatasetState | None = None, **request: Any) -> ApiDelivery:
+        """A fetch whose request is as it was when `known` was left."""
         table = self.table(**request)
-        found = await self.deliveries(table).next({table.name: known or DatasetState()})
+        assert table.dataset is not None
+        assert table.dataset.request is not None
+        left = (known or DatasetState()).model_copy(update={"asked": meaning(table, table.dataset.request)})
+        found = await self.deliveries(table).next({table.name: left})
         assert found is not None
         return found
 

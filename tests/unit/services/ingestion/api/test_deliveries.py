@@ -84,6 +84,22 @@ async def test_an_increment_may_begin_after_a_cursor_of_the_last_body() -> None:
     assert server.requests[2].target == "/rates?sync=s-0&next=2"
 
 
+@pytest.mark.parametrize("change", [{"parameters": {"base": "USD"}}, {"path": "/v2"}, {"since_parameter": "from"}, {}])
+async def test_another_request_begins_at_its_beginning(change: dict[str, Any]) -> None:
+    async with serving(answer([row("2026-11-27")])) as server:
+        scene = Scene(server.url)
+        first = await state_after(await scene.delivery(**SINCE))
+        table = scene.table(**SINCE | change)
+        if not change:
+            table = replace(table, columns=(*table.columns, SourceColumn("note", INTEGER, nullable=True)))
+        second = await scene.deliveries(table).next({table.name: first})
+        assert second is not None
+        state = await state_after(second)
+    assert "2026-01-01" in server.requests[1].target
+    assert state.sha256 != first.sha256
+    assert state.since == first.since
+
+
 async def test_what_has_not_changed_is_not_sent_again() -> None:
     tags = {"etag": '"v1"', "last_modified": "Mon, 30 Nov 2026 10:00:00 GMT"}
     async with serving(answer([row("2026-11-27")], **tags), answer(b"", 304)) as server:

@@ -128,6 +128,6 @@ async def test_a_proxy_resolves_names_itself_and_is_asked_for_encrypted_origins_
         scene = Scene("", allow="", proxy=proxy.url, resolver=Names(["8.8.8.8"]))
         with pytest.raises(UnreadableDeliveryError, match="does not encrypt, and a proxy would be asked for it"):
             await scene.fetch(api=Api("http://rates.example"))
-        with pytest.raises(UnreadableDeliveryError, match="not answer as HTTP allows"):
+        with pytest.raises(UnreadableDeliveryError, match=r"the proxy refuses https://rates\.example with status 403"):
             await scene.fetch(api=Api("https://rates.example"))
     assert [(request.method, request.target) for request in proxy.requests] == [("CONNECT", "rates.example:443")]

@@ -160,6 +160,7 @@ async def test_a_server_that_wants_a_year_is_left_alone_for_an_hour_and_no_run_w
             assert delivery is not None
             with pytest.raises(ServerBusyError):
                 _ = [page async for page in delivery.records()]
+        await deliveries.probe()
         assert len(server.requests) == 1
         assert sum(time.slept) < 1
         time.seconds += 3601
