@@ -19,10 +19,11 @@ FILE = Path(__file__).with_name("topology.json")
 _RATE = re.compile(r"^rate\((?P<count>[1-9][0-9]*) (?P<unit>minute|hour|day)s?\)$")
 
 SOURCE_DATABASE = "source"  # the secret that holds the login of a source
+API_SECRETS = "sources/"  # what the names of the secrets of APIs begin with
 
 Positive = Annotated[int, Field(ge=1)]
-# By bucket, the keys that may be written; an asterisk stands for anything, slashes too, as in IAM.
-Writes = dict[Name, tuple[str, ...]]
+# By bucket, the keys that something may be done to; an asterisk stands for anything, slashes too, as in IAM.
+Keys = dict[Name, tuple[str, ...]]
 
 
 class Queue(BaseModel, frozen=True, extra="forbid"):
@@ -58,7 +59,9 @@ class Service(BaseModel, frozen=True, extra="forbid"):
     shares: Name | None = None
     sends: tuple[Name, ...]
     reads: tuple[Name, ...]
-    writes: Writes
+    writes: Keys
+    versions: Keys = {}  # whose versions may be listed and read
+    tags: Keys = {}  # that may be tagged
     secrets: tuple[Name, ...]
     slots: Positive
     handler_limit_s: Annotated[int, Field(ge=1, le=43_200)]
@@ -78,7 +81,8 @@ class Operator(BaseModel, frozen=True, extra="forbid"):
     """What `starlift` may touch where it runs as a task: every queue, and these. It is started for one command at a time."""
 
     reads: tuple[Name, ...]
-    writes: Writes
+    writes: Keys
+    versions: Keys = {}
     secrets: tuple[Name, ...]
     cpu: Positive
     memory: Positive
@@ -104,7 +108,7 @@ class ProofSchedule(BaseModel, frozen=True, extra="forbid"):
 
     expression: str
     reads: tuple[Name, ...]
-    writes: Writes
+    writes: Keys
     secrets: tuple[Name, ...]
 
 
@@ -206,7 +210,7 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
         return f"{self.name}-{bucket}-{stack}"
 
     def secret_name(self, secret: str, stack: str) -> str:
-        """Of a database's URL in Secrets Manager."""
+        """Of a database's URL in Secrets Manager, or of an API's credentials, whose name here begins with API_SECRETS."""
         return f"{self.name}/{stack}/{secret}"
 
     def _broken_rules(self) -> Iterator[str]:
@@ -242,7 +246,8 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
         for name, service in self.services.items():
             owner = f"service '{name}'"
             yield from (("queue", owner, queue) for queue in (*service.queues, *service.sends))
-            yield from (("bucket", owner, bucket) for bucket in (*service.reads, *service.writes))
+            buckets = (*service.reads, *service.writes, *service.versions, *service.tags)
+            yield from (("bucket", owner, bucket) for bucket in buckets)
             yield from (("secret", owner, secret) for secret in service.secrets)
         for owner, task in (("the operator", self.operator), ("the proof", self.proof)):
             yield from (("bucket", owner, bucket) for bucket in (*task.reads, *task.writes))

@@ -14,7 +14,7 @@ from infra.local.bootstrap import Resources
 from infra.local.machine import StackError, require_room, write_private
 from infra.local.postgres_binaries import PROGRAMS_VARIABLE
 from infra.local.processes import ProcessId, find
-from infra.topology import Topology, read_topology
+from infra.topology import API_SECRETS, SOURCE_DATABASE, Topology, read_topology
 from shared.postgres_url import ROOT_VARIABLE
 
 OPERATOR = "operator"
@@ -112,6 +112,8 @@ def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str
         urls |= {f"{kind}queue_url{end}": url for name, end, url in queues if name == consumed}
         urls |= {f"{kind}dead_letter_url{end}": url for name, end, url in dead_letters if name == consumed}
     urls |= {f"{name}_secret{end}": found for name, end, found in _by_source(resources.secrets) if name in service.secrets}
+    if SOURCE_DATABASE in service.secrets:
+        urls["api_secrets"] = topology.secret_name(API_SECRETS, resources.stack)
     return {key: str(number) for key, number in numbers.items()} | urls
 
 

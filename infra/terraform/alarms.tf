@@ -36,7 +36,8 @@ module "service_alarms" {
   namespace      = local.name
   log_group_name = module.program[each.key].log_group_name
   topic_arn      = module.alarm_topic.arn
-  silent_minutes = local.is_scheduled && contains(local.scheduled_queues, each.value.consumes) ? 5 * ceil(max(local.topology.alarms.silent_minutes, 3 * local.run_minutes) / 5) : null
+  silent_minutes = local.is_scheduled && each.value.consumes == local.main.queue ? local.silent_minutes : {}
+  has_refusals   = local.is_delivered && each.value.consumes == local.main.queue
 }
 
 module "proof" {
@@ -61,5 +62,10 @@ module "proof" {
 }
 
 locals {
-  scheduled_queues = distinct([for schedule in local.topology.schedules : schedule.queue])
+  # By source, how long nothing may happen although its schedule is on: a message that finds no new file is also done. The log
+  # names the source only if there are several.
+  silent_minutes = {
+    for schedule in values(local.schedules) :
+    (length(local.sources) > 1 ? schedule.source : "") => 5 * ceil(max(local.topology.alarms.silent_minutes, 3 * local.minutes[schedule.expression]) / 5)
+  }
 }

@@ -21,6 +21,23 @@ resource "aws_s3_object" "contract" {
 }
 
 locals {
+  # By source, what the contract says of it, which decides what is made for it: a document that can't be read says nothing, and each
+  # program reports its mistakes. A contract that is only in the images has sources of databases: `sources` names them.
+  document  = try(yamldecode(file(var.contract)), {})
+  documents = try(local.document.sources, { (local.main_source) = local.document.source }, {})
+  declared = {
+    for name, source in local.documents : name => {
+      kind     = can(source.api) ? "api" : anytrue([for table in values(source.tables) : can(table.file)]) ? "files" : "database"
+      datasets = [for name, table in source.tables : name if can(table.file)]
+    }
+  }
+  apis         = [for source in values(local.documents) : source.api if can(source.api)]
+  api_secrets  = toset([for api in local.apis : api.secret if can(api.secret)])
+  api_proxy    = lookup(var.settings, "STARLIFT_API_PROXY", null)
+  api_urls     = local.api_proxy != null ? [local.api_proxy] : flatten([for api in local.apis : [api.url, try(api.token_url, [])]])
+  api_ports    = length(local.apis) == 0 ? [] : distinct([for url in local.api_urls : tonumber(try(regex("^https?://[^/]*:(\\d+)(/|$)", url)[0], startswith(url, "http:") ? 80 : 443))])
+  is_delivered = anytrue([for source in values(local.sources) : source.kind != "database"])
+
   # The version is in the name, so that a changed document makes a new revision of each task definition, and the tasks of one
   # revision all read the same document, even while a deployment replaces them or after it was rolled back.
   contract_environment = {

@@ -1,4 +1,4 @@
-# How tasks reach AWS and the databases. Nothing reaches the tasks.
+# How tasks reach AWS, the databases and APIs. Nothing reaches the tasks.
 
 module "network" {
   source = "./modules/network"
@@ -7,6 +7,16 @@ module "network" {
   cidr   = var.new_network.cidr
   zones  = var.new_network.zones
   region = local.region
+}
+
+module "internet" { # only for an API that is not asked through a proxy: nothing else is outside
+  source          = "./modules/internet"
+  count           = var.network == null && length(local.apis) > 0 && local.api_proxy == null ? 1 : 0
+  name            = local.name
+  vpc_id          = module.network[0].vpc_id
+  cidr            = cidrsubnet(var.new_network.cidr, 4, 15)
+  zone            = "${local.region}${var.new_network.zones[0]}"
+  route_table_ids = module.network[0].route_table_ids
 }
 
 module "endpoints" {
@@ -25,7 +35,7 @@ module "egress" {
   source            = "./modules/egress"
   for_each          = local.programs
   security_group_id = module.program[each.key].security_group_id
-  destinations      = merge(local.aws_destinations, { for name in local.database_names[each.key] : name => local.database_destinations[name] })
+  destinations      = merge(local.aws_destinations, each.key == "ingestion" ? local.api_destinations : {}, { for name in local.database_names[each.key] : name => local.database_destinations[name] })
 }
 
 locals {
@@ -42,6 +52,9 @@ locals {
     { for kind in local.has_endpoints ? ["S3"] : [] : kind => { port = 443, prefix_list_id = module.endpoints[0].s3_prefix_list_id } },
     { for kind in local.has_endpoints ? [] : ["AWS"] : kind => { port = 443, cidr = "0.0.0.0/0" } },
   )
+
+  # By port alone: the addresses of an API change. Ingestion refuses those of private networks itself.
+  api_destinations = { for port in local.api_ports : "APIs at port ${port}" => { port = port, cidr = "0.0.0.0/0" } if local.has_endpoints || port != 443 }
 
   databases = merge([
     for secret in keys(local.database_ends) : {

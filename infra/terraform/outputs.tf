@@ -3,6 +3,7 @@ output "cluster" { value = module.cluster.name }
 output "queue_urls" { value = { for name, queue in module.queue : name => queue.url } }
 output "dead_letter_urls" { value = { for name, queue in module.queue : name => queue.dead_letter_url } }
 output "buckets" { value = { for name, bucket in module.bucket : name => bucket.name } }
+output "drop_zone" { value = one(module.drop_zone[*].data_sets) }
 output "secrets" { value = { for key, secret in module.database_secret : key => secret.name } }
 output "repositories" { value = { for name, program in module.program : name => program.repository_url } }
 output "pipeline_roles" { value = { for name, pipeline in module.pipeline : name => pipeline.role_arn } }
@@ -19,6 +20,11 @@ output "network" {
 output "subnets" {
   description = "Every subnet, for the databases: also those in which no task runs."
   value       = flatten(concat(module.network[*].subnet_ids, var.network[*].subnet_ids))
+}
+
+output "api_address" {
+  description = "The address from which APIs are asked; null: no NAT gateway was made."
+  value       = one(module.internet[*].address)
 }
 
 output "vpc_id" { value = local.network.vpc_id }

@@ -38,6 +38,7 @@ locals {
       },
       { for end, variable in local.ends : "STARLIFT_QUEUE_URL${variable}" => module.queue["${service.consumes}${end}"].url },
       { for end, variable in local.ends : "STARLIFT_DEAD_LETTER_URL${variable}" => module.queue["${service.consumes}${end}"].dead_letter_url },
+      { for secret in service.secrets : "STARLIFT_API_SECRETS" => "${local.installation}/sources/" if secret == "source" },
       merge([for queue in service.sends : { for end, variable in local.ends : "STARLIFT_NEXT_QUEUE_URL${variable}" => module.queue["${queue}${end}"].url }]...),
       merge([for queue in local.shared_queues[name] : { for end, variable in local.ends : "STARLIFT_SHARED_QUEUE_URL${variable}" => module.queue["${queue}${end}"].url }]...),
       merge([for queue in local.shared_queues[name] : { for end, variable in local.ends : "STARLIFT_SHARED_DEAD_LETTER_URL${variable}" => module.queue["${queue}${end}"].dead_letter_url }]...),
@@ -110,7 +111,10 @@ locals {
       [for bucket in distinct(concat(program.reads, keys(program.writes))) : { Sid = "List${title(bucket)}", Effect = "Allow", Action = "s3:ListBucket", Resource = module.bucket[bucket].arn }],
       [for bucket in program.reads : { Sid = "Read${title(bucket)}", Effect = "Allow", Action = "s3:GetObject", Resource = "${module.bucket[bucket].arn}/*" }],
       [for bucket, keys in program.writes : { Sid = "Write${title(bucket)}", Effect = "Allow", Action = "s3:PutObject", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
-      [for arns in [distinct(flatten([for login in local.logins[name] : login.arns]))] : { Sid = "LogIn", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = arns } if length(local.logins[name]) > 0],
+      [for bucket, keys in try(program.versions, {}) : { Sid = "ListVersions${title(bucket)}", Effect = "Allow", Action = "s3:ListBucketVersions", Resource = module.bucket[bucket].arn, Condition = { StringLike = { "s3:prefix" = keys } } }],
+      [for bucket, keys in try(program.versions, {}) : { Sid = "ReadVersions${title(bucket)}", Effect = "Allow", Action = "s3:GetObjectVersion", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
+      [for bucket, keys in try(program.tags, {}) : { Sid = "Tag${title(bucket)}", Effect = "Allow", Action = "s3:PutObjectTagging", Resource = [for key in keys : "${module.bucket[bucket].arn}/${key}"] }],
+      [for arns in [distinct(concat(flatten([for login in local.logins[name] : login.arns]), length(local.api_secrets) > 0 && name == "ingestion" ? [local.sources_arn] : []))] : { Sid = "LogIn", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = arns } if length(arns) > 0],
       [for key in distinct(compact([for login in local.logins[name] : login.kms_key_arn])) : {
         Sid       = "Decrypt${substr(sha256(key), 0, 8)}"
         Effect    = "Allow"

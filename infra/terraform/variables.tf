@@ -141,7 +141,7 @@ variable "has_images" {
 }
 
 variable "sources" {
-  description = "The sources of your contract besides the main one, which STARLIFT_SOURCE_NAME in `settings` names. Each has queues, a schedule and secrets of its own."
+  description = "The sources of a contract that your images contain, besides the main one, which STARLIFT_SOURCE_NAME in `settings` names; those of `contract` are found there. Each has queues, a schedule and secrets of its own."
   type        = list(string)
   default     = []
   validation { # the scaling's metric is a sum of two metrics a source, and CloudWatch takes ten in all
@@ -157,6 +157,10 @@ variable "contract" {
   validation {
     condition     = var.contract == null || !contains(keys(var.settings), "STARLIFT_CONTRACT")
     error_message = "contract and settings both name a contract; remove STARLIFT_CONTRACT from settings."
+  }
+  validation { # the scaling's metric is a sum of two metrics a source, and CloudWatch takes ten in all
+    condition     = try(length(yamldecode(file(var.contract)).sources) <= 4, true)
+    error_message = "A deployment has at most four sources, and the contract names more."
   }
 }
 

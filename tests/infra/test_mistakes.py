@@ -65,8 +65,8 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         Mistake(
             "a secret outside the prefix of its installation",
             "infra/terraform/secrets.tf",
-            '"sources/${local.sources[0]}"',
-            '"source"',
+            '"source${source.end}" => "sources/${name}"',
+            '"source${source.end}" => "source"',
             "A secret is not below the prefix of its installation.",
         ),
         Mistake(
@@ -127,8 +127,8 @@ BY_OWN_TESTS = {  # by the file of infra/terraform/tests
         Mistake(
             "objects of a source that never expire",
             "infra/terraform/main.tf",
-            "for source in local.sources :",
-            "for source in [local.main.source] :",
+            'local.sources : "${name}/" =>',
+            'local.sources : "${local.main.source}/" =>',
             "The objects of a source that is not the shipped one are kept forever.",
         ),
     ],

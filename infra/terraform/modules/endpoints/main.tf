@@ -56,14 +56,14 @@ resource "aws_vpc_endpoint" "s3" { # free
         Sid       = "OurBuckets"
         Effect    = "Allow"
         Principal = "*"
-        Action    = "s3:ListBucket"
+        Action    = ["s3:ListBucket", "s3:ListBucketVersions"]
         Resource  = var.bucket_arns
       },
       {
         Sid       = "OurObjects"
         Effect    = "Allow"
         Principal = "*"
-        Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"]
+        Action    = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:PutObjectTagging"]
         Resource  = [for arn in var.bucket_arns : "${arn}/*"]
       },
       {

@@ -1,4 +1,4 @@
-# A network for deployments without one: private subnets, no traffic from or to the internet.
+# A network for deployments without one: private subnets, no traffic from the internet.
 
 variable "name" { type = string }
 variable "cidr" { type = string }
@@ -10,7 +10,7 @@ variable "zones" {
 }
 
 resource "aws_vpc" "this" {
-  #checkov:skip=CKV2_AWS_11:No traffic reaches the internet, so a flow log would only show our tasks talking to our databases.
+  #checkov:skip=CKV2_AWS_11:Only ingestion reaches the internet, if a contract has an API; a flow log would show no more than its own log.
   cidr_block           = var.cidr
   enable_dns_support   = true
   enable_dns_hostnames = true

@@ -8,6 +8,12 @@ variable "message_bytes" { type = number }
 variable "dead_letter_suffix" { type = string }
 variable "dead_letter_retention_s" { type = number }
 
+variable "announcer" {
+  description = "The bucket, and its account, that announces its objects on the queue. S3 needs no key: the queue is encrypted with SQS's own."
+  type        = object({ bucket_arn = string, account = string })
+  default     = null
+}
+
 resource "aws_sqs_queue" "this" {
   name                       = var.name
   visibility_timeout_seconds = var.visibility_timeout_s
@@ -35,19 +41,29 @@ resource "aws_sqs_queue_redrive_allow_policy" "this" { # a separate resource: as
   })
 }
 
-resource "aws_sqs_queue_policy" "tls_only" {
+resource "aws_sqs_queue_policy" "tls_only" { # a queue has one policy: the bucket's permission is part of it
   for_each  = { queue = aws_sqs_queue.this, dead_letter = aws_sqs_queue.dead_letter }
   queue_url = each.value.id
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Sid       = "DenyPlainHttp"
-      Effect    = "Deny"
-      Principal = "*"
-      Action    = "sqs:*"
-      Resource  = each.value.arn
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
+    Statement = concat(
+      [{
+        Sid       = "DenyPlainHttp"
+        Effect    = "Deny"
+        Principal = "*"
+        Action    = "sqs:*"
+        Resource  = each.value.arn
+        Condition = { Bool = { "aws:SecureTransport" = "false" } }
+      }],
+      [for announcer in each.key == "queue" && var.announcer != null ? [var.announcer] : [] : {
+        Sid       = "AnnounceFiles"
+        Effect    = "Allow"
+        Principal = { Service = "s3.amazonaws.com" }
+        Action    = "sqs:SendMessage"
+        Resource  = each.value.arn
+        Condition = { ArnEquals = { "aws:SourceArn" = announcer.bucket_arn }, StringEquals = { "aws:SourceAccount" = announcer.account } }
+      }],
+    )
   })
 }
 
