@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -62,8 +62,15 @@ def _encoding(name: str) -> str:
     return codecs.lookup(name).name
 
 
+def _secret(name: str) -> str:
+    """A name below a prefix, which it can't leave."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+        raise ValueError("a secret's name is 1 to 63 letters A to Z, digits, '_' and '-', beginning with a letter or a digit")
+    return name
+
+
 Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
-SecretName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+SecretName = Annotated[str, AfterValidator(_secret)]
 BodyPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^.\x00]+(\.[^.\x00]+)*$")]
 Parameter = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 # It may be empty, or what YAML reads as something else than a text.
@@ -168,9 +175,7 @@ class RequestDocument(Delivered):
 
     format: Format = Field(Format.JSON, strict=False, description="how records are written")
     path: Annotated[str, Field(max_length=1000), AfterValidator(_path)] = Field(description="what follows the `url` of the API")
-    method: Annotated[str, Field(pattern="^(GET|POST)$")] = Field(
-        "GET", description="GET, or POST with the parameters as a JSON body"
-    )
+    method: Literal["GET", "POST"] = Field("GET", description="GET, or POST with the parameters as a JSON body")
     parameters: dict[Parameter, Scalar] = Field(default_factory=dict, description="what each request sends")
     paging: PagingDocument = Field(PagingDocument(by=Paging.NONE), description="how an answer leads to its next page")
     since: SinceDocument | None = Field(None, description="of increments: what the next one begins after")

@@ -25,6 +25,15 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where the wh
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
+# What pydantic says of Python objects, said of a document; by the type of its error.
+_SENTENCES = {
+    "extra_forbidden": "there is no such option",
+    "missing": "it is missing",
+    "model_type": "it must be a mapping of options",
+    "string_type": "it must be a text",
+}
+
+
 class ContractTextError(ContractError):
     """A text is not a contract. Recovery: correct every problem; `problems` has them, in the order of their lines."""
 
@@ -48,12 +57,16 @@ def read_contract(text: str, name: str) -> Contract:
         return resolved(Document.model_validate(data))
     except ValidationError as error:
         problems = [
-            Problem(_place(data, detail["loc"]), detail["msg"].removeprefix("Value error, "))
+            Problem(_place(data, detail["loc"]), _SENTENCES.get(detail["type"]) or _said(detail["msg"]))
             for detail in error.errors(include_url=False)
         ]
     except DocumentError as error:
         problems = list(error.problems)
     raise ContractTextError(name, [(_line(lines, one.place), _sentence(one)) for one in problems])
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "it must be")
 
 
 def document_data(text: str, name: str) -> tuple[Any, Mapping[tuple[str, ...], int]]:

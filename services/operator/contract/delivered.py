@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from contracts.contract import Contract
-from contracts.datasets import DROP_ZONE
+from contracts.datasets import DROP_ZONE, Contents
+from contracts.tables import Dimension
 from services.operator.errors import UsageError
 
 
@@ -20,6 +21,11 @@ def notes_on_delivered(contract: Contract, *, is_url_unused: bool) -> Iterator[s
     parts = [contract.part(name) for name in contract.sources or [""] if contract.is_delivered(name)]
     for part in parts:
         yield f"{_described(part)}: nothing is compared here, each record is checked when it is delivered"
+    for table in contract.warehouse_tables:
+        if isinstance(table, Dimension) and table.versions is not None:
+            dataset = contract.source_table(table.source).dataset
+            if dataset is not None and dataset.contents is Contents.SNAPSHOT:
+                yield f"each delivery of '{table.source}' adds a row for each record to '{table.versions.name}', even unchanged"
     if parts and is_url_unused:
         yield "the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source"
 

@@ -143,7 +143,8 @@ def test_of_data_sets_nothing_is_compared_and_where_they_are_put_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "delivered.yaml"
-    file.write_text(DELIVERED)
+    history = "star:\n  dim_budget: {dimension: budget, history: true, columns: {product_id: , month: }}\n"
+    file.write_text(DELIVERED.replace("star:\n", history))
     monkeypatch.setenv("STARLIFT_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
     assert plan("--contract", str(file)) == ExitCode.CHANGED
     printed = capsys.readouterr().out
@@ -152,6 +153,7 @@ def test_of_data_sets_nothing_is_compared_and_where_they_are_put_is_said(
         "bucket: nothing is compared here, each record is checked when it is delivered\n"
         "note: source 'rates' is the API https://rates.example/v1: nothing is compared here, each record is checked when it is "
         "delivered\n"
+        "note: each delivery of 'budget' adds a row for each record to 'dim_budget_versions', even unchanged\n"
         "note: the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source\n"
     ) in printed
 
