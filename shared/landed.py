@@ -126,13 +126,15 @@ class Truth:
         """The newest row of each key, in the order of their runs. Which one it is, is found out in a file of the local disk."""
         runs = {run async for run, _ in self.extracts()}
         with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as index:  # one thread at a time
-            if len(runs) > 1:  # the keys of one delivery are all different
+            has_version = self.table.dataset is not None and self.table.dataset.version is not None
+            may_repeat = len(runs) > 1 or has_version  # one delivery repeats a key only with another version
+            if may_repeat:
                 await self._find_newest(index)
             place = 0
             async for landed in self.rows():
                 frame, before = landed.frame, place
                 place += len(frame)
-                if len(runs) > 1:
+                if may_repeat:
                     frame = frame.iloc[await asyncio.to_thread(_places, index, before, place)]
                 if len(frame):
                     yield frame

@@ -78,6 +78,23 @@ async def test_the_newest_row_of_each_key_is_that_of_the_last_run(store: SourceS
     assert not await found.is_empty()
 
 
+async def test_a_whole_snapshot_whose_run_died_before_the_state_is_newer_than_versions_of_before_it(store: SourceStore) -> None:
+    """As for the loaders that its batches were announced to."""
+    await deliver(store, VERSIONED, 1, frame_of_rows(VERSIONED, ("EUR", 1, 9)))
+    (event,) = await deliver(store, VERSIONED, 2, frame_of_rows(VERSIONED, ("EUR", 2, 5)))
+    (extract,) = event.data.extracts
+    whole = event.data.model_copy(update={"extracts": (extract.model_copy(update={"whole_run": 2}),)})
+    manifest = await store.read_manifest(2)
+    await store.write_manifest(manifest.model_copy(update={"batches": (event.model_copy(update={"data": whole}),)}))
+    assert await current(truth(store, VERSIONED)) == {("EUR",): ("EUR", 2, 5)}
+
+
+async def test_one_delivery_may_have_several_versions_of_a_row(store: SourceStore) -> None:
+    first = frame_of_rows(VERSIONED, ("EUR", 1, 5), ("EUR", 2, 7), ("EUR", 3, 6))
+    await deliver(store, VERSIONED, 1, first, frame_of_rows(VERSIONED, ("USD", 1, 2), ("EUR", 4, 4)))
+    assert await current(truth(store, VERSIONED)) == {("EUR",): ("EUR", 2, 7), ("USD",): ("USD", 1, 2)}
+
+
 async def test_a_version_decides_before_the_run(store: SourceStore) -> None:
     await deliver(store, VERSIONED, 1, frame_of_rows(VERSIONED, ("EUR", 1, 5), ("USD", 1, None), ("GBP", 1, 7)))
     await deliver(store, VERSIONED, 2, frame_of_rows(VERSIONED, ("EUR", 2, 4), ("USD", 2, -3), ("GBP", 2, 7)))
