@@ -101,6 +101,9 @@ async def test_a_member_that_another_source_s_fact_leaves_behind_is_not_extra(pa
     assert await plans.select("SELECT region_id FROM dim_region WHERE _run = 0") == [(2,)]
     (row,) = (await read_life(regions.system, "dim_region", ["2"])).rows
     assert row.inferred
+    assert row.batch is not None
+    assert [hop.name for hop in row.batch.hops if hop.at is None] == []
+    assert row.batch.asked_by is not None
     for pipeline in (shop, plans, regions):
         await require_equal(pipeline)
     await plans.select("INSERT INTO dim_region (region_id, region_name, _run) VALUES (7, '(unknown)', 0)")

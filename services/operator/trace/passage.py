@@ -25,6 +25,7 @@ from shared.envelope import message_id
 from shared.ledger import LoadedEvent, loaded_events
 from shared.object_store import Listed
 from shared.reading import all_of
+from shared.source_store import SourceStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +110,31 @@ def _timed(*hops: Hop) -> tuple[Hop, ...]:
 async def read_passages(
     system: System, warehouse: asyncpg.Connection, table: RemodelledTable, rows: Sequence[StarRow]
 ) -> dict[UUID | None, Passage]:
-    """The passages of the batches that wrote the rows of `table`, by the batch's id. The ledger knows a batch's run best."""
+    """The passages of the batches that wrote the rows of `table`, by the batch's id. The ledger knows a batch's run best.
+
+    An inferred member may have been written by a batch of another source, for a fact of that source.
+    """
     written = {row.batch_id: row for row in rows if row.batch_id is not None}
     ledger = await loaded_events(warehouse, system.contract, list(written))
-    run_of = {batch: ledger[batch].event.data.run if batch in ledger else row.run for batch, row in written.items()}
-    runs = sorted(set(run_of.values()))
-    manifests = dict(zip(runs, await all_of(runs, system.store.find_manifest), strict=True))
+    run_of = {batch: (system.store, row.run) for batch, row in written.items()}
+    for batch, loaded in ledger.items():
+        run_of[batch] = replace(system.store, source=loaded.event.data.source_name), loaded.event.data.run
+    runs = list(dict.fromkeys(run_of.values()))
+    manifests = dict(zip(runs, await all_of(runs, lambda one: one[0].find_manifest(one[1])), strict=True))
 
     async def read(batch: UUID) -> Passage:
-        run = run_of[batch]
-        traces = Traces(batch, run, written[batch].loaded_at, ledger.get(batch), manifests[run])
-        return (await _with_objects(system, table, traces)).passage()
+        store, run = run_of[batch]
+        traces = Traces(batch, run, written[batch].loaded_at, ledger.get(batch), manifests[store, run])
+        return (await _with_objects(store, table, traces)).passage()
 
     return {passage.id: passage for passage in await all_of(list(written), read)}
 
 
-async def _with_objects(system: System, table: RemodelledTable, traces: Traces) -> Traces:
+async def _with_objects(store: SourceStore, table: RemodelledTable, traces: Traces) -> Traces:
     """Add what the buckets have: of the landing bucket as it was announced or, without a manifest, as it is listed."""
     if traces.event is None:
         return traces
-    store, prefix = system.store, system.store.keys.batch(traces.run, traces.event.data.index).prefix
+    prefix = store.keys.batch(traces.run, traces.event.data.index).prefix
     landing, processed = await asyncio.gather(
         store.objects.listing(store.landing_bucket, prefix), store.objects.listing(store.processed_bucket, prefix)
     )
