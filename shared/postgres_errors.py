@@ -174,6 +174,8 @@ def _explain_busy(dependency: str, error: asyncpg.PostgresError) -> str:
             return f"the {dependency} database's disk is full ({error.args[0]}); free or add space"
         case asyncpg.OutOfMemoryError():
             return f"the {dependency} database is out of memory ({error.args[0]}); raise its limits"
+        case asyncpg.LockNotAvailableError():
+            return f"another session of the {dependency} database holds a lock ({error.args[0]}); try again once it has ended"
         case _:
             return f"{dependency}: {error.args[0]}"
 

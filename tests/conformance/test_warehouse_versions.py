@@ -18,6 +18,7 @@ async def test_the_greatest_version_stays_whatever_its_run_and_of_equal_ones_the
     assert await held(shop.warehouse) == {1: Held("five", 5, 1, is_dead=False), 2: Held("one", 1, 2, is_dead=False)}
     await shop.load(products(4, 0, (1, 5, "corrected")))
     await shop.load(products(3, 0, (1, 5, "late")))
+    assert (await held(shop.warehouse))[1] == Held("corrected", 5, 4, is_dead=False)
     await shop.load(products(5, 0, (1, 6, "six")))
     assert (await held(shop.warehouse))[1] == Held("six", 6, 5, is_dead=False)
 

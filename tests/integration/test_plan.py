@@ -55,6 +55,20 @@ async def warehouse(warehouse_url: str) -> AsyncIterator[asyncpg.Connection]:
 # --- the source ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_plan_does_not_wait_for_a_session_that_locks_a_source_table(
+    reader_url: str, source: asyncpg.Connection
+) -> None:
+    """As a long ALTER TABLE does; `starlift up` plans before it starts anything."""
+    async with source.transaction():
+        await source.execute("LOCK TABLE staff")
+        (problem,) = (await plan_for(CONTRACT, source=reader_url)).problems
+    assert problem.is_unreachable
+    assert problem.text == (
+        "another session of the source database holds a lock (canceling statement due to lock timeout); try again once it has "
+        "ended"
+    )
+
+
 async def test_the_documented_privileges_are_sufficient(reader_url: str, warehouse_url: str) -> None:
     plan = await plan_for(CONTRACT, source=reader_url, warehouse=warehouse_url)
     assert plan.problems == ()

@@ -35,7 +35,7 @@ from shared.warehouse_fit import missing_privileges, missing_types, names_taken,
 VERSION_MINIMUM = 13  # pg_current_snapshot()
 ROWS_PER_SECOND = 74_000  # of a first load, as `make bench` measures it on two cores (README, "How fast")
 UNKNOWN_ROW_BYTES = 100  # of a table that was never analysed
-LOCK_LIMIT = timedelta(seconds=3)  # reading the star's views waits while another session alters a table
+LOCK_LIMIT = timedelta(seconds=3)  # reading waits while another session alters a table, of the source or of the star
 
 _STANDBY = """
 SELECT current_setting('max_standby_streaming_delay')
@@ -134,8 +134,7 @@ async def make_plan(
         try:
             report = await look()
         except (DependencyDownError, PermanentError, TransientError) as error:
-            is_down = isinstance(error, DependencyDownError)
-            problems.append(Problem(part=part, text=f"{prefix}{error}", is_unreachable=is_down))
+            problems.append(Problem(part=part, text=f"{prefix}{error}", is_unreachable=isinstance(error, DependencyDownError)))
         else:
             problems += [Problem(part=part, text=f"{prefix}{text}") for text in report.problems]
             reports.append(report)
@@ -169,6 +168,7 @@ async def _source(url: SecretStr, contract: Contract) -> _Report:
     ):
         if old := _too_old("source", connection):
             return _Report(problems=(old,))
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_LIMIT.seconds}s'")
         await connection.fetchrow(SNAPSHOT_QUERY)  # a run begins with it, and some servers refuse it
         found = await find_tables(connection, contract)
         patience = await connection.fetchval(_STANDBY)

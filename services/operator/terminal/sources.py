@@ -22,7 +22,8 @@ from services.operator.wording import HEADING
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 SourceOption = Annotated[str | None, typer.Option("--source", help="The source to work on, if the contract has several.")]
-GO_OVER_ALL = frozenset({"ingest", "resend", "status", "runs", "verify", "list"})  # the others need `--source`
+GO_OVER_ALL = frozenset({"ingest", "resend", "status", "runs", "verify", "list"})  # most others need `--source`
+GO_OVER_ONE = frozenset({"audit"})  # what they show is not kept by source
 
 _CHOSEN: ContextVar[str | None] = ContextVar("source", default=None)
 
@@ -61,7 +62,7 @@ def by_source(command: Callable[..., None], name: str) -> Callable[..., None]:
         except SeveralSourcesError as several:
             parts = _parts(several.contract, options)
             if name not in GO_OVER_ALL or options.get("report"):
-                if not options.get("table"):
+                if not options.get("table") and name not in GO_OVER_ONE:
                     raise
                 parts = dict([*parts.items()][:1])  # the calendar belongs to each source
             _go_over(command, parts, environment)

@@ -81,7 +81,12 @@ def test_a_command_about_a_table_works_on_its_source(capsys: pytest.CaptureFixtu
 
 
 def test_a_command_that_changes_something_of_one_source_needs_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("dlq", "audit") == 2
+    assert run("dlq", "replay", "--execute") == 2
     assert capsys.readouterr().err == (
         "starlift: contract 'shop' has several sources (shop, plans, regions); pass --source with the name of one\n"
     )
+
+
+def test_the_audit_is_that_of_all_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("dlq", "audit") == 4
+    assert capsys.readouterr().err == "starlift: there are no operations\n"
