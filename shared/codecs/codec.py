@@ -10,7 +10,7 @@ from contracts.column_types import ColumnType
 from shared.source_types import SourceType
 
 MIB = 1024 * 1024
-ASCII_SPACE = " \t\n\r\v\f"  # what PostgreSQL ignores around anything but a text
+ASCII_SPACE = " \t\n\r\v\f"  # what PostgreSQL ignores around numbers, booleans and moments
 VALUE_BYTES_MAXIMUM = 32 * MIB  # of the text that a value travels as; a bytea is written in hexadecimal, two characters a byte
 
 

@@ -15,7 +15,7 @@ from shared.source_types import SourceType
 from shared.sql import literal
 
 _DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?|NaN|-?Infinity", re.ASCII)
-_NUMBER = re.compile(r"([+-]?)(?=[.\d])(\d{0,1000})(?:\.(\d{0,1000}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_NUMBER = re.compile(r"([+-]?)(?=\.?\d)(\d{0,1000})(?:\.(\d{0,1000}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:(-?)[0-9a-fA-F]{4})(?:\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}")
 _BYTES = re.compile(r"\\x(?:[0-9a-fA-F]{2})*")
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
@@ -41,8 +41,6 @@ def unscaled(text: str, scale: int) -> int:
     if match is None:
         raise ValueError(text)
     sign, whole, decimals, exponent = match.groups(default="")
-    if not whole and not decimals:
-        raise ValueError(text)
     number, places = int(whole + decimals), scale - len(decimals) + int(exponent or 0)
     step: int = 10 ** abs(places)
     if places < 0 and number % step:
@@ -262,13 +260,12 @@ class Verbatim(Text):
 
     def delivered(self, text: str) -> Any:
         """See Codec. A number without the zeros at its end, as a key has it."""
-        stripped = text.strip(ASCII_SPACE)
         if self.type.is_decimal:
-            return _delivered_decimal(stripped, self.type.name)
+            return _delivered_decimal(text.strip(ASCII_SPACE), self.type.name)
         if self.type.name == "jsonb":
             return jsonb_text(json_value(text))
-        if self.type.name == "uuid" and _UUID.fullmatch(stripped):
-            return str(UUID(stripped))
+        if self.type.name == "uuid" and _UUID.fullmatch(text):
+            return str(UUID(text))
         if self.type.name == "bytea" and _BYTES.fullmatch(text):
             return text.lower()
         raise ValueError(text)
