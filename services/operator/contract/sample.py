@@ -33,6 +33,7 @@ from services.operator.errors import UsageError
 from shared.codecs import codec_of
 
 RECORDS = 1_000  # that are looked at
+FIELD_MAXIMUM = 131_072  # characters
 _BYTES = 16 * 2**20  # that are read of a file, unpacked
 _DELIMITERS = ",;\t|"
 _KEY_COLUMNS = 3  # at most, of a guessed key
@@ -146,12 +147,16 @@ def _text(path: Path) -> tuple[str, str]:
 
 def _csv_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
     lines = [*io.StringIO(text, newline="")]
+    csv.field_size_limit(FIELD_MAXIMUM)  # of the process
     try:
         headers = {delimiter: next(csv.reader(lines, delimiter=delimiter), []) for delimiter in _DELIMITERS}
         delimiter = max(headers, key=lambda one: len(headers[one]))
         rows = [*islice(csv.reader(lines, delimiter=delimiter), 1, RECORDS + 1)]
     except csv.Error:
-        _refuse(path, "is not CSV: it has a field of more than 131,072 characters, such as after a quote that nothing closes")
+        _refuse(
+            path,
+            f"is not CSV: it has a field of more than {FIELD_MAXIMUM:,} characters, such as after a quote that nothing closes",
+        )
     header = headers[delimiter]
     if not all(header) or len(set(header)) < len(header):
         _refuse(path, "has a column without a name in its first line, or two of one name; correct the line")
