@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations, islice
@@ -34,27 +34,18 @@ from shared.codecs import codec_of
 
 RECORDS = 1_000  # that are looked at
 FIELD_MAXIMUM = 131_072  # characters
-_BYTES = 16 * 2**20  # that are read of a file, unpacked
+_BYTES = 16 * 2**20  # that are read of a file
 _DELIMITERS = ",;\t|"
 _KEY_COLUMNS = 3  # at most, of a guessed key
 _DECIMALS = 9  # a number with more of them stays a numeric without bounds
 _GROWTH = 100  # so many times greater may values be than those of the sample
-_WHOLE, _NUMBER = (
-    re.compile(r"-?(?:0|[1-9]\d*)", re.ASCII),
-    re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII),
-)  # 007 is a text
+_WHOLE = re.compile(r"-?(?:0|[1-9]\d*)", re.ASCII)  # 007 is a text
+_NUMBER = re.compile(rf"{_WHOLE.pattern}(?:\.\d+)?", re.ASCII)
 _KEY_NAME = re.compile(r"(?:.*[_ ])?(?:id|key|code|no|number|uuid)|.*[a-z]Id", re.IGNORECASE)
 _OF_TEXTS = (DATE, TIMESTAMPTZ, TIMESTAMP)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")  # without dashes it may be any hash
 _EXPONENT = 100  # of a number of JSON that is written out
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".json": "json",
-    ".jsonl": "json_lines",
-    ".ndjson": "json_lines",
-}
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".json": "json", ".jsonl": "json_lines", ".ndjson": "json_lines"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +83,16 @@ class Sample:
 
 def is_sample(name: str) -> bool:
     """Whether a text that may be the URL of a database names a file of records."""
-    return "://" not in name and Path(name.removesuffix(".gz")).suffix.lower() in _SUFFIXES
+    return "://" not in name and Path(name).suffix.lower() in _SUFFIXES
 
 
 def read_sample(path: Path) -> Sample:
-    """The first records of a file, which may be packed by gzip. Raises: UsageError, without any value of a record."""
-    format_ = _SUFFIXES[Path(path.name.removesuffix(".gz")).suffix.lower()]
+    """The first records of a file. Raises: UsageError, without any value of a record."""
     text, encoding = _text(path)
-    if format_ == "json" and encoding != "utf-8":
+    form = {"format": _SUFFIXES[path.suffix.lower()]}
+    if form["format"] == "json" and encoding != "utf-8":
         _refuse(path, "is not UTF-8, as JSON has to be; convert it")
-    form = {"format": format_}
-    match format_:
+    match form["format"]:
         case "csv":
             delimiter, records = _csv_records(path, text)
             form |= {"delimiter": delimiter} if delimiter != "," else {}
@@ -114,8 +104,7 @@ def read_sample(path: Path) -> Sample:
     form |= {"encoding": encoding} if encoding != "utf-8" else {}
     if not records:
         _refuse(path, "has no record in its beginning")
-    stem = path.name.split(".")[0]
-    return Sample(re.sub(r"[^A-Za-z0-9_-]", "_", stem).lstrip("_-")[:50] or "records", form, records)
+    return Sample(re.sub(r"[^A-Za-z0-9_-]", "_", path.stem).lstrip("_-")[:50] or "records", form, records)
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
@@ -126,23 +115,15 @@ def _text(path: Path) -> tuple[str, str]:
     """The beginning of a file, without a line that is cut off there, and its encoding."""
     try:
         with path.open("rb") as file:
-            is_packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if is_packed else path.open("rb") as file:
-            start = file.read(_BYTES + 1)
-    except (OSError, EOFError) as error:
-        _refuse(path, f"can't be read ({getattr(error, 'strerror', None) or error}); correct the path or the file")
-    is_cut = len(start) > _BYTES
-    for encoding, marked in (("utf-16", (b"\xff\xfe", b"\xfe\xff")), ("utf-8", ()), ("cp1252", ())):
-        if marked and not start.startswith(marked):
-            continue
-        try:
-            text = start.decode(encoding, "ignore" if is_cut and marked else "strict").removeprefix("\ufeff")
-        except UnicodeDecodeError as error:
-            if not is_cut or error.start < len(start) - 3 or encoding != "utf-8":
-                continue
-            text = start[: error.start].decode(encoding).removeprefix("\ufeff")
-        return text.rpartition("\n")[0] if is_cut else text, encoding
-    _refuse(path, "is neither UTF-8, UTF-16 nor Windows-1252; convert it to UTF-8")
+            start = file.read(_BYTES)
+            start = start[: start.rfind(b"\n") + 1] if file.read(1) else start
+    except OSError as error:
+        _refuse(path, f"can't be read ({error.strerror}); correct the path")
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            if "\x00" not in (text := start.decode(encoding)):
+                return text.removeprefix("\ufeff"), encoding
+    _refuse(path, "is neither UTF-8 nor Windows-1252; convert it to UTF-8")
 
 
 def _csv_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
@@ -164,7 +145,8 @@ def _csv_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
 
 
 def _json_lines(path: Path, text: str) -> list[Mapping[str, Any]]:
-    return [_objects(path, _parsed(path, line)) for line in islice(filter(str.strip, text.split("\n")), RECORDS)]
+    records = [_parsed(path, line) for line in islice(filter(str.strip, text.split("\n")), RECORDS)]
+    return records if all(isinstance(one, dict) for one in records) else _refuse(path, "has a line that is not a JSON object")
 
 
 def _json_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
@@ -183,12 +165,6 @@ def _parsed(path: Path, text: str) -> Any:
         return json.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError, ArithmeticError):
         _refuse(path, f"is not JSON, or has more than {_BYTES // 2**20} MiB; take its first records as a sample")
-
-
-def _objects(path: Path, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        _refuse(path, "has a line that is not a JSON object")
-    return value
 
 
 def _type(values: Sequence[Any], *, is_csv: bool) -> ColumnType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 from decimal import Decimal
@@ -98,8 +97,7 @@ def test_each_form_is_found_out(tmp_path: Path) -> None:
     assert form("a.csv", b"id,name\n1,a\n2,b\n3\n") == ({"format": "csv"}, 2)
     assert form("a.tsv", b"\xef\xbb\xbfid\tname\r\n1\ta;b\r\n") == ({"format": "csv", "delimiter": "\t"}, 1)
     assert form("b.csv", "id;name\n1;Zoë\n".encode("cp1252")) == ({"format": "csv", "delimiter": ";", "encoding": "cp1252"}, 1)
-    assert form("c.csv", "id|name\n1|Zoë\n".encode("utf-16")) == ({"format": "csv", "delimiter": "|", "encoding": "utf-16"}, 1)
-    assert form("d.csv.gz", gzip.compress(b"id\n" + b"1\n" * 9_999_999)) == ({"format": "csv"}, 1000)
+    assert form("c.csv", b"id|name\n" + b"1|Zo\xc3\xab\n" * 2_000_000) == ({"format": "csv", "delimiter": "|"}, 1000)
     assert form("a.jsonl", b'{"id": 1}\n\n{"id": 2}\n') == ({"format": "json_lines"}, 2)
     assert form("a.json", b'[{"id": 1}]') == ({"format": "json"}, 1)
     assert form("b.json", b'{"more": [], "data": {"rows": [{"id": 1}, {"id": 2}]}}') == (
@@ -116,8 +114,8 @@ def test_each_form_is_found_out(tmp_path: Path) -> None:
         ("a.csv", b"id,,name\n1,2,3\n", "has a column without a name"),
         ("a.csv", b"id,id\n1,2\n", "or two of one name"),
         ("a.csv", b'id\n"' + b"x" * 200_000, "it has a field of more than 131,072 characters"),
-        ("a.csv", b"id\n\x81\n", "is neither UTF-8, UTF-16 nor Windows-1252"),
-        ("a.csv.gz", b"\x1f\x8bword", "can't be read"),
+        ("a.csv", b"id\n\x81\n", "is neither UTF-8 nor Windows-1252"),
+        ("a.csv", "id\n1\n".encode("utf-16"), "is neither UTF-8 nor Windows-1252"),
         ("a.json", b"[word", "is not JSON"),
         ("a.json", b"[" * 100_000, "is not JSON"),
         ("a.json", b'{"word": 1}', "has no array of objects"),
@@ -135,7 +133,7 @@ def test_a_file_of_which_nothing_can_be_guessed_is_refused_without_its_values(
 
 
 def test_only_the_name_of_a_file_of_records_is_one() -> None:
-    assert all(map(is_sample, ["budget.csv", "./a/b.JSONL", "a.json.gz"]))
+    assert all(map(is_sample, ["budget.csv", "./a/b.JSONL", "a.txt"]))
     assert not any(map(is_sample, ["@url.txt.", "postgresql://reader@db/shop.csv", "budget", "shop.yaml"]))
 
 
