@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+RECORD = "(record)"  # what the beginning of a record's text is called among the values of a row
+
 
 class Problem(BaseModel, frozen=True, extra="ignore"):
     """Why a row was refused."""
@@ -19,6 +21,8 @@ class RefusedRow(BaseModel, frozen=True, extra="ignore"):
     source_table: str
     key: dict[
         str, int | str
-    ]  # the source's key, in the order of its columns: whole numbers, anything else as PostgreSQL's text
+    ]  # the source's key, in the order of its columns: whole numbers, anything else as PostgreSQL's text; empty for a record
+    # Of a delivery, whose key can't be read: where it is, and what is wrong with it.
+    record: str | None = None
     problems: tuple[Problem, ...]
     row: dict[str, int | bool | str | None]  # every source column as a person writes it; long texts are cut

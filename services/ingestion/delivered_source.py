@@ -67,13 +67,15 @@ class DeliveredSource:
             except PermanentError as error:
                 changed[table.name] = str(error)
         with TemporaryDirectory(prefix="starlift-delivery-") as folder:
-            taken = None
+            taken, delivered = None, frozenset[str]()
             if request is None or not _is_about_earlier_rows(request, before, self.contract):
                 taken = await self._next(before.datasets if before else {}, changed, Path(folder))
-            elif changed:
-                _log.error("earlier_rows_unreadable", reasons=sorted(changed.values()))
+            else:
+                if changed:
+                    _log.error("earlier_rows_unreadable", reasons=sorted(changed.values()))
+                delivered = frozenset([name for name, truth in truths.items() if not await truth.is_empty()])
             facts = self._facts(state.run, before, taken)
-            yield DeliveredSnapshot(self, facts, state.run, before, truths, taken)
+            yield DeliveredSnapshot(self, facts, state.run, before, truths, delivered, taken)
 
     @asynccontextmanager
     async def join_snapshot(self, exported: str) -> AsyncIterator[DeliveredSnapshot]:
@@ -103,7 +105,8 @@ class DeliveredSource:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Settle a delivery that changes nothing, and say why."""
-        _log.warning("delivery_refused", dataset=delivery.table.name, delivery=delivery.name, reason=reason)
+        advice = f"`starlift files --dataset {delivery.table.name}` shows the reason"  # which may quote the delivery
+        _log.warning("delivery_refused", dataset=delivery.table.name, delivery=delivery.name, advice=advice)
         await self.deliveries.settle(delivery, Taken(None, reason=reason))
 
     def _facts(self, run: int, before: Checkpoint | None, taken: Spool | None) -> SourceFacts:
@@ -142,6 +145,7 @@ class DeliveredSnapshot:
     run: int
     before: Checkpoint | None
     truths: Mapping[str, Truth]  # by data set, of those whose earlier rows can be read
+    delivered: frozenset[str]  # those of them of which there are any; not looked for in a run that takes a delivery
     taken: Spool | None
 
     @property
@@ -153,11 +157,11 @@ class DeliveredSnapshot:
         """See OpenSnapshot. Keys are compared with each whole snapshot, and when asked for: nothing else deletes a row."""
         contract, reason = self.source.contract, _announces_all(request, before, self.source.contract)
         whole = {self.taken.table.name} if self.taken is not None and self.taken.is_whole else set()
-        full = frozenset(whole if reason is None else self.truths)
+        full = frozenset(whole if reason is None else self.delivered)
         command = None if isinstance(request, LookUpKeysData) else request
         return Plan(
             contract,
-            since=None if reason is not None and len(full) == len(contract.source_tables) else self.facts.snapshot,
+            since=None if reason is not None and len(self.truths) == len(contract.source_tables) else self.facts.snapshot,
             full_tables=full,
             reasons=(reason,) if reason is not None else (),
             redefined=full if before is not None and before.contract != contract.fingerprint else frozenset(),
@@ -230,7 +234,7 @@ class DeliveredSnapshot:
         """See OpenSnapshot."""
         if self.taken is not None and self.taken.table == table and self.taken.is_whole:
             return not self.taken.row_count
-        return table.name in self.truths and await self.truths[table.name].is_empty()
+        return table.name in self.truths and table.name not in self.delivered
 
     async def missing_keys(self, table: SourceTable, keys: Sequence[Key]) -> tuple[Key, ...]:
         """See OpenSnapshot."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from contracts.datasets import Contents
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, Delivery
+from services.ingestion.records.seen_keys import SeenKeys
 from services.ingestion.records.typed import frame_of, place_word
 from services.ingestion.source import BatchLimits
 from shared.codecs import codec_of
@@ -21,7 +23,11 @@ from shared.codecs import codec_of
 
 @dataclass(slots=True)
 class Spool:
-    """The rows of a delivery, by pages of its records. A record without a readable key is a row of NULLs with a defect."""
+    """The rows of a delivery, by pages of its records.
+
+    A record without a readable key is a row of NULLs, whose defect says where it is and what is wrong with it; after a line
+    feed comes the beginning of its text.
+    """
 
     delivery: Delivery
     pages: list[tuple[Path, int, int]] = field(default_factory=list)  # file, rows and bytes of each
@@ -83,17 +89,19 @@ async def spooled(delivery: Delivery, folder: Path) -> Spool:
     """
     spool = Spool(delivery)
     try:
-        async with aclosing(delivery.records()) as pages:
-            async for records in pages:
-                typed = await asyncio.to_thread(frame_of, delivery.table, records)
-                spool.row_count += len(typed.frame)
-                spool.bad_count += len(typed.bad)
-                spool.lacks_keys |= bool(typed.bad)
-                spool.new_columns |= typed.new_columns
-                frames = [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]
-                if frames:
-                    path = folder / f"{len(spool.pages):08d}"
-                    spool.pages.append((path, *await asyncio.to_thread(_write, path, frames)))
+        with TemporaryDirectory(dir=folder) as own, SeenKeys(Path(own)) as seen:
+            async with aclosing(delivery.records()) as pages:
+                async for records in pages:
+                    read = await asyncio.to_thread(frame_of, delivery.table, records)
+                    typed = await asyncio.to_thread(seen.first_only, delivery.table, read)
+                    spool.row_count += len(typed.frame)
+                    spool.bad_count += len(typed.bad)
+                    spool.lacks_keys |= bool(read.bad)  # of a record that repeats a key, the key is known
+                    spool.new_columns |= typed.new_columns
+                    frames = [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]
+                    if frames:
+                        path = folder / f"{len(spool.pages):08d}"
+                        spool.pages.append((path, *await asyncio.to_thread(_write, path, frames)))
     except BaseException:
         spool.remove()
         raise
@@ -103,7 +111,7 @@ async def spooled(delivery: Delivery, folder: Path) -> Spool:
 def _without_keys(delivery: Delivery, bad: Sequence[BadRecord]) -> pd.DataFrame:
     table, word = delivery.table, place_word(delivery.table)
     values: dict[str, list[str | None]] = dict.fromkeys(table.extract_types, [None] * len(bad))
-    values[table.defect] = [f"{word} {one.place} of {delivery.name} {one.reason}" for one in bad]
+    values[table.defect] = [f"{word} {one.place} of {delivery.name} {one.reason}\n{one.text}" for one in bad]
     return pd.DataFrame(
         {name: pd.Series(values[name], dtype=codec_of(kind).frame) for name, kind in table.extract_types.items()}
     )

@@ -1,6 +1,7 @@
 """The quarantine: the rows that the warehouse could not hold, which of them it still lacks, and how to load them again.
 
-An entry is open until its row is loaded by the run that read it or a later one.
+An entry is open until its row is loaded by the run that read it or a later one. Of a record without a readable key, which only
+a delivery has, it is open until a later whole snapshot of the data set is taken: nothing else says that it is corrected.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Entry(BaseModel, frozen=True):
     """A source row that a warehouse table could not hold, as one batch saw it."""
 
     table: str  # the warehouse table
-    key: Key
+    key: Key  # of a record without a readable key: where it is, and what is wrong with it
+    is_record: bool = False  # whether it is such a record
     run: int  # the run that read the row
     index: int  # of the batch within the run, from 0
     problems: tuple[Problem, ...]
@@ -85,13 +87,15 @@ async def read_entries(store: SourceStore, keys: Sequence[str] | None = None) ->
 
 
 async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[str, dict[Key, Batch]]:
-    """By warehouse table and key, the last batch in which the table could not hold a row that it still lacks.
+    """By warehouse table and key, the last batch in which the table could not hold a row that it still lacks, without records.
 
     A row has come since if the table has its key from that run or a later one, or if a replay of the batch refused nothing. It
     is gone since if it has a tombstone of a later run: it was deleted, or a filter rejects it.
     """
     refused: dict[str, dict[Key, Batch]] = {}
     async for entry in read_entries(system.store):
+        if entry.is_record:
+            continue
         refused.setdefault(entry.table, {})[entry.key] = entry.batch
     contract = system.contract
     for table in contract.warehouse_tables:
@@ -137,7 +141,20 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
             source_table = contract.source_table(table_in_question.source)
             there = await keys_at_source(system, source_table, list(of_table))
             still += [of_table[key] for key in sorted(of_table.keys() & there)]
-    return still
+    return still + [entry for entry in await _open_records(system) if entry.table in {one.name for one in chosen}]
+
+
+async def _open_records(system: System) -> list[Entry]:
+    """The records without a readable key that no later whole snapshot has made needless; each as the last run saw it."""
+    if system.source is not None:
+        return []
+    checkpoint = await system.store.find_checkpoint()
+    whole = {name: state.whole_run or 0 for name, state in checkpoint.datasets.items()} if checkpoint else {}
+    found = dict[tuple[str, Key], Entry]()
+    async for entry in read_entries(system.store):
+        if entry.is_record and entry.run > whole.get(entry.source_table, 0):
+            found[entry.table, entry.key] = entry
+    return list(found.values())
 
 
 async def keys_at_source(system: System, table: SourceTable, keys: Sequence[Key]) -> set[Key]:
@@ -205,7 +222,8 @@ def _entries_in(store: SourceStore, key: str, body: bytes) -> list[Entry]:
 def _entry(batch: Batch, line: RefusedRow) -> Entry:
     return Entry(
         table=line.table,
-        key=tuple(line.key.values()),
+        key=tuple(line.key.values()) if line.record is None else (line.record,),
+        is_record=line.record is not None,
         run=batch.run,
         index=batch.index,
         problems=line.problems,

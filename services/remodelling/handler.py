@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import pandas as pd
 import structlog
@@ -29,7 +30,7 @@ from contracts.messages import (
 )
 from contracts.objects import BatchKeys, ObjectRef, extract_name, is_bundle
 from contracts.tables import ContractError
-from services.remodelling.quarantine import refused_rows
+from services.remodelling.quarantine import refused_rows, unreadable_records
 from services.remodelling.transform import Remodelled, SourceRows, remodel
 from shared.bundles import encode_bundle
 from shared.envelope import caused_by
@@ -92,10 +93,21 @@ async def _read_extracts(batch: BatchIngestedData, deps: Dependencies) -> Source
     for extract, frame in zip(batch.extracts, frames, strict=True):
         found.setdefault((extract.role, extract.table), []).append(frame)
     joined = {key: pd.concat(parts, ignore_index=True) if parts[1:] else parts[0] for key, parts in found.items()}
-    return SourceRows(
-        base={table: frame for (role, table), frame in joined.items() if role is Role.BASE},
-        partners={table: frame for (role, table), frame in joined.items() if role is Role.PARTNER},
-    )
+    base = {table: frame for (role, table), frame in joined.items() if role is Role.BASE}
+    partners = {table: frame for (role, table), frame in joined.items() if role is Role.PARTNER}
+    return _without_records(deps.contract, SourceRows(base, partners))
+
+
+def _without_records(contract: Contract, rows: SourceRows) -> SourceRows:
+    """Take out what a delivery has in place of records without a readable key: their defects go to quarantine as they are."""
+    base, unreadable = dict(rows.base), dict[str, list[str]]()
+    for table in (contract.source_table(name) for name in rows.base):
+        if table.dataset is not None:
+            frame = base[table.name]
+            has_key = frame[[table.key_text] if table.key_text else list(table.key)].notna().all(axis=1)
+            unreadable[table.name] = frame.loc[~has_key, table.defect].tolist()
+            base[table.name] = frame[has_key].reset_index(drop=True)
+    return SourceRows(base, rows.partners, unreadable)
 
 
 def _types(extract: Extract, deps: Dependencies) -> Mapping[str, ColumnType]:
@@ -180,7 +192,7 @@ async def _write_quarantine(
     rows: SourceRows, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
 ) -> ObjectRef | None:
     """Write the rows that were refused, if there are any."""
-    refused = refused_rows(deps.contract, rows.base, results)
+    refused = chain(refused_rows(deps.contract, rows.base, results), unreadable_records(deps.contract, rows.unreadable_records))
     lines = await asyncio.to_thread(lambda: [f"{row.model_dump_json()}\n" for row in refused])
     if not lines:
         return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
-from contracts.quarantine import Problem, RefusedRow
+from contracts.quarantine import RECORD, Problem, RefusedRow
 from services.remodelling.transform import Remodelled
 from shared.codecs import codec_of
 from shared.source_keys import keys_of
@@ -42,6 +42,16 @@ def refused_rows(
                 problems=tuple(problems),
                 row={name: values[number] for name, values in columns.items()},
             )
+
+
+def unreadable_records(contract: Contract, records: Mapping[str, Sequence[str]]) -> Iterator[RefusedRow]:
+    """One entry per record without a readable key and warehouse table that would have a row of it."""
+    for source, defects in records.items():
+        for star in contract.remodelled_from(source):
+            for defect in defects:
+                reason, _, text = defect.partition("\n")
+                problems, row = (Problem(column="", reason=reason),), {RECORD: text} if text else {}
+                yield RefusedRow(table=star.name, source_table=source, key={}, record=reason, problems=problems, row=row)
 
 
 def _shown(value: Any, kind: ColumnType) -> int | bool | str | None:

@@ -48,6 +48,8 @@ class SourceRows:
 
     base: Mapping[str, pd.DataFrame]  # rows to be remodelled
     partners: Mapping[str, pd.DataFrame]  # rows that are only joined
+    # What is wrong with records whose key can't be read (services/ingestion/spool.py).
+    unreadable_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

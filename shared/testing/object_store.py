@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import md5, sha256
 from typing import BinaryIO
 
 from contracts.objects import ObjectRef
+from shared.clock import utc_now
 from shared.errors import DependencyDownError
 from shared.object_store import Listed, ListedVersion, Versioned, conflict, verified
 from shared.testing.faults import Faults
@@ -22,6 +24,7 @@ class FakeObjectStore:
 
     def __init__(self, *buckets: str) -> None:
         self.faults = Faults()
+        self.now: Callable[[], datetime] = utc_now  # when objects are written
         self.buckets: dict[str, dict[str, bytes]] = {bucket: {} for bucket in buckets}
         self._written: dict[tuple[str, str], datetime] = {}
         self._versions: dict[tuple[str, str], list[tuple[datetime, bytes]]] = {}  # in the order of writing
@@ -96,7 +99,7 @@ class FakeObjectStore:
         return self._versions.get((bucket, key)) or ([] if there is None else [(_BEGAN, there)])
 
     def _write(self, bucket: str, key: str, body: bytes) -> None:
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = self.now().replace(microsecond=0)
         self._bucket(bucket)[key] = body
         self._written[bucket, key] = now
         self._versions.setdefault((bucket, key), []).append((now, body))

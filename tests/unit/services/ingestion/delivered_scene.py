@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
+from contracts.contract import Contract
 from contracts.files import FileRecord, records_of
+from contracts.key_hashes import KeyHashes, TableHashes
 from contracts.messages import (
     BatchIngested,
     IngestSource,
     IngestSourceData,
     LookUpKeys,
     LookUpKeysData,
+    Message,
     RowsOf,
     Trigger,
     decode,
@@ -25,7 +29,9 @@ from services.ingestion.dropzone import DropZone
 from services.ingestion.handler import Dependencies, handle
 from services.ingestion.source import BatchLimits
 from shared.envelope import opening
+from shared.key_hashes import unpacked
 from shared.landed import truth_of
+from shared.object_store import ListedVersion
 from shared.outcome import Done
 from shared.source_keys import keys_of
 from shared.source_store import SourceStore
@@ -33,6 +39,9 @@ from shared.testing import EPOCH, FakeObjectStore, FakeQueue
 from tests.fixtures.delivered_contract import PLANS
 
 LANDING, SOURCE = "landing", "plans"
+SECOND = timedelta(seconds=1)
+A, B, C = "1;2026-01-01;10.50", "2;2026-02-01;7", "3;2026-03-01;1"
+KEY_A, KEY_B, KEY_C = (1, "2026-01-01"), (2, "2026-02-01"), (3, "2026-03-01")
 HEADER = "product_id;month;amount\n"
 
 
@@ -41,15 +50,38 @@ def budget(*rows: str) -> bytes:
     return (HEADER + "".join(f"{row}\n" for row in rows)).encode()
 
 
+def product(number: int, name: str, day: int) -> bytes:
+    updated_at = f"2026-01-{day:02}T00:00:00Z"
+    return json.dumps({"product_id": number, "product_name": name, "price": 1, "updated_at": updated_at}).encode() + b"\n"
+
+
+class Bucket(FakeObjectStore):
+    """Objects that a test writes at a time of its choice, and some of which vanish after they were listed."""
+
+    def __init__(self) -> None:
+        super().__init__(LANDING, "processed")
+        self.written_at = EPOCH
+        self.now = lambda: self.written_at
+        self.vanishing = set[str]()
+        self.listings = 0
+
+    async def versions(self, bucket: str, prefix: str) -> list[ListedVersion]:
+        self.listings += 1
+        return await super().versions(bucket, prefix)
+
+    async def download(self, bucket: str, key: str, version_id: str, file: BinaryIO) -> bool:
+        return key not in self.vanishing and await super().download(bucket, key, version_id, file)
+
+
 @dataclass
 class DeliveredScene:
-    """The drop zone, and an ingestion of it."""
+    """The drop zone, and an ingestion of it. Whatever a killed run has left of its lease is over when the next one begins."""
 
-    objects: FakeObjectStore = field(default_factory=lambda: FakeObjectStore(LANDING, "processed"))
+    objects: Bucket = field(default_factory=Bucket)
     queue: FakeQueue = field(default_factory=lambda: FakeQueue("remodelling"))
     limits: BatchLimits = field(default_factory=BatchLimits)
-    contract: Any = PLANS
-    tokens: int = 0
+    contract: Contract = PLANS
+    _count: int = 0
 
     @property
     def store(self) -> SourceStore:
@@ -62,30 +94,44 @@ class DeliveredScene:
         return Dependencies(source, self.store, self.queue, self.limits, now=self._now, new_token=self._token)
 
     def _now(self) -> datetime:
-        self.tokens += 1
-        return EPOCH + timedelta(hours=self.tokens)  # whatever a killed run has left of its lease is over
+        self._count += 1
+        return EPOCH + self._count * timedelta(minutes=10)
 
     def _token(self) -> UUID:
-        self.tokens += 1
-        return UUID(int=self.tokens)
+        self._count += 1
+        return UUID(int=self._count)
 
     async def put(self, name: str, body: bytes) -> None:
         """Put a file into the drop zone, such as `budget/a.csv`."""
         await self.objects.put(LANDING, f"dropzone/{name}", body)
 
-    async def ingest(self, trigger: Trigger = Trigger.OPERATOR, **wish: Any) -> list[BatchIngested]:
-        """Handle a command; return what it announced."""
-        before = len(self.queue.sent)
+    def command(self, trigger: Trigger, **wish: Any) -> IngestSource:
         data = IngestSourceData(source_name=SOURCE, trigger=trigger, **wish)
-        assert await handle(IngestSource(**opening("tests"), data=data), self.deps) == Done()
+        return IngestSource(**{**opening("tests"), "time": self._now()}, data=data)
+
+    async def handle(self, message: Message) -> list[BatchIngested]:
+        """Handle a message; return what it announced."""
+        before = len(self.announced)
+        assert await handle(message, self.deps) == Done()
         return self.announced[before:]
 
-    async def look_up(self, table: str, *keys: tuple[int | str, ...]) -> list[tuple[int | str, ...]]:
+    async def ingest(self, trigger: Trigger = Trigger.OPERATOR, **wish: Any) -> list[BatchIngested]:
+        """Handle a new command; return what it announced."""
+        return await self.handle(self.command(trigger, **wish))
+
+    async def look_up(
+        self, table: str, *keys: tuple[int | str, ...], believe_empty: bool = False
+    ) -> list[tuple[int | str, ...]]:
         """Handle a question of loading; return which rows are gone."""
-        before = len(self.queue.sent)
-        data = LookUpKeysData(source_name=SOURCE, rows=(RowsOf(table=table, keys=keys),))
-        assert await handle(LookUpKeys(**opening("tests"), data=data), self.deps) == Done()
-        return [key for batch in self.announced[before:] for rows in batch.data.gone for key in rows.keys]
+        rows = (RowsOf(table=table, keys=keys),)
+        data = LookUpKeysData(source_name=SOURCE, rows=rows, believe_empty=believe_empty)
+        batches = await self.handle(LookUpKeys(**opening("tests"), data=data))
+        return [key for batch in batches for gone in batch.data.gone for key in gone.keys]
+
+    async def hashes(self, batch: BatchIngested) -> tuple[TableHashes, ...]:
+        """The hashes of keys that a batch carries."""
+        assert batch.data.hashes is not None
+        return unpacked(KeyHashes, await self.objects.get(batch.data.hashes)).tables
 
     @property
     def announced(self) -> list[BatchIngested]:

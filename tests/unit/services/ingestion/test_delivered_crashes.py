@@ -1,0 +1,77 @@
+"""Commands to a source of files that come late, more than once, or to a run that dies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from contracts.doorbells import understood
+from contracts.files import Outcome
+from contracts.messages import Trigger
+from shared.errors import DependencyDownError
+from shared.testing import AnswerLost, Partial, connection_reset
+from tests.unit.services.ingestion.delivered_scene import KEY_B, KEY_C, A, B, C, DeliveredScene, budget, product
+
+
+async def test_a_scheduled_command_is_answered_by_a_later_look_at_all_that_waits() -> None:
+    scene = DeliveredScene()
+    early = scene.command(Trigger.SCHEDULE)
+    await scene.ingest()
+    listed = scene.objects.listings
+    await scene.handle(early)
+    assert scene.objects.listings == listed
+
+
+async def test_a_command_whose_run_died_between_two_files_is_followed_to_its_end() -> None:
+    """Its first run has ended after the command was sent, and is no answer to it: a file is left."""
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", budget(A, B))
+    await scene.put("budget/b.csv", budget(B, C))
+    command = scene.command(Trigger.SCHEDULE)
+    scene.objects.faults.add("download", Partial(), connection_reset())
+    with pytest.raises(DependencyDownError):
+        await scene.handle(command)
+    assert len(await scene.handle(command)) == 1
+    assert await scene.truth() == {KEY_B: 700, KEY_C: 100}
+
+
+async def test_a_doorbell_is_a_reason_to_look() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", budget(B, C))
+    doorbell = understood('{"Records": [{"eventSource": "aws:s3", "eventTime": "2020-01-01T00:00:00.000Z"}]}')
+    assert len(await scene.handle(doorbell)) == 1
+    listed = scene.objects.listings
+    await scene.handle(doorbell)
+    assert scene.objects.listings == listed, "a run has looked since it rang"
+
+
+@pytest.mark.parametrize("method", ["put", "replace", "send", "download", "versions"])
+@pytest.mark.parametrize("lost", [AnswerLost, connection_reset], ids=["after", "before"])
+async def test_a_crash_at_any_effect_loses_and_doubles_nothing(method: str, lost: Any) -> None:
+    """The n-th call of a method fails, before or after its effect, for every n; the message is then handled again."""
+    for number in range(40):
+        scene = DeliveredScene()
+        await scene.put("budget/a.csv", budget(A, B))
+        await scene.put("budget/b.csv", budget(B, C))
+        await scene.put("product/a.jsonl", product(1, "one", 2))
+        await scene.put("product/b.jsonl", product(1, "late", 1))
+        faults = (scene.queue if method == "send" else scene.objects).faults
+        faults.add(method, *[Partial()] * number, lost())
+        command = scene.command(Trigger.SCHEDULE)
+        try:
+            await scene.handle(command)
+            has_failed = False
+        except DependencyDownError:
+            has_failed = True
+            await scene.handle(command)
+        faults.clear()
+        assert await scene.truth() == {KEY_B: 700, KEY_C: 100}, (method, number)
+        assert await scene.truth("product") == {(1,): "one"}, (method, number)
+        found = [*await scene.records(), *await scene.records("product")]
+        assert sorted(record.key.rpartition("/")[2] for record in found) == ["a.csv", "a.jsonl", "b.csv", "b.jsonl"]
+        assert Outcome.REFUSED not in {record.outcome for record in found}
+        assert await scene.ingest(Trigger.SCHEDULE) == [], (method, number)
+        if not has_failed:
+            return
+    raise AssertionError(f"{method} is called more than 40 times")
