@@ -50,6 +50,7 @@ class DatasetState(_Stored):
     """How far a data set has been taken (contracts/datasets.py)."""
 
     whole_run: int | None = None  # the run of the newest whole snapshot; earlier extracts no longer count
+    tagged_run: int | None = None  # those of runs before it have the tag that lets them expire
     sha256: str | None = None  # of the bytes of the last delivery: the same ones again change nothing
     is_emptied: bool = False  # the last delivery was a whole snapshot without a record, which is not believed yet
     since: str | None = None  # what the next increment of an API begins after

@@ -111,6 +111,10 @@ class ObjectStore(Protocol):
         """Append the bytes of a version to a file, in bounded memory; False if there is no such version."""
         ...
 
+    async def tag(self, bucket: str, key: str, name: str, value: str) -> None:
+        """Give an object this tag, in place of any others; nothing happens if there is no such object."""
+        ...
+
 
 class S3ObjectStore:
     """Objects in S3."""
@@ -198,6 +202,17 @@ class S3ObjectStore:
                 while chunk := await stream.read(_CHUNK):
                     await asyncio.to_thread(file.write, chunk)
         return True
+
+    async def tag(self, bucket: str, key: str, name: str, value: str) -> None:
+        """See ObjectStore."""
+        with aws_errors("s3", f"{bucket}/{key}"):
+            try:
+                await self._client.put_object_tagging(
+                    Bucket=bucket, Key=key, Tagging={"TagSet": [{"Key": name, "Value": value}]}
+                )
+            except ClientError as error:
+                if error_code(error) not in _GONE:
+                    raise
 
 
 async def put_addressed(

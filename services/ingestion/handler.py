@@ -21,6 +21,7 @@ from services.ingestion.lease import LeaseHeldError, SourceLease, renewed, take_
 from services.ingestion.plan import COMPARE_KEYS_EVERY
 from services.ingestion.reports import report_batch, report_end, report_plan
 from services.ingestion.resume import resumed
+from services.ingestion.retention import tag_superseded
 from services.ingestion.run import Run
 from services.ingestion.source import BatchLimits, OpenSnapshot, SnapshotLostError, Source
 from shared.clock import utc_now
@@ -143,6 +144,8 @@ async def _run(command: IngestSource | LookUpKeys, lease: SourceLease, deps: Dep
         await deps.store.write_manifest(manifest)
     if run.leaves_manifest(batches):
         await deps.store.write_manifest(run.manifest(batches, deps.now()))
+    if before is not None:
+        await tag_superseded(deps.store, before.datasets)
     await lease.complete(run.checkpoint(compared))
     await snapshot.completed(plan)
     if run.leaves_manifest(batches):

@@ -55,8 +55,12 @@ class Run:
         return BatchIngested(**caused_by(self.command, EVENT_SOURCE, subject=batch_id, name="batch_ingested"), data=data)
 
     def leaves_manifest(self, batches: Sequence[BatchIngested]) -> bool:
-        """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint."""
-        return bool(batches) or self.trigger is Trigger.OPERATOR
+        """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint.
+
+        What has been delivered of a data set is read from the manifest of its whole snapshot on, so that one has to be there.
+        """
+        begins_truth = any(state.whole_run == self.number for state in self.plan.datasets.values())
+        return bool(batches) or begins_truth or self.trigger is Trigger.OPERATOR
 
     @property
     def trigger(self) -> Trigger | None:
@@ -89,6 +93,7 @@ class Run:
     def checkpoint(self, compared: Collection[str]) -> Checkpoint:
         """What the run leaves to the next one; `compared` are the tables whose keys were compared."""
         due = {table.name for table in self.plan.compared_tables}
+        known = self.before.datasets if self.before else {}
         return Checkpoint(
             run=self.number,
             started_at=self.started_at,
@@ -100,7 +105,10 @@ class Run:
             new_columns={name: table.described_columns for name, table in self.facts.tables.items() if table.new_columns},
             empty_tables=(self.known_empty - due) | due.difference(compared),
             held_back_since=held_back_since(self.facts, self.before),
-            datasets=dict(self.plan.datasets),
+            datasets={
+                name: state.model_copy(update={"tagged_run": known[name].whole_run if name in known else None})
+                for name, state in self.plan.datasets.items()
+            },
             may_wait=self.plan.may_wait,
         )
 

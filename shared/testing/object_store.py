@@ -26,6 +26,7 @@ class FakeObjectStore:
         self.faults = Faults()
         self.now: Callable[[], datetime] = utc_now  # when objects are written
         self.buckets: dict[str, dict[str, bytes]] = {bucket: {} for bucket in buckets}
+        self.tags: dict[tuple[str, str], dict[str, str]] = {}  # by bucket and key
         self._written: dict[tuple[str, str], datetime] = {}
         self._versions: dict[tuple[str, str], list[tuple[datetime, bytes]]] = {}  # in the order of writing
 
@@ -86,6 +87,12 @@ class FakeObjectStore:
             file.write(found[1])
         return True
 
+    async def tag(self, bucket: str, key: str, name: str, value: str) -> None:
+        """See ObjectStore."""
+        async with self.faults.call("tag"):
+            if key in self._bucket(bucket):
+                self.tags[bucket, key] = {name: value}
+
     def delete(self, bucket: str, key: str, version_id: str | None = None) -> None:
         """Delete an object, which leaves its versions, or one version for good, and with the last one the object."""
         versions = self._versions.get((bucket, key), [])
@@ -101,6 +108,7 @@ class FakeObjectStore:
     def _write(self, bucket: str, key: str, body: bytes) -> None:
         now = self.now().replace(microsecond=0)
         self._bucket(bucket)[key] = body
+        self.tags.pop((bucket, key), None)
         self._written[bucket, key] = now
         self._versions.setdefault((bucket, key), []).append((now, body))
 

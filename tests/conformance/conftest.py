@@ -57,6 +57,13 @@ class Objects:
             status: Any = {"Status": "Enabled"}
             await self.clients.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration=status)
 
+    async def tags(self, key: str) -> dict[str, str]:
+        if self.clients is None:
+            assert isinstance(self.store, FakeObjectStore)
+            return self.store.tags.get((self.bucket, key), {})
+        answer = await self.clients.s3.get_object_tagging(Bucket=self.bucket, Key=key)
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
     async def delete(self, key: str, version_id: str | None = None) -> None:
         if self.clients is None:
             assert isinstance(self.store, FakeObjectStore)

@@ -126,6 +126,16 @@ async def test_every_version_of_an_object_is_listed_and_can_be_read(objects: Obj
     assert bodies == [b"one", b"old", b"newer"]
 
 
+async def test_a_tag_replaces_the_tags_of_an_object_and_no_object_is_made_for_one(objects: Objects) -> None:
+    await objects.store.put(objects.bucket, "a/1", b"one")
+    assert await objects.tags("a/1") == {}
+    for value in ("new", "old", "old"):
+        await objects.store.tag(objects.bucket, "a/1", "state", value)
+    assert await objects.tags("a/1") == {"state": "old"}
+    await objects.store.tag(objects.bucket, "a/2", "state", "old")
+    assert await objects.store.keys(objects.bucket, "a/") == ["a/1"]
+
+
 async def test_an_object_in_a_bucket_without_versions_is_listed_as_one(objects: Objects) -> None:
     await objects.store.put(objects.bucket, "a/1", b"old")
     await objects.store.put(objects.bucket, "a/1", b"newer")
@@ -176,6 +186,7 @@ async def test_the_error_of_a_missing_bucket_names_the_set_up(objects: Objects) 
         store.listing(absent, ""),
         store.versions(absent, ""),
         store.download(absent, "key", "0", BytesIO()),
+        store.tag(absent, "key", "state", "old"),
     ):
         with pytest.raises(DependencyDownError, match=r"does not exist.*; rerun the set-up") as caught:
             await attempt
