@@ -120,16 +120,17 @@ class Client:
             return
         other = replace(self)  # with a session of its own, beside a fetch
         try:
-            async with other.session(), other._request("GET", self.origin, {}, {}):  # noqa: SLF001
+            async with other.session(), other._request("", "GET", self.origin, {}, {}):  # noqa: SLF001
                 return
         except UnreadableDeliveryError:
             return  # a refusal is an answer: the next delivery will meet it, and say so
         except _PassingError as error:
             raise error.final from error
 
-    async def ask(self, method: str, url: URL, headers: Mapping[str, str], **body: Any) -> Answer:
+    async def ask(self, what: str, method: str, url: URL, headers: Mapping[str, str], **body: Any) -> Answer:
         """Send a request until it is answered; `body` is json or data, as aiohttp takes it.
 
+        Errors call it `what`, since the paths of redirects and next pages may hold what only the server and we should know.
         Raises: UnreadableDeliveryError, CredentialsRefusedError if the server refuses it; DependencyDownError if it can't be
         reached, ServerBusyError if it keeps failing, or asks to wait for longer than a run should.
         """
@@ -142,23 +143,23 @@ class Client:
             reraise=True,
         )
         try:
-            return await tries(self._ask, method, url, headers, body)
+            return await tries(self._ask, what, method, url, headers, body)
         except _PassingError as error:
             raise error.final from error
 
-    async def _ask(self, method: str, url: URL, headers: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
+    async def _ask(self, what: str, method: str, url: URL, headers: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         """One try, with its redirects."""
         for _ in range(self.limits.redirects + 1):
             await self._wait_for_the_rate()
-            async with self._request(method, url, headers, body) as response:
+            async with self._request(what, method, url, headers, body) as response:
                 if response.status not in _REDIRECTS:
-                    self._check_status(method, response)
-                    return await self._read(response)
+                    self._check_status(what, response)
+                    return await self._read(what, response)
                 location = self.next_url(url, response.headers.get("Location", ""))
                 if method != "GET" and response.status not in _KEPT_METHOD:
-                    raise UnreadableDeliveryError(f"{method} {url.path} is redirected to a GET; correct the path or the method")
+                    raise UnreadableDeliveryError(f"{what} is redirected to a GET; correct the path or the method")
                 url = location
-        raise UnreadableDeliveryError(f"{url.path} is redirected more than {self.limits.redirects} times; correct the path")
+        raise UnreadableDeliveryError(f"{what} is redirected more than {self.limits.redirects} times; correct the path")
 
     def next_url(self, url: URL, location: str) -> URL:
         """Where an answer to a request of `url` leads. Raises: UnreadableDeliveryError for another origin than this one."""
@@ -169,16 +170,14 @@ class Client:
             place = f"to {target.origin()}"
         except ValueError:
             place = "to what is not a URL"
-        raise UnreadableDeliveryError(
-            f"the answer to {url.path} leads {place}; only {self.origin} is followed, which the contract names"
-        )
+        raise UnreadableDeliveryError(f"an answer leads {place}; only {self.origin} is followed, which the contract names")
 
     @asynccontextmanager
     async def _request(
-        self, method: str, url: URL, headers: Mapping[str, str], body: Mapping[str, Any]
+        self, what: str, method: str, url: URL, headers: Mapping[str, str], body: Mapping[str, Any]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, and class what goes wrong until its answer has been read."""
-        session, place = self._session, f"{self.origin}{url.path}"
+        session = self._session
         if session is None:
             raise RuntimeError("requests are made within session()")
         try:
@@ -205,13 +204,13 @@ class Client:
                 f"{self.origin} is not a URL that can be asked; correct it in the contract"
             ) from error
         except aiohttp.ClientResponseError as error:
-            text = f"{place} does not answer as HTTP allows ({type(error).__name__}); ask whoever runs the server"
+            text = f"{what} is not answered as HTTP allows ({type(error).__name__}); ask whoever runs the server"
             raise UnreadableDeliveryError(text) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise _PassingError(_busy(f"{place} did not complete its answer ({type(error).__name__})")) from error
+            raise _PassingError(_busy(f"{what} was not answered in full ({type(error).__name__})")) from error
 
-    def _check_status(self, method: str, response: aiohttp.ClientResponse) -> None:
-        status, what = response.status, f"{method} {response.url.path} was answered {response.status}"
+    def _check_status(self, what: str, response: aiohttp.ClientResponse) -> None:
+        status, what = response.status, f"{what} was answered {response.status}"
         if status in _ANSWERS:
             return
         if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -225,19 +224,19 @@ class Client:
             raise CredentialsRefusedError(what)
         raise UnreadableDeliveryError(f"{what}; correct the path or the parameters in the contract")
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        path, limit = response.url.path, self.limits.answer_bytes
+    async def _read(self, what: str, response: aiohttp.ClientResponse) -> Answer:
+        limit = self.limits.answer_bytes
         kind = response.content_type if "Content-Type" in response.headers else "text/plain"
         if response.status == HTTPStatus.OK and not any(known in kind for known in _TYPES):
             login = "; this may be a login page: check the credentials" if "html" in kind else ""
-            raise UnreadableDeliveryError(f"{path} was answered with {kind}, which is not data{login}")
+            raise UnreadableDeliveryError(f"{what} was answered with {kind}, which is not data{login}")
         digest, count = hashlib.sha256(), 0
         with ExitStack() as stack:
             body = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=8 * MIB))
             async for chunk in response.content.iter_any():
                 count += len(chunk)
                 if count > limit:
-                    raise UnreadableDeliveryError(f"the answer to {path} exceeds {limit // MIB} MiB; ask for smaller pages")
+                    raise UnreadableDeliveryError(f"the answer to {what} exceeds {limit // MIB} MiB; ask for smaller pages")
                 digest.update(chunk)
                 body.write(chunk)
             body.seek(0)

@@ -120,7 +120,7 @@ class Credentials:
         headers = {"Authorization": self._basic(quote_plus(client), quote_plus(secret)), "Accept": "application/json"}
         asked_at, url = self.clock(), URL(str(self.api.token_url))
         async with self.client.session():
-            answer = await self.client.ask("POST", url, headers, data=form)
+            answer = await self.client.ask(f"POST {url.path}", "POST", url, headers, data=form)
         with answer.body as body:
             try:
                 found = json.load(body)

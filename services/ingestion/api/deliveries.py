@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import timedelta
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +26,7 @@ from services.ingestion.api.paging import Asked, first_page, next_page, text_at
 from services.ingestion.delivery import BadRecord, Delivery, Record, Taken, UnreadableDeliveryError
 from services.ingestion.records import read_records
 from shared.clock import Clock, utc_now
+from shared.codecs import codec_of
 from shared.codecs.codec import MIB
 from shared.errors import PermanentError
 from shared.object_store import ObjectStore
@@ -110,15 +111,15 @@ class ApiDelivery:
 
     async def _ask(self, asked: Asked) -> Answer:
         """Ask for a page; with the secret read again if it is refused, since secrets are rotated."""
-        url, body = asked.sent(self.request.method)
+        method, (url, body) = self.request.method, asked.sent(self.request.method)
+        what, secret = f"{method} {self.request.path}", self.request.api.secret
         try:
-            return await self.client.ask(self.request.method, url, await self._headers(), **body)
+            return await self.client.ask(what, method, url, await self._headers(), **body)
         except CredentialsRefusedError:
             self.credentials.forget()
         try:
-            return await self.client.ask(self.request.method, url, await self._headers(), **body)
+            return await self.client.ask(what, method, url, await self._headers(), **body)
         except CredentialsRefusedError as error:
-            secret = self.request.api.secret
             advice = f"correct secret '{secret}', or its permissions there" if secret else "name a secret in the contract"
             raise UnreadableDeliveryError(f"{error}; {advice}") from error
 
@@ -172,7 +173,7 @@ class _Position:
             return
         for record in records:
             value = record.values.get(self._column) if isinstance(record, Record) else None
-            order = None if value is None else _ordered(value, self._type)
+            order = _ordered(value, self._type)
             if order is not None and (self._greatest is None or order > self._greatest):
                 self.since, self._greatest = str(value), order
 
@@ -183,18 +184,14 @@ class _Position:
 
 
 def _ordered(value: object, kind: ColumnType) -> Any:
-    """The value in the order of its type: a Decimal, a time in UTC, or a text; None for what is not a value of it."""
-    text = str(value)
-    try:
-        if kind.is_whole_number or kind.is_decimal:
-            number = Decimal(text)
-            return number if number.is_finite() else None
-        if kind.is_moment:
-            moment = datetime.fromisoformat(text)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    except (ValueError, InvalidOperation):
+    """A value in the order of its type; None for what is not a value of it."""
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         return None
-    return text
+    try:
+        found = codec_of(kind).delivered(str(value))
+        return Decimal(found) if kind.is_decimal else found
+    except (ValueError, ArithmeticError):
+        return None
 
 
 def meaning(table: SourceTable, request: Request) -> str:

@@ -54,13 +54,13 @@ async def zeros(writer: asyncio.StreamWriter) -> None:
 
 
 PASSING: dict[str, tuple[bytes | Send, str]] = {
-    "hangs before its headers": (hang, "/rates did not complete its answer"),
-    "hangs after its headers": (begins(HEAD + b"Content-Length: 100\r\n\r\n"), "did not complete"),
-    "hangs in its body": (begins(HEAD + b"Content-Length: 100\r\n\r\n[{"), "did not complete"),
-    "closes without an answer": (b"", "did not complete"),
-    "sends half a body": (HEAD + b"Content-Length: 100\r\nConnection: close\r\n\r\n[]", "did not complete"),
-    "breaks off between chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n", "did not complete"),
-    "sends gzip that is not": (answer(b"[]", content_encoding="gzip"), "did not complete"),
+    "hangs before its headers": (hang, "/rates was not answered in full"),
+    "hangs after its headers": (begins(HEAD + b"Content-Length: 100\r\n\r\n"), "not answered in full"),
+    "hangs in its body": (begins(HEAD + b"Content-Length: 100\r\n\r\n[{"), "not answered in full"),
+    "closes without an answer": (b"", "not answered in full"),
+    "sends half a body": (HEAD + b"Content-Length: 100\r\nConnection: close\r\n\r\n[]", "not answered in full"),
+    "breaks off between chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n", "not answered in full"),
+    "sends gzip that is not": (answer(b"[]", content_encoding="gzip"), "not answered in full"),
     "fails for ever": (answer(b"", 500), "GET /rates was answered 500;"),
     "is overloaded": (answer(b"", 503), "answered 503"),
     "limits for ever": (answer(b"", 429), "answered 429"),
@@ -96,9 +96,9 @@ REFUSED: dict[str, tuple[bytes | Send, str]] = {
         answer(gzip.compress(bytes(64 * MIB)), content_encoding="gzip"),
         "/rates exceeds 2 MiB",
     ),
-    "has too many headers": (answer([], 200, **{f"x{number}": "y" for number in range(1000)}), "not answer as HTTP allows"),
-    "has a giant header": (answer([], x="y" * 100_000), "not answer as HTTP allows"),
-    "speaks another protocol": (b"SSH-2.0-OpenSSH\r\n\r\n", "not answer as HTTP allows"),
+    "has too many headers": (answer([], 200, **{f"x{number}": "y" for number in range(1000)}), "not answered as HTTP allows"),
+    "has a giant header": (answer([], x="y" * 100_000), "not answered as HTTP allows"),
+    "speaks another protocol": (b"SSH-2.0-OpenSSH\r\n\r\n", "not answered as HTTP allows"),
     "redirects to the metadata": (
         answer(b"", 302, location="http://169.254.169.254/latest"),
         "leads to http://169.254.169.254;",
@@ -124,7 +124,7 @@ async def test_what_no_try_helps_is_refused_with_a_sentence(case: str) -> None:
 async def test_a_slow_drip_ends_at_the_limit_of_an_answer() -> None:
     limits = Limits(answer=timedelta(seconds=0.2), tries=1)
     async with serving(drip) as server:
-        with pytest.raises(ServerBusyError, match="did not complete"):
+        with pytest.raises(ServerBusyError, match="not answered in full"):
             await Scene(server.url, limits=limits).fetch()
 
 
