@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from contracts.contract import Contract
-from contracts.datasets import DROP_ZONE, Contents
+from contracts.datasets import DROP_ZONE, Contents, Paging
 from contracts.tables import Dimension
 from services.operator.errors import UsageError
 
@@ -21,6 +21,14 @@ def notes_on_delivered(contract: Contract, *, is_url_unused: bool) -> Iterator[s
     parts = [contract.part(name) for name in contract.sources or [""] if contract.is_delivered(name)]
     for part in parts:
         yield f"{_described(part)}: nothing is compared here, each record is checked when it is delivered"
+    for source in contract.source_tables:
+        request = source.dataset.request if source.dataset is not None else None
+        is_whole = source.dataset is not None and source.dataset.contents is Contents.SNAPSHOT
+        if is_whole and request is not None and request.pages.kind in {Paging.OFFSET, Paging.PAGE}:
+            yield (
+                f"the pages of '{source.name}' are counted: a row that moves to a page that has been read looks deleted until "
+                "the next fetch; use a cursor if the API has one"
+            )
     for table in contract.warehouse_tables:
         if isinstance(table, Dimension) and table.versions is not None:
             dataset = contract.source_table(table.source).dataset

@@ -24,7 +24,7 @@ async def test_a_scheduled_command_is_answered_by_a_later_look_at_all_that_waits
 
 
 async def test_a_command_whose_run_died_between_two_files_is_followed_to_its_end() -> None:
-    """Its first run has ended after the command was sent, and is no answer to it: a file is left."""
+    """Its first run has ended after the command was sent, and does not answer it: a file is left."""
     scene = DeliveredScene()
     await scene.put("budget/a.csv", budget(A, B))
     await scene.put("budget/b.csv", budget(B, C))

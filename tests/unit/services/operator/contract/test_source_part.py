@@ -163,6 +163,9 @@ def test_a_pull_of_a_database_leaves_the_data_sets_of_other_sources_as_they_are(
     text = with_source_part(DELIVERED, source_part(PAGILA, ["city"]), "shop.yaml", "cities")
     assert {name: part for name, part in parsed(text)[0]["sources"].items() if name != "cities"} == document["sources"]
     assert with_source_part(text, source_part(PAGILA, ["city"]), "shop.yaml", "cities") == text
+    table = "{request: {path: /r}, key: a, columns: {a: integer}}"
+    alone = f"name: r\nsource: {{api: {{url: 'https://a.example'}}, tables: {{r: {table}}}}}\n"
+    assert parsed(with_named_source(alone, "r.yaml", "rates"))[0]["sources"] == {"rates": parsed(alone)[0]["source"]}
 
 
 def test_the_only_source_becomes_one_of_several() -> None:

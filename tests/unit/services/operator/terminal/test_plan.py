@@ -158,6 +158,16 @@ def test_of_data_sets_nothing_is_compared_and_where_they_are_put_is_said(
     ) in printed
 
 
+def test_a_whole_snapshot_by_counted_pages_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "delivered.yaml"
+    since = '          since: {parameter: since, column: day, first: "2026-01-01"}\n'
+    paging = "paging: {by: offset, parameter: from, size: 50}"
+    text = DELIVERED.replace(since, "").replace("paging: {by: cursor, parameter: cursor, at: next.cursor}", paging)
+    file.write_text(text.replace("          contents: increment\n", ""))
+    assert plan("--contract", str(file)) == ExitCode.CHANGED
+    assert "the pages of 'exchange_rate' are counted: a row that moves to a page that has been read" in capsys.readouterr().out
+
+
 def test_a_database_beside_data_sets_is_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
