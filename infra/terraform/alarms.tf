@@ -59,11 +59,12 @@ module "proof" {
   namespace          = local.name
   topic_arn          = module.alarm_topic.arn
   silent_minutes     = 5 * ceil(max(local.topology.alarms.unproved_minutes, 4 * local.proof_minutes) / 5)
+  sources            = keys(local.silent_minutes)
 }
 
 locals {
-  # By source, how long nothing may happen although its schedule is on: a message that finds no new file is also done. The log
-  # names the source only if there are several.
+  # By source, how long nothing may happen although its schedule is on: a message that finds no new file is also done. Logs name
+  # the source only if there are several.
   silent_minutes = {
     for schedule in values(local.schedules) :
     (length(local.sources) > 1 ? schedule.source : "") => 5 * ceil(max(local.topology.alarms.silent_minutes, 3 * local.minutes[schedule.expression]) / 5)

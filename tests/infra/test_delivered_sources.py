@@ -151,6 +151,17 @@ def test_only_ingestion_reaches_the_internet_and_only_if_there_is_an_api(
     assert announced(found) == prefixes(TOPOLOGY)
 
 
+def test_a_source_is_unproved_by_itself(delivered: Applied) -> None:
+    metrics = {
+        alarm.values["alarm_name"]: alarm.values["metric_name"]
+        for alarm in delivered.of_type("aws_cloudwatch_metric_alarm")
+        if alarm.values["alarm_name"].endswith("-unproved")
+    }
+    assert metrics == {f"starlift-{name}-unproved": f"starlift.proof_equal.{name}" for name in ("plans", "rates")}
+    patterns = {one.values["name"]: one.values["pattern"] for one in delivered.of_type("aws_cloudwatch_log_metric_filter")}
+    assert patterns["proof_equal.rates"] == '"EQUAL as of run" "(source rates)"'
+
+
 def test_a_source_is_silent_by_itself_and_a_refused_file_raises_an_alarm(delivered: Applied) -> None:
     minutes = {
         alarm.values["alarm_name"]: alarm.values["evaluation_periods"] * 5

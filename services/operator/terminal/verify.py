@@ -26,7 +26,7 @@ from services.operator.proof.row_comparison import NAMED_MAXIMUM
 from services.operator.proof.verdict import Scope, Verdict
 from services.operator.proof.verify import chosen_tables, verify_and_keep
 from services.operator.proof.version_history import check_histories
-from services.operator.system import System
+from services.operator.system import OperatorSettings, System
 from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.session import AsJson, with_system
 from services.operator.wording import counted
@@ -81,7 +81,7 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
     if begin_anew and not history:
         raise typer.BadParameter("--begin-anew needs --history; pass both")
 
-    async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, str, str | None]:
+    async def work(system: System) -> tuple[Verdict, HistoryVerdict | None, OperatorSettings, str | None]:
         if begin_anew:
             await keep_baseline(system)
         verdict = await _compare(system, scope, is_regular=record)
@@ -92,10 +92,10 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
         past = await _check_history(system, scope) if history else None
         is_flawed = verdict.different or (past is not None and not past.is_complete)
         kept = await keep_report(system, verdict, past) if record and is_flawed else None
-        return verdict, past, system.settings.source_name, kept
+        return verdict, past, system.settings, kept
 
-    verdict, past, source_name, kept = with_system(work)
-    code = deliver(verdict, past, as_json=as_json, report=report, source_name=source_name, kept=kept)
+    verdict, past, settings, kept = with_system(work)
+    code = deliver(verdict, past, settings, as_json=as_json, report=report, kept=kept)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
 
@@ -146,10 +146,10 @@ def repaired_sentence(verdict: Verdict, runs: Sequence[int]) -> str:
 def deliver(
     verdict: Verdict,
     history: HistoryVerdict | None,
+    settings: OperatorSettings,
     *,
     as_json: bool,
     report: Path | None,
-    source_name: str,
     kept: str | None = None,
 ) -> ExitCode:
     """Print the verdict, with that of the history if it was checked, write the report, and return the exit code.
@@ -161,12 +161,12 @@ def deliver(
         past = {} if history is None else {"history": history.model_dump(mode="json")}
         typer.echo(json.dumps(verdict.model_dump(mode="json") | past, indent=2))
     else:
-        show_verdict(people, verdict, kept)
+        show_verdict(people, verdict, kept, settings.source_name if len(settings.contract.sources) > 1 else None)
         if history is not None:
             show_history(people, history, kept)
     if report is not None:
         try:
-            report.write_text(as_html(verdict, source_name, history), encoding="utf-8")
+            report.write_text(as_html(verdict, settings.source_name, history), encoding="utf-8")
         except OSError as error:
             raise OperatorError(f"the report can't be written to '{report}': {error.strerror}") from error
     if verdict.outcome is Outcome.DIFFERENT or (history is not None and not history.is_complete):
@@ -174,8 +174,11 @@ def deliver(
     return ExitCode.NOT_LOADED if verdict.outcome is Outcome.PENDING else ExitCode.DONE
 
 
-def show_verdict(console: Console, verdict: Verdict, kept: str | None = None) -> None:
-    """Print a line per table, the first differences of each, and the verdict as a sentence."""
+def show_verdict(console: Console, verdict: Verdict, kept: str | None = None, source: str | None = None) -> None:
+    """Print a line per table, the first differences of each, and the verdict as a sentence.
+
+    The name of the `source`, of several, is in the sentence: alarms tell by it which one is proved (infra/terraform).
+    """
     stuck = ("stuck",) if verdict.stuck else ()  # a terminal has little room at 80 columns
     table = Table(
         "table", "expected", "found", "in flight", *stuck, "quarantine", "different", title="Proof", title_justify="left"
@@ -194,7 +197,8 @@ def show_verdict(console: Console, verdict: Verdict, kept: str | None = None) ->
     console.print(table)
     for found in verdict.tables:
         _show_named(console, found.table, found.differences, found.different, kept)
-    console.print(verdict_sentence(verdict), highlight=False, soft_wrap=True)
+    of_source = "" if source is None else f" (source {source})"
+    console.print(f"{verdict_sentence(verdict)}{of_source}", highlight=False, soft_wrap=True)
 
 
 def verdict_sentence(verdict: Verdict) -> str:

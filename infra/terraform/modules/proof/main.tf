@@ -15,6 +15,11 @@ variable "namespace" { type = string }
 variable "topic_arn" { type = string }
 variable "silent_minutes" { type = number }
 
+variable "sources" {
+  description = "The sources that are proved, or an empty name for the only one: its name is not in the verdict."
+  type        = set(string)
+}
+
 variable "family" {
   description = "The family of the operator's task definition; its newest revision runs, which the pipeline may have registered."
   type        = string
@@ -36,7 +41,11 @@ variable "statements" {
 }
 
 locals {
-  verdicts = { equal = "EQUAL as of run", different = "DIFFERENT as of run" } # the beginning of the verdict's sentence
+  # By metric, the beginning of the verdict's sentence, and how it names its source.
+  verdicts = merge(
+    { "proof_different" = "\"DIFFERENT as of run\"" },
+    { for source in var.sources : join(".", compact(["proof_equal", source])) => "\"EQUAL as of run\"${source == "" ? "" : " \"(source ${source})\""}" },
+  )
 }
 
 resource "aws_iam_role" "task" {
@@ -107,12 +116,12 @@ resource "aws_scheduler_schedule" "this" {
 
 resource "aws_cloudwatch_log_metric_filter" "verdict" {
   for_each       = local.verdicts
-  name           = "proof_${each.key}"
+  name           = each.key
   log_group_name = var.log_group_name
-  pattern        = "\"${each.value}\""
+  pattern        = each.value
   metric_transformation {
     namespace = var.namespace
-    name      = "${var.name}.proof_${each.key}"
+    name      = "${var.name}.${each.key}"
     value     = "1"
     unit      = "Count"
   }
@@ -135,11 +144,11 @@ resource "aws_cloudwatch_metric_alarm" "different" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "unproved" {
-  count               = var.is_enabled ? 1 : 0
-  alarm_name          = "${var.name}-unproved"
-  alarm_description   = "For ${var.silent_minutes} minutes no proof has found the warehouse equal, although the schedule is on: proofs fail, or rows are stuck. See docs/deploy.md."
+  for_each            = var.is_enabled ? var.sources : toset([])
+  alarm_name          = join("-", compact([var.name, each.key, "unproved"]))
+  alarm_description   = "For ${var.silent_minutes} minutes no proof ${each.key == "" ? "" : "of source ${each.key} "}has found the warehouse equal, although the schedule is on: proofs fail, or rows are stuck. See docs/deploy.md."
   namespace           = var.namespace
-  metric_name         = "${var.name}.proof_equal"
+  metric_name         = join(".", compact([var.name, "proof_equal", each.key]))
   statistic           = "Sum"
   period              = 300
   evaluation_periods  = var.silent_minutes / 5
@@ -149,6 +158,22 @@ resource "aws_cloudwatch_metric_alarm" "unproved" {
   alarm_actions       = [var.topic_arn]
   ok_actions          = [var.topic_arn]
   depends_on          = [aws_cloudwatch_log_metric_filter.verdict]
+}
+
+# An alarm is created under its name and destroyed under it: a replaced one might be gone in the end.
+moved {
+  from = aws_cloudwatch_metric_alarm.unproved[0]
+  to   = aws_cloudwatch_metric_alarm.unproved[""]
+}
+
+moved {
+  from = aws_cloudwatch_log_metric_filter.verdict["equal"]
+  to   = aws_cloudwatch_log_metric_filter.verdict["proof_equal"]
+}
+
+moved {
+  from = aws_cloudwatch_log_metric_filter.verdict["different"]
+  to   = aws_cloudwatch_log_metric_filter.verdict["proof_different"]
 }
 
 output "policy" { value = module.role.policy }

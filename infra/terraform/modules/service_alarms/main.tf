@@ -116,5 +116,11 @@ resource "aws_cloudwatch_metric_alarm" "refused" {
   depends_on          = [aws_cloudwatch_log_metric_filter.refused]
 }
 
+# An alarm is created under its name and destroyed under it: a replaced one might be gone in the end.
+moved {
+  from = aws_cloudwatch_metric_alarm.silent[0]
+  to   = aws_cloudwatch_metric_alarm.silent[""]
+}
+
 output "silent_alarm_names" { value = [for alarm in aws_cloudwatch_metric_alarm.silent : alarm.alarm_name] }
 output "rollback_alarm_names" { value = [for alarm in aws_cloudwatch_metric_alarm.failing : alarm.alarm_name] }

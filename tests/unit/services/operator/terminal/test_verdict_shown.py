@@ -32,6 +32,14 @@ def test_rows_that_a_page_names_are_not_printed() -> None:
     assert "Leeds" not in text
 
 
+def test_the_verdict_about_one_of_several_sources_names_it_on_its_line() -> None:
+    """As one line of a log, by which an alarm tells the sources apart."""
+    console = Console(file=io.StringIO(), width=80, record=True)
+    show_verdict(console, judge(NOTHING, BEGAN, []), source="rates")
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("EQUAL")]
+    assert line.endswith("(source rates)")
+
+
 @pytest.mark.parametrize(
     ("difference", "text"),
     [

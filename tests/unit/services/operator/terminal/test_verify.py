@@ -22,7 +22,7 @@ from services.operator.terminal.harness import ExitCode, run_command
 from services.operator.terminal.verify import deliver, repaired_sentence, scope_of
 from shared.errors import DependencyDownError
 from tests.unit.services.operator.proof.test_history import fact_history
-from tests.unit.services.operator.scene import BEGAN, FakeLedger, Scene
+from tests.unit.services.operator.scene import BEGAN, SETTINGS, FakeLedger, Scene
 
 NOTHING = Progress(None, (), None)
 EQUAL = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1)])
@@ -43,24 +43,24 @@ def test_a_report_path_in_a_missing_directory_is_refused_before_the_comparison(t
 
 def test_a_failure_to_write_the_report_is_printed_after_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OperatorError, match=r"the report can't be written to '.*': Is a directory"):
-        deliver(EQUAL, None, as_json=True, report=tmp_path, source_name="totesys")
+        deliver(EQUAL, None, SETTINGS, as_json=True, report=tmp_path)
     assert json.loads(capsys.readouterr().out)["equal"] is True
 
 
 def test_a_report_and_the_exit_code_agree_on_the_history(tmp_path: Path) -> None:
     page = tmp_path / "proof.html"
-    assert deliver(EQUAL, FLAWED, as_json=True, report=page, source_name="totesys") is ExitCode.DIFFERENT
+    assert deliver(EQUAL, FLAWED, SETTINGS, as_json=True, report=page) is ExitCode.DIFFERENT
     text = page.read_text()
     assert '<h1 class="different">The warehouse equals totesys, but its history is flawed</h1>' in text
     assert "<li><code>3 of 2026-01-01 is lost</code></li>" in text
-    assert deliver(EQUAL, HistoryVerdict(facts=()), as_json=True, report=page, source_name="totesys") is ExitCode.DONE
+    assert deliver(EQUAL, HistoryVerdict(facts=()), SETTINGS, as_json=True, report=page) is ExitCode.DONE
     assert '<h1 class="equal">The warehouse equals totesys, and its history is complete</h1>' in page.read_text()
 
 
 def test_stuck_rows_exit_with_4_and_a_flawed_history_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     pending = judge(NOTHING, BEGAN, [TableFindings("dim_staff", 1, 1, Counter({empty_table_cause("staff"): 3}))])
     for past, code in ((None, ExitCode.NOT_LOADED), (FLAWED, ExitCode.DIFFERENT)):
-        assert deliver(pending, past, as_json=False, report=None, source_name="totesys") is code
+        assert deliver(pending, past, SETTINGS, as_json=False, report=None) is code
     assert "3 rows: source table 'staff' is empty, which may be a mistake: if its rows were deleted, `starlift ingest" in (
         capsys.readouterr().out
     )
