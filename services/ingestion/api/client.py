@@ -20,7 +20,7 @@ import tenacity
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from services.ingestion.api.guard import Allowed, RefusedAddressError
+from services.ingestion.api.guard import SETTING, Allowed, RefusedAddressError
 from services.ingestion.delivery import UnreadableDeliveryError
 from shared.clock import Clock, utc_now
 from shared.codecs.codec import MIB
@@ -97,9 +97,10 @@ class Client:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         """Keep connections open between requests. Raises: UnreadableDeliveryError if the origin is refused."""
-        self.allowed.check_origin(self.origin, has_proxy=self.proxy is not None)
         # A proxy enforces the list: only its own address is seen here, and it is usually a private one.
         factory = None if self.proxy else self.allowed.socket_factory(self.origin)
+        if self.proxy and self.origin.scheme == "http" and self.origin.host not in self.allowed.hosts:
+            raise UnreadableDeliveryError(f"{self.origin} is asked without encryption; use https, or add its host to {SETTING}")
         timeout = aiohttp.ClientTimeout(
             total=self.limits.answer.total_seconds(),
             sock_connect=self.limits.connect.total_seconds(),

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,11 +16,10 @@ from typing import Any
 
 from yarl import URL
 
-from contracts.column_types import ColumnType
 from contracts.datasets import Api, Contents, Dataset, Paging, Request
 from contracts.files import FileRecord, last_fetch_key
 from contracts.state import DatasetState
-from contracts.tables import SourceTable
+from contracts.tables import SourceColumn, SourceTable
 from services.ingestion.api.client import Answer, Client, CredentialsRefusedError
 from services.ingestion.api.credentials import Credentials, ReadSecret
 from services.ingestion.api.paging import Asked, first_page, next_page, text_at
@@ -73,7 +73,8 @@ class ApiDelivery:
         """
         self._found, self.byte_count = None, 0
         asked_for = meaning(self.table, self.request)
-        position, digest = _Position(self.table, self.request, self.known.since), hashlib.sha256(asked_for.encode())
+        since, digest = self.known.since, hashlib.sha256(asked_for.encode())
+        column = next((one for one in self.table.columns if one.name == self.request.since_column), None)
         asked, seen, before = first_page(self.request, self.known.since), set[str](), 0
         async with self.client.session():
             while True:
@@ -88,20 +89,19 @@ class ApiDelivery:
                     self.byte_count += answer.byte_count
                     digest.update(bytes.fromhex(answer.sha256))
                     async for page in self._records_of(answer):
-                        position.take(page)
+                        since = _furthest(since, page, column) if column else since
                         yield [replace(one, place=before + one.place) for one in page] if before else page
                         count += len(page)
                     self._check_progress(asked, answer.sha256 if count else None, seen)
-                    position.end(answer)
+                    if self.request.cursor_at is not None:
+                        since = text_at(answer.body, self.request.cursor_at) or since
                     following = next_page(self.request, asked, answer, count, self.client)
                 if following is None:
                     break
                 asked, before = following, before + count
         headers = answer.response.headers if self._is_conditional else {}
         kept = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
-        self._found = self.known.model_copy(
-            update={"sha256": digest.hexdigest(), "since": position.since, "asked": asked_for, **kept}
-        )
+        self._found = self.known.model_copy(update={"sha256": digest.hexdigest(), "since": since, "asked": asked_for, **kept})
 
     @property
     def _is_conditional(self) -> bool:
@@ -158,40 +158,16 @@ class ApiDelivery:
         return read_records(answer.body, table)
 
 
-class _Position:
-    """What the next increment begins after. It never goes back: a fetch of no records leaves it."""
-
-    def __init__(self, table: SourceTable, request: Request, since: str | None) -> None:
-        self.since = since
-        self._request, self._column = request, request.since_column
-        self._type = next((column.type for column in table.columns if column.name == self._column), None)
-        self._greatest = None if since is None or self._type is None else _ordered(since, self._type)
-
-    def take(self, records: Iterable[Record | BadRecord]) -> None:
-        """Look at records, for the greatest value of the column."""
-        if self._column is None or self._type is None:
-            return
-        for record in records:
-            value = record.values.get(self._column) if isinstance(record, Record) else None
-            order = _ordered(value, self._type)
-            if order is not None and (self._greatest is None or order > self._greatest):
-                self.since, self._greatest = str(value), order
-
-    def end(self, answer: Answer) -> None:
-        """Look at a page, for the position that it names itself."""
-        if self._request.cursor_at is not None:
-            self.since = text_at(answer.body, self._request.cursor_at) or self.since
-
-
-def _ordered(value: object, kind: ColumnType) -> Any:
-    """A value in the order of its type; None for what is not a value of it."""
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        return None
-    try:
-        found = codec_of(kind).delivered(str(value))
-        return Decimal(found) if kind.is_decimal else found
-    except (ValueError, ArithmeticError):
-        return None
+def _furthest(since: str | None, records: Iterable[Record | BadRecord], column: SourceColumn) -> str | None:
+    """The greatest of a position and the values of a column, in the order of its type and as the API wrote it."""
+    codec, found = codec_of(column.type), list[tuple[Any, str]]()
+    values = (record.values.get(column.name) for record in records if isinstance(record, Record))
+    for value in (since, *values):
+        if isinstance(value, str | int | Decimal) and not isinstance(value, bool):
+            with suppress(ValueError, ArithmeticError):  # it is not a value of the column, and in quarantine later
+                order = codec.delivered(str(value))
+                found.append((Decimal(order) if column.type.is_decimal else order, str(value)))
+    return max(found)[1] if found else since
 
 
 def meaning(table: SourceTable, request: Request) -> str:

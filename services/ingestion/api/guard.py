@@ -14,8 +14,6 @@ from typing import Any
 
 from yarl import URL
 
-from services.ingestion.delivery import UnreadableDeliveryError
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -52,15 +50,6 @@ class Allowed:
                 ) from None
         return cls(tuple(networks), frozenset(hosts))
 
-    def check_origin(self, url: URL, *, has_proxy: bool) -> None:
-        """Check what can be known before a name is looked up. Raises: UnreadableDeliveryError."""
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise UnreadableDeliveryError(f"the origin {url.origin()} is not one of HTTP; correct the URL in the contract")
-        if has_proxy and url.scheme == "http" and url.host not in self.hosts:
-            raise UnreadableDeliveryError(
-                f"{url.origin()} does not encrypt, and a proxy would be asked for it; use https, or add the host to {SETTING}"
-            )
-
     def permits(self, address: Address, *, plain: bool) -> bool:
         """Whether a request may go to `address`; `plain`: without encryption."""
         address = getattr(address, "ipv4_mapped", None) or address
@@ -75,12 +64,8 @@ class Allowed:
             family, kind, protocol, _, target = info
             address = ipaddress.ip_address(str(target[0]).partition("%")[0])
             if origin.host not in self.hosts and not self.permits(address, plain=origin.scheme == "http"):
-                what = (
-                    f"{origin.host} is asked without encryption; use https"
-                    if _is_public(address)
-                    else (f"the address of {origin.host} is not public; use another")
-                )
-                raise RefusedAddressError(f"{what}, or add it to {SETTING}")
+                what = "is asked without encryption; use https" if _is_public(address) else "has no public address; use another"
+                raise RefusedAddressError(f"{origin.host} {what}, or add it to {SETTING}")
             return socket.socket(family, kind, protocol)
 
         return make
