@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,11 @@ def test_the_demo_ends_equal_on_one_busy_core_and_leaves_nothing(starlift: Starl
     theirs.touch()
     with busy_core() if IS_BUSY else nullcontext():
         answer = starlift("demo", "--seconds", "3", "--orders", "100")
-    assert "EQUAL as of run" in answer.out
+    for source in ("totesys", "rates"):
+        assert f"verdict of {source}" in answer.out
+    assert answer.out.count("EQUAL as of run") == 2
+    assert re.search(r"sales in GBP +£[\d,]+\.\d\d for \d+ sales, at each day's rate", answer.out)
+    assert "without a rate" not in answer.out
     assert "commit to warehouse" in answer.out
     assert "first load: " in answer.out
     assert answer.err == ""

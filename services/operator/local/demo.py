@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from importlib import resources
 from pathlib import Path
 
 from contracts.messages import Trigger
@@ -20,6 +22,7 @@ from infra.local.state import OPERATOR, Home, default_home, service_environment
 from services.operator.errors import OperatorError
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.latency import Latency, Watch, read_latency
+from services.operator.local.totesys.rates import contract_with_rates, serving_rates
 from services.operator.local.totesys.start import start_writing
 from services.operator.local.up import Screen, UpOptions, start, start_services
 from services.operator.locate import enter
@@ -27,6 +30,8 @@ from services.operator.proof.verdict import Verdict
 from services.operator.proof.verify import verify
 from services.operator.system import OperatorSettings, System, open_system
 from shared.ledger import row_count, run_count
+from shared.settings import PREFIX
+from shared.sql import quoted
 
 RUN_EVERY = timedelta(seconds=1)
 WRITES_PER_SECOND = 20.0
@@ -34,6 +39,19 @@ LOAD_LIMIT = timedelta(minutes=30)  # a guard against a hang, not against a slow
 LAST_RUNS = 5
 LOOK_EVERY = timedelta(milliseconds=100)
 SEED = 7
+SOURCE, RATES = "totesys", "rates"  # the sources of the demo
+_WORST_FIRST = (Outcome.DIFFERENT, Outcome.PENDING, Outcome.EQUAL)
+_SALES = "SELECT sum(sales)::bigint, sum(sales_without_rate)::bigint, coalesce(sum(amount_gbp), 0) FROM public.sales_in_gbp"
+_VIEW = resources.files("contracts").joinpath("sales_in_gbp.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Sales:
+    """What the view `sales_in_gbp` shows, of all days: `amount` is in pounds, without the sales that have no rate."""
+
+    count: int
+    without_rate: int
+    amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +59,38 @@ class Result:
     """What the demo measured.
 
     `first_rows` are the star rows of the first load, `first_load` is the time from its command to the last batch in the
-    warehouse, `runs` counts the runs that loaded anything, and `latency` is None where nothing was written.
+    warehouse, `runs` counts the runs that loaded anything, `latency` is None where nothing was written, and `verdicts` are by
+    source.
     """
 
     first_rows: int
     first_load: timedelta
     runs: int
     latency: Latency | None
-    verdict: Verdict
+    sales: Sales
+    verdicts: Mapping[str, Verdict]
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome, which decides the colour and the exit code."""
-        return outcome_at_rest(self.verdict)
+        """The worst outcome, which decides the colour and the exit code."""
+        return min(map(outcome_at_rest, self.verdicts.values()), key=_WORST_FIRST.index)
 
 
 @contextmanager
-def stage(screen: Screen, *, orders: int, every: timedelta) -> Iterator[tuple[str, Path]]:
+def stage(screen: Screen, *, orders: int, every: timedelta, rates_url: str | None = None) -> Iterator[tuple[str, Path]]:
     """A filled stack with its services up, removed afterwards with all that is in it.
 
-    Yields the URL with which the application writes, and a directory for logs. Inside, this process is an operator of that
-    stack and no other. Raises: OperatorError where another demo runs.
+    With `rates_url` its star also has the exchange rates of that service. Yields the URL with which the application writes, and
+    a directory for logs. Inside, this process is an operator of that stack and no other. Raises: OperatorError where another
+    demo runs.
     """
     home = default_home() / "demo"  # a directory of ours, since it is removed
     if Home(home).is_taken():
         raise OperatorError("another demo is running here; wait until it has ended, or set STARLIFT_HOME to another place")
     Stack.remove(home)
     try:
-        with Stack(home) as stack, disk_errors(home):
+        settings = {} if rates_url is None else _settings_with_rates(rates_url, home)
+        with Stack(home, settings=settings) as stack, disk_errors(home):
             start(stack, UpOptions(None, None, every), screen, orders=orders)
             with screen.doing("starting the three services"):
                 start_services(stack, home)
@@ -78,19 +100,37 @@ def stage(screen: Screen, *, orders: int, every: timedelta) -> Iterator[tuple[st
         Stack.remove(home)
 
 
+def _settings_with_rates(url: str, home: Path) -> dict[str, str]:
+    """The settings of services that ask for rates at `url`, on this machine; this process has the same contract."""
+    home.mkdir(parents=True)
+    contract = home / "contract.yaml"
+    contract.write_text(contract_with_rates(url), encoding="utf-8")
+    chosen = {f"{PREFIX}CONTRACT": str(contract), f"{PREFIX}SOURCE_NAME": SOURCE}
+    os.environ.update(chosen)
+    return chosen | {f"{PREFIX}API_ALLOW": "127.0.0.1"}
+
+
 def run(screen: Screen, *, orders: int, lasting: timedelta) -> Result:
-    """Fill a source, load it, write to it for a while, and prove the warehouse equal."""
-    with stage(screen, orders=orders, every=RUN_EVERY) as (owner_url, home):
+    """Fill a source, load it and exchange rates, write to it for a while, and prove the warehouse equal to both sources."""
+    with serving_rates() as url, stage(screen, orders=orders, every=RUN_EVERY, rates_url=url) as (owner_url, home):
         return asyncio.run(_play(screen, owner_url, home, lasting))
 
 
 async def _play(screen: Screen, owner_url: str, home: Path, lasting: timedelta) -> Result:
-    async with open_system(OperatorSettings()) as system:
+    settings = OperatorSettings()
+    async with open_system(settings) as system, open_system(settings.by_source()[RATES]) as rates:
         with screen.doing("first load: everything, through three queues"):
             first, took = await _timed_run(system)
         async with system.warehouse.transaction(readonly=True) as connection:
             rows = await row_count(connection, system.contract, first.run)
         screen.say(f"first load: {rows:,} star rows in {took.total_seconds():.1f} s")
+        with screen.doing("asking an HTTP API for exchange rates"):
+            answered, rates_took = await _timed_run(rates)
+            async with system.warehouse.transaction() as connection:  # as an analyst would, once the tables exist
+                await connection.execute(f"SET LOCAL search_path = {quoted(system.contract.warehouse_schema)}")
+                await connection.execute(_VIEW.read_text(encoding="utf-8"))
+        asked = sum(extract.object.row_count for batch in answered.batches for extract in batch.data.extracts)
+        screen.say(f"exchange rates: {asked:,} from an HTTP API in {rates_took.total_seconds():.1f} s")
         watch = Watch(system.contract, system.warehouse)
         await watch.look()
         began = datetime.now(UTC)
@@ -99,12 +139,13 @@ async def _play(screen: Screen, owner_url: str, home: Path, lasting: timedelta) 
         with screen.doing("") as show:
             await _keep_up(system, watch, lambda: writer.exit_code() is None, show)
         with screen.doing("last run, and the proof"):
-            verdict = await _prove(system)
+            verdicts = {SOURCE: await _prove(system), RATES: await _prove(rates)}
             await watch.look()
             latency = await read_latency(system.contract, system.database, watch, began)
             async with system.warehouse.transaction(readonly=True) as connection:
                 runs = await run_count(connection, system.contract)
-    return Result(rows, took, runs, latency, verdict)
+                (sold,) = await connection.fetch(_SALES)
+    return Result(rows, took, runs, latency, Sales(*sold), verdicts)
 
 
 async def _timed_run(system: System) -> tuple[Manifest, timedelta]:

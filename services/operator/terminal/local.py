@@ -127,7 +127,11 @@ def demo_panel(result: demonstration.Result) -> Panel:
     rows = Table("table", "rows in the source", "rows found equal", box=None, pad_edge=False)
     for column in rows.columns[1:]:
         column.justify = "right"
-    for table in result.verdict.tables:
+    seen = set[str]()  # both sources have the calendar
+    for table in (table for verdict in result.verdicts.values() for table in verdict.tables):
+        if table.table in seen:
+            continue
+        seen.add(table.table)
         equal = table.expected - table.different - table.in_flight - table.stuck - table.quarantined
         rows.add_row(table.table, f"{table.expected:,}", f"{equal:,}")
     facts = Table(box=None, show_header=False, pad_edge=False)
@@ -139,9 +143,18 @@ def demo_panel(result: demonstration.Result) -> Panel:
         facts.add_row("commit to warehouse", f"{spread}, of {result.latency.count:,} row versions")
     facts.add_row("runs loaded", f"{result.runs:,}")
     colour = COLOURS[result.outcome]
-    still = f"[bold {colour}]PENDING[/]: rows are still in flight after {demonstration.LAST_RUNS} runs"
-    facts.add_row("verdict", verdict_sentence(result.verdict) if result.outcome is result.verdict.outcome else still)
+    facts.add_row("sales in GBP", sales_sentence(result.sales))
+    still = f"[bold {COLOURS[Outcome.PENDING]}]PENDING[/]: rows are still in flight after {demonstration.LAST_RUNS} runs"
+    for source, verdict in result.verdicts.items():
+        is_at_rest = demonstration.outcome_at_rest(verdict) is verdict.outcome
+        facts.add_row(f"verdict of {source}", verdict_sentence(verdict) if is_at_rest else still)
     return Panel(Group(rows, "", facts), title="Starlift", border_style=colour, expand=False)
+
+
+def sales_sentence(sales: demonstration.Sales) -> str:
+    """What the sales are worth in one currency, and how many have no rate."""
+    aside = f", and {sales.without_rate:,} more without a rate" if sales.without_rate else ""
+    return f"£{sales.amount:,.2f} for {sales.count - sales.without_rate:,} sales, at each day's rate{aside}"
 
 
 def late_commits_panel(found: LateCommits) -> Panel:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import io
 from collections import Counter
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
 from contracts.proofs import Outcome
-from services.operator.local.demo import Result
+from services.operator.local.demo import Result, Sales
 from services.operator.progress import Progress
 from services.operator.proof.causes import empty_table_cause
 from services.operator.proof.row_comparison import Cause, Difference, Mismatch, TableFindings, Wait
@@ -17,6 +18,8 @@ from services.operator.terminal.harness import ExitCode
 from services.operator.terminal.local import EXIT_CODES, demo_panel
 from services.operator.terminal.verify import COLOURS
 from tests.unit.services.operator.scene import BEGAN
+
+SALES = Sales(1_002, 2, Decimal("1234.50"))
 
 
 @pytest.mark.parametrize(
@@ -30,10 +33,13 @@ from tests.unit.services.operator.scene import BEGAN
 )
 def test_the_verdict_s_colour_and_the_exit_code_agree(table: TableFindings, outcome: Outcome, code: ExitCode) -> None:
     """When the demo proves, nothing writes any more, so here, unlike in other proofs, a row in flight is not EQUAL."""
-    result = Result(2, timedelta(seconds=1), 1, None, judge(Progress(None, (), None), BEGAN, (table,)))
+    equal, judged = (judge(Progress(None, (), None), BEGAN, (found,)) for found in (TableFindings("u", 1, 1), table))
+    result = Result(2, timedelta(seconds=1), 1, None, SALES, {"totesys": equal, "rates": judged})
     page = demo_panel(result)
     console = Console(file=io.StringIO(), width=200)
     console.print(page)
     assert isinstance(console.file, io.StringIO)
     assert (result.outcome, EXIT_CODES[result.outcome], page.border_style) == (outcome, code, COLOURS[outcome])
-    assert outcome.value.upper() in console.file.getvalue()
+    text = console.file.getvalue()
+    assert outcome.value.upper() in text
+    assert "£1,234.50 for 1,000 sales, at each day's rate, and 2 more without a rate" in text
