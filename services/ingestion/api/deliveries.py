@@ -172,11 +172,9 @@ def _furthest(since: str | None, records: Iterable[Record | BadRecord], column: 
 
 def meaning(table: SourceTable, request: Request) -> str:
     """A hash of what decides which rows and columns are delivered: if it changes, earlier answers lack some of them."""
-    asked = (request.api.url, request.path, request.method, sorted(request.parameters.items()), request.since_parameter)
-    columns = sorted(column.name for column in table.columns)
-    return hashlib.sha256(
-        repr((asked, request.since_column, request.cursor_at, request.first_since, columns)).encode()
-    ).hexdigest()
+    since = (request.since_parameter, request.since_column, request.cursor_at, request.first_since)
+    asked = (request.path, sorted(request.parameters.items()), since, sorted(column.name for column in table.columns))
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
 class ApiDeliveries:
