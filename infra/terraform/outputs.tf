@@ -3,7 +3,7 @@ output "cluster" { value = module.cluster.name }
 output "queue_urls" { value = { for name, queue in module.queue : name => queue.url } }
 output "dead_letter_urls" { value = { for name, queue in module.queue : name => queue.dead_letter_url } }
 output "buckets" { value = { for name, bucket in module.bucket : name => bucket.name } }
-output "drop_zone" { value = one(module.drop_zone[*].data_sets) }
+output "drop_zone" { value = merge(module.drop_zone[*].data_sets...) }
 output "secrets" { value = { for key, secret in module.database_secret : key => secret.name } }
 output "repositories" { value = { for name, program in module.program : name => program.repository_url } }
 output "pipeline_roles" { value = { for name, pipeline in module.pipeline : name => pipeline.role_arn } }
