@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contracts.objects import SUPERSEDED
 from contracts.proofs import Outcome
 from infra.topology import read_topology
 from services.operator.progress import Progress
@@ -109,7 +110,7 @@ def test_a_bucket_keeps_versions_and_objects_as_long_as_the_topology_defines(app
     assert {rule["status"] for rule in rules} == {"Enabled"}
     old, *others = (rule for rule in rules if rule["id"] != "superseded")
     superseded = [(rule["filter"][0]["tag"], rule["expiration"][0]["days"]) for rule in rules if rule["id"] == "superseded"]
-    tagged = [([{"key": "starlift", "value": "superseded"}], wanted.superseded_days)]
+    tagged = [([dict(zip(("key", "value"), SUPERSEDED, strict=True))], wanted.superseded_days)]
     assert superseded == (tagged if wanted.superseded_days else [])
     assert old["noncurrent_version_expiration"][0]["noncurrent_days"] == wanted.noncurrent_days
     assert {rule["filter"][0]["prefix"]: rule["expiration"][0]["days"] for rule in others} == wanted.expire_days
