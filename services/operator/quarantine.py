@@ -141,10 +141,10 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
             source_table = contract.source_table(table_in_question.source)
             there = await keys_at_source(system, source_table, list(of_table))
             still += [of_table[key] for key in sorted(of_table.keys() & there)]
-    return still + [entry for entry in await _open_records(system) if entry.table in {one.name for one in chosen}]
+    return still + [entry for entry in await open_records(system) if entry.table in {one.name for one in chosen}]
 
 
-async def _open_records(system: System) -> list[Entry]:
+async def open_records(system: System) -> list[Entry]:
     """The records without a readable key that no later whole snapshot has made needless; each as the last run saw it."""
     if system.source is not None:
         return []

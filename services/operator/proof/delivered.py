@@ -19,10 +19,14 @@ from contracts.column_types import TEXT
 from contracts.contract import Contract
 from contracts.tables import SourceTable
 from contracts.warehouse import LEDGER
+from services.operator.progress import Progress
+from services.operator.proof.causes import lost_manifest_cause
 from services.operator.proof.expected import run_column
+from services.operator.proof.row_comparison import Cause, Wait
 from services.operator.system import System
 from shared.codecs import codec_of
 from shared.errors import PermanentError
+from shared.ledger import loaded_runs
 from shared.reading import in_order
 from shared.source_keys import Key
 from shared.sql import quoted
@@ -49,16 +53,6 @@ class Delivered:
     since: Mapping[str, int]  # by data set, the run with which its truth begins
     runs: Mapping[int, frozenset[str]]  # the runs that have a manifest, with the hashes of their extracts
     until: datetime | None  # when the last of them read its delivery; None if there is none
-
-    async def require_as_loaded(self, warehouse: asyncpg.Connection, source: str) -> None:
-        """Compare the manifests with what the ledger says was loaded. Raises: PermanentError if they differ."""
-        since = min(self.since.values())
-        for batch_id, run, landed in await warehouse.fetch(self.contract.own(_LANDED), source, since):
-            if run in self.runs and not self.runs[run].issuperset(landed):
-                raise PermanentError(
-                    f"batch {batch_id} of run {run} was loaded from extracts that the run's manifest does not name, so the "
-                    "manifest has been changed; restore it, or deliver a whole snapshot"
-                )
 
 
 @asynccontextmanager
@@ -144,3 +138,32 @@ async def _copy(connection: asyncpg.Connection, table: SourceTable, rows: pd.Dat
 
 def _whole_run_column(table: SourceTable) -> str:
     return table.unlike_its_columns("_whole_run")
+
+
+async def unproved_runs(
+    system: System, warehouse: asyncpg.Connection, delivered: Delivered, progress: Progress
+) -> dict[int, Cause]:
+    """The runs that have loaded rows and have no manifest, with what these rows wait for.
+
+    The last one may still be under way, or was killed before its manifest: the next run then brings the same rows again.
+
+    Raises: PermanentError if a manifest was changed; DependencyDownError, TransientError.
+    """
+    store = system.store
+    await _require_as_loaded(warehouse, delivered, store.source)
+    loaded = await loaded_runs(warehouse, system.contract, store.source, min(delivered.since.values()))
+    return {
+        run: Cause(Wait.RUN) if run > progress.newest else lost_manifest_cause(run, store.keys.manifest(run))
+        for run in sorted(loaded.keys() - delivered.runs.keys())
+    }
+
+
+async def _require_as_loaded(warehouse: asyncpg.Connection, delivered: Delivered, source: str) -> None:
+    """Compare the manifests with what the ledger says was loaded. Raises: PermanentError if they differ."""
+    rows = await warehouse.fetch(delivered.contract.own(_LANDED), source, min(delivered.since.values()))
+    for batch_id, run, landed in rows:
+        if run in delivered.runs and not delivered.runs[run].issuperset(landed):
+            raise PermanentError(
+                f"batch {batch_id} of run {run} was loaded from extracts that the run's manifest does not name, so the "
+                "manifest has been changed; restore it, or deliver a whole snapshot"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,15 +22,14 @@ from services.operator.proof.causes import (
     empty_table_cause,
     gap_cause,
     lost_key_cause,
-    lost_manifest_cause,
     missing_keys_cause,
     next_run_cause,
     versionless_cause,
 )
-from services.operator.proof.delivered import Delivered, open_delivered
+from services.operator.proof.delivered import Delivered, open_delivered, unproved_runs
 from services.operator.proof.expected import CausesByAge, sources_of
 from services.operator.proof.row_comparison import Cause, LastRefusal, Row, Wait
-from services.operator.quarantine import open_batches
+from services.operator.quarantine import open_batches, open_records
 from services.operator.system import System
 from shared import ledger
 from shared.catalog import read_source_facts
@@ -109,6 +109,7 @@ class Look:
     lost_keys: tuple[Cause, ...]  # the causes for star tables whose unique key was dropped
     delivered: Delivered | None = None  # of a source of data sets: what was delivered
     unproved: Mapping[int, Cause] = field(default_factory=dict)  # of one: loaded runs whose manifest is missing
+    unreadable: Mapping[str, int] = field(default_factory=dict)  # of one, by star table: refused records without a key
 
     @property
     def newest(self) -> int:
@@ -198,7 +199,8 @@ async def open_look(system: System) -> AsyncIterator[Look]:
                 dead_questions=questions,
                 lost_keys=await _lost_keys(warehouse, contract),
                 delivered=source.delivered,
-                unproved={} if source.delivered is None else await _unproved_runs(system, seen, source.delivered, progress),
+                unproved={} if source.delivered is None else await unproved_runs(system, seen, source.delivered, progress),
+                unreadable=Counter(entry.table for entry in await open_records(system)),
             )
 
 
@@ -224,22 +226,6 @@ async def _open_source(system: System, progress: Progress) -> AsyncIterator[_Sou
     async with _snapshot(system.source) as source:
         now = await read_source_facts(source.connection, system.contract)
         yield _Source(source, system.contract, now.snapshot.taken_at, _redefined_tables(now, progress), versionless(now))
-
-
-async def _unproved_runs(
-    system: System, warehouse: asyncpg.Connection, delivered: Delivered, progress: Progress
-) -> dict[int, Cause]:
-    """The runs that have loaded rows and have no manifest, with what these rows wait for. Raises: as `require_as_loaded`.
-
-    The last one may still be under way, or was killed before its manifest: the next run then brings the same rows again.
-    """
-    store = system.store
-    await delivered.require_as_loaded(warehouse, store.source)
-    loaded = await ledger.loaded_runs(warehouse, system.contract, store.source, min(delivered.since.values()))
-    return {
-        run: Cause(Wait.RUN) if run > progress.newest else lost_manifest_cause(run, store.keys.manifest(run))
-        for run in sorted(loaded.keys() - delivered.runs.keys())
-    }
 
 
 async def _require_star(warehouse: asyncpg.Connection, contract: Contract, *, is_loaded: bool) -> None:

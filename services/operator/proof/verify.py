@@ -104,6 +104,8 @@ async def verify(system: System, scope: Scope = EVERYTHING, on_table: Callable[[
         async with open_look(system) as again:
             findings = await compare_again(look, again, findings, scope.buckets)
         last, settled_at = again, again.taken_at
+    for found in findings:
+        found.quarantined += last.unreadable.get(found.table, 0)
     return judge(
         last.progress,
         look.taken_at,
