@@ -26,7 +26,8 @@ from functools import cache
 from contracts.column_types import ColumnType, Kind
 from shared.codecs.codec import Codec
 from shared.codecs.moments import Date, Time, Timestamp, Timestamptz
-from shared.codecs.plain import Bigint, Boolean, Enum, Integer, Numeric, Text, Verbatim
+from shared.codecs.numeric import Bigint, Integer, Numeric
+from shared.codecs.plain import Boolean, Enum, Text, Verbatim
 
 _CODECS: Mapping[Kind, type[Codec]] = {
     Kind.INTEGER: Integer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -119,6 +120,11 @@ class Codec:
         Raises: ValueError for a text that PostgreSQL refuses, rounds, or reads as its settings say.
         """
         return self.parsed_key(text)
+
+    def delivered_all(self, texts: Sequence[str]) -> Sequence[Any]:
+        """As `delivered`, for many texts. Raises: ValueError or OverflowError if one has no value, or is spelled unusually."""
+        known = {text: self.delivered(text) for text in set(texts)}  # columns repeat their values
+        return [known[text] for text in texts]
 
     def spelled_key(self, value: Any) -> int | str:
         """A value of a data frame that is not NULL, as a key holds it."""

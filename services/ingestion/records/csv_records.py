@@ -16,20 +16,20 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
     csv.field_size_limit(2 * (limits.page_bytes + limits.record_bytes))  # for the process: `opened` ends a record earlier
     rows = csv.reader(opened.lines(form.encoding), delimiter=form.delimiter, strict=True)
     header = _header(next(rows, None), table, limits.columns)
-    page, place = list[Record | BadRecord](), rows.line_num + 1
+    page, place, end = list[Record | BadRecord](), rows.line_num + 1, opened.begin_page()
     while True:
         try:
             for row in rows:
                 if len(row) == len(header):
                     fields = [None if field == form.null else field for field in row] if form.null in row else row
-                    page.append(Record(place, dict(zip(header, fields, strict=True))))
+                    page.append(Record(place, dict(zip(header, fields, strict=False))))  # twice as fast as strict
                 elif row:
                     reason = f"has {len(row)} fields instead of {len(header)}"
                     page.append(BadRecord(place, reason, beginning(form.delimiter.join(row))))
                 place = rows.line_num + 1
-                if opened.is_page_full(len(page)):
+                if len(page) >= limits.page_records or opened.byte_count >= end:
                     yield page
-                    page, opened.page_start = [], opened.byte_count
+                    page, end = [], opened.begin_page()
             break
         except csv.Error as error:
             if "end of data" in str(error):

@@ -23,7 +23,7 @@ _NEAR = 12  # characters: the longest of what may be cut in two by the end of wh
 
 def json_line_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadRecord]]:
     """The records of JSON lines. Raises: UnreadableDeliveryError."""
-    page = list[Record | BadRecord]()
+    page, end = list[Record | BadRecord](), opened.begin_page()
     for place, line in enumerate(opened.lines(form_of(table).encoding), start=1):
         if line.isspace() or not line:
             continue
@@ -33,9 +33,9 @@ def json_line_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record 
             page.append(BadRecord(place, f"is not JSON: {error.msg} at character {error.pos + 1}", beginning(line)))
         except ValueError as error:
             page.append(BadRecord(place, f"is not JSON that can be read: {error}", beginning(line)))
-        if opened.is_page_full(len(page)):
+        if len(page) >= opened.limits.page_records or opened.byte_count >= end:
             yield page
-            page, opened.page_start = [], opened.byte_count
+            page, end = [], opened.begin_page()
     if page:
         yield page
 
@@ -50,14 +50,14 @@ def _record(place: int, value: Any, text: str) -> Record | BadRecord:
 def json_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadRecord]]:
     """The records of a JSON document. Raises: UnreadableDeliveryError."""
     form = form_of(table)
-    page = list[Record | BadRecord]()
+    page, end = list[Record | BadRecord](), opened.begin_page()
     with opened.text("utf-8") as text:
         document = _Document(text)
         for place, value in enumerate(_elements(document, form.path.split(".") if form.path else []), start=1):
             page.append(_record(place, value, "" if isinstance(value, dict) else str(value)))
-            if opened.is_page_full(len(page)):
+            if len(page) >= opened.limits.page_records or opened.byte_count >= end:
                 yield page
-                page, opened.page_start = [], opened.byte_count
+                page, end = [], opened.begin_page()
         if document.next():
             raise document.error("something follows the end of the document")
     if page:

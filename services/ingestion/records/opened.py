@@ -93,9 +93,10 @@ class Opened(io.RawIOBase):
         if self._is_compressed and count > limits.ratio_from and count > limits.ratio * self._file.tell():
             raise UnreadableDeliveryError(f"it expands to more than {limits.ratio} times its compressed bytes")
 
-    def is_page_full(self, records: int) -> bool:
-        """Whether so many records, and the bytes read for them, are enough for a page."""
-        return records >= self.limits.page_records or self.byte_count - self.page_start >= self.limits.page_bytes
+    def begin_page(self) -> int:
+        """Count the bytes of the next page from here, and return at how many of all it is full."""
+        self.page_start = self.byte_count
+        return self.page_start + self.limits.page_bytes
 
     @contextmanager
     def text(self, encoding: str) -> Iterator[io.TextIOWrapper]:

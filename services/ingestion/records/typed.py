@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,57 +43,73 @@ def frame_of(table: SourceTable, records: Sequence[Record | BadRecord]) -> Typed
     """The rows of a page of records. A value that can't be read is NULL, and its row has a defect that names its column."""
     bad = [one for one in records if isinstance(one, BadRecord)]
     found = [one for one in records if isinstance(one, Record)]
-    columns = {column.name: _values(column, found, table) for column in table.stored_columns}
+    columns, unfit = dict[str, Any](), dict[str, dict[int, str]]()
+    for column in table.stored_columns:
+        columns[column.name], unfit[column.name] = _column(column, found, table)
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(len(found)))
     keyless = dict[int, str]()
     for name in table.key:
-        for row, value in enumerate(columns[name]):
-            if value is None or isinstance(value, Unfit):
-                keyless.setdefault(row, f"{name} is {'NULL' if value is None else value.what}")
-    if keyless:
-        bad += [
-            BadRecord(found[row].place, f"has no key that can be read: {why}", _beginning(found[row]))
-            for row, why in keyless.items()
-        ]
-        found = [one for row, one in enumerate(found) if row not in keyless]
-        columns = {name: [value for row, value in enumerate(values) if row not in keyless] for name, values in columns.items()}
+        for row in np.flatnonzero(frame[name].isna()).tolist():
+            keyless.setdefault(row, f"{name} is {unfit[name].get(row, 'NULL')}")
+    for row, why in keyless.items():
+        text = json.dumps(found[row].values, ensure_ascii=False, default=str)
+        bad.append(BadRecord(found[row].place, f"has no key that can be read: {why}", beginning(text)))
     places = [one.place for one in found]
-    frame = _frame(table, columns, _defects(table, columns, places), len(found))
-    known = {*columns, *table.others}
-    names = set[str]().union(*(one.values for one in found)) - known  # noqa: PD011 (not of pandas)
-    return TypedRecords(frame, places, sorted(bad, key=lambda one: one.place), frozenset(names))
+    frame.insert(0, table.defect, pd.Series(_defects(table, unfit, places), dtype=object))
+    if keyless:
+        bad.sort(key=lambda one: one.place)
+        frame = frame.drop(index=list(keyless)).reset_index(drop=True)
+        places = [place for row, place in enumerate(places) if row not in keyless]
+    if table.key_text is not None:
+        frame.insert(1, table.key_text, pd.Series(_key_texts(table, frame), dtype=object))
+    names = set[str]().union(*(one.values for one in found))  # noqa: PD011 (not of pandas)
+    return TypedRecords(frame, places, bad, frozenset(names.difference(columns, table.others)))
 
 
-class _Parsed(dict[str, Any]):
+def _column(column: SourceColumn, records: Sequence[Record], table: SourceTable) -> tuple[Any, dict[int, str]]:
+    """The values of a column as an array in the form of a frame; and what those that can't be read are, by row."""
+    name, codec = column.name, codec_of(column.type)
+    delivered = [one.values.get(name) for one in records]  # noqa: PD011 (not of pandas)
+    rows = [row for row, value in enumerate(delivered) if value is not None] if None in delivered else range(len(delivered))
+    present = delivered if isinstance(rows, range) else [delivered[row] for row in rows]
+    texts = _texts(present, column, table)
+    unfit = dict[int, str]()
+    values: Sequence[Any]
+    try:
+        values = codec.delivered_all(texts)
+    except (ValueError, OverflowError, TypeError):  # the last one: some are no texts
+        values = list(map(_Parsed(codec).__getitem__, texts))
+        unfit = {row: value.what for row, value in zip(rows, values, strict=True) if isinstance(value, Unfit)}
+        rows = [row for row in rows if row not in unfit]
+        values = [value for value in values if not isinstance(value, Unfit)]
+    return _array(values, rows, len(delivered), codec.frame), unfit
+
+
+class _Parsed(dict[str | Unfit, Any]):
     """The value of each text that has been seen: columns repeat theirs."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self._codec = codec
 
-    def __missing__(self, text: str) -> Any:
+    def __missing__(self, text: str | Unfit) -> Any:
         try:
-            value = self._codec.delivered(text)
-        except (ValueError, OverflowError, RecursionError):
+            value = self._codec.delivered(text) if isinstance(text, str) else text
+        except (ValueError, OverflowError):
             value = Unfit(f"not {self._codec.delivered_form}")
         self[text] = value
         return value
 
 
-def _values(column: SourceColumn, records: Sequence[Record], table: SourceTable) -> list[Any]:
-    """The values of a column in the form of a frame; None for NULL, Unfit for one that can't be read."""
-    name, parsed = column.name, _Parsed(codec_of(column.type))
-    is_json = column.type.name == "jsonb" and form_of(table).format in {Format.JSON, Format.JSON_LINES}
-    values = (one.values.get(name) for one in records)  # noqa: PD011 (not of pandas)
-    if is_json:
-        return [None if value is None else _json(value) for value in values]
-    return [
-        parsed[value] if type(value) is str else None if value is None else _of_text(_text(value, column), parsed)
-        for value in values
-    ]
-
-
-def _of_text(text: str | Unfit, parsed: Mapping[str, Any]) -> Any:
-    return parsed[text] if isinstance(text, str) else text
+def _texts(values: list[Any], column: SourceColumn, table: SourceTable) -> Sequence[str]:
+    """Values that are not NULL, as texts; Unfit for one that has none. A text of JSON is also a jsonb."""
+    if column.type.name == "jsonb" and form_of(table).format in {Format.JSON, Format.JSON_LINES}:
+        return [_json(value) for value in values]  # type: ignore[misc]
+    try:
+        "".join(values)
+    except TypeError:
+        return [value if isinstance(value, str) else _text(value, column) for value in values]  # type: ignore[misc]
+    return values
 
 
 def _json(value: object) -> str | Unfit:
@@ -111,50 +128,36 @@ def _text(value: object, column: SourceColumn) -> str | Unfit:
     return value if isinstance(value, Unfit) else Unfit("an object or an array")
 
 
-def _beginning(record: Record) -> str:
-    return beginning(json.dumps(record.values, ensure_ascii=False, default=str))
+def _array(values: Sequence[Any], rows: Sequence[int], row_count: int, form: Any) -> Any:
+    """An array in the form of a frame, with values in some rows and NULL in the others."""
+    kind: Any = {"object": object, "boolean": bool}.get(form, "int64")
+    whole = np.full(row_count, None if kind is object else 0, dtype=kind)
+    whole[rows if isinstance(rows, list) else slice(None)] = np.fromiter(values, dtype=kind, count=len(values))
+    if kind is object:
+        return pd.Series(whole, dtype=object)
+    is_null = np.ones(row_count, dtype=bool)
+    is_null[rows if isinstance(rows, list) else slice(None)] = False
+    return pd.arrays.BooleanArray(whole, is_null) if kind is bool else pd.arrays.IntegerArray(whole, is_null)
 
 
-def _defects(table: SourceTable, columns: dict[str, list[Any]], places: Sequence[int]) -> list[str | None]:
-    """Which values of each row can't be read, which become None in `columns`."""
-    found = dict[int, str]()
-    for column in table.stored_columns:
-        values = columns[column.name]
-        if Unfit not in set(map(type, values)):
-            continue
-        for row, value in enumerate(values):
-            if isinstance(value, Unfit):
-                values[row] = None
-                before = f"{found[row]}; " if row in found else ""
-                found[row] = f"{before}{column.name} is {value.what}"
+def _defects(table: SourceTable, unfit: Mapping[str, Mapping[int, str]], places: Sequence[int]) -> list[str | None]:
+    """What is wrong with each row, as a text that names its columns."""
+    found = dict[int, list[str]]()
+    for name, rows in unfit.items():
+        for row, what in rows.items():
+            found.setdefault(row, []).append(f"{name} is {what}")
     defects: list[str | None] = [None] * len(places)
     for number, row in enumerate(sorted(found)):
         placed = f" ({place_word(table)} {places[row]})" if number < PLACED_DEFECTS else ""
-        defects[row] = found[row] + placed
+        defects[row] = "; ".join(found[row]) + placed
     return defects
 
 
-def _frame(table: SourceTable, columns: Mapping[str, list[Any]], defects: Sequence[str | None], row_count: int) -> pd.DataFrame:
-    own: dict[str, list[Any]] = {table.defect: list(defects)}
-    if table.key_text is not None:
-        spell = [codec_of(table.column(name).type).spelled_key for name in table.key]
-        keys = zip(*(columns[name] for name in table.key), strict=True)
-        own[table.key_text] = [
-            json.dumps([one(value) for one, value in zip(spell, key, strict=True)], ensure_ascii=False) for key in keys
-        ]
-    values = own | dict(columns)
-    return pd.DataFrame(
-        {name: _series(values[name], codec_of(kind).frame) for name, kind in table.extract_types.items()},
-        index=pd.RangeIndex(row_count),
-    )
-
-
-def _series(values: list[Any], form: Any) -> Any:
-    if form == "object":
-        return pd.Series(values, dtype=object)
-    is_null = np.fromiter((value is None for value in values), dtype=bool, count=len(values))
-    if is_null.any():
-        values = [0 if value is None else value for value in values]
-    if form == "boolean":
-        return pd.arrays.BooleanArray(np.array(values, dtype=bool), is_null)
-    return pd.arrays.IntegerArray(np.array(values, dtype="int64"), is_null)
+def _key_texts(table: SourceTable, frame: pd.DataFrame) -> list[str]:
+    """The key of each row as a JSON array."""
+    columns = []
+    for name in table.key:
+        spelled = cache(codec_of(table.column(name).type).spelled_key)
+        columns.append(map(spelled, frame[name].tolist()))
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    return [encode(key) for key in zip(*columns, strict=True)]

@@ -19,7 +19,7 @@ from contracts.warehouse import BATCH_ID, LEDGER, RUN, TOMBSTONE
 from services.operator.proof.actual import current_relation, is_inferred
 from services.operator.proof.look import Side
 from services.operator.star_keys import by_column, key_arrays, key_names, key_value
-from shared.codecs.plain import decimal_text
+from shared.codecs.numeric import decimal_text
 from shared.ledger import TABLE_BATCHES
 from shared.source_keys import Key
 from shared.source_store import SourceStore

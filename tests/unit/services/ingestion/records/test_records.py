@@ -13,8 +13,10 @@ from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, UnreadableDeliveryError
 from services.ingestion.records import read_records
 from services.ingestion.records.opened import Limits
+from shared.codecs import codec_of
 from shared.codecs.codec import MIB
-from tests.fixtures.data_sets import CSV, JSON, LINES, data_set, records_in, rows_of, typed, written_as
+from shared.parquet import decode_parquet, encode_parquet
+from tests.fixtures.data_sets import CSV, EVERY_COLUMN, JSON, LINES, data_set, records_in, rows_of, typed, written_as
 
 AT_ROWS = written_as(JSON, path="data.rows")
 SMALL = Limits(record_bytes=16_384, page_bytes=16_384, ratio_from=MIB)
@@ -201,6 +203,27 @@ def test_a_key_of_other_types_is_spelled_as_postgresql_does() -> None:
     found = typed(b"month,price,n,t\n2026-02-01,7.50,+07,\xc3\xa9\n", table)
     assert found.frame[table.key_text or ""].tolist() == ['["2026-02-01", "7.5", 7, "é"]']
     assert list(found.frame.columns) == list(table.extract_types)
+
+
+def test_a_frame_has_the_form_of_an_extract_whatever_it_lacks() -> None:
+    table = data_set(RecordForm(Format.CSV), EVERY_COLUMN)
+    header = ",".join(EVERY_COLUMN).encode() + b"\n"
+    rows = {
+        "no rows": b"",
+        "NULLs alone": b"1,,,,,,,\n",
+        "usual texts": b"1,2.50,x,true,2026-11-01,2026-11-01 09:30:00.000001,2026-11-01T09:30:00Z,{}\n",
+        "unusual texts": b"+01, 2.5,x,YES,2026-11-01 ,2026-11-01T09:30:00.000001Z,2026-11-01 11:30+02, {  }\n",
+        "no values": b"1,2.501,\x00,x,2026-02-30,0000-01-01 00:00:00,2026-11-01 09:30,{\n",
+    }
+    frames = {name: typed(header + body, table).frame for name, body in rows.items()}
+    form = {name: str(codec_of(kind).frame) for name, kind in table.extract_types.items()}
+    assert [{str(name): str(kind) for name, kind in frame.dtypes.items()} for frame in frames.values()] == [form] * len(rows)
+    assert frames["usual texts"].equals(frames["unusual texts"])
+    for name in ("NULLs alone", "no values"):
+        assert frames[name].drop(columns=["_defect", "id"]).isna().all(axis=None)
+        assert decode_parquet(encode_parquet(frames[name], table.extract_types), table.extract_types).equals(frames[name])
+    (defect,) = frames["no values"]["_defect"]
+    assert [part.partition(" is not ")[0] for part in defect.split("; ")] == list(EVERY_COLUMN)[1:]
 
 
 async def test_records_come_in_pages_of_bounded_size() -> None:
