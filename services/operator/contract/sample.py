@@ -67,17 +67,22 @@ class Sample:
         return (record[name] for record in self.records if record.get(name) not in (None, ""))
 
     def key(self) -> tuple[str, ...]:
-        """The fewest columns that tell all records apart, ids before others; none if there are no such columns."""
-        fit = [
-            name
-            for name, kind in self.types.items()
+        """The fewest columns that tell all records apart; none if there are no such columns.
+
+        Ids come before dates, and both before others. Several columns are tried in the order of the file, ids and dates first.
+        """
+        kinds = self.types
+        fit = {
+            name: _KEY_NAME.fullmatch(name) is not None
+            for name, kind in kinds.items()
             if kind.may_be_key and not kind.is_decimal and kind != BOOLEAN and len([*self._given(name)]) == len(self.records)
-        ]
-        fit.sort(key=lambda name: _KEY_NAME.fullmatch(name) is None)
+        }
+        alone = sorted(fit, key=lambda name: (not fit[name], kinds[name] != DATE))
+        together = sorted(fit, key=lambda name: not fit[name] and kinds[name] != DATE)
         for count in range(1, _KEY_COLUMNS + 1):
-            for names in combinations(fit, count):
+            for names in combinations(alone if count == 1 else together, count):
                 if len({tuple(str(record[name]) for name in names) for record in self.records}) == len(self.records):
-                    return tuple(name for name in self.types if name in names)
+                    return tuple(name for name in kinds if name in names)
         return ()
 
 

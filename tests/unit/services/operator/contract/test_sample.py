@@ -79,6 +79,15 @@ def test_a_type_of_json_is_guessed_from_its_values(values: list[Any], guess: str
         ([{"name": "a", "shop_id": "1"}, {"name": "b", "shop_id": "2"}], ("shop_id",)),
         ([{"name": "a", "shop_id": "1"}, {"name": "b", "shop_id": "1"}], ("name",)),
         ([{"day": f"2026-01-0{day}", "code": code} for day, code in ((1, "a"), (1, "b"), (2, "a"))], ("day", "code")),
+        ([{"day": f"2026-01-0{day}", "id": str(day)} for day in (1, 2)], ("id",)),
+        ([{"note": str(day), "day": f"2026-01-0{day}"} for day in (1, 2)], ("day",)),
+        (
+            [
+                {"id": item, "month": f"2026-0{month}-01", "code": code}
+                for item, month, code in ((1, 1, 7), (2, 1, 7), (2, 2, 8))
+            ],
+            ("id", "month"),
+        ),
         ([{"rate": "1.5"}, {"rate": "2.5"}], ()),
         ([{"id": "1"}, {"id": ""}], ()),
         ([{"id": "1"}, {"id": "1"}], ()),
