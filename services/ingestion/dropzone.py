@@ -15,12 +15,13 @@ from datetime import datetime
 from tempfile import TemporaryFile
 
 from contracts.datasets import SNAPSHOT_FOLDER, Contents
-from contracts.files import FileRecord, drop_zone_of, record_key, records_of
+from contracts.files import FileRecord, drop_zone_of, record_key
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, Delivery, Record, Taken, UnreadableDeliveryError
 from services.ingestion.records import read_records
 from shared.clock import utc_now
+from shared.dropzone import waiting_files
 from shared.object_store import ListedVersion, ObjectStore
 
 
@@ -109,18 +110,3 @@ class DropZone:
         )
         key = record_key(dataset, version.key, version.version_id, version.written_at)
         await self.objects.put(self.bucket, key, record.model_dump_json().encode())
-
-
-async def waiting_files(objects: ObjectStore, bucket: str, dataset: str) -> list[ListedVersion]:
-    """The versions of a data set's files without a record. What a console makes of an empty folder is not a file."""
-    versions = await objects.versions(bucket, drop_zone_of(dataset))
-    if not versions:
-        return []
-    oldest = record_key(dataset, "", "", min(version.written_at for version in versions)).rpartition("-")[0]
-    recorded = set(await objects.keys(bucket, records_of(dataset), after=oldest))
-    return [
-        version
-        for version in versions
-        if not version.key.endswith("/")
-        and record_key(dataset, version.key, version.version_id, version.written_at) not in recorded
-    ]

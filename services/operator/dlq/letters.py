@@ -11,8 +11,9 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from contracts.dead_letters import Archived
+from contracts.doorbells import understood
 from contracts.failure import FAILURE_ATTRIBUTE, FINGERPRINT_VERSION, FailureReason, FailureRecord, fingerprint_of, read_failure
-from contracts.messages import Message, NewerMessageError, UndecodableMessageError, decode, encode
+from contracts.messages import Message, NewerMessageError, UndecodableMessageError, encode
 from contracts.objects import ObjectRef
 from contracts.routes import ROUTES
 from shared.consumer.attempt import sender_attributes
@@ -127,7 +128,7 @@ def letter_of(archived: Archived) -> Letter:
 def validated(service: str, body: str) -> tuple[Message | None, str | None]:
     """The message in a body that is to go to `service`, or why it must not."""
     try:
-        message = decode(body)
+        message = understood(body)
     except (UndecodableMessageError, NewerMessageError) as error:
         return None, str(error)
     if message.type not in (consumed := _CONSUMED[service]):
@@ -141,7 +142,7 @@ def _foreign(document: Any) -> str | None:
         case {"Service": "Amazon S3", "Event": "s3:TestEvent"}:
             return "this is an S3 test event, sent when the notifications of a bucket were set up; discard it"
         case {"Records": [{"eventSource": "aws:s3"}, *_]}:
-            return "this is an S3 event notification, which Starlift does not use; remove it from the bucket, then discard it"
+            return "this is an S3 event notification, which only ingestion understands; send it to its queue, then discard this"
         case {"Type": "Notification", "TopicArn": _, "Message": _}:
             return f"this is an SNS notification; enable raw message delivery for the subscription; {_EDIT}"
         case {"Type": "SubscriptionConfirmation" | "UnsubscribeConfirmation", "TopicArn": _}:

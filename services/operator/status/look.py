@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from services.operator.files import Files, read_files
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.verify import last_failure, last_record
 from services.operator.quarantine import quarantined
@@ -25,6 +26,7 @@ from shared.sql import quoted
 
 LIMIT = timedelta(seconds=2)  # for all answers; with its start-up time the command takes three seconds
 COUNTED_PAGES = 25_000  # 200 MB: a scan of more takes longer than a person waits
+RECORDS_READ = 100  # of each data set, about its newest files
 LOCK_LIMIT = timedelta(milliseconds=50)
 _ESTIMATES = (files("services.operator") / "queries" / "table_estimates.sql").read_text()
 
@@ -54,11 +56,11 @@ async def read_status(
     system: System, asking: Asking, *, services: Mapping[str, Service] | None = None, psql: str | None = None
 ) -> StatusReport:
     """The report made of the answers of queues, buckets and warehouse that came in time."""
-    depths, loaded, rows, held, proof, waits = await asyncio.gather(
+    depths, loaded, rows, (held, files), proof, waits = await asyncio.gather(
         asking.answer("queues", asyncio.gather(_depths(system.queues), _depths(system.dead_letters))),
         asking.answer("progress", _progress(system, asking.limit / 2)),
         asking.answer("rows", _rows(system, asking.limit / 2)),
-        asking.answer("quarantine", quarantined(system)),
+        asyncio.gather(asking.answer("quarantine", quarantined(system)), asking.answer("files", _files(system))),
         asking.answer("proof", asyncio.gather(last_record(system), last_failure(system))),
         asking.answer("locks", _lock_waits(system)),
     )
@@ -80,6 +82,7 @@ async def read_status(
         quarantined=None if held is None else len(held),
         comparisons=comparisons or {},
         lock_waits=tuple(waits or ()),
+        files=files,
         services=services,
         psql=psql,
         silent=asking.silent,
@@ -131,6 +134,10 @@ async def _progress(system: System, limit: timedelta) -> tuple[Progress, dict[st
 async def _lock_waits(system: System) -> list[LockWait]:
     async with system.warehouse.connection() as warehouse:
         return await lock_waits(warehouse)
+
+
+async def _files(system: System) -> Files | None:
+    return None if system.source is not None else await read_files(system, limit=RECORDS_READ)
 
 
 async def _rows(system: System, limit: timedelta) -> dict[str, RowCount]:

@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BaseModel
 
 from contracts.contract import Contract
 from contracts.proofs import ProofFailure, ProofRecord
+from contracts.state import Checkpoint
 from contracts.tables import Calendar, WarehouseTable
+from services.operator.files import Files, problems_of_files
 from services.operator.progress import OVERDUE, Progress
 from services.operator.wording import counted
 from shared.ledger import KeyComparison
@@ -54,6 +56,7 @@ class Answers:
     quarantined: int | None = None
     comparisons: Mapping[str, KeyComparison] = field(default_factory=dict)
     lock_waits: tuple[LockWait, ...] = ()
+    files: Files | None = None
     services: Mapping[str, Service] | None = None
     psql: str | None = None
     silent: Mapping[str, str] = field(default_factory=dict)
@@ -90,6 +93,8 @@ class StatusReport(BaseModel, frozen=True):
     proof_failure: ProofFailure | None  # why the last proof could not be made
     horizon_held_back_seconds: float | None  # how long an open transaction of the source has made runs read rows again
     new_columns: dict[str, tuple[str, ...]]  # columns that the contract does not know, as name and type, by source table
+    files_waiting: int | None  # that no run has taken; None for a source that has none
+    files_refused: int | None  # that no later file has replaced; likewise
     lock_waits: tuple[str, ...]  # sessions of Starlift that wait for a lock, and who holds it, one clause each
     rows: dict[str, int | None]  # by warehouse table, deleted rows included
     rows_estimated: tuple[str, ...]  # tables that are large or locked: their rows are the planner's estimate
@@ -109,8 +114,6 @@ def report_of(answers: Answers) -> StatusReport:
     checkpoint = progress.checkpoint if progress else None
     consistent = progress.consistent_through if progress else None
     fresh = progress.fresh_as_of if progress else None
-    since = checkpoint.held_back_since if checkpoint else None
-    held_back = checkpoint.snapshot.taken_at - since if checkpoint and since else None
     problems = problems_of(answers)
     return StatusReport(
         at=answers.at,
@@ -136,8 +139,10 @@ def report_of(answers: Answers) -> StatusReport:
         oldest_question_seconds=_oldest_question(answers.comparisons),
         proved=answers.proof,
         proof_failure=answers.proof_failure,
-        horizon_held_back_seconds=None if held_back is None else _seconds(held_back),
+        horizon_held_back_seconds=_held_back(checkpoint) if checkpoint else None,
         new_columns=checkpoint.new_columns if checkpoint else {},
+        files_waiting=None if answers.files is None else len(answers.files.waiting),
+        files_refused=None if answers.files is None else len(answers.files.refused),
         lock_waits=tuple(map(_clause, answers.lock_waits)),
         rows={name: count.rows for name, count in answers.rows.items()},
         rows_estimated=tuple(name for name, count in answers.rows.items() if count.is_estimate),
@@ -145,6 +150,11 @@ def report_of(answers: Answers) -> StatusReport:
         tables_fresh_as_of=dict(answers.fresh),
         psql=answers.psql,
     )
+
+
+def _held_back(checkpoint: Checkpoint) -> float | None:
+    since = checkpoint.held_back_since
+    return None if since is None else _seconds(checkpoint.snapshot.taken_at - since)
 
 
 def problems_of(answers: Answers) -> list[str]:
@@ -160,6 +170,7 @@ def problems_of(answers: Answers) -> list[str]:
         *(_clause(wait) for wait in answers.lock_waits if not wait.is_for_ours_at_work),
         *(f"dead letters of {name}: {count:,}" for name, count in dead.items() if count),
         *([] if answers.progress is None else _problems_of_rows(answers.progress, answers.at)),
+        *([] if answers.files is None else problems_of_files(answers.files, answers.at)),
         *_problems_of_comparisons(answers.comparisons, has_dead_letters=any(dead.values())),
         *_problems_of_proof(answers.proof, answers.proof_failure, answers.at),
     ]

@@ -25,6 +25,7 @@ _COMMANDS = (
     ("resend", "ingest", "Resend batches that were announced but never loaded."),
     ("status", "status", "Show services, queues, dead letters, rows and freshness."),
     ("runs", "runs", "Show the last runs and their results."),
+    ("files", "files", "Show what waits in the drop zone, and what became of other files."),
     ("verify", "verify", "Compare the star with the source, row by row."),
     ("trace", "trace", "Show the history of a row: runs, messages, objects and times."),
     ("dlq", "dlq", "Show, repair, replay and discard dead letters."),
@@ -36,7 +37,7 @@ _LOCAL_COMMANDS = (
     ("demo", "local", "Fill a source, load it, follow its changes."),
 )
 
-_BY_SOURCE = frozenset({"ingest", "status", "runs", "verify", "trace", "dlq", "quarantine"})  # modules
+_BY_SOURCE = frozenset({"ingest", "status", "runs", "files", "verify", "trace", "dlq", "quarantine"})  # modules
 
 
 class LazyCommand(TyperCommand):

@@ -22,7 +22,7 @@ from services.operator.wording import HEADING
 from shared.errors import DependencyDownError, PermanentError, TransientError
 
 SourceOption = Annotated[str | None, typer.Option("--source", help="The source to work on, if the contract has several.")]
-GO_OVER_ALL = frozenset({"ingest", "resend", "status", "runs", "verify", "list"})  # most others need `--source`
+GO_OVER_ALL = frozenset({"ingest", "resend", "status", "runs", "files", "verify", "list"})  # most others need `--source`
 GO_OVER_ONE = frozenset({"audit"})  # what they show is not kept by source
 
 _CHOSEN: ContextVar[str | None] = ContextVar("source", default=None)

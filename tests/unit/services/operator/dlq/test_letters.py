@@ -97,7 +97,7 @@ def test_a_letter_without_a_failure_record_has_no_attempts() -> None:
     ("document", "name", "advice"),
     [
         ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "landing"}, "an S3 test event", "discard it"),
-        ({"Records": [{"eventSource": "aws:s3", "s3": {}}]}, "an S3 event notification", "remove it from the bucket"),
+        ({"Records": [{"eventSource": "aws:s3", "s3": {}}]}, "an S3 event notification", "only ingestion understands"),
         ({"Type": "Notification", "TopicArn": "arn", "Message": "{}"}, "an SNS notification", "raw message delivery"),
         ({"Type": "SubscriptionConfirmation", "TopicArn": "arn", "Token": "t"}, "an SNS subscription", "remove the queue"),
         (

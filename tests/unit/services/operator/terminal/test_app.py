@@ -74,6 +74,7 @@ def test_the_commands_have_these_options() -> None:
         "ingest": {"--full", "--compare-keys", "--believe-empty", "--wait", "--timeout", "--source"},
         "resend": {"--source"},
         "runs": {"--limit", "--json", "--source"},
+        "files": {"--dataset", "--limit", "--json", "--source"},
         "status": {"--json", "--timeout", "--source"},
         "verify": {
             "tables",

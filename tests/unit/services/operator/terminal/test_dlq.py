@@ -59,8 +59,8 @@ def test_list_shows_why_and_since_when_letters_failed_and_what_to_do(dlq: Termin
 
 
 def test_list_explains_letters_sent_by_aws(dlq: Terminal) -> None:
-    dlq.put('{"Service": "Amazon S3", "Event": "s3:TestEvent"}', service="ingestion")
-    assert "1 can't go back: this is an S3 test event" in dlq("list", "ingestion").out
+    dlq.put('{"Service": "Amazon S3", "Event": "s3:TestEvent"}', service="loading")
+    assert "1 can't go back: this is an S3 test event" in dlq("list", "loading").out
 
 
 def test_every_command_reports_letters_held_by_another_command(dlq: Terminal) -> None:

@@ -219,6 +219,8 @@ async def test_the_json_of_a_status_has_stable_names() -> None:
         "proof_failure": None,
         "horizon_held_back_seconds": None,
         "new_columns": {},
+        "files_waiting": None,
+        "files_refused": None,
         "lock_waits": [],
         "rows": {"dim_date": 1234, "dim_staff": 20, "fact_payment": None},
         "rows_estimated": ["dim_staff"],
