@@ -60,7 +60,7 @@ class Opened(io.RawIOBase):
         if first.startswith(_ZSTD):
             self._chunks = _zstd_chunks(file)
         else:
-            plain = gzip.GzipFile(fileobj=file) if self._is_compressed else file
+            plain = gzip.GzipFile(fileobj=file, mode="rb") if self._is_compressed else file
             self._chunks = iter(partial(plain.read, _READ), b"")
         self._left = memoryview(b"")
 

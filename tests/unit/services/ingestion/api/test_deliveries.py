@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from typing import Any
 
@@ -195,6 +196,12 @@ async def test_the_encoding_is_the_one_that_the_header_names() -> None:
     body = "currency,day,rate\nZŁ,2026-11-27,4\n".encode("iso8859-2")
     async with serving(answer(body, content_type="text/csv; charset=ISO-8859-2")) as server:
         assert await Scene(server.url).fetch(format_=Format.CSV) == [{"currency": "ZŁ", "day": "2026-11-27", "rate": "4"}]
+
+
+async def test_an_answer_may_be_a_compressed_file() -> None:
+    body = gzip.compress(b"currency,day,rate\nUSD,2026-11-27,4\n")
+    async with serving(answer(body, content_type="application/gzip")) as server:
+        assert len(await Scene(server.url).fetch(format_=Format.CSV)) == 1
 
 
 async def test_the_record_of_a_fetch_replaces_that_of_the_one_before() -> None:
