@@ -26,3 +26,5 @@ class RefusedRow(BaseModel, frozen=True, extra="ignore"):
     record: str | None = None
     problems: tuple[Problem, ...]
     row: dict[str, int | bool | str | None]  # every source column as a person writes it; long texts are cut
+    # Of a data set with a version: the row's whole run, 0 for none, and its version as the extract has it, a whole number.
+    order: tuple[int, int | None] = (0, None)

@@ -1,13 +1,14 @@
 """The quarantine: the rows that the warehouse could not hold, which of them it still lacks, and how to load them again.
 
-An entry is open until its row is loaded by the run that read it or a later one. Of a record without a readable key, which only
+An entry is open until its row is loaded by the run that read it or a later one; of a data set with a version, until an image of
+the row is loaded that counts as much or more (services/loading/merge.py). Of a record without a readable key, which only
 a delivery has, it is open until a later whole snapshot of the data set is taken: nothing else says that it is corrected.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from uuid import uuid4
@@ -19,9 +20,10 @@ from contracts.contract import Contract
 from contracts.messages import BatchIngested, encode
 from contracts.quarantine import Problem, RefusedRow
 from contracts.tables import SourceTable, WarehouseTable
-from contracts.warehouse import RUN, TOMBSTONE
+from contracts.warehouse import RUN, TOMBSTONE, WHOLE_RUN
 from services.operator.star_keys import by_column, key_arrays, key_names, key_value, table_named
 from services.operator.system import System
+from shared.codecs import codec_of
 from shared.envelope import opening
 from shared.key_look_up import found_keys
 from shared.ledger import batches_without_refusals
@@ -37,10 +39,17 @@ REMEDY = "delete it, then run `starlift ingest --full`: rows that are still refu
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Batch `index` of run `run`: all that is kept in memory of an entry, of which there may be very many."""
+    """Batch `index` of run `run`, and an entry's order: all that is kept of one in memory, for there may be very many."""
 
     run: int
     index: int
+    order: tuple[int, int | None] = field(default=(0, None), compare=False)  # as of a RefusedRow
+
+    @property
+    def rank(self) -> tuple[int, bool, int, int]:
+        """The place of a refused row among the images of its key. One without a readable version is the smallest."""
+        whole_run, version = self.order
+        return whole_run, version is not None, version or 0, self.run
 
 
 class Entry(BaseModel, frozen=True):
@@ -54,11 +63,12 @@ class Entry(BaseModel, frozen=True):
     problems: tuple[Problem, ...]
     source_table: str
     row: dict[str, int | bool | str | None]  # the source's values as a person writes them; long texts are cut
+    order: tuple[int, int | None] = (0, None)  # as of a RefusedRow
 
     @property
     def batch(self) -> Batch:
         """The batch that saw the row."""
-        return Batch(self.run, self.index)
+        return Batch(self.run, self.index, self.order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +106,17 @@ async def open_batches(system: System, warehouse: asyncpg.Connection) -> dict[st
     async for entry in read_entries(system.store):
         if entry.is_record:
             continue
-        refused.setdefault(entry.table, {})[entry.key] = entry.batch
+        of_table, batch = refused.setdefault(entry.table, {}), entry.batch
+        if entry.key not in of_table or of_table[entry.key].rank <= batch.rank:
+            of_table[entry.key] = batch
     contract = system.contract
     for table in contract.warehouse_tables:
         batches = refused.get(table.name)
         name = quoted(contract.warehouse_schema, table.name)
         if batches and await warehouse.fetchval("SELECT to_regclass($1) IS NOT NULL", name):  # NULL: before the first load
-            refused_by = [batch.run for batch in batches.values()]
-            for closed in await warehouse.fetch(_loaded_since(contract, table), *by_column(table, batches), refused_by):
+            rows = [(batch.run, *batch.order) for batch in batches.values()]
+            arrays = (*by_column(table, batches), *map(list, zip(*rows, strict=True)))
+            for closed in await warehouse.fetch(_loaded_since(contract, table), *arrays):
                 del batches[tuple(closed)]
     runs = {batch.run for by_key in refused.values() for batch in by_key.values()}
     replayed = {
@@ -192,17 +205,22 @@ async def _send_again(system: System, batch: Batch) -> BatchIngested | None:
 
 
 def _loaded_since(contract: Contract, table: WarehouseTable) -> str:
-    """Of the keys that were refused (`by_column`, then their runs), those that have come, or have gone, since."""
+    """Of the keys that were refused (`by_column`, then their runs and orders), those that have come, or have gone, since."""
     names = key_names(table)
     same = " AND ".join(
         f"{key_value(quoted('t', name), table.column(name))} = r.{key}" for key, name in zip(names, table.key, strict=True)
     )
-    given = ", ".join([*key_arrays(table), f"${len(names) + 1}::bigint[]"])
+    given = ", ".join([*key_arrays(table), *(f"${len(names) + place}::bigint[]" for place in (1, 2, 3))])
+    has_come = f"t.{RUN} >= r.run"
+    if (version := contract.version_of(table)) is not None:
+        refused = codec_of(table.column(version).type).loaded("r.version")
+        held = f"(t.{WHOLE_RUN}, {quoted('t', version)}, t.{RUN})"
+        has_come = f"({held} >= (r.whole_run, {refused}, r.run) OR (r.version IS NULL AND t.{WHOLE_RUN} = r.whole_run))"
     key = ", ".join(f"r.{name}::{table.column(key).type.unbounded_sql}" for name, key in zip(names, table.key, strict=True))
     tombstones = f"SELECT FROM {contract.own(TOMBSTONE)} AS b WHERE b.table_name = {literal(table.name)}"
     return (
-        f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run) WHERE EXISTS "
-        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND t.{RUN} >= r.run) "
+        f"SELECT {', '.join(names)} FROM unnest({given}) AS r ({', '.join(names)}, run, whole_run, version) WHERE EXISTS "
+        f"(SELECT FROM {quoted(contract.warehouse_schema, table.name)} AS t WHERE {same} AND {has_come}) "
         f"OR EXISTS ({tombstones} AND b.key = jsonb_build_array({key}) AND b.run > r.run)"
     )
 
@@ -229,6 +247,7 @@ def _entry(batch: Batch, line: RefusedRow) -> Entry:
         problems=line.problems,
         source_table=line.source_table,
         row=line.row,
+        order=line.order,
     )
 
 

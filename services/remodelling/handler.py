@@ -129,7 +129,7 @@ async def _write_objects(
         hashes=await _copy_hashes(batch, object_keys, deps),
         gone=batch.gone,
         answers=batch.answers,
-        quarantine=await _write_quarantine(rows, results, object_keys, deps),
+        quarantine=await _write_quarantine(batch, rows, results, object_keys, deps),
         rejected=await _write_rejected(results, object_keys, deps),
         landed=tuple(dict.fromkeys(one.object.sha256 for one in batch.extracts if _is_delivered(one, deps))),
     )
@@ -189,10 +189,14 @@ async def _write_rejected(results: Sequence[Remodelled], object_keys: BatchKeys,
 
 
 async def _write_quarantine(
-    rows: SourceRows, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
+    batch: BatchIngestedData, rows: SourceRows, results: Sequence[Remodelled], object_keys: BatchKeys, deps: Dependencies
 ) -> ObjectRef | None:
     """Write the rows that were refused, if there are any."""
-    refused = chain(refused_rows(deps.contract, rows.base, results), unreadable_records(deps.contract, rows.unreadable_records))
+    whole_runs = {extract.table: extract.whole_run or 0 for extract in batch.extracts}
+    refused = chain(
+        refused_rows(deps.contract, rows.base, results, whole_runs),
+        unreadable_records(deps.contract, rows.unreadable_records),
+    )
     lines = await asyncio.to_thread(lambda: [f"{row.model_dump_json()}\n" for row in refused])
     if not lines:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from contracts.column_types import ColumnType
 from contracts.contract import Contract
 from contracts.quarantine import RECORD, Problem, RefusedRow
+from contracts.tables import SourceTable
 from services.remodelling.transform import Remodelled
 from shared.codecs import codec_of
 from shared.source_keys import keys_of
@@ -18,9 +20,12 @@ LONG_VALUE = 10_000  # characters shown of a text; a replay reads the row from t
 
 
 def refused_rows(
-    contract: Contract, base_rows: Mapping[str, pd.DataFrame], results: Iterable[Remodelled]
+    contract: Contract,
+    base_rows: Mapping[str, pd.DataFrame],
+    results: Iterable[Remodelled],
+    whole_runs: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[RefusedRow]:
-    """One entry per base row and warehouse table that refused it. `base_rows` are by source table."""
+    """One entry per base row and warehouse table that refused it. `base_rows` and `whole_runs` are by source table."""
     for result in results:
         if not result.refusals:
             continue
@@ -34,6 +39,7 @@ def refused_rows(
         columns = {
             column.name: [_shown(value, column.type) for value in refused[column.name].tolist()] for column in source.columns
         }
+        versions = _versions(source, refused)
         for number, problems in enumerate(reasons.values()):
             yield RefusedRow(
                 table=result.table.name,
@@ -41,7 +47,14 @@ def refused_rows(
                 key=dict(zip(source.key, keys[number], strict=True)),
                 problems=tuple(problems),
                 row={name: values[number] for name, values in columns.items()},
+                order=(whole_runs.get(source.name, 0), versions[number]),
             )
+
+
+def _versions(source: SourceTable, rows: pd.DataFrame) -> list[int | None]:
+    """What tells the images of one key apart before their runs do; NULL if it could not be read."""
+    version = source.dataset.version if source.dataset is not None else None
+    return [None] * len(rows) if version is None else [None if pd.isna(one) else int(one) for one in rows[version]]
 
 
 def unreadable_records(contract: Contract, records: Mapping[str, Sequence[str]]) -> Iterator[RefusedRow]:

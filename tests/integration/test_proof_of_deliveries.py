@@ -223,6 +223,23 @@ async def test_a_row_with_a_value_that_could_not_be_read_is_in_quarantine_until_
     assert await quarantined(stand.pipeline.system) == []
 
 
+async def test_a_refused_row_is_in_quarantine_until_a_greater_version_comes(stand: Stand) -> None:
+    """A lower version neither settles it nor is one that is still to be loaded."""
+    frame = frame_of_rows(TARGET, ("Ada", 8, None))
+    frame[TARGET.defect] = "sum is not a number: 'x'"
+    await stand.load(await stand.take(TARGET, frame))
+    await stand.load(await stand.deliver(TARGET, ("Ada", 7, 102)))
+    await require_equal(stand.pipeline, quarantined=1)
+    await stand.load(await stand.deliver(TARGET, ("Ada", 9, 103)))
+    frame = frame_of_rows(TARGET, ("Ada", 4, None), ("Bob", 4, None))
+    frame[TARGET.defect] = "sum is not a number: 'x'"
+    await stand.load(await stand.take(TARGET, frame))
+    await require_equal(stand.pipeline)
+    assert await quarantined(stand.pipeline.system) == []
+    await stand.load(await stand.take(TARGET, frame, whole=True))
+    await require_equal(stand.pipeline, quarantined=2)
+
+
 async def test_a_missing_or_changed_extract_is_named_and_no_row_is_extra(stand: Stand) -> None:
     (key,) = (key for key in stand.landing if re.search(r"runs/0*4/.*Rate", key))
     body = stand.landing.pop(key)
