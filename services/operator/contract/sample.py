@@ -29,6 +29,7 @@ from contracts.column_types import (
     numeric,
     verbatim,
 )
+from contracts.tables import NAME_BYTES_MAXIMUM
 from services.operator.errors import UsageError
 from shared.codecs import codec_of
 
@@ -109,6 +110,9 @@ def read_sample(path: Path) -> Sample:
     form |= {"encoding": encoding} if encoding != "utf-8" else {}
     if not records:
         _refuse(path, "has no record in its beginning")
+    for name in dict.fromkeys(name for record in records for name in record):
+        if not name.isprintable() or not 0 < len(name.encode()) <= NAME_BYTES_MAXIMUM:
+            _refuse(path, f"has a column whose name is empty, unprintable or longer than {NAME_BYTES_MAXIMUM} bytes; rename it")
     return Sample(re.sub(r"[^A-Za-z0-9_-]", "_", path.stem).lstrip("_-")[:50] or "records", form, records)
 
 

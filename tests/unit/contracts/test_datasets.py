@@ -239,6 +239,13 @@ def test_a_type_that_only_a_database_writes_is_declared_as_text() -> None:
     one("file: {format: csv}", columns=columns, star="{fact: thing, columns: {thing_id: , name: }}")
 
 
+def test_filters_and_expressions_read_data_sets_as_they_read_tables() -> None:
+    star = "{fact: thing, where: name IS NOT NULL, columns: {thing_id: , size: {sql: length(name) * 2, type: integer}}}"
+    one("file: {format: csv}", star=star)
+    with pytest.raises(ContractTextError, match="a filter reads columns of 'thing' alone"):
+        one("file: {format: csv}", star=star.replace("name IS", "other.name IS"))
+
+
 def test_a_data_set_has_a_key() -> None:
     text = "name: one\nstar: {t: {fact: a, columns: {b: }}}\nsource: {tables: {a: {file: {format: csv}, columns: {b: text}}}}"
     with pytest.raises(ContractTextError, match="`key` is missing: the columns that tell its records apart"):

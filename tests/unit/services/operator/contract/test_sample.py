@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from services.operator.contract.sample import Sample, is_sample, read_sample
 from services.operator.errors import UsageError
 from tests.fixtures.data_sets import typed
 from tests.fixtures.properties import examples
+from tests.unit.services.operator.contract.catalogs import HOSTILE
 
 COLUMNS = [
     (["1", "-20", "0"], "integer"),
@@ -129,6 +132,9 @@ def test_each_form_is_found_out(tmp_path: Path) -> None:
         ("a.json", b"[" * 100_000, "is not JSON"),
         ("a.json", b'{"word": 1}', "has no array of objects"),
         ("a.json", '[{"word": "ë"}]'.encode("cp1252"), "is not UTF-8"),
+        ("a.jsonl", b'{"": 1}\n', "has a column whose name is empty"),
+        ("a.jsonl", b'{"\\ud800": 1}\n', "has a column whose name is empty, unprintable"),
+        ("a.csv", b"id," + b"x" * 64 + b"\n1,2\n", "or longer than 63 bytes"),
         ("a.jsonl", b"[1]\n", "has a line that is not a JSON object"),
     ],
 )
@@ -193,6 +199,17 @@ def test_what_is_guessed_reads_every_record_of_the_sample(data: st.DataObject) -
     assert found.bad == []
     assert found.frame[contract.source_tables[0].defect].isna().all()
     assert len(found.frame) == len(records)
+
+
+@examples(100)
+@given(st.lists(st.sampled_from([*HOSTILE, "1", "__", "_run", "date_id"]) | st.text(max_size=9), min_size=1, max_size=4))
+def test_a_column_of_any_name_is_proposed_or_refused(names: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "Ünfit name.v2.jsonl")
+        path.write_text(json.dumps({name: number for number, name in enumerate(names)}))
+        with suppress(UsageError):
+            contract = read_contract(propose_file(read_sample(path), "any"), "any.yaml")
+            assert [column.name for column in contract.source_tables[0].columns] == [*dict.fromkeys(names)]
 
 
 def test_numbers_of_json_are_read_exactly(tmp_path: Path) -> None:
