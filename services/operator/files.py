@@ -13,11 +13,12 @@ from contracts.datasets import DROP_ZONE, Contents
 from contracts.files import FileRecord, Outcome, drop_zone_of, records_of
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
-from services.operator.errors import UsageError
+from services.operator.errors import NotLoadedError, UsageError
 from services.operator.system import System
 from shared.dropzone import waiting_files
 from shared.reading import all_of
 
+RECORDS_READ = 100  # the newest of each data set, where a person wants to know what is wrong
 OVERDUE = timedelta(minutes=30)  # a waiting file: the schedule lists the drop zone every 15 minutes
 
 
@@ -71,6 +72,14 @@ async def files_of_no_data_set(system: System, contract: Contract) -> list[Waiti
         for one in listed
         if not (one.is_deleted or one.key.endswith("/") or one.key.startswith(known))
     ]
+
+
+async def require_none_refused(system: System, since: datetime) -> None:
+    """Raises: NotLoadedError if a file, or a fetch from an API, was refused since then, by the clock of ingestion."""
+    refused = [one for one in (await read_files(system, limit=RECORDS_READ)).refused if one.recorded_at >= since]
+    if refused:
+        more = f"; and {len(refused) - 1:,} more, see `starlift files`" if refused[1:] else ""
+        raise NotLoadedError(f"'{refused[0].key}' was refused: {refused[0].reason}{more}")
 
 
 def problems_of_files(files: Files, at: datetime) -> Iterator[str]:

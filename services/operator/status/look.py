@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from services.operator.files import Files, read_files
+from services.operator.files import RECORDS_READ, Files, read_files
 from services.operator.progress import Progress, read_progress
 from services.operator.proof.verify import last_failure, last_record
 from services.operator.quarantine import quarantined
@@ -26,7 +26,6 @@ from shared.sql import quoted
 
 LIMIT = timedelta(seconds=2)  # for all answers; with its start-up time the command takes three seconds
 COUNTED_PAGES = 25_000  # 200 MB: a scan of more takes longer than a person waits
-RECORDS_READ = 100  # of each data set, about its newest files
 LOCK_LIMIT = timedelta(milliseconds=50)
 _ESTIMATES = (files("services.operator") / "queries" / "table_estimates.sql").read_text()
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from contracts.messages import Mode
+from services.operator.files import require_none_refused
 from services.operator.ingest import Waiting, request_run, resend_missing, wait_until_loaded
 from services.operator.locate import local_stack
 from services.operator.status.report import Service
@@ -54,6 +55,7 @@ def ingest(
             return f"asked for a run, command {request.command.id}"
         with waiting_shown(Console(stderr=True), local.services if local else dict) as show:
             manifest = await wait_until_loaded(system, request, limit=timedelta(seconds=timeout), on_progress=show)
+        await require_none_refused(system, request.command.time)
         batches = counted(len(manifest.batches), "batch", "batches")
         return f"run {manifest.run} is loaded: {batches}; every run before it is loaded as well"
 

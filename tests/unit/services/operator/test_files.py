@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from contracts.messages import Trigger
-from services.operator.errors import UsageError
-from services.operator.files import OVERDUE, Files, files_of_no_data_set, problems_of_files, read_files
+from services.operator.errors import NotLoadedError, UsageError
+from services.operator.files import OVERDUE, Files, files_of_no_data_set, problems_of_files, read_files, require_none_refused
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.system import System
 from services.operator.terminal.files import show_files
@@ -103,6 +103,19 @@ async def test_a_file_that_nothing_takes_is_a_problem_after_a_while() -> None:
     assert not list(problems_of_files(found, EPOCH + OVERDUE))
     (problem,) = problems_of_files(found, EPOCH + timedelta(hours=2))
     assert problem == "files that nothing has taken for up to 120 min: 1; `starlift files` lists them"
+
+
+async def test_a_wait_ends_with_what_was_refused_since_its_command() -> None:
+    scene = DeliveredScene()
+    await scene.put("product/a.jsonl", b"rubbish\n")
+    await scene.put("budget/b.csv", b"rubbish\n")
+    await scene.ingest()
+    system, last = system_of(scene), (await read(scene)).refused[0]
+    with pytest.raises(NotLoadedError, match=rf"^'{last.key}' was refused: .*; and 1 more, see `starlift files`$"):
+        await require_none_refused(system, EPOCH)
+    with pytest.raises(NotLoadedError, match=r"[^`]$"):
+        await require_none_refused(system, last.recorded_at)
+    await require_none_refused(system, last.recorded_at + timedelta(seconds=1))
 
 
 async def test_a_database_has_no_files() -> None:
