@@ -62,6 +62,12 @@ class Answer:
     byte_count: int
     sha256: str  # of the body
 
+    @property
+    def has_end(self) -> bool:
+        """Whether its end was announced. Otherwise a connection that breaks looks like one."""
+        headers = self.response.headers
+        return "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
+
 
 class CredentialsRefusedError(UnreadableDeliveryError):
     """The server refuses the credentials of a request. Recovery: a new secret, or permissions at the server."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from yarl import URL
 
-from contracts.datasets import Api, Contents, Dataset, Paging, Request
+from contracts.datasets import Api, Contents, Dataset, Format, Paging, Request
 from contracts.files import FileRecord, last_fetch_key
 from contracts.state import DatasetState
 from contracts.tables import SourceColumn, SourceTable
@@ -80,7 +80,7 @@ class ApiDelivery:
             while True:
                 answer = await self._ask(asked)
                 with answer.body:
-                    if answer.response.status == HTTPStatus.NOT_MODIFIED:
+                    if answer.response.status == HTTPStatus.NOT_MODIFIED and self._kept:
                         self._found = self.known
                         return
                     if answer.response.status == HTTPStatus.NO_CONTENT:
@@ -105,9 +105,12 @@ class ApiDelivery:
 
     @property
     def _is_conditional(self) -> bool:
-        """Whether one answer is everything: of several pages, or of an increment, the first may be as before and others not."""
-        request = self.request
-        return request.method == "GET" and request.pages.kind is Paging.NONE and request.since_parameter is None
+        """Whether it is asked what has changed since the last answer.
+
+        Only if one answer is everything: of several pages, or of an increment, the first may be as before and others not.
+        """
+        is_one = self.request.pages.kind is Paging.NONE and self.request.since_parameter is None
+        return self.request.method == "GET" and is_one
 
     async def _ask(self, asked: Asked) -> Answer:
         """Ask for a page; with the secret read again if it is refused, since secrets are rotated."""
@@ -123,13 +126,17 @@ class ApiDelivery:
             advice = f"correct secret '{secret}', or its permissions there" if secret else "name a secret in the contract"
             raise UnreadableDeliveryError(f"{error}; {advice}") from error
 
+    @property
+    def _kept(self) -> dict[str, str]:
+        """What asks only for what has changed since the last answer; empty if everything is wanted."""
+        known = self.known
+        kept = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+        is_wanted = not self._is_conditional or known.sha256 is None
+        return {} if is_wanted else {name: value for name, value in kept.items() if value is not None}
+
     async def _headers(self) -> dict[str, str]:
         accepted = "application/json" if "json" in self.dataset.form.format else "text/csv"
-        headers = {"Accept": f"{accepted}, */*;q=0.5"} | await self.credentials.headers()
-        if self._is_conditional and self.known.sha256 is not None:
-            kept = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
-            headers |= {name: value for name, value in kept.items() if value is not None}
-        return headers
+        return {"Accept": f"{accepted}, */*;q=0.5", **self._kept, **await self.credentials.headers()}
 
     def _check_progress(self, asked: Asked, sha256: str | None, seen: set[str]) -> None:
         """Refuse pages without an end; those without a record may be alike. Raises: UnreadableDeliveryError."""
@@ -146,8 +153,13 @@ class ApiDelivery:
             raise UnreadableDeliveryError(f"the pages of {path} exceed {limits.total_bytes // MIB} MiB; ask for increments")
 
     def _records_of(self, answer: Answer) -> AsyncGenerator[list[Record | BadRecord], None]:
-        """The records of a page, in the encoding that its header names."""
+        """The records of a page, in the encoding that its header names. Raises: UnreadableDeliveryError."""
         table, charset = self.table, answer.response.charset
+        if self.dataset.form.format in {Format.CSV, Format.JSON_LINES} and not answer.has_end:
+            raise UnreadableDeliveryError(
+                f"{self.request.path} is answered without Content-Length or chunks, so its {self.dataset.form.format} may be "
+                "cut off unseen; ask for JSON, or ask whoever runs the server"
+            )
         if charset is not None:
             try:
                 form = replace(self.dataset.form, encoding=codecs.lookup(charset).name)

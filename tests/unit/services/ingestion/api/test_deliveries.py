@@ -130,6 +130,12 @@ async def test_a_whole_answer_is_asked_for_again_when_the_last_one_is_to_be_take
     assert "if-none-match" not in server.requests[0].headers
 
 
+async def test_an_answer_that_nothing_changed_is_refused_where_that_was_not_asked() -> None:
+    async with serving(answer(b"", 304)) as server:
+        with pytest.raises(UnreadableDeliveryError):
+            await Scene(server.url).fetch()
+
+
 async def test_the_same_bytes_have_the_same_hash() -> None:
     async with serving(answer([row("2026-11-27")])) as server:
         scene = Scene(server.url)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.datasets import Format
 from services.ingestion.api.client import Limits
 from services.ingestion.delivery import UnreadableDeliveryError
 from shared.codecs.codec import MIB
@@ -119,6 +120,15 @@ async def test_what_no_try_helps_is_refused_with_a_sentence(case: str) -> None:
         with pytest.raises(UnreadableDeliveryError, match=text):
             await Scene(server.url, limits=Limits(answer_bytes=2 * MIB)).fetch()
     assert len(server.requests) <= (4 if "circle" in case else 2)
+
+
+@pytest.mark.parametrize("form", [Format.CSV, Format.JSON_LINES])
+async def test_lines_whose_end_is_not_announced_are_refused_since_they_may_be_cut_off(form: Format) -> None:
+    """A whole snapshot without its last lines would mark their rows as deleted."""
+    sent = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\ncurrency,day,rate\nUSD,2026-11-27,1\n"
+    async with serving(sent) as server:
+        with pytest.raises(UnreadableDeliveryError, match="without Content-Length or chunks"):
+            await Scene(server.url).fetch(format_=form)
 
 
 async def test_a_slow_drip_ends_at_the_limit_of_an_answer() -> None:
