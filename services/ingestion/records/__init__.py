@@ -19,6 +19,7 @@ from services.ingestion.delivery import BadRecord, Record, UnreadableDeliveryErr
 from services.ingestion.records.csv_records import csv_pages
 from services.ingestion.records.json_records import json_line_pages, json_pages
 from services.ingestion.records.opened import Limits, Opened, form_of
+from services.ingestion.records.parquet_records import parquet_pages
 
 _PAGES = {Format.CSV: csv_pages, Format.JSON_LINES: json_line_pages, Format.JSON: json_pages}
 
@@ -37,7 +38,8 @@ async def read_records(
 
 def record_pages(file: BinaryIO, table: SourceTable, limits: Limits) -> Iterator[list[Record | BadRecord]]:
     """As `read_records`. A delivery of whose first page nothing can be read is refused, and not record by record."""
-    pages = _PAGES[form_of(table).format](Opened(file, limits), table)
+    form = form_of(table).format
+    pages = parquet_pages(file, table, limits) if form is Format.PARQUET else _PAGES[form](Opened(file, limits), table)
     for number, page in enumerate(pages):
         bad = [one for one in page if isinstance(one, BadRecord)] if number == 0 else []
         if len(bad) == len(page):

@@ -52,17 +52,18 @@ class Opened(io.RawIOBase):
         self.limits, self._file = limits, file
         self.byte_count = self.page_start = 0
         first = file.read(6)
-        file.seek(-len(first), io.SEEK_CUR)
         for magic, what in _FOREIGN.items():
             if first.startswith(magic):
                 raise UnreadableDeliveryError(f"it is {what}: deliver the file as it is, or compressed by gzip or zstd")
         self._is_compressed = first.startswith((_GZIP, _ZSTD))
+        self._left = memoryview(b"" if self._is_compressed else first)
+        if self._is_compressed:
+            file.seek(-len(first), io.SEEK_CUR)
         if first.startswith(_ZSTD):
             self._chunks = _zstd_chunks(file)
         else:
             plain = gzip.GzipFile(fileobj=file, mode="rb") if self._is_compressed else file
             self._chunks = iter(partial(plain.read, _READ), b"")
-        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         """See IOBase."""
