@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 import structlog
@@ -66,10 +64,11 @@ class DeliveredSource:
                 truths[table.name] = truth_of(self.store, self.contract, table, before)
             except PermanentError as error:
                 changed[table.name] = str(error)
-        with TemporaryDirectory(prefix="starlift-delivery-") as folder:
+        async with AsyncExitStack() as stack:
             taken, delivered = None, frozenset[str]()
             if request is None or not _is_about_earlier_rows(request, before, self.contract):
-                taken = await self._next(before.datasets if before else {}, changed, Path(folder))
+                if (taken := await self._next(before.datasets if before else {}, changed)) is not None:
+                    stack.callback(taken.file.close)
             else:
                 if changed:
                     _log.error("earlier_rows_unreadable", reasons=sorted(changed.values()))
@@ -83,12 +82,12 @@ class DeliveredSource:
         raise SnapshotLostError(exported)
         yield
 
-    async def _next(self, known: Mapping[str, DatasetState], changed: Mapping[str, str], folder: Path) -> Spool | None:
+    async def _next(self, known: Mapping[str, DatasetState], changed: Mapping[str, str]) -> Spool | None:
         """The next delivery that can be read and says something new. The others before it are settled."""
         while (delivery := await self.deliveries.next(known)) is not None:
             name, last = delivery.table.name, known.get(delivery.table.name, DatasetState())
             try:
-                spool = await spooled(delivery, folder)
+                spool = await spooled(delivery)
             except UnreadableDeliveryError as error:
                 await self.refuse(delivery, str(error))
                 continue
@@ -100,7 +99,7 @@ class DeliveredSource:
                 await self.deliveries.settle(delivery, Taken(None, reason=reason, is_unchanged=True))
             else:
                 return spool
-            spool.remove()
+            spool.file.close()
         return None
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:

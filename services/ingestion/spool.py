@@ -1,13 +1,14 @@
-"""A delivery that has been read to its end: its typed rows, in files of the local disk."""
+"""A delivery that has been read to its end: its typed rows, in a file of the local disk."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
+from typing import IO
 
 import pandas as pd
 
@@ -30,7 +31,8 @@ class Spool:
     """
 
     delivery: Delivery
-    pages: list[tuple[Path, int, int]] = field(default_factory=list)  # file, rows and bytes of each
+    file: IO[bytes]  # without a name, so that nothing of a killed run is left on the disk
+    pages: list[tuple[int, int, int]] = field(default_factory=list)  # where each begins in the file; its rows, and their bytes
     row_count: int = 0  # with a key
     bad_count: int = 0  # records that are not among them
     lacks_keys: bool = False  # whether the keys of some records are not known
@@ -66,30 +68,38 @@ class Spool:
 
     async def frames(self, limits: BatchLimits) -> AsyncGenerator[pd.DataFrame, None]:
         """Its rows, as many at a time as make half a batch, at most: each frame becomes an object."""
-        group, rows, size = list[Path](), 0, 0
-        for path, row_count, byte_count in self.pages:
+        group, rows, size = list[int](), 0, 0
+        for start, row_count, byte_count in self.pages:
             if group and (rows + row_count > limits.rows // 2 or size + byte_count > limits.byte_count // 4):
-                yield await asyncio.to_thread(_read, group)
+                yield await asyncio.to_thread(self._read, group)
                 group, rows, size = [], 0, 0
-            group.append(path)
+            group.append(start)
             rows, size = rows + row_count, size + byte_count
         if group:
-            yield await asyncio.to_thread(_read, group)
+            yield await asyncio.to_thread(self._read, group)
 
-    def remove(self) -> None:
-        """Delete its files."""
-        for path, _, _ in self.pages:
-            path.unlink()
+    def _read(self, starts: Sequence[int]) -> pd.DataFrame:
+        frames = list[pd.DataFrame]()
+        for start in starts:
+            self.file.seek(start)
+            frames.append(pickle.load(self.file))  # noqa: S301 - written by this run
+        return pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
+
+    def write(self, frames: Sequence[pd.DataFrame]) -> None:
+        """Append a page."""
+        rows = pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
+        self.pages.append((self.file.tell(), len(rows), int(rows.memory_usage(deep=True).sum())))
+        pickle.dump(rows, self.file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-async def spooled(delivery: Delivery, folder: Path) -> Spool:
-    """Read a delivery, and keep its rows in `folder`.
+async def spooled(delivery: Delivery) -> Spool:
+    """Read a delivery, and keep its rows in a file, which the caller closes.
 
-    Raises: UnreadableDeliveryError, then nothing is kept; TransientError, DependencyDownError.
+    Raises: UnreadableDeliveryError; TransientError, DependencyDownError.
     """
-    spool = Spool(delivery)
+    spool = Spool(delivery, TemporaryFile())  # noqa: SIM115 - see above
     try:
-        with TemporaryDirectory(dir=folder) as own, SeenKeys(Path(own)) as seen:
+        with SeenKeys() as seen:
             async with aclosing(delivery.records()) as pages:
                 async for records in pages:
                     read = await asyncio.to_thread(frame_of, delivery.table, records)
@@ -98,12 +108,10 @@ async def spooled(delivery: Delivery, folder: Path) -> Spool:
                     spool.bad_count += len(typed.bad)
                     spool.lacks_keys |= bool(read.bad)  # of a record that repeats a key, the key is known
                     spool.new_columns |= typed.new_columns
-                    frames = [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]
-                    if frames:
-                        path = folder / f"{len(spool.pages):08d}"
-                        spool.pages.append((path, *await asyncio.to_thread(_write, path, frames)))
+                    if frames := [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]:
+                        await asyncio.to_thread(spool.write, frames)
     except BaseException:
-        spool.remove()
+        spool.file.close()
         raise
     return spool
 
@@ -115,14 +123,3 @@ def _without_keys(delivery: Delivery, bad: Sequence[BadRecord]) -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(values[name], dtype=codec_of(kind).frame) for name, kind in table.extract_types.items()}
     )
-
-
-def _write(path: Path, frames: Sequence[pd.DataFrame]) -> tuple[int, int]:
-    rows = pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
-    rows.to_pickle(path)
-    return len(rows), int(rows.memory_usage(deep=True).sum())
-
-
-def _read(paths: Sequence[Path]) -> pd.DataFrame:
-    frames: list[pd.DataFrame] = [pd.read_pickle(path) for path in paths]  # noqa: S301 - written by this run
-    return pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]

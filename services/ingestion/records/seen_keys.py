@@ -6,7 +6,6 @@ import json
 import sqlite3
 from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,15 +19,15 @@ _LONG = 64  # characters: a longer key is held by its hash
 
 
 class SeenKeys:
-    """The keys of a delivery, in a file: those of millions of rows don't fit into memory.
+    """The keys of a delivery, in a file without a name: those of millions of rows don't fit into memory.
 
     They are stored as they are, since deliveries are often sorted by them, and hashes would scatter them over the file.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Begin a file in a directory of the delivery's own, whose owner removes it."""
+    def __init__(self) -> None:
+        """Begin a file, of which nothing is left when the process ends, even if it is killed."""
         self._rows = 0
-        self._file = sqlite3.connect(directory / "keys.sqlite", isolation_level=None, check_same_thread=False)
+        self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._file.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;"
             "CREATE TABLE seen (key PRIMARY KEY, row INTEGER, place INTEGER) WITHOUT ROWID; BEGIN"
