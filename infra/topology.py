@@ -112,12 +112,22 @@ class ProofSchedule(BaseModel, frozen=True, extra="forbid"):
     secrets: tuple[Name, ...]
 
 
+@unique
+class Kind(StrEnum):
+    """Where the rows of a source come from."""
+
+    DATABASE = "database"
+    FILES = "files"  # that are put into the drop zone
+    API = "api"
+
+
 class Schedule(BaseModel, frozen=True, extra="forbid"):
     """When a source is read without being asked: `expression` as EventBridge spells it."""
 
     expression: str
     queue: Name
     source: Name
+    kind: Kind = Kind.DATABASE
 
     @property
     def interval(self) -> timedelta:
@@ -127,14 +137,9 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"the schedule '{self.expression}' is not a rate(…) of minutes, hours or days; it has no interval")
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
-
-@unique
-class Kind(StrEnum):
-    """Where the rows of a source come from."""
-
-    DATABASE = "database"
-    FILES = "files"  # that are put into the drop zone
-    API = "api"
+    def interval_instead_of(self, wanted: timedelta | None) -> timedelta:
+        """The wanted one, as a local stack has it, but not for an API, whose owner sets the limits. Raises: as `interval`."""
+        return self.interval if wanted is None or self.kind is Kind.API else wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,10 @@ class Topology(BaseModel, frozen=True, extra="forbid"):
         ends = {name: of_source("", name) if place else "" for place, name in enumerate(sources)}
         schedules = {
             f"ingest-{name}" if ends[name] else schedule: Schedule(
-                expression=self.delivered.get(source.kind, first.expression), queue=first.queue + ends[name], source=name
+                expression=self.delivered.get(source.kind, first.expression),
+                queue=first.queue + ends[name],
+                source=name,
+                kind=source.kind,
             )
             for name, source in sources.items()
         }

@@ -34,7 +34,7 @@ from infra.local.postgres import Cluster
 from infra.local.processes import Child, Services
 from infra.local.state import CHOSEN, SOURCE_NAME_VARIABLE, Home, StackState, default_home, service_environment
 from infra.local.ticker import Ticker, send_ingest
-from infra.topology import SOURCE_DATABASE, Kind, Schedule, Source, Topology, of_source, read_topology
+from infra.topology import SOURCE_DATABASE, Schedule, Source, Topology, of_source, read_topology
 
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
 _LEFT_BEHIND = timedelta(seconds=20)
@@ -53,7 +53,6 @@ class Stack:
         self._home = Home(home or default_home())
         self._settings = settings or {}
         self._database_urls: dict[str, str] = {}
-        self._apis: set[str] = set()
         self._state: StackState | None = None
         self._services = Services(self._start_service)
         self._adopted: dict[str, Child] = {}
@@ -134,7 +133,6 @@ class Stack:
         """
         if sources is not None:
             self.topology = self.topology.with_sources(sources)
-            self._apis = {name for name, source in sources.items() if source.kind is Kind.API}
         others = {of_source(SOURCE_DATABASE, name): url for name, url in other_urls.items()}
         urls = {"source": source_url, "warehouse": warehouse_url, **others}
         urls = {name: urls[name] for name in self.topology.secrets}
@@ -201,16 +199,10 @@ class Stack:
         return events
 
     def tickers(self, interval: timedelta | None = None) -> list[Ticker]:
-        """Ask for runs of each source, by default as often as the topology says; an API, not ours, never more often."""
+        """Ask for runs of each source, by default as often as the topology says."""
         first, *others = self.topology.schedules.values()
         first = first.model_copy(update={"source": self._settings.get(SOURCE_NAME_VARIABLE, first.source)})
-        return [
-            Ticker(
-                partial(self._request_run, schedule),
-                schedule.interval if interval is None or schedule.source in self._apis else interval,
-            )
-            for schedule in (first, *others)
-        ]
+        return [Ticker(partial(self._request_run, one), one.interval_instead_of(interval)) for one in (first, *others)]
 
     def _request_run(self, schedule: Schedule) -> None:
         resources = self.resources

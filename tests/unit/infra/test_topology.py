@@ -259,6 +259,14 @@ def test_a_source_of_files_or_of_an_api_has_its_own_schedule_and_no_database() -
     }
 
 
+def test_an_api_is_never_asked_more_often_because_a_local_stack_is_in_a_hurry() -> None:
+    sources = {"shop": Source(), "plans": Source(Kind.FILES, ("budget",)), "rates": Source(Kind.API)}
+    schedules = read_topology().with_sources(sources).schedules.values()
+    hurry = timedelta(seconds=2)
+    assert [one.interval_instead_of(hurry) for one in schedules] == [hurry, hurry, timedelta(hours=1)]
+    assert [one.interval_instead_of(None) for one in schedules] == [one.interval for one in schedules]
+
+
 def test_the_only_source_of_a_contract_may_be_of_files() -> None:
     budget = replace(BUDGET, source_name=None, dataset=Dataset(RecordForm(Format.CSV)))
     contract = replace(SEVERAL.part("plans"), source_tables=(budget,))
