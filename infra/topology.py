@@ -138,8 +138,8 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
     def interval_instead_of(self, wanted: timedelta | None) -> timedelta:
-        """The wanted one, as a local stack has it, but not for an API, whose owner sets the limits. Raises: as `interval`."""
-        return self.interval if wanted is None or self.kind is Kind.API else wanted
+        """The wanted one for a database; files are announced, and an API is not ours to hurry. Raises: as `interval`."""
+        return wanted if wanted is not None and self.kind is Kind.DATABASE else self.interval
 
 
 @dataclass(frozen=True, slots=True)

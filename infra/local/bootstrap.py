@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -24,6 +24,7 @@ from localstack_client.session import Session
 from pydantic import BaseModel
 
 from contracts.datasets import DROP_ZONE
+from contracts.objects import SourceKeys
 from infra.local.machine import StackError
 from infra.topology import Topology, read_topology
 
@@ -125,15 +126,28 @@ def _queue_with(sqs: Any, name: str, attributes: dict[str, str]) -> str:
 
 
 def _bucket(s3: Any, topology: Topology, bucket: str, stack: str) -> str:
-    """Without expiry: nothing here lives as long."""
+    """Without expiry, and without versions unless files are delivered: nothing here lives as long."""
     name = topology.bucket_name(bucket, stack)
     try:
         create_bucket(s3, name, topology.region)
     except ClientError as error:
         if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
             raise
-    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    if topology.drop_zone:
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     return name
+
+
+def forget_old_states(made: Resources, sources: Iterable[str]) -> None:
+    """Delete the earlier versions of the sources' states, which expire on AWS: a run every two seconds makes a GB a day."""
+    bucket = made.buckets["landing"]
+    with closing(client("s3", made.endpoint_url, made.region)) as s3:
+        pages = s3.get_paginator("list_object_versions")
+        for page in (page for name in sources for page in pages.paginate(Bucket=bucket, Prefix=SourceKeys(name).state)):
+            old = [one for one in page.get("Versions", ()) if not one["IsLatest"]]
+            if old:
+                named = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in old]
+                s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
 
 
 def _announce_files(s3: Any, sqs: Any, topology: Topology, made: Resources) -> None:

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Self
 
 from infra.local import processes
-from infra.local.bootstrap import Resources, bootstrap
+from infra.local.bootstrap import Resources, bootstrap, forget_old_states
 from infra.local.databases import SOURCE, SOURCE_OWNER, set_up_source, set_up_warehouse
 from infra.local.localstack import LocalStack, start_localstack
 from infra.local.machine import LOOPBACK, StackError, free_port, is_free, remove_place
@@ -39,6 +39,7 @@ from infra.topology import SOURCE_DATABASE, Schedule, Source, Topology, of_sourc
 _SET_UP = {"source": set_up_source, "warehouse": set_up_warehouse}
 _LEFT_BEHIND = timedelta(seconds=20)
 _AFTER_DRAIN = timedelta(seconds=15)
+_OLD_STATES_FORGOTTEN_EVERY = timedelta(minutes=10)
 
 
 class Stack:
@@ -199,10 +200,14 @@ class Stack:
         return events
 
     def tickers(self, interval: timedelta | None = None) -> list[Ticker]:
-        """Ask for runs of each source, by default as often as the topology says."""
+        """Ask for runs of each source, by default as often as the topology says, and forget old versions of states."""
         first, *others = self.topology.schedules.values()
         first = first.model_copy(update={"source": self._settings.get(SOURCE_NAME_VARIABLE, first.source)})
-        return [Ticker(partial(self._request_run, one), one.interval_instead_of(interval)) for one in (first, *others)]
+        tickers = [Ticker(partial(self._request_run, one), one.interval_instead_of(interval)) for one in (first, *others)]
+        if self.topology.drop_zone:
+            names = [schedule.source for schedule in (first, *others)]
+            tickers.append(Ticker(lambda: forget_old_states(self.resources, names), _OLD_STATES_FORGOTTEN_EVERY))
+        return tickers
 
     def _request_run(self, schedule: Schedule) -> None:
         resources = self.resources

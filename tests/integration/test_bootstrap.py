@@ -68,6 +68,14 @@ def test_a_file_is_announced_to_the_source_that_has_its_data_set_and_to_no_other
         assert announced(sqs, queues["goals"]) == ["dropzone/goal/2026.csv"]
         assert "Messages" not in sqs.receive_message(QueueUrl=queues["totesys"], WaitTimeSeconds=0)
         assert s3.get_bucket_versioning(Bucket=made.buckets["landing"])["Status"] == "Enabled"
+        for key in ("budgets/state.json", "dropzone/goal/2026.csv"):
+            for body in (b"1", b"2", b"3"):
+                s3.put_object(Bucket=made.buckets["landing"], Key=key, Body=body)
+        bootstrap.forget_old_states(made, sources)
+        kept = [one["Key"] for one in s3.list_object_versions(Bucket=made.buckets["landing"])["Versions"]]
+        assert kept.count("budgets/state.json") == 1
+        assert kept.count("dropzone/goal/2026.csv") == 4
+        assert s3.get_object(Bucket=made.buckets["landing"], Key="budgets/state.json")["Body"].read() == b"3"
 
 
 def announced(sqs: Any, queue_url: str) -> list[str]:

@@ -259,11 +259,11 @@ def test_a_source_of_files_or_of_an_api_has_its_own_schedule_and_no_database() -
     }
 
 
-def test_an_api_is_never_asked_more_often_because_a_local_stack_is_in_a_hurry() -> None:
+def test_only_databases_are_read_more_often_because_a_local_stack_is_in_a_hurry() -> None:
     sources = {"shop": Source(), "plans": Source(Kind.FILES, ("budget",)), "rates": Source(Kind.API)}
     schedules = read_topology().with_sources(sources).schedules.values()
     hurry = timedelta(seconds=2)
-    assert [one.interval_instead_of(hurry) for one in schedules] == [hurry, hurry, timedelta(hours=1)]
+    assert [one.interval_instead_of(hurry) for one in schedules] == [hurry, timedelta(minutes=15), timedelta(hours=1)]
     assert [one.interval_instead_of(None) for one in schedules] == [one.interval for one in schedules]
 
 
