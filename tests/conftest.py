@@ -23,7 +23,8 @@ END_TO_END, INFRA = "tests/end_to_end/", "tests/infra/"
 TOGETHER = (END_TO_END, INFRA)
 # Files of END_TO_END that start stacks of their own, and can run anywhere.
 ALONE = tuple(
-    f"{END_TO_END}test_{name}.py" for name in ("demo", "foreground", "installed_wheel", "mistakes", "tutorial", "two_builds")
+    f"{END_TO_END}test_{name}.py"
+    for name in ("demo", "files_and_apis", "foreground", "installed_wheel", "mistakes", "tutorial", "two_builds")
 )
 # What takes longest comes first, and the many short files at the end fill the gaps.
 ORDER = (*TOGETHER, "tests/chaos/", "tests/fuzz/", "tests/integration/", "tests/conformance/", "tests/unit/")

@@ -25,6 +25,8 @@ ELSEWHERE = (
     "dead-letters/",
     "dropzone/",
     "files/",
+    "DROPZONE/",
+    "snapshot/",
 )  # made by make or by the stack, and in buckets
 # Names there, and values of infra/terraform.
 ON_AWS = ("starlift/", "aws/", "ENVIRONMENT/", "prover/", "sources/", "service/", "task/", "environments/", "repos/", "linux/")
