@@ -13,13 +13,14 @@ from contracts.datasets import DROP_ZONE
 from contracts.yaml_text import read_contract
 from infra.local.state import environment_for
 from infra.topology import Topology, read_topology, sources_of
+from services.operator.system import OperatorSettings
 from tests.fixtures.delivered_contract import DELIVERED, TEXT
 from tests.infra import checks
 from tests.infra.conftest import STACK, Applied
 from tests.infra.offline.core import Terraform, opened
 from tests.infra.offline.tools import CHECKOUT
 from tests.infra.test_local_stack import ONLY_LOCALLY
-from tests.unit.infra.test_topology import resources_of
+from tests.unit.infra.test_topology import SETTINGS, resources_of, set_environment
 
 LANDING = f"starlift-landing-{STACK}"
 TOPOLOGY = read_topology().with_sources(sources_of(DELIVERED, "plans"))
@@ -54,6 +55,18 @@ def test_a_program_finds_the_same_as_locally(delivered: Applied) -> None:
         known = {name: url for name, url in environment_for(program, local, TOPOLOGY).items() if name.startswith("STARLIFT_")}
         assert planned.keys() - {"STARLIFT_CONTRACT", "STARLIFT_SOURCE_NAME"} == known.keys() - ONLY_LOCALLY, program
     assert checks.task_environment(delivered.resources, "ingestion")["STARLIFT_API_SECRETS"] == "starlift/dev/sources/"
+
+
+@pytest.mark.parametrize("program", [*TOPOLOGY.services, "operator"])
+def test_a_program_accepts_its_environment(
+    program: str, delivered: Applied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "delivered.yaml"  # in place of the object in S3
+    document.write_text(TEXT, encoding="utf-8")
+    environment = checks.task_environment(delivered.resources, program)
+    set_environment(monkeypatch, environment | {"STARLIFT_CONTRACT": str(document)})
+    settings = OperatorSettings() if program == "operator" else SETTINGS[program]()
+    assert settings.by_source().keys() == {"plans", "rates"}
 
 
 def test_each_source_is_asked_as_often_as_locally(delivered: Applied) -> None:

@@ -36,7 +36,7 @@ EXIT_CODES = {Outcome.EQUAL: ExitCode.DONE, Outcome.DIFFERENT: ExitCode.DIFFEREN
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(min=1024, max=65535, help="Port of LocalStack on 127.0.0.1; default: a free one.")]
-Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds between two runs.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds between two runs of a database.")]
 
 
 class ConsoleScreen:
