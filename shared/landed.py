@@ -193,7 +193,12 @@ def truth_of(store: SourceStore, contract: Contract, table: SourceTable, checkpo
 
     Raises: PermanentError if the contract has come to read its rows in another way.
     """
-    state = (checkpoint.datasets.get(table.name) if checkpoint is not None else None) or DatasetState()
+    return truth_since(store, contract, table, checkpoint.datasets.get(table.name) if checkpoint is not None else None)
+
+
+def truth_since(store: SourceStore, contract: Contract, table: SourceTable, left: DatasetState | None) -> Truth:
+    """As `truth_of`, of a data set of which the last run has `left` a state."""
+    state = left or DatasetState()
     now = read_as(table, state)
     changed = [name for name, kind in now.columns.items() if state.columns.get(name, kind) != kind]
     if changed or (state.key or now.key) != now.key:

@@ -32,7 +32,7 @@ from shared.clock import utc_now
 from shared.errors import PermanentError
 from shared.expressions.in_python import computed
 from shared.key_hashes import sums_of, table_hashes
-from shared.landed import Truth, read_as, truth_of
+from shared.landed import Truth, read_as, truth_since
 from shared.source_facts import UNKNOWN_POSITION, SourceFacts, SourceTableFacts
 from shared.source_keys import Key, keys_of
 from shared.source_store import SourceStore
@@ -58,29 +58,41 @@ class DeliveredSource:
         """See Source. The next delivery is read to its end, and typed: nothing is announced of one that can't be."""
         state, _ = await self.store.read_state()  # the lease has stored the run's number in it
         before = state.checkpoint
+        known = before.datasets if before is not None else await self._recovered()
         truths, changed = dict[str, Truth](), dict[str, str]()
         for table in self.contract.source_tables:
             try:
-                truths[table.name] = truth_of(self.store, self.contract, table, before)
+                truths[table.name] = truth_since(self.store, self.contract, table, known.get(table.name))
             except PermanentError as error:
                 changed[table.name] = str(error)
         async with AsyncExitStack() as stack:
             taken, delivered = None, frozenset[str]()
             if request is None or not _is_about_earlier_rows(request, before, self.contract):
-                if (taken := await self._next(before.datasets if before else {}, changed)) is not None:
+                if (taken := await self._next(known, changed)) is not None:
                     stack.callback(taken.file.close)
             else:
                 if changed:
                     _log.error("earlier_rows_unreadable", reasons=sorted(changed.values()))
                 delivered = frozenset([name for name, truth in truths.items() if not await truth.is_empty()])
             facts = self._facts(state.run, before, taken)
-            yield DeliveredSnapshot(self, facts, state.run, before, truths, delivered, taken)
+            yield DeliveredSnapshot(self, facts, state.run, known, truths, delivered, taken)
 
     @asynccontextmanager
     async def join_snapshot(self, exported: str) -> AsyncIterator[DeliveredSnapshot]:
         """See Source. No run shares its snapshot, so a command to extract a part is of another time."""
         raise SnapshotLostError(exported)
         yield
+
+    async def _recovered(self) -> dict[str, DatasetState]:
+        """Where the truth of each data set begins, as far as manifests say: no run has ended, or the state object is lost."""
+        found, names = dict[str, DatasetState](), {table.name for table in self.contract.source_tables}
+        for run in reversed(await self.store.manifest_runs(after=0)):
+            for batch in (await self.store.read_manifest(run)).batches:
+                for extract in batch.data.extracts:
+                    found.setdefault(extract.table, DatasetState(whole_run=extract.whole_run))
+            if found.keys() >= names:
+                break
+        return found
 
     async def _next(self, known: Mapping[str, DatasetState], changed: Mapping[str, str]) -> Spool | None:
         """The next delivery that can be read and says something new. The others before it are settled."""
@@ -142,15 +154,10 @@ class DeliveredSnapshot:
     source: DeliveredSource
     facts: SourceFacts
     run: int
-    before: Checkpoint | None
+    known: Mapping[str, DatasetState]  # what earlier runs left, by data set, also of those that the contract no longer has
     truths: Mapping[str, Truth]  # by data set, of those whose earlier rows can be read
     delivered: frozenset[str]  # those of them of which there are any; not looked for in a run that takes a delivery
     taken: Spool | None
-
-    @property
-    def _known(self) -> dict[str, DatasetState]:
-        known = self.before.datasets if self.before else {}
-        return {table.name: known.get(table.name, DatasetState()) for table in self.source.contract.source_tables}
 
     def plan(self, before: Checkpoint | None, request: Request, compare_keys_every: int) -> Plan:  # noqa: ARG002 - see below
         """See OpenSnapshot. Keys are compared with each whole snapshot, and when asked for: nothing else deletes a row."""
@@ -169,20 +176,20 @@ class DeliveredSnapshot:
             looked_up=keys_asked_for(contract, request.rows) if isinstance(request, LookUpKeysData) else {},
             believe_empty=request.believe_empty,
             is_answer=command is None,
-            datasets={name: self._left(name, full, request) for name in self._known},
+            datasets={**self.known, **{table.name: self._left(table, full, request) for table in contract.source_tables}},
             may_wait=self.taken is not None or _is_about_earlier_rows(request, before, contract),
         )
 
-    def _left(self, name: str, full: frozenset[str], request: Request) -> DatasetState:
+    def _left(self, table: SourceTable, full: frozenset[str], request: Request) -> DatasetState:
         """What the run leaves of a data set."""
-        known, taken, table = self._known[name], self.taken, self.source.contract.source_table(name)
-        if taken is not None and taken.table.name == name:
+        known, taken = self.known.get(table.name, DatasetState()), self.taken
+        if taken is not None and taken.table == table:
             if taken.is_emptied and not request.believe_empty:
                 return known.model_copy(update={"is_emptied": True})
             left = read_as(table, taken.state()).model_copy(update={"is_emptied": False})
             return left.model_copy(update={"whole_run": self.run}) if taken.is_whole else left
         is_believed = known.is_emptied and request.believe_empty
-        if is_believed or name in full:
+        if is_believed or table.name in full:
             update = {"whole_run": self.run, "sha256": None, "is_emptied": known.is_emptied and not is_believed}
             return read_as(table, known).model_copy(update=update)
         return known
@@ -260,10 +267,11 @@ class DeliveredSnapshot:
         await self.source.deliveries.settle(taken.delivery, outcome)
 
     def _truth(self, table: SourceTable) -> Truth:
-        return self.truths.get(table.name) or truth_of(self.source.store, self.source.contract, table, self.before)
+        known = self.known.get(table.name)
+        return self.truths.get(table.name) or truth_since(self.source.store, self.source.contract, table, known)
 
     def _is_believed_empty(self, plan: Plan, table: SourceTable) -> bool:
-        return plan.believe_empty and self._known[table.name].is_emptied
+        return plan.believe_empty and self.known.get(table.name, DatasetState()).is_emptied
 
 
 def _accepted(star: RemodelledTable | None, table: SourceTable, rows: pd.DataFrame) -> list[Key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from contracts.files import Outcome
 from contracts.messages import Trigger
 from shared.errors import DependencyDownError
 from shared.testing import AnswerLost, Partial, connection_reset
-from tests.unit.services.ingestion.delivered_scene import KEY_B, KEY_C, A, B, C, DeliveredScene, budget, product
+from tests.fixtures.delivered_contract import PLANS
+from tests.unit.services.ingestion.delivered_scene import KEY_B, KEY_C, LANDING, A, B, C, DeliveredScene, budget, product
 
 
 async def test_a_scheduled_command_is_answered_by_a_later_look_at_all_that_waits() -> None:
@@ -33,6 +35,36 @@ async def test_a_command_whose_run_died_between_two_files_is_followed_to_its_end
     with pytest.raises(DependencyDownError):
         await scene.handle(command)
     assert len(await scene.handle(command)) == 1
+    assert await scene.truth() == {KEY_B: 700, KEY_C: 100}
+
+
+async def test_a_lost_state_does_not_bring_back_what_a_whole_snapshot_has_replaced() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", budget(A, B))
+    await scene.put("product/a.jsonl", product(1, "one", 1))
+    await scene.ingest()
+    await scene.put("budget/b.csv", budget(B, C))
+    await scene.put("product/snapshot/b.jsonl", product(2, "two", 1))
+    await scene.ingest()
+    del scene.objects.buckets[LANDING][scene.store.keys.state]
+    await scene.put("product/c.jsonl", product(3, "three", 1))
+    assert len(await scene.ingest()) == 1, "what became of files is recorded elsewhere"
+    assert await scene.truth() == {KEY_B: 700, KEY_C: 100}
+    assert await scene.truth("product") == {(2,): "two", (3,): "three"}
+
+
+async def test_a_data_set_that_comes_back_into_the_contract_is_as_it_was() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", budget(A, B))
+    await scene.put("budget/b.csv", budget(B, C))
+    await scene.put("product/a.jsonl", product(1, "one", 1))
+    await scene.ingest()
+    star = tuple(table for table in PLANS.warehouse_tables if table.name != "fact_budget")
+    tables = tuple(table for table in PLANS.source_tables if table.name == "product")
+    scene.contract = replace(PLANS, source_tables=tables, warehouse_tables=star)
+    await scene.ingest()
+    scene.contract = PLANS
+    await scene.ingest()
     assert await scene.truth() == {KEY_B: 700, KEY_C: 100}
 
 
