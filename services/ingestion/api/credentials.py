@@ -6,11 +6,11 @@ import json
 import os
 import re
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus
 
-import aiohttp
 from yarl import URL
 
 from contracts.datasets import Api, Authentication
@@ -36,6 +36,8 @@ def secrets_below(prefix: str, region: str) -> ReadSecret:
     """
 
     async def read(name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise UnreadableDeliveryError(f"'{name}' is not the name of a secret below {prefix}; correct the contract")
         if given := os.environ.get(f"{GIVEN}{name.upper().replace('-', '_')}"):
             return given
         if not prefix.endswith(f"/{FOLDER}"):
@@ -43,8 +45,6 @@ def secrets_below(prefix: str, region: str) -> ReadSecret:
                 f"no secret '{name}' is configured: set STARLIFT_API_SECRETS to a prefix that ends with /{FOLDER}, or give the "
                 f"secret itself as {GIVEN} and its name"
             )
-        if not _NAME.fullmatch(name):
-            raise UnreadableDeliveryError(f"'{name}' is not the name of a secret below {prefix}; correct the contract")
         try:
             return await read_secret(prefix + name, region)
         except PermanentError as error:
@@ -77,7 +77,7 @@ class Credentials:
                 return {}
             case Authentication.BASIC:
                 username, password = await self._fields("username", "password")
-                return {"Authorization": self._basic(username, password)}
+                return {"Authorization": _basic(username, password)}
             case Authentication.BEARER:
                 (token,) = await self._fields("token")
                 return {"Authorization": f"Bearer {token}"}
@@ -103,21 +103,13 @@ class Credentials:
             raise UnreadableDeliveryError(f"secret '{self.api.secret}' is not JSON of the form {{{form}}}; correct it")
         return [str(value) for value in found]
 
-    def _basic(self, username: str, password: str) -> str:
-        try:
-            return aiohttp.encode_basic_auth(username, password)
-        except ValueError:
-            raise UnreadableDeliveryError(
-                f"the username in secret '{self.api.secret}' has a colon, which can't be sent"
-            ) from None
-
     async def _ask_for_a_token(self) -> tuple[str, float]:
         """Client credentials: https://www.rfc-editor.org/rfc/rfc6749#section-4.4, the client as in its section 2.3.1."""
         if self.client is None:
             raise UnreadableDeliveryError("OAuth2 needs a token_url; add it to the contract")
         client, secret = await self._fields("client_id", "client_secret")
         form = {"grant_type": "client_credentials", **({"scope": self.api.scope} if self.api.scope else {})}
-        headers = {"Authorization": self._basic(quote_plus(client), quote_plus(secret)), "Accept": "application/json"}
+        headers = {"Authorization": _basic(quote_plus(client), quote_plus(secret)), "Accept": "application/json"}
         asked_at, url = self.clock(), URL(str(self.api.token_url))
         async with self.client.session():
             answer = await self.client.ask(f"POST {url.path}", "POST", url, headers, data=form)
@@ -130,3 +122,7 @@ class Credentials:
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
             raise CredentialsRefusedError(f"{url.path} answers without an access_token; correct token_url or the server")
         return token, asked_at + life * _USED
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
