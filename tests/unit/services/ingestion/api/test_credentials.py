@@ -9,11 +9,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from contracts.datasets import Api, Authentication
-from services.ingestion.api import credentials
 from services.ingestion.api.client import Limits
 from services.ingestion.api.credentials import secrets_below
 from services.ingestion.delivery import UnreadableDeliveryError
-from shared.errors import DependencyDownError, PermanentError, ServerBusyError
+from shared.errors import DependencyDownError, ServerBusyError
 from tests.fixtures.http_server import answer, serving
 from tests.unit.services.ingestion.api.scene import Scene
 
@@ -162,12 +161,3 @@ async def test_secrets_are_read_below_the_sources_of_an_installation_only(prefix
 async def test_no_name_of_a_secret_leads_out_of_there(name: str) -> None:
     with pytest.raises(UnreadableDeliveryError, match="is not the name of a secret below starlift/x/sources/"):
         await secrets_below("starlift/x/sources/", "eu-west-2")(name)
-
-
-async def test_a_secret_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def missing(name: str, region: str) -> str:
-        raise PermanentError(f"secret '{name}' does not exist in {region}; rerun the set-up")
-
-    monkeypatch.setattr(credentials, "read_secret", missing)
-    with pytest.raises(UnreadableDeliveryError, match="secret 'starlift/x/sources/rates' does not exist"):
-        await secrets_below("starlift/x/sources/", "eu-west-2")("rates")
