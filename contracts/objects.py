@@ -15,6 +15,8 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 BATCH_NAMESPACE = UUID("5e1f1c1e-57a7-5c4e-8a3a-0d1f7a5e9b21")
+# Folders of a bucket that are no source's: a source of such a name would write into them, and its objects expire with theirs.
+NO_SOURCES = frozenset({"dead-letters", "dropzone", "files", "proofs", "quarantine"})
 SUPERSEDED = ("starlift", "superseded")  # the tag, name and value, of what no truth needs any more: a lifecycle rule expires it
 _HASH_DIGITS = 16  # of a SHA-256, in a key
 _ROWS = re.compile(rf"/(?:([^/]+)-([0-9a-f]{{{_HASH_DIGITS}}})\.parquet|bundle-([0-9a-f]{{{_HASH_DIGITS}}})\.json\.gz)$")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from contracts.column_types import BYTEA, JSONB, UUID, ColumnType
 from contracts.datasets import Contents, Dataset
+from contracts.objects import NO_SOURCES
 from contracts.origins import FromSource
 from contracts.tables import Dimension, Drift, Fact, SourceTable
 
@@ -34,6 +35,8 @@ def source_problems(contract: Contract) -> Iterator[str]:
             yield from _row_id_problems(contract, source)
         if source.dataset is not None:
             yield from (f"'{source.name}' {problem}" for problem in _dataset_problems(contract, source, source.dataset))
+        if source.source_name in NO_SOURCES - kinds.keys():
+            yield f"a source can't be called '{source.source_name}', like a folder of the buckets; give it another name"
         first = kinds.setdefault(source.source_name, source)
         if _kind(source) != _kind(first):
             yield (

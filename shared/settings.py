@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.contract import Contract
-from contracts.objects import Name
+from contracts.objects import NO_SOURCES, Name
 from shared.contract_file import load_contract
 from shared.logs import Level
 from shared.queue import DELAY_MAXIMUM, HOLD_MAXIMUM, VISIBILITY_MAXIMUM
@@ -84,6 +84,8 @@ class SourceSettings(BaseSettings):
 
     def _broken_rules(self) -> Iterator[str]:
         names = self.contract.sources
+        if self.source_name in NO_SOURCES:
+            yield f"STARLIFT_SOURCE_NAME={self.source_name} is also a folder of the buckets; choose another name"
         if names and self.source_name not in names:
             yield (
                 f"STARLIFT_SOURCE_NAME={self.source_name} is not one of the contract's sources {', '.join(names)}; set it to "

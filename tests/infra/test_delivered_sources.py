@@ -184,6 +184,9 @@ def test_a_source_is_silent_by_itself_and_a_refused_file_raises_an_alarm(deliver
     assert minutes == {"starlift-ingestion-plans-silent": 45, "starlift-ingestion-rates-silent": 180}
     patterns = {one.values["name"]: one.values["pattern"] for one in delivered.of_type("aws_cloudwatch_log_metric_filter")}
     assert patterns["message_done.rates"] == '{ $.event = "message_done" && $.source = "rates" }'
+    assert patterns["delivery_refused"] == '{ $.event = "delivery_refused" }'
+    logged = "".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "services/ingestion").glob("*.py"))
+    assert '"delivery_refused"' in logged
     names = [alarm.values["alarm_name"] for alarm in delivered.of_type("aws_cloudwatch_metric_alarm")]
     assert names.count("starlift-ingestion-delivery-refused") == 1
 

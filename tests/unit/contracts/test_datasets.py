@@ -278,3 +278,10 @@ def test_a_document_with_data_sets_is_read_back_as_it_was_written(source: dict[s
         assert (table.dataset.request is None) == ("file" in declared)
     assert read_contract(text + "\n# nothing", "random.yaml").fingerprint == contract.fingerprint
     assert hash(contract.source_tables) == hash(read_contract(text, "random.yaml").source_tables)
+
+
+@pytest.mark.parametrize("name", ["files", "dropzone", "proofs", "quarantine"])
+def test_a_source_is_not_called_like_a_folder_of_the_buckets(name: str) -> None:
+    with pytest.raises(ContractError, match=f"a source can't be called '{name}', like a folder of the buckets") as refusal:
+        read_contract(TEXT.replace("  plans:", f"  {name}:"), "delivered.yaml")
+    assert str(refusal.value).count("a source can't") == 1

@@ -71,6 +71,8 @@ def test_a_missing_variable_of_another_source_and_a_name_that_is_none_are_report
         ValidationError, match="STARLIFT_SOURCE_NAME=totesys is not one of the contract's sources shop, plans, reg"
     ):
         settings("totesys")
+    with pytest.raises(ValidationError, match="STARLIFT_SOURCE_NAME=files is also a folder of the buckets"):
+        settings("files")
 
 
 def worlds() -> dict[str, World]:
