@@ -22,10 +22,8 @@ END_TO_END, INFRA = "tests/end_to_end/", "tests/infra/"
 # Tests that share a stack, or a plan, that takes long to make: one worker runs them all.
 TOGETHER = (END_TO_END, INFRA)
 # Files of END_TO_END that start stacks of their own, and can run anywhere.
-ALONE = tuple(
-    f"{END_TO_END}test_{name}.py"
-    for name in ("demo", "files_and_apis", "foreground", "installed_wheel", "mistakes", "tutorial", "two_builds")
-)
+_ALONE = ("demo", "files_and_apis", "foreground", "installed_wheel", "kinds_of_sources", "mistakes", "tutorial", "two_builds")
+ALONE = tuple(f"{END_TO_END}test_{name}.py" for name in _ALONE)
 # What takes longest comes first, and the many short files at the end fill the gaps.
 ORDER = (*TOGETHER, "tests/chaos/", "tests/fuzz/", "tests/integration/", "tests/conformance/", "tests/unit/")
 # Files of more than ten seconds that are not at the head of the above anyway: each comes first among those of its directory,
