@@ -44,15 +44,16 @@ def frame_of(table: SourceTable, records: Sequence[Record | BadRecord]) -> Typed
     bad = [one for one in records if isinstance(one, BadRecord)]
     found = [one for one in records if isinstance(one, Record)]
     columns, unfit = dict[str, Any](), dict[str, dict[int, str]]()
+    rows = [one.values for one in found]  # noqa: PD011 (not of pandas)
     for column in table.stored_columns:
-        columns[column.name], unfit[column.name] = _column(column, found, table)
+        columns[column.name], unfit[column.name] = _column(column, [one.get(column.name) for one in rows], table)
     frame = pd.DataFrame(columns, index=pd.RangeIndex(len(found)))
     keyless = dict[int, str]()
     for name in table.key:
         for row in np.flatnonzero(frame[name].isna()).tolist():
             keyless.setdefault(row, f"{name} is {unfit[name].get(row, 'NULL')}")
     for row, why in keyless.items():
-        text = json.dumps(found[row].values, ensure_ascii=False, default=str)
+        text = json.dumps(rows[row], ensure_ascii=False, default=str)
         bad.append(BadRecord(found[row].place, f"has no key that can be read: {why}", beginning(text)))
     places = [one.place for one in found]
     frame.insert(0, table.defect, pd.Series(_defects(table, unfit, places), dtype=object))
@@ -62,14 +63,12 @@ def frame_of(table: SourceTable, records: Sequence[Record | BadRecord]) -> Typed
         places = [place for row, place in enumerate(places) if row not in keyless]
     if table.key_text is not None:
         frame.insert(1, table.key_text, pd.Series(_key_texts(table, frame), dtype=object))
-    names = set[str]().union(*(one.values for one in found))  # noqa: PD011 (not of pandas)
-    return TypedRecords(frame, places, bad, frozenset(names.difference(columns, table.others)))
+    return TypedRecords(frame, places, bad, frozenset(set[str]().union(*rows).difference(columns, table.others)))
 
 
-def _column(column: SourceColumn, records: Sequence[Record], table: SourceTable) -> tuple[Any, dict[int, str]]:
+def _column(column: SourceColumn, delivered: Sequence[Any], table: SourceTable) -> tuple[Any, dict[int, str]]:
     """The values of a column as an array in the form of a frame; and what those that can't be read are, by row."""
-    name, codec = column.name, codec_of(column.type)
-    delivered = [one.values.get(name) for one in records]  # noqa: PD011 (not of pandas)
+    codec = codec_of(column.type)
     rows = [row for row, value in enumerate(delivered) if value is not None] if None in delivered else range(len(delivered))
     present = delivered if isinstance(rows, range) else [delivered[row] for row in rows]
     texts = _texts(present, column, table)
@@ -101,15 +100,14 @@ class _Parsed(dict[str | Unfit, Any]):
         return value
 
 
-def _texts(values: list[Any], column: SourceColumn, table: SourceTable) -> Sequence[str]:
+def _texts(values: Sequence[Any], column: SourceColumn, table: SourceTable) -> Sequence[str]:
     """Values that are not NULL, as texts; Unfit for one that has none. A text of JSON is also a jsonb."""
-    if column.type.name == "jsonb" and form_of(table).format in {Format.JSON, Format.JSON_LINES}:
+    form = form_of(table).format
+    if form is Format.CSV:
+        return values
+    if column.type.name == "jsonb" and form is not Format.PARQUET:
         return [_json(value) for value in values]  # type: ignore[misc]
-    try:
-        "".join(values)
-    except TypeError:
-        return [value if isinstance(value, str) else _text(value, column) for value in values]  # type: ignore[misc]
-    return values
+    return [value if isinstance(value, str) else _text(value, column) for value in values]  # type: ignore[misc]
 
 
 def _json(value: object) -> str | Unfit:
