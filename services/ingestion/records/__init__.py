@@ -10,7 +10,7 @@ What is read is exact or refused, and in bounded memory whatever the bytes are. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import BinaryIO
 
 from contracts.datasets import Format
@@ -37,14 +37,24 @@ async def read_records(
 
 
 def record_pages(file: BinaryIO, table: SourceTable, limits: Limits) -> Iterator[list[Record | BadRecord]]:
-    """As `read_records`. A delivery of whose first page nothing can be read is refused, and not record by record."""
+    """As `read_records`."""
     form = form_of(table).format
     pages = parquet_pages(file, table, limits) if form is Format.PARQUET else _PAGES[form](Opened(file, limits), table)
     for number, page in enumerate(pages):
-        bad = [one for one in page if isinstance(one, BadRecord)] if number == 0 else []
-        if len(bad) == len(page):
-            raise UnreadableDeliveryError(
-                f"none of its first {len(bad)} records can be read: the one at {bad[0].place} {bad[0].reason}; "
-                "check the format, the delimiter and the encoding in the contract"
-            )
+        if number == 0:
+            _require_sense(page, table)
         yield page
+
+
+def _require_sense(page: Sequence[Record | BadRecord], table: SourceTable) -> None:
+    """Refuse a delivery as a whole, and not record by record, if nothing of its first page fits the contract."""
+    bad = [one for one in page if isinstance(one, BadRecord)]
+    if len(bad) == len(page):
+        raise UnreadableDeliveryError(
+            f"none of its first {len(bad)} records can be read: the one at {bad[0].place} {bad[0].reason}; "
+            "check the format, the delimiter and the encoding in the contract"
+        )
+    names = set[str]().union(*(one.values for one in page if isinstance(one, Record)))
+    if missing := [column.name for column in table.stored_columns if not column.nullable and column.name not in names]:
+        shown = ", ".join(repr(name[:63]) for name in sorted(names)[:20])
+        raise UnreadableDeliveryError(f"none of its first {len(page)} records has '{missing[0]}', only {shown}")

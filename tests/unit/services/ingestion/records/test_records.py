@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[SourceTable, bytes, str]] = {
     "a document that is cut off behind a record": (JSON, b'[{"id": 1}', "']' is expected"),
     "an enclosing object that is cut off": (AT_ROWS, b'{"data": {"rows": [{"id": 1}]}', "'}' is expected"),
     "something behind the document": (JSON, b'[{"id": 1}]\n[]', "at line 2: something follows the end"),
+    "other names": (LINES, b'{"ID": 1}\n{"Id": 2}\n', "none of its first 2 records has 'id', only 'ID', 'Id'"),
     "a comma too many": (JSON, b'[{"id": 1},]', "Expecting value"),
     "a path that leads nowhere": (AT_ROWS, b'{"data": {"Rows": []}}', "no member 'rows' on the path"),
     "a path that leads to an object": (AT_ROWS, b'{"data": {"rows": {"id": 1}}}', "an object where the records should be"),
