@@ -68,11 +68,11 @@ def write(path: Path, size: int) -> None:
 
 def measure(mib: int) -> dict[str, float]:
     """Read a file of so many MiB."""
-    with TemporaryDirectory() as folder, TemporaryDirectory() as own:
+    with TemporaryDirectory() as folder:
         path = Path(folder, "large.csv")
         write(path, mib * MIB)
         started, cpu = perf_counter(), process_time()
-        spool = asyncio.run(spooled(LocalFile(path), Path(own)))
+        spool = asyncio.run(spooled(LocalFile(path)))
         seconds, cpu = perf_counter() - started, process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return {
