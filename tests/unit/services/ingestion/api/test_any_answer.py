@@ -56,7 +56,7 @@ def answers(draw: st.DrawFn) -> bytes:
 @given(
     sent=st.lists(answers() | st.binary(max_size=80), min_size=1, max_size=3),
     pages=st.sampled_from(PAGES),
-    form=st.sampled_from([Format.CSV, Format.JSON, Format.JSON_LINES]),
+    form=st.sampled_from(Format),
 )
 @example(sent=[answer([], link="<http://[>; rel=next")], pages=PAGES[1], form=Format.JSON)
 @example(sent=[answer([], content_type="application/json; charset=rot13")], pages=PAGES[0], form=Format.CSV)
