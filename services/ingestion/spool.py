@@ -16,10 +16,13 @@ from contracts.datasets import Contents
 from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.ingestion.delivery import BadRecord, Delivery
+from services.ingestion.records.opened import beginning
 from services.ingestion.records.seen_keys import SeenKeys
 from services.ingestion.records.typed import frame_of, place_word
 from services.ingestion.source import BatchLimits
 from shared.codecs import codec_of
+
+NEW_COLUMNS_MAXIMUM = 100  # names that are reported: members of JSON objects may be called anything, each by another name
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Spool:
     row_count: int = 0  # with a key
     bad_count: int = 0  # records that are not among them
     lacks_keys: bool = False  # whether the keys of some records are not known
-    new_columns: set[str] = field(default_factory=set)  # that the contract does not know
+    new_columns: set[str] = field(default_factory=set)  # that the contract does not know; not all of very many
 
     @property
     def table(self) -> SourceTable:
@@ -107,7 +110,8 @@ async def spooled(delivery: Delivery) -> Spool:
                     spool.row_count += len(typed.frame)
                     spool.bad_count += len(typed.bad)
                     spool.lacks_keys |= bool(read.bad)  # of a record that repeats a key, the key is known
-                    spool.new_columns |= typed.new_columns
+                    room = NEW_COLUMNS_MAXIMUM - len(spool.new_columns)
+                    spool.new_columns.update(beginning(name) for name in sorted(typed.new_columns)[:room])
                     if frames := [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]:
                         await asyncio.to_thread(spool.write, frames)
     except BaseException:

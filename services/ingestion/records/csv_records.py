@@ -15,7 +15,7 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
     form, limits = form_of(table), opened.limits
     csv.field_size_limit(2 * (limits.page_bytes + limits.record_bytes))  # for the process: `opened` ends a record earlier
     rows = csv.reader(opened.lines(form.encoding), delimiter=form.delimiter, strict=True)
-    header = _header(next(rows, None), table, limits.columns)
+    header = _header(rows, table, limits.columns)
     page, place, end = list[Record | BadRecord](), rows.line_num + 1, opened.begin_page()
     while True:
         try:
@@ -27,7 +27,7 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
                     reason = f"has {len(row)} fields instead of {len(header)}"
                     page.append(BadRecord(place, reason, beginning(form.delimiter.join(row))))
                 place = rows.line_num + 1
-                if len(page) >= limits.page_records or opened.byte_count >= end:
+                if page and (len(page) >= limits.page_records or opened.byte_count >= end):  # blank lines alone are no page
                     yield page
                     page, end = [], opened.begin_page()
             break
@@ -40,8 +40,12 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
         yield page
 
 
-def _header(names: Sequence[str] | None, table: SourceTable, most: int) -> Sequence[str]:
+def _header(rows: Iterator[list[str]], table: SourceTable, most: int) -> Sequence[str]:
     """The header, if it fits the data set. Raises: UnreadableDeliveryError."""
+    try:
+        names = next(rows, None)
+    except csv.Error as error:
+        raise UnreadableDeliveryError("its header has a quote that is never closed, or text behind a quoted name") from error
     if not names:
         raise UnreadableDeliveryError("it has no header: its first line must name the columns")
     if len(names) > most:

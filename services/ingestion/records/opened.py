@@ -148,5 +148,5 @@ def form_of(table: SourceTable) -> RecordForm:
 
 
 def beginning(text: str) -> str:
-    """As much of a bad record as is kept."""
-    return text[:_SHOWN]
+    """As much of a bad record as is kept; a half of a surrogate pair, which JSON can spell, is not text that can be stored."""
+    return text[:_SHOWN].encode(errors="replace").decode()

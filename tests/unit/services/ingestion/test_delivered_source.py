@@ -11,6 +11,7 @@ from contracts.column_types import numeric
 from contracts.files import Outcome
 from contracts.messages import Mode, RowsOf, Trigger
 from services.ingestion.source import BatchLimits
+from services.ingestion.spool import NEW_COLUMNS_MAXIMUM
 from tests.fixtures.delivered_contract import PLANS
 from tests.unit.services.ingestion.delivered_scene import (
     KEY_A,
@@ -266,3 +267,23 @@ async def test_rows_that_a_changed_contract_reads_otherwise_wait_for_a_whole_sna
     await scene.put("product/snapshot/c.jsonl", product(3, "three", 1))
     assert len(await scene.ingest(Trigger.SCHEDULE)) == 1
     assert await scene.truth("product") == {(3,): "three"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"product_id": null, "product_name": "\\ud800"}', id="in a record without a key"),
+        pytest.param(b'{"product_id": 1, "updated_at": "2026-01-01T00:00:00Z", "\\ud800": 1}', id="in the name of a member"),
+    ],
+)
+async def test_half_a_surrogate_pair_stops_no_run(scene: DeliveredScene, line: bytes) -> None:
+    await scene.put("product/a.jsonl", product(2, "ink", 1) + line + b"\n")
+    await scene.ingest()
+    assert [record.outcome for record in await scene.records("product")] == [Outcome.TAKEN]
+
+
+async def test_only_some_of_very_many_unknown_columns_are_kept(scene: DeliveredScene) -> None:
+    row = product(1, "ink", 1).rstrip()[:-1]
+    await scene.put("product/a.jsonl", b"".join(row + f', "c{number}": 1}}\n'.encode() for number in range(1000)))
+    await scene.ingest()
+    assert len((await scene.checkpoint()).new_columns["product"]) == NEW_COLUMNS_MAXIMUM

@@ -31,6 +31,8 @@ REFUSED: dict[str, tuple[SourceTable, bytes, str]] = {
     "a giant line": (CSV, b"id,amount,note\n1,2," + b"x" * 65_536, "a record of more than 0 MiB"),
     "a giant line of JSON": (LINES, b'{"id": "' + b"x" * 65_536, "a record of more than 0 MiB"),
     "a quote that is never closed": (CSV, b'id,amount,note\n1,2,x\n2,3,"y\n3,4,z\n', "at line 3 is never closed"),
+    "a quote that is never closed in the header": (CSV, b'"id,amount,note\n1,2,x\n', "its header has a quote"),
+    "text behind a quoted name": (CSV, b'"id"x,amount,note\n1,2,x\n', "its header has a quote"),
     "an early quote that is never closed": (
         CSV,
         b'id,amount,note\n1,2,"x\n' + b"2,3,y\n" * 9000,
@@ -190,6 +192,10 @@ def test_a_lone_surrogate_and_nan_are_defects_and_not_other_values() -> None:
 def test_columns_that_the_contract_does_not_know_are_reported_by_name() -> None:
     assert typed(b"id,amount,note,more\n1,2,x,y\n", CSV).new_columns == {"more"}
     assert typed(b'{"id": 1, "a": 1}\n{"id": 2, "b": 1}', LINES).new_columns == {"a", "b"}
+
+
+def test_many_blank_lines_are_passed_over() -> None:
+    assert [one.place for one in records_in(b"id,amount,note\n" + b"\n" * 17_000 + b"1,2,x\n", CSV, SMALL)] == [17_002]
 
 
 def test_a_header_alone_is_a_delivery_without_records() -> None:
