@@ -77,7 +77,7 @@ variable "sizes" {
 }
 
 variable "run_every_minutes" {
-  description = "How often sources are read; null: as often as infra/topology.json says."
+  description = "How often databases are read; null: as often as infra/topology.json says. Files and APIs: `delivered` there."
   type        = number
   default     = null
   validation {

@@ -152,16 +152,34 @@ def test_there_are_no_secrets_of_databases_and_one_of_the_api(delivered: Applied
 def test_only_ingestion_reaches_the_internet_and_only_if_there_is_an_api(
     delivered: Applied, opened_terraform: Terraform, tmp_path: Path
 ) -> None:
-    open_to = [
-        rule for rule in delivered.of_type("aws_vpc_security_group_egress_rule") if rule.values["cidr_ipv4"] == "0.0.0.0/0"
-    ]
-    assert [(rule.values["security_group_id"], rule.values["from_port"]) for rule in open_to] == [("starlift-ingestion", 443)]
+    assert ways_out(delivered) == [("starlift-ingestion", 443)]
     assert len(delivered.of_type("aws_nat_gateway")) == 1
     files_alone, _, _ = TEXT.partition("  rates:\n")
     found = apply(opened_terraform, tmp_path / "files.yaml", files_alone, settings={"STARLIFT_SOURCE_NAME": "plans"})
     assert not found.of_type("aws_nat_gateway")
     assert not found.of_type("aws_internet_gateway")
+    assert not ways_out(found)
     assert announced(found) == prefixes(TOPOLOGY)
+
+
+def ways_out(applied: Applied) -> list[tuple[str, int]]:
+    rules = [rule.values for rule in applied.of_type("aws_vpc_security_group_egress_rule")]
+    return [(rule["security_group_id"], rule["from_port"]) for rule in rules if rule["cidr_ipv4"] == "0.0.0.0/0"]
+
+
+def test_an_api_is_reached_at_its_port_or_through_a_proxy_and_a_network_of_yours_gets_no_gateway(
+    opened_terraform: Terraform, tmp_path: Path
+) -> None:
+    text = TEXT.replace("https://rates.example/v1", "https://rates.example:8443/v1")
+    network = {"vpc_id": "vpc-1", "cidr": "10.0.0.0/16", "subnet_ids": ["subnet-1"], "route_table_ids": ["rtb-1"]}
+    settings = {"STARLIFT_SOURCE_NAME": "plans"}
+    found = apply(opened_terraform, tmp_path / "own.yaml", text, settings=settings, network=network)
+    assert ways_out(found) == [("starlift-ingestion", 8443)]
+    assert not found.of_type("aws_nat_gateway")
+    settings["STARLIFT_API_PROXY"] = "http://proxy.internal:3128"
+    found = apply(opened_terraform, tmp_path / "proxy.yaml", text, settings=settings)
+    assert ways_out(found) == [("starlift-ingestion", 3128)]
+    assert not found.of_type("aws_nat_gateway")
 
 
 def test_a_source_is_unproved_by_itself(delivered: Applied) -> None:
