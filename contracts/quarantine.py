@@ -22,7 +22,7 @@ class RefusedRow(BaseModel, frozen=True, extra="ignore"):
     key: dict[
         str, int | str
     ]  # the source's key, in the order of its columns: whole numbers, anything else as PostgreSQL's text; empty for a record
-    # Of a delivery, whose key can't be read: where it is, and what is wrong with it.
+    # Of a delivery, whose key can't be read, or that has the key of another one: where it is, "line 3 of dropzone/…".
     record: str | None = None
     problems: tuple[Problem, ...]
     row: dict[str, int | bool | str | None]  # every source column as a person writes it; long texts are cut

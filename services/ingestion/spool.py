@@ -29,8 +29,8 @@ NEW_COLUMNS_MAXIMUM = 100  # names that are reported: members of JSON objects ma
 class Spool:
     """The rows of a delivery, by pages of its records.
 
-    A record without a readable key is a row of NULLs, whose defect says where it is and what is wrong with it; after a line
-    feed comes the beginning of its text.
+    A record without a readable key is a row of NULLs, whose defect has lines: where it is, what is wrong with it, and the
+    beginning of its text.
     """
 
     delivery: Delivery
@@ -123,7 +123,7 @@ async def spooled(delivery: Delivery) -> Spool:
 def _without_keys(delivery: Delivery, bad: Sequence[BadRecord]) -> pd.DataFrame:
     table, word = delivery.table, place_word(delivery.table)
     values: dict[str, list[str | None]] = dict.fromkeys(table.extract_types, [None] * len(bad))
-    values[table.defect] = [f"{word} {one.place} of {delivery.name} {one.reason}\n{one.text}" for one in bad]
+    values[table.defect] = [f"{word} {one.place} of {delivery.name}\n{one.reason}\n{one.text}" for one in bad]
     return pd.DataFrame(
         {name: pd.Series(values[name], dtype=codec_of(kind).frame) for name, kind in table.extract_types.items()}
     )

@@ -56,7 +56,7 @@ class Entry(BaseModel, frozen=True):
     """A source row that a warehouse table could not hold, as one batch saw it."""
 
     table: str  # the warehouse table
-    key: Key  # of a record without a readable key: where it is, and what is wrong with it
+    key: Key  # of a record without a readable key: where it is
     is_record: bool = False  # whether it is such a record
     run: int  # the run that read the row
     index: int  # of the batch within the run, from 0

@@ -62,9 +62,9 @@ def unreadable_records(contract: Contract, records: Mapping[str, Sequence[str]])
     for source, defects in records.items():
         for star in contract.remodelled_from(source):
             for defect in defects:
-                reason, _, text = defect.partition("\n")
+                place, reason, text = defect.split("\n", 2)  # as services/ingestion/spool.py has joined them
                 problems, row = (Problem(column="", reason=reason),), {RECORD: text} if text else {}
-                yield RefusedRow(table=star.name, source_table=source, key={}, record=reason, problems=problems, row=row)
+                yield RefusedRow(table=star.name, source_table=source, key={}, record=place, problems=problems, row=row)
 
 
 def _shown(value: Any, kind: ColumnType) -> int | bool | str | None:
