@@ -164,3 +164,17 @@ async def test_a_column_that_joins_the_contract_is_null_until_it_is_delivered(st
     await later.run()
     await later.require_equal()
     assert await later.pipeline.select("SELECT note FROM fact_budget_current") == [("high",)]
+
+
+async def test_a_filter_judges_the_values_that_could_be_read(stand: Stand) -> None:
+    """Of a value that it reads and that could not be read it can't tell, whatever else could not be read."""
+    text = TEXT.replace("    fact: budget\n", "    fact: budget\n    where: amount > 0\n").replace(
+        "      amount:\n", "      amount:\n      units:\n"
+    )
+    text = text.replace("note: text", "units: integer")
+    filtered = stand.reading(read_contract(text, "filtered.yaml"))
+    rows = "1;2026-01-01;seven;1", "2;2026-02-01;0;few", "3;2026-03-01;4;few", "4;2026-04-01;5;6"
+    await filtered.scene.put("budget/2.csv", "\n".join(["product_id;month;amount;units", *rows, ""]).encode())
+    await filtered.run()
+    assert await filtered.budgets() == [(1, "10.50"), (4, "5.00")]  # what was refused is as it was before
+    await filtered.require_equal(quarantined=2)

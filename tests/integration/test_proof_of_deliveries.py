@@ -99,11 +99,16 @@ class Stand:
         """Take a delivery in a run of its own."""
         return await self.take(table, frame_of_rows(table, *rows), whole=whole)
 
-    async def take(self, table: SourceTable, frame: pd.DataFrame, *, whole: bool = False) -> list[BatchIngested]:
+    async def take(
+        self, table: SourceTable, frame: pd.DataFrame, *, whole: bool = False, is_killed: bool = False
+    ) -> list[BatchIngested]:
+        """As `deliver`; a run that is killed has left its manifest, and not its state."""
         self.runs += 1
         before = self.states.get(table.name, DatasetState())
         whole_run = self.runs if whole else before.whole_run
         found = await deliver(self.pipeline.store, table, self.runs, frame, whole_run=whole_run)
+        if is_killed:
+            return found
         self.states[table.name] = read_as(table, before.model_copy(update={"whole_run": whole_run}))
         checkpoint = Checkpoint(
             run=self.runs,
@@ -200,6 +205,13 @@ async def test_a_version_or_a_whole_snapshot_decides_which_row_counts(stand: Sta
     assert await stand.pipeline.select("SELECT staff, sum FROM dim_target ORDER BY 1") == [("Ada", 7), ("Bob", 200), ("Cid", 9)]
 
 
+async def test_a_whole_snapshot_counts_before_versions_although_its_run_was_killed(stand: Stand) -> None:
+    batches = await stand.take(TARGET, frame_of_rows(TARGET, ("Ada", 2, 7), ("Bob", 3, 8)), whole=True, is_killed=True)
+    await stand.load(batches)
+    assert await stand.pipeline.select("SELECT staff, sum FROM dim_target ORDER BY 1") == [("Ada", 7), ("Bob", 8)]
+    await require_equal(stand.pipeline)
+
+
 async def test_rows_of_a_delivery_that_is_not_loaded_are_in_flight_and_then_stuck(stand: Stand) -> None:
     batches = await stand.deliver(RATE, ("CHF", 19782, 12000), ("EUR", 19782, 1))
     verdict = await stand.pipeline.verify()
@@ -238,6 +250,13 @@ async def test_a_refused_row_is_in_quarantine_until_a_greater_version_comes(stan
     assert await quarantined(stand.pipeline.system) == []
     await stand.load(await stand.take(TARGET, frame, whole=True))
     await require_equal(stand.pipeline, quarantined=2)
+
+
+async def test_a_value_that_could_not_be_read_does_not_equal_null(stand: Stand) -> None:
+    frame = frame_of_rows(BUDGET, *FIRST_BUDGET)
+    frame.loc[1, BUDGET.defect] = "amount is not a number: 'x'"
+    await stand.load(await stand.take(BUDGET, frame, whole=True))
+    await require_equal(stand.pipeline, quarantined=1)
 
 
 async def test_a_missing_or_changed_extract_is_named_and_no_row_is_extra(stand: Stand) -> None:

@@ -52,7 +52,7 @@ class Delivered:
     contract: Contract  # the source's part, whose source tables are these tables
     since: Mapping[str, int]  # by data set, the run with which its truth begins
     runs: Mapping[int, frozenset[str]]  # the runs that have a manifest, with the hashes of their extracts
-    until: datetime | None  # when the last of them read its delivery; None if there is none
+    until: datetime | None  # when the last of them that took a delivery read it; None if none has
 
 
 @asynccontextmanager
@@ -68,15 +68,16 @@ async def open_delivered(system: System, only: Mapping[str, Collection[Key]] | N
     contract = replace(system.contract, source_tables=tables)
     truths = {table.name: truth_of(store, contract, table, checkpoint) for table in tables}
     since = {name: truth.whole_run or 1 for name, truth in truths.items()}
-    runs, last = dict[int, frozenset[str]](), None
+    runs, until = dict[int, frozenset[str]](), None
     if only is None:
         numbers = await store.manifest_runs(after=min(since.values()) - 1)
-        async for run, last in in_order(numbers, store.read_manifest):
-            runs[run] = frozenset(one.object.sha256 for batch in last.batches for one in batch.data.extracts)
+        async for run, manifest in in_order(numbers, store.read_manifest):
+            runs[run] = frozenset(one.object.sha256 for batch in manifest.batches for one in batch.data.extracts)
+            until = manifest.snapshot.taken_at if manifest.batches else until
     async with system.warehouse.transaction() as connection:
         for name, truth in truths.items():
             await _fill(connection, truth, None if only is None else only.get(name, ()))
-        yield Delivered(connection, contract, since, runs, last.snapshot.taken_at if last is not None else None)
+        yield Delivered(connection, contract, since, runs, until)
 
 
 @asynccontextmanager
