@@ -273,8 +273,10 @@ async def test_rows_of_a_run_without_a_manifest_are_neither_extra_nor_different(
     stand.landing.pop(stand.pipeline.store.keys.manifest(4))
     verdict = await stand.pipeline.verify()
     assert (verdict.outcome, differences(verdict), verdict.stuck) == (Outcome.PENDING, [], 2)
-    assert "what run 4 delivered can't be proved without its manifest 'plans/manifests/00000000000000000004.json'" in (
-        verdict.sentence
+    ((reason, rows),) = verdict.reasons.items()
+    assert (rows, reason.partition(": ")[0]) == (
+        2,
+        "what run 4 delivered can't be proved without its manifest 'plans/manifests/00000000000000000004.json'",
     )
 
 
