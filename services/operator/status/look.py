@@ -82,6 +82,7 @@ async def read_status(
         comparisons=comparisons or {},
         lock_waits=tuple(waits or ()),
         files=files,
+        is_delivered=system.source is None,
         services=services,
         psql=psql,
         silent=asking.silent,

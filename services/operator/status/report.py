@@ -57,6 +57,7 @@ class Answers:
     comparisons: Mapping[str, KeyComparison] = field(default_factory=dict)
     lock_waits: tuple[LockWait, ...] = ()
     files: Files | None = None
+    is_delivered: bool = False  # whether the source has data sets, and no database
     services: Mapping[str, Service] | None = None
     psql: str | None = None
     silent: Mapping[str, str] = field(default_factory=dict)
@@ -169,14 +170,18 @@ def problems_of(answers: Answers) -> list[str]:
         # A load may wait for another one that is at work, or for a comparison of keys.
         *(_clause(wait) for wait in answers.lock_waits if not wait.is_for_ours_at_work),
         *(f"dead letters of {name}: {count:,}" for name, count in dead.items() if count),
-        *([] if answers.progress is None else _problems_of_rows(answers.progress, answers.at)),
+        *(
+            []
+            if answers.progress is None
+            else _problems_of_rows(answers.progress, answers.at, is_delivered=answers.is_delivered)
+        ),
         *([] if answers.files is None else problems_of_files(answers.files, answers.at)),
         *_problems_of_comparisons(answers.comparisons, has_dead_letters=any(dead.values())),
         *_problems_of_proof(answers.proof, answers.proof_failure, answers.at),
     ]
 
 
-def _problems_of_rows(progress: Progress, at: datetime) -> list[str]:
+def _problems_of_rows(progress: Progress, at: datetime, *, is_delivered: bool) -> list[str]:
     found = [f"overdue batches: {progress.overdue:,}"] if progress.overdue else []
     # An idle source leaves no manifests, so the last loaded run may be old although the rows of the next one were just read.
     read_at = progress.checkpoint.snapshot.taken_at if progress.checkpoint and not progress.overdue else None
@@ -184,7 +189,7 @@ def _problems_of_rows(progress: Progress, at: datetime) -> list[str]:
     fresh = progress.fresh_as_of
     if fresh is None:
         found.append("nothing is loaded yet")
-    elif at - fresh > STALE and not is_just_read:
+    elif at - fresh > STALE and not is_just_read and not is_delivered:  # there may have been nothing to take since
         found.append(f"the warehouse shows the source as of {(at - fresh).total_seconds() / 60:,.0f} min ago")
     return found
 

@@ -83,6 +83,12 @@ async def test_a_warehouse_that_is_stale_or_waits_for_a_lock_is_not_healthy() ->
     assert as_json(found)["lock_waits"] == problems_of(found)[:1]
 
 
+async def test_a_source_to_which_nothing_is_delivered_is_healthy() -> None:
+    found = replace(status(await loaded_progress()), at=BEGAN + timedelta(days=30), is_delivered=True)
+    assert problems_of(found) == []
+    assert problems_of(replace(found, is_delivered=False)) != []
+
+
 @pytest.mark.parametrize(("state", "is_healthy"), [("active", True), ("idle in transaction", False)])
 async def test_a_load_that_waits_for_another_running_load_is_healthy(state: str, *, is_healthy: bool) -> None:
     waits = LockWait(7, "starlift", pid=9, role="loader", application="starlift", state=state, query="COPY")
