@@ -100,7 +100,8 @@ class ApiDelivery:
                     break
                 asked, before = following, before + count
         headers = answer.response.headers if self._is_conditional else {}
-        kept = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
+        sent = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
+        kept = {name: value if value and value.isascii() else None for name, value in sent.items()}
         self._found = self.known.model_copy(update={"sha256": digest.hexdigest(), "since": since, "asked": asked_for, **kept})
 
     @property

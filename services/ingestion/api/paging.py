@@ -17,6 +17,7 @@ from services.ingestion.delivery import UnreadableDeliveryError
 from shared.codecs.codec import MIB
 
 BODY_BYTES_MAXIMUM = 16 * MIB  # of a page in which the next one is named: all of it is in memory then, ten times as large
+_TEXT_MAXIMUM = 4_000  # characters of a cursor or a URL: more is more than a server takes in the first line of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def text_at(body: BinaryIO, at: str) -> str | None:
     body.seek(0)
     try:
         found = json.load(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnreadableDeliveryError(f"the body has no '{at}', since it is not JSON; page in another way") from None
     for key in at.split("."):
         found = found.get(key) if isinstance(found, dict) else None
@@ -92,7 +93,9 @@ def text_at(body: BinaryIO, at: str) -> str | None:
         return None
     if isinstance(found, bool) or not isinstance(found, str | int):
         raise UnreadableDeliveryError(f"at '{at}' the body has neither a text nor a whole number; correct `at` in the contract")
-    return str(found)
+    if not (text := str(found)).isprintable() or len(text) > _TEXT_MAXIMUM:
+        raise UnreadableDeliveryError(f"the text at '{at}' in the body can't be sent back; ask whoever runs the server")
+    return text
 
 
 def _next_link(response: aiohttp.ClientResponse) -> str | None:

@@ -101,6 +101,12 @@ async def test_another_request_begins_at_its_beginning(change: dict[str, Any]) -
     assert state.since == first.since
 
 
+async def test_a_tag_that_is_not_ascii_is_not_kept() -> None:
+    head = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nETag: "\xff"\r\n\r\n'
+    async with serving(head + b"[]") as server:
+        assert (await state_after(await Scene(server.url).delivery())).etag is None
+
+
 async def test_what_has_not_changed_is_not_sent_again() -> None:
     tags = {"etag": '"v1"', "last_modified": "Mon, 30 Nov 2026 10:00:00 GMT"}
     async with serving(answer([row("2026-11-27")], **tags), answer(b"", 304)) as server:

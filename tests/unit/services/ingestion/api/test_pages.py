@@ -155,6 +155,20 @@ async def test_a_cursor_that_is_not_a_text_is_refused(cursor: object) -> None:
             await Scene(server.url).fetch(pages=CURSOR, rows="rows")
 
 
+@pytest.mark.parametrize("cursor", ["\ud800", "a\0b", "x" * 5_000], ids=["half a pair", "a control character", "long"])
+async def test_a_cursor_that_no_request_can_send_is_refused(cursor: str) -> None:
+    async with serving(answer(body(1, next={"cursor": cursor}))) as server:
+        with pytest.raises(UnreadableDeliveryError, match="can't be sent back"):
+            await Scene(server.url).fetch(pages=CURSOR, rows="rows")
+
+
+async def test_a_body_that_is_nested_almost_too_deep_is_refused() -> None:
+    deep = b'{"rows": [], "deep": ' + b"[" * 980 + b"]" * 980 + b"}"  # its members can be read one by one
+    async with serving(answer(deep)) as server:
+        with pytest.raises(UnreadableDeliveryError):
+            await Scene(server.url).fetch(pages=CURSOR, rows="rows")
+
+
 async def test_a_fetch_that_fails_in_the_middle_leaves_no_state() -> None:
     async with serving(answer(body(1, next={"cursor": "x"})), answer(b"", 404)) as server:
         delivery = await Scene(server.url).delivery(DatasetState(since="1"), pages=CURSOR, rows="rows")
