@@ -20,7 +20,7 @@ from tests.fixtures.help_desk import SECRET_VARIABLE, HelpDesk, Ticket, serving
 from tests.fixtures.limits import HANG_S
 
 PAGE = (ROOT / "docs" / "files-and-apis.md").read_text(encoding="utf-8")
-SOMETHING_TO_DO = 3
+SOMETHING_TO_DO, NOT_LOADED, UNHEALTHY = 3, 4, 5
 TICKETS: list[Ticket] = [
     {"id": number, "opened": "2026-01-05", "status": "open", "updated_at": f"2026-01-05T09:00:0{number}Z"}
     for number in range(5)
@@ -124,8 +124,13 @@ def test_an_api_leads_from_an_empty_folder_to_a_proved_star(starlift: Starlift, 
         assert walk.query("-c", status) == ["closed|1", "open|4"]
         assert "updated_after=2026-01-05T09:00:04Z" in unquote(desk.asked[-1])
         desk.token = "another"  # noqa: S105
-        starlift("ingest", "--wait")
-        assert "correct secret 'helpdesk'" in " ".join(starlift("files", expected=None).out.split())
+        refused = (
+            starlift("ingest", "--wait", expected=NOT_LOADED).err,
+            starlift("files").out,
+            starlift("status", expected=UNHEALTHY).out,
+        )
+        assert ["correct secret 'helpdesk'" in " ".join(text.split()) for text in refused] == [True, True, False]
+        assert "`starlift files` shows why" in refused[2]
         assert "EQUAL as of run" in starlift("verify").out
 
 
