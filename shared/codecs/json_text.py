@@ -55,7 +55,7 @@ def jsonb_text(value: Any, depth: int = DEPTH_MAXIMUM) -> str:
     if isinstance(value, Unfit) or not depth:
         raise ValueError("no jsonb")
     if isinstance(value, Decimal):
-        return f"{abs(value) if value.is_zero() else value:f}"
+        return f"{value.copy_abs() if value.is_zero() else value:f}"
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
         return f"{{{', '.join(f'{jsonb_text(name)}: {jsonb_text(value[name], depth - 1)}' for name in names)}}}"

@@ -1,9 +1,9 @@
 """What it costs to read a file of the drop zone: records in a CPU-second, and the peak of memory, as JSON.
 
-    python -m tests.bench.files [--mib 1000]
+    python -m tests.bench.files [--mib 1000] [--columns 6]
 
-The file is a CSV of six columns. It is read, typed, searched for repeated keys, and kept on disk, as a run does before it
-announces anything.
+The file is a CSV of six columns, and maybe of empty ones that the contract does not know. It is read, typed, searched for
+repeated keys, and kept on disk, as a run does before it announces anything.
 """
 
 from __future__ import annotations
@@ -54,23 +54,24 @@ class LocalFile:
         return DatasetState()
 
 
-def write(path: Path, size: int) -> None:
-    """Write a CSV of about so many bytes."""
+def write(path: Path, size: int, columns: int = len(COLUMNS)) -> None:
+    """Write a CSV of about so many bytes, and so many columns."""
+    others = columns - len(COLUMNS)
     chosen = random.Random(1)  # noqa: S311 (not a secret)
     with path.open("w") as file:
-        file.write(",".join(COLUMNS) + "\n")
-        for number in range(size // 70):
+        file.write(",".join([*COLUMNS, *(f"more_{number}" for number in range(others))]) + "\n")
+        for number in range(size // (70 + others)):
             day, cents = f"2026-{number % 12 + 1:02}-{number % 28 + 1:02}", chosen.randrange(10**8)
             at = f"{day}T09:{number % 60:02}:30.{cents % 10**6:06}"
             good = "true" if number % 2 else ""
-            file.write(f"{number},{day},{cents // 100}.{cents % 100:02},note {cents % 9973},{at},{good}\n")
+            file.write(f"{number},{day},{cents // 100}.{cents % 100:02},note {cents % 9973},{at},{good}{',' * others}\n")
 
 
-def measure(mib: int) -> dict[str, float]:
-    """Read a file of so many MiB."""
+def measure(mib: int, columns: int) -> dict[str, float]:
+    """Read a file of so many MiB and columns."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "large.csv")
-        write(path, mib * MIB)
+        write(path, mib * MIB, columns)
         started, cpu = perf_counter(), process_time()
         spool = asyncio.run(spooled(LocalFile(path)))
         seconds, cpu = perf_counter() - started, process_time() - cpu
@@ -89,4 +90,5 @@ def measure(mib: int) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1000)
-    print(json.dumps(measure(parser.parse_args().mib)))
+    parser.add_argument("--columns", type=int, default=len(COLUMNS))
+    print(json.dumps(measure(**vars(parser.parse_args()))))

@@ -16,6 +16,7 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
     csv.field_size_limit(2 * (limits.page_bytes + limits.record_bytes))  # for the process: `opened` ends a record earlier
     rows = csv.reader(opened.lines(form.encoding), delimiter=form.delimiter, strict=True)
     header = _header(rows, table, limits.columns)
+    most = max(1, min(limits.page_records, limits.page_fields // len(header)))
     page, place, end = list[Record | BadRecord](), rows.line_num + 1, opened.begin_page()
     while True:
         try:
@@ -27,8 +28,9 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
                     reason = f"has {len(row)} fields instead of {len(header)}"
                     page.append(BadRecord(place, reason, beginning(form.delimiter.join(row))))
                 place = rows.line_num + 1
-                if page and (len(page) >= limits.page_records or opened.byte_count >= end):  # blank lines alone are no page
-                    yield page
+                if len(page) >= most or opened.byte_count >= end:
+                    if page:  # blank lines alone are not one
+                        yield page
                     page, end = [], opened.begin_page()
             break
         except csv.Error as error:

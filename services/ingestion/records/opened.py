@@ -28,8 +28,11 @@ class Limits:
     ratio: int = 300  # of expanded bytes to compressed ones, of a delivery of more than `ratio_from` expanded bytes
     ratio_from: int = 64 * MIB
     record_bytes: int = 4 * MIB  # of one record
-    page_bytes: int = 8 * MIB  # about, of the records that are read at a time
+    page_bytes: int = (
+        4 * MIB
+    )  # about, of the records that are read at a time: as Python's objects they are up to 30 times as large
     page_records: int = 10_000
+    page_fields: int = 400_000  # of CSV, where a field may be a single comma
     columns: int = 1_600  # as PostgreSQL's tables
 
 
