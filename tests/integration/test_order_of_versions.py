@@ -147,7 +147,7 @@ async def loaded(url: str, deliveries: Sequence[Delivery], order: Random) -> dic
 
 def test_any_order_and_any_repetition_gives_the_warehouse_of_the_model(warehouse_url: str) -> None:
     @given(histories(), st.randoms(use_true_random=False))
-    @examples(60)
+    @examples(30)
     def holds(deliveries: list[Delivery], order: Random) -> None:
         assert asyncio.run(loaded(warehouse_url, deliveries, order)) == expected(deliveries)
 

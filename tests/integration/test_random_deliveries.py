@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 import pytest
 
-from contracts.messages import BatchIngested, BatchRemodelled, LookUpKeys, Trigger
+from contracts.messages import BatchIngested, BatchRemodelled, LookUpKeys, Mode, Trigger
 from contracts.proofs import Outcome
 from infra.local.databases import LOADER
 from shared.errors import DependencyDownError
@@ -32,10 +33,10 @@ class Rule:
     def take_budgets(self, amounts: dict[int, str]) -> None:
         self.budgets = amounts or self.budgets  # an empty snapshot is not believed
 
-    def take_products(self, rows: dict[int, tuple[int, str]], *, is_whole: bool) -> None:
+    def take_products(self, rows: Sequence[tuple[int, int, str]], *, is_whole: bool) -> None:
         if is_whole and rows:
             self.products = {}
-        for number, (day, name) in rows.items():
+        for number, day, name in rows:
             if number not in self.products or self.products[number][0] <= day:
                 self.products[number] = day, name
 
@@ -60,14 +61,16 @@ class Life:
             self.rule.take_budgets(amounts)
             return
         is_whole = self.random.random() < 0.3
-        rows = {one: (self.random.randint(1, 9), f"of file {number}") for one in chosen}
-        body = b"".join(product(one, name, day) for one, (day, name) in rows.items()) or b"\n"
+        versions = {(one, self.random.randint(1, 9)) for one in [*chosen, *chosen[:2]]}  # of some products two in one file
+        rows = [(one, day, f"of file {number}, day {day}") for one, day in versions]
+        body = b"".join(product(one, name, day) for one, day, name in rows) or b"\n"
         await self.scene.put(f"product/{'snapshot/' * is_whole}{number}.jsonl", body)
         self.rule.take_products(rows, is_whole=is_whole)
 
     async def ingest(self, message: LookUpKeys | None = None) -> None:
         """Handle a command until it is done, although calls fail, before or after their effect."""
-        before, command = len(self.scene.announced), message or self.scene.command(Trigger.SCHEDULE)
+        before, wish = len(self.scene.announced), {"mode": Mode.FULL} if self.random.random() < 0.2 else {}
+        command = message or self.scene.command(Trigger.OPERATOR if wish else Trigger.SCHEDULE, **wish)
         for _ in range(self.random.randint(0, 2)):
             faults = self.random.choice([self.scene.objects.faults, self.scene.queue.faults])
             method = self.random.choice(["put", "replace", "download", "versions", "send"])
