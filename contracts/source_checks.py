@@ -90,6 +90,9 @@ def _dataset_problems(contract: Contract, source: SourceTable, dataset: Dataset)
                 f"is a data set, and '{table.name}', which is made of it, joins '{table.lookups[0].table}': they have no "
                 "common snapshot; let a fact refer to a dimension by `references`, or join them in a view"
             )
+    databases = {table.source_name for table in contract.source_tables if table.dataset is None} - {None}
+    if dataset.request is not None and dataset.request.api.secret in databases:
+        yield f"would send the login of the database '{dataset.request.api.secret}' to an API; name a secret of its own"
     if dataset.version is not None:
         yield from _version_problems(contract, source, dataset.version, dataset.contents)
 

@@ -211,6 +211,16 @@ def test_the_tables_of_one_source_are_of_one_kind() -> None:
         replace(DELIVERED, source_tables=tables)
 
 
+def test_an_api_is_never_sent_the_login_of_a_database() -> None:
+    """Where both are kept, in Secrets Manager, a database's secret has the name of its source."""
+    rates = TEXT.replace('        file: {format: csv, delimiter: ";"}\n', "").replace(
+        "        file: {format: json_lines", "        # {"
+    )
+    read_contract(rates, "apart.yaml")
+    with pytest.raises(ContractTextError, match="'exchange_rate' would send the login of the database 'plans' to an API"):
+        read_contract(rates.replace("secret: rates", "secret: plans"), "exposed.yaml")
+
+
 def test_only_what_records_mean_is_part_of_the_identity() -> None:
     def changed(old: str, new: str) -> set[str]:
         assert old in TEXT
