@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
+from errno import ENOSPC
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import pandas as pd
@@ -21,6 +23,7 @@ from services.ingestion.records.seen_keys import SeenKeys
 from services.ingestion.records.typed import frame_of, place_word
 from services.ingestion.source import BatchLimits
 from shared.codecs import codec_of
+from shared.errors import TransientError
 
 NEW_COLUMNS_MAXIMUM = 100  # names that are reported: members of JSON objects may be called anything, each by another name
 
@@ -114,8 +117,12 @@ async def spooled(delivery: Delivery) -> Spool:
                     spool.new_columns.update(beginning(name) for name in sorted(typed.new_columns)[:room])
                     if frames := [frame for frame in (typed.frame, _without_keys(delivery, typed.bad)) if len(frame)]:
                         await asyncio.to_thread(spool.write, frames)
-    except BaseException:
+    except BaseException as error:
         spool.file.close()
+        if isinstance(error, sqlite3.OperationalError) or (isinstance(error, OSError) and error.errno == ENOSPC):
+            raise TransientError(
+                f"the disk below {gettempdir()} is full: {delivery.name} needs room there for its bytes, and for its rows"
+            ) from error
         raise
     return spool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from errno import ENOSPC
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from contracts.doorbells import understood
 from contracts.files import Outcome
 from contracts.messages import Trigger
-from shared.errors import DependencyDownError
+from shared.errors import DependencyDownError, TransientError
 from shared.testing import AnswerLost, Partial, connection_reset
 from tests.fixtures.delivered_contract import PLANS
 from tests.unit.services.ingestion.delivered_scene import KEY_B, KEY_C, LANDING, A, B, C, DeliveredScene, budget, product
@@ -66,6 +67,15 @@ async def test_a_data_set_that_comes_back_into_the_contract_is_as_it_was() -> No
     scene.contract = PLANS
     await scene.ingest()
     assert await scene.truth() == {KEY_B: 700, KEY_C: 100}
+
+
+async def test_a_full_disk_is_reported_in_a_sentence_and_the_file_is_taken_later() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", budget(A))
+    scene.objects.faults.add("download", OSError(ENOSPC, "No space left on device"))
+    with pytest.raises(TransientError, match=r"^the disk below .* is full: dropzone/budget/a.csv needs room"):
+        await scene.ingest()
+    assert len(await scene.ingest()) == 1
 
 
 async def test_a_doorbell_is_a_reason_to_look() -> None:
