@@ -124,13 +124,9 @@ def test_an_api_leads_from_an_empty_folder_to_a_proved_star(starlift: Starlift, 
         assert walk.query("-c", status) == ["closed|1", "open|4"]
         assert "updated_after=2026-01-05T09:00:04Z" in unquote(desk.asked[-1])
         desk.token = "another"  # noqa: S105
-        refused = (
-            starlift("ingest", "--wait", expected=NOT_LOADED).err,
-            starlift("files").out,
-            starlift("status", expected=UNHEALTHY).out,
-        )
-        assert ["correct secret 'helpdesk'" in " ".join(text.split()) for text in refused] == [True, True, False]
-        assert "`starlift files` shows why" in refused[2]
+        for said in (starlift("ingest", "--wait", expected=NOT_LOADED).err, starlift("files").out):
+            assert "correct secret 'helpdesk'" in " ".join(said.split())
+        assert "`starlift files` shows why" in " ".join(starlift("status", expected=UNHEALTHY).out.split())
         assert "EQUAL as of run" in starlift("verify").out
 
 
