@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from contracts.messages import IngestSource, IngestSourceData, Message, Trigger, UndecodableMessageError, decode
 
 ANY_SOURCE = "*"  # in a command made of a doorbell: the source from whose queue it comes
+CLOCK_SKEW = timedelta(seconds=5)  # the clocks of S3 and of ingestion differ: a run may have looked just before the file came
 _NESTED = 3  # EventBridge or S3, in a notification of SNS, in another one
 
 
@@ -32,7 +33,7 @@ def understood(body: str) -> Message:
 
 
 def _rung(body: str, nested: int) -> list[datetime] | None:
-    """The times of the S3 events in a body; None if it has none."""
+    """The times by which the S3 events in a body are over; None if it has none."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -56,8 +57,8 @@ def _is_of_s3(record: Any) -> bool:
 def _times(texts: list[Any]) -> Iterator[datetime]:
     for text in texts:
         try:
-            time = datetime.fromisoformat(text)
-        except (ValueError, TypeError):
+            time = datetime.fromisoformat(text) + CLOCK_SKEW
+        except (ValueError, TypeError, OverflowError):
             continue
         if time.tzinfo is not None:
             yield time

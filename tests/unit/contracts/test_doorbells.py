@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.doorbells import ANY_SOURCE, understood
+from contracts.doorbells import ANY_SOURCE, CLOCK_SKEW, understood
 from contracts.messages import IngestSource, Trigger, UndecodableMessageError, encode
 
 AT = datetime(2026, 11, 30, 10, tzinfo=UTC)
@@ -56,12 +56,12 @@ TEST = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-30T10:
 def test_an_event_of_s3_is_a_scheduled_command_of_its_time(document: dict[str, Any]) -> None:
     command = understood(json.dumps(document))
     assert isinstance(command, IngestSource)
-    assert (command.data.source_name, command.data.trigger, command.time) == (ANY_SOURCE, Trigger.SCHEDULE, AT)
+    assert (command.data.source_name, command.data.trigger, command.time) == (ANY_SOURCE, Trigger.SCHEDULE, AT + CLOCK_SKEW)
     assert understood(json.dumps(document)) == command, "twice is once"
     assert understood(encode(command)) == command
 
 
-@pytest.mark.parametrize("time", [None, "yesterday", 7, "2026-11-30T10:00:00"])
+@pytest.mark.parametrize("time", [None, "yesterday", 7, "2026-11-30T10:00:00", "9999-12-31T23:59:59Z"])
 def test_an_event_without_a_time_is_answered_by_no_earlier_run(time: Any) -> None:
     command = understood(json.dumps({"Records": [record(eventTime=time)]}))
     assert command.time > datetime(9999, 1, 1, tzinfo=UTC)
