@@ -60,18 +60,24 @@ class Truth:
     whole_run: int | None  # the run of its newest whole snapshot; None: the truth begins with the first run
 
     async def extracts(self) -> AsyncIterator[tuple[int, Extract]]:
-        """Each extract that holds rows of the data set, with its run, in the order of runs and batches."""
+        """Each extract that holds rows of the data set, with its run, in the order of runs and batches.
+
+        Its whole run is never below that of an earlier run. One that died after its manifest, and before the state, has left a
+        lower one to the run after it, whose rows are newer all the same.
+        """
         runs = await self.store.manifest_runs(after=(self.whole_run or 1) - 1)
         if self.whole_run is not None and self.whole_run not in runs[:1]:
             raise PermanentError(
                 f"'{self.store.landing_bucket}/{self.store.keys.manifest(self.whole_run)}' does not exist, so rows that were "
                 f"delivered of '{self.table.name}' can't be read; restore it, or deliver a whole snapshot of it"
             )
+        newest = 0
         async for run, manifest in in_order(runs, self.store.read_manifest):
             for batch in sorted(manifest.batches, key=lambda batch: batch.data.index):
                 for extract in batch.data.extracts:
                     if extract.table == self.table.name and extract.role is Role.BASE and extract.object.row_count:
-                        yield run, extract
+                        newest = max(newest, extract.whole_run or 0)
+                        yield run, extract.model_copy(update={"whole_run": newest})
 
     async def rows(self) -> AsyncGenerator[LandedRows, None]:
         """Every row that was delivered, also those that a later one replaces, in the order of runs and batches."""

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.doorbells import understood
 from contracts.files import Outcome
-from contracts.messages import Trigger
+from contracts.messages import Mode, Trigger
 from shared.errors import DependencyDownError, TransientError
 from shared.testing import AnswerLost, Partial, connection_reset
 from tests.fixtures.delivered_contract import PLANS
@@ -86,6 +86,22 @@ async def test_a_doorbell_is_a_reason_to_look() -> None:
     listed = scene.objects.listings
     await scene.handle(doorbell)
     assert scene.objects.listings == listed, "a run has looked since it rang"
+
+
+async def test_a_full_run_that_died_before_its_state_does_not_outrank_what_was_delivered_since() -> None:
+    """Its manifest is there, and its images count as those of a whole snapshot."""
+    scene = DeliveredScene()
+    await scene.put("product/a.jsonl", product(1, "one", 1))
+    await scene.ingest()
+    full = scene.command(Trigger.OPERATOR, mode=Mode.FULL)
+    scene.objects.faults.add("replace", Partial(), connection_reset())  # the first is the lease
+    with pytest.raises(DependencyDownError):
+        await scene.handle(full)
+    await scene.put("product/b.jsonl", product(1, "newer", 2))
+    await scene.ingest(Trigger.SCHEDULE)
+    assert await scene.truth("product") == {(1,): "newer"}
+    await scene.handle(full)
+    assert await scene.truth("product") == {(1,): "newer"}
 
 
 @pytest.mark.parametrize("method", ["put", "replace", "send", "download", "versions"])
