@@ -58,7 +58,7 @@ class DeliveredSource:
         """See Source. The next delivery is read to its end, and typed: nothing is announced of one that can't be."""
         state, _ = await self.store.read_state()  # the lease has stored the run's number in it
         before = state.checkpoint
-        known = before.datasets if before is not None else await self._recovered()
+        known = dict(before.datasets) if before is not None else await self._recovered()
         truths, changed = dict[str, Truth](), dict[str, str]()
         for table in self.contract.source_tables:
             try:
@@ -94,8 +94,8 @@ class DeliveredSource:
                 break
         return found
 
-    async def _next(self, known: Mapping[str, DatasetState], changed: Mapping[str, str]) -> Spool | None:
-        """The next delivery that can be read and says something new. The others before it are settled."""
+    async def _next(self, known: dict[str, DatasetState], changed: Mapping[str, str]) -> Spool | None:
+        """The next delivery that can be read and says something new. The others before it are settled, and noted in `known`."""
         while (delivery := await self.deliveries.next(known)) is not None:
             name, last = delivery.table.name, known.get(delivery.table.name, DatasetState())
             try:
@@ -109,6 +109,7 @@ class DeliveredSource:
                 _log.info("delivery_unchanged", dataset=name, delivery=delivery.name)
                 reason = "it has the bytes of the delivery before it"
                 await self.deliveries.settle(delivery, Taken(None, reason=reason, is_unchanged=True))
+                known[name] = last.model_copy(update={"is_emptied": False})  # it takes the place of an empty one
             else:
                 return spool
             spool.file.close()

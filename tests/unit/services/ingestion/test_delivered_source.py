@@ -190,6 +190,14 @@ async def test_a_later_delivery_takes_the_place_of_an_empty_snapshot_that_was_no
     assert await scene.truth("product") == {(1,): "one", (2,): "two"}
 
 
+async def test_a_snapshot_as_before_takes_the_place_of_an_empty_one_that_was_not_believed(scene: DeliveredScene) -> None:
+    for name, body in (("a", budget(A)), ("b", budget()), ("c", budget(A))):
+        await scene.put(f"budget/{name}.csv", body)
+        await scene.ingest()
+    await scene.ingest(compare_keys=True, believe_empty=True)
+    assert await scene.truth() == {KEY_A: 1050}
+
+
 async def test_a_snapshot_with_records_whose_key_can_not_be_read_counts_as_an_increment(scene: DeliveredScene) -> None:
     await scene.put("budget/a.csv", budget(A, B))
     await scene.ingest()
