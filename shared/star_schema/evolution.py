@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from contracts.contract import Contract
 from contracts.tables import StoredTable
-from contracts.warehouse import RUN
+from contracts.warehouse import RUN, WHOLE_RUN
 from shared.errors import DependencyDownError
 from shared.sql import literal, quoted
 from shared.star_schema.schema import KeyConstraint, create_statements, definitions, key_constraints, relation
@@ -142,8 +142,8 @@ def added(contract: Contract, table: StoredTable, star: FoundStar) -> dict[str, 
 
 
 def no_longer_required(contract: Contract, table: StoredTable, star: FoundStar) -> list[str]:
-    """The columns that are NOT NULL, although the contract has them not, or allows NULL."""
-    kept = definitions(contract, table).keys() - {column.name for column in table.columns if column.nullable}
+    """The columns that are NOT NULL, although the contract has them not, or allows NULL; not one that has a default of ours."""
+    kept = {*definitions(contract, table), WHOLE_RUN} - {column.name for column in table.columns if column.nullable}
     kept |= renames(table, star).keys()
     found = star.columns[table.name]
     return [column.name for column in found if column.is_required and not column.is_key and column.name not in kept]

@@ -12,7 +12,7 @@ from enum import StrEnum, unique
 
 from contracts.contract import Contract
 from contracts.tables import Dimension, Fact, StoredTable
-from contracts.warehouse import RUN
+from contracts.warehouse import RUN, WHOLE_RUN
 from shared.star_schema.evolution import (
     added,
     missing_keys,
@@ -93,7 +93,7 @@ def _table_effects(contract: Contract, table: StoredTable, star: FoundStar, name
         yield Effect(Action.CHANGE, "column", f"{name}.{RUN}", repairs)
     for key, _ in missing_keys(table, star):
         yield Effect(Action.ADD, "key", f"{name}.{key.name}", f"({', '.join(key.columns)})")
-    known = definitions(contract, table)
+    known = {*definitions(contract, table), WHOLE_RUN}  # which stays when its data set has no version any more
     for found in star.columns[table.name]:
         if found.name not in known and found.name not in renamed:
             yield Effect(Action.KEEP, "column", f"{name}.{found.name}", _why_kept(table, found.name))

@@ -272,3 +272,12 @@ async def test_many_keys_are_split_into_questions_of_bounded_size(shop: Shop, mo
     assert sorted(await shop.compare(batch(2, {}, [there("maker", ())]))) == numbers(*range(1, 101))
     assert all(len(json.dumps(question.keys, separators=(",", ":"))) <= 102 for question in shop.questions)
     assert len({question.id for question in shop.questions}) == len(shop.questions) > 1
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_a_row_that_its_run_also_found_gone_is_alive(shop: Shop, order: tuple[int, ...]) -> None:
+    """As when a filter has rejected it, and a corrected contract accepts the same image when its batch comes again."""
+    batches = [batch(3, {}, gone={"maker": [(1,)]}), batch(3, {"dim_maker": ada(1)})]
+    for index in order:
+        await shop.load(batches[index])
+    assert await makers(shop) == {1: ("Ada", 3, False)}

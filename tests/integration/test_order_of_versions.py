@@ -16,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from contracts.warehouse import WHOLE_RUN
 from services.loading.postgres_warehouse import PostgresWarehouse
 from services.loading.staging import FEW_ROWS
 from services.loading.warehouse import Batch
 from shared.errors import ServerBusyError, TransientError
 from shared.postgres import Database
 from shared.source_keys import Key
+from tests.fixtures.plans import plan_for
 from tests.fixtures.properties import examples
 from tests.fixtures.shop_warehouse import Shop
 from tests.fixtures.versioned_products import STAR, WITHOUT_VERSION, Held, Image, budgets, held, products
@@ -166,3 +168,16 @@ async def test_a_table_that_gets_a_version_takes_every_image_of_the_full_read_th
         assert (await held(shop.warehouse))[1] == Held("read in full", 4, 3, is_dead=False)
         await shop.load(products(4, 3, (1, 3, "older")))
         assert (await held(shop.warehouse))[1].name == "read in full"
+
+
+async def test_a_table_whose_data_set_loses_its_version_keeps_the_column_and_counts_by_runs(warehouse_url: str) -> None:
+    async with aclosing(Database("warehouse", SecretStr(warehouse_url), connections=4)) as database:
+        await Shop(PostgresWarehouse(database, STAR), database).load(products(1, 0, (1, 9, "first")))
+        changes = (await plan_for(WITHOUT_VERSION, warehouse=warehouse_url)).changes
+        assert [change.name for change in changes if WHOLE_RUN in change.name or change.kind == "NOT NULL"] == []
+        shop = Shop(PostgresWarehouse(database, WITHOUT_VERSION), database)
+        await shop.load(products(2, 0, (1, 5, "last"), (2, 1, "new")))
+        assert {key: row.name for key, row in (await held(shop.warehouse)).items()} == {1: "last", 2: "new"}
+        shop = Shop(PostgresWarehouse(database, STAR), database)
+        await shop.load(products(3, 3, (1, 4, "read in full"), (2, 0, "as well")))
+        assert {key: row.name for key, row in (await held(shop.warehouse)).items()} == {1: "read in full", 2: "as well"}
