@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from contracts.datasets import Format, RecordForm
 from contracts.tables import SourceTable
 from services.ingestion.delivery import UnreadableDeliveryError
 from services.ingestion.records.opened import Limits
-from tests.fixtures.data_sets import CSV, JSON, LINES, rows_of, typed, written_as
+from shared.parquet import decode_parquet, encode_parquet
+from tests.fixtures.data_sets import CSV, EVERY_COLUMN, JSON, LINES, data_set, rows_of, typed, written_as
 from tests.fixtures.properties import examples
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
@@ -90,15 +93,46 @@ def test_what_json_writes_is_read_again(
         assert (rows_of(found), found.bad) == (expected(rows), [])
 
 
-@examples(150)
+TOKENS = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    '"',
+    "\\",
+    "\n",
+    "\r",
+    " ",
+    "1",
+    "-",
+    ".",
+    "e9",
+    "true",
+    "null",
+    "NaN",
+    "\\ud800",
+    "\0",
+    "\ufeff",
+    "é",
+]
+TOKENS += [f'"{name}":' for name in EVERY_COLUMN] + ['{"id":1', '"2026-11-01"', '"2026-11-01T09:30:00Z"', '"\\u0000"', "9" * 30]
+EVERY = [replace(one, columns=data_set(RecordForm(Format.CSV), EVERY_COLUMN).columns) for one in (CSV, LINES, JSON)]
+
+
+@examples(200)
 @given(
-    st.binary(max_size=60) | st.text(st.sampled_from('",\r\n\\ x1é'), max_size=60).map(str.encode),
-    st.sampled_from([CSV, LINES, JSON]),
+    st.binary(max_size=60) | st.lists(st.sampled_from(TOKENS), max_size=40).map(lambda tokens: "".join(tokens).encode()),
+    st.sampled_from(EVERY),
 )
-def test_whatever_the_bytes_are_each_record_is_read_or_named(body: bytes, table: SourceTable) -> None:
+def test_whatever_the_bytes_are_each_record_is_stored_or_named(body: bytes, table: SourceTable) -> None:
+    header = f"{','.join(EVERY_COLUMN)}\n".encode() if table is EVERY[0] else b""
     try:
-        found = typed((b"id,amount,note\n" if table is CSV else b"") + body, table)
+        found = typed(header + body, table)
     except UnreadableDeliveryError:
         return
+    stored = decode_parquet(encode_parquet(found.frame, table.extract_types), table.extract_types)
+    assert stored.equals(found.frame)
     assert len(found.places) == len(found.frame)
-    assert all(one.reason for one in found.bad)
+    assert all(one.reason and one.text.encode() is not None for one in found.bad)
